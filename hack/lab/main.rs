@@ -1,0 +1,2 @@
+//! `lab`: the laboratory on this machine.
+fn main() {}

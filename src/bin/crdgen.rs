@@ -1,0 +1,2 @@
+//! `crdgen`: writes or checks the CRDs.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `writ`: the controller.
+fn main() {}

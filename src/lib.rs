@@ -1,0 +1,1 @@
+//! Writ: audited remote commands as Kubernetes objects.

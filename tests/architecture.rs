@@ -1,0 +1,1 @@
+//! The direction of modules and the bounds on length.
