@@ -1,0 +1,29 @@
+//! The objects people write and read: Machine, Whitelist, CommandExecution (`writ.dev/v1alpha1`).
+//!
+//! The promise kept here: what the API server admits is well-formed, and what it has stored as finished stays
+//! (CEL rules in [`definitions`]). Pure types: no I/O, no clock. The doc comment of a field is its manual; it
+//! ends up in the CRD and so in `kubectl explain`.
+
+pub mod command_execution;
+pub mod conditions;
+pub mod definitions;
+pub mod execution_status;
+pub mod machine;
+pub mod reference;
+pub mod whitelist;
+
+pub use command_execution::{CommandExecution, CommandExecutionSpec};
+pub use execution_status::{CommandExecutionStatus, Phase, Reason};
+pub use machine::{Machine, MachineSpec};
+pub use reference::NameReference;
+pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
+
+/// The API group of all three kinds.
+pub const GROUP: &str = "writ.dev";
+/// The version of the API that this build reads and writes.
+pub const VERSION: &str = "v1alpha1";
+/// A Secret is used as SSH credentials only where it carries this label with the value `true`, so that not every
+/// key in a namespace can be tried on a host of somebody's choice.
+pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
+/// The Secret type that holds an SSH private key (Kubernetes' own, key `ssh-privatekey`).
+pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

@@ -1,0 +1,94 @@
+//! CommandExecution: somebody asks for one command on one Machine, once.
+
+#![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{CommandExecutionStatus, NameReference};
+
+/// Default of `spec.startingDeadlineSeconds`, in seconds.
+pub const DEFAULT_STARTING_DEADLINE_SECONDS: u32 = 300;
+/// What an execution may take where it does not say `spec.timeoutSeconds`, in seconds.
+pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
+
+/// One command on one Machine, run at most once. Create it and read its status; nothing in it can be changed
+/// afterwards but `cancelRequested`, and nothing at all once it has finished.
+#[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[kube(
+    group = "writ.dev",
+    version = "v1alpha1",
+    kind = "CommandExecution",
+    plural = "commandexecutions",
+    shortname = "cmdexec",
+    category = "writ",
+    namespaced,
+    status = "CommandExecutionStatus",
+    derive = "PartialEq",
+    doc = "One command on one Machine, held against the Whitelists of the namespace, run at most once, with what happened in its status.",
+    selectable = ".status.phase",
+    selectable = ".spec.machineRef.name",
+    printcolumn(name = "Machine", type_ = "string", json_path = ".spec.machineRef.name"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Exit", type_ = "integer", json_path = ".status.exitCode"),
+    printcolumn(name = "Duration-ms", type_ = "integer", json_path = ".status.durationMs"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Command", type_ = "string", json_path = ".spec['command', 'argv']", priority = 1),
+    printcolumn(name = "Rule", type_ = "string", json_path = ".status.decision.rule", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.command) != has(self.argv)")
+    .message("say what to run in exactly one way: spec.command or spec.argv"))]
+pub struct CommandExecutionSpec {
+    /// The Machine to run on, in this namespace. One that does not exist is waited for 10 seconds (so that one
+    /// `kubectl apply` may bring both); after that the execution is Rejected, reason MachineNotFound.
+    pub machine_ref: NameReference,
+
+    /// What to run, as text: it must equal the `match` of a rule byte for byte. It is only compared, never given to
+    /// a shell; what runs is the rule's `run`. 1 to 4096 printable ASCII characters. Either this or `argv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[ -~]+$"))]
+    pub command: Option<String>,
+
+    /// What to run, as an argument vector: it must equal the `run` of a rule, word for word. 1 to 64 words of at
+    /// most 4096 printable ASCII characters. Either this or `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = r"^[ -~]*$")))]
+    pub argv: Option<Vec<String>>,
+
+    /// Why, for those who read the record later. At most 1024 characters. Writ does not interpret it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+
+    /// How long the command may take, in seconds from its start, 1 to 86400. Default 30. After that Writ asks the
+    /// machine to stop it and the execution ends as TimedOut; the status says whether it may still run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: Option<u32>,
+
+    /// How long the execution may wait to start, in seconds from its creation, 0 to 604800 (7 days). Default 300.
+    /// Waiting for a free slot and for a machine that does not answer both count. 0: one attempt to connect, now.
+    /// When it is over, the execution is Expired and nothing was run.
+    #[serde(default = "default_starting_deadline_seconds")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub starting_deadline_seconds: u32,
+
+    /// Set it to true to cancel: before the command has started it will not start; while it runs, Writ asks the
+    /// machine to stop it, and the status says whether it may still run. The only field that may change, and only
+    /// from false to true while the execution has not finished.
+    #[serde(default)]
+    pub cancel_requested: bool,
+}
+
+fn default_starting_deadline_seconds() -> u32 {
+    DEFAULT_STARTING_DEADLINE_SECONDS
+}
+
+impl CommandExecution {
+    /// The phase in the status; Pending where there is no status yet.
+    pub fn phase(&self) -> super::Phase {
+        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    }
+}

@@ -1,0 +1,114 @@
+//! The three CustomResourceDefinitions: derived from the types, then given what the derive cannot say.
+//!
+//! The guards of the record are here, as CEL that the API server itself enforces: whoever may write a status still
+//! cannot rewrite history. A transition rule is skipped where its field is added or removed, so all of them stand on
+//! the root of the object.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+};
+use kube::CustomResourceExt;
+
+use super::{CommandExecution, Machine, Phase, Whitelist};
+
+/// The definitions, each with the name of its file in `crds/`.
+pub fn all() -> Vec<(String, CustomResourceDefinition)> {
+    [Machine::crd(), Whitelist::crd(), command_execution()]
+        .into_iter()
+        .map(|mut definition| {
+            for_each_schema(&mut definition, &mut |schema| schema.nullable = None);
+            (format!("{}.yaml", definition.spec.names.plural), definition)
+        })
+        .collect()
+}
+
+fn command_execution() -> CustomResourceDefinition {
+    let mut definition = CommandExecution::crd();
+    for_each_root(&mut definition, &mut |root| {
+        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            // Without this default kstatus takes a fresh object, which has no status, for finished.
+            status.default =
+                Some(JSON(serde_json::json!({"observedGeneration": -1, "phase": Phase::Pending.as_str()})));
+        }
+        root.x_kubernetes_validations = Some(guards());
+    });
+    definition
+}
+
+/// The rules that keep a CommandExecution what it was; the names of the phases come from [`Phase`].
+fn guards() -> Vec<ValidationRule> {
+    let finished: Vec<String> =
+        Phase::ALL.iter().filter(|phase| phase.is_finished()).map(|phase| format!("'{}'", phase.as_str())).collect();
+    let finished = format!("[{}]", finished.join(", "));
+    let was_finished = format!("(has(oldSelf.status) && oldSelf.status.phase in {finished})");
+    let was_claimed = "(has(oldSelf.status) && has(oldSelf.status.claim))";
+    let still_claimed = "(has(self.status) && has(self.status.claim))";
+    vec![
+        guard(
+            ["machineRef", "command", "argv", "reason", "timeoutSeconds", "startingDeadlineSeconds"]
+                .map(|field| format!("self.spec.?{field} == oldSelf.spec.?{field}"))
+                .join(" && "),
+            "spec must not change after creation, but for cancelRequested; create another CommandExecution instead",
+        ),
+        guard(
+            format!(
+                "self.spec.cancelRequested == oldSelf.spec.cancelRequested || (self.spec.cancelRequested && !{was_finished})"
+            ),
+            "spec.cancelRequested may only change from false to true, and not once the execution has finished",
+        ),
+        guard(
+            format!("!{was_finished} || (has(self.status) && self.status == oldSelf.status)"),
+            "status must not change once the execution has finished: it is the record",
+        ),
+        guard(
+            format!(
+                "!{was_claimed} || ({still_claimed} && self.status.decision == oldSelf.status.decision \
+                 && self.status.machine == oldSelf.status.machine && !(self.status.phase in ['Pending', 'Queued']))"
+            ),
+            "status.claim, decision and machine must stay, and the phase may not go back, once the execution is claimed",
+        ),
+        guard(
+            format!(
+                "!{was_claimed} || !{still_claimed} || (self.status.claim.token == oldSelf.status.claim.token) \
+                 == (self.status.claim.holder == oldSelf.status.claim.holder)"
+            ),
+            "status.claim.token must change together with status.claim.holder",
+        ),
+        guard(
+            format!(
+                "!has(self.status) || !(has(self.status.exitCode) || has(self.status.signal)) || self.status.phase in {finished}"
+            ),
+            "status.exitCode and status.signal are only written together with a finished phase",
+        ),
+    ]
+}
+
+fn guard(rule: impl Into<String>, message: &str) -> ValidationRule {
+    ValidationRule { rule: rule.into(), message: Some(message.to_owned()), ..ValidationRule::default() }
+}
+
+fn for_each_root(definition: &mut CustomResourceDefinition, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
+    for version in &mut definition.spec.versions {
+        if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            change(root);
+        }
+    }
+}
+
+/// Visits every schema of the definition. Used to take `nullable` away: an explicit null is then dropped by the API
+/// server instead of being stored, so that `has(field)` in CEL means that there is a value.
+fn for_each_schema(definition: &mut CustomResourceDefinition, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
+    for_each_root(definition, &mut |root| visit(root, change));
+}
+
+fn visit(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
+    change(schema);
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        visit(property, change);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => visit(item, change),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| visit(item, change)),
+        None => {}
+    }
+}

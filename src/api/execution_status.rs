@@ -1,0 +1,339 @@
+//! The status of a CommandExecution: the record. Written by Writ alone, final once the phase is a finished one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What happened so far, and in the end what happened.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandExecutionStatus {
+    /// The `metadata.generation` that this status speaks of; -1 until Writ has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Where the execution is in its life. Finished phases (Succeeded, Failed, TimedOut, Cancelled, Rejected,
+    /// Expired, LaunchFailed, OutcomeUnknown) are final.
+    #[serde(default)]
+    pub phase: Phase,
+
+    /// Why it is in this phase, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+
+    /// Why it is in this phase, in a sentence for people. At most 2048 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub message: Option<String>,
+
+    /// Which rule allowed it and what exactly was to be executed. Fixed from the claim on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionRecord>,
+
+    /// The Machine as it was when the execution was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineRecord>,
+
+    /// Who took responsibility for starting it. Once it is there, no one starts the command again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+
+    /// When it was first put in a queue, by Writ's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_time: Option<MicroTime>,
+
+    /// When the machine confirmed the start, by Writ's clock. Absent where no start was observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<MicroTime>,
+
+    /// When the execution finished, by Writ's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<MicroTime>,
+
+    /// The exit code that the machine reported, 0 to 4294967295 (0 to 255 on POSIX systems). Absent unless it was
+    /// observed; never made up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
+    pub exit_code: Option<i64>,
+
+    /// The signal that ended the command, without `SIG` (for example `TERM`). Absent unless it was observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub signal: Option<String>,
+
+    /// From the confirmed start to the observed end, in milliseconds, by Writ's monotonic clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub duration_ms: Option<i64>,
+
+    /// What the command wrote to standard output: all of it where `output.stdout.truncated` is false, else its
+    /// head and tail with a line in between that says how many bytes are left out. At most 8192 bytes as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub stdout: Option<String>,
+
+    /// What the command wrote to standard error, in the same form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub stderr: Option<String>,
+
+    /// Size and digest of the whole output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputRecord>,
+
+    /// Accepted (a rule allows it), Ready (it succeeded), Reconciling (it has not finished), Stalled (it finished
+    /// and did not succeed). `kubectl wait --for=condition=Ready` returns when it succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where an execution is in its life.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+pub enum Phase {
+    /// Created; not decided yet.
+    #[default]
+    Pending,
+    /// Allowed; waits for a slot or for the machine. Nothing was sent.
+    Queued,
+    /// Claimed: from here on the command may have started. It is never started again.
+    Dispatched,
+    /// The machine confirmed the start, and the command has run for more than about 2 seconds.
+    Running,
+    /// The command ended with exit code 0.
+    Succeeded,
+    /// The command ended with another exit code or by a signal.
+    Failed,
+    /// The command did not end within its time.
+    TimedOut,
+    /// Somebody set `spec.cancelRequested`.
+    Cancelled,
+    /// Not allowed. Nothing was sent.
+    Rejected,
+    /// Did not start before its starting deadline. Nothing was sent.
+    Expired,
+    /// Allowed, did not start, and will not.
+    LaunchFailed,
+    /// It may have started, and how it ended was not observed.
+    OutcomeUnknown,
+}
+
+impl Phase {
+    /// Every phase, in the order of a life.
+    pub const ALL: [Phase; 12] = [
+        Phase::Pending,
+        Phase::Queued,
+        Phase::Dispatched,
+        Phase::Running,
+        Phase::Succeeded,
+        Phase::Failed,
+        Phase::TimedOut,
+        Phase::Cancelled,
+        Phase::Rejected,
+        Phase::Expired,
+        Phase::LaunchFailed,
+        Phase::OutcomeUnknown,
+    ];
+
+    /// Whether nothing changes any more.
+    pub fn is_finished(self) -> bool {
+        !matches!(self, Phase::Pending | Phase::Queued | Phase::Dispatched | Phase::Running)
+    }
+
+    /// Whether a holder has taken responsibility and the command may be running.
+    pub fn is_claimed(self) -> bool {
+        matches!(self, Phase::Dispatched | Phase::Running)
+    }
+
+    /// The word as it stands in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Pending => "Pending",
+            Phase::Queued => "Queued",
+            Phase::Dispatched => "Dispatched",
+            Phase::Running => "Running",
+            Phase::Succeeded => "Succeeded",
+            Phase::Failed => "Failed",
+            Phase::TimedOut => "TimedOut",
+            Phase::Cancelled => "Cancelled",
+            Phase::Rejected => "Rejected",
+            Phase::Expired => "Expired",
+            Phase::LaunchFailed => "LaunchFailed",
+            Phase::OutcomeUnknown => "OutcomeUnknown",
+        }
+    }
+}
+
+/// Why an execution is in its phase.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+pub enum Reason {
+    /// Queued. Surfaces when a connection to the machine is being opened and takes longer than a moment.
+    Connecting,
+    /// Queued. Surfaces when `maxConcurrent` commands are running on the machine already.
+    WaitingForSlot,
+    /// Queued or Expired. Surfaces when the machine cannot be reached: name, network, sshd, or no answer in time.
+    MachineOffline,
+    /// Dispatched. Surfaces when a holder has claimed the execution and is about to start it.
+    Claimed,
+    /// Running. Surfaces when the machine confirmed the start.
+    Started,
+    /// Succeeded. Surfaces when exit code 0 was observed.
+    Completed,
+    /// Failed. Surfaces when another exit code was observed.
+    NonZeroExitCode,
+    /// Failed. Surfaces when a signal ended the command.
+    Signalled,
+    /// TimedOut or Cancelled. Surfaces when the command was seen to end after it was told to.
+    Stopped,
+    /// TimedOut or Cancelled. Surfaces when the command was told to end but was not seen to: it may still run.
+    RemoteMayStillRun,
+    /// Cancelled. Surfaces when it was cancelled before anything was sent.
+    CancelledBeforeStart,
+    /// Rejected. Surfaces when no rule of the namespace allows the request.
+    NoMatchingRule,
+    /// Rejected. Surfaces when rules that would execute different things match the request.
+    Ambiguous,
+    /// Rejected. Surfaces when a Whitelist of the namespace cannot be read; until it is mended nothing is allowed.
+    PolicyBroken,
+    /// Rejected. Surfaces when the request is not well-formed.
+    Malformed,
+    /// Rejected. Surfaces when the Machine did not exist 10 seconds after the execution was created.
+    MachineNotFound,
+    /// Rejected. Surfaces when the Machine cannot be read.
+    MachineInvalid,
+    /// Rejected. Surfaces when `queueLimit` executions were waiting for the machine already.
+    QueueFull,
+    /// Expired. Surfaces when the starting deadline was over before a slot was free.
+    StartingDeadlineExceeded,
+    /// LaunchFailed. Surfaces when the machine showed a host key that its Machine does not pin.
+    HostKeyMismatch,
+    /// LaunchFailed. Surfaces when the machine refused the key or the user.
+    AuthenticationRefused,
+    /// LaunchFailed. Surfaces when the Secret does not exist or may not be read.
+    CredentialsNotFound,
+    /// LaunchFailed. Surfaces when the Secret has not the type, the label or a key that can be used.
+    CredentialsInvalid,
+    /// LaunchFailed. Surfaces when the two ends agree on no algorithm, or the other end does not speak SSH.
+    HandshakeFailed,
+    /// LaunchFailed. Surfaces when the machine refused to open a session or to execute.
+    ExecutionRefused,
+    /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running.
+    ConnectionLost,
+    /// OutcomeUnknown. Surfaces when the holder of the claim stopped or died while the command may have run.
+    HolderLost,
+    /// OutcomeUnknown. Surfaces when the command's channel was closed and no exit code or signal had come.
+    NoExitStatus,
+    /// OutcomeUnknown. Surfaces when the machine never answered the request to start.
+    StartNotConfirmed,
+}
+
+/// Which rule allowed an execution, and what exactly was to be executed.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionRecord {
+    /// The Whitelist of the rule, as it was at the decision.
+    pub whitelist: ObjectRecord,
+    /// Name of the rule.
+    #[schemars(length(max = 63))]
+    pub rule: String,
+    /// The argument vector, word for word.
+    #[schemars(length(max = 64), inner(length(max = 4096)))]
+    pub argv: Vec<String>,
+    /// How long the command may take, in seconds.
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: u32,
+    /// When it was decided, by Writ's clock.
+    pub decided_time: MicroTime,
+}
+
+/// One object at one moment.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRecord {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its UID: another object of the same name has another one.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its generation: every change of its spec counts one up.
+    pub generation: i64,
+}
+
+/// The Machine that an execution was sent to.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineRecord {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its UID.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// The address and port that were connected to, as `IP:port`.
+    #[schemars(length(max = 300))]
+    pub address: String,
+    /// The login user.
+    #[schemars(length(max = 64))]
+    pub user: String,
+    /// SHA-256 fingerprint of the host key that the machine proved itself with, as `SHA256:...`.
+    #[schemars(length(max = 128))]
+    pub host_key_fingerprint: String,
+}
+
+/// Who is responsible for an execution from its claim on.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// A random token; the result is accepted only from who knows it.
+    #[schemars(length(min = 1, max = 64))]
+    pub token: String,
+    /// The process that holds the claim: its host's name and a random word of that process.
+    #[schemars(length(min = 1, max = 256))]
+    pub holder: String,
+    /// When the claim was made, by the holder's clock.
+    pub dispatched_time: MicroTime,
+}
+
+/// Size and digest of both streams.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputRecord {
+    /// Of standard output.
+    pub stdout: StreamRecord,
+    /// Of standard error.
+    pub stderr: StreamRecord,
+    /// True where output may have come that was not seen: the connection was lost, or a process that the command
+    /// left behind still held the output open when Writ stopped reading. Size and digest are of what was seen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+}
+
+/// Size and digest of one stream.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamRecord {
+    /// Bytes that the command wrote, before any truncation.
+    #[schemars(range(min = 0))]
+    pub bytes: i64,
+    /// SHA-256 of those bytes, in lower case hexadecimal.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+    /// Whether the text in the status leaves bytes out.
+    pub truncated: bool,
+    /// How the text in the status is encoded.
+    pub encoding: Encoding,
+}
+
+/// How the bytes of a stream stand in the status.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Encoding {
+    /// As they are: what is kept is UTF-8.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// As base64 (RFC 4648, section 4, padded): what is kept is not UTF-8. Decode it to get the bytes.
+    #[serde(rename = "base64")]
+    Base64,
+}

@@ -1,0 +1,16 @@
+//! The API server, with a deadline on every call: live reads, status writes, events, leases.
+//!
+//! The promises kept here: no call waits for ever; a write whose answer was lost is told apart from one that was
+//! refused ([`ClusterError::is_ambiguous`]), so that the caller can settle it by a live read; an object that does not
+//! decode is that object's fault alone.
+
+mod client;
+mod error;
+mod events;
+mod objects;
+mod status;
+
+pub use client::{ClientOptions, Cluster, ExecutionKey};
+pub use error::ClusterError;
+pub use events::EventPublisher;
+pub use status::WriteOutcome;

@@ -1,0 +1,106 @@
+//! The client: how it is made, and how long it waits.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+use super::ClusterError;
+
+/// How long one call may take. The API server itself gives up on a request after 60 s; one that takes longer than
+/// this is better asked again.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a TCP connection to the API server may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a response may be silent. Watches are ended by the API server after 30 s (see the controllers), so this
+/// notices a half-open one.
+const READ_DEADLINE: Duration = Duration::from_secs(45);
+
+/// Where the API server is.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// A kubeconfig file; None: `$KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
+    pub kubeconfig: Option<PathBuf>,
+    /// Look at this namespace only; None: at all.
+    pub namespace: Option<String>,
+}
+
+/// Access to the API server.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(super) client: Client,
+    namespace: Option<String>,
+}
+
+/// Names one CommandExecution for good: another one of the same name has another UID.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ExecutionKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl Display for ExecutionKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Cluster {
+    /// Reads the configuration and makes a client. Does not call the API server.
+    ///
+    /// # Errors
+    /// The configuration cannot be found or read.
+    pub async fn connect(options: &ClientOptions) -> anyhow::Result<Self> {
+        let mut config = match &options.kubeconfig {
+            Some(path) => {
+                Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?
+            }
+            None => Config::infer().await?,
+        };
+        config.connect_timeout = Some(CONNECT_DEADLINE);
+        config.read_timeout = Some(READ_DEADLINE);
+        // kube's own retries may take 164 s and repeat writes; ours are by state, see ClusterError::is_ambiguous.
+        config.default_retry = false;
+        Ok(Self { client: Client::try_from(config)?, namespace: options.namespace.clone() })
+    }
+
+    /// A client for watches, which have their own way to try again.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// An API for watching a kind in the namespace that was asked for, or in all.
+    pub fn watched<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// Makes one call within the deadline.
+    pub(super) async fn call<T>(
+        &self,
+        what: impl Display,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ClusterError> {
+        match tokio::time::timeout(CALL_DEADLINE, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(ClusterError::of(what.to_string(), &error)),
+            Err(_) => Err(ClusterError::Unavailable {
+                what: what.to_string(),
+                message: format!("no answer within {} s", CALL_DEADLINE.as_secs()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Kubernetes events. They are for people, not for the record: publishing never delays or fails anything, so they go
+//! through a bounded queue, and what does not fit is counted and dropped.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::api::CommandExecution;
+use crate::execution::Notice;
+
+use super::Cluster;
+
+/// Events that may wait. A burst of 200 executions has three each; more than that is noise that the API server should
+/// be spared.
+const QUEUE: usize = 1024;
+/// How long publishing one may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Hands events to a task that publishes them.
+#[derive(Clone)]
+pub struct EventPublisher {
+    queue: mpsc::Sender<(ObjectReference, Notice)>,
+}
+
+impl EventPublisher {
+    /// Starts the task; it ends when the last publisher is dropped and the queue is empty.
+    pub fn start(cluster: &Cluster, holder: &str) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let reporter = Reporter { controller: "writ.dev/writ".to_owned(), instance: Some(holder.to_owned()) };
+        let task = tokio::spawn(publish_all(Recorder::new(cluster.client(), reporter), receiver));
+        (Self { queue }, task)
+    }
+
+    /// Queues an event about an execution.
+    pub fn publish(&self, about: &CommandExecution, notice: Notice) {
+        if self.queue.try_send((about.object_ref(&()), notice)).is_err() {
+            tracing::warn!("too many events wait to be published; one was dropped");
+        }
+    }
+}
+
+async fn publish_all(recorder: Recorder, mut queue: mpsc::Receiver<(ObjectReference, Notice)>) {
+    while let Some((about, notice)) = queue.recv().await {
+        let event = Event {
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: format!("{:?}", notice.reason),
+            note: Some(notice.message.chars().take(1024).collect()),
+            action: "Execute".to_owned(),
+            secondary: None,
+        };
+        match timeout(DEADLINE, recorder.publish(&event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "an event could not be published"),
+            Err(_) => tracing::warn!("an event could not be published in time"),
+        }
+    }
+}

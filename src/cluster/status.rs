@@ -1,0 +1,112 @@
+//! Status writes. Before the claim, and the claim itself: a PUT with the resourceVersion of a live read. After the
+//! claim: a JSON Patch that names UID and token, so that whoever keeps changing labels cannot keep a result out.
+
+use json_patch::{Patch as JsonPatch, jsonptr::PointerBuf};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+
+use crate::api::{CommandExecution, CommandExecutionStatus};
+
+use super::{Cluster, ClusterError, ExecutionKey};
+
+/// The name under which Writ's writes stand in `managedFields`.
+const FIELD_MANAGER: &str = "writ";
+
+/// What became of a write that only the holder of a claim may make.
+#[derive(Debug)]
+pub enum WriteOutcome {
+    /// It is stored.
+    Stored,
+    /// Somebody else holds the claim, the execution has finished otherwise, or it is gone: there is nothing to write.
+    NotOurs(String),
+    /// The content was refused.
+    Refused(String),
+    /// Not known; write it again.
+    Again(ClusterError),
+}
+
+impl Cluster {
+    /// Stores a status where the object is still the one that was read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where it is not; ambiguous ones have to be settled by a live read.
+    pub async fn replace_status(
+        &self,
+        read: &CommandExecution,
+        status: CommandExecutionStatus,
+    ) -> Result<CommandExecution, ClusterError> {
+        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
+        let name = read.metadata.name.as_deref().unwrap_or_default();
+        let mut changed = read.clone();
+        changed.metadata.managed_fields = None;
+        changed.status = Some(status);
+        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.call(format!("status of {namespace}/{name}"), api.replace_status(name, &parameters, &changed)).await
+    }
+
+    /// Stores the status of a claimed execution, as the holder of `token`.
+    pub async fn write_as_holder(
+        &self,
+        key: &ExecutionKey,
+        token: &str,
+        status: &CommandExecutionStatus,
+    ) -> WriteOutcome {
+        let patch = match holder_patch(key, token, status) {
+            Ok(patch) => patch,
+            Err(error) => return WriteOutcome::Refused(error.to_string()),
+        };
+        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), &key.namespace);
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch: Patch<()> = Patch::Json(patch);
+        let call = api.patch_status(&key.name, &parameters, &patch);
+        match self.call(format!("result of {key}"), call).await {
+            Ok(_) => WriteOutcome::Stored,
+            Err(ClusterError::NotFound { .. }) => WriteOutcome::NotOurs("the object was deleted".to_owned()),
+            Err(ClusterError::Invalid { message, .. }) => self.settle(key, token, message).await,
+            Err(error) => WriteOutcome::Again(error),
+        }
+    }
+
+    /// A refused write is either not ours any more, or its content is at fault: the live object tells.
+    async fn settle(&self, key: &ExecutionKey, token: &str, message: String) -> WriteOutcome {
+        let live = match self.execution(&key.namespace, &key.name).await {
+            Ok(live) => live,
+            Err(ClusterError::NotFound { .. }) => {
+                return WriteOutcome::NotOurs("the object was deleted".to_owned());
+            }
+            Err(error) => return WriteOutcome::Again(error),
+        };
+        let holds_token =
+            live.status.as_ref().and_then(|status| status.claim.as_ref()).map(|claim| claim.token.as_str())
+                == Some(token);
+        if live.metadata.uid.as_deref() != Some(&key.uid) || !holds_token || live.phase().is_finished() {
+            return WriteOutcome::NotOurs(format!(
+                "the execution is {} and not claimed by this one",
+                live.phase().as_str()
+            ));
+        }
+        WriteOutcome::Refused(message)
+    }
+}
+
+fn holder_patch(
+    key: &ExecutionKey,
+    token: &str,
+    status: &CommandExecutionStatus,
+) -> Result<JsonPatch, serde_json::Error> {
+    let test = |path: &[&str], value: &str| {
+        json_patch::PatchOperation::Test(json_patch::TestOperation {
+            path: PointerBuf::from_tokens(path.iter().copied()),
+            value: serde_json::Value::String(value.to_owned()),
+        })
+    };
+    Ok(JsonPatch(vec![
+        test(&["metadata", "uid"], &key.uid),
+        test(&["status", "claim", "token"], token),
+        json_patch::PatchOperation::Replace(json_patch::ReplaceOperation {
+            path: PointerBuf::from_tokens(["status"]),
+            value: serde_json::to_value(status)?,
+        }),
+    ]))
+}

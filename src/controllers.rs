@@ -1,0 +1,3 @@
+//! The controllers: watch, read live, decide, apply. They send nothing to a machine; the runner does.
+
+pub mod command_execution;

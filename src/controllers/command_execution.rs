@@ -1,0 +1,260 @@
+//! The controller of CommandExecutions.
+//!
+//! The promises kept here: an execution that does not decode stops nobody (only metadata is watched; each object is
+//! read by itself); nothing waits inside a reconcile; every write is of an object that was just read.
+//!
+//! ```text
+//! unfinished executions (metadata) --+
+//! Machines, Whitelists (metadata) ---+--> reconcile: gather (live reads) -> decide (pure) -> apply
+//! runner: slot free, refused, ended -+
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use jiff::Timestamp;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
+use kube::{Resource, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase, Whitelist};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey};
+use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan, PolicyFact};
+use crate::policy;
+use crate::runner::{Runner, Wakes, Work};
+
+/// Reconciles under way at a time. Each is a few short calls; more of them would only queue in the API server.
+const CONCURRENCY: u16 = 16;
+/// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
+const WATCH_SECONDS: u32 = 30;
+
+type Execution = PartialObjectMeta<CommandExecution>;
+
+/// What reconciling needs.
+pub struct Context {
+    /// The API server.
+    pub cluster: Cluster,
+    /// Runs what is allowed.
+    pub runner: Runner,
+    /// Tells people.
+    pub events: EventPublisher,
+    /// How long a missing Machine or rule is waited for.
+    pub grace_for_missing: Duration,
+}
+
+/// Runs until `stop`; reconciles that are under way are finished.
+pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
+    let context = Arc::new(context);
+    let cluster = context.cluster.clone();
+    let (reader, writer) = store::<Execution>();
+    let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
+        .default_backoff()
+        .modify(|execution| execution.managed_fields_mut().clear());
+    let executions = reflector(writer, unfinished).touched_objects().filter_map(|touched| async move {
+        touched
+            .inspect_err(|error| tracing::warn!(%error, "the watch of CommandExecutions failed; trying again"))
+            .ok()
+            .map(|execution| ObjectRef::from(&execution))
+    });
+    let woken = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
+        .map(|reference| ObjectRef::<Execution>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
+    let queue = stream::select_all([
+        executions.boxed(),
+        woken.boxed(),
+        namespace_changes::<Machine>(&cluster, reader.clone()),
+        namespace_changes::<Whitelist>(&cluster, reader.clone()),
+    ])
+    .map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)))
+    .take_until(stop.cancelled_owned());
+
+    let config = Config::default().concurrency(CONCURRENCY);
+    applier(|object, context| Box::pin(reconcile(object, context)), retry_later, context, reader, queue, config)
+        .for_each(|result| async {
+            match result {
+                // It has finished or was deleted in the meantime: it is no longer watched.
+                Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
+                Err(AppliedError::ReconcilerFailed(error, object)) => {
+                    tracing::warn!(%error, category = error.category(), %object, "an execution could not be looked at; trying again");
+                }
+                Err(error) => tracing::error!(%error, "the controller could not look at an execution"),
+            }
+        })
+        .await;
+}
+
+fn watch_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// Finished executions are not watched: ten thousand of them cost nothing.
+fn unfinished_selector() -> String {
+    let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
+    finished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
+}
+
+/// All unfinished executions of a namespace in which an object of kind K changed.
+fn namespace_changes<K>(cluster: &Cluster, executions: Store<Execution>) -> BoxStream<'static, ObjectRef<Execution>>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
+        .default_backoff()
+        .touched_objects()
+        .filter_map(|touched| async move {
+            touched
+                .inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again"))
+                .ok()
+        })
+        .flat_map(move |changed| {
+            let namespace = changed.namespace();
+            let affected = executions.state_filter(|execution| execution.namespace() == namespace);
+            stream::iter(affected.into_iter().map(|execution| ObjectRef::from(execution.as_ref())).collect::<Vec<_>>())
+        })
+        .boxed()
+}
+
+/// Looks at one execution.
+///
+/// 1. gather: read it, its Machine and the Whitelists live, and ask the runner;
+/// 2. decide: [`execution::decide`];
+/// 3. apply: store the status, then carry out the effects.
+async fn reconcile(object: Arc<Execution>, context: Arc<Context>) -> Result<Action, ClusterError> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let live = match context.cluster.execution(&namespace, &name).await {
+        Ok(live) => live,
+        Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
+        Err(error) => return Err(error),
+    };
+    let plan = gather_and_decide(&live, &context).await?;
+    apply(live, plan, &context).await
+}
+
+async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result<Plan, ClusterError> {
+    let namespace = live.namespace().unwrap_or_default();
+    let machine_name = &live.spec.machine_ref.name;
+    // Machine and policy are of no account once it is claimed or finished.
+    let (machine, policy) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
+        (read_machine(context, &namespace, machine_name).await?, read_policy(context, &namespace).await?)
+    } else {
+        (None, PolicyFact::Rules(policy::RuleSet::default()))
+    };
+    let (work, queue) = context.runner.facts(&key_of(live), machine_name);
+    Ok(execution::decide(&Observed {
+        execution: live,
+        machine: match &machine {
+            None => MachineFact::Missing,
+            Some(Ok(machine)) => MachineFact::Found(machine),
+            Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
+        },
+        policy,
+        work,
+        queue,
+        holder: holder_fact(live, context),
+        grace_for_missing: context.grace_for_missing,
+        now: Timestamp::now(),
+    }))
+}
+
+/// The Machine; None where there is none, the decoder's words where it cannot be read.
+async fn read_machine(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Result<Machine, String>>, ClusterError> {
+    match context.cluster.machine(namespace, name).await {
+        Ok(machine) => Ok(Some(Ok(machine))),
+        Err(ClusterError::NotFound { .. }) => Ok(None),
+        Err(ClusterError::Undecodable { message, .. }) => Ok(Some(Err(message))),
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_policy(context: &Context, namespace: &str) -> Result<PolicyFact, ClusterError> {
+    match context.cluster.whitelists(namespace).await {
+        Ok(whitelists) => Ok(PolicyFact::Rules(policy::compile(&whitelists))),
+        Err(ClusterError::Undecodable { message, .. }) => Ok(PolicyFact::Unreadable(message)),
+        Err(error) => Err(error),
+    }
+}
+
+fn holder_fact(live: &CommandExecution, context: &Context) -> HolderFact {
+    let holder = live.status.as_ref().and_then(|status| status.claim.as_ref()).map(|claim| claim.holder.as_str());
+    if holder == Some(context.runner.holder()) { HolderFact::Myself } else { HolderFact::Gone }
+}
+
+async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<Action, ClusterError> {
+    let live = match plan.status {
+        Some(status) => match store_status(&live, status, context).await? {
+            Some(stored) => stored,
+            // It has changed since it was read, and the change is on its way here: decide again then.
+            None => return Ok(Action::requeue(Duration::from_millis(100))),
+        },
+        None => live,
+    };
+    let key = key_of(&live);
+    for effect in plan.effects {
+        match effect {
+            Effect::Enqueue { max_concurrent, urgent } => context.runner.enqueue(Work {
+                key: key.clone(),
+                machine: live.spec.machine_ref.name.clone(),
+                created: live.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
+                urgent,
+                max_concurrent,
+            }),
+            Effect::Withdraw => context.runner.withdraw(&key),
+            Effect::Cancel => context.runner.cancel(&key),
+            Effect::Publish(notice) => context.events.publish(&live, notice),
+        }
+    }
+    Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
+}
+
+async fn store_status(
+    live: &CommandExecution,
+    status: CommandExecutionStatus,
+    context: &Context,
+) -> Result<Option<CommandExecution>, ClusterError> {
+    let phase = status.phase;
+    match context.cluster.replace_status(live, status).await {
+        Ok(stored) => {
+            tracing::info!(
+                execution = %key_of(live), uid = %live.uid().unwrap_or_default(), phase = phase.as_str(),
+                machine = %live.spec.machine_ref.name, "an execution has a new phase"
+            );
+            Ok(Some(stored))
+        }
+        Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn key_of(live: &CommandExecution) -> ExecutionKey {
+    ExecutionKey {
+        namespace: live.namespace().unwrap_or_default(),
+        name: live.name_any(),
+        uid: live.uid().unwrap_or_default(),
+    }
+}
+
+/// Transient faults are retried soon; what needs a person (an object that does not decode, a missing permission)
+/// slowly, as only a change helps, and that is watched.
+fn retry_later(_object: Arc<Execution>, error: &ClusterError, _context: Arc<Context>) -> Action {
+    match error {
+        ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
+            Action::requeue(Duration::from_secs(2))
+        }
+        ClusterError::Invalid { .. } | ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. } => {
+            Action::requeue(Duration::from_secs(30))
+        }
+    }
+}

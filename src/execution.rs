@@ -1,0 +1,34 @@
+//! The life of a CommandExecution as one total function of what was observed. Pure: no I/O, time is an argument.
+//!
+//! The promises kept here: a claimed execution is never started again, whatever was observed; a finished one never
+//! changes; an outcome that was not observed is OutcomeUnknown, and no exit code is made up.
+//!
+//! ```text
+//! Observed {execution, machine, policy, work, now} --decide--> Plan {status, effects, requeue}
+//! Outcome {ending, output}                       --conclude--> the finished status
+//! ```
+//!
+//! Until the claim the controller writes the status, from the claim on its holder alone.
+
+mod decide;
+mod observed;
+mod outcome;
+mod status;
+
+pub use decide::{Effect, Notice, Plan, decide};
+pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, PolicyFact, QueueFact, WorkFact};
+pub use outcome::{Ending, Outcome, StopCause, conclude};
+pub use status::{claimed, running};
+
+use std::time::Duration;
+
+/// How long a Machine or a rule that is not there is waited for, from the creation of the execution: one sync of a
+/// GitOps pipeline applies them all at once, in any order.
+pub const DEFAULT_GRACE_FOR_MISSING: Duration = Duration::from_secs(10);
+
+/// How old an execution with `startingDeadlineSeconds: 0` may be when it is first seen. "Now" has to survive the way
+/// through the watch, and a restart of Writ must not run what was meant for an hour ago.
+pub const NOW_MEANS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a start may take before the status says that it is under way: what is quicker needs no write of its own.
+pub const SHOW_PROGRESS_AFTER: Duration = Duration::from_secs(2);

@@ -1,0 +1,258 @@
+//! The state machine: one total match over the phase, and below it a chain of small rules of which the first that
+//! has something to say wins.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::{CommandExecutionStatus, Machine, Phase, Reason};
+use crate::policy::{self, Decision, Request, Verdict};
+
+use super::status::{moved, record};
+use super::{HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, PolicyFact, SHOW_PROGRESS_AFTER, WorkFact};
+
+/// What to do about one execution.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The status to store, with the resourceVersion that was observed. None: leave it.
+    pub status: Option<CommandExecutionStatus>,
+    /// What to do after the status is stored.
+    pub effects: Vec<Effect>,
+    /// When to look again if nothing happens before. None: when something happens.
+    pub requeue: Option<Duration>,
+}
+
+/// Something to be done outside of the status.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Put it into the queue of its machine.
+    Enqueue {
+        /// How many may run on the machine at a time.
+        max_concurrent: u32,
+        /// Whether it may not wait: one attempt, now.
+        urgent: bool,
+    },
+    /// Take it out of the queue, and forget what is known of it.
+    Withdraw,
+    /// Tell the running command to stop.
+    Cancel,
+    /// Tell people, by a Kubernetes event.
+    Publish(Notice),
+}
+
+/// An event about an execution.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Notice {
+    /// The reason, which also is the event's.
+    pub reason: Reason,
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Notice {
+    /// The event that goes with a status: a warning where the execution finished and did not succeed.
+    pub fn of(status: &CommandExecutionStatus) -> Option<Self> {
+        Some(Self {
+            reason: status.reason?,
+            warning: status.phase.is_finished() && status.phase != Phase::Succeeded,
+            message: status.message.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// Decides what to do. Total: every observation has a plan.
+pub fn decide(observed: &Observed<'_>) -> Plan {
+    let phase = observed.execution.phase();
+    if phase.is_finished() {
+        return match observed.work {
+            WorkFact::Absent => Plan::default(),
+            _ => Plan { effects: vec![Effect::Withdraw], ..Plan::default() },
+        };
+    }
+    // A claim counts even where the phase does not say so: starting again is the one thing that may never happen.
+    if phase.is_claimed() || observed.execution.status.as_ref().is_some_and(|status| status.claim.is_some()) {
+        return claimed(observed);
+    }
+    if observed.work == WorkFact::Holding {
+        return Plan::default();
+    }
+    cancelled(observed)
+        .or_else(|| not_started(observed))
+        .or_else(|| expired(observed))
+        .unwrap_or_else(|| judged(observed))
+}
+
+/// A claimed execution belongs to its holder. The only thing to decide about it is whether the holder is lost.
+fn claimed(observed: &Observed<'_>) -> Plan {
+    match (observed.holder, &observed.work) {
+        (HolderFact::Myself, WorkFact::Holding) => Plan {
+            effects: if observed.execution.spec.cancel_requested { vec![Effect::Cancel] } else { vec![] },
+            ..Plan::default()
+        },
+        (HolderFact::MayBeAlive, _) => Plan { requeue: Some(Duration::from_secs(5)), ..Plan::default() },
+        (HolderFact::Myself | HolderFact::Gone, _) => finish(
+            observed,
+            Phase::OutcomeUnknown,
+            Reason::HolderLost,
+            "writ was stopped or died after it had claimed this execution: the command may have run, and may still run; \
+             look at the machine, then create a new CommandExecution if it is to run again",
+        ),
+    }
+}
+
+fn cancelled(observed: &Observed<'_>) -> Option<Plan> {
+    observed.execution.spec.cancel_requested.then(|| {
+        finish(
+            observed,
+            Phase::Cancelled,
+            Reason::CancelledBeforeStart,
+            "cancelled before it started; nothing was sent",
+        )
+    })
+}
+
+/// What the runner found that waiting does not mend.
+fn not_started(observed: &Observed<'_>) -> Option<Plan> {
+    let WorkFact::Refused(problem) = &observed.work else { return None };
+    let phase = if problem.reason == Reason::MachineOffline { Phase::Expired } else { Phase::LaunchFailed };
+    Some(finish(observed, phase, problem.reason, &problem.message))
+}
+
+fn expired(observed: &Observed<'_>) -> Option<Plan> {
+    let seconds = observed.execution.spec.starting_deadline_seconds;
+    let over = match (seconds, &observed.work) {
+        (0, WorkFact::Absent) => age(observed) > NOW_MEANS_WITHIN,
+        (0, WorkFact::WaitingForSlot | WorkFact::WaitingForMachine { .. }) => true,
+        (0, _) => false,
+        (seconds, _) => age(observed) >= Duration::from_secs(u64::from(seconds)),
+    };
+    let (reason, why) = match &observed.work {
+        WorkFact::WaitingForMachine { problem } => {
+            (Reason::MachineOffline, format!("the machine is offline: {problem}"))
+        }
+        WorkFact::WaitingForSlot => {
+            (Reason::StartingDeadlineExceeded, "all slots of the machine (maxConcurrent) are taken".to_owned())
+        }
+        _ => (Reason::StartingDeadlineExceeded, "it was not started in time".to_owned()),
+    };
+    over.then(|| {
+        let message = format!("startingDeadlineSeconds ({seconds}) are over and {why}; nothing was sent");
+        finish(observed, Phase::Expired, reason, &message)
+    })
+}
+
+/// Holds the request against machine and policy.
+fn judged(observed: &Observed<'_>) -> Plan {
+    let request = match Request::parse(&observed.execution.spec) {
+        Ok(request) => request,
+        Err(error) => return reject(observed, Reason::Malformed, &error.to_string()),
+    };
+    let machine = match &observed.machine {
+        MachineFact::Found(machine) => machine,
+        MachineFact::Missing => {
+            let name = &observed.execution.spec.machine_ref.name;
+            let message =
+                format!("there is no Machine {name} in this namespace; create it, then create the execution anew");
+            return reject_after_grace(observed, Reason::MachineNotFound, &message);
+        }
+        MachineFact::Unreadable(problem) => {
+            let message = format!("the Machine cannot be read: {problem}");
+            return reject(observed, Reason::MachineInvalid, &message);
+        }
+    };
+    let rules = match &observed.policy {
+        PolicyFact::Rules(rules) => rules,
+        PolicyFact::Unreadable(problem) => {
+            let message = format!("nothing is allowed in this namespace until its Whitelists can be read: {problem}");
+            return reject(observed, Reason::PolicyBroken, &message);
+        }
+    };
+    match policy::decide(rules, &request) {
+        Verdict::Allow(decision) => queued(observed, machine, &decision),
+        Verdict::Deny(denial) if denial.reason == Reason::NoMatchingRule => {
+            reject_after_grace(observed, denial.reason, &denial.message)
+        }
+        Verdict::Deny(denial) => reject(observed, denial.reason, &denial.message),
+    }
+}
+
+/// An allowed execution: into the queue of its machine, and the status says what it waits for.
+fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Plan {
+    let limit = usize::try_from(machine.spec.queue_limit).unwrap_or(usize::MAX);
+    if observed.work == WorkFact::Absent && observed.queue.waiting >= limit && !observed.queue.has_free_slot {
+        let message = format!("{limit} executions wait for the machine already (queueLimit); try again later");
+        return reject(observed, Reason::QueueFull, &message);
+    }
+    let urgent = observed.execution.spec.starting_deadline_seconds == 0;
+    let mut plan = Plan { requeue: Some(look_again(observed)), ..Plan::default() };
+    if observed.work == WorkFact::Absent {
+        plan.effects.push(Effect::Enqueue { max_concurrent: machine.spec.max_concurrent, urgent });
+    }
+    let shown = observed.execution.phase() == Phase::Queued;
+    let (reason, message) = match &observed.work {
+        WorkFact::WaitingForMachine { problem } => {
+            (Reason::MachineOffline, format!("waits for the machine: {problem}"))
+        }
+        WorkFact::WaitingForSlot => (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned()),
+        WorkFact::Absent if !urgent && !observed.queue.has_free_slot => {
+            (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
+        }
+        WorkFact::Connecting { since } if *since >= SHOW_PROGRESS_AFTER && !shown => {
+            (Reason::Connecting, "a connection to the machine is being opened".to_owned())
+        }
+        _ => return plan,
+    };
+    // Only a change of reason is worth a write: the sentence may differ each time.
+    if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
+        let mut status = moved(observed.execution, Phase::Queued, reason, &message, observed.now);
+        status.decision = Some(record(decision, observed.now));
+        plan.effects.extend(Notice::of(&status).map(Effect::Publish));
+        plan.status = Some(status);
+    }
+    plan
+}
+
+/// When to look again at what waits: at its deadline, or soon where a start is under way that may have to be shown.
+fn look_again(observed: &Observed<'_>) -> Duration {
+    let deadline = Duration::from_secs(u64::from(observed.execution.spec.starting_deadline_seconds));
+    let left = deadline.saturating_sub(age(observed)).max(Duration::from_secs(1));
+    match observed.work {
+        WorkFact::Absent | WorkFact::Connecting { .. } => left.min(SHOW_PROGRESS_AFTER),
+        _ => left,
+    }
+}
+
+fn reject_after_grace(observed: &Observed<'_>, reason: Reason, message: &str) -> Plan {
+    let may_wait = observed.execution.spec.starting_deadline_seconds > 0;
+    let left = observed.grace_for_missing.saturating_sub(age(observed));
+    if may_wait && !left.is_zero() {
+        return Plan { requeue: Some(left + Duration::from_millis(10)), ..Plan::default() };
+    }
+    reject(observed, reason, message)
+}
+
+fn reject(observed: &Observed<'_>, reason: Reason, message: &str) -> Plan {
+    finish(observed, Phase::Rejected, reason, &format!("{message} (nothing was sent)"))
+}
+
+fn finish(observed: &Observed<'_>, phase: Phase, reason: Reason, message: &str) -> Plan {
+    let status = moved(observed.execution, phase, reason, message, observed.now);
+    let mut effects = Vec::new();
+    if observed.work != WorkFact::Absent {
+        effects.push(Effect::Withdraw);
+    }
+    effects.extend(Notice::of(&status).map(Effect::Publish));
+    Plan { status: Some(status), effects, requeue: None }
+}
+
+/// How old the execution is. Its creation is by the API server's clock, so a clock that is behind gives 0.
+fn age(observed: &Observed<'_>) -> Duration {
+    let created = observed.execution.metadata.creation_timestamp.as_ref().map_or(observed.now, |time| time.0);
+    elapsed(created, observed.now)
+}
+
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}

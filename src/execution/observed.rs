@@ -1,0 +1,101 @@
+//! The facts that a decision rests on, gathered by the controller and the runner.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::{CommandExecution, Machine, Reason};
+use crate::policy::RuleSet;
+
+/// Everything that is known about one execution at one moment.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// The execution, read live.
+    pub execution: &'a CommandExecution,
+    /// Its Machine, read live.
+    pub machine: MachineFact<'a>,
+    /// The Whitelists of its namespace, read live.
+    pub policy: PolicyFact,
+    /// What the runner does with it.
+    pub work: WorkFact,
+    /// How busy its machine is.
+    pub queue: QueueFact,
+    /// Whether the holder of its claim is there; means nothing where there is no claim.
+    pub holder: HolderFact,
+    /// How long a missing Machine or rule is waited for.
+    pub grace_for_missing: Duration,
+    /// When all this was observed.
+    pub now: Timestamp,
+}
+
+/// The Machine.
+#[derive(Clone, Debug)]
+pub enum MachineFact<'a> {
+    /// It is there.
+    Found(&'a Machine),
+    /// There is none of this name.
+    Missing,
+    /// There is one, and it does not decode.
+    Unreadable(String),
+}
+
+/// The policy of the namespace.
+#[derive(Clone, Debug)]
+pub enum PolicyFact {
+    /// Compiled.
+    Rules(RuleSet),
+    /// A Whitelist does not decode. It may hold a Deny, so nothing is allowed.
+    Unreadable(String),
+}
+
+/// What the runner of this process does with an execution.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum WorkFact {
+    /// Nothing.
+    Absent,
+    /// It is in the queue of its machine, as there is no free slot.
+    WaitingForSlot,
+    /// It is in the queue of its machine, as the machine was not reached.
+    WaitingForMachine {
+        /// What was seen.
+        problem: String,
+    },
+    /// A connection is being opened for it. Nothing is claimed yet.
+    Connecting {
+        /// For how long.
+        since: Duration,
+    },
+    /// It is claimed, or about to be: only the runner writes its status.
+    Holding,
+    /// It will not start.
+    Refused(LaunchProblem),
+}
+
+/// Why an execution did not start.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LaunchProblem {
+    /// The word.
+    pub reason: Reason,
+    /// The sentence, with what to do.
+    pub message: String,
+}
+
+/// How busy a machine is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct QueueFact {
+    /// Executions that wait for it.
+    pub waiting: usize,
+    /// Whether one more could go at once.
+    pub has_free_slot: bool,
+}
+
+/// The holder of a claim.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HolderFact {
+    /// This process.
+    Myself,
+    /// Another process, which has shown that it lives; or not long enough ago to be sure that it does not.
+    MayBeAlive,
+    /// Another process, which is gone.
+    Gone,
+}

@@ -1,0 +1,151 @@
+//! What was observed of a command, turned into the finished status. Every combination has its row; none makes up an
+//! exit code.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use crate::api::execution_status::OutputRecord;
+use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
+
+use super::LaunchProblem;
+use super::status::moved;
+
+/// How a claimed command ended, as far as it was seen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// The machine reported an exit code.
+    Exited {
+        /// The code.
+        code: u32,
+    },
+    /// The machine reported a signal.
+    Signalled {
+        /// Its name without `SIG`.
+        signal: String,
+    },
+    /// The machine refused to start it: it did not run.
+    Refused(LaunchProblem),
+    /// The machine did not answer the request to start: it may have run.
+    StartNotConfirmed,
+    /// It was started, and then the connection was lost.
+    ConnectionLost {
+        /// What was seen.
+        problem: String,
+    },
+    /// It was started, and the channel was closed with no exit code and no signal.
+    NoExitStatus,
+    /// It was started and told to stop, and no end of it was seen.
+    NotSeenToStop,
+    /// This process was told to stop before the command ended.
+    HolderStopped,
+}
+
+/// Why a command was told to stop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StopCause {
+    /// It ran longer than it may.
+    Timeout,
+    /// Somebody set `spec.cancelRequested`.
+    Cancel,
+}
+
+/// Everything that was observed of a claimed command.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// Whether it had been told to stop before that.
+    pub told_to_stop: Option<StopCause>,
+    /// When the machine confirmed the start.
+    pub started: Option<Timestamp>,
+    /// From then to the end, in milliseconds; only where an end was observed.
+    pub duration_ms: Option<i64>,
+    /// What is kept of standard output.
+    pub stdout: String,
+    /// What is kept of standard error.
+    pub stderr: String,
+    /// Size and digest of both.
+    pub output: OutputRecord,
+}
+
+/// The finished status of a claimed execution.
+pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) -> CommandExecutionStatus {
+    let (phase, reason, message) = verdict(&outcome);
+    let mut status = moved(execution, phase, reason, &message, now);
+    match &outcome.ending {
+        Ending::Exited { code } => status.exit_code = Some(i64::from(*code)),
+        Ending::Signalled { signal } => status.signal = Some(signal.clone()),
+        _ => {}
+    }
+    status.start_time = outcome.started.map(MicroTime);
+    if outcome.started.is_some() {
+        status.duration_ms = outcome.duration_ms;
+        status.stdout = Some(outcome.stdout);
+        status.stderr = Some(outcome.stderr);
+        status.output = Some(outcome.output);
+    }
+    status
+}
+
+fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
+    let took = match outcome.duration_ms {
+        Some(duration) => format!("in {duration} ms"),
+        None => "at an unknown time".to_owned(),
+    };
+    match (&outcome.ending, outcome.told_to_stop) {
+        (Ending::Refused(problem), _) => (Phase::LaunchFailed, problem.reason, problem.message.clone()),
+        (Ending::StartNotConfirmed, _) => (
+            Phase::OutcomeUnknown,
+            Reason::StartNotConfirmed,
+            "the machine did not answer the request to start; the command may have run".to_owned(),
+        ),
+        (ending, Some(cause)) => stopped(ending, cause),
+        (Ending::Exited { code: 0 }, None) => (Phase::Succeeded, Reason::Completed, format!("exit code 0 {took}")),
+        (Ending::Exited { code }, None) => (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}")),
+        (Ending::Signalled { signal }, None) => {
+            (Phase::Failed, Reason::Signalled, format!("ended by signal {signal} {took}"))
+        }
+        (Ending::ConnectionLost { problem }, None) => (
+            Phase::OutcomeUnknown,
+            Reason::ConnectionLost,
+            format!("the connection was lost while the command was running ({problem}); it may still run"),
+        ),
+        (Ending::NoExitStatus, None) => (
+            Phase::OutcomeUnknown,
+            Reason::NoExitStatus,
+            "the machine closed the session and reported no exit code and no signal".to_owned(),
+        ),
+        (Ending::NotSeenToStop | Ending::HolderStopped, None) => (
+            Phase::OutcomeUnknown,
+            Reason::HolderLost,
+            "writ was stopped while the command was running; it may still run".to_owned(),
+        ),
+    }
+}
+
+/// A command that was told to stop: what the status may say of it hangs on whether its end was seen.
+fn stopped(ending: &Ending, cause: StopCause) -> (Phase, Reason, String) {
+    let (phase, why) = match cause {
+        StopCause::Timeout => (Phase::TimedOut, "ran longer than decision.timeoutSeconds"),
+        StopCause::Cancel => (Phase::Cancelled, "was cancelled"),
+    };
+    match ending {
+        Ending::Exited { code } => (
+            phase,
+            Reason::Stopped,
+            format!(
+                "the command {why}, was told to stop and ended with exit code {code}; processes that it left behind may still run"
+            ),
+        ),
+        Ending::Signalled { signal } => (
+            phase,
+            Reason::Stopped,
+            format!("the command {why} and ended by signal {signal}; processes that it left behind may still run"),
+        ),
+        _ => (
+            phase,
+            Reason::RemoteMayStillRun,
+            format!("the command {why} and was told to stop, but was not seen to end: it may still run on the machine"),
+        ),
+    }
+}

@@ -1,0 +1,98 @@
+//! Statuses, built in one place so that phase, reason, message and conditions never disagree.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use crate::api::conditions::{self, ConditionType};
+use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord};
+use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
+use crate::policy;
+
+/// The longest message in a status, in characters (the CRD's bound for it). What machines say goes into messages, so
+/// they have to be cut.
+const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
+
+/// The status of `execution` moved to another phase, with the conditions that go with it.
+pub(super) fn moved(
+    execution: &CommandExecution,
+    phase: Phase,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) -> CommandExecutionStatus {
+    let mut status = execution.status.clone().unwrap_or_default();
+    let generation = execution.metadata.generation;
+    let message: String = message.chars().take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    status.observed_generation = generation;
+    status.phase = phase;
+    status.reason = Some(reason);
+    if phase == Phase::Queued && status.queued_time.is_none() {
+        status.queued_time = Some(MicroTime(now));
+    }
+    if phase.is_finished() {
+        status.completion_time = Some(MicroTime(now));
+    }
+    let word = format!("{reason:?}");
+    let mut set = |type_, value| {
+        conditions::set(&mut status.conditions, type_, value, &word, &message, generation, now);
+    };
+    match phase {
+        Phase::Rejected => set(ConditionType::Accepted, false),
+        Phase::Queued | Phase::Dispatched | Phase::LaunchFailed if !is_accepted(execution) => {
+            set(ConditionType::Accepted, true);
+        }
+        _ => {}
+    }
+    set(ConditionType::Ready, phase == Phase::Succeeded);
+    set(ConditionType::Reconciling, !phase.is_finished());
+    if phase.is_finished() && phase != Phase::Succeeded {
+        set(ConditionType::Stalled, true);
+    } else {
+        conditions::remove(&mut status.conditions, ConditionType::Stalled);
+    }
+    status.message = Some(message);
+    status
+}
+
+fn is_accepted(execution: &CommandExecution) -> bool {
+    execution
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .any(|condition| condition.type_ == ConditionType::Accepted.as_str() && condition.status == "True")
+}
+
+/// What is written of a decision.
+pub(super) fn record(decision: &policy::Decision, now: Timestamp) -> DecisionRecord {
+    DecisionRecord {
+        whitelist: decision.whitelist.clone(),
+        rule: decision.rule.clone(),
+        argv: decision.argv.clone(),
+        timeout_seconds: decision.timeout_seconds,
+        decided_time: MicroTime(now),
+    }
+}
+
+/// The status with a claim: the point of no return. Its holder starts the command after this is stored, and nobody
+/// else ever does.
+pub fn claimed(
+    execution: &CommandExecution,
+    decision: &policy::Decision,
+    machine: MachineRecord,
+    claim: Claim,
+    now: Timestamp,
+) -> CommandExecutionStatus {
+    let message = format!("{} starts it on {}", claim.holder, machine.address);
+    let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
+    status.decision = Some(record(decision, now));
+    status.machine = Some(machine);
+    status.claim = Some(claim);
+    status
+}
+
+/// The status of a claimed execution whose start the machine confirmed.
+pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp) -> CommandExecutionStatus {
+    let mut status = moved(execution, Phase::Running, Reason::Started, "the machine confirmed the start", now);
+    status.start_time = Some(MicroTime(started));
+    status
+}

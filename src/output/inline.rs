@@ -1,0 +1,118 @@
+//! The part of a stream that the status shows: all of it, or head and tail with a line that says what is missing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::api::execution_status::Encoding;
+
+use super::INLINE_BYTES;
+
+/// Room for the line in the middle (its longest form is 56 bytes, with a count of 20 digits); taken twice, as base64
+/// makes a third more of it.
+const MARKER_BYTES: usize = 64;
+
+/// A stream as it stands in the status.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Inline {
+    /// The text, at most [`INLINE_BYTES`] as JSON.
+    pub text: String,
+    /// How it is encoded.
+    pub encoding: Encoding,
+    /// Whether bytes are left out of it.
+    pub truncated: bool,
+}
+
+impl Inline {
+    /// From the first bytes of a stream, the last bytes after those, and the length of the whole.
+    pub fn of(head: &[u8], tail: &[u8], total: u64) -> Self {
+        let whole = (head.len() + tail.len()) as u64 == total;
+        if whole {
+            let bytes = [head, tail].concat();
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                if json_length(text) <= INLINE_BYTES {
+                    return Self { text: text.to_owned(), encoding: Encoding::Utf8, truncated: false };
+                }
+            } else if bytes.len() <= INLINE_BYTES / 4 * 3 {
+                return Self { text: STANDARD.encode(&bytes), encoding: Encoding::Base64, truncated: false };
+            }
+            // The tail of what is all there may reach back into the head.
+            return Self::cut(&bytes, &bytes, total);
+        }
+        Self::cut(head, tail, total)
+    }
+
+    fn cut(head: &[u8], tail: &[u8], total: u64) -> Self {
+        let budget = (INLINE_BYTES - 2 * MARKER_BYTES) / 2;
+        if let (Some(first), Some(last)) = (valid_prefix(head), valid_suffix(tail)) {
+            let first = prefix_within(first, budget);
+            let last = suffix_within(last, budget);
+            let left_out = total.saturating_sub((first.len() + last.len()) as u64);
+            let text = format!("{first}{}{last}", marker(left_out));
+            return Self { text, encoding: Encoding::Utf8, truncated: true };
+        }
+        let raw = budget / 4 * 3;
+        let first = head.get(..raw.min(head.len())).unwrap_or_default();
+        let last = tail.get(tail.len().saturating_sub(raw)..).unwrap_or_default();
+        let left_out = total.saturating_sub((first.len() + last.len()) as u64);
+        let bytes = [first, marker(left_out).as_bytes(), last].concat();
+        Self { text: STANDARD.encode(bytes), encoding: Encoding::Base64, truncated: true }
+    }
+}
+
+fn marker(left_out: u64) -> String {
+    format!("\n[writ: {left_out} bytes left out here]\n")
+}
+
+/// What is before a character that the cut at the end may have split; None where the bytes are not UTF-8.
+fn valid_prefix(bytes: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => {
+            bytes.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok())
+        }
+        Err(_) => None,
+    }
+}
+
+/// What is after a character that the cut at the start may have split (at most 3 bytes of it are left).
+fn valid_suffix(bytes: &[u8]) -> Option<&str> {
+    let split = bytes.iter().take(3).take_while(|byte| (**byte & 0b1100_0000) == 0b1000_0000).count();
+    bytes.get(split..).and_then(|rest| std::str::from_utf8(rest).ok())
+}
+
+/// The longest start of `text` that takes at most `budget` bytes as JSON.
+fn prefix_within(text: &str, budget: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, character)| {
+        used += json_length_of(*character);
+        used > budget
+    });
+    end.and_then(|(index, _)| text.get(..index)).unwrap_or(text)
+}
+
+/// The longest end of `text` that takes at most `budget` bytes as JSON.
+fn suffix_within(text: &str, budget: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().rev().find(|(_, character)| {
+        used += json_length_of(*character);
+        used > budget
+    });
+    end.and_then(|(index, character)| text.get(index + character.len_utf8()..)).unwrap_or(text)
+}
+
+fn json_length(text: &str) -> usize {
+    text.chars().map(json_length_of).sum()
+}
+
+/// Bytes that a character takes in a JSON string (RFC 8259, section 7). Go's encoder, which the API server uses,
+/// also escapes `<`, `>`, `&`, U+2028 and U+2029 to six bytes.
+fn json_length_of(character: char) -> usize {
+    match character {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        '\u{0}'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+        other => other.len_utf8(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

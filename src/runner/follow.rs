@@ -1,0 +1,259 @@
+//! A claimed command, from the request to execute to what was observed of its end.
+//!
+//! The loop never waits for anything but the next thing to happen, so the channel is always drained: one that is not
+//! freezes its whole connection. Exit status, output and end of output come in any order; what counts as the end is
+//! the closing of the channel, or a grace after the exit status where something still holds the output open.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Reason;
+use crate::api::execution_status::OutputRecord;
+use crate::cluster::WriteOutcome;
+use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
+use crate::output::Capture;
+use crate::policy::command_line;
+use crate::ssh::{Connection, Event, Session, Signal};
+
+use super::Inner;
+use super::attempt::{Claimed, in_time};
+use super::claim::Holding;
+
+/// How long the machine may take to answer the request to execute.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+/// How long output may be silent after the exit status before it is taken for finished: a process that the command
+/// left behind may hold it open for ever.
+const SILENCE_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// How long output may go on after the exit status.
+const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(10);
+/// How long a command that was told to end (TERM) may take before it is told to be ended (KILL).
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How long the end of a killed command may take to be seen.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// What is known of a running command.
+struct Run {
+    session: Session,
+    stdout: Capture,
+    stderr: Capture,
+    requested: Instant,
+    /// When the machine confirmed the start, on both clocks.
+    started: Option<(Timestamp, Instant)>,
+    /// When and how it ended.
+    exit: Option<(Ending, Instant)>,
+    /// When output last came.
+    last_output: Instant,
+    /// Why, when, and whether the second signal was sent too.
+    told: Option<(StopCause, Instant, bool)>,
+    timeout: Duration,
+}
+
+type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
+
+/// Sends a claimed command and watches it to its end.
+pub(super) async fn follow(
+    inner: &Inner,
+    claimed: Claimed,
+    cancel: CancellationToken,
+) -> (Holding, Connection, Outcome) {
+    let Claimed { holding, connection, session } = claimed;
+    let now = Instant::now();
+    let mut run = Run {
+        session,
+        stdout: Capture::default(),
+        stderr: Capture::default(),
+        requested: now,
+        started: None,
+        exit: None,
+        last_output: now,
+        told: None,
+        timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
+    };
+    let ending = match run.request(&holding).await {
+        Ok(()) => run.watch(inner, &holding, &cancel).await,
+        Err(problem) => Ending::Refused(problem),
+    };
+    let outcome = run.outcome(ending);
+    (holding, connection, outcome)
+}
+
+impl Run {
+    /// Sends the request to execute, unless too much time has passed since the claim was to be made.
+    async fn request(&self, holding: &Holding) -> Result<(), LaunchProblem> {
+        if !in_time(&holding.execution) {
+            let message = "the starting deadline was over before the claim was confirmed; nothing was sent".to_owned();
+            return Err(LaunchProblem { reason: Reason::StartingDeadlineExceeded, message });
+        }
+        let line = command_line(&holding.decision.argv);
+        self.session.start(&line).await.map_err(|error| LaunchProblem {
+            reason: Reason::ExecutionRefused,
+            message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
+        })
+    }
+
+    async fn watch(&mut self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Ending {
+        let mut progress: Option<Progress<'_>> = None;
+        let mut shown = false;
+        loop {
+            let (deadline, may_be_told) = (self.next_deadline(shown), self.may_be_told());
+            tokio::select! {
+                event = self.session.next() => {
+                    if let Some(ending) = self.take(event) {
+                        return ending;
+                    }
+                }
+                () = cancel.cancelled(), if may_be_told => self.tell_to_stop(StopCause::Cancel).await,
+                () = inner.halted.cancelled() => return self.end_without_close(Ending::HolderStopped),
+                () = sleep_until(deadline) => {
+                    if let (Some((started, since)), false) = (self.started, shown)
+                        && since.elapsed() >= SHOW_PROGRESS_AFTER && self.exit.is_none() {
+                        shown = true;
+                        progress = Some(show_running(inner, holding, started));
+                    } else if let Some(ending) = self.time_passed().await {
+                        return ending;
+                    }
+                }
+                _ = async { match progress.as_mut() { Some(write) => write.await, None => pending().await } } => {
+                    progress = None;
+                }
+            }
+        }
+    }
+
+    /// Takes in what the machine said; Some when that was the end.
+    fn take(&mut self, event: Event) -> Option<Ending> {
+        match event {
+            Event::Started => self.started = self.started.or_else(|| Some((Timestamp::now(), Instant::now()))),
+            Event::Refused if self.started.is_none() => {
+                return Some(Ending::Refused(LaunchProblem {
+                    reason: Reason::ExecutionRefused,
+                    message: "the machine refused to execute in the session that it had opened; look at sshd's \
+                              configuration for this user (ForceCommand, PermitTTY, chroot) and at its log"
+                        .to_owned(),
+                }));
+            }
+            Event::Refused => {}
+            Event::Stdout(bytes) => {
+                self.last_output = Instant::now();
+                self.stdout.push(&bytes);
+            }
+            Event::Stderr(bytes) => {
+                self.last_output = Instant::now();
+                self.stderr.push(&bytes);
+            }
+            // The first word counts: a command ends once.
+            Event::ExitCode(code) if self.exit.is_none() => {
+                self.exit = Some((Ending::Exited { code }, Instant::now()));
+            }
+            Event::Signal(signal) if self.exit.is_none() => {
+                self.exit = Some((Ending::Signalled { signal }, Instant::now()));
+            }
+            Event::ExitCode(_) | Event::Signal(_) => {}
+            Event::Closed => return Some(self.closed()),
+            Event::Lost => {
+                let problem = "the machine, the network or sshd went away".to_owned();
+                return Some(self.end_without_close(Ending::ConnectionLost { problem }));
+            }
+        }
+        None
+    }
+
+    fn closed(&self) -> Ending {
+        match (&self.exit, self.started) {
+            (Some((ending, _)), _) => ending.clone(),
+            (None, Some(_)) => Ending::NoExitStatus,
+            (None, None) => Ending::StartNotConfirmed,
+        }
+    }
+
+    /// The end where the channel was not closed: what was observed before counts, else `otherwise`.
+    fn end_without_close(&self, otherwise: Ending) -> Ending {
+        match (&self.exit, self.started) {
+            (Some((ending, _)), _) => ending.clone(),
+            (None, Some(_)) => otherwise,
+            (None, None) => Ending::StartNotConfirmed,
+        }
+    }
+
+    /// When something has to be done even if nothing happens.
+    fn next_deadline(&self, shown: bool) -> Instant {
+        if let Some((_, ended)) = &self.exit {
+            let silence = self.last_output.max(*ended) + SILENCE_AFTER_EXIT;
+            return silence.min(*ended + OUTPUT_AFTER_EXIT);
+        }
+        if let Some((_, since, killed)) = self.told {
+            return since + if killed { KILL_GRACE } else { TERM_GRACE };
+        }
+        match self.started {
+            None => self.requested + START_DEADLINE,
+            Some((_, started)) if !shown => started + SHOW_PROGRESS_AFTER.min(self.timeout),
+            Some((_, started)) => started + self.timeout,
+        }
+    }
+
+    /// Whether there is a running command that was not told yet.
+    fn may_be_told(&self) -> bool {
+        self.told.is_none() && self.exit.is_none() && self.started.is_some()
+    }
+
+    async fn tell_to_stop(&mut self, cause: StopCause) {
+        self.told = Some((cause, Instant::now(), false));
+        self.session.signal(Signal::Terminate).await;
+    }
+
+    /// A deadline is over; Some when there is nothing more to wait for.
+    async fn time_passed(&mut self) -> Option<Ending> {
+        if self.exit.is_some() {
+            return Some(self.end_without_close(Ending::NotSeenToStop));
+        }
+        match (self.told, self.started) {
+            (Some((_, _, true)), _) => return Some(Ending::NotSeenToStop),
+            (Some((cause, _, false)), _) => {
+                self.told = Some((cause, Instant::now(), true));
+                self.session.signal(Signal::Kill).await;
+            }
+            (None, None) => return Some(Ending::StartNotConfirmed),
+            (None, Some((_, started))) if started.elapsed() >= self.timeout => {
+                self.tell_to_stop(StopCause::Timeout).await;
+            }
+            (None, Some(_)) => {}
+        }
+        None
+    }
+
+    fn outcome(self, ending: Ending) -> Outcome {
+        let ended = self.exit.as_ref().map(|(_, at)| *at);
+        let duration_ms = match (self.started, ended) {
+            (Some((_, started)), Some(ended)) => {
+                i64::try_from(ended.saturating_duration_since(started).as_millis()).ok()
+            }
+            _ => None,
+        };
+        let incomplete = !self.session.is_closed();
+        let (stdout, stdout_record) = self.stdout.finish();
+        let (stderr, stderr_record) = self.stderr.finish();
+        Outcome {
+            ending,
+            told_to_stop: self.told.map(|(cause, _, _)| cause),
+            started: self.started.map(|(timestamp, _)| timestamp),
+            duration_ms,
+            stdout,
+            stderr,
+            output: OutputRecord { stdout: stdout_record, stderr: stderr_record, incomplete },
+        }
+    }
+}
+
+/// Tells the status that the command runs. It is written beside the draining, and losing it loses nothing: the result
+/// follows.
+fn show_running<'a>(inner: &'a Inner, holding: &'a Holding, started: Timestamp) -> Progress<'a> {
+    Box::pin(async move {
+        let status = execution::running(&holding.execution, started, Timestamp::now());
+        inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await
+    })
+}

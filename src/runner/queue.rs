@@ -1,0 +1,259 @@
+//! The queues of all machines, as plain data: who waits, who has a slot, which machine is not reached. No I/O; time
+//! is an argument.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Reason;
+use crate::cluster::ExecutionKey;
+use crate::execution::{LaunchProblem, QueueFact, WorkFact};
+
+use super::Work;
+use super::attempt::AttemptEnd;
+
+/// Connections to one machine that may be in the making: OpenSSH drops some of those that come at once over 10
+/// (MaxStartups 10:30:100), and there may be other clients.
+const MAXIMUM_CONNECTING: usize = 4;
+/// The pause after the first failure to reach a machine; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// While executions wait, a machine is tried at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a refusal is remembered for a controller that never fetches it (the object was deleted).
+const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
+
+type MachineKey = (String, String);
+
+/// The queues of all machines.
+#[derive(Default)]
+pub(super) struct Queues {
+    machines: HashMap<MachineKey, MachineQueue>,
+    works: HashMap<ExecutionKey, State>,
+}
+
+#[derive(Default)]
+struct MachineQueue {
+    /// Urgent ones first, then the oldest.
+    waiting: BTreeMap<Turn, Work>,
+    /// Executions that have a slot, connecting or running.
+    in_use: usize,
+    /// Those of them that are connecting.
+    connecting: usize,
+    /// How many may have a slot.
+    max_concurrent: usize,
+    /// Set while the machine is not reached.
+    offline: Option<Offline>,
+}
+
+/// The place in a queue.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Turn {
+    /// False sorts first.
+    patient: bool,
+    created: Timestamp,
+    key: ExecutionKey,
+}
+
+struct Offline {
+    problem: String,
+    failures: u32,
+    until: Instant,
+}
+
+enum State {
+    Waiting(Turn, MachineKey),
+    Connecting { since: Instant, cancel: CancellationToken },
+    Holding { cancel: CancellationToken },
+    Refused { problem: LaunchProblem, since: Instant },
+}
+
+/// What follows from the end of a task.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Executions that the controller is to look at again.
+    pub wake: Vec<ExecutionKey>,
+    /// When the machine is to be tried again.
+    pub pump_after: Option<Duration>,
+}
+
+impl Queues {
+    pub fn add(&mut self, work: Work) {
+        let machine_key = (work.key.namespace.clone(), work.machine.clone());
+        let machine = self.machines.entry(machine_key.clone()).or_default();
+        machine.max_concurrent = usize::try_from(work.max_concurrent).unwrap_or(1).max(1);
+        if self.works.contains_key(&work.key) {
+            return;
+        }
+        let turn = Turn { patient: !work.urgent, created: work.created, key: work.key.clone() };
+        self.works.insert(work.key.clone(), State::Waiting(turn.clone(), machine_key));
+        machine.waiting.insert(turn, work);
+    }
+
+    /// The next execution that may go on a machine, now holding a slot; and what tells its command to stop.
+    pub fn next(&mut self, machine_key: &MachineKey, now: Instant) -> Option<(Work, CancellationToken)> {
+        let machine = self.machines.get_mut(machine_key)?;
+        if machine.in_use >= machine.max_concurrent || machine.connecting >= MAXIMUM_CONNECTING {
+            return None;
+        }
+        let first = machine.waiting.first_key_value().map(|(turn, _)| turn.clone())?;
+        // A machine that was not reached is tried by one at a time, after the pause; what may not wait tries at once.
+        let may_try = machine.offline.as_ref().is_none_or(|offline| now >= offline.until && machine.connecting == 0);
+        if first.patient && !may_try {
+            return None;
+        }
+        let work = machine.waiting.remove(&first)?;
+        machine.in_use += 1;
+        machine.connecting += 1;
+        let cancel = CancellationToken::new();
+        self.works.insert(work.key.clone(), State::Connecting { since: now, cancel: cancel.clone() });
+        Some((work, cancel))
+    }
+
+    /// The claim is about to be written: from here on only the task writes the status.
+    pub fn hold(&mut self, key: &ExecutionKey) {
+        if let Some(State::Connecting { cancel, .. }) = self.works.get(key) {
+            let cancel = cancel.clone();
+            self.works.insert(key.clone(), State::Holding { cancel });
+        }
+    }
+
+    /// A machine was reached, and the connection is no longer in the making.
+    pub fn connected(&mut self, machine_key: &MachineKey) {
+        if let Some(machine) = self.machines.get_mut(machine_key) {
+            machine.connecting = machine.connecting.saturating_sub(1);
+            machine.offline = None;
+        }
+    }
+
+    /// A task has ended: its slot is free.
+    pub fn settle(&mut self, work: Work, end: AttemptEnd, now: Instant) -> Settled {
+        let machine_key = (work.key.namespace.clone(), work.machine.clone());
+        let Some(machine) = self.machines.get_mut(&machine_key) else { return Settled::default() };
+        machine.in_use = machine.in_use.saturating_sub(1);
+        if !matches!(end, AttemptEnd::Done) {
+            machine.connecting = machine.connecting.saturating_sub(1);
+        }
+        let key = work.key.clone();
+        self.works.remove(&key);
+        let mut settled = Settled { wake: vec![key.clone()], pump_after: None };
+        match end {
+            AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete => {}
+            AttemptEnd::Again => self.put_back(work, machine_key.clone()),
+            AttemptEnd::Offline(problem) => {
+                let first_failure = machine.offline.is_none();
+                settled.pump_after = Some(machine.back_off(problem.clone(), now));
+                if first_failure {
+                    settled.wake.extend(machine.waiting.keys().map(|turn| turn.key.clone()));
+                }
+                if work.urgent {
+                    self.refuse(key, LaunchProblem { reason: Reason::MachineOffline, message: problem }, now);
+                } else {
+                    self.put_back(work, machine_key.clone());
+                }
+            }
+            AttemptEnd::Refused { problem, machine_at_fault } => {
+                if machine_at_fault {
+                    settled.pump_after = Some(machine.back_off(problem.message.clone(), now));
+                }
+                self.refuse(key, problem, now);
+            }
+        }
+        self.drop_if_idle(&machine_key, now);
+        settled
+    }
+
+    pub fn withdraw(&mut self, key: &ExecutionKey) {
+        match self.works.get(key) {
+            Some(State::Waiting(turn, machine_key)) => {
+                if let Some(machine) = self.machines.get_mut(machine_key) {
+                    machine.waiting.remove(turn);
+                }
+                self.works.remove(key);
+            }
+            Some(State::Refused { .. }) => {
+                self.works.remove(key);
+            }
+            Some(State::Connecting { .. } | State::Holding { .. }) | None => {}
+        }
+    }
+
+    pub fn cancel(&mut self, key: &ExecutionKey) {
+        if let Some(State::Connecting { cancel, .. } | State::Holding { cancel }) = self.works.get(key) {
+            cancel.cancel();
+        }
+    }
+
+    pub fn facts(&self, key: &ExecutionKey, machine: &str, now: Instant) -> (WorkFact, QueueFact) {
+        let queue = self.machines.get(&(key.namespace.clone(), machine.to_owned()));
+        let offline = queue.and_then(|queue| queue.offline.as_ref());
+        let work = match self.works.get(key) {
+            None => WorkFact::Absent,
+            Some(State::Waiting(..)) => match offline {
+                Some(offline) => WorkFact::WaitingForMachine { problem: offline.problem.clone() },
+                None => WorkFact::WaitingForSlot,
+            },
+            Some(State::Connecting { since, .. }) => {
+                WorkFact::Connecting { since: now.saturating_duration_since(*since) }
+            }
+            Some(State::Holding { .. }) => WorkFact::Holding,
+            Some(State::Refused { problem, .. }) => WorkFact::Refused(problem.clone()),
+        };
+        let facts = QueueFact {
+            waiting: queue.map_or(0, |queue| queue.waiting.len()),
+            has_free_slot: queue.is_none_or(|queue| {
+                queue.offline.is_none() && queue.in_use < queue.max_concurrent && queue.waiting.is_empty()
+            }),
+        };
+        (work, facts)
+    }
+
+    fn put_back(&mut self, work: Work, machine_key: MachineKey) {
+        let turn = Turn { patient: !work.urgent, created: work.created, key: work.key.clone() };
+        self.works.insert(work.key.clone(), State::Waiting(turn.clone(), machine_key.clone()));
+        self.machines.entry(machine_key).or_default().waiting.insert(turn, work);
+    }
+
+    fn refuse(&mut self, key: ExecutionKey, problem: LaunchProblem, now: Instant) {
+        self.works.retain(|_, state| match state {
+            State::Refused { since, .. } => now.saturating_duration_since(*since) < FORGET_REFUSALS_AFTER,
+            _ => true,
+        });
+        self.works.insert(key, State::Refused { problem, since: now });
+    }
+
+    /// Machines with nothing to do are not kept: their number is bounded by what waits and runs.
+    fn drop_if_idle(&mut self, machine_key: &MachineKey, now: Instant) {
+        if self.machines.get(machine_key).is_some_and(|machine| {
+            machine.in_use == 0
+                && machine.waiting.is_empty()
+                && machine.offline.as_ref().is_none_or(|offline| now >= offline.until)
+        }) {
+            self.machines.remove(machine_key);
+        }
+    }
+}
+
+impl MachineQueue {
+    /// Notes a failure, and says how long to leave the machine alone.
+    fn back_off(&mut self, problem: String, now: Instant) -> Duration {
+        let failures = self.offline.as_ref().map_or(0, |offline| offline.failures);
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+        // Up to a quarter more, so that machines that failed together are not tried together.
+        let jitter = pause.mul_f64(0.25 * random_fraction());
+        self.offline = Some(Offline { problem, failures: failures.saturating_add(1), until: now + pause + jitter });
+        pause + jitter
+    }
+}
+
+/// A number in 0..1, as random as a hash map's seed: good enough to spread retries.
+pub(super) fn random_fraction() -> f64 {
+    let hash = RandomState::new().hash_one(0u8);
+    f64::from(u32::try_from(hash & 0xffff_ffff).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

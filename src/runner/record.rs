@@ -1,0 +1,58 @@
+//! The result into the status, however long the API server is away: a result that was observed and not written would
+//! be a wrong record.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::cluster::WriteOutcome;
+use crate::execution::{Notice, Outcome, conclude};
+
+use super::Inner;
+use super::claim::Holding;
+use super::queue::random_fraction;
+
+/// The pause after the first failed write; it doubles up to [`LONGEST_PAUSE`]. The slot stays taken meanwhile, so
+/// what waits to be written is bounded by `maxConcurrent` of each machine.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) async fn record(inner: &Inner, holding: Holding, outcome: Outcome) {
+    let mut status = conclude(&holding.execution, outcome, Timestamp::now());
+    let mut reduced = false;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await {
+            WriteOutcome::Stored => break,
+            WriteOutcome::NotOurs(why) => {
+                tracing::error!(execution = %holding.key, why, "a result was not stored: the claim is no longer ours");
+                return;
+            }
+            WriteOutcome::Refused(message) if !reduced => {
+                // The output is the only part that the machine chooses. Better a record without it than none.
+                tracing::error!(execution = %holding.key, message, "a result was refused; it is stored without its output");
+                reduced = true;
+                status.stdout = None;
+                status.stderr = None;
+                let note = "; the output could not be stored, see status.output for its size and digest";
+                status.message = status.message.map(|message| message + note);
+            }
+            WriteOutcome::Refused(message) => {
+                tracing::error!(execution = %holding.key, message, "a result was refused and is lost");
+                return;
+            }
+            WriteOutcome::Again(error) => {
+                tracing::warn!(execution = %holding.key, %error, "a result waits for the API server");
+                tokio::time::sleep(pause + pause.mul_f64(0.25 * random_fraction())).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+    tracing::info!(
+        execution = %holding.key, uid = %holding.key.uid, phase = status.phase.as_str(),
+        machine = %holding.execution.spec.machine_ref.name, "an execution has ended"
+    );
+    if let Some(notice) = Notice::of(&status) {
+        inner.events.publish(&holding.execution, notice);
+    }
+}

@@ -1,0 +1,288 @@
+//! One connection: resolve, connect, check the host key, log in; all of it within one deadline.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use russh::client::{self, AuthResult, Handle};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{AlgorithmKind, Disconnect, Preferred, cipher, compression, kex, mac};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Credentials, PinnedKeys, Session};
+
+/// How often an idle connection asks the other end whether it is there, and how many of those may stay unanswered: a
+/// dead machine is noticed after 15 s x (3 + 1).
+const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
+/// How long the goodbye may take.
+const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Where to connect, as whom, and what the host has to prove.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Host name or IP address.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// Login user.
+    pub user: String,
+    /// The keys, one of which the host must have.
+    pub host_keys: PinnedKeys,
+}
+
+/// Why there is no connection. None of these has sent a command.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ConnectError {
+    /// The machine cannot be reached now; waiting may mend it.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The machine accepted the connection and dropped it before it had said anything, as sshd does with some of the
+    /// connections that come at once (MaxStartups); trying again at once may mend it.
+    #[error("{0}")]
+    Dropped(String),
+    /// The host showed a key that is not pinned. Nothing was said to it after that.
+    #[error(
+        "the host showed the key {shown}, which the Machine does not pin; if the host was re-installed, check its new \
+         key on its console and put it into spec.hostKeys, else somebody is in between"
+    )]
+    HostKeyMismatch {
+        /// Fingerprint of what it showed, or the types that it offers.
+        shown: String,
+    },
+    /// The host is the right one and does not let this key in.
+    #[error(
+        "the machine refused to let user {user} in with this key; put the key's public half into that user's \
+         authorized_keys, and check that the account is not locked"
+    )]
+    AuthenticationRefused {
+        /// The login user.
+        user: String,
+    },
+    /// The other end does not speak SSH, or not in a way that is safe.
+    #[error("the SSH handshake failed: {0}")]
+    Handshake(String),
+}
+
+impl ConnectError {
+    /// The class for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            ConnectError::Unreachable(_) => "unreachable",
+            ConnectError::Dropped(_) => "dropped",
+            ConnectError::HostKeyMismatch { .. } => "host_key_mismatch",
+            ConnectError::AuthenticationRefused { .. } => "authentication_refused",
+            ConnectError::Handshake(_) => "handshake",
+        }
+    }
+}
+
+/// An authenticated connection to the right host.
+pub struct Connection {
+    handle: Handle<HostCheck>,
+    peer: SocketAddr,
+    fingerprint: String,
+}
+
+/// Opens a connection and logs in.
+///
+/// # Errors
+/// Why not, see [`ConnectError`]; [`ConnectError::Unreachable`] after `deadline` for the whole of it.
+pub async fn connect(
+    target: &Target,
+    credentials: &Credentials,
+    deadline: Duration,
+) -> Result<Connection, ConnectError> {
+    let progress = Arc::new(Progress::default());
+    match timeout(deadline, establish(target, credentials, &progress)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Unreachable(format!(
+            "{}:{} did not {} within {} s",
+            target.address,
+            target.port,
+            progress.step(),
+            deadline.as_secs()
+        ))),
+    }
+}
+
+async fn establish(
+    target: &Target,
+    credentials: &Credentials,
+    progress: &Arc<Progress>,
+) -> Result<Connection, ConnectError> {
+    let at = format!("{}:{}", target.address, target.port);
+    let stream = TcpStream::connect((target.address.as_str(), target.port))
+        .await
+        .map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+    // Small messages go back and forth; waiting to fill a packet only delays them. Failing to say so changes nothing.
+    let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr().map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+
+    progress.enter("complete the SSH handshake");
+    let check = HostCheck { pinned: target.host_keys.clone(), progress: Arc::clone(progress) };
+    let mut handle = client::connect_stream(Arc::new(config(target)), stream, check)
+        .await
+        .map_err(|error| classify(&at, &error, progress))?;
+
+    progress.enter("finish authentication");
+    let key = PrivateKeyWithHashAlg::new(credentials.key(), None);
+    match handle.authenticate_publickey(target.user.clone(), key).await {
+        Ok(AuthResult::Success) => {}
+        Ok(AuthResult::Failure { .. }) => {
+            return Err(ConnectError::AuthenticationRefused { user: target.user.clone() });
+        }
+        Err(error) => return Err(classify(&at, &error, progress)),
+    }
+    let fingerprint = progress.fingerprint().unwrap_or_default();
+    Ok(Connection { handle, peer, fingerprint })
+}
+
+impl Connection {
+    /// The address that was reached.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// SHA-256 fingerprint of the host key that was proved.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Opens a session to execute in. Nothing is executed by it.
+    ///
+    /// # Errors
+    /// Unreachable where the machine has no session to spare now or does not answer within `deadline`.
+    pub async fn open(&self, deadline: Duration) -> Result<Session, ConnectError> {
+        match timeout(deadline, self.handle.channel_open_session()).await {
+            Ok(Ok(channel)) => Ok(Session::new(channel)),
+            Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{}: no session: {error}", self.peer))),
+            Err(_) => Err(ConnectError::Unreachable(format!(
+                "{} did not open a session within {} s",
+                self.peer,
+                deadline.as_secs()
+            ))),
+        }
+    }
+
+    /// Says goodbye. The connection is closed in any case.
+    pub async fn close(self) {
+        let goodbye = self.handle.disconnect(Disconnect::ByApplication, "done", "en");
+        let _ = timeout(DISCONNECT_DEADLINE, goodbye).await;
+    }
+}
+
+/// Algorithms by name: no SHA-1, no CBC, no compression; of host keys only the pinned types.
+fn config(target: &Target) -> client::Config {
+    client::Config {
+        preferred: Preferred {
+            kex: Cow::Borrowed(&[
+                kex::MLKEM768X25519_SHA256,
+                kex::CURVE25519,
+                kex::CURVE25519_PRE_RFC_8731,
+                kex::ECDH_SHA2_NISTP256,
+                kex::ECDH_SHA2_NISTP384,
+                kex::ECDH_SHA2_NISTP521,
+                kex::DH_G16_SHA512,
+                kex::DH_G18_SHA512,
+                kex::EXTENSION_SUPPORT_AS_CLIENT,
+                // Against prefix truncation (CVE-2023-48795); used where the server has it too.
+                kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+            ]),
+            key: Cow::Owned(target.host_keys.algorithms()),
+            host_key_certificates: Cow::Borrowed(&[]),
+            cipher: Cow::Borrowed(&[
+                cipher::CHACHA20_POLY1305,
+                cipher::AES_256_GCM,
+                cipher::AES_256_CTR,
+                cipher::AES_128_CTR,
+            ]),
+            mac: Cow::Borrowed(&[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256]),
+            compression: Cow::Borrowed(&[compression::NONE]),
+        },
+        keepalive_interval: Some(KEEPALIVE.0),
+        keepalive_max: KEEPALIVE.1,
+        ..client::Config::default()
+    }
+}
+
+/// What a failure means. Whether waiting mends it decides what becomes of the execution, so it is told by kind.
+fn classify(at: &str, error: &russh::Error, progress: &Progress) -> ConnectError {
+    if let Some(shown) = progress.refused() {
+        return ConnectError::HostKeyMismatch { shown };
+    }
+    match error {
+        russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
+            ConnectError::HostKeyMismatch { shown: format!("(none of a pinned type; it has {})", theirs.join(", ")) }
+        }
+        russh::Error::IO(_)
+        | russh::Error::HUP
+        | russh::Error::Disconnect
+        | russh::Error::SendError
+        | russh::Error::ConnectionTimeout
+        | russh::Error::KeepaliveTimeout
+        | russh::Error::InactivityTimeout => {
+            let message = format!("{at} did not {}: {error}", progress.step());
+            if progress.was_checked() { ConnectError::Unreachable(message) } else { ConnectError::Dropped(message) }
+        }
+        other => ConnectError::Handshake(format!("{at}: {other}")),
+    }
+}
+
+/// How far a connection came; shared with the handler, as russh owns that.
+#[derive(Debug, Default)]
+struct Progress {
+    state: Mutex<ProgressState>,
+}
+
+#[derive(Debug, Default)]
+struct ProgressState {
+    /// What the other end is asked to do; None: to accept the TCP connection.
+    step: Option<&'static str>,
+    /// What the host key check said: the fingerprint, pinned or not.
+    checked: Option<Result<String, String>>,
+}
+
+impl Progress {
+    fn with<T>(&self, change: impl FnOnce(&mut ProgressState) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn enter(&self, step: &'static str) {
+        self.with(|state| state.step = Some(step));
+    }
+
+    fn step(&self) -> &'static str {
+        self.with(|state| state.step.unwrap_or("accept a connection"))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        self.with(|state| state.checked.clone().and_then(Result::ok))
+    }
+
+    fn was_checked(&self) -> bool {
+        self.with(|state| state.checked.is_some())
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.with(|state| state.checked.clone().and_then(Result::err))
+    }
+}
+
+/// russh's handler: an adapter that refuses every host key that is not pinned.
+struct HostCheck {
+    pinned: PinnedKeys,
+    progress: Arc<Progress>,
+}
+
+impl client::Handler for HostCheck {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        let verdict = self.pinned.check(shown);
+        let pinned = verdict.is_ok();
+        self.progress.with(|state| state.checked = Some(verdict));
+        Ok(pinned)
+    }
+}

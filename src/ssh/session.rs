@@ -1,0 +1,116 @@
+//! One session: one command, and everything the machine says of it, until the channel is closed.
+
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, Sig};
+
+/// A session in which one command is executed.
+pub struct Session {
+    channel: Channel<Msg>,
+    /// Whether the machine closed the channel itself: then nothing is missing.
+    closed: bool,
+}
+
+/// Something that the machine said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// It accepted the request to execute: the login shell runs.
+    Started,
+    /// It refused the request to execute: nothing runs.
+    Refused,
+    /// Bytes of standard output.
+    Stdout(Vec<u8>),
+    /// Bytes of standard error.
+    Stderr(Vec<u8>),
+    /// The exit code of the command.
+    ExitCode(u32),
+    /// The signal that ended the command, without `SIG`.
+    Signal(String),
+    /// The channel is closed: nothing comes any more.
+    Closed,
+    /// The connection is lost: what would have come is not known.
+    Lost,
+}
+
+/// What a command can be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// To end.
+    Terminate,
+    /// To be ended.
+    Kill,
+}
+
+impl Session {
+    pub(super) fn new(channel: Channel<Msg>) -> Self {
+        Self { channel, closed: false }
+    }
+
+    /// Whether the machine has closed the channel: then everything that it had to say was heard.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Asks the machine to execute. Whether it does comes as [`Event::Started`] or [`Event::Refused`].
+    ///
+    /// # Errors
+    /// The connection is gone, and the request was not sent.
+    pub async fn start(&self, command_line: &str) -> Result<(), russh::Error> {
+        self.channel.exec(true, command_line).await
+    }
+
+    /// Asks the machine to signal the command's process group (RFC 4254, section 6.9). A request without an answer:
+    /// OpenSSH before 9.9 does it only for users other than root and not under ForceCommand, so the effect has to be
+    /// seen. That the connection is gone is seen by [`Session::next`].
+    pub async fn signal(&self, signal: Signal) {
+        let signal = match signal {
+            Signal::Terminate => Sig::TERM,
+            Signal::Kill => Sig::KILL,
+        };
+        let _ = self.channel.signal(signal).await;
+    }
+
+    /// The next thing that the machine says. Waits as long as it takes; safe to drop and call again.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            let Some(message) = self.channel.wait().await else {
+                return if self.closed { Event::Closed } else { Event::Lost };
+            };
+            match message {
+                ChannelMsg::Success => return Event::Started,
+                ChannelMsg::Failure => return Event::Refused,
+                ChannelMsg::Data { data } => return Event::Stdout(data.to_vec()),
+                // RFC 4254, section 5.2: type 1 is standard error. No other type is defined.
+                ChannelMsg::ExtendedData { data, ext: 1 } => return Event::Stderr(data.to_vec()),
+                ChannelMsg::ExitStatus { exit_status } => return Event::ExitCode(exit_status),
+                ChannelMsg::ExitSignal { signal_name, .. } => return Event::Signal(signal_word(signal_name)),
+                ChannelMsg::Close => {
+                    self.closed = true;
+                    return Event::Closed;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A signal's name as it is recorded; a machine may send any text as one, so it is cut to what a name can be.
+fn signal_word(signal: Sig) -> String {
+    let name = match signal {
+        Sig::ABRT => "ABRT",
+        Sig::ALRM => "ALRM",
+        Sig::FPE => "FPE",
+        Sig::HUP => "HUP",
+        Sig::ILL => "ILL",
+        Sig::INT => "INT",
+        Sig::KILL => "KILL",
+        Sig::PIPE => "PIPE",
+        Sig::QUIT => "QUIT",
+        Sig::SEGV => "SEGV",
+        Sig::TERM => "TERM",
+        Sig::USR1 => "USR1",
+        Sig::Custom(name) => {
+            return name.chars().filter(|character| character.is_ascii_graphic()).take(32).collect();
+        }
+    };
+    name.to_owned()
+}
