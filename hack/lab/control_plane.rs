@@ -1,0 +1,320 @@
+//! A Kubernetes control plane on loopback: etcd and kube-apiserver with RBAC and admission, nothing else.
+//!
+//! There is no controller manager, no scheduler and no kubelet. So namespaces that are deleted stay in
+//! `Terminating`, nothing is garbage collected, and service accounts get no tokens of their own accord; what
+//! Writ needs (custom resources, admission policies, RBAC, watches, TokenReview) is all the API server's own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::certificates::{self, Authority, Identity, User};
+use super::error::LabError;
+use super::processes::{Process, Reaper, lock};
+use super::toolbox::Toolbox;
+use super::{files, kubeconfig, readiness, say};
+
+/// A loaded machine with two cores was seen to take 15 s; 60 s is a fault.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the API server may take to end after TERM: it lets requests under way finish, watches not.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a port may turn out to be taken by somebody else between our choice and the server's bind.
+const PORT_ATTEMPTS: usize = 5;
+/// What etcd and the API server write when that happened.
+const PORT_TAKEN: &str = "address already in use";
+
+/// How a control plane is started.
+#[derive(Debug, Clone, Default)]
+pub struct ControlPlaneOptions {
+    /// Whether etcd may skip fsync: quicker, and right for tests, where no power fails. Off for the demo, so that
+    /// the times it shows are those of a real cluster.
+    pub unsafe_no_fsync: bool,
+    /// Further flags of kube-apiserver: `--v=4`.
+    pub api_server_flags: Vec<String>,
+}
+
+/// A running control plane. Ended when dropped, and by the [`Reaper`] when the process dies without that.
+#[derive(Debug)]
+pub struct ControlPlane {
+    setup: Setup,
+    authority: Authority,
+    ports: Ports,
+    etcd: Process,
+    /// `None` while it is stopped.
+    api_server: Mutex<Option<Process>>,
+}
+
+/// What both servers are started from; the same for every attempt and every restart.
+#[derive(Debug)]
+struct Setup {
+    toolbox: Toolbox,
+    options: ControlPlaneOptions,
+    reaper: Arc<Reaper>,
+    /// Mode 0700: keys, data, logs and kubeconfigs.
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    etcd_client: u16,
+    etcd_peer: u16,
+    api_server: u16,
+}
+
+impl ControlPlane {
+    /// Starts etcd and the API server, and returns when requests are answered.
+    ///
+    /// # Errors
+    /// [`LabError::NotReady`] with the end of the log where a server ends or is not ready after 60 s; the folder is
+    /// kept then.
+    pub fn start(toolbox: &Toolbox, reaper: &Arc<Reaper>, options: ControlPlaneOptions) -> Result<Self, LabError> {
+        let step = say::step("starting etcd and kube-apiserver");
+        let folder = reaper.make_folder("control-plane", 0o700)?;
+        let setup = Setup { toolbox: toolbox.clone(), options, reaper: Arc::clone(reaper), folder };
+        let authority = Authority::new()?;
+        setup.write_keys(&authority)?;
+        let mut attempt = 1;
+        let control_plane = loop {
+            let ports = Ports::choose()?;
+            setup.write_kubeconfigs(&authority, ports)?;
+            match setup.start_both(ports) {
+                Ok((etcd, api_server)) => {
+                    break Self { setup, authority, ports, etcd, api_server: Mutex::new(Some(api_server)) };
+                }
+                Err(LabError::NotReady { tail, .. }) if tail.contains(PORT_TAKEN) && attempt < PORT_ATTEMPTS => {
+                    say::note("a port was taken by another process in the meantime; trying others");
+                    setup.forget_attempt()?;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    reaper.keep_folder();
+                    return Err(error);
+                }
+            }
+        };
+        step.done();
+        Ok(control_plane)
+    }
+
+    /// The kubeconfig file of a user.
+    pub fn kubeconfig(&self, user: User) -> PathBuf {
+        self.setup.kubeconfig(user.name())
+    }
+
+    /// A kubeconfig for somebody else.
+    pub fn kubeconfig_for(&self, name: &str, group: Option<&str>) -> Result<PathBuf, LabError> {
+        self.setup.write_kubeconfig(&self.authority, self.ports, name, group)
+    }
+
+    /// The API server's address: `https://127.0.0.1:40123`.
+    pub fn server(&self) -> String {
+        self.ports.server()
+    }
+
+    /// The certificate of the authority that signed the API server's, PEM.
+    pub fn certificate_authority(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// The folder with the data, the keys and the logs (`etcd.log`, `kube-apiserver.log`).
+    pub fn folder(&self) -> &Path {
+        &self.setup.folder
+    }
+
+    /// kubectl, as this user.
+    pub fn kubectl(&self, user: User) -> Command {
+        let mut kubectl = Command::new(&self.setup.toolbox.kubectl);
+        kubectl.arg("--kubeconfig").arg(self.kubeconfig(user));
+        kubectl
+    }
+
+    /// Stops the API server, as an upgrade would; etcd goes on. No effect where it is stopped.
+    pub fn stop_api_server(&self) {
+        if let Some(process) = lock(&self.api_server).take() {
+            process.end(END_PATIENCE);
+        }
+    }
+
+    /// Kills the API server in the middle of whatever it does; etcd goes on.
+    pub fn kill_api_server(&self) {
+        if let Some(process) = lock(&self.api_server).take() {
+            process.kill();
+        }
+    }
+
+    /// Starts the API server again, on the same port and the same data, and waits until it answers.
+    pub fn start_api_server(&self) -> Result<(), LabError> {
+        let mut slot = lock(&self.api_server);
+        if slot.is_none() {
+            let process = self.setup.spawn_api_server(self.ports)?;
+            self.setup.wait_until_ready(&process, &self.etcd)?;
+            *slot = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Stops both. KILL is enough: nobody reads the data again.
+    pub fn stop(&self) {
+        self.kill_api_server();
+        self.etcd.kill();
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Ports {
+    /// Asks the system for ports that are free now. All are held until all are known, so that no two are the same.
+    fn choose() -> Result<Self, LabError> {
+        let free = || TcpListener::bind("127.0.0.1:0").map_err(LabError::run("a server on 127.0.0.1"));
+        let number = |held: &TcpListener| Ok(held.local_addr().map_err(LabError::run("a server on 127.0.0.1"))?.port());
+        let (first, second, third) = (free()?, free()?, free()?);
+        Ok(Self { etcd_client: number(&first)?, etcd_peer: number(&second)?, api_server: number(&third)? })
+    }
+
+    fn server(self) -> String {
+        format!("https://127.0.0.1:{}", self.api_server)
+    }
+}
+
+impl Setup {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.path(&format!("{user}.kubeconfig"))
+    }
+
+    /// `--flag=/path/in/the/folder`.
+    fn flag(&self, flag: &str, name: &str) -> String {
+        format!("--{flag}={}", self.path(name).display())
+    }
+
+    fn write_keys(&self, authority: &Authority) -> Result<(), LabError> {
+        let write = |name: &str, identity: &Identity| {
+            files::write(&self.path(&format!("{name}.crt")), &identity.certificate, 0o600)?;
+            files::write(&self.path(&format!("{name}.key")), &identity.key, 0o600)
+        };
+        files::write(&self.path("ca.crt"), authority.pem(), 0o600)?;
+        write("etcd", &authority.server("etcd")?)?;
+        write("kube-apiserver", &authority.server("kube-apiserver")?)?;
+        write("etcd-client", &authority.client("kube-apiserver", None)?)?;
+        write("service-accounts", &certificates::service_account_key()?)
+    }
+
+    fn write_kubeconfigs(&self, authority: &Authority, ports: Ports) -> Result<(), LabError> {
+        User::ALL
+            .iter()
+            .try_for_each(|user| self.write_kubeconfig(authority, ports, user.name(), user.group()).map(drop))
+    }
+
+    fn write_kubeconfig(
+        &self,
+        authority: &Authority,
+        ports: Ports,
+        name: &str,
+        group: Option<&str>,
+    ) -> Result<PathBuf, LabError> {
+        let path = self.kubeconfig(name);
+        let identity = authority.client(name, group)?;
+        files::write(&path, kubeconfig::text(&ports.server(), &authority.pem(), name, &identity), 0o600)?;
+        Ok(path)
+    }
+
+    /// An attempt that met a taken port leaves data with its ports in it, and a log that says so.
+    fn forget_attempt(&self) -> Result<(), LabError> {
+        for log in ["etcd.log", "kube-apiserver.log"] {
+            files::write(&self.path(log), "", 0o600)?;
+        }
+        let data = self.path("etcd");
+        match std::fs::remove_dir_all(&data) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LabError::file("remove", data)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Both at once: the API server tries etcd again and again until it is there.
+    fn start_both(&self, ports: Ports) -> Result<(Process, Process), LabError> {
+        let etcd = self.spawn_etcd(ports)?;
+        let api_server = self.spawn_api_server(ports)?;
+        self.wait_until_ready(&api_server, &etcd)?;
+        Ok((etcd, api_server))
+    }
+
+    fn spawn_etcd(&self, ports: Ports) -> Result<Process, LabError> {
+        let (client, peer) =
+            (format!("https://127.0.0.1:{}", ports.etcd_client), format!("https://127.0.0.1:{}", ports.etcd_peer));
+        let mut etcd = Command::new(&self.toolbox.etcd);
+        etcd.args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")]);
+        etcd.args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")]);
+        etcd.args([format!("--initial-cluster=lab={peer}"), "--name=lab".into(), self.flag("data-dir", "etcd")]);
+        // Everybody on this machine can reach the port; only the API server has a certificate for it.
+        for prefix in ["", "peer-"] {
+            etcd.args([
+                self.flag(&format!("{prefix}cert-file"), "etcd.crt"),
+                self.flag(&format!("{prefix}key-file"), "etcd.key"),
+                self.flag(&format!("{prefix}trusted-ca-file"), "ca.crt"),
+                format!("--{prefix}client-cert-auth=true"),
+            ]);
+        }
+        if self.options.unsafe_no_fsync {
+            etcd.arg("--unsafe-no-fsync");
+        }
+        self.reaper.spawn("etcd", &mut etcd, &self.path("etcd.log"))
+    }
+
+    fn spawn_api_server(&self, ports: Ports) -> Result<Process, LabError> {
+        let mut api_server = Command::new(&self.toolbox.kube_apiserver);
+        api_server.args([
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", ports.api_server),
+            // A loopback address may not be an endpoint of the `kubernetes` service, which nobody uses here.
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd_client),
+            self.flag("etcd-cafile", "ca.crt"),
+            self.flag("etcd-certfile", "etcd-client.crt"),
+            self.flag("etcd-keyfile", "etcd-client.key"),
+            self.flag("tls-cert-file", "kube-apiserver.crt"),
+            self.flag("tls-private-key-file", "kube-apiserver.key"),
+            self.flag("client-ca-file", "ca.crt"),
+            "--anonymous-auth=false".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
+            // It waits for the `default` service account of a namespace, which the controller manager makes.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            self.flag("service-account-key-file", "service-accounts.crt"),
+            self.flag("service-account-signing-key-file", "service-accounts.key"),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            "--profiling=false".to_owned(),
+        ]);
+        api_server.args(&self.options.api_server_flags);
+        self.reaper.spawn("kube-apiserver", &mut api_server, &self.path("kube-apiserver.log"))
+    }
+
+    fn wait_until_ready(&self, api_server: &Process, etcd: &Process) -> Result<(), LabError> {
+        let not_ready = |name: &str, what: String| {
+            let log = self.path(&format!("{name}.log"));
+            LabError::NotReady { name: name.to_owned(), what, tail: files::tail(&log), log }
+        };
+        let started = Instant::now();
+        let check = readiness::Check::new(&self.kubeconfig(User::Admin.name()))?;
+        while !check.is_ready()? {
+            for (name, process) in [("etcd", etcd), ("kube-apiserver", api_server)] {
+                if let Some(status) = process.ended() {
+                    return Err(not_ready(name, format!("ended ({status})")));
+                }
+            }
+            if started.elapsed() > START_PATIENCE {
+                let what = format!("was not ready after {} s", START_PATIENCE.as_secs());
+                return Err(not_ready("kube-apiserver", what));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! The laboratory: a real API server with etcd, and real SSH servers, on this machine and for as long as
+//! one process lives.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`toolbox`] | kube-apiserver, etcd and kubectl: found, or built from source once |
+//! | [`certificates`] | a certificate authority for one run, and a certificate for each user |
+//! | [`control_plane`] | etcd and kube-apiserver, started, ready, stopped and started again |
+//! | [`openssh`], [`sshd`] | sshd found or installed; an SSH server with a ledger of what was asked of it |
+//! | [`processes`] | the processes above, and the reaper that ends them even when this process is killed |
+//! | [`say`] | what is printed on the way |
+//!
+//! `hack/lab/main.rs` is the program around it; `tests/cluster` includes the same file with
+//! `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only: processes are followed by way of /proc.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the laboratory's steps are for the person who runs it; nothing of the product is in here"
+)]
+#![allow(dead_code, unused_imports, reason = "the program and the tests include this file, and each uses a part of it")]
+
+pub mod certificates;
+pub mod control_plane;
+pub mod error;
+pub mod files;
+pub mod kubeconfig;
+pub mod openssh;
+pub mod processes;
+pub mod readiness;
+pub mod say;
+pub mod sshd;
+pub mod toolbox;
+
+pub use certificates::User;
+pub use control_plane::{ControlPlane, ControlPlaneOptions};
+pub use error::LabError;
+pub use processes::Reaper;
+pub use sshd::{Sshd, SshdOptions};
+pub use toolbox::Toolbox;

@@ -1,0 +1,180 @@
+//! What an SSH server needs on this machine before it starts: the programs, and as root a user to log in as.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::error::LabError;
+use super::files::{self, Lock};
+use super::say;
+
+/// The user that root's SSH servers let in. A system user, so that it shows up on no login screen.
+pub const USER: &str = "writ-lab";
+/// Its home in /etc/passwd, which holds nothing but the shell.
+const HOME: &str = "/var/lib/writ-lab";
+/// Where sshd is, which is in few users' `$PATH`.
+const SSHD_FOLDERS: &[&str] = &["/usr/sbin", "/usr/local/sbin"];
+/// Locks between processes of root.
+const ROOT_LOCK: &str = "/run/writ-lab.lock";
+/// The folder sshd confines its unprivileged half in; only root's sshd does that.
+const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
+/// Debian asks this script before a package starts its service; 101 means "do not".
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// What is written to [`RECORDING_SHELL`], and for users other than root into the server's folder.
+pub const RECORDING_SHELL_TEXT: &str = include_str!("recording-shell.sh");
+/// The login shell of [`USER`].
+const RECORDING_SHELL: &str = "/var/lib/writ-lab/recording-shell";
+
+/// The programs of OpenSSH.
+#[derive(Debug, Clone)]
+pub struct Openssh {
+    /// The server. It insists on an absolute path, for it starts itself again for each connection.
+    pub sshd: PathBuf,
+    /// Makes the keys.
+    pub ssh_keygen: PathBuf,
+}
+
+impl Openssh {
+    /// Finds sshd and ssh-keygen; as root on a Debian-like system, installs what is missing.
+    ///
+    /// # Errors
+    /// [`LabError::OpensshMissing`] with what to run, where it can be neither found nor installed.
+    pub fn find_or_install() -> Result<Self, LabError> {
+        if Self::find().is_err() && is_root() && Path::new("/etc/debian_version").exists() {
+            let _lock = Lock::take(Path::new(ROOT_LOCK), "installing openssh-server")?;
+            // Another process may have done it while this one waited.
+            if Self::find().is_err() {
+                install()?;
+            }
+        }
+        Self::find()
+    }
+
+    fn find() -> Result<Self, LabError> {
+        let find = |program| {
+            let advice = "as root, run `apt-get install --no-install-recommends openssh-server` (Debian, Ubuntu), \
+                          `dnf install openssh-server` (Fedora) or `apk add openssh` (Alpine)";
+            files::find_program(program, SSHD_FOLDERS).ok_or(LabError::OpensshMissing { program, advice })
+        };
+        Ok(Self { sshd: find("sshd")?, ssh_keygen: find("ssh-keygen")? })
+    }
+
+    /// Makes a key pair without a passphrase: `path`, and `path.pub`. Types: `ed25519`, `ecdsa`.
+    pub fn make_key(&self, key_type: &str, path: &Path, comment: &str) -> Result<(), LabError> {
+        let mut keygen = Command::new(&self.ssh_keygen);
+        keygen.args(["-q", "-t", key_type, "-N", "", "-C", comment, "-f"]).arg(path);
+        files::run(&mut keygen).map(drop)
+    }
+}
+
+/// Whether this process is root's: /proc/self belongs to the effective user.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// Installs the server's package, without its service being started.
+fn install() -> Result<(), LabError> {
+    let step = say::step("installing openssh-server by apt-get (its service is not started)");
+    let _no_start = ServiceStartsForbidden::set()?;
+    let apt_get = |arguments: &[&str]| {
+        files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
+    };
+    let install = ["install", "-y", "--no-install-recommends", "openssh-server"];
+    // The package lists are absent in a fresh container, and there only.
+    if apt_get(&install).is_err() {
+        apt_get(&["update"])?;
+        apt_get(&install)?;
+    }
+    step.done();
+    Ok(())
+}
+
+/// While it lives, packages may not start their services. Leaves a policy alone that was there before.
+struct ServiceStartsForbidden {
+    ours: bool,
+}
+
+impl ServiceStartsForbidden {
+    fn set() -> Result<Self, LabError> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            files::write(Path::new(POLICY), "#!/bin/sh\n# Of Writ's laboratory, for one apt-get.\nexit 101\n", 0o755)?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for ServiceStartsForbidden {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            say::note(format_args!("please remove {POLICY}, it keeps services from starting ({error})"));
+        }
+    }
+}
+
+/// The numbers of a user.
+#[derive(Debug, Clone, Copy)]
+pub struct UserIds {
+    /// User.
+    pub user: u32,
+    /// Primary group.
+    pub group: u32,
+}
+
+/// Makes the login user with its recording shell, once, and makes sure of what sshd needs as root.
+pub fn prepare_root() -> Result<UserIds, LabError> {
+    let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
+    if !Path::new(PRIVILEGE_SEPARATION_FOLDER).exists() {
+        files::make_folder(Path::new(PRIVILEGE_SEPARATION_FOLDER), 0o755)?;
+    }
+    if !Path::new(HOME).exists() {
+        files::make_folder(Path::new(HOME), 0o755)?;
+    }
+    if fs::read(RECORDING_SHELL).ok().as_deref() != Some(RECORDING_SHELL_TEXT.as_bytes()) {
+        // By a rename: a shell must never be seen half written, nor be written while it runs.
+        let new = format!("{RECORDING_SHELL}.new");
+        files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
+        fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;
+    }
+    if user_ids(USER).is_err() {
+        say::note(format_args!(
+            "making the system user {USER} for the SSH servers (it stays; `userdel {USER}` removes it)"
+        ));
+        let options = ["--system", "--user-group", "--no-create-home", "--home-dir", HOME, "--shell", RECORDING_SHELL];
+        files::run(Command::new("useradd").args(options).arg(USER))?;
+    }
+    // Without PAM sshd refuses a locked account, which a fresh one is; `*` is no password but not locked.
+    files::run(Command::new("usermod").args(["-p", "*", "-s", RECORDING_SHELL, USER]))?;
+    user_ids(USER)
+}
+
+/// The numbers of a user by name.
+fn user_ids(name: &str) -> Result<UserIds, LabError> {
+    let number = |option: &str| {
+        let printed = files::run(Command::new("id").args([option, name]))?;
+        printed.trim().parse().map_err(|_| LabError::Failed { program: format!("id {option} {name}"), tail: printed })
+    };
+    Ok(UserIds { user: number("-u")?, group: number("-g")? })
+}
+
+/// Who runs this process, for logins as oneself.
+pub fn own_name() -> Result<String, LabError> {
+    files::run(Command::new("id").arg("-un")).map(|printed| printed.trim().to_owned())
+}
+
+/// Makes sure that the folder can be reached by everybody.
+///
+/// # Errors
+/// [`LabError::FolderClosed`] names the first folder on the way that cannot be entered.
+pub fn check_reachable(folder: &Path) -> Result<(), LabError> {
+    for each in folder.ancestors() {
+        let meta = fs::metadata(each).map_err(LabError::file("read", each))?;
+        if meta.permissions().mode() & 0o001 == 0 {
+            return Err(LabError::FolderClosed { folder: each.to_owned() });
+        }
+    }
+    Ok(())
+}

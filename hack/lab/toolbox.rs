@@ -1,0 +1,223 @@
+//! kube-apiserver, etcd and kubectl: taken from `$KUBEBUILDER_ASSETS`, or built from source once.
+//!
+//! Nothing is downloaded but Go modules, whose sums are committed in `hack/toolbox/*/go.sum`. What was built
+//! stays in the user's cache folder, under a name made of the version and of everything that went into it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
+
+use super::error::LabError;
+use super::files::{self, Lock};
+use super::say;
+
+/// Where a Go that is not in `$PATH` usually is.
+const GO_FOLDERS: &[&str] = &["/usr/local/go/bin", "/usr/lib/go/bin", "/snap/bin"];
+
+/// The programs the laboratory runs.
+#[derive(Debug, Clone)]
+pub struct Toolbox {
+    /// The API server.
+    pub kube_apiserver: PathBuf,
+    /// Its store.
+    pub etcd: PathBuf,
+    /// The command line client: for the demo and for tests of what a person types.
+    pub kubectl: PathBuf,
+}
+
+/// A program that can be built, and out of what.
+struct Recipe {
+    name: &'static str,
+    /// Go package to build.
+    package: &'static str,
+    /// Folder below the repository with go.mod and go.sum.
+    module: &'static str,
+    /// Go module whose version, found in go.mod, is the version of the program.
+    versioned_by: &'static str,
+    go_mod: &'static str,
+    go_sum: &'static str,
+    /// How long the first build takes on two cores; said beforehand.
+    first_time: &'static str,
+}
+
+const KUBERNETES_MODULE: &str = "hack/toolbox/kubernetes";
+const KUBERNETES_GO_MOD: &str = include_str!("../toolbox/kubernetes/go.mod");
+const KUBERNETES_GO_SUM: &str = include_str!("../toolbox/kubernetes/go.sum");
+
+const KUBE_APISERVER: Recipe = Recipe {
+    name: "kube-apiserver",
+    package: "k8s.io/kubernetes/cmd/kube-apiserver",
+    module: KUBERNETES_MODULE,
+    versioned_by: "k8s.io/kubernetes",
+    go_mod: KUBERNETES_GO_MOD,
+    go_sum: KUBERNETES_GO_SUM,
+    first_time: "3 to 5 minutes the first time",
+};
+
+const KUBECTL: Recipe = Recipe {
+    name: "kubectl",
+    package: "k8s.io/kubernetes/cmd/kubectl",
+    first_time: "1 to 2 minutes the first time",
+    ..KUBE_APISERVER
+};
+
+const ETCD: Recipe = Recipe {
+    name: "etcd",
+    package: "go.etcd.io/etcd/server/v3",
+    module: "hack/toolbox/etcd",
+    versioned_by: "go.etcd.io/etcd/server/v3",
+    go_mod: include_str!("../toolbox/etcd/go.mod"),
+    go_sum: include_str!("../toolbox/etcd/go.sum"),
+    first_time: "less than a minute the first time",
+};
+
+impl Toolbox {
+    /// Finds the programs, and builds those that are not there.
+    ///
+    /// # Errors
+    /// Where `$KUBEBUILDER_ASSETS` is set but incomplete, Go is missing, or a build fails.
+    pub fn find_or_build() -> Result<Self, LabError> {
+        let kubectl = |assets: Option<&Path>| {
+            let asset = assets.map(|folder| folder.join("kubectl")).filter(|program| runs(program));
+            match asset.or_else(|| files::find_program("kubectl", &[]).filter(|program| runs(program))) {
+                Some(found) => Ok(found),
+                None => KUBECTL.cached_or_built(),
+            }
+        };
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(folder) = assets {
+            let (kube_apiserver, etcd) = (folder.join("kube-apiserver"), folder.join("etcd"));
+            let missing: Vec<&str> = [("kube-apiserver", &kube_apiserver), ("etcd", &etcd)]
+                .into_iter()
+                .filter(|(_, program)| !files::is_program(program))
+                .map(|(name, _)| name)
+                .collect();
+            if !missing.is_empty() {
+                return Err(LabError::AssetsIncomplete { missing: missing.join(" and no "), folder });
+            }
+            return Ok(Self { kubectl: kubectl(Some(&folder))?, kube_apiserver, etcd });
+        }
+        Ok(Self {
+            etcd: ETCD.cached_or_built()?,
+            kube_apiserver: KUBE_APISERVER.cached_or_built()?,
+            kubectl: kubectl(None)?,
+        })
+    }
+}
+
+/// Whether this is a kubectl that works here: a leftover of another architecture would be found as well.
+fn runs(kubectl: &Path) -> bool {
+    let version = Command::new(kubectl)
+        .args(["version", "--client"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    version.is_ok_and(|status| status.success())
+}
+
+impl Recipe {
+    /// The version in go.mod: `v1.36.3` of `k8s.io/kubernetes v1.36.3 // indirect`. (Its `tool` lines have the module's
+    /// name at their start too, but no blank after it.)
+    fn version(&self) -> &'static str {
+        self.go_mod
+            .lines()
+            .map(str::split_whitespace)
+            .find_map(|mut words| (words.next() == Some(self.versioned_by)).then(|| words.next()).flatten())
+            .unwrap_or("unknown")
+    }
+
+    /// What the linker is told: no debug information, and the version that /version answers.
+    fn linker_flags(&self) -> String {
+        let mut flags = "-s -w".to_owned();
+        if self.module == KUBERNETES_MODULE {
+            let version = self.version();
+            let mut numbers = version.trim_start_matches('v').split('.');
+            let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+            for (variable, value) in [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)] {
+                flags.push_str(&format!(" -X k8s.io/component-base/version.{variable}={value}"));
+            }
+        }
+        flags
+    }
+
+    /// A name that changes whenever the program would: `etcd-v3.7.3-linux-x86_64-0123456789abcdef`.
+    fn cache_key(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [self.package, self.go_mod, self.go_sum, &self.linker_flags()] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        let digest: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{}-{}-{}-{digest}", self.name, self.version(), std::env::consts::OS, std::env::consts::ARCH)
+    }
+
+    /// The program from the cache; builds it where it is not there yet, once between any number of processes.
+    fn cached_or_built(&self) -> Result<PathBuf, LabError> {
+        let cache = cache_folder()?;
+        let key = self.cache_key();
+        let folder = cache.join(&key);
+        let program = folder.join(self.name);
+        if files::is_program(&program) {
+            return Ok(program);
+        }
+        fs::create_dir_all(&folder).map_err(LabError::file("make the folder", &folder))?;
+        let _lock = Lock::take(&cache.join(format!("{key}.lock")), &format!("building {}", self.name))?;
+        if files::is_program(&program) {
+            return Ok(program);
+        }
+        // Under the lock nobody else builds here: whatever lies about is from a build that was interrupted.
+        for leftover in fs::read_dir(&folder).map_err(LabError::file("read", &folder))?.flatten() {
+            let _ = fs::remove_file(leftover.path());
+        }
+        let unfinished = folder.join(format!("{}.{}.part", self.name, std::process::id()));
+        self.build(&unfinished)?;
+        fs::rename(&unfinished, &program).map_err(LabError::file("rename", &unfinished))?;
+        Ok(program)
+    }
+
+    /// Runs `go build` and shows how far it is.
+    fn build(&self, output: &Path) -> Result<(), LabError> {
+        let go = files::find_program("go", GO_FOLDERS).ok_or(LabError::GoMissing { name: self.name.to_owned() })?;
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.module);
+        let what = format!("building {} {} from source ({})", self.name, self.version(), self.first_time);
+        let mut step = say::step(what);
+        let mut build = Command::new(&go);
+        build.args(["build", "-trimpath", "-mod=readonly", "-v", "-ldflags"]).arg(self.linker_flags());
+        build.arg("-o").arg(output).arg(self.package);
+        // A go.work or GOFLAGS of the user's must not change what is built.
+        build.current_dir(&module).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");
+        build.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = build.spawn().map_err(LabError::run(go.display()))?;
+        let mut packages = 0_usize;
+        let mut last = VecDeque::with_capacity(files::TAIL_LINES);
+        for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()) {
+            let Ok(line) = line else { break };
+            // `go: downloading ...` counts as progress too, but is no package.
+            packages += usize::from(!line.starts_with("go: ") && !line.contains(' '));
+            step.progress(format_args!("{packages} packages so far"));
+            if last.len() == files::TAIL_LINES {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
+        let status = child.wait().map_err(LabError::run(go.display()))?;
+        if !status.success() {
+            let tail = Vec::from(last).join("\n");
+            return Err(LabError::BuildFailed { name: self.name.to_owned(), folder: module, tail });
+        }
+        step.done();
+        Ok(())
+    }
+}
+
+/// `$XDG_CACHE_HOME/writ/toolbox`, or the same below `~/.cache`.
+fn cache_folder() -> Result<PathBuf, LabError> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    Ok(base.ok_or(LabError::NoCacheFolder)?.join("writ").join("toolbox"))
+}
