@@ -7,10 +7,12 @@
 mod client;
 mod error;
 mod events;
+mod lease;
 mod objects;
 mod status;
 
 pub use client::{ClientOptions, Cluster, ExecutionKey};
 pub use error::ClusterError;
 pub use events::EventPublisher;
+pub use lease::Holders;
 pub use status::WriteOutcome;

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::CommandExecution;
-use crate::cluster::{Cluster, EventPublisher, ExecutionKey};
+use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders};
 use crate::execution::{QueueFact, WorkFact};
 
 use attempt::AttemptEnd;
@@ -70,6 +70,8 @@ struct Inner {
     events: EventPublisher,
     /// This process, as it stands in claims.
     holder: String,
+    /// Whether this process may claim.
+    holders: Arc<Holders>,
     queues: Mutex<Queues>,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
     tasks: TaskTracker,
@@ -89,13 +91,14 @@ impl Inner {
 pub type Wakes = mpsc::Receiver<ObjectRef<CommandExecution>>;
 
 impl Runner {
-    /// A runner that claims in the name of `holder`.
-    pub fn new(cluster: Cluster, events: EventPublisher, holder: String) -> (Self, Wakes) {
+    /// A runner that claims in the name of this process, as it was announced.
+    pub fn new(cluster: Cluster, events: EventPublisher, holders: Arc<Holders>) -> (Self, Wakes) {
         let (wake, wakes) = mpsc::channel(WAKE_QUEUE);
         let inner = Inner {
             cluster,
             events,
-            holder,
+            holder: holders.own().to_owned(),
+            holders,
             queues: Mutex::default(),
             wake,
             tasks: TaskTracker::new(),
@@ -103,11 +106,6 @@ impl Runner {
             halted: CancellationToken::new(),
         };
         (Self { inner: Arc::new(inner) }, wakes)
-    }
-
-    /// The name that this process claims with.
-    pub fn holder(&self) -> &str {
-        &self.inner.holder
     }
 
     /// Puts an execution into the queue of its machine; does nothing where it is there already or being run.

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
     namespaced,
     derive = "PartialEq",
     doc = "What may run on the Machines of this namespace. Default deny: nothing runs that no rule lists.",
-    printcolumn(name = "Rules", type_ = "string", json_path = ".spec.rules[*].name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -1,6 +1,8 @@
 //! `writ`: flags, wiring, run.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -8,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher};
+use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders};
 use writ::controllers::command_execution::{self, Context};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::runner::Runner;
@@ -49,6 +51,11 @@ struct Serve {
     #[arg(long, default_value_t = DEFAULT_GRACE_FOR_MISSING.as_secs(), value_name = "SECONDS")]
     missing_grace_seconds: u64,
 
+    /// Seconds without a sign of life after which another `writ serve` takes this one for gone, and records what it
+    /// had claimed as OutcomeUnknown. At least 3.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
+    lease_seconds: u64,
+
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
@@ -61,9 +68,17 @@ enum Format {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+#[expect(clippy::print_stderr, reason = "the last word of a program goes to its user")]
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Serve(options) => serve(options).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("writ: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -83,15 +98,23 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     }
 
     let holder = holder();
+    let lease = Duration::from_secs(options.lease_seconds);
+    let holders = Holders::announce(&cluster, cluster.home(), &holder, lease)
+        .await
+        .with_context(|| format!("the Lease of this process cannot be written in namespace {}", cluster.home()))?;
+    let holders = Arc::new(holders);
     let (events, _publishing) = EventPublisher::start(&cluster, &holder);
-    let (runner, wakes) = Runner::new(cluster.clone(), events.clone(), holder.clone());
+    let (runner, wakes) = Runner::new(cluster.clone(), events.clone(), Arc::clone(&holders));
     let stop = CancellationToken::new();
     let context = Context {
         cluster,
         runner: runner.clone(),
+        holders: Arc::clone(&holders),
         events,
         grace_for_missing: Duration::from_secs(options.missing_grace_seconds),
     };
+    let keeping = Arc::clone(&holders);
+    let lease_kept = tokio::spawn(async move { keeping.keep().await });
     let mut controller = tokio::spawn(command_execution::run(context, wakes, stop.clone()));
     tracing::info!(holder, namespace = client_options.namespace.as_deref().unwrap_or("(all)"), "writ serves");
 
@@ -105,6 +128,8 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     runner.shut_down(Duration::from_secs(options.drain_seconds)).await;
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controller).await;
+    lease_kept.abort();
+    holders.leave().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -129,11 +154,14 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// This process as it stands in claims: its host, and a word that no other process has, so that a restarted one does
-/// not take the claims of its predecessor for its own.
+/// This process as it stands in claims, and the name of its Lease: its host, and a word that no other process has, so
+/// that a restarted one does not take the claims of its predecessor for its own.
 fn holder() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = std::env::var("HOSTNAME").unwrap_or(host);
+    let host = std::env::var("HOSTNAME").unwrap_or(host).to_lowercase();
+    // A Lease's name is a DNS name of at most 253 characters; 63 of the host's are enough to know it by.
+    let usable = |character: &char| character.is_ascii_lowercase() || character.is_ascii_digit() || *character == '-';
+    let host: String = host.chars().filter(usable).take(63).collect();
     let nonce = Uuid::new_v4().simple().to_string();
-    format!("{}-{}", if host.trim().is_empty() { "writ" } else { host.trim() }, nonce.get(..12).unwrap_or(&nonce))
+    format!("writ-{}-{}", host.trim_matches('-'), nonce.get(..12).unwrap_or(&nonce)).replace("--", "-")
 }

@@ -33,6 +33,7 @@ pub struct ClientOptions {
 pub struct Cluster {
     pub(super) client: Client,
     namespace: Option<String>,
+    home: String,
 }
 
 /// Names one CommandExecution for good: another one of the same name has another UID.
@@ -68,7 +69,14 @@ impl Cluster {
         config.read_timeout = Some(READ_DEADLINE);
         // kube's own retries may take 164 s and repeat writes; ours are by state, see ClusterError::is_ambiguous.
         config.default_retry = false;
-        Ok(Self { client: Client::try_from(config)?, namespace: options.namespace.clone() })
+        let home = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self { client: Client::try_from(config)?, namespace: options.namespace.clone(), home })
+    }
+
+    /// The namespace for what belongs to this process: the one that it looks at, else the one that it runs in (the
+    /// kubeconfig's, or the Pod's).
+    pub fn home(&self) -> &str {
+        &self.home
     }
 
     /// A client for watches, which have their own way to try again.

@@ -22,7 +22,7 @@ use kube::{Resource, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase, Whitelist};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders};
 use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan, PolicyFact};
 use crate::policy;
 use crate::runner::{Runner, Wakes, Work};
@@ -40,6 +40,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// Runs what is allowed.
     pub runner: Runner,
+    /// Tells whose claims are left behind.
+    pub holders: Arc<Holders>,
     /// Tells people.
     pub events: EventPublisher,
     /// How long a missing Machine or rule is waited for.
@@ -148,6 +150,10 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     } else {
         (None, PolicyFact::Rules(policy::RuleSet::default()))
     };
+    let holder = match live.status.as_ref().and_then(|status| status.claim.as_ref()) {
+        Some(claim) => context.holders.fact(&claim.holder).await?,
+        None => HolderFact::Myself,
+    };
     let (work, queue) = context.runner.facts(&key_of(live), machine_name);
     Ok(execution::decide(&Observed {
         execution: live,
@@ -159,7 +165,7 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
         policy,
         work,
         queue,
-        holder: holder_fact(live, context),
+        holder,
         grace_for_missing: context.grace_for_missing,
         now: Timestamp::now(),
     }))
@@ -185,11 +191,6 @@ async fn read_policy(context: &Context, namespace: &str) -> Result<PolicyFact, C
         Err(ClusterError::Undecodable { message, .. }) => Ok(PolicyFact::Unreadable(message)),
         Err(error) => Err(error),
     }
-}
-
-fn holder_fact(live: &CommandExecution, context: &Context) -> HolderFact {
-    let holder = live.status.as_ref().and_then(|status| status.claim.as_ref()).map(|claim| claim.holder.as_str());
-    if holder == Some(context.runner.holder()) { HolderFact::Myself } else { HolderFact::Gone }
 }
 
 async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<Action, ClusterError> {

@@ -33,20 +33,19 @@ pub(super) fn moved(
         status.completion_time = Some(MicroTime(now));
     }
     let word = format!("{reason:?}");
-    let mut set = |type_, value| {
-        conditions::set(&mut status.conditions, type_, value, &word, &message, generation, now);
+    let is_allowed = matches!(phase, Phase::Queued | Phase::Dispatched | Phase::LaunchFailed);
+    let mut set = |type_, value, reason: &str, message: &str| {
+        conditions::set(&mut status.conditions, type_, value, reason, message, generation, now);
     };
-    match phase {
-        Phase::Rejected => set(ConditionType::Accepted, false),
-        Phase::Queued | Phase::Dispatched | Phase::LaunchFailed if !is_accepted(execution) => {
-            set(ConditionType::Accepted, true);
-        }
-        _ => {}
+    if phase == Phase::Rejected {
+        set(ConditionType::Accepted, false, &word, &message);
+    } else if is_allowed && !is_accepted(execution) {
+        set(ConditionType::Accepted, true, "Allowed", "a rule allows it");
     }
-    set(ConditionType::Ready, phase == Phase::Succeeded);
-    set(ConditionType::Reconciling, !phase.is_finished());
+    set(ConditionType::Ready, phase == Phase::Succeeded, &word, &message);
+    set(ConditionType::Reconciling, !phase.is_finished(), &word, &message);
     if phase.is_finished() && phase != Phase::Succeeded {
-        set(ConditionType::Stalled, true);
+        set(ConditionType::Stalled, true, &word, &message);
     } else {
         conditions::remove(&mut status.conditions, ConditionType::Stalled);
     }

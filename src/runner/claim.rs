@@ -57,6 +57,10 @@ pub(super) async fn claim(
         let claim = Claim { token: token.clone(), holder: inner.holder.clone(), dispatched_time: MicroTime(now) };
         let machine = machine_record(&ground, connection);
         let status = execution::claimed(&ground.execution, &decision, machine, claim, now);
+        if !inner.holders.is_current() {
+            // Others may take this process for gone, and what it claims for left behind.
+            return Err(AttemptEnd::Again);
+        }
         // From here on the controller leaves the status alone, also while the answer is under way.
         inner.queues().hold(&work.key);
         let stored = match inner.cluster.replace_status(&ground.execution, status).await {
