@@ -1,4 +1,42 @@
 //! Writ: audited remote commands as Kubernetes objects.
+//!
+//! # The map
+//!
+//! The life of a CommandExecution, stage by stage: where it is in the source, and what its user sees.
+//!
+//! | stage | module | what the user sees |
+//! |---|---|---|
+//! | somebody applies it | [`api`]: types, CRDs, the guards that the API server enforces | a 422 that says what is wrong, or phase Pending |
+//! | it is noticed | `controllers`: watch, read live, decide, apply | |
+//! | it is held against the Whitelists | [`policy`]: compile, decide, quote | Rejected, or `status.decision` |
+//! | what to do next is decided | [`execution`]: the state machine, pure | phase, reason, message, conditions |
+//! | it waits for its machine | `runner`: queues, slots, pauses | Queued |
+//! | a connection is opened | `ssh`: pinned host key, login, session | LaunchFailed where the machine is not the right one |
+//! | it is claimed | `runner`, `cluster`: one PUT with the resourceVersion that was read | Dispatched: the point of no return |
+//! | it runs | `runner`, `ssh`, `output`: drain, count, digest, stop | Running, after 2 s |
+//! | its result is written | [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token | Succeeded, Failed, TimedOut, Cancelled, OutcomeUnknown |
+//!
+//! # The modules
+//!
+//! Each may use those above it in this list; `tests/architecture.rs` holds the exact table.
+//!
+//! - [`api`]: Machine, Whitelist, CommandExecution, and their CRDs. Pure.
+//! - [`policy`]: what may run. Pure.
+//! - [`execution`]: the state machine; time is an argument. Pure.
+//! - [`output`]: what a command writes, counted whole and kept in bounded memory.
+//! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
+//! - [`cluster`]: the API server, with a deadline on every call.
+//! - [`runner`]: queues and tasks; claims, sends, follows, records.
+//! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
+//! - [`telemetry`]: logs.
+//!
+//! The binaries are `src/bin/writ.rs` (flags, wiring, run) and `src/bin/crdgen.rs` (the CRDs in `crds/`).
+//!
+//! # Features
+//!
+//! `operator` (default) is everything that runs commands. Without features the crate is the pure core, for tools that
+//! only read and write the objects: no tokio, no russh.
+
 pub mod api;
 #[cfg(feature = "operator")]
 pub mod cluster;

@@ -30,3 +30,6 @@ pub const MAXIMUM_WORDS: usize = 64;
 fn unprintable(text: &str) -> Option<(usize, u8)> {
     text.bytes().enumerate().find(|(_, byte)| !matches!(byte, 0x20..=0x7e))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,197 @@
-//! The direction of modules and the bounds on length.
+//! The direction of modules and the bounds on length, held from the first day.
+//!
+//! The compiler holds the coarse borders (features); this holds the fine ones, from the source itself: every path that
+//! starts with `crate::` names a module that the file's own module may use.
+
+use std::path::{Path, PathBuf};
+
+use syn::spanned::Spanned as _;
+use syn::visit::Visit;
+
+/// Each module, and the modules that it may use besides itself.
+const DIRECTION: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("policy", &["api"]),
+    ("execution", &["api", "policy"]),
+    ("cluster", &["api", "policy", "execution"]),
+    ("output", &["api"]),
+    ("ssh", &[]),
+    ("runner", &["api", "policy", "execution", "cluster", "output", "ssh"]),
+    ("controllers", &["api", "policy", "execution", "cluster", "runner"]),
+    ("telemetry", &[]),
+];
+
+/// Crates that bring I/O, a clock or randomness; the pure core may not name them.
+const IMPURE: &[&str] = &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap"];
+const PURE: &[&str] = &["api", "policy", "execution"];
+
+const FILE_LINES: usize = 500;
+const FUNCTION_LINES: usize = 60;
+const RECONCILE_LINES: usize = 70;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder, with its text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of this repository") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push((path.clone(), std::fs::read_to_string(path).expect("a source file")));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "there is nothing below {folder}");
+    found
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// The module of a file below src/; None for lib.rs and the binaries.
+fn module_of(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix(root().join("src")).ok()?;
+    let first = inside.components().next()?.as_os_str().to_str()?;
+    let module = first.trim_end_matches(".rs");
+    (!matches!(module, "lib" | "bin")).then(|| module.to_owned())
+}
+
+/// Collects what a file names, and how long its functions are.
+#[derive(Default)]
+struct Reader {
+    paths: Vec<String>,
+    functions: Vec<(String, usize)>,
+}
+
+impl Reader {
+    fn of(text: &str) -> Self {
+        let mut reader = Self::default();
+        reader.visit_file(&syn::parse_file(text).expect("a file that compiles"));
+        reader
+    }
+
+    fn function(&mut self, name: &syn::Ident, span: proc_macro2::Span) {
+        self.functions.push((name.to_string(), span.end().line - span.start().line + 1));
+    }
+
+    fn use_tree(&mut self, prefix: &str, tree: &syn::UseTree) {
+        match tree {
+            syn::UseTree::Path(path) => self.use_tree(&format!("{prefix}{}::", path.ident), &path.tree),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.use_tree(prefix, item)),
+            syn::UseTree::Name(name) => self.paths.push(format!("{prefix}{}", name.ident)),
+            syn::UseTree::Rename(rename) => self.paths.push(format!("{prefix}{}", rename.ident)),
+            syn::UseTree::Glob(_) => self.paths.push(format!("{prefix}*")),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.use_tree("", &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let words: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.paths.push(words.join("::"));
+        syn::visit::visit_path(self, path);
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.function(&item.sig.ident, item.span());
+        syn::visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.function(&item.sig.ident, item.span());
+        syn::visit::visit_impl_item_fn(self, item);
+    }
+}
+
+#[test]
+fn modules_use_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources("src") {
+        let Some(module) = module_of(&path) else { continue };
+        let allowed = DIRECTION.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed);
+        let allowed =
+            allowed.unwrap_or_else(|| panic!("{module} is not in the table of directions; give it its place"));
+        for used in Reader::of(&text).paths {
+            let Some(target) = used.strip_prefix("crate::").and_then(|rest| rest.split("::").next()) else { continue };
+            if target != module && !allowed.contains(&target) {
+                wrong.push(format!("{}: {module} may not use {target} ({used})", shown(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_names_nothing_that_does_io_or_reads_a_clock() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources("src") {
+        if !module_of(&path).is_some_and(|module| PURE.contains(&module.as_str())) || path.ends_with("tests.rs") {
+            continue;
+        }
+        for used in Reader::of(&text).paths {
+            let first = used.split("::").next().unwrap_or_default();
+            let reads_clock =
+                ["Timestamp::now", "Instant::now", "SystemTime::now"].iter().any(|now| used.ends_with(now));
+            let does_io = ["std::fs", "std::net", "std::process", "std::env"].iter().any(|io| used.starts_with(io));
+            if IMPURE.contains(&first) || reads_clock || does_io {
+                wrong.push(format!("{}: {used}", shown(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "the pure core may not name these:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_and_functions_stay_within_their_bounds() {
+    let mut wrong = Vec::new();
+    for (path, text) in ["src", "tests", "hack"].into_iter().flat_map(sources) {
+        if text.lines().count() > FILE_LINES {
+            wrong.push(format!("{}: {} lines, at most {FILE_LINES}", shown(&path), text.lines().count()));
+        }
+        for (name, lines) in Reader::of(&text).functions {
+            let bound = if name.starts_with("reconcile") { RECONCILE_LINES } else { FUNCTION_LINES };
+            if lines > bound {
+                wrong.push(format!("{}: fn {name} has {lines} lines, at most {bound}", shown(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn features_are_asked_for_in_lib_rs_only_and_no_module_is_a_mod_rs() {
+    for (path, text) in sources("src") {
+        assert!(!path.ends_with("mod.rs"), "{}: name it after its module", shown(&path));
+        let asks = text.contains("cfg(feature") || text.contains("cfg(any(feature");
+        assert!(!asks || path.ends_with("lib.rs"), "{}: cfg(feature) belongs into lib.rs", shown(&path));
+    }
+}
+
+#[test]
+fn the_map_names_every_module() {
+    let map = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    for (module, _) in DIRECTION {
+        assert!(map.contains(&format!("[`{module}`]")), "src/lib.rs does not say what {module} is for");
+    }
+}
+
+#[test]
+fn a_path_that_is_named_is_seen_by_these_tests() {
+    let reader =
+        Reader::of("use crate::{api::A, runner::{self, B as C}}; fn f() { crate::ssh::connect(); Timestamp::now(); }");
+    for path in ["crate::api::A", "crate::runner::self", "crate::runner::B", "crate::ssh::connect", "Timestamp::now"] {
+        assert!(reader.paths.iter().any(|seen| seen == path), "{path} in {:?}", reader.paths);
+    }
+    assert_eq!(reader.functions, [("f".to_owned(), 1)]);
+}

@@ -256,3 +256,6 @@ fn age(observed: &Observed<'_>) -> Duration {
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
+
+#[cfg(test)]
+mod tests;

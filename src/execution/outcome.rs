@@ -149,3 +149,6 @@ fn stopped(ending: &Ending, cause: StopCause) -> (Phase, Reason, String) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

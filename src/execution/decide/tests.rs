@@ -1,0 +1,362 @@
+//! The state machine, situation by situation. The fixtures read as sentences: `Situation::pending().without_machine()`.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+
+use super::*;
+use crate::api::execution_status::{Claim, MachineRecord};
+use crate::api::{
+    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, MachineSpec, NameReference, Whitelist,
+    WhitelistRule, WhitelistSpec,
+};
+use crate::execution::{LaunchProblem, QueueFact};
+use crate::policy::compile;
+
+fn noon() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+struct Situation {
+    execution: CommandExecution,
+    machine: Option<Result<Machine, String>>,
+    policy: PolicyFact,
+    work: WorkFact,
+    queue: QueueFact,
+    holder: HolderFact,
+    age: Duration,
+}
+
+impl Situation {
+    fn pending() -> Self {
+        let spec = CommandExecutionSpec {
+            machine_ref: NameReference::new("web-1"),
+            command: Some("say hello".to_owned()),
+            argv: None,
+            reason: None,
+            timeout_seconds: None,
+            starting_deadline_seconds: 300,
+            cancel_requested: false,
+        };
+        let metadata = ObjectMeta {
+            name: Some("x".to_owned()),
+            namespace: Some("team".to_owned()),
+            uid: Some("uid-x".to_owned()),
+            generation: Some(1),
+            creation_timestamp: Some(Time(noon())),
+            ..ObjectMeta::default()
+        };
+        let machine = Machine::new(
+            "web-1",
+            MachineSpec {
+                address: "192.0.2.1".to_owned(),
+                port: 22,
+                user: "deploy".to_owned(),
+                credentials_ref: NameReference::new("web-ssh"),
+                host_keys: vec![],
+                max_concurrent: 4,
+                queue_limit: 10,
+            },
+        );
+        Self {
+            execution: CommandExecution { metadata, spec, status: Some(CommandExecutionStatus::default()) },
+            machine: Some(Ok(machine)),
+            policy: PolicyFact::Rules(compile(&[whitelist("say hello")])),
+            work: WorkFact::Absent,
+            queue: QueueFact { waiting: 0, has_free_slot: true },
+            holder: HolderFact::Myself,
+            age: Duration::from_secs(1),
+        }
+    }
+
+    fn claimed_by(holder: HolderFact) -> Self {
+        let mut situation = Self::pending().in_phase(Phase::Dispatched);
+        let status = situation.execution.status.as_mut().unwrap();
+        status.claim =
+            Some(Claim { token: "t".to_owned(), holder: "somebody".to_owned(), dispatched_time: MicroTime(noon()) });
+        status.machine = Some(MachineRecord {
+            name: "web-1".to_owned(),
+            uid: "m".to_owned(),
+            generation: 1,
+            address: "192.0.2.1:22".to_owned(),
+            user: "deploy".to_owned(),
+            host_key_fingerprint: "SHA256:x".to_owned(),
+        });
+        situation.holder = holder;
+        situation
+    }
+
+    fn in_phase(mut self, phase: Phase) -> Self {
+        self.execution.status.as_mut().unwrap().phase = phase;
+        self
+    }
+
+    fn aged(mut self, seconds: u64) -> Self {
+        self.age = Duration::from_secs(seconds);
+        self
+    }
+
+    fn with_deadline(mut self, seconds: u32) -> Self {
+        self.execution.spec.starting_deadline_seconds = seconds;
+        self
+    }
+
+    fn doing(mut self, work: WorkFact) -> Self {
+        self.work = work;
+        self
+    }
+
+    fn asking(mut self, command: &str) -> Self {
+        self.execution.spec.command = Some(command.to_owned());
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        decide(&Observed {
+            execution: &self.execution,
+            machine: match &self.machine {
+                None => MachineFact::Missing,
+                Some(Ok(machine)) => MachineFact::Found(machine),
+                Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
+            },
+            policy: self.policy.clone(),
+            work: self.work.clone(),
+            queue: self.queue,
+            holder: self.holder,
+            grace_for_missing: Duration::from_secs(10),
+            now: noon() + SignedDuration::try_from(self.age).unwrap(),
+        })
+    }
+
+    #[track_caller]
+    fn becomes(&self, phase: Phase, reason: Reason) -> Plan {
+        let plan = self.plan();
+        let status = plan.status.as_ref().expect("a new status");
+        assert_eq!((status.phase, status.reason), (phase, Some(reason)), "{:?}", status.message);
+        plan
+    }
+
+    #[track_caller]
+    fn waits(&self) -> Plan {
+        let plan = self.plan();
+        assert_eq!(plan.status, None);
+        assert!(plan.effects.is_empty(), "{:?}", plan.effects);
+        plan
+    }
+}
+
+fn whitelist(text: &str) -> Whitelist {
+    let rule = WhitelistRule {
+        name: "hello".to_owned(),
+        description: None,
+        match_text: Some(text.to_owned()),
+        run: vec!["/bin/echo".to_owned(), "hello".to_owned()],
+        unrecognized: std::collections::BTreeMap::new(),
+    };
+    Whitelist::new("web", WhitelistSpec { rules: vec![rule] })
+}
+
+fn enqueued(plan: &Plan) -> bool {
+    plan.effects.iter().any(|effect| matches!(effect, Effect::Enqueue { .. }))
+}
+
+fn condition<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
+    let status = plan.status.as_ref()?;
+    status.conditions.iter().find(|condition| condition.type_ == name).map(|condition| condition.status.as_str())
+}
+
+#[test]
+fn an_allowed_execution_with_a_free_slot_is_enqueued_without_a_write() {
+    let plan = Situation::pending().plan();
+    assert_eq!(plan.status, None);
+    assert_eq!(plan.effects, [Effect::Enqueue { max_concurrent: 4, urgent: false }]);
+}
+
+#[test]
+fn an_allowed_execution_without_a_free_slot_is_queued_and_says_so() {
+    let mut situation = Situation::pending();
+    situation.queue = QueueFact { waiting: 3, has_free_slot: false };
+    let plan = situation.becomes(Phase::Queued, Reason::WaitingForSlot);
+    assert!(enqueued(&plan));
+    let status = plan.status.as_ref().unwrap();
+    assert_eq!(status.decision.as_ref().unwrap().argv, ["/bin/echo", "hello"]);
+    assert!(status.queued_time.is_some() && status.completion_time.is_none());
+    assert_eq!(condition(&plan, "Accepted"), Some("True"));
+    assert_eq!(condition(&plan, "Reconciling"), Some("True"));
+    assert_eq!(condition(&plan, "Ready"), Some("False"));
+    assert_eq!(condition(&plan, "Stalled"), None);
+}
+
+#[test]
+fn an_execution_that_is_queued_already_is_not_written_again_for_the_same_reason() {
+    let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot);
+    situation.execution.status.as_mut().unwrap().reason = Some(Reason::WaitingForSlot);
+    situation.waits();
+    situation.work = WorkFact::WaitingForMachine { problem: "refused".to_owned() };
+    situation.becomes(Phase::Queued, Reason::MachineOffline);
+}
+
+#[test]
+fn the_execution_over_the_queue_limit_is_rejected() {
+    let mut situation = Situation::pending();
+    situation.queue = QueueFact { waiting: 10, has_free_slot: false };
+    situation.becomes(Phase::Rejected, Reason::QueueFull);
+    situation.work = WorkFact::WaitingForSlot;
+    assert!(situation.plan().status.is_some_and(|status| status.phase == Phase::Queued), "one of the ten stays");
+}
+
+#[test]
+fn a_command_that_no_rule_lists_is_waited_for_then_rejected() {
+    let situation = Situation::pending().asking("rm -rf /");
+    assert!(situation.waits().requeue.is_some_and(|again| again >= Duration::from_secs(9)));
+    let plan = Situation::pending().asking("rm -rf /").aged(10).becomes(Phase::Rejected, Reason::NoMatchingRule);
+    assert_eq!(condition(&plan, "Accepted"), Some("False"));
+    assert_eq!(condition(&plan, "Stalled"), Some("True"));
+    assert!(!enqueued(&plan));
+}
+
+#[test]
+fn a_deadline_of_zero_never_waits_for_a_rule() {
+    Situation::pending().asking("rm -rf /").with_deadline(0).becomes(Phase::Rejected, Reason::NoMatchingRule);
+}
+
+#[test]
+fn a_missing_machine_is_waited_for_then_rejected() {
+    let mut situation = Situation::pending();
+    situation.machine = None;
+    situation.waits();
+    situation.aged(10).becomes(Phase::Rejected, Reason::MachineNotFound);
+}
+
+#[test]
+fn a_machine_or_policy_that_cannot_be_read_allows_nothing() {
+    let mut situation = Situation::pending();
+    situation.machine = Some(Err("bad port".to_owned()));
+    situation.becomes(Phase::Rejected, Reason::MachineInvalid);
+    let mut situation = Situation::pending();
+    situation.policy = PolicyFact::Unreadable("bad rule".to_owned());
+    situation.becomes(Phase::Rejected, Reason::PolicyBroken);
+}
+
+#[test]
+fn a_request_that_is_not_well_formed_is_rejected_at_once() {
+    Situation::pending().asking("say\nhello").becomes(Phase::Rejected, Reason::Malformed);
+    let mut both = Situation::pending();
+    both.execution.spec.argv = Some(vec!["/bin/echo".to_owned()]);
+    both.becomes(Phase::Rejected, Reason::Malformed);
+}
+
+#[test]
+fn a_policy_that_changed_while_it_was_queued_counts() {
+    let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot).aged(20);
+    situation.policy = PolicyFact::Rules(compile(&[whitelist("say goodbye")]));
+    let plan = situation.becomes(Phase::Rejected, Reason::NoMatchingRule);
+    assert!(plan.effects.contains(&Effect::Withdraw));
+}
+
+#[test]
+fn a_deadline_that_is_over_expires_and_says_why() {
+    let waiting = |work| Situation::pending().in_phase(Phase::Queued).doing(work).aged(300);
+    let plan = waiting(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+    assert!(plan.effects.contains(&Effect::Withdraw));
+    waiting(WorkFact::WaitingForMachine { problem: "refused".to_owned() })
+        .becomes(Phase::Expired, Reason::MachineOffline);
+    waiting(WorkFact::Absent).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+}
+
+#[test]
+fn a_deadline_of_zero_means_one_attempt_now() {
+    let now = || Situation::pending().with_deadline(0);
+    assert_eq!(now().plan().effects, [Effect::Enqueue { max_concurrent: 4, urgent: true }]);
+    assert_eq!(now().doing(WorkFact::Connecting { since: Duration::ZERO }).plan().status, None);
+    now().doing(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+    let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };
+    now().doing(WorkFact::Refused(offline)).becomes(Phase::Expired, Reason::MachineOffline);
+    // A restart must not run what was meant for an hour ago.
+    now().aged(3600).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+}
+
+#[test]
+fn what_waiting_does_not_mend_is_a_failed_launch() {
+    let problem = LaunchProblem { reason: Reason::HostKeyMismatch, message: "another key".to_owned() };
+    let plan =
+        Situation::pending().doing(WorkFact::Refused(problem)).becomes(Phase::LaunchFailed, Reason::HostKeyMismatch);
+    assert!(plan.effects.contains(&Effect::Withdraw));
+    assert_eq!(plan.status.unwrap().exit_code, None);
+}
+
+#[test]
+fn a_cancelled_execution_that_has_not_started_never_does() {
+    for phase in [Phase::Pending, Phase::Queued] {
+        let mut situation = Situation::pending().in_phase(phase).doing(WorkFact::WaitingForSlot);
+        situation.execution.spec.cancel_requested = true;
+        let plan = situation.becomes(Phase::Cancelled, Reason::CancelledBeforeStart);
+        assert!(plan.effects.contains(&Effect::Withdraw));
+    }
+}
+
+#[test]
+fn a_cancelled_execution_that_runs_is_told_to_its_task() {
+    let mut situation = Situation::claimed_by(HolderFact::Myself).doing(WorkFact::Holding);
+    situation.execution.spec.cancel_requested = true;
+    let plan = situation.plan();
+    assert_eq!((plan.status, plan.effects), (None, vec![Effect::Cancel]));
+}
+
+#[test]
+fn a_claim_that_is_held_is_left_alone() {
+    Situation::claimed_by(HolderFact::Myself).doing(WorkFact::Holding).waits();
+    assert!(Situation::claimed_by(HolderFact::MayBeAlive).waits().requeue.is_some());
+}
+
+#[test]
+fn a_claim_that_was_left_behind_is_unknown_and_never_started_again() {
+    for situation in [Situation::claimed_by(HolderFact::Gone), Situation::claimed_by(HolderFact::Myself)] {
+        let plan = situation.becomes(Phase::OutcomeUnknown, Reason::HolderLost);
+        assert!(!enqueued(&plan));
+        assert_eq!(plan.status.unwrap().exit_code, None);
+    }
+}
+
+#[test]
+fn a_claim_counts_whatever_the_phase_says() {
+    for phase in Phase::ALL {
+        for work in [WorkFact::Absent, WorkFact::WaitingForSlot, WorkFact::Holding] {
+            for holder in [HolderFact::Myself, HolderFact::MayBeAlive, HolderFact::Gone] {
+                let situation = Situation::claimed_by(holder).in_phase(phase).doing(work.clone());
+                assert!(!enqueued(&situation.plan()), "{phase:?} {work:?} {holder:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_finished_execution_never_changes() {
+    for phase in Phase::ALL.into_iter().filter(|phase| phase.is_finished()) {
+        let mut situation = Situation::pending().in_phase(phase).aged(100_000);
+        situation.execution.spec.cancel_requested = true;
+        situation.waits();
+        let leftover = situation.doing(WorkFact::WaitingForSlot).plan();
+        assert_eq!((leftover.status, leftover.effects), (None, vec![Effect::Withdraw]));
+    }
+}
+
+#[test]
+fn a_claim_under_way_is_not_written_over() {
+    Situation::pending().doing(WorkFact::Holding).aged(400).waits();
+}
+
+#[test]
+fn a_connection_that_takes_long_is_shown() {
+    let connecting = |seconds| WorkFact::Connecting { since: Duration::from_secs(seconds) };
+    assert_eq!(Situation::pending().doing(connecting(1)).plan().status, None);
+    Situation::pending().doing(connecting(2)).becomes(Phase::Queued, Reason::Connecting);
+}
+
+#[test]
+fn a_clock_that_is_behind_the_api_server_s_does_no_harm() {
+    let mut situation = Situation::pending();
+    situation.execution.metadata.creation_timestamp = Some(Time(noon() + SignedDuration::from_hours(1)));
+    assert!(enqueued(&situation.plan()));
+}

@@ -1,0 +1,112 @@
+use super::*;
+use crate::api::execution_status::{Encoding, StreamRecord};
+use crate::api::{CommandExecutionSpec, NameReference};
+
+fn execution() -> CommandExecution {
+    CommandExecution::new(
+        "x",
+        CommandExecutionSpec {
+            machine_ref: NameReference::new("web-1"),
+            command: Some("say hello".to_owned()),
+            argv: None,
+            reason: None,
+            timeout_seconds: None,
+            starting_deadline_seconds: 300,
+            cancel_requested: false,
+        },
+    )
+}
+
+fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
+    let stream = StreamRecord { bytes: 0, sha256: String::new(), truncated: false, encoding: Encoding::Utf8 };
+    let started = !matches!(ending, Ending::Refused(_) | Ending::StartNotConfirmed);
+    let outcome = Outcome {
+        ending,
+        told_to_stop,
+        started: started.then(|| "2026-11-21T12:00:00Z".parse().unwrap()),
+        duration_ms: Some(7),
+        stdout: "out".to_owned(),
+        stderr: String::new(),
+        output: OutputRecord { stdout: stream.clone(), stderr: stream, incomplete: false },
+    };
+    conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap())
+}
+
+fn observed_endings() -> Vec<Ending> {
+    vec![Ending::Exited { code: 0 }, Ending::Exited { code: 255 }, Ending::Signalled { signal: "TERM".to_owned() }]
+}
+
+fn unobserved_endings() -> Vec<Ending> {
+    let problem = LaunchProblem { reason: Reason::ExecutionRefused, message: "no".to_owned() };
+    vec![
+        Ending::Refused(problem),
+        Ending::StartNotConfirmed,
+        Ending::ConnectionLost { problem: "reset".to_owned() },
+        Ending::NoExitStatus,
+        Ending::NotSeenToStop,
+        Ending::HolderStopped,
+    ]
+}
+
+#[test]
+fn exit_code_zero_and_only_that_is_success() {
+    assert_eq!(concluded(Ending::Exited { code: 0 }, None).phase, Phase::Succeeded);
+    for ending in observed_endings().into_iter().skip(1).chain(unobserved_endings()) {
+        assert_ne!(concluded(ending.clone(), None).phase, Phase::Succeeded, "{ending:?}");
+    }
+    for cause in [StopCause::Timeout, StopCause::Cancel] {
+        assert_ne!(concluded(Ending::Exited { code: 0 }, Some(cause)).phase, Phase::Succeeded);
+    }
+}
+
+#[test]
+fn an_exit_code_or_signal_is_recorded_where_and_only_where_it_was_observed() {
+    for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel)] {
+        for ending in unobserved_endings() {
+            let status = concluded(ending.clone(), told);
+            assert_eq!((status.exit_code, status.signal), (None, None), "{ending:?}");
+        }
+        for ending in observed_endings() {
+            let status = concluded(ending.clone(), told);
+            assert!(status.exit_code.is_some() != status.signal.is_some(), "{ending:?}");
+        }
+    }
+}
+
+#[test]
+fn every_outcome_is_finished_and_has_a_reason_and_a_message() {
+    for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel)] {
+        for ending in observed_endings().into_iter().chain(unobserved_endings()) {
+            let status = concluded(ending, told);
+            assert!(status.phase.is_finished() && status.completion_time.is_some());
+            assert!(status.reason.is_some() && status.message.is_some_and(|message| !message.is_empty()));
+        }
+    }
+}
+
+#[test]
+fn a_command_that_was_told_to_stop_and_not_seen_to_may_still_run() {
+    for (cause, phase) in [(StopCause::Timeout, Phase::TimedOut), (StopCause::Cancel, Phase::Cancelled)] {
+        let lost = Ending::ConnectionLost { problem: "reset".to_owned() };
+        for ending in [Ending::NotSeenToStop, Ending::NoExitStatus, Ending::HolderStopped, lost] {
+            let status = concluded(ending, Some(cause));
+            assert_eq!((status.phase, status.reason), (phase, Some(Reason::RemoteMayStillRun)));
+            assert!(status.message.is_some_and(|message| message.contains("may still run")));
+        }
+        let status = concluded(Ending::Signalled { signal: "KILL".to_owned() }, Some(cause));
+        assert_eq!((status.phase, status.reason), (phase, Some(Reason::Stopped)));
+    }
+}
+
+#[test]
+fn what_was_not_observed_is_unknown() {
+    for ending in unobserved_endings().into_iter().skip(1) {
+        assert_eq!(concluded(ending.clone(), None).phase, Phase::OutcomeUnknown, "{ending:?}");
+    }
+}
+
+#[test]
+fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
+    let status = concluded(Ending::StartNotConfirmed, Some(StopCause::Timeout));
+    assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
+}
