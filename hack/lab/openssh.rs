@@ -81,7 +81,7 @@ fn install() -> Result<(), LabError> {
         files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
     };
     let install = ["install", "-y", "--no-install-recommends", "openssh-server"];
-    // The package lists are absent in a fresh container, and there only.
+    // Container images often come without package lists; where there are some, they usually do.
     if apt_get(&install).is_err() {
         apt_get(&["update"])?;
         apt_get(&install)?;

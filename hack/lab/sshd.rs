@@ -19,7 +19,7 @@ use super::{files, say};
 
 /// The variable that tells the recording shell its file, and by which commands of this server are found.
 const LEDGER_VARIABLE: &str = "WRIT_LAB_LEDGER";
-/// sshd listens after a few milliseconds; a machine under full load was seen to take two seconds.
+/// sshd listens after about 10 ms on two idle cores; the rest is room for a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// How often the log is looked at for [`LISTENING`].
 const POLL: Duration = Duration::from_millis(10);
