@@ -122,6 +122,25 @@ pub enum LabError {
         /// The first folder of the path without `x` for others.
         folder: PathBuf,
     },
+    /// The demo has no writ to run.
+    #[error("there is no {}: build it first (`cargo build --bin writ`), or use `make demo`, which does", path.display())]
+    WritMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The demo ran, and something did not come out as it must.
+    #[error("the demo did not go as it must:\n{differences}\nthe last lines of {}, which is kept:\n{tail}", log.display())]
+    DemoDiffers {
+        /// One line for each.
+        differences: String,
+        /// The log of `writ serve`.
+        log: PathBuf,
+        /// The last lines of it.
+        tail: String,
+    },
+    /// ctrl-C, TERM, or the terminal was closed.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl LabError {

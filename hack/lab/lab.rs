@@ -10,7 +10,7 @@
 //! | [`processes`] | the processes above, and the reaper that ends them even when this process is killed |
 //! | [`say`] | what is printed on the way |
 //!
-//! `hack/lab/main.rs` is the program around it; `tests/cluster` includes the same file with
+//! `hack/lab/main.rs` is the program around it, with the demo in `hack/lab/demo.rs`; `tests/cluster` includes the same file with
 //! `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only: processes are followed by way of /proc.
 #![allow(
     clippy::print_stdout,

@@ -7,12 +7,14 @@
     reason = "a program for people: steps go to standard error, paths and settings to standard output"
 )]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+mod demo;
 #[path = "lab.rs"]
 mod lab;
 
@@ -39,6 +41,16 @@ enum What {
     },
     /// Run an SSH server until ctrl-C, and print how to log in.
     Sshd,
+    /// Run Writ on all of the above: four CommandExecutions, and what became of them. Stays up until ctrl-C.
+    Demo {
+        /// End after the four; the exit code is 0 only when each came out as it must.
+        #[arg(long)]
+        once: bool,
+        /// Use this cluster (its current context) in place of one of our own. It gets the CRDs, which stay, and a
+        /// namespace, which goes at the end.
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
     /// Find or build kube-apiserver, etcd and kubectl; find or install sshd; print where they are.
     Tools,
 }
@@ -48,6 +60,7 @@ fn main() -> ExitCode {
         What::ControlPlane { assets_only: true } => print_toolbox(),
         What::ControlPlane { assets_only: false } => control_plane(),
         What::Sshd => sshd(),
+        What::Demo { once, kubeconfig } => demo::run(&demo::DemoOptions { once, kubeconfig }),
         What::Tools => print_toolbox().and_then(|()| print_openssh()),
     };
     match outcome {

@@ -81,15 +81,7 @@ impl Toolbox {
     /// # Errors
     /// Where `$KUBEBUILDER_ASSETS` is set but incomplete, Go is missing, or a build fails.
     pub fn find_or_build() -> Result<Self, LabError> {
-        let kubectl = |assets: Option<&Path>| {
-            let asset = assets.map(|folder| folder.join("kubectl")).filter(|program| runs(program));
-            match asset.or_else(|| files::find_program("kubectl", &[]).filter(|program| runs(program))) {
-                Some(found) => Ok(found),
-                None => KUBECTL.cached_or_built(),
-            }
-        };
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(folder) = assets {
+        if let Some(folder) = assets_folder() {
             let (kube_apiserver, etcd) = (folder.join("kube-apiserver"), folder.join("etcd"));
             let missing: Vec<&str> = [("kube-apiserver", &kube_apiserver), ("etcd", &etcd)]
                 .into_iter()
@@ -99,13 +91,27 @@ impl Toolbox {
             if !missing.is_empty() {
                 return Err(LabError::AssetsIncomplete { missing: missing.join(" and no "), folder });
             }
-            return Ok(Self { kubectl: kubectl(Some(&folder))?, kube_apiserver, etcd });
+            return Ok(Self { kubectl: find_or_build_kubectl()?, kube_apiserver, etcd });
         }
         Ok(Self {
             etcd: ETCD.cached_or_built()?,
             kube_apiserver: KUBE_APISERVER.cached_or_built()?,
-            kubectl: kubectl(None)?,
+            kubectl: find_or_build_kubectl()?,
         })
+    }
+}
+
+/// What `$KUBEBUILDER_ASSETS` says, where it says anything.
+fn assets_folder() -> Option<PathBuf> {
+    std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// kubectl alone, for a cluster that is there already: from `$KUBEBUILDER_ASSETS`, `$PATH` or the cache, else built.
+pub fn find_or_build_kubectl() -> Result<PathBuf, LabError> {
+    let asset = assets_folder().map(|folder| folder.join("kubectl")).filter(|program| runs(program));
+    match asset.or_else(|| files::find_program("kubectl", &[]).filter(|program| runs(program))) {
+        Some(found) => Ok(found),
+        None => KUBECTL.cached_or_built(),
     }
 }
 

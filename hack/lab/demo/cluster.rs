@@ -1,0 +1,265 @@
+//! The cluster as the demo uses it: all by kubectl, as a person would.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::lab::{ControlPlane, LabError, Sshd, User, files, say};
+
+/// What the namespace is called, where nobody else has the name.
+const NAMESPACE: &str = "writ-demo";
+/// How many names are tried.
+const NAMES: usize = 20;
+/// How long CRDs that are established may take to be served. On loopback that is less than a second.
+const SERVED_PATIENCE: Duration = Duration::from_secs(20);
+/// How often that is tried.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A namespace with the CRDs, and who does what in it.
+pub struct Cluster {
+    kubectl: PathBuf,
+    /// kubectl's own cache goes into the run's folder, not into the user's home.
+    kubectl_cache: PathBuf,
+    /// Kubeconfig of who installs and permits.
+    pub admin: PathBuf,
+    /// Kubeconfig of `writ serve`.
+    pub operator: PathBuf,
+    /// Its name, for people.
+    pub operator_name: String,
+    /// Kubeconfig of who asks for executions.
+    pub caller: PathBuf,
+    /// Their name, for people.
+    pub caller_name: String,
+    /// The namespace of the demo.
+    pub namespace: String,
+    /// Whether it was there before us, and so goes on after us; then all of the above is one and the same user.
+    existing: bool,
+}
+
+impl Cluster {
+    /// Our own control plane: each does what he does as a user of his own, with the rights for it.
+    pub fn of_our_own(kubectl: &Path, control_plane: &ControlPlane, folder: &Path) -> Result<Self, LabError> {
+        let caller = User::Jane;
+        let cluster = Self {
+            kubectl: kubectl.to_owned(),
+            kubectl_cache: folder.join("kubectl-cache"),
+            admin: control_plane.kubeconfig(User::Admin),
+            operator: control_plane.kubeconfig(User::WritOperator),
+            operator_name: User::WritOperator.name().to_owned(),
+            caller: control_plane.kubeconfig(caller),
+            caller_name: format!("{} of the group {}", caller.name(), caller.group().unwrap_or_default()),
+            namespace: String::new(),
+            existing: false,
+        };
+        cluster.enter()
+    }
+
+    /// A cluster that is there: it gets the CRDs and a namespace, nothing else, and one user does it all.
+    pub fn existing(kubectl: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, LabError> {
+        let mut cluster = Self {
+            kubectl: kubectl.to_owned(),
+            kubectl_cache: folder.join("kubectl-cache"),
+            admin: kubeconfig.to_owned(),
+            operator: kubeconfig.to_owned(),
+            operator_name: String::new(),
+            caller: kubeconfig.to_owned(),
+            caller_name: String::new(),
+            namespace: String::new(),
+            existing: true,
+        };
+        let context = files::run(cluster.as_user(&cluster.admin).args(["config", "current-context"]))?;
+        let name = format!("the user of the context {}", context.trim());
+        (cluster.operator_name, cluster.caller_name) = (name.clone(), name);
+        cluster.enter()
+    }
+
+    /// Installs the CRDs and makes the namespace.
+    fn enter(mut self) -> Result<Self, LabError> {
+        let step = say::step("installing the CRDs of crds/, making a namespace");
+        files::run(self.as_admin().args(["apply", "--server-side", "-f"]).arg(in_repository("crds")))?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
+        files::run(self.as_admin().args(wait).arg(in_repository("crds")))?;
+        self.make_namespace()?;
+        self.wait_until_served()?;
+        step.done();
+        Ok(self)
+    }
+
+    /// Makes a namespace that was not there: what is in one of that name is not ours to touch.
+    fn make_namespace(&mut self) -> Result<(), LabError> {
+        for number in 1..=NAMES {
+            let name = if number == 1 { NAMESPACE.to_owned() } else { format!("{NAMESPACE}-{number}") };
+            match files::run(self.as_admin().args(["create", "namespace", &name])) {
+                Ok(_) => {
+                    self.namespace = name;
+                    return Ok(());
+                }
+                Err(LabError::Failed { tail, .. }) if tail.contains("AlreadyExists") && number < NAMES => {
+                    say::note(format_args!("there is a namespace {name} already; it is left alone"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Established says that the definitions are accepted; that they are served comes a moment later.
+    fn wait_until_served(&self) -> Result<(), LabError> {
+        let started = Instant::now();
+        let look = || files::run(self.as_admin().args(["get", "machines,whitelists,commandexecutions"]));
+        while let Err(error) = look() {
+            if started.elapsed() > SERVED_PATIENCE {
+                return Err(error);
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Gives `writ serve` and the caller the rights of `deploy/`. In an existing cluster that user has them or has not.
+    pub fn give_rights(&self) -> Result<(), LabError> {
+        if self.existing {
+            return Ok(());
+        }
+        let files = ["deploy/operator-role.yaml", "deploy/one-namespace.yaml", "deploy/user-role.yaml"];
+        let mut apply = self.as_admin();
+        apply.arg("apply");
+        files.into_iter().for_each(|file| _ = apply.arg("-f").arg(in_repository(file)));
+        files::run(&mut apply)?;
+        let group = User::Jane.group().unwrap_or_default();
+        let bind = ["create", "rolebinding", "writ-user", "--clusterrole=writ-user", "--group", group];
+        files::run(self.as_admin().args(bind)).map(drop)
+    }
+
+    /// Renders two Machines into `file` and applies them: `web-1` is the SSH server, `web-2` pins a wrong key for it.
+    pub fn apply_machines(&self, sshd: &Sshd, file: &Path) -> Result<(), LabError> {
+        let host_key = sshd.host_key().map_err(LabError::file("read", "the host key"))?;
+        let private_key = sshd.private_key().map_err(LabError::file("read", sshd.private_key_path()))?;
+        // A key of the right type that is certainly not the host's: the client's own.
+        let public_path = sshd.private_key_path().with_extension("pub");
+        let wrong_key = std::fs::read_to_string(&public_path).map_err(LabError::file("read", public_path))?;
+        let (user, port) = (sshd.user(), sshd.port());
+        let text = format!(
+            "{}---\n{}---\n{}",
+            secret(&private_key),
+            machine("web-1", user, port, &host_key),
+            machine("web-2", user, port, wrong_key.trim())
+        );
+        files::write(file, text, 0o600)?;
+        files::run(self.as_admin().args(["apply", "-f"]).arg(file)).map(drop)
+    }
+
+    /// Applies `examples/whitelist.yaml`.
+    pub fn apply_whitelist(&self) -> Result<(), LabError> {
+        files::run(self.as_admin().args(["apply", "-f"]).arg(in_repository("examples/whitelist.yaml"))).map(drop)
+    }
+
+    /// Applies executions of `examples/`, as the caller.
+    pub fn apply_executions(&self, names: &[&str]) -> Result<(), LabError> {
+        let mut apply = self.as_user(&self.caller);
+        apply.arg("apply");
+        for name in names {
+            apply.arg("-f").arg(in_repository(&format!("examples/{name}.yaml")));
+        }
+        files::run(&mut apply).map(drop)
+    }
+
+    /// All executions of the namespace, as a Kubernetes List.
+    pub fn executions(&self) -> Result<Value, LabError> {
+        let printed = files::run(self.as_user(&self.caller).args(["get", "cmdexec", "-o", "json"]))?;
+        serde_json::from_str(&printed).map_err(|error| LabError::Failed {
+            program: "kubectl get cmdexec -o json".to_owned(),
+            tail: error.to_string(),
+        })
+    }
+
+    /// Runs kubectl as the caller and shows both the command and what it prints.
+    pub fn print(&self, arguments: &[&str]) -> Result<(), LabError> {
+        let printed = files::run(self.as_user(&self.caller).args(arguments))?;
+        println!("\n$ kubectl -n {} {}\n{}", self.namespace, arguments.join(" "), printed.trim_end());
+        Ok(())
+    }
+
+    fn as_admin(&self) -> Command {
+        self.as_user(&self.admin)
+    }
+
+    fn as_user(&self, kubeconfig: &Path) -> Command {
+        let mut kubectl = Command::new(&self.kubectl);
+        kubectl.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(&self.kubectl_cache);
+        // The server may go away or never answer; nothing here takes long.
+        kubectl.arg("--request-timeout=30s");
+        if !self.namespace.is_empty() {
+            kubectl.args(["--namespace", &self.namespace]);
+        }
+        kubectl
+    }
+
+    /// Removes the namespace from a cluster that goes on. Its objects first: that works also where nothing else
+    /// empties namespaces (a control plane without controllers), and leaves no key behind there.
+    fn remove_namespace(&self) {
+        let step = say::step(format_args!("removing the namespace {}", self.namespace));
+        let empty = ["delete", "--all", "commandexecutions,machines,whitelists,secrets,leases,events"];
+        let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
+        let outcome = files::run(self.as_admin().args(empty).arg("--wait=false"))
+            .and_then(|_| files::run(self.as_admin().args(delete)));
+        if let Err(error) = outcome {
+            say::note(format_args!("please remove it yourself: {}", error.chain()));
+        }
+        step.done();
+        say::note(
+            "the CRDs stay in the cluster; `kubectl delete -f crds/` removes them, with every object of their kinds",
+        );
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.existing && !self.namespace.is_empty() {
+            self.remove_namespace();
+        }
+    }
+}
+
+/// A file or folder of this repository.
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn machine(name: &str, user: &str, port: u16, host_key: &str) -> String {
+    format!(
+        "\
+apiVersion: writ.dev/v1alpha1
+kind: Machine
+metadata:
+  name: {name}
+spec:
+  address: 127.0.0.1
+  port: {port}
+  user: {user}
+  credentialsRef:
+    name: web-1-ssh
+  hostKeys:
+    - {host_key}
+"
+    )
+}
+
+fn secret(private_key: &str) -> String {
+    let key: String = private_key.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "\
+apiVersion: v1
+kind: Secret
+metadata:
+  name: web-1-ssh
+  labels:
+    writ.dev/credentials: \"true\"
+type: kubernetes.io/ssh-auth
+stringData:
+  ssh-privatekey: |
+{key}"
+    )
+}

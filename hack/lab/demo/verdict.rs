@@ -1,0 +1,135 @@
+//! What must become of the executions in `examples/`, and whether it did.
+
+use serde_json::Value;
+
+/// One execution of `examples/`, and how it must end.
+#[derive(Clone, Copy)]
+pub struct Expected {
+    /// Its name, and that of its file.
+    pub name: &'static str,
+    phase: &'static str,
+    reason: &'static str,
+    /// What it must leave behind; `None` where nothing may have been started.
+    ran: Option<Ran>,
+}
+
+/// What a command that ran leaves behind.
+#[derive(Clone, Copy)]
+struct Ran {
+    exit_code: i64,
+    stdout: &'static str,
+    stderr: &'static str,
+    /// What its login shell was asked for, byte for byte.
+    asked: &'static str,
+}
+
+/// The four.
+pub const EXPECTED: [Expected; 4] = [
+    Expected {
+        name: "say-hello",
+        phase: "Succeeded",
+        reason: "Completed",
+        ran: Some(Ran {
+            exit_code: 0,
+            stdout: "Hello from a command that a rule allows.\n",
+            stderr: "",
+            asked: "exec '/bin/echo' 'Hello from a command that a rule allows.'",
+        }),
+    },
+    Expected {
+        name: "exit-three",
+        phase: "Failed",
+        reason: "NonZeroExitCode",
+        ran: Some(Ran {
+            exit_code: 3,
+            stdout: "",
+            stderr: "no space left on the disk\n",
+            asked: "exec '/bin/sh' '-c' 'echo no space left on the disk >&2; exit 3'",
+        }),
+    },
+    Expected { name: "not-listed", phase: "Rejected", reason: "NoMatchingRule", ran: None },
+    Expected { name: "wrong-host-key", phase: "LaunchFailed", reason: "HostKeyMismatch", ran: None },
+];
+
+/// The phases that are no end.
+const UNFINISHED: [&str; 5] = ["", "Pending", "Queued", "Dispatched", "Running"];
+
+/// Whether all four have ended, in whatever way.
+pub fn all_finished(list: &Value) -> bool {
+    EXPECTED.iter().all(|expected| {
+        let phase = find(list, expected.name).and_then(|execution| execution.pointer("/status/phase"));
+        !UNFINISHED.contains(&phase.and_then(Value::as_str).unwrap_or_default())
+    })
+}
+
+/// Says of each execution whether it is as it must be; returns what is not, one line each.
+///
+/// `list` is what `kubectl get cmdexec -o json` printed, `ledger` what reached a login shell of the SSH server.
+pub fn judge(list: &Value, ledger: &[String]) -> Vec<String> {
+    let mut all = Vec::new();
+    println!();
+    for expected in EXPECTED {
+        let differences = match find(list, expected.name) {
+            Some(execution) => expected.differences(execution),
+            None => vec!["is not there".to_owned()],
+        };
+        report(&differences, expected.name, &expected.described());
+        all.extend(differences.into_iter().map(|difference| format!("{}: {difference}", expected.name)));
+    }
+    let mut asked: Vec<&str> = ledger.iter().map(String::as_str).collect();
+    let mut must_be: Vec<&str> = EXPECTED.iter().filter_map(|expected| expected.ran).map(|ran| ran.asked).collect();
+    asked.sort_unstable();
+    must_be.sort_unstable();
+    let differences: Vec<String> =
+        (asked != must_be).then(|| format!("it was asked for {asked:?}, must be {must_be:?}")).into_iter().collect();
+    report(&differences, "login shell", "asked for the two allowed commands and for nothing else");
+    all.extend(differences.into_iter().map(|difference| format!("login shell: {difference}")));
+    all
+}
+
+fn report(differences: &[String], name: &str, must_be: &str) {
+    let mark = if differences.is_empty() { "as it must be" } else { "NOT AS IT MUST BE" };
+    println!("{mark}: {name:<15} {must_be}");
+}
+
+fn find<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    let items = list.get("items")?.as_array()?;
+    items.iter().find(|item| item.pointer("/metadata/name").and_then(Value::as_str) == Some(name))
+}
+
+impl Expected {
+    fn described(&self) -> String {
+        match self.ran {
+            Some(Ran { exit_code, stdout, stderr, .. }) => {
+                let (stream, text) = if stdout.is_empty() { ("stderr", stderr) } else { ("stdout", stdout) };
+                format!("{}, exit code {exit_code}, {stream} {:?}", self.phase, text.trim_end())
+            }
+            None => format!("{}, reason {}, never started", self.phase, self.reason),
+        }
+    }
+
+    fn differences(&self, execution: &Value) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |field: &str, must_be: Value| {
+            let is = execution.pointer(&format!("/status/{field}")).cloned().unwrap_or_default();
+            if is != must_be {
+                differences.push(format!("status.{field} is {is}, must be {must_be}"));
+            }
+        };
+        compare("phase", self.phase.into());
+        compare("reason", self.reason.into());
+        match self.ran {
+            Some(ran) => {
+                compare("exitCode", ran.exit_code.into());
+                compare("stdout", ran.stdout.into());
+                compare("stderr", ran.stderr.into());
+            }
+            // No claim: it never got to the point after which something may have been sent.
+            None => ["exitCode", "startTime", "claim"].into_iter().for_each(|field| compare(field, Value::Null)),
+        }
+        if let Some(message) = execution.pointer("/status/message").filter(|_| !differences.is_empty()) {
+            differences.push(format!("status.message says {message}"));
+        }
+        differences
+    }
+}
