@@ -110,8 +110,11 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
             Cluster::existing(&tools.kubectl, kubeconfig.as_deref().unwrap_or(Path::new("")), reaper.folder())?
         }
     };
-    let step =
-        say::step(format_args!("applying rights, two Machines and examples/whitelist.yaml to {}", cluster.namespace));
+    let step = say::step(format_args!(
+        "applying to {}: {}two Machines, examples/whitelist.yaml",
+        cluster.namespace,
+        if control_plane.is_some() { "rights, " } else { "" }
+    ));
     cluster.give_rights()?;
     cluster.apply_machines(&sshd, &reaper.folder().join("machines.yaml"))?;
     cluster.apply_whitelist()?;
@@ -132,9 +135,12 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
     if outcome.is_err() && !signals.received() {
         reaper.keep_folder();
     }
-    let step = say::step("stopping writ, sshd and the control plane");
+    let step = say::step("stopping writ serve");
     writ.end(WRIT_PATIENCE);
-    drop((cluster, sshd, control_plane));
+    step.done();
+    drop(cluster);
+    let step = say::step("stopping the servers");
+    drop((sshd, control_plane));
     step.done();
     outcome
 }

@@ -69,6 +69,8 @@ impl Cluster {
             namespace: String::new(),
             existing: true,
         };
+        // kubectl takes a file that is not there for an empty one.
+        std::fs::File::open(kubeconfig).map_err(LabError::file("read", kubeconfig))?;
         let context = files::run(cluster.as_user(&cluster.admin).args(["config", "current-context"]))?;
         let name = format!("the user of the context {}", context.trim());
         (cluster.operator_name, cluster.caller_name) = (name.clone(), name);

@@ -1,0 +1,24 @@
+# Short ways in; each is a line or two over cargo and hack/.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint generate need-cargo
+ARGS ?=
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: need-cargo ## run Writ for real: control plane, sshd, four executions (ARGS=--once, ARGS=--kubeconfig=PATH)
+	@echo '==> compiling writ (1 to 3 minutes the first time) ...' >&2
+	@cargo build --locked --quiet --bin writ --example lab
+	@cargo run --locked --quiet --example lab -- demo $(ARGS)
+
+test: need-cargo ## all tests: unit, architecture, and on a real control plane and sshd (ARGS=name of a test)
+	cargo test --locked $(ARGS)
+
+lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
+	@hack/lint
+
+generate: need-cargo ## write what is generated: crds/ from src/api
+	cargo run --locked --quiet --bin crdgen -- write
+
+need-cargo:
+	@command -v cargo >/dev/null || { echo 'error: there is no cargo: install Rust from https://rustup.rs' >&2; exit 1; }
