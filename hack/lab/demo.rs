@@ -125,13 +125,11 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
     let step = say::step(format_args!("starting writ serve as {} (log: {})", cluster.operator_name, log.display()));
     let writ = start_writ(tools, &cluster, reaper, &log)?;
     step.done();
-    let outcome = show(&cluster, &sshd, &writ, &log, signals).and_then(|()| {
-        if !options.once {
-            invite(&cluster, &tools.kubectl, &log);
-            signals.wait();
-        }
-        Ok(())
-    });
+    let outcome = show(&cluster, &sshd, &writ, &log, signals);
+    if outcome.is_ok() && !options.once {
+        invite(&cluster, &tools.kubectl, &log);
+        signals.wait();
+    }
     if outcome.is_err() && !signals.received() {
         reaper.keep_folder();
     }
