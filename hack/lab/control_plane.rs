@@ -16,7 +16,7 @@ use super::processes::{Process, Reaper, lock};
 use super::toolbox::Toolbox;
 use super::{files, kubeconfig, readiness, say};
 
-/// A loaded machine with two cores was seen to take 15 s; 60 s is a fault.
+/// Two idle cores take 2 to 3 s. Twenty times that is a guess at what no busy machine needs.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the API server may take to end after TERM: it lets requests under way finish, watches not.
 const END_PATIENCE: Duration = Duration::from_secs(10);

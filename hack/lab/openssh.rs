@@ -81,7 +81,7 @@ fn install() -> Result<(), LabError> {
         files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
     };
     let install = ["install", "-y", "--no-install-recommends", "openssh-server"];
-    // The package lists are absent in a fresh container, and there only.
+    // Container images often come without package lists; where there are some, they usually do.
     if apt_get(&install).is_err() {
         apt_get(&["update"])?;
         apt_get(&install)?;
@@ -144,10 +144,9 @@ pub fn prepare_root() -> Result<UserIds, LabError> {
             "making the system user {USER} for the SSH servers (it stays; `userdel {USER}` removes it)"
         ));
         let options = ["--system", "--user-group", "--no-create-home", "--home-dir", HOME, "--shell", RECORDING_SHELL];
-        files::run(Command::new("useradd").args(options).arg(USER))?;
+        // Without PAM sshd refuses a locked account, which a fresh one is; `*` is no password but not locked.
+        files::run(Command::new("useradd").args(options).args(["--password", "*", USER]))?;
     }
-    // Without PAM sshd refuses a locked account, which a fresh one is; `*` is no password but not locked.
-    files::run(Command::new("usermod").args(["-p", "*", "-s", RECORDING_SHELL, USER]))?;
     user_ids(USER)
 }
 

@@ -61,7 +61,7 @@ const KUBE_APISERVER: Recipe = Recipe {
 const KUBECTL: Recipe = Recipe {
     name: "kubectl",
     package: "k8s.io/kubernetes/cmd/kubectl",
-    first_time: "1 to 2 minutes the first time",
+    first_time: "half a minute after kube-apiserver, else minutes, the first time",
     ..KUBE_APISERVER
 };
 
