@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
 use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Resource, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
@@ -54,7 +55,7 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let cluster = context.cluster.clone();
     let (reader, writer) = store::<Execution>();
     let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .modify(|execution| execution.managed_fields_mut().clear());
     let executions = reflector(writer, unfinished).touched_objects().filter_map(|touched| async move {
         touched
@@ -88,6 +89,29 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
         .await;
 }
 
+/// The pause after a watch failed. Soon after an outage all is to be normal, so it grows to 4 s and not to kube's
+/// default of 30 s; three watches that ask every few seconds are no burden to an API server that comes back.
+#[derive(Default)]
+struct WatchBackoff {
+    failures: u32,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(250).saturating_mul(1 << self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
 fn watch_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
@@ -110,7 +134,7 @@ where
         + 'static,
 {
     watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .touched_objects()
         .filter_map(|touched| async move {
             touched
