@@ -28,7 +28,7 @@
 //! - [`cluster`]: the API server, with a deadline on every call.
 //! - [`runner`]: queues and tasks; claims, sends, follows, records.
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
-//! - [`telemetry`]: logs.
+//! - [`telemetry`]: log lines, and how many of them.
 //!
 //! The binaries are `src/bin/writ.rs` (flags, wiring, run) and `src/bin/crdgen.rs` (the CRDs in `crds/`).
 //!

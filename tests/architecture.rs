@@ -3,6 +3,14 @@
 //! The compiler holds the coarse borders (features); this holds the fine ones, from the source itself: every path that
 //! starts with `crate::` names a module that the file's own module may use.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets what cannot be has to fail"
+)]
+
 use std::path::{Path, PathBuf};
 
 use syn::spanned::Spanned as _;

@@ -219,7 +219,8 @@ pub enum Reason {
     ExecutionRefused,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running.
     ConnectionLost,
-    /// OutcomeUnknown. Surfaces when the holder of the claim stopped or died while the command may have run.
+    /// OutcomeUnknown. Surfaces when the holder of the claim stopped or died while the command may have run. Or
+    /// LaunchFailed, when the holder itself found in time that it had been away for too long, and sent nothing.
     HolderLost,
     /// OutcomeUnknown. Surfaces when the command's channel was closed and no exit code or signal had come.
     NoExitStatus,

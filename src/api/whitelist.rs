@@ -38,6 +38,7 @@ pub struct WhitelistSpec {
 /// One thing that may run: how a caller may ask for it, and what is executed then.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct WhitelistRule {
     /// Name of the rule, unique in its Whitelist; it is recorded with each execution that it allowed. Lower case
     /// letters, digits and `-`, at most 63 characters.

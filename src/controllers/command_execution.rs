@@ -9,19 +9,19 @@
 //! runner: slot free, refused, ended -+
 //! ```
 
+mod watches;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::StreamExt as _;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
-use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
-use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::{WatchStreamExt as _, reflector, watcher};
-use kube::{Resource, ResourceExt as _};
+use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase, Whitelist};
+use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders};
 use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan, PolicyFact};
 use crate::policy;
@@ -29,8 +29,6 @@ use crate::runner::{Runner, Wakes, Work};
 
 /// Reconciles under way at a time. Each is a few short calls; more of them would only queue in the API server.
 const CONCURRENCY: u16 = 16;
-/// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
-const WATCH_SECONDS: u32 = 30;
 
 type Execution = PartialObjectMeta<CommandExecution>;
 
@@ -52,27 +50,8 @@ pub struct Context {
 pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let cluster = context.cluster.clone();
-    let (reader, writer) = store::<Execution>();
-    let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
-        .default_backoff()
-        .modify(|execution| execution.managed_fields_mut().clear());
-    let executions = reflector(writer, unfinished).touched_objects().filter_map(|touched| async move {
-        touched
-            .inspect_err(|error| tracing::warn!(%error, "the watch of CommandExecutions failed; trying again"))
-            .ok()
-            .map(|execution| ObjectRef::from(&execution))
-    });
-    let woken = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
-        .map(|reference| ObjectRef::<Execution>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
-    let queue = stream::select_all([
-        executions.boxed(),
-        woken.boxed(),
-        namespace_changes::<Machine>(&cluster, reader.clone()),
-        namespace_changes::<Whitelist>(&cluster, reader.clone()),
-    ])
-    .map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)))
-    .take_until(stop.cancelled_owned());
-
+    let (reader, queue) = watches::start(&cluster, wakes);
+    let queue = queue.take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(CONCURRENCY);
     applier(|object, context| Box::pin(reconcile(object, context)), retry_later, context, reader, queue, config)
         .for_each(|result| async {
@@ -86,43 +65,6 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
             }
         })
         .await;
-}
-
-fn watch_config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
-}
-
-/// Finished executions are not watched: ten thousand of them cost nothing.
-fn unfinished_selector() -> String {
-    let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
-    finished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
-}
-
-/// All unfinished executions of a namespace in which an object of kind K changed.
-fn namespace_changes<K>(cluster: &Cluster, executions: Store<Execution>) -> BoxStream<'static, ObjectRef<Execution>>
-where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
-        .default_backoff()
-        .touched_objects()
-        .filter_map(|touched| async move {
-            touched
-                .inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again"))
-                .ok()
-        })
-        .flat_map(move |changed| {
-            let namespace = changed.namespace();
-            let affected = executions.state_filter(|execution| execution.namespace() == namespace);
-            stream::iter(affected.into_iter().map(|execution| ObjectRef::from(execution.as_ref())).collect::<Vec<_>>())
-        })
-        .boxed()
 }
 
 /// Looks at one execution.

@@ -187,7 +187,8 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
     }
     let urgent = observed.execution.spec.starting_deadline_seconds == 0;
     let mut plan = Plan { requeue: Some(look_again(observed)), ..Plan::default() };
-    if observed.work == WorkFact::Absent {
+    // What waits is put in again, which changes nothing but how many may run there: that may have been raised.
+    if matches!(observed.work, WorkFact::Absent | WorkFact::WaitingForSlot) {
         plan.effects.push(Effect::Enqueue { max_concurrent: machine.spec.max_concurrent, urgent });
     }
     let shown = observed.execution.phase() == Phase::Queued;

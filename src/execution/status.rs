@@ -22,7 +22,9 @@ pub(super) fn moved(
 ) -> CommandExecutionStatus {
     let mut status = execution.status.clone().unwrap_or_default();
     let generation = execution.metadata.generation;
-    let message: String = message.chars().take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    // What a machine says may be in it: no control characters for whoever prints it, and no more than the bound.
+    let printable = message.chars().map(|character| if character.is_control() { ' ' } else { character });
+    let message: String = printable.take(MAXIMUM_MESSAGE_CHARACTERS).collect();
     status.observed_generation = generation;
     status.phase = phase;
     status.reason = Some(reason);

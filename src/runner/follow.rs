@@ -74,7 +74,7 @@ pub(super) async fn follow(
         told: None,
         timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
     };
-    let ending = match run.request(&holding).await {
+    let ending = match run.request(inner, &holding).await {
         Ok(()) => run.watch(inner, &holding, &cancel).await,
         Err(problem) => Ending::Refused(problem),
     };
@@ -83,8 +83,14 @@ pub(super) async fn follow(
 }
 
 impl Run {
-    /// Sends the request to execute, unless too much time has passed since the claim was to be made.
-    async fn request(&self, holding: &Holding) -> Result<(), LaunchProblem> {
+    /// Sends the request to execute, unless too much time has passed since the claim: this process, or its host, may
+    /// have been stopped for a while, and others may have taken it for gone.
+    async fn request(&self, inner: &Inner, holding: &Holding) -> Result<(), LaunchProblem> {
+        if !inner.holders.is_current() {
+            let message =
+                "this writ was stopped for so long after the claim that it may not start it; nothing was sent";
+            return Err(LaunchProblem { reason: Reason::HolderLost, message: message.to_owned() });
+        }
         if !in_time(&holding.execution) {
             let message = "the starting deadline was over before the claim was confirmed; nothing was sent".to_owned();
             return Err(LaunchProblem { reason: Reason::StartingDeadlineExceeded, message });

@@ -1,1 +1,28 @@
-//! Tests against a real API server and a real sshd.
+//! Tests against a real API server, a real etcd and a real sshd, with `writ serve` as a process of its own.
+//!
+//! One control plane for the whole run; each test has a namespace, an sshd and a controller of its own, so they run in
+//! parallel and in any order. What a test says that happened on the machine it reads from the machine: the ledger of
+//! the login shell, and what sshd logged.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets what cannot be has to fail"
+)]
+
+#[path = "../../hack/lab/lab.rs"]
+mod lab;
+
+mod case;
+mod world;
+
+mod bad_input;
+mod crashes;
+mod guards;
+mod load;
+mod machines;
+mod output;
+mod running;
+mod stopping;

@@ -192,7 +192,7 @@ fn an_allowed_execution_without_a_free_slot_is_queued_and_says_so() {
 fn an_execution_that_is_queued_already_is_not_written_again_for_the_same_reason() {
     let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot);
     situation.execution.status.as_mut().unwrap().reason = Some(Reason::WaitingForSlot);
-    situation.waits();
+    assert_eq!(situation.plan().status, None);
     situation.work = WorkFact::WaitingForMachine { problem: "refused".to_owned() };
     situation.becomes(Phase::Queued, Reason::MachineOffline);
 }

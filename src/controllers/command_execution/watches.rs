@@ -1,0 +1,116 @@
+//! What makes the controller look at an execution: its own changes, those of the Machines and Whitelists of its
+//! namespace, and the runner.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::runtime::controller::ReconcileRequest;
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt as _, reflector};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use crate::api::{Machine, Phase, Whitelist};
+use crate::cluster::Cluster;
+use crate::runner::Wakes;
+
+use super::Execution;
+
+/// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
+const WATCH_SECONDS: u32 = 30;
+
+/// Starts the watches; the store has the metadata of what has not finished.
+pub(super) fn start(
+    cluster: &Cluster,
+    wakes: Wakes,
+) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
+    let (reader, writer) = store::<Execution>();
+    let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
+        .backoff(WatchBackoff::default())
+        .modify(|execution| execution.managed_fields_mut().clear());
+    let executions = reflector(writer, unfinished).touched_objects().filter_map(|touched| async move {
+        let touched =
+            touched.inspect_err(|error| tracing::warn!(%error, "the watch of CommandExecutions failed; trying again"));
+        touched.ok().map(|execution| ObjectRef::from(&execution))
+    });
+    let woken = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
+        .map(|reference| ObjectRef::<Execution>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
+    let queue = stream::select_all([
+        executions.boxed(),
+        woken.boxed(),
+        affected_by_changes::<Machine>(cluster, reader.clone()),
+        affected_by_changes::<Whitelist>(cluster, reader.clone()),
+    ]);
+    (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
+}
+
+fn watch_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// Finished executions are not watched: ten thousand of them cost nothing.
+fn unfinished_selector() -> String {
+    let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
+    finished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
+}
+
+/// The unfinished executions of a namespace in which an object of kind K changed; all of them once the watch had to
+/// start anew, as changes may have been missed.
+fn affected_by_changes<K>(cluster: &Cluster, executions: Store<Execution>) -> BoxStream<'static, ObjectRef<Execution>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
+        .backoff(WatchBackoff::default())
+        .filter_map(|event| async move {
+            match event {
+                Ok(Event::Apply(changed) | Event::Delete(changed)) => Some(changed.namespace()),
+                Ok(Event::InitDone) => Some(None),
+                Ok(Event::Init | Event::InitApply(_)) => None,
+                Err(error) => {
+                    tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again");
+                    None
+                }
+            }
+        })
+        .flat_map(move |namespace| {
+            let is_affected = |execution: &Execution| namespace.is_none() || execution.namespace() == namespace;
+            let affected = executions.state_filter(is_affected);
+            stream::iter(affected.into_iter().map(|execution| ObjectRef::from(execution.as_ref())).collect::<Vec<_>>())
+        })
+        .boxed()
+}
+
+/// The pause after a watch failed. Soon after an outage all is to be normal, so it grows to 4 s and not to kube's
+/// default of 30 s; three watches that ask every few seconds are no burden to an API server that comes back.
+#[derive(Default)]
+struct WatchBackoff {
+    failures: u32,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(250).saturating_mul(1 << self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}

@@ -1,0 +1,273 @@
+//! Bad input: each has a clear answer, and nothing of it reaches a machine.
+
+use serde_json::{Value, json};
+use writ::api::{Phase, Reason};
+
+use crate::case::Case;
+
+/// Nothing was asked of the login shell, and nobody connected.
+#[track_caller]
+fn nothing_reached(case: &Case) {
+    assert_eq!(case.ledger(), Vec::<String>::new());
+    assert_eq!(case.sshd_logged("Connection from"), 0, "{}", case.sshd.log().unwrap_or_default());
+}
+
+/// The login shell was asked for nothing; somebody may have connected.
+#[track_caller]
+fn nothing_ran(case: &Case) {
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_not_listed_never_reaches_sshd() {
+    let case = Case::new().await;
+    let hostile = [
+        "rm -rf /",
+        "say hello; id",
+        "say hello && id",
+        "say hello | sh",
+        "say hello ",
+        " say hello",
+        "Say hello",
+        "say  hello",
+        "$(say hello)",
+        "say hello > /tmp/x",
+        "/bin/echo hello; id",
+        "'say hello'",
+        "say hello #",
+    ];
+    for (index, command) in hostile.iter().enumerate() {
+        case.execute(&format!("x{index}"), command).await;
+    }
+    case.execute_with("argv", json!({"argv": ["/bin/echo", "hello", "; id"]})).await;
+    case.execute_with("prefix", json!({"argv": ["/bin/echo"]})).await;
+    for (index, command) in hostile.iter().enumerate() {
+        let status = case.ends(&format!("x{index}"), Phase::Rejected, Reason::NoMatchingRule).await;
+        assert!(status.claim.is_none() && status.decision.is_none(), "{command}");
+    }
+    case.ends("argv", Phase::Rejected, Reason::NoMatchingRule).await;
+    case.ends("prefix", Phase::Rejected, Reason::NoMatchingRule).await;
+    nothing_reached(&case);
+}
+
+#[tokio::test]
+async fn a_wrong_host_key_gets_no_authentication_attempt() {
+    let case = Case::new().await;
+    // A well-formed key that is somebody else's.
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJNsmMGyuGjmRPvGJyvHyfZ6oqbsZSEqf0lZTXGWv7z";
+    case.apply_machine("web-1", json!({"hostKeys": [other]})).await;
+    case.execute("x", "say hello").await;
+    let status = case.ends("x", Phase::LaunchFailed, Reason::HostKeyMismatch).await;
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("SHA256:") && message.contains("spec.hostKeys"), "{message}");
+    assert!(status.claim.is_none() && status.exit_code.is_none());
+    nothing_ran(&case);
+    assert!(case.sshd_logged("Connection from") >= 1, "it was connected to");
+    for attempt in ["userauth-request", "Postponed publickey", "Failed publickey", "Accepted publickey"] {
+        assert_eq!(case.sshd_logged(attempt), 0, "{attempt}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_does_show_in_the_log_that_the_test_before_reads() {
+    let case = Case::new().await;
+    case.execute("x", "say hello").await;
+    case.finished("x").await;
+    for attempt in ["userauth-request", "Accepted publickey"] {
+        assert!(case.sshd_logged(attempt) >= 1, "{attempt} is not in:\n{}", case.sshd.log().unwrap_or_default());
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_has_no_key_of_a_pinned_type_is_a_mismatch() {
+    let case = Case::new().await;
+    let ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg=";
+    case.apply_machine("web-1", json!({"hostKeys": [ecdsa]})).await;
+    case.execute("x", "say hello").await;
+    case.ends("x", Phase::LaunchFailed, Reason::HostKeyMismatch).await;
+    nothing_ran(&case);
+}
+
+#[tokio::test]
+async fn without_a_machine_it_is_rejected_and_says_which() {
+    let case = Case::new().await;
+    case.execute_with("x", json!({"command": "say hello", "machineRef": {"name": "web-9"}})).await;
+    let status = case.ends("x", Phase::Rejected, Reason::MachineNotFound).await;
+    assert!(status.message.unwrap_or_default().contains("web-9"));
+    nothing_reached(&case);
+}
+
+#[tokio::test]
+async fn without_a_whitelist_nothing_runs() {
+    let case = Case::new().await;
+    case.whitelists().delete("web", &kube::api::DeleteParams::default()).await.expect("deleted");
+    case.execute("x", "say hello").await;
+    let status = case.ends("x", Phase::Rejected, Reason::NoMatchingRule).await;
+    assert!(status.message.unwrap_or_default().contains("no Whitelist"));
+    nothing_reached(&case);
+}
+
+#[tokio::test]
+async fn a_machine_and_a_rule_that_come_a_moment_later_are_waited_for() {
+    let case = Case::with(crate::world::world(), crate::lab::SshdOptions::default(), &[]).await;
+    case.execute_with("x", json!({"command": "later", "machineRef": {"name": "web-2"}})).await;
+    case.apply_machine("web-2", json!({})).await;
+    case.apply_whitelist("later", json!([{"name": "later", "match": "later", "run": ["/bin/echo", "later"]}])).await;
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_fails_the_launch_and_says_how_to_mend_it() {
+    let case = Case::new().await;
+    let key = case.sshd.private_key().expect("a key");
+    let secret = |type_: &str, labels: Value, field: &str, value: &str| json!({"type": type_, "metadata": {"labels": labels}, "stringData": {field: value}});
+    let labelled = || json!({"writ.dev/credentials": "true"});
+    let ssh = "kubernetes.io/ssh-auth";
+    case.apply("v1", "Secret", "unlabelled", secret(ssh, json!({}), "ssh-privatekey", &key)).await;
+    case.apply(
+        "v1",
+        "Secret",
+        "label-false",
+        secret(ssh, json!({"writ.dev/credentials": "no"}), "ssh-privatekey", &key),
+    )
+    .await;
+    case.apply("v1", "Secret", "opaque", secret("Opaque", labelled(), "ssh-privatekey", &key)).await;
+    case.apply("v1", "Secret", "garbage", secret(ssh, labelled(), "ssh-privatekey", "not a key")).await;
+    case.apply("v1", "Secret", "cut", secret(ssh, labelled(), "ssh-privatekey", &key[..key.len() / 2])).await;
+    case.apply("v1", "Secret", "empty", secret(ssh, labelled(), "ssh-privatekey", "\n")).await;
+    let expected = [
+        ("missing", Reason::CredentialsNotFound, "create it"),
+        ("unlabelled", Reason::CredentialsInvalid, "kubectl label secret"),
+        ("label-false", Reason::CredentialsInvalid, "kubectl label secret"),
+        ("opaque", Reason::CredentialsInvalid, "kubernetes.io/ssh-auth"),
+        ("garbage", Reason::CredentialsInvalid, "does not parse"),
+        ("cut", Reason::CredentialsInvalid, "does not parse"),
+        ("empty", Reason::CredentialsInvalid, "does not parse"),
+    ];
+    for (name, _, _) in expected {
+        case.apply_machine(name, json!({"credentialsRef": {"name": name}})).await;
+        case.execute_with(name, json!({"command": "say hello", "machineRef": {"name": name}})).await;
+    }
+    for (name, reason, remedy) in expected {
+        let message = case.ends(name, Phase::LaunchFailed, reason).await.message.unwrap_or_default();
+        assert!(message.contains(remedy), "{name}: {message}");
+        assert!(!message.contains("PRIVATE KEY"), "{message}");
+    }
+    nothing_reached(&case);
+}
+
+#[tokio::test]
+async fn a_key_that_the_machine_does_not_know_fails_the_launch() {
+    let options = crate::lab::SshdOptions { refuse_key: true, ..crate::lab::SshdOptions::default() };
+    let case = Case::with(crate::world::world(), options, &[]).await;
+    case.execute("x", "say hello").await;
+    let status = case.ends("x", Phase::LaunchFailed, Reason::AuthenticationRefused).await;
+    assert!(status.message.unwrap_or_default().contains("authorized_keys"));
+    nothing_ran(&case);
+}
+
+#[tokio::test]
+async fn an_object_that_violates_the_schema_is_refused_with_the_field() {
+    let case = Case::new().await;
+    let refused = [
+        (json!({"command": "say hello", "argv": ["/bin/echo"]}), "exactly one way"),
+        (json!({}), "exactly one way"),
+        (json!({"command": ""}), "spec.command"),
+        (json!({"command": "a\nb"}), "spec.command"),
+        (json!({"command": "réstart"}), "spec.command"),
+        (json!({"command": "x".repeat(4097)}), "spec.command"),
+        (json!({"argv": []}), "spec.argv"),
+        (json!({"argv": vec!["x"; 65]}), "spec.argv"),
+        (json!({"argv": ["a\u{0}"]}), "spec.argv[0]"),
+        (json!({"command": "x", "timeoutSeconds": 0}), "spec.timeoutSeconds"),
+        (json!({"command": "x", "timeoutSeconds": 86401}), "spec.timeoutSeconds"),
+        (json!({"command": "x", "startingDeadlineSeconds": 604_801}), "spec.startingDeadlineSeconds"),
+        (json!({"command": "x", "machineRef": {"name": ""}}), "spec.machineRef.name"),
+        (json!({"command": "x", "machineRef": {"name": "../x"}}), "spec.machineRef.name"),
+        (json!({"command": "x", "machineRef": {}}), "spec.machineRef.name"),
+        (json!({"command": 7}), "spec.command"),
+    ];
+    for (index, (spec, field)) in refused.into_iter().enumerate() {
+        let error = case.try_execute(&format!("x{index}"), spec.clone()).await.expect_err("it is refused");
+        let kube::Error::Api(status) = &error else { panic!("{error}") };
+        assert_eq!(status.code, 422, "{spec}: {}", status.message);
+        assert!(status.message.contains(field), "{field} is not in: {}", status.message);
+    }
+    nothing_reached(&case);
+}
+
+#[tokio::test]
+async fn a_field_that_does_not_exist_is_refused_by_kubectl() {
+    let case = Case::new().await;
+    let path = case.sshd.home().join("typo.yaml");
+    let manifest = "apiVersion: writ.dev/v1alpha1\nkind: CommandExecution\nmetadata: {name: typo}\n\
+                    spec: {machineRef: {name: web-1}, comand: say hello, command: say hello}\n";
+    std::fs::write(&path, manifest).expect("a manifest");
+    let output = case.world.kubectl(&["apply", "-n", &case.namespace, "-f", path.to_str().expect("UTF-8")]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains("comand"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_rule_with_a_field_of_a_later_version_allows_nothing() {
+    let case = Case::new().await;
+    let rule = json!({"name": "narrow", "match": "narrow", "run": ["/bin/echo"], "subjects": [{"kind": "Group", "name": "sre"}]});
+    case.apply_whitelist("narrow", json!([rule])).await;
+    let stored = case.whitelists().get("narrow").await.expect("stored");
+    assert!(stored.spec.rules[0].unrecognized.contains_key("subjects"), "the API server must not drop it");
+    case.execute("x", "narrow").await;
+    case.ends("x", Phase::Rejected, Reason::NoMatchingRule).await;
+    // And what may be a Deny closes the namespace.
+    case.apply_whitelist("deny", json!([{"name": "deny", "run": ["/bin/false"], "effect": "Deny"}])).await;
+    case.execute("y", "say hello").await;
+    case.ends("y", Phase::Rejected, Reason::PolicyBroken).await;
+    nothing_reached(&case);
+}
+
+#[tokio::test]
+async fn machines_and_whitelists_that_make_no_sense_are_refused() {
+    let case = Case::new().await;
+    let machine = |changes: Value| {
+        let mut spec = json!({"address": "192.0.2.1", "user": "deploy", "credentialsRef": {"name": "k"},
+            "hostKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJNsmMGyuGjmRPvGJyvHyfZ6oqbsZSEqf0lZTXGWv7z"]});
+        changes.as_object().into_iter().flatten().for_each(|(field, value)| spec[field] = value.clone());
+        json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Machine", "metadata": {"name": "m"}, "spec": spec})
+    };
+    let whitelist = |rules: Value| json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist", "metadata": {"name": "w"}, "spec": {"rules": rules}});
+    let good = json!({"name": "r", "run": ["/bin/true"]});
+    let cases = [
+        (machine(json!({})), None),
+        (machine(json!({"hostKeys": []})), Some("spec.hostKeys")),
+        (machine(json!({"hostKeys": ["ssh-rsa AAAA"]})), Some("ssh-keyscan")),
+        (machine(json!({"hostKeys": ["web-1 ssh-ed25519 AAAA"]})), Some("ssh-keyscan")),
+        (machine(json!({"port": 0})), Some("spec.port")),
+        (machine(json!({"port": 65536})), Some("spec.port")),
+        (machine(json!({"address": "-oProxyCommand=x"})), Some("spec.address")),
+        (machine(json!({"user": "a b"})), Some("spec.user")),
+        (machine(json!({"maxConcurrent": 0})), Some("spec.maxConcurrent")),
+        (whitelist(json!([good])), None),
+        (whitelist(json!([])), Some("spec.rules")),
+        (whitelist(json!([good, good])), Some("Duplicate value")),
+        (whitelist(json!([{"name": "r", "run": []}])), Some("run")),
+        (whitelist(json!([{"name": "r", "run": ["/bin/echo", "{unit}"]}])), Some("run[1]")),
+        (whitelist(json!([{"name": "r", "run": ["/bin/echo"], "match": "a {b}"}])), Some("match")),
+        (whitelist(json!([{"name": "R", "run": ["/bin/echo"]}])), Some("name")),
+    ];
+    for (object, field) in cases {
+        let path = case.sshd.home().join("object.json");
+        std::fs::write(&path, object.to_string()).expect("a manifest");
+        let output = case.world.kubectl(&[
+            "apply",
+            "--dry-run=server",
+            "-n",
+            &case.namespace,
+            "-f",
+            path.to_str().expect("UTF-8"),
+        ]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        match field {
+            None => assert!(output.status.success(), "{errors}"),
+            Some(field) => assert!(!output.status.success() && errors.contains(field), "{field} is not in: {errors}"),
+        }
+    }
+}

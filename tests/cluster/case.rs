@@ -1,0 +1,268 @@
+//! One test's own: a namespace, an sshd, a controller, and sentences to say what is applied and what must come of it.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason, Whitelist};
+
+use crate::lab::processes::{Process, signal};
+use crate::lab::{Sshd, SshdOptions, User};
+use crate::world::{World, world};
+
+/// How long something that must happen may take on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A namespace with a Machine `web-1` that is a real sshd, its Secret, a Whitelist `web`, and `writ serve`.
+pub struct Case {
+    pub world: &'static World,
+    pub client: Client,
+    pub namespace: String,
+    pub sshd: Sshd,
+    writ: Option<Process>,
+    logs: PathBuf,
+    flags: Vec<String>,
+}
+
+impl Case {
+    /// With a controller that runs.
+    pub async fn new() -> Self {
+        Self::with(world(), SshdOptions::default(), &[]).await
+    }
+
+    /// With a controller that has further flags, in a world, against an sshd.
+    pub async fn with(world: &'static World, options: SshdOptions, flags: &[&str]) -> Self {
+        let sshd = Sshd::start(&world.reaper, &options).expect("an sshd");
+        let client = world.client().await;
+        let namespace = world.namespace_name();
+        let logs = world.reaper.make_folder("writ", 0o700).expect("a folder for logs");
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags };
+        case.make_namespace().await;
+        case.apply_secret("web-ssh", &case.sshd.private_key().expect("a key")).await;
+        let host_key = case.sshd.host_key().expect("a host key");
+        case.apply_machine("web-1", json!({"hostKeys": [host_key]})).await;
+        case.apply_whitelist("web", standard_rules()).await;
+        case.start_writ();
+        case
+    }
+
+    async fn make_namespace(&self) {
+        let metadata = ObjectMeta { name: Some(self.namespace.clone()), ..ObjectMeta::default() };
+        let namespace = k8s_openapi::api::core::v1::Namespace { metadata, ..Default::default() };
+        Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+        for role in ["writ-operator", "writ-operator-credentials", "writ-operator-holder"] {
+            let group = "rbac.authorization.k8s.io";
+            let binding = json!({
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": group, "kind": "User", "name": User::WritOperator.name()}],
+            });
+            self.apply("rbac.authorization.k8s.io/v1", "RoleBinding", role, binding).await;
+        }
+    }
+
+    /// Applies an object of any kind, server-side, as the administrator.
+    pub async fn apply(&self, version: &str, kind: &str, name: &str, content: Value) {
+        let mut object = content;
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!(kind);
+        object["metadata"]["name"] = json!(name);
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let parameters = PatchParams::apply("test").force();
+        api.patch(name, &parameters, &Patch::Apply(&object))
+            .await
+            .unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    }
+
+    pub async fn apply_secret(&self, name: &str, key: &str) {
+        let metadata = json!({"labels": {"writ.dev/credentials": "true"}});
+        let content =
+            json!({"metadata": metadata, "type": "kubernetes.io/ssh-auth", "stringData": {"ssh-privatekey": key}});
+        self.apply("v1", "Secret", name, content).await;
+    }
+
+    /// A Machine that is the case's sshd, but for what `changes` says.
+    pub async fn apply_machine(&self, name: &str, changes: Value) {
+        let mut spec = json!({
+            "address": "127.0.0.1", "port": self.sshd.port(), "user": self.sshd.user(),
+            "credentialsRef": {"name": "web-ssh"}, "hostKeys": [self.sshd.host_key().expect("a host key")],
+        });
+        for (field, value) in changes.as_object().expect("an object of changes") {
+            spec[field] = value.clone();
+        }
+        self.apply("writ.dev/v1alpha1", "Machine", name, json!({"spec": spec})).await;
+    }
+
+    pub async fn apply_whitelist(&self, name: &str, rules: Value) {
+        self.apply("writ.dev/v1alpha1", "Whitelist", name, json!({"spec": {"rules": rules}})).await;
+    }
+
+    pub fn whitelists(&self) -> Api<Whitelist> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn executions(&self) -> Api<CommandExecution> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates an execution of `command` on `web-1`.
+    pub async fn execute(&self, name: &str, command: &str) -> CommandExecution {
+        self.execute_with(name, json!({"command": command})).await
+    }
+
+    /// Creates an execution on `web-1` with these further fields of its spec.
+    pub async fn execute_with(&self, name: &str, spec: Value) -> CommandExecution {
+        self.try_execute(name, spec).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub async fn try_execute(&self, name: &str, mut spec: Value) -> Result<CommandExecution, kube::Error> {
+        if spec.get("machineRef").is_none() {
+            spec["machineRef"] = json!({"name": "web-1"});
+        }
+        let resource = ApiResource::erase::<CommandExecution>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let object = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
+        let created = api.create(&PostParams::default(), &object).await?;
+        Ok(created.try_parse().expect("an execution that decodes"))
+    }
+
+    pub async fn change_spec(&self, name: &str, spec: Value) -> Result<CommandExecution, kube::Error> {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.executions().patch(name, &PatchParams::default(), &patch).await
+    }
+
+    /// Waits until the status of an execution is as it must be.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        is_so: impl Fn(&CommandExecutionStatus) -> bool,
+    ) -> CommandExecutionStatus {
+        let started = Instant::now();
+        let mut last = None;
+        while started.elapsed() < PATIENCE {
+            // The API server may be away in a test that takes it away.
+            if let Ok(execution) = self.executions().get(name).await {
+                if let Some(status) = execution.status.as_ref().filter(|status| is_so(status)) {
+                    return status.clone();
+                }
+                last = execution.status;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} is not {what} after {PATIENCE:?}: {last:?}\nwrit's log:\n{}", self.log());
+    }
+
+    pub async fn finished(&self, name: &str) -> CommandExecutionStatus {
+        self.until(name, "finished", |status| status.phase.is_finished()).await
+    }
+
+    pub async fn in_phase(&self, name: &str, phase: Phase) -> CommandExecutionStatus {
+        self.until(name, phase.as_str(), |status| status.phase == phase).await
+    }
+
+    /// Waits for the end, and checks how it ended.
+    pub async fn ends(&self, name: &str, phase: Phase, reason: Reason) -> CommandExecutionStatus {
+        let status = self.finished(name).await;
+        assert_eq!(
+            (status.phase, status.reason),
+            (phase, Some(reason)),
+            "{name}: {:?}\n{}",
+            status.message,
+            self.log()
+        );
+        status
+    }
+
+    /// What reached the login shell, in order.
+    pub fn ledger(&self) -> Vec<String> {
+        self.sshd.ledger().unwrap_or_default()
+    }
+
+    /// How often something stands in sshd's log.
+    pub fn sshd_logged(&self, what: &str) -> usize {
+        self.sshd.log().unwrap_or_default().matches(what).count()
+    }
+
+    pub async fn events(&self, reason: &str) -> usize {
+        let api: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events = api.list(&ListParams::default()).await.expect("events");
+        events.items.iter().filter(|event| event.reason.as_deref() == Some(reason)).count()
+    }
+
+    /// Starts `writ serve` as the operator's user, for this namespace.
+    pub fn start_writ(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
+        command
+            .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1", "--lease-seconds", "3"])
+            .args(&self.flags)
+            .arg("--kubeconfig")
+            .arg(self.world.control_plane.kubeconfig(User::WritOperator))
+            .env("RUST_LOG", "warn,writ=debug")
+            .env_remove("RUST_BACKTRACE");
+        let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
+        self.writ = Some(process);
+    }
+
+    /// A power cut of the controller's host.
+    pub fn kill_writ(&mut self) {
+        self.writ.take().expect("writ runs").kill();
+    }
+
+    /// SIGTERM; returns at once.
+    pub fn terminate_writ(&self) {
+        signal("TERM", &[self.writ.as_ref().expect("writ runs").pid()]);
+    }
+
+    /// Waits for the end of `writ serve`.
+    pub async fn writ_ended(&self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.writ.as_ref().expect("writ was started").ended() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "writ does not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn writ_runs(&self) -> bool {
+        self.writ.as_ref().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// What the controller logged, at its end.
+    pub fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.logs.join("writ.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Case {
+    /// Commands that a test left running are ended with it.
+    fn drop(&mut self) {
+        self.sshd.kill_commands();
+    }
+}
+
+/// A rule that runs a line of sh, asked for by its name.
+pub fn sh(name: &str, line: &str) -> Value {
+    json!({"name": name, "match": name, "run": ["/bin/sh", "-c", line]})
+}
+
+fn standard_rules() -> Value {
+    json!([
+        {"name": "hello", "match": "say hello", "run": ["/bin/echo", "hello"]},
+        sh("exit-three", "echo sorry >&2; exit 3"),
+        sh("sleep-long", "echo begun; exec sleep 300"),
+        sh("sleep-one", "sleep 1; echo done"),
+        sh("sleep-three", "sleep 3; echo done"),
+    ])
+}

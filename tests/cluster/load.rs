@@ -1,0 +1,67 @@
+//! Many at once.
+
+use futures::future::join_all;
+use serde_json::json;
+use writ::api::{Phase, Reason};
+
+use crate::case::{Case, sh};
+
+/// The most that ran at a time, by the machine's own account: `+` when one begins, `-` when it ends.
+fn most_at_a_time(account: &str) -> i64 {
+    let mut running = 0;
+    let steps = account.chars().filter_map(|step| match step {
+        '+' => Some(1),
+        '-' => Some(-1),
+        _ => None,
+    });
+    steps
+        .map(|step| {
+            running += step;
+            running
+        })
+        .max()
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn two_hundred_at_once_all_end_and_no_more_than_allowed_run_at_a_time() {
+    let case = Case::new().await;
+    let line = "echo + >>$HOME/account; sleep 0.05; echo - >>$HOME/account";
+    case.apply_whitelist("count", json!([sh("count", line)])).await;
+    case.apply_machine("web-1", json!({"maxConcurrent": 8})).await;
+    let names: Vec<String> = (0..200).map(|index| format!("x{index}")).collect();
+    join_all(names.iter().map(|name| case.execute(name, "count"))).await;
+    for name in &names {
+        let status = case.ends(name, Phase::Succeeded, Reason::Completed).await;
+        assert_eq!(status.exit_code, Some(0));
+    }
+    let account = std::fs::read_to_string(case.sshd.home().join("account")).expect("the account");
+    assert_eq!(account.matches('+').count(), 200);
+    assert!(most_at_a_time(&account) <= 8, "{} at a time", most_at_a_time(&account));
+    assert_eq!(case.ledger().len(), 200, "each once");
+    assert_eq!(case.sshd_logged("drop connection"), 0, "sshd had to drop none");
+    assert_eq!(case.events("MachineOffline").await, 0, "and none was seen as lost");
+}
+
+#[tokio::test]
+async fn what_comes_over_the_queue_limit_is_rejected() {
+    let case = Case::new().await;
+    case.apply_machine("web-1", json!({"maxConcurrent": 1, "queueLimit": 2})).await;
+    case.execute("first", "sleep-three").await;
+    case.in_phase("first", Phase::Running).await;
+    for name in ["second", "third"] {
+        case.execute(name, "say hello").await;
+        assert_eq!(case.in_phase(name, Phase::Queued).await.reason, Some(Reason::WaitingForSlot));
+    }
+    case.execute("fourth", "say hello").await;
+    case.ends("fourth", Phase::Rejected, Reason::QueueFull).await;
+    for name in ["first", "second", "third"] {
+        case.ends(name, Phase::Succeeded, Reason::Completed).await;
+    }
+}
+
+#[test]
+fn the_account_is_read_as_it_is_meant() {
+    assert_eq!(most_at_a_time("+\n+\n-\n+\n-\n-\n"), 2);
+    assert_eq!(most_at_a_time(""), 0);
+}

@@ -1,0 +1,143 @@
+//! Machines that do not answer, answer late, or go away.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use writ::api::{Phase, Reason};
+
+use crate::case::Case;
+
+/// A port on which nothing listens.
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+#[tokio::test]
+async fn a_port_that_refuses_leaves_it_queued_then_expired() {
+    let case = Case::new().await;
+    case.apply_machine("web-1", json!({"port": closed_port()})).await;
+    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 5})).await;
+    let queued = case.in_phase("x", Phase::Queued).await;
+    assert_eq!(queued.reason, Some(Reason::MachineOffline));
+    assert!(queued.message.unwrap_or_default().contains("refused"));
+    let status = case.ends("x", Phase::Expired, Reason::MachineOffline).await;
+    assert!(status.claim.is_none() && status.exit_code.is_none());
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_port_that_accepts_and_says_nothing_meets_a_deadline() {
+    let case = Case::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    case.apply_machine("web-1", json!({"port": silent.local_addr().expect("an address").port()})).await;
+    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 0})).await;
+    let status = case.ends("x", Phase::Expired, Reason::MachineOffline).await;
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("did not complete the SSH handshake within 10 s"), "{message}");
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_something_else_fails_the_launch() {
+    let case = Case::new().await;
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in server.incoming().flatten() {
+            let page = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".repeat(20);
+            let _ = std::io::Write::write_all(&mut &stream, page.as_bytes());
+            std::thread::sleep(Duration::from_secs(30));
+        }
+    });
+    case.apply_machine("web-1", json!({"port": port})).await;
+    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 0})).await;
+    let status = case.finished("x").await;
+    assert!(matches!(status.phase, Phase::LaunchFailed | Phase::Expired), "{status:?}");
+    assert!(status.claim.is_none());
+}
+
+#[tokio::test]
+async fn a_machine_that_comes_back_runs_what_waited_for_it() {
+    let case = Case::new().await;
+    case.sshd.stop();
+    case.execute("x", "say hello").await;
+    assert_eq!(case.in_phase("x", Phase::Queued).await.reason, Some(Reason::MachineOffline));
+    case.sshd.restart().expect("sshd starts again");
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.ledger().len(), 1);
+}
+
+#[tokio::test]
+async fn one_dead_machine_delays_no_other() {
+    let case = Case::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    case.apply_machine("dead", json!({"port": port})).await;
+    for index in 0..20 {
+        case.execute_with(&format!("dead-{index}"), json!({"command": "say hello", "machineRef": {"name": "dead"}}))
+            .await;
+    }
+    let started = Instant::now();
+    case.execute("alive", "say hello").await;
+    case.ends("alive", Phase::Succeeded, Reason::Completed).await;
+    // The dead one's deadline is 10 s: whoever had waited for it would be later than that.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_policy_that_is_taken_away_while_it_waits_counts() {
+    let case = Case::new().await;
+    case.sshd.stop();
+    case.execute("x", "say hello").await;
+    case.in_phase("x", Phase::Queued).await;
+    case.whitelists().delete("web", &kube::api::DeleteParams::default()).await.expect("deleted");
+    case.ends("x", Phase::Rejected, Reason::NoMatchingRule).await;
+    case.sshd.restart().expect("sshd starts again");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_machine_that_moved_while_it_waits_is_run_on_where_it_is_now() {
+    let case = Case::new().await;
+    case.apply_machine("web-1", json!({"port": closed_port()})).await;
+    case.execute("x", "say hello").await;
+    case.in_phase("x", Phase::Queued).await;
+    case.apply_machine("web-1", json!({})).await;
+    let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert!(status.machine.expect("a machine record").generation >= 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_while_it_runs_is_an_unknown_outcome() {
+    let case = Case::new().await;
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    case.sshd.drop_connections();
+    let status = case.ends("x", Phase::OutcomeUnknown, Reason::ConnectionLost).await;
+    assert_eq!((status.exit_code, status.signal, status.duration_ms), (None, None, None));
+    assert_eq!(status.stdout.as_deref(), Some("begun\n"), "what was seen is kept");
+    assert!(status.output.expect("an output record").incomplete);
+    assert_eq!(case.ledger().len(), 1);
+}
+
+#[tokio::test]
+async fn an_ecdsa_host_key_is_as_good_as_an_ed25519_one() {
+    let options = crate::lab::SshdOptions { ecdsa_host_key: true, ..crate::lab::SshdOptions::default() };
+    let case = Case::with(crate::world::world(), options, &[]).await;
+    let ecdsa = case.sshd.ecdsa_host_key().expect("a host key");
+    case.apply_machine("web-1", json!({"hostKeys": [ecdsa]})).await;
+    case.execute("x", "say hello").await;
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_refuses_sessions_starts_nothing() {
+    let options =
+        crate::lab::SshdOptions { config: vec!["MaxSessions 0".to_owned()], ..crate::lab::SshdOptions::default() };
+    let case = Case::with(crate::world::world(), options, &[]).await;
+    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 3})).await;
+    let status = case.finished("x").await;
+    assert!(status.claim.is_none() && status.phase == Phase::Expired, "{status:?}");
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}

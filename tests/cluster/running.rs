@@ -1,0 +1,156 @@
+//! The main job.
+
+use serde_json::json;
+use writ::api::{Phase, Reason};
+
+use crate::case::{Case, sh};
+
+#[tokio::test]
+async fn a_listed_command_runs_and_its_result_is_in_the_status() {
+    let case = Case::new().await;
+    case.execute("x", "say hello").await;
+    let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!((status.exit_code, status.signal), (Some(0), None));
+    assert_eq!((status.stdout.as_deref(), status.stderr.as_deref()), (Some("hello\n"), Some("")));
+    assert!(status.duration_ms.is_some_and(|duration| (0..60_000).contains(&duration)));
+    let output = status.output.expect("an output record");
+    assert_eq!(output.stdout.bytes, 6);
+    assert_eq!(output.stdout.sha256, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+    assert!(!output.incomplete && !output.stdout.truncated);
+    let decision = status.decision.expect("a decision");
+    assert_eq!((decision.whitelist.name.as_str(), decision.rule.as_str()), ("web", "hello"));
+    assert_eq!(decision.argv, ["/bin/echo", "hello"]);
+    let machine = status.machine.expect("a machine record");
+    assert_eq!(machine.address, format!("127.0.0.1:{}", case.sshd.port()));
+    assert!(machine.host_key_fingerprint.starts_with("SHA256:"));
+    assert!(status.start_time <= status.completion_time && status.start_time.is_some());
+    assert_eq!(case.ledger(), ["exec '/bin/echo' 'hello'"]);
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_failed_with_its_exit_code_and_stderr() {
+    let case = Case::new().await;
+    case.execute("x", "exit-three").await;
+    let status = case.ends("x", Phase::Failed, Reason::NonZeroExitCode).await;
+    assert_eq!((status.exit_code, status.stderr.as_deref()), (Some(3), Some("sorry\n")));
+}
+
+#[tokio::test]
+async fn the_argument_vector_asks_for_the_same_as_the_text() {
+    let case = Case::new().await;
+    case.execute_with("x", json!({"argv": ["/bin/echo", "hello"]})).await;
+    assert_eq!(case.ends("x", Phase::Succeeded, Reason::Completed).await.stdout.as_deref(), Some("hello\n"));
+}
+
+#[tokio::test]
+async fn the_words_of_a_rule_reach_the_program_byte_for_byte() {
+    let case = Case::new().await;
+    let words =
+        ["/usr/bin/printf", "%s|", "a  b", "", "$HOME", "`id`", "$(id)", "*", "~", "a;b", "\"q\"", "-n", "#", "a&b>c"];
+    case.apply_whitelist("words", json!([{"name": "words", "match": "words", "run": words}])).await;
+    case.execute("x", "words").await;
+    let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    let expected: String = words[2..].iter().map(|word| format!("{word}|")).collect();
+    assert_eq!(status.stdout, Some(expected));
+}
+
+#[tokio::test]
+async fn an_exit_code_of_255_and_a_signal_are_told_apart() {
+    let case = Case::new().await;
+    case.apply_whitelist("ends", json!([sh("exit-255", "exit 255"), sh("kill-itself", "kill -9 $$")])).await;
+    case.execute("code", "exit-255").await;
+    case.execute("signal", "kill-itself").await;
+    assert_eq!(case.ends("code", Phase::Failed, Reason::NonZeroExitCode).await.exit_code, Some(255));
+    let status = case.ends("signal", Phase::Failed, Reason::Signalled).await;
+    // Under ForceCommand (no root) a shell stands in between: it is the shell's end that sshd reports.
+    if case.sshd.runs_as_root() {
+        assert_eq!((status.signal.as_deref(), status.exit_code), (Some("KILL"), None));
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_exist_is_a_failure_that_was_observed() {
+    let case = Case::new().await;
+    case.apply_whitelist("none", json!([{"name": "none", "match": "none", "run": ["/no/such/program"]}])).await;
+    case.execute("x", "none").await;
+    assert_eq!(case.ends("x", Phase::Failed, Reason::NonZeroExitCode).await.exit_code, Some(127));
+}
+
+#[tokio::test]
+async fn waiting_tools_tell_success_from_failure() {
+    let case = Case::new().await;
+    let created = case.execute("good", "say hello").await;
+    // What kstatus looks at before the controller has seen the object.
+    assert_eq!(created.status.expect("a status by default").observed_generation, Some(-1));
+    case.execute("bad", "exit-three").await;
+    let namespace = case.namespace.as_str();
+    let wait = |condition, name| ["wait", "-n", namespace, condition, name, "--timeout=60s"];
+    case.world.kubectl_succeeds(&wait("--for=condition=Ready", "cmdexec/good"));
+    case.world.kubectl_succeeds(&wait("--for=condition=Stalled", "cmdexec/bad"));
+    case.world.kubectl_succeeds(&wait("--for=condition=Ready=False", "cmdexec/bad"));
+    let status = case.finished("good").await;
+    assert_eq!(status.observed_generation, Some(1));
+    assert!(!status.conditions.iter().any(|condition| condition.type_ == "Stalled"));
+}
+
+#[tokio::test]
+async fn the_table_shows_what_a_person_looks_for() {
+    let case = Case::new().await;
+    case.execute("by-text", "exit-three").await;
+    case.finished("by-text").await;
+    let table = case.world.kubectl_succeeds(&["get", "cmdexec", "-n", &case.namespace, "-o", "wide"]);
+    let mut lines = table.lines();
+    let header: Vec<&str> = lines.next().expect("a header").split_whitespace().collect();
+    assert_eq!(header, ["NAME", "MACHINE", "PHASE", "EXIT", "DURATION-MS", "AGE", "COMMAND", "RULE", "REASON"]);
+    let row = lines.next().expect("a row");
+    for cell in ["by-text", "web-1", "Failed", "3", "exit-three", "NonZeroExitCode"] {
+        assert!(row.contains(cell), "{cell} is not in {row}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_runs_for_a_while_is_shown_as_running() {
+    let case = Case::new().await;
+    case.execute("x", "sleep-three").await;
+    let running = case.in_phase("x", Phase::Running).await;
+    assert_eq!(running.reason, Some(Reason::Started));
+    assert!(running.start_time.is_some() && running.exit_code.is_none());
+    let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(status.stdout.as_deref(), Some("done\n"));
+    assert_eq!(status.start_time, running.start_time);
+}
+
+#[tokio::test]
+async fn people_are_told_by_events() {
+    let case = Case::new().await;
+    case.execute("good", "say hello").await;
+    case.execute("bad", "rm -rf /").await;
+    case.finished("good").await;
+    case.finished("bad").await;
+    for reason in ["Completed", "NoMatchingRule"] {
+        for _ in 0..100 {
+            if case.events(reason).await > 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(case.events(reason).await, 1, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn the_field_documentation_reads_as_a_manual() {
+    let world = crate::world::world();
+    let text = world.kubectl_succeeds(&["explain", "cmdexec.spec", "--recursive=false"]);
+    for word in
+        ["machineRef", "command", "argv", "timeoutSeconds", "startingDeadlineSeconds", "Default 300", "cancelRequested"]
+    {
+        assert!(text.contains(word), "{word} is missing in:\n{text}");
+    }
+    for kind in
+        ["machine.spec.hostKeys", "whitelist.spec.rules.run", "cmdexec.status.exitCode", "cmdexec.status.claim.token"]
+    {
+        let text = world.kubectl_succeeds(&["explain", kind]);
+        assert!(text.contains("DESCRIPTION:") && text.len() > 120, "{kind}:\n{text}");
+    }
+}

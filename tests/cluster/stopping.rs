@@ -1,0 +1,97 @@
+//! Timeout, cancel and the end of the controller: the status says what may still run.
+
+use std::time::Duration;
+
+use serde_json::json;
+use writ::api::{Phase, Reason};
+
+use crate::case::{Case, sh};
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_timed_out_and_told_to_stop() {
+    let case = Case::new().await;
+    case.execute_with("x", json!({"command": "sleep-long", "timeoutSeconds": 1})).await;
+    let status = case.finished("x").await;
+    assert_eq!(status.phase, Phase::TimedOut, "{status:?}");
+    assert_eq!(status.stdout.as_deref(), Some("begun\n"));
+    if case.sshd.runs_as_root() {
+        assert_eq!((status.reason, status.signal.as_deref()), (Some(Reason::Stopped), Some("TERM")));
+    } else {
+        // Under ForceCommand sshd delivers no signal, and the status has to say so.
+        assert_eq!((status.reason, status.signal), (Some(Reason::RemoteMayStillRun), None));
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_ignores_the_first_signal_is_killed() {
+    let case = Case::new().await;
+    let line = "trap : TERM; echo armed; while :; do sleep 1; done";
+    case.apply_whitelist("stubborn", json!([sh("stubborn", line)])).await;
+    case.execute_with("x", json!({"command": "stubborn", "timeoutSeconds": 1})).await;
+    let status = case.finished("x").await;
+    assert_eq!(status.phase, Phase::TimedOut, "{status:?}");
+    if case.sshd.runs_as_root() {
+        assert_eq!((status.reason, status.signal.as_deref()), (Some(Reason::Stopped), Some("KILL")));
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_command_is_told_to_stop() {
+    let case = Case::new().await;
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    let status = case.finished("x").await;
+    assert_eq!((status.phase, status.exit_code), (Phase::Cancelled, None), "{status:?}");
+    if case.sshd.runs_as_root() {
+        assert_eq!((status.reason, status.signal.as_deref()), (Some(Reason::Stopped), Some("TERM")));
+    }
+}
+
+#[tokio::test]
+async fn what_is_cancelled_while_it_waits_never_starts() {
+    let case = Case::new().await;
+    case.sshd.stop();
+    case.execute("x", "say hello").await;
+    case.in_phase("x", Phase::Queued).await;
+    case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    case.ends("x", Phase::Cancelled, Reason::CancelledBeforeStart).await;
+    case.sshd.restart().expect("sshd starts again");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_execution_created_as_cancelled_never_starts() {
+    let case = Case::new().await;
+    case.execute_with("x", json!({"command": "say hello", "cancelRequested": true})).await;
+    case.ends("x", Phase::Cancelled, Reason::CancelledBeforeStart).await;
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_controller_that_is_told_to_end_waits_for_what_runs_and_starts_nothing() {
+    let case = Case::new().await;
+    case.execute("running", "sleep-three").await;
+    case.in_phase("running", Phase::Running).await;
+    case.terminate_writ();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    case.execute("late", "say hello").await;
+    assert!(case.writ_ended().await.success(), "{}", case.log());
+    let status = case.ends("running", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(status.stdout.as_deref(), Some("done\n"));
+    let late = case.executions().get("late").await.expect("it is there");
+    assert!(!late.phase().is_finished() && late.status.is_none_or(|status| status.claim.is_none()));
+    assert_eq!(case.ledger().len(), 1);
+}
+
+#[tokio::test]
+async fn what_outlives_the_drain_is_unknown_and_what_was_seen_is_kept() {
+    let case = Case::with(crate::world::world(), crate::lab::SshdOptions::default(), &["--drain-seconds", "1"]).await;
+    case.execute_with("x", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
+    case.in_phase("x", Phase::Running).await;
+    case.terminate_writ();
+    assert!(case.writ_ended().await.success(), "{}", case.log());
+    let status = case.ends("x", Phase::OutcomeUnknown, Reason::HolderLost).await;
+    assert_eq!((status.stdout.as_deref(), status.exit_code), (Some("begun\n"), None));
+}
