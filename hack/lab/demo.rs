@@ -64,10 +64,7 @@ pub fn run(options: &DemoOptions) -> Result<(), LabError> {
     let outcome = outcome.map_err(|error| if signals.received() { LabError::Interrupted } else { error });
     // The reaper has the last word: when it is gone, so are all processes and the folder.
     drop(reaper);
-    say::note(format_args!(
-        "the demo is over after {:.1} s, and nothing of it is left",
-        started.elapsed().as_secs_f64()
-    ));
+    say::note(format_args!("the demo took {:.1} s in all", started.elapsed().as_secs_f64()));
     outcome
 }
 
