@@ -12,7 +12,8 @@ demo: need-cargo ## run Writ for real: control plane, sshd, four executions (ARG
 	@cargo run --locked --quiet --example lab -- demo $(ARGS)
 
 test: need-cargo ## all tests: unit, architecture, and on a real control plane and sshd (ARGS=name of a test)
-	cargo test --locked $(ARGS)
+	@cargo test --locked --quiet --doc $(ARGS)
+	cargo test --locked --tests $(ARGS)
 
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint
