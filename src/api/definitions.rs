@@ -8,8 +8,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 use kube::CustomResourceExt;
+use schemars::schema_for;
 
-use super::{CommandExecution, Machine, Phase, Whitelist};
+use super::{CommandExecution, Machine, Phase, Reason, Whitelist};
 
 /// The definitions, each with the name of its file in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
@@ -35,17 +36,37 @@ fn make_structural(schema: &mut JSONSchemaProps) {
 fn command_execution() -> CustomResourceDefinition {
     let mut definition = CommandExecution::crd();
     for_each_root(&mut definition, &mut |root| {
-        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+        if let Some(status) = property(root, "status") {
+            explain_values(status, "phase", schema_for!(Phase));
+            explain_values(status, "reason", schema_for!(Reason));
             // Without this default kstatus takes a fresh object, which has no status, for finished.
             status.default =
                 Some(JSON(serde_json::json!({"observedGeneration": -1, "phase": Phase::Pending.as_str()})));
         }
-        if let Some(spec) = root.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
+        if let Some(spec) = property(root, "spec") {
             spec.x_kubernetes_validations.get_or_insert_default().push(immutable_spec());
         }
         root.x_kubernetes_validations = Some(guards());
     });
     definition
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
+}
+
+/// Puts what each value of an enum means into the description of its field: a structural schema has no other place
+/// for it, and `kubectl explain` is to be enough.
+fn explain_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::Schema) {
+    let Some(field) = property(parent, field) else { return };
+    let mut text = field.description.take().unwrap_or_default();
+    text.push('\n');
+    for value in values.get("oneOf").and_then(|values| values.as_array()).into_iter().flatten() {
+        let word = value.get("const").and_then(|word| word.as_str()).unwrap_or_default();
+        let meaning = value.get("description").and_then(|meaning| meaning.as_str()).unwrap_or_default();
+        text.push_str(&format!("\n- {word}: {}", meaning.replace('\n', " ")));
+    }
+    field.description = Some(text);
 }
 
 /// The rule that keeps a spec what it was. It stands on the spec, which is always there; an equality of optional

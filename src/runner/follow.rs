@@ -114,7 +114,7 @@ impl Run {
                     }
                 }
                 () = cancel.cancelled(), if may_be_told => self.tell_to_stop(StopCause::Cancel).await,
-                () = inner.halted.cancelled() => return self.end_without_close(Ending::HolderStopped),
+                () = inner.halted.cancelled() => return self.ended_or(Ending::HolderStopped),
                 () = sleep_until(deadline) => {
                     if let (Some((started, since)), false) = (self.started, shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER && self.exit.is_none() {
@@ -160,29 +160,22 @@ impl Run {
                 self.exit = Some((Ending::Signalled { signal }, Instant::now()));
             }
             Event::ExitCode(_) | Event::Signal(_) => {}
-            Event::Closed => return Some(self.closed()),
+            Event::Closed => return Some(self.ended_or(Ending::NoExitStatus)),
             Event::Lost => {
                 let problem = "the machine, the network or sshd went away".to_owned();
-                return Some(self.end_without_close(Ending::ConnectionLost { problem }));
+                return Some(self.ended_or(Ending::ConnectionLost { problem }));
             }
         }
         None
     }
 
-    fn closed(&self) -> Ending {
+    /// The end where nothing more comes: what was observed before counts, else `otherwise`. An exit code of what was
+    /// never confirmed to have started is none.
+    fn ended_or(&self, otherwise: Ending) -> Ending {
         match (&self.exit, self.started) {
-            (Some((ending, _)), _) => ending.clone(),
-            (None, Some(_)) => Ending::NoExitStatus,
-            (None, None) => Ending::StartNotConfirmed,
-        }
-    }
-
-    /// The end where the channel was not closed: what was observed before counts, else `otherwise`.
-    fn end_without_close(&self, otherwise: Ending) -> Ending {
-        match (&self.exit, self.started) {
-            (Some((ending, _)), _) => ending.clone(),
+            (_, None) => Ending::StartNotConfirmed,
+            (Some((ending, _)), Some(_)) => ending.clone(),
             (None, Some(_)) => otherwise,
-            (None, None) => Ending::StartNotConfirmed,
         }
     }
 
@@ -215,7 +208,7 @@ impl Run {
     /// A deadline is over; Some when there is nothing more to wait for.
     async fn time_passed(&mut self) -> Option<Ending> {
         if self.exit.is_some() {
-            return Some(self.end_without_close(Ending::NotSeenToStop));
+            return Some(self.ended_or(Ending::NotSeenToStop));
         }
         match (self.told, self.started) {
             (Some((_, _, true)), _) => return Some(Ending::NotSeenToStop),

@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// Asks the machine to signal the command's process group (RFC 4254, section 6.9). A request without an answer:
-    /// OpenSSH before 9.9 does it only for users other than root and not under ForceCommand, so the effect has to be
+    /// OpenSSH 9.2 does it only for users other than root and not under ForceCommand, so the effect has to be
     /// seen. That the connection is gone is seen by [`Session::next`].
     pub async fn signal(&self, signal: Signal) {
         let signal = match signal {

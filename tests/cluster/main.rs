@@ -21,6 +21,7 @@ mod world;
 mod bad_input;
 mod crashes;
 mod guards;
+mod hostile;
 mod load;
 mod machines;
 mod output;
