@@ -31,6 +31,24 @@ fn make_structural(schema: &mut JSONSchemaProps) {
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
         schema.format = None;
     }
+    schema.description = schema.description.take().map(|text| unwrap_lines(&text));
+}
+
+/// Takes the line breaks of the source out of a description: kubectl breaks lines itself. Paragraphs and list items
+/// stay apart.
+fn unwrap_lines(text: &str) -> String {
+    let mut unwrapped = String::new();
+    for line in text.lines() {
+        let starts_anew =
+            line.is_empty() || line.starts_with("- ") || unwrapped.is_empty() || unwrapped.ends_with('\n');
+        unwrapped.push_str(match (starts_anew, unwrapped.is_empty() || unwrapped.ends_with("\n\n")) {
+            (true, true) => "",
+            (true, false) => "\n",
+            (false, _) => " ",
+        });
+        unwrapped.push_str(line.trim_start());
+    }
+    unwrapped
 }
 
 fn command_execution() -> CustomResourceDefinition {
@@ -151,3 +169,6 @@ fn visit(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaPro
         None => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

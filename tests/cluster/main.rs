@@ -20,6 +20,7 @@ mod world;
 
 mod bad_input;
 mod crashes;
+mod examples;
 mod guards;
 mod hostile;
 mod load;

@@ -1,0 +1,63 @@
+use super::*;
+
+#[test]
+fn descriptions_keep_paragraphs_and_lists_and_lose_the_lines_of_the_source() {
+    assert_eq!(unwrap_lines("one\ntwo\n\nthree\n\n- a: b\n- c: d\n  e"), "one two\n\nthree\n\n- a: b\n- c: d e");
+    assert_eq!(unwrap_lines(""), "");
+    assert_eq!(unwrap_lines("one"), "one");
+}
+
+#[test]
+fn every_string_list_and_number_has_a_bound_and_every_field_a_description() {
+    let mut missing = Vec::new();
+    for (name, mut definition) in all() {
+        for_each_root(&mut definition, &mut |root| {
+            for part in ["spec", "status"] {
+                if let Some(schema) = property(root, part) {
+                    look(&format!("{name} {part}"), schema, &mut missing);
+                }
+            }
+        });
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+fn look(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>) {
+    let is_bounded = match schema.type_.as_deref() {
+        Some("string") => schema.max_length.is_some() || schema.enum_.is_some() || schema.format.is_some(),
+        Some("array") => schema.max_items.is_some(),
+        Some("integer") => schema.format.as_deref() == Some("int64") || schema.maximum.is_some(),
+        _ => true,
+    };
+    if !is_bounded {
+        missing.push(format!("{path}: no bound"));
+    }
+    for (name, field) in schema.properties.iter().flatten() {
+        // Conditions are Kubernetes' own type.
+        if name == "conditions" {
+            continue;
+        }
+        if field.description.as_deref().unwrap_or_default().len() < 8 {
+            missing.push(format!("{path}.{name}: no description"));
+        }
+        look(&format!("{path}.{name}"), field, missing);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
+        look(&format!("{path}[]"), item, missing);
+    }
+}
+
+#[test]
+fn every_field_of_a_spec_is_kept_by_its_guard() {
+    let mut definition = command_execution();
+    let rule = immutable_spec().rule;
+    for_each_root(&mut definition, &mut |root| {
+        let spec = property(root, "spec").expect("a spec");
+        for field in spec.properties.iter().flatten().map(|(name, _)| name).filter(|name| *name != "cancelRequested") {
+            assert!(
+                rule.contains(&format!("self.{field} == oldSelf.{field}")),
+                "{field} could be changed after creation"
+            );
+        }
+    });
+}
