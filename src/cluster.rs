@@ -14,5 +14,5 @@ mod status;
 pub use client::{ClientOptions, Cluster, ExecutionKey};
 pub use error::ClusterError;
 pub use events::EventPublisher;
-pub use lease::Holders;
+pub use lease::{Holders, Standing};
 pub use status::WriteOutcome;

@@ -120,7 +120,7 @@ impl Runner {
 
     /// Forgets an execution that waits or was refused. One that is being run is not touched.
     pub fn withdraw(&self, key: &ExecutionKey) {
-        self.inner.queues().withdraw(key);
+        self.inner.queues().withdraw(key, Instant::now());
     }
 
     /// Tells a running command to stop.
@@ -163,10 +163,17 @@ impl Runner {
     async fn run(self, work: Work, cancel: CancellationToken) {
         let machine = (work.key.namespace.clone(), work.machine.clone());
         // The slot must be given back whatever happens, a panic included.
-        let slot = SlotGuard { runner: self.clone(), work: work.clone(), machine: machine.clone(), settled: false };
+        let mut slot = SlotGuard {
+            runner: self.clone(),
+            work: work.clone(),
+            machine: machine.clone(),
+            connected: false,
+            settled: false,
+        };
         match attempt::attempt(&self.inner, &work).await {
             AttemptEnd::Claimed(claimed) => {
                 self.inner.queues().connected(&machine);
+                slot.connected = true;
                 self.pump(&machine);
                 let claimed = *claimed;
                 let (holding, connection, outcome) = follow::follow(&self.inner, claimed, cancel).await;
@@ -179,10 +186,10 @@ impl Runner {
     }
 
     async fn settle(&self, work: Work, machine: &(String, String), end: AttemptEnd) {
-        if let AttemptEnd::Again = end {
-            // The API server is the one that does not answer; ask it again a little later, not in a tight loop.
+        if let AttemptEnd::Again(pause) = end {
+            // The slot stays taken meanwhile: nothing else on the machine would fare better.
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.inner.stopping.cancelled() => {}
             }
         }
@@ -210,6 +217,8 @@ struct SlotGuard {
     runner: Runner,
     work: Work,
     machine: (String, String),
+    /// Whether its connection is no longer counted as one in the making.
+    connected: bool,
     settled: bool,
 }
 
@@ -227,7 +236,8 @@ impl Drop for SlotGuard {
             tracing::error!(execution = %self.work.key, "the task of an execution ended by a panic");
             let runner = self.runner.clone();
             let (work, machine) = (self.work.clone(), self.machine.clone());
-            tokio::spawn(async move { runner.settle(work, &machine, AttemptEnd::Done).await });
+            let end = if self.connected { AttemptEnd::Done } else { AttemptEnd::Obsolete };
+            tokio::spawn(async move { runner.settle(work, &machine, end).await });
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod connection;
 mod credentials;
+mod handshake;
 mod host_key;
 mod session;
 

@@ -87,6 +87,16 @@ fn default_starting_deadline_seconds() -> u32 {
 }
 
 impl CommandExecution {
+    /// Whether somebody wants it not to run: it was cancelled, or is being deleted.
+    pub fn is_unwanted(&self) -> bool {
+        self.spec.cancel_requested || self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether somebody has taken responsibility for starting it, whatever the phase says: from then on nobody else may.
+    pub fn is_claimed(&self) -> bool {
+        self.phase().is_claimed() || self.status.as_ref().is_some_and(|status| status.claim.is_some())
+    }
+
     /// The phase in the status; Pending where there is no status yet.
     pub fn phase(&self) -> super::Phase {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()

@@ -203,7 +203,7 @@ pub enum Reason {
     MachineInvalid,
     /// Rejected. Surfaces when `queueLimit` executions were waiting for the machine already.
     QueueFull,
-    /// Expired. Surfaces when the starting deadline was over before a slot was free.
+    /// Expired, or LaunchFailed. Surfaces when the starting deadline was over before it was started.
     StartingDeadlineExceeded,
     /// LaunchFailed. Surfaces when the machine showed a host key that its Machine does not pin.
     HostKeyMismatch,

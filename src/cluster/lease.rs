@@ -5,15 +5,15 @@
 //! never by comparing wall clocks.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use tokio::time::Instant;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::execution::HolderFact;
 
@@ -23,41 +23,64 @@ use super::{Cluster, ClusterError};
 const LABEL: &str = "writ.dev/holder";
 /// A Lease that did not change for so many durations is removed: its process is gone, and did not say goodbye.
 const SWEEP_AFTER_DURATIONS: u32 = 4;
+/// The version of a Lease that is not there.
+const ABSENT: &str = "";
 
 /// This process among the others.
 pub struct Holders {
     cluster: Cluster,
-    /// Where the Leases are; the same for all processes that serve the same executions.
+    /// Where the Lease of this process is.
     namespace: String,
-    /// This process, as it stands in claims.
+    /// Its name.
+    name: String,
+    /// Both, as they stand in claims: others may keep theirs elsewhere.
     own: String,
     duration: Duration,
     state: Mutex<State>,
 }
 
+/// An unbroken time in which the others took this process for alive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing(u64);
+
 #[derive(Default)]
 struct State {
-    /// When our own Lease was last renewed, by the time at which the renewal was sent.
-    renewed: Option<Instant>,
+    /// When our own Lease was last renewed, by the time at which the renewal was sent. The wall clock beside the
+    /// monotonic one, as that may stand still while the host is suspended.
+    renewed: Option<(Instant, Timestamp)>,
+    /// Counted up when a renewal came too late.
+    standing: u64,
     /// Of the others' Leases: the version that was seen, and since when it has been that.
     seen: HashMap<String, (String, Instant)>,
 }
 
+impl State {
+    /// Whether the last renewal is younger than `duration`, by both clocks.
+    fn is_current(&self, duration: Duration) -> bool {
+        self.renewed.is_some_and(|(monotonic, wall)| {
+            // Less than nothing where the wall clock was set back; then the other one counts.
+            let by_wall_clock = Duration::try_from(Timestamp::now().duration_since(wall)).unwrap_or(Duration::ZERO);
+            monotonic.elapsed() < duration && by_wall_clock < duration
+        })
+    }
+}
+
 impl Holders {
-    /// Announces this process as `own`. Others take it for gone after `duration` without a sign of life.
+    /// Announces this process by a Lease `name`. Others take it for gone after `duration` without a sign of life.
     ///
     /// # Errors
     /// The Lease cannot be written.
     pub async fn announce(
         cluster: &Cluster,
         namespace: &str,
-        own: &str,
+        name: &str,
         duration: Duration,
     ) -> Result<Self, ClusterError> {
         let holders = Self {
             cluster: cluster.clone(),
             namespace: namespace.to_owned(),
-            own: own.to_owned(),
+            name: name.to_owned(),
+            own: format!("{namespace}/{name}"),
             duration,
             state: Mutex::default(),
         };
@@ -65,38 +88,56 @@ impl Holders {
         Ok(holders)
     }
 
-    /// The name of this process.
+    /// The name of this process, as it stands in claims: namespace and name of its Lease.
     pub fn own(&self) -> &str {
         &self.own
     }
 
     /// Renews the Lease and removes others' that are long over, until it is dropped.
     pub async fn keep(&self) {
+        tokio::join!(self.keep_own(), self.keep_clean());
+    }
+
+    async fn keep_own(&self) {
+        // Three tries within the duration, none longer than its share, so that one lost call is no lost Lease.
+        let share = self.duration / 3;
+        let mut turns = interval(share);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Three tries within the duration, so that one lost call is no lost Lease.
-            tokio::time::sleep(self.duration / 3).await;
-            if let Err(error) = self.renew().await {
-                tracing::warn!(%error, "the Lease of this process could not be renewed");
+            turns.tick().await;
+            match timeout(share, self.renew()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the Lease of this process could not be renewed"),
+                Err(_) => tracing::warn!("the Lease of this process could not be renewed in time"),
             }
+        }
+    }
+
+    async fn keep_clean(&self) {
+        let mut turns = interval(self.duration);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
             if let Err(error) = self.sweep().await {
                 tracing::debug!(%error, "Leases that are over could not be removed");
             }
         }
     }
 
-    /// Takes the Lease back, so that others need not wait for its end.
+    /// Takes the Lease back.
     pub async fn leave(&self) {
-        let api = self.api();
+        let api = self.api(&self.namespace);
         let parameters = DeleteParams::default();
-        if let Err(error) = self.cluster.call("the Lease of this process", api.delete(&self.own, &parameters)).await {
+        if let Err(error) = self.cluster.call("the Lease of this process", api.delete(&self.name, &parameters)).await {
             tracing::warn!(%error, "the Lease of this process could not be removed");
         }
     }
 
-    /// Whether the others still take this process for alive: while they may not, it must start nothing.
-    pub fn is_current(&self) -> bool {
-        let renewed = self.state.lock().unwrap_or_else(PoisonError::into_inner).renewed;
-        renewed.is_some_and(|renewed| renewed.elapsed() < self.duration)
+    /// Whether the others still take this process for alive: while they may not, it must claim and start nothing.
+    /// Some other value than before says that there was a gap in between.
+    pub fn standing(&self) -> Option<Standing> {
+        let state = self.state();
+        state.is_current(self.duration).then_some(Standing(state.standing))
     }
 
     /// Whether the holder of a claim is there.
@@ -107,19 +148,26 @@ impl Holders {
         if holder == self.own {
             return Ok(HolderFact::Myself);
         }
-        let api = self.api();
-        let version = match self.cluster.call(format!("the Lease {holder}"), api.get_metadata(holder)).await {
-            Ok(lease) => lease.metadata.resource_version.unwrap_or_default(),
-            Err(ClusterError::NotFound { .. }) => return Ok(HolderFact::Gone),
-            Err(error) => return Err(error),
-        };
+        let (namespace, name) = holder.split_once('/').unwrap_or((&self.namespace, holder));
+        let (version, duration) =
+            match self.cluster.call(format!("the Lease {holder}"), self.api(namespace).get(name)).await {
+                Ok(lease) => (lease.metadata.resource_version.clone().unwrap_or_default(), self.duration_of(&lease)),
+                Err(ClusterError::NotFound { .. }) => (ABSENT.to_owned(), self.duration),
+                Err(error) => return Err(error),
+            };
         let unchanged = self.note(holder, version);
-        Ok(if unchanged > self.duration { HolderFact::Gone } else { HolderFact::MayBeAlive })
+        Ok(if unchanged > duration { HolderFact::Gone } else { HolderFact::MayBeAlive })
+    }
+
+    /// How long a Lease holds: what its process says, and at least what this one would say.
+    fn duration_of(&self, lease: &Lease) -> Duration {
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
+        self.duration.max(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
     }
 
     /// Notes the version of a Lease, and says for how long it has been this one.
     fn note(&self, holder: &str, version: String) -> Duration {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let seen = state.seen.entry(holder.to_owned()).or_insert_with(|| (version.clone(), Instant::now()));
         if seen.0 != version {
             *seen = (version, Instant::now());
@@ -128,48 +176,63 @@ impl Holders {
     }
 
     async fn renew(&self) -> Result<(), ClusterError> {
-        let sent = Instant::now();
+        let sent = (Instant::now(), Timestamp::now());
         let lease = Lease {
             metadata: ObjectMeta {
-                name: Some(self.own.clone()),
+                name: Some(self.name.clone()),
                 labels: Some(BTreeMap::from([(LABEL.to_owned(), "true".to_owned())])),
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {
-                holder_identity: Some(self.own.clone()),
+                holder_identity: Some(self.name.clone()),
                 lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
-                renew_time: Some(MicroTime(Timestamp::now())),
+                renew_time: Some(MicroTime(sent.1)),
                 ..LeaseSpec::default()
             }),
         };
-        let api = self.api();
         let parameters = PatchParams::apply("writ").force();
+        let api = self.api(&self.namespace);
         self.cluster
-            .call("the Lease of this process", api.patch(&self.own, &parameters, &Patch::Apply(&lease)))
+            .call("the Lease of this process", api.patch(&self.name, &parameters, &Patch::Apply(&lease)))
             .await?;
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).renewed = Some(sent);
+        let mut state = self.state();
+        if !state.is_current(self.duration) {
+            state.standing += 1;
+        }
+        state.renewed = Some(sent);
         Ok(())
     }
 
     async fn sweep(&self) -> Result<(), ClusterError> {
-        let api = self.api();
+        let api = self.api(&self.namespace);
         let selector = ListParams::default().labels(LABEL);
-        let leases = self.cluster.call("the Leases of all processes", api.list_metadata(&selector)).await?;
-        let mut present = Vec::new();
+        let leases = self.cluster.call("the Leases of all processes", api.list(&selector)).await?;
         for lease in leases.items {
+            let duration = self.duration_of(&lease);
             let name = lease.metadata.name.unwrap_or_default();
-            let unchanged = self.note(&name, lease.metadata.resource_version.unwrap_or_default());
-            if unchanged > self.duration.saturating_mul(SWEEP_AFTER_DURATIONS) && name != self.own {
-                self.cluster.call(format!("the Lease {name}"), api.delete(&name, &DeleteParams::default())).await?;
-            } else {
-                present.push(name);
+            let version = lease.metadata.resource_version.unwrap_or_default();
+            let unchanged = self.note(&format!("{}/{name}", self.namespace), version.clone());
+            if unchanged > duration.saturating_mul(SWEEP_AFTER_DURATIONS) && name != self.name {
+                // Only if it still is what was seen: its process may have come back just now.
+                let condition = Preconditions { resource_version: Some(version), uid: None };
+                let parameters = DeleteParams::default().preconditions(condition);
+                match self.cluster.call(format!("the Lease {name}"), api.delete(&name, &parameters)).await {
+                    Ok(_) | Err(ClusterError::NotFound { .. } | ClusterError::Conflict { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).seen.retain(|name, _| present.contains(name));
+        // What is not asked for any more is forgotten; it is far older than any judgement needs.
+        let longest = self.duration.saturating_mul(SWEEP_AFTER_DURATIONS * 20);
+        self.state().seen.retain(|_, (_, since)| since.elapsed() < longest);
         Ok(())
     }
 
-    fn api(&self) -> Api<Lease> {
-        Api::namespaced(self.cluster.client.clone(), &self.namespace)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn api(&self, namespace: &str) -> Api<Lease> {
+        Api::namespaced(self.cluster.client.clone(), namespace)
     }
 }

@@ -72,7 +72,7 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
         };
     }
     // A claim counts even where the phase does not say so: starting again is the one thing that may never happen.
-    if phase.is_claimed() || observed.execution.status.as_ref().is_some_and(|status| status.claim.is_some()) {
+    if observed.execution.is_claimed() {
         return claimed(observed);
     }
     if observed.work == WorkFact::Holding {
@@ -88,7 +88,7 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
 fn claimed(observed: &Observed<'_>) -> Plan {
     match (observed.holder, &observed.work) {
         (HolderFact::Myself, WorkFact::Holding) => Plan {
-            effects: if observed.execution.spec.cancel_requested { vec![Effect::Cancel] } else { vec![] },
+            effects: if observed.execution.is_unwanted() { vec![Effect::Cancel] } else { vec![] },
             ..Plan::default()
         },
         (HolderFact::MayBeAlive, _) => Plan { requeue: Some(Duration::from_secs(5)), ..Plan::default() },
@@ -96,20 +96,16 @@ fn claimed(observed: &Observed<'_>) -> Plan {
             observed,
             Phase::OutcomeUnknown,
             Reason::HolderLost,
-            "writ was stopped or died after it had claimed this execution: the command may have run, and may still run; \
-             look at the machine, then create a new CommandExecution if it is to run again",
+            "who had claimed this execution has lost it (stopped, died or cut off): the command may have run, and may \
+             still run; look at the machine, then create a new CommandExecution if it is to run again",
         ),
     }
 }
 
 fn cancelled(observed: &Observed<'_>) -> Option<Plan> {
-    observed.execution.spec.cancel_requested.then(|| {
-        finish(
-            observed,
-            Phase::Cancelled,
-            Reason::CancelledBeforeStart,
-            "cancelled before it started; nothing was sent",
-        )
+    observed.execution.is_unwanted().then(|| {
+        let message = "cancelled before it started; nothing was sent";
+        finish(observed, Phase::Cancelled, Reason::CancelledBeforeStart, message)
     })
 }
 
@@ -133,7 +129,7 @@ fn expired(observed: &Observed<'_>) -> Option<Plan> {
             (Reason::MachineOffline, format!("the machine is offline: {problem}"))
         }
         WorkFact::WaitingForSlot => {
-            (Reason::StartingDeadlineExceeded, "all slots of the machine (maxConcurrent) are taken".to_owned())
+            (Reason::StartingDeadlineExceeded, "it was still waiting for its turn on the machine".to_owned())
         }
         _ => (Reason::StartingDeadlineExceeded, "it was not started in time".to_owned()),
     };

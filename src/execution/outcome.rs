@@ -93,7 +93,11 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
         None => "at an unknown time".to_owned(),
     };
     match (&outcome.ending, outcome.told_to_stop) {
-        (Ending::Refused(problem), _) => (Phase::LaunchFailed, problem.reason, problem.message.clone()),
+        (Ending::Refused(problem), _) => {
+            let was_cancelled = problem.reason == Reason::CancelledBeforeStart;
+            let phase = if was_cancelled { Phase::Cancelled } else { Phase::LaunchFailed };
+            (phase, problem.reason, problem.message.clone())
+        }
         (Ending::StartNotConfirmed, _) => (
             Phase::OutcomeUnknown,
             Reason::StartNotConfirmed,

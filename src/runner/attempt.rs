@@ -28,6 +28,12 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
 const DROPPED_TRIES: u32 = 4;
+/// The pause where something has changed under the attempt: long enough to be no loop, short enough not to be noticed.
+pub(super) const AGAIN_AFTER_CHANGE: Duration = Duration::from_millis(200);
+/// The pause where the API server did not answer.
+const AGAIN_AFTER_SILENCE: Duration = Duration::from_secs(1);
+/// The pause where it answered that this process may not do that: a person has to grant it.
+const AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 /// The pause after the first of them; it doubles, and half as much again is added at random.
 const DROPPED_PAUSE: Duration = Duration::from_millis(150);
 
@@ -39,8 +45,8 @@ pub(super) enum AttemptEnd {
     Done,
     /// There is nothing to do any more, or something else to decide: the controller looks again.
     Obsolete,
-    /// The API server did not answer. Nothing was sent to the machine.
-    Again,
+    /// Nothing was sent to the machine, and it may be tried again after this pause.
+    Again(Duration),
     /// The machine was not reached.
     Offline(String),
     /// It will not start.
@@ -74,10 +80,11 @@ pub(super) async fn attempt(inner: &Inner, work: &Work) -> AttemptEnd {
 }
 
 async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd> {
-    let ground = read_ground(inner, work).await?;
-    let (target, credentials) = target_of(&ground)?;
-    let connection = connect_patiently(&target, &credentials).await?;
-    let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
+    // Up to the claim nothing is lost by leaving off at once.
+    let (ground, connection, session) = tokio::select! {
+        prepared = prepare(inner, work) => prepared?,
+        () = inner.stopping.cancelled() => return Err(AttemptEnd::Obsolete),
+    };
     match claim::claim(inner, work, &ground, &connection).await {
         Ok(holding) => Ok(Claimed { holding, connection, session }),
         Err(end) => {
@@ -87,16 +94,34 @@ async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd>
     }
 }
 
-/// Reads the execution, its Machine and its Secret.
-pub(super) async fn read_ground(inner: &Inner, work: &Work) -> Result<Ground, AttemptEnd> {
+/// Reads what is needed to connect, connects, and opens a session.
+async fn prepare(inner: &Inner, work: &Work) -> Result<(Ground, Connection, Session), AttemptEnd> {
+    if inner.holders.standing().is_none() {
+        // It could claim nothing: do not log in for that.
+        return Err(AttemptEnd::Again(AGAIN_AFTER_SILENCE));
+    }
+    let ground = read_ground(inner, work, None).await?;
+    let (target, credentials) = target_of(&ground)?;
+    let connection = connect_patiently(&target, &credentials).await?;
+    let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
+    Ok((ground, connection, session))
+}
+
+/// Whether an unfinished execution is claimed with this token.
+pub(super) fn is_ours(execution: &CommandExecution, token: &str) -> bool {
+    let claim = execution.status.as_ref().and_then(|status| status.claim.as_ref());
+    !execution.phase().is_finished() && claim.is_some_and(|claim| claim.token == token)
+}
+
+/// Reads the execution, its Machine and its Secret. A claim with `token` is our own, made a moment ago.
+pub(super) async fn read_ground(inner: &Inner, work: &Work, token: Option<&str>) -> Result<Ground, AttemptEnd> {
     let namespace = &work.key.namespace;
     let execution =
         inner.cluster.execution(namespace, &work.key.name).await.map_err(|error| obsolete_or_again(&error))?;
+    let is_ours = token.is_some_and(|token| is_ours(&execution, token));
     if execution.metadata.uid.as_deref() != Some(&work.key.uid)
         || execution.phase().is_finished()
-        || execution.status.as_ref().is_some_and(|status| status.claim.is_some())
-        || execution.spec.cancel_requested
-        || inner.stopping.is_cancelled()
+        || (!is_ours && (execution.is_claimed() || execution.is_unwanted() || inner.stopping.is_cancelled()))
     {
         return Err(AttemptEnd::Obsolete);
     }
@@ -201,9 +226,13 @@ fn refused(reason: Reason, message: String) -> AttemptEnd {
 /// What a failed read means before the claim: gone or changed is for the controller to judge, no answer is asked again.
 pub(super) fn obsolete_or_again(error: &ClusterError) -> AttemptEnd {
     match error {
-        ClusterError::Unavailable { .. } | ClusterError::Forbidden { .. } => {
+        ClusterError::Unavailable { .. } => {
             tracing::warn!(%error, category = error.category(), "an execution waits for the API server");
-            AttemptEnd::Again
+            AttemptEnd::Again(AGAIN_AFTER_SILENCE)
+        }
+        ClusterError::Forbidden { .. } => {
+            tracing::warn!(%error, category = error.category(), "an execution waits for a permission");
+            AttemptEnd::Again(AGAIN_AFTER_REFUSAL)
         }
         _ => AttemptEnd::Obsolete,
     }

@@ -1,7 +1,8 @@
 //! The point of no return: one PUT of the status with the resourceVersion of a live read.
 //!
 //! An answer that was lost is settled by a live read and the claim's token (crash point 1 of the design): our token,
-//! go on; no claim, try once more; another token, stop. While it cannot be settled nothing is sent.
+//! go on; no claim, try once more; another token, or finished in the meantime, stop. While it cannot be settled nothing
+//! is sent. What is sent then is what is stored: argument vector and timeout are read from the stored decision.
 
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use uuid::Uuid;
 
 use crate::api::CommandExecution;
-use crate::api::execution_status::{Claim, MachineRecord};
-use crate::cluster::{ClusterError, ExecutionKey};
+use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord};
+use crate::cluster::{ClusterError, ExecutionKey, Standing};
 use crate::execution;
-use crate::policy::Decision;
 use crate::ssh::Connection;
 
-use super::attempt::{AttemptEnd, Ground, decide_again, in_time, obsolete_or_again, read_ground};
+use super::attempt::{
+    AGAIN_AFTER_CHANGE, AttemptEnd, Ground, decide_again, in_time, is_ours, obsolete_or_again, read_ground,
+};
 use super::{Inner, Work};
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
@@ -31,7 +33,20 @@ pub(super) struct Holding {
     pub token: String,
     /// The execution as it was stored with the claim.
     pub execution: CommandExecution,
-    pub decision: Decision,
+    /// What runs: the decision as it was stored with the claim.
+    pub decision: DecisionRecord,
+    /// The claim is good for a start only while this process is in the same standing as when it was made.
+    pub standing: Standing,
+}
+
+/// Where the claim with a token is, once it is known.
+enum Settled {
+    /// Stored, and the execution is unfinished.
+    Ours(Box<CommandExecution>),
+    /// Not stored. It may be tried again.
+    NotStored,
+    /// The execution is finished, gone, or somebody else's.
+    Over,
 }
 
 /// Reads everything again, decides again, claims.
@@ -43,11 +58,15 @@ pub(super) async fn claim(
 ) -> Result<Holding, AttemptEnd> {
     // One token for all tries: a write that was thought lost and lands late is then still known as ours.
     let token = Uuid::new_v4().to_string();
+    let standing = inner.holders.standing().ok_or(AttemptEnd::Again(SETTLE_PAUSE))?;
     for _ in 0..CONFLICT_TRIES {
-        let ground = read_ground(inner, work).await?;
+        let ground = read_ground(inner, work, Some(&token)).await?;
+        if is_ours(&ground.execution, &token) {
+            return holding(work, token, ground.execution, standing);
+        }
         if !same_ground(connected_by, &ground) {
             // The connection is to what the Machine or the Secret said before. Make another one.
-            return Err(AttemptEnd::Again);
+            return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
         }
         if !in_time(&ground.execution) {
             return Err(AttemptEnd::Obsolete);
@@ -57,43 +76,51 @@ pub(super) async fn claim(
         let claim = Claim { token: token.clone(), holder: inner.holder.clone(), dispatched_time: MicroTime(now) };
         let machine = machine_record(&ground, connection);
         let status = execution::claimed(&ground.execution, &decision, machine, claim, now);
-        if !inner.holders.is_current() {
+        if inner.holders.standing() != Some(standing) {
             // Others may take this process for gone, and what it claims for left behind.
-            return Err(AttemptEnd::Again);
+            return Err(AttemptEnd::Again(SETTLE_PAUSE));
         }
         // From here on the controller leaves the status alone, also while the answer is under way.
         inner.queues().hold(&work.key);
-        let stored = match inner.cluster.replace_status(&ground.execution, status).await {
-            Ok(execution) => Ok(execution),
+        let settled = match inner.cluster.replace_status(&ground.execution, status).await {
+            Ok(execution) => Settled::Ours(Box::new(execution)),
             Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
                 settle(inner, &work.key, &token).await
             }
-            Err(error) => Err(error),
-        };
-        match stored {
-            Ok(execution) => return Ok(Holding { key: work.key.clone(), token, execution, decision }),
-            Err(ClusterError::Conflict { .. }) => {}
             Err(error) => return Err(obsolete_or_again(&error)),
+        };
+        match settled {
+            Settled::Ours(execution) => return holding(work, token, *execution, standing),
+            Settled::NotStored => {}
+            Settled::Over => return Err(AttemptEnd::Obsolete),
         }
     }
-    Err(AttemptEnd::Again)
+    Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE))
 }
 
-/// Reads until it is known whether the claim with this token is stored. Conflict: it is not, and may be tried again.
-async fn settle(inner: &Inner, key: &ExecutionKey, token: &str) -> Result<CommandExecution, ClusterError> {
+fn holding(work: &Work, token: String, execution: CommandExecution, standing: Standing) -> Result<Holding, AttemptEnd> {
+    // There is always one beside a claim of ours; without it there is nothing that could be sent.
+    let decision = execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(AttemptEnd::Obsolete)?;
+    Ok(Holding { key: work.key.clone(), token, execution, decision, standing })
+}
+
+/// Reads until it is known whether the claim with this token is stored.
+async fn settle(inner: &Inner, key: &ExecutionKey, token: &str) -> Settled {
     loop {
         match inner.cluster.execution(&key.namespace, &key.name).await {
-            Ok(live) => {
-                let stored = live.status.as_ref().and_then(|status| status.claim.as_ref());
-                return match stored {
-                    Some(claim) if claim.token == token => Ok(live),
-                    _ => Err(ClusterError::Conflict { what: key.to_string() }),
-                };
+            Ok(live) if live.metadata.uid.as_deref() != Some(&key.uid) || live.phase().is_finished() => {
+                return Settled::Over;
             }
-            Err(error) if error.is_ambiguous() && !inner.halted.is_cancelled() => {
+            Ok(live) if is_ours(&live, token) => return Settled::Ours(Box::new(live)),
+            Ok(live) if live.is_claimed() => return Settled::Over,
+            Ok(_) => return Settled::NotStored,
+            Err(ClusterError::NotFound { .. }) => return Settled::Over,
+            // Whatever else it is, also a missing permission, says nothing of what is stored.
+            Err(error) if !inner.halted.is_cancelled() => {
+                tracing::warn!(%error, execution = %key, "it is not known yet whether a claim is stored");
                 tokio::time::sleep(SETTLE_PAUSE).await;
             }
-            Err(error) => return Err(error),
+            Err(_) => return Settled::Over,
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn follow(
         told: None,
         timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
     };
-    let ending = match run.request(inner, &holding).await {
+    let ending = match run.request(inner, &holding, &cancel).await {
         Ok(()) => run.watch(inner, &holding, &cancel).await,
         Err(problem) => Ending::Refused(problem),
     };
@@ -85,15 +85,18 @@ pub(super) async fn follow(
 impl Run {
     /// Sends the request to execute, unless too much time has passed since the claim: this process, or its host, may
     /// have been stopped for a while, and others may have taken it for gone.
-    async fn request(&self, inner: &Inner, holding: &Holding) -> Result<(), LaunchProblem> {
-        if !inner.holders.is_current() {
-            let message =
-                "this writ was stopped for so long after the claim that it may not start it; nothing was sent";
-            return Err(LaunchProblem { reason: Reason::HolderLost, message: message.to_owned() });
-        }
-        if !in_time(&holding.execution) {
-            let message = "the starting deadline was over before the claim was confirmed; nothing was sent".to_owned();
-            return Err(LaunchProblem { reason: Reason::StartingDeadlineExceeded, message });
+    async fn request(&self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), LaunchProblem> {
+        let refusal = if inner.holders.standing() != Some(holding.standing) {
+            Some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
+        } else if !in_time(&holding.execution) {
+            Some((Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed"))
+        } else if holding.execution.is_unwanted() || cancel.is_cancelled() {
+            Some((Reason::CancelledBeforeStart, "cancelled before it started"))
+        } else {
+            None
+        };
+        if let Some((reason, why)) = refusal {
+            return Err(LaunchProblem { reason, message: format!("{why}; nothing was sent") });
         }
         let line = command_line(&holding.decision.argv);
         self.session.start(&line).await.map_err(|error| LaunchProblem {

@@ -95,6 +95,7 @@ impl Queues {
 
     /// The next execution that may go on a machine, now holding a slot; and what tells its command to stop.
     pub fn next(&mut self, machine_key: &MachineKey, now: Instant) -> Option<(Work, CancellationToken)> {
+        self.drop_if_idle(machine_key, now);
         let machine = self.machines.get_mut(machine_key)?;
         if machine.in_use >= machine.max_concurrent || machine.connecting >= MAXIMUM_CONNECTING {
             return None;
@@ -142,13 +143,9 @@ impl Queues {
         let mut settled = Settled { wake: vec![key.clone()], pump_after: None };
         match end {
             AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete => {}
-            AttemptEnd::Again => self.put_back(work, machine_key.clone()),
+            AttemptEnd::Again(_) => self.put_back(work, machine_key.clone()),
             AttemptEnd::Offline(problem) => {
-                let first_failure = machine.offline.is_none();
-                settled.pump_after = Some(machine.back_off(problem.clone(), now));
-                if first_failure {
-                    settled.wake.extend(machine.waiting.keys().map(|turn| turn.key.clone()));
-                }
+                machine.leave_alone(problem.clone(), now, &mut settled);
                 if work.urgent {
                     self.refuse(key, LaunchProblem { reason: Reason::MachineOffline, message: problem }, now);
                 } else {
@@ -157,7 +154,7 @@ impl Queues {
             }
             AttemptEnd::Refused { problem, machine_at_fault } => {
                 if machine_at_fault {
-                    settled.pump_after = Some(machine.back_off(problem.message.clone(), now));
+                    machine.leave_alone(problem.message.clone(), now, &mut settled);
                 }
                 self.refuse(key, problem, now);
             }
@@ -166,13 +163,15 @@ impl Queues {
         settled
     }
 
-    pub fn withdraw(&mut self, key: &ExecutionKey) {
+    pub fn withdraw(&mut self, key: &ExecutionKey, now: Instant) {
         match self.works.get(key) {
             Some(State::Waiting(turn, machine_key)) => {
-                if let Some(machine) = self.machines.get_mut(machine_key) {
-                    machine.waiting.remove(turn);
+                let (turn, machine_key) = (turn.clone(), machine_key.clone());
+                if let Some(machine) = self.machines.get_mut(&machine_key) {
+                    machine.waiting.remove(&turn);
                 }
                 self.works.remove(key);
+                self.drop_if_idle(&machine_key, now);
             }
             Some(State::Refused { .. }) => {
                 self.works.remove(key);
@@ -205,7 +204,8 @@ impl Queues {
         let facts = QueueFact {
             waiting: queue.map_or(0, |queue| queue.waiting.len()),
             has_free_slot: queue.is_none_or(|queue| {
-                queue.offline.is_none() && queue.in_use < queue.max_concurrent && queue.waiting.is_empty()
+                let may_try = queue.offline.as_ref().is_none_or(|offline| now >= offline.until);
+                may_try && queue.in_use < queue.max_concurrent && queue.waiting.is_empty()
             }),
         };
         (work, facts)
@@ -238,6 +238,14 @@ impl Queues {
 }
 
 impl MachineQueue {
+    /// After a failure nobody tries for a while. Those who wait say so, when it is the first.
+    fn leave_alone(&mut self, problem: String, now: Instant, settled: &mut Settled) {
+        if self.offline.is_none() {
+            settled.wake.extend(self.waiting.keys().map(|turn| turn.key.clone()));
+        }
+        settled.pump_after = Some(self.back_off(problem, now));
+    }
+
     /// Notes a failure, and says how long to leave the machine alone.
     fn back_off(&mut self, problem: String, now: Instant) -> Duration {
         let failures = self.offline.as_ref().map_or(0, |offline| offline.failures);

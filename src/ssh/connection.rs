@@ -1,21 +1,28 @@
 //! One connection: resolve, connect, check the host key, log in; all of it within one deadline.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{self, AuthResult, Handle};
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::keys::PrivateKeyWithHashAlg;
 use russh::{AlgorithmKind, Disconnect, Preferred, cipher, compression, kex, mac};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::handshake::{HostCheck, Progress};
 use super::{Credentials, PinnedKeys, Session};
 
 /// How often an idle connection asks the other end whether it is there, and how many of those may stay unanswered: a
 /// dead machine is noticed after 15 s x (3 + 1).
 const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
+/// After how long without a word from the other end a connection is given up in any case, also in the middle of a key
+/// exchange, where no keepalive is sent. Answers to keepalives count as words, so a silent command is safe.
+const INACTIVITY: Duration = Duration::from_secs(75);
+/// How long one of several addresses may take: one that swallows packets must not use up the time of the others.
+const ADDRESS_DEADLINE: Duration = Duration::from_secs(4);
 /// How long the goodbye may take.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -78,9 +85,10 @@ impl ConnectError {
     }
 }
 
-/// An authenticated connection to the right host.
+/// An authenticated connection to the right host. Dropped, it is cut off.
 pub struct Connection {
     handle: Handle<HostCheck>,
+    _guard: SocketGuard,
     peer: SocketAddr,
     fingerprint: String,
 }
@@ -113,12 +121,13 @@ async fn establish(
     progress: &Arc<Progress>,
 ) -> Result<Connection, ConnectError> {
     let at = format!("{}:{}", target.address, target.port);
-    let stream = TcpStream::connect((target.address.as_str(), target.port))
-        .await
-        .map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+    let stream = connect_to_any(target).await.map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
     // Small messages go back and forth; waiting to fill a packet only delays them. Failing to say so changes nothing.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr().map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+
+    let (stream, guard) =
+        SocketGuard::new(stream).map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
 
     progress.enter("complete the SSH handshake");
     let check = HostCheck { pinned: target.host_keys.clone(), progress: Arc::clone(progress) };
@@ -136,7 +145,7 @@ async fn establish(
         Err(error) => return Err(classify(&at, &error, progress)),
     }
     let fingerprint = progress.fingerprint().unwrap_or_default();
-    Ok(Connection { handle, peer, fingerprint })
+    Ok(Connection { handle, _guard: guard, peer, fingerprint })
 }
 
 impl Connection {
@@ -168,7 +177,11 @@ impl Connection {
 
     /// Says goodbye. The connection is closed in any case.
     pub async fn close(self) {
-        let goodbye = self.handle.disconnect(Disconnect::ByApplication, "done", "en");
+        let goodbye = async {
+            self.handle.disconnect(Disconnect::ByApplication, "done", "en").await?;
+            self.handle.await
+        };
+        // However it ends, the guard cuts the connection off.
         let _ = timeout(DISCONNECT_DEADLINE, goodbye).await;
     }
 }
@@ -203,6 +216,7 @@ fn config(target: &Target) -> client::Config {
         },
         keepalive_interval: Some(KEEPALIVE.0),
         keepalive_max: KEEPALIVE.1,
+        inactivity_timeout: Some(INACTIVITY),
         ..client::Config::default()
     }
 }
@@ -230,59 +244,34 @@ fn classify(at: &str, error: &russh::Error, progress: &Progress) -> ConnectError
     }
 }
 
-/// How far a connection came; shared with the handler, as russh owns that.
-#[derive(Debug, Default)]
-struct Progress {
-    state: Mutex<ProgressState>,
+/// Tries the addresses of a name one after another.
+async fn connect_to_any(target: &Target) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host((target.address.as_str(), target.port)).await? {
+        match timeout(ADDRESS_DEADLINE, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{} did not answer", address.ip())),
+        }
+    }
+    Err(last)
 }
 
-#[derive(Debug, Default)]
-struct ProgressState {
-    /// What the other end is asked to do; None: to accept the TCP connection.
-    step: Option<&'static str>,
-    /// What the host key check said: the fingerprint, pinned or not.
-    checked: Option<Result<String, String>>,
-}
+/// Shuts the socket down when it is dropped. russh's task lives on where only our end of it is dropped, for as long as
+/// the other end keeps it: without this each deadline that strikes would leave a task and a socket behind.
+struct SocketGuard(std::net::TcpStream);
 
-impl Progress {
-    fn with<T>(&self, change: impl FnOnce(&mut ProgressState) -> T) -> T {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn enter(&self, step: &'static str) {
-        self.with(|state| state.step = Some(step));
-    }
-
-    fn step(&self) -> &'static str {
-        self.with(|state| state.step.unwrap_or("accept a connection"))
-    }
-
-    fn fingerprint(&self) -> Option<String> {
-        self.with(|state| state.checked.clone().and_then(Result::ok))
-    }
-
-    fn was_checked(&self) -> bool {
-        self.with(|state| state.checked.is_some())
-    }
-
-    fn refused(&self) -> Option<String> {
-        self.with(|state| state.checked.clone().and_then(Result::err))
+impl SocketGuard {
+    fn new(stream: TcpStream) -> io::Result<(TcpStream, Self)> {
+        let stream = stream.into_std()?;
+        let guard = Self(stream.try_clone()?);
+        Ok((TcpStream::from_std(stream)?, guard))
     }
 }
 
-/// russh's handler: an adapter that refuses every host key that is not pinned.
-struct HostCheck {
-    pinned: PinnedKeys,
-    progress: Arc<Progress>,
-}
-
-impl client::Handler for HostCheck {
-    type Error = russh::Error;
-
-    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        let verdict = self.pinned.check(shown);
-        let pinned = verdict.is_ok();
-        self.progress.with(|state| state.checked = Some(verdict));
-        Ok(pinned)
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        // It fails where the connection is gone already.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use writ::api::{Phase, Reason};
 
 use crate::case::Case;
-use crate::lab::SshdOptions;
+use crate::lab::{SshdOptions, User};
 use crate::world::{World, world};
 
 #[tokio::test]
@@ -72,6 +72,28 @@ async fn another_controller_does_not_call_a_living_one_lost() {
 }
 
 #[tokio::test]
+async fn a_controller_of_all_namespaces_and_one_of_a_single_one_respect_each_other() {
+    // Its own control plane: the one of all namespaces would serve the other tests too.
+    static OWN: OnceLock<World> = OnceLock::new();
+    let own: &'static World = OWN.get_or_init(World::start);
+    let case = Case::with(own, SshdOptions::default(), &[]).await;
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_writ"));
+    other.args(["serve", "--lease-seconds", "3", "--kubeconfig"]).arg(own.control_plane.kubeconfig(User::Admin));
+    let log = own.reaper.make_folder("other", 0o700).expect("a folder").join("writ.log");
+    let _other = own.reaper.spawn("writ", &mut other, &log).expect("writ starts");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
+    case.terminate_writ();
+    // What is new is run by the one that is left; the first one still has what it has.
+    case.execute("y", "say hello").await;
+    case.ends("y", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
+    assert_eq!(case.ledger().len(), 2);
+}
+
+#[tokio::test]
 async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_restart() {
     // Its own control plane: the others would not like to be without one.
     static OWN: OnceLock<World> = OnceLock::new();
@@ -122,7 +144,7 @@ async fn without_the_crds_it_says_what_to_install() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_writ"))
         .arg("serve")
         .arg("--kubeconfig")
-        .arg(world().control_plane.kubeconfig(crate::lab::User::Mallory))
+        .arg(world().control_plane.kubeconfig(User::Mallory))
         .output()
         .expect("writ starts");
     let errors = String::from_utf8_lossy(&output.stderr);

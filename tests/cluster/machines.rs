@@ -141,3 +141,27 @@ async fn a_machine_that_refuses_sessions_starts_nothing() {
     assert!(status.claim.is_none() && status.phase == Phase::Expired, "{status:?}");
     assert_eq!(case.ledger(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() {
+    let case = Case::new().await;
+    let frozen = TcpListener::bind("127.0.0.1:0").expect("a port");
+    case.apply_machine("web-1", json!({"port": frozen.local_addr().expect("an address").port()})).await;
+    // Greets and then only listens, until the other end has gone.
+    let gone = std::thread::spawn(move || {
+        let (mut stream, _) = frozen.accept().expect("a connection");
+        std::io::Write::write_all(&mut stream, b"SSH-2.0-frozen\r\n").expect("a banner");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a deadline");
+        let mut buffer = [0; 4096];
+        loop {
+            match std::io::Read::read(&mut stream, &mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    });
+    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 0})).await;
+    case.ends("x", Phase::Expired, Reason::MachineOffline).await;
+    assert!(gone.join().expect("the thread ends"), "the connection is still open long after it was given up");
+}

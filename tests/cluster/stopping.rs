@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use writ::api::{Phase, Reason};
 
@@ -94,4 +95,22 @@ async fn what_outlives_the_drain_is_unknown_and_what_was_seen_is_kept() {
     assert!(case.writ_ended().await.success(), "{}", case.log());
     let status = case.ends("x", Phase::OutcomeUnknown, Reason::HolderLost).await;
     assert_eq!((status.stdout.as_deref(), status.exit_code), (Some("begun\n"), None));
+}
+
+#[tokio::test]
+async fn what_is_being_deleted_does_not_start() {
+    let case = Case::new().await;
+    case.sshd.stop();
+    case.execute("x", "say hello").await;
+    case.in_phase("x", Phase::Queued).await;
+    // Somebody's finalizer keeps it for a while.
+    let finalizers = |list: &[&str]| Patch::Merge(json!({"metadata": {"finalizers": list}}));
+    let parameters = PatchParams::default();
+    case.executions().patch("x", &parameters, &finalizers(&["example.org/hold"])).await.expect("a finalizer");
+    case.executions().delete("x", &DeleteParams::default()).await.expect("deleted");
+    case.ends("x", Phase::Cancelled, Reason::CancelledBeforeStart).await;
+    case.sshd.restart().expect("sshd starts again");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(case.ledger(), Vec::<String>::new());
+    case.executions().patch("x", &parameters, &finalizers(&[])).await.expect("it goes");
 }

@@ -33,11 +33,8 @@ pub(super) fn start(
     let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
         .backoff(WatchBackoff::default())
         .modify(|execution| execution.managed_fields_mut().clear());
-    let executions = reflector(writer, unfinished).touched_objects().filter_map(|touched| async move {
-        let touched =
-            touched.inspect_err(|error| tracing::warn!(%error, "the watch of CommandExecutions failed; trying again"));
-        touched.ok().map(|execution| ObjectRef::from(&execution))
-    });
+    let known = reader.clone();
+    let executions = reflector(writer, unfinished).flat_map(move |event| stream::iter(to_look_at(event, &known)));
     let woken = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
         .map(|reference| ObjectRef::<Execution>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
     let queue = stream::select_all([
@@ -47,6 +44,20 @@ pub(super) fn start(
         affected_by_changes::<Whitelist>(cluster, reader.clone()),
     ]);
     (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
+}
+
+/// What to look at after an event of the executions. While a list is being read (Init, InitApply) the store still has
+/// the old one, and what is looked at before it is there would be passed over for good: so all of them at its end.
+fn to_look_at(event: watcher::Result<Event<Execution>>, known: &Store<Execution>) -> Vec<ObjectRef<Execution>> {
+    match event {
+        Ok(Event::Apply(execution) | Event::Delete(execution)) => vec![ObjectRef::from(&execution)],
+        Ok(Event::Init | Event::InitApply(_)) => Vec::new(),
+        Ok(Event::InitDone) => known.state().iter().map(|execution| ObjectRef::from(execution.as_ref())).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the watch of CommandExecutions failed; trying again");
+            Vec::new()
+        }
+    }
 }
 
 fn watch_config() -> watcher::Config {
@@ -112,5 +123,44 @@ impl Iterator for WatchBackoff {
 impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    fn execution(name: &str) -> Execution {
+        let metadata =
+            ObjectMeta { name: Some(name.to_owned()), namespace: Some("team".to_owned()), ..ObjectMeta::default() };
+        Execution { types: None, metadata, _phantom: std::marker::PhantomData }
+    }
+
+    /// A list that comes in pages: looking at its first before its last has come would find nothing in the store.
+    #[test]
+    fn everything_in_a_list_is_looked_at_when_the_store_has_all_of_it() {
+        let (reader, mut writer) = store::<Execution>();
+        let mut looked_at = Vec::new();
+        let pages = [Event::Init, Event::InitApply(execution("a")), Event::InitApply(execution("b")), Event::InitDone];
+        for event in pages {
+            writer.apply_watcher_event(&event);
+            for reference in to_look_at(Ok(event), &reader) {
+                assert!(reader.get(&reference).is_some(), "{reference} is not in the store");
+                looked_at.push(reference.name);
+            }
+        }
+        looked_at.sort();
+        assert_eq!(looked_at, ["a", "b"]);
+    }
+
+    #[test]
+    fn the_pause_after_a_failed_watch_grows_and_is_bounded() {
+        let mut backoff = WatchBackoff::default();
+        let pauses: Vec<u128> = backoff.by_ref().take(7).map(|pause| pause.as_millis()).collect();
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 4000, 4000]);
+        backoff.reset();
+        assert_eq!(backoff.next(), Some(Duration::from_millis(250)));
     }
 }

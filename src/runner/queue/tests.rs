@@ -146,7 +146,7 @@ fn a_refusal_is_kept_until_it_is_fetched() {
     let settled = queues.settle(a, end, now);
     assert_eq!((settled.wake, settled.pump_after), (vec![key.clone()], None));
     assert_eq!(fact(&queues, "a", now), WorkFact::Refused(problem));
-    queues.withdraw(&key);
+    queues.withdraw(&key, now);
     assert_eq!(fact(&queues, "a", now), WorkFact::Absent);
 }
 
@@ -168,10 +168,10 @@ fn a_withdrawn_execution_does_not_start_and_a_running_one_is_not_touched() {
     let now = Instant::now();
     let mut queues = queues(vec![work("a", 1), work("b", 2)]);
     let a = starts(&mut queues, now);
-    queues.withdraw(&work("b", 2).key);
+    queues.withdraw(&work("b", 2).key, now);
     starts_nothing(&mut queues, now);
     queues.hold(&a.key);
-    queues.withdraw(&a.key);
+    queues.withdraw(&a.key, now);
     assert_eq!(fact(&queues, "a", now), WorkFact::Holding);
 }
 
@@ -193,4 +193,40 @@ fn nothing_is_kept_of_a_machine_with_nothing_to_do() {
     queues.connected(&machine());
     queues.settle(a, AttemptEnd::Done, now);
     assert!(queues.machines.is_empty() && queues.works.is_empty());
+}
+
+#[test]
+fn a_task_that_ends_before_it_was_connected_gives_everything_back() {
+    let now = Instant::now();
+    let many = (0..12).map(|index| Work { max_concurrent: 64, ..work(&format!("w{index}"), index) }).collect();
+    let mut queues = queues(many);
+    for _ in 0..12 {
+        let next = starts(&mut queues, now);
+        queues.settle(next, AttemptEnd::Obsolete, now);
+    }
+    assert!(queues.machines.is_empty() && queues.works.is_empty());
+}
+
+#[test]
+fn a_machine_whose_work_was_withdrawn_while_it_was_left_alone_is_forgotten_after_the_pause() {
+    let now = Instant::now();
+    let mut queues = queues(vec![work("a", 1)]);
+    let a = starts(&mut queues, now);
+    let key = a.key.clone();
+    let pause = queues.settle(a, AttemptEnd::Offline("refused".to_owned()), now).pump_after.unwrap();
+    queues.withdraw(&key, now);
+    starts_nothing(&mut queues, now + pause);
+    assert!(queues.machines.is_empty() && queues.works.is_empty());
+    assert!(queues.facts(&key, "web-1", now + pause).1.has_free_slot);
+}
+
+#[test]
+fn those_who_wait_are_told_of_a_refusal_that_they_would_meet_too() {
+    let now = Instant::now();
+    let mut queues = queues(vec![work("a", 1), work("b", 2), work("c", 3)]);
+    let a = starts(&mut queues, now);
+    let problem = LaunchProblem { reason: Reason::HostKeyMismatch, message: "another key".to_owned() };
+    let settled = queues.settle(a, AttemptEnd::Refused { problem, machine_at_fault: true }, now);
+    assert_eq!(settled.wake.len(), 3);
+    assert!(matches!(fact(&queues, "b", now), WorkFact::WaitingForMachine { .. }));
 }

@@ -1,0 +1,144 @@
+//! What is watched while a connection is made: how far it came, and whether the host is the right one. russh's handler is
+//! an adapter here, not a brain.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use russh::Channel;
+use russh::client::{self, ChannelOpenHandle, Msg};
+use russh::keys::PublicKeyOrCertificate;
+
+use super::PinnedKeys;
+
+/// How far a connection came; shared with the handler, as russh owns that.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    state: Mutex<ProgressState>,
+}
+
+#[derive(Debug, Default)]
+struct ProgressState {
+    /// What the other end is asked to do; None: to accept the TCP connection.
+    step: Option<&'static str>,
+    /// What the host key check said: the fingerprint, pinned or not.
+    checked: Option<Result<String, String>>,
+}
+
+impl Progress {
+    fn with<T>(&self, change: impl FnOnce(&mut ProgressState) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn enter(&self, step: &'static str) {
+        self.with(|state| state.step = Some(step));
+    }
+
+    pub fn step(&self) -> &'static str {
+        self.with(|state| state.step.unwrap_or("accept a connection"))
+    }
+
+    pub fn fingerprint(&self) -> Option<String> {
+        self.with(|state| state.checked.clone().and_then(Result::ok))
+    }
+
+    pub fn was_checked(&self) -> bool {
+        self.with(|state| state.checked.is_some())
+    }
+
+    pub fn refused(&self) -> Option<String> {
+        self.with(|state| state.checked.clone().and_then(Result::err))
+    }
+}
+
+/// russh's handler: an adapter that refuses every host key that is not pinned.
+pub(super) struct HostCheck {
+    pub pinned: PinnedKeys,
+    pub progress: Arc<Progress>,
+}
+
+impl client::Handler for HostCheck {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        let verdict = self.pinned.check(shown);
+        let pinned = verdict.is_ok();
+        self.progress.with(|state| state.checked = Some(verdict));
+        Ok(pinned)
+    }
+
+    // A server has no business to open channels to us. russh accepts them by default; a handle that is dropped refuses.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _connected_address: &str,
+        _connected_port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
