@@ -27,6 +27,7 @@ pub struct Case {
     writ: Option<Process>,
     logs: PathBuf,
     flags: Vec<String>,
+    kubeconfig: PathBuf,
 }
 
 impl Case {
@@ -42,7 +43,8 @@ impl Case {
         let namespace = world.namespace_name();
         let logs = world.reaper.make_folder("writ", 0o700).expect("a folder for logs");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags };
+        let kubeconfig = world.control_plane.kubeconfig(User::WritOperator);
+        let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags, kubeconfig };
         case.make_namespace().await;
         case.apply_secret("web-ssh", &case.sshd.private_key().expect("a key")).await;
         let host_key = case.sshd.host_key().expect("a host key");
@@ -204,16 +206,38 @@ impl Case {
             .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1", "--lease-seconds", "3"])
             .args(&self.flags)
             .arg("--kubeconfig")
-            .arg(self.world.control_plane.kubeconfig(User::WritOperator))
+            .arg(&self.kubeconfig)
             .env("RUST_LOG", "warn,writ=debug")
             .env_remove("RUST_BACKTRACE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
         self.writ = Some(process);
     }
 
+    /// Starts `writ serve` anew, by way of another address of the API server that asks for no credentials.
+    pub fn restart_writ_through(&mut self, port: u16) {
+        let cluster = json!({"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{port}")}});
+        let context = json!({"name": "proxy", "context": {"cluster": "proxy", "user": "nobody"}});
+        let users = json!([{"name": "nobody", "user": {}}]);
+        let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+            "clusters": [cluster], "contexts": [context], "users": users});
+        self.kubeconfig = self.logs.join("proxy.kubeconfig");
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("a kubeconfig");
+        self.kill_writ();
+        self.start_writ();
+    }
+
     /// A power cut of the controller's host.
     pub fn kill_writ(&mut self) {
         self.writ.take().expect("writ runs").kill();
+    }
+
+    /// Stops the process where it is, as a suspended host does.
+    pub fn pause_writ(&self) {
+        signal("STOP", &[self.writ.as_ref().expect("writ runs").pid()]);
+    }
+
+    pub fn resume_writ(&self) {
+        signal("CONT", &[self.writ.as_ref().expect("writ runs").pid()]);
     }
 
     /// SIGTERM; returns at once.

@@ -1,0 +1,134 @@
+//! A bad line to the API server at the worst moments: around the claim and around the result. Whatever is lost or late,
+//! the command starts at most once, what ran is what is recorded, and nothing is sent that somebody has called off.
+
+use std::sync::Arc;
+
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::sync::Notify;
+use writ::api::{Phase, Reason};
+
+use crate::case::Case;
+use crate::lab::SshdOptions;
+use crate::proxy::{Fate, Proxy};
+use crate::world::world;
+
+/// A case whose controller meets these fates, and the proxy that deals them out.
+async fn case_with(fates: Vec<Fate>) -> (Case, Proxy) {
+    // A Lease that outlasts what a test does while an answer is under way.
+    let mut case = Case::with(world(), SshdOptions::default(), &[]).await;
+    let proxy = Proxy::start(case.world, fates).await;
+    case.restart_writ_through(proxy.port);
+    (case, proxy)
+}
+
+/// An answer that stays away until it is released.
+fn lost_answer() -> (Fate, Arc<Notify>, Arc<Notify>) {
+    let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let fate = Fate::AnswerIsLost { arrived: Arc::clone(&arrived), release: Arc::clone(&release) };
+    (fate, arrived, release)
+}
+
+fn lost_at_once() -> Fate {
+    let (fate, _, release) = lost_answer();
+    release.notify_one();
+    fate
+}
+
+#[tokio::test]
+async fn a_claim_that_never_arrived_is_made_again() {
+    let (case, proxy) = case_with(vec![Fate::IsLost, Fate::IsLost]).await;
+    case.execute("x", "say hello").await;
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_known_as_our_own() {
+    let (case, proxy) = case_with(vec![lost_at_once()]).await;
+    case.execute("x", "say hello").await;
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_claim_that_lands_late_runs_what_it_says_and_not_what_was_decided_since() {
+    let (case, proxy) = case_with(vec![Fate::ArrivesBeforeTheNext]).await;
+    // Each try decides anew: between the two, the policy is changed by whoever is quick enough.
+    let rules = |word: &str| json!([{"name": "hello", "match": "say hello", "run": ["/bin/echo", word]}]);
+    case.execute("x", "say hello").await;
+    for turn in 0..40 {
+        case.apply_whitelist("web", rules(if turn % 2 == 0 { "one" } else { "two" })).await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
+    let argv = status.decision.expect("a decision").argv;
+    let quoted: Vec<String> = argv.iter().map(|word| format!("'{word}'")).collect();
+    assert_eq!(case.ledger(), [format!("exec {}", quoted.join(" "))]);
+    assert_eq!(status.stdout, Some(format!("{}\n", argv[1])));
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_while_the_answer_is_under_way_counts() {
+    let (fate, arrived, release) = lost_answer();
+    let (case, _proxy) = case_with(vec![fate]).await;
+    case.execute("x", "say hello").await;
+    arrived.notified().await;
+    case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    release.notify_one();
+    let status = case.ends("x", Phase::Cancelled, Reason::CancelledBeforeStart).await;
+    assert!(status.claim.is_some() && status.start_time.is_none());
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_claim_that_somebody_has_judged_in_the_meantime_is_not_sent() {
+    let (fate, arrived, release) = lost_answer();
+    let (case, _proxy) = case_with(vec![fate]).await;
+    case.execute("x", "say hello").await;
+    arrived.notified().await;
+    let verdict = Patch::Merge(json!({"status": {"phase": "OutcomeUnknown", "reason": "HolderLost"}}));
+    case.executions().patch_status("x", &PatchParams::default(), &verdict).await.expect("a verdict");
+    release.notify_one();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(case.finished("x").await.phase, Phase::OutcomeUnknown);
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_claim_that_is_confirmed_only_after_the_lease_was_over_is_not_sent() {
+    let (fate, arrived, release) = lost_answer();
+    let (case, _proxy) = case_with(vec![fate]).await;
+    case.execute("x", "say hello").await;
+    arrived.notified().await;
+    // The whole process stands still for longer than its Lease (3 s), as on a host that was suspended.
+    case.pause_writ();
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    release.notify_one();
+    case.resume_writ();
+    let status = case.finished("x").await;
+    assert_eq!((status.phase, status.reason), (Phase::LaunchFailed, Some(Reason::HolderLost)), "{status:?}");
+    assert_eq!(case.ledger(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_result_whose_answer_was_lost_is_written_once() {
+    let (case, proxy) = case_with(vec![Fate::Passes, lost_at_once(), Fate::IsLost]).await;
+    case.execute("x", "exit-three").await;
+    let status = case.ends("x", Phase::Failed, Reason::NonZeroExitCode).await;
+    assert_eq!((status.exit_code, case.ledger().len()), (Some(3), 1));
+    // It goes on with the next.
+    case.execute("y", "say hello").await;
+    case.ends("y", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(proxy.fates_left(), 0);
+}
+
+#[tokio::test]
+async fn a_result_that_does_not_arrive_is_written_until_it_does() {
+    let (case, proxy) = case_with(vec![Fate::Passes, Fate::IsLost, Fate::IsLost, Fate::IsLost]).await;
+    case.execute("x", "say hello").await;
+    let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(status.stdout.as_deref(), Some("hello\n"));
+    assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
+}

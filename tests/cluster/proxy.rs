@@ -1,0 +1,111 @@
+//! The API server with a bad line to it: a proxy that passes everything on, and does to the writes of a status what a
+//! test says. The real one does not lose answers on demand.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kube::Client;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::lab::User;
+use crate::world::World;
+
+/// What becomes of one write of a status.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// Nothing special.
+    Passes,
+    /// It never arrives; the line is cut.
+    IsLost,
+    /// It arrives; the answer comes back only once `release` says so, and then as a cut line.
+    AnswerIsLost { arrived: Arc<Notify>, release: Arc<Notify> },
+    /// The line is cut at once, and it arrives only just before the next write.
+    ArrivesBeforeTheNext,
+}
+
+/// The proxy.
+pub struct Proxy {
+    pub port: u16,
+    fates: Arc<Mutex<VecDeque<Fate>>>,
+}
+
+struct Line {
+    client: Client,
+    fates: Arc<Mutex<VecDeque<Fate>>>,
+    late: Mutex<Option<http::Request<Vec<u8>>>>,
+}
+
+impl Proxy {
+    /// Starts a proxy that speaks as the operator's user. The fates are those of the next writes of a status, in order.
+    pub async fn start(world: &World, fates: Vec<Fate>) -> Self {
+        let kubeconfig =
+            Kubeconfig::read_from(world.control_plane.kubeconfig(User::WritOperator)).expect("a kubeconfig");
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let client = Client::try_from(config.expect("a config")).expect("a client");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let fates = Arc::new(Mutex::new(VecDeque::from(fates)));
+        let line = Arc::new(Line { client, fates: Arc::clone(&fates), late: Mutex::default() });
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let line = Arc::clone(&line);
+                let service = service_fn(move |request| {
+                    let line = Arc::clone(&line);
+                    async move { line.serve(request).await }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { port, fates }
+    }
+
+    /// How many fates have not been met yet.
+    pub fn fates_left(&self) -> usize {
+        self.fates.lock().expect("no test panics while it holds this").len()
+    }
+}
+
+impl Line {
+    /// An error cuts the connection.
+    async fn serve(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, String> {
+        let (mut parts, body) = request.into_parts();
+        parts.headers.remove(http::header::HOST);
+        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
+        let is_status_write = parts.uri.path().ends_with("/status") && parts.method != http::Method::GET;
+        let request = http::Request::from_parts(parts, body);
+        let fate = if is_status_write { self.fates.lock().expect("a lock").pop_front() } else { None };
+        if is_status_write {
+            let late = self.late.lock().expect("a lock").take();
+            if let Some(late) = late {
+                let _ = self.pass(late).await;
+            }
+        }
+        match fate.unwrap_or(Fate::Passes) {
+            Fate::Passes => self.pass(request).await,
+            Fate::IsLost => Err("lost".to_owned()),
+            Fate::AnswerIsLost { arrived, release } => {
+                self.pass(request).await?;
+                arrived.notify_one();
+                release.notified().await;
+                Err("the answer is lost".to_owned())
+            }
+            Fate::ArrivesBeforeTheNext => {
+                *self.late.lock().expect("a lock") = Some(request);
+                Err("late".to_owned())
+            }
+        }
+    }
+
+    async fn pass(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Body>, String> {
+        self.client.send(request.map(Body::from)).await.map_err(|error| error.to_string())
+    }
+}
