@@ -26,6 +26,8 @@ enum Word {
     Disconnect,
     /// Data on a stream that is not defined.
     Unknown,
+    /// It opens a channel of its own, and says on standard error what came of it; then it ends.
+    OpenChannel,
 }
 
 struct Fake {
@@ -67,6 +69,16 @@ impl Handler for Fake {
                 Word::Failure => session.channel_failure(channel)?,
                 Word::Stdout(bytes) => session.data(channel, bytes)?,
                 Word::Stderr(text) => session.extended_data(channel, 1, text.as_bytes().to_vec())?,
+                Word::OpenChannel => {
+                    let handle = session.handle();
+                    // The answer comes by the loop that this is called from.
+                    tokio::spawn(async move {
+                        let opened = handle.channel_open_forwarded_tcpip("127.0.0.1", 1, "127.0.0.1", 2).await.is_ok();
+                        let _ = handle.extended_data(channel, 1, format!("opened: {opened}").into_bytes()).await;
+                        let _ = handle.exit_status_request(channel, 0).await;
+                        let _ = handle.close(channel).await;
+                    });
+                }
                 Word::Unknown => session.extended_data(channel, 7, b"nothing".to_vec())?,
                 Word::Exit(code) => session.exit_status_request(channel, code)?,
                 Word::Signal(signal) => session.exit_signal_request(channel, signal, false, "", "")?,
@@ -197,4 +209,11 @@ async fn a_session_that_is_neither_opened_nor_refused_leaves_it_unclaimed() {
     let status = record_of(vec![], false).await;
     is(&status, Phase::Expired, Reason::MachineOffline, None);
     assert!(status.claim.is_none());
+}
+
+#[tokio::test]
+async fn a_machine_may_not_open_channels_to_us() {
+    let status = recorded(vec![Word::Success, Word::OpenChannel]).await;
+    is(&status, Phase::Succeeded, Reason::Completed, Some(0));
+    assert_eq!(status.stderr.as_deref(), Some("opened: false"));
 }
