@@ -1,7 +1,7 @@
 //! Machines that do not answer, answer late, or go away.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use writ::api::{Phase, Reason};
@@ -77,11 +77,14 @@ async fn one_dead_machine_delays_no_other() {
         case.execute_with(&format!("dead-{index}"), json!({"command": "say hello", "machineRef": {"name": "dead"}}))
             .await;
     }
-    let started = Instant::now();
     case.execute("alive", "say hello").await;
     case.ends("alive", Phase::Succeeded, Reason::Completed).await;
-    // The dead one's deadline is 10 s: whoever had waited for it would be later than that.
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // Meanwhile the attempts to reach the dead one have not even failed yet: nobody had to wait for that.
+    for index in 0..20 {
+        let dead = case.executions().get(&format!("dead-{index}")).await.expect("it is there");
+        let reason = dead.status.and_then(|status| status.reason);
+        assert!(!matches!(reason, Some(Reason::MachineOffline)), "dead-{index} was waited for");
+    }
 }
 
 #[tokio::test]
