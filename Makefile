@@ -18,7 +18,7 @@ test: need-cargo ## all tests: unit, architecture, and on a real control plane a
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint
 
-generate: need-cargo ## write what is generated: crds/ from src/api
+generate: need-cargo ## write what is generated from src/api: crds/ and docs/reference.md
 	cargo run --locked --quiet --bin crdgen -- write
 
 need-cargo:
