@@ -102,3 +102,19 @@ impl CommandExecution {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+impl CommandExecutionSpec {
+    /// For tests: asks for `command` on the Machine `web-1`, and leaves all else to the defaults.
+    pub(crate) fn asking_for(command: &str) -> Self {
+        Self {
+            machine_ref: NameReference::new("web-1"),
+            command: Some(command.to_owned()),
+            argv: None,
+            reason: None,
+            timeout_seconds: None,
+            starting_deadline_seconds: DEFAULT_STARTING_DEADLINE_SECONDS,
+            cancel_requested: false,
+        }
+    }
+}

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{CommandExecutionSpec, NameReference, Reason, Whitelist, WhitelistRule, WhitelistSpec};
+use crate::api::{CommandExecutionSpec, Reason, Whitelist, WhitelistRule, WhitelistSpec};
 
 fn rule(name: &str, text: Option<&str>, run: &[&str]) -> WhitelistRule {
     WhitelistRule {
@@ -23,20 +23,13 @@ fn whitelist(name: &str, rules: Vec<WhitelistRule>) -> Whitelist {
     Whitelist::new(name, WhitelistSpec { rules })
 }
 
+/// Asks for nothing yet.
 fn spec() -> CommandExecutionSpec {
-    CommandExecutionSpec {
-        machine_ref: NameReference::new("web-1"),
-        command: None,
-        argv: None,
-        reason: None,
-        timeout_seconds: None,
-        starting_deadline_seconds: 300,
-        cancel_requested: false,
-    }
+    CommandExecutionSpec { command: None, ..CommandExecutionSpec::asking_for("") }
 }
 
 fn command(text: &str) -> CommandExecutionSpec {
-    CommandExecutionSpec { command: Some(text.to_owned()), ..spec() }
+    CommandExecutionSpec::asking_for(text)
 }
 
 fn argv(words: &[&str]) -> CommandExecutionSpec {

@@ -30,15 +30,7 @@ struct Situation {
 
 impl Situation {
     fn pending() -> Self {
-        let spec = CommandExecutionSpec {
-            machine_ref: NameReference::new("web-1"),
-            command: Some("say hello".to_owned()),
-            argv: None,
-            reason: None,
-            timeout_seconds: None,
-            starting_deadline_seconds: 300,
-            cancel_requested: false,
-        };
+        let spec = CommandExecutionSpec::asking_for("say hello");
         let metadata = ObjectMeta {
             name: Some("x".to_owned()),
             namespace: Some("team".to_owned()),

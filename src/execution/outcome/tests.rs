@@ -1,20 +1,9 @@
 use super::*;
+use crate::api::CommandExecutionSpec;
 use crate::api::execution_status::{Encoding, StreamRecord};
-use crate::api::{CommandExecutionSpec, NameReference};
 
 fn execution() -> CommandExecution {
-    CommandExecution::new(
-        "x",
-        CommandExecutionSpec {
-            machine_ref: NameReference::new("web-1"),
-            command: Some("say hello".to_owned()),
-            argv: None,
-            reason: None,
-            timeout_seconds: None,
-            starting_deadline_seconds: 300,
-            cancel_requested: false,
-        },
-    )
+    CommandExecution::new("x", CommandExecutionSpec::asking_for("say hello"))
 }
 
 fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
