@@ -42,7 +42,7 @@ pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
     .message("say what to run in exactly one way: spec.command or spec.argv"))]
 pub struct CommandExecutionSpec {
     /// The Machine to run on, in this namespace. One that does not exist is waited for 10 seconds (so that one
-    /// `kubectl apply` may bring both); after that the execution is Rejected, reason MachineNotFound.
+    /// `kubectl apply` may bring both; not with a starting deadline of 0); after that the execution is Rejected, reason MachineNotFound.
     pub machine_ref: NameReference,
 
     /// What to run, as text: it must equal the `match` of a rule byte for byte. It is only compared, never given to
@@ -70,7 +70,7 @@ pub struct CommandExecutionSpec {
 
     /// How long the execution may wait to start, in seconds from its creation, 0 to 604800 (7 days). Default 300.
     /// Waiting for a free slot and for a machine that does not answer both count. 0: one attempt to connect, now.
-    /// When it is over, the execution is Expired and nothing was run.
+    /// When it is over, the execution is Expired (or LaunchFailed, where it had just been claimed) and nothing was run.
     #[serde(default = "default_starting_deadline_seconds")]
     #[schemars(range(min = 0, max = 604_800))]
     pub starting_deadline_seconds: u32,

@@ -38,7 +38,7 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 
-    /// When it was first put in a queue, by Writ's clock.
+    /// When it was first said to wait, by Writ's clock. Absent where it could go at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_time: Option<MicroTime>,
 
@@ -187,7 +187,7 @@ pub enum Reason {
     Stopped,
     /// TimedOut or Cancelled. Surfaces when the command was told to end but was not seen to: it may still run.
     RemoteMayStillRun,
-    /// Cancelled. Surfaces when it was cancelled before anything was sent.
+    /// Cancelled. Surfaces when it was cancelled or deleted before anything was sent.
     CancelledBeforeStart,
     /// Rejected. Surfaces when no rule of the namespace allows the request.
     NoMatchingRule,
@@ -197,9 +197,9 @@ pub enum Reason {
     PolicyBroken,
     /// Rejected. Surfaces when the request is not well-formed.
     Malformed,
-    /// Rejected. Surfaces when the Machine did not exist 10 seconds after the execution was created.
+    /// Rejected. Surfaces when the Machine did not exist 10 seconds after the execution was created (at once with a starting deadline of 0).
     MachineNotFound,
-    /// Rejected. Surfaces when the Machine cannot be read.
+    /// Rejected or LaunchFailed. Surfaces when the Machine cannot be read, or one of its host keys is none.
     MachineInvalid,
     /// Rejected. Surfaces when `queueLimit` executions were waiting for the machine already.
     QueueFull,
@@ -215,7 +215,7 @@ pub enum Reason {
     CredentialsInvalid,
     /// LaunchFailed. Surfaces when the two ends agree on no algorithm, or the other end does not speak SSH.
     HandshakeFailed,
-    /// LaunchFailed. Surfaces when the machine refused to open a session or to execute.
+    /// LaunchFailed. Surfaces when the machine refused to execute in the session that it had opened, or the connection was lost before it was asked to.
     ExecutionRefused,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running.
     ConnectionLost,
@@ -291,7 +291,7 @@ pub struct Claim {
     /// A random token; the result is accepted only from who knows it.
     #[schemars(length(min = 1, max = 64))]
     pub token: String,
-    /// The process that holds the claim: its host's name and a random word of that process.
+    /// The process that holds the claim: namespace and name of its Lease, by which it is known to be alive.
     #[schemars(length(min = 1, max = 256))]
     pub holder: String,
     /// When the claim was made, by the holder's clock.

@@ -23,6 +23,9 @@ use super::{Cluster, ClusterError};
 const LABEL: &str = "writ.dev/holder";
 /// A Lease that did not change for so many durations is removed: its process is gone, and did not say goodbye.
 const SWEEP_AFTER_DURATIONS: u32 = 4;
+/// Where a Lease was not looked at for so long, its clock starts anew: an API server that was away shows the version from
+/// before, and its process may only now be able to renew. A claim that may be left behind is looked at every 5 s.
+const LONGEST_BLINK: Duration = Duration::from_secs(8);
 /// The version of a Lease that is not there.
 const ABSENT: &str = "";
 
@@ -50,8 +53,17 @@ struct State {
     renewed: Option<(Instant, Timestamp)>,
     /// Counted up when a renewal came too late.
     standing: u64,
-    /// Of the others' Leases: the version that was seen, and since when it has been that.
-    seen: HashMap<String, (String, Instant)>,
+    /// Of the others' Leases: what was seen.
+    seen: HashMap<String, Sighting>,
+}
+
+/// What was seen of another's Lease.
+struct Sighting {
+    version: String,
+    /// Since when it has been this version, without looking away for long.
+    since: Instant,
+    /// When it was last looked at.
+    last: Instant,
 }
 
 impl State {
@@ -91,6 +103,11 @@ impl Holders {
     /// The name of this process, as it stands in claims: namespace and name of its Lease.
     pub fn own(&self) -> &str {
         &self.own
+    }
+
+    /// After how long without a sign of life the others take this process for gone.
+    pub fn duration(&self) -> Duration {
+        self.duration
     }
 
     /// Renews the Lease and removes others' that are long over, until it is dropped.
@@ -155,7 +172,7 @@ impl Holders {
                 Err(ClusterError::NotFound { .. }) => (ABSENT.to_owned(), self.duration),
                 Err(error) => return Err(error),
             };
-        let unchanged = self.note(holder, version);
+        let unchanged = self.note(holder, version, LONGEST_BLINK);
         Ok(if unchanged > duration { HolderFact::Gone } else { HolderFact::MayBeAlive })
     }
 
@@ -165,14 +182,17 @@ impl Holders {
         self.duration.max(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
     }
 
-    /// Notes the version of a Lease, and says for how long it has been this one.
-    fn note(&self, holder: &str, version: String) -> Duration {
+    /// Notes the version of a Lease, and says for how long it has been seen to be this one.
+    fn note(&self, holder: &str, version: String, longest_blink: Duration) -> Duration {
+        let now = Instant::now();
         let mut state = self.state();
-        let seen = state.seen.entry(holder.to_owned()).or_insert_with(|| (version.clone(), Instant::now()));
-        if seen.0 != version {
-            *seen = (version, Instant::now());
+        let fresh = || Sighting { version: version.clone(), since: now, last: now };
+        let seen = state.seen.entry(holder.to_owned()).or_insert_with(fresh);
+        if seen.version != version || seen.last.elapsed() > longest_blink {
+            *seen = Sighting { version, since: now, last: now };
         }
-        seen.1.elapsed()
+        seen.last = now;
+        seen.since.elapsed()
     }
 
     async fn renew(&self) -> Result<(), ClusterError> {
@@ -211,7 +231,7 @@ impl Holders {
             let duration = self.duration_of(&lease);
             let name = lease.metadata.name.unwrap_or_default();
             let version = lease.metadata.resource_version.unwrap_or_default();
-            let unchanged = self.note(&format!("{}/{name}", self.namespace), version.clone());
+            let unchanged = self.note(&format!("{}/{name}", self.namespace), version.clone(), self.duration * 2);
             if unchanged > duration.saturating_mul(SWEEP_AFTER_DURATIONS) && name != self.name {
                 // Only if it still is what was seen: its process may have come back just now.
                 let condition = Preconditions { resource_version: Some(version), uid: None };
@@ -222,9 +242,9 @@ impl Holders {
                 }
             }
         }
-        // What is not asked for any more is forgotten; it is far older than any judgement needs.
-        let longest = self.duration.saturating_mul(SWEEP_AFTER_DURATIONS * 20);
-        self.state().seen.retain(|_, (_, since)| since.elapsed() < longest);
+        // What is not looked at any more is forgotten; looking again starts its clock anew in any case.
+        let longest = self.duration.saturating_mul(SWEEP_AFTER_DURATIONS);
+        self.state().seen.retain(|_, seen| seen.last.elapsed() < longest);
         Ok(())
     }
 

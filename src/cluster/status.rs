@@ -101,12 +101,24 @@ fn holder_patch(
             value: serde_json::Value::String(value.to_owned()),
         })
     };
-    Ok(JsonPatch(vec![
+    let mut operations = vec![
         test(&["metadata", "uid"], &key.uid),
         test(&["status", "claim", "token"], token),
         json_patch::PatchOperation::Replace(json_patch::ReplaceOperation {
             path: PointerBuf::from_tokens(["status"]),
             value: serde_json::to_value(status)?,
         }),
-    ]))
+    ];
+    // The generation may have moved on since the claim (a cancel, a deletion). A status that says an older one counts as
+    // not yet up to date for kubectl wait and kstatus, and a finished one could never be mended.
+    let observed = |path: PointerBuf| {
+        let from = PointerBuf::from_tokens(["metadata", "generation"]);
+        json_patch::PatchOperation::Copy(json_patch::CopyOperation { from, path })
+    };
+    operations.push(observed(PointerBuf::from_tokens(["status", "observedGeneration"])));
+    for index in 0..status.conditions.len() {
+        let index = index.to_string();
+        operations.push(observed(PointerBuf::from_tokens(["status", "conditions", &index, "observedGeneration"])));
+    }
+    Ok(JsonPatch(operations))
 }

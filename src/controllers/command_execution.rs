@@ -1,7 +1,7 @@
 //! The controller of CommandExecutions.
 //!
-//! The promises kept here: an execution that does not decode stops nobody (only metadata is watched; each object is
-//! read by itself); nothing waits inside a reconcile; every write is of an object that was just read.
+//! The promises kept here: an execution that does not decode stops nobody (of what is watched only metadata is decoded; each
+//! object is read by itself); nothing waits inside a reconcile; every write is of an object that was just read.
 //!
 //! ```text
 //! unfinished executions (metadata) --+
@@ -50,7 +50,7 @@ pub struct Context {
 pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let cluster = context.cluster.clone();
-    let (reader, queue) = watches::start(&cluster, wakes);
+    let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes);
     let queue = queue.take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(CONCURRENCY);
     applier(|object, context| Box::pin(reconcile(object, context)), retry_later, context, reader, queue, config)

@@ -125,7 +125,7 @@ fn expired(observed: &Observed<'_>) -> Option<Plan> {
         (seconds, _) => age(observed) >= Duration::from_secs(u64::from(seconds)),
     };
     let (reason, why) = match &observed.work {
-        WorkFact::WaitingForMachine { problem } => {
+        WorkFact::WaitingForMachine { problem } | WorkFact::Connecting { problem: Some(problem), .. } => {
             (Reason::MachineOffline, format!("the machine is offline: {problem}"))
         }
         WorkFact::WaitingForSlot => {
@@ -196,7 +196,7 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
         WorkFact::Absent if !urgent && !observed.queue.has_free_slot => {
             (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
         }
-        WorkFact::Connecting { since } if *since >= SHOW_PROGRESS_AFTER && !shown => {
+        WorkFact::Connecting { since, .. } if *since >= SHOW_PROGRESS_AFTER && !shown => {
             (Reason::Connecting, "a connection to the machine is being opened".to_owned())
         }
         _ => return plan,

@@ -64,6 +64,8 @@ pub enum WorkFact {
     Connecting {
         /// For how long.
         since: Duration,
+        /// What was seen of the machine the last time, where it was not reached then.
+        problem: Option<String>,
     },
     /// It is claimed, or about to be: only the runner writes its status.
     Holding,

@@ -33,7 +33,7 @@ pub(super) const AGAIN_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// The pause where the API server did not answer.
 const AGAIN_AFTER_SILENCE: Duration = Duration::from_secs(1);
 /// The pause where it answered that this process may not do that: a person has to grant it.
-const AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+pub(super) const AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 /// The pause after the first of them; it doubles, and half as much again is added at random.
 const DROPPED_PAUSE: Duration = Duration::from_millis(150);
 
@@ -100,7 +100,7 @@ async fn prepare(inner: &Inner, work: &Work) -> Result<(Ground, Connection, Sess
         // It could claim nothing: do not log in for that.
         return Err(AttemptEnd::Again(AGAIN_AFTER_SILENCE));
     }
-    let ground = read_ground(inner, work, None).await?;
+    let ground = read_ground(inner, work).await?;
     let (target, credentials) = target_of(&ground)?;
     let connection = connect_patiently(&target, &credentials).await?;
     let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
@@ -113,8 +113,18 @@ pub(super) fn is_ours(execution: &CommandExecution, token: &str) -> bool {
     !execution.phase().is_finished() && claim.is_some_and(|claim| claim.token == token)
 }
 
-/// Reads the execution, its Machine and its Secret. A claim with `token` is our own, made a moment ago.
-pub(super) async fn read_ground(inner: &Inner, work: &Work, token: Option<&str>) -> Result<Ground, AttemptEnd> {
+/// Reads the execution, its Machine and its Secret.
+pub(super) async fn read_ground(inner: &Inner, work: &Work) -> Result<Ground, AttemptEnd> {
+    let execution = read_execution(inner, work, None).await?;
+    read_machine(inner, work, execution).await
+}
+
+/// Reads the execution. A claim with `token` is our own, made a moment ago.
+pub(super) async fn read_execution(
+    inner: &Inner,
+    work: &Work,
+    token: Option<&str>,
+) -> Result<CommandExecution, AttemptEnd> {
     let namespace = &work.key.namespace;
     let execution =
         inner.cluster.execution(namespace, &work.key.name).await.map_err(|error| obsolete_or_again(&error))?;
@@ -125,6 +135,16 @@ pub(super) async fn read_ground(inner: &Inner, work: &Work, token: Option<&str>)
     {
         return Err(AttemptEnd::Obsolete);
     }
+    Ok(execution)
+}
+
+/// Reads the Machine and the Secret beside an execution.
+pub(super) async fn read_machine(
+    inner: &Inner,
+    work: &Work,
+    execution: CommandExecution,
+) -> Result<Ground, AttemptEnd> {
+    let namespace = &work.key.namespace;
     let machine = inner.cluster.machine(namespace, &work.machine).await.map_err(|error| obsolete_or_again(&error))?;
     let name = &machine.spec.credentials_ref.name;
     let secret = inner.cluster.secret(namespace, name).await.map_err(|error| match error {
@@ -166,7 +186,7 @@ pub(super) fn in_time(execution: &CommandExecution) -> bool {
 fn target_of(ground: &Ground) -> Result<(Target, Credentials), AttemptEnd> {
     let spec = &ground.machine.spec;
     let host_keys =
-        PinnedKeys::parse(&spec.host_keys).map_err(|error| refused(Reason::HostKeyMismatch, error.to_string()))?;
+        PinnedKeys::parse(&spec.host_keys).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
     let target = Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), host_keys };
     Ok((target, credentials_of(&ground.secret)?))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::api::CommandExecution;
@@ -17,7 +18,8 @@ use crate::execution;
 use crate::ssh::Connection;
 
 use super::attempt::{
-    AGAIN_AFTER_CHANGE, AttemptEnd, Ground, decide_again, in_time, is_ours, obsolete_or_again, read_ground,
+    AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, decide_again, in_time, is_ours, obsolete_or_again,
+    read_execution, read_machine,
 };
 use super::{Inner, Work};
 
@@ -37,6 +39,8 @@ pub(super) struct Holding {
     pub decision: DecisionRecord,
     /// The claim is good for a start only while this process is in the same standing as when it was made.
     pub standing: Standing,
+    /// When the decision was made that is stored with the claim, or before.
+    pub decided: Instant,
 }
 
 /// Where the claim with a token is, once it is known.
@@ -59,11 +63,13 @@ pub(super) async fn claim(
     // One token for all tries: a write that was thought lost and lands late is then still known as ours.
     let token = Uuid::new_v4().to_string();
     let standing = inner.holders.standing().ok_or(AttemptEnd::Again(SETTLE_PAUSE))?;
+    let decided = Instant::now();
     for _ in 0..CONFLICT_TRIES {
-        let ground = read_ground(inner, work, Some(&token)).await?;
-        if is_ours(&ground.execution, &token) {
-            return holding(work, token, ground.execution, standing);
+        let execution = read_execution(inner, work, Some(&token)).await?;
+        if is_ours(&execution, &token) {
+            return holding(work, token, execution, standing, decided);
         }
+        let ground = read_machine(inner, work, execution).await?;
         if !same_ground(connected_by, &ground) {
             // The connection is to what the Machine or the Secret said before. Make another one.
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
@@ -87,10 +93,16 @@ pub(super) async fn claim(
             Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
                 settle(inner, &work.key, &token).await
             }
+            // Stored, but the answer is not what this version can read: see what is there.
+            Err(ClusterError::Undecodable { .. }) => settle(inner, &work.key, &token).await,
+            Err(error @ ClusterError::Invalid { .. }) => {
+                tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
+                return Err(AttemptEnd::Again(AGAIN_AFTER_REFUSAL));
+            }
             Err(error) => return Err(obsolete_or_again(&error)),
         };
         match settled {
-            Settled::Ours(execution) => return holding(work, token, *execution, standing),
+            Settled::Ours(execution) => return holding(work, token, *execution, standing, decided),
             Settled::NotStored => {}
             Settled::Over => return Err(AttemptEnd::Obsolete),
         }
@@ -98,10 +110,16 @@ pub(super) async fn claim(
     Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE))
 }
 
-fn holding(work: &Work, token: String, execution: CommandExecution, standing: Standing) -> Result<Holding, AttemptEnd> {
+fn holding(
+    work: &Work,
+    token: String,
+    execution: CommandExecution,
+    standing: Standing,
+    decided: Instant,
+) -> Result<Holding, AttemptEnd> {
     // There is always one beside a claim of ours; without it there is nothing that could be sent.
     let decision = execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(AttemptEnd::Obsolete)?;
-    Ok(Holding { key: work.key.clone(), token, execution, decision, standing })
+    Ok(Holding { key: work.key.clone(), token, execution, decision, standing, decided })
 }
 
 /// Reads until it is known whether the claim with this token is stored.

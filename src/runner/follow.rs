@@ -86,7 +86,10 @@ impl Run {
     /// Sends the request to execute, unless too much time has passed since the claim: this process, or its host, may
     /// have been stopped for a while, and others may have taken it for gone.
     async fn request(&self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), LaunchProblem> {
-        let refusal = if inner.holders.standing() != Some(holding.standing) {
+        let is_stale = holding.decided.elapsed() > inner.holders.duration();
+        let refusal = if inner.halted.is_cancelled() {
+            Some((Reason::HolderLost, "this writ was told to end before it had started it"))
+        } else if is_stale || inner.holders.standing() != Some(holding.standing) {
             Some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
         } else if !in_time(&holding.execution) {
             Some((Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed"))

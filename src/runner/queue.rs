@@ -195,9 +195,10 @@ impl Queues {
                 Some(offline) => WorkFact::WaitingForMachine { problem: offline.problem.clone() },
                 None => WorkFact::WaitingForSlot,
             },
-            Some(State::Connecting { since, .. }) => {
-                WorkFact::Connecting { since: now.saturating_duration_since(*since) }
-            }
+            Some(State::Connecting { since, .. }) => WorkFact::Connecting {
+                since: now.saturating_duration_since(*since),
+                problem: offline.map(|offline| offline.problem.clone()),
+            },
             Some(State::Holding { .. }) => WorkFact::Holding,
             Some(State::Refused { problem, .. }) => WorkFact::Refused(problem.clone()),
         };

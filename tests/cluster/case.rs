@@ -51,6 +51,7 @@ impl Case {
         case.apply_machine("web-1", json!({"hostKeys": [host_key]})).await;
         case.apply_whitelist("web", standard_rules()).await;
         case.start_writ();
+        case.writ_serves().await;
         case
     }
 
@@ -203,7 +204,7 @@ impl Case {
     pub fn start_writ(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
         command
-            .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1", "--lease-seconds", "3"])
+            .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1"])
             .args(&self.flags)
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
@@ -211,6 +212,15 @@ impl Case {
             .env_remove("RUST_BACKTRACE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
         self.writ = Some(process);
+    }
+
+    /// Waits until the controller is at work: what a test gives a deadline must not spend it on the start.
+    pub async fn writ_serves(&self) {
+        let started = Instant::now();
+        while !std::fs::read_to_string(self.logs.join("writ.log")).unwrap_or_default().contains("writ serves") {
+            assert!(started.elapsed() < PATIENCE && self.writ_runs(), "writ does not start:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Starts `writ serve` anew, by way of another address of the API server that asks for no credentials.
@@ -287,6 +297,6 @@ fn standard_rules() -> Value {
         sh("exit-three", "echo sorry >&2; exit 3"),
         sh("sleep-long", "echo begun; exec sleep 300"),
         sh("sleep-one", "sleep 1; echo done"),
-        sh("sleep-three", "sleep 3; echo done"),
+        sh("sleep-eight", "sleep 8; echo done"),
     ])
 }

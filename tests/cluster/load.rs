@@ -47,7 +47,7 @@ async fn two_hundred_at_once_all_end_and_no_more_than_allowed_run_at_a_time() {
 async fn what_comes_over_the_queue_limit_is_rejected() {
     let case = Case::new().await;
     case.apply_machine("web-1", json!({"maxConcurrent": 1, "queueLimit": 2})).await;
-    case.execute("first", "sleep-three").await;
+    case.execute_with("first", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
     case.in_phase("first", Phase::Running).await;
     for name in ["second", "third"] {
         case.execute(name, "say hello").await;
@@ -55,7 +55,8 @@ async fn what_comes_over_the_queue_limit_is_rejected() {
     }
     case.execute("fourth", "say hello").await;
     case.ends("fourth", Phase::Rejected, Reason::QueueFull).await;
-    for name in ["first", "second", "third"] {
+    case.change_spec("first", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    for name in ["second", "third"] {
         case.ends(name, Phase::Succeeded, Reason::Completed).await;
     }
 }

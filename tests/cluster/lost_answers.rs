@@ -16,7 +16,11 @@ use crate::world::world;
 /// A case whose controller meets these fates, and the proxy that deals them out.
 async fn case_with(fates: Vec<Fate>) -> (Case, Proxy) {
     // A Lease that outlasts what a test does while an answer is under way.
-    let mut case = Case::with(world(), SshdOptions::default(), &[]).await;
+    case_with_lease("30", fates).await
+}
+
+async fn case_with_lease(seconds: &str, fates: Vec<Fate>) -> (Case, Proxy) {
+    let mut case = Case::with(world(), SshdOptions::default(), &["--lease-seconds", seconds]).await;
     let proxy = Proxy::start(case.world, fates).await;
     case.restart_writ_through(proxy.port);
     (case, proxy)
@@ -53,20 +57,22 @@ async fn a_claim_whose_answer_was_lost_is_known_as_our_own() {
 
 #[tokio::test]
 async fn a_claim_that_lands_late_runs_what_it_says_and_not_what_was_decided_since() {
-    let (case, proxy) = case_with(vec![Fate::ArrivesBeforeTheNext]).await;
-    // Each try decides anew: between the two, the policy is changed by whoever is quick enough.
-    let rules = |word: &str| json!([{"name": "hello", "match": "say hello", "run": ["/bin/echo", word]}]);
+    let (cut, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let fate = Fate::ArrivesBeforeTheNext { cut: Arc::clone(&cut), go_on: Arc::clone(&go_on) };
+    let (case, proxy) = case_with(vec![fate]).await;
     case.execute("x", "say hello").await;
-    for turn in 0..40 {
-        case.apply_whitelist("web", rules(if turn % 2 == 0 { "one" } else { "two" })).await;
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    cut.notified().await;
+    // The first claim is under way, with a decision for `hello`. Before the line is cut, the policy changes.
+    let changed = json!([{"name": "hello", "match": "say hello", "run": ["/bin/echo", "changed"]}]);
+    case.apply_whitelist("web", changed).await;
+    go_on.notify_one();
     let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
     assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
-    let argv = status.decision.expect("a decision").argv;
-    let quoted: Vec<String> = argv.iter().map(|word| format!("'{word}'")).collect();
-    assert_eq!(case.ledger(), [format!("exec {}", quoted.join(" "))]);
-    assert_eq!(status.stdout, Some(format!("{}\n", argv[1])));
+    assert_eq!(status.decision.expect("a decision").argv, ["/bin/echo", "hello"]);
+    assert_eq!(
+        (case.ledger(), status.stdout.as_deref()),
+        (vec!["exec '/bin/echo' 'hello'".to_owned()], Some("hello\n"))
+    );
 }
 
 #[tokio::test]
@@ -92,14 +98,15 @@ async fn a_claim_that_somebody_has_judged_in_the_meantime_is_not_sent() {
     case.executions().patch_status("x", &PatchParams::default(), &verdict).await.expect("a verdict");
     release.notify_one();
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    assert_eq!(case.finished("x").await.phase, Phase::OutcomeUnknown);
+    let status = case.finished("x").await;
+    assert!(status.phase == Phase::OutcomeUnknown && status.claim.is_some(), "{status:?}");
     assert_eq!(case.ledger(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_claim_that_is_confirmed_only_after_the_lease_was_over_is_not_sent() {
     let (fate, arrived, release) = lost_answer();
-    let (case, _proxy) = case_with(vec![fate]).await;
+    let (case, _proxy) = case_with_lease("3", vec![fate]).await;
     case.execute("x", "say hello").await;
     arrived.notified().await;
     // The whole process stands still for longer than its Lease (3 s), as on a host that was suspended.

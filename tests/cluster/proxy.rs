@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::lab::User;
 use crate::world::World;
 
-/// What becomes of one write of a status.
+/// What becomes of one write by a holder: the claim, what it shows, the result.
 #[derive(Clone, Debug)]
 pub enum Fate {
     /// Nothing special.
@@ -26,8 +26,8 @@ pub enum Fate {
     IsLost,
     /// It arrives; the answer comes back only once `release` says so, and then as a cut line.
     AnswerIsLost { arrived: Arc<Notify>, release: Arc<Notify> },
-    /// The line is cut at once, and it arrives only just before the next write.
-    ArrivesBeforeTheNext,
+    /// It is held back; the line is cut once `go_on` says so, and it arrives only just before the next write.
+    ArrivesBeforeTheNext { cut: Arc<Notify>, go_on: Arc<Notify> },
 }
 
 /// The proxy.
@@ -80,7 +80,10 @@ impl Line {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(http::header::HOST);
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
-        let is_status_write = parts.uri.path().ends_with("/status") && parts.method != http::Method::GET;
+        // The claim and the result have a token in them; what the controller writes before has none.
+        let is_status_write = parts.uri.path().ends_with("/status")
+            && parts.method != http::Method::GET
+            && body.windows(7).any(|window| window == b"\"token\"");
         let request = http::Request::from_parts(parts, body);
         let fate = if is_status_write { self.fates.lock().expect("a lock").pop_front() } else { None };
         if is_status_write {
@@ -98,7 +101,9 @@ impl Line {
                 release.notified().await;
                 Err("the answer is lost".to_owned())
             }
-            Fate::ArrivesBeforeTheNext => {
+            Fate::ArrivesBeforeTheNext { cut, go_on } => {
+                cut.notify_one();
+                go_on.notified().await;
                 *self.late.lock().expect("a lock") = Some(request);
                 Err("late".to_owned())
             }

@@ -114,7 +114,7 @@ async fn the_table_shows_what_a_person_looks_for() {
 #[tokio::test]
 async fn a_command_that_runs_for_a_while_is_shown_as_running() {
     let case = Case::new().await;
-    case.execute("x", "sleep-three").await;
+    case.execute("x", "sleep-eight").await;
     let running = case.in_phase("x", Phase::Running).await;
     assert_eq!(running.reason, Some(Reason::Started));
     assert!(running.start_time.is_some() && running.exit_code.is_none());
@@ -146,7 +146,8 @@ async fn the_field_documentation_reads_as_a_manual() {
     let world = crate::world::world();
     // The API server publishes the documentation of a CRD a moment after it serves its objects.
     for _ in 0..100 {
-        if world.kubectl(&["explain", "cmdexec.spec"]).status.success() {
+        let is_published = |kind: &str| world.kubectl(&["explain", kind]).status.success();
+        if ["cmdexec.spec", "machine.spec", "whitelist.spec"].into_iter().all(is_published) {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

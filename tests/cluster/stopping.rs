@@ -11,7 +11,7 @@ use crate::case::{Case, sh};
 #[tokio::test]
 async fn a_command_that_takes_too_long_is_timed_out_and_told_to_stop() {
     let case = Case::new().await;
-    case.execute_with("x", json!({"command": "sleep-long", "timeoutSeconds": 1})).await;
+    case.execute_with("x", json!({"command": "sleep-long", "timeoutSeconds": 5})).await;
     let status = case.finished("x").await;
     assert_eq!(status.phase, Phase::TimedOut, "{status:?}");
     assert_eq!(status.stdout.as_deref(), Some("begun\n"));
@@ -28,7 +28,7 @@ async fn a_command_that_ignores_the_first_signal_is_killed() {
     let case = Case::new().await;
     let line = "trap : TERM; echo armed; while :; do sleep 1; done";
     case.apply_whitelist("stubborn", json!([sh("stubborn", line)])).await;
-    case.execute_with("x", json!({"command": "stubborn", "timeoutSeconds": 1})).await;
+    case.execute_with("x", json!({"command": "stubborn", "timeoutSeconds": 5})).await;
     let status = case.finished("x").await;
     assert_eq!(status.phase, Phase::TimedOut, "{status:?}");
     if case.sshd.runs_as_root() {
@@ -44,6 +44,10 @@ async fn a_cancelled_command_is_told_to_stop() {
     case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
     let status = case.finished("x").await;
     assert_eq!((status.phase, status.exit_code), (Phase::Cancelled, None), "{status:?}");
+    // The cancel was a change of the spec: waiting tools believe a status only where it speaks of that.
+    assert_eq!(status.observed_generation, Some(2));
+    let namespace = case.namespace.as_str();
+    case.world.kubectl_succeeds(&["wait", "-n", namespace, "--for=condition=Stalled", "cmdexec/x", "--timeout=20s"]);
     if case.sshd.runs_as_root() {
         assert_eq!((status.reason, status.signal.as_deref()), (Some(Reason::Stopped), Some("TERM")));
     }
@@ -73,7 +77,7 @@ async fn an_execution_created_as_cancelled_never_starts() {
 #[tokio::test]
 async fn a_controller_that_is_told_to_end_waits_for_what_runs_and_starts_nothing() {
     let case = Case::new().await;
-    case.execute("running", "sleep-three").await;
+    case.execute("running", "sleep-eight").await;
     case.in_phase("running", Phase::Running).await;
     case.terminate_writ();
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -16,8 +16,8 @@ use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Machine, Phase, Whitelist};
-use crate::cluster::Cluster;
-use crate::runner::Wakes;
+use crate::cluster::{Cluster, ExecutionKey};
+use crate::runner::{Runner, Wakes};
 
 use super::Execution;
 
@@ -27,14 +27,25 @@ const WATCH_SECONDS: u32 = 30;
 /// Starts the watches; the store has the metadata of what has not finished.
 pub(super) fn start(
     cluster: &Cluster,
+    runner: Runner,
     wakes: Wakes,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
     let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
-        .backoff(WatchBackoff::default())
+        .backoff(WatchBackoff)
         .modify(|execution| execution.managed_fields_mut().clear());
     let known = reader.clone();
-    let executions = reflector(writer, unfinished).flat_map(move |event| stream::iter(to_look_at(event, &known)));
+    let executions = reflector(writer, unfinished).flat_map(move |event| {
+        if let Ok(Event::Delete(gone)) = &event {
+            // Finished or deleted: in neither case it waits any more. What is being run is not touched by this.
+            runner.withdraw(&ExecutionKey {
+                namespace: gone.namespace().unwrap_or_default(),
+                name: gone.name_any(),
+                uid: gone.uid().unwrap_or_default(),
+            });
+        }
+        stream::iter(to_look_at(event, &known))
+    });
     let woken = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
         .map(|reference| ObjectRef::<Execution>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
     let queue = stream::select_all([
@@ -83,7 +94,7 @@ where
         + 'static,
 {
     watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
-        .backoff(WatchBackoff::default())
+        .backoff(WatchBackoff)
         .filter_map(|event| async move {
             match event {
                 Ok(Event::Apply(changed) | Event::Delete(changed)) => Some(changed.namespace()),
@@ -103,27 +114,21 @@ where
         .boxed()
 }
 
-/// The pause after a watch failed. Soon after an outage all is to be normal, so it grows to 4 s and not to kube's
-/// default of 30 s; three watches that ask every few seconds are no burden to an API server that comes back.
-#[derive(Default)]
-struct WatchBackoff {
-    failures: u32,
-}
+/// The pause after a watch failed. Soon after an outage all is to be normal, so it is not kube's default, which grows to
+/// 30 s; three watches that ask once a second are no burden to an API server that comes back. (It could not grow anyway:
+/// each new attempt begins with an event that counts as success.)
+struct WatchBackoff;
 
 impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = Duration::from_millis(250).saturating_mul(1 << self.failures.min(4));
-        self.failures = self.failures.saturating_add(1);
-        Some(pause)
+        Some(Duration::from_secs(1))
     }
 }
 
 impl Backoff for WatchBackoff {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
+    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
@@ -153,14 +158,5 @@ mod tests {
         }
         looked_at.sort();
         assert_eq!(looked_at, ["a", "b"]);
-    }
-
-    #[test]
-    fn the_pause_after_a_failed_watch_grows_and_is_bounded() {
-        let mut backoff = WatchBackoff::default();
-        let pauses: Vec<u128> = backoff.by_ref().take(7).map(|pause| pause.as_millis()).collect();
-        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 4000, 4000]);
-        backoff.reset();
-        assert_eq!(backoff.next(), Some(Duration::from_millis(250)));
     }
 }

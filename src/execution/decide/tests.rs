@@ -255,13 +255,15 @@ fn a_deadline_that_is_over_expires_and_says_why() {
     waiting(WorkFact::WaitingForMachine { problem: "refused".to_owned() })
         .becomes(Phase::Expired, Reason::MachineOffline);
     waiting(WorkFact::Absent).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+    let again = WorkFact::Connecting { since: Duration::from_secs(1), problem: Some("refused".to_owned()) };
+    waiting(again).becomes(Phase::Expired, Reason::MachineOffline);
 }
 
 #[test]
 fn a_deadline_of_zero_means_one_attempt_now() {
     let now = || Situation::pending().with_deadline(0);
     assert_eq!(now().plan().effects, [Effect::Enqueue { max_concurrent: 4, urgent: true }]);
-    assert_eq!(now().doing(WorkFact::Connecting { since: Duration::ZERO }).plan().status, None);
+    assert_eq!(now().doing(WorkFact::Connecting { since: Duration::ZERO, problem: None }).plan().status, None);
     now().doing(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };
     now().doing(WorkFact::Refused(offline)).becomes(Phase::Expired, Reason::MachineOffline);
@@ -341,7 +343,7 @@ fn a_claim_under_way_is_not_written_over() {
 
 #[test]
 fn a_connection_that_takes_long_is_shown() {
-    let connecting = |seconds| WorkFact::Connecting { since: Duration::from_secs(seconds) };
+    let connecting = |seconds| WorkFact::Connecting { since: Duration::from_secs(seconds), problem: None };
     assert_eq!(Situation::pending().doing(connecting(1)).plan().status, None);
     Situation::pending().doing(connecting(2)).becomes(Phase::Queued, Reason::Connecting);
 }
