@@ -66,6 +66,17 @@ struct Sighting {
     last: Instant,
 }
 
+impl Sighting {
+    /// Looks again, and says for how long it has been seen to be this version.
+    fn look(&mut self, version: String, now: Instant, longest_blink: Duration) -> Duration {
+        if self.version != version || now.saturating_duration_since(self.last) > longest_blink {
+            *self = Self { version, since: now, last: now };
+        }
+        self.last = now;
+        now.saturating_duration_since(self.since)
+    }
+}
+
 impl State {
     /// Whether the last renewal is younger than `duration`, by both clocks.
     fn is_current(&self, duration: Duration) -> bool {
@@ -187,12 +198,7 @@ impl Holders {
         let now = Instant::now();
         let mut state = self.state();
         let fresh = || Sighting { version: version.clone(), since: now, last: now };
-        let seen = state.seen.entry(holder.to_owned()).or_insert_with(fresh);
-        if seen.version != version || seen.last.elapsed() > longest_blink {
-            *seen = Sighting { version, since: now, last: now };
-        }
-        seen.last = now;
-        seen.since.elapsed()
+        state.seen.entry(holder.to_owned()).or_insert_with(fresh).look(version, now, longest_blink)
     }
 
     async fn renew(&self) -> Result<(), ClusterError> {
@@ -254,5 +260,39 @@ impl Holders {
 
     fn api(&self, namespace: &str) -> Api<Lease> {
         Api::namespaced(self.cluster.client.clone(), namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks at these versions at these seconds, and says how old the last one is then.
+    fn age_after(looks: &[(u64, &str)]) -> Duration {
+        let start = Instant::now();
+        let mut sighting = Sighting { version: "1".to_owned(), since: start, last: start };
+        let mut age = Duration::ZERO;
+        for (second, version) in looks {
+            age = sighting.look((*version).to_owned(), start + Duration::from_secs(*second), LONGEST_BLINK);
+        }
+        age
+    }
+
+    #[test]
+    fn a_lease_that_is_seen_not_to_change_grows_old() {
+        assert_eq!(age_after(&[(5, "1"), (10, "1"), (16, "1")]), Duration::from_secs(16));
+    }
+
+    #[test]
+    fn a_lease_that_changes_is_young_again_and_so_is_one_that_goes_or_comes_back() {
+        assert_eq!(age_after(&[(5, "1"), (10, "2"), (15, "2")]), Duration::from_secs(5));
+        assert_eq!(age_after(&[(5, "1"), (10, ABSENT), (12, ABSENT)]), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_look_does_not_count() {
+        // The API server was away for 20 s: the first look after that still shows the version from before.
+        assert_eq!(age_after(&[(5, "1"), (25, "1")]), Duration::ZERO);
+        assert_eq!(age_after(&[(5, "1"), (25, "1"), (30, "2"), (31, "2")]), Duration::from_secs(1));
     }
 }

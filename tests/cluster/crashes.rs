@@ -119,9 +119,11 @@ async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_re
     let case = with_short_lease(own).await;
     case.execute("before", "say hello").await;
     case.ends("before", Phase::Succeeded, Reason::Completed).await;
-    // One that runs over the whole outage: its result must not be lost.
+    // One that ends during the outage: its result must not be lost. And one that outlasts it.
+    start_a_long_one(&case).await;
     case.execute("across", "sleep-eight").await;
     case.in_phase("across", Phase::Running).await;
+    case.in_phase("x", Phase::Running).await;
     // Somebody else watches, and must not take the silence for the end of the one who runs it.
     let _other = one_of_all_namespaces(own);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -135,7 +137,8 @@ async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_re
     let across = case.ends("across", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(across.stdout.as_deref(), Some("done\n"));
     assert!(case.writ_runs(), "{}", case.log());
-    assert_eq!(case.ledger().len(), 3);
+    assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
+    assert_eq!(case.ledger().len(), 4);
 }
 
 #[tokio::test]
