@@ -1,6 +1,7 @@
 //! Many at once.
 
 use futures::future::join_all;
+use kube::api::DeleteParams;
 use serde_json::json;
 use writ::api::{Phase, Reason};
 
@@ -59,6 +60,27 @@ async fn what_comes_over_the_queue_limit_is_rejected() {
     for name in ["second", "third"] {
         case.ends(name, Phase::Succeeded, Reason::Completed).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_it_waits_gives_its_place_up() {
+    let case = Case::new().await;
+    case.apply_machine("web-1", json!({"maxConcurrent": 1, "queueLimit": 2})).await;
+    case.execute_with("first", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
+    case.in_phase("first", Phase::Running).await;
+    for name in ["second", "third"] {
+        case.execute(name, "say hello").await;
+        case.in_phase(name, Phase::Queued).await;
+    }
+    for name in ["second", "third"] {
+        case.executions().delete(name, &DeleteParams::default()).await.expect("deleted");
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    case.execute("fourth", "say hello").await;
+    assert_eq!(case.in_phase("fourth", Phase::Queued).await.reason, Some(Reason::WaitingForSlot));
+    case.change_spec("first", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    case.ends("fourth", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.ledger().len(), 2);
 }
 
 #[test]
