@@ -36,7 +36,7 @@ use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders};
 use crate::execution::{QueueFact, WorkFact};
 
 use attempt::AttemptEnd;
-use queue::Queues;
+use queue::{MachineKey, Queues};
 
 /// References that wait to be looked at again. The controller takes them off at once, so this is only for bursts;
 /// a task that finds it full waits, which delays nothing but itself.
@@ -57,6 +57,13 @@ pub struct Work {
     pub urgent: bool,
     /// How many may run on the machine at a time, as of the live read that allowed this.
     pub max_concurrent: u32,
+}
+
+impl Work {
+    /// The queue that it belongs into.
+    fn machine_key(&self) -> MachineKey {
+        (self.key.namespace.clone(), self.machine.clone())
+    }
 }
 
 /// The runner of this process. Clones are the same runner.
@@ -113,7 +120,7 @@ impl Runner {
         if self.inner.stopping.is_cancelled() {
             return;
         }
-        let machine = (work.key.namespace.clone(), work.machine.clone());
+        let machine = work.machine_key();
         self.inner.queues().add(work);
         self.pump(&machine);
     }
@@ -151,7 +158,7 @@ impl Runner {
     }
 
     /// Starts what can be started on a machine.
-    fn pump(&self, machine: &(String, String)) {
+    fn pump(&self, machine: &MachineKey) {
         while !self.inner.stopping.is_cancelled() {
             let Some((work, cancel)) = self.inner.queues().next(machine, Instant::now()) else { return };
             let runner = self.clone();
@@ -161,15 +168,9 @@ impl Runner {
 
     /// One execution, from the slot to the stored result.
     async fn run(self, work: Work, cancel: CancellationToken) {
-        let machine = (work.key.namespace.clone(), work.machine.clone());
+        let machine = work.machine_key();
         // The slot must be given back whatever happens, a panic included.
-        let mut slot = SlotGuard {
-            runner: self.clone(),
-            work: work.clone(),
-            machine: machine.clone(),
-            connected: false,
-            settled: false,
-        };
+        let mut slot = SlotGuard { runner: self.clone(), work: work.clone(), connected: false, settled: false };
         match attempt::attempt(&self.inner, &work).await {
             AttemptEnd::Claimed(claimed) => {
                 self.inner.queues().connected(&machine);
@@ -185,7 +186,8 @@ impl Runner {
         }
     }
 
-    async fn settle(&self, work: Work, machine: &(String, String), end: AttemptEnd) {
+    async fn settle(&self, work: Work, end: AttemptEnd) {
+        let machine = work.machine_key();
         if let AttemptEnd::Again(pause) = end {
             // The slot stays taken meanwhile: nothing else on the machine would fare better.
             tokio::select! {
@@ -203,7 +205,7 @@ impl Runner {
                 runner.pump(&machine);
             });
         }
-        self.pump(machine);
+        self.pump(&machine);
         for key in settled.wake {
             let reference = ObjectRef::new(&key.name).within(&key.namespace);
             // It fails only when the controller is gone, and then there is nobody to wake.
@@ -216,7 +218,6 @@ impl Runner {
 struct SlotGuard {
     runner: Runner,
     work: Work,
-    machine: (String, String),
     /// Whether its connection is no longer counted as one in the making.
     connected: bool,
     settled: bool,
@@ -226,7 +227,7 @@ impl SlotGuard {
     async fn settle(mut self, end: AttemptEnd) {
         self.settled = true;
         let runner = self.runner.clone();
-        runner.settle(self.work.clone(), &self.machine.clone(), end).await;
+        runner.settle(self.work.clone(), end).await;
     }
 }
 
@@ -235,9 +236,9 @@ impl Drop for SlotGuard {
         if !self.settled {
             tracing::error!(execution = %self.work.key, "the task of an execution ended by a panic");
             let runner = self.runner.clone();
-            let (work, machine) = (self.work.clone(), self.machine.clone());
+            let work = self.work.clone();
             let end = if self.connected { AttemptEnd::Done } else { AttemptEnd::Obsolete };
-            tokio::spawn(async move { runner.settle(work, &machine, end).await });
+            tokio::spawn(async move { runner.settle(work, end).await });
         }
     }
 }

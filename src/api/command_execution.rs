@@ -2,9 +2,13 @@
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::execution_status::Claim;
 use super::{CommandExecutionStatus, NameReference};
 
 /// Default of `spec.startingDeadlineSeconds`, in seconds.
@@ -94,7 +98,19 @@ impl CommandExecution {
 
     /// Whether somebody has taken responsibility for starting it, whatever the phase says: from then on nobody else may.
     pub fn is_claimed(&self) -> bool {
-        self.phase().is_claimed() || self.status.as_ref().is_some_and(|status| status.claim.is_some())
+        self.phase().is_claimed() || self.claim().is_some()
+    }
+
+    /// Who has taken responsibility for starting it.
+    pub fn claim(&self) -> Option<&Claim> {
+        self.status.as_ref()?.claim.as_ref()
+    }
+
+    /// How old it is at `now`; None without a creation time, which the API server always gives. Its creation is by the
+    /// API server's clock, so a clock that is behind gives 0.
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        let created = self.metadata.creation_timestamp.as_ref()?.0;
+        Some(Duration::try_from(now.duration_since(created)).unwrap_or(Duration::ZERO))
     }
 
     /// The phase in the status; Pending where there is no status yet.

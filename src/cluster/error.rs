@@ -64,9 +64,9 @@ impl ClusterError {
         }
     }
 
-    /// Whether a write with this answer may have been done all the same.
+    /// Whether a write with this answer may have been done all the same: there was none, or none that can be read.
     pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
 
     /// The class for metrics and logs.

@@ -77,9 +77,7 @@ impl Cluster {
             }
             Err(error) => return WriteOutcome::Again(error),
         };
-        let holds_token =
-            live.status.as_ref().and_then(|status| status.claim.as_ref()).map(|claim| claim.token.as_str())
-                == Some(token);
+        let holds_token = live.claim().is_some_and(|claim| claim.token == token);
         if live.metadata.uid.as_deref() != Some(&key.uid) || !holds_token || live.phase().is_finished() {
             return WriteOutcome::NotOurs(format!(
                 "the execution is {} and not claimed by this one",

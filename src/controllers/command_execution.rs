@@ -92,7 +92,7 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     } else {
         (None, PolicyFact::Rules(policy::RuleSet::default()))
     };
-    let holder = match live.status.as_ref().and_then(|status| status.claim.as_ref()) {
+    let holder = match live.claim() {
         Some(claim) => context.holders.fact(&claim.holder).await?,
         None => HolderFact::Myself,
     };

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::api::{CommandExecutionStatus, Machine, Phase, Reason};
 use crate::policy::{self, Decision, Request, Verdict};
 
@@ -244,14 +242,8 @@ fn finish(observed: &Observed<'_>, phase: Phase, reason: Reason, message: &str) 
     Plan { status: Some(status), effects, requeue: None }
 }
 
-/// How old the execution is. Its creation is by the API server's clock, so a clock that is behind gives 0.
 fn age(observed: &Observed<'_>) -> Duration {
-    let created = observed.execution.metadata.creation_timestamp.as_ref().map_or(observed.now, |time| time.0);
-    elapsed(created, observed.now)
-}
-
-fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+    observed.execution.age(observed.now).unwrap_or(Duration::ZERO)
 }
 
 #[cfg(test)]

@@ -109,12 +109,11 @@ async fn prepare(inner: &Inner, work: &Work) -> Result<(Ground, Connection, Sess
 
 /// Whether an unfinished execution is claimed with this token.
 pub(super) fn is_ours(execution: &CommandExecution, token: &str) -> bool {
-    let claim = execution.status.as_ref().and_then(|status| status.claim.as_ref());
-    !execution.phase().is_finished() && claim.is_some_and(|claim| claim.token == token)
+    !execution.phase().is_finished() && execution.claim().is_some_and(|claim| claim.token == token)
 }
 
 /// Reads the execution, its Machine and its Secret.
-pub(super) async fn read_ground(inner: &Inner, work: &Work) -> Result<Ground, AttemptEnd> {
+async fn read_ground(inner: &Inner, work: &Work) -> Result<Ground, AttemptEnd> {
     let execution = read_execution(inner, work, None).await?;
     read_machine(inner, work, execution).await
 }
@@ -174,8 +173,7 @@ pub(super) async fn decide_again(inner: &Inner, ground: &Ground) -> Result<Decis
 
 /// Whether the execution may still start: its deadline is not over.
 pub(super) fn in_time(execution: &CommandExecution) -> bool {
-    let Some(created) = execution.metadata.creation_timestamp.as_ref().map(|time| time.0) else { return false };
-    let age = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or(Duration::ZERO);
+    let Some(age) = execution.age(Timestamp::now()) else { return false };
     match execution.spec.starting_deadline_seconds {
         // One attempt, now; the attempt itself may take as long as its own deadlines let it.
         0 => age < NOW_MEANS_WITHIN + CONNECT_DEADLINE + OPEN_DEADLINE,

@@ -90,11 +90,10 @@ pub(super) async fn claim(
         inner.queues().hold(&work.key);
         let settled = match inner.cluster.replace_status(&ground.execution, status).await {
             Ok(execution) => Settled::Ours(Box::new(execution)),
+            // No answer, one that cannot be read, or somebody was quicker, perhaps we ourselves: see what is there.
             Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
                 settle(inner, &work.key, &token).await
             }
-            // Stored, but the answer is not what this version can read: see what is there.
-            Err(ClusterError::Undecodable { .. }) => settle(inner, &work.key, &token).await,
             Err(error @ ClusterError::Invalid { .. }) => {
                 tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
                 return Err(AttemptEnd::Again(AGAIN_AFTER_REFUSAL));

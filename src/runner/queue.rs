@@ -26,7 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a refusal is remembered for a controller that never fetches it (the object was deleted).
 const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
 
-type MachineKey = (String, String);
+/// Namespace and name of a Machine.
+pub(super) type MachineKey = (String, String);
 
 /// The queues of all machines.
 #[derive(Default)]
@@ -82,7 +83,7 @@ pub(super) struct Settled {
 
 impl Queues {
     pub fn add(&mut self, work: Work) {
-        let machine_key = (work.key.namespace.clone(), work.machine.clone());
+        let machine_key = work.machine_key();
         let machine = self.machines.entry(machine_key.clone()).or_default();
         machine.max_concurrent = usize::try_from(work.max_concurrent).unwrap_or(1).max(1);
         if self.works.contains_key(&work.key) {
@@ -132,7 +133,7 @@ impl Queues {
 
     /// A task has ended: its slot is free.
     pub fn settle(&mut self, work: Work, end: AttemptEnd, now: Instant) -> Settled {
-        let machine_key = (work.key.namespace.clone(), work.machine.clone());
+        let machine_key = work.machine_key();
         let Some(machine) = self.machines.get_mut(&machine_key) else { return Settled::default() };
         machine.in_use = machine.in_use.saturating_sub(1);
         if !matches!(end, AttemptEnd::Done) {

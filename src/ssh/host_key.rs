@@ -1,7 +1,6 @@
 //! The host keys that a machine may prove itself with: exact key blobs, compared here and not by a known_hosts
 //! helper (russh's takes a key of another algorithm for merely unknown).
 
-use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 /// Pinned host keys, at least one.
@@ -59,7 +58,7 @@ impl PinnedKeys {
         match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => {
                 let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-                let pinned = self.keys.iter().any(|pin| same_key(pin.key_data(), key.key_data()));
+                let pinned = self.keys.iter().any(|pin| pin.key_data() == key.key_data());
                 if pinned { Ok(fingerprint) } else { Err(fingerprint) }
             }
             // Certificates are not asked for; a server that sends one all the same is not trusted by it.
@@ -68,8 +67,4 @@ impl PinnedKeys {
             }
         }
     }
-}
-
-fn same_key(left: &KeyData, right: &KeyData) -> bool {
-    left == right
 }

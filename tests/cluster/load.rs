@@ -44,8 +44,8 @@ async fn two_hundred_at_once_all_end_and_no_more_than_allowed_run_at_a_time() {
     assert_eq!(case.events("MachineOffline").await, 0, "and none was seen as lost");
 }
 
-#[tokio::test]
-async fn what_comes_over_the_queue_limit_is_rejected() {
+/// The `first` runs, the `second` and the `third` wait, and no more may.
+async fn with_a_full_queue() -> Case {
     let case = Case::new().await;
     case.apply_machine("web-1", json!({"maxConcurrent": 1, "queueLimit": 2})).await;
     case.execute_with("first", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
@@ -54,6 +54,12 @@ async fn what_comes_over_the_queue_limit_is_rejected() {
         case.execute(name, "say hello").await;
         assert_eq!(case.in_phase(name, Phase::Queued).await.reason, Some(Reason::WaitingForSlot));
     }
+    case
+}
+
+#[tokio::test]
+async fn what_comes_over_the_queue_limit_is_rejected() {
+    let case = with_a_full_queue().await;
     case.execute("fourth", "say hello").await;
     case.ends("fourth", Phase::Rejected, Reason::QueueFull).await;
     case.change_spec("first", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
@@ -64,14 +70,7 @@ async fn what_comes_over_the_queue_limit_is_rejected() {
 
 #[tokio::test]
 async fn what_is_deleted_while_it_waits_gives_its_place_up() {
-    let case = Case::new().await;
-    case.apply_machine("web-1", json!({"maxConcurrent": 1, "queueLimit": 2})).await;
-    case.execute_with("first", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
-    case.in_phase("first", Phase::Running).await;
-    for name in ["second", "third"] {
-        case.execute(name, "say hello").await;
-        case.in_phase(name, Phase::Queued).await;
-    }
+    let case = with_a_full_queue().await;
     for name in ["second", "third"] {
         case.executions().delete(name, &DeleteParams::default()).await.expect("deleted");
     }
