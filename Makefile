@@ -1,6 +1,6 @@
 # Short ways in; each is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generate need-cargo
+.PHONY: help demo test lint bench generate need-cargo
 ARGS ?=
 
 help: ## show this
@@ -17,6 +17,9 @@ test: need-cargo ## all tests: unit, architecture, and on a real control plane a
 
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint
+
+bench: need-cargo ## how long decisions take (docs/benchmarks.md has what it gave)
+	cargo bench --locked --bench policy
 
 generate: need-cargo ## write what is generated from src/api: crds/ and docs/reference.md
 	cargo run --locked --quiet --bin crdgen -- write

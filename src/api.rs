@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod execution_status;
 pub mod machine;
 pub mod reference;
+pub mod selector;
 pub mod whitelist;
 
 pub use command_execution::{CommandExecution, CommandExecutionSpec};

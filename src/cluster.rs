@@ -1,4 +1,4 @@
-//! The API server, with a deadline on every call: live reads, status writes, events, leases.
+//! The API server, with a deadline on every call: live reads, compiled policies, status writes, events, leases, who asks.
 //!
 //! The promises kept here: no call waits for ever; a write whose answer was lost is told apart from one that was
 //! refused ([`ClusterError::is_ambiguous`]), so that the caller can settle it by a live read; an object that does not
@@ -9,10 +9,14 @@ mod error;
 mod events;
 mod lease;
 mod objects;
+mod policies;
+mod stamping;
 mod status;
 
 pub use client::{ClientOptions, Cluster, ExecutionKey};
 pub use error::ClusterError;
 pub use events::EventPublisher;
 pub use lease::{Holders, Standing};
+pub use policies::{Policies, compile as compile_object};
+pub use stamping::{Stamping, Trust};
 pub use status::WriteOutcome;

@@ -1,3 +1,5 @@
 //! The controllers: watch, read live, decide, apply. They send nothing to a machine; the runner does.
 
 pub mod command_execution;
+mod watching;
+pub mod whitelist;

@@ -16,7 +16,7 @@ mod outcome;
 mod status;
 
 pub use decide::{Effect, Notice, Plan, decide};
-pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, PolicyFact, QueueFact, WorkFact};
+pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use status::{claimed, running};
 

@@ -1,34 +1,74 @@
 //! What may run: Whitelists compiled into rules, and a request held against them. Pure: no I/O, no clock.
 //!
-//! The promise kept here: **nothing runs that no rule lists.** Default deny; text is compared byte for byte (no
-//! trimming, no case folding, no shell splitting, no normalisation); what is not printable ASCII is malformed before
-//! anything else is looked at; a rule with anything in it that is not understood allows nothing.
+//! The promise kept here: **nothing runs that no rule lists.** Default deny, and a Deny wins; text is compared byte for
+//! byte (no trimming, no case folding, no shell splitting, no normalisation); what is not printable ASCII is malformed
+//! before anything else is looked at; a rule with anything in it that is not understood allows nothing.
 //!
 //! ```text
-//! Whitelist --compile--> RuleSet --decide(request)--> Allow(Decision) | Deny(Denial)
-//!                                                       |
-//!                                        command_line(argv) -> the bytes for sshd
+//! Whitelist --compile--> CompiledWhitelist --+
+//!                                            +--> RuleSet --decide(request, machine, identity)--> Allow | Deny
+//! (the other Whitelists of the namespace) ---+                                                      |
+//!                                                        DecisionRecord --command_line--> bytes for sshd
 //! ```
+//!
+//! What a rule says of the output is compiled here too: [`Redaction`].
 
+mod checks;
 mod command_line;
+mod compile;
 mod decision;
+mod environment;
+mod index;
+mod lint;
+mod miss;
+mod pattern;
+mod problem;
+mod programs;
+mod record;
+mod redaction;
 mod request;
-mod rules;
+mod rule_set;
+mod subjects;
+mod template;
+mod values;
 
 pub use command_line::command_line;
+pub use compile::{BrokenRule, CompiledWhitelist, DEFAULT_ACTION_TYPE, compile};
 pub use decision::{Decision, Denial, Verdict, decide};
+pub use lint::{Findings, Warning, lint};
+pub use miss::NearMiss;
+pub use problem::RuleProblem;
+pub use redaction::{LineRedactor, PatternProblem, REDACTED, Redaction, RedactionError};
 pub use request::{Ask, Request, RequestError};
-pub use rules::{BrokenRule, CompiledRule, RuleProblem, RuleSet, compile};
+pub use rule_set::RuleSet;
+pub use subjects::Identity;
 
 /// The longest `command`, and the longest word of an `argv` or a `run`, in bytes. Far over what is typed, far under
 /// the 128 KiB that sshd takes and small beside the 1.5 MiB that etcd takes for an object.
 pub const MAXIMUM_TEXT_BYTES: usize = 4096;
 /// The most words in an argument vector.
 pub const MAXIMUM_WORDS: usize = 64;
+/// The most bytes of all words and all values of environment variables together. Linux takes 128 KiB of text for a login
+/// shell (MAX_ARG_STRLEN, execve(2)); quotes and what Writ adds have the rest.
+pub const MAXIMUM_COMMAND_BYTES: usize = 96 * 1024;
+/// The most parameters, and the most environment variables, of a rule and of a request.
+pub const MAXIMUM_NAMES: usize = 16;
 
 /// The first byte of `text` that is not printable ASCII (0x20 to 0x7e), with its position.
 fn unprintable(text: &str) -> Option<(usize, u8)> {
     text.bytes().enumerate().find(|(_, byte)| !matches!(byte, 0x20..=0x7e))
+}
+
+/// Whether a byte may not stand in a word of what is executed: not printable ASCII, or one that login shells read
+/// differently even between single quotes (tcsh `!`, fish `\`), or the quote itself.
+fn is_unsafe_in_a_word(byte: u8) -> bool {
+    !matches!(byte, 0x20..=0x7e) || matches!(byte, b'\'' | b'!' | b'\\')
+}
+
+/// Whether a text is a name of a parameter or of an environment variable: letters, digits and `_`, no digit first.
+fn is_identifier(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.bytes().all(is_word) && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::CommandExecution;
-use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders};
+use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
 use crate::execution::{QueueFact, WorkFact};
 
 use attempt::AttemptEnd;
@@ -75,6 +75,10 @@ pub struct Runner {
 struct Inner {
     cluster: Cluster,
     events: EventPublisher,
+    /// What is allowed, compiled.
+    policies: Arc<Policies>,
+    /// Tells whose names can be believed.
+    stamping: Stamping,
     /// This process, as it stands in claims.
     holder: String,
     /// Whether this process may claim.
@@ -99,10 +103,18 @@ pub type Wakes = mpsc::Receiver<ObjectRef<CommandExecution>>;
 
 impl Runner {
     /// A runner that claims in the name of this process, as it was announced.
-    pub fn new(cluster: Cluster, events: EventPublisher, holders: Arc<Holders>) -> (Self, Wakes) {
+    pub fn new(
+        cluster: Cluster,
+        policies: Arc<Policies>,
+        stamping: Stamping,
+        events: EventPublisher,
+        holders: Arc<Holders>,
+    ) -> (Self, Wakes) {
         let (wake, wakes) = mpsc::channel(WAKE_QUEUE);
         let inner = Inner {
             cluster,
+            policies,
+            stamping,
             events,
             holder: holders.own().to_owned(),
             holders,

@@ -22,10 +22,11 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("policy", &["api"]),
     ("execution", &["api", "policy"]),
     ("cluster", &["api", "policy", "execution"]),
-    ("output", &["api"]),
+    ("output", &["api", "policy"]),
     ("ssh", &[]),
     ("runner", &["api", "policy", "execution", "cluster", "output", "ssh"]),
     ("controllers", &["api", "policy", "execution", "cluster", "runner"]),
+    ("cli", &["api", "policy", "cluster"]),
     ("telemetry", &[]),
 ];
 

@@ -104,13 +104,13 @@ pub enum LabError {
         /// What went wrong.
         why: String,
     },
-    /// There is no sshd, and it cannot be installed from here.
+    /// A program of the system is not there, and it cannot be installed from here.
     #[error("there is no {program} in $PATH, /usr/sbin or /usr/local/sbin: {advice}")]
-    OpensshMissing {
-        /// `sshd`, `ssh-keygen`.
+    ProgramMissing {
+        /// `sshd`, `zsh`.
         program: &'static str,
         /// What to run.
-        advice: &'static str,
+        advice: String,
     },
     /// The SSH server's user could not get at its folder.
     #[error(

@@ -6,7 +6,10 @@
 //! | [`toolbox`] | kube-apiserver, etcd and kubectl: found, or built from source once |
 //! | [`certificates`] | a certificate authority for one run, and a certificate for each user |
 //! | [`control_plane`] | etcd and kube-apiserver, started, ready, stopped and started again |
-//! | [`openssh`], [`sshd`] | sshd found or installed; an SSH server with a ledger of what was asked of it |
+//! | [`packages`] | programs of the system: found or, as root on Debian, installed |
+//! | [`openssh`], [`sshd`] | an SSH server with a ledger of what was asked of it, and what that needs |
+//! | [`asked`] | what that ledger must say |
+//! | [`sudo`] | a second user and rules of sudo, for one test |
 //! | [`processes`] | the processes above, and the reaper that ends them even when this process is killed |
 //! | [`say`] | what is printed on the way |
 //!
@@ -19,18 +22,22 @@
 )]
 #![allow(dead_code, unused_imports, reason = "the program and the tests include this file, and each uses a part of it")]
 
+pub mod asked;
 pub mod certificates;
 pub mod control_plane;
 pub mod error;
 pub mod files;
 pub mod kubeconfig;
 pub mod openssh;
+pub mod packages;
 pub mod processes;
 pub mod readiness;
 pub mod say;
 pub mod sshd;
+pub mod sudo;
 pub mod toolbox;
 
+pub use asked::asked;
 pub use certificates::User;
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use error::LabError;

@@ -7,20 +7,15 @@ use std::process::Command;
 
 use super::error::LabError;
 use super::files::{self, Lock};
+use super::packages::{self, ROOT_LOCK};
 use super::say;
 
 /// The user that root's SSH servers let in. A system user, so that it shows up on no login screen.
 pub const USER: &str = "writ-lab";
 /// Its home in /etc/passwd, which holds nothing but the shell.
 const HOME: &str = "/var/lib/writ-lab";
-/// Where sshd is, which is in few users' `$PATH`.
-const SSHD_FOLDERS: &[&str] = &["/usr/sbin", "/usr/local/sbin"];
-/// Locks between processes of root.
-const ROOT_LOCK: &str = "/run/writ-lab.lock";
 /// The folder sshd confines its unprivileged half in; only root's sshd does that.
 const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
-/// Debian asks this script before a package starts its service; 101 means "do not".
-const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// What is written to [`RECORDING_SHELL`], and for users other than root into the server's folder.
 pub const RECORDING_SHELL_TEXT: &str = include_str!("recording-shell.sh");
 /// The login shell of [`USER`].
@@ -39,25 +34,10 @@ impl Openssh {
     /// Finds sshd and ssh-keygen; as root on a Debian-like system, installs what is missing.
     ///
     /// # Errors
-    /// [`LabError::OpensshMissing`] with what to run, where it can be neither found nor installed.
+    /// [`LabError::ProgramMissing`] with what to run, where they can be neither found nor installed.
     pub fn find_or_install() -> Result<Self, LabError> {
-        if Self::find().is_err() && is_root() && Path::new("/etc/debian_version").exists() {
-            let _lock = Lock::take(Path::new(ROOT_LOCK), "installing openssh-server")?;
-            // Another process may have done it while this one waited.
-            if Self::find().is_err() {
-                install()?;
-            }
-        }
-        Self::find()
-    }
-
-    fn find() -> Result<Self, LabError> {
-        let find = |program| {
-            let advice = "as root, run `apt-get install --no-install-recommends openssh-server` (Debian, Ubuntu), \
-                          `dnf install openssh-server` (Fedora) or `apk add openssh` (Alpine)";
-            files::find_program(program, SSHD_FOLDERS).ok_or(LabError::OpensshMissing { program, advice })
-        };
-        Ok(Self { sshd: find("sshd")?, ssh_keygen: find("ssh-keygen")? })
+        let [sshd, ssh_keygen] = packages::OPENSSH.find_or_install(["sshd", "ssh-keygen"])?;
+        Ok(Self { sshd, ssh_keygen })
     }
 
     /// Makes a key pair without a passphrase: `path`, and `path.pub`. Types: `ed25519`, `ecdsa`.
@@ -71,48 +51,6 @@ impl Openssh {
 /// Whether this process is root's: /proc/self belongs to the effective user.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
-}
-
-/// Installs the server's package, without its service being started.
-fn install() -> Result<(), LabError> {
-    let step = say::step("installing openssh-server by apt-get (its service is not started)");
-    let _no_start = ServiceStartsForbidden::set()?;
-    let apt_get = |arguments: &[&str]| {
-        files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
-    };
-    let install = ["install", "-y", "--no-install-recommends", "openssh-server"];
-    // Container images often come without package lists; where there are some, they usually do.
-    if apt_get(&install).is_err() {
-        apt_get(&["update"])?;
-        apt_get(&install)?;
-    }
-    step.done();
-    Ok(())
-}
-
-/// While it lives, packages may not start their services. Leaves a policy alone that was there before.
-struct ServiceStartsForbidden {
-    ours: bool,
-}
-
-impl ServiceStartsForbidden {
-    fn set() -> Result<Self, LabError> {
-        let ours = !Path::new(POLICY).exists();
-        if ours {
-            files::write(Path::new(POLICY), "#!/bin/sh\n# Of Writ's laboratory, for one apt-get.\nexit 101\n", 0o755)?;
-        }
-        Ok(Self { ours })
-    }
-}
-
-impl Drop for ServiceStartsForbidden {
-    fn drop(&mut self) {
-        if self.ours
-            && let Err(error) = fs::remove_file(POLICY)
-        {
-            say::note(format_args!("please remove {POLICY}, it keeps services from starting ({error})"));
-        }
-    }
 }
 
 /// The numbers of a user.
@@ -139,15 +77,27 @@ pub fn prepare_root() -> Result<UserIds, LabError> {
         files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
         fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;
     }
-    if user_ids(USER).is_err() {
-        say::note(format_args!(
-            "making the system user {USER} for the SSH servers (it stays; `userdel {USER}` removes it)"
-        ));
-        let options = ["--system", "--user-group", "--no-create-home", "--home-dir", HOME, "--shell", RECORDING_SHELL];
-        // Without PAM sshd refuses a locked account, which a fresh one is; `*` is no password but not locked.
-        files::run(Command::new("useradd").args(options).args(["--password", "*", USER]))?;
-    }
+    add_user(USER, HOME, RECORDING_SHELL)?;
     user_ids(USER)
+}
+
+/// Makes a system user, once.
+pub fn make_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
+    let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
+    add_user(name, home, shell)
+}
+
+/// The same for who has the lock.
+fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
+    if user_ids(name).is_ok() {
+        return Ok(());
+    }
+    say::note(format_args!(
+        "making the system user {name} for the SSH servers (it stays; `userdel {name}` removes it)"
+    ));
+    let options = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", shell];
+    // Without PAM sshd refuses a locked account, which a fresh one is; `*` is no password but not locked.
+    files::run(Command::new("useradd").args(options).args(["--password", "*", name])).map(drop)
 }
 
 /// The numbers of a user by name.

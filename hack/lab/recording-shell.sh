@@ -20,4 +20,7 @@ $WRIT_LAB_RUN
 # sshd went to the home in /etc/passwd; each server of the laboratory has one of its own.
 cd "$HOME" || exit 1
 unset OLDPWD
-exec /bin/sh "$@"
+case ${WRIT_LAB_SHELL:=/bin/sh} in
+*/busybox) set -- sh "$@" ;;
+esac
+exec "$WRIT_LAB_SHELL" "$@"

@@ -19,6 +19,8 @@ use super::{files, say};
 
 /// The variable that tells the recording shell its file, and by which commands of this server are found.
 const LEDGER_VARIABLE: &str = "WRIT_LAB_LEDGER";
+/// The variable that tells the recording shell which shell to run.
+const SHELL_VARIABLE: &str = "WRIT_LAB_SHELL";
 /// sshd listens after about 10 ms on two idle cores; the rest is room for a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// How often the log is looked at for [`LISTENING`].
@@ -41,6 +43,8 @@ pub struct SshdOptions {
     pub refuse_key: bool,
     /// A second host key, ECDSA, besides the ed25519 one.
     pub ecdsa_host_key: bool,
+    /// The shell that reads what is asked for, where it is not /bin/sh. A `busybox` is run as its `sh`.
+    pub login_shell: Option<PathBuf>,
 }
 
 /// A running SSH server. Ended with all its sessions and commands when dropped, and by the [`Reaper`] else.
@@ -258,6 +262,9 @@ impl Sshd {
             self.reaper.run_mark(),
             self.home().display()
         );
+        if let Some(shell) = &options.login_shell {
+            environment.push_str(&format!(" {SHELL_VARIABLE}={}", shell.display()));
+        }
         for (name, value) in &options.environment {
             environment.push_str(&format!(" \"{name}={value}\""));
         }

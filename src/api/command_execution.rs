@@ -2,10 +2,12 @@
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::execution_status::Claim;
@@ -36,38 +38,60 @@ pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Exit", type_ = "integer", json_path = ".status.exitCode"),
     printcolumn(name = "Duration-ms", type_ = "integer", json_path = ".status.durationMs"),
+    printcolumn(name = "Requester", type_ = "string", json_path = ".spec.requestedBy.username"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Command", type_ = "string", json_path = ".spec['command', 'argv']", priority = 1),
     printcolumn(name = "Rule", type_ = "string", json_path = ".status.decision.rule", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.command) != has(self.argv)")
-    .message("say what to run in exactly one way: spec.command or spec.argv"))]
+#[x_kube(validation = Rule::new("(has(self.command) ? 1 : 0) + (has(self.argv) ? 1 : 0) + (has(self.rule) ? 1 : 0) == 1")
+    .message("say what to run in exactly one way: spec.command, spec.argv or spec.rule"))]
+#[x_kube(validation = Rule::new("!has(self.cancelledBy) || self.cancelRequested")
+    .message("spec.cancelledBy says who set spec.cancelRequested; it is written by the API server's admission"))]
 pub struct CommandExecutionSpec {
     /// The Machine to run on, in this namespace. One that does not exist is waited for 10 seconds (so that one
     /// `kubectl apply` may bring both; not with a starting deadline of 0); after that the execution is Rejected, reason MachineNotFound.
     pub machine_ref: NameReference,
 
-    /// What to run, as text: it must equal the `match` of a rule byte for byte. It is only compared, never given to
-    /// a shell; what runs is the rule's `run`. 1 to 4096 printable ASCII characters. Either this or `argv`.
+    /// What to run, as text: it must equal the `match` of a rule byte for byte, with values for its parameters. It is
+    /// only compared, never given to a shell; what runs is the rule's `run`. 1 to 4096 printable ASCII characters.
+    /// Exactly one of `command`, `argv` and `rule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[ -~]+$"))]
     pub command: Option<String>,
 
-    /// What to run, as an argument vector: it must equal the `run` of a rule, word for word. 1 to 64 words of at
-    /// most 4096 printable ASCII characters. Either this or `command`.
+    /// What to run, as an argument vector: it must equal the `run` of a rule, word for word, with values for its
+    /// parameters. 1 to 64 words of at most 4096 printable ASCII characters. Exactly one of `command`, `argv`, `rule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = r"^[ -~]*$")))]
     pub argv: Option<Vec<String>>,
+
+    /// What to run, by the name of a rule and values for its parameters. Exactly one of `command`, `argv` and `rule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRequest>,
+
+    /// The kind of action, where only rules with this `actionType` may allow it. Absent: any rule may, and the rule's
+    /// own is recorded. At most 63 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"))]
+    pub action_type: Option<String>,
+
+    /// Environment variables for the command, at most 16, each with a value of at most 4096 printable ASCII characters.
+    /// The rule says which names and values may be set; any other is Rejected, reason NotPermitted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    pub environment: BTreeMap<String, String>,
 
     /// Why, for those who read the record later. At most 1024 characters. Writ does not interpret it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
 
-    /// How long the command may take, in seconds from its start, 1 to 86400. Default 30. After that Writ asks the
-    /// machine to stop it and the execution ends as TimedOut; the status says whether it may still run.
+    /// How long the command may take, in seconds from its start, 1 to 86400. Default and maximum are the rule's (30 and
+    /// 3600 where it does not say); over the maximum the execution is Rejected, reason NotPermitted. When the time is
+    /// over, Writ asks the machine to stop it and the execution ends as TimedOut; the status says whether it may still
+    /// run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<u32>,
@@ -84,6 +108,69 @@ pub struct CommandExecutionSpec {
     /// from false to true while the execution has not finished.
     #[serde(default)]
     pub cancel_requested: bool,
+
+    /// Who created it, as the API server authenticated them. Written by the API server's admission policies (see
+    /// `deploy/`), never by the caller: what a caller writes here is replaced, or refused. It cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<Requester>,
+
+    /// Who set `cancelRequested`, written in the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<Canceller>,
+}
+
+/// A request by name: the rule, and values for its parameters.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleRequest {
+    /// Name of the rule.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// Values for its parameters, by their names. One that is left out has the rule's default. At most 16, of at most
+    /// 4096 printable ASCII characters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    pub parameters: BTreeMap<String, String>,
+
+    /// Name of the Whitelist that the rule is in. May be left out where only one Whitelist of the namespace has a rule
+    /// of this name, or all of them would do the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub whitelist: Option<String>,
+}
+
+/// Who asked, as authenticated.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Requester {
+    /// The user name.
+    #[schemars(length(max = 1024))]
+    pub username: String,
+
+    /// The authenticator's own identifier of the user; empty where there is none.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub uid: String,
+
+    /// The groups, at most 512.
+    #[serde(default)]
+    #[schemars(length(max = 512), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub groups: Vec<String>,
+}
+
+/// Who cancelled, as authenticated.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canceller {
+    /// The user name.
+    #[schemars(length(max = 1024))]
+    pub username: String,
+
+    /// The authenticator's own identifier of the user; empty where there is none.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub uid: String,
 }
 
 fn default_starting_deadline_seconds() -> u32 {
@@ -127,10 +214,15 @@ impl CommandExecutionSpec {
             machine_ref: NameReference::new("web-1"),
             command: Some(command.to_owned()),
             argv: None,
+            rule: None,
+            action_type: None,
+            environment: BTreeMap::new(),
             reason: None,
             timeout_seconds: None,
             starting_deadline_seconds: DEFAULT_STARTING_DEADLINE_SECONDS,
             cancel_requested: false,
+            requested_by: None,
+            cancelled_by: None,
         }
     }
 }

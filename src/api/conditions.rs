@@ -15,6 +15,8 @@ pub enum ConditionType {
     Reconciling,
     /// Surfaces when the execution finished and did not succeed: True. Removed otherwise, as kstatus wants it.
     Stalled,
+    /// On a Whitelist with subjects. Surfaces when it is known whether the API server stamps who asks.
+    RequesterKnown,
 }
 
 impl ConditionType {
@@ -25,6 +27,7 @@ impl ConditionType {
             ConditionType::Ready => "Ready",
             ConditionType::Reconciling => "Reconciling",
             ConditionType::Stalled => "Stalled",
+            ConditionType::RequesterKnown => "RequesterKnown",
         }
     }
 }

@@ -5,16 +5,18 @@
 //! the root of the object.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::CustomResourceExt;
 use schemars::schema_for;
 
+use super::selector::LabelOperator;
+use super::whitelist::Effect;
 use super::{CommandExecution, Machine, Phase, Reason, Whitelist};
 
 /// The definitions, each with the name of its file in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
-    [Machine::crd(), Whitelist::crd(), command_execution()]
+    [Machine::crd(), whitelist(), command_execution()]
         .into_iter()
         .map(|mut definition| {
             for_each_schema(&mut definition, &mut make_structural);
@@ -51,6 +53,15 @@ fn unwrap_lines(text: &str) -> String {
     unwrapped
 }
 
+fn whitelist() -> CustomResourceDefinition {
+    let mut definition = Whitelist::crd();
+    for_each_schema(&mut definition, &mut |schema| {
+        explain_values(schema, "effect", schema_for!(Effect));
+        explain_values(schema, "operator", schema_for!(LabelOperator));
+    });
+    definition
+}
+
 fn command_execution() -> CustomResourceDefinition {
     let mut definition = CommandExecution::crd();
     for_each_root(&mut definition, &mut |root| {
@@ -62,7 +73,7 @@ fn command_execution() -> CustomResourceDefinition {
                 Some(JSON(serde_json::json!({"observedGeneration": -1, "phase": Phase::Pending.as_str()})));
         }
         if let Some(spec) = property(root, "spec") {
-            spec.x_kubernetes_validations.get_or_insert_default().push(immutable_spec());
+            spec.x_kubernetes_validations.get_or_insert_default().extend([immutable_spec(), cancelled_once()]);
         }
         root.x_kubernetes_validations = Some(guards());
     });
@@ -76,7 +87,7 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut J
 /// Puts what each value of an enum means into the description of its field: a structural schema has no other place
 /// for it, and `kubectl explain` is to be enough.
 fn explain_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::Schema) {
-    let Some(field) = property(parent, field) else { return };
+    let Some(field) = property(parent, field).filter(|field| field.type_.as_deref() == Some("string")) else { return };
     let mut text = field.description.take().unwrap_or_default();
     text.push('\n');
     for value in values.get("oneOf").and_then(|values| values.as_array()).into_iter().flatten() {
@@ -90,13 +101,34 @@ fn explain_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::S
 /// The rule that keeps a spec what it was. It stands on the spec, which is always there; an equality of optional
 /// values (`?.`) would be one line less, but the API server estimates it at its worst and refuses it.
 fn immutable_spec() -> ValidationRule {
-    let same = ["machineRef", "command", "argv", "reason", "timeoutSeconds", "startingDeadlineSeconds"].map(|field| {
-        format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
-    });
+    let fields = [
+        "machineRef",
+        "command",
+        "argv",
+        "rule",
+        "actionType",
+        "environment",
+        "reason",
+        "timeoutSeconds",
+        "startingDeadlineSeconds",
+        "requestedBy",
+    ];
     guard(
-        same.join(" && "),
+        fields.map(unchanged).join(" && "),
         "spec must not change after creation, but for cancelRequested; create another CommandExecution instead",
     )
+}
+
+/// Who cancelled is written together with the cancelling, and never again.
+fn cancelled_once() -> ValidationRule {
+    guard(
+        format!("self.cancelRequested != oldSelf.cancelRequested || ({})", unchanged("cancelledBy")),
+        "spec.cancelledBy may only change together with spec.cancelRequested; it is written by the API server's admission",
+    )
+}
+
+fn unchanged(field: &str) -> String {
+    format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
 }
 
 /// The rules that keep a CommandExecution what it was; the names of the phases come from [`Phase`].
@@ -167,6 +199,9 @@ fn visit(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaPro
         Some(JSONSchemaPropsOrArray::Schema(item)) => visit(item, change),
         Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| visit(item, change)),
         None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        visit(values, change);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The status of a CommandExecution: the record. Written by Writ alone, final once the phase is a finished one.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +28,8 @@ pub struct CommandExecutionStatus {
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Which rule allowed it and what exactly was to be executed. Fixed from the claim on.
+    /// Which rule allowed it and what exactly was to be executed. Fixed from the claim on; before that it is what was
+    /// decided last, and is decided again before anything is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionRecord>,
 
@@ -67,14 +70,14 @@ pub struct CommandExecutionStatus {
     pub duration_ms: Option<i64>,
 
     /// What the command wrote to standard output: all of it where `output.stdout.truncated` is false, else its
-    /// head and tail with a line in between that says how many bytes are left out. At most 8192 bytes as JSON.
+    /// head and tail with a line in between that says how many bytes are left out. At most 8192 bytes as JSON, or what the rule's `output.inlineBytes` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8192))]
+    #[schemars(length(max = 16384))]
     pub stdout: Option<String>,
 
     /// What the command wrote to standard error, in the same form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8192))]
+    #[schemars(length(max = 16384))]
     pub stderr: Option<String>,
 
     /// Size and digest of the whole output.
@@ -183,17 +186,26 @@ pub enum Reason {
     NonZeroExitCode,
     /// Failed. Surfaces when a signal ended the command.
     Signalled,
+    /// Failed. Surfaces when the command wrote more than the rule's `output.maximumBytes` and was stopped.
+    OutputLimitExceeded,
     /// TimedOut or Cancelled. Surfaces when the command was seen to end after it was told to.
     Stopped,
     /// TimedOut or Cancelled. Surfaces when the command was told to end but was not seen to: it may still run.
     RemoteMayStillRun,
     /// Cancelled. Surfaces when it was cancelled or deleted before anything was sent.
     CancelledBeforeStart,
-    /// Rejected. Surfaces when no rule of the namespace allows the request.
+    /// Rejected. Surfaces when no rule of the namespace describes what was asked for.
     NoMatchingRule,
+    /// Rejected. Surfaces when a rule describes what was asked for, but not for this machine, this requester, this
+    /// action type, these environment variables or this timeout.
+    NotPermitted,
+    /// Rejected. Surfaces when a rule with effect Deny forbids the request, whatever allows it.
+    Denied,
     /// Rejected. Surfaces when rules that would execute different things match the request.
     Ambiguous,
-    /// Rejected. Surfaces when a Whitelist of the namespace cannot be read; until it is mended nothing is allowed.
+    /// Rejected. Surfaces when a Whitelist of the namespace cannot be read or has a Deny rule that is broken; until it is
+    /// mended nothing is allowed. Or LaunchFailed, when the API server did not store the decision as it was made (CRDs of
+    /// another version), or its patterns cannot be used.
     PolicyBroken,
     /// Rejected. Surfaces when the request is not well-formed.
     Malformed,
@@ -240,11 +252,62 @@ pub struct DecisionRecord {
     /// The argument vector, word for word.
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub argv: Vec<String>,
+    /// The rule's `actionType`.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub action_type: String,
+    /// The user to run as, by sudo. Absent: the login user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub run_as: Option<String>,
+    /// The folder to run in. Absent: the login directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub working_directory: Option<String>,
+    /// Environment variables, beside those that are always set (PATH and LC_ALL).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    pub environment: BTreeMap<String, String>,
     /// How long the command may take, in seconds.
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
+    /// Whether it may be given a terminal and standard input.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interactive: bool,
+    /// How much output is kept and allowed.
+    #[serde(default)]
+    pub output: OutputBounds,
+    /// The patterns by which output is redacted before it is stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 256)))]
+    pub redact: Vec<String>,
+    /// SHA-256 of all of the above, as `sha256:` and lower case hexadecimal: of the JSON of this object without
+    /// `digest` and `decidedTime`, keys sorted, no blanks. To check it:
+    /// `kubectl get cmdexec NAME -o json | jq -cSj '.status.decision | del(.digest, .decidedTime)' | sha256sum`.
+    #[serde(default)]
+    #[schemars(length(max = 80))]
+    pub digest: String,
     /// When it was decided, by Writ's clock.
     pub decided_time: MicroTime,
+}
+
+/// How much output is kept and allowed, in bytes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputBounds {
+    /// How much of each stream the status shows, as encoded in JSON.
+    #[schemars(range(min = 0, max = 16384))]
+    pub inline_bytes: u32,
+    /// How much the command may write to both streams together.
+    #[schemars(range(min = 0))]
+    pub maximum_bytes: i64,
+}
+
+impl Default for OutputBounds {
+    /// The bounds of a rule that does not say any: 8 KiB shown of each stream, 64 MiB in all.
+    fn default() -> Self {
+        Self { inline_bytes: 8192, maximum_bytes: 67_108_864 }
+    }
 }
 
 /// One object at one moment.
@@ -316,7 +379,8 @@ pub struct OutputRecord {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRecord {
-    /// Bytes that the command wrote, before any truncation.
+    /// Bytes that the command wrote, before any truncation. Where `redacted` is true: bytes after redaction, so that
+    /// neither size nor digest tell what was taken out.
     #[schemars(range(min = 0))]
     pub bytes: i64,
     /// SHA-256 of those bytes, in lower case hexadecimal.
@@ -324,6 +388,9 @@ pub struct StreamRecord {
     pub sha256: String,
     /// Whether the text in the status leaves bytes out.
     pub truncated: bool,
+    /// Whether the rule's `redact` patterns were applied (whether or not one matched).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redacted: bool,
     /// How the text in the status is encoded.
     pub encoding: Encoding,
 }

@@ -1,5 +1,6 @@
 //! `writ`: flags, wiring, run.
 
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders};
-use writ::controllers::command_execution::{self, Context};
+use writ::cli::{Ending, Explain, Lint};
+use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
+use writ::controllers::{command_execution, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::runner::Runner;
 use writ::telemetry::{self, LogFormat};
@@ -31,6 +33,8 @@ enum Command {
     /// Needs the CRDs (`kubectl apply -f crds/`) and the permissions of `deploy/operator-role.yaml`. On SIGTERM or
     /// ctrl-C it starts nothing new and waits for what runs.
     Serve(Serve),
+    Explain(Box<Explain>),
+    Lint(Lint),
 }
 
 #[derive(Args, Debug)]
@@ -56,6 +60,11 @@ struct Serve {
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
     lease_seconds: u64,
 
+    /// Seconds for which it holds that the API server stamps who asks; then it is tried again (a dry-run create with a
+    /// forged name, in each namespace by itself).
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    requester_check_seconds: u64,
+
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
@@ -70,14 +79,19 @@ enum Format {
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "the last word of a program goes to its user")]
 async fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Serve(options) => serve(options).await,
+    let (outcome, of_failure) = match Cli::parse().command {
+        Command::Serve(options) => (serve(options).await.map(|()| Ending::Good), ExitCode::FAILURE),
+        Command::Explain(options) => {
+            let outcome = options.run(BufReader::new(std::io::stdin()), &mut std::io::stdout().lock()).await;
+            (outcome, Ending::BadInput.code().into())
+        }
+        Command::Lint(options) => (options.run(&mut std::io::stdout().lock()), Ending::BadInput.code().into()),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ending) => ending.code().into(),
         Err(error) => {
             eprintln!("writ: {error:#}");
-            ExitCode::FAILURE
+            of_failure
         }
     }
 }
@@ -104,17 +118,24 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         .with_context(|| format!("the Lease of this process cannot be written in namespace {}", cluster.home()))?;
     let holders = Arc::new(holders);
     let (events, _publishing) = EventPublisher::start(&cluster, &holder);
-    let (runner, wakes) = Runner::new(cluster.clone(), events.clone(), Arc::clone(&holders));
+    let keeping = Arc::clone(&holders);
+    let lease_kept = tokio::spawn(async move { keeping.keep().await });
+    let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
+    let policies = Arc::new(Policies::new(cluster.clone()));
+    let (runner, wakes) =
+        Runner::new(cluster.clone(), Arc::clone(&policies), stamping.clone(), events.clone(), Arc::clone(&holders));
     let stop = CancellationToken::new();
-    let context = Context {
+    let about = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
+    let whitelists = tokio::spawn(whitelist::run(about, stop.clone()));
+    let context = command_execution::Context {
         cluster,
+        policies,
+        stamping,
         runner: runner.clone(),
         holders: Arc::clone(&holders),
         events,
         grace_for_missing: Duration::from_secs(options.missing_grace_seconds),
     };
-    let keeping = Arc::clone(&holders);
-    let lease_kept = tokio::spawn(async move { keeping.keep().await });
     let mut controller = tokio::spawn(command_execution::run(context, wakes, stop.clone()));
     tracing::info!(holder, namespace = client_options.namespace.as_deref().unwrap_or("(all)"), "writ serves");
 
@@ -127,7 +148,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     // The controller goes on while the runner drains, so that somebody may still cancel.
     runner.shut_down(Duration::from_secs(options.drain_seconds)).await;
     stop.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(5), controller).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(controller, whitelists) }).await;
     lease_kept.abort();
     holders.leave().await;
     tracing::info!("stopped");

@@ -97,7 +97,7 @@ impl Cluster {
     }
 
     /// Makes one call within the deadline.
-    pub(super) async fn call<T>(
+    pub async fn call<T>(
         &self,
         what: impl Display,
         call: impl Future<Output = Result<T, kube::Error>>,

@@ -23,7 +23,15 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Hands events to a task that publishes them.
 #[derive(Clone)]
 pub struct EventPublisher {
-    queue: mpsc::Sender<(ObjectReference, Notice)>,
+    queue: mpsc::Sender<(ObjectReference, Note)>,
+}
+
+/// An event, in the words of Kubernetes.
+struct Note {
+    reason: String,
+    warning: bool,
+    message: String,
+    action: &'static str,
 }
 
 impl EventPublisher {
@@ -37,19 +45,31 @@ impl EventPublisher {
 
     /// Queues an event about an execution.
     pub fn publish(&self, about: &CommandExecution, notice: Notice) {
-        if self.queue.try_send((about.object_ref(&()), notice)).is_err() {
+        let Notice { reason, warning, message } = notice;
+        let note = Note { reason: format!("{reason:?}"), warning, message, action: "Execute" };
+        self.queue(about.object_ref(&()), note);
+    }
+
+    /// Queues an event about what Writ makes of a Whitelist.
+    pub fn publish_verdict(&self, about: ObjectReference, reason: &str, warning: bool, message: &str) {
+        let note = Note { reason: reason.to_owned(), warning, message: message.to_owned(), action: "Compile" };
+        self.queue(about, note);
+    }
+
+    fn queue(&self, about: ObjectReference, note: Note) {
+        if self.queue.try_send((about, note)).is_err() {
             tracing::warn!("too many events wait to be published; one was dropped");
         }
     }
 }
 
-async fn publish_all(recorder: Recorder, mut queue: mpsc::Receiver<(ObjectReference, Notice)>) {
-    while let Some((about, notice)) = queue.recv().await {
+async fn publish_all(recorder: Recorder, mut queue: mpsc::Receiver<(ObjectReference, Note)>) {
+    while let Some((about, note)) = queue.recv().await {
         let event = Event {
-            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
-            reason: format!("{:?}", notice.reason),
-            note: Some(notice.message.chars().take(1024).collect()),
-            action: "Execute".to_owned(),
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason,
+            note: Some(note.message.chars().take(1024).collect()),
+            action: note.action.to_owned(),
             secondary: None,
         };
         match timeout(DEADLINE, recorder.publish(&event, &about)).await {

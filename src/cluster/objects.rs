@@ -5,7 +5,7 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 
-use crate::api::{CommandExecution, Machine, Whitelist};
+use crate::api::{CommandExecution, Machine};
 
 use super::{Cluster, ClusterError};
 
@@ -36,17 +36,6 @@ impl Cluster {
     pub async fn machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
         let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
         self.call(format!("Machine {namespace}/{name}"), api.get(name)).await
-    }
-
-    /// Reads all Whitelists of a namespace.
-    ///
-    /// # Errors
-    /// See [`ClusterError`]; one Whitelist that does not decode makes the whole answer Undecodable, as it may hold
-    /// something that forbids.
-    pub async fn whitelists(&self, namespace: &str) -> Result<Vec<Whitelist>, ClusterError> {
-        let api: Api<Whitelist> = Api::namespaced(self.client.clone(), namespace);
-        let list = self.call(format!("the Whitelists of {namespace}"), api.list(&ListParams::default())).await?;
-        Ok(list.items)
     }
 
     /// Reads one Secret by name (a list would read them all).

@@ -22,9 +22,9 @@ use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders};
-use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan, PolicyFact};
-use crate::policy;
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
+use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan};
+use crate::policy::RuleSet;
 use crate::runner::{Runner, Wakes, Work};
 
 /// Reconciles under way at a time. Each is a few short calls; more of them would only queue in the API server.
@@ -36,6 +36,10 @@ type Execution = PartialObjectMeta<CommandExecution>;
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
+    /// What is allowed, compiled.
+    pub policies: Arc<Policies>,
+    /// Tells whose names can be believed.
+    pub stamping: Stamping,
     /// Runs what is allowed.
     pub runner: Runner,
     /// Tells whose claims are left behind.
@@ -87,15 +91,16 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
     // Machine and policy are of no account once it is claimed or finished.
-    let (machine, policy) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
-        (read_machine(context, &namespace, machine_name).await?, read_policy(context, &namespace).await?)
+    let (machine, rules) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
+        (read_machine(context, &namespace, machine_name).await?, context.policies.rules(&namespace).await?)
     } else {
-        (None, PolicyFact::Rules(policy::RuleSet::default()))
+        (None, RuleSet::default())
     };
     let holder = match live.claim() {
         Some(claim) => context.holders.fact(&claim.holder).await?,
         None => HolderFact::Myself,
     };
+    let identity = context.stamping.identity(live).await;
     let (work, queue) = context.runner.facts(&key_of(live), machine_name);
     Ok(execution::decide(&Observed {
         execution: live,
@@ -104,7 +109,8 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
             Some(Ok(machine)) => MachineFact::Found(machine),
             Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
         },
-        policy,
+        rules,
+        identity,
         work,
         queue,
         holder,
@@ -123,14 +129,6 @@ async fn read_machine(
         Ok(machine) => Ok(Some(Ok(machine))),
         Err(ClusterError::NotFound { .. }) => Ok(None),
         Err(ClusterError::Undecodable { message, .. }) => Ok(Some(Err(message))),
-        Err(error) => Err(error),
-    }
-}
-
-async fn read_policy(context: &Context, namespace: &str) -> Result<PolicyFact, ClusterError> {
-    match context.cluster.whitelists(namespace).await {
-        Ok(whitelists) => Ok(PolicyFact::Rules(policy::compile(&whitelists))),
-        Err(ClusterError::Undecodable { message, .. }) => Ok(PolicyFact::Unreadable(message)),
         Err(error) => Err(error),
     }
 }

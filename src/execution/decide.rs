@@ -3,11 +3,17 @@
 
 use std::time::Duration;
 
-use crate::api::{CommandExecutionStatus, Machine, Phase, Reason};
-use crate::policy::{self, Decision, Request, Verdict};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::ResourceExt as _;
 
-use super::status::{moved, record};
-use super::{HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, PolicyFact, SHOW_PROGRESS_AFTER, WorkFact};
+use crate::api::{CommandExecutionStatus, Machine, Phase, Reason};
+use crate::policy::{self, Decision, Identity, Request, Verdict};
+
+use super::status::moved;
+use super::{HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_AFTER, WorkFact};
+
+/// When to look again at what hangs on who asks, while that is not known.
+const LOOK_AGAIN_AT_IDENTITY: Duration = Duration::from_secs(3);
 
 /// What to do about one execution.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -156,16 +162,17 @@ fn judged(observed: &Observed<'_>) -> Plan {
             return reject(observed, Reason::MachineInvalid, &message);
         }
     };
-    let rules = match &observed.policy {
-        PolicyFact::Rules(rules) => rules,
-        PolicyFact::Unreadable(problem) => {
-            let message = format!("nothing is allowed in this namespace until its Whitelists can be read: {problem}");
-            return reject(observed, Reason::PolicyBroken, &message);
-        }
-    };
-    match policy::decide(rules, &request) {
+    match policy::decide(&observed.rules, &request, machine.labels(), observed.identity) {
         Verdict::Allow(decision) => queued(observed, machine, &decision),
-        Verdict::Deny(denial) if denial.reason == Reason::NoMatchingRule => {
+        // It may be said otherwise once it is known who asks; until then nothing is decided for good.
+        Verdict::Deny(denial)
+            if observed.identity == Identity::Undecided
+                && matches!(denial.reason, Reason::NotPermitted | Reason::Denied) =>
+        {
+            Plan { requeue: Some(LOOK_AGAIN_AT_IDENTITY), ..Plan::default() }
+        }
+        // The rule, or the label that it chooses by, may come in the same sync.
+        Verdict::Deny(denial) if matches!(denial.reason, Reason::NoMatchingRule | Reason::NotPermitted) => {
             reject_after_grace(observed, denial.reason, &denial.message)
         }
         Verdict::Deny(denial) => reject(observed, denial.reason, &denial.message),
@@ -202,7 +209,7 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
     // Only a change of reason is worth a write: the sentence may differ each time.
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = moved(observed.execution, Phase::Queued, reason, &message, observed.now);
-        status.decision = Some(record(decision, observed.now));
+        status.decision = Some(decision.record(MicroTime(observed.now)));
         plan.effects.extend(Notice::of(&status).map(Effect::Publish));
         plan.status = Some(status);
     }

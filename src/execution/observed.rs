@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::api::{CommandExecution, Machine, Reason};
-use crate::policy::RuleSet;
+use crate::policy::{Identity, RuleSet};
 
 /// Everything that is known about one execution at one moment.
 #[derive(Clone, Debug)]
@@ -14,8 +14,10 @@ pub struct Observed<'a> {
     pub execution: &'a CommandExecution,
     /// Its Machine, read live.
     pub machine: MachineFact<'a>,
-    /// The Whitelists of its namespace, read live.
-    pub policy: PolicyFact,
+    /// The Whitelists of its namespace, looked at live.
+    pub rules: RuleSet,
+    /// Who asks, as far as it can be believed.
+    pub identity: Identity<'a>,
     /// What the runner does with it.
     pub work: WorkFact,
     /// How busy its machine is.
@@ -36,15 +38,6 @@ pub enum MachineFact<'a> {
     /// There is none of this name.
     Missing,
     /// There is one, and it does not decode.
-    Unreadable(String),
-}
-
-/// The policy of the namespace.
-#[derive(Clone, Debug)]
-pub enum PolicyFact {
-    /// Compiled.
-    Rules(RuleSet),
-    /// A Whitelist does not decode. It may hold a Deny, so nothing is allowed.
     Unreadable(String),
 }
 

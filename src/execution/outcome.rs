@@ -47,6 +47,11 @@ pub enum StopCause {
     Timeout,
     /// Somebody set `spec.cancelRequested`.
     Cancel,
+    /// It wrote more than it may.
+    OutputLimit {
+        /// How much that is, both streams together.
+        maximum_bytes: u64,
+    },
 }
 
 /// Everything that was observed of a claimed command.
@@ -54,7 +59,8 @@ pub enum StopCause {
 pub struct Outcome {
     /// How it ended.
     pub ending: Ending,
-    /// Whether it had been told to stop before that.
+    /// Whether it had been told to stop before that. One that wrote too much counts as told even where its end was
+    /// quicker: which of the two is seen first must not decide between success and failure.
     pub told_to_stop: Option<StopCause>,
     /// When the machine confirmed the start.
     pub started: Option<Timestamp>,
@@ -129,28 +135,35 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
 
 /// A command that was told to stop: what the status may say of it hangs on whether its end was seen.
 fn stopped(ending: &Ending, cause: StopCause) -> (Phase, Reason, String) {
-    let (phase, why) = match cause {
-        StopCause::Timeout => (Phase::TimedOut, "ran longer than decision.timeoutSeconds"),
-        StopCause::Cancel => (Phase::Cancelled, "was cancelled"),
+    let (phase, why, told) = match cause {
+        StopCause::Timeout => {
+            (Phase::TimedOut, "ran longer than decision.timeoutSeconds".to_owned(), ", was told to stop")
+        }
+        StopCause::Cancel => (Phase::Cancelled, "was cancelled".to_owned(), ", was told to stop"),
+        // It may have ended before it could be told.
+        StopCause::OutputLimit { maximum_bytes } => {
+            (Phase::Failed, format!("wrote more than decision.output.maximumBytes ({maximum_bytes} bytes)"), "")
+        }
     };
-    match ending {
+    let (reason, message) = match ending {
         Ending::Exited { code } => (
-            phase,
             Reason::Stopped,
             format!(
-                "the command {why}, was told to stop and ended with exit code {code}; processes that it left behind may still run"
+                "the command {why}{told} and ended with exit code {code}; processes that it left behind may still run"
             ),
         ),
         Ending::Signalled { signal } => (
-            phase,
             Reason::Stopped,
             format!("the command {why} and ended by signal {signal}; processes that it left behind may still run"),
         ),
         _ => (
-            phase,
             Reason::RemoteMayStillRun,
             format!("the command {why} and was told to stop, but was not seen to end: it may still run on the machine"),
         ),
+    };
+    match cause {
+        StopCause::OutputLimit { .. } => (phase, Reason::OutputLimitExceeded, message),
+        StopCause::Timeout | StopCause::Cancel => (phase, reason, message),
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::api::conditions::{self, ConditionType};
-use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord};
+use crate::api::execution_status::{Claim, MachineRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use crate::policy;
 
@@ -30,6 +30,10 @@ pub(super) fn moved(
     status.reason = Some(reason);
     if phase == Phase::Queued && status.queued_time.is_none() {
         status.queued_time = Some(MicroTime(now));
+    }
+    if phase == Phase::Rejected {
+        // What was allowed while it was queued is not any more.
+        status.decision = None;
     }
     if phase.is_finished() {
         status.completion_time = Some(MicroTime(now));
@@ -63,17 +67,6 @@ fn is_accepted(execution: &CommandExecution) -> bool {
         .any(|condition| condition.type_ == ConditionType::Accepted.as_str() && condition.status == "True")
 }
 
-/// What is written of a decision.
-pub(super) fn record(decision: &policy::Decision, now: Timestamp) -> DecisionRecord {
-    DecisionRecord {
-        whitelist: decision.whitelist.clone(),
-        rule: decision.rule.clone(),
-        argv: decision.argv.clone(),
-        timeout_seconds: decision.timeout_seconds,
-        decided_time: MicroTime(now),
-    }
-}
-
 /// The status with a claim: the point of no return. Its holder starts the command after this is stored, and nobody
 /// else ever does.
 pub fn claimed(
@@ -85,7 +78,7 @@ pub fn claimed(
 ) -> CommandExecutionStatus {
     let message = format!("{} starts it on {}", claim.holder, machine.address);
     let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
-    status.decision = Some(record(decision, now));
+    status.decision = Some(decision.record(MicroTime(now)));
     status.machine = Some(machine);
     status.claim = Some(claim);
     status

@@ -5,8 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::api::execution_status::Encoding;
 
-use super::INLINE_BYTES;
-
 /// Room for the line in the middle (its longest form is 56 bytes, with a count of 20 digits); taken twice, as base64
 /// makes a third more of it.
 const MARKER_BYTES: usize = 64;
@@ -14,7 +12,7 @@ const MARKER_BYTES: usize = 64;
 /// A stream as it stands in the status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inline {
-    /// The text, at most [`INLINE_BYTES`] as JSON.
+    /// The text, at most so many bytes as JSON as were asked for.
     pub text: String,
     /// How it is encoded.
     pub encoding: Encoding,
@@ -23,26 +21,36 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// From the first bytes of a stream, the last bytes after those, and the length of the whole.
-    pub fn of(head: &[u8], tail: &[u8], total: u64) -> Self {
+    /// From the first bytes of a stream, the last bytes after those, and the length of the whole; the text is to take
+    /// at most `bound` bytes as JSON. Where not even the line that says what is missing fits, it is empty.
+    pub fn of(head: &[u8], tail: &[u8], total: u64, bound: usize) -> Self {
         let whole = (head.len() + tail.len()) as u64 == total;
         if whole {
             let bytes = [head, tail].concat();
             if let Ok(text) = std::str::from_utf8(&bytes) {
-                if json_length(text) <= INLINE_BYTES {
+                if json_length(text) <= bound {
                     return Self { text: text.to_owned(), encoding: Encoding::Utf8, truncated: false };
                 }
-            } else if bytes.len() <= INLINE_BYTES / 4 * 3 {
+            } else if bytes.len() <= bound / 4 * 3 {
                 return Self { text: STANDARD.encode(&bytes), encoding: Encoding::Base64, truncated: false };
             }
             // The tail of what is all there may reach back into the head.
-            return Self::cut(&bytes, &bytes, total);
+            return Self::cut(&bytes, &bytes, total, bound);
         }
-        Self::cut(head, tail, total)
+        Self::cut(head, tail, total, bound)
     }
 
-    fn cut(head: &[u8], tail: &[u8], total: u64) -> Self {
-        let budget = (INLINE_BYTES - 2 * MARKER_BYTES) / 2;
+    fn cut(head: &[u8], tail: &[u8], total: u64, bound: usize) -> Self {
+        let budget = bound.saturating_sub(2 * MARKER_BYTES) / 2;
+        let shown = Self::head_and_tail(head, tail, total, budget);
+        if json_length(&shown.text) <= bound {
+            return shown;
+        }
+        Self { text: String::new(), encoding: Encoding::Utf8, truncated: true }
+    }
+
+    /// At most `budget` bytes as JSON of each, and the line in between.
+    fn head_and_tail(head: &[u8], tail: &[u8], total: u64, budget: usize) -> Self {
         if let (Some(first), Some(last)) = (valid_prefix(head), valid_suffix(tail)) {
             let first = prefix_within(first, budget);
             let last = suffix_within(last, budget);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
 
 use crate::api::{CREDENTIALS_LABEL, CREDENTIALS_TYPE, CommandExecution, Machine, Reason};
 use crate::cluster::ClusterError;
@@ -162,10 +163,11 @@ pub(super) async fn read_machine(
 /// Decides again, from what is live.
 pub(super) async fn decide_again(inner: &Inner, ground: &Ground) -> Result<Decision, AttemptEnd> {
     let namespace = ground.execution.metadata.namespace.as_deref().unwrap_or_default();
-    let whitelists = inner.cluster.whitelists(namespace).await.map_err(|error| obsolete_or_again(&error))?;
+    let rules = inner.policies.rules(namespace).await.map_err(|error| obsolete_or_again(&error))?;
     let request = Request::parse(&ground.execution.spec).map_err(|_| AttemptEnd::Obsolete)?;
-    match policy::decide(&policy::compile(&whitelists), &request) {
-        Verdict::Allow(decision) => Ok(decision),
+    let identity = inner.stamping.identity(&ground.execution).await;
+    match policy::decide(&rules, &request, ground.machine.labels(), identity) {
+        Verdict::Allow(decision) => Ok(*decision),
         // The controller sees the same, and says why.
         Verdict::Deny(_) => Err(AttemptEnd::Obsolete),
     }

@@ -37,6 +37,9 @@ pub(super) struct Holding {
     pub execution: CommandExecution,
     /// What runs: the decision as it was stored with the claim.
     pub decision: DecisionRecord,
+    /// Whether it was stored as it was made. CRDs of another version drop fields that they do not know, `runAs` and
+    /// `redact` among them.
+    pub is_whole: bool,
     /// The claim is good for a start only while this process is in the same standing as when it was made.
     pub standing: Standing,
     /// When the decision was made that is stored with the claim, or before.
@@ -64,10 +67,12 @@ pub(super) async fn claim(
     let token = Uuid::new_v4().to_string();
     let standing = inner.holders.standing().ok_or(AttemptEnd::Again(SETTLE_PAUSE))?;
     let decided = Instant::now();
+    // What this token may have been stored with.
+    let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
         let execution = read_execution(inner, work, Some(&token)).await?;
         if is_ours(&execution, &token) {
-            return holding(work, token, execution, standing, decided);
+            return holding(work, token, execution, &made, standing, decided);
         }
         let ground = read_machine(inner, work, execution).await?;
         if !same_ground(connected_by, &ground) {
@@ -82,6 +87,7 @@ pub(super) async fn claim(
         let claim = Claim { token: token.clone(), holder: inner.holder.clone(), dispatched_time: MicroTime(now) };
         let machine = machine_record(&ground, connection);
         let status = execution::claimed(&ground.execution, &decision, machine, claim, now);
+        made.extend(status.decision.clone());
         if inner.holders.standing() != Some(standing) {
             // Others may take this process for gone, and what it claims for left behind.
             return Err(AttemptEnd::Again(SETTLE_PAUSE));
@@ -101,7 +107,7 @@ pub(super) async fn claim(
             Err(error) => return Err(obsolete_or_again(&error)),
         };
         match settled {
-            Settled::Ours(execution) => return holding(work, token, *execution, standing, decided),
+            Settled::Ours(execution) => return holding(work, token, *execution, &made, standing, decided),
             Settled::NotStored => {}
             Settled::Over => return Err(AttemptEnd::Obsolete),
         }
@@ -113,12 +119,16 @@ fn holding(
     work: &Work,
     token: String,
     execution: CommandExecution,
+    made: &[DecisionRecord],
     standing: Standing,
     decided: Instant,
 ) -> Result<Holding, AttemptEnd> {
     // There is always one beside a claim of ours; without it there is nothing that could be sent.
     let decision = execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(AttemptEnd::Obsolete)?;
-    Ok(Holding { key: work.key.clone(), token, execution, decision, standing, decided })
+    // The time is stored in microseconds.
+    let time = &decision.decided_time;
+    let is_whole = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
+    Ok(Holding { key: work.key.clone(), token, execution, decision, is_whole, standing, decided })
 }
 
 /// Reads until it is known whether the claim with this token is stored.

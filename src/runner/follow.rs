@@ -3,6 +3,9 @@
 //! The loop never waits for anything but the next thing to happen, so the channel is always drained: one that is not
 //! freezes its whole connection. Exit status, output and end of output come in any order; what counts as the end is
 //! the closing of the channel, or a grace after the exit status where something still holds the output open.
+//!
+//! What the stored decision says of the output holds from the first byte on: patterns are compiled before the command is
+//! sent, and a command that writes more than it may is told to stop, and drained on.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -13,11 +16,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
-use crate::api::execution_status::OutputRecord;
+use crate::api::execution_status::{DecisionRecord, OutputRecord};
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
 use crate::output::Capture;
-use crate::policy::command_line;
+use crate::policy::{Redaction, command_line};
 use crate::ssh::{Connection, Event, Session, Signal};
 
 use super::Inner;
@@ -41,6 +44,9 @@ struct Run {
     session: Session,
     stdout: Capture,
     stderr: Capture,
+    /// How many bytes came on both streams, as the machine sent them, and how many may.
+    written: u64,
+    maximum_bytes: u64,
     requested: Instant,
     /// When the machine confirmed the start, on both clocks.
     started: Option<(Timestamp, Instant)>,
@@ -51,6 +57,8 @@ struct Run {
     /// Why, when, and whether the second signal was sent too.
     told: Option<(StopCause, Instant, bool)>,
     timeout: Duration,
+    /// Whether it runs as another user, with sudo in between.
+    by_sudo: bool,
 }
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
@@ -62,19 +70,13 @@ pub(super) async fn follow(
     cancel: CancellationToken,
 ) -> (Holding, Connection, Outcome) {
     let Claimed { holding, connection, session } = claimed;
-    let now = Instant::now();
-    let mut run = Run {
-        session,
-        stdout: Capture::default(),
-        stderr: Capture::default(),
-        requested: now,
-        started: None,
-        exit: None,
-        last_output: now,
-        told: None,
-        timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
+    let usable = redaction(&holding.decision);
+    let mut run = Run::new(session, &holding.decision, usable.as_ref().unwrap_or(&Redaction::default()));
+    let requested = match usable {
+        Ok(_) => run.request(inner, &holding, &cancel).await,
+        Err(problem) => Err(problem),
     };
-    let ending = match run.request(inner, &holding, &cancel).await {
+    let ending = match requested {
         Ok(()) => run.watch(inner, &holding, &cancel).await,
         Err(problem) => Ending::Refused(problem),
     };
@@ -82,7 +84,39 @@ pub(super) async fn follow(
     (holding, connection, outcome)
 }
 
+/// The patterns of a stored decision. They were compiled when it was decided; where they cannot be all the same, what
+/// the command writes could not be stored as the rule demands, so it must not run.
+fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
+    Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
+        reason: Reason::PolicyBroken,
+        message: format!(
+            "the output could not be redacted as rule {}/{} demands (decision.{error}); nothing was sent",
+            decision.whitelist.name, decision.rule
+        ),
+    })
+}
+
 impl Run {
+    fn new(session: Session, decision: &DecisionRecord, redaction: &Redaction) -> Self {
+        // Bounds that are none, which the API server lets nobody store, allow nothing.
+        let inline_bytes = usize::try_from(decision.output.inline_bytes).unwrap_or(0);
+        let now = Instant::now();
+        Self {
+            session,
+            stdout: Capture::new(inline_bytes, redaction),
+            stderr: Capture::new(inline_bytes, redaction),
+            written: 0,
+            maximum_bytes: u64::try_from(decision.output.maximum_bytes).unwrap_or(0),
+            requested: now,
+            started: None,
+            exit: None,
+            last_output: now,
+            told: None,
+            timeout: Duration::from_secs(u64::from(decision.timeout_seconds)),
+            by_sudo: decision.run_as.is_some(),
+        }
+    }
+
     /// Sends the request to execute, unless too much time has passed since the claim: this process, or its host, may
     /// have been stopped for a while, and others may have taken it for gone.
     async fn request(&self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), LaunchProblem> {
@@ -91,6 +125,11 @@ impl Run {
             Some((Reason::HolderLost, "this writ was told to end before it had started it"))
         } else if is_stale || inner.holders.standing() != Some(holding.standing) {
             Some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
+        } else if !holding.is_whole {
+            let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
+                       (kubectl apply --server-side -f crds/)";
+            // A word that older CRDs know too.
+            Some((Reason::PolicyBroken, why))
         } else if !in_time(&holding.execution) {
             Some((Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed"))
         } else if holding.execution.is_unwanted() || cancel.is_cancelled() {
@@ -101,7 +140,7 @@ impl Run {
         if let Some((reason, why)) = refusal {
             return Err(LaunchProblem { reason, message: format!("{why}; nothing was sent") });
         }
-        let line = command_line(&holding.decision.argv);
+        let line = command_line(&holding.decision);
         self.session.start(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecutionRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
@@ -117,6 +156,9 @@ impl Run {
                 event = self.session.next() => {
                     if let Some(ending) = self.take(event) {
                         return ending;
+                    }
+                    if self.is_over_limit() && self.may_be_told() {
+                        self.tell_to_stop(self.output_limit()).await;
                     }
                 }
                 () = cancel.cancelled(), if may_be_told => self.tell_to_stop(StopCause::Cancel).await,
@@ -151,11 +193,11 @@ impl Run {
             }
             Event::Refused => {}
             Event::Stdout(bytes) => {
-                self.last_output = Instant::now();
+                self.count(&bytes);
                 self.stdout.push(&bytes);
             }
             Event::Stderr(bytes) => {
-                self.last_output = Instant::now();
+                self.count(&bytes);
                 self.stderr.push(&bytes);
             }
             // The first word counts: a command ends once.
@@ -173,6 +215,19 @@ impl Run {
             }
         }
         None
+    }
+
+    fn count(&mut self, output: &[u8]) {
+        self.last_output = Instant::now();
+        self.written = self.written.saturating_add(output.len() as u64);
+    }
+
+    fn is_over_limit(&self) -> bool {
+        self.written > self.maximum_bytes
+    }
+
+    fn output_limit(&self) -> StopCause {
+        StopCause::OutputLimit { maximum_bytes: self.maximum_bytes }
     }
 
     /// The end where nothing more comes: what was observed before counts, else `otherwise`. An exit code of what was
@@ -232,6 +287,10 @@ impl Run {
     }
 
     fn outcome(self, ending: Ending) -> Outcome {
+        // KILL ends sudo, which cannot pass it on: what ran as the other user may still run.
+        let is_only_sudo =
+            self.by_sudo && matches!((&ending, self.told), (Ending::Signalled { .. }, Some((_, _, true))));
+        let ending = if is_only_sudo { Ending::NotSeenToStop } else { ending };
         let ended = self.exit.as_ref().map(|(_, at)| *at);
         let duration_ms = match (self.started, ended) {
             (Some((_, started)), Some(ended)) => {
@@ -239,12 +298,16 @@ impl Run {
             }
             _ => None,
         };
+        let told_to_stop =
+            self.told.map(|(cause, _, _)| cause).or_else(|| self.is_over_limit().then(|| self.output_limit()));
         let incomplete = !self.session.is_closed();
-        let (stdout, stdout_record) = self.stdout.finish();
-        let (stderr, stderr_record) = self.stderr.finish();
+        // Only what a command wrote that ended by itself can be taken for all that it had to write.
+        let cut_off = incomplete || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
+        let (stdout, stdout_record) = self.stdout.finish(cut_off);
+        let (stderr, stderr_record) = self.stderr.finish(cut_off);
         Outcome {
             ending,
-            told_to_stop: self.told.map(|(cause, _, _)| cause),
+            told_to_stop,
             started: self.started.map(|(timestamp, _)| timestamp),
             duration_ms,
             stdout,
@@ -262,3 +325,6 @@ fn show_running<'a>(inner: &'a Inner, holding: &'a Holding, started: Timestamp) 
         inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,11 @@ impl Case {
 
     /// A Machine that is the case's sshd, but for what `changes` says.
     pub async fn apply_machine(&self, name: &str, changes: Value) {
+        self.apply_machine_with_labels(name, json!({}), changes).await;
+    }
+
+    /// The same, with labels for rules to choose by.
+    pub async fn apply_machine_with_labels(&self, name: &str, labels: Value, changes: Value) {
         let mut spec = json!({
             "address": "127.0.0.1", "port": self.sshd.port(), "user": self.sshd.user(),
             "credentialsRef": {"name": "web-ssh"}, "hostKeys": [self.sshd.host_key().expect("a host key")],
@@ -100,7 +105,8 @@ impl Case {
         for (field, value) in changes.as_object().expect("an object of changes") {
             spec[field] = value.clone();
         }
-        self.apply("writ.dev/v1alpha1", "Machine", name, json!({"spec": spec})).await;
+        let machine = json!({"metadata": {"labels": labels}, "spec": spec});
+        self.apply("writ.dev/v1alpha1", "Machine", name, machine).await;
     }
 
     pub async fn apply_whitelist(&self, name: &str, rules: Value) {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use writ::api::{Phase, Reason};
 
 use crate::case::Case;
-use crate::lab::SshdOptions;
+use crate::lab::{SshdOptions, asked};
 use crate::proxy::{Fate, Proxy};
 use crate::world::world;
 
@@ -69,10 +69,7 @@ async fn a_claim_that_lands_late_runs_what_it_says_and_not_what_was_decided_sinc
     let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
     assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
     assert_eq!(status.decision.expect("a decision").argv, ["/bin/echo", "hello"]);
-    assert_eq!(
-        (case.ledger(), status.stdout.as_deref()),
-        (vec!["exec '/bin/echo' 'hello'".to_owned()], Some("hello\n"))
-    );
+    assert_eq!((case.ledger(), status.stdout.as_deref()), (vec![asked(&["/bin/echo", "hello"])], Some("hello\n")));
 }
 
 #[tokio::test]

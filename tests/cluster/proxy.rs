@@ -2,6 +2,7 @@
 //! test says. The real one does not lose answers on demand.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt as _;
@@ -34,11 +35,13 @@ pub enum Fate {
 pub struct Proxy {
     pub port: u16,
     fates: Arc<Mutex<VecDeque<Fate>>>,
+    policies_read: Arc<AtomicUsize>,
 }
 
 struct Line {
     client: Client,
     fates: Arc<Mutex<VecDeque<Fate>>>,
+    policies_read: Arc<AtomicUsize>,
     late: Mutex<Option<http::Request<Vec<u8>>>>,
 }
 
@@ -52,7 +55,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let fates = Arc::new(Mutex::new(VecDeque::from(fates)));
-        let line = Arc::new(Line { client, fates: Arc::clone(&fates), late: Mutex::default() });
+        let policies_read = Arc::new(AtomicUsize::new(0));
+        let line = Arc::new(Line {
+            client,
+            fates: Arc::clone(&fates),
+            policies_read: Arc::clone(&policies_read),
+            late: Mutex::default(),
+        });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let line = Arc::clone(&line);
@@ -65,7 +74,12 @@ impl Proxy {
                 );
             }
         });
-        Self { port, fates }
+        Self { port, fates, policies_read }
+    }
+
+    /// How often all Whitelists were listed in full.
+    pub fn policies_read(&self) -> usize {
+        self.policies_read.load(Ordering::Relaxed)
     }
 
     /// How many fates have not been met yet.
@@ -84,6 +98,14 @@ impl Line {
         let is_status_write = parts.uri.path().ends_with("/status")
             && parts.method != http::Method::GET
             && body.windows(7).any(|window| window == b"\"token\"");
+        let wants_metadata = parts
+            .headers
+            .get(http::header::ACCEPT)
+            .is_some_and(|accept| accept.to_str().unwrap_or_default().contains("PartialObjectMetadataList"));
+        let is_watch = parts.uri.query().unwrap_or_default().contains("watch=");
+        if parts.uri.path().ends_with("/whitelists") && !is_watch && !wants_metadata {
+            self.policies_read.fetch_add(1, Ordering::Relaxed);
+        }
         let request = http::Request::from_parts(parts, body);
         let fate = if is_status_write { self.fates.lock().expect("a lock").pop_front() } else { None };
         if is_status_write {

@@ -4,6 +4,7 @@ use serde_json::json;
 use writ::api::{Phase, Reason};
 
 use crate::case::{Case, sh};
+use crate::lab::asked;
 
 #[tokio::test]
 async fn a_listed_command_runs_and_its_result_is_in_the_status() {
@@ -24,7 +25,7 @@ async fn a_listed_command_runs_and_its_result_is_in_the_status() {
     assert_eq!(machine.address, format!("127.0.0.1:{}", case.sshd.port()));
     assert!(machine.host_key_fingerprint.starts_with("SHA256:"));
     assert!(status.start_time <= status.completion_time && status.start_time.is_some());
-    assert_eq!(case.ledger(), ["exec '/bin/echo' 'hello'"]);
+    assert_eq!(case.ledger(), [asked(&["/bin/echo", "hello"])]);
 }
 
 #[tokio::test]
@@ -104,7 +105,10 @@ async fn the_table_shows_what_a_person_looks_for() {
     let table = case.world.kubectl_succeeds(&["get", "cmdexec", "-n", &case.namespace, "-o", "wide"]);
     let mut lines = table.lines();
     let header: Vec<&str> = lines.next().expect("a header").split_whitespace().collect();
-    assert_eq!(header, ["NAME", "MACHINE", "PHASE", "EXIT", "DURATION-MS", "AGE", "COMMAND", "RULE", "REASON"]);
+    assert_eq!(
+        header,
+        ["NAME", "MACHINE", "PHASE", "EXIT", "DURATION-MS", "REQUESTER", "AGE", "COMMAND", "RULE", "REASON"]
+    );
     let row = lines.next().expect("a row");
     for cell in ["by-text", "web-1", "Failed", "3", "exit-three", "NonZeroExitCode"] {
         assert!(row.contains(cell), "{cell} is not in {row}");

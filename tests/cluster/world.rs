@@ -1,9 +1,10 @@
 //! What all tests share: one control plane, started by the first test that needs it and ended with this process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -27,6 +28,17 @@ pub fn world() -> &'static World {
 impl World {
     /// One of a test's own, for what would disturb the others.
     pub fn start() -> Self {
+        let world = Self::without_stamping();
+        let applied = Instant::now();
+        world.apply_file("deploy/requester-1.36.yaml");
+        world.wait_until_requesters_are_stamped();
+        // Nobody is believed before that; the times are in whole seconds.
+        std::thread::sleep(Duration::from_secs(7).saturating_sub(applied.elapsed()));
+        world
+    }
+
+    /// One in which nothing says who asks.
+    pub fn without_stamping() -> Self {
         let reaper = Reaper::start().expect("a reaper");
         let toolbox = Toolbox::find_or_build().expect("the programs of the control plane");
         let options = ControlPlaneOptions { unsafe_no_fsync: true, ..ControlPlaneOptions::default() };
@@ -34,8 +46,44 @@ impl World {
         let world = Self { reaper, control_plane };
         world.apply_file("crds");
         world.apply_file("deploy/operator-role.yaml");
+        world.apply_file("deploy/user-role.yaml");
+        let role = "--clusterrole=writ-operator-admission";
+        world.kubectl_succeeds(&[
+            "create",
+            "clusterrolebinding",
+            "writ-operator-admission",
+            role,
+            "--user=writ-operator",
+        ]);
         world.kubectl_succeeds(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
         world
+    }
+
+    /// Admission policies are in force a moment after they are stored.
+    fn wait_until_requesters_are_stamped(&self) {
+        let probe = std::env::temp_dir().join(format!("writ-probe-{}.yaml", std::process::id()));
+        let text = "apiVersion: writ.dev/v1alpha1\nkind: CommandExecution\nmetadata: {name: probe}\n\
+                    spec: {machineRef: {name: none}, command: none}\n";
+        std::fs::write(&probe, text).expect("a manifest");
+        let path = probe.to_str().expect("a UTF-8 path");
+        let create = [
+            "create",
+            "--dry-run=server",
+            "-f",
+            path,
+            "-o",
+            "jsonpath={.spec.requestedBy.username}{.spec.cancelledBy}",
+        ];
+        let is_stamped = (0..300).any(|_| {
+            let output = self.kubectl(&create);
+            let is_stamped = String::from_utf8_lossy(&output.stdout) == "admin";
+            if !is_stamped {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            is_stamped
+        });
+        let _ = std::fs::remove_file(&probe);
+        assert!(is_stamped, "requesters are not stamped");
     }
 
     fn apply_file(&self, path: &str) {
@@ -58,13 +106,18 @@ impl World {
 
     /// A client as the administrator. Made for each test: a client belongs to the runtime that it was made in.
     pub async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin)).expect("a kubeconfig");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
-        Client::try_from(config).expect("a client")
+        client_of(&self.control_plane.kubeconfig(User::Admin)).await
     }
 
     /// A name that no other test of this process has.
     pub fn namespace_name(&self) -> String {
         format!("case-{}", NAMESPACES.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// A client as the user of a kubeconfig.
+pub async fn client_of(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
+    Client::try_from(config).expect("a client")
 }

@@ -10,6 +10,8 @@ use crate::lab::{ControlPlane, LabError, Sshd, User, files, say};
 
 /// What the namespace is called, where nobody else has the name.
 const NAMESPACE: &str = "writ-demo";
+/// What has the API server write who asked into each execution.
+const STAMPING: &str = "deploy/requester-1.36.yaml";
 /// How many names are tried.
 const NAMES: usize = 20;
 /// How long CRDs that are established may take to be served. On loopback that is less than a second.
@@ -56,7 +58,8 @@ impl Cluster {
         cluster.enter()
     }
 
-    /// A cluster that is there: it gets the CRDs and a namespace, nothing else, and one user does it all.
+    /// A cluster that is there: it gets the CRDs, the admission policies that stamp who asks, and a namespace; one user
+    /// does it all.
     pub fn existing(kubectl: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, LabError> {
         let mut cluster = Self {
             kubectl: kubectl.to_owned(),
@@ -79,12 +82,20 @@ impl Cluster {
 
     /// Installs the CRDs and makes the namespace.
     fn enter(mut self) -> Result<Self, LabError> {
-        let step = say::step("installing the CRDs of crds/, making a namespace");
+        let step = say::step("installing crds/ and deploy/requester-1.36.yaml, making a namespace");
         files::run(self.as_admin().args(["apply", "--server-side", "-f"]).arg(in_repository("crds")))?;
         let wait = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
         files::run(self.as_admin().args(wait).arg(in_repository("crds")))?;
+        let stamps = files::run(self.as_admin().args(["apply", "-f"]).arg(in_repository(STAMPING))).is_ok();
         self.make_namespace()?;
         self.wait_until_served()?;
+        if stamps {
+            self.wait_until_stamped()?;
+        } else {
+            say::note(
+                "this cluster does not take deploy/requester-1.36.yaml (Kubernetes 1.36): nobody will be stamped",
+            );
+        }
         step.done();
         Ok(self)
     }
@@ -118,6 +129,24 @@ impl Cluster {
             std::thread::sleep(POLL);
         }
         Ok(())
+    }
+
+    /// An admission policy is in force a moment after it is stored.
+    fn wait_until_stamped(&self) -> Result<(), LabError> {
+        let started = Instant::now();
+        loop {
+            let create = ["create", "--dry-run=server", "-o", "jsonpath={.spec.requestedBy.username}", "-f"];
+            let look = files::run(self.as_admin().args(create).arg(in_repository("examples/say-hello.yaml")));
+            match look {
+                Ok(printed) if !printed.trim().is_empty() => return Ok(()),
+                Err(error) if started.elapsed() > SERVED_PATIENCE => return Err(error),
+                Ok(_) if started.elapsed() > SERVED_PATIENCE => {
+                    say::note("the API server does not stamp who asks yet");
+                    return Ok(());
+                }
+                _ => std::thread::sleep(POLL),
+            }
+        }
     }
 
     /// Gives `writ serve` and the caller the rights of `deploy/`. In an existing cluster that user has them or has not.
@@ -212,7 +241,8 @@ impl Cluster {
         }
         step.done();
         say::note(
-            "the CRDs stay in the cluster; `kubectl delete -f crds/` removes them, with every object of their kinds",
+            "the CRDs and the admission policies stay in the cluster; `kubectl delete -f crds/ -f deploy/requester-1.36.yaml` \
+             removes them, with every object of their kinds",
         );
     }
 }

@@ -45,12 +45,18 @@ fn look(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>) {
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
         look(&format!("{path}[]"), item, missing);
     }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &schema.additional_properties {
+        if schema.max_properties.is_none() {
+            missing.push(format!("{path}: no bound on how many"));
+        }
+        look(&format!("{path}.*"), value, missing);
+    }
 }
 
 #[test]
 fn every_field_of_a_spec_is_kept_by_its_guard() {
     let mut definition = command_execution();
-    let rule = immutable_spec().rule;
+    let rule = format!("{} && {}", immutable_spec().rule, cancelled_once().rule);
     for_each_root(&mut definition, &mut |root| {
         let spec = property(root, "spec").expect("a spec");
         for field in spec.properties.iter().flatten().map(|(name, _)| name).filter(|name| *name != "cancelRequested") {

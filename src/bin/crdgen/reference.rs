@@ -1,7 +1,7 @@
 //! The field reference: every field of every kind, as the CRDs have it, for those who read without a cluster.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
 /// The whole page.
@@ -49,8 +49,9 @@ fn fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
             page.push_str(line);
         }
         page.push('\n');
-        match &field.items {
-            Some(JSONSchemaPropsOrArray::Schema(item)) => fields(page, &format!("{path}[]"), item),
+        match (&field.items, &field.additional_properties) {
+            (Some(JSONSchemaPropsOrArray::Schema(item)), _) => fields(page, &format!("{path}[]"), item),
+            (_, Some(JSONSchemaPropsOrBool::Schema(value))) => fields(page, &format!("{path}.NAME"), value),
             _ => fields(page, &path, field),
         }
     }

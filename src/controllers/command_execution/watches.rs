@@ -3,26 +3,22 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Machine, Phase, Whitelist};
 use crate::cluster::{Cluster, ExecutionKey};
+use crate::controllers::watching::{WatchBackoff, to_look_at, watch_config};
 use crate::runner::{Runner, Wakes};
 
 use super::Execution;
-
-/// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
-const WATCH_SECONDS: u32 = 30;
 
 /// Starts the watches; the store has the metadata of what has not finished.
 pub(super) fn start(
@@ -55,24 +51,6 @@ pub(super) fn start(
         affected_by_changes::<Whitelist>(cluster, reader.clone()),
     ]);
     (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
-}
-
-/// What to look at after an event of the executions. While a list is being read (Init, InitApply) the store still has
-/// the old one, and what is looked at before it is there would be passed over for good: so all of them at its end.
-fn to_look_at(event: watcher::Result<Event<Execution>>, known: &Store<Execution>) -> Vec<ObjectRef<Execution>> {
-    match event {
-        Ok(Event::Apply(execution) | Event::Delete(execution)) => vec![ObjectRef::from(&execution)],
-        Ok(Event::Init | Event::InitApply(_)) => Vec::new(),
-        Ok(Event::InitDone) => known.state().iter().map(|execution| ObjectRef::from(execution.as_ref())).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "the watch of CommandExecutions failed; trying again");
-            Vec::new()
-        }
-    }
-}
-
-fn watch_config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
 /// Finished executions are not watched: ten thousand of them cost nothing.
@@ -112,51 +90,4 @@ where
             stream::iter(affected.into_iter().map(|execution| ObjectRef::from(execution.as_ref())).collect::<Vec<_>>())
         })
         .boxed()
-}
-
-/// The pause after a watch failed. Soon after an outage all is to be normal, so it is not kube's default, which grows to
-/// 30 s; three watches that ask once a second are no burden to an API server that comes back. (It could not grow anyway:
-/// each new attempt begins with an event that counts as success.)
-struct WatchBackoff;
-
-impl Iterator for WatchBackoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(1))
-    }
-}
-
-impl Backoff for WatchBackoff {
-    fn reset(&mut self) {}
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::api::ObjectMeta;
-
-    use super::*;
-
-    fn execution(name: &str) -> Execution {
-        let metadata =
-            ObjectMeta { name: Some(name.to_owned()), namespace: Some("team".to_owned()), ..ObjectMeta::default() };
-        Execution { types: None, metadata, _phantom: std::marker::PhantomData }
-    }
-
-    /// A list that comes in pages: looking at its first before its last has come would find nothing in the store.
-    #[test]
-    fn everything_in_a_list_is_looked_at_when_the_store_has_all_of_it() {
-        let (reader, mut writer) = store::<Execution>();
-        let mut looked_at = Vec::new();
-        let pages = [Event::Init, Event::InitApply(execution("a")), Event::InitApply(execution("b")), Event::InitDone];
-        for event in pages {
-            writer.apply_watcher_event(&event);
-            for reference in to_look_at(Ok(event), &reader) {
-                assert!(reader.get(&reference).is_some(), "{reference} is not in the store");
-                looked_at.push(reference.name);
-            }
-        }
-        looked_at.sort();
-        assert_eq!(looked_at, ["a", "b"]);
-    }
 }

@@ -6,13 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 
 use super::*;
-use crate::api::execution_status::{Claim, MachineRecord};
+use crate::api::execution_status::{Claim, MachineRecord, ObjectRecord};
+use crate::api::whitelist::{Effect as RuleEffect, Subject, SubjectKind};
 use crate::api::{
     CommandExecution, CommandExecutionSpec, CommandExecutionStatus, MachineSpec, NameReference, Whitelist,
     WhitelistRule, WhitelistSpec,
 };
 use crate::execution::{LaunchProblem, QueueFact};
-use crate::policy::compile;
+use crate::policy::{CompiledWhitelist, Identity, RuleSet, compile};
 
 fn noon() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
@@ -21,7 +22,8 @@ fn noon() -> Timestamp {
 struct Situation {
     execution: CommandExecution,
     machine: Option<Result<Machine, String>>,
-    policy: PolicyFact,
+    rules: RuleSet,
+    identity: Identity<'static>,
     work: WorkFact,
     queue: QueueFact,
     holder: HolderFact,
@@ -54,7 +56,8 @@ impl Situation {
         Self {
             execution: CommandExecution { metadata, spec, status: Some(CommandExecutionStatus::default()) },
             machine: Some(Ok(machine)),
-            policy: PolicyFact::Rules(compile(&[whitelist("say hello")])),
+            rules: rules("say hello"),
+            identity: Identity::Unknown,
             work: WorkFact::Absent,
             queue: QueueFact { waiting: 0, has_free_slot: true },
             holder: HolderFact::Myself,
@@ -112,7 +115,8 @@ impl Situation {
                 Some(Ok(machine)) => MachineFact::Found(machine),
                 Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
             },
-            policy: self.policy.clone(),
+            rules: self.rules.clone(),
+            identity: self.identity,
             work: self.work.clone(),
             queue: self.queue,
             holder: self.holder,
@@ -138,15 +142,16 @@ impl Situation {
     }
 }
 
-fn whitelist(text: &str) -> Whitelist {
+fn rules(text: &str) -> RuleSet {
     let rule = WhitelistRule {
         name: "hello".to_owned(),
-        description: None,
         match_text: Some(text.to_owned()),
         run: vec!["/bin/echo".to_owned(), "hello".to_owned()],
-        unrecognized: std::collections::BTreeMap::new(),
+        ..WhitelistRule::default()
     };
-    Whitelist::new("web", WhitelistSpec { rules: vec![rule] })
+    RuleSet::new(vec![
+        compile(&Whitelist::new("web", WhitelistSpec { rules: vec![rule], ..WhitelistSpec::default() })).into(),
+    ])
 }
 
 fn enqueued(plan: &Plan) -> bool {
@@ -227,8 +232,49 @@ fn a_machine_or_policy_that_cannot_be_read_allows_nothing() {
     situation.machine = Some(Err("bad port".to_owned()));
     situation.becomes(Phase::Rejected, Reason::MachineInvalid);
     let mut situation = Situation::pending();
-    situation.policy = PolicyFact::Unreadable("bad rule".to_owned());
+    let record = ObjectRecord { name: "web".to_owned(), uid: "uid-web".to_owned(), generation: 1 };
+    situation.rules = RuleSet::new(vec![CompiledWhitelist::unreadable(record, "bad rule").into()]);
     situation.becomes(Phase::Rejected, Reason::PolicyBroken);
+}
+
+#[test]
+fn a_deny_is_told_at_once_and_what_may_still_come_is_waited_for() {
+    let deny = |effect, subjects: bool| {
+        let rule = WhitelistRule {
+            name: "r".to_owned(),
+            effect: Some(effect),
+            match_text: Some("say hello".to_owned()),
+            run: vec!["/bin/echo".to_owned()],
+            subjects: subjects.then(|| {
+                vec![Subject {
+                    kind: SubjectKind::User,
+                    name: "jane".to_owned(),
+                    namespace: None,
+                    unrecognized: Default::default(),
+                }]
+            }),
+            ..WhitelistRule::default()
+        };
+        RuleSet::new(vec![
+            compile(&Whitelist::new("web", WhitelistSpec { rules: vec![rule], ..WhitelistSpec::default() })).into(),
+        ])
+    };
+    let mut situation = Situation::pending();
+    situation.rules = deny(RuleEffect::Deny, false);
+    situation.becomes(Phase::Rejected, Reason::Denied);
+    let mut situation = Situation::pending();
+    situation.rules = deny(RuleEffect::Allow, true);
+    situation.waits();
+    situation.aged(11).becomes(Phase::Rejected, Reason::NotPermitted);
+    // While it is not known who asks, nothing that hangs on it is decided for good.
+    for effect in [RuleEffect::Deny, RuleEffect::Allow] {
+        let mut situation = Situation::pending().aged(11);
+        situation.rules = deny(effect, true);
+        situation.identity = Identity::Undecided;
+        assert!(situation.waits().requeue.is_some());
+        situation.identity = Identity::Unknown;
+        assert!(situation.plan().status.is_some());
+    }
 }
 
 #[test]
@@ -242,7 +288,7 @@ fn a_request_that_is_not_well_formed_is_rejected_at_once() {
 #[test]
 fn a_policy_that_changed_while_it_was_queued_counts() {
     let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot).aged(20);
-    situation.policy = PolicyFact::Rules(compile(&[whitelist("say goodbye")]));
+    situation.rules = rules("say goodbye");
     let plan = situation.becomes(Phase::Rejected, Reason::NoMatchingRule);
     assert!(plan.effects.contains(&Effect::Withdraw));
 }

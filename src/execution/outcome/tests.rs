@@ -7,7 +7,8 @@ fn execution() -> CommandExecution {
 }
 
 fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
-    let stream = StreamRecord { bytes: 0, sha256: String::new(), truncated: false, encoding: Encoding::Utf8 };
+    let stream =
+        StreamRecord { bytes: 0, sha256: String::new(), truncated: false, redacted: false, encoding: Encoding::Utf8 };
     let started = !matches!(ending, Ending::Refused(_) | Ending::StartNotConfirmed);
     let outcome = Outcome {
         ending,
@@ -20,6 +21,8 @@ fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutio
     };
     conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap())
 }
+
+const OVER: StopCause = StopCause::OutputLimit { maximum_bytes: 65_536 };
 
 fn observed_endings() -> Vec<Ending> {
     vec![Ending::Exited { code: 0 }, Ending::Exited { code: 255 }, Ending::Signalled { signal: "TERM".to_owned() }]
@@ -43,14 +46,14 @@ fn exit_code_zero_and_only_that_is_success() {
     for ending in observed_endings().into_iter().skip(1).chain(unobserved_endings()) {
         assert_ne!(concluded(ending.clone(), None).phase, Phase::Succeeded, "{ending:?}");
     }
-    for cause in [StopCause::Timeout, StopCause::Cancel] {
+    for cause in [StopCause::Timeout, StopCause::Cancel, OVER] {
         assert_ne!(concluded(Ending::Exited { code: 0 }, Some(cause)).phase, Phase::Succeeded);
     }
 }
 
 #[test]
 fn an_exit_code_or_signal_is_recorded_where_and_only_where_it_was_observed() {
-    for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel)] {
+    for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel), Some(OVER)] {
         for ending in unobserved_endings() {
             let status = concluded(ending.clone(), told);
             assert_eq!((status.exit_code, status.signal), (None, None), "{ending:?}");
@@ -64,7 +67,7 @@ fn an_exit_code_or_signal_is_recorded_where_and_only_where_it_was_observed() {
 
 #[test]
 fn every_outcome_is_finished_and_has_a_reason_and_a_message() {
-    for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel)] {
+    for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel), Some(OVER)] {
         for ending in observed_endings().into_iter().chain(unobserved_endings()) {
             let status = concluded(ending, told);
             assert!(status.phase.is_finished() && status.completion_time.is_some());
@@ -84,6 +87,25 @@ fn a_command_that_was_told_to_stop_and_not_seen_to_may_still_run() {
         }
         let status = concluded(Ending::Signalled { signal: "KILL".to_owned() }, Some(cause));
         assert_eq!((status.phase, status.reason), (phase, Some(Reason::Stopped)));
+    }
+}
+
+#[test]
+fn a_command_that_wrote_too_much_failed_for_that_however_it_ended() {
+    for ending in observed_endings() {
+        let status = concluded(ending.clone(), Some(OVER));
+        assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{ending:?}");
+        let message = status.message.unwrap();
+        assert!(message.contains("65536 bytes") && message.contains("left behind may still run"), "{message}");
+        // It may have been quicker than the word to stop.
+        assert!(!message.contains("told to stop"), "{message}");
+    }
+    let lost = Ending::ConnectionLost { problem: "reset".to_owned() };
+    for ending in [Ending::NotSeenToStop, Ending::NoExitStatus, Ending::HolderStopped, lost] {
+        let status = concluded(ending.clone(), Some(OVER));
+        assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{ending:?}");
+        let message = status.message.unwrap();
+        assert!(message.contains("65536 bytes") && message.contains("it may still run on the machine"), "{message}");
     }
 }
 

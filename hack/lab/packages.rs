@@ -1,0 +1,108 @@
+//! Programs of the system that are found or, as root on a Debian-like system, installed by whoever needs them first.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::error::LabError;
+use super::files::{self, Lock};
+use super::{openssh, say};
+
+/// Where the programs of administrators are, which is in few users' `$PATH`.
+const FOLDERS: &[&str] = &["/usr/sbin", "/usr/local/sbin"];
+/// Locks between processes of root.
+pub const ROOT_LOCK: &str = "/run/writ-lab.lock";
+/// Debian asks this script before a package starts its service; 101 means "do not".
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// A package, by its name in the three families of distributions.
+#[derive(Debug, Clone, Copy)]
+pub struct Package {
+    debian: &'static str,
+    fedora: &'static str,
+    alpine: &'static str,
+}
+
+/// sshd, ssh-keygen.
+pub const OPENSSH: Package = Package { debian: "openssh-server", fedora: "openssh-server", alpine: "openssh" };
+
+impl Package {
+    /// One that is called the same everywhere.
+    pub const fn called(name: &'static str) -> Self {
+        Self { debian: name, fedora: name, alpine: name }
+    }
+
+    /// Finds these programs, in this order; as root on a Debian-like system, installs the package where one is missing.
+    ///
+    /// # Errors
+    /// [`LabError::ProgramMissing`] with what to run, where one can be neither found nor installed.
+    pub fn find_or_install<const N: usize>(self, programs: [&'static str; N]) -> Result<[PathBuf; N], LabError> {
+        if self.find(programs).is_err() && openssh::is_root() && Path::new("/etc/debian_version").exists() {
+            let _lock = Lock::take(Path::new(ROOT_LOCK), &format!("installing {}", self.debian))?;
+            // Another process may have done it while this one waited.
+            if self.find(programs).is_err() {
+                self.install()?;
+            }
+        }
+        self.find(programs)
+    }
+
+    fn find<const N: usize>(self, programs: [&'static str; N]) -> Result<[PathBuf; N], LabError> {
+        let mut found = programs.map(PathBuf::from);
+        for (program, path) in programs.into_iter().zip(&mut found) {
+            *path = files::find_program(program, FOLDERS)
+                .ok_or_else(|| LabError::ProgramMissing { program, advice: self.advice() })?;
+        }
+        Ok(found)
+    }
+
+    fn advice(self) -> String {
+        let Self { debian, fedora, alpine } = self;
+        format!(
+            "as root, run `apt-get install --no-install-recommends {debian}` (Debian, Ubuntu), \
+             `dnf install {fedora}` (Fedora) or `apk add {alpine}` (Alpine)"
+        )
+    }
+
+    /// Installs it, without its service being started.
+    fn install(self) -> Result<(), LabError> {
+        let step = say::step(format_args!("installing {} by apt-get (no service is started)", self.debian));
+        let _no_start = ServiceStartsForbidden::set()?;
+        let apt_get = |arguments: &[&str]| {
+            files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
+        };
+        let install = ["install", "-y", "--no-install-recommends", self.debian];
+        // Container images often come without package lists; where there are some, they usually do.
+        if apt_get(&install).is_err() {
+            apt_get(&["update"])?;
+            apt_get(&install)?;
+        }
+        step.done();
+        Ok(())
+    }
+}
+
+/// While it lives, packages may not start their services. Leaves a policy alone that was there before.
+struct ServiceStartsForbidden {
+    ours: bool,
+}
+
+impl ServiceStartsForbidden {
+    fn set() -> Result<Self, LabError> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            files::write(Path::new(POLICY), "#!/bin/sh\n# Of Writ's laboratory, for one apt-get.\nexit 101\n", 0o755)?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for ServiceStartsForbidden {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            say::note(format_args!("please remove {POLICY}, it keeps services from starting ({error})"));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Since when the admission policies of `deploy/` are what they are.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ClusterResourceScope;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::cluster::Cluster;
+
+/// The names in `deploy/requester-1.36.yaml`.
+const MUTATING: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
+/// The name in `deploy/requester-1.31.yaml`.
+const VALIDATING: &str = "writ-requester";
+/// How long a stored policy may take to be in force in every API server. It takes about a second; they also have clocks
+/// that differ, and say times in whole seconds.
+const ROLL_OUT: Duration = Duration::from_secs(5);
+
+/// When the policies came into force as they are now, by the API server's clock: the last write to any of them, and what
+/// their rolling out takes. None where they may not be read, or have other names.
+pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
+    let mutating = async {
+        let mut latest = Timestamp::MIN;
+        for name in MUTATING {
+            latest = latest.max(last_write::<MutatingAdmissionPolicy>(cluster, name).await?);
+            latest = latest.max(last_write::<MutatingAdmissionPolicyBinding>(cluster, name).await?);
+        }
+        Some(latest)
+    };
+    let validating = async {
+        let policy = last_write::<ValidatingAdmissionPolicy>(cluster, VALIDATING).await?;
+        Some(policy.max(last_write::<ValidatingAdmissionPolicyBinding>(cluster, VALIDATING).await?))
+    };
+    let latest = match mutating.await {
+        Some(latest) => latest,
+        None => validating.await?,
+    };
+    latest.checked_add(ROLL_OUT).ok()
+}
+
+async fn last_write<K>(cluster: &Cluster, name: &str) -> Option<Timestamp>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::all(cluster.client());
+    let object = cluster.call(format!("{} {name}", K::kind(&())), api.get_metadata(name)).await.ok()?;
+    written(&object.metadata)
+}
+
+/// The last time that somebody wrote an object; its status is written by the API server itself, and does not count.
+fn written(metadata: &ObjectMeta) -> Option<Timestamp> {
+    let created = metadata.creation_timestamp.as_ref()?.0;
+    let writes = metadata.managed_fields.iter().flatten().filter(|write| write.subresource.is_none());
+    Some(writes.filter_map(|write| Some(write.time.as_ref()?.0)).fold(created, Timestamp::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+
+    use super::*;
+
+    #[test]
+    fn the_last_write_counts_and_that_of_a_status_does_not() {
+        let time = |text: &str| Time(text.parse().unwrap());
+        let write = |text: &str, subresource: Option<&str>| ManagedFieldsEntry {
+            time: Some(time(text)),
+            subresource: subresource.map(str::to_owned),
+            ..ManagedFieldsEntry::default()
+        };
+        let metadata = ObjectMeta {
+            creation_timestamp: Some(time("2026-11-21T10:00:00Z")),
+            managed_fields: Some(vec![
+                write("2026-11-21T12:00:00Z", None),
+                write("2026-11-21T11:00:00Z", None),
+                write("2026-11-21T13:00:00Z", Some("status")),
+            ]),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(written(&metadata), Some("2026-11-21T12:00:00Z".parse().unwrap()));
+        assert_eq!(written(&ObjectMeta::default()), None);
+    }
+}

@@ -1,0 +1,221 @@
+//! The controller of Whitelists: says in each one's status what became of its rules.
+//!
+//! The promise kept here: what is said is what decisions rest on (the same `compile`). Nothing is decided by the status,
+//! so whoever may write it gains nothing. It is written only where it says something new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use jiff::Timestamp;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::discovery::ApiResource;
+use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
+use kube::runtime::reflector::store;
+use kube::runtime::watcher::watcher;
+use kube::runtime::{WatchStreamExt as _, reflector};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Whitelist;
+use crate::api::conditions::{self, ConditionType};
+use crate::api::whitelist::WhitelistStatus;
+use crate::cluster::{Cluster, ClusterError, EventPublisher, Stamping, Trust, compile_object};
+use crate::policy::CompiledWhitelist;
+
+use super::watching::{WatchBackoff, to_look_at, watch_config};
+
+/// Whitelists looked at at a time. Compiling a large one takes a core for a moment.
+const CONCURRENCY: u16 = 2;
+/// The longest message in a condition, in characters. A Whitelist may have 256 broken rules.
+const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
+/// How often a Whitelist with subjects is looked at, at least.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the verdict on one generation may change.
+const BETWEEN_VERDICTS: Duration = Duration::from_secs(5);
+/// The name under which these writes stand in `managedFields`.
+const FIELD_MANAGER: &str = "writ";
+
+type Watched = PartialObjectMeta<Whitelist>;
+
+/// What reconciling needs.
+pub struct Context {
+    /// The API server.
+    pub cluster: Cluster,
+    /// Tells whether subjects are in force.
+    pub stamping: Stamping,
+    /// Tells people.
+    pub events: EventPublisher,
+}
+
+/// Runs until `stop`.
+pub async fn run(context: Context, stop: CancellationToken) {
+    let (reader, writer) = store::<Watched>();
+    let watched = watcher(context.cluster.watched::<Watched>(), watch_config())
+        .backoff(WatchBackoff)
+        .modify(|whitelist| whitelist.managed_fields_mut().clear());
+    let known = reader.clone();
+    let changes = reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(event, &known)));
+    let queue = changes
+        .map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)))
+        .take_until(stop.cancelled_owned());
+    let config = Config::default().concurrency(CONCURRENCY);
+    applier(
+        |object, context| Box::pin(reconcile(object, context)),
+        |_, _, _| Action::requeue(Duration::from_secs(10)),
+        Arc::new(context),
+        reader,
+        Box::pin(queue),
+        config,
+    )
+    .for_each(|result| async {
+        match result {
+            Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
+            Err(AppliedError::ReconcilerFailed(error, object)) => {
+                tracing::warn!(%error, category = error.category(), %object, "the status of a Whitelist could not be written; trying again");
+            }
+            Err(error) => tracing::error!(%error, "the controller could not look at a Whitelist"),
+        }
+    })
+    .await;
+}
+
+/// Looks at one Whitelist: reads it, compiles it, and writes the status where it is not what it should be.
+async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action, ClusterError> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    // As an object of no type: one that does not decode has to be told of too.
+    let resource = ApiResource::erase::<Whitelist>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &namespace, &resource);
+    let what = format!("Whitelist {namespace}/{name}");
+    let live = match context.cluster.call(&what, api.get(&name)).await {
+        Ok(live) => live,
+        Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
+        Err(error) => return Err(error),
+    };
+    let before: WhitelistStatus =
+        live.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
+    let about = live.object_ref(&resource);
+    let resource_version = live.metadata.resource_version.clone();
+    let generation = live.metadata.generation;
+    // A large one takes a core for a moment, which others on this thread would wait for.
+    let compiled = tokio::task::spawn_blocking(move || compile_object(live)).await;
+    let compiled =
+        compiled.map_err(|error| ClusterError::Unavailable { what: what.clone(), message: error.to_string() })?;
+    // Whether names can be believed changes without the Whitelist: look again.
+    let (trust, again) = if compiled.has_subjects() {
+        (Some(context.stamping.trust(&namespace).await), Action::requeue(context.stamping.pause().min(LOOK_AGAIN)))
+    } else {
+        (None, Action::await_change())
+    };
+    let now = Timestamp::now();
+    let status = status_of(&compiled, &before, generation, trust.as_ref(), now);
+    if says_the_same(&before, &status) {
+        return Ok(again);
+    }
+    if let Some(pause) = too_soon(&before, &status, now) {
+        return Ok(Action::requeue(pause));
+    }
+    // With the version that was read: what is said must be of what is there.
+    let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
+    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match context.cluster.call(&what, api.patch_status(&name, &parameters, &patch)).await {
+        Ok(_) => tell(&context, about, &before, &status),
+        // The change is on its way here.
+        Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(again)
+}
+
+/// Whether a status says nothing new. Sentences do not count: they are made from the same generation, and two processes of
+/// different versions would correct each other for ever.
+fn says_the_same(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
+    let words = |status: &WhitelistStatus| -> Vec<(String, String, String)> {
+        let conditions = status.conditions.iter();
+        conditions.map(|each| (each.type_.clone(), each.status.clone(), each.reason.clone())).collect()
+    };
+    before.observed_generation == now.observed_generation
+        && before.rule_count == now.rule_count
+        && words(before) == words(now)
+}
+
+/// How long to wait before the same generation is judged anew: two processes that do not agree (of different versions, or
+/// with different rights) must not write against each other as fast as they can.
+fn too_soon(before: &WhitelistStatus, now: &WhitelistStatus, at: Timestamp) -> Option<Duration> {
+    if before.observed_generation != now.observed_generation {
+        return None;
+    }
+    let latest = before.conditions.iter().map(|condition| condition.last_transition_time.0).max()?;
+    let passed = Duration::try_from(at.duration_since(latest)).unwrap_or(Duration::ZERO);
+    BETWEEN_VERDICTS.checked_sub(passed).filter(|left| !left.is_zero())
+}
+
+/// An event where the verdict is another one than before.
+fn tell(
+    context: &Context,
+    about: k8s_openapi::api::core::v1::ObjectReference,
+    before: &WhitelistStatus,
+    status: &WhitelistStatus,
+) {
+    let ready = |status: &WhitelistStatus| {
+        status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready.as_str()).cloned()
+    };
+    let Some(now) = ready(status) else { return };
+    if ready(before).is_none_or(|before| before.status != now.status || before.message != now.message) {
+        context.events.publish_verdict(about, &now.reason, now.status != "True", &now.message);
+    }
+}
+
+/// The status that a compiled Whitelist should have.
+fn status_of(
+    compiled: &CompiledWhitelist,
+    before: &WhitelistStatus,
+    generation: Option<i64>,
+    trust: Option<&Trust>,
+    now: Timestamp,
+) -> WhitelistStatus {
+    let mut status = before.clone();
+    status.observed_generation = generation;
+    status.rule_count = i64::try_from(compiled.rule_count()).ok();
+    let (reason, message) = verdict(compiled);
+    let is_ready = reason == "AllRulesInForce";
+    let message: String = message.chars().take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    let conditions = &mut status.conditions;
+    conditions::set(conditions, ConditionType::Ready, is_ready, reason, &message, generation, now);
+    if is_ready {
+        conditions::remove(conditions, ConditionType::Stalled);
+    } else {
+        conditions::set(conditions, ConditionType::Stalled, true, reason, &message, generation, now);
+    }
+    let known = ConditionType::RequesterKnown;
+    match trust {
+        None => conditions::remove(conditions, known),
+        Some(Trust::Since(_)) => {
+            conditions::set(conditions, known, true, "Stamped", "the API server says who asks", generation, now);
+        }
+        Some(Trust::None(problem) | Trust::Undecided(problem)) => {
+            let message = format!(
+                "{problem}; rules with subjects allow nobody, and a Deny with subjects holds against everybody (deploy/README.md)"
+            );
+            conditions::set(conditions, known, false, "NotStamped", &message, generation, now);
+        }
+    }
+    status
+}
+
+/// Reason and message of what became of the rules.
+fn verdict(compiled: &CompiledWhitelist) -> (&'static str, String) {
+    let broken: Vec<String> =
+        compiled.broken.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
+    match &compiled.closed {
+        Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
+        None if broken.is_empty() => ("AllRulesInForce", format!("{} rules are in force", compiled.rule_count())),
+        None => {
+            let message =
+                format!("{} of {} rules are out of force: ", broken.len(), broken.len() + compiled.rule_count());
+            ("RulesBroken", message + &broken.join("; "))
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The small checks that a rule goes through when it is compiled, one for each thing that it may never do.
+
+use crate::api::execution_status::OutputBounds;
+use crate::api::selector::{LabelOperator, MachineSelector};
+use crate::api::whitelist::{Effect, WhitelistRule};
+
+use super::redaction::Redaction;
+use super::template::{NamedValues, Template};
+use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, is_unsafe_in_a_word, programs, unprintable};
+
+/// What a rule allows of time, in seconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Limits {
+    pub default: u32,
+    pub maximum: u32,
+}
+
+/// Default of `timeoutSeconds.default`, in seconds.
+const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
+/// Default of `timeoutSeconds.maximum`: an hour is long for a command that somebody waits for.
+const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
+const LONGEST_TIMEOUT_SECONDS: u32 = 86_400;
+const LARGEST_INLINE_BYTES: u32 = 16_384;
+const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
+const LONGEST_NAME: usize = 63;
+/// useradd's own bound.
+const LONGEST_USER_NAME: usize = 32;
+
+type Check = Result<(), RuleProblem>;
+
+/// No field that this version does not know, however deep.
+pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
+    let top = rule.unrecognized.keys().map(|field| ("", field));
+    let selector = rule.machine_selector.iter().flat_map(|selector| selector.unrecognized.keys());
+    let expressions = rule.machine_selector.iter().flat_map(|selector| &selector.match_expressions);
+    let expressions = expressions.flat_map(|expression| expression.unrecognized.keys());
+    let subjects = rule.subjects.iter().flatten().flat_map(|subject| subject.unrecognized.keys());
+    let timeout = rule.timeout_seconds.iter().flat_map(|limits| limits.unrecognized.keys());
+    let output = rule.output.iter().flat_map(|limits| limits.unrecognized.keys());
+    let first = top
+        .chain(selector.map(|field| ("machineSelector.", field)))
+        .chain(expressions.map(|field| ("machineSelector.matchExpressions[].", field)))
+        .chain(subjects.map(|field| ("subjects[].", field)))
+        .chain(timeout.map(|field| ("timeoutSeconds.", field)))
+        .chain(output.map(|field| ("output.", field)))
+        .next();
+    match first {
+        Some((path, field)) => Err(RuleProblem::UnknownField { field: format!("{path}{field}") }),
+        None => Ok(()),
+    }
+}
+
+/// What says how something runs has no place on a Deny; whoever wrote it there meant something else.
+pub(super) fn fits_a_deny(rule: &WhitelistRule) -> Check {
+    let present = [
+        ("workingDirectory", rule.working_directory.is_some()),
+        ("environment", !rule.environment.is_empty()),
+        ("timeoutSeconds", rule.timeout_seconds.is_some()),
+        ("interactive", rule.interactive),
+        ("output", rule.output.is_some()),
+        ("redact", !rule.redact.is_empty()),
+    ];
+    match present.into_iter().find(|(_, is_present)| *is_present) {
+        Some((field, _)) => Err(RuleProblem::MeansNothingOnDeny { field: field.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn run_length(rule: &WhitelistRule, effect: Effect) -> Check {
+    let least = if effect == Effect::Deny { 0 } else { 1 };
+    if (least..=MAXIMUM_WORDS).contains(&rule.run.len()) { Ok(()) } else { Err(RuleProblem::RunLength) }
+}
+
+/// The program is a constant absolute path that can be read in one way only. `=` would have env(1) take it for a
+/// variable.
+pub(super) fn program(run: &[Template]) -> Check {
+    let program = run.first().and_then(Template::constant).unwrap_or_default();
+    if is_plain_path(program) && !program.contains('=') { Ok(()) } else { Err(RuleProblem::ProgramNotAbsolute) }
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let mut parts = path.split('/');
+    path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// A word of what is executed.
+pub(super) fn word(field: &'static str, word: &str) -> Check {
+    if word.len() > MAXIMUM_TEXT_BYTES {
+        return Err(RuleProblem::TextLength { field });
+    }
+    let unsafe_byte = word.bytes().enumerate().find(|(_, byte)| is_unsafe_in_a_word(*byte));
+    refuse(field, r" without ', ! and \", unsafe_byte)
+}
+
+/// A text that is compared.
+pub(super) fn text(field: &'static str, text: &str) -> Check {
+    if text.is_empty() || text.len() > MAXIMUM_TEXT_BYTES {
+        return Err(RuleProblem::TextLength { field });
+    }
+    refuse(field, "", unprintable(text))
+}
+
+fn refuse(field: &'static str, forbidden: &'static str, found: Option<(usize, u8)>) -> Check {
+    match found {
+        Some((position, byte)) => Err(RuleProblem::ForbiddenByte { field, forbidden, position, byte }),
+        None => Ok(()),
+    }
+}
+
+/// A name of a parameter or of a variable.
+pub(super) fn name(field: &'static str, name: &str) -> Check {
+    let is_name = super::is_identifier(name) && name.len() <= LONGEST_NAME;
+    if is_name { Ok(()) } else { Err(RuleProblem::Name { field, name: name.to_owned() }) }
+}
+
+pub(super) fn variable(variable: &str) -> Check {
+    name("environment", variable)?;
+    if environment::steers(variable) {
+        return Err(RuleProblem::SteeringVariable { name: variable.to_owned() });
+    }
+    Ok(())
+}
+
+/// Each parameter is used in what runs, and has a value whichever way is asked.
+pub(super) fn parameters_are_used(
+    rule: &WhitelistRule,
+    effect: Effect,
+    parameters: &[NamedValues],
+    run: &[Template],
+    text: Option<&Template>,
+) -> Check {
+    for (index, parameter) in parameters.iter().enumerate() {
+        let name = || parameter.name.clone();
+        let in_run = run.iter().any(|word| word.places().any(|place| place == index));
+        let in_text = text.is_some_and(|text| text.places().any(|place| place == index));
+        if effect == Effect::Deny {
+            if !in_run && !in_text {
+                return Err(RuleProblem::UnusedParameter { field: "run or match", name: name() });
+            }
+        } else if !in_run {
+            return Err(RuleProblem::UnusedParameter { field: "run", name: name() });
+        } else if rule.match_text.is_some() && !in_text && parameter.values.default.is_none() {
+            return Err(RuleProblem::NoValueFromMatch { name: name() });
+        }
+    }
+    Ok(())
+}
+
+/// No value can be taken for an option, unless a `--` stands before it.
+pub(super) fn no_option_as_operand(run: &[Template], parameters: &[NamedValues]) -> Check {
+    let program = run.first().and_then(Template::constant).unwrap_or_default();
+    let is_end = |word: &&Template| word.constant() == Some("--") && !programs::minds_no_dashes(program);
+    for word in run.iter().take_while(|word| !is_end(word)) {
+        let parameter = word.begins_with_place().and_then(|place| parameters.get(place));
+        if let Some(parameter) = parameter.filter(|parameter| parameter.values.may_look_like_an_option()) {
+            return Err(RuleProblem::OptionAsOperand { name: parameter.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn selector(rule: &WhitelistRule) -> Result<Option<MachineSelector>, RuleProblem> {
+    let Some(selector) = &rule.machine_selector else { return Ok(None) };
+    for expression in &selector.match_expressions {
+        let takes_values = matches!(expression.operator, LabelOperator::In | LabelOperator::NotIn);
+        if takes_values == expression.values.is_empty() {
+            return Err(RuleProblem::Selector { key: expression.key.clone() });
+        }
+    }
+    Ok(Some(selector.clone()))
+}
+
+pub(super) fn run_as(rule: &WhitelistRule) -> Result<Option<String>, RuleProblem> {
+    let Some(user) = &rule.run_as else { return Ok(None) };
+    let is_name = user.bytes().enumerate().all(|(index, byte)| match byte {
+        b'a'..=b'z' | b'_' => true,
+        b'0'..=b'9' | b'-' => index > 0,
+        _ => false,
+    });
+    if user.is_empty() || user.len() > LONGEST_USER_NAME || !is_name {
+        return Err(RuleProblem::RunAs);
+    }
+    Ok(Some(user.clone()))
+}
+
+pub(super) fn working_directory(rule: &WhitelistRule) -> Result<Option<String>, RuleProblem> {
+    let Some(directory) = &rule.working_directory else { return Ok(None) };
+    word("workingDirectory", directory)?;
+    if directory == "/" || is_plain_path(directory) {
+        return Ok(Some(directory.clone()));
+    }
+    Err(RuleProblem::WorkingDirectory)
+}
+
+pub(super) fn limits(rule: &WhitelistRule) -> Result<Limits, RuleProblem> {
+    let (default, maximum) = match &rule.timeout_seconds {
+        Some(limits) => (limits.default, limits.maximum),
+        None => (None, None),
+    };
+    let limits = match (default, maximum) {
+        (Some(default), Some(maximum)) => Limits { default, maximum },
+        (Some(default), None) => Limits { default, maximum: default.max(DEFAULT_MAXIMUM_TIMEOUT_SECONDS) },
+        (None, Some(maximum)) => Limits { default: maximum.min(DEFAULT_TIMEOUT_SECONDS), maximum },
+        (None, None) => Limits { default: DEFAULT_TIMEOUT_SECONDS, maximum: DEFAULT_MAXIMUM_TIMEOUT_SECONDS },
+    };
+    let is_ordered = limits.default >= 1 && limits.default <= limits.maximum;
+    if is_ordered && limits.maximum <= LONGEST_TIMEOUT_SECONDS { Ok(limits) } else { Err(RuleProblem::Timeout) }
+}
+
+pub(super) fn output(rule: &WhitelistRule) -> Result<OutputBounds, RuleProblem> {
+    let mut bounds = OutputBounds::default();
+    if let Some(limits) = &rule.output {
+        bounds.inline_bytes = limits.inline_bytes.unwrap_or(bounds.inline_bytes);
+        bounds.maximum_bytes = limits.maximum_bytes.unwrap_or(bounds.maximum_bytes);
+    }
+    let is_sound = bounds.inline_bytes <= LARGEST_INLINE_BYTES && OUTPUT_BYTES.contains(&bounds.maximum_bytes);
+    if is_sound { Ok(bounds) } else { Err(RuleProblem::Output) }
+}
+
+pub(super) fn redact(rule: &WhitelistRule) -> Result<Vec<String>, RuleProblem> {
+    Redaction::compile(&rule.redact)?;
+    Ok(rule.redact.clone())
+}

@@ -1,0 +1,208 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::execution_status::{ObjectRecord, OutputBounds};
+
+/// Says what it was given: its directory, its words, its environment, each with a byte 0 behind it.
+const RECORD: &str = r#"readlink -z "/proc/$$/cwd"; printf '%s\0' "$#" "$@"; cat "/proc/$$/environ""#;
+
+fn decision(argv: &[&str]) -> DecisionRecord {
+    DecisionRecord {
+        whitelist: ObjectRecord { name: "web".to_owned(), uid: String::new(), generation: 1 },
+        rule: "r".to_owned(),
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        action_type: "custom".to_owned(),
+        run_as: None,
+        working_directory: None,
+        environment: BTreeMap::new(),
+        timeout_seconds: 30,
+        interactive: false,
+        output: OutputBounds::default(),
+        redact: Vec::new(),
+        digest: String::new(),
+        decided_time: MicroTime(Timestamp::UNIX_EPOCH),
+    }
+}
+
+fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// What a real shell makes of the text.
+fn shell(decision: &DecisionRecord) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command_line(decision));
+    shell
+}
+
+fn output(decision: &DecisionRecord) -> Output {
+    shell(decision).output().unwrap()
+}
+
+/// What [`RECORD`] printed.
+struct Seen {
+    directory: String,
+    words: Vec<String>,
+    environment: Vec<String>,
+}
+
+impl Seen {
+    fn of(output: &Output) -> Self {
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        let mut fields = text.split_terminator('\0').map(str::to_owned);
+        let directory = fields.next().unwrap();
+        let count: usize = fields.next().unwrap().parse().unwrap();
+        let words = fields.by_ref().take(count).collect();
+        Self { directory, words, environment: fields.collect() }
+    }
+
+    fn has(&self, name: &str) -> Option<&str> {
+        let mut values = self.environment.iter().filter_map(|each| each.strip_prefix(name)?.strip_prefix('='));
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} is there twice");
+        value
+    }
+}
+
+#[test]
+fn a_plain_command_is_executed_by_env_with_its_path_and_locale() {
+    let line = command_line(&decision(&["/bin/echo", "a b", "", "$(id); `id` \"x\" *"]));
+    assert_eq!(
+        line,
+        "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY_PATH' '-uLD_PRELOAD' '-uGCONV_PATH' '-uBASHOPTS' '-uBASH_ENV' \
+         '-uCDPATH' '-uENV' '-uFPATH' '-uGLOBIGNORE' '-uIFS' '-uPS4' '-uSHELLOPTS' '-uZDOTDIR' '-uJAVA_TOOL_OPTIONS' \
+         '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' '-uPYTHONINSPECT' \
+         '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
+         'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C' \
+         '/bin/echo' 'a b' '' '$(id); `id` \"x\" *'"
+    );
+}
+
+#[test]
+fn with_everything_set_each_part_is_where_it_can_be_nothing_else() {
+    let plain = command_line(&decision(&[]));
+    let start = plain.strip_suffix(" './'").unwrap();
+    let mut all = decision(&["/usr/bin/systemctl", "restart", "x"]);
+    all.environment = variables(&[("A", "1"), ("B", "it's")]);
+    all.working_directory = Some("/srv/a b".to_owned());
+    let enter = r#"'/bin/sh' '-c' 'cd "$1" || exit 126; shift; exec "$@"' 'writ' '/srv/a b'"#;
+    let program = "'/usr/bin/systemctl' 'restart' 'x'";
+    assert_eq!(command_line(&all), format!(r"{start} 'A=1' 'B=it'\''s' {enter} {program}"));
+    all.run_as = Some("deploy".to_owned());
+    let sudo = r"'sudo' '-n' '-u' 'deploy' 'A=1' 'B=it'\''s' '--'";
+    assert_eq!(command_line(&all), format!("{start} {enter} {sudo} {program}"));
+}
+
+#[test]
+fn what_shells_mind_in_single_quotes_stands_between_them() {
+    let line = command_line(&decision(&["/bin/echo", "it's", r"a\", "!!"]));
+    assert!(line.ends_with(r"'/bin/echo' 'it'\''s' 'a'\\'' ''\!''\!''"), "{line}");
+}
+
+#[test]
+fn what_a_session_has_set_does_not_steer_the_command() {
+    let mut shell = shell(&decision(&["/bin/sh", "-c", RECORD, "sh"]));
+    shell.envs(UNSET.iter().map(|name| (name, "/steered"))).env("PATH", "/steered").env("LC_ALL", "steered");
+    let seen = Seen::of(&shell.output().unwrap());
+    assert!(!seen.environment.iter().any(|each| each.contains("steered")), "{:?}", seen.environment);
+    assert_eq!((seen.has("LC_ALL"), seen.has("PATH")), (Some("C"), PATH.strip_prefix("PATH=")));
+}
+
+#[test]
+fn a_directory_that_cannot_be_entered_runs_nothing_and_is_exit_code_126() {
+    let mut decision = decision(&["/bin/echo", "ran"]);
+    for directory in ["/no/such/directory", "/etc/passwd", "-", "-P", "no-such", "/no\nsuch", "$HOME", "/\u{0301}"] {
+        decision.working_directory = Some(directory.to_owned());
+        let output = output(&decision);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(126), 0), "{directory}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("writ: ") && said.contains("cd"), "{directory}: {said}");
+    }
+}
+
+#[test]
+fn a_program_that_looks_like_a_variable_or_an_option_is_executed_as_a_program() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a=b", "-uHOME", "A=B C=D", "-"] {
+        let program = folder.path().join(name);
+        std::fs::write(&program, "#!/bin/sh\necho ran as \"${0##*/}\" with \"$@\"\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for directory in [None, Some("/".to_owned())] {
+            let mut decision = decision(&[program.to_str().unwrap(), "/bin/echo", "-x"]);
+            decision.working_directory = directory;
+            let said = String::from_utf8(output(&decision).stdout).unwrap();
+            assert_eq!(said, format!("ran as {name} with /bin/echo -x\n"));
+        }
+        // Without its folder it is nothing that is searched for, nor an option.
+        assert!(output(&decision(&[name, "/bin/echo", "ran"])).stdout.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_decision_without_a_program_runs_nothing() {
+    let output = output(&decision(&[]));
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(126), 0));
+}
+
+#[test]
+fn a_variable_with_a_name_that_is_none_runs_nothing() {
+    for name in ["", "-s", "-uroot", "A=B", "A B", "1A", "/bin/id", "A\n", "é", "PATH"] {
+        let mut decision = decision(&["/bin/echo", "ran"]);
+        decision.environment = variables(&[(name, "x")]);
+        for run_as in [None, Some("root".to_owned())] {
+            decision.run_as = run_as;
+            let output = output(&decision);
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(126), 0), "{name:?}");
+            assert!(!command_line(&decision).contains("sudo"), "{name:?}");
+        }
+    }
+}
+
+/// Text that shells mind.
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[ -~\n\t]{0,20}",
+        "['\\\\!$`\";&|<>(){}*?~#=\n -]{0,12}",
+        "(-|--|-[a-z]|[A-Z]{1,4}=)[ -~]{0,8}",
+        "[\u{1}-\u{2ff}\u{1f600}]{0,6}",
+    ]
+}
+
+proptest! {
+    /// A real shell reads back words, environment and directory: whatever they are, byte for byte.
+    #[test]
+    fn a_shell_reads_everything_back(
+        words in proptest::collection::vec(hostile(), 0..6),
+        environment in proptest::collection::btree_map("X[A-Za-z0-9_]{0,6}", hostile(), 0..4),
+        directory in proptest::option::of(hostile()),
+    ) {
+        let mut decision = decision(&["/bin/sh", "-c", RECORD, "sh"]);
+        decision.argv.extend(words.clone());
+        decision.environment = environment.clone();
+        let folder = tempfile::tempdir().unwrap();
+        let expected = match directory.map(|name| name.replace('/', "|")) {
+            Some(name) => {
+                let path = folder.path().canonicalize().unwrap().join(format!("d{name}"));
+                std::fs::create_dir(&path).unwrap();
+                path
+            }
+            None => std::env::current_dir().unwrap(),
+        };
+        let expected = expected.to_str().unwrap().to_owned();
+        decision.working_directory = expected.starts_with(folder.path().to_str().unwrap()).then(|| expected.clone());
+        let seen = Seen::of(&output(&decision));
+        prop_assert_eq!(&seen.words, &words);
+        prop_assert_eq!(&seen.directory, &expected);
+        for (name, value) in &environment {
+            prop_assert_eq!(seen.has(name), Some(value.as_str()));
+        }
+        prop_assert_eq!(seen.has("LC_ALL"), Some("C"));
+    }
+}

@@ -1,0 +1,248 @@
+//! What is allowed in a Whitelist and may yet not be what was meant: warnings for who writes one.
+
+use std::collections::BTreeSet;
+
+use regex_syntax::ast::{Ast, ClassSetItem, ClassSetRange, Visitor, parse, visit};
+
+use crate::api::Whitelist;
+use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
+
+use super::compile::CompiledRule;
+use super::template::Template;
+use super::{BrokenRule, CompiledWhitelist, compile, environment, programs};
+
+/// Something that a rule does which its writer may not have meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Warning {
+    /// The rule.
+    pub rule: String,
+    /// What it does, and what to do about it.
+    pub message: String,
+}
+
+/// What was found in one Whitelist.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// Why nothing would be allowed in its namespace, where that is so.
+    pub closed: Option<String>,
+    /// The rules that would be out of force, and why.
+    pub broken: Vec<BrokenRule>,
+    /// Rules whose name is no name, or another one's: the API server would refuse the Whitelist.
+    pub names: Vec<String>,
+    /// What may not be meant.
+    pub warnings: Vec<Warning>,
+    /// How many rules would be in force.
+    pub rule_count: usize,
+}
+
+/// Values that a pattern for a file name rarely is meant to admit.
+const PATHS_UPWARDS: &[&str] = &["..", "../x", "x/..", "/x/../y", "../../x", "x/../../y"];
+
+/// Looks at a Whitelist as the controller would, and for what may not be meant.
+pub fn lint(whitelist: &Whitelist) -> Findings {
+    let compiled = compile(whitelist);
+    let mut seen = BTreeSet::new();
+    let rules = &whitelist.spec.rules;
+    let names = rules.iter().filter(|rule| !is_name(&rule.name) || !seen.insert(&rule.name));
+    // What is out of force is mended first.
+    let is_in_force = |rule: &&WhitelistRule| compiled.broken.iter().all(|broken| broken.rule != rule.name);
+    let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(of_rule).collect();
+    warnings.extend(shadows(&compiled));
+    Findings {
+        names: names.map(|rule| rule.name.clone()).collect(),
+        rule_count: compiled.rule_count(),
+        closed: compiled.closed,
+        broken: compiled.broken,
+        warnings,
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// What can be seen of a rule by itself.
+fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
+    let mut messages = Vec::new();
+    if rule.effect == Some(Effect::Deny) {
+        if rule.match_text.is_some() && rule.run.is_empty() {
+            messages.push(
+                "a Deny by match alone does not forbid rules that run the same under another text; say in run what \
+                 must not run"
+                    .to_owned(),
+            );
+        }
+    } else {
+        if let Some(program) = rule.run.first().filter(|program| programs::runs_others(program)) {
+            messages.push(format!("{program} runs other programs: what it may do is what they may do; name the program itself, or a script, where that is possible"));
+        }
+        for word in rule.run.iter().filter(|word| chooses_an_option(word)) {
+            messages.push(format!("in {word} the caller chooses which option the program gets, not only its value; write one rule for each, or use enum"));
+        }
+        if rule.run_as.as_deref() == Some("root") && rule.subjects.is_none() {
+            messages.push(
+                "it runs as root for everybody who may create CommandExecutions; say in subjects who may".to_owned(),
+            );
+        }
+    }
+    for name in rule.environment.keys().filter(|name| !environment::is_harmless(name) && !environment::steers(name)) {
+        messages.push(format!("environment has {name}, which is not known to be harmless: make sure that the program does not take code or file names from it"));
+    }
+    let is_allow = rule.effect != Some(Effect::Deny);
+    let parameters = rule.parameters.iter().chain(&rule.environment).filter(|_| is_allow);
+    messages.extend(parameters.flat_map(|(name, parameter)| wide(name, parameter)));
+    messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
+}
+
+/// Whether a place follows nothing but dashes.
+fn chooses_an_option(word: &str) -> bool {
+    let rest = word.trim_start_matches('-');
+    rest.len() < word.len() && rest.starts_with('{') && !rest.starts_with("{{")
+}
+
+/// What a pattern admits that its looks do not tell.
+fn wide(name: &str, parameter: &Parameter) -> Vec<String> {
+    let Some(text) = &parameter.pattern else { return Vec::new() };
+    let mut messages = Vec::new();
+    if let Ok(tree) = parse::Parser::new().parse(text) {
+        for range in visit(&tree, OddRanges::default()).unwrap_or_default() {
+            messages.push(format!(
+                "{name}: the range {range} in the pattern takes in more than letters or digits; write it out"
+            ));
+        }
+        if matches!(tree, Ast::Alternation(_)) {
+            messages.push(format!("{name}: the pattern is several, parted by |, and each is held against the whole value; put ( and ) around them if that is meant"));
+        }
+    }
+    let Ok(pattern) = super::pattern::Pattern::compile(name, text) else { return messages };
+    if let Some(path) = PATHS_UPWARDS.iter().find(|path| pattern.admits(path)) {
+        messages.push(format!("{name}: the pattern admits {path:?}, which may lead out of the folder that is meant"));
+    }
+    if let Some(byte) = pattern.first.find(|byte| matches!(byte, b'@' | b'+')) {
+        messages.push(format!("{name}: the pattern admits a value that begins with {:?}, which some programs take for a file or a command", char::from(byte)));
+    }
+    if let Some(byte) = pattern.bytes.find(|byte| b" ;|&$`<>*?~#\"".contains(&byte)) {
+        messages.push(format!(
+            "{name}: the pattern admits {:?}; no shell sees it, but the program may take it for more than a value",
+            char::from(byte)
+        ));
+    }
+    messages
+}
+
+/// Ranges from one kind of character to another: `[A-z]` has `[`, `\`, `]`, `^`, `_` and a backquote in it.
+#[derive(Default)]
+struct OddRanges(Vec<String>);
+
+impl Visitor for OddRanges {
+    type Output = Vec<String>;
+    type Err = ();
+
+    fn finish(self) -> Result<Self::Output, ()> {
+        Ok(self.0)
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), ()> {
+        if let ClassSetItem::Range(ClassSetRange { start, end, .. }) = item {
+            let kinds = [char::is_ascii_lowercase, char::is_ascii_uppercase, char::is_ascii_digit];
+            if !kinds.iter().any(|is_kind| is_kind(&start.c) && is_kind(&end.c)) {
+                self.0.push(format!("{}-{}", start.c, end.c));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rules that come to the same request: shown by an example for each.
+fn shadows(compiled: &CompiledWhitelist) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (index, rule) in compiled.allowing.iter().enumerate() {
+        let Some((text, argv)) = example(rule) else { continue };
+        let by_run = |other: &CompiledRule| reads_words(&other.run, other, &argv);
+        let by_text = |other: &CompiledRule| other.text.as_ref().is_some_and(|own| reads(own, other, &text));
+        if let Some(deny) = compiled.forbidding.iter().find(|deny| {
+            let holds_always = deny.selector.is_none() && deny.subjects.is_none() && deny.action_type.is_none();
+            let is_bare = deny.text.is_none() && deny.run.is_empty() && deny.run_as.is_none();
+            holds_always && (is_bare || by_text(deny) || (deny.run_as.is_none() && by_run(deny)))
+        }) {
+            let message = format!("the Deny rule {} holds against it, for example against {text:?}", deny.name);
+            warnings.push(Warning { rule: rule.name.clone(), message });
+        }
+        let same_program = |deny: &&CompiledRule| {
+            deny.run.len() != rule.run.len() && !deny.run.is_empty() && deny.run.first() == rule.run.first()
+        };
+        for deny in compiled.forbidding.iter().filter(same_program) {
+            let message = format!(
+                "it denies the program of the rule {}, but not that rule: run is held against all words, and there are not as many",
+                rule.name
+            );
+            warnings.push(Warning { rule: deny.name.clone(), message });
+        }
+        let others = compiled.allowing.iter().enumerate().filter(|(other, _)| *other != index);
+        if let Some((other_index, other)) = others.into_iter().find(|(_, other)| by_text(other) || by_run(other)) {
+            let what = if by_text(other) { format!("{text:?}") } else { format!("{argv:?}") };
+            let message = if other_index < index {
+                format!(
+                    "the rule {} before it answers to {what} too: where both would do the same that one is recorded, else it is Rejected as Ambiguous",
+                    other.name
+                )
+            } else {
+                format!(
+                    "the rule {} behind it answers to {what} too: unless both would do the same it is Rejected as Ambiguous",
+                    other.name
+                )
+            };
+            warnings.push(Warning { rule: rule.name.clone(), message });
+        }
+    }
+    warnings
+}
+
+/// A request that the rule allows, as text and as words.
+fn example(rule: &CompiledRule) -> Option<(String, Vec<String>)> {
+    let values: Vec<String> =
+        rule.parameters.iter().map(|parameter| parameter.values.example()).collect::<Option<_>>()?;
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let argv = rule.run.iter().map(|word| word.expand(&values)).collect();
+    Some((rule.text.as_ref()?.expand(&values), argv))
+}
+
+fn reads(template: &Template, rule: &CompiledRule, text: &str) -> bool {
+    template.read(text, &rule.parameters, &mut vec![None; rule.parameters.len()]).is_ok()
+}
+
+fn reads_words(run: &[Template], rule: &CompiledRule, argv: &[String]) -> bool {
+    let mut values = vec![None; rule.parameters.len()];
+    run.len() == argv.len()
+        && !run.is_empty()
+        && run.iter().zip(argv).all(|(template, word)| template.read(word, &rule.parameters, &mut values).is_ok())
+}
+
+impl Findings {
+    /// Whether the controller would call the Whitelist Ready, and the API server take it.
+    pub fn is_sound(&self) -> bool {
+        self.closed.is_none() && self.broken.is_empty() && self.names.is_empty()
+    }
+
+    /// What is wrong, a line each.
+    pub fn errors(&self) -> Vec<String> {
+        let names = self.names.iter().map(|name| {
+            format!("rule {name}: name must be lower case letters, digits and -, at most 63, and no other rule's; the API server refuses it")
+        });
+        let broken = self.broken.iter().map(|broken| {
+            let effect = match broken.effect {
+                Effect::Allow => "it would be out of force",
+                Effect::Deny => "it is a Deny, so nothing would be allowed in its namespace",
+            };
+            format!("rule {}: {} ({effect})", broken.rule, broken.problem)
+        });
+        let by_rule = self.broken.iter().any(|broken| broken.effect == Effect::Deny);
+        let closed = self
+            .closed
+            .iter()
+            .filter(|_| !by_rule)
+            .map(|why| format!("nothing would be allowed in its namespace: {why}"));
+        closed.chain(names).chain(broken).collect()
+    }
+}

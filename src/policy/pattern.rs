@@ -1,0 +1,207 @@
+//! Regular expressions that a value is held against: linear time, bounded size, and known for what they admit before
+//! they are ever used.
+//!
+//! The promise kept here: a pattern holds for the **whole** value. It is parsed by itself and put between the two
+//! anchors as a syntax tree, so that nothing in its text (`a|b`, `(?m)`, a comment that swallows what follows) can
+//! reach out of it.
+
+use regex_automata::meta;
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
+use regex_syntax::{ParserBuilder, hir};
+
+use super::RuleProblem;
+
+/// How much memory one compiled pattern may take, in bytes. A character class repeated 256 times takes about 30 KiB.
+const COMPILED_BYTES: usize = 64 * 1024;
+/// What matching may remember of a pattern to be quick. It forgets rather than takes more, and in the end goes on
+/// without, 30 times slower.
+const SEARCH_BYTES: usize = 128 * 1024;
+/// How deep groups may be nested: the tree is walked by recursion.
+const NESTING: u32 = 32;
+/// The longest pattern, in bytes.
+const PATTERN_BYTES: usize = 1024;
+
+/// A set of bytes.
+#[derive(Clone, Debug)]
+pub(super) struct ByteSet([bool; 256]);
+
+/// A compiled pattern, and what it admits.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    regex: meta::Regex,
+    /// As it was written.
+    pub text: String,
+    /// One value that it describes; None where that is not text.
+    pub example: Option<String>,
+    /// Bytes that may stand somewhere in a value.
+    pub bytes: ByteSet,
+    /// Bytes that a value may begin with.
+    pub first: ByteSet,
+    /// Whether the empty value is one.
+    pub empty: bool,
+}
+
+impl Default for ByteSet {
+    fn default() -> Self {
+        Self([false; 256])
+    }
+}
+
+impl ByteSet {
+    pub fn add(&mut self, byte: u8) {
+        self.add_range(byte, byte);
+    }
+
+    fn add_range(&mut self, first: u8, last: u8) {
+        let (first, last) = (usize::from(first), usize::from(last));
+        self.0.iter_mut().take(last + 1).skip(first).for_each(|member| *member = true);
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(member, also)| *member |= also);
+    }
+
+    pub fn contains(&self, byte: u8) -> bool {
+        self.0.get(usize::from(byte)).copied().unwrap_or_default()
+    }
+
+    /// The least member for which `is_so` holds.
+    pub fn find(&self, is_so: impl Fn(u8) -> bool) -> Option<u8> {
+        (0..=u8::MAX).find(|byte| self.contains(*byte) && is_so(*byte))
+    }
+}
+
+impl Pattern {
+    /// Parses and compiles a pattern of the rule's `field`.
+    ///
+    /// # Errors
+    /// PatternSyntax, PatternAnchor, PatternTooLarge, PatternNeverMatches.
+    pub fn compile(field: &str, text: &str) -> Result<Self, RuleProblem> {
+        let field = || field.to_owned();
+        if text.len() > PATTERN_BYTES {
+            return Err(RuleProblem::PatternTooLarge { field: field() });
+        }
+        // Without Unicode: values are ASCII, and `\w` then is just [0-9A-Za-z_].
+        let mut parser = ParserBuilder::new().unicode(false).utf8(false).nest_limit(NESTING).build();
+        let tree = parser.parse(text).map_err(|error| {
+            let message = match &error {
+                regex_syntax::Error::Parse(error) => error.kind().to_string(),
+                regex_syntax::Error::Translate(error) => error.kind().to_string(),
+                _ => "it cannot be read".to_owned(),
+            };
+            RuleProblem::PatternSyntax { field: field(), message }
+        })?;
+        if !tree.properties().look_set().is_empty() {
+            return Err(RuleProblem::PatternAnchor { field: field() });
+        }
+        let Some(least) = tree.properties().minimum_len() else {
+            return Err(RuleProblem::PatternNeverMatches { field: field() });
+        };
+        let (mut bytes, mut first) = (ByteSet::default(), ByteSet::default());
+        collect_bytes(&tree, &mut bytes);
+        collect_first(&tree, &mut first);
+        let whole = Hir::concat(vec![Hir::look(Look::Start), tree.clone(), Hir::look(Look::End)]);
+        let config = meta::Config::new()
+            .nfa_size_limit(Some(COMPILED_BYTES))
+            .onepass_size_limit(Some(COMPILED_BYTES))
+            .hybrid(true)
+            .hybrid_cache_capacity(SEARCH_BYTES)
+            .dfa(false)
+            .backtrack(false)
+            .utf8_empty(false);
+        let regex = meta::Builder::new()
+            .configure(config)
+            .build_from_hir(&whole)
+            .map_err(|_| RuleProblem::PatternTooLarge { field: field() })?;
+        // After the bound on the size: it walks through counts, and `(a?){4294967295}` is a short pattern of short values.
+        let mut example = Vec::new();
+        if least <= PATTERN_BYTES {
+            write_example(&tree, &mut example);
+        }
+        // One that asks for very long values only has none.
+        let example = String::from_utf8(example).ok().filter(|example| regex.is_match(example.as_bytes()));
+        Ok(Self { regex, text: text.to_owned(), example, bytes, first, empty: least == 0 })
+    }
+
+    /// Whether the whole of `value` is one of those that the pattern describes.
+    pub fn admits(&self, value: &str) -> bool {
+        self.regex.is_match(value.as_bytes())
+    }
+
+    /// What it takes in memory to search forwards, in bytes. As much again is there to search backwards, which is not
+    /// done, and up to [`SEARCH_BYTES`] for each search at a time.
+    pub fn memory(&self) -> usize {
+        self.regex.memory_usage() / 2
+    }
+}
+
+/// Some value that the tree describes, a short one.
+fn write_example(tree: &Hir, into: &mut Vec<u8>) {
+    match tree.kind() {
+        HirKind::Empty | HirKind::Look(_) => {}
+        HirKind::Literal(hir::Literal(bytes)) => into.extend_from_slice(bytes),
+        HirKind::Class(class) => {
+            let mut members = ByteSet::default();
+            add_class(class, &mut members);
+            // A letter where there is one: it reads better.
+            into.extend(members.find(|byte| byte.is_ascii_lowercase()).or_else(|| members.find(|_| true)));
+        }
+        HirKind::Repetition(repetition) => {
+            (0..repetition.min).for_each(|_| write_example(&repetition.sub, into));
+        }
+        HirKind::Capture(capture) => write_example(&capture.sub, into),
+        HirKind::Concat(parts) => parts.iter().for_each(|part| write_example(part, into)),
+        HirKind::Alternation(parts) => parts.iter().take(1).for_each(|part| write_example(part, into)),
+    }
+}
+
+/// Every byte that may stand somewhere in what the tree describes.
+fn collect_bytes(tree: &Hir, into: &mut ByteSet) {
+    match tree.kind() {
+        HirKind::Empty | HirKind::Look(_) => {}
+        HirKind::Literal(hir::Literal(bytes)) => bytes.iter().for_each(|byte| into.add(*byte)),
+        HirKind::Class(class) => add_class(class, into),
+        HirKind::Repetition(repetition) => collect_bytes(&repetition.sub, into),
+        HirKind::Capture(capture) => collect_bytes(&capture.sub, into),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().for_each(|part| collect_bytes(part, into));
+        }
+    }
+}
+
+/// Every byte that what the tree describes may begin with; returns whether it may be empty.
+fn collect_first(tree: &Hir, into: &mut ByteSet) -> bool {
+    match tree.kind() {
+        HirKind::Empty | HirKind::Look(_) => return true,
+        HirKind::Literal(hir::Literal(bytes)) => bytes.iter().take(1).for_each(|byte| into.add(*byte)),
+        HirKind::Class(class) => add_class(class, into),
+        HirKind::Repetition(repetition) => return collect_first(&repetition.sub, into) || repetition.min == 0,
+        HirKind::Capture(capture) => return collect_first(&capture.sub, into),
+        HirKind::Concat(parts) => return parts.iter().all(|part| collect_first(part, into)),
+        HirKind::Alternation(parts) => {
+            let mut is_empty = false;
+            for part in parts {
+                is_empty |= collect_first(part, into);
+            }
+            return is_empty;
+        }
+    }
+    false
+}
+
+fn add_class(class: &Class, into: &mut ByteSet) {
+    match class {
+        Class::Bytes(class) => class.iter().for_each(|range| into.add_range(range.start(), range.end())),
+        Class::Unicode(class) => {
+            let mut ascii = ByteSet::default();
+            for range in class.iter() {
+                let last = u8::try_from(range.end()).unwrap_or(u8::MAX);
+                match u8::try_from(range.start()) {
+                    Ok(first) => ascii.add_range(first, last),
+                    Err(_) => ascii.add_range(0x80, u8::MAX),
+                }
+            }
+            into.add_all(&ascii);
+        }
+    }
+}

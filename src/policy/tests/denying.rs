@@ -1,0 +1,85 @@
+//! What a Deny holds against.
+
+use super::*;
+
+const NGINX: [&str; 4] = ["/usr/bin/systemctl", "restart", "--", "nginx.service"];
+
+#[test]
+fn a_deny_wins_over_every_allow_whichever_way_is_asked() {
+    let denies = [
+        "- {name: no, effect: Deny, match: systemctl restart nginx.service}",
+        "- {name: no, effect: Deny, match: '{all}', parameters: {all: {pattern: '.*restart nginx.*'}}}",
+        "- {name: no, effect: Deny, run: [/usr/bin/systemctl, restart, --, nginx.service]}",
+        "- {name: no, effect: Deny, run: [/usr/bin/systemctl, '{verb}', --, '{unit}'], parameters: {verb: {pattern: '.*'}, unit: {pattern: 'nginx.*'}}}",
+        "- {name: no, effect: Deny, run: ['{program}', '{a}', '{b}', '{c}'], parameters: {program: {pattern: '.*systemctl'}, a: {pattern: '.*'}, b: {pattern: '.*'}, c: {pattern: '.*'}}}",
+        "- {name: no, effect: Deny}",
+        "- {name: no, effect: Deny, actionType: restart_service}",
+        "- {name: no, effect: Deny, subjects: [{kind: User, name: jane}]}",
+        "- {name: no, effect: Deny, machineSelector: {}}",
+    ];
+    for deny in denies {
+        for order in [format!("{RESTART}\n{deny}"), format!("{deny}\n{RESTART}")] {
+            let rules = sound(&order);
+            for ask in [
+                command("systemctl restart nginx.service"),
+                argv(&NGINX),
+                by_rule("restart-service", &[("unit", "nginx.service")]),
+            ] {
+                let denial = denied(&rules, &ask);
+                assert_eq!(denial.reason, Reason::Denied, "{deny}");
+                assert!(denial.message.contains("web/no"), "{}", denial.message);
+            }
+        }
+        // From another Whitelist too.
+        let rules = policies(&[("a", RESTART), ("z", deny)]);
+        assert_eq!(denied(&rules, &argv(&NGINX)).reason, Reason::Denied, "{deny}");
+    }
+}
+
+#[test]
+fn a_deny_holds_against_what_it_says_and_nothing_else() {
+    let denies = [
+        "- {name: no, effect: Deny, match: systemctl restart redis-server.service}",
+        "- {name: no, effect: Deny, run: [/usr/bin/systemctl, restart, --, redis-server.service]}",
+        "- {name: no, effect: Deny, run: [/usr/bin/systemctl, restart, --, nginx.service], runAs: root}",
+        "- {name: no, effect: Deny, runAs: root}",
+        "- {name: no, effect: Deny, actionType: other}",
+        "- {name: no, effect: Deny, subjects: [{kind: User, name: joe}]}",
+        "- {name: no, effect: Deny, machineSelector: {matchLabels: {role: db}}}",
+    ];
+    for deny in denies {
+        let rules = sound(&format!("{RESTART}\n{deny}"));
+        allowed(&rules, &command("systemctl restart nginx.service"));
+        allowed(&rules, &argv(&NGINX));
+    }
+    // With a user, a Deny by text or words holds only against what would run as that user.
+    let two = "- {name: r, match: go, run: [/bin/true], runAs: root}\n- {name: s, match: stay, run: [/bin/true]}";
+    for (deny, go) in [
+        ("- {name: no, effect: Deny, match: go, runAs: root}", false),
+        ("- {name: no, effect: Deny, run: [/bin/true], runAs: root}", false),
+        ("- {name: no, effect: Deny, match: stay, runAs: root}", true),
+        ("- {name: no, effect: Deny, run: [/bin/true], runAs: app}", true),
+    ] {
+        let rules = sound(&format!("{two}\n{deny}"));
+        allowed(&rules, &command("stay"));
+        assert_eq!(matches!(verdict(&rules, &command("go")), Verdict::Allow(_)), go, "{deny}");
+    }
+    // `kill 042` is `kill 42`.
+    let kill = "- {name: kill, run: [/bin/kill, --, '{pid}'], parameters: {pid: {pattern: '[0-9+]+'}}}";
+    let deny = "- {name: no, effect: Deny, run: [/bin/kill, --, '{pid}'], parameters: {pid: {integer: {maximum: 99}}}}";
+    let rules = sound(&format!("{kill}\n{deny}"));
+    for pid in ["42", "042", "+42", "+0042", "0", "00"] {
+        assert_eq!(denied(&rules, &argv(&["/bin/kill", "--", pid])).reason, Reason::Denied, "{pid}");
+    }
+    allowed(&rules, &argv(&["/bin/kill", "--", "100"]));
+    let rules = sound("- {name: r, run: [/bin/true], runAs: root}\n- {name: no, effect: Deny, runAs: root}");
+    assert_eq!(denied(&rules, &command("/bin/true")).reason, Reason::Denied);
+}
+
+#[test]
+fn a_deny_with_subjects_holds_against_who_is_not_known() {
+    let rules = sound(&format!("{RESTART}\n- {{name: no, effect: Deny, subjects: [{{kind: User, name: joe}}]}}"));
+    let request = Request::parse(&argv(&NGINX)).unwrap();
+    let denial = expect_denied(decide(&rules, &request, &BTreeMap::new(), Identity::Unknown));
+    assert_eq!(denial.reason, Reason::Denied);
+}

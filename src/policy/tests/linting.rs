@@ -1,0 +1,95 @@
+//! What is said to who writes a Whitelist.
+
+use super::*;
+
+fn findings(rules: &str) -> Findings {
+    lint(&whitelist("web", rules))
+}
+
+#[track_caller]
+fn warns(rules: &str, rule: &str, of: &str) {
+    let findings = findings(rules);
+    assert!(findings.is_sound(), "{:?}", findings.errors());
+    let found = findings.warnings.iter().any(|warning| warning.rule == rule && warning.message.contains(of));
+    assert!(found, "no warning of {of:?} for {rule}: {:?}", findings.warnings);
+}
+
+#[track_caller]
+fn is_quiet(rules: &str) {
+    let findings = findings(rules);
+    assert!(findings.is_sound() && findings.warnings.is_empty(), "{:?} {:?}", findings.errors(), findings.warnings);
+}
+
+#[test]
+fn a_sound_whitelist_has_nothing_to_be_said_of() {
+    is_quiet(RESTART);
+    is_quiet("- {name: r, run: [/opt/release, '{v}'], parameters: {v: {pattern: 'v[0-9]+[.][0-9]+'}}, runAs: deploy}");
+    is_quiet("- {name: r, run: [/bin/echo, '{v}'], parameters: {v: {pattern: '[A-Za-z][A-Za-z0-9_-]*'}}}");
+}
+
+#[test]
+fn every_problem_of_a_rule_is_an_error() {
+    let broken = findings("- {name: bad, run: [systemctl]}\n- {name: good, run: [/bin/true]}");
+    assert!(!broken.is_sound() && broken.rule_count == 1);
+    assert!(broken.errors()[0].starts_with("rule bad: run[0] must be"), "{:?}", broken.errors());
+    let closing = findings("- {name: no, effect: Deny, run: ['{x}']}").errors();
+    assert!(closing.len() == 1 && closing[0].contains("nothing would be allowed"), "{closing:?}");
+    let mut unknown = whitelist("web", RESTART);
+    unknown.spec.unrecognized.insert("suspend".to_owned(), true.into());
+    let errors = lint(&unknown).errors();
+    assert!(errors.len() == 1 && errors[0].contains("spec.suspend"), "{errors:?}");
+}
+
+#[test]
+fn names_that_the_api_server_refuses_are_errors() {
+    for rules in ["- {name: Bad, run: [/bin/true]}", "- {name: -a, run: [/bin/true]}", "- {name: '', run: [/bin/true]}"]
+    {
+        assert!(!findings(rules).is_sound(), "{rules}");
+    }
+    let twice = findings("- {name: a, run: [/bin/true]}\n- {name: a, run: [/bin/false]}");
+    assert_eq!(twice.names, ["a"]);
+}
+
+#[test]
+fn what_is_wider_than_it_looks_is_warned_of() {
+    let with = |pattern: &str| {
+        format!("- {{name: r, run: [/bin/cat, --, 'x{{p}}'], parameters: {{p: {{pattern: '{pattern}'}}}}}}")
+    };
+    warns(&with("[a-z./]+"), "r", "lead out of the folder");
+    warns(&with("[a-z.]+/[a-z.]+"), "r", "lead out of the folder");
+    warns(&with("[+-9]+"), "r", "the range +-9");
+    warns(&with("[0-Z]+"), "r", "the range 0-Z");
+    warns(&with("a|b"), "r", "parted by |");
+    warns(&with("[a-z ]+"), "r", "admits ' '");
+    warns(&with("[a-z;]+"), "r", "admits ';'");
+    is_quiet(&with("(a|b)-[0-9]+"));
+}
+
+#[test]
+fn who_and_what_runs_is_warned_of_where_it_is_much() {
+    warns("- {name: r, run: [/bin/sh, -c, 'exit 0']}", "r", "/bin/sh runs other programs");
+    warns("- {name: r, run: [/usr/bin/sudo, /bin/true]}", "r", "runs other programs");
+    warns("- {name: r, run: [/bin/true], runAs: root}", "r", "runs as root for everybody");
+    warns("- {name: r, run: [/bin/ls, '-{f}'], parameters: {f: {pattern: '[a-z]+'}}}", "r", "chooses which option");
+    is_quiet("- {name: r, run: [/usr/bin/tail, '-n{f}'], parameters: {f: {integer: {maximum: 9}}}}");
+    is_quiet("- {name: r, run: [/bin/true], runAs: root, subjects: [{kind: Group, name: sre}]}");
+    warns("- {name: r, run: [/bin/true], environment: {MY_FILE: {enum: [a]}}}", "r", "MY_FILE, which is not known");
+    warns("- {name: no, effect: Deny, match: x}", "no", "a Deny by match alone");
+}
+
+#[test]
+fn rules_that_meet_are_warned_of_with_an_example() {
+    let all = "- {name: any, match: 'restart {u}', run: [/bin/restart, '{u}'], parameters: {u: {pattern: '[a-z]+'}}}";
+    let one = "- {name: one, match: restart web, run: [/bin/restart, web]}";
+    warns(&format!("{all}\n{one}"), "one", "the rule any before it answers to \"restart web\" too");
+    warns(&format!("{one}\n{all}"), "one", "the rule any behind it answers to \"restart web\" too");
+    let same_words = "- {name: same, match: bounce web, run: [/bin/restart, web]}";
+    warns(&format!("{all}\n{same_words}"), "same", "[\"/bin/restart\", \"web\"]");
+    let deny = "- {name: no, effect: Deny, run: [/bin/restart, '{u}'], parameters: {u: {pattern: '.*'}}}";
+    warns(&format!("{one}\n{deny}"), "one", "the Deny rule no holds against it");
+    warns(&format!("{one}\n- {{name: freeze, effect: Deny}}"), "one", "the Deny rule freeze");
+    let narrow = "- {name: no, effect: Deny, run: [/bin/restart, --, '{u}'], parameters: {u: {pattern: '.*'}}}";
+    warns(&format!("{one}\n{narrow}"), "no", "there are not as many");
+    warns("- {name: r, run: [/bin/x, '{u}'], parameters: {u: {pattern: '@[a-z]+'}}}", "r", "begins with '@'");
+    is_quiet(&format!("{one}\n- {{name: freeze, effect: Deny, machineSelector: {{matchLabels: {{a: b}}}}}}"));
+}

@@ -1,0 +1,482 @@
+//! Policies and requests out of arbitrary bytes, for the property tests and for the fuzzer (`fuzz/`), which includes
+//! this file: what it uses of the crate comes by `super::{api, policy}`.
+//!
+//! A policy is a model first, that `oracle.rs` judges by itself, and only then the Whitelists that the crate is given.
+//! Texts are of few letters that messages for people rarely have (q, x, z), so that they collide with each other often,
+//! and can be looked for in messages.
+
+use std::collections::BTreeMap;
+
+use super::api::command_execution::{Requester, RuleRequest};
+use super::api::selector::MachineSelector;
+use super::api::whitelist::{Effect, IntegerRange, Parameter, Subject, SubjectKind, TimeoutLimits};
+use super::api::{CommandExecutionSpec, NameReference, Whitelist, WhitelistRule, WhitelistSpec};
+
+/// Choices, one after the other, out of bytes; without any left, always the first.
+pub struct Source<'a>(pub &'a [u8]);
+
+impl Source<'_> {
+    pub fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.byte()) % bound
+    }
+
+    /// True once in so many times; never when the bytes are used up.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == times - 1
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+}
+
+/// A pattern whose meaning is said once more, without regular expressions.
+pub struct KnownPattern {
+    pub text: &'static str,
+    pub admits: fn(&str) -> bool,
+    pub samples: &'static [&'static str],
+}
+
+pub const PATTERNS: &[KnownPattern] = &[
+    KnownPattern {
+        text: "[a-z]+",
+        admits: |value| is_all(value, |byte| byte.is_ascii_lowercase()),
+        samples: &["q", "qzx", "a"],
+    },
+    KnownPattern {
+        text: "[0-9]{1,4}",
+        admits: |value| value.len() <= 4 && is_all(value, |byte| byte.is_ascii_digit()),
+        samples: &["0", "007", "9999"],
+    },
+    KnownPattern {
+        text: "[A-Za-z0-9._/-]+",
+        admits: |value| is_all(value, |byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte)),
+        samples: &["qz", "../z", "-x", "--", "/qz/9"],
+    },
+    KnownPattern { text: "(a|aa)+", admits: |value| is_all(value, |byte| byte == b'a'), samples: &["a", "aaaaaaa"] },
+    KnownPattern {
+        text: "(?i)web-[0-9]+",
+        admits: |value| {
+            value.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("web-"))
+                && is_all(&value[4..], |byte| byte.is_ascii_digit())
+        },
+        samples: &["web-1", "WEB-007"],
+    },
+    KnownPattern {
+        text: "(a*)*b",
+        admits: |value| value.strip_suffix('b').is_some_and(|rest| rest.bytes().all(|byte| byte == b'a')),
+        samples: &["b", "aab"],
+    },
+    KnownPattern {
+        text: r"[ -&(-\[\]-~&&[^!]]+",
+        admits: |value| is_all(value, |byte| matches!(byte, 0x20..=0x7e) && !b"'!\\".contains(&byte)),
+        samples: &["q z; x", "a", " ", "{pa}"],
+    },
+    KnownPattern {
+        text: "x|yy|z z",
+        admits: |value| ["x", "yy", "z z"].contains(&value),
+        samples: &["x", "yy", "z z"],
+    },
+    // Only good for a Deny: it admits too much for what is executed.
+    KnownPattern { text: ".*", admits: |_| true, samples: &["", "q"] },
+];
+
+fn is_all(value: &str, is_so: impl Fn(u8) -> bool) -> bool {
+    !value.is_empty() && value.bytes().all(is_so)
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind {
+    OneOf(Vec<String>),
+    Integer(u32, u32),
+    /// By its place in [`PATTERNS`].
+    Pattern(usize),
+}
+
+#[derive(Clone, Debug)]
+pub struct Values {
+    pub name: String,
+    pub kind: Kind,
+    pub default: Option<String>,
+    pub maximum: Option<u32>,
+}
+
+/// A part of a template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Piece {
+    Text(String),
+    Place(usize),
+}
+
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: String,
+    pub is_deny: bool,
+    pub action_type: Option<String>,
+    pub text: Option<Vec<Piece>>,
+    pub run: Vec<Vec<Piece>>,
+    pub parameters: Vec<Values>,
+    pub role: Option<String>,
+    pub subjects: Option<Vec<(SubjectKind, String)>>,
+    pub run_as: Option<String>,
+    pub environment: Vec<Values>,
+    pub maximum_seconds: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct List {
+    pub name: String,
+    pub rules: Vec<Rule>,
+}
+
+const LITERALS: &[&str] = &["qzqz", "zq=", "/qxz", "z", " ", "a", "-", "9", "{", ",", "xzx qz", "}", "--", "{pa}"];
+const PROGRAMS: &[&str] = &["/qzx/qctl", "/qzx/qctl2", "/qzx/zrun"];
+const LISTED: &[&str] = &["qzqz", "xzxz-1", "a", "aa", "web-1", "-qxq", "z z", "qzqzqz", "--", "q{z}x"];
+const USERS: &[&str] = &["quzza", "quzzb", "quzzgroup"];
+const VARIABLES: &[&str] = &["LOG_LEVEL", "TZ", "QZ"];
+const TYPES: &[&str] = &["custom", "xzxq_type"];
+
+/// A policy: one to three Whitelists of one to four rules.
+pub fn policy(source: &mut Source<'_>) -> Vec<List> {
+    let mut known: Vec<Rule> = Vec::new();
+    let lists = 1 + source.below(2);
+    (0..lists)
+        .map(|list| {
+            let count = 1 + source.below(4);
+            let mut rules = Vec::new();
+            for index in 0..count {
+                let mut rule = rule(source);
+                if !known.is_empty() && source.once_in(2) {
+                    let other = source.pick(&known);
+                    rule = related(source, &other);
+                }
+                rule.name = format!("r{index}");
+                known.push(rule.clone());
+                rules.push(rule);
+            }
+            List { name: format!("w{list}"), rules }
+        })
+        .collect()
+}
+
+/// A rule that has much in common with another: a Deny of it, or one that would do nearly the same.
+fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
+    let mut rule = other.clone();
+    match source.below(6) {
+        0 => rule.run_as = Some("quzza".to_owned()),
+        1 => rule.maximum_seconds = Some(20),
+        2 => rule.run.push(vec![Piece::Text("qzqz".to_owned())]),
+        3 => rule.subjects = subjects(source),
+        _ => {
+            rule = Rule { is_deny: true, environment: Vec::new(), maximum_seconds: None, ..rule };
+            if source.once_in(2) {
+                rule.text = None;
+            } else if rule.text.is_some() && source.once_in(2) {
+                rule.run = Vec::new();
+            }
+            let runs_as = rule.run_as.take();
+            rule.run_as = runs_as.filter(|_| source.once_in(2));
+            rule.action_type = rule.action_type.filter(|_| source.once_in(2));
+            for values in &mut rule.parameters {
+                (values.default, values.maximum) = (None, None);
+                if source.once_in(2) {
+                    values.kind = Kind::Pattern(PATTERNS.len() - 1);
+                }
+            }
+            keep_used(&mut rule);
+        }
+    }
+    rule
+}
+
+/// Takes out the parameters that have no place any more.
+fn keep_used(rule: &mut Rule) {
+    let is_used = |index: usize| {
+        let pieces = rule.run.iter().chain(&rule.text).flatten();
+        pieces.into_iter().any(|piece| *piece == Piece::Place(index))
+    };
+    if !(0..rule.parameters.len()).all(is_used) {
+        // Simply none: what had places for others would be undeclared.
+        let constant = |pieces: &Vec<Piece>| pieces.iter().all(|piece| matches!(piece, Piece::Text(_)));
+        rule.parameters.clear();
+        rule.run.retain(constant);
+        rule.text = rule.text.take().filter(constant);
+    }
+}
+
+fn rule(source: &mut Source<'_>) -> Rule {
+    let parameters: Vec<Values> =
+        (0..source.below(5)).map(|index| values(source, ["pa", "pb", "pc", "pd"][index])).collect();
+    let mut run = vec![vec![Piece::Text(source.pick(PROGRAMS).to_owned())]];
+    for _ in 0..source.below(4) {
+        run.push(pieces(source, parameters.len(), 3));
+    }
+    if source.once_in(3) {
+        run.push(vec![Piece::Text("--".to_owned())]);
+    }
+    for index in 0..parameters.len() {
+        if !run.iter().flatten().any(|piece| *piece == Piece::Place(index)) {
+            run.push(vec![Piece::Place(index)]);
+        }
+    }
+    let text = source.once_in(2).then(|| {
+        let mut text = vec![Piece::Text(source.pick(&["qzqz", "qzqz zx", "zx"]).to_owned())];
+        text.extend(pieces(source, parameters.len(), 4));
+        for (index, values) in parameters.iter().enumerate() {
+            if values.default.is_none() && !text.contains(&Piece::Place(index)) {
+                text.extend([Piece::Text(" ".to_owned()), Piece::Place(index)]);
+            }
+        }
+        text
+    });
+    let environment = VARIABLES.iter().take(source.below(3)).map(|name| values(source, name)).collect();
+    Rule {
+        name: String::new(),
+        is_deny: false,
+        action_type: source.once_in(3).then(|| source.pick(TYPES).to_owned()),
+        text,
+        run,
+        parameters,
+        role: source.once_in(4).then(|| source.pick(&["web", "db"]).to_owned()),
+        subjects: if source.once_in(4) { subjects(source) } else { None },
+        run_as: source.once_in(4).then(|| "quzzb".to_owned()),
+        environment,
+        maximum_seconds: source.once_in(4).then_some(10),
+    }
+}
+
+fn pieces(source: &mut Source<'_>, parameters: usize, most: usize) -> Vec<Piece> {
+    let count = source.below(most + 1);
+    let piece = |source: &mut Source<'_>| match parameters {
+        1.. if source.once_in(2) => Piece::Place(source.below(parameters)),
+        _ => Piece::Text(source.pick(LITERALS).to_owned()),
+    };
+    (0..count).map(|_| piece(source)).collect()
+}
+
+fn values(source: &mut Source<'_>, name: &str) -> Values {
+    let kind = match source.below(4) {
+        0 => Kind::OneOf((0..1 + source.below(4)).map(|_| source.pick(LISTED).to_owned()).collect()),
+        1 => {
+            let minimum = source.pick(&[0, 1, 7, 10]);
+            Kind::Integer(minimum, minimum + source.pick(&[0, 1, 90, 4_000_000]))
+        }
+        _ => Kind::Pattern(source.below(PATTERNS.len() - 1)),
+    };
+    let mut values = Values { name: name.to_owned(), kind, default: None, maximum: None };
+    values.maximum = source.once_in(4).then_some(3);
+    values.default = source.once_in(3).then(|| fitting(source, &values));
+    values
+}
+
+fn subjects(source: &mut Source<'_>) -> Option<Vec<(SubjectKind, String)>> {
+    let kinds = [SubjectKind::User, SubjectKind::Group, SubjectKind::ServiceAccount];
+    Some((0..1 + source.below(2)).map(|_| (source.pick(&kinds), source.pick(USERS).to_owned())).collect())
+}
+
+/// A value that is likely to be one of them.
+pub fn fitting(source: &mut Source<'_>, values: &Values) -> String {
+    match &values.kind {
+        Kind::OneOf(listed) => source.pick(listed),
+        Kind::Integer(minimum, maximum) => source.pick(&[*minimum, *maximum, (*minimum + *maximum) / 2]).to_string(),
+        Kind::Pattern(index) => source.pick(PATTERNS[*index].samples).to_owned(),
+    }
+}
+
+/// The Whitelist that says what the model says.
+pub fn whitelist(list: &List) -> Whitelist {
+    let rules = list.rules.iter().map(whitelist_rule).collect();
+    let mut whitelist = Whitelist::new(&list.name, WhitelistSpec { rules, unrecognized: BTreeMap::new() });
+    whitelist.metadata.namespace = Some("team".to_owned());
+    whitelist
+}
+
+fn whitelist_rule(rule: &Rule) -> WhitelistRule {
+    let write = |pieces: &Vec<Piece>| -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.replace('{', "{{").replace('}', "}}"),
+            Piece::Place(index) => format!("{{{}}}", rule.parameters[*index].name),
+        };
+        pieces.iter().map(piece).collect()
+    };
+    let parameters = |values: &[Values]| values.iter().map(|values| (values.name.clone(), parameter(values))).collect();
+    WhitelistRule {
+        name: rule.name.clone(),
+        effect: rule.is_deny.then_some(Effect::Deny),
+        action_type: rule.action_type.clone(),
+        match_text: rule.text.as_ref().map(write),
+        run: rule.run.iter().map(write).collect(),
+        parameters: parameters(&rule.parameters),
+        machine_selector: rule.role.as_ref().map(|role| MachineSelector {
+            match_labels: BTreeMap::from([("role".to_owned(), role.clone())]),
+            ..MachineSelector::default()
+        }),
+        subjects: rule.subjects.as_ref().map(|subjects| {
+            let subject = |(kind, name): &(SubjectKind, String)| Subject {
+                kind: *kind,
+                name: name.clone(),
+                namespace: None,
+                unrecognized: BTreeMap::new(),
+            };
+            subjects.iter().map(subject).collect()
+        }),
+        run_as: rule.run_as.clone(),
+        environment: parameters(&rule.environment),
+        timeout_seconds: rule
+            .maximum_seconds
+            .map(|seconds| TimeoutLimits { maximum: Some(seconds), ..TimeoutLimits::default() }),
+        ..WhitelistRule::default()
+    }
+}
+
+fn parameter(values: &Values) -> Parameter {
+    let mut parameter =
+        Parameter { default: values.default.clone(), max_length: values.maximum, ..Parameter::default() };
+    match &values.kind {
+        Kind::OneOf(listed) => parameter.one_of = Some(listed.clone()),
+        Kind::Integer(minimum, maximum) => {
+            let (minimum, maximum) = (i64::from(*minimum), i64::from(*maximum));
+            parameter.integer = Some(IntegerRange { minimum, maximum, unrecognized: BTreeMap::new() });
+        }
+        Kind::Pattern(index) => parameter.pattern = Some(PATTERNS[*index].text.to_owned()),
+    }
+    parameter
+}
+
+/// A request for nothing yet.
+pub fn nothing() -> CommandExecutionSpec {
+    CommandExecutionSpec {
+        machine_ref: NameReference::new("m"),
+        command: None,
+        argv: None,
+        rule: None,
+        action_type: None,
+        environment: BTreeMap::new(),
+        reason: None,
+        timeout_seconds: None,
+        starting_deadline_seconds: 0,
+        cancel_requested: false,
+        requested_by: None,
+        cancelled_by: None,
+    }
+}
+
+/// The three ways to ask for a rule with these values. The text leaves out what it has no place for.
+pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
+    let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
+    let words: Vec<String> = rule.run.iter().map(expand).collect();
+    let text = rule.text.as_ref().map_or_else(|| words.join(" "), expand);
+    let parameters = rule.parameters.iter().zip(values).map(|(known, value)| (known.name.clone(), value.clone()));
+    let named = RuleRequest { name: rule.name.clone(), parameters: parameters.collect(), whitelist: None };
+    [
+        CommandExecutionSpec { command: Some(text), ..nothing() },
+        CommandExecutionSpec { argv: Some(words), ..nothing() },
+        CommandExecutionSpec { rule: Some(named), ..nothing() },
+    ]
+}
+
+/// Text with values in its places, the naive way.
+pub fn expanded(pieces: &[Piece], values: &[String]) -> String {
+    pieces.iter().fold(String::new(), |text, piece| match piece {
+        Piece::Text(literal) => text + literal,
+        Piece::Place(index) => text + &values[*index],
+    })
+}
+
+/// A request that may be for a rule of the policy, and is spoilt more often than not.
+pub fn request(source: &mut Source<'_>, lists: &[List]) -> CommandExecutionSpec {
+    let list = &lists[source.below(lists.len())];
+    let rule = &list.rules[source.below(list.rules.len())];
+    let values: Vec<String> = rule.parameters.iter().map(|values| fitting(source, values)).collect();
+    let way = source.below(3);
+    let mut spec = three_ways(rule, &values)[way].clone();
+    for _ in 0..source.below(3) {
+        spoil(source, &mut spec, lists);
+    }
+    spec.action_type = match source.below(6) {
+        4 => rule.action_type.clone(),
+        5 => Some(source.pick(TYPES).to_owned()),
+        _ => None,
+    };
+    for values in &rule.environment {
+        if source.once_in(3) {
+            let mut value = fitting(source, values);
+            if source.once_in(4) {
+                mutate(source, &mut value);
+            }
+            spec.environment.insert(values.name.clone(), value);
+        }
+    }
+    if source.once_in(12) {
+        spec.environment.insert(source.pick(&["LD_PRELOAD", "PATH", "TZ", "A B", ""]).to_owned(), "qzqz".to_owned());
+    }
+    spec.timeout_seconds = if source.once_in(4) { Some(source.pick(&[10, 11, 3600, 3601, 0, 86_401])) } else { None };
+    spec
+}
+
+fn spoil(source: &mut Source<'_>, spec: &mut CommandExecutionSpec, lists: &[List]) {
+    if let Some(text) = &mut spec.command {
+        mutate(source, text);
+    }
+    if let Some(words) = &mut spec.argv {
+        let (one, other) = (source.below(words.len().max(1)), source.below(words.len().max(1)));
+        match source.below(6) {
+            0 if !words.is_empty() => words.swap(one, other),
+            1 if !words.is_empty() => drop(words.remove(one)),
+            2 => words.insert(one, source.pick(LITERALS).to_owned()),
+            3 if !words.is_empty() => words.insert(other, words[one].clone()),
+            _ => words.get_mut(one).into_iter().for_each(|word| mutate(source, word)),
+        }
+    }
+    if let Some(named) = &mut spec.rule {
+        match source.below(5) {
+            0 => named.whitelist = Some(source.pick(lists).name),
+            1 => named.name = source.pick(&["r0", "r1", "r2", "r9", "R0", ""]).to_owned(),
+            2 => drop(named.parameters.insert(source.pick(&["pa", "pb", "pz", "p a"]).to_owned(), "qzqz".to_owned())),
+            3 => drop(named.parameters.pop_first()),
+            _ => named.parameters.values_mut().take(1).for_each(|value| mutate(source, value)),
+        }
+    }
+}
+
+/// Changes a text a little: a byte in, out or another, a part twice, two texts joined.
+fn mutate(source: &mut Source<'_>, text: &mut String) {
+    let mut bytes: Vec<char> = text.chars().collect();
+    let at = source.below(bytes.len() + 1);
+    let any = |source: &mut Source<'_>| match source.below(4) {
+        0 => source.pick(&['\n', '\0', 'é', '\t', '\u{7f}', '\u{2212}']),
+        1 => char::from(source.byte() & 0x7f),
+        _ => source.pick(&[' ', 'a', 'q', 'z', '-', '0', '=', '{', '}', ';', '\'', 'Q', '+']),
+    };
+    match source.below(6) {
+        0 => bytes.insert(at, any(source)),
+        1 if at < bytes.len() => drop(bytes.remove(at)),
+        2 if at < bytes.len() => bytes[at] = any(source),
+        3 => bytes.extend_from_within(at..),
+        4 => bytes.truncate(at),
+        _ => bytes.extend(source.pick(LITERALS).chars()),
+    }
+    *text = bytes.into_iter().collect();
+}
+
+/// Who asks; None: it is not known.
+pub fn requester(source: &mut Source<'_>) -> Option<Requester> {
+    let service_account = "system:serviceaccount:team:quzza";
+    let names = ["quzza", "quzzb", "quzzgroup", service_account, "system:serviceaccount:other:quzza", ""];
+    (!source.once_in(5)).then(|| Requester {
+        username: source.pick(&names).to_owned(),
+        uid: String::new(),
+        groups: (0..source.below(3)).map(|_| source.pick(USERS).to_owned()).collect(),
+    })
+}
+
+pub fn labels(source: &mut Source<'_>) -> BTreeMap<String, String> {
+    let roles: &[(&str, &str)] = source.pick(&[&[][..], &[("role", "web")], &[("role", "db")], &[("Role", "web")]]);
+    roles.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}

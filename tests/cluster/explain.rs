@@ -1,0 +1,228 @@
+//! `writ explain` and `writ lint` as programs: what they print, how they end, and that they say what the controller does.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use writ::api::{Phase, Reason};
+
+use crate::case::Case;
+use crate::lab::User;
+
+const WHITELIST: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: something-else}
+---
+apiVersion: writ.dev/v1alpha1
+kind: Whitelist
+metadata: {name: web}
+spec:
+  rules:
+    - name: restart
+      match: restart {unit}
+      run: [/usr/bin/systemctl, restart, --, '{unit}']
+      parameters: {unit: {enum: [nginx.service]}}
+      machineSelector: {matchLabels: {role: web}}
+      subjects: [{kind: Group, name: sre}]
+      actionType: restart_service
+";
+
+fn writ(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_writ"))
+        .args(arguments)
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("writ starts");
+    // It may have ended without reading it.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    child.wait_with_output().expect("an end")
+}
+
+#[track_caller]
+fn ends(output: &Output, code: i32) -> String {
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{printed}\n{errors}");
+    format!("{printed}{errors}")
+}
+
+fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("a file");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn a_request_is_explained_from_files_as_allowed_denied_or_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = file(&folder, "web.yaml", WHITELIST);
+    let explain = |arguments: &[&str]| {
+        let start = ["explain", "-f", &file, "--machine-label", "role=web", "--as", "jane", "--as-group", "sre"];
+        writ(&[&start[..], arguments].concat(), "")
+    };
+    let allowed = ends(&explain(&["--", "restart", "nginx.service"]), 0);
+    assert!(allowed.contains("allowed by the rule restart") && allowed.contains("sha256:"), "{allowed}");
+    ends(&explain(&["--action-type", "restart_service", "--", "restart nginx.service"]), 0);
+    ends(&explain(&["--argv", "--", "/usr/bin/systemctl", "restart", "--", "nginx.service"]), 0);
+    ends(&explain(&["--rule", "restart", "--parameter", "unit=nginx.service", "--whitelist", "web"]), 0);
+    let denied = ends(&explain(&["--", "restart", "sshd.service"]), 3);
+    assert!(denied.contains("nearest: web/restart: its parameter unit must be one of nginx.service"), "{denied}");
+    ends(&explain(&["--action-type", "custom", "--", "restart nginx.service"]), 3);
+    ends(&explain(&["--", "restart nginx.service\n"]), 2);
+    ends(&explain(&["--", ""]), 2);
+    ends(&explain(&[]), 2);
+    ends(&explain(&["--parameter", "x"]), 2);
+    ends(&explain(&["--timeout-seconds", "0", "--", "restart nginx.service"]), 2);
+    let nobody = writ(&["explain", "-f", &file, "--machine-label", "role=web", "--", "restart nginx.service"], "");
+    assert!(ends(&nobody, 3).contains("it is not established who asks"));
+}
+
+#[test]
+fn files_that_cannot_be_used_are_bad_input_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = [
+        ("none.yaml", "a: b\n", "there is no Whitelist in it"),
+        ("empty.yaml", "", "there is no Whitelist in it"),
+        ("broken.yaml", "a: [", "neither YAML nor JSON"),
+        (
+            "typed.yaml",
+            "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: x}\nspec: {rules: 7}\n",
+            "Whitelist x cannot be read",
+        ),
+        (
+            "effect.yaml",
+            "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: x}\nspec: {rules: [{name: a, effect: deny}]}\n",
+            "cannot be read",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let file = file(&folder, name, text);
+        for printed in [ends(&writ(&["lint", &file], ""), 2), ends(&writ(&["explain", "-f", &file, "--", "x"], ""), 2)]
+        {
+            assert!(printed.contains(name) && printed.contains(expected), "{printed}");
+        }
+    }
+    assert!(ends(&writ(&["lint", "/no/such/file.yaml"], ""), 2).contains("/no/such/file.yaml"));
+    assert!(ends(&writ(&["lint"], ""), 2).contains("FILE"));
+    let without_cluster = ends(&writ(&["explain", "--", "x"], ""), 2);
+    assert!(without_cluster.contains("-f FILE"), "{without_cluster}");
+}
+
+#[test]
+fn many_requests_are_answered_line_by_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = file(&folder, "web.yaml", WHITELIST);
+    let sre = json!({"username": "joe", "groups": ["sre"]});
+    let lines = [
+        json!({"command": "restart nginx.service", "machineLabels": {"role": "web"}, "requestedBy": sre}).to_string(),
+        json!({"argv": ["/usr/bin/systemctl", "restart", "--", "nginx.service"], "requestedBy": sre}).to_string(),
+        String::new(),
+        "{".to_owned(),
+        json!({"comand": "x"}).to_string(),
+        json!({"command": "x", "argv": ["x"]}).to_string(),
+    ];
+    let output = writ(&["explain", "-f", &file, "--json-lines"], &lines.join("\n"));
+    let printed = ends(&output, 2);
+    let answers: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(answers.len(), 5, "{printed}");
+    assert_eq!(answers[0]["decision"]["argv"][0], "/usr/bin/systemctl");
+    assert_eq!(answers[1]["reason"], "NotPermitted");
+    assert!(answers[2..].iter().all(|answer| answer["reason"] == "Malformed"), "{printed}");
+    assert!(answers[3]["message"].as_str().expect("a message").contains("comand"));
+    ends(&writ(&["explain", "-f", &file, "--json-lines"], &format!("{}\n", lines[0])), 0);
+    // Who asks is said by the line, where it says so.
+    let by_flags = ["explain", "-f", &file, "--json-lines", "--as", "mallory", "--machine-label", "role=web"];
+    ends(&writ(&by_flags, &format!("{}\n", lines[0])), 0);
+    ends(&writ(&by_flags, "{\"command\": \"restart nginx.service\"}\n"), 3);
+    ends(&writ(&["explain", "-f", &file, "--json-lines"], &format!("{}\n{}\n", lines[0], lines[1])), 3);
+    ends(&writ(&["explain", "-f", &file, "--json-lines"], &"x".repeat(2 << 20)), 2);
+    ends(
+        &writ(
+            &[
+                "explain",
+                "-f",
+                "-",
+                "--machine-label",
+                "role=web",
+                "--as",
+                "a",
+                "--as-group",
+                "sre",
+                "--",
+                "restart nginx.service",
+            ],
+            WHITELIST,
+        ),
+        0,
+    );
+    ends(&writ(&["explain", "-f", "-", "--json-lines"], WHITELIST), 2);
+}
+
+#[test]
+fn a_policy_is_that_of_one_namespace() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = |namespace: &str, rule: &str| {
+        format!(
+            "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {{name: w, namespace: {namespace}}}\n\
+             spec: {{rules: [{{name: r, match: {rule}, run: [/bin/true], subjects: [{{kind: ServiceAccount, name: x}}]}}]}}\n"
+        )
+    };
+    let file = file(&folder, "two.yaml", &format!("{}---\n{}", of("a", "one"), of("b", "two")));
+    let explain =
+        |more: &[&str]| writ(&[&["explain", "-f", &file, "--as", "system:serviceaccount:b:x"], more].concat(), "");
+    assert!(ends(&explain(&["--", "two"]), 2).contains("say which one with -n"));
+    ends(&explain(&["-n", "b", "--", "two"]), 0);
+    ends(&explain(&["-n", "b", "--", "one"]), 3);
+    ends(&explain(&["-n", "a", "--", "two"]), 3);
+}
+
+#[test]
+fn lint_takes_warnings_for_errors_where_it_is_told_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = WHITELIST.replace("/usr/bin/systemctl, restart, --", "/bin/sh, /opt/restart");
+    let file = file(&folder, "web.yaml", &text);
+    assert!(ends(&writ(&["lint", &file], ""), 0).contains("warning: rule restart: /bin/sh runs other programs"));
+    ends(&writ(&["lint", "--strict", &file], ""), 3);
+    ends(&writ(&["lint", "-"], &text.replace("/bin/sh", "sh")), 3);
+}
+
+fn explained(case: &Case, kubeconfig: &Path, arguments: &[&str]) -> Output {
+    let kubeconfig = kubeconfig.to_str().expect("UTF-8");
+    let start = ["explain", "--kubeconfig", kubeconfig, "-n", &case.namespace];
+    writ(&[&start[..], arguments].concat(), "")
+}
+
+#[tokio::test]
+async fn a_cluster_is_asked_with_the_rights_of_who_asks_and_says_what_the_controller_says() {
+    let case = Case::new().await;
+    case.execute("ran", "say hello").await;
+    case.execute("rejected", "say helo").await;
+    let ran = case.ends("ran", Phase::Succeeded, Reason::Completed).await.decision.expect("a decision");
+    case.ends("rejected", Phase::Rejected, Reason::NoMatchingRule).await;
+    let admin = case.world.control_plane.kubeconfig(User::Admin);
+    for arguments in [&["--machine", "web-1", "--", "say", "hello"][..], &["--execution", "ran"]] {
+        let printed = ends(&explained(&case, &admin, arguments), 0);
+        assert!(printed.contains(&ran.digest), "{printed}\n{}", ran.digest);
+    }
+    let printed = ends(&explained(&case, &admin, &["--execution", "rejected"]), 3);
+    assert!(
+        printed.contains("nearest: web/hello: it takes \"say hello\"; the request differs from byte 7 on"),
+        "{printed}"
+    );
+    assert!(ends(&explained(&case, &admin, &["--machine", "web-9", "--", "say hello"]), 2).contains("web-9"));
+    assert!(ends(&explained(&case, &admin, &["--", "say hello"]), 2).contains("--machine"));
+    // Who may not read the policy is not told of it.
+    let jane = case.world.control_plane.kubeconfig(User::Jane);
+    let printed = ends(&explained(&case, &jane, &["--machine", "web-1", "--", "say helo"]), 2);
+    assert!(printed.contains("may not read the Whitelists") && !printed.contains("say hello"), "{printed}");
+    // Who asks is who runs it, where it is not said.
+    let rule = json!([{"name": "mine", "match": "mine", "run": ["/bin/true"], "subjects": [{"kind": "User", "name": "admin"}]}]);
+    case.apply_whitelist("mine", rule).await;
+    ends(&explained(&case, &admin, &["--machine", "web-1", "--", "mine"]), 0);
+    ends(&explained(&case, &admin, &["--machine", "web-1", "--as", "jane", "--", "mine"]), 3);
+}
