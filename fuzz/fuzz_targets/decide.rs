@@ -1,0 +1,31 @@
+//! Policies and requests out of whatever bytes the fuzzer comes up with, judged as in the property tests of
+//! `src/policy/tests/`, whose files these are: what is decided is what a second, naive way to decide says.
+#![no_main]
+#![allow(dead_code, reason = "the property tests use more of these files")]
+
+use libfuzzer_sys::fuzz_target;
+use writ::{api, policy};
+
+#[path = "../../src/policy/tests/model.rs"]
+mod model;
+#[path = "../../src/policy/tests/oracle.rs"]
+mod oracle;
+#[path = "../../src/policy/tests/wild.rs"]
+mod wild;
+
+use model::Source;
+use oracle::{Question, World};
+
+fuzz_target!(|bytes: &[u8]| {
+    let source = &mut Source(bytes);
+    // Compiling anything takes longer than deciding: less often.
+    if source.once_in(4) {
+        return wild::judge(source);
+    }
+    let world = World::new(model::policy(source));
+    for _ in 0..1 + source.below(6) {
+        let spec = model::request(source, &world.lists);
+        let (labels, requester) = (model::labels(source), model::requester(source));
+        world.judge(&Question { spec: &spec, labels: &labels, requester: requester.as_ref() });
+    }
+});
