@@ -206,13 +206,12 @@ impl CommandExecution {
     }
 }
 
-#[cfg(test)]
 impl CommandExecutionSpec {
-    /// For tests: asks for `command` on the Machine `web-1`, and leaves all else to the defaults.
-    pub(crate) fn asking_for(command: &str) -> Self {
+    /// For a Machine, all else left to the defaults: it asks for nothing yet.
+    pub fn on_machine(name: &str) -> Self {
         Self {
-            machine_ref: NameReference::new("web-1"),
-            command: Some(command.to_owned()),
+            machine_ref: NameReference::new(name),
+            command: None,
             argv: None,
             rule: None,
             action_type: None,
@@ -224,5 +223,13 @@ impl CommandExecutionSpec {
             requested_by: None,
             cancelled_by: None,
         }
+    }
+}
+
+#[cfg(test)]
+impl CommandExecutionSpec {
+    /// For tests: asks for `command` on the Machine `web-1`, and leaves all else to the defaults.
+    pub(crate) fn asking_for(command: &str) -> Self {
+        Self { command: Some(command.to_owned()), ..Self::on_machine("web-1") }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::command_execution::{Requester, RuleRequest};
-use crate::api::{CommandExecutionSpec, NameReference, Whitelist};
+use crate::api::{CommandExecutionSpec, Whitelist};
 
 /// The largest file that is read: etcd takes objects of 1.5 MiB, and a file may have a few.
 const MAXIMUM_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -99,18 +99,13 @@ impl Question {
     /// The spec that would be applied.
     pub fn spec(&self) -> CommandExecutionSpec {
         CommandExecutionSpec {
-            machine_ref: NameReference::new("explained"),
             command: self.command.clone(),
             argv: self.argv.clone(),
             rule: self.rule.clone(),
             action_type: self.action_type.clone(),
             environment: self.environment.clone(),
-            reason: None,
             timeout_seconds: self.timeout_seconds,
-            starting_deadline_seconds: 0,
-            cancel_requested: false,
-            requested_by: None,
-            cancelled_by: None,
+            ..CommandExecutionSpec::on_machine("explained")
         }
     }
 

@@ -4,8 +4,6 @@
 //! wrong name must be refused, and our own name with a wrong group, and the same object without a name must be taken: it
 //! may have been refused for something else. The first is then tried once more, as a quota that was full may be so no longer.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::Api;
@@ -13,7 +11,7 @@ use kube::api::{ObjectMeta, PostParams};
 use uuid::Uuid;
 
 use crate::api::command_execution::{Requester, RuleRequest};
-use crate::api::{CommandExecution, CommandExecutionSpec, NameReference};
+use crate::api::{CommandExecution, CommandExecutionSpec};
 use crate::cluster::{Cluster, ClusterError};
 
 /// A name and a group that nobody has: only the API server gives names with this prefix.
@@ -118,18 +116,9 @@ impl Requester {
 /// Creates an execution that is not stored.
 async fn create(cluster: &Cluster, namespace: &str, requested_by: Option<&Requester>) -> Result<Tried, ClusterError> {
     let spec = CommandExecutionSpec {
-        machine_ref: NameReference::new(NOWHERE),
-        command: None,
-        argv: None,
         rule: Some(RuleRequest { name: NOWHERE.to_owned(), ..RuleRequest::default() }),
-        action_type: None,
-        environment: BTreeMap::new(),
-        reason: None,
-        timeout_seconds: None,
-        starting_deadline_seconds: 0,
-        cancel_requested: false,
         requested_by: requested_by.cloned(),
-        cancelled_by: None,
+        ..CommandExecutionSpec::on_machine(NOWHERE)
     };
     // A name that nobody can take before.
     let name = format!("{NOWHERE}-{}", Uuid::new_v4().simple());

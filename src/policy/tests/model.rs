@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::api::command_execution::{Requester, RuleRequest};
 use super::api::selector::MachineSelector;
 use super::api::whitelist::{Effect, IntegerRange, Parameter, Subject, SubjectKind, TimeoutLimits};
-use super::api::{CommandExecutionSpec, NameReference, Whitelist, WhitelistRule, WhitelistSpec};
+use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
 
 /// Choices, one after the other, out of bytes; without any left, always the first.
 pub struct Source<'a>(pub &'a [u8]);
@@ -351,20 +351,7 @@ fn parameter(values: &Values) -> Parameter {
 
 /// A request for nothing yet.
 pub fn nothing() -> CommandExecutionSpec {
-    CommandExecutionSpec {
-        machine_ref: NameReference::new("m"),
-        command: None,
-        argv: None,
-        rule: None,
-        action_type: None,
-        environment: BTreeMap::new(),
-        reason: None,
-        timeout_seconds: None,
-        starting_deadline_seconds: 0,
-        cancel_requested: false,
-        requested_by: None,
-        cancelled_by: None,
-    }
+    CommandExecutionSpec::on_machine("m")
 }
 
 /// The three ways to ask for a rule with these values. The text leaves out what it has no place for.
