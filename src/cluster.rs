@@ -19,4 +19,4 @@ pub use events::EventPublisher;
 pub use lease::{Holders, Standing};
 pub use policies::{Policies, compile as compile_object};
 pub use stamping::{Stamping, Trust};
-pub use status::WriteOutcome;
+pub use status::{FIELD_MANAGER, WriteOutcome};

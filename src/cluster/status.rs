@@ -10,7 +10,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus};
 use super::{Cluster, ClusterError, ExecutionKey};
 
 /// The name under which Writ's writes stand in `managedFields`.
-const FIELD_MANAGER: &str = "writ";
+pub const FIELD_MANAGER: &str = "writ";
 
 /// What became of a write that only the holder of a claim may make.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
-use crate::cluster::{Cluster, ClusterError, EventPublisher, Stamping, Trust, compile_object};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Stamping, Trust, compile_object};
 use crate::policy::CompiledWhitelist;
 
 use super::watching::{WatchBackoff, to_look_at, watch_config};
@@ -35,8 +35,6 @@ const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How often the verdict on one generation may change.
 const BETWEEN_VERDICTS: Duration = Duration::from_secs(5);
-/// The name under which these writes stand in `managedFields`.
-const FIELD_MANAGER: &str = "writ";
 
 type Watched = PartialObjectMeta<Whitelist>;
 

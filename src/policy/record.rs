@@ -32,7 +32,7 @@ impl Decision {
 }
 
 /// SHA-256 of everything in a record but the digest itself and the time.
-pub(super) fn digest(record: &DecisionRecord) -> String {
+fn digest(record: &DecisionRecord) -> String {
     // It cannot fail: all keys are text. An empty digest would be no lie, and is none that anything equals.
     let Ok(Value::Object(mut fields)) = serde_json::to_value(record) else { return String::new() };
     fields.remove("digest");

@@ -1,6 +1,7 @@
 //! Whitelists on a real cluster: what their rules say is what happens on the machine, and what their status says is what
 //! decisions rest on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, ListParams};
@@ -351,26 +352,46 @@ async fn what_ran_while_the_policy_was_changed_is_what_its_recorded_decision_say
         _ => json!([{"name": "go", "match": "go", "run": ["/bin/echo", format!("step {step}")]}]),
     };
     case.apply_whitelist("flip", rules(0)).await;
+    let all_asked = AtomicBool::new(false);
     let flipping = async {
         // What each generation allows.
         let mut allowed = std::collections::BTreeMap::new();
-        for step in 0.. {
+        let mut step = 0;
+        loop {
             case.apply_whitelist("flip", rules(step)).await;
             let generation = case.whitelists().get("flip").await.expect("it is there").metadata.generation;
             allowed.insert(generation.expect("a generation"), is_allowing(step).then(|| format!("step {step}")));
             let unfinished = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Rejected").limit(1);
-            if step % 20 == 19 && case.executions().list_metadata(&unfinished).await.expect("a list").items.is_empty() {
+            if step % 20 == 19
+                && all_asked.load(Ordering::Relaxed)
+                && case.executions().list_metadata(&unfinished).await.expect("a list").items.is_empty()
+            {
                 return allowed;
             }
+            step += 1;
         }
-        unreachable!("the steps do not end")
     };
     let asking = async {
         for number in 0..EXECUTIONS {
             case.execute_with(&format!("x{number}"), json!({"command": "go", "startingDeadlineSeconds": 600})).await;
         }
+        all_asked.store(true, Ordering::Relaxed);
     };
     let (allowed, ()) = tokio::join!(flipping, asking);
+    let (mut ran, rejected) = what_came_of_it(&case, &allowed).await;
+    assert_eq!(ran.len() + rejected, EXECUTIONS);
+    assert!(ran.len() > 20 && rejected > 20, "{} ran, {rejected} were rejected: that shows nothing", ran.len());
+    let mut ledger = case.ledger();
+    ledger.sort();
+    ran.sort();
+    assert_eq!(ledger, ran);
+}
+
+/// What the ledger must have of those that ran, each by an allowing generation, and how many were rejected.
+async fn what_came_of_it(
+    case: &Case,
+    allowed: &std::collections::BTreeMap<i64, Option<String>>,
+) -> (Vec<String>, usize) {
     let mut ran = Vec::new();
     let mut rejected = 0;
     for execution in case.executions().list(&ListParams::default()).await.expect("a list").items {
@@ -390,10 +411,5 @@ async fn what_ran_while_the_policy_was_changed_is_what_its_recorded_decision_say
         assert_eq!(status.stdout, Some(format!("{step}\n")), "{name}");
         ran.push(asked(&["/bin/echo", step]));
     }
-    assert_eq!(ran.len() + rejected, EXECUTIONS);
-    assert!(ran.len() > 20 && rejected > 20, "{} ran, {rejected} were rejected: that shows nothing", ran.len());
-    let mut ledger = case.ledger();
-    ledger.sort();
-    ran.sort();
-    assert_eq!(ledger, ran);
+    (ran, rejected)
 }
