@@ -71,6 +71,10 @@ impl Case {
 
     /// Applies an object of any kind, server-side, as the administrator.
     pub async fn apply(&self, version: &str, kind: &str, name: &str, content: Value) {
+        self.try_apply(version, kind, name, content).await.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    }
+
+    pub async fn try_apply(&self, version: &str, kind: &str, name: &str, content: Value) -> Result<(), kube::Error> {
         let mut object = content;
         object["apiVersion"] = json!(version);
         object["kind"] = json!(kind);
@@ -78,10 +82,7 @@ impl Case {
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        let parameters = PatchParams::apply("test").force();
-        api.patch(name, &parameters, &Patch::Apply(&object))
-            .await
-            .unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+        api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.map(|_| ())
     }
 
     pub async fn apply_secret(&self, name: &str, key: &str) {
