@@ -1,10 +1,10 @@
 # Short ways in; each is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench generate need-cargo
+.PHONY: help demo test chaos-lite lint bench generate need-cargo
 ARGS ?=
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: need-cargo ## run Writ for real: control plane, sshd, four executions (ARGS=--once, ARGS=--kubeconfig=PATH)
 	@echo '==> compiling writ (1 to 3 minutes the first time) ...' >&2
@@ -14,6 +14,10 @@ demo: need-cargo ## run Writ for real: control plane, sshd, four executions (ARG
 test: need-cargo ## all tests: unit, architecture, and on a real control plane and sshd (ARGS=name of a test)
 	@cargo test --locked --quiet --doc $(ARGS)
 	cargo test --locked --tests $(ARGS)
+
+chaos-lite: need-cargo ## 200 times kill -9, 200 connection resets, 500 commands, and a look at every record (about 25 minutes)
+	WRIT_CHAOS_KILLS=200 WRIT_CHAOS_RESETS=200 WRIT_CHAOS_RUNS=500 \
+		cargo test --locked --test cluster -- --nocapture --test-threads=1 chaos:: $(ARGS)
 
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint

@@ -15,7 +15,7 @@ pub mod whitelist;
 
 pub use command_execution::{CommandExecution, CommandExecutionSpec};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
-pub use machine::{Machine, MachineSpec};
+pub use machine::{ExecutionMode, Machine, MachineSpec};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 

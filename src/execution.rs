@@ -1,10 +1,11 @@
 //! The life of a CommandExecution as one total function of what was observed. Pure: no I/O, time is an argument.
 //!
-//! The promises kept here: a claimed execution is never started again, whatever was observed; a finished one never
+//! The promises kept here: a claimed execution is never started again but by who has asked its machine (`reattach`); a finished one never
 //! changes; an outcome that was not observed is OutcomeUnknown, and no exit code is made up.
 //!
 //! ```text
 //! Observed {execution, machine, policy, work, now} --decide--> Plan {status, effects, requeue}
+//! Place, Journal, may it start                   --next------> follow, launch, close, conclude
 //! Outcome {ending, output}                       --conclude--> the finished status
 //! ```
 //!
@@ -13,12 +14,14 @@
 mod decide;
 mod observed;
 mod outcome;
+mod reattach;
 mod status;
 
 pub use decide::{Effect, Notice, Plan, decide};
 pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};
-pub use status::{claimed, running};
+pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
+pub use status::{ClaimRecords, claimed, running, taken_over};
 
 use std::time::Duration;
 

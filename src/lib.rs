@@ -47,6 +47,8 @@ pub mod cluster;
 pub mod controllers;
 pub mod execution;
 #[cfg(feature = "operator")]
+pub mod launcher;
+#[cfg(feature = "operator")]
 pub mod output;
 pub mod policy;
 #[cfg(feature = "operator")]

@@ -32,7 +32,7 @@ mod subjects;
 mod template;
 mod values;
 
-pub use command_line::command_line;
+pub use command_line::{CommandWords, command_line, command_words, quote};
 pub use compile::{BrokenRule, CompiledWhitelist, DEFAULT_ACTION_TYPE, compile};
 pub use decision::{Decision, Denial, Verdict, decide};
 pub use lint::{Findings, Warning, lint};

@@ -15,11 +15,19 @@
 //!
 //! Until the claim the controller writes the status. From the claim on only the task that made it does.
 
+mod acknowledge;
+mod adopt;
+mod asking;
 mod attempt;
 mod claim;
+mod connections;
+mod durable;
 mod follow;
 mod queue;
+mod reach;
 mod record;
+mod saying;
+mod spool;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,9 +42,15 @@ use tokio_util::task::TaskTracker;
 use crate::api::CommandExecution;
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
 use crate::execution::{QueueFact, WorkFact};
+use crate::launcher::Uid;
 
-use attempt::AttemptEnd;
+use acknowledge::Acknowledgements;
+use attempt::{AttemptEnd, Claimed, Way};
+use claim::Holding;
+use connections::Connections;
+use durable::Begin;
 use queue::{MachineKey, Queues};
+pub use spool::Spool;
 
 /// References that wait to be looked at again. The controller takes them off at once, so this is only for bursts;
 /// a task that finds it full waits, which delays nothing but itself.
@@ -84,6 +98,14 @@ struct Inner {
     /// Whether this process may claim.
     holders: Arc<Holders>,
     queues: Mutex<Queues>,
+    /// Where results are kept that are nowhere else, until they are stored.
+    spool: Option<Spool>,
+    /// Shared connections to machines.
+    connections: Connections,
+    /// What machines are still to be told.
+    acknowledgements: Acknowledgements,
+    /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
+    patience: Duration,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
     tasks: TaskTracker,
     /// Nothing new starts from here on.
@@ -101,15 +123,28 @@ impl Inner {
 /// The other end of a runner: the executions that the controller is to look at again.
 pub type Wakes = mpsc::Receiver<ObjectRef<CommandExecution>>;
 
+/// What a runner works with.
+pub struct Parts {
+    /// The API server.
+    pub cluster: Cluster,
+    /// What is allowed, compiled.
+    pub policies: Arc<Policies>,
+    /// Tells whose names can be believed.
+    pub stamping: Stamping,
+    /// Tells people.
+    pub events: EventPublisher,
+    /// This process, as it was announced: in its name is claimed.
+    pub holders: Arc<Holders>,
+    /// Where results are kept that are nowhere else, until they are stored.
+    pub spool: Option<Spool>,
+    /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
+    pub patience: Duration,
+}
+
 impl Runner {
-    /// A runner that claims in the name of this process, as it was announced.
-    pub fn new(
-        cluster: Cluster,
-        policies: Arc<Policies>,
-        stamping: Stamping,
-        events: EventPublisher,
-        holders: Arc<Holders>,
-    ) -> (Self, Wakes) {
+    /// A runner, and what it wakes the controller with.
+    pub fn new(parts: Parts) -> (Self, Wakes) {
+        let Parts { cluster, policies, stamping, events, holders, spool, patience } = parts;
         let (wake, wakes) = mpsc::channel(WAKE_QUEUE);
         let inner = Inner {
             cluster,
@@ -119,12 +154,20 @@ impl Runner {
             holder: holders.own().to_owned(),
             holders,
             queues: Mutex::default(),
+            spool,
+            connections: Connections::default(),
+            acknowledgements: Acknowledgements::default(),
+            patience,
             wake,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
         };
-        (Self { inner: Arc::new(inner) }, wakes)
+        let inner = Arc::new(inner);
+        let kept = Arc::clone(&inner);
+        // Ends with the process: it holds nothing that would have to be put in order.
+        tokio::spawn(async move { kept.connections.keep_tidy().await });
+        (Self { inner }, wakes)
     }
 
     /// Puts an execution into the queue of its machine; does nothing where it is there already or being run.
@@ -135,6 +178,17 @@ impl Runner {
         let machine = work.machine_key();
         self.inner.queues().add(work);
         self.pump(&machine);
+    }
+
+    /// Takes over an execution whose holder is lost, and follows it to its end; does nothing where that is being done.
+    /// What it may occupy on the machine it occupies already, so it does not wait for a slot.
+    pub fn adopt(&self, work: Work) {
+        if self.inner.stopping.is_cancelled() {
+            return;
+        }
+        let Some(cancel) = self.inner.queues().adopt(&work) else { return };
+        let runner = self.clone();
+        self.inner.tasks.spawn(async move { runner.take_over(work, cancel).await });
     }
 
     /// Forgets an execution that waits or was refused. One that is being run is not touched.
@@ -157,16 +211,18 @@ impl Runner {
         self.inner.stopping.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(drain, self.inner.tasks.wait()).await.is_ok() {
+            self.inner.connections.close().await;
             return;
         }
         tracing::warn!(
             running = self.inner.tasks.len(),
-            "commands still run; their outcome will be recorded as unknown"
+            "commands still run: the durable ones are left to the next writ, the outcome of the others is unknown"
         );
         self.inner.halted.cancel();
         if tokio::time::timeout(RECORD_DEADLINE, self.inner.tasks.wait()).await.is_err() {
             tracing::error!(lost = self.inner.tasks.len(), "results could not be written before the end");
         }
+        self.inner.connections.close().await;
     }
 
     /// Starts what can be started on a machine.
@@ -188,14 +244,47 @@ impl Runner {
                 self.inner.queues().connected(&machine);
                 slot.connected = true;
                 self.pump(&machine);
-                let claimed = *claimed;
-                let (holding, connection, outcome) = follow::follow(&self.inner, claimed, cancel).await;
-                connection.close().await;
-                record::record(&self.inner, holding, outcome).await;
+                self.carry_out(*claimed, &work, cancel).await;
                 slot.settle(AttemptEnd::Done).await;
             }
             other => slot.settle(other).await,
         }
+    }
+
+    async fn carry_out(&self, claimed: Claimed, work: &Work, cancel: CancellationToken) {
+        let inner = &self.inner;
+        let Claimed { mut holding, way, session } = claimed;
+        match way {
+            Way::Direct(connection) => {
+                let outcome = follow::follow(inner, &holding, session, cancel).await;
+                connection.close().await;
+                record::record(inner, &holding, outcome).await;
+            }
+            Way::Durable(reached) => {
+                let begin = Begin::Launch { reached, session };
+                self.carry_out_durably(&mut holding, work, begin, cancel).await;
+            }
+        }
+    }
+
+    async fn carry_out_durably(&self, holding: &mut Holding, work: &Work, begin: Begin, cancel: CancellationToken) {
+        let Some(outcome) = durable::run(&self.inner, work, holding, begin, cancel).await else { return };
+        if !record::record(&self.inner, holding, outcome).await {
+            return;
+        }
+        let Some(uid) = Uid::new(&work.key.uid) else { return };
+        if self.inner.acknowledgements.add(work.machine_key(), uid) {
+            let (inner, work) = (Arc::clone(&self.inner), work.clone());
+            self.inner.tasks.spawn(async move { acknowledge::tell(&inner, &work).await });
+        }
+    }
+
+    async fn take_over(self, work: Work, cancel: CancellationToken) {
+        let slot = SlotGuard { runner: self.clone(), work: work.clone(), connected: true, settled: false };
+        if let Some(mut holding) = adopt::take_over(&self.inner, &work).await {
+            self.carry_out_durably(&mut holding, &work, Begin::Look, cancel).await;
+        }
+        slot.settle(AttemptEnd::Done).await;
     }
 
     async fn settle(&self, work: Work, end: AttemptEnd) {

@@ -41,7 +41,7 @@ pub struct ControlPlane {
     setup: Setup,
     authority: Authority,
     ports: Ports,
-    etcd: Process,
+    etcd: Mutex<Process>,
     /// `None` while it is stopped.
     api_server: Mutex<Option<Process>>,
 }
@@ -81,7 +81,13 @@ impl ControlPlane {
             setup.write_kubeconfigs(&authority, ports)?;
             match setup.start_both(ports) {
                 Ok((etcd, api_server)) => {
-                    break Self { setup, authority, ports, etcd, api_server: Mutex::new(Some(api_server)) };
+                    break Self {
+                        setup,
+                        authority,
+                        ports,
+                        etcd: Mutex::new(etcd),
+                        api_server: Mutex::new(Some(api_server)),
+                    };
                 }
                 Err(LabError::NotReady { tail, .. }) if tail.contains(PORT_TAKEN) && attempt < PORT_ATTEMPTS => {
                     say::note("a port was taken by another process in the meantime; trying others");
@@ -149,7 +155,7 @@ impl ControlPlane {
         let mut slot = lock(&self.api_server);
         if slot.is_none() {
             let process = self.setup.spawn_api_server(self.ports)?;
-            self.setup.wait_until_ready(&process, &self.etcd)?;
+            self.setup.wait_until_ready(&process, &lock(&self.etcd))?;
             *slot = Some(process);
         }
         Ok(())
@@ -158,7 +164,31 @@ impl ControlPlane {
     /// Stops both. KILL is enough: nobody reads the data again.
     pub fn stop(&self) {
         self.kill_api_server();
-        self.etcd.kill();
+        lock(&self.etcd).kill();
+    }
+
+    /// Keeps a copy of the data, to be restored later. Both servers are away for a moment.
+    pub fn back_up(&self) -> Result<(), LabError> {
+        self.swap_data("etcd", "etcd-backup")
+    }
+
+    /// Puts the copy back, as after a disaster: what was stored since is lost.
+    pub fn restore(&self) -> Result<(), LabError> {
+        self.swap_data("etcd-backup", "etcd")
+    }
+
+    fn swap_data(&self, from: &str, to: &str) -> Result<(), LabError> {
+        self.stop_api_server();
+        let mut etcd = lock(&self.etcd);
+        etcd.end(END_PATIENCE);
+        let (from, to) = (self.setup.path(from), self.setup.path(to));
+        if to.exists() {
+            std::fs::remove_dir_all(&to).map_err(LabError::file("remove", &to))?;
+        }
+        files::run(Command::new("cp").arg("-a").arg(from).arg(to))?;
+        *etcd = self.setup.spawn_etcd(self.ports)?;
+        drop(etcd);
+        self.start_api_server()
     }
 }
 

@@ -139,6 +139,10 @@ fn guards() -> Vec<ValidationRule> {
     let was_finished = format!("(has(oldSelf.status) && oldSelf.status.phase in {finished})");
     let was_claimed = "(has(oldSelf.status) && has(oldSelf.status.claim))";
     let still_claimed = "(has(self.status) && has(self.status.claim))";
+    let same_claim = "self.status.claim.mode == oldSelf.status.claim.mode \
+         && self.status.claim.dispatchedTime == oldSelf.status.claim.dispatchedTime \
+         && has(self.status.remote) == has(oldSelf.status.remote) \
+         && (!has(self.status.remote) || self.status.remote == oldSelf.status.remote)";
     vec![
         guard(
             format!(
@@ -153,9 +157,10 @@ fn guards() -> Vec<ValidationRule> {
         guard(
             format!(
                 "!{was_claimed} || ({still_claimed} && self.status.decision == oldSelf.status.decision \
-                 && self.status.machine == oldSelf.status.machine && !(self.status.phase in ['Pending', 'Queued']))"
+                 && self.status.machine == oldSelf.status.machine \
+                 && {same_claim} && !(self.status.phase in ['Pending', 'Queued']))"
             ),
-            "status.claim, decision and machine must stay, and the phase may not go back, once the execution is claimed",
+            "status.claim, decision, machine and remote must stay (but for who holds the claim), and the phase may not go back, once the execution is claimed",
         ),
         guard(
             format!(

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::machine::ExecutionMode;
+
 /// What happened so far, and in the end what happened.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +43,11 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 
+    /// Where on the machine the command is looked for again after a loss of connection or of `writ`: what its start
+    /// hangs on. Fixed with the claim; absent in Direct mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteRecord>,
+
     /// When it was first said to wait, by Writ's clock. Absent where it could go at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_time: Option<MicroTime>,
@@ -64,7 +71,8 @@ pub struct CommandExecutionStatus {
     #[schemars(length(max = 32))]
     pub signal: Option<String>,
 
-    /// From the confirmed start to the observed end, in milliseconds, by Writ's monotonic clock.
+    /// From the start to the end, in milliseconds: in Durable mode by the machine's clock, in steps of 10 ms; in Direct
+    /// mode from the confirmed start to the observed end, by Writ's monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub duration_ms: Option<i64>,
@@ -229,7 +237,8 @@ pub enum Reason {
     HandshakeFailed,
     /// LaunchFailed. Surfaces when the machine refused to execute in the session that it had opened, or the connection was lost before it was asked to.
     ExecutionRefused,
-    /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running.
+    /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running: in Direct mode at
+    /// once, in Durable mode when the machine could not be reached for `timeoutSeconds` and an hour.
     ConnectionLost,
     /// OutcomeUnknown. Surfaces when the holder of the claim stopped or died while the command may have run. Or
     /// LaunchFailed, when the holder itself found in time that it had been away for too long, and sent nothing.
@@ -238,6 +247,23 @@ pub enum Reason {
     NoExitStatus,
     /// OutcomeUnknown. Surfaces when the machine never answered the request to start.
     StartNotConfirmed,
+    /// LaunchFailed. Surfaces when the claim was taken over before the command had started, and the policy that is in
+    /// force by then would not run the same; the machine was told never to start it.
+    PolicyChanged,
+    /// LaunchFailed. Surfaces when the launcher could not start the command: no space, a folder that is not fit, sudo that
+    /// refuses. The message says which.
+    NotStarted,
+    /// LaunchFailed. Surfaces when the machine cannot run the launcher: no `/proc` or `setsid`, a login shell that is none,
+    /// a folder that is not fit. The message says what to do; `execution.mode: Direct` of the Machine needs none of it.
+    MachineUnfit,
+    /// OutcomeUnknown. Surfaces when the machine was booted anew before the end of the command was recorded on it.
+    Rebooted,
+    /// OutcomeUnknown. Surfaces when the machine is not the one that the command was sent to (another folder, or another
+    /// host behind the name), or is no longer declared.
+    MachineChanged,
+    /// OutcomeUnknown. Surfaces when the machine has no record of the command any more, or an unfinished one whose
+    /// processes are gone (killed from outside, out of memory).
+    RecordLost,
 }
 
 /// Which rule allowed an execution, and what exactly was to be executed.
@@ -357,8 +383,35 @@ pub struct Claim {
     /// The process that holds the claim: namespace and name of its Lease, by which it is known to be alive.
     #[schemars(length(min = 1, max = 256))]
     pub holder: String,
-    /// When the claim was made, by the holder's clock.
+    /// How the command is started (`spec.execution.mode` of the Machine at the claim).
+    #[serde(default)]
+    pub mode: ExecutionMode,
+    /// When the claim was made, by the clock of who made it first.
     pub dispatched_time: MicroTime,
+    /// After which the command is not started any more, by the same clock. The machine itself refuses it then (see
+    /// `remote.notAfterUptimeMs`). Absent in Direct mode, where it is started at once or never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after_time: Option<MicroTime>,
+}
+
+/// What the start of a command hangs on, as the machine showed it before the claim. The command is started only where all
+/// of it is still so: a name may lead to another host tomorrow, and a folder may be another one.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoteRecord {
+    /// The folder with the journal of the command.
+    #[schemars(length(max = 1024))]
+    pub directory: String,
+    /// A random word that Writ keeps in that folder: another folder has another one.
+    #[schemars(length(max = 64))]
+    pub directory_id: String,
+    /// The machine's boot id (`/proc/sys/kernel/random/boot_id`): another one after each boot.
+    #[schemars(length(max = 64))]
+    pub boot_id: String,
+    /// The machine's uptime, in milliseconds, after which its launcher does not start the command any more. Uptime, as
+    /// the machine's clock may be wrong.
+    #[schemars(range(min = 0))]
+    pub not_after_uptime_ms: i64,
 }
 
 /// Size and digest of both streams.

@@ -3,6 +3,7 @@
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NameReference;
@@ -71,6 +72,41 @@ pub struct MachineSpec {
     #[serde(default = "default_queue_limit")]
     #[schemars(range(min = 1, max = 10000))]
     pub queue_limit: u32,
+
+    /// How commands are started on the machine. A change holds for executions that are claimed after it.
+    #[serde(default)]
+    pub execution: ExecutionSettings,
+}
+
+/// How commands are started on a machine.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionSettings {
+    /// What becomes of a command when Writ or the connection is lost while it runs. Default Durable.
+    #[serde(default)]
+    pub mode: ExecutionMode,
+
+    /// For Durable: the folder on the machine for the journals and the output of what runs, as an absolute path of
+    /// letters, digits and `/ . _ -`. It must belong to the login user, and must outlast a reboot (not /tmp, /run or
+    /// /dev/shm). Default: `.local/state/writ` in the login user's home; made with mode 0700 where it is not there. Do not
+    /// change it while commands run, nor within the `startingDeadlineSeconds` of what was started: another folder knows
+    /// nothing of what was started by way of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 512), regex(pattern = r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"))]
+    pub directory: Option<String>,
+}
+
+/// How a command is started, and what is left of it on the machine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum ExecutionMode {
+    /// By a launcher in sh, sent with each command: the command goes on without Writ or its connection, and its whole
+    /// output and exit code are read later. Needs `/bin/sh`, `/proc` and `setsid` on the machine, installs nothing, and
+    /// leaves a journal of about 200 bytes for each command for 30 days, by which none is started twice.
+    #[default]
+    Durable,
+    /// As one plain SSH request: nothing is left on the machine. A command whose connection or whose `writ` is lost
+    /// ends as OutcomeUnknown, and may die of the lost connection half done.
+    Direct,
 }
 
 fn default_port() -> u16 {

@@ -15,7 +15,7 @@ use writ::cli::{Ending, Explain, Lint};
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
 use writ::controllers::{command_execution, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
-use writ::runner::Runner;
+use writ::runner::{Parts, Runner, Spool};
 use writ::telemetry::{self, LogFormat};
 
 /// Audited remote commands as Kubernetes objects.
@@ -65,9 +65,43 @@ struct Serve {
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requester_check_seconds: u64,
 
+    /// Seconds, beyond its timeout, that the machine of a claimed command may be out of reach before the command is
+    /// recorded as OutcomeUnknown.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    unreachable_seconds: u64,
+
+    /// Folder of this process for what must outlive it: results of commands in Direct mode that are not stored yet
+    /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
+    #[arg(long, value_name = "FOLDER")]
+    state_directory: Option<PathBuf>,
+
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
+}
+
+impl Serve {
+    /// Where this process keeps what must outlive it.
+    fn state_directory(&self) -> Option<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let own = self.state_directory.clone().or_else(|| variable("STATE_DIRECTORY"));
+        own.or_else(|| Some(variable("XDG_STATE_HOME")?.join("writ")))
+            .or_else(|| Some(variable("HOME")?.join(".local/state/writ")))
+    }
+
+    fn open_spool(&self) -> Option<Spool> {
+        let folder = self.state_directory()?.join("results");
+        match Spool::open(&folder) {
+            Ok(spool) => Some(spool),
+            Err(error) => {
+                tracing::warn!(
+                    folder = %folder.display(), %error,
+                    "results of Direct mode are not kept on disk before they are written; see --state-directory"
+                );
+                None
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -101,7 +135,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     });
-    let client_options = ClientOptions { kubeconfig: options.kubeconfig, namespace: options.namespace };
+    let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -122,8 +156,19 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     let lease_kept = tokio::spawn(async move { keeping.keep().await });
     let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(Policies::new(cluster.clone()));
-    let (runner, wakes) =
-        Runner::new(cluster.clone(), Arc::clone(&policies), stamping.clone(), events.clone(), Arc::clone(&holders));
+    let spool = options.open_spool();
+    if let Some(spool) = &spool {
+        spool.replay(&cluster).await;
+    }
+    let (runner, wakes) = Runner::new(Parts {
+        cluster: cluster.clone(),
+        policies: Arc::clone(&policies),
+        stamping: stamping.clone(),
+        events: events.clone(),
+        holders: Arc::clone(&holders),
+        spool,
+        patience: Duration::from_secs(options.unreachable_seconds),
+    });
     let stop = CancellationToken::new();
     let about = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
     let whitelists = tokio::spawn(whitelist::run(about, stop.clone()));

@@ -145,13 +145,9 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
     let key = key_of(&live);
     for effect in plan.effects {
         match effect {
-            Effect::Enqueue { max_concurrent, urgent } => context.runner.enqueue(Work {
-                key: key.clone(),
-                machine: live.spec.machine_ref.name.clone(),
-                created: live.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
-                urgent,
-                max_concurrent,
-            }),
+            Effect::Enqueue { max_concurrent, urgent } => context.runner.enqueue(work(&live, max_concurrent, urgent)),
+            // It waits for no slot, so how many there are does not matter.
+            Effect::Adopt => context.runner.adopt(work(&live, 1, false)),
             Effect::Withdraw => context.runner.withdraw(&key),
             Effect::Cancel => context.runner.cancel(&key),
             Effect::Publish(notice) => context.events.publish(&live, notice),
@@ -176,6 +172,16 @@ async fn store_status(
         }
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+fn work(live: &CommandExecution, max_concurrent: u32, urgent: bool) -> Work {
+    Work {
+        key: key_of(live),
+        machine: live.spec.machine_ref.name.clone(),
+        created: live.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
+        urgent,
+        max_concurrent,
     }
 }
 

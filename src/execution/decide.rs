@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt as _;
 
-use crate::api::{CommandExecutionStatus, Machine, Phase, Reason};
+use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, Reason};
 use crate::policy::{self, Decision, Identity, Request, Verdict};
 
 use super::status::moved;
@@ -14,6 +14,8 @@ use super::{HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_A
 
 /// When to look again at what hangs on who asks, while that is not known.
 const LOOK_AGAIN_AT_IDENTITY: Duration = Duration::from_secs(3);
+/// When to look again at a claim whose holder may be lost.
+const LOOK_AGAIN_AT_HOLDER: Duration = Duration::from_secs(5);
 
 /// What to do about one execution.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +40,8 @@ pub enum Effect {
     },
     /// Take it out of the queue, and forget what is known of it.
     Withdraw,
+    /// Take over an execution whose holder is lost: look at its machine for what has become of it.
+    Adopt,
     /// Tell the running command to stop.
     Cancel,
     /// Tell people, by a Kubernetes event.
@@ -88,14 +92,19 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
         .unwrap_or_else(|| judged(observed))
 }
 
-/// A claimed execution belongs to its holder. The only thing to decide about it is whether the holder is lost.
+/// A claimed execution belongs to its holder. The only thing to decide about it is whether the holder is lost, and then
+/// whether its machine can still be asked.
 fn claimed(observed: &Observed<'_>) -> Plan {
     match (observed.holder, &observed.work) {
-        (HolderFact::Myself, WorkFact::Holding) => Plan {
+        // Also while it is being taken over, and the claim still names the other one.
+        (_, WorkFact::Holding) => Plan {
             effects: if observed.execution.is_unwanted() { vec![Effect::Cancel] } else { vec![] },
             ..Plan::default()
         },
-        (HolderFact::MayBeAlive, _) => Plan { requeue: Some(Duration::from_secs(5)), ..Plan::default() },
+        (HolderFact::MayBeAlive, _) => Plan { requeue: Some(LOOK_AGAIN_AT_HOLDER), ..Plan::default() },
+        (HolderFact::Myself | HolderFact::Gone, _) if can_be_asked(observed.execution) => {
+            Plan { effects: vec![Effect::Adopt], requeue: Some(LOOK_AGAIN_AT_HOLDER), ..Plan::default() }
+        }
         (HolderFact::Myself | HolderFact::Gone, _) => finish(
             observed,
             Phase::OutcomeUnknown,
@@ -104,6 +113,12 @@ fn claimed(observed: &Observed<'_>) -> Plan {
              still run; look at the machine, then create a new CommandExecution if it is to run again",
         ),
     }
+}
+
+/// Whether the machine keeps a record of the command by which another holder can go on.
+fn can_be_asked(execution: &CommandExecution) -> bool {
+    let has_remote = execution.status.as_ref().is_some_and(|status| status.remote.is_some());
+    has_remote && execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Durable)
 }
 
 fn cancelled(observed: &Observed<'_>) -> Option<Plan> {

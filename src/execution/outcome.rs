@@ -36,8 +36,17 @@ pub enum Ending {
     NoExitStatus,
     /// It was started and told to stop, and no end of it was seen.
     NotSeenToStop,
+    /// It was told to stop and seen to be gone; how it ended was not seen.
+    Gone,
     /// This process was told to stop before the command ended.
     HolderStopped,
+    /// It may have run, and how it ended cannot be learned any more.
+    Unknown {
+        /// The word.
+        reason: Reason,
+        /// What was seen.
+        problem: String,
+    },
 }
 
 /// Why a command was told to stop.
@@ -109,6 +118,10 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
             Reason::StartNotConfirmed,
             "the machine did not answer the request to start; the command may have run".to_owned(),
         ),
+        // Whoever cannot be reached may still run; what else is unknown stays unknown, told to stop or not.
+        (Ending::Unknown { reason, problem }, told) if told.is_none() || *reason != Reason::ConnectionLost => {
+            (Phase::OutcomeUnknown, *reason, problem.clone())
+        }
         (ending, Some(cause)) => stopped(ending, cause),
         (Ending::Exited { code: 0 }, None) => (Phase::Succeeded, Reason::Completed, format!("exit code 0 {took}")),
         (Ending::Exited { code }, None) => (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}")),
@@ -125,7 +138,7 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
             Reason::NoExitStatus,
             "the machine closed the session and reported no exit code and no signal".to_owned(),
         ),
-        (Ending::NotSeenToStop | Ending::HolderStopped, None) => (
+        (Ending::NotSeenToStop | Ending::Gone | Ending::HolderStopped | Ending::Unknown { .. }, None) => (
             Phase::OutcomeUnknown,
             Reason::HolderLost,
             "writ was stopped while the command was running; it may still run".to_owned(),
@@ -156,6 +169,7 @@ fn stopped(ending: &Ending, cause: StopCause) -> (Phase, Reason, String) {
             Reason::Stopped,
             format!("the command {why} and ended by signal {signal}; processes that it left behind may still run"),
         ),
+        Ending::Gone => (Reason::Stopped, format!("the command {why} and was ended; its exit code was not seen")),
         _ => (
             Reason::RemoteMayStillRun,
             format!("the command {why} and was told to stop, but was not seen to end: it may still run on the machine"),

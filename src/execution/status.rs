@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::api::conditions::{self, ConditionType};
-use crate::api::execution_status::{Claim, MachineRecord};
+use crate::api::execution_status::{Claim, MachineRecord, RemoteRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use crate::policy;
 
@@ -67,21 +67,51 @@ fn is_accepted(execution: &CommandExecution) -> bool {
         .any(|condition| condition.type_ == ConditionType::Accepted.as_str() && condition.status == "True")
 }
 
+/// What is recorded with a claim.
+#[derive(Clone, Debug)]
+pub struct ClaimRecords {
+    /// Who is responsible.
+    pub claim: Claim,
+    /// Where it is sent.
+    pub machine: MachineRecord,
+    /// What its start hangs on there; None in Direct mode.
+    pub remote: Option<RemoteRecord>,
+}
+
 /// The status with a claim: the point of no return. Its holder starts the command after this is stored, and nobody
-/// else ever does.
+/// else does before they have asked the machine.
 pub fn claimed(
     execution: &CommandExecution,
     decision: &policy::Decision,
-    machine: MachineRecord,
-    claim: Claim,
+    records: ClaimRecords,
     now: Timestamp,
 ) -> CommandExecutionStatus {
+    let ClaimRecords { claim, machine, remote } = records;
     let message = format!("{} starts it on {}", claim.holder, machine.address);
     let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
     status.decision = Some(decision.record(MicroTime(now)));
     status.machine = Some(machine);
     status.claim = Some(claim);
+    status.remote = remote;
     status
+}
+
+/// The status of a claimed execution that another holder takes over, with a token of its own. None where there is no
+/// claim to take over.
+pub fn taken_over(
+    execution: &CommandExecution,
+    holder: &str,
+    token: &str,
+    now: Timestamp,
+) -> Option<CommandExecutionStatus> {
+    let claim = execution.claim()?;
+    let status = execution.status.as_ref()?;
+    let message = format!("{holder} took it over from {}", claim.holder);
+    let claim = Claim { token: token.to_owned(), holder: holder.to_owned(), ..claim.clone() };
+    let reason = status.reason.unwrap_or(Reason::Claimed);
+    let mut status = moved(execution, status.phase, reason, &message, now);
+    status.claim = Some(claim);
+    Some(status)
 }
 
 /// The status of a claimed execution whose start the machine confirmed.

@@ -70,8 +70,23 @@ const REFUSAL: &str = r#"echo "writ: an environment variable has a name that is 
 /// be said: a byte 0, for which sshd drops the connection, and a newline to tcsh. Linux takes at most 128 KiB of text;
 /// for more, sshd reports exit code 1, and nothing has run.
 pub fn command_line(decision: &DecisionRecord) -> String {
+    exec(command_words(decision, None).words)
+}
+
+/// What is executed for a decision, word for word.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CommandWords {
+    /// All words, from the program that sets the environment on.
+    pub words: Vec<String>,
+    /// How many of them come before the decided program.
+    pub before_program: usize,
+}
+
+/// The words of which [`command_line`] makes a text; with a mark, which is `NAME=value`, in the environment of what is
+/// executed (with `runAs`: of sudo, which does not pass it on).
+pub fn command_words(decision: &DecisionRecord, mark: Option<&str>) -> CommandWords {
     if !decision.environment.keys().all(|name| is_own_name(name)) {
-        return exec(["/bin/sh", "-c", REFUSAL].map(str::to_owned));
+        return CommandWords { words: ["/bin/sh", "-c", REFUSAL].map(str::to_owned).to_vec(), before_program: 0 };
     }
     let (program, arguments) = match decision.argv.split_first() {
         Some((program, arguments)) => (program.as_str(), arguments),
@@ -85,6 +100,7 @@ pub fn command_line(decision: &DecisionRecord) -> String {
     if decision.run_as.is_none() {
         words.extend(variables());
     }
+    words.extend(mark.map(str::to_owned));
     // What has a `=` env takes for a variable; sh and, behind `--`, sudo do not.
     let stays = (decision.run_as.is_none() && program.contains('=')).then_some(".");
     if let Some(directory) = decision.working_directory.as_deref().or(stays) {
@@ -97,9 +113,10 @@ pub fn command_line(decision: &DecisionRecord) -> String {
         words.extend(variables());
         words.push("--".to_owned());
     }
+    let before_program = words.len();
     words.push(path(program));
     words.extend_from_slice(arguments);
-    exec(words)
+    CommandWords { words, before_program }
 }
 
 /// Whether this is the name of a variable that a rule may set. PATH is no rule's: with it, the program would find others.
@@ -124,7 +141,7 @@ fn exec(words: impl IntoIterator<Item = String>) -> String {
 
 /// A word in single quotes, but for three characters that stand between them with a backslash each, which means the
 /// character itself in every shell: `'` ends the quotes, fish minds `\` in them, and tcsh `!`.
-fn quote(line: &mut String, word: &str) {
+pub fn quote(line: &mut String, word: &str) {
     line.push('\'');
     for character in word.chars() {
         match character {

@@ -6,38 +6,30 @@
 //!    counts;
 //! 4. claim (see `claim`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
-use crate::api::{CREDENTIALS_LABEL, CREDENTIALS_TYPE, CommandExecution, Machine, Reason};
+use crate::api::{CommandExecution, ExecutionMode};
 use crate::cluster::ClusterError;
 use crate::execution::{LaunchProblem, NOW_MEANS_WITHIN};
 use crate::policy::{self, Decision, Request, Verdict};
-use crate::ssh::{self, ConnectError, Connection, Credentials, PinnedKeys, Session, Target};
+use crate::ssh::{Connection, Session};
 
 use super::claim::{self, Holding};
-use super::queue::random_fraction;
+use super::reach::{CONNECT_DEADLINE, Declared, Reached, connect, end_of, reach_and_open, read_declared};
 use super::{Inner, Work};
 
-/// How long resolving, connecting, the handshake and logging in may take together. A healthy machine takes well under
-/// a second; sshd's UseDNS may cost 5 s where its resolver is down.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long opening a session may take.
-const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
-const DROPPED_TRIES: u32 = 4;
+pub(super) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// The pause where something has changed under the attempt: long enough to be no loop, short enough not to be noticed.
 pub(super) const AGAIN_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// The pause where the API server did not answer.
 const AGAIN_AFTER_SILENCE: Duration = Duration::from_secs(1);
 /// The pause where it answered that this process may not do that: a person has to grant it.
 pub(super) const AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(10);
-/// The pause after the first of them; it doubles, and half as much again is added at random.
-const DROPPED_PAUSE: Duration = Duration::from_millis(150);
-
 /// How an attempt ended.
 pub(super) enum AttemptEnd {
     /// The claim is stored. The command may be sent.
@@ -59,18 +51,46 @@ pub(super) enum AttemptEnd {
     },
 }
 
+impl AttemptEnd {
+    /// What was in the way, for those who only try again.
+    pub fn into_problem(self) -> String {
+        match self {
+            AttemptEnd::Offline(problem) => problem,
+            AttemptEnd::Refused { problem, .. } => problem.message,
+            _ => "the API server does not answer".to_owned(),
+        }
+    }
+}
+
 /// A stored claim, and the open session to execute in.
 pub(super) struct Claimed {
     pub holding: Holding,
-    pub connection: Connection,
+    pub way: Way,
     pub session: Session,
+}
+
+/// How the machine was reached.
+pub(super) enum Way {
+    /// By a connection for this execution alone. A shared one that has died unnoticed would be found out only after the
+    /// claim, and in Direct mode make an unknown outcome of what could have been tried again.
+    Direct(Connection),
+    /// By a place on a shared one: the launcher's fence lets it be tried again after the claim too.
+    Durable(Arc<Reached>),
+}
+
+impl Way {
+    pub fn connection(&self) -> &Connection {
+        match self {
+            Way::Direct(connection) => connection,
+            Way::Durable(reached) => reached.line.connection(),
+        }
+    }
 }
 
 /// Everything that a decision rests on, read live.
 pub(super) struct Ground {
     pub execution: CommandExecution,
-    pub machine: Machine,
-    pub secret: Secret,
+    pub declared: Declared,
 }
 
 pub(super) async fn attempt(inner: &Inner, work: &Work) -> AttemptEnd {
@@ -82,30 +102,41 @@ pub(super) async fn attempt(inner: &Inner, work: &Work) -> AttemptEnd {
 
 async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd> {
     // Up to the claim nothing is lost by leaving off at once.
-    let (ground, connection, session) = tokio::select! {
+    let (ground, way, session) = tokio::select! {
         prepared = prepare(inner, work) => prepared?,
         () = inner.stopping.cancelled() => return Err(AttemptEnd::Obsolete),
     };
-    match claim::claim(inner, work, &ground, &connection).await {
-        Ok(holding) => Ok(Claimed { holding, connection, session }),
+    match claim::claim(inner, work, &ground, &way).await {
+        Ok(holding) => Ok(Claimed { holding, way, session }),
         Err(end) => {
-            connection.close().await;
+            session.hang_up().await;
+            if let Way::Direct(connection) = way {
+                connection.close().await;
+            }
             Err(end)
         }
     }
 }
 
 /// Reads what is needed to connect, connects, and opens a session.
-async fn prepare(inner: &Inner, work: &Work) -> Result<(Ground, Connection, Session), AttemptEnd> {
+async fn prepare(inner: &Inner, work: &Work) -> Result<(Ground, Way, Session), AttemptEnd> {
     if inner.holders.standing().is_none() {
         // It could claim nothing: do not log in for that.
         return Err(AttemptEnd::Again(AGAIN_AFTER_SILENCE));
     }
     let ground = read_ground(inner, work).await?;
-    let (target, credentials) = target_of(&ground)?;
-    let connection = connect_patiently(&target, &credentials).await?;
-    let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
-    Ok((ground, connection, session))
+    let (way, session) = match ground.declared.machine.spec.execution.mode {
+        ExecutionMode::Direct => {
+            let connection = connect(&ground.declared).await?;
+            let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
+            (Way::Direct(connection), session)
+        }
+        ExecutionMode::Durable => {
+            let (reached, session) = reach_and_open(inner, &ground.declared).await?;
+            (Way::Durable(Arc::new(reached)), session)
+        }
+    };
+    Ok((ground, way, session))
 }
 
 /// Whether an unfinished execution is claimed with this token.
@@ -116,7 +147,7 @@ pub(super) fn is_ours(execution: &CommandExecution, token: &str) -> bool {
 /// Reads the execution, its Machine and its Secret.
 async fn read_ground(inner: &Inner, work: &Work) -> Result<Ground, AttemptEnd> {
     let execution = read_execution(inner, work, None).await?;
-    read_machine(inner, work, execution).await
+    with_machine(inner, work, execution).await
 }
 
 /// Reads the execution. A claim with `token` is our own, made a moment ago.
@@ -139,25 +170,13 @@ pub(super) async fn read_execution(
 }
 
 /// Reads the Machine and the Secret beside an execution.
-pub(super) async fn read_machine(
+pub(super) async fn with_machine(
     inner: &Inner,
     work: &Work,
     execution: CommandExecution,
 ) -> Result<Ground, AttemptEnd> {
-    let namespace = &work.key.namespace;
-    let machine = inner.cluster.machine(namespace, &work.machine).await.map_err(|error| obsolete_or_again(&error))?;
-    let name = &machine.spec.credentials_ref.name;
-    let secret = inner.cluster.secret(namespace, name).await.map_err(|error| match error {
-        ClusterError::NotFound { .. } => refused(
-            Reason::CredentialsNotFound,
-            format!("there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it"),
-        ),
-        ClusterError::Forbidden { message, .. } => {
-            refused(Reason::CredentialsNotFound, format!("writ may not read the Secret {name}: {message}"))
-        }
-        error => obsolete_or_again(&error),
-    })?;
-    Ok(Ground { execution, machine, secret })
+    let declared = read_declared(inner, &work.key.namespace, &work.machine).await?;
+    Ok(Ground { execution, declared })
 }
 
 /// Decides again, from what is live.
@@ -166,7 +185,7 @@ pub(super) async fn decide_again(inner: &Inner, ground: &Ground) -> Result<Decis
     let rules = inner.policies.rules(namespace).await.map_err(|error| obsolete_or_again(&error))?;
     let request = Request::parse(&ground.execution.spec).map_err(|_| AttemptEnd::Obsolete)?;
     let identity = inner.stamping.identity(&ground.execution).await;
-    match policy::decide(&rules, &request, ground.machine.labels(), identity) {
+    match policy::decide(&rules, &request, ground.declared.machine.labels(), identity) {
         Verdict::Allow(decision) => Ok(*decision),
         // The controller sees the same, and says why.
         Verdict::Deny(_) => Err(AttemptEnd::Obsolete),
@@ -175,72 +194,19 @@ pub(super) async fn decide_again(inner: &Inner, ground: &Ground) -> Result<Decis
 
 /// Whether the execution may still start: its deadline is not over.
 pub(super) fn in_time(execution: &CommandExecution) -> bool {
-    let Some(age) = execution.age(Timestamp::now()) else { return false };
-    match execution.spec.starting_deadline_seconds {
+    let now = Timestamp::now();
+    execution.metadata.creation_timestamp.is_some() && now < not_after(execution, now)
+}
+
+/// When its deadline is over, by our clock. It counts from its creation by the API server's.
+pub(super) fn not_after(execution: &CommandExecution, now: Timestamp) -> Timestamp {
+    let may_wait = match execution.spec.starting_deadline_seconds {
         // One attempt, now; the attempt itself may take as long as its own deadlines let it.
-        0 => age < NOW_MEANS_WITHIN + CONNECT_DEADLINE + OPEN_DEADLINE,
-        seconds => age < Duration::from_secs(u64::from(seconds)),
-    }
-}
-
-fn target_of(ground: &Ground) -> Result<(Target, Credentials), AttemptEnd> {
-    let spec = &ground.machine.spec;
-    let host_keys =
-        PinnedKeys::parse(&spec.host_keys).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
-    let target = Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), host_keys };
-    Ok((target, credentials_of(&ground.secret)?))
-}
-
-fn credentials_of(secret: &Secret) -> Result<Credentials, AttemptEnd> {
-    let name = secret.metadata.name.as_deref().unwrap_or_default();
-    let invalid = |what: String| refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}"));
-    if secret.type_.as_deref() != Some(CREDENTIALS_TYPE) {
-        return Err(invalid(format!(
-            "must have the type {CREDENTIALS_TYPE}; a Secret's type cannot change, create it anew"
-        )));
-    }
-    let labelled = secret.metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIALS_LABEL));
-    if labelled.map(String::as_str) != Some("true") {
-        return Err(invalid(format!(
-            "must have the label {CREDENTIALS_LABEL}: \"true\" to be used by writ (kubectl label secret {name} {CREDENTIALS_LABEL}=true)"
-        )));
-    }
-    let Some(key) = secret.data.as_ref().and_then(|data| data.get("ssh-privatekey")) else {
-        return Err(invalid("must have the private key in data.ssh-privatekey".to_owned()));
+        0 => NOW_MEANS_WITHIN + CONNECT_DEADLINE + OPEN_DEADLINE,
+        seconds => Duration::from_secs(u64::from(seconds)),
     };
-    Credentials::parse(&key.0).map_err(|error| invalid(format!("(data.ssh-privatekey): {error}")))
-}
-
-async fn connect_patiently(target: &Target, credentials: &Credentials) -> Result<Connection, AttemptEnd> {
-    let mut tries = 0;
-    loop {
-        match ssh::connect(target, credentials, CONNECT_DEADLINE).await {
-            Ok(connection) => return Ok(connection),
-            Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
-                tracing::debug!(message, "the machine dropped a connection; trying again");
-                let pause = DROPPED_PAUSE.saturating_mul(1 << tries);
-                tokio::time::sleep(pause + pause.mul_f64(0.5 * random_fraction())).await;
-                tries += 1;
-            }
-            Err(error) => return Err(end_of(&error)),
-        }
-    }
-}
-
-fn end_of(error: &ConnectError) -> AttemptEnd {
-    let reason = match error {
-        ConnectError::Unreachable(message) | ConnectError::Dropped(message) => {
-            return AttemptEnd::Offline(message.clone());
-        }
-        ConnectError::HostKeyMismatch { .. } => Reason::HostKeyMismatch,
-        ConnectError::AuthenticationRefused { .. } => Reason::AuthenticationRefused,
-        ConnectError::Handshake(_) => Reason::HandshakeFailed,
-    };
-    AttemptEnd::Refused { problem: LaunchProblem { reason, message: error.to_string() }, machine_at_fault: true }
-}
-
-fn refused(reason: Reason, message: String) -> AttemptEnd {
-    AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault: false }
+    let left = may_wait.saturating_sub(execution.age(now).unwrap_or(may_wait));
+    now.checked_add(left).unwrap_or(now)
 }
 
 /// What a failed read means before the claim: gone or changed is for the controller to judge, no answer is asked again.

@@ -9,18 +9,22 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::api::CommandExecution;
-use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord};
+use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteRecord};
+use crate::api::{CommandExecution, ExecutionMode, Reason};
 use crate::cluster::{ClusterError, ExecutionKey, Standing};
-use crate::execution;
+use crate::execution::{self, ClaimRecords, LaunchProblem};
+use crate::policy::Redaction;
 use crate::ssh::Connection;
 
 use super::attempt::{
-    AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, decide_again, in_time, is_ours, obsolete_or_again,
-    read_execution, read_machine,
+    AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, Way, decide_again, in_time, is_ours, not_after,
+    obsolete_or_again, read_execution, with_machine,
 };
+use super::connections::Known;
+use super::reach::Declared;
 use super::{Inner, Work};
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
@@ -46,8 +50,50 @@ pub(super) struct Holding {
     pub decided: Instant,
 }
 
+impl Holding {
+    /// Why it may not be sent any more, where that is so: too much time may have passed since the claim, as this process,
+    /// or its host, was stopped for a while, and others may have taken it for gone.
+    pub fn reason_not_to_start(&self, inner: &Inner, cancel: &CancellationToken) -> Option<LaunchProblem> {
+        let is_stale = self.decided.elapsed() > inner.holders.duration();
+        let (reason, why) = if inner.halted.is_cancelled() {
+            (Reason::HolderLost, "this writ was told to end before it had started it")
+        } else if is_stale || inner.holders.standing() != Some(self.standing) {
+            (Reason::HolderLost, "this writ was cut off for too long after the claim to start it")
+        } else if !self.is_whole {
+            let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
+                       (kubectl apply --server-side -f crds/)";
+            // A word that older CRDs know too.
+            (Reason::PolicyBroken, why)
+        } else if !in_time(&self.execution) {
+            (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
+        } else if self.execution.is_unwanted() || cancel.is_cancelled() {
+            (Reason::CancelledBeforeStart, "cancelled before it started")
+        } else {
+            return None;
+        };
+        Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
+    }
+
+    /// The patterns of the stored decision.
+    pub fn redaction(&self) -> Result<Redaction, LaunchProblem> {
+        redaction(&self.decision)
+    }
+}
+
+/// They were compiled when it was decided; where they cannot be all the same, what the command writes could not be stored
+/// as the rule demands, so it must not run.
+fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
+    Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
+        reason: Reason::PolicyBroken,
+        message: format!(
+            "the output could not be redacted as rule {}/{} demands (decision.{error}); nothing was sent",
+            decision.whitelist.name, decision.rule
+        ),
+    })
+}
+
 /// Where the claim with a token is, once it is known.
-enum Settled {
+pub(super) enum Settled {
     /// Stored, and the execution is unfinished.
     Ours(Box<CommandExecution>),
     /// Not stored. It may be tried again.
@@ -57,12 +103,7 @@ enum Settled {
 }
 
 /// Reads everything again, decides again, claims.
-pub(super) async fn claim(
-    inner: &Inner,
-    work: &Work,
-    connected_by: &Ground,
-    connection: &Connection,
-) -> Result<Holding, AttemptEnd> {
+pub(super) async fn claim(inner: &Inner, work: &Work, connected_by: &Ground, way: &Way) -> Result<Holding, AttemptEnd> {
     // One token for all tries: a write that was thought lost and lands late is then still known as ours.
     let token = Uuid::new_v4().to_string();
     let standing = inner.holders.standing().ok_or(AttemptEnd::Again(SETTLE_PAUSE))?;
@@ -74,8 +115,8 @@ pub(super) async fn claim(
         if is_ours(&execution, &token) {
             return holding(work, token, execution, &made, standing, decided);
         }
-        let ground = read_machine(inner, work, execution).await?;
-        if !same_ground(connected_by, &ground) {
+        let ground = with_machine(inner, work, execution).await?;
+        if !same_ground(&connected_by.declared, &ground.declared) {
             // The connection is to what the Machine or the Secret said before. Make another one.
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
         }
@@ -84,9 +125,8 @@ pub(super) async fn claim(
         }
         let decision = decide_again(inner, &ground).await?;
         let now = Timestamp::now();
-        let claim = Claim { token: token.clone(), holder: inner.holder.clone(), dispatched_time: MicroTime(now) };
-        let machine = machine_record(&ground, connection);
-        let status = execution::claimed(&ground.execution, &decision, machine, claim, now);
+        let records = records(inner, &ground, way, &token, now);
+        let status = execution::claimed(&ground.execution, &decision, records, now);
         made.extend(status.decision.clone());
         if inner.holders.standing() != Some(standing) {
             // Others may take this process for gone, and what it claims for left behind.
@@ -132,7 +172,7 @@ fn holding(
 }
 
 /// Reads until it is known whether the claim with this token is stored.
-async fn settle(inner: &Inner, key: &ExecutionKey, token: &str) -> Settled {
+pub(super) async fn settle(inner: &Inner, key: &ExecutionKey, token: &str) -> Settled {
     loop {
         match inner.cluster.execution(&key.namespace, &key.name).await {
             Ok(live) if live.metadata.uid.as_deref() != Some(&key.uid) || live.phase().is_finished() => {
@@ -152,8 +192,37 @@ async fn settle(inner: &Inner, key: &ExecutionKey, token: &str) -> Settled {
     }
 }
 
+/// What is recorded with the claim: who made it, what it goes to, and in Durable mode what the start hangs on there.
+fn records(inner: &Inner, ground: &Ground, way: &Way, token: &str, now: Timestamp) -> ClaimRecords {
+    let not_after = not_after(&ground.execution, now);
+    let (mode, remote) = match way {
+        Way::Direct(_) => (ExecutionMode::Direct, None),
+        Way::Durable(reached) => (ExecutionMode::Durable, Some(remote_record(&reached.known, not_after, now))),
+    };
+    let claim = Claim {
+        token: token.to_owned(),
+        holder: inner.holder.clone(),
+        mode,
+        dispatched_time: MicroTime(now),
+        not_after_time: remote.is_some().then_some(MicroTime(not_after)),
+    };
+    ClaimRecords { claim, machine: machine_record(ground, way.connection()), remote }
+}
+
+/// In the machine's uptime, as its clock may be wrong: from now as long as it still is by ours.
+fn remote_record(known: &Known, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
+    let left = u64::try_from(not_after.duration_since(now).as_millis()).unwrap_or(0);
+    let facts = &known.facts;
+    RemoteRecord {
+        directory: facts.directory.clone(),
+        directory_id: facts.directory_id.clone(),
+        boot_id: facts.boot_id.clone(),
+        not_after_uptime_ms: i64::try_from(known.uptime_ms().saturating_add(left)).unwrap_or(i64::MAX),
+    }
+}
+
 /// Whether Machine and Secret are what the connection was made by.
-fn same_ground(before: &Ground, now: &Ground) -> bool {
+fn same_ground(before: &Declared, now: &Declared) -> bool {
     before.machine.metadata.uid == now.machine.metadata.uid
         && before.machine.metadata.generation == now.machine.metadata.generation
         && before.secret.metadata.uid == now.secret.metadata.uid
@@ -161,13 +230,16 @@ fn same_ground(before: &Ground, now: &Ground) -> bool {
 }
 
 fn machine_record(ground: &Ground, connection: &Connection) -> MachineRecord {
-    let metadata = &ground.machine.metadata;
+    let metadata = &ground.declared.machine.metadata;
     MachineRecord {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
         address: connection.peer().to_string(),
-        user: ground.machine.spec.user.clone(),
+        user: ground.declared.machine.spec.user.clone(),
         host_key_fingerprint: connection.fingerprint().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

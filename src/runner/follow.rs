@@ -21,10 +21,9 @@ use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
 use crate::output::Capture;
 use crate::policy::{Redaction, command_line};
-use crate::ssh::{Connection, Event, Session, Signal};
+use crate::ssh::{Event, Session, Signal};
 
 use super::Inner;
-use super::attempt::{Claimed, in_time};
 use super::claim::Holding;
 
 /// How long the machine may take to answer the request to execute.
@@ -64,36 +63,18 @@ struct Run {
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 
 /// Sends a claimed command and watches it to its end.
-pub(super) async fn follow(
-    inner: &Inner,
-    claimed: Claimed,
-    cancel: CancellationToken,
-) -> (Holding, Connection, Outcome) {
-    let Claimed { holding, connection, session } = claimed;
-    let usable = redaction(&holding.decision);
+pub(super) async fn follow(inner: &Inner, holding: &Holding, session: Session, cancel: CancellationToken) -> Outcome {
+    let usable = holding.redaction();
     let mut run = Run::new(session, &holding.decision, usable.as_ref().unwrap_or(&Redaction::default()));
     let requested = match usable {
-        Ok(_) => run.request(inner, &holding, &cancel).await,
+        Ok(_) => run.request(inner, holding, &cancel).await,
         Err(problem) => Err(problem),
     };
     let ending = match requested {
-        Ok(()) => run.watch(inner, &holding, &cancel).await,
+        Ok(()) => run.watch(inner, holding, &cancel).await,
         Err(problem) => Ending::Refused(problem),
     };
-    let outcome = run.outcome(ending);
-    (holding, connection, outcome)
-}
-
-/// The patterns of a stored decision. They were compiled when it was decided; where they cannot be all the same, what
-/// the command writes could not be stored as the rule demands, so it must not run.
-fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
-    Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
-        reason: Reason::PolicyBroken,
-        message: format!(
-            "the output could not be redacted as rule {}/{} demands (decision.{error}); nothing was sent",
-            decision.whitelist.name, decision.rule
-        ),
-    })
+    run.outcome(ending)
 }
 
 impl Run {
@@ -117,28 +98,10 @@ impl Run {
         }
     }
 
-    /// Sends the request to execute, unless too much time has passed since the claim: this process, or its host, may
-    /// have been stopped for a while, and others may have taken it for gone.
+    /// Sends the request to execute, unless it may not start any more.
     async fn request(&self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), LaunchProblem> {
-        let is_stale = holding.decided.elapsed() > inner.holders.duration();
-        let refusal = if inner.halted.is_cancelled() {
-            Some((Reason::HolderLost, "this writ was told to end before it had started it"))
-        } else if is_stale || inner.holders.standing() != Some(holding.standing) {
-            Some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
-        } else if !holding.is_whole {
-            let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
-                       (kubectl apply --server-side -f crds/)";
-            // A word that older CRDs know too.
-            Some((Reason::PolicyBroken, why))
-        } else if !in_time(&holding.execution) {
-            Some((Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed"))
-        } else if holding.execution.is_unwanted() || cancel.is_cancelled() {
-            Some((Reason::CancelledBeforeStart, "cancelled before it started"))
-        } else {
-            None
-        };
-        if let Some((reason, why)) = refusal {
-            return Err(LaunchProblem { reason, message: format!("{why}; nothing was sent") });
+        if let Some(problem) = holding.reason_not_to_start(inner, cancel) {
+            return Err(problem);
         }
         let line = command_line(&holding.decision);
         self.session.start(&line).await.map_err(|error| LaunchProblem {
@@ -325,6 +288,3 @@ fn show_running<'a>(inner: &'a Inner, holding: &'a Holding, started: Timestamp) 
         inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await
     })
 }
-
-#[cfg(test)]
-mod tests;

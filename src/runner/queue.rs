@@ -115,6 +115,18 @@ impl Queues {
         Some((work, cancel))
     }
 
+    /// Gives a slot to what occupies the machine already, over the maximum if need be; None where it has one.
+    pub fn adopt(&mut self, work: &Work) -> Option<CancellationToken> {
+        if self.works.contains_key(&work.key) {
+            return None;
+        }
+        let machine = self.machines.entry(work.machine_key()).or_default();
+        machine.in_use += 1;
+        let cancel = CancellationToken::new();
+        self.works.insert(work.key.clone(), State::Holding { cancel: cancel.clone() });
+        Some(cancel)
+    }
+
     /// The claim is about to be written: from here on only the task writes the status.
     pub fn hold(&mut self, key: &ExecutionKey) {
         if let Some(State::Connecting { cancel, .. }) = self.works.get(key) {

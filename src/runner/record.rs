@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::api::{CommandExecutionStatus, ExecutionMode};
 use crate::cluster::WriteOutcome;
 use crate::execution::{Notice, Outcome, conclude};
 
@@ -17,16 +18,41 @@ use super::queue::random_fraction;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(super) async fn record(inner: &Inner, holding: Holding, outcome: Outcome) {
+/// Writes it; false where it is not ours to write, or was refused.
+pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -> bool {
     let mut status = conclude(&holding.execution, outcome, Timestamp::now());
+    // What a durable command did can be read again from its machine.
+    let is_only_here = holding.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
+    let spool = inner.spool.as_ref().filter(|_| is_only_here);
+    if let Some(spool) = spool {
+        spool.keep(holding, &status).await;
+    }
+    let stored = write(inner, holding, &mut status).await;
+    if let Some(spool) = spool {
+        spool.forget(&holding.key.uid);
+    }
+    if stored {
+        tracing::info!(
+            execution = %holding.key, uid = %holding.key.uid, phase = status.phase.as_str(),
+            machine = %holding.execution.spec.machine_ref.name, "an execution has ended"
+        );
+        if let Some(notice) = Notice::of(&status) {
+            inner.events.publish(&holding.execution, notice);
+        }
+    }
+    stored
+}
+
+/// Writes until it is stored, or will never be: false then.
+async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionStatus) -> bool {
     let mut reduced = false;
     let mut pause = FIRST_PAUSE;
     loop {
-        match inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await {
-            WriteOutcome::Stored => break,
+        match inner.cluster.write_as_holder(&holding.key, &holding.token, status).await {
+            WriteOutcome::Stored => return true,
             WriteOutcome::NotOurs(why) => {
                 tracing::error!(execution = %holding.key, why, "a result was not stored: the claim is no longer ours");
-                return;
+                return false;
             }
             WriteOutcome::Refused(message) if !reduced => {
                 // The output is the only part that the machine chooses. Better a record without it than none.
@@ -35,11 +61,11 @@ pub(super) async fn record(inner: &Inner, holding: Holding, outcome: Outcome) {
                 status.stdout = None;
                 status.stderr = None;
                 let note = "; the output could not be stored, see status.output for its size and digest";
-                status.message = status.message.map(|message| message + note);
+                status.message = status.message.take().map(|message| message + note);
             }
             WriteOutcome::Refused(message) => {
                 tracing::error!(execution = %holding.key, message, "a result was refused and is lost");
-                return;
+                return false;
             }
             WriteOutcome::Again(error) => {
                 tracing::warn!(execution = %holding.key, %error, "a result waits for the API server");
@@ -47,12 +73,5 @@ pub(super) async fn record(inner: &Inner, holding: Holding, outcome: Outcome) {
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
             }
         }
-    }
-    tracing::info!(
-        execution = %holding.key, uid = %holding.key.uid, phase = status.phase.as_str(),
-        machine = %holding.execution.spec.machine_ref.name, "an execution has ended"
-    );
-    if let Some(notice) = Notice::of(&status) {
-        inner.events.publish(&holding.execution, notice);
     }
 }

@@ -10,7 +10,7 @@ use russh::client::{self, AuthResult, Handle};
 use russh::keys::PrivateKeyWithHashAlg;
 use russh::{AlgorithmKind, Disconnect, Preferred, cipher, compression, kex, mac};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::handshake::{HostCheck, Progress};
 use super::{Credentials, PinnedKeys, Session};
@@ -25,6 +25,8 @@ const INACTIVITY: Duration = Duration::from_secs(75);
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(4);
 /// How long the goodbye may take.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the goodbye was sent.
+const CLOSED_POLL: Duration = Duration::from_millis(2);
 
 /// Where to connect, as whom, and what the host has to prove.
 #[derive(Clone, Debug)]
@@ -67,6 +69,10 @@ pub enum ConnectError {
         /// The login user.
         user: String,
     },
+    /// The connection stands, but the machine has no session to spare on it now; nothing was executed. Trying again, or on
+    /// another connection, may mend it.
+    #[error("{0}")]
+    Busy(String),
     /// The other end does not speak SSH, or not in a way that is safe.
     #[error("the SSH handshake failed: {0}")]
     Handshake(String),
@@ -78,6 +84,7 @@ impl ConnectError {
         match self {
             ConnectError::Unreachable(_) => "unreachable",
             ConnectError::Dropped(_) => "dropped",
+            ConnectError::Busy(_) => "busy",
             ConnectError::HostKeyMismatch { .. } => "host_key_mismatch",
             ConnectError::AuthenticationRefused { .. } => "authentication_refused",
             ConnectError::Handshake(_) => "handshake",
@@ -88,7 +95,7 @@ impl ConnectError {
 /// An authenticated connection to the right host. Dropped, it is cut off.
 pub struct Connection {
     handle: Handle<HostCheck>,
-    _guard: SocketGuard,
+    guard: SocketGuard,
     peer: SocketAddr,
     fingerprint: String,
 }
@@ -145,7 +152,7 @@ async fn establish(
         Err(error) => return Err(classify(&at, &error, progress)),
     }
     let fingerprint = progress.fingerprint().unwrap_or_default();
-    Ok(Connection { handle, _guard: guard, peer, fingerprint })
+    Ok(Connection { handle, guard, peer, fingerprint })
 }
 
 impl Connection {
@@ -162,10 +169,15 @@ impl Connection {
     /// Opens a session to execute in. Nothing is executed by it.
     ///
     /// # Errors
-    /// Unreachable where the machine has no session to spare now or does not answer within `deadline`.
+    /// Busy where the machine has no session to spare now, Unreachable where it does not answer within `deadline` or the
+    /// connection is gone.
     pub async fn open(&self, deadline: Duration) -> Result<Session, ConnectError> {
         match timeout(deadline, self.handle.channel_open_session()).await {
             Ok(Ok(channel)) => Ok(Session::new(channel)),
+            // OpenSSH says so over MaxSessions, and frees what was closed late.
+            Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
+                Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.peer)))
+            }
             Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{}: no session: {error}", self.peer))),
             Err(_) => Err(ConnectError::Unreachable(format!(
                 "{} did not open a session within {} s",
@@ -175,14 +187,22 @@ impl Connection {
         }
     }
 
-    /// Says goodbye. The connection is closed in any case.
-    pub async fn close(self) {
-        let goodbye = async {
-            self.handle.disconnect(Disconnect::ByApplication, "done", "en").await?;
-            self.handle.await
+    /// Whether it is known to be gone. One that has just died is not known to be.
+    pub fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Says goodbye and closes the connection, also where others still have it.
+    pub async fn close(&self) {
+        // Whether it was heard does not matter: the socket is shut in any case.
+        let _ = timeout(DISCONNECT_DEADLINE, self.handle.disconnect(Disconnect::ByApplication, "done", "en")).await;
+        let closed = async {
+            while !self.handle.is_closed() {
+                sleep(CLOSED_POLL).await;
+            }
         };
-        // However it ends, the guard cuts the connection off.
-        let _ = timeout(DISCONNECT_DEADLINE, goodbye).await;
+        let _ = timeout(DISCONNECT_DEADLINE, closed).await;
+        self.guard.cut();
     }
 }
 
@@ -269,9 +289,15 @@ impl SocketGuard {
     }
 }
 
-impl Drop for SocketGuard {
-    fn drop(&mut self) {
+impl SocketGuard {
+    fn cut(&self) {
         // It fails where the connection is gone already.
         let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.cut();
     }
 }

@@ -1,7 +1,11 @@
 //! One session: one command, and everything the machine says of it, until the channel is closed.
 
+use bytes::Bytes;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, Sig};
+
+/// Of standard input goes at most so much at once: larger writes broke over a key exchange.
+const LARGEST_WRITE: usize = 32 << 10;
 
 /// A session in which one command is executed.
 pub struct Session {
@@ -18,9 +22,9 @@ pub enum Event {
     /// It refused the request to execute: nothing runs.
     Refused,
     /// Bytes of standard output.
-    Stdout(Vec<u8>),
+    Stdout(Bytes),
     /// Bytes of standard error.
-    Stderr(Vec<u8>),
+    Stderr(Bytes),
     /// The exit code of the command.
     ExitCode(u32),
     /// The signal that ended the command, without `SIG`.
@@ -58,6 +62,24 @@ impl Session {
         self.channel.exec(true, command_line).await
     }
 
+    /// Sends bytes to the command's standard input, which stays open.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&self, bytes: &[u8]) -> Result<(), russh::Error> {
+        for piece in bytes.chunks(LARGEST_WRITE) {
+            self.channel.data_bytes(Bytes::copy_from_slice(piece)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the command's standard input and closes the channel, whatever still runs at the other end.
+    pub async fn hang_up(self) {
+        // Both fail only where the connection is gone, and with it the channel.
+        let _ = self.channel.eof().await;
+        let _ = self.channel.close().await;
+    }
+
     /// Asks the machine to signal the command's process group (RFC 4254, section 6.9). A request without an answer:
     /// OpenSSH 9.2 does it only for users other than root and not under ForceCommand, so the effect has to be
     /// seen. That the connection is gone is seen by [`Session::next`].
@@ -78,9 +100,9 @@ impl Session {
             match message {
                 ChannelMsg::Success => return Event::Started,
                 ChannelMsg::Failure => return Event::Refused,
-                ChannelMsg::Data { data } => return Event::Stdout(data.to_vec()),
+                ChannelMsg::Data { data } => return Event::Stdout(data),
                 // RFC 4254, section 5.2: type 1 is standard error. No other type is defined.
-                ChannelMsg::ExtendedData { data, ext: 1 } => return Event::Stderr(data.to_vec()),
+                ChannelMsg::ExtendedData { data, ext: 1 } => return Event::Stderr(data),
                 ChannelMsg::ExitStatus { exit_status } => return Event::ExitCode(exit_status),
                 ChannelMsg::ExitSignal { signal_name, .. } => return Event::Signal(signal_word(signal_name)),
                 ChannelMsg::Close => {

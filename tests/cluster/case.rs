@@ -13,6 +13,7 @@ use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason, Whiteli
 
 use crate::lab::processes::{Process, signal};
 use crate::lab::{Sshd, SshdOptions, User};
+use crate::work;
 use crate::world::{World, world};
 
 /// How long something that must happen may take on a machine that does other things too.
@@ -52,6 +53,22 @@ impl Case {
         case.apply_whitelist("web", standard_rules()).await;
         case.start_writ();
         case.writ_serves().await;
+        case
+    }
+
+    /// With a machine that runs commands durably, a Lease that is over soon, and the rules of [`work`].
+    pub async fn durable() -> Self {
+        Self::durable_with(SshdOptions::default(), &["--lease-seconds", "3"]).await
+    }
+
+    pub async fn durable_with(options: SshdOptions, flags: &[&str]) -> Self {
+        Self::durable_in(world(), options, flags).await
+    }
+
+    pub async fn durable_in(world: &'static World, options: SshdOptions, flags: &[&str]) -> Self {
+        let case = Self::with(world, options, flags).await;
+        case.apply_machine("web-1", json!({"execution": {"mode": "Durable"}, "maxConcurrent": 16})).await;
+        case.apply_whitelist("work", json!([work::rule(&case.sshd)])).await;
         case
     }
 
@@ -102,6 +119,8 @@ impl Case {
         let mut spec = json!({
             "address": "127.0.0.1", "port": self.sshd.port(), "user": self.sshd.user(),
             "credentialsRef": {"name": "web-ssh"}, "hostKeys": [self.sshd.host_key().expect("a host key")],
+            // Most tests look at what the login shell is asked for; those of the launcher say otherwise.
+            "execution": {"mode": "Direct"},
         });
         for (field, value) in changes.as_object().expect("an object of changes") {
             spec[field] = value.clone();
@@ -213,6 +232,8 @@ impl Case {
         command
             .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1"])
             .args(&self.flags)
+            .arg("--state-directory")
+            .arg(self.logs.join("state"))
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .env("RUST_LOG", "warn,writ=debug")
@@ -232,6 +253,13 @@ impl Case {
 
     /// Starts `writ serve` anew, by way of another address of the API server that asks for no credentials.
     pub fn restart_writ_through(&mut self, port: u16) {
+        self.go_through(port);
+        self.kill_writ();
+        self.start_writ();
+    }
+
+    /// The next `writ serve` is to go by way of this address.
+    pub fn go_through(&mut self, port: u16) {
         let cluster = json!({"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{port}")}});
         let context = json!({"name": "proxy", "context": {"cluster": "proxy", "user": "nobody"}});
         let users = json!([{"name": "nobody", "user": {}}]);
@@ -239,8 +267,6 @@ impl Case {
             "clusters": [cluster], "contexts": [context], "users": users});
         self.kubeconfig = self.logs.join("proxy.kubeconfig");
         std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("a kubeconfig");
-        self.kill_writ();
-        self.start_writ();
     }
 
     /// A power cut of the controller's host.

@@ -136,3 +136,21 @@ async fn a_result_that_does_not_arrive_is_written_until_it_does() {
     assert_eq!(status.stdout.as_deref(), Some("hello\n"));
     assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
 }
+
+/// In Direct mode nobody else knows how it ended.
+#[tokio::test]
+async fn a_result_that_was_seen_and_not_written_is_written_by_the_next_process() {
+    let fates = vec![Fate::Passes, Fate::IsLost, Fate::IsLost, Fate::IsLost, Fate::IsLost, Fate::IsLost];
+    let (mut case, proxy) = case_with_lease("3", fates).await;
+    case.execute("x", "exit-three").await;
+    while proxy.fates_left() > 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    case.kill_writ();
+    assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Dispatched);
+    let after = Proxy::start(case.world, Vec::new()).await;
+    case.go_through(after.port);
+    case.start_writ();
+    let status = case.ends("x", Phase::Failed, Reason::NonZeroExitCode).await;
+    assert_eq!((status.exit_code, status.stderr.as_deref(), case.ledger().len()), (Some(3), Some("sorry\n"), 1));
+}

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 
 use super::*;
-use crate::api::execution_status::{Claim, MachineRecord, ObjectRecord};
+use crate::api::execution_status::{Claim, MachineRecord, ObjectRecord, RemoteRecord};
+use crate::api::machine::ExecutionSettings;
 use crate::api::whitelist::{Effect as RuleEffect, Subject, SubjectKind};
 use crate::api::{
     CommandExecution, CommandExecutionSpec, CommandExecutionStatus, MachineSpec, NameReference, Whitelist,
@@ -51,6 +52,7 @@ impl Situation {
                 host_keys: vec![],
                 max_concurrent: 4,
                 queue_limit: 10,
+                execution: ExecutionSettings::default(),
             },
         );
         Self {
@@ -68,8 +70,13 @@ impl Situation {
     fn claimed_by(holder: HolderFact) -> Self {
         let mut situation = Self::pending().in_phase(Phase::Dispatched);
         let status = situation.execution.status.as_mut().unwrap();
-        status.claim =
-            Some(Claim { token: "t".to_owned(), holder: "somebody".to_owned(), dispatched_time: MicroTime(noon()) });
+        status.claim = Some(Claim {
+            token: "t".to_owned(),
+            holder: "somebody".to_owned(),
+            mode: ExecutionMode::Direct,
+            dispatched_time: MicroTime(noon()),
+            not_after_time: None,
+        });
         status.machine = Some(MachineRecord {
             name: "web-1".to_owned(),
             uid: "m".to_owned(),
@@ -80,6 +87,18 @@ impl Situation {
         });
         situation.holder = holder;
         situation
+    }
+
+    fn durably(mut self) -> Self {
+        let status = self.execution.status.as_mut().unwrap();
+        status.claim.as_mut().unwrap().mode = ExecutionMode::Durable;
+        status.remote = Some(RemoteRecord {
+            directory: "/home/deploy/.local/state/writ".to_owned(),
+            directory_id: "word".to_owned(),
+            boot_id: "boot".to_owned(),
+            not_after_uptime_ms: 1000,
+        });
+        self
     }
 
     fn in_phase(mut self, phase: Phase) -> Self {
@@ -357,6 +376,18 @@ fn a_claim_that_was_left_behind_is_unknown_and_never_started_again() {
         assert!(!enqueued(&plan));
         assert_eq!(plan.status.unwrap().exit_code, None);
     }
+}
+
+#[test]
+fn a_durable_claim_that_was_left_behind_is_taken_over() {
+    for situation in [Situation::claimed_by(HolderFact::Gone), Situation::claimed_by(HolderFact::Myself)] {
+        let plan = situation.durably().plan();
+        assert_eq!((plan.status, plan.effects), (None, vec![Effect::Adopt]));
+        assert!(plan.requeue.is_some(), "in case that it does not come to it");
+    }
+    Situation::claimed_by(HolderFact::MayBeAlive).durably().waits();
+    let under_way = Situation::claimed_by(HolderFact::Gone).durably().doing(WorkFact::Holding);
+    assert_eq!(under_way.plan(), Plan::default());
 }
 
 #[test]

@@ -1,0 +1,307 @@
+//! What a machine answers, read from one line each. Whatever the line holds, this ends in an answer or in None.
+
+use super::Uid;
+
+/// What was learned of a machine, by [`super::probe`]. Only for the connection on which it was learned.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MachineFacts {
+    /// Another one after each start of the machine.
+    pub boot_id: String,
+    /// How long ago that was, in hundredths of a second.
+    pub uptime_centiseconds: u64,
+    /// Where the fences and outputs are: absolute, without symbolic links.
+    pub directory: String,
+    /// What tells this directory from any other: random, kept in it. At most 128 characters.
+    pub directory_id: String,
+    /// Whether the login shell reads the scripts itself (dash or busybox): a shell less to start.
+    pub reads_sh: bool,
+    /// Whether the machine ends what a login has left behind when its connection is closed (systemd's
+    /// KillUserProcesses): a command there does not outlive its connection.
+    pub ends_with_session: bool,
+}
+
+/// How many bytes of each stream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Offsets {
+    /// Of standard output.
+    pub stdout: u64,
+    /// Of standard error.
+    pub stderr: u64,
+}
+
+/// What a request was answered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// To [`super::probe`].
+    Probed(MachineFacts),
+    /// It runs. To a launch or an attach, its output follows as it comes, and then a second answer: Ended or Lost.
+    Running(Running),
+    /// It has ended. Its output follows, or has come, up to the lengths; not to a poll, a stop or a close.
+    Ended(Ended),
+    /// It was started, and how it ended cannot be known; it may still run. What there is of its output follows as
+    /// with Ended.
+    Lost(Lost),
+    /// Nothing is known of it: no request to launch it has come to the fence yet. One still may.
+    Absent,
+    /// There is a fence but neither a start nor a refusal: it is about to start, or its launcher has died.
+    /// [`super::close`] settles which.
+    Starting,
+    /// It was closed before it started: it did not and never will.
+    Tombstoned,
+    /// It was launched, did not start, and never will.
+    NotStarted(NotStarted),
+    /// The request was refused, and has started nothing. Says nothing of other requests.
+    Refused(Refusal),
+    /// To [`super::stop`]: it was told to end.
+    Stopped {
+        /// How many of its processes are there all the same.
+        left: u64,
+    },
+    /// To [`super::acknowledge`] and [`super::reap`].
+    Done,
+    /// To [`super::leftovers`].
+    Leftovers(Vec<Uid>),
+}
+
+/// An execution that runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Running {
+    /// Whether another request started it.
+    pub attached: bool,
+    /// From where on its output follows.
+    pub from: Offsets,
+    /// When it was started: the machine's uptime, in hundredths of a second.
+    pub started_centiseconds: u64,
+    /// The machine's uptime now, in hundredths of a second.
+    pub now_centiseconds: u64,
+    /// The process group, which is the process and the session, too.
+    pub process_group: u64,
+}
+
+/// An execution that has ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// Whether another request started it.
+    pub attached: bool,
+    /// From where on its output follows.
+    pub from: Offsets,
+    /// How much output there is in all.
+    pub lengths: Offsets,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it was started: the machine's uptime, in hundredths of a second.
+    pub started_centiseconds: u64,
+    /// When it ended, in the same form.
+    pub ended_centiseconds: u64,
+    /// It was ended on the machine because its time was over.
+    pub timed_out: bool,
+    /// It was ended on the machine because it wrote too much.
+    pub over_limit: bool,
+    /// It was ended by [`super::stop`].
+    pub stopped: bool,
+    /// Output is missing: a file was cut off or removed by others, or the disk was full.
+    pub output_incomplete: bool,
+    /// The output was acknowledged, and is gone.
+    pub output_gone: bool,
+    /// Where it was ended: how many of its processes are there all the same. None where nobody has looked, as with one
+    /// that ended by itself.
+    pub left: Option<u64>,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// With this exit code, 0 to 255. From 129 on it may have been the signal of this number less 128, where the shell of
+    /// the machine does not say so (dash: INT and PIPE).
+    Exited(u8),
+    /// By this signal, by its number on Linux.
+    Signalled(u8),
+    /// It was seen to be ended by Writ, and its exit code was not.
+    Unknown,
+}
+
+/// An execution of which nothing but the start is known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lost {
+    /// Whether the machine has been started anew since, so that it runs no more.
+    pub rebooted: bool,
+    /// Whether another request started it.
+    pub attached: bool,
+    /// From where on its output follows.
+    pub from: Offsets,
+    /// How much output there is in all; it may grow.
+    pub lengths: Offsets,
+    /// When it was started: the machine's uptime then, in hundredths of a second. 0 where that is not known.
+    pub started_centiseconds: u64,
+}
+
+/// Why a launch started nothing and never will.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NotStarted {
+    /// sudo does not allow it.
+    Sudo,
+    /// The files for its output could not be made: the disk is full.
+    Space,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// It came later than the last moment to start.
+    Late,
+    /// The machine was started anew since the claim.
+    OtherBoot,
+    /// The directory is not the one of the claim; or, to a probe, cannot be used: it is not there, not the user's own, a
+    /// symbolic link, or others may write to it.
+    Directory,
+    /// The disk is full.
+    Space,
+    /// The directory cannot be written to.
+    Unwritable,
+    /// The machine has no /proc.
+    NoProc,
+    /// The machine has not this program. At most 64 characters.
+    NoTool(String),
+}
+
+/// What stands behind the mark.
+pub(super) enum Line {
+    /// An answer, and whether bytes belong to it.
+    Answer { answer: Answer, bytes: bool },
+    /// The mark of standard error.
+    Stderr,
+}
+
+pub(super) fn read(line: &str) -> Option<Line> {
+    if line == "2" {
+        return Some(Line::Stderr);
+    }
+    let (bytes, line) = match line.strip_prefix("p ") {
+        Some(polled) => (false, polled),
+        None => (true, line),
+    };
+    let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let answer = match kind {
+        "P" => Answer::Probed(facts(rest)?),
+        "U" => Answer::Leftovers(rest.split_whitespace().map(Uid::new).collect::<Option<_>>()?),
+        "R" => Answer::Refused(refusal(rest)?),
+        _ => of_words(kind, &rest.split_whitespace().collect::<Vec<_>>())?,
+    };
+    Some(Line::Answer { answer, bytes })
+}
+
+fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
+    Some(match (kind, words) {
+        ("A", [who, out, err, started, now, group]) => Answer::Running(Running {
+            attached: attached(who)?,
+            from: offsets(out, err)?,
+            started_centiseconds: number(started)?,
+            now_centiseconds: number(now)?,
+            process_group: number(group)?,
+        }),
+        ("D", words) => Answer::Ended(ended(words)?),
+        ("L", [who, from_out, from_err, started, out, err, why]) => Answer::Lost(Lost {
+            rebooted: match *why {
+                "boot" => true,
+                "supervisor" => false,
+                _ => return None,
+            },
+            attached: attached(who)?,
+            from: offsets(from_out, from_err)?,
+            lengths: offsets(out, err)?,
+            started_centiseconds: number(started)?,
+        }),
+        ("N", []) => Answer::Absent,
+        ("B", []) => Answer::Starting,
+        ("V", []) => Answer::Tombstoned,
+        ("X", ["sudo"]) => Answer::NotStarted(NotStarted::Sudo),
+        ("X", ["space"]) => Answer::NotStarted(NotStarted::Space),
+        ("K", [left]) => Answer::Stopped { left: number(left)? },
+        ("Q", []) => Answer::Done,
+        _ => return None,
+    })
+}
+
+fn ended(words: &[&str]) -> Option<Ended> {
+    let [who, from_out, from_err, started, code, signal, out, err, when, flags, left] = words else { return None };
+    let flags = flags.strip_prefix('-')?;
+    if !flags.bytes().all(|flag| b"TCKIG".contains(&flag)) {
+        return None;
+    }
+    let outcome = match (*code, *signal) {
+        ("-", "-") => Outcome::Unknown,
+        (code, "-") => Outcome::Exited(code.parse().ok()?),
+        (_, signal) => Outcome::Signalled(signal.parse().ok().filter(|signal| (1..=127).contains(signal))?),
+    };
+    Some(Ended {
+        attached: attached(who)?,
+        from: offsets(from_out, from_err)?,
+        lengths: offsets(out, err)?,
+        outcome,
+        started_centiseconds: number(started)?,
+        ended_centiseconds: number(when)?,
+        timed_out: flags.contains('T'),
+        over_limit: flags.contains('C'),
+        stopped: flags.contains('K'),
+        output_incomplete: flags.contains('I'),
+        output_gone: flags.contains('G'),
+        left: if *left == "-" { None } else { Some(number(left)?) },
+    })
+}
+
+fn facts(rest: &str) -> Option<MachineFacts> {
+    let mut words = rest.splitn(6, ' ');
+    let mut word = || words.next();
+    let (boot_id, uptime, directory_id, reads_sh, ends, directory) =
+        (word()?, word()?, word()?, word()?, word()?, word()?);
+    let is_id = |text: &str| {
+        !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+    };
+    let usable = directory.starts_with('/') && !directory.contains(char::is_control);
+    (is_id(boot_id) && is_id(directory_id) && usable).then_some(())?;
+    Some(MachineFacts {
+        boot_id: boot_id.to_owned(),
+        uptime_centiseconds: number(uptime)?,
+        directory: directory.to_owned(),
+        directory_id: directory_id.to_owned(),
+        reads_sh: truth(reads_sh)?,
+        ends_with_session: truth(ends)?,
+    })
+}
+
+fn refusal(why: &str) -> Option<Refusal> {
+    Some(match why {
+        "late" => Refusal::Late,
+        "boot" => Refusal::OtherBoot,
+        "directory" => Refusal::Directory,
+        "space" => Refusal::Space,
+        "unwritable" => Refusal::Unwritable,
+        "proc" => Refusal::NoProc,
+        _ => Refusal::NoTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64)?.to_owned()),
+    })
+}
+
+fn attached(who: &str) -> Option<bool> {
+    match who {
+        "S" => Some(false),
+        "A" => Some(true),
+        _ => None,
+    }
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+fn offsets(stdout: &str, stderr: &str) -> Option<Offsets> {
+    Some(Offsets { stdout: number(stdout)?, stderr: number(stderr)? })
+}
+
+/// Digits and nothing else, as far as 64 bits go.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}

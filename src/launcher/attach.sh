@@ -1,0 +1,52 @@
+# Telling of an execution. Starts nothing.
+
+# tell MODE: of an execution that runs no more; `follow` wants the bytes, too, `poll` does not.
+tell() {
+	conclude
+	if [ "$1" = poll ]; then
+		answer "p $_verdict"
+	else
+		answer "$_verdict"
+		echo "WRIT:$_nonce:2" >&3
+		open_output
+		send_output "$_out" "$_err"
+	fi
+}
+
+# attach MODE
+attach() {
+	_who=A
+	[ -e "$_path.j" ] || {
+		answer N
+		exit
+	}
+	load
+	# From the fence to the start it takes some milliseconds.
+	for _ in 1 2 3 4 5; do
+		[ -z "$_state" ] && [ "$_boot" = "${_fence_boot:-$_boot}" ] || break
+		pause 0.1
+		load
+	done
+	if [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ]; then
+		if supervised; then
+			now
+			if [ "$1" = poll ]; then
+				answer "p A $_who 0 0 $_started $_now $_group"
+			else
+				follow_channel
+				wait "$_follower"
+				kill -9 "$_listener"
+			fi
+			exit
+		fi
+		# It may have ended since it was read.
+		load
+	fi
+	case $_state in
+	X) answer "X $_why" ;;
+	Z) answer V ;;
+	"") [ "$_boot" = "${_fence_boot:-$_boot}" ] && answer B || tell "$1" ;;
+	*) tell "$1" ;;
+	esac
+	exit
+}

@@ -1,0 +1,19 @@
+# Makes sure that the execution is not started any more, by the fence itself; tells what there is where it was.
+_from_out=0 _from_err=0
+if [ -e "$_path.j" ]; then
+	load
+else
+	umask 77
+	set -C
+	# Who comes second here finds what the first has made.
+	command exec 7>"$_path.j"
+	set +C
+	load
+fi
+if [ -z "$_state" ]; then
+	now
+	echo "Z $_now" >>"$_path.j"
+	load
+fi
+[ -n "$_state" ] || refuse space
+attach poll

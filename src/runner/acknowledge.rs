@@ -1,0 +1,131 @@
+//! Tells machines that results are stored, so that the output there can go. Many at a time: one request for each command
+//! would cost as much as the command.
+//!
+//! What is not told (this process dies, the machine is gone) is removed by the launcher's own `reap` after days; nothing
+//! but disk space hangs on it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::launcher::{self, Answer, Uid};
+
+use super::asking::{AskError, ask_in};
+use super::attempt::AttemptEnd;
+use super::queue::MachineKey;
+use super::reach::{Reached, reach, read_declared};
+use super::{Inner, Work};
+
+/// How long others are waited for, to be told together.
+const GATHER: Duration = Duration::from_millis(500);
+/// How many are told in one request: their UIDs (36 bytes each) have to fit into it (dropbear takes 9,000 bytes in all).
+const AT_ONCE: usize = 100;
+/// How many may wait to be told for one machine; of more, the oldest are left to `reap`.
+const MAXIMUM_WAITING: usize = 10_000;
+/// How long the machine may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// The pauses between tries; after the last one the rest is left to `reap`.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(120),
+    Duration::from_secs(600),
+];
+
+/// What waits to be told, for each machine.
+#[derive(Default)]
+pub(super) struct Acknowledgements {
+    waiting: Mutex<HashMap<MachineKey, Vec<Uid>>>,
+}
+
+impl Acknowledgements {
+    /// Notes one; true where nobody is about to tell this machine, so that somebody has to.
+    pub fn add(&self, machine: MachineKey, uid: Uid) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = !waiting.contains_key(&machine);
+        let uids = waiting.entry(machine).or_default();
+        if uids.len() >= MAXIMUM_WAITING {
+            uids.remove(0);
+        }
+        uids.push(uid);
+        is_first
+    }
+
+    /// Takes some of a machine's; None where there are none, and then the next one that is added is the first again.
+    fn take(&self, machine: &MachineKey) -> Option<Vec<Uid>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let uids = waiting.get_mut(machine)?;
+        if uids.is_empty() {
+            waiting.remove(machine);
+            return None;
+        }
+        let rest = uids.split_off(uids.len().min(AT_ONCE));
+        Some(std::mem::replace(uids, rest))
+    }
+}
+
+/// Tells a machine of all that waits for it.
+pub(super) async fn tell(inner: &Inner, work: &Work) {
+    let machine = work.machine_key();
+    tokio::select! {
+        () = sleep(GATHER) => {}
+        // The connections go soon: now or never.
+        () = inner.stopping.cancelled() => {}
+    }
+    let mut pauses = PAUSES.iter();
+    let mut reached: Option<Arc<Reached>> = None;
+    while let Some(uids) = inner.acknowledgements.take(&machine) {
+        let mut told = tell_some(inner, work, &mut reached, &uids).await;
+        while let Err(problem) = told {
+            reached = None;
+            let Some(pause) = pauses.next().filter(|_| !inner.stopping.is_cancelled()) else {
+                tracing::warn!(
+                    machine = %machine.1, problem, count = uids.len(),
+                    "output of finished commands stays on a machine for some days: it could not be told that it is stored"
+                );
+                break;
+            };
+            tokio::select! {
+                () = sleep(*pause) => {}
+                () = inner.stopping.cancelled() => {}
+            }
+            told = tell_some(inner, work, &mut reached, &uids).await;
+        }
+    }
+}
+
+async fn tell_some(inner: &Inner, work: &Work, reached: &mut Option<Arc<Reached>>, uids: &[Uid]) -> Result<(), String> {
+    let way = match reached {
+        Some(way) => Arc::clone(way),
+        None => {
+            let way = Arc::new(reach_again(inner, work).await?);
+            *reached = Some(Arc::clone(&way));
+            way
+        }
+    };
+    let session = way.open().await.map_err(|error| error.to_string())?;
+    let facts = &way.known.facts;
+    let named: Vec<&Uid> = uids.iter().collect();
+    match ask_in(session, DEADLINE, |nonce| launcher::acknowledge(nonce, facts, &named)).await {
+        Ok(Answer::Done) => Ok(()),
+        Ok(other) => Err(format!("it answered {other:?}")),
+        Err(error) => {
+            if matches!(error, AskError::Silence(_)) {
+                way.line.give_up().await;
+            }
+            Err(error.to_string())
+        }
+    }
+}
+
+async fn reach_again(inner: &Inner, work: &Work) -> Result<Reached, String> {
+    let reached = async {
+        let declared = read_declared(inner, &work.key.namespace, &work.machine).await?;
+        reach(inner, &declared).await
+    };
+    reached.await.map_err(AttemptEnd::into_problem)
+}

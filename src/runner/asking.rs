@@ -1,0 +1,82 @@
+//! One request to a launcher that answers at once, and its answer.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::launcher::{Answer, ExecRequest, Item, Nonce, Reply};
+use crate::ssh::{ConnectError, Event, Session};
+
+/// What to do where sshd refuses.
+pub(super) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
+    configuration for this user (ForceCommand, PermitTTY, chroot) and at its log";
+/// What to do where something else than a shell answers.
+const NO_REPLY: &str = "the machine executed the launcher's request and gave no reply: the login shell of the user must be \
+    one that reads `sh` (dash, bash, zsh, busybox), and no ForceCommand may replace what is asked for";
+
+/// Why there is no answer. What was asked may have been done all the same.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// There is no connection, or no session on it.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection was lost, or nothing came in time.
+    #[error("the machine did not answer the launcher's request: {0}")]
+    Silence(String),
+    /// It answered, and not as a launcher does.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// Asks in a session of its own, and closes it.
+pub(super) async fn ask_in(
+    mut session: Session,
+    deadline: Duration,
+    request: impl FnOnce(&Nonce) -> ExecRequest,
+) -> Result<Answer, AskError> {
+    let nonce = new_nonce();
+    let answer = timeout(deadline, exchange(&mut session, &request(&nonce), Reply::new(&nonce))).await;
+    session.hang_up().await;
+    answer.unwrap_or_else(|_| Err(AskError::Silence(format!("nothing came within {} s", deadline.as_secs()))))
+}
+
+/// A word that nobody at the other end can know before: by it the launcher's answers are told from all else.
+#[expect(clippy::expect_used, reason = "a UUID in its simple form is 32 lower-case hexadecimal digits")]
+pub(super) fn new_nonce() -> Nonce {
+    Nonce::new(&Uuid::new_v4().simple().to_string()).expect("32 lower-case hexadecimal digits")
+}
+
+/// Sends a request.
+pub(super) async fn send(session: &Session, request: &ExecRequest) -> Result<(), AskError> {
+    let sent = async {
+        session.start(&request.line).await?;
+        session.send(&request.stdin).await
+    };
+    sent.await.map_err(|error| AskError::Silence(error.to_string()))
+}
+
+async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply) -> Result<Answer, AskError> {
+    send(session, request).await?;
+    loop {
+        let mut heard = None;
+        let mut hear = |item: Item<'_>| {
+            heard = match item {
+                Item::Answer(answer) => Some(Ok(answer)),
+                Item::Broken(broken) => Some(Err(AskError::Unfit(broken.to_string()))),
+                Item::Stdout(_) | Item::Stderr(_) => None,
+            }
+        };
+        match session.next().await {
+            Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
+            Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
+            Event::Started | Event::ExitCode(_) | Event::Signal(_) => {}
+            Event::Refused => return Err(AskError::Unfit(REFUSED.to_owned())),
+            Event::Closed => return Err(AskError::Unfit(NO_REPLY.to_owned())),
+            Event::Lost => return Err(AskError::Silence("the connection was lost".to_owned())),
+        }
+        if let Some(answer) = heard {
+            return answer;
+        }
+    }
+}

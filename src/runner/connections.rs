@@ -1,0 +1,228 @@
+//! Connections to machines, kept and shared by those who run something there.
+//!
+//! A connection is good for one state of its Machine and its Secret: a change of either makes another one. What is known
+//! of a machine (`Known`) is asked once for each connection. One that dies is found out by whoever uses it, who then asks
+//! for another: in Durable mode that costs nothing but time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+
+use crate::launcher::{self, Answer, MachineFacts};
+use crate::ssh::{ConnectError, Connection, Session};
+
+use super::asking::{AskError, ask_in};
+use super::saying::refused;
+
+/// Commands at a time on one connection. OpenSSH allows ten sessions (MaxSessions) and frees them late: at 8 at a time one
+/// open in 8 failed, at 5 none. What stops and cleans up needs room too.
+const LINES: usize = 5;
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often it is looked for such.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long opening a session may take.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a machine that has no session to spare is asked again, and the pause before the first time; it doubles.
+const BUSY_TRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// How long a machine may take to say what it is.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// All connections of this process.
+#[derive(Default)]
+pub(super) struct Connections {
+    groups: Mutex<HashMap<String, Arc<Group>>>,
+}
+
+/// The connections for one state of a Machine and its Secret.
+#[derive(Default)]
+struct Group {
+    members: Mutex<Vec<Arc<Member>>>,
+    /// Held by who opens another one: those who come meanwhile share it.
+    opening: tokio::sync::Mutex<()>,
+}
+
+struct Member {
+    connection: Connection,
+    known: OnceCell<Known>,
+    lines: Arc<Semaphore>,
+    used: Mutex<Instant>,
+}
+
+/// What a machine said of itself, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub facts: MachineFacts,
+    /// When it was asked, on both clocks.
+    at: Instant,
+    wall: Timestamp,
+}
+
+/// A place for one command on a connection, given back when it is dropped.
+pub(super) struct Line {
+    member: Arc<Member>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connections {
+    /// A place on a connection for this state of Machine and Secret (`identity`); `connect` opens one where there is none
+    /// to share.
+    pub async fn line<F, E>(&self, identity: &str, connect: F) -> Result<Line, E>
+    where
+        F: AsyncFnOnce() -> Result<Connection, E>,
+    {
+        let group = Arc::clone(lock(&self.groups).entry(identity.to_owned()).or_default());
+        if let Some(line) = group.free_line() {
+            return Ok(line);
+        }
+        let _opening = group.opening.lock().await;
+        // Somebody else may have opened one meanwhile.
+        if let Some(line) = group.free_line() {
+            return Ok(line);
+        }
+        let lines = Arc::new(Semaphore::new(LINES));
+        let place = own_place(&lines).await;
+        let connection = connect().await?;
+        let member = Arc::new(Member { connection, known: OnceCell::new(), lines, used: Mutex::new(Instant::now()) });
+        lock(&group.members).push(Arc::clone(&member));
+        Ok(Line { member, _place: place })
+    }
+
+    /// Closes what nobody has used for a while, for as long as this process lives.
+    pub async fn keep_tidy(&self) {
+        loop {
+            sleep(SWEEP).await;
+            for idle in self.take_idle() {
+                idle.connection.close().await;
+            }
+        }
+    }
+
+    /// Closes all of them.
+    pub async fn close(&self) {
+        let groups: Vec<Arc<Group>> = lock(&self.groups).drain().map(|(_, group)| group).collect();
+        for group in groups {
+            let members: Vec<Arc<Member>> = lock(&group.members).drain(..).collect();
+            for member in members {
+                member.connection.close().await;
+            }
+        }
+    }
+
+    fn take_idle(&self) -> Vec<Arc<Member>> {
+        let mut idle = Vec::new();
+        lock(&self.groups).retain(|_, group| {
+            let mut members = lock(&group.members);
+            members.retain(|member| {
+                let keep = !member.is_idle();
+                if !keep {
+                    idle.push(Arc::clone(member));
+                }
+                keep
+            });
+            // Somebody who is opening one holds the group too.
+            !members.is_empty() || Arc::strong_count(group) > 1
+        });
+        idle
+    }
+}
+
+#[expect(clippy::expect_used, reason = "the semaphore is never closed")]
+async fn own_place(lines: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(lines).acquire_owned().await.expect("a semaphore that nobody closes")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Group {
+    /// A place on one of the connections that live; those that do not are forgotten.
+    fn free_line(&self) -> Option<Line> {
+        let mut members = lock(&self.members);
+        members.retain(|member| !member.connection.is_closed());
+        members.iter().find_map(|member| {
+            let place = Arc::clone(&member.lines).try_acquire_owned().ok()?;
+            *lock(&member.used) = Instant::now();
+            Some(Line { member: Arc::clone(member), _place: place })
+        })
+    }
+}
+
+impl Member {
+    fn is_idle(&self) -> bool {
+        let in_use = self.lines.available_permits() < LINES;
+        self.connection.is_closed() || (!in_use && lock(&self.used).elapsed() >= IDLE)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        *lock(&self.member.used) = Instant::now();
+    }
+}
+
+impl Line {
+    pub fn connection(&self) -> &Connection {
+        &self.member.connection
+    }
+
+    /// The connection does not do what it should: nobody is to use it any more.
+    pub async fn give_up(&self) {
+        self.member.connection.close().await;
+    }
+
+    /// Opens a session. Where the machine has none to spare for a moment, that moment is waited for.
+    pub async fn open(&self) -> Result<Session, ConnectError> {
+        let mut tries = 0;
+        loop {
+            match self.member.connection.open(OPEN_DEADLINE).await {
+                Err(ConnectError::Busy(message)) if tries < BUSY_TRIES => {
+                    tracing::debug!(message, "the machine has no session to spare; trying again");
+                    sleep(BUSY_PAUSE.saturating_mul(1 << tries)).await;
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// What the machine says of itself, asked once for each connection. `directory` is the launcher's folder, where the
+    /// Machine names one; it is the same for all who share a connection.
+    pub async fn known(&self, directory: Option<&str>) -> Result<&Known, AskError> {
+        self.member.known.get_or_try_init(async || self.probe(directory).await).await
+    }
+
+    async fn probe(&self, directory: Option<&str>) -> Result<Known, AskError> {
+        let session = self.open().await?;
+        let answer = ask_in(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)).await?;
+        match answer {
+            Answer::Probed(facts) => Ok(Known { facts, at: Instant::now(), wall: Timestamp::now() }),
+            Answer::Refused(refusal) => Err(AskError::Unfit(refused(&refusal))),
+            other => {
+                Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}")))
+            }
+        }
+    }
+}
+
+impl Known {
+    /// The machine's uptime now, in milliseconds: what it said, and the time since by our own clock.
+    pub fn uptime_ms(&self) -> u64 {
+        let elapsed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)
+    }
+
+    /// When it was, by our clock, that the machine's uptime was so much; None where that cannot be said in dates.
+    pub fn time_at(&self, uptime_centiseconds: u64) -> Option<Timestamp> {
+        let then = i64::try_from(uptime_centiseconds).ok()?;
+        let asked = i64::try_from(self.facts.uptime_centiseconds).ok()?;
+        let since = jiff::SignedDuration::from_millis(then.checked_sub(asked)?.checked_mul(10)?);
+        self.wall.checked_add(since).ok()
+    }
+}

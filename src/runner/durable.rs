@@ -1,0 +1,320 @@
+//! A claimed command in Durable mode, from the launch to what the machine's own record says of its end.
+//!
+//! The command hangs on nothing here: a lost connection is made again, and the output read on from where it was left; a
+//! `writ` that is lost is followed by another, which reads it all anew. The promise kept here: the launch is sent only
+//! where [`execution::next`] allows it, and the machine's fence lets it start once.
+//!
+//! ```text
+//!            +--> launch --+                      +--> ended: the outcome
+//! begin -----+             +--> converse ---------+--> silence: pause, reach, look
+//!            +--> look ----+    (`conversation`)  +--> journal: next() -> launch | close | conclude
+//! ```
+
+mod conversation;
+mod looking;
+mod stopping;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Reason;
+use crate::api::execution_status::OutputRecord;
+use crate::execution::{self, Ending, LaunchProblem, Next, Outcome, Place, StopCause};
+use crate::launcher::{self, Ended, Offsets, Outcome as Exit, Uid};
+use crate::output::Capture;
+use crate::policy::Redaction;
+use crate::ssh::Session;
+
+use super::asking::new_nonce;
+use super::claim::Holding;
+use super::queue::random_fraction;
+use super::reach::Reached;
+use super::saying::signal_name;
+use super::{Inner, Work};
+use conversation::Said;
+use looking::Look;
+use stopping::Stop;
+
+/// How long a command that was told to end (TERM) may take before it is ended (KILL).
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// The pause after the first time that the machine was not reached; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long somebody who cancels waits for a machine that is not reached.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where to begin.
+pub(super) enum Begin {
+    /// The claim was just stored: send the command.
+    Launch { reached: Arc<Reached>, session: Session },
+    /// The claim was taken over: see what has become of it.
+    Look,
+}
+
+/// What to do next.
+enum Step {
+    Launch { reached: Arc<Reached>, session: Session },
+    Look,
+    Close { reached: Arc<Reached>, problem: LaunchProblem },
+}
+
+/// One command, as far as it is known.
+pub(super) struct Run<'a> {
+    inner: &'a Inner,
+    work: &'a Work,
+    holding: &'a mut Holding,
+    cancel: CancellationToken,
+    stdout: Capture,
+    stderr: Capture,
+    uid: Uid,
+    /// How many bytes of each stream were received, as the machine wrote them.
+    received: Offsets,
+    timeout: Duration,
+    /// When it started, by our clock.
+    started: Option<Timestamp>,
+    /// Whether the status says that it runs.
+    shown: bool,
+    /// What was done to stop it.
+    stop: Option<Stop>,
+    /// Since when the machine does not answer, and what was seen last.
+    silent_since: Option<Instant>,
+    failures: u32,
+}
+
+/// Sends, or looks for, a claimed command and watches it to its end. None where it is left to somebody else: this process
+/// is ending, or the claim is no longer its own.
+pub(super) async fn run(
+    inner: &Inner,
+    work: &Work,
+    holding: &mut Holding,
+    begin: Begin,
+    cancel: CancellationToken,
+) -> Option<Outcome> {
+    let Some(uid) = Uid::new(&holding.key.uid) else {
+        tracing::error!(execution = %holding.key, "the API server gave a UID that cannot be one");
+        return None;
+    };
+    let redaction = match holding.redaction() {
+        Ok(redaction) => redaction,
+        // What is not kept cannot be wrong; it was refused before it was sent, or sent by who could.
+        Err(problem) => {
+            return Some(Run::new(inner, work, holding, uid, &Redaction::default(), cancel).refused(problem));
+        }
+    };
+    let refusal = match &begin {
+        Begin::Launch { .. } => holding.reason_not_to_start(inner, &cancel),
+        Begin::Look => None,
+    };
+    let mut run = Run::new(inner, work, holding, uid, &redaction, cancel);
+    match (refusal, begin) {
+        (None, begin) => run.to_the_end(begin).await,
+        (Some(problem), Begin::Launch { session, .. }) => {
+            session.hang_up().await;
+            Some(run.refused(problem))
+        }
+        (Some(problem), Begin::Look) => Some(run.refused(problem)),
+    }
+}
+
+/// As the launcher counts.
+fn centiseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        inner: &'a Inner,
+        work: &'a Work,
+        holding: &'a mut Holding,
+        uid: Uid,
+        redaction: &Redaction,
+        cancel: CancellationToken,
+    ) -> Self {
+        // Bounds that are none, which the API server lets nobody store, allow nothing.
+        let inline_bytes = usize::try_from(holding.decision.output.inline_bytes).unwrap_or(0);
+        let status = holding.execution.status.as_ref();
+        let started = status.and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        Self {
+            inner,
+            work,
+            cancel,
+            stdout: Capture::new(inline_bytes, redaction),
+            stderr: Capture::new(inline_bytes, redaction),
+            uid,
+            received: Offsets::default(),
+            timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
+            started,
+            shown: started.is_some(),
+            stop: None,
+            silent_since: None,
+            failures: 0,
+            holding,
+        }
+    }
+
+    async fn to_the_end(&mut self, begin: Begin) -> Option<Outcome> {
+        let mut step = match begin {
+            Begin::Launch { reached, session } => Step::Launch { reached, session },
+            Begin::Look => Step::Look,
+        };
+        loop {
+            let said = match step {
+                Step::Launch { reached, session } => self.launch(reached, session).await,
+                Step::Look => self.look().await,
+                Step::Close { reached, problem } => self.close(reached, problem).await,
+            };
+            step = match said {
+                Said::Ended(ended) => return Some(self.ended(ended)),
+                Said::Concluded(ending) => return Some(self.outcome(ending, None)),
+                Said::NotOurs => return None,
+                // Nothing was started by this request. That nothing is by another is made sure of.
+                Said::Refused { reached, problem } => Step::Close { reached, problem },
+                Said::Journal { reached, place, journal } => match self.decide(reached, &place, &journal).await {
+                    Look::Step(step) => step,
+                    Look::Concluded(ending) => return Some(self.outcome(ending, None)),
+                    Look::NotOurs => return None,
+                },
+                Said::Silence(problem) => match self.wait_out(&problem).await {
+                    Some(ending) => return Some(self.outcome(ending, None)),
+                    None if self.inner.halted.is_cancelled() => return None,
+                    None => Step::Look,
+                },
+            };
+        }
+    }
+
+    /// A pause before the machine is tried again; Some where it has been tried for long enough.
+    async fn wait_out(&mut self, problem: &str) -> Option<Ending> {
+        let silent_since = *self.silent_since.get_or_insert_with(Instant::now);
+        let patience = if self.cancel.is_cancelled() { CANCEL_PATIENCE } else { self.timeout + self.inner.patience };
+        if silent_since.elapsed() >= patience {
+            if self.cancel.is_cancelled() {
+                self.stop.get_or_insert_with(|| Stop::new(StopCause::Cancel));
+            }
+            let problem = format!(
+                "the machine could not be reached for {} s ({problem}); the command may have run, and may still run",
+                silent_since.elapsed().as_secs()
+            );
+            return Some(Ending::Unknown { reason: Reason::ConnectionLost, problem });
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        tracing::warn!(
+            execution = %self.holding.key, problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            "the machine of a claimed command does not answer; trying again"
+        );
+        tokio::select! {
+            () = sleep(pause + pause.mul_f64(0.5 * random_fraction())) => {}
+            () = self.inner.halted.cancelled() => {}
+        }
+        None
+    }
+
+    /// Sends the command.
+    async fn launch(&mut self, reached: Arc<Reached>, session: Session) -> Said {
+        let (decision, status) = (&self.holding.decision, self.holding.execution.status.as_ref());
+        let Some(remote) = status.and_then(|status| status.remote.as_ref()) else {
+            return Said::Concluded(Ending::Refused(LaunchProblem {
+                reason: Reason::PolicyBroken,
+                message:
+                    "the API server did not store where the command is sent (status.remote): install the CRDs of this \
+                          version of writ; nothing was sent"
+                        .to_owned(),
+            }));
+        };
+        let nonce = new_nonce();
+        let launch = launcher::Launch {
+            uid: &self.uid,
+            decision,
+            boot_id: &remote.boot_id,
+            not_after_centiseconds: u64::try_from(remote.not_after_uptime_ms / 10).unwrap_or(0),
+            grace_centiseconds: centiseconds(TERM_GRACE),
+        };
+        let request = launcher::launch(&nonce, &reached.known.facts, &launch);
+        self.converse(reached, session, &request, nonce, Place::Same).await
+    }
+
+    /// What the machine's record says.
+    fn ended(&mut self, ended: Ended) -> Outcome {
+        let told = if ended.timed_out {
+            Some(StopCause::Timeout)
+        } else if ended.stopped {
+            Some(StopCause::Cancel)
+        } else if ended.over_limit {
+            let maximum_bytes = u64::try_from(self.holding.decision.output.maximum_bytes).unwrap_or(0);
+            Some(StopCause::OutputLimit { maximum_bytes })
+        } else {
+            None
+        };
+        let survivors = ended.left.is_some_and(|left| left > 0) || self.stop.as_ref().is_some_and(Stop::left_some);
+        let ending = match ended.outcome {
+            _ if told.is_some() && survivors => Ending::NotSeenToStop,
+            Exit::Exited(code) => Ending::Exited { code: u32::from(code) },
+            Exit::Signalled(number) => Ending::Signalled { signal: signal_name(number) },
+            Exit::Unknown => Ending::Gone,
+        };
+        if let (Some(told), None) = (told, &self.stop) {
+            self.stop = Some(Stop::new(told));
+        } else if told.is_none() {
+            // It ended before it could be told.
+            self.stop = None;
+        }
+        self.outcome(ending, Some(ended))
+    }
+
+    fn refused(&mut self, problem: LaunchProblem) -> Outcome {
+        self.outcome(Ending::Refused(problem), None)
+    }
+
+    fn outcome(&mut self, ending: Ending, ended: Option<Ended>) -> Outcome {
+        let whole = ended
+            .as_ref()
+            .is_some_and(|ended| !ended.output_incomplete && !ended.output_gone && self.received == ended.lengths);
+        let empty = || Capture::new(0, &Redaction::default());
+        let (stdout, stderr) =
+            (std::mem::replace(&mut self.stdout, empty()), std::mem::replace(&mut self.stderr, empty()));
+        let told_to_stop = self.stop.as_ref().map(|stop| stop.cause);
+        // Only what a command wrote that ended by itself can be taken for all that it had to write.
+        let cut_off = !whole || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
+        let (stdout, stdout_record) = stdout.finish(cut_off);
+        let (stderr, stderr_record) = stderr.finish(cut_off);
+        Outcome {
+            ending,
+            told_to_stop,
+            started: self.started,
+            duration_ms: ended.and_then(|ended| {
+                let centiseconds = ended.ended_centiseconds.checked_sub(ended.started_centiseconds)?;
+                i64::try_from(centiseconds.checked_mul(10)?).ok()
+            }),
+            stdout,
+            stderr,
+            output: OutputRecord { stdout: stdout_record, stderr: stderr_record, incomplete: !whole },
+        }
+    }
+
+    /// What the journal asks for.
+    async fn decide(&mut self, reached: Arc<Reached>, place: &Place, journal: &execution::Journal) -> Look {
+        let has_run = self.started.is_some() || self.shown;
+        let may_start = if *journal == execution::Journal::Absent && *place == Place::Same && !has_run {
+            match self.may_start().await {
+                Ok(may_start) => may_start,
+                Err(look) => return look,
+            }
+        } else {
+            Ok(())
+        };
+        match execution::next(place, journal, has_run, may_start) {
+            Next::Launch => match reached.open().await {
+                Ok(session) => Look::Step(Step::Launch { reached, session }),
+                Err(_) => Look::Step(Step::Look),
+            },
+            Next::Close(problem) => Look::Step(Step::Close { reached, problem }),
+            Next::Conclude(ending) => Look::Concluded(ending),
+            Next::Follow => Look::Step(Step::Look),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One session with the launcher: from the request to its answer, and on to the end of the output.
+//!
+//! The loop never waits for anything but the next thing to happen, so the channel is always drained: one that is not
+//! freezes the connection that others share.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::WriteOutcome;
+use crate::execution::{self, Ending, Journal, LaunchProblem, Place, SHOW_PROGRESS_AFTER, StopCause};
+use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Reply};
+use crate::ssh::{Event, Session};
+
+use super::super::asking::{self, REFUSED};
+use super::super::reach::Reached;
+use super::super::saying::{launch_refused, not_started};
+use super::stopping::{Stop, StopReport};
+use super::{Run, TERM_GRACE};
+
+/// How long the machine may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// How long after its time is over a command's end may take to be told: by then the machine's own watchdog has sent TERM
+/// and KILL. If it did not, we do.
+const WATCHDOG_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What came of a session.
+pub(super) enum Said {
+    /// It ended, and all that it wrote was received.
+    Ended(Ended),
+    /// There is nothing more to be learned.
+    Concluded(Ending),
+    /// The machine's record says that it does not run.
+    Journal { reached: Arc<Reached>, place: Place, journal: Journal },
+    /// The connection was lost, or the machine does not answer as it should.
+    Silence(String),
+    /// The machine refused the launch.
+    Refused { reached: Arc<Reached>, problem: LaunchProblem },
+    /// It is somebody else's now, or this process is ending.
+    NotOurs,
+}
+
+type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
+type Stopping = Pin<Box<dyn Future<Output = StopReport> + Send>>;
+
+/// One session, while it lasts.
+struct Conversation {
+    session: Session,
+    reply: Reply,
+    asked: Instant,
+    /// When the machine answered that it runs, by our clock.
+    running_since: Option<Instant>,
+    /// What it said of the end; the output may still be under way.
+    end: Option<End>,
+}
+
+/// What a machine says of the end.
+enum End {
+    Ended(Ended),
+    Lost { rebooted: bool },
+}
+
+impl Run<'_> {
+    /// Sends a request and takes in what comes of it.
+    pub(super) async fn converse(
+        &mut self,
+        reached: Arc<Reached>,
+        session: Session,
+        request: &ExecRequest,
+        nonce: Nonce,
+        place: Place,
+    ) -> Said {
+        if let Err(error) = asking::send(&session, request).await {
+            reached.line.give_up().await;
+            return Said::Silence(error.to_string());
+        }
+        let reply = Reply::new(&nonce);
+        let mut conversation = Conversation { session, reply, asked: Instant::now(), running_since: None, end: None };
+        let heard = self.listen(&reached, &mut conversation).await;
+        conversation.session.hang_up().await;
+        match heard {
+            Heard::Said(Said::Silence(problem)) => {
+                // Whoever shares the connection finds out sooner this way.
+                reached.line.give_up().await;
+                Said::Silence(problem)
+            }
+            Heard::Said(said) => said,
+            Heard::Journal(journal) => Said::Journal { reached, place, journal },
+            Heard::Refused(problem) => Said::Refused { reached, problem },
+        }
+    }
+
+    async fn listen(&mut self, reached: &Arc<Reached>, conversation: &mut Conversation) -> Heard {
+        let (inner, cancel, key) = (self.inner, self.cancel.clone(), self.holding.key.clone());
+        let (token, execution) = (self.holding.token.clone(), self.holding.execution.clone());
+        let mut progress: Option<Progress<'_>> = None;
+        let mut stopping: Option<Stopping> = None;
+        loop {
+            let may_cancel = self.stop.is_none() && conversation.running_since.is_some();
+            let deadline = self.next_deadline(conversation, stopping.is_some());
+            tokio::select! {
+                event = conversation.session.next() => {
+                    if let Some(heard) = self.take(event, reached, conversation) {
+                        return heard;
+                    }
+                }
+                () = cancel.cancelled(), if may_cancel => self.stop = Some(Stop::new(StopCause::Cancel)),
+                () = inner.halted.cancelled() => return Heard::Said(Said::NotOurs),
+                report = async { match stopping.as_mut() { Some(task) => task.await, None => pending().await } } => {
+                    stopping = None;
+                    if let Some(stop) = self.stop.as_mut() {
+                        stop.note(report);
+                    }
+                }
+                _ = async { match progress.as_mut() { Some(write) => write.await, None => pending().await } } => {
+                    progress = None;
+                }
+                () = sleep_until(deadline) => {
+                    if let Some(heard) = self.time_passed(conversation, stopping.is_some()) {
+                        return heard;
+                    }
+                    if let (Some(since), Some(started), false) = (conversation.running_since, self.started, self.shown)
+                        && since.elapsed() >= SHOW_PROGRESS_AFTER {
+                        self.shown = true;
+                        let (key, token) = (key.clone(), token.clone());
+                        let status = execution::running(&execution, started, Timestamp::now());
+                        progress = Some(Box::pin(async move { inner.cluster.write_as_holder(&key, &token, &status).await }));
+                    }
+                }
+            }
+            if let (Some(stop), None) = (self.stop.as_mut(), &stopping)
+                && stop.is_due()
+            {
+                stop.asked = Some(Instant::now());
+                stopping = Some(Box::pin(Stop::ask(Arc::clone(reached), self.uid.clone())));
+            }
+        }
+    }
+
+    /// Takes in what the machine said; Some where that ends the session.
+    fn take(&mut self, event: Event, reached: &Reached, conversation: &mut Conversation) -> Option<Heard> {
+        let Conversation { reply, running_since, end, .. } = conversation;
+        let mut heard = None;
+        let mut hear = |item: Item<'_>| match item {
+            Item::Stdout(bytes) => {
+                self.received.stdout = self.received.stdout.saturating_add(bytes.len() as u64);
+                self.stdout.push(bytes);
+            }
+            Item::Stderr(bytes) => {
+                self.received.stderr = self.received.stderr.saturating_add(bytes.len() as u64);
+                self.stderr.push(bytes);
+            }
+            Item::Answer(answer) => heard = self.hear(answer, reached, running_since, end),
+            Item::Broken(broken) => heard = Some(Heard::Said(Said::Silence(broken.to_string()))),
+        };
+        match event {
+            Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
+            Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
+            Event::Started | Event::ExitCode(_) | Event::Signal(_) => {}
+            Event::Refused => return Some(Heard::Said(Said::Silence(REFUSED.to_owned()))),
+            Event::Closed => {
+                let problem = "the launcher's session was closed before all was said".to_owned();
+                return Some(Heard::Said(Said::Silence(problem)));
+            }
+            Event::Lost => return Some(Heard::Said(Said::Silence("the connection was lost".to_owned()))),
+        }
+        if heard.is_none() && reply.is_complete() {
+            heard = match end.take() {
+                Some(End::Ended(ended)) => Some(Heard::Said(Said::Ended(ended))),
+                Some(End::Lost { rebooted }) => Some(Heard::Journal(Journal::Lost { rebooted })),
+                None => None,
+            };
+        }
+        heard
+    }
+
+    /// One of the launcher's words; Some where nothing more is to come.
+    fn hear(
+        &mut self,
+        answer: Answer,
+        reached: &Reached,
+        running_since: &mut Option<Instant>,
+        end: &mut Option<End>,
+    ) -> Option<Heard> {
+        self.silent_since = None;
+        self.failures = 0;
+        match answer {
+            Answer::Running(running) => {
+                *running_since = Some(Instant::now());
+                self.note_start(running.started_centiseconds, reached);
+                None
+            }
+            Answer::Ended(ended) => {
+                self.note_start(ended.started_centiseconds, reached);
+                *end = Some(End::Ended(ended));
+                None
+            }
+            Answer::Lost(lost) => {
+                self.note_start(lost.started_centiseconds, reached);
+                *end = Some(End::Lost { rebooted: lost.rebooted });
+                None
+            }
+            Answer::Absent => Some(Heard::Journal(Journal::Absent)),
+            Answer::Starting => Some(Heard::Journal(Journal::Starting)),
+            Answer::Tombstoned => Some(Heard::Journal(Journal::Closed)),
+            Answer::NotStarted(why) => {
+                let problem = not_started(why, self.holding.decision.run_as.as_deref());
+                Some(Heard::Said(Said::Concluded(Ending::Refused(problem))))
+            }
+            Answer::Refused(refusal) => Some(Heard::Refused(launch_refused(&refusal))),
+            other => Some(Heard::Said(Said::Silence(format!("the launcher answered {other:?}")))),
+        }
+    }
+
+    /// The machine says when it started in its own uptime; of another boot than this one nothing is known of when that was.
+    fn note_start(&mut self, started_centiseconds: u64, reached: &Reached) {
+        let remote = self.holding.execution.status.as_ref().and_then(|status| status.remote.as_ref());
+        if self.started.is_none() && remote.is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id) {
+            self.started = reached.known.time_at(started_centiseconds);
+        }
+    }
+
+    fn next_deadline(&self, conversation: &Conversation, is_stopping: bool) -> Instant {
+        let Some(since) = conversation.running_since else { return conversation.asked + ANSWER_DEADLINE };
+        if let Some(stop) = &self.stop {
+            return if is_stopping { since + LONG } else { stop.next_deadline() };
+        }
+        if !self.shown {
+            return since + SHOW_PROGRESS_AFTER;
+        }
+        since + self.timeout + TERM_GRACE + WATCHDOG_DEADLINE
+    }
+
+    /// A deadline is over; Some when there is nothing more to wait for in this session.
+    fn time_passed(&mut self, conversation: &Conversation, is_stopping: bool) -> Option<Heard> {
+        let Some(since) = conversation.running_since else {
+            let problem = format!("the machine did not answer within {} s", ANSWER_DEADLINE.as_secs());
+            return Some(Heard::Said(Said::Silence(problem)));
+        };
+        match &mut self.stop {
+            Some(stop) if !is_stopping && stop.is_over() => Some(Heard::Said(Said::Concluded(Ending::NotSeenToStop))),
+            Some(_) => None,
+            None => {
+                if since.elapsed() >= self.timeout + TERM_GRACE + WATCHDOG_DEADLINE {
+                    self.stop = Some(Stop::new(StopCause::Timeout));
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Longer than anything that is waited for here.
+const LONG: Duration = Duration::from_secs(86_400 * 2);
+
+/// What was heard in a session.
+enum Heard {
+    Said(Said),
+    Journal(Journal),
+    Refused(LaunchProblem),
+}

@@ -1,0 +1,185 @@
+//! Looking for a claimed command: what the API server says of it now, whether its machine is still the same, and whether it
+//! may still be started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use crate::api::Reason;
+use crate::api::execution_status::{DecisionRecord, ObjectRecord};
+use crate::cluster::ClusterError;
+use crate::execution::{self, Ending, Journal, LaunchProblem, Place};
+use crate::launcher::{self, Answer};
+
+use super::super::asking::{ask_in, new_nonce};
+use super::super::attempt::{AttemptEnd, Ground, decide_again, is_ours, with_machine};
+use super::super::reach::{Reached, reach};
+use super::conversation::Said;
+use super::{Run, Step};
+
+/// How long a Machine that is not there is waited for: a pipeline may replace it.
+const MISSING_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the machine may take to close a fence.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// What follows from looking.
+pub(super) enum Look {
+    Step(Step),
+    Concluded(Ending),
+    NotOurs,
+}
+
+impl Run<'_> {
+    /// Reaches the machine and asks it for the command.
+    pub(super) async fn look(&mut self) -> Said {
+        let ground = match self.ground().await {
+            Ok(ground) => ground,
+            Err(said) => return said,
+        };
+        let reached = tokio::select! {
+            reached = reach(self.inner, &ground.declared) => reached,
+            () = self.inner.halted.cancelled() => return Said::NotOurs,
+        };
+        let reached = match reached {
+            Ok(reached) => Arc::new(reached),
+            Err(end) => return Said::Silence(end.into_problem()),
+        };
+        let place = match self.compare(&reached) {
+            Ok(place) => place,
+            Err(said) => return said,
+        };
+        if place == Place::Another {
+            // Whatever it says of this UID is of no account; do not even ask.
+            return Said::Journal { reached, place, journal: Journal::Absent };
+        }
+        let session = match reached.open().await {
+            Ok(session) => session,
+            Err(error) => return Said::Silence(error.to_string()),
+        };
+        let nonce = new_nonce();
+        let request = launcher::attach(&nonce, &reached.known.facts, &self.uid, self.received);
+        self.converse(reached, session, &request, nonce, place).await
+    }
+
+    /// The execution, where it is still ours, and its Machine and Secret as they are now.
+    async fn ground(&self) -> Result<Ground, Said> {
+        let key = &self.holding.key;
+        let execution = match self.inner.cluster.execution(&key.namespace, &key.name).await {
+            Ok(execution) => execution,
+            Err(ClusterError::NotFound { .. }) => return Err(Said::NotOurs),
+            Err(error) => return Err(Said::Silence(error.to_string())),
+        };
+        if execution.metadata.uid.as_deref() != Some(&key.uid) || !is_ours(&execution, &self.holding.token) {
+            return Err(Said::NotOurs);
+        }
+        match with_machine(self.inner, self.work, execution).await {
+            Ok(ground) => Ok(ground),
+            Err(AttemptEnd::Obsolete) => {
+                let name = &self.work.machine;
+                let gone = format!("its Machine {name} is no longer declared (or cannot be read), so nobody can look");
+                match self.silent_since {
+                    Some(since) if since.elapsed() >= MISSING_PATIENCE => {
+                        let problem = format!("{gone}; the command may have run, and may still run");
+                        Err(Said::Concluded(Ending::Unknown { reason: Reason::MachineChanged, problem }))
+                    }
+                    _ => Err(Said::Silence(gone)),
+                }
+            }
+            Err(end) => Err(Said::Silence(end.into_problem())),
+        }
+    }
+
+    fn compare(&self, reached: &Reached) -> Result<Place, Said> {
+        let status = self.holding.execution.status.as_ref();
+        let machine = status.and_then(|status| status.machine.as_ref());
+        let remote = status.and_then(|status| status.remote.as_ref());
+        let (Some(machine), Some(remote)) = (machine, remote) else {
+            let problem = "the claim does not say where the command was sent".to_owned();
+            return Err(Said::Concluded(Ending::Unknown { reason: Reason::RecordLost, problem }));
+        };
+        Ok(execution::compare(machine, remote, &reached.shown(&reached.ip_address())))
+    }
+
+    /// Closes the fence: from then on nobody starts the command any more.
+    pub(super) async fn close(&mut self, reached: Arc<Reached>, problem: LaunchProblem) -> Said {
+        let session = match reached.open().await {
+            Ok(session) => session,
+            Err(error) => return Said::Silence(error.to_string()),
+        };
+        let facts = &reached.known.facts;
+        let uid = &self.uid;
+        match ask_in(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await {
+            // Where it cannot be closed, nothing can be started either.
+            Ok(Answer::Tombstoned | Answer::NotStarted(_) | Answer::Refused(_)) => {
+                Said::Concluded(Ending::Refused(problem))
+            }
+            // Somebody was quicker: see what there is.
+            Ok(_) => Said::Silence("something is recorded of it in the meantime".to_owned()),
+            Err(error) => {
+                reached.line.give_up().await;
+                Said::Silence(error.to_string())
+            }
+        }
+    }
+
+    /// Whether a command of which the machine knows nothing may still be started: by what is live.
+    pub(super) async fn may_start(&mut self) -> Result<Result<(), LaunchProblem>, Look> {
+        let again = Look::Step(Step::Look);
+        if self.inner.stopping.is_cancelled() {
+            return Err(Look::NotOurs);
+        }
+        let Some(standing) = self.inner.holders.standing() else {
+            sleep(Duration::from_secs(1)).await;
+            return Err(again);
+        };
+        let decided = Instant::now();
+        let ground = match self.ground().await {
+            Ok(ground) => ground,
+            Err(Said::NotOurs) => return Err(Look::NotOurs),
+            Err(_) => return Err(again),
+        };
+        let refusal = |reason, message: &str| Ok(Err(LaunchProblem { reason, message: message.to_owned() }));
+        if ground.execution.is_unwanted() || self.cancel.is_cancelled() {
+            return refusal(Reason::CancelledBeforeStart, "cancelled before it had started; it will not start");
+        }
+        let claim = ground.execution.claim();
+        let not_after = claim.and_then(|claim| claim.not_after_time.as_ref()).map(|time| time.0);
+        if not_after.is_none_or(|not_after| Timestamp::now() >= not_after) {
+            let message = "the starting deadline was over before it had started; it will not start";
+            return refusal(Reason::StartingDeadlineExceeded, message);
+        }
+        match decide_again(self.inner, &ground).await {
+            Ok(decision)
+                if runs_the_same(
+                    &decision.record(self.holding.decision.decided_time.clone()),
+                    &self.holding.decision,
+                ) => {}
+            Ok(_) | Err(AttemptEnd::Obsolete) => {
+                let message = "the policy changed before it had started, and would not run the same; it will not start";
+                return refusal(Reason::PolicyChanged, message);
+            }
+            Err(_) => {
+                sleep(Duration::from_secs(1)).await;
+                return Err(again);
+            }
+        }
+        if self.inner.holders.standing() != Some(standing) {
+            return Err(again);
+        }
+        (self.holding.standing, self.holding.decided) = (standing, decided);
+        Ok(Ok(()))
+    }
+}
+
+/// Whether two decisions are the same but for the version of the Whitelist.
+fn runs_the_same(now: &DecisionRecord, then: &DecisionRecord) -> bool {
+    let whitelist = ObjectRecord { generation: 0, ..now.whitelist.clone() };
+    let stripped = |record: &DecisionRecord| DecisionRecord {
+        whitelist: ObjectRecord { generation: 0, ..record.whitelist.clone() },
+        digest: String::new(),
+        ..record.clone()
+    };
+    whitelist.uid == then.whitelist.uid && stripped(now) == stripped(then)
+}

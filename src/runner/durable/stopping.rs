@@ -1,0 +1,101 @@
+//! Telling a command on a machine to stop, beside the session that follows it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::execution::StopCause;
+use crate::launcher::{self, Answer, Uid};
+
+use super::super::asking::ask_in;
+use super::super::reach::Reached;
+use super::{TERM_GRACE, centiseconds};
+
+/// How long the machine may take to say what is left: it waits the grace itself, and a moment after KILL.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// The pause before the machine is asked again, where it did not answer.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How often it is asked.
+const TRIES: u32 = 5;
+/// How long after it was stopped a command's end may take to be told.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A command that is being stopped.
+pub(super) struct Stop {
+    pub cause: StopCause,
+    /// When the machine was asked last.
+    pub asked: Option<Instant>,
+    tries: u32,
+    report: Option<StopReport>,
+}
+
+/// What the machine said of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum StopReport {
+    /// So many processes of it are left.
+    Left(u64),
+    /// Nothing, or nothing that can be understood.
+    Unknown(String),
+}
+
+impl Stop {
+    pub fn new(cause: StopCause) -> Self {
+        Self { cause, asked: None, tries: 0, report: None }
+    }
+
+    /// Whether the machine is to be asked now.
+    pub fn is_due(&self) -> bool {
+        match (&self.report, self.asked) {
+            (Some(StopReport::Left(_)), _) => false,
+            (_, None) => true,
+            (_, Some(asked)) => self.tries < TRIES && asked.elapsed() >= AGAIN_AFTER,
+        }
+    }
+
+    pub fn note(&mut self, report: StopReport) {
+        if let StopReport::Unknown(problem) = &report {
+            tracing::warn!(problem, "a machine did not say whether it has stopped a command");
+        }
+        self.tries += 1;
+        self.asked = Some(Instant::now());
+        self.report = Some(report);
+    }
+
+    /// Whether the machine said that something of it still runs.
+    pub fn left_some(&self) -> bool {
+        matches!(self.report, Some(StopReport::Left(left)) if left > 0)
+    }
+
+    /// When to look again.
+    pub fn next_deadline(&self) -> Instant {
+        let asked = self.asked.unwrap_or_else(Instant::now);
+        match self.report {
+            Some(StopReport::Unknown(_)) if self.tries < TRIES => asked + AGAIN_AFTER,
+            _ => asked + END_DEADLINE,
+        }
+    }
+
+    /// Whether there is nothing more to wait for: it was stopped as well as could be, and its end was not told.
+    pub fn is_over(&self) -> bool {
+        let asked_enough = matches!(self.report, Some(StopReport::Left(_))) || self.tries >= TRIES;
+        asked_enough && self.asked.is_some_and(|asked| asked.elapsed() >= END_DEADLINE)
+    }
+
+    /// Asks the machine, in a session of its own on the same connection.
+    pub async fn ask(reached: Arc<Reached>, uid: Uid) -> StopReport {
+        let session = match reached.open().await {
+            Ok(session) => session,
+            Err(error) => return StopReport::Unknown(error.to_string()),
+        };
+        let facts = &reached.known.facts;
+        match ask_in(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE))).await
+        {
+            Ok(Answer::Stopped { left }) => StopReport::Left(left),
+            // It was quicker, or never began.
+            Ok(Answer::Ended(_) | Answer::NotStarted(_) | Answer::Tombstoned | Answer::Absent) => StopReport::Left(0),
+            Ok(other) => StopReport::Unknown(format!("{other:?}")),
+            Err(error) => StopReport::Unknown(error.to_string()),
+        }
+    }
+}
