@@ -1,16 +1,19 @@
-//! What a person asks at a terminal, beside `writ serve`: what a policy allows (`writ explain`), and whether it is sound
-//! (`writ lint`).
+//! What a person asks at a terminal, beside `writ serve`: what a policy allows (`writ explain`), whether it is sound
+//! (`writ lint`), and what a command wrote (`writ output`).
 //!
-//! The promise kept here: the answer is the one that the controller would give, from the same code; and nothing is shown
+//! The promises kept here: output is printed only where it is what was recorded; of a policy, the answer is the one that the controller would give, from the same code; and nothing is shown
 //! of a cluster's policy that the caller's own rights do not show.
 
 mod explain;
 mod input;
 mod lint;
+mod output;
 mod remote;
+pub mod store;
 
 pub use explain::Explain;
 pub use lint::Lint;
+pub use output::Output;
 
 /// How a command ends; its exit code.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -21,6 +24,12 @@ pub enum Ending {
     Denied,
     /// What was given cannot be used. 2, as for a flag that is none.
     BadInput,
+    /// What was asked for is not there. 4.
+    Lacking,
+    /// What was asked for is not there yet. 5.
+    Unfinished,
+    /// What was asked for is there, and is not what was recorded. 6.
+    Damaged,
 }
 
 impl Ending {
@@ -30,6 +39,9 @@ impl Ending {
             Ending::Good => 0,
             Ending::Denied => 3,
             Ending::BadInput => 2,
+            Ending::Lacking => 4,
+            Ending::Unfinished => 5,
+            Ending::Damaged => 6,
         }
     }
 }

@@ -13,7 +13,7 @@
 //! | it waits for its machine | `runner`: queues, slots, pauses | Queued |
 //! | a connection is opened | `ssh`: pinned host key, login, session | LaunchFailed where the machine is not the right one |
 //! | it is claimed | `runner`, `cluster`: one PUT with the resourceVersion that was read | Dispatched: the point of no return |
-//! | it runs | `runner`, `ssh`, `output`: drain, redact, count, digest, stop | Running, after 2 s |
+//! | it runs | `runner`, `ssh`, `output`: drain, redact, count, digest, store, stop | Running, after 2 s |
 //! | its result is written | [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token | Succeeded, Failed, TimedOut, Cancelled, OutcomeUnknown |
 //!
 //! # The modules
@@ -23,19 +23,20 @@
 //! - [`api`]: Machine, Whitelist, CommandExecution, and their CRDs. Pure.
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
-//! - [`output`]: what a command writes, redacted, counted whole and kept in bounded memory.
+//! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
 //! - [`cluster`]: the API server, with a deadline on every call.
 //! - [`runner`]: queues and tasks; claims, sends, follows, records.
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
-//! - [`cli`]: `writ explain` and `writ lint`: what a policy allows, and whether it is sound.
+//! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
 //! - [`telemetry`]: log lines, and how many of them.
 //!
 //! The binaries are `src/bin/writ.rs` (flags, wiring, run) and `src/bin/crdgen.rs` (the CRDs in `crds/`).
 //!
 //! # Features
 //!
-//! `operator` (default) is everything that runs commands, `cli` (default) what a person asks. Without features the crate is the pure core, for tools that
+//! `operator` (default) is everything that runs commands, `cli` (default) what a person asks, `aws` (default), `gcp` and
+//! `azure` are stores of whole outputs beside a folder. Without features the crate is the pure core, for tools that
 //! only read and write the objects: no tokio, no russh.
 
 pub mod api;
@@ -48,7 +49,7 @@ pub mod controllers;
 pub mod execution;
 #[cfg(feature = "operator")]
 pub mod launcher;
-#[cfg(feature = "operator")]
+#[cfg(feature = "output")]
 pub mod output;
 pub mod policy;
 #[cfg(feature = "operator")]

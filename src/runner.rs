@@ -43,6 +43,7 @@ use crate::api::CommandExecution;
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
 use crate::execution::{QueueFact, WorkFact};
 use crate::launcher::Uid;
+use crate::output::{Hub, Store};
 
 use acknowledge::Acknowledgements;
 use attempt::{AttemptEnd, Claimed, Way};
@@ -80,6 +81,15 @@ impl Work {
     }
 }
 
+/// Where the output of commands goes, beside the status.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// To those who watch.
+    pub hub: Hub,
+    /// What the status cannot show whole; None: nowhere.
+    pub store: Option<Store>,
+}
+
 /// The runner of this process. Clones are the same runner.
 #[derive(Clone)]
 pub struct Runner {
@@ -97,6 +107,8 @@ struct Inner {
     holder: String,
     /// Whether this process may claim.
     holders: Arc<Holders>,
+    /// Where output goes.
+    outputs: Outputs,
     queues: Mutex<Queues>,
     /// Where results are kept that are nowhere else, until they are stored.
     spool: Option<Spool>,
@@ -135,6 +147,8 @@ pub struct Parts {
     pub events: EventPublisher,
     /// This process, as it was announced: in its name is claimed.
     pub holders: Arc<Holders>,
+    /// Where output goes.
+    pub outputs: Outputs,
     /// Where results are kept that are nowhere else, until they are stored.
     pub spool: Option<Spool>,
     /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
@@ -144,7 +158,7 @@ pub struct Parts {
 impl Runner {
     /// A runner, and what it wakes the controller with.
     pub fn new(parts: Parts) -> (Self, Wakes) {
-        let Parts { cluster, policies, stamping, events, holders, spool, patience } = parts;
+        let Parts { cluster, policies, stamping, events, holders, outputs, spool, patience } = parts;
         let (wake, wakes) = mpsc::channel(WAKE_QUEUE);
         let inner = Inner {
             cluster,
@@ -153,6 +167,7 @@ impl Runner {
             events,
             holder: holders.own().to_owned(),
             holders,
+            outputs,
             queues: Mutex::default(),
             spool,
             connections: Connections::default(),

@@ -24,14 +24,15 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cluster", &["api", "policy", "execution"]),
     ("output", &["api", "policy"]),
     ("ssh", &[]),
-    ("runner", &["api", "policy", "execution", "cluster", "output", "ssh"]),
+    ("launcher", &["api", "policy"]),
+    ("runner", &["api", "policy", "execution", "cluster", "output", "ssh", "launcher"]),
     ("controllers", &["api", "policy", "execution", "cluster", "runner"]),
-    ("cli", &["api", "policy", "cluster"]),
+    ("cli", &["api", "policy", "cluster", "output"]),
     ("telemetry", &[]),
 ];
 
 /// Crates that bring I/O, a clock or randomness; the pure core may not name them.
-const IMPURE: &[&str] = &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap"];
+const IMPURE: &[&str] = &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap", "object_store"];
 const PURE: &[&str] = &["api", "policy", "execution"];
 
 const FILE_LINES: usize = 500;

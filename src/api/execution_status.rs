@@ -444,6 +444,15 @@ pub struct StreamRecord {
     /// Whether the rule's `redact` patterns were applied (whether or not one matched).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redacted: bool,
+    /// Whether the whole stream, as it is counted here, is in the output store of the `writ serve` that ran the command:
+    /// `writ output NAME` prints it. Only what the status leaves bytes out of (`truncated`) is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
+    /// Why a stream that the status leaves bytes out of was not stored, in a sentence. At most 256 characters. Absent
+    /// where it was, where there was nothing to store, and where `writ serve` has no output store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub not_stored: Option<String>,
     /// How the text in the status is encoded.
     pub encoding: Encoding,
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use writ::cli::{Ending, Explain, Lint};
+use writ::cli::{Ending, Explain, Lint, Output, store};
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
 use writ::controllers::{command_execution, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
-use writ::runner::{Parts, Runner, Spool};
+use writ::output::{Hub, Store};
+use writ::runner::{Outputs, Parts, Runner, Spool};
 use writ::telemetry::{self, LogFormat};
 
 /// Audited remote commands as Kubernetes objects.
@@ -35,6 +36,7 @@ enum Command {
     Serve(Serve),
     Explain(Box<Explain>),
     Lint(Lint),
+    Output(Output),
 }
 
 #[derive(Args, Debug)]
@@ -74,6 +76,12 @@ struct Serve {
     /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
     #[arg(long, value_name = "FOLDER")]
     state_directory: Option<PathBuf>,
+    /// Where output goes that the status cannot show whole: a folder, file:///PATH, or s3://BUCKET/PREFIX with credentials
+    /// from the environment, as AWS' tools read them; `none` for nowhere. A folder is for one `writ serve` on one host;
+    /// several need a bucket. `writ output` reads it. [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ/outputs, or
+    /// ~/.local/state/writ/outputs]
+    #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
+    output_store: Option<String>,
 
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -119,6 +127,10 @@ async fn main() -> ExitCode {
             let outcome = options.run(BufReader::new(std::io::stdin()), &mut std::io::stdout().lock()).await;
             (outcome, Ending::BadInput.code().into())
         }
+        Command::Output(options) => {
+            let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
+            (outcome, Ending::BadInput.code().into())
+        }
         Command::Lint(options) => (options.run(&mut std::io::stdout().lock()), Ending::BadInput.code().into()),
     };
     match outcome {
@@ -135,14 +147,13 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     });
+    let outputs = Outputs { hub: Hub::default(), store: open_store(options.output_store.as_deref())? };
     let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         ready = wait_until_usable(&cluster) => ready?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = told_to_end(&mut signals) => return Ok(()),
     }
 
     let holder = holder();
@@ -166,6 +177,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         stamping: stamping.clone(),
         events: events.clone(),
         holders: Arc::clone(&holders),
+        outputs,
         spool,
         patience: Duration::from_secs(options.unreachable_seconds),
     });
@@ -185,19 +197,60 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     tracing::info!(holder, namespace = client_options.namespace.as_deref().unwrap_or("(all)"), "writ serves");
 
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = told_to_end(&mut signals) => {}
         ended = &mut controller => bail!("the controller ended by itself ({ended:?}); this is a bug, please report it"),
     }
-    tracing::info!(drain_seconds = options.drain_seconds, "stopping: nothing new starts, what runs may end");
-    // The controller goes on while the runner drains, so that somebody may still cancel.
-    runner.shut_down(Duration::from_secs(options.drain_seconds)).await;
-    stop.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(controller, whitelists) }).await;
+    let others = async { tokio::join!(controller, whitelists) };
+    end(&runner, Duration::from_secs(options.drain_seconds), &stop, others).await;
     lease_kept.abort();
     holders.leave().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for SIGTERM or ctrl-C.
+async fn told_to_end((terminate, interrupt): &mut (Signal, Signal)) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Lets what runs end, and then the controllers.
+async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, controllers: impl Future<Output = T>) {
+    tracing::info!(drain_seconds = drain.as_secs(), "stopping: nothing new starts, what runs may end");
+    // The controllers go on while the runner drains, so that somebody may still cancel.
+    runner.shut_down(drain).await;
+    stop.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
+}
+
+/// The output store. One that was asked for has to be usable; without the default one only large outputs are the poorer.
+fn open_store(given: Option<&str>) -> anyhow::Result<Option<Store>> {
+    let location = match given {
+        Some("none") => return Ok(None),
+        given => store::location_or_default(given),
+    };
+    let opened = location.map(|location| store::open(&location)).transpose();
+    match opened {
+        Ok(Some(store)) => {
+            tracing::info!(%store, "output that the status cannot show whole is stored");
+            Ok(Some(store))
+        }
+        Ok(None) => {
+            tracing::warn!("there is no folder for an output store (no $HOME); name one with --output-store");
+            Ok(None)
+        }
+        Err(error) if given.is_some() => Err(error).context("the output store cannot be used (--output-store)"),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "large outputs will not be stored; name a store with --output-store"
+            );
+            Ok(None)
+        }
+    }
 }
 
 /// Waits until the API server answers; says at once what a person has to do.

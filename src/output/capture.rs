@@ -1,5 +1,6 @@
 //! One stream as it comes: redacted, then head and tail kept, everything counted and digested.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use sha2::{Digest, Sha256};
@@ -42,10 +43,29 @@ impl Capture {
         }
     }
 
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
+    /// Takes the next bytes, and gives what of them may be kept: that, and no other, may go anywhere else.
+    pub fn push<'bytes>(&mut self, bytes: &'bytes [u8]) -> Cow<'bytes, [u8]> {
         let redacted = self.redactor.push(bytes);
         self.keep(&redacted);
+        redacted
+    }
+
+    /// Takes the end of the stream, and gives what of the last line may be kept. Whether it was `cut_off`, so that its
+    /// last line may not be one, matters only where there are patterns.
+    pub fn end(&mut self, cut_off: bool) -> Vec<u8> {
+        let last = self.redactor.end(cut_off);
+        self.keep(&last);
+        last
+    }
+
+    /// Whether there is more than the status shows, however it is encoded. While it is false, [`Self::kept`] is all.
+    pub fn is_over(&self) -> bool {
+        self.total > self.inline_bytes as u64
+    }
+
+    /// The first bytes, as many as the status may show.
+    pub fn kept(&self) -> &[u8] {
+        &self.head
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -60,18 +80,16 @@ impl Capture {
         self.tail.extend(kept);
     }
 
-    /// The text for the status, and what is recorded of the whole stream. Whether it was `cut_off`, so that its last
-    /// line may not be one, matters only where there are patterns.
-    pub fn finish(mut self, cut_off: bool) -> (String, StreamRecord) {
+    /// The text for the status, and what is recorded of the whole stream.
+    pub fn finish(self) -> (String, StreamRecord) {
         let redacted = self.redactor.redacts();
-        let last = self.redactor.end(cut_off);
-        self.keep(&last);
         let tail: Vec<u8> = self.tail.into_iter().collect();
         let Inline { text, encoding, truncated } = Inline::of(&self.head, &tail, self.total, self.inline_bytes);
         let digest = self.digest.finalize();
         let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let bytes = i64::try_from(self.total).unwrap_or(i64::MAX);
-        (text, StreamRecord { bytes, sha256, truncated, redacted, encoding })
+        let (stored, not_stored) = (false, None);
+        (text, StreamRecord { bytes, sha256, truncated, redacted, encoding, stored, not_stored })
     }
 }
 

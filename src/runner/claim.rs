@@ -16,6 +16,7 @@ use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteR
 use crate::api::{CommandExecution, ExecutionMode, Reason};
 use crate::cluster::{ClusterError, ExecutionKey, Standing};
 use crate::execution::{self, ClaimRecords, LaunchProblem};
+use crate::output::{Owner, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Connection;
 
@@ -77,6 +78,14 @@ impl Holding {
     /// The patterns of the stored decision.
     pub fn redaction(&self) -> Result<Redaction, LaunchProblem> {
         redaction(&self.decision)
+    }
+
+    /// Takes the output of the command, as the decision says.
+    pub fn recorder(&self, inner: &Inner, redaction: &Redaction) -> Recorder {
+        // Bounds that are none, which the API server lets nobody store, allow nothing.
+        let inline_bytes = usize::try_from(self.decision.output.inline_bytes).unwrap_or(0);
+        let owner = Owner { namespace: self.key.namespace.clone(), uid: self.key.uid.clone() };
+        Recorder::new(owner, inline_bytes, redaction, &inner.outputs.hub, inner.outputs.store.clone())
     }
 }
 

@@ -25,7 +25,7 @@ use crate::api::Reason;
 use crate::api::execution_status::OutputRecord;
 use crate::execution::{self, Ending, LaunchProblem, Next, Outcome, Place, StopCause};
 use crate::launcher::{self, Ended, Offsets, Outcome as Exit, Uid};
-use crate::output::Capture;
+use crate::output::{Recorded, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Session;
 
@@ -68,8 +68,8 @@ pub(super) struct Run<'a> {
     work: &'a Work,
     holding: &'a mut Holding,
     cancel: CancellationToken,
-    stdout: Capture,
-    stderr: Capture,
+    /// None once it is finished.
+    recorder: Option<Recorder>,
     uid: Uid,
     /// How many bytes of each stream were received, as the machine wrote them.
     received: Offsets,
@@ -102,7 +102,7 @@ pub(super) async fn run(
         Ok(redaction) => redaction,
         // What is not kept cannot be wrong; it was refused before it was sent, or sent by who could.
         Err(problem) => {
-            return Some(Run::new(inner, work, holding, uid, &Redaction::default(), cancel).refused(problem));
+            return Some(Run::new(inner, work, holding, uid, &Redaction::default(), cancel).refused(problem).await);
         }
     };
     let refusal = match &begin {
@@ -114,9 +114,9 @@ pub(super) async fn run(
         (None, begin) => run.to_the_end(begin).await,
         (Some(problem), Begin::Launch { session, .. }) => {
             session.hang_up().await;
-            Some(run.refused(problem))
+            Some(run.refused(problem).await)
         }
-        (Some(problem), Begin::Look) => Some(run.refused(problem)),
+        (Some(problem), Begin::Look) => Some(run.refused(problem).await),
     }
 }
 
@@ -134,16 +134,14 @@ impl<'a> Run<'a> {
         redaction: &Redaction,
         cancel: CancellationToken,
     ) -> Self {
-        // Bounds that are none, which the API server lets nobody store, allow nothing.
-        let inline_bytes = usize::try_from(holding.decision.output.inline_bytes).unwrap_or(0);
+        let recorder = Some(holding.recorder(inner, redaction));
         let status = holding.execution.status.as_ref();
         let started = status.and_then(|status| status.start_time.as_ref()).map(|time| time.0);
         Self {
             inner,
             work,
             cancel,
-            stdout: Capture::new(inline_bytes, redaction),
-            stderr: Capture::new(inline_bytes, redaction),
+            recorder,
             uid,
             received: Offsets::default(),
             timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
@@ -168,18 +166,18 @@ impl<'a> Run<'a> {
                 Step::Close { reached, problem } => self.close(reached, problem).await,
             };
             step = match said {
-                Said::Ended(ended) => return Some(self.ended(ended)),
-                Said::Concluded(ending) => return Some(self.outcome(ending, None)),
+                Said::Ended(ended) => return Some(self.ended(ended).await),
+                Said::Concluded(ending) => return Some(self.outcome(ending, None).await),
                 Said::NotOurs => return None,
                 // Nothing was started by this request. That nothing is by another is made sure of.
                 Said::Refused { reached, problem } => Step::Close { reached, problem },
                 Said::Journal { reached, place, journal } => match self.decide(reached, &place, &journal).await {
                     Look::Step(step) => step,
-                    Look::Concluded(ending) => return Some(self.outcome(ending, None)),
+                    Look::Concluded(ending) => return Some(self.outcome(ending, None).await),
                     Look::NotOurs => return None,
                 },
                 Said::Silence(problem) => match self.wait_out(&problem).await {
-                    Some(ending) => return Some(self.outcome(ending, None)),
+                    Some(ending) => return Some(self.outcome(ending, None).await),
                     None if self.inner.halted.is_cancelled() => return None,
                     None => Step::Look,
                 },
@@ -239,7 +237,7 @@ impl<'a> Run<'a> {
     }
 
     /// What the machine's record says.
-    fn ended(&mut self, ended: Ended) -> Outcome {
+    async fn ended(&mut self, ended: Ended) -> Outcome {
         let told = if ended.timed_out {
             Some(StopCause::Timeout)
         } else if ended.stopped {
@@ -263,25 +261,23 @@ impl<'a> Run<'a> {
             // It ended before it could be told.
             self.stop = None;
         }
-        self.outcome(ending, Some(ended))
+        self.outcome(ending, Some(ended)).await
     }
 
-    fn refused(&mut self, problem: LaunchProblem) -> Outcome {
-        self.outcome(Ending::Refused(problem), None)
+    async fn refused(&mut self, problem: LaunchProblem) -> Outcome {
+        self.outcome(Ending::Refused(problem), None).await
     }
 
-    fn outcome(&mut self, ending: Ending, ended: Option<Ended>) -> Outcome {
+    async fn outcome(&mut self, ending: Ending, ended: Option<Ended>) -> Outcome {
         let whole = ended
             .as_ref()
             .is_some_and(|ended| !ended.output_incomplete && !ended.output_gone && self.received == ended.lengths);
-        let empty = || Capture::new(0, &Redaction::default());
-        let (stdout, stderr) =
-            (std::mem::replace(&mut self.stdout, empty()), std::mem::replace(&mut self.stderr, empty()));
         let told_to_stop = self.stop.as_ref().map(|stop| stop.cause);
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
         let cut_off = !whole || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
-        let (stdout, stdout_record) = stdout.finish(cut_off);
-        let (stderr, stderr_record) = stderr.finish(cut_off);
+        let recorder = self.recorder.take().unwrap_or_else(|| self.holding.recorder(self.inner, &Redaction::default()));
+        let hurry = self.inner.halted.cancelled();
+        let Recorded { stdout, stderr, stdout_record, stderr_record } = recorder.finish(cut_off, hurry).await;
         Outcome {
             ending,
             told_to_stop,

@@ -1,7 +1,7 @@
 //! A claimed command, from the request to execute to what was observed of its end.
 //!
-//! The loop never waits for anything but the next thing to happen, so the channel is always drained: one that is not
-//! freezes its whole connection. Exit status, output and end of output come in any order; what counts as the end is
+//! The loop waits for nothing but the next thing to happen, and for a moment where the output store is behind (see
+//! [`Recorder::push`]), so the channel is always drained: one that is not freezes its whole connection. Exit status, output and end of output come in any order; what counts as the end is
 //! the closing of the channel, or a grace after the exit status where something still holds the output open.
 //!
 //! What the stored decision says of the output holds from the first byte on: patterns are compiled before the command is
@@ -19,7 +19,7 @@ use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, OutputRecord};
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
-use crate::output::Capture;
+use crate::output::{Recorded, Recorder, StreamKind};
 use crate::policy::{Redaction, command_line};
 use crate::ssh::{Event, Session, Signal};
 
@@ -41,8 +41,7 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 /// What is known of a running command.
 struct Run {
     session: Session,
-    stdout: Capture,
-    stderr: Capture,
+    recorder: Recorder,
     /// How many bytes came on both streams, as the machine sent them, and how many may.
     written: u64,
     maximum_bytes: u64,
@@ -65,7 +64,8 @@ type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 /// Sends a claimed command and watches it to its end.
 pub(super) async fn follow(inner: &Inner, holding: &Holding, session: Session, cancel: CancellationToken) -> Outcome {
     let usable = holding.redaction();
-    let mut run = Run::new(session, &holding.decision, usable.as_ref().unwrap_or(&Redaction::default()));
+    let recorder = holding.recorder(inner, usable.as_ref().unwrap_or(&Redaction::default()));
+    let mut run = Run::new(session, &holding.decision, recorder);
     let requested = match usable {
         Ok(_) => run.request(inner, holding, &cancel).await,
         Err(problem) => Err(problem),
@@ -74,18 +74,15 @@ pub(super) async fn follow(inner: &Inner, holding: &Holding, session: Session, c
         Ok(()) => run.watch(inner, holding, &cancel).await,
         Err(problem) => Ending::Refused(problem),
     };
-    run.outcome(ending)
+    run.outcome(ending, inner.halted.cancelled()).await
 }
 
 impl Run {
-    fn new(session: Session, decision: &DecisionRecord, redaction: &Redaction) -> Self {
-        // Bounds that are none, which the API server lets nobody store, allow nothing.
-        let inline_bytes = usize::try_from(decision.output.inline_bytes).unwrap_or(0);
+    fn new(session: Session, decision: &DecisionRecord, recorder: Recorder) -> Self {
         let now = Instant::now();
         Self {
             session,
-            stdout: Capture::new(inline_bytes, redaction),
-            stderr: Capture::new(inline_bytes, redaction),
+            recorder,
             written: 0,
             maximum_bytes: u64::try_from(decision.output.maximum_bytes).unwrap_or(0),
             requested: now,
@@ -117,7 +114,7 @@ impl Run {
             let (deadline, may_be_told) = (self.next_deadline(shown), self.may_be_told());
             tokio::select! {
                 event = self.session.next() => {
-                    if let Some(ending) = self.take(event) {
+                    if let Some(ending) = self.take(event).await {
                         return ending;
                     }
                     if self.is_over_limit() && self.may_be_told() {
@@ -143,7 +140,7 @@ impl Run {
     }
 
     /// Takes in what the machine said; Some when that was the end.
-    fn take(&mut self, event: Event) -> Option<Ending> {
+    async fn take(&mut self, event: Event) -> Option<Ending> {
         match event {
             Event::Started => self.started = self.started.or_else(|| Some((Timestamp::now(), Instant::now()))),
             Event::Refused if self.started.is_none() => {
@@ -157,11 +154,11 @@ impl Run {
             Event::Refused => {}
             Event::Stdout(bytes) => {
                 self.count(&bytes);
-                self.stdout.push(&bytes);
+                self.recorder.push(StreamKind::Stdout, &bytes).await;
             }
             Event::Stderr(bytes) => {
                 self.count(&bytes);
-                self.stderr.push(&bytes);
+                self.recorder.push(StreamKind::Stderr, &bytes).await;
             }
             // The first word counts: a command ends once.
             Event::ExitCode(code) if self.exit.is_none() => {
@@ -249,7 +246,7 @@ impl Run {
         None
     }
 
-    fn outcome(self, ending: Ending) -> Outcome {
+    async fn outcome(self, ending: Ending, hurry: impl Future<Output = ()>) -> Outcome {
         // KILL ends sudo, which cannot pass it on: what ran as the other user may still run.
         let is_only_sudo =
             self.by_sudo && matches!((&ending, self.told), (Ending::Signalled { .. }, Some((_, _, true))));
@@ -266,8 +263,7 @@ impl Run {
         let incomplete = !self.session.is_closed();
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
         let cut_off = incomplete || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
-        let (stdout, stdout_record) = self.stdout.finish(cut_off);
-        let (stderr, stderr_record) = self.stderr.finish(cut_off);
+        let Recorded { stdout, stderr, stdout_record, stderr_record } = self.recorder.finish(cut_off, hurry).await;
         Outcome {
             ending,
             told_to_stop,

@@ -231,6 +231,8 @@ impl Case {
         let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
         command
             .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1"])
+            // A flag of the test's own counts more.
+            .env("WRIT_OUTPUT_STORE", self.store())
             .args(&self.flags)
             .arg("--state-directory")
             .arg(self.logs.join("state"))
@@ -240,6 +242,11 @@ impl Case {
             .env_remove("RUST_BACKTRACE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
         self.writ = Some(process);
+    }
+
+    /// The folder in which the controller stores whole outputs.
+    pub fn store(&self) -> String {
+        self.logs.join("outputs").display().to_string()
     }
 
     /// Waits until the controller is at work: what a test gives a deadline must not spend it on the start.

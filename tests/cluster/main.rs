@@ -36,6 +36,7 @@ mod lost_answers;
 mod machines;
 mod nasty;
 mod output;
+mod output_store;
 mod policy;
 mod proxy;
 mod run_as;

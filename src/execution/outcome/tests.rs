@@ -7,8 +7,15 @@ fn execution() -> CommandExecution {
 }
 
 fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
-    let stream =
-        StreamRecord { bytes: 0, sha256: String::new(), truncated: false, redacted: false, encoding: Encoding::Utf8 };
+    let stream = StreamRecord {
+        bytes: 0,
+        sha256: String::new(),
+        truncated: false,
+        redacted: false,
+        stored: false,
+        not_stored: None,
+        encoding: Encoding::Utf8,
+    };
     let started = !matches!(ending, Ending::Refused(_) | Ending::StartNotConfirmed);
     let outcome = Outcome {
         ending,

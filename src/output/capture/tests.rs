@@ -12,7 +12,12 @@ fn of(mut capture: Capture, chunks: &[&[u8]]) -> (String, StreamRecord) {
     for chunk in chunks {
         capture.push(chunk);
     }
-    capture.finish(false)
+    finish(capture)
+}
+
+fn finish(mut capture: Capture) -> (String, StreamRecord) {
+    capture.end(false);
+    capture.finish()
 }
 
 fn captured(chunks: &[&[u8]]) -> (String, StreamRecord) {
@@ -45,7 +50,7 @@ fn huge_output_keeps_head_and_tail_and_counts_all_of_it() {
     }
     capture.push(b"\nlast line\n");
     assert!(capture.head.len() <= INLINE_BYTES && capture.tail.len() <= INLINE_BYTES);
-    let (text, record) = capture.finish(false);
+    let (text, record) = finish(capture);
     assert_eq!(record.bytes, 11 + 4096 * 1000 + 11);
     assert!(record.truncated);
     assert!(text.starts_with("first line\nxxx") && text.ends_with("xxx\nlast line\n"), "{text}");
@@ -67,7 +72,7 @@ fn the_tail_is_the_end_of_the_stream_when_chunks_straddle_the_head() {
     let bytes: Vec<u8> = (0..30_000u32).map(|index| b'a' + (index % 26) as u8).collect();
     for size in [1, 7, 100, 8191, 8192, 8193, 20_000] {
         let mut capture = capture(INLINE_BYTES, &[]);
-        bytes.chunks(size).for_each(|chunk| capture.push(chunk));
+        bytes.chunks(size).for_each(|chunk| drop(capture.push(chunk)));
         assert_eq!(capture.head, &bytes[..INLINE_BYTES], "chunks of {size}");
         assert!(capture.tail.iter().eq(&bytes[bytes.len() - INLINE_BYTES..]), "chunks of {size}");
     }
@@ -124,7 +129,7 @@ fn ten_mebibytes_without_a_newline_are_held_no_more_than_a_line() {
         capture.push(&[b's'; 65_536]);
         assert!(capture.head.is_empty() && capture.tail.is_empty());
     }
-    let (text, record) = capture.finish(false);
+    let (text, record) = finish(capture);
     assert_eq!(text, "*** [writ: a line of 10485760 bytes was too long to be redacted]");
     assert_eq!((record.bytes, record.truncated), (text.len() as i64, false));
 }

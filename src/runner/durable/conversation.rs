@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, Journal, LaunchProblem, Place, SHOW_PROGRESS_AFTER, StopCause};
 use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Reply};
+use crate::output::StreamKind;
 use crate::ssh::{Event, Session};
 
 use super::super::asking::{self, REFUSED};
@@ -104,7 +106,7 @@ impl Run<'_> {
             let deadline = self.next_deadline(conversation, stopping.is_some());
             tokio::select! {
                 event = conversation.session.next() => {
-                    if let Some(heard) = self.take(event, reached, conversation) {
+                    if let Some(heard) = self.take(event, reached, conversation).await {
                         return heard;
                     }
                 }
@@ -142,18 +144,14 @@ impl Run<'_> {
     }
 
     /// Takes in what the machine said; Some where that ends the session.
-    fn take(&mut self, event: Event, reached: &Reached, conversation: &mut Conversation) -> Option<Heard> {
+    async fn take(&mut self, event: Event, reached: &Reached, conversation: &mut Conversation) -> Option<Heard> {
         let Conversation { reply, running_since, end, .. } = conversation;
         let mut heard = None;
+        // No more than the event brought.
+        let mut written = Vec::new();
         let mut hear = |item: Item<'_>| match item {
-            Item::Stdout(bytes) => {
-                self.received.stdout = self.received.stdout.saturating_add(bytes.len() as u64);
-                self.stdout.push(bytes);
-            }
-            Item::Stderr(bytes) => {
-                self.received.stderr = self.received.stderr.saturating_add(bytes.len() as u64);
-                self.stderr.push(bytes);
-            }
+            Item::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
+            Item::Stderr(bytes) => written.push((StreamKind::Stderr, Bytes::copy_from_slice(bytes))),
             Item::Answer(answer) => heard = self.hear(answer, reached, running_since, end),
             Item::Broken(broken) => heard = Some(Heard::Said(Said::Silence(broken.to_string()))),
         };
@@ -168,6 +166,9 @@ impl Run<'_> {
             }
             Event::Lost => return Some(Heard::Said(Said::Silence("the connection was lost".to_owned()))),
         }
+        for (kind, bytes) in written {
+            self.keep(kind, &bytes).await;
+        }
         if heard.is_none() && reply.is_complete() {
             heard = match end.take() {
                 Some(End::Ended(ended)) => Some(Heard::Said(Said::Ended(ended))),
@@ -176,6 +177,17 @@ impl Run<'_> {
             };
         }
         heard
+    }
+
+    async fn keep(&mut self, kind: StreamKind, bytes: &[u8]) {
+        let received = match kind {
+            StreamKind::Stdout => &mut self.received.stdout,
+            StreamKind::Stderr => &mut self.received.stderr,
+        };
+        *received = received.saturating_add(bytes.len() as u64);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(kind, bytes).await;
+        }
     }
 
     /// One of the launcher's words; Some where nothing more is to come.

@@ -1,0 +1,168 @@
+//! Output that the status cannot show: stored whole by `writ serve`, printed whole by `writ output`, or refused.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use writ::api::{CommandExecutionStatus, Phase, Reason};
+
+use crate::case::{Case, sh};
+use crate::lab::{SshdOptions, User};
+use crate::world::world;
+
+/// 1 MiB and a little, with bytes that are no UTF-8 on standard error.
+const MUCH: &str =
+    "seq 1 180000; head -c 70000 /bin/sh >&2; seq 1 180000 >$HOME/stdout; head -c 70000 /bin/sh >$HOME/stderr";
+
+async fn with_rule(line: &str, fields: Value, flags: &[&str]) -> Case {
+    let case = Case::with(world(), SshdOptions::default(), flags).await;
+    let mut rule = sh("line", line);
+    for (field, value) in fields.as_object().expect("an object of fields") {
+        rule[field] = value.clone();
+    }
+    case.apply_whitelist("line", json!([rule])).await;
+    case
+}
+
+async fn ran(case: &Case) -> CommandExecutionStatus {
+    case.execute("x", "line").await;
+    case.ends("x", Phase::Succeeded, Reason::Completed).await
+}
+
+/// `writ output` with the rights of jane, who may read executions as an administrator of the test does.
+fn writ_output(case: &Case, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_writ"))
+        .args(["output", "-n", &case.namespace, "--kubeconfig"])
+        .arg(case.world.control_plane.kubeconfig(User::Admin))
+        .args(arguments)
+        .env("HOME", "/nonexistent")
+        .env_remove("WRIT_OUTPUT_STORE")
+        .output()
+        .expect("writ starts")
+}
+
+fn stored(case: &Case) -> Vec<u8> {
+    let output = writ_output(case, &["x", "--store", &case.store(), "--stream", "stdout"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[track_caller]
+fn ends(output: &Output, code: i32, words: &[&str]) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    assert!(output.stdout.is_empty(), "something was printed");
+    for word in words {
+        assert!(errors.contains(word), "{word} is not in: {errors}");
+    }
+}
+
+/// The files of the store, below the folder of the execution.
+async fn files(case: &Case) -> Vec<PathBuf> {
+    let uid = case.executions().get("x").await.expect("it is there").metadata.uid.expect("a UID");
+    let folder = PathBuf::from(case.store()).join(&case.namespace).join(uid);
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[tokio::test]
+async fn a_mebibyte_is_cut_in_the_status_and_printed_whole() {
+    let case = with_rule(MUCH, json!({}), &[]).await;
+    let status = ran(&case).await;
+    let output = status.output.expect("an output record");
+    assert!(output.stdout.truncated && output.stdout.stored && output.stderr.stored, "{output:?}");
+    assert!(status.stdout.expect("stdout").contains("bytes left out here]"));
+    let printed = writ_output(&case, &["x", "--store", &format!("file://{}", case.store())]);
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let written = |name: &str| std::fs::read(case.sshd.home().join(name)).expect("what was written");
+    assert!(printed.stdout == written("stdout") && printed.stderr == written("stderr"));
+    assert!(printed.stdout.len() > 1 << 20);
+    let only = writ_output(&case, &["x", "--store", &case.store(), "--stream", "stderr"]);
+    assert!(only.stdout == written("stderr") && only.stderr.is_empty());
+    assert_eq!(files(&case).await.len(), 2);
+}
+
+#[tokio::test]
+async fn short_output_comes_from_the_status_and_is_stored_nowhere() {
+    let case =
+        with_rule("echo short; head -c 300 /bin/sh >&2; head -c 300 /bin/sh >$HOME/stderr", json!({}), &[]).await;
+    let output = ran(&case).await.output.expect("an output record");
+    assert!(!output.stdout.stored && !output.stderr.stored && output.stdout.not_stored.is_none());
+    let printed = writ_output(&case, &["x"]);
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    assert_eq!(printed.stdout, b"short\n");
+    assert_eq!(printed.stderr, std::fs::read(case.sshd.home().join("stderr")).expect("what was written"));
+    assert_eq!(files(&case).await, Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn what_was_damaged_is_refused_and_not_printed() {
+    let case = with_rule("seq 1 100000", json!({}), &[]).await;
+    ran(&case).await;
+    let file = files(&case).await.remove(0);
+    let mut bytes = std::fs::read(&file).expect("the stored output");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).expect("damaged");
+    let arguments = ["x", "--store", &case.store()];
+    ends(&writ_output(&case, &arguments), 6, &["damaged or tampered with", "nothing was printed"]);
+    bytes.pop();
+    std::fs::write(&file, &bytes).expect("damaged");
+    ends(&writ_output(&case, &arguments), 6, &["bytes, not 588895"]);
+    std::fs::remove_file(&file).expect("removed");
+    ends(&writ_output(&case, &arguments), 4, &["does not have it", "--output-store"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_printed_says_why_and_what_to_do() {
+    let mut case = with_rule("seq 1 100000", json!({}), &[]).await;
+    ends(&writ_output(&case, &["x"]), 2, &["no such execution", "kubectl get cmdexec"]);
+    ends(&writ_output(&case, &[]), 2, &["NAME"]);
+    case.execute("rejected", "cat /etc/shadow").await;
+    case.finished("rejected").await;
+    ends(&writ_output(&case, &["rejected"]), 4, &["Rejected", "no output was recorded"]);
+    ran(&case).await;
+    ends(&writ_output(&case, &["x"]), 2, &["--store URL"]);
+    ends(&writ_output(&case, &["x", "--store", "/no/such/folder"]), 2, &["/no/such/folder"]);
+    ends(&writ_output(&case, &["x", "--store", "ftp://x/y"]), 2, &["s3://BUCKET/PREFIX"]);
+    case.kill_writ();
+    case.execute("waiting", "line").await;
+    ends(&writ_output(&case, &["waiting"]), 5, &["has not finished", "kubectl wait"]);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_takes_no_result_away() {
+    let case = with_rule("seq 1 1000000", json!({}), &[]).await;
+    // Where the folder of the namespace should be there is a file.
+    std::fs::write(PathBuf::from(case.store()).join(&case.namespace), "in the way").expect("a file");
+    let status = ran(&case).await;
+    assert_eq!(status.exit_code, Some(0));
+    let output = status.output.expect("an output record");
+    assert!(!output.stdout.stored && output.stdout.truncated);
+    assert_eq!(output.stdout.bytes, 6_888_896);
+    assert!(output.stdout.not_stored.expect("a reason").contains("the output store failed"));
+    assert!(case.log().contains("an output cannot be stored"), "{}", case.log());
+    ends(&writ_output(&case, &["x", "--store", &case.store()]), 4, &["was not stored", "the output store failed"]);
+}
+
+#[tokio::test]
+async fn without_a_store_nothing_is_stored_and_that_is_said_by_who_is_asked() {
+    let case = with_rule("seq 1 100000", json!({}), &["--output-store", "none"]).await;
+    let output = ran(&case).await.output.expect("an output record");
+    assert!(!output.stdout.stored && output.stdout.not_stored.is_none());
+    ends(&writ_output(&case, &["x"]), 4, &["had no output store", ".status.stdout"]);
+}
+
+#[tokio::test]
+async fn a_rule_that_redacts_stores_only_what_is_left() {
+    let line = "i=0; while [ $i -lt 2000 ]; do echo line $i token=hun\"\"ter2 end; i=$((i+1)); done";
+    let case = with_rule(line, json!({"redact": [r"token=\S+"]}), &[]).await;
+    let output = ran(&case).await.output.expect("an output record");
+    assert!(output.stdout.stored && output.stdout.redacted);
+    let printed = String::from_utf8(stored(&case)).expect("UTF-8");
+    assert_eq!(printed.lines().count(), 2000);
+    assert!(printed.starts_with("line 0 *** end\n") && !printed.contains("hunter2"));
+    for file in files(&case).await {
+        assert!(!String::from_utf8_lossy(&std::fs::read(file).expect("a file")).contains("hunter2"));
+    }
+}
