@@ -26,5 +26,8 @@ pub const VERSION: &str = "v1alpha1";
 /// A Secret is used as SSH credentials only where it carries this label with the value `true`, so that not every
 /// key in a namespace can be tried on a host of somebody's choice.
 pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
+/// The finalizer that holds an execution until it has finished and its stored output is removed. It is put on by the API
+/// server at creation (`deploy/requester-1.36.yaml`), else by Writ before anything is claimed.
+pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
 /// The Secret type that holds an SSH private key (Kubernetes' own, key `ssh-privatekey`).
 pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

@@ -1,5 +1,6 @@
 //! The controllers: watch, read live, decide, apply. They send nothing to a machine; the runner does.
 
 pub mod command_execution;
+pub mod retention;
 mod watching;
 pub mod whitelist;

@@ -26,7 +26,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("ssh", &[]),
     ("launcher", &["api", "policy"]),
     ("runner", &["api", "policy", "execution", "cluster", "output", "ssh", "launcher"]),
-    ("controllers", &["api", "policy", "execution", "cluster", "runner"]),
+    ("controllers", &["api", "policy", "execution", "cluster", "output", "runner"]),
     ("cli", &["api", "policy", "cluster", "output"]),
     ("telemetry", &[]),
 ];

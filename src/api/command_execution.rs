@@ -103,6 +103,14 @@ pub struct CommandExecutionSpec {
     #[schemars(range(min = 0, max = 604_800))]
     pub starting_deadline_seconds: u32,
 
+    /// How long the object is kept once it has finished, in seconds from `status.completionTime`, 0 to 31536000 (365
+    /// days); then Writ deletes it, with its stored output. Absent: it is kept until somebody deletes it. It cannot be
+    /// changed afterwards. Somebody who may delete the object may do so earlier; one that runs is stopped by that, and is
+    /// gone once its end is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<u32>,
+
     /// Set it to true to cancel: before the command has started it will not start; while it runs, Writ asks the
     /// machine to stop it, and the status says whether it may still run. The only field that may change, and only
     /// from false to true while the execution has not finished.
@@ -200,6 +208,11 @@ impl CommandExecution {
         Some(Duration::try_from(now.duration_since(created)).unwrap_or(Duration::ZERO))
     }
 
+    /// Whether Writ's finalizer holds it: it cannot vanish while it runs.
+    pub fn is_protected(&self) -> bool {
+        self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == super::AUDIT_FINALIZER)
+    }
+
     /// The phase in the status; Pending where there is no status yet.
     pub fn phase(&self) -> super::Phase {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
@@ -219,6 +232,7 @@ impl CommandExecutionSpec {
             reason: None,
             timeout_seconds: None,
             starting_deadline_seconds: DEFAULT_STARTING_DEADLINE_SECONDS,
+            ttl_seconds_after_finished: None,
             cancel_requested: false,
             requested_by: None,
             cancelled_by: None,

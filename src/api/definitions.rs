@@ -111,6 +111,7 @@ fn immutable_spec() -> ValidationRule {
         "reason",
         "timeoutSeconds",
         "startingDeadlineSeconds",
+        "ttlSecondsAfterFinished",
         "requestedBy",
     ];
     guard(

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use writ::cli::{Ending, Explain, Lint, Output, store};
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
-use writ::controllers::{command_execution, whitelist};
+use writ::controllers::{command_execution, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::output::{Hub, Store};
 use writ::runner::{Outputs, Parts, Runner, Spool};
@@ -147,7 +147,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     });
-    let outputs = Outputs { hub: Hub::default(), store: open_store(options.output_store.as_deref())? };
+    let store = open_store(options.output_store.as_deref())?;
     let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -177,13 +177,14 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         stamping: stamping.clone(),
         events: events.clone(),
         holders: Arc::clone(&holders),
-        outputs,
+        outputs: Outputs { hub: Hub::default(), store: store.clone() },
         spool,
         patience: Duration::from_secs(options.unreachable_seconds),
     });
     let stop = CancellationToken::new();
     let about = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
     let whitelists = tokio::spawn(whitelist::run(about, stop.clone()));
+    let finished = tokio::spawn(retention::run(retention::Context { cluster: cluster.clone(), store }, stop.clone()));
     let context = command_execution::Context {
         cluster,
         policies,
@@ -200,7 +201,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         () = told_to_end(&mut signals) => {}
         ended = &mut controller => bail!("the controller ended by itself ({ended:?}); this is a bug, please report it"),
     }
-    let others = async { tokio::join!(controller, whitelists) };
+    let others = async { tokio::join!(controller, whitelists, finished) };
     end(&runner, Duration::from_secs(options.drain_seconds), &stop, others).await;
     lease_kept.abort();
     holders.leave().await;

@@ -142,6 +142,10 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
         },
         None => live,
     };
+    let enqueues = plan.effects.iter().any(|effect| matches!(effect, Effect::Enqueue { .. }));
+    let Some(live) = protected(live, enqueues, context).await? else {
+        return Ok(Action::requeue(Duration::from_secs(1)));
+    };
     let key = key_of(&live);
     for effect in plan.effects {
         match effect {
@@ -154,6 +158,25 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
         }
     }
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// The execution, with the finalizer on it where it is about to be enqueued: what may be claimed must not vanish while it
+/// runs. The API server puts it on at creation where its admission policies can. None where it has changed meanwhile: that
+/// is on its way here.
+async fn protected(
+    live: CommandExecution,
+    enqueues: bool,
+    context: &Context,
+) -> Result<Option<CommandExecution>, ClusterError> {
+    if !enqueues || live.is_protected() {
+        return Ok(Some(live));
+    }
+    match context.cluster.protect(&live).await {
+        Ok(protected) => Ok(Some(protected)),
+        // Refused: it is another one than was read, or it is being deleted by now.
+        Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn store_status(

@@ -197,6 +197,15 @@ impl Case {
         self.until(name, phase.as_str(), |status| status.phase == phase).await
     }
 
+    /// Waits until an execution that was deleted is gone.
+    pub async fn gone(&self, name: &str) {
+        let started = Instant::now();
+        while !matches!(self.executions().get_opt(name).await, Ok(None)) {
+            assert!(started.elapsed() < PATIENCE, "{name} is not gone after {PATIENCE:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits for the end, and checks how it ended.
     pub async fn ends(&self, name: &str, phase: Phase, reason: Reason) -> CommandExecutionStatus {
         let status = self.finished(name).await;

@@ -147,6 +147,7 @@ async fn an_execution_that_is_deleted_while_it_runs_harms_nobody() {
     case.execute("x", "sleep-eight").await;
     case.in_phase("x", Phase::Running).await;
     case.executions().delete("x", &kube::api::DeleteParams::default()).await.expect("deleted");
+    case.gone("x").await;
     // Another one of the same name is another one.
     case.execute("x", "say hello").await;
     let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;

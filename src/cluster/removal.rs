@@ -1,0 +1,102 @@
+//! What becomes of executions at the end of their lives: held by a finalizer until they are over and what is stored of
+//! them is removed, deleted when their time is over.
+//!
+//! The promise kept here: each of these writes is of the object that was read, by UID and, where it matters, by
+//! resourceVersion, so that another one of the same name is never touched.
+
+use json_patch::{Patch as JsonPatch, PatchOperation, jsonptr::PointerBuf};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::{Value, json};
+
+use crate::api::{AUDIT_FINALIZER, CommandExecution};
+
+use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER};
+
+impl Cluster {
+    /// Puts the audit finalizer on an execution, if it is still the one that was read: from then on it stays until Writ
+    /// has seen its end. The API server refuses that for one that is being deleted.
+    ///
+    /// # Errors
+    /// [`ClusterError::Invalid`] also where it has changed since it was read.
+    pub async fn protect(&self, read: &CommandExecution) -> Result<CommandExecution, ClusterError> {
+        let metadata = &read.metadata;
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let add = match metadata.finalizers.as_deref().unwrap_or_default() {
+            [] => operation("add", &["metadata", "finalizers"], json!([AUDIT_FINALIZER])),
+            _ => operation("add", &["metadata", "finalizers", "-"], json!(AUDIT_FINALIZER)),
+        };
+        let patch = vec![
+            operation("test", &["metadata", "uid"], json!(metadata.uid)),
+            operation("test", &["metadata", "resourceVersion"], json!(metadata.resource_version)),
+            add,
+        ];
+        self.patch_metadata(namespace, name, "finalizer", patch).await
+    }
+
+    /// Takes the audit finalizer off an execution that has these finalizers: if nobody else holds it, it is gone.
+    ///
+    /// # Errors
+    /// [`ClusterError::Invalid`] also where they are not these any more, [`ClusterError::NotFound`] where it is gone.
+    pub async fn release(&self, key: &ExecutionKey, finalizers: &[String]) -> Result<(), ClusterError> {
+        let Some(index) = finalizers.iter().position(|finalizer| finalizer == AUDIT_FINALIZER) else { return Ok(()) };
+        let index = index.to_string();
+        let path = ["metadata", "finalizers", index.as_str()];
+        let patch = vec![
+            operation("test", &["metadata", "uid"], json!(key.uid)),
+            operation("test", &path, json!(AUDIT_FINALIZER)),
+            operation("remove", &path, Value::Null),
+        ];
+        // What comes back is not decoded: an object that is not what this version can read has to go too.
+        let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
+            Api::namespaced(self.client.clone(), &key.namespace);
+        let call = async {
+            let patch = patch_of(patch)?;
+            api.patch_metadata(&key.name, &parameters(), &patch).await
+        };
+        self.call(format!("finalizer of {key}"), call).await.map(drop)
+    }
+
+    /// Deletes an execution, if it is still what was read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where it has changed, [`ClusterError::NotFound`] where it is gone.
+    pub async fn delete(&self, key: &ExecutionKey, resource_version: Option<String>) -> Result<(), ClusterError> {
+        let preconditions = Preconditions { uid: Some(key.uid.clone()), resource_version };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
+            Api::namespaced(self.client.clone(), &key.namespace);
+        self.call(format!("CommandExecution {key}"), api.delete(&key.name, &parameters)).await.map(drop)
+    }
+
+    async fn patch_metadata(
+        &self,
+        namespace: &str,
+        name: &str,
+        what: &str,
+        patch: Vec<Value>,
+    ) -> Result<CommandExecution, ClusterError> {
+        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
+        let call = async {
+            let patch = patch_of(patch)?;
+            api.patch(name, &parameters(), &patch).await
+        };
+        self.call(format!("{what} of {namespace}/{name}"), call).await
+    }
+}
+
+fn operation(op: &str, path: &[&str], value: Value) -> Value {
+    let path = PointerBuf::from_tokens(path.iter().copied()).to_string();
+    if op == "remove" { json!({"op": op, "path": path}) } else { json!({"op": op, "path": path, "value": value}) }
+}
+
+fn patch_of(operations: Vec<Value>) -> Result<Patch<()>, kube::Error> {
+    let operations: Vec<PatchOperation> =
+        serde_json::from_value(Value::Array(operations)).map_err(kube::Error::SerdeError)?;
+    Ok(Patch::Json(JsonPatch(operations)))
+}
+
+fn parameters() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}

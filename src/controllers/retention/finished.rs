@@ -1,0 +1,145 @@
+//! A finished execution, as far as its removal is concerned: nothing else of it is decoded.
+
+use std::borrow::Cow;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::ObjectMeta;
+use kube::core::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::api::{AUDIT_FINALIZER, CommandExecution, Phase};
+
+/// Metadata, and three fields. A field that does not decode is taken for absent, so that one object cannot stop the list
+/// that it is in.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Finished {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default, deserialize_with = "leniently")]
+    ttl_seconds_after_finished: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(default, deserialize_with = "leniently")]
+    phase: Option<Phase>,
+    #[serde(default, deserialize_with = "leniently")]
+    completion_time: Option<MicroTime>,
+}
+
+fn leniently<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
+}
+
+impl Finished {
+    pub(super) fn is_finished(&self) -> bool {
+        self.status.phase.is_some_and(Phase::is_finished)
+    }
+
+    pub(super) fn is_being_deleted(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether Writ's finalizer is on it.
+    pub(super) fn is_held(&self) -> bool {
+        self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == AUDIT_FINALIZER)
+    }
+
+    /// When it is to be deleted; None: never.
+    pub(super) fn expiry(&self) -> Option<Timestamp> {
+        let seconds = SignedDuration::from_secs(self.spec.ttl_seconds_after_finished?.into());
+        self.status.completion_time.as_ref()?.0.checked_add(seconds).ok()
+    }
+
+    /// When there is something to do about it; None: never.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        match (self.is_being_deleted(), self.is_held()) {
+            (true, true) => Some(Timestamp::MIN),
+            // Somebody else holds it.
+            (true, false) => None,
+            (false, _) => self.expiry(),
+        }
+    }
+}
+
+impl kube::Resource for Finished {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        CommandExecution::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        CommandExecution::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        CommandExecution::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        CommandExecution::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn finished(spec: serde_json::Value, status: serde_json::Value, metadata: serde_json::Value) -> Finished {
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn it_is_due_so_many_seconds_after_its_end_and_never_without_a_time_to_live() {
+        let status = json!({"phase": "Failed", "completionTime": "2026-11-21T12:00:00.000000Z", "stdout": "x"});
+        let with = |spec| finished(spec, status.clone(), json!({"name": "x"})).due();
+        let time = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        assert_eq!(with(json!({"ttlSecondsAfterFinished": 90})), time("2026-11-21T12:01:30Z"));
+        assert_eq!(with(json!({"ttlSecondsAfterFinished": 0})), time("2026-11-21T12:00:00Z"));
+        assert_eq!(with(json!({})), None);
+        assert_eq!(finished(json!({"ttlSecondsAfterFinished": 1}), json!({}), json!({})).due(), None);
+    }
+
+    #[test]
+    fn what_does_not_decode_is_taken_for_absent() {
+        let strange = finished(
+            json!({"ttlSecondsAfterFinished": "soon", "machineRef": 7}),
+            json!({"phase": "Lost", "completionTime": 12}),
+            json!({"name": "x"}),
+        );
+        assert_eq!((strange.due(), strange.is_finished()), (None, false));
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_due_at_once_where_writ_holds_it() {
+        let deleted = |finalizers| {
+            let metadata = json!({"deletionTimestamp": "2026-11-21T12:00:00Z", "finalizers": finalizers});
+            finished(json!({"ttlSecondsAfterFinished": 1}), json!({}), metadata).due()
+        };
+        assert_eq!(deleted(json!(["example.org/hold", AUDIT_FINALIZER])), Some(Timestamp::MIN));
+        assert_eq!(deleted(json!(["example.org/hold"])), None);
+    }
+}
