@@ -13,7 +13,9 @@
 //! | it waits for its machine | `runner`: queues, slots, pauses | Queued |
 //! | a connection is opened | `ssh`: pinned host key, login, session | LaunchFailed where the machine is not the right one |
 //! | it is claimed | `runner`, `cluster`: one PUT with the resourceVersion that was read | Dispatched: the point of no return |
-//! | it runs | `runner`, `ssh`, `output`: drain, redact, count, digest, store, stop | Running, after 2 s |
+//! | it is launched, once | `launcher`: fence, session of its own, output to files; sent by `runner::durable` | Running, after 2 s |
+//! | it runs, whoever watches | `runner`, `ssh`, `output`: follow by offset, redact, count, digest, store, stop | |
+//! | who watched is lost | `runner`: take the claim over, ask the machine; [`execution`]: launch, follow or close | |
 //! | its result is written | [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token | Succeeded, Failed, TimedOut, Cancelled, OutcomeUnknown |
 //!
 //! # The modules
@@ -25,13 +27,14 @@
 //! - [`execution`]: the state machine; time is an argument. Pure.
 //! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
+//! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
 //! - [`cluster`]: the API server, with a deadline on every call.
-//! - [`runner`]: queues and tasks; claims, sends, follows, records.
+//! - [`runner`]: queues, connections and tasks; claims, launches, follows, adopts, records.
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
 //! - [`telemetry`]: log lines, and how many of them.
 //!
-//! The binaries are `src/bin/writ.rs` (flags, wiring, run) and `src/bin/crdgen.rs` (the CRDs in `crds/`).
+//! The binaries are `src/bin/writ` (flags, wiring, run) and `src/bin/crdgen` (the CRDs in `crds/`).
 //!
 //! # Features
 //!

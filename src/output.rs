@@ -27,7 +27,7 @@ mod upload;
 
 pub use hub::{Chunk, Hub, Offsets, Seen, Viewer};
 pub use recorder::{Recorded, Recorder};
-pub use store::{Store, StoreError, default_folder};
+pub use store::{Store, StoreError, state_folder};
 
 /// How much of a stream the status can show, counted as it is encoded in JSON. Without a word in the rule it is half of
 /// that: a CommandExecution should stay under about 24 KiB (10,000 of them are then a tenth of etcd's default store).

@@ -1,16 +1,21 @@
 //! Which output store a program uses: the one that it is told, else a folder of its own.
 
-use crate::output::{Store, StoreError, default_folder};
+use std::path::PathBuf;
+
+use crate::output::{self, Store, StoreError};
 
 /// The variable that names the store where no flag does.
 pub const OUTPUT_STORE: &str = "WRIT_OUTPUT_STORE";
 
-/// The location that was given, else the default folder (see [`default_folder`]); None where there is neither.
+/// The folder for what must outlive a process, by the environment.
+pub fn state_folder() -> Option<PathBuf> {
+    output::state_folder(|name| std::env::var(name).ok())
+}
+
+/// The location that was given, else `outputs` in the [`state_folder`]; None where there is neither.
 pub fn location_or_default(given: Option<&str>) -> Option<String> {
-    given.map(ToOwned::to_owned).or_else(|| {
-        let folder = default_folder(|name| std::env::var(name).ok());
-        folder.and_then(|folder| folder.to_str().map(ToOwned::to_owned))
-    })
+    let default = || Some(state_folder()?.join("outputs").to_str()?.to_owned());
+    given.map(ToOwned::to_owned).or_else(default)
 }
 
 /// Opens the store to write to, with the credentials of the environment.

@@ -107,9 +107,10 @@ pub enum StoreError {
     Sink(#[source] std::io::Error),
 }
 
-/// The folder for outputs where none is named: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/writ/outputs`, else
-/// `~/.local/state/writ/outputs`. None where the environment has none of the three.
-pub fn default_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// The folder for what must outlive a process, where none is named: systemd's `$STATE_DIRECTORY`, else
+/// `$XDG_STATE_HOME/writ`, else `~/.local/state/writ`. None where the environment has none of the three. Outputs are in
+/// `outputs` there.
+pub fn state_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let absolute = |name: &str| {
         let value = variable(name)?;
         // systemd separates several by colons.
@@ -117,8 +118,8 @@ pub fn default_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathB
         first.is_absolute().then_some(first)
     };
     absolute("STATE_DIRECTORY")
-        .or_else(|| absolute("XDG_STATE_HOME").map(|state| state.join("writ/outputs")))
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state/writ/outputs")))
+        .or_else(|| absolute("XDG_STATE_HOME").map(|state| state.join("writ")))
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state/writ")))
 }
 
 impl Store {

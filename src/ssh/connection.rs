@@ -25,7 +25,7 @@ const INACTIVITY: Duration = Duration::from_secs(75);
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(4);
 /// How long the goodbye may take.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// How often it is looked whether the goodbye was sent.
+/// How often it is looked whether a connection has ended.
 const CLOSED_POLL: Duration = Duration::from_millis(2);
 
 /// Where to connect, as whom, and what the host has to prove.
@@ -146,6 +146,15 @@ async fn establish(
     let key = PrivateKeyWithHashAlg::new(credentials.key(), None);
     match handle.authenticate_publickey(target.user.clone(), key).await {
         Ok(AuthResult::Success) => {}
+        // russh says so too where the connection ends before there is an answer.
+        Ok(AuthResult::Failure { remaining_methods, .. })
+            if remaining_methods.is_empty() && was_cut(&handle, progress).await =>
+        {
+            return Err(ConnectError::Unreachable(format!(
+                "{at} did not {}: the connection was lost",
+                progress.step()
+            )));
+        }
         Ok(AuthResult::Failure { .. }) => {
             return Err(ConnectError::AuthenticationRefused { user: target.user.clone() });
         }
@@ -153,6 +162,17 @@ async fn establish(
     }
     let fingerprint = progress.fingerprint().unwrap_or_default();
     Ok(Connection { handle, guard, peer, fingerprint })
+}
+
+/// Whether the connection ended without a word. One that ends with a goodbye, as sshd does after too many failures, ended
+/// because the other end wanted it.
+async fn was_cut(handle: &Handle<HostCheck>, progress: &Progress) -> bool {
+    let ended = async {
+        while !handle.is_closed() {
+            sleep(CLOSED_POLL).await;
+        }
+    };
+    timeout(DISCONNECT_DEADLINE, ended).await.is_ok() && !progress.was_dismissed()
 }
 
 impl Connection {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::Channel;
-use russh::client::{self, ChannelOpenHandle, Msg};
+use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg};
 use russh::keys::PublicKeyOrCertificate;
 
 use super::PinnedKeys;
@@ -21,6 +21,8 @@ struct ProgressState {
     step: Option<&'static str>,
     /// What the host key check said: the fingerprint, pinned or not.
     checked: Option<Result<String, String>>,
+    /// Whether the other end said goodbye (RFC 4253, section 11.1) before the connection ended.
+    dismissed: bool,
 }
 
 impl Progress {
@@ -44,6 +46,10 @@ impl Progress {
         self.with(|state| state.checked.is_some())
     }
 
+    pub fn was_dismissed(&self) -> bool {
+        self.with(|state| state.dismissed)
+    }
+
     pub fn refused(&self) -> Option<String> {
         self.with(|state| state.checked.clone().and_then(Result::err))
     }
@@ -63,6 +69,16 @@ impl client::Handler for HostCheck {
         let pinned = verdict.is_ok();
         self.progress.with(|state| state.checked = Some(verdict));
         Ok(pinned)
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => {
+                self.progress.with(|state| state.dismissed = true);
+                Ok(())
+            }
+            DisconnectReason::Error(error) => Err(error),
+        }
     }
 
     // A server has no business to open channels to us. russh accepts them by default; a handle that is dropped refuses.

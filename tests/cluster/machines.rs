@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use writ::api::{Phase, Reason};
+use writ::ssh::{ConnectError, Credentials, PinnedKeys, Target};
 
 use crate::case::Case;
+use crate::cutter::Cutter;
+use crate::lab::{Sshd, SshdOptions};
+use crate::world::world;
 
 /// A port on which nothing listens: tcpmux, which nobody has. A free one of the moment could be another test's next.
 const CLOSED_PORT: u16 = 1;
@@ -169,4 +173,28 @@ async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() 
     case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 0})).await;
     case.ends("x", Phase::Expired, Reason::MachineOffline).await;
     gone.join().expect("the thread ends").expect("the connection is closed, not open long after it was given up");
+}
+
+/// What a cut line is taken for decides whether an execution waits or has failed for good.
+#[tokio::test]
+async fn a_login_that_is_cut_at_any_byte_is_never_taken_for_a_refusal() {
+    let sshd = Sshd::start(&world().reaper, &SshdOptions::default()).expect("an sshd");
+    let cutter = Cutter::start(sshd.port(), 7_000, 1).await;
+    let key = sshd.private_key().expect("a key");
+    let credentials = Credentials::parse(key.as_bytes()).expect("a key that can be used");
+    let target = Target {
+        address: "127.0.0.1".to_owned(),
+        port: cutter.port,
+        user: sshd.user().to_owned(),
+        host_keys: PinnedKeys::parse(&[sshd.host_key().expect("a host key")]).expect("a host key"),
+    };
+    let mut cut = 0;
+    for _ in 0..150 {
+        match writ::ssh::connect(&target, &credentials, Duration::from_secs(30)).await {
+            Ok(connection) => connection.close().await,
+            Err(ConnectError::Unreachable(_) | ConnectError::Dropped(_)) => cut += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(cut > 30, "{cut} of 150 were cut");
 }

@@ -114,12 +114,12 @@ async fn a_bucket_that_does_not_answer_is_given_up() {
 #[test]
 fn the_folder_is_the_services_own_else_that_of_the_user() {
     let with = |variables: &[(&str, &str)]| {
-        default_folder(|name| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned()))
+        state_folder(|name| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned()))
             .map(|folder| folder.display().to_string())
     };
     let home = ("HOME", "/home/jane");
-    assert_eq!(with(&[home]).as_deref(), Some("/home/jane/.local/state/writ/outputs"));
-    assert_eq!(with(&[home, ("XDG_STATE_HOME", "/state")]).as_deref(), Some("/state/writ/outputs"));
+    assert_eq!(with(&[home]).as_deref(), Some("/home/jane/.local/state/writ"));
+    assert_eq!(with(&[home, ("XDG_STATE_HOME", "/state")]).as_deref(), Some("/state/writ"));
     assert_eq!(with(&[home, ("STATE_DIRECTORY", "/var/lib/writ:/other")]).as_deref(), Some("/var/lib/writ"));
     assert_eq!(with(&[("XDG_STATE_HOME", "relative")]), None);
 }

@@ -1,17 +1,15 @@
-//! `writ`: flags, wiring, run.
+//! `writ serve`: its flags, and how its parts are put together.
 
-use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use writ::cli::{Ending, Explain, Lint, Output, store};
+use writ::cli::store;
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
 use writ::controllers::{command_execution, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
@@ -19,28 +17,8 @@ use writ::output::{Hub, Store};
 use writ::runner::{Outputs, Parts, Runner, Spool};
 use writ::telemetry::{self, LogFormat};
 
-/// Audited remote commands as Kubernetes objects.
-#[derive(Debug, Parser)]
-#[command(name = "writ", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the controller: watch CommandExecutions and run what the Whitelists allow.
-    ///
-    /// Needs the CRDs (`kubectl apply -f crds/`) and the permissions of `deploy/operator-role.yaml`. On SIGTERM or
-    /// ctrl-C it starts nothing new and waits for what runs.
-    Serve(Serve),
-    Explain(Box<Explain>),
-    Lint(Lint),
-    Output(Output),
-}
-
 #[derive(Args, Debug)]
-struct Serve {
+pub struct Serve {
     /// Kubeconfig file to use [default: $KUBECONFIG, ~/.kube/config, or the Pod's ServiceAccount].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -49,7 +27,8 @@ struct Serve {
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
 
-    /// Seconds that running commands get to end after SIGTERM; what still runs then is recorded as OutcomeUnknown.
+    /// Seconds that running commands get to end after SIGTERM. What still runs then is left to the next `writ serve`, or,
+    /// in Direct mode, recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
 
@@ -57,8 +36,8 @@ struct Serve {
     #[arg(long, default_value_t = DEFAULT_GRACE_FOR_MISSING.as_secs(), value_name = "SECONDS")]
     missing_grace_seconds: u64,
 
-    /// Seconds without a sign of life after which another `writ serve` takes this one for gone, and records what it
-    /// had claimed as OutcomeUnknown. At least 3.
+    /// Seconds without a sign of life after which another `writ serve` takes this one for gone, and takes over what it
+    /// had claimed. At least 3.
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
     lease_seconds: u64,
 
@@ -72,14 +51,14 @@ struct Serve {
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     unreachable_seconds: u64,
 
-    /// Folder of this process for what must outlive it: results of commands in Direct mode that are not stored yet
-    /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
+    /// Folder of this process for what must outlive it: outputs, where no other store is named, and results of commands in
+    /// Direct mode that are not written yet [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
     #[arg(long, value_name = "FOLDER")]
     state_directory: Option<PathBuf>,
+
     /// Where output goes that the status cannot show whole: a folder, file:///PATH, or s3://BUCKET/PREFIX with credentials
     /// from the environment, as AWS' tools read them; `none` for nowhere. A folder is for one `writ serve` on one host;
-    /// several need a bucket. `writ output` reads it. [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ/outputs, or
-    /// ~/.local/state/writ/outputs]
+    /// several need a bucket. `writ output` reads it [default: `outputs` in the state directory].
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
 
@@ -90,23 +69,50 @@ struct Serve {
 
 impl Serve {
     /// Where this process keeps what must outlive it.
-    fn state_directory(&self) -> Option<PathBuf> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let own = self.state_directory.clone().or_else(|| variable("STATE_DIRECTORY"));
-        own.or_else(|| Some(variable("XDG_STATE_HOME")?.join("writ")))
-            .or_else(|| Some(variable("HOME")?.join(".local/state/writ")))
+    fn state_folder(&self) -> Option<PathBuf> {
+        self.state_directory.clone().or_else(store::state_folder)
     }
 
-    fn open_spool(&self) -> Option<Spool> {
-        let folder = self.state_directory()?.join("results");
+    /// The results that another process left on disk are written before anything is taken for left behind.
+    async fn open_spool(&self, cluster: &Cluster) -> Option<Spool> {
+        let folder = self.state_folder()?.join("results");
         match Spool::open(&folder) {
-            Ok(spool) => Some(spool),
+            Ok(spool) => {
+                spool.replay(cluster).await;
+                Some(spool)
+            }
             Err(error) => {
                 tracing::warn!(
                     folder = %folder.display(), %error,
                     "results of Direct mode are not kept on disk before they are written; see --state-directory"
                 );
                 None
+            }
+        }
+    }
+
+    /// The output store. One that was asked for has to be usable; without the default one only large outputs are the poorer.
+    fn open_store(&self) -> anyhow::Result<Option<Store>> {
+        let given = self.output_store.as_deref();
+        let folder = || Some(self.state_folder()?.join("outputs").to_str()?.to_owned());
+        let location = match given {
+            Some("none") => return Ok(None),
+            given => given.map(ToOwned::to_owned).or_else(folder),
+        };
+        let Some(location) = location else {
+            tracing::warn!("there is no folder for an output store (no $HOME); name one with --output-store");
+            return Ok(None);
+        };
+        match store::open(&location) {
+            Ok(store) => {
+                tracing::info!(%store, "output that the status cannot show whole is stored");
+                Ok(Some(store))
+            }
+            Err(error) if given.is_some() => Err(error).context("the output store cannot be used (--output-store)"),
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, "large outputs will not be stored; name a store with --output-store");
+                Ok(None)
             }
         }
     }
@@ -118,36 +124,13 @@ enum Format {
     Json,
 }
 
-#[tokio::main]
-#[expect(clippy::print_stderr, reason = "the last word of a program goes to its user")]
-async fn main() -> ExitCode {
-    let (outcome, of_failure) = match Cli::parse().command {
-        Command::Serve(options) => (serve(options).await.map(|()| Ending::Good), ExitCode::FAILURE),
-        Command::Explain(options) => {
-            let outcome = options.run(BufReader::new(std::io::stdin()), &mut std::io::stdout().lock()).await;
-            (outcome, Ending::BadInput.code().into())
-        }
-        Command::Output(options) => {
-            let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
-            (outcome, Ending::BadInput.code().into())
-        }
-        Command::Lint(options) => (options.run(&mut std::io::stdout().lock()), Ending::BadInput.code().into()),
-    };
-    match outcome {
-        Ok(ending) => ending.code().into(),
-        Err(error) => {
-            eprintln!("writ: {error:#}");
-            of_failure
-        }
-    }
-}
-
-async fn serve(options: Serve) -> anyhow::Result<()> {
+/// Serves until it is told to end.
+pub async fn serve(options: Serve) -> anyhow::Result<()> {
     telemetry::start(match options.log_format {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     });
-    let store = open_store(options.output_store.as_deref())?;
+    let store = options.open_store()?;
     let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -157,20 +140,12 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     }
 
     let holder = holder();
-    let lease = Duration::from_secs(options.lease_seconds);
-    let holders = Holders::announce(&cluster, cluster.home(), &holder, lease)
-        .await
-        .with_context(|| format!("the Lease of this process cannot be written in namespace {}", cluster.home()))?;
-    let holders = Arc::new(holders);
+    let holders = Arc::new(announce(&cluster, &holder, Duration::from_secs(options.lease_seconds)).await?);
     let (events, _publishing) = EventPublisher::start(&cluster, &holder);
     let keeping = Arc::clone(&holders);
     let lease_kept = tokio::spawn(async move { keeping.keep().await });
     let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(Policies::new(cluster.clone()));
-    let spool = options.open_spool();
-    if let Some(spool) = &spool {
-        spool.replay(&cluster).await;
-    }
     let (runner, wakes) = Runner::new(Parts {
         cluster: cluster.clone(),
         policies: Arc::clone(&policies),
@@ -178,7 +153,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         events: events.clone(),
         holders: Arc::clone(&holders),
         outputs: Outputs { hub: Hub::default(), store: store.clone() },
-        spool,
+        spool: options.open_spool(&cluster).await,
         patience: Duration::from_secs(options.unreachable_seconds),
     });
     let stop = CancellationToken::new();
@@ -209,6 +184,12 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn announce(cluster: &Cluster, holder: &str, lease: Duration) -> anyhow::Result<Holders> {
+    let home = cluster.home();
+    let announced = Holders::announce(cluster, home, holder, lease).await;
+    announced.with_context(|| format!("the Lease of this process cannot be written in namespace {home}"))
+}
+
 /// Waits for SIGTERM or ctrl-C.
 async fn told_to_end((terminate, interrupt): &mut (Signal, Signal)) {
     tokio::select! {
@@ -224,34 +205,6 @@ async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, cont
     runner.shut_down(drain).await;
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
-}
-
-/// The output store. One that was asked for has to be usable; without the default one only large outputs are the poorer.
-fn open_store(given: Option<&str>) -> anyhow::Result<Option<Store>> {
-    let location = match given {
-        Some("none") => return Ok(None),
-        given => store::location_or_default(given),
-    };
-    let opened = location.map(|location| store::open(&location)).transpose();
-    match opened {
-        Ok(Some(store)) => {
-            tracing::info!(%store, "output that the status cannot show whole is stored");
-            Ok(Some(store))
-        }
-        Ok(None) => {
-            tracing::warn!("there is no folder for an output store (no $HOME); name one with --output-store");
-            Ok(None)
-        }
-        Err(error) if given.is_some() => Err(error).context("the output store cannot be used (--output-store)"),
-        Err(error) => {
-            let error = anyhow::Error::new(error);
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "large outputs will not be stored; name a store with --output-store"
-            );
-            Ok(None)
-        }
-    }
 }
 
 /// Waits until the API server answers; says at once what a person has to do.
