@@ -144,6 +144,7 @@ fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> 
     let mut writ = Command::new(&tools.writ);
     writ.arg("serve").arg("--kubeconfig").arg(&cluster.operator).args(["--namespace", &cluster.namespace]);
     writ.args(["--missing-grace-seconds", MISSING_GRACE_SECONDS, "--drain-seconds", DRAIN_SECONDS]);
+    writ.env("WRIT_OUTPUT_STORE", reaper.folder().join("outputs"));
     reaper.spawn("writ", &mut writ, log)
 }
 

@@ -57,6 +57,43 @@ fn ends(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
+/// The guide's own commands, in its order: with the namespace and the store of a case, each of them succeeds.
+#[tokio::test]
+async fn every_command_of_the_guide_does_what_it_says() {
+    let mut case = with_rule("seq 1 100000", json!({}), &[]).await;
+    case.execute("count", "line").await;
+    case.finished("count").await;
+    case.execute("left", "line").await;
+    case.finished("left").await;
+    let guide = include_str!("../../docs/guides/output.md");
+    let kubectl = case.world.control_plane.kubectl(User::Admin).get_program().to_owned();
+    let folder = |path: &std::ffi::OsStr| PathBuf::from(path).parent().expect("a folder").display().to_string();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{}:{path}", folder(env!("CARGO_BIN_EXE_writ").as_ref()), folder(&kubectl));
+    let mut printed = Vec::new();
+    for block in guide.split("```console\n").skip(1) {
+        for line in block.split("\n```").next().expect("a block").lines() {
+            if line.contains("xargs") {
+                // For who has no writ any more.
+                case.kill_writ();
+                case.executions().delete("left", &kube::api::DeleteParams::default()).await.expect("deleted");
+            }
+            let output = Command::new("sh")
+                .args(["-c", &line.replace("-n ops", &format!("-n {}", case.namespace))])
+                .env("PATH", &path)
+                .env("KUBECONFIG", case.world.control_plane.kubeconfig(User::Admin))
+                .env("WRIT_OUTPUT_STORE", case.store())
+                .output()
+                .expect("sh");
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            printed.push(output.stdout);
+        }
+    }
+    assert_eq!((printed.len(), printed[0].len()), (4, 588_895));
+    case.gone("count").await;
+    case.gone("left").await;
+}
+
 /// The files of the store, below the folder of the execution.
 async fn files(case: &Case) -> Vec<PathBuf> {
     let uid = case.executions().get("x").await.expect("it is there").metadata.uid.expect("a UID");

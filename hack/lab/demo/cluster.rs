@@ -235,7 +235,8 @@ impl Cluster {
         let empty = ["delete", "--all", "commandexecutions,machines,whitelists,secrets,leases,events"];
         let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
         let outcome = files::run(self.as_admin().args(empty).arg("--wait=false"))
-            .and_then(|_| files::run(self.as_admin().args(delete)));
+            .and_then(|_| self.release_executions())
+            .and_then(|()| files::run(self.as_admin().args(delete)));
         if let Err(error) = outcome {
             say::note(format_args!("please remove it yourself: {}", error.chain()));
         }
@@ -244,6 +245,24 @@ impl Cluster {
             "the CRDs and the admission policies stay in the cluster; `kubectl delete -f crds/ -f deploy/requester-1.36.yaml` \
              removes them, with every object of their kinds",
         );
+    }
+}
+
+impl Cluster {
+    /// Takes the finalizers off what is left: `writ serve`, which lets executions go once they are deleted, has ended.
+    fn release_executions(&self) -> Result<(), LabError> {
+        let names = files::run(self.as_admin().args(["get", "commandexecutions", "-o", "name"]))?;
+        for name in names.split_whitespace() {
+            let none = r#"{"metadata":{"finalizers":null}}"#;
+            let released = files::run(self.as_admin().args(["patch", name, "--type=merge", "-p", none]));
+            // One that is gone by now needs nothing.
+            if let Err(error) = released
+                && !error.chain().contains("NotFound")
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

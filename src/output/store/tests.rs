@@ -1,6 +1,8 @@
 use super::*;
 use crate::api::execution_status::Encoding;
 
+mod bucket;
+
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 fn owner() -> Owner {
