@@ -28,6 +28,7 @@ mod reach;
 mod record;
 mod saying;
 mod spool;
+mod tidy;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,7 @@ use connections::Connections;
 use durable::Begin;
 use queue::{MachineKey, Queues};
 pub use spool::Spool;
+use tidy::Tidied;
 
 /// References that wait to be looked at again. The controller takes them off at once, so this is only for bursts;
 /// a task that finds it full waits, which delays nothing but itself.
@@ -116,6 +118,8 @@ struct Inner {
     connections: Connections,
     /// What machines are still to be told.
     acknowledgements: Acknowledgements,
+    /// Which machines were tidied.
+    tidied: Tidied,
     /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
     patience: Duration,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
@@ -172,6 +176,7 @@ impl Runner {
             spool,
             connections: Connections::default(),
             acknowledgements: Acknowledgements::default(),
+            tidied: Tidied::default(),
             patience,
             wake,
             tasks: TaskTracker::new(),
@@ -291,6 +296,10 @@ impl Runner {
         if self.inner.acknowledgements.add(work.machine_key(), uid) {
             let (inner, work) = (Arc::clone(&self.inner), work.clone());
             self.inner.tasks.spawn(async move { acknowledge::tell(&inner, &work).await });
+        }
+        if self.inner.tidied.is_due(&work.machine_key()) {
+            let (inner, work) = (Arc::clone(&self.inner), work.clone());
+            self.inner.tasks.spawn(async move { tidy::tidy(&inner, &work).await });
         }
     }
 

@@ -29,6 +29,8 @@ const POLL: Duration = Duration::from_millis(10);
 const PORT_ATTEMPTS: usize = 5;
 /// What sshd logs when it can be connected to. Trying to connect instead would count as a failed login from 9.8 on.
 const LISTENING: &str = "Server listening on 127.0.0.1";
+/// What tells one boot of a machine from another.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What sshd logs when its port is another's.
 const PORT_TAKEN: &str = "Address already in use";
 
@@ -43,6 +45,8 @@ pub struct SshdOptions {
     pub refuse_key: bool,
     /// A second host key, ECDSA, besides the ed25519 one.
     pub ecdsa_host_key: bool,
+    /// A boot id of the machine's own, so that it can be [rebooted](Sshd::reboot). For root only.
+    pub own_boot_id: bool,
     /// The shell that reads what is asked for, where it is not /bin/sh. A `busybox` is run as its `sh`.
     pub login_shell: Option<PathBuf>,
 }
@@ -79,6 +83,9 @@ impl Sshd {
         let reaper = Arc::clone(reaper);
         let mut sshd = Self { openssh, reaper, folder, user, as_root, port: 0, listener: Mutex::new(None) };
         sshd.write_files(options, ids)?;
+        if options.own_boot_id {
+            sshd.write_boot_id()?;
+        }
         let mut attempt = 1;
         loop {
             let free = || Ok::<_, io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
@@ -176,11 +183,38 @@ impl Sshd {
         }
     }
 
+    /// As a power cut: everything that ran is gone, and the machine has another boot id. What was on disk is there. Only
+    /// with `own_boot_id`.
+    pub fn reboot(&self) -> Result<(), LabError> {
+        self.stop();
+        self.kill_commands();
+        self.write_boot_id()?;
+        self.restart()
+    }
+
+    fn boot_id_path(&self) -> PathBuf {
+        self.path("boot_id")
+    }
+
+    fn write_boot_id(&self) -> Result<(), LabError> {
+        let path = Path::new("/proc/sys/kernel/random/uuid");
+        let id = fs::read_to_string(path).map_err(LabError::file("read", path))?;
+        files::write(&self.boot_id_path(), id, 0o644)
+    }
+
     /// Starts again on the same port, with the same keys and ledger; stops it before where it runs.
     pub fn restart(&self) -> Result<(), LabError> {
         self.stop();
         let before = fs::metadata(self.log_path()).map(|meta| meta.len()).unwrap_or_default();
-        let mut sshd = Command::new(&self.openssh.sshd);
+        let mut sshd = if self.boot_id_path().exists() {
+            // In a mount namespace of its own, where the kernel's file is covered by ours; ends with the server.
+            let mut unshare = Command::new("unshare");
+            let cover = format!("mount --bind \"$0\" {BOOT_ID} && exec \"$@\"");
+            unshare.args(["-m", "sh", "-c", &cover]).arg(self.boot_id_path()).arg(&self.openssh.sshd);
+            unshare
+        } else {
+            Command::new(&self.openssh.sshd)
+        };
         sshd.arg("-D").arg("-f").arg(self.path("sshd_config")).arg("-E").arg(self.log_path());
         let process = self.reaper.spawn("sshd", &mut sshd, &self.path("sshd.out"))?;
         self.wait_until_listening(&process, before)?;

@@ -1,13 +1,18 @@
 //! Live reads. Nothing is decided or claimed from a cache: a change that was committed before the read counts.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 
-use crate::api::{CommandExecution, Machine};
+use crate::api::{CommandExecution, Machine, Phase};
 
 use super::{Cluster, ClusterError};
+
+/// Objects in one page of a list: a few hundred KiB of metadata.
+const PAGE: u32 = 500;
 
 impl Cluster {
     /// Asks for one execution, to see that the API server answers, that the CRDs are there and that this user may
@@ -27,6 +32,33 @@ impl Cluster {
     pub async fn execution(&self, namespace: &str, name: &str) -> Result<CommandExecution, ClusterError> {
         let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
         self.call(format!("CommandExecution {namespace}/{name}"), api.get(name)).await
+    }
+
+    /// Which of some UIDs are those of executions on a Machine that have finished.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn finished_among(
+        &self,
+        namespace: &str,
+        machine: &str,
+        uids: &HashSet<&str>,
+    ) -> Result<HashSet<String>, ClusterError> {
+        let api: Api<PartialObjectMeta<CommandExecution>> = Api::namespaced(self.client.clone(), namespace);
+        let unfinished = Phase::ALL.iter().filter(|phase| !phase.is_finished());
+        let fields = unfinished.map(|phase| format!(",status.phase!={}", phase.as_str())).collect::<String>();
+        let mut parameters =
+            ListParams::default().fields(&format!("spec.machineRef.name={machine}{fields}")).limit(PAGE);
+        let mut found = HashSet::new();
+        loop {
+            let page = self.call("finished CommandExecutions", api.list_metadata(&parameters)).await?;
+            let all = page.items.into_iter().filter_map(|execution| execution.metadata.uid);
+            found.extend(all.filter(|uid| uids.contains(uid.as_str())));
+            match page.metadata.continue_.filter(|more| !more.is_empty()) {
+                Some(more) if found.len() < uids.len() => parameters = parameters.continue_token(&more),
+                _ => return Ok(found),
+            }
+        }
     }
 
     /// Reads a Machine.

@@ -71,6 +71,8 @@ pub struct Outcome {
     /// Whether it had been told to stop before that. One that wrote too much counts as told even where its end was
     /// quicker: which of the two is seen first must not decide between success and failure.
     pub told_to_stop: Option<StopCause>,
+    /// Whether the machine looked for processes of a command that was told to stop, and found none any more.
+    pub nothing_left: bool,
     /// When the machine confirmed the start.
     pub started: Option<Timestamp>,
     /// From then to the end, in milliseconds; only where an end was observed.
@@ -93,7 +95,9 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
         _ => {}
     }
     status.start_time = outcome.started.map(MicroTime);
-    if outcome.started.is_some() {
+    // When it started is not known where its end was read after a reboot.
+    let ended = matches!(outcome.ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::Gone);
+    if outcome.started.is_some() || ended {
         status.duration_ms = outcome.duration_ms;
         status.stdout = Some(outcome.stdout);
         status.stderr = Some(outcome.stderr);
@@ -122,7 +126,7 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
         (Ending::Unknown { reason, problem }, told) if told.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
         }
-        (ending, Some(cause)) => stopped(ending, cause),
+        (ending, Some(cause)) => stopped(ending, cause, outcome.nothing_left),
         (Ending::Exited { code: 0 }, None) => (Phase::Succeeded, Reason::Completed, format!("exit code 0 {took}")),
         (Ending::Exited { code }, None) => (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}")),
         (Ending::Signalled { signal }, None) => {
@@ -147,7 +151,12 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
 }
 
 /// A command that was told to stop: what the status may say of it hangs on whether its end was seen.
-fn stopped(ending: &Ending, cause: StopCause) -> (Phase, Reason, String) {
+fn stopped(ending: &Ending, cause: StopCause, nothing_left: bool) -> (Phase, Reason, String) {
+    let rest = if nothing_left {
+        "no process of it was found on the machine any more"
+    } else {
+        "processes that it left behind may still run"
+    };
     let (phase, why, told) = match cause {
         StopCause::Timeout => {
             (Phase::TimedOut, "ran longer than decision.timeoutSeconds".to_owned(), ", was told to stop")
@@ -159,17 +168,15 @@ fn stopped(ending: &Ending, cause: StopCause) -> (Phase, Reason, String) {
         }
     };
     let (reason, message) = match ending {
-        Ending::Exited { code } => (
-            Reason::Stopped,
-            format!(
-                "the command {why}{told} and ended with exit code {code}; processes that it left behind may still run"
-            ),
-        ),
-        Ending::Signalled { signal } => (
-            Reason::Stopped,
-            format!("the command {why} and ended by signal {signal}; processes that it left behind may still run"),
-        ),
-        Ending::Gone => (Reason::Stopped, format!("the command {why} and was ended; its exit code was not seen")),
+        Ending::Exited { code } => {
+            (Reason::Stopped, format!("the command {why}{told} and ended with exit code {code}; {rest}"))
+        }
+        Ending::Signalled { signal } => {
+            (Reason::Stopped, format!("the command {why} and ended by signal {signal}; {rest}"))
+        }
+        Ending::Gone => {
+            (Reason::Stopped, format!("the command {why} and was ended; its exit code was not seen; {rest}"))
+        }
         _ => (
             Reason::RemoteMayStillRun,
             format!("the command {why} and was told to stop, but was not seen to end: it may still run on the machine"),

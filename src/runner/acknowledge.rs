@@ -21,7 +21,7 @@ use super::{Inner, Work};
 /// How long others are waited for, to be told together.
 const GATHER: Duration = Duration::from_millis(500);
 /// How many are told in one request: their UIDs (36 bytes each) have to fit into it (dropbear takes 9,000 bytes in all).
-const AT_ONCE: usize = 100;
+pub(super) const AT_ONCE: usize = 100;
 /// How many may wait to be told for one machine; of more, the oldest are left to `reap`.
 const MAXIMUM_WAITING: usize = 10_000;
 /// How long the machine may take.

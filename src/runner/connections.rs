@@ -5,6 +5,7 @@
 //! for another: in Durable mode that costs nothing but time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ struct Member {
     connection: Connection,
     known: OnceCell<Known>,
     lines: Arc<Semaphore>,
+    /// Whether the machine had no session to spare on it, and none was given back since.
+    is_full: AtomicBool,
     used: Mutex<Instant>,
 }
 
@@ -88,7 +91,13 @@ impl Connections {
         let lines = Arc::new(Semaphore::new(LINES));
         let place = own_place(&lines).await;
         let connection = connect().await?;
-        let member = Arc::new(Member { connection, known: OnceCell::new(), lines, used: Mutex::new(Instant::now()) });
+        let member = Arc::new(Member {
+            connection,
+            known: OnceCell::new(),
+            lines,
+            is_full: AtomicBool::new(false),
+            used: Mutex::new(Instant::now()),
+        });
         lock(&group.members).push(Arc::clone(&member));
         Ok(Line { member, _place: place })
     }
@@ -146,7 +155,7 @@ impl Group {
     fn free_line(&self) -> Option<Line> {
         let mut members = lock(&self.members);
         members.retain(|member| !member.connection.is_closed());
-        members.iter().find_map(|member| {
+        members.iter().filter(|member| !member.is_full.load(Ordering::Relaxed)).find_map(|member| {
             let place = Arc::clone(&member.lines).try_acquire_owned().ok()?;
             *lock(&member.used) = Instant::now();
             Some(Line { member: Arc::clone(member), _place: place })
@@ -163,6 +172,7 @@ impl Member {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        self.member.is_full.store(false, Ordering::Relaxed);
         *lock(&self.member.used) = Instant::now();
     }
 }
@@ -187,7 +197,13 @@ impl Line {
                     sleep(BUSY_PAUSE.saturating_mul(1 << tries)).await;
                     tries += 1;
                 }
-                other => return other,
+                other => {
+                    if matches!(other, Err(ConnectError::Busy(_))) {
+                        // It may allow fewer than usual (MaxSessions): others go by another connection.
+                        self.member.is_full.store(true, Ordering::Relaxed);
+                    }
+                    return other;
+                }
             }
         }
     }

@@ -281,6 +281,7 @@ impl<'a> Run<'a> {
         Outcome {
             ending,
             told_to_stop,
+            nothing_left: ended.as_ref().is_some_and(|ended| ended.left == Some(0)),
             started: self.started,
             duration_ms: ended.and_then(|ended| {
                 let centiseconds = ended.ended_centiseconds.checked_sub(ended.started_centiseconds)?;

@@ -267,6 +267,7 @@ impl Run {
         Outcome {
             ending,
             told_to_stop,
+            nothing_left: false,
             started: self.started.map(|(timestamp, _)| timestamp),
             duration_ms,
             stdout,

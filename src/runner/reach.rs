@@ -9,11 +9,11 @@ use crate::cluster::ClusterError;
 use crate::execution::{LaunchProblem, MachineShown};
 use crate::ssh::{self, ConnectError, Connection, Credentials, PinnedKeys, Session, Target};
 
-use super::Inner;
 use super::asking::AskError;
 use super::attempt::{AttemptEnd, obsolete_or_again};
 use super::connections::{Known, Line};
 use super::queue::random_fraction;
+use super::{Inner, Work};
 
 /// How long resolving, connecting, the handshake and logging in may take together. A healthy machine takes well under
 /// a second; sshd's UseDNS may cost 5 s where its resolver is down.
@@ -78,17 +78,37 @@ pub(super) async fn read_declared(inner: &Inner, namespace: &str, machine: &str)
     Ok(Declared { machine, secret })
 }
 
-/// Reaches a machine and opens a session. A shared connection may have died unnoticed: then it is done once more.
+/// Reaches a machine and opens a session. A shared connection may have died unnoticed, or be full: then it is done once
+/// more, on another.
 pub(super) async fn reach_and_open(inner: &Inner, declared: &Declared) -> Result<(Reached, Session), AttemptEnd> {
     let reached = reach(inner, declared).await?;
     match reached.open().await {
         Ok(session) => Ok((reached, session)),
-        Err(ConnectError::Busy(message)) => Err(AttemptEnd::Offline(message)),
         Err(_) => {
             let reached = reach(inner, declared).await?;
             let session = reached.open().await.map_err(|error| end_of(&error))?;
             Ok((reached, session))
         }
+    }
+}
+
+/// Opens a session beside those that are open, for a word to a command that runs. A machine that has no session to spare
+/// on the connection is reached by another one.
+pub(super) async fn open_beside(
+    inner: &Inner,
+    work: &Work,
+    reached: &Reached,
+) -> Result<(Option<Reached>, Session), String> {
+    match reached.open().await {
+        Ok(session) => Ok((None, session)),
+        Err(ConnectError::Busy(_)) => {
+            let declared = read_declared(inner, &work.key.namespace, &work.machine).await;
+            let declared = declared.map_err(AttemptEnd::into_problem)?;
+            let other = reach(inner, &declared).await.map_err(AttemptEnd::into_problem)?;
+            let session = other.open().await.map_err(|error| error.to_string())?;
+            Ok((Some(other), session))
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -98,6 +118,11 @@ pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached,
     let directory = declared.machine.spec.execution.directory.as_deref();
     let known = line.known(directory).await.map(Known::clone);
     match known {
+        Ok(known) if known.facts.ends_with_session && declared.machine.spec.user != "root" => {
+            let message = "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
+                           command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine";
+            Err(refused(Reason::MachineUnfit, message.to_owned()))
+        }
         Ok(known) => Ok(Reached { line, known }),
         Err(AskError::Connect(error)) => Err(end_of(&error)),
         Err(AskError::Silence(problem)) => {

@@ -13,21 +13,21 @@ use crate::lab::processes;
 use crate::proxy::{Fate, Proxy};
 use crate::work::{self, Work};
 
-fn work_of(id: &str, bytes: u64, seconds: &str, code: u8) -> Work {
+pub fn work_of(id: &str, bytes: u64, seconds: &str, code: u8) -> Work {
     Work { id: id.to_owned(), bytes, seconds: seconds.to_owned(), code }
 }
 
-async fn execute(case: &Case, work: &Work) {
+pub async fn execute(case: &Case, work: &Work) {
     case.execute(&work.id, &work.command()).await;
 }
 
-async fn ends_right(case: &Case, work: &Work) -> CommandExecutionStatus {
+pub async fn ends_right(case: &Case, work: &Work) -> CommandExecutionStatus {
     let status = case.finished(&work.id).await;
     work::check(case, work, &status);
     status
 }
 
-async fn until_started(case: &Case, id: &str) {
+pub async fn until_started(case: &Case, id: &str) {
     for _ in 0..600 {
         if work::started(&case.sshd).iter().any(|started| started == id) {
             return;
@@ -37,7 +37,7 @@ async fn until_started(case: &Case, id: &str) {
     panic!("{id} is not started:\n{}", case.log());
 }
 
-async fn until_acknowledged(case: &Case) {
+pub async fn until_acknowledged(case: &Case) {
     for _ in 0..300 {
         if work::outputs_left(&case.sshd).is_empty() {
             return;

@@ -39,6 +39,7 @@ mod output;
 mod output_store;
 mod policy;
 mod proxy;
+mod rebooted;
 mod retention;
 mod run_as;
 mod running;

@@ -20,6 +20,7 @@ fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutio
     let outcome = Outcome {
         ending,
         told_to_stop,
+        nothing_left: false,
         started: started.then(|| "2026-11-21T12:00:00Z".parse().unwrap()),
         duration_ms: Some(7),
         stdout: "out".to_owned(),
@@ -44,6 +45,9 @@ fn unobserved_endings() -> Vec<Ending> {
         Ending::NoExitStatus,
         Ending::NotSeenToStop,
         Ending::HolderStopped,
+        Ending::Gone,
+        Ending::Unknown { reason: Reason::Rebooted, problem: "booted anew".to_owned() },
+        Ending::Unknown { reason: Reason::ConnectionLost, problem: "out of reach".to_owned() },
     ]
 }
 
@@ -127,4 +131,23 @@ fn what_was_not_observed_is_unknown() {
 fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
     let status = concluded(Ending::StartNotConfirmed, Some(StopCause::Timeout));
     assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
+}
+
+#[test]
+fn what_is_unknown_for_good_stays_unknown_whoever_wanted_it_to_stop() {
+    for reason in [Reason::Rebooted, Reason::MachineChanged, Reason::RecordLost] {
+        for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel)] {
+            let status = concluded(Ending::Unknown { reason, problem: "why".to_owned() }, told);
+            assert_eq!((status.phase, status.reason), (Phase::OutcomeUnknown, Some(reason)));
+        }
+    }
+    let out_of_reach = Ending::Unknown { reason: Reason::ConnectionLost, problem: "why".to_owned() };
+    let status = concluded(out_of_reach, Some(StopCause::Cancel));
+    assert_eq!((status.phase, status.reason), (Phase::Cancelled, Some(Reason::RemoteMayStillRun)));
+}
+
+#[test]
+fn one_that_is_seen_to_be_gone_was_stopped_and_has_no_exit_code() {
+    let status = concluded(Ending::Gone, Some(StopCause::Timeout));
+    assert_eq!((status.phase, status.reason, status.exit_code), (Phase::TimedOut, Some(Reason::Stopped), None));
 }

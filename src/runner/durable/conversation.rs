@@ -47,7 +47,7 @@ pub(super) enum Said {
 }
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
-type Stopping = Pin<Box<dyn Future<Output = StopReport> + Send>>;
+type Stopping<'a> = Pin<Box<dyn Future<Output = StopReport> + Send + 'a>>;
 
 /// One session, while it lasts.
 struct Conversation {
@@ -97,10 +97,10 @@ impl Run<'_> {
     }
 
     async fn listen(&mut self, reached: &Arc<Reached>, conversation: &mut Conversation) -> Heard {
-        let (inner, cancel, key) = (self.inner, self.cancel.clone(), self.holding.key.clone());
+        let (inner, work, cancel, key) = (self.inner, self.work, self.cancel.clone(), self.holding.key.clone());
         let (token, execution) = (self.holding.token.clone(), self.holding.execution.clone());
         let mut progress: Option<Progress<'_>> = None;
-        let mut stopping: Option<Stopping> = None;
+        let mut stopping: Option<Stopping<'_>> = None;
         loop {
             let may_cancel = self.stop.is_none() && conversation.running_since.is_some();
             let deadline = self.next_deadline(conversation, stopping.is_some());
@@ -138,7 +138,7 @@ impl Run<'_> {
                 && stop.is_due()
             {
                 stop.asked = Some(Instant::now());
-                stopping = Some(Box::pin(Stop::ask(Arc::clone(reached), self.uid.clone())));
+                stopping = Some(Box::pin(Stop::ask(inner, work, Arc::clone(reached), self.uid.clone())));
             }
         }
     }

@@ -9,7 +9,8 @@ use crate::execution::StopCause;
 use crate::launcher::{self, Answer, Uid};
 
 use super::super::asking::ask_in;
-use super::super::reach::Reached;
+use super::super::reach::{Reached, open_beside};
+use super::super::{Inner, Work};
 use super::{TERM_GRACE, centiseconds};
 
 /// How long the machine may take to say what is left: it waits the grace itself, and a moment after KILL.
@@ -82,11 +83,11 @@ impl Stop {
         asked_enough && self.asked.is_some_and(|asked| asked.elapsed() >= END_DEADLINE)
     }
 
-    /// Asks the machine, in a session of its own on the same connection.
-    pub async fn ask(reached: Arc<Reached>, uid: Uid) -> StopReport {
-        let session = match reached.open().await {
-            Ok(session) => session,
-            Err(error) => return StopReport::Unknown(error.to_string()),
+    /// Asks the machine, in a session of its own.
+    pub async fn ask(inner: &Inner, work: &Work, reached: Arc<Reached>, uid: Uid) -> StopReport {
+        let (_other, session) = match open_beside(inner, work, &reached).await {
+            Ok(opened) => opened,
+            Err(problem) => return StopReport::Unknown(problem),
         };
         let facts = &reached.known.facts;
         match ask_in(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE))).await
