@@ -17,6 +17,7 @@
 //! | it runs, whoever watches | `runner`, `ssh`, `output`: follow by offset, redact, count, digest, store, stop | |
 //! | who watched is lost | `runner`: take the claim over, ask the machine; [`execution`]: launch, follow or close | |
 //! | its result is written | [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token | Succeeded, Failed, TimedOut, Cancelled, OutcomeUnknown |
+//! | its time is over, or somebody deletes it | `controllers`: retention; `output`: remove what is stored; `cluster`: let go | it is gone, once its end is recorded |
 //!
 //! # The modules
 //!

@@ -210,6 +210,24 @@ async fn the_api_server_puts_the_finalizer_beside_those_that_are_there() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_applied_again_does_not_take_the_finalizer_off() {
+    let case = Case::new().await;
+    let path = case.sshd.home().join("again.json");
+    for (name, flags) in [("x", &["apply"][..]), ("y", &["apply", "--server-side"])] {
+        let object = json!({
+            "apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution", "metadata": {"name": name},
+            "spec": {"machineRef": {"name": "web-1"}, "command": "sleep-long"},
+        });
+        std::fs::write(&path, object.to_string()).expect("a manifest");
+        for _ in 0..3 {
+            let file = ["-n", &case.namespace, "-f", path.to_str().expect("UTF-8")];
+            case.world.kubectl_succeeds(&[flags, &file].concat());
+            assert!(is_protected(&case.executions().get(name).await.expect("it is there")), "{flags:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn all_of_a_namespace_can_be_deleted_at_once() {
     let case = Case::new().await;
     for index in 0..60 {
