@@ -65,6 +65,11 @@ enum Problem {
 }
 
 impl Problem {
+    /// Whether others would meet the same.
+    fn concerns_all(&self) -> bool {
+        matches!(self, Self::Cluster(ClusterError::Unavailable { .. }) | Self::Store(_))
+    }
+
     /// When to try again.
     fn pause(&self) -> Duration {
         match self {
@@ -100,7 +105,9 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 busy.remove(&key);
                 if let Err(problem) = result {
                     tell(&key, &problem);
-                    not_before = Instant::now() + PAUSE_FOR_ALL;
+                    if problem.concerns_all() {
+                        not_before = Instant::now() + PAUSE_FOR_ALL;
+                    }
                     due.again(key, Timestamp::now() + problem.pause());
                 }
             }
