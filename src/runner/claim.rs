@@ -129,7 +129,8 @@ pub(super) async fn claim(inner: &Inner, work: &Work, connected_by: &Ground, way
             // The connection is to what the Machine or the Secret said before. Make another one.
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
         }
-        if !in_time(&ground.execution) {
+        // Without the finalizer, which somebody may have taken off, it could vanish while it runs.
+        if !in_time(&ground.execution) || !ground.execution.is_protected() {
             return Err(AttemptEnd::Obsolete);
         }
         let decision = decide_again(inner, &ground).await?;
