@@ -185,7 +185,7 @@ fn written(line: &mut String, facts: &MachineFacts, script: &str, arguments: &[&
 }
 
 /// In single quotes the script is the same to every shell: it holds no single quote, backslash, newline or `!` before
-/// anything but a blank (which tcsh would take for history).
+/// anything but a blank or `=` (which tcsh would take for history).
 fn executed(line: &mut String, script: &str, arguments: &[&str]) {
     line.push_str("exec /bin/sh -c '");
     line.push_str(script);
@@ -200,9 +200,15 @@ fn quoted(line: &mut String, words: &[&str]) {
     }
 }
 
-/// For `eval` of /bin/sh, without a newline but the last.
+/// What /bin/sh evaluates to set these as its arguments: one line, so a newline in a word comes from a variable.
 fn words_as_line(words: &[&str]) -> String {
     let mut line = String::new();
+    if words.iter().any(|word| word.contains('\n')) {
+        line.push_str(
+            "WRIT_NEWLINE=$(echo x; echo y); WRIT_NEWLINE=${WRIT_NEWLINE#x}; WRIT_NEWLINE=${WRIT_NEWLINE%y}; ",
+        );
+    }
+    line.push_str("set --");
     for word in words {
         line.push_str(" '");
         line.push_str(&word.replace('\'', r"'\''").replace('\n', r#"'"$WRIT_NEWLINE"'"#));

@@ -7,7 +7,7 @@ tell() {
 		answer "p $_verdict"
 	else
 		answer "$_verdict"
-		echo "WRIT:$_nonce:2" >&3
+		answer 2 >&3
 		open_output
 		send_output "$_out" "$_err"
 	fi

@@ -9,13 +9,10 @@ unset IFS
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # 3 is the standard error of the channel, 4 its standard input. What our own tools complain of is nobody's output.
 exec 3>&2 2>/dev/null 4<&0
-# The nonce alone: the arguments come by standard input, as one line of words in quotes.
+# The nonce alone: the arguments come by standard input, as a line that sets them.
 if [ "$#" = 1 ]; then
-	WRIT_NEWLINE=$(echo x && echo y)
-	WRIT_NEWLINE=${WRIT_NEWLINE#x}
-	WRIT_NEWLINE=${WRIT_NEWLINE%y}
-	IFS="" read -r _words || exit
-	eval "set -- $_words"
+	IFS="" read -r _arguments || exit
+	eval "$_arguments"
 fi
 _nonce=$1
 _directory=$2

@@ -4,14 +4,31 @@
 # that has left the session and wiped its environment is not found. With `runAs` the mark is lost in sudo: there it is
 # the session alone.
 
+# Names the environments that hold the mark. The grep of busybox looks no further than the first byte 0: it does not even
+# find what it was asked for in its own words. There the shell reads, which drops these bytes.
+marked() {
+	_mark=WRIT_EXECUTION=$_uid
+	if grep -q -F -e "$_mark" /proc/self/cmdline; then
+		grep -l -s -F -e "$_mark" /proc/[0-9]*/environ
+		return
+	fi
+	for _entry in /proc/[0-9]*/environ; do
+		[ -r "$_entry" ] || continue
+		while read -r _line || [ -n "$_line" ]; do
+			case $_line in *"$_mark"*) echo "$_entry" ;; esac
+		done <"$_entry"
+	done
+}
+
+# Names the processes that run in the session or in the group of the command: state, parent, group, session.
+in_session() {
+	[ -z "$_group" ] || grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat
+}
+
 # Sets _found to the processes of the execution that are there, and _left to how many.
 find_processes() {
 	_found="" _left=0
-	for _entry in $(
-		grep -l -s -F -e "WRIT_EXECUTION=$_uid" /proc/[0-9]*/environ
-		# State, parent, group, session: not a zombie, and the group or the session is the command's.
-		[ -z "$_group" ] || grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat
-	); do
+	for _entry in $(marked; in_session); do
 		_entry=${_entry#/proc/}
 		_entry=${_entry%/*}
 		case " $_found " in
@@ -43,11 +60,15 @@ send() {
 
 # finish GRACE: TERM, the grace in hundredths of a second, KILL. Sets _left to how many are there all the same.
 finish() {
+	# The number is the command's own for as long as its supervisor waits for it; then a later process may have it.
+	if stat_of "$_group"; then
+		[ "$_process_start" = "$_begun" ] || _group=""
+	fi
 	find_processes
 	send TERM
 	now
-	_limit=$((_now + $1))
-	while find_processes; [ "$_left" -gt 0 ] && now && [ "$_now" -lt "$_limit" ]; do
+	_kill_at=$((_now + $1))
+	while find_processes; [ "$_left" -gt 0 ] && now && [ "$_now" -lt "$_kill_at" ]; do
 		pause 0.1
 	done
 	# Several times, as what is being killed may start others.

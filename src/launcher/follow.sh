@@ -10,12 +10,17 @@ copy() {
 	fi
 }
 
+# seek OFFSET: standard input, which stays where it is then.
+seek() {
+	[ "$1" = 0 ] || dd bs=1 skip="$1" count=0 >/dev/null
+}
+
 # Opens the output as 5 and 6, where the reader wants to go on.
 open_output() {
 	_sent_out=$_from_out _sent_err=$_from_err
 	command exec 5<"$_path.o" && command exec 6<"$_path.e" || return
-	[ "$_from_out" = 0 ] || dd bs=1 skip="$_from_out" count=0 <&5 >/dev/null
-	[ "$_from_err" = 0 ] || dd bs=1 skip="$_from_err" count=0 <&6 >/dev/null
+	seek "$_from_out" <&5
+	seek "$_from_err" <&6
 }
 
 # send_output OUT ERR: the output up to these offsets.
@@ -54,7 +59,7 @@ conclude() {
 		lengths "$3" "$4"
 		_verdict="D $_who $_from_out $_from_err $_started $1 $2 $_out $_err $5 $6$_missing $7"
 	else
-		lengths 9000000000000000000 9000000000000000000
+		lengths 999999999999999 999999999999999
 		_verdict="L $_who $_from_out $_from_err ${_started:-0} $_out $_err"
 		[ "$_boot" = "$_fence_boot" ] && _verdict="$_verdict supervisor" || _verdict="$_verdict boot"
 	fi
@@ -64,7 +69,7 @@ conclude() {
 # nothing else.
 follow() {
 	answer "A $_who $_from_out $_from_err $_started $_now $_group"
-	echo "WRIT:$_nonce:2" >&3
+	answer 2 >&3
 	open_output
 	_ticks=0 _tick=0.05
 	while load && [ "$_state" = S ]; do

@@ -82,9 +82,9 @@ not_started() {
 
 # Output that did not fit onto the disk ends where a block does. Whether another block fits now is then tried.
 disk_full() {
-	[ $((_out % 4096)) = 0 ] && [ "$_out" -gt 0 ] || [ $((_err % 4096)) = 0 ] && [ "$_err" -gt 0 ] || return
-	dd if=/dev/zero of="$_path.e.full" bs=4096 count=2 || _full=I
-	rm -f "$_path.e.full"
+	case $((_out % 4096)):$_out:$((_err % 4096)):$_err in
+	0:[1-9]*:*:* | *:*:0:[1-9]*) dd if=/dev/zero of="$_path.full" bs=4096 count=2 || _full=I && rm -f "$_path.full" ;;
+	esac
 }
 
 # What the command's shell would have done: run it in the foreground, and take its exit code.
@@ -92,6 +92,8 @@ supervise() {
 	exec 2>>"$_path.j"
 	watch 2>/dev/null &
 	_watch=$!
+	# As sh, bash says nothing of a signal.
+	[ -z "$BASH_VERSION" ] || command set +o posix
 	(execute "$@")
 	_code=$?
 	exec 2>/dev/null
@@ -120,7 +122,7 @@ supervise() {
 	fi
 	kill -9 "$_watch"
 	answer "D S 0 0 $_started $_end"
-	echo "WRIT:$_nonce:2" >&3
+	answer 2 >&3
 	copy "$_out" <"$_path.o"
 	copy "$_err" <"$_path.e" >&3
 }

@@ -63,7 +63,7 @@ fn strip(source: &str) -> String {
         let goes_on = ["{", "(", ";;", "&", "|"].iter().any(|end| line.ends_with(end))
             || ["then", "do", "else", "in"].iter().any(|word| line.split_whitespace().next_back() == Some(word));
         if !goes_on {
-            // tcsh takes a `!` for history, but not before a blank.
+            // tcsh takes a `!` for history, but not before a blank or a `=`.
             script.push_str(if line.ends_with('!') { " ;" } else { ";" });
         }
     }

@@ -1,0 +1,127 @@
+//! A connection that is lost costs nothing: whoever comes back goes on from the bytes it has.
+
+use std::time::Duration;
+
+use writ::launcher::{Answer, Offsets, Outcome};
+
+use crate::machine::{Kind, Machine, everywhere, sh, uid};
+use crate::session::Said;
+
+/// Lines on both streams, of many lengths, over about two seconds.
+const TALKS: &str = "i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo \"line $i of what it says\"; \
+                     [ $((i % 3)) = 0 ] && echo \"complaint $i\" >&2; [ $((i % 4)) = 0 ] && sleep 0.01; done; exit 21";
+
+fn spoken() -> (Vec<u8>, Vec<u8>) {
+    let out: String = (1..=400).map(|number| format!("line {number} of what it says\n")).collect();
+    let err: String =
+        (1..=400).filter(|number| number % 3 == 0).map(|number| format!("complaint {number}\n")).collect();
+    (out.into_bytes(), err.into_bytes())
+}
+
+#[test]
+fn whoever_comes_back_gets_every_byte_once() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        // Cut at other instants in each, after so many pieces of output.
+        for cut in 1..6_usize {
+            let uid = uid();
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let mut session = machine.start(&uid, &machine.noted(TALKS));
+            let ended = loop {
+                session.until(|said| said.complete || said.stdout.len() + said.stderr.len() >= 900 * cut);
+                let complete = session.said.complete;
+                let said: Said = session.hang_up();
+                stdout.extend_from_slice(&said.stdout);
+                stderr.extend_from_slice(&said.stderr);
+                if complete {
+                    break said.ended().clone();
+                }
+                session = machine.attach(&uid, Offsets { stdout: stdout.len() as u64, stderr: stderr.len() as u64 });
+            };
+            assert_eq!(ended.outcome, Outcome::Exited(21));
+            assert!((stdout, stderr) == spoken(), "{kind:?} {cut}");
+            assert_eq!(machine.ran().len(), cut, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn what_nobody_reads_any_more_goes_on_and_leaves_nothing_behind() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let uid = uid();
+        let done = machine.home.path().join("done");
+        let mut session =
+            machine.start(&uid, &sh(&format!("echo one; sleep 1; yes | head -c 1000000; touch {}", done.display())));
+        session.until(|said| !said.stdout.is_empty());
+        drop(session);
+        let said = machine.attach(&uid, Offsets { stdout: 4, stderr: 0 }).finish();
+        assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(0), 1_000_000), "{kind:?}");
+        assert!(done.exists());
+    });
+}
+
+/// Nobody takes a byte from the channel, but the channel stays open.
+#[test]
+fn a_reader_that_is_frozen_does_not_freeze_the_command() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let uid = uid();
+        let done = machine.home.path().join("done");
+        let command = sh(&format!("sleep 0.5; head -c 3000000 /dev/zero; sleep 0.5; touch {}", done.display()));
+        let frozen = machine.frozen(&uid, &command);
+        while !done.exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let said = machine.attach(&uid, Offsets::default()).finish();
+        assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(0), 3_000_000), "{kind:?}");
+        drop(frozen);
+    });
+}
+
+#[test]
+fn offsets_beyond_what_there_is_give_nothing() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let uid = uid();
+        machine.launch(&uid, &sh("echo out"));
+        let said = machine.attach(&uid, Offsets { stdout: 100, stderr: u64::MAX }).finish();
+        assert_eq!((said.ended().lengths.stdout, said.stdout.len()), (4, 0), "{kind:?}");
+        let said = machine.attach(&uid, Offsets { stdout: 2, stderr: 0 }).finish();
+        assert_eq!(said.stdout, b"t\n");
+    });
+}
+
+#[test]
+fn a_supervisor_that_was_killed_is_a_loss_and_not_an_end() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let uid = uid();
+        let mut session = machine.start(&uid, &machine.noted("echo out; sleep 60"));
+        session.until(|said| !said.stdout.is_empty());
+        let journal = machine.journal(&uid);
+        let start = journal.lines().find_map(|line| line.strip_prefix("S ")).expect("a start");
+        let supervisor = start.split(' ').nth(1).expect("its supervisor");
+        assert!(std::process::Command::new("kill").args(["-9", supervisor]).status().unwrap().success());
+        let said = session.finish();
+        assert!(matches!(said.answer(), Answer::Lost(lost) if !lost.rebooted), "{kind:?} {said:?}");
+        assert!(matches!(machine.poll(&uid), Answer::Lost(_)));
+        assert_eq!(said.stdout, b"out\n");
+        // It is known no more how it ends, but it can be ended.
+        assert_eq!(machine.stop(&uid), Answer::Stopped { left: 0 });
+        let said = machine.attach(&uid, Offsets::default()).finish();
+        let ended = said.ended();
+        assert_eq!((ended.outcome, ended.stopped, ended.left), (Outcome::Unknown, true, Some(0)), "{kind:?}");
+    });
+}
+
+/// What a login prints before, on both streams.
+#[test]
+fn what_the_login_prints_is_passed_over() {
+    let machine = Machine::new(Kind::BashThenDash);
+    let nonce = crate::machine::nonce();
+    let mut request = writ::launcher::attach(&nonce, &machine.facts, &uid(), Offsets::default());
+    request.line = format!("set -x; echo hello; echo -n WRIT:; echo no newline >&2; {}", request.line);
+    let said = machine.session(&nonce, request).finish();
+    assert_eq!((said.answers.as_slice(), said.complete), (&[Answer::Absent][..], true));
+}

@@ -1,0 +1,315 @@
+//! A machine: a login shell, a `/bin/sh`, a home, and what the probe says of them.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use tempfile::TempDir;
+use writ::api::execution_status::{DecisionRecord, ObjectRecord, OutputBounds};
+use writ::launcher::{self, Answer, ExecRequest, Launch, MachineFacts, Nonce, Offsets, Uid};
+
+use crate::session::{DEADLINE, Said, Session};
+
+/// What reads the scripts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// dash, as the login shell itself.
+    Dash,
+    /// bash as login shell, dash as /bin/sh: what Debian has.
+    BashThenDash,
+    /// bash as login shell and, under the name sh, as /bin/sh: what Red Hat has.
+    Bash,
+    /// busybox for everything: what Alpine has.
+    Busybox,
+}
+
+pub const KINDS: [Kind; 4] = [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::Busybox];
+
+/// Does the same with each kind of machine, at the same time.
+pub fn everywhere(test: impl Fn(Kind) + Sync) {
+    std::thread::scope(|scope| {
+        for kind in KINDS {
+            let test = &test;
+            scope.spawn(move || test(kind));
+        }
+    });
+}
+
+const NOBODY: u32 = 65_534;
+const SCRIPT_PATH: &str = " PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin;";
+
+pub struct Machine {
+    kind: Kind,
+    pub home: TempDir,
+    login_shell: PathBuf,
+    pub facts: MachineFacts,
+    user: Option<u32>,
+}
+
+pub fn nonce() -> Nonce {
+    Nonce::new(&uuid::Uuid::new_v4().simple().to_string()).expect("a nonce")
+}
+
+pub fn uid() -> Uid {
+    Uid::new(&uuid::Uuid::new_v4().to_string()).expect("a UID")
+}
+
+pub fn decision(argv: &[&str]) -> DecisionRecord {
+    DecisionRecord {
+        whitelist: ObjectRecord { name: "web".to_owned(), uid: String::new(), generation: 1 },
+        rule: "r".to_owned(),
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        action_type: "custom".to_owned(),
+        run_as: None,
+        working_directory: None,
+        environment: BTreeMap::new(),
+        timeout_seconds: 100,
+        interactive: false,
+        output: OutputBounds::default(),
+        redact: Vec::new(),
+        digest: String::new(),
+        decided_time: MicroTime(Timestamp::UNIX_EPOCH),
+    }
+}
+
+pub fn sh(script: &str) -> DecisionRecord {
+    decision(&["/bin/sh", "-c", script])
+}
+
+impl Machine {
+    pub fn new(kind: Kind) -> Self {
+        Self::of(kind, None)
+    }
+
+    /// As nobody, where the tests run as root.
+    pub fn not_as_root(kind: Kind) -> Self {
+        Self::of(kind, is_root().then_some(NOBODY))
+    }
+
+    pub fn of(kind: Kind, user: Option<u32>) -> Self {
+        let home = tempfile::Builder::new().prefix("writ-launcher-").tempdir().expect("a folder");
+        let tools = home.path().join("tools");
+        std::fs::create_dir(&tools).expect("a folder");
+        let login_shell = match kind {
+            Kind::Dash => PathBuf::from("/usr/bin/dash"),
+            Kind::BashThenDash => PathBuf::from("/bin/bash"),
+            Kind::Bash => {
+                symlink("/bin/bash", tools.join("sh")).expect("a link");
+                PathBuf::from("/bin/bash")
+            }
+            Kind::Busybox => {
+                let listed = Command::new("busybox").arg("--list").output().expect("busybox").stdout;
+                for applet in String::from_utf8(listed).expect("UTF-8").lines() {
+                    symlink("/usr/bin/busybox", tools.join(applet)).expect("a link");
+                }
+                // No part of busybox, but of Alpine.
+                symlink("/usr/bin/sudo", tools.join("sudo")).expect("a link");
+                tools.join("sh")
+            }
+        };
+        let facts = MachineFacts {
+            boot_id: String::new(),
+            uptime_centiseconds: 0,
+            directory: String::new(),
+            directory_id: String::new(),
+            reads_sh: false,
+            ends_with_session: false,
+        };
+        if let Some(user) = user {
+            std::os::unix::fs::chown(home.path(), Some(user), Some(user)).expect("a folder of its own");
+        }
+        let mut machine = Self { kind, home, login_shell, facts, user };
+        machine.facts = machine.probe(None);
+        machine
+    }
+
+    pub fn probe(&self, directory: Option<&str>) -> MachineFacts {
+        match self.probed(directory).answer() {
+            Answer::Probed(facts) => facts.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn probed(&self, directory: Option<&str>) -> Said {
+        let nonce = nonce();
+        self.session(&nonce, launcher::probe(&nonce, directory)).finish()
+    }
+
+    fn tools(&self) -> PathBuf {
+        self.home.path().join("tools")
+    }
+
+    /// The text as this machine reads it: with its own /bin/sh and its own tools.
+    fn text(&self, line: &str) -> String {
+        let tools = self.tools();
+        let tools = tools.to_str().expect("UTF-8");
+        match self.kind {
+            Kind::Dash | Kind::BashThenDash => line.to_owned(),
+            Kind::Bash => line.replace("exec /bin/sh ", &format!("exec {tools}/sh ")),
+            Kind::Busybox => line
+                .replace("exec /bin/sh ", &format!("exec {tools}/sh "))
+                .replace(SCRIPT_PATH, &format!(" PATH={tools};")),
+        }
+    }
+
+    pub fn session(&self, nonce: &Nonce, request: ExecRequest) -> Session {
+        Session::new(self.spawn(&request), nonce, request.stdin)
+    }
+
+    /// Launches it, and reads nothing.
+    pub fn frozen(&self, uid: &Uid, decision: &DecisionRecord) -> Frozen {
+        Frozen(self.spawn(&self.launching(&nonce(), uid, decision)))
+    }
+
+    fn spawn(&self, request: &ExecRequest) -> Child {
+        assert!(request.line.len() <= launcher::LONGEST_LINE, "{} bytes", request.line.len());
+        let mut shell = self.shell(&self.text(&request.line));
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell.spawn().expect("a shell")
+    }
+
+    /// What the login shell makes of a text that is no request of the launcher.
+    pub fn plain(&self, line: &str) -> Vec<u8> {
+        self.shell(line).stdin(Stdio::null()).output().expect("a shell").stdout
+    }
+
+    fn shell(&self, text: &str) -> Command {
+        let mut shell = Command::new(&self.login_shell);
+        shell.arg("-c").arg(text).env_clear().current_dir(self.home.path());
+        shell.env("HOME", self.home.path()).env("SHELL", &self.login_shell).env("PATH", "/usr/bin:/bin");
+        // Names that a script might use, too.
+        shell.env("USER", "nobody").env("state", "as it is").env("uid", "as it is").env("IFS", "x");
+        if let Some(user) = self.user {
+            shell.uid(user).gid(user);
+        }
+        shell
+    }
+
+    pub fn start(&self, uid: &Uid, decision: &DecisionRecord) -> Session {
+        let nonce = nonce();
+        self.session(&nonce, self.launching(&nonce, uid, decision))
+    }
+
+    fn launching(&self, nonce: &Nonce, uid: &Uid, decision: &DecisionRecord) -> ExecRequest {
+        let launch = Launch {
+            uid,
+            decision,
+            boot_id: &self.facts.boot_id,
+            not_after_centiseconds: self.facts.uptime_centiseconds + 100_000,
+            grace_centiseconds: 100,
+        };
+        launcher::launch(nonce, &self.facts, &launch)
+    }
+
+    pub fn launch(&self, uid: &Uid, decision: &DecisionRecord) -> Said {
+        self.start(uid, decision).finish()
+    }
+
+    pub fn run(&self, decision: &DecisionRecord) -> Said {
+        self.launch(&uid(), decision)
+    }
+
+    pub fn attach(&self, uid: &Uid, from: Offsets) -> Session {
+        let nonce = nonce();
+        self.session(&nonce, launcher::attach(&nonce, &self.facts, uid, from))
+    }
+
+    /// Asks for something, and gets one answer.
+    pub fn ask(&self, request: impl Fn(&Nonce, &MachineFacts) -> ExecRequest) -> Answer {
+        let nonce = nonce();
+        let said = self.session(&nonce, request(&nonce, &self.facts)).finish();
+        assert!(said.complete && said.answers.len() == 1, "{said:?}");
+        said.answer().clone()
+    }
+
+    pub fn poll(&self, uid: &Uid) -> Answer {
+        self.ask(|nonce, facts| launcher::poll(nonce, facts, uid))
+    }
+
+    pub fn close(&self, uid: &Uid) -> Answer {
+        self.ask(|nonce, facts| launcher::close(nonce, facts, uid))
+    }
+
+    pub fn stop(&self, uid: &Uid) -> Answer {
+        self.ask(|nonce, facts| launcher::stop(nonce, facts, uid, 100))
+    }
+
+    pub fn file(&self, uid: &Uid, ending: &str) -> PathBuf {
+        Path::new(&self.facts.directory).join(format!("{}.{ending}", uid.as_str()))
+    }
+
+    pub fn journal(&self, uid: &Uid) -> String {
+        std::fs::read_to_string(self.file(uid, "j")).unwrap_or_default()
+    }
+
+    /// Where commands write down that they ran.
+    pub fn ledger(&self) -> PathBuf {
+        self.home.path().join("ledger")
+    }
+
+    pub fn ran(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.ledger()).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// A script that writes its process into the ledger, then does this.
+    pub fn noted(&self, script: &str) -> DecisionRecord {
+        sh(&format!("echo $$ >>{}; {script}", self.ledger().display()))
+    }
+
+    /// Processes that name this machine's home in their words or their environment.
+    fn processes(&self) -> Vec<String> {
+        let home = self.home.path().to_str().expect("UTF-8");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if !pid.bytes().all(|byte| byte.is_ascii_digit()) || pid == std::process::id().to_string() {
+                continue;
+            }
+            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let text = [read("cmdline"), read("environ")].concat();
+            if text.windows(home.len()).any(|window| window == home.as_bytes()) {
+                found.push(format!("{pid}: {}", String::from_utf8_lossy(&read("cmdline")).replace('\0', " ")));
+            }
+        }
+        found
+    }
+}
+
+/// A session of a client that hangs.
+pub struct Frozen(Child);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop((self.0.stdin.take(), self.0.stdout.take(), self.0.stderr.take()));
+        self.0.wait().expect("an end");
+    }
+}
+
+impl Drop for Machine {
+    /// Nothing stays behind, or the test fails.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + DEADLINE / 4;
+        while !std::thread::panicking() {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
+}
+
+pub fn make_executable(path: &Path) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("permissions");
+}

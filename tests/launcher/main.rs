@@ -1,0 +1,24 @@
+//! The launcher's real scripts in real shells, without SSH: what sshd does is `SHELL -c TEXT` with three pipes, and so is
+//! this. What a command did is told by a ledger that the command itself writes.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets what cannot be has to fail"
+)]
+
+#[path = "../../hack/lab/lab.rs"]
+mod lab;
+
+mod machine;
+mod session;
+
+mod bounds;
+mod cost;
+mod fence;
+mod files;
+mod following;
+mod run_as;
+mod running;

@@ -1,0 +1,93 @@
+//! Commands as another user, by sudo. As root only: else there is nobody to become.
+
+use writ::api::execution_status::DecisionRecord;
+use writ::launcher::{Answer, NotStarted, Offsets, Outcome};
+
+use crate::lab::openssh;
+use crate::lab::say;
+use crate::lab::sudo::{Sudoers, USER};
+use crate::machine::{KINDS, Kind, Machine, decision, make_executable, uid};
+
+/// Says who it is; with `stay`, minds no TERM.
+const PROGRAM: &str = "#!/bin/sh\nid -un\ncase $1 in stay) trap '' TERM; while :; do sleep 0.1; done ;; go) exit 3 ;; wait) exec sleep 600 ;; esac\n";
+
+struct Other {
+    machine: Machine,
+    program: String,
+    _sudoers: Sudoers,
+}
+
+impl Other {
+    fn new(kind: Kind, may_kill: bool) -> Option<Self> {
+        if !openssh::is_root() {
+            say::note("this needs root, for sudo: passed over");
+            return None;
+        }
+        let login = openssh::prepare_root().expect("the laboratory's user");
+        let machine = Machine::of(kind, Some(login.user));
+        make_executable(machine.home.path());
+        let program = machine.home.path().join("program");
+        std::fs::write(&program, PROGRAM).expect("a program");
+        make_executable(&program);
+        let program = program.to_str().expect("UTF-8").to_owned();
+        let kill = if may_kill { ", /bin/kill" } else { "" };
+        let rules = format!("{} ALL=({USER}) NOPASSWD: {program} *{kill}\n", openssh::USER);
+        let _sudoers = Sudoers::install(&rules).expect("rules that sudo takes");
+        Some(Self { machine, program, _sudoers })
+    }
+
+    fn decision(&self, how: &str) -> DecisionRecord {
+        let mut decision = decision(&[&self.program, how]);
+        decision.run_as = Some(USER.to_owned());
+        decision
+    }
+}
+
+#[test]
+fn a_command_runs_as_its_user_and_can_be_ended_where_sudo_allows_it() {
+    for kind in KINDS {
+        let Some(other) = Other::new(kind, true) else { return };
+        let machine = &other.machine;
+        let said = machine.run(&other.decision("go"));
+        assert_eq!(said.ended().outcome, Outcome::Exited(3), "{kind:?}");
+        assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("{USER}\n"));
+        for (how, outcome) in [("stay", Outcome::Signalled(9)), ("wait", Outcome::Signalled(15))] {
+            let uid = uid();
+            let mut session = machine.start(&uid, &other.decision(how));
+            session.until(|said| !said.stdout.is_empty());
+            assert_eq!(machine.stop(&uid), Answer::Stopped { left: 0 }, "{kind:?} {how}");
+            let said = session.finish();
+            assert_eq!((said.ended().outcome, said.ended().left), (outcome, Some(0)), "{kind:?} {how}");
+        }
+    }
+}
+
+#[test]
+fn what_sudo_does_not_allow_is_not_started_and_never_is() {
+    for kind in KINDS {
+        let Some(other) = Other::new(kind, false) else { return };
+        let mut refused = other.decision("go");
+        refused.argv = vec!["/bin/echo".to_owned(), "ran".to_owned()];
+        let uid = uid();
+        for _ in 0..2 {
+            let said = other.machine.launch(&uid, &refused);
+            assert_eq!(*said.answer(), Answer::NotStarted(NotStarted::Sudo), "{kind:?}");
+        }
+        assert_eq!(other.machine.poll(&uid), Answer::NotStarted(NotStarted::Sudo));
+    }
+}
+
+#[test]
+fn what_may_not_be_killed_is_said_to_be_left() {
+    let Some(other) = Other::new(Kind::Dash, false) else { return };
+    let uid = uid();
+    let mut decision = other.decision("stay");
+    decision.timeout_seconds = 1;
+    let mut session = other.machine.start(&uid, &decision);
+    session.until(|said| !said.stdout.is_empty());
+    drop(session);
+    let said = other.machine.attach(&uid, Offsets::default()).finish();
+    let ended = said.ended();
+    assert!(ended.timed_out && ended.left.is_some_and(|left| left > 0), "{ended:?}");
+    std::process::Command::new("pkill").args(["-KILL", "-u", USER, "-f", &other.program]).status().expect("pkill");
+}

@@ -1,0 +1,167 @@
+//! What a command gives is what comes: bytes, exit code, signal.
+
+use writ::launcher::{Answer, Outcome};
+
+use crate::machine::{Kind, Machine, decision, everywhere, sh};
+
+#[test]
+fn a_short_command_is_answered_in_its_own_request() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let said = machine.run(&sh("echo out; echo err >&2; exit 7"));
+        let ended = said.ended();
+        assert_eq!(ended.outcome, Outcome::Exited(7), "{kind:?}");
+        assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "{kind:?}");
+        assert!(!ended.attached && !ended.timed_out && !ended.stopped && !ended.output_incomplete);
+        let said = machine.run(&decision(&["/bin/true"]));
+        assert_eq!((said.ended().outcome, said.stdout.len(), said.stderr.len()), (Outcome::Exited(0), 0, 0));
+    });
+}
+
+#[test]
+fn a_long_command_is_followed_as_it_runs() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let said = machine.run(&sh("echo one; sleep 1; echo two >&2; echo two; sleep 0.3; exit 3"));
+        assert!(matches!(said.answers.as_slice(), [Answer::Running(_), Answer::Ended(_)]), "{kind:?} {said:?}");
+        assert_eq!(said.ended().outcome, Outcome::Exited(3));
+        assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"one\ntwo\n"[..], &b"two\n"[..]), "{kind:?}");
+    });
+}
+
+#[test]
+fn every_exit_code_is_told_and_every_signal_that_the_shell_tells_of() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        for code in [0, 1, 2, 126, 127, 128, 129, 130, 137, 141, 143, 254, 255] {
+            let said = machine.run(&sh(&format!("exit {code}")));
+            assert_eq!(said.ended().outcome, Outcome::Exited(code), "{kind:?}");
+        }
+        // HUP, INT, QUIT, ABRT, KILL, USR1, SEGV, PIPE, ALRM, TERM
+        for signal in [1, 2, 3, 6, 9, 10, 11, 13, 14, 15] {
+            let said = machine.run(&sh(&format!("ulimit -c 0; kill -{signal} $$; sleep 60")));
+            let outcome = said.ended().outcome;
+            if matches!(signal, 2 | 13) {
+                let either = [Outcome::Exited(128 + signal), Outcome::Signalled(signal)];
+                assert!(either.contains(&outcome), "{kind:?} {signal} {outcome:?}");
+            } else {
+                assert_eq!(outcome, Outcome::Signalled(signal), "{kind:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn output_comes_byte_for_byte() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let every: Vec<u8> = (0..=255).collect();
+        for (times, pause) in [(1, ""), (1, "; sleep 0.5"), (300, ""), (40_000, "; sleep 0.5")] {
+            let bytes = every.repeat(times);
+            let file = machine.home.path().join("bytes");
+            std::fs::write(&file, &bytes).unwrap();
+            let said = machine.run(&sh(&format!("cat {0} & cat {0} >&2; wait{pause}", file.display())));
+            assert_eq!(said.ended().lengths, said.offsets());
+            assert!(said.stdout == bytes && said.stderr == bytes, "{kind:?} {times}");
+        }
+    });
+}
+
+#[test]
+fn a_command_sees_what_a_plain_exec_would_show_it() {
+    // Each of these tells of itself: a shell that tells of itself by a child is seen while it forks.
+    let asks: [&[&str]; 6] = [
+        &["/bin/grep", "-E", "^(Umask|SigBlk|SigIgn|NoNewPrivs|Seccomp):", "/proc/self/status"],
+        &["/bin/ls", "/proc/self/fd"],
+        &["/bin/readlink", "/proc/self/fd/0"],
+        &["/bin/cat", "/proc/self/limits"],
+        &["/bin/pwd"],
+        &["/usr/bin/env"],
+    ];
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        for words in asks {
+            let decision = decision(words);
+            let lines = |text: Vec<u8>| {
+                let text = String::from_utf8(text).unwrap();
+                // What shells count, and how it is found.
+                let ours = ["SHLVL=", "_=", "OLDPWD=", "PWD=", "WRIT_EXECUTION="];
+                let lines = text.lines().filter(|line| !ours.iter().any(|each| line.starts_with(each)));
+                lines.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+            };
+            let plain = machine.plain(&writ::policy::command_line(&decision));
+            assert_eq!(lines(machine.run(&decision).stdout), lines(plain), "{kind:?} {words:?}");
+        }
+        let said = machine.run(&sh("echo $WRIT_EXECUTION $$; ps -o sid=,pgid= -p $$"));
+        let text = String::from_utf8(said.stdout).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!((words[0].len(), words[1], words[1]), (36, words[2], words[3]), "a session of its own: {text}");
+    });
+}
+
+#[test]
+fn words_arrive_as_they_were_decided_on_the_line_and_by_standard_input() {
+    let hostile =
+        ["", " ", "it's", "a\\", "!!", "$(id) `id` \"x\" *", "-n", "é\u{81}\u{88}", "two\nlines\n", "\\n", "~"];
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        for filler in [0, 9_000] {
+            let mut decision = sh("shift; printf '%s\\0' \"$@\"; printf '%s' \"$NAME\" >&2");
+            let filler = "x".repeat(filler);
+            decision.argv.extend(["sh", &filler].map(str::to_owned));
+            decision.argv.extend(hostile.map(str::to_owned));
+            decision.environment.insert("NAME".to_owned(), "it's \\ \" $HOME".to_owned());
+            let said = machine.run(&decision);
+            let expected: String = hostile.iter().map(|word| format!("{word}\0")).collect();
+            assert_eq!(String::from_utf8(said.stdout).unwrap(), expected, "{kind:?}");
+            assert_eq!(String::from_utf8(said.stderr).unwrap(), "it's \\ \" $HOME");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_executed_says_so() {
+    let machine = Machine::new(Kind::Dash);
+    let said = machine.run(&decision(&["/no/such/program"]));
+    assert_eq!(said.ended().outcome, Outcome::Exited(127));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("/no/such/program"));
+    let mut lost = sh("echo ran");
+    lost.working_directory = Some("/no/such/folder".to_owned());
+    let said = machine.run(&lost);
+    assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(126), 0));
+}
+
+#[test]
+fn a_command_may_do_to_its_own_group_and_output_what_it_likes() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let said = machine.run(&sh("echo before; kill -9 0; echo after"));
+        assert_eq!(
+            (said.ended().outcome, said.stdout.as_slice()),
+            (Outcome::Signalled(9), &b"before\n"[..]),
+            "{kind:?}"
+        );
+        let said = machine.run(&sh("echo before; sleep 0.5; kill -9 0; echo after"));
+        assert_eq!(
+            (said.ended().outcome, said.stdout.as_slice()),
+            (Outcome::Signalled(9), &b"before\n"[..]),
+            "{kind:?}"
+        );
+        let said = machine.run(&sh("exec >&- 2>&-; sleep 0.5; exit 9"));
+        assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(9), 0));
+        // Something is left behind that holds the output: the command has ended all the same.
+        let said = machine.run(&sh("echo out; setsid sleep 3 & exit 0"));
+        assert_eq!((said.ended().outcome, said.stdout.as_slice()), (Outcome::Exited(0), &b"out\n"[..]));
+    });
+}
+
+/// For others than root, who may open any file.
+#[test]
+fn opening_the_output_again_cuts_nothing_off() {
+    everywhere(|kind| {
+        let machine = Machine::not_as_root(kind);
+        let said = machine.run(&sh("echo before >&2; echo again >/dev/stderr; echo after >&2; exit 0"));
+        let text = String::from_utf8(said.stderr.clone()).unwrap();
+        assert!(text.starts_with("before\n") && text.ends_with("after\n"), "{kind:?} {said:?}");
+    });
+}
