@@ -108,6 +108,8 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
 
 fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
     let took = match outcome.duration_ms {
+        // The machine measures in steps of 10 ms.
+        Some(0) => "in less than 10 ms".to_owned(),
         Some(duration) => format!("in {duration} ms"),
         None => "at an unknown time".to_owned(),
     };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::lab::asked;
+use crate::lab::asked::{in_quotes, launched};
 
 /// One execution of `examples/`, and how it must end.
 #[derive(Clone, Copy)]
@@ -78,14 +78,17 @@ pub fn judge(list: &Value, ledger: &[String]) -> Vec<String> {
         report(&differences, expected.name, &expected.described());
         all.extend(differences.into_iter().map(|difference| format!("{}: {difference}", expected.name)));
     }
-    let mut seen = ledger.to_vec();
     let mut must_be: Vec<String> =
-        EXPECTED.iter().filter_map(|expected| expected.ran).map(|ran| asked(ran.words)).collect();
-    seen.sort_unstable();
+        EXPECTED.iter().filter_map(|expected| expected.ran).map(|ran| in_quotes(ran.words)).collect();
     must_be.sort_unstable();
-    let differences: Vec<String> =
-        (seen != must_be).then(|| format!("it was asked for {seen:?}, must be {must_be:?}")).into_iter().collect();
-    report(&differences, "login shell", "asked for the two allowed commands and for nothing else");
+    let differences = match launched(ledger) {
+        Err(other) => vec![format!("it was asked for something that is not the launcher: {other:.200}")],
+        Ok(mut seen) => {
+            seen.sort_unstable();
+            (seen != must_be).then(|| format!("it was to launch {seen:?}, must be {must_be:?}")).into_iter().collect()
+        }
+    };
+    report(&differences, "login shell", "asked to launch the two allowed commands and nothing else");
     all.extend(differences.into_iter().map(|difference| format!("login shell: {difference}")));
     all
 }
