@@ -111,7 +111,7 @@ pub(super) async fn run(
     };
     let mut run = Run::new(inner, work, holding, uid, &redaction, cancel);
     match (refusal, begin) {
-        (None, begin) => run.to_the_end(begin).await,
+        (None, begin) => run.follow_through(begin).await,
         (Some(problem), Begin::Launch { session, .. }) => {
             session.hang_up().await;
             Some(run.refused(problem).await)
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn to_the_end(&mut self, begin: Begin) -> Option<Outcome> {
+    async fn follow_through(&mut self, begin: Begin) -> Option<Outcome> {
         let mut step = match begin {
             Begin::Launch { reached, session } => Step::Launch { reached, session },
             Begin::Look => Step::Look,

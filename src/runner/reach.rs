@@ -116,7 +116,7 @@ pub(super) async fn open_beside(
 pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached, AttemptEnd> {
     let line = inner.connections.line(&identity(declared), async || connect(declared).await).await?;
     let directory = declared.machine.spec.execution.directory.as_deref();
-    let known = line.known(directory).await.map(Known::clone);
+    let known = line.known(directory).await.cloned();
     match known {
         Ok(known) if known.facts.ends_with_session && declared.machine.spec.user != "root" => {
             let message = "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \

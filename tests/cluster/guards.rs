@@ -85,6 +85,9 @@ async fn a_claim_cannot_be_taken_away_and_the_phase_not_go_back() {
     refused(patch_status(&case, "x", json!({"phase": "Queued"})).await, "must stay");
     refused(patch_status(&case, "x", json!({"decision": {"rule": "another"}})).await, "must stay");
     refused(patch_status(&case, "x", json!({"machine": null})).await, "must stay");
+    let remote = json!({"directory": "/elsewhere", "directoryId": "word", "bootId": "boot", "notAfterUptimeMs": 1});
+    refused(patch_status(&case, "x", json!({"remote": remote})).await, "must stay");
+    refused(patch_status(&case, "x", json!({"claim": {"mode": "Durable"}})).await, "must stay");
     refused(patch_status(&case, "x", json!({"claim": {"token": "forged"}})).await, "together");
     refused(patch_status(&case, "x", json!({"exitCode": 0})).await, "finished phase");
     case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");

@@ -129,3 +129,30 @@ async fn a_machine_with_one_session_for_a_connection_is_served_by_more_connectio
     case.ends("long", Phase::Cancelled, Reason::Stopped).await;
     until_acknowledged(&case).await;
 }
+
+#[tokio::test]
+async fn a_machine_that_answers_with_something_else_than_a_shell_is_unfit_and_nothing_is_started() {
+    // It says everything that it is asked, which is no answer.
+    let login_shell = Some(std::path::PathBuf::from("/bin/echo"));
+    let options = crate::lab::SshdOptions { login_shell, ..crate::lab::SshdOptions::default() };
+    let case = Case::durable_with(options, &["--lease-seconds", "3"]).await;
+    execute(&case, &work_of("x", 10, "0", 0)).await;
+    let status = case.ends("x", Phase::LaunchFailed, Reason::MachineUnfit).await;
+    assert!(status.message.expect("a message").contains("login shell") && status.claim.is_none());
+    assert_eq!(work::started(&case.sshd), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_folder_that_others_may_write_to_is_unfit_and_says_what_is_wanted() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let case = Case::durable().await;
+    let folder = case.sshd.home().join("open");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("a mode");
+    let execution = json!({"mode": "Durable", "directory": folder});
+    case.apply_machine("web-1", json!({"execution": execution})).await;
+    execute(&case, &work_of("x", 10, "0", 0)).await;
+    let status = case.ends("x", Phase::LaunchFailed, Reason::MachineUnfit).await;
+    assert!(status.message.expect("a message").contains("execution.directory"));
+    assert_eq!(work::started(&case.sshd), Vec::<String>::new());
+}
