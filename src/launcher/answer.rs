@@ -54,8 +54,9 @@ pub enum Answer {
     Refused(Refusal),
     /// To [`super::stop`]: it was told to end.
     Stopped {
-        /// How many of its processes are there all the same.
-        left: u64,
+        /// How many of its processes are there all the same. None where that cannot be seen (with `runAs`, under
+        /// `hidepid`).
+        left: Option<u64>,
     },
     /// To [`super::acknowledge`] and [`super::reap`].
     Done,
@@ -103,8 +104,8 @@ pub struct Ended {
     pub output_incomplete: bool,
     /// The output was acknowledged, and is gone.
     pub output_gone: bool,
-    /// Where it was ended: how many of its processes are there all the same. None where nobody has looked, as with one
-    /// that ended by itself.
+    /// Where it was ended: how many of its processes are there all the same. None where nobody could see it or has looked,
+    /// as with one that ended by itself.
     pub left: Option<u64>,
 }
 
@@ -200,10 +201,10 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
             process_group: number(group)?,
         }),
         ("D", words) => Answer::Ended(ended(words)?),
-        ("L", [who, from_out, from_err, started, out, err, why]) => Answer::Lost(Lost {
-            rebooted: match *why {
-                "boot" => true,
-                "supervisor" => false,
+        ("L", [who, from_out, from_err, started, out, err, why @ ..]) => Answer::Lost(Lost {
+            rebooted: match why {
+                [] => false,
+                ["boot"] => true,
                 _ => return None,
             },
             attached: attached(who)?,
@@ -216,7 +217,7 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
         ("V", []) => Answer::Tombstoned,
         ("X", ["sudo"]) => Answer::NotStarted(NotStarted::Sudo),
         ("X", ["space"]) => Answer::NotStarted(NotStarted::Space),
-        ("K", [left]) => Answer::Stopped { left: number(left)? },
+        ("K", [left]) => Answer::Stopped { left: counted(left)? },
         ("Q", []) => Answer::Done,
         _ => return None,
     })
@@ -245,7 +246,7 @@ fn ended(words: &[&str]) -> Option<Ended> {
         stopped: flags.contains('K'),
         output_incomplete: flags.contains('I'),
         output_gone: flags.contains('G'),
-        left: if *left == "-" { None } else { Some(number(left)?) },
+        left: counted(left)?,
     })
 }
 
@@ -287,6 +288,11 @@ fn attached(who: &str) -> Option<bool> {
         "A" => Some(true),
         _ => None,
     }
+}
+
+/// A number, or none.
+fn counted(text: &str) -> Option<Option<u64>> {
+    if text == "-" { Some(None) } else { number(text).map(Some) }
 }
 
 fn truth(text: &str) -> Option<bool> {

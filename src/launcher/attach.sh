@@ -33,7 +33,7 @@ attach() {
 			if [ "$1" = poll ]; then
 				answer "p A $_who 0 0 $_started $_now $_group"
 			else
-				follow_channel
+				stream
 				wait "$_follower"
 				kill -9 "$_listener"
 			fi

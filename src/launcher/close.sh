@@ -12,7 +12,8 @@ else
 fi
 if [ -z "$_state" ]; then
 	now
-	echo "Z $_now" >>"$_path.j"
+	# The empty line ends one that was torn off when a disk was full.
+	note && note "Z $_now"
 	load
 fi
 [ -n "$_state" ] || refuse space

@@ -26,6 +26,11 @@ answer() {
 	echo "WRIT:$_nonce:$*"
 }
 
+# note LINE: in the journal.
+note() {
+	echo "$*" >>"$_path.j"
+}
+
 # refuse WHY: nothing was started by this request.
 refuse() {
 	answer R "$1"
@@ -51,18 +56,18 @@ now() {
 load() {
 	_state="" _fence="" _start="" _end="" _why="" _live="" _told="" _left="" _message=""
 	while read -r _kind _rest; do
-		case $_state$_kind in
-		F) _fence=$_rest ;;
-		S) _state=S _start=$_rest ;;
-		X) _state=X _why=$_rest && break ;;
-		Z) _state=Z && break ;;
-		SE) _state=E _end=$_rest && break ;;
-		A | SA) _live=1 ;;
-		S[TCK]) _told=$_told$_kind ;;
-		SR) _left=$_rest ;;
-		SZ) ;;
+		case $_state:$_kind in
+		:F) _fence=$_rest ;;
+		:S) _state=S _start=$_rest ;;
+		:X) _state=X _why=$_rest && break ;;
+		:Z) _state=Z && break ;;
+		S:E) _state=E _end=$_rest && break ;;
+		*:A) _live=1 ;;
+		S:[TCK]) _told=$_told$_kind ;;
+		S:R) _left=$_rest ;;
+		S:Z | S:) ;;
 		# What the supervisor's shell says where a signal ended the command.
-		S*) _message=1 ;;
+		S:*) _message=1 ;;
 		esac
 	done <"$_path.j"
 	# shellcheck disable=SC2086 # splitting into fields is what is wanted

@@ -20,13 +20,16 @@ marked() {
 	done
 }
 
-# Names the processes that run in the session or in the group of the command: state, parent, group, session.
+# Names the command, which just after its start is in no session of its own yet, and the processes that run in its session
+# or in its group: state, parent, group, session.
 in_session() {
-	[ -z "$_group" ] || grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat
+	[ -n "$_group" ] || return
+	stat_of "$_group" && [ "$_process_state" != Z ] && echo "/proc/$_group/stat"
+	grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat
 }
 
 # Sets _found to the processes of the execution that are there, and _left to how many.
-find_processes() {
+gather() {
 	_found="" _left=0
 	for _entry in $(marked; in_session); do
 		_entry=${_entry#/proc/}
@@ -58,17 +61,18 @@ send() {
 	done
 }
 
-# finish GRACE: TERM, the grace in hundredths of a second, KILL. Sets _left to how many are there all the same.
+# finish GRACE: TERM, the grace in hundredths of a second, KILL. Sets _left to how many are there all the same, or to `-`
+# where that cannot be seen.
 finish() {
 	# The number is the command's own for as long as its supervisor waits for it; then a later process may have it.
 	if stat_of "$_group"; then
 		[ "$_process_start" = "$_begun" ] || _group=""
 	fi
-	find_processes
+	gather
 	send TERM
 	now
 	_kill_at=$((_now + $1))
-	while find_processes; [ "$_left" -gt 0 ] && now && [ "$_now" -lt "$_kill_at" ]; do
+	while gather; [ "$_left" -gt 0 ] && now && [ "$_now" -lt "$_kill_at" ]; do
 		pause 0.1
 	done
 	# Several times, as what is being killed may start others.
@@ -76,6 +80,8 @@ finish() {
 		[ "$_left" -gt 0 ] || break
 		send KILL
 		pause 0.1
-		find_processes
+		gather
 	done
+	# What another user runs cannot be seen everywhere (hidepid).
+	[ "$_user" = - ] || read -r _ </proc/1/stat || _left=-
 }

@@ -61,7 +61,7 @@ conclude() {
 	else
 		lengths 999999999999999 999999999999999
 		_verdict="L $_who $_from_out $_from_err ${_started:-0} $_out $_err"
-		[ "$_boot" = "$_fence_boot" ] && _verdict="$_verdict supervisor" || _verdict="$_verdict boot"
+		[ "$_boot" = "$_fence_boot" ] || _verdict="$_verdict boot"
 	fi
 }
 
@@ -90,7 +90,7 @@ follow() {
 }
 
 # The same, until the end of the channel's standard input says that nobody listens any more.
-follow_channel() {
+stream() {
 	follow &
 	_follower=$!
 	(

@@ -9,7 +9,7 @@
 execute() {
 	read -r _pid _ _ _parent _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _begun _ </proc/self/stat
 	now
-	echo "S $_pid $_parent $_begun $_now" >>"$_path.j" || exit
+	note "S $_pid $_parent $_begun $_now" || exit
 	load
 	[ "$_state" = S ] || exit
 	exec setsid "$@" </dev/null >&8 2>&9 3>&- 4<&- 8>&- 9>&-
@@ -17,9 +17,9 @@ execute() {
 
 # over REASON: ends the command. The journal says first why, and then how many processes are left.
 over() {
-	echo "$1 $_now" >>"$_path.j"
+	note "$1" "$_now"
 	finish "$_grace"
-	echo "R $_left" >>"$_path.j"
+	note R "$_left"
 }
 
 # Beside the command: answers that it runs, once it takes longer than a short one, and bounds its time and its output;
@@ -28,13 +28,13 @@ watch() {
 	_follower="" _listener=""
 	pause 0.2
 	load
-	case $_state in "" | S) echo A >>"$_path.j" && load ;; esac
+	case $_state in "" | S) note A && load ;; esac
 	if [ -n "$_live" ]; then
 		until [ -n "$_state" ]; do
 			pause 0.05
 			load
 		done
-		[ "$_state" = S ] && now && follow_channel
+		[ "$_state" = S ] && now && stream
 	fi
 	exec >/dev/null 3>&- 4<&-
 	_due=$((_fenced + _limit))
@@ -69,14 +69,14 @@ written() {
 
 # write_end CODE SIGNAL: the last line of the journal that counts.
 write_end() {
-	until echo "E $1 $2 $_out $_err $_now -$_told$_full ${_left:--}" >>"$_path.j"; do
+	until note "E $1 $2 $_out $_err $_now -$_told$_full ${_left:--}"; do
 		pause 1
 	done
 }
 
 not_started() {
-	echo "X $1" >>"$_path.j"
-	answer "X $1"
+	note X "$1"
+	answer X "$1"
 	exit
 }
 
@@ -149,7 +149,7 @@ else
 	[ -w "$_directory" ] && refuse space
 	refuse unwritable
 fi
-echo "F 1 $_boot $_now $3 $4 $5 $6" >>"$_path.j" || refuse space
+note "F 1 $_boot $_now $3 $4 $5 $6" || refuse space
 shift 7
 
 # sudo that refuses exits 1, as the command may: so it is asked first.

@@ -26,6 +26,12 @@ if [ -z "$_directory" ]; then
 	[ -n "$HOME" ] || refuse directory
 	_directory=$HOME/.local/state/writ
 fi
+# A reply is one line, so no path of its own may break it.
+printable() {
+	case $_directory in *[[:cntrl:]]*) refuse directory ;; esac
+}
+
+printable
 umask 77
 [ -d "$_directory" ] || mkdir -p "$_directory"
 [ -L "$_directory" ] && refuse directory
@@ -35,7 +41,7 @@ case $(ls -ld "$_directory") in
 d????-??-*) ;;
 *) refuse directory ;;
 esac
-case $_directory in *[[:cntrl:]]*) refuse directory ;; esac
+printable
 
 # Who comes first names the directory: the first line counts.
 if read -r _identity <id; then :; else

@@ -3,7 +3,8 @@
 _from_out=0 _from_err=0
 [ -e "$_path.j" ] && load
 umask 77
-[ -z "$_state" ] && echo Z >>"$_path.j" && load
+now
+[ -z "$_state" ] && note && note "Z $_now" && load
 [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ] || attach poll
 
 if supervised; then
@@ -14,16 +15,16 @@ else
 	_mine=""
 fi
 now
-echo "K $_now" >>"$_path.j"
+note "K $_now"
 finish "$1"
-echo "R $_left" >>"$_path.j"
+note "R $_left"
 if [ -z "$_mine" ]; then
 	_remaining=$_left
 	load
 	if [ "$_state" = S ]; then
 		lengths 999999999999999 999999999999999
 		now
-		echo "E - - $_out $_err $_now -$_told $_remaining" >>"$_path.j"
+		note "E - - $_out $_err $_now -$_told $_remaining"
 	fi
 	_left=$_remaining
 fi

@@ -248,7 +248,8 @@ impl<'a> Run<'a> {
         } else {
             None
         };
-        let survivors = ended.left.is_some_and(|left| left > 0) || self.stop.as_ref().is_some_and(Stop::left_some);
+        // Where nobody could see what is left, something may be.
+        let survivors = ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some);
         let ending = match ended.outcome {
             _ if told.is_some() && survivors => Ending::NotSeenToStop,
             Exit::Exited(code) => Ending::Exited { code: u32::from(code) },

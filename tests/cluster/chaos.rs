@@ -19,7 +19,7 @@ fn count(variable: &str, otherwise: u64) -> u64 {
 
 fn seed() -> u64 {
     let seed = count("WRIT_CHAOS_SEED", u64::from(std::process::id()));
-    say::note(&format!("WRIT_CHAOS_SEED={seed}"));
+    say::note(format!("WRIT_CHAOS_SEED={seed}"));
     seed
 }
 
@@ -80,7 +80,7 @@ async fn a_controller_killed_at_random_instants_loses_and_doubles_nothing() {
         case.kill_writ();
         case.start_writ();
         if kill % 20 == 19 {
-            say::note(&format!("{} of {kills} kills", kill + 1));
+            say::note(format!("{} of {kills} kills", kill + 1));
         }
     }
     for work in &works {
@@ -114,7 +114,7 @@ async fn connections_reset_at_random_bytes_lose_and_double_nothing_and_leave_not
         }
         works.extend(batch);
         if works.len() % 40 == 0 {
-            say::note(&format!("{} commands, {} of {resets} resets", works.len(), cutter.resets()));
+            say::note(format!("{} commands, {} of {resets} resets", works.len(), cutter.resets()));
         }
     }
     assert_eq!(work::started(&case.sshd).len(), works.len());

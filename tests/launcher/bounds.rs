@@ -88,7 +88,7 @@ fn stopping_ends_what_runs() {
             let uid = uid();
             let mut session = machine.start(&uid, &sh(command));
             session.until(|said| !said.stdout.is_empty());
-            assert_eq!(machine.stop(&uid), Answer::Stopped { left: 0 }, "{kind:?} {command}");
+            assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?} {command}");
             let said = session.finish();
             let ended = said.ended();
             assert_eq!((ended.outcome, ended.stopped, ended.left), (outcome, true, Some(0)), "{kind:?} {command}");
@@ -119,6 +119,24 @@ fn a_command_that_starts_ever_new_processes_is_ended() {
     let uid = uid();
     let mut session = machine.start(&uid, &sh("trap '' TERM; echo out; while :; do sleep 5 & sleep 0.01; done"));
     session.until(|said| !said.stdout.is_empty());
-    assert_eq!(machine.stop(&uid), Answer::Stopped { left: 0 });
+    assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) });
     assert_eq!(session.finish().ended().outcome, Outcome::Signalled(9));
+}
+
+/// Between the start in the journal and the command's session there is an instant; a stop that comes then ends it, too.
+#[test]
+fn stopping_at_the_instant_of_the_start_ends_it() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        for _ in 0..15 {
+            let uid = uid();
+            let session = machine.start(&uid, &sh("exec sleep 600"));
+            while !machine.journal(&uid).contains("\nS ") {
+                std::thread::yield_now();
+            }
+            assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?}");
+            let said = session.finish();
+            assert!(said.ended().stopped && said.ended().outcome != Outcome::Exited(0), "{kind:?} {said:?}");
+        }
+    });
 }

@@ -108,7 +108,7 @@ fn a_supervisor_that_was_killed_is_a_loss_and_not_an_end() {
         assert!(matches!(machine.poll(&uid), Answer::Lost(_)));
         assert_eq!(said.stdout, b"out\n");
         // It is known no more how it ends, but it can be ended.
-        assert_eq!(machine.stop(&uid), Answer::Stopped { left: 0 });
+        assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) });
         let said = machine.attach(&uid, Offsets::default()).finish();
         let ended = said.ended();
         assert_eq!((ended.outcome, ended.stopped, ended.left), (Outcome::Unknown, true, Some(0)), "{kind:?}");

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use writ::api::execution_status::{DecisionRecord, ObjectRecord, OutputBounds};
 use writ::launcher::{self, Answer, ExecRequest, Launch, MachineFacts, Nonce, Offsets, Uid};
 
+use crate::lab::packages::Package;
 use crate::session::{DEADLINE, Said, Session};
 
 /// What reads the scripts.
@@ -49,6 +50,11 @@ pub struct Machine {
     login_shell: PathBuf,
     pub facts: MachineFacts,
     user: Option<u32>,
+}
+
+fn program(name: &'static str) -> PathBuf {
+    let [path] = Package::called(name).find_or_install([name]).expect("a program");
+    path
 }
 
 pub fn nonce() -> Nonce {
@@ -96,16 +102,17 @@ impl Machine {
         let tools = home.path().join("tools");
         std::fs::create_dir(&tools).expect("a folder");
         let login_shell = match kind {
-            Kind::Dash => PathBuf::from("/usr/bin/dash"),
-            Kind::BashThenDash => PathBuf::from("/bin/bash"),
+            Kind::Dash => program("dash"),
+            Kind::BashThenDash => program("bash"),
             Kind::Bash => {
-                symlink("/bin/bash", tools.join("sh")).expect("a link");
-                PathBuf::from("/bin/bash")
+                symlink(program("bash"), tools.join("sh")).expect("a link");
+                program("bash")
             }
             Kind::Busybox => {
-                let listed = Command::new("busybox").arg("--list").output().expect("busybox").stdout;
+                let busybox = program("busybox");
+                let listed = Command::new(&busybox).arg("--list").output().expect("busybox").stdout;
                 for applet in String::from_utf8(listed).expect("UTF-8").lines() {
-                    symlink("/usr/bin/busybox", tools.join(applet)).expect("a link");
+                    symlink(&busybox, tools.join(applet)).expect("a link");
                 }
                 // No part of busybox, but of Alpine.
                 symlink("/usr/bin/sudo", tools.join("sudo")).expect("a link");

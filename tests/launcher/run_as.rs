@@ -55,7 +55,7 @@ fn a_command_runs_as_its_user_and_can_be_ended_where_sudo_allows_it() {
             let uid = uid();
             let mut session = machine.start(&uid, &other.decision(how));
             session.until(|said| !said.stdout.is_empty());
-            assert_eq!(machine.stop(&uid), Answer::Stopped { left: 0 }, "{kind:?} {how}");
+            assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?} {how}");
             let said = session.finish();
             assert_eq!((said.ended().outcome, said.ended().left), (outcome, Some(0)), "{kind:?} {how}");
         }

@@ -18,7 +18,8 @@ enum Piece {
 
 /// A session that was started.
 pub struct Session {
-    child: Child,
+    /// None once somebody waits for it.
+    child: Option<Child>,
     stdin: Option<ChildStdin>,
     pieces: Receiver<Piece>,
     open: usize,
@@ -86,7 +87,14 @@ impl Session {
         pump(child.stderr.take().expect("a pipe"), sender, Piece::Stderr);
         // What does not read its arguments ends without them.
         let _ = stdin.write_all(&stdin_bytes);
-        Self { child, stdin: Some(stdin), pieces, open: 2, reply: Reply::new(nonce), said: Said::default() }
+        Self {
+            child: Some(child),
+            stdin: Some(stdin),
+            pieces,
+            open: 2,
+            reply: Reply::new(nonce),
+            said: Said::default(),
+        }
     }
 
     /// Takes what comes until this is so, or nothing comes any more.
@@ -119,20 +127,14 @@ impl Session {
         drop(self.stdin.take());
         std::mem::take(&mut self.said)
     }
-
-    /// Whether the exec'd process has ended.
-    pub fn wait(&mut self) {
-        self.child.wait().expect("a child");
-    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // Reaped by a thread: a launcher stays as long as its command.
-        let placeholder = std::process::Command::new("true").spawn().expect("true");
-        let mut child = std::mem::replace(&mut self.child, placeholder);
-        let _ = self.child.wait();
-        std::thread::spawn(move || child.wait());
+        // A launcher stays as long as its command.
+        if let Some(mut child) = self.child.take() {
+            std::thread::spawn(move || child.wait());
+        }
     }
 }

@@ -163,7 +163,7 @@ fn every_other_answer_is_a_line() {
         ("V", Answer::Tombstoned),
         ("Q", Answer::Done),
         ("U", Answer::Leftovers(Vec::new())),
-        ("K 3", Answer::Stopped { left: 3 }),
+        ("K 3", Answer::Stopped { left: Some(3) }),
         ("R late", Answer::Refused(crate::launcher::Refusal::Late)),
         ("R tool setsid", Answer::Refused(crate::launcher::Refusal::NoTool("setsid".to_owned()))),
     ] {

@@ -92,7 +92,8 @@ impl Stop {
         let facts = &reached.known.facts;
         match ask_in(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE))).await
         {
-            Ok(Answer::Stopped { left }) => StopReport::Left(left),
+            // What cannot be seen may be there.
+            Ok(Answer::Stopped { left }) => StopReport::Left(left.unwrap_or(1)),
             // It was quicker, or never began.
             Ok(Answer::Ended(_) | Answer::NotStarted(_) | Answer::Tombstoned | Answer::Absent) => StopReport::Left(0),
             Ok(other) => StopReport::Unknown(format!("{other:?}")),
