@@ -144,7 +144,12 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
             Reason::NoExitStatus,
             "the machine closed the session and reported no exit code and no signal".to_owned(),
         ),
-        (Ending::NotSeenToStop | Ending::Gone | Ending::HolderStopped | Ending::Unknown { .. }, None) => (
+        (Ending::Gone, None) => (
+            Phase::OutcomeUnknown,
+            Reason::RecordLost,
+            "the command ended on the machine, and how it ended was not recorded there".to_owned(),
+        ),
+        (Ending::NotSeenToStop | Ending::HolderStopped | Ending::Unknown { .. }, None) => (
             Phase::OutcomeUnknown,
             Reason::HolderLost,
             "writ was stopped while the command was running; it may still run".to_owned(),

@@ -238,16 +238,7 @@ impl<'a> Run<'a> {
 
     /// What the machine's record says.
     async fn ended(&mut self, ended: Ended) -> Outcome {
-        let told = if ended.timed_out {
-            Some(StopCause::Timeout)
-        } else if ended.stopped {
-            Some(StopCause::Cancel)
-        } else if ended.over_limit {
-            let maximum_bytes = u64::try_from(self.holding.decision.output.maximum_bytes).unwrap_or(0);
-            Some(StopCause::OutputLimit { maximum_bytes })
-        } else {
-            None
-        };
+        let told = self.told(&ended);
         // Where nobody could see what is left, something may be.
         let survivors = ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some);
         let ending = match ended.outcome {
@@ -256,13 +247,27 @@ impl<'a> Run<'a> {
             Exit::Signalled(number) => Ending::Signalled { signal: signal_name(number) },
             Exit::Unknown => Ending::Gone,
         };
-        if let (Some(told), None) = (told, &self.stop) {
-            self.stop = Some(Stop::new(told));
-        } else if told.is_none() {
-            // It ended before it could be told.
-            self.stop = None;
-        }
+        // What the machine says counts: a command may have ended before it could be told.
+        self.stop = told.map(Stop::new);
         self.outcome(ending, Some(ended)).await
+    }
+
+    /// Why the command was told to stop, by what the machine recorded of that.
+    fn told(&self, ended: &Ended) -> Option<StopCause> {
+        if ended.timed_out {
+            return Some(StopCause::Timeout);
+        }
+        if ended.over_limit {
+            let maximum_bytes = u64::try_from(self.holding.decision.output.maximum_bytes).unwrap_or(0);
+            return Some(StopCause::OutputLimit { maximum_bytes });
+        }
+        let asked_for = if self.cancel.is_cancelled() || self.holding.execution.is_unwanted() {
+            StopCause::Cancel
+        } else {
+            // Nobody wanted that: a holder found it to run past its time.
+            StopCause::Timeout
+        };
+        ended.stopped.then(|| self.stop.as_ref().map_or(asked_for, |stop| stop.cause))
     }
 
     async fn refused(&mut self, problem: LaunchProblem) -> Outcome {

@@ -146,3 +146,66 @@ async fn the_environment_of_a_command_is_the_one_that_it_has_in_direct_mode() {
     };
     assert_eq!(comparable(&durable), comparable(&direct));
 }
+
+/// A file system of its own, taken off at the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(case: &Case) -> Self {
+        let path = case.sshd.home().join("small");
+        std::fs::create_dir(&path).expect("a folder");
+        let options = format!("size=256k,mode=0700,uid={0},gid={0}", id_of(case.sshd.user()));
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path);
+        assert!(mount.status().expect("mount").success());
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn id_of(user: &str) -> String {
+    let output = std::process::Command::new("id").args(["-u", user]).output().expect("id");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_command_that_fills_the_disk_is_recorded_as_such_and_the_next_one_is_not_started() {
+    if !crate::lab::openssh::is_root() {
+        crate::lab::say::note("this needs root, for a small disk: passed over");
+        return;
+    }
+    let case = Case::durable().await;
+    let disk = SmallDisk::mount(&case);
+    let execution = json!({"mode": "Durable", "directory": disk.0.canonicalize().expect("a path")});
+    case.apply_machine("web-1", json!({"execution": execution})).await;
+    let status = run(&case, "fills", "head -c 1000000 /dev/zero || exit 9").await;
+    assert_eq!(verdict(&status), (Phase::Failed, Some(Reason::NonZeroExitCode), Some(9), None), "{status:?}");
+    let output = status.output.expect("a record");
+    assert!(output.incomplete && output.stdout.bytes < 262_144, "{output:?}");
+    let kept = || {
+        std::fs::read_dir(&disk.0)
+            .expect("a folder")
+            .flatten()
+            .any(|entry| entry.path().extension() == Some("o".as_ref()))
+    };
+    while kept() {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    std::fs::write(disk.0.join("rest"), vec![0; 262_144]).expect_err("the disk is full");
+    let status = run(&case, "next", "echo started").await;
+    assert_eq!((status.phase, status.reason), (Phase::LaunchFailed, Some(Reason::NotStarted)), "{status:?}");
+    assert!(status.message.expect("a message").contains("full"));
+}
+
+#[tokio::test]
+async fn a_command_that_says_nothing_for_a_while_is_waited_for() {
+    let case = Case::durable().await;
+    let status = run(&case, "silent", "sleep 7; echo at last").await;
+    assert_eq!(verdict(&status), (Phase::Succeeded, Some(Reason::Completed), Some(0), None));
+    assert_eq!(status.stdout.as_deref(), Some("at last\n"));
+}
