@@ -8,8 +8,8 @@ tell() {
 	else
 		answer "$_verdict"
 		answer 2 >&3
-		open_output
-		send_output "$_out" "$_err"
+		_open_output
+		_send_output "$_out" "$_err"
 	fi
 }
 
@@ -17,7 +17,13 @@ tell() {
 attach() {
 	_who=A
 	[ -e "$_path.j" ] || {
-		answer N
+		# Output without a journal: somebody took that away.
+		if [ -e "$_path.o" ]; then
+			load
+			tell "$1"
+		else
+			answer N
+		fi
 		exit
 	}
 	load
@@ -28,7 +34,7 @@ attach() {
 		load
 	done
 	if [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ]; then
-		if supervised; then
+		if _supervised; then
 			now
 			if [ "$1" = poll ]; then
 				answer "p A $_who 0 0 $_started $_now $_group"

@@ -3,8 +3,8 @@
 # Arguments of all: NONCE DIRECTORY DIRECTORY-ID UID, then those of the request.
 #
 # Names of variables start with `_`: so none of them is one that the session has exported, and that the command would then
-# see changed. No program is run where the shell or /proc can tell: a program costs 0.5 to 1 ms.
-{ set +x; } 2>/dev/null
+# see changed. So do those of most functions, which then are shortened with them. No program is run where the shell or /proc can tell: a program costs 0.5 to 1 ms.
+{ set +efux; } 2>/dev/null
 unset IFS
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # 3 is the standard error of the channel, 4 its standard input. What our own tools complain of is nobody's output.
@@ -71,24 +71,24 @@ load() {
 		esac
 	done <"$_path.j"
 	# shellcheck disable=SC2086 # splitting into fields is what is wanted
-	take_fence $_fence
+	_take_fence $_fence
 	# shellcheck disable=SC2086
-	take_start $_start
+	_take_start $_start
 }
 
 # The fence: version, boot id, when, time limit and grace in hundredths of a second, most output in bytes, other user or -.
-take_fence() {
+_take_fence() {
 	_fence_boot=$2 _grace=$5 _user=$7
 }
 
 # The start: process group (and session, and process) of the command, process of its supervisor, start of the former as
 # in /proc/PID/stat, when.
-take_start() {
+_take_start() {
 	_group=$1 _supervisor=$2 _begun=$3 _started=$4
 }
 
-# stat_of PROCESS: sets its state, its group and when it was started. Its name, in parentheses, may hold anything.
-stat_of() {
+# _stat_of PROCESS: sets its state, its group and when it was started. Its name, in parentheses, may hold anything.
+_stat_of() {
 	read -r _line <"/proc/$1/stat" || return
 	# shellcheck disable=SC2086
 	set -- ${_line##*) }
@@ -98,8 +98,8 @@ stat_of() {
 }
 
 # Whether the supervisor is there, and not a later process with its number. It is older than the command.
-supervised() {
-	stat_of "$_supervisor" && [ "$_process_state" != Z ] && [ "$_process_start" -le "$_begun" ]
+_supervised() {
+	_stat_of "$_supervisor" && [ "$_process_state" != Z ] && [ "$_process_start" -le "$_begun" ]
 }
 
 # What was decided for this machine holds for this very directory: in another one the fence would be missing.
@@ -108,5 +108,5 @@ _found=""
 if [ -d "$_directory" ] && [ -O "$_directory" ]; then
 	read -r _found <"$_directory/id"
 fi
-[ -n "$_found" ] && [ "$_found" = "$_identity" ] || refuse directory
+[ "$_found" ] && [ "$_found" = "$_identity" ] || refuse directory
 read -r _boot </proc/sys/kernel/random/boot_id

@@ -14,7 +14,7 @@ marked() {
 	fi
 	for _entry in /proc/[0-9]*/environ; do
 		[ -r "$_entry" ] || continue
-		while read -r _line || [ -n "$_line" ]; do
+		while read -r _line || [ "$_line" ]; do
 			case $_line in *"$_mark"*) echo "$_entry" ;; esac
 		done <"$_entry"
 	done
@@ -22,16 +22,16 @@ marked() {
 
 # Names the command, which just after its start is in no session of its own yet, and the processes that run in its session
 # or in its group: state, parent, group, session.
-in_session() {
+_in_session() {
 	[ -n "$_group" ] || return
-	stat_of "$_group" && [ "$_process_state" != Z ] && echo "/proc/$_group/stat"
+	_stat_of "$_group" && [ "$_process_state" != Z ] && echo "/proc/$_group/stat"
 	grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat
 }
 
 # Sets _found to the processes of the execution that are there, and _left to how many.
 gather() {
 	_found="" _left=0
-	for _entry in $(marked; in_session); do
+	for _entry in $(marked; _in_session); do
 		_entry=${_entry#/proc/}
 		_entry=${_entry%/*}
 		case " $_found " in
@@ -43,7 +43,7 @@ gather() {
 
 # Signals the group. The user that the command runs as may signal what we may not, where sudoers allows it; whom TERM
 # has reached that way does not get it twice.
-signal_group() {
+_signal_group() {
 	case $_user in
 	-) ;;
 	*) sudo -n -u "$_user" -- /bin/kill "-$1" -- "-$_group" </dev/null >/dev/null && [ "$1" = TERM ] && return ;;
@@ -54,9 +54,9 @@ signal_group() {
 # send SIGNAL: to the group as one and to those outside of it singly, so to each once: some programs take a second TERM
 # for impatience.
 send() {
-	[ -z "$_group" ] || signal_group "$1"
+	[ -z "$_group" ] || _signal_group "$1"
 	for _entry in $_found; do
-		stat_of "$_entry" || continue
+		_stat_of "$_entry" || continue
 		[ "$_process_group" = "$_group" ] || kill "-$1" "$_entry"
 	done
 }
@@ -65,7 +65,7 @@ send() {
 # where that cannot be seen.
 finish() {
 	# The number is the command's own for as long as its supervisor waits for it; then a later process may have it.
-	if stat_of "$_group"; then
+	if _stat_of "$_group"; then
 		[ "$_process_start" = "$_begun" ] || _group=""
 	fi
 	gather

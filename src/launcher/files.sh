@@ -6,7 +6,7 @@ acknowledge() {
 		shift
 		_path=$_uid
 		load
-		if [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ] && supervised; then
+		if [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ] && _supervised; then
 			continue
 		fi
 		set -- "$@" "$_uid.o" "$_uid.e"
@@ -18,7 +18,7 @@ acknowledge() {
 # Executions whose output is there.
 leftovers() {
 	_list="" _count=0
-	for _file in *.o; do
+	for _file in ????????-????-????-????-????????????.o; do
 		[ -e "$_file" ] || break
 		[ "$_count" -lt "$1" ] || break
 		_list="$_list ${_file%.o}" _count=$((_count + 1))
@@ -26,9 +26,19 @@ leftovers() {
 	answer "U$_list"
 }
 
-# What was last written to so many days ago: of an execution, that is the journal.
+# What was last written to so many days ago: of an execution, that is the journal. The clock may have been set since: of
+# this boot it is known without it how long ago that was. Nothing else in the directory, nor in one below, is ours.
 reap() {
-	find . -type f -name "*.[joe]" -mtime "+$1" -exec rm -f {} + || refuse unwritable
+	now
+	_oldest=$((_now - $1 * 8640000))
+	for _path in $(find . ! -name . -prune -type f -name "????????-????-????-????-????????????.j" -mtime "+$1"); do
+		_path=${_path%.j}
+		load
+		# shellcheck disable=SC2086
+		set -- $_fence
+		[ "$_boot" = "$_fence_boot" ] && [ "$3" -gt "$_oldest" ] && continue
+		rm -f "$_path.o" "$_path.e" "$_path.j" || refuse unwritable
+	done
 	answer Q
 }
 

@@ -16,15 +16,15 @@ seek() {
 }
 
 # Opens the output as 5 and 6, where the reader wants to go on.
-open_output() {
+_open_output() {
 	_sent_out=$_from_out _sent_err=$_from_err
 	command exec 5<"$_path.o" && command exec 6<"$_path.e" || return
 	seek "$_from_out" <&5
 	seek "$_from_err" <&6
 }
 
-# send_output OUT ERR: the output up to these offsets.
-send_output() {
+# _send_output OUT ERR: the output up to these offsets.
+_send_output() {
 	if [ "$1" -gt "$_sent_out" ]; then
 		copy $(($1 - _sent_out)) <&5
 		_sent_out=$1
@@ -61,7 +61,8 @@ conclude() {
 	else
 		lengths 999999999999999 999999999999999
 		_verdict="L $_who $_from_out $_from_err ${_started:-0} $_out $_err"
-		[ "$_boot" = "$_fence_boot" ] || _verdict="$_verdict boot"
+		# A journal that was taken away says nothing of a boot.
+		[ "$_boot" = "${_fence_boot:-$_boot}" ] || _verdict="$_verdict boot"
 	fi
 }
 
@@ -70,14 +71,14 @@ conclude() {
 follow() {
 	answer "A $_who $_from_out $_from_err $_started $_now $_group"
 	answer 2 >&3
-	open_output
+	_open_output
 	_ticks=0 _tick=0.05
 	while load && [ "$_state" = S ]; do
 		# How far the command has written: the supervisor has the same files open.
 		if { read -r _ _out <"/proc/$_supervisor/fdinfo/8"; } && { read -r _ _err <"/proc/$_supervisor/fdinfo/9"; }; then
-			send_output "$_out" "$_err"
+			_send_output "$_out" "$_err"
 		elif load && [ "$_state" = S ]; then
-			supervised || break
+			_supervised || break
 		fi
 		# Every 0.05 s at first; every 0.2 s from about the tenth second on.
 		_ticks=$((_ticks + 1))
@@ -85,7 +86,7 @@ follow() {
 		pause "$_tick"
 	done
 	conclude
-	send_output "$_out" "$_err"
+	_send_output "$_out" "$_err"
 	answer "$_verdict"
 }
 

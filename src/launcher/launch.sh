@@ -29,8 +29,8 @@ watch() {
 	pause 0.2
 	load
 	case $_state in "" | S) note A && load ;; esac
-	if [ -n "$_live" ]; then
-		until [ -n "$_state" ]; do
+	if [ "$_live" ]; then
+		until [ "$_state" ]; do
 			pause 0.05
 			load
 		done
@@ -50,7 +50,7 @@ watch() {
 		fi
 		pause 0.25
 	done
-	supervised || orphaned
+	_supervised || orphaned
 	[ -z "$_follower" ] || wait "$_follower"
 	[ -z "$_listener" ] || kill -9 "$_listener"
 }
@@ -58,7 +58,7 @@ watch() {
 # Without its supervisor, nobody else writes how it ended.
 orphaned() {
 	load
-	[ "$_state" = S ] && [ -n "$_told" ] && written && now && write_end - -
+	[ "$_state" = S ] && [ "$_told" ] && written && now && _write_end - -
 }
 
 # Sets _out and _err to how many bytes the command has written: the offsets of the files that it has from us.
@@ -67,21 +67,21 @@ written() {
 	read -r _ _err </proc/self/fdinfo/9
 }
 
-# write_end CODE SIGNAL: the last line of the journal that counts.
-write_end() {
+# _write_end CODE SIGNAL: the last line of the journal that counts.
+_write_end() {
 	until note "E $1 $2 $_out $_err $_now -$_told$_full ${_left:--}"; do
 		pause 1
 	done
 }
 
-not_started() {
+_not_started() {
 	note X "$1"
 	answer X "$1"
 	exit
 }
 
 # Output that did not fit onto the disk ends where a block does. Whether another block fits now is then tried.
-disk_full() {
+_disk_full() {
 	case $((_out % 4096)):$_out:$((_err % 4096)):$_err in
 	0:[1-9]*:*:* | *:*:0:[1-9]*) dd if=/dev/zero of="$_path.full" bs=4096 count=2 || _full=I && rm -f "$_path.full" ;;
 	esac
@@ -98,25 +98,27 @@ supervise() {
 	_code=$?
 	exec 2>/dev/null
 	load
+	# The journal was taken away while the command ran, by whom ever: that it started stays true. The number is no process.
+	[ "$_state$_fence" ] || { note S 4194305 0 0 "$_now" && load; }
 	[ "$_state" = Z ] && answer V && exit
-	[ "$_state" = S ] || not_started space
+	[ "$_state" = S ] || _not_started space
 	# Whoever ends it looks for what is left before it is said to have ended.
 	_patience=$((_grace / 10 + 50))
-	while [ -n "$_told" ] && [ -z "$_left" ] && [ "$_patience" -gt 0 ]; do
+	while [ "$_told" ] && [ -z "$_left" ] && [ "$_patience" -gt 0 ]; do
 		_patience=$((_patience - 1))
 		pause 0.1
 		load
 	done
-	[ -n "$_told" ] || _left=""
+	[ "$_told" ] || _left=""
 	# 128 and the signal is also what a program may exit with; only after a signal does the shell say something.
 	_signal=-
-	[ "$_code" -gt 128 ] && [ -n "$_message" ] && _signal=$((_code - 128))
+	[ "$_code" -gt 128 ] && [ "$_message" ] && _signal=$((_code - 128))
 	written
-	disk_full
+	_disk_full
 	now
-	write_end "$_code" "$_signal"
+	_write_end "$_code" "$_signal"
 	load
-	if [ -n "$_live" ]; then
+	if [ "$_live" ]; then
 		wait "$_watch"
 		exit
 	fi
@@ -128,7 +130,8 @@ supervise() {
 }
 
 _who=S _from_out=0 _from_err=0 _full=""
-[ -e "$_path.j" ] && attach follow
+# The output is told of, too: a command that has taken its journal away is not started again.
+[ -e "$_path.j" ] || [ -e "$_path.o" ] && attach follow
 now
 [ "$_boot" = "$1" ] || refuse boot
 [ "$_now" -le "$2" ] || refuse late
@@ -156,10 +159,10 @@ shift 7
 [ "$_user" = - ] || (
 	shift "$_skip"
 	exec sudo -n -l -u "$_user" -- "$@"
-) </dev/null >/dev/null || not_started sudo
+) </dev/null >/dev/null || _not_started sudo
 
 # Not writable by the command: opening /dev/stdout again would cut off what was written.
 umask 377
-command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || not_started space
+command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || _not_started space
 umask "$_mask"
 supervise "$@"

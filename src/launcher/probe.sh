@@ -1,7 +1,7 @@
 # What there is to know of a machine, once for each connection. Makes the directory where it is not there.
 #
 # Arguments: NONCE DIRECTORY (empty: the one of the user).
-{ set +x; } 2>/dev/null
+{ set +efux; } 2>/dev/null
 unset IFS
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 exec 2>/dev/null

@@ -7,7 +7,7 @@ now
 [ -z "$_state" ] && note && note "Z $_now" && load
 [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ] || attach poll
 
-if supervised; then
+if _supervised; then
 	_mine=1
 else
 	load

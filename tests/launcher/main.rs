@@ -22,3 +22,4 @@ mod files;
 mod following;
 mod run_as;
 mod running;
+mod tampering;
