@@ -95,6 +95,10 @@ pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(
             Reason::Rebooted,
             "the machine was booted anew when the command had just been, or was about to be, started",
         ),
+        // It is another journal than the one that the start was read from.
+        (_, Journal::Starting | Journal::Closed) if has_run => {
+            unknown(Reason::RecordLost, "the command had started, and the record of that on the machine is gone")
+        }
         (_, Journal::Starting) => Next::Close(LaunchProblem {
             reason: Reason::NotStarted,
             message: "the machine accepted the command and was interrupted before it had started it; it will not start"
@@ -232,6 +236,8 @@ mod tests {
             (&rebooted, Journal::Absent, false, Reason::Rebooted),
             (&Place::Same, Journal::Lost { rebooted: false }, true, Reason::RecordLost),
             (&Place::Same, Journal::Absent, true, Reason::RecordLost),
+            (&Place::Same, Journal::Starting, true, Reason::RecordLost),
+            (&Place::Same, Journal::Closed, true, Reason::RecordLost),
             (&Place::SameFolder { rebooted: false }, Journal::Absent, false, Reason::MachineChanged),
             (&Place::Another, Journal::Ended, true, Reason::MachineChanged),
         ] {

@@ -83,6 +83,8 @@ pub(super) struct Run<'a> {
     /// Since when the machine does not answer, and what was seen last.
     silent_since: Option<Instant>,
     failures: u32,
+    /// Whether it may have been sent in a request whose answer is not known.
+    unsure: bool,
 }
 
 /// Sends, or looks for, a claimed command and watches it to its end. None where it is left to somebody else: this process
@@ -102,7 +104,21 @@ pub(super) async fn run(
         Ok(redaction) => redaction,
         // What is not kept cannot be wrong; it was refused before it was sent, or sent by who could.
         Err(problem) => {
-            return Some(Run::new(inner, work, holding, uid, &Redaction::default(), cancel).refused(problem).await);
+            let mut run = Run::new(inner, work, holding, uid, &Redaction::default(), cancel);
+            return Some(match begin {
+                Begin::Launch { session, .. } => {
+                    session.hang_up().await;
+                    run.refused(problem).await
+                }
+                // Another version of writ may have sent it, which could read them.
+                Begin::Look => {
+                    tracing::error!(execution = %run.holding.key, problem = problem.message, "a stored decision is of no use");
+                    let problem = "the patterns to redact its output by cannot be used by this version of writ, so nothing of it \
+                                   was read; another writ had claimed it, and it may have run"
+                        .to_owned();
+                    run.outcome(Ending::Unknown { reason: Reason::PolicyBroken, problem }, None).await
+                }
+            });
         }
     };
     let refusal = match &begin {
@@ -150,6 +166,7 @@ impl<'a> Run<'a> {
             stop: None,
             silent_since: None,
             failures: 0,
+            unsure: false,
             holding,
         }
     }
@@ -157,7 +174,10 @@ impl<'a> Run<'a> {
     async fn follow_through(&mut self, begin: Begin) -> Option<Outcome> {
         let mut step = match begin {
             Begin::Launch { reached, session } => Step::Launch { reached, session },
-            Begin::Look => Step::Look,
+            Begin::Look => {
+                self.unsure = true;
+                Step::Look
+            }
         };
         loop {
             let said = match step {
@@ -176,11 +196,14 @@ impl<'a> Run<'a> {
                     Look::Concluded(ending) => return Some(self.outcome(ending, None).await),
                     Look::NotOurs => return None,
                 },
-                Said::Silence(problem) => match self.wait_out(&problem).await {
-                    Some(ending) => return Some(self.outcome(ending, None).await),
-                    None if self.inner.halted.is_cancelled() => return None,
-                    None => Step::Look,
-                },
+                Said::Silence(problem) => {
+                    self.unsure = true;
+                    match self.wait_out(&problem).await {
+                        Some(ending) => return Some(self.outcome(ending, None).await),
+                        None if self.inner.halted.is_cancelled() => return None,
+                        None => Step::Look,
+                    }
+                }
             };
         }
     }

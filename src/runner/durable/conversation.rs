@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::api::Reason;
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, Journal, LaunchProblem, Place, SHOW_PROGRESS_AFTER, StopCause};
 use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Reply};
@@ -76,9 +77,17 @@ impl Run<'_> {
         nonce: Nonce,
         place: Place,
     ) -> Said {
-        if let Err(error) = asking::send(&session, request).await {
+        // What does not fit into the request waits for the machine to take it. One that refused the request, or whose
+        // connection is lost meanwhile, never does, and nobody wakes who waits for that.
+        let sent = timeout(ANSWER_DEADLINE, asking::send(&session, request)).await;
+        let problem = match sent {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the machine did not take the request within {} s", ANSWER_DEADLINE.as_secs())),
+        };
+        if let Some(problem) = problem {
             reached.line.give_up().await;
-            return Said::Silence(error.to_string());
+            return Said::Silence(problem);
         }
         let reply = Reply::new(&nonce);
         let mut conversation = Conversation { session, reply, asked: Instant::now(), running_since: None, end: None };
@@ -219,6 +228,11 @@ impl Run<'_> {
             Answer::Absent => Some(Heard::Journal(Journal::Absent)),
             Answer::Starting => Some(Heard::Journal(Journal::Starting)),
             Answer::Tombstoned => Some(Heard::Journal(Journal::Closed)),
+            // It had answered that it runs.
+            Answer::NotStarted(_) if self.started.is_some() => Some(Heard::Said(Said::Concluded(Ending::Unknown {
+                reason: Reason::RecordLost,
+                problem: "the command had started, and the record of that on the machine is gone".to_owned(),
+            }))),
             Answer::NotStarted(why) => {
                 let problem = not_started(why, self.holding.decision.run_as.as_deref());
                 Some(Heard::Said(Said::Concluded(Ending::Refused(problem))))
@@ -241,7 +255,8 @@ impl Run<'_> {
         if let Some(stop) = &self.stop {
             return if is_stopping { since + LONG } else { stop.next_deadline() };
         }
-        if !self.shown {
+        // What was not understood of when it started cannot be shown: that must not be waited for again and again.
+        if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
         since + self.timeout + TERM_GRACE + WATCHDOG_DEADLINE

@@ -16,6 +16,7 @@ use crate::launcher::{self, Answer};
 use super::super::asking::{ask_in, new_nonce};
 use super::super::attempt::{AttemptEnd, Ground, decide_again, is_ours, with_machine};
 use super::super::reach::{Reached, reach};
+use super::super::saying::launch_refused;
 use super::conversation::Said;
 use super::{Run, Step};
 
@@ -111,10 +112,11 @@ impl Run<'_> {
         let facts = &reached.known.facts;
         let uid = &self.uid;
         match ask_in(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await {
-            // Where it cannot be closed, nothing can be started either.
-            Ok(Answer::Tombstoned | Answer::NotStarted(_) | Answer::Refused(_)) => {
-                Said::Concluded(Ending::Refused(problem))
-            }
+            Ok(Answer::Tombstoned | Answer::NotStarted(_)) => Said::Concluded(Ending::Refused(problem)),
+            // Nobody has sent it but in the one request that was refused.
+            Ok(Answer::Refused(_)) if !self.unsure => Said::Concluded(Ending::Refused(problem)),
+            // It may run, or be about to: that the fence cannot be seen, or closed, now does not say that it did not start.
+            Ok(Answer::Refused(refusal)) => Said::Silence(launch_refused(&refusal).message),
             // Somebody was quicker: see what there is.
             Ok(_) => Said::Silence("something is recorded of it in the meantime".to_owned()),
             Err(error) => {
