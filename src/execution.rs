@@ -21,7 +21,7 @@ pub use decide::{Effect, Notice, Plan, decide};
 pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
-pub use status::{ClaimRecords, claimed, running, taken_over};
+pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, taken_over};
 
 use std::time::Duration;
 

@@ -58,6 +58,8 @@ use tidy::Tidied;
 /// References that wait to be looked at again. The controller takes them off at once, so this is only for bursts;
 /// a task that finds it full waits, which delays nothing but itself.
 const WAKE_QUEUE: usize = 1024;
+/// The pause after a claim could not be taken over.
+const AGAIN_AFTER_ADOPTION: Duration = Duration::from_secs(2);
 /// How long after the drain results may still be written.
 const RECORD_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -305,8 +307,13 @@ impl Runner {
 
     async fn take_over(self, work: Work, cancel: CancellationToken) {
         let slot = SlotGuard { runner: self.clone(), work: work.clone(), connected: true, settled: false };
-        if let Some(mut holding) = adopt::take_over(&self.inner, &work).await {
-            self.carry_out_durably(&mut holding, &work, Begin::Look, cancel).await;
+        match adopt::take_over(&self.inner, &work).await {
+            Some(mut holding) => self.carry_out_durably(&mut holding, &work, Begin::Look, cancel).await,
+            // The controller looks again at once; what stands in the way may take a moment.
+            None => tokio::select! {
+                () = tokio::time::sleep(AGAIN_AFTER_ADOPTION) => {}
+                () = self.inner.stopping.cancelled() => {}
+            },
         }
         slot.settle(AttemptEnd::Done).await;
     }

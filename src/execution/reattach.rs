@@ -12,8 +12,8 @@ use super::{Ending, LaunchProblem};
 /// What a machine shows of itself to who is connected to it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MachineShown<'a> {
-    /// The address that was reached, without the port.
-    pub ip_address: &'a str,
+    /// The address and port that were reached, as the claim has them.
+    pub address: &'a str,
     /// Its boot id.
     pub boot_id: &'a str,
     /// The launcher's folder.
@@ -42,10 +42,8 @@ pub fn compare(machine: &MachineRecord, remote: &RemoteRecord, shown: &MachineSh
     if shown.directory_id != remote.directory_id || shown.directory != remote.directory {
         return Place::Another;
     }
-    let recorded = machine.address.rsplit_once(':').map_or(machine.address.as_str(), |(address, _)| address);
-    let same_address = recorded.trim_matches(['[', ']']) == shown.ip_address;
     let rebooted = shown.boot_id != remote.boot_id;
-    if same_address && !rebooted { Place::Same } else { Place::SameFolder { rebooted } }
+    if shown.address == machine.address && !rebooted { Place::Same } else { Place::SameFolder { rebooted } }
 }
 
 /// What the launcher's journal says of the command.
@@ -138,14 +136,14 @@ pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(
 mod tests {
     use super::*;
 
-    const RECORDED: (&str, &str, &str, &str) = ("10.0.0.1", "boot", "/home/a", "word");
+    const RECORDED: (&str, &str, &str, &str) = ("10.0.0.1:22", "boot", "/home/a", "word");
 
-    fn place(ip_address: &str, boot_id: &str, directory: &str, directory_id: &str) -> Place {
+    fn place(address: &str, boot_id: &str, directory: &str, directory_id: &str) -> Place {
         let machine = MachineRecord {
             name: "web-1".to_owned(),
             uid: "u".to_owned(),
             generation: 1,
-            address: format!("{}:22", RECORDED.0),
+            address: RECORDED.0.to_owned(),
             user: "deploy".to_owned(),
             host_key_fingerprint: String::new(),
         };
@@ -155,7 +153,7 @@ mod tests {
             boot_id: RECORDED.1.to_owned(),
             not_after_uptime_ms: 0,
         };
-        compare(&machine, &remote, &MachineShown { ip_address, boot_id, directory, directory_id })
+        compare(&machine, &remote, &MachineShown { address, boot_id, directory, directory_id })
     }
 
     fn problem() -> LaunchProblem {
@@ -164,31 +162,13 @@ mod tests {
 
     #[test]
     fn a_place_is_the_same_only_where_all_of_it_is() {
-        assert_eq!(place("10.0.0.1", "boot", "/home/a", "word"), Place::Same);
-        assert_eq!(place("10.0.0.2", "boot", "/home/a", "word"), Place::SameFolder { rebooted: false });
-        assert_eq!(place("10.0.0.1", "later", "/home/a", "word"), Place::SameFolder { rebooted: true });
-        assert_eq!(place("10.0.0.1", "boot", "/home/b", "word"), Place::Another);
-        assert_eq!(place("10.0.0.1", "boot", "/home/a", "other"), Place::Another);
-    }
-
-    #[test]
-    fn ipv6_addresses_are_compared_without_their_brackets() {
-        let machine = MachineRecord {
-            name: String::new(),
-            uid: String::new(),
-            generation: 1,
-            address: "[fd00::1]:22".to_owned(),
-            user: String::new(),
-            host_key_fingerprint: String::new(),
-        };
-        let remote = RemoteRecord {
-            directory: String::new(),
-            directory_id: String::new(),
-            boot_id: String::new(),
-            not_after_uptime_ms: 0,
-        };
-        let shown = MachineShown { ip_address: "fd00::1", boot_id: "", directory: "", directory_id: "" };
-        assert_eq!(compare(&machine, &remote, &shown), Place::Same);
+        assert_eq!(place("10.0.0.1:22", "boot", "/home/a", "word"), Place::Same);
+        assert_eq!(place("10.0.0.2:22", "boot", "/home/a", "word"), Place::SameFolder { rebooted: false });
+        // Another port may lead to another machine behind the same address.
+        assert_eq!(place("10.0.0.1:23", "boot", "/home/a", "word"), Place::SameFolder { rebooted: false });
+        assert_eq!(place("10.0.0.1:22", "later", "/home/a", "word"), Place::SameFolder { rebooted: true });
+        assert_eq!(place("10.0.0.1:22", "boot", "/home/b", "word"), Place::Another);
+        assert_eq!(place("10.0.0.1:22", "boot", "/home/a", "other"), Place::Another);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::policy;
 
 /// The longest message in a status, in characters (the CRD's bound for it). What machines say goes into messages, so
 /// they have to be cut.
-const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
+pub const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
 
 /// The status of `execution` moved to another phase, with the conditions that go with it.
 pub(super) fn moved(

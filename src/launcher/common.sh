@@ -3,7 +3,8 @@
 # Arguments of all: NONCE DIRECTORY DIRECTORY-ID UID, then those of the request.
 #
 # Names of variables start with `_`: so none of them is one that the session has exported, and that the command would then
-# see changed. So do those of most functions, which then are shortened with them. No program is run where the shell or /proc can tell: a program costs 0.5 to 1 ms.
+# see changed. So do those of most functions; all of them are shortened. No program is run where the shell or /proc can
+# tell: a program costs 0.5 to 1 ms.
 { set +efux; } 2>/dev/null
 unset IFS
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

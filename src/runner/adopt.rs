@@ -1,7 +1,7 @@
 //! Taking over a claim that was left behind: by a process that died, or by a task of this one.
 //!
 //! One PUT with the resourceVersion of a live read gives the claim a new token and this process's name; from then on
-//! whoever had it before can write nothing any more. What has become of the command is then asked of its machine (see
+//! whoever had it before can write nothing any more. A claim that has this process's name already needs none. What has become of the command is then asked of its machine (see
 //! `durable`).
 
 use std::time::Duration;
@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use crate::api::CommandExecution;
+use crate::api::execution_status::DecisionRecord;
 use crate::cluster::ClusterError;
 use crate::execution::{self, HolderFact};
 
@@ -36,6 +38,13 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
         if matches!(inner.holders.fact(&claim.holder).await.ok()?, HolderFact::MayBeAlive) {
             return None;
         }
+        if claim.holder == inner.holder {
+            // Nobody else can write with its token, and the task that could has ended.
+            let (token, decision) = (claim.token.clone(), decision_of(&live)?);
+            tracing::info!(execution = %work.key, "takes up a claim of this process that none of its tasks has");
+            let key = work.key.clone();
+            return Some(Holding { key, token, execution: live, decision, is_whole: true, standing, decided });
+        }
         let before = claim.holder.clone();
         let status = execution::taken_over(&live, &inner.holder, &token, Timestamp::now())?;
         let settled = match inner.cluster.replace_status(&live, status).await {
@@ -50,7 +59,7 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
         match settled {
             Settled::Ours(execution) => {
                 tracing::info!(execution = %work.key, from = before, "took over a claim that was left behind");
-                let decision = execution.status.as_ref().and_then(|status| status.decision.clone())?;
+                let decision = decision_of(&execution)?;
                 let key = work.key.clone();
                 // Whether the decision is whole is seen before it would be launched: it has to equal a new one.
                 return Some(Holding {
@@ -68,4 +77,8 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
         }
     }
     None
+}
+
+fn decision_of(execution: &CommandExecution) -> Option<DecisionRecord> {
+    execution.status.as_ref().and_then(|status| status.decision.clone())
 }

@@ -76,6 +76,10 @@ pub(super) struct Run<'a> {
     timeout: Duration,
     /// When it started, by our clock.
     started: Option<Timestamp>,
+    /// Whether the machine said, to whomever, that it had started.
+    has_run: bool,
+    /// When it was first seen to run by this process, over all its connections.
+    first_seen_running: Option<Instant>,
     /// Whether the status says that it runs.
     shown: bool,
     /// What was done to stop it.
@@ -162,6 +166,8 @@ impl<'a> Run<'a> {
             received: Offsets::default(),
             timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
             started,
+            has_run: started.is_some(),
+            first_seen_running: None,
             shown: started.is_some(),
             stop: None,
             silent_since: None,
@@ -324,7 +330,7 @@ impl<'a> Run<'a> {
 
     /// What the journal asks for.
     async fn decide(&mut self, reached: Arc<Reached>, place: &Place, journal: &execution::Journal) -> Look {
-        let has_run = self.started.is_some() || self.shown;
+        let has_run = self.has_run;
         let may_start = if *journal == execution::Journal::Absent && *place == Place::Same && !has_run {
             match self.may_start().await {
                 Ok(may_start) => may_start,

@@ -31,10 +31,10 @@ pub(super) struct Reached {
 
 impl Reached {
     /// What the machine shows of itself, to be held against a claim.
-    pub fn shown<'a>(&'a self, ip_address: &'a str) -> MachineShown<'a> {
+    pub fn shown<'a>(&'a self, address: &'a str) -> MachineShown<'a> {
         let facts = &self.known.facts;
         MachineShown {
-            ip_address,
+            address,
             boot_id: &facts.boot_id,
             directory: &facts.directory,
             directory_id: &facts.directory_id,
@@ -50,8 +50,9 @@ impl Reached {
         opened
     }
 
-    pub fn ip_address(&self) -> String {
-        self.line.connection().peer().ip().to_string()
+    /// The address and port that were reached.
+    pub fn address(&self) -> String {
+        self.line.connection().peer().to_string()
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::api::{CommandExecutionStatus, ExecutionMode};
 use crate::cluster::WriteOutcome;
-use crate::execution::{Notice, Outcome, conclude};
+use crate::execution::{MAXIMUM_MESSAGE_CHARACTERS, Notice, Outcome, conclude};
 
 use super::Inner;
 use super::claim::Holding;
@@ -45,7 +45,7 @@ pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -
 
 /// Writes until it is stored, or will never be: false then.
 async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionStatus) -> bool {
-    let mut reduced = false;
+    let mut refused = 0;
     let mut pause = FIRST_PAUSE;
     loop {
         match inner.cluster.write_as_holder(&holding.key, &holding.token, status).await {
@@ -54,14 +54,10 @@ async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionSt
                 tracing::error!(execution = %holding.key, why, "a result was not stored: the claim is no longer ours");
                 return false;
             }
-            WriteOutcome::Refused(message) if !reduced => {
-                // The output is the only part that the machine chooses. Better a record without it than none.
-                tracing::error!(execution = %holding.key, message, "a result was refused; it is stored without its output");
-                reduced = true;
-                status.stdout = None;
-                status.stderr = None;
-                let note = "; the output could not be stored, see status.output for its size and digest";
-                status.message = status.message.take().map(|message| message + note);
+            WriteOutcome::Refused(message) if refused < 2 => {
+                tracing::error!(execution = %holding.key, message, "a result was refused; it is stored with less in it");
+                reduce(status, refused == 0);
+                refused += 1;
             }
             WriteOutcome::Refused(message) => {
                 tracing::error!(execution = %holding.key, message, "a result was refused and is lost");
@@ -72,6 +68,24 @@ async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionSt
                 tokio::time::sleep(pause + pause.mul_f64(0.25 * random_fraction())).await;
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
             }
+        }
+    }
+}
+
+/// Takes out what the machine chooses: its output, and at last everything that it said but how it ended. Better such a record
+/// than none.
+fn reduce(status: &mut CommandExecutionStatus, only_the_output: bool) {
+    status.stdout = None;
+    status.stderr = None;
+    let note = "the API server refused what the machine said of it; ";
+    if only_the_output {
+        let message = status.message.take().unwrap_or_default();
+        status.message = Some(format!("{note}{message}").chars().take(MAXIMUM_MESSAGE_CHARACTERS).collect());
+    } else {
+        (status.output, status.start_time, status.duration_ms) = (None, None, None);
+        status.message = Some(format!("{note}what is here is all that could be stored"));
+        for condition in &mut status.conditions {
+            condition.message.clear();
         }
     }
 }

@@ -31,6 +31,7 @@ mod guide;
 mod hostile;
 mod hostile_requests;
 mod identity;
+mod left_behind;
 mod load;
 mod lost_answers;
 mod machines;

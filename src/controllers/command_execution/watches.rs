@@ -33,12 +33,15 @@ pub(super) fn start(
     let known = reader.clone();
     let executions = reflector(writer, unfinished).flat_map(move |event| {
         if let Ok(Event::Delete(gone)) = &event {
-            // Finished or deleted: in neither case it waits any more. What is being run is not touched by this.
-            runner.withdraw(&ExecutionKey {
+            let key = ExecutionKey {
                 namespace: gone.namespace().unwrap_or_default(),
                 name: gone.name_any(),
                 uid: gone.uid().unwrap_or_default(),
-            });
+            };
+            // Finished or gone: in neither case it waits any more, nor is it wanted to run. (Somebody may have taken the
+            // finalizer off that should hold what runs.)
+            runner.withdraw(&key);
+            runner.cancel(&key);
         }
         stream::iter(to_look_at(event, &known))
     });

@@ -212,6 +212,7 @@ impl Run<'_> {
         match answer {
             Answer::Running(running) => {
                 *running_since = Some(Instant::now());
+                self.first_seen_running.get_or_insert_with(Instant::now);
                 self.note_start(running.started_centiseconds, reached);
                 None
             }
@@ -229,7 +230,7 @@ impl Run<'_> {
             Answer::Starting => Some(Heard::Journal(Journal::Starting)),
             Answer::Tombstoned => Some(Heard::Journal(Journal::Closed)),
             // It had answered that it runs.
-            Answer::NotStarted(_) if self.started.is_some() => Some(Heard::Said(Said::Concluded(Ending::Unknown {
+            Answer::NotStarted(_) if self.has_run => Some(Heard::Said(Said::Concluded(Ending::Unknown {
                 reason: Reason::RecordLost,
                 problem: "the command had started, and the record of that on the machine is gone".to_owned(),
             }))),
@@ -243,10 +244,16 @@ impl Run<'_> {
     }
 
     /// The machine says when it started in its own uptime; of another boot than this one nothing is known of when that was.
+    /// Whatever it says, it was not before the claim nor is it to come.
     fn note_start(&mut self, started_centiseconds: u64, reached: &Reached) {
-        let remote = self.holding.execution.status.as_ref().and_then(|status| status.remote.as_ref());
-        if self.started.is_none() && remote.is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id) {
-            self.started = reached.known.time_at(started_centiseconds);
+        self.has_run = true;
+        let Some(status) = self.holding.execution.status.as_ref() else { return };
+        let claimed = status.claim.as_ref().map(|claim| claim.dispatched_time.0);
+        let same_boot = status.remote.as_ref().is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id);
+        if self.started.is_none() && same_boot {
+            let now = Timestamp::now();
+            let said = reached.known.time_at(started_centiseconds).unwrap_or(now);
+            self.started = Some(claimed.map_or(said, |claimed| said.max(claimed)).min(now));
         }
     }
 
@@ -259,7 +266,7 @@ impl Run<'_> {
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
-        since + self.timeout + TERM_GRACE + WATCHDOG_DEADLINE
+        self.first_seen_running.unwrap_or(since) + self.timeout + TERM_GRACE + WATCHDOG_DEADLINE
     }
 
     /// A deadline is over; Some when there is nothing more to wait for in this session.
@@ -272,7 +279,7 @@ impl Run<'_> {
             Some(stop) if !is_stopping && stop.is_over() => Some(Heard::Said(Said::Concluded(Ending::NotSeenToStop))),
             Some(_) => None,
             None => {
-                if since.elapsed() >= self.timeout + TERM_GRACE + WATCHDOG_DEADLINE {
+                if self.first_seen_running.unwrap_or(since).elapsed() >= self.timeout + TERM_GRACE + WATCHDOG_DEADLINE {
                     self.stop = Some(Stop::new(StopCause::Timeout));
                 }
                 None

@@ -100,7 +100,7 @@ impl Run<'_> {
             let problem = "the claim does not say where the command was sent".to_owned();
             return Err(Said::Concluded(Ending::Unknown { reason: Reason::RecordLost, problem }));
         };
-        Ok(execution::compare(machine, remote, &reached.shown(&reached.ip_address())))
+        Ok(execution::compare(machine, remote, &reached.shown(&reached.address())))
     }
 
     /// Closes the fence: from then on nobody starts the command any more.
