@@ -12,7 +12,9 @@ use super::say;
 
 /// The user that root's SSH servers let in. A system user, so that it shows up on no login screen.
 pub const USER: &str = "writ-lab";
-/// Its home in /etc/passwd, which holds nothing but the shell.
+/// The same without a ledger: its login shell is /bin/sh.
+const PLAIN_USER: &str = "writ-lab-plain";
+/// Their home in /etc/passwd, which holds nothing but the shell.
 const HOME: &str = "/var/lib/writ-lab";
 /// The folder sshd confines its unprivileged half in; only root's sshd does that.
 const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
@@ -62,8 +64,13 @@ pub struct UserIds {
     pub group: u32,
 }
 
-/// Makes the login user with its recording shell, once, and makes sure of what sshd needs as root.
-pub fn prepare_root() -> Result<UserIds, LabError> {
+/// Whom root's SSH servers let in.
+pub fn user(plain: bool) -> &'static str {
+    if plain { PLAIN_USER } else { USER }
+}
+
+/// Makes the login user with its shell, once, and makes sure of what sshd needs as root.
+pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
     let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
     if !Path::new(PRIVILEGE_SEPARATION_FOLDER).exists() {
         files::make_folder(Path::new(PRIVILEGE_SEPARATION_FOLDER), 0o755)?;
@@ -77,8 +84,8 @@ pub fn prepare_root() -> Result<UserIds, LabError> {
         files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
         fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;
     }
-    add_user(USER, HOME, RECORDING_SHELL)?;
-    user_ids(USER)
+    add_user(user(plain), HOME, if plain { "/bin/sh" } else { RECORDING_SHELL })?;
+    user_ids(user(plain))
 }
 
 /// Makes a system user, once.

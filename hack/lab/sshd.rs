@@ -49,6 +49,8 @@ pub struct SshdOptions {
     pub own_boot_id: bool,
     /// The shell that reads what is asked for, where it is not /bin/sh. A `busybox` is run as its `sh`.
     pub login_shell: Option<PathBuf>,
+    /// No ledger: /bin/sh itself is the login shell, so that what is measured is not the laboratory.
+    pub plain: bool,
 }
 
 /// A running SSH server. Ended with all its sessions and commands when dropped, and by the [`Reaper`] else.
@@ -73,8 +75,8 @@ impl Sshd {
         let openssh = Openssh::find_or_install()?;
         let step = say::step("starting sshd");
         let as_root = openssh::is_root();
-        let ids = if as_root { Some(openssh::prepare_root()?) } else { None };
-        let user = if as_root { openssh::USER.to_owned() } else { openssh::own_name()? };
+        let ids = if as_root { Some(openssh::prepare_root(options.plain)?) } else { None };
+        let user = if as_root { openssh::user(options.plain).to_owned() } else { openssh::own_name()? };
         // The user of the sessions passes through it to its home; what it may not read has a mode of its own.
         let folder = reaper.make_folder("sshd", if as_root { 0o711 } else { 0o700 })?;
         if as_root {
@@ -286,7 +288,7 @@ impl Sshd {
         set("StrictModes no".into());
         set("PidFile none".into());
         set("LogLevel DEBUG1".into());
-        if !self.as_root {
+        if !self.as_root && !options.plain {
             set(format!("ForceCommand {}", self.path("recording-shell").display()));
         }
         // The first SetEnv counts, so they are all in one line. MaxStartups and MaxSessions stay as OpenSSH has them.

@@ -28,7 +28,12 @@ pub fn world() -> &'static World {
 impl World {
     /// One of a test's own, for what would disturb the others.
     pub fn start() -> Self {
-        let world = Self::without_stamping();
+        Self::start_with(quick())
+    }
+
+    /// One whose control plane is started so.
+    pub fn start_with(options: ControlPlaneOptions) -> Self {
+        let world = Self::without_stamping_with(options);
         let applied = Instant::now();
         world.apply_file("deploy/requester-1.36.yaml");
         world.wait_until_requesters_are_stamped();
@@ -39,9 +44,12 @@ impl World {
 
     /// One in which nothing says who asks.
     pub fn without_stamping() -> Self {
+        Self::without_stamping_with(quick())
+    }
+
+    fn without_stamping_with(options: ControlPlaneOptions) -> Self {
         let reaper = Reaper::start().expect("a reaper");
         let toolbox = Toolbox::find_or_build().expect("the programs of the control plane");
-        let options = ControlPlaneOptions { unsafe_no_fsync: true, ..ControlPlaneOptions::default() };
         let control_plane = ControlPlane::start(&toolbox, &reaper, options).expect("a control plane");
         let world = Self { reaper, control_plane };
         world.apply_file("crds");
@@ -113,6 +121,11 @@ impl World {
     pub fn namespace_name(&self) -> String {
         format!("case-{}", NAMESPACES.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// Right for tests, where no power fails.
+fn quick() -> ControlPlaneOptions {
+    ControlPlaneOptions { unsafe_no_fsync: true, ..ControlPlaneOptions::default() }
 }
 
 /// A client as the user of a kubeconfig.

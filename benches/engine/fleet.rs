@@ -1,0 +1,104 @@
+//! 600 executions on 8 machines, beside what the API server alone does of the writes and reads that they cannot do without.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use futures::{StreamExt as _, stream};
+use kube::ResourceExt as _;
+use kube::api::PostParams;
+use serde_json::json;
+use writ::api::{CommandExecution, CommandExecutionStatus, Phase};
+
+use crate::measure::{Row, Target, cpu, median};
+use crate::site::{Site, sshd};
+use crate::world::World;
+
+const EXECUTIONS: usize = 600;
+const MACHINES: usize = 8;
+const PARALLEL: usize = 64;
+/// Each is measured so often, in turn.
+const TURNS: usize = 3;
+
+pub async fn rows(world: &World) -> Vec<Row> {
+    let machines: Vec<_> = (0..MACHINES).map(|_| sshd(world)).collect();
+    let mut site = Site::new(world).await;
+    for (index, sshd) in machines.iter().enumerate() {
+        site.add_machine(&format!("m{index}"), sshd).await;
+    }
+    site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
+    site.serve(&[]).await;
+    let nobodys = Site::new(world).await;
+    // The first is to warm up, and gives the statuses that the API server alone is to store.
+    let (_, statuses) = executed(&site, "first").await;
+    let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
+    for turn in 0..TURNS {
+        bare_rates.push(stored(&nobodys, &format!("b{turn}"), &statuses).await);
+        let before = cpu(site.writ());
+        rates.push(executed(&site, &format!("x{turn}")).await.0);
+        let spent = (cpu(site.writ()) - before).as_secs_f64() * 1e3 / EXECUTIONS as f64;
+        eprintln!("    {:.0}/s alone, {:.0}/s executed ({spent:.2} ms of CPU each in writ)", bare_rates[turn], rates[turn]);
+    }
+    let ratios: Vec<f64> = rates.iter().zip(&bare_rates).map(|(rate, bare)| rate / bare).collect();
+    let what = "600 executions on 8 machines against the API server alone (create, read, two writes; 64 in parallel)";
+    let shown = |rates: &[f64]| format!("{:.0}/s", median(rates));
+    vec![Row::ratio(what, shown(&rates), shown(&bare_rates), median(&ratios), Target::AtLeast(0.45))]
+}
+
+/// What the API server stores of an execution after its create.
+struct Statuses {
+    claimed: CommandExecutionStatus,
+    finished: CommandExecutionStatus,
+}
+
+/// Creates them all and waits for the last result: how many a second, and the statuses of one.
+async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
+    let mut watch = site.watch().await;
+    let started = Instant::now();
+    let create = async |index: usize| {
+        let (name, machine) = (format!("{prefix}-{index}"), format!("m{}", index % MACHINES));
+        let execution = site.execution(&name, &machine, "true");
+        site.executions().create(&PostParams::default(), &execution).await.expect("an execution");
+    };
+    let creating = stream::iter((0..EXECUTIONS).map(create)).buffer_unordered(PARALLEL).collect::<Vec<()>>();
+    let watching = async {
+        let (mut ended, mut claimed) = (HashSet::new(), None);
+        loop {
+            let (at, object) = watch.next().await;
+            if object.phase() == Phase::Dispatched {
+                claimed = object.status.or(claimed);
+            } else if object.phase().is_finished() {
+                assert_eq!(object.phase(), Phase::Succeeded, "{:?}", object.status);
+                ended.insert(object.name_any());
+                if ended.len() == EXECUTIONS {
+                    return (at, claimed.expect("a claim"), object.status.expect("a result"));
+                }
+            }
+        }
+    };
+    let (_, (at, claimed, finished)) = tokio::join!(creating, watching);
+    (EXECUTIONS as f64 / (at - started).as_secs_f64(), Statuses { claimed, finished })
+}
+
+/// The same objects in a namespace that nobody serves: created, read, and written twice.
+async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
+    let (api, parameters) = (site.executions(), PostParams::default());
+    let cycle = async |index: usize| {
+        let (name, machine) = (format!("{prefix}-{index}"), format!("m{}", index % MACHINES));
+        api.create(&parameters, &site.execution(&name, &machine, "true")).await.expect("an execution");
+        let mut object: CommandExecution = api.get(&name).await.expect("an execution");
+        for status in [&statuses.claimed, &statuses.finished] {
+            let status = CommandExecutionStatus {
+                claim: statuses.claimed.claim.clone(),
+                decision: statuses.claimed.decision.clone(),
+                machine: statuses.claimed.machine.clone(),
+                remote: statuses.claimed.remote.clone(),
+                ..status.clone()
+            };
+            object.status = Some(status);
+            object = api.replace_status(&name, &parameters, &object).await.expect("a status");
+        }
+    };
+    let started = Instant::now();
+    stream::iter((0..EXECUTIONS).map(cycle)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    EXECUTIONS as f64 / started.elapsed().as_secs_f64()
+}

@@ -1,0 +1,77 @@
+//! What the execution engine costs, each time held against the same work without it, in one run on one machine: a real API
+//! server and a real etcd with fsync, real sshds over loopback. What it gave is in `docs/performance.md`.
+//!
+//! ```console
+//! cargo bench --bench engine                    # everything (about 8 minutes)
+//! cargo bench --bench engine -- launch create   # some of: launch create fleet follow scale
+//! ```
+//!
+//! | module | what is measured | what against |
+//! |---|---|---|
+//! | [`launch`] | a durable run of a short command | a plain exec on the same connection |
+//! | [`create`] | from the create to the watch event with the result | a fresh `ssh` |
+//! | [`fleet`] | 600 executions on 8 machines | the API server alone |
+//! | [`follow`] | 1 GiB of output | OpenSSH's own multiplexed connection |
+//! | [`scale`] | 10,000 finished executions, 1,000 Machines | memory, time to the first dispatch, idle CPU |
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for one purpose: what cannot be measured has to be seen"
+)]
+
+#[path = "../../hack/lab/lab.rs"]
+mod lab;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/cluster/world.rs"]
+mod world;
+
+mod create;
+mod fleet;
+mod follow;
+mod launch;
+mod measure;
+mod scale;
+mod site;
+
+use std::process::ExitCode;
+
+use lab::ControlPlaneOptions;
+use measure::Row;
+use world::World;
+
+const PARTS: [&str; 5] = ["launch", "create", "fleet", "follow", "scale"];
+
+fn main() -> ExitCode {
+    // cargo adds --bench.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {
+        eprintln!("error: there is no part {unknown}; there are: {}", PARTS.join(" "));
+        return ExitCode::FAILURE;
+    }
+    let world = World::start_with(ControlPlaneOptions::default());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut rows = Vec::new();
+    for part in PARTS.into_iter().filter(|part| wanted.is_empty() || wanted.iter().any(|word| word == part)) {
+        eprintln!("==> {part}");
+        let measured = runtime.block_on(async {
+            match part {
+                "launch" => launch::rows(&world).await,
+                "create" => create::rows(&world).await,
+                "fleet" => fleet::rows(&world).await,
+                "follow" => follow::rows(&world).await,
+                _ => scale::rows(&world).await,
+            }
+        });
+        measured.iter().for_each(|row| eprintln!("    {row}"));
+        rows.extend(measured);
+    }
+    println!("\n{}", Row::HEAD);
+    rows.iter().for_each(|row| println!("{row}"));
+    println!();
+    ExitCode::SUCCESS
+}

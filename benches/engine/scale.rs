@@ -1,0 +1,85 @@
+//! What it costs to serve a namespace with a long history: memory, the time until the first command starts, and CPU while
+//! nothing happens.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use kube::api::PostParams;
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use writ::api::{CommandExecution, CommandExecutionStatus, Machine, Phase};
+
+use crate::lab::Sshd;
+use crate::measure::{Row, cpu, memory};
+use crate::site::{Site, machine, sshd};
+use crate::world::World;
+
+const FINISHED: usize = 10_000;
+const MACHINES: usize = 1_000;
+const PARALLEL: usize = 64;
+/// Bytes of standard output in each of them.
+const OUTPUT: usize = 2_000;
+/// After the first command: what was begun at the start is over by then.
+const SETTLE: Duration = Duration::from_secs(15);
+const IDLE: Duration = Duration::from_secs(30);
+
+pub async fn rows(world: &World) -> Vec<Row> {
+    let sshd = sshd(world);
+    let rules = json!([{"name": "true", "match": "true", "run": ["/bin/true"]}]);
+    let mut site = Site::with_one_machine(world, &sshd, rules, &[]).await;
+    let finished = one(&site).await;
+    site.stop_writ();
+    fill(&site, &sshd, finished).await;
+    let waiting = site.execution("waiting", "m0", "true");
+    site.executions().create(&PostParams::default(), &waiting).await.expect("an execution");
+    let mut watch = site.watch().await;
+    let started = Instant::now();
+    site.start_writ(&[]);
+    let is_claimed = |object: &CommandExecution| object.name_any() == "waiting" && object.claim().is_some();
+    let (dispatched, _) = watch.until(is_claimed).await;
+    tokio::time::sleep(SETTLE).await;
+    let (resident, most) = (memory(site.writ(), "VmRSS"), memory(site.writ(), "VmHWM"));
+    let before = cpu(site.writ());
+    tokio::time::sleep(IDLE).await;
+    let idle = (cpu(site.writ()) - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    site.stop_writ();
+    let of = format!("{FINISHED} finished executions, {MACHINES} Machines");
+    vec![
+        Row::bound(&format!("{of}: resident"), resident, "MiB", 64.0),
+        Row::bound(&format!("{of}: resident at most, since the start"), most, "MiB", 64.0),
+        Row::bound(&format!("{of}: start to first dispatch"), (dispatched - started).as_secs_f64(), "s", 15.0),
+        Row::bound(&format!("{of}: idle, of a core over 30 s"), idle, "%", 1.0),
+    ]
+}
+
+/// The record of one that has run.
+async fn one(site: &Site<'_>) -> CommandExecutionStatus {
+    let mut watch = site.watch().await;
+    let execution = site.execution("one", "m0", "true");
+    site.executions().create(&PostParams::default(), &execution).await.expect("an execution");
+    let (_, object) = watch.succeeded("one").await;
+    CommandExecutionStatus { stdout: Some("0123456789".repeat(OUTPUT / 10)), ..object.status.expect("a result") }
+}
+
+async fn fill(site: &Site<'_>, sshd: &Sshd, finished: CommandExecutionStatus) {
+    let started = Instant::now();
+    let resource = ApiResource::erase::<Machine>(&());
+    let machines: Api<DynamicObject> = Api::namespaced_with(site.client.clone(), &site.namespace, &resource);
+    let (api, parameters) = (site.executions(), PostParams::default());
+    let add_machine = async |index: usize| {
+        let object = DynamicObject::new(&format!("other-{index}"), &resource).data(machine("m0", sshd));
+        machines.create(&parameters, &object).await.expect("a Machine");
+    };
+    stream::iter((1..MACHINES).map(add_machine)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    let add = async |index: usize| {
+        let name = format!("old-{index}");
+        let mut object = api.create(&parameters, &site.execution(&name, "m0", "true")).await.expect("an execution");
+        object.status = Some(finished.clone());
+        let stored = api.replace_status(&name, &parameters, &object).await.expect("a status");
+        assert_eq!(stored.phase(), Phase::Succeeded);
+    };
+    stream::iter((0..FINISHED).map(add)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    eprintln!("    {FINISHED} executions stored in {:.0} s", started.elapsed().as_secs_f64());
+}

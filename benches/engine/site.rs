@@ -1,0 +1,209 @@
+//! A namespace with machines, rules, and perhaps a `writ serve`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::discovery::ApiResource;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use writ::api::{CommandExecution, Phase};
+
+use crate::lab::processes::Process;
+use crate::lab::{Sshd, SshdOptions, User};
+use crate::world::World;
+
+/// How long anything may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(180);
+const GROUP: &str = "writ.dev/v1alpha1";
+
+pub struct Site<'a> {
+    world: &'a World,
+    pub client: Client,
+    pub namespace: String,
+    logs: PathBuf,
+    writ: Option<Process>,
+}
+
+/// An sshd as it is on most machines: no ledger, the default level of its log.
+pub fn sshd(world: &World) -> Sshd {
+    let config = vec!["LogLevel INFO".to_owned()];
+    Sshd::start(&world.reaper, &SshdOptions { config, plain: true, ..SshdOptions::default() }).expect("an sshd")
+}
+
+impl<'a> Site<'a> {
+    pub async fn new(world: &'a World) -> Self {
+        let (client, namespace) = (world.client().await, world.namespace_name());
+        let logs = world.reaper.make_folder("writ", 0o700).expect("a folder for logs");
+        let site = Self { world, client, namespace, logs, writ: None };
+        let metadata = ObjectMeta { name: Some(site.namespace.clone()), ..ObjectMeta::default() };
+        let namespace = k8s_openapi::api::core::v1::Namespace { metadata, ..Default::default() };
+        Api::all(site.client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+        for role in ["writ-operator", "writ-operator-credentials", "writ-operator-holder"] {
+            let group = "rbac.authorization.k8s.io";
+            let binding = json!({
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": group, "kind": "User", "name": User::WritOperator.name()}],
+            });
+            site.apply("rbac.authorization.k8s.io/v1", "RoleBinding", role, binding).await;
+        }
+        site
+    }
+
+    /// With one machine, `m0`, and `writ serve`.
+    pub async fn with_one_machine(world: &'a World, sshd: &Sshd, rules: Value, flags: &[&str]) -> Self {
+        let mut site = Self::new(world).await;
+        site.add_machine("m0", sshd).await;
+        site.allow(rules).await;
+        site.serve(flags).await;
+        site
+    }
+
+    pub async fn apply(&self, version: &str, kind: &str, name: &str, mut object: Value) {
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!(kind);
+        object["metadata"]["name"] = json!(name);
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let applied = api.patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(&object)).await;
+        applied.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    }
+
+    pub async fn add_machine(&self, name: &str, sshd: &Sshd) {
+        let secret = json!({"metadata": {"labels": {"writ.dev/credentials": "true"}},
+            "type": "kubernetes.io/ssh-auth", "stringData": {"ssh-privatekey": sshd.private_key().expect("a key")}});
+        self.apply("v1", "Secret", name, secret).await;
+        self.apply(GROUP, "Machine", name, machine(name, sshd)).await;
+    }
+
+    pub async fn allow(&self, rules: Value) {
+        self.apply(GROUP, "Whitelist", "bench", json!({"spec": {"rules": rules}})).await;
+    }
+
+    pub fn executions(&self) -> Api<CommandExecution> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Starts `writ serve` as the operator's user, and waits until it serves.
+    pub async fn serve(&mut self, flags: &[&str]) {
+        self.start_writ(flags);
+        let started = Instant::now();
+        while !self.log().contains("writ serves") {
+            assert!(started.elapsed() < PATIENCE, "writ does not start:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn start_writ(&mut self, flags: &[&str]) {
+        // Another build can be measured too.
+        let writ = std::env::var("WRIT_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_writ").to_owned());
+        let mut command = Command::new(writ);
+        command
+            .args(["serve", "--namespace", &self.namespace])
+            .args(flags)
+            .arg("--state-directory")
+            .arg(self.logs.join("state"))
+            .arg("--kubeconfig")
+            .arg(self.world.control_plane.kubeconfig(User::WritOperator))
+            .env("RUST_LOG", std::env::var("WRIT_BENCH_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env_remove("WRIT_OUTPUT_STORE");
+        let process = self.world.reaper.spawn("writ", &mut command, &self.log_path());
+        self.writ = Some(process.expect("writ starts"));
+    }
+
+    pub fn stop_writ(&mut self) {
+        if let Some(writ) = self.writ.take() {
+            writ.end(Duration::from_secs(20));
+        }
+    }
+
+    /// The process id of `writ serve`.
+    pub fn writ(&self) -> u32 {
+        self.writ.as_ref().expect("writ runs").pid()
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.logs.join("writ.log")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// An execution of what a rule matches, not yet created.
+    pub fn execution(&self, name: &str, machine: &str, command: &str) -> CommandExecution {
+        let object = json!({"apiVersion": GROUP, "kind": "CommandExecution", "metadata": {"name": name},
+            "spec": {"machineRef": {"name": machine}, "command": command, "reason": "how long it takes"}});
+        serde_json::from_value(object).expect("an execution")
+    }
+
+    /// What happens to the executions from now on.
+    pub async fn watch(&self) -> Watch {
+        let api = self.executions();
+        let list = api.list_metadata(&ListParams::default().limit(1)).await.expect("a list");
+        let version = list.metadata.resource_version.expect("a version");
+        let (sender, events) = mpsc::unbounded_channel();
+        let events_of_api = api.watch(&WatchParams::default().timeout(290), &version).await.expect("a watch");
+        let task = tokio::spawn(async move {
+            let mut stream = events_of_api.boxed();
+            while let Some(event) = stream.try_next().await.expect("an event") {
+                if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
+                    let _ = sender.send((Instant::now(), object));
+                }
+            }
+        });
+        Watch { events, task, log: self.log_path() }
+    }
+}
+
+pub fn machine(name: &str, sshd: &Sshd) -> Value {
+    json!({"spec": {
+        "address": "127.0.0.1", "port": sshd.port(), "user": sshd.user(), "credentialsRef": {"name": name},
+        "hostKeys": [sshd.host_key().expect("a host key")], "execution": {"mode": "Durable"},
+    }})
+}
+
+/// Events of executions as they come.
+pub struct Watch {
+    events: mpsc::UnboundedReceiver<(Instant, CommandExecution)>,
+    task: tokio::task::JoinHandle<()>,
+    log: PathBuf,
+}
+
+impl Watch {
+    /// The next one, and when it came.
+    pub async fn next(&mut self) -> (Instant, CommandExecution) {
+        match tokio::time::timeout(PATIENCE, self.events.recv()).await {
+            Ok(Some(event)) => event,
+            _ => panic!("nothing happens any more; see {}", self.log.display()),
+        }
+    }
+
+    /// The first that is as it must be.
+    pub async fn until(&mut self, is_so: impl Fn(&CommandExecution) -> bool) -> (Instant, CommandExecution) {
+        loop {
+            let event = self.next().await;
+            if is_so(&event.1) {
+                return event;
+            }
+        }
+    }
+
+    /// The end of one, which has to be a good one.
+    pub async fn succeeded(&mut self, name: &str) -> (Instant, CommandExecution) {
+        let event = self.until(|object| object.name_any() == name && object.phase().is_finished()).await;
+        assert_eq!(event.1.phase(), Phase::Succeeded, "{name}: {:?}", event.1.status);
+        event
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
