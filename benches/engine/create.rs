@@ -3,9 +3,12 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kube::ResourceExt as _;
 use kube::api::PostParams;
 use serde_json::json;
+use writ::api::CommandExecution;
 
+use crate::fleet::{Statuses, cycle};
 use crate::lab::Sshd;
 use crate::lab::files;
 use crate::measure::{Row, Target, p50, shown};
@@ -20,28 +23,43 @@ pub async fn rows(world: &World) -> Vec<Row> {
     let sshd = sshd(world);
     let rules = json!([{"name": "true", "match": "true", "run": ["/bin/true"]}]);
     let site = Site::with_one_machine(world, &sshd, rules, &[]).await;
+    let nobodys = Site::new(world).await;
     let client = SshClient::new(&sshd);
     let mut watch = site.watch().await;
-    let (mut executions, mut logins) = (Vec::new(), Vec::new());
+    let (mut stages, mut alone, mut logins): ([Vec<Duration>; 3], Vec<Duration>, Vec<Duration>) = Default::default();
     for turn in 0..SAMPLES + WARM_UP {
-        let (execution, login) = (execute(&site, &mut watch, turn).await, client.run());
+        let name = format!("x{turn}");
+        let (times, statuses) = execute(&site, &mut watch, &name).await;
+        let login = client.run();
+        let started = Instant::now();
+        cycle(&nobodys, &name, &statuses).await;
         if turn >= WARM_UP {
-            executions.push(execution);
+            alone.push(started.elapsed());
             logins.push(login);
+            stages.iter_mut().zip(times).for_each(|(stage, time)| stage.push(time));
         }
     }
+    let [created, claimed, finished] = &stages;
+    eprintln!("    answer to the create {}, seen as claimed {}", shown(created), shown(claimed));
     let what = "create to result of `true`, one at a time, against a fresh `ssh`";
-    let ratio = p50(&executions) / p50(&logins);
-    vec![Row::ratio(what, shown(&executions), shown(&logins), ratio, Target::AtMost(0.1))]
+    let beside = "(the same against the API server alone: create, read, two writes)";
+    vec![
+        Row::ratio(what, shown(finished), shown(&logins), p50(finished) / p50(&logins), Target::AtMost(0.1)),
+        Row::ratio(beside, shown(finished), shown(&alone), p50(finished) / p50(&alone), Target::None),
+    ]
 }
 
-async fn execute(site: &Site<'_>, watch: &mut Watch, turn: usize) -> Duration {
-    let name = format!("x{turn}");
-    let execution = site.execution(&name, "m0", "true");
+/// Until the create was answered, until it was seen to be claimed, and until its result was.
+async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 3], Statuses) {
+    let execution = site.execution(name, "m0", "true");
     let started = Instant::now();
     site.executions().create(&PostParams::default(), &execution).await.expect("an execution");
-    let (ended, _) = watch.succeeded(&name).await;
-    ended - started
+    let created = started.elapsed();
+    let is_claimed = |object: &CommandExecution| object.name_any() == name && object.claim().is_some();
+    let (claimed, object) = watch.until(is_claimed).await;
+    let (finished, ended) = watch.succeeded(name).await;
+    let statuses = Statuses { claimed: object.status.expect("a claim"), finished: ended.status.expect("a result") };
+    ([created, claimed - started, finished - started], statuses)
 }
 
 /// OpenSSH's own client, which logs in anew each time.

@@ -36,7 +36,10 @@ pub async fn rows(world: &World) -> Vec<Row> {
         let before = cpu(site.writ());
         rates.push(executed(&site, &format!("x{turn}")).await.0);
         let spent = (cpu(site.writ()) - before).as_secs_f64() * 1e3 / EXECUTIONS as f64;
-        eprintln!("    {:.0}/s alone, {:.0}/s executed ({spent:.2} ms of CPU each in writ)", bare_rates[turn], rates[turn]);
+        eprintln!(
+            "    {:.0}/s alone, {:.0}/s executed ({spent:.2} ms of CPU each in writ)",
+            bare_rates[turn], rates[turn]
+        );
     }
     let ratios: Vec<f64> = rates.iter().zip(&bare_rates).map(|(rate, bare)| rate / bare).collect();
     let what = "600 executions on 8 machines against the API server alone (create, read, two writes; 64 in parallel)";
@@ -45,9 +48,9 @@ pub async fn rows(world: &World) -> Vec<Row> {
 }
 
 /// What the API server stores of an execution after its create.
-struct Statuses {
-    claimed: CommandExecutionStatus,
-    finished: CommandExecutionStatus,
+pub struct Statuses {
+    pub claimed: CommandExecutionStatus,
+    pub finished: CommandExecutionStatus,
 }
 
 /// Creates them all and waits for the last result: how many a second, and the statuses of one.
@@ -79,26 +82,29 @@ async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     (EXECUTIONS as f64 / (at - started).as_secs_f64(), Statuses { claimed, finished })
 }
 
-/// The same objects in a namespace that nobody serves: created, read, and written twice.
+/// The same objects in a namespace that nobody serves.
 async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
-    let (api, parameters) = (site.executions(), PostParams::default());
-    let cycle = async |index: usize| {
-        let (name, machine) = (format!("{prefix}-{index}"), format!("m{}", index % MACHINES));
-        api.create(&parameters, &site.execution(&name, &machine, "true")).await.expect("an execution");
-        let mut object: CommandExecution = api.get(&name).await.expect("an execution");
-        for status in [&statuses.claimed, &statuses.finished] {
-            let status = CommandExecutionStatus {
-                claim: statuses.claimed.claim.clone(),
-                decision: statuses.claimed.decision.clone(),
-                machine: statuses.claimed.machine.clone(),
-                remote: statuses.claimed.remote.clone(),
-                ..status.clone()
-            };
-            object.status = Some(status);
-            object = api.replace_status(&name, &parameters, &object).await.expect("a status");
-        }
-    };
     let started = Instant::now();
-    stream::iter((0..EXECUTIONS).map(cycle)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    let one = async |index: usize| cycle(site, &format!("{prefix}-{index}"), statuses).await;
+    stream::iter((0..EXECUTIONS).map(one)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
     EXECUTIONS as f64 / started.elapsed().as_secs_f64()
+}
+
+/// What the API server has to do at the least: one is created, read, and written twice.
+pub async fn cycle(site: &Site<'_>, name: &str, statuses: &Statuses) {
+    let (api, parameters) = (site.executions(), PostParams::default());
+    api.create(&parameters, &site.execution(name, "m0", "true")).await.expect("an execution");
+    let mut object: CommandExecution = api.get(name).await.expect("an execution");
+    for status in [&statuses.claimed, &statuses.finished] {
+        // They may be of two executions; the API server holds them together.
+        let status = CommandExecutionStatus {
+            claim: statuses.claimed.claim.clone(),
+            decision: statuses.claimed.decision.clone(),
+            machine: statuses.claimed.machine.clone(),
+            remote: statuses.claimed.remote.clone(),
+            ..status.clone()
+        };
+        object.status = Some(status);
+        object = api.replace_status(name, &parameters, &object).await.expect("a status");
+    }
 }

@@ -78,7 +78,8 @@ impl Bench {
         let nonce = nonce();
         let mut answered = None;
         let session = open(&connections[0]).await;
-        converse(session, &launcher::probe(&nonce, None), Reply::new(&nonce), &mut |answer| answered = Some(answer)).await;
+        converse(session, &launcher::probe(&nonce, None), Reply::new(&nonce), &mut |answer| answered = Some(answer))
+            .await;
         let Some(Answer::Probed(facts)) = answered else { panic!("the machine answered {answered:?}") };
         let decision = decision();
         let line = policy::command_line(&decision);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery::ApiResource;
@@ -148,15 +148,7 @@ impl<'a> Site<'a> {
         let list = api.list_metadata(&ListParams::default().limit(1)).await.expect("a list");
         let version = list.metadata.resource_version.expect("a version");
         let (sender, events) = mpsc::unbounded_channel();
-        let events_of_api = api.watch(&WatchParams::default().timeout(290), &version).await.expect("a watch");
-        let task = tokio::spawn(async move {
-            let mut stream = events_of_api.boxed();
-            while let Some(event) = stream.try_next().await.expect("an event") {
-                if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
-                    let _ = sender.send((Instant::now(), object));
-                }
-            }
-        });
+        let task = tokio::spawn(pass_on(api, version, sender));
         Watch { events, task, log: self.log_path() }
     }
 }
@@ -166,6 +158,24 @@ pub fn machine(name: &str, sshd: &Sshd) -> Value {
         "address": "127.0.0.1", "port": sshd.port(), "user": sshd.user(), "credentialsRef": {"name": name},
         "hostKeys": [sshd.host_key().expect("a host key")], "execution": {"mode": "Durable"},
     }})
+}
+
+/// The API server ends a watch that does not keep up: it is begun anew where it was.
+async fn pass_on(
+    api: Api<CommandExecution>,
+    mut version: String,
+    sender: mpsc::UnboundedSender<(Instant, CommandExecution)>,
+) {
+    loop {
+        let events = api.watch(&WatchParams::default().timeout(290), &version).await.expect("a watch");
+        let mut events = std::pin::pin!(events);
+        while let Ok(Some(event)) = events.try_next().await {
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
+                version = object.resource_version().unwrap_or(version);
+                let _ = sender.send((Instant::now(), object));
+            }
+        }
+    }
 }
 
 /// Events of executions as they come.
