@@ -92,7 +92,7 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     let machine_name = &live.spec.machine_ref.name;
     // Machine and policy are of no account once it is claimed or finished.
     let (machine, rules) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
-        (read_machine(context, &namespace, machine_name).await?, context.policies.rules(&namespace).await?)
+        tokio::try_join!(read_machine(context, &namespace, machine_name), context.policies.rules(&namespace))?
     } else {
         (None, RuleSet::default())
     };

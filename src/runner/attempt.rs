@@ -5,6 +5,9 @@
 //! 3. read everything again, live, and decide again: a change that was committed while the connection was being made
 //!    counts;
 //! 4. claim (see `claim`).
+//!
+//! Where a connection to the machine is open already, the first step is left out: what is declared now is read with the
+//! connection open in any case, and where it is no longer what the connection was made by, all is done from the start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +18,13 @@ use kube::ResourceExt as _;
 use crate::api::{CommandExecution, ExecutionMode};
 use crate::cluster::ClusterError;
 use crate::execution::{LaunchProblem, NOW_MEANS_WITHIN};
-use crate::policy::{self, Decision, Request, Verdict};
+use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 use crate::ssh::{Connection, Session};
 
 use super::claim::{self, Holding};
-use super::reach::{CONNECT_DEADLINE, Declared, Reached, connect, end_of, reach_and_open, read_declared};
+use super::reach::{
+    CONNECT_DEADLINE, Declared, Reached, connect, end_of, open_where_reached, reach_and_open, read_declared,
+};
 use super::{Inner, Work};
 
 /// How long opening a session may take.
@@ -102,11 +107,11 @@ pub(super) async fn attempt(inner: &Inner, work: &Work) -> AttemptEnd {
 
 async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd> {
     // Up to the claim nothing is lost by leaving off at once.
-    let (ground, way, session) = tokio::select! {
+    let (declared, way, session) = tokio::select! {
         prepared = prepare(inner, work) => prepared?,
         () = inner.stopping.cancelled() => return Err(AttemptEnd::Obsolete),
     };
-    match claim::claim(inner, work, &ground, &way).await {
+    match claim::claim(inner, work, &declared, &way).await {
         Ok(holding) => Ok(Claimed { holding, way, session }),
         Err(end) => {
             session.hang_up().await;
@@ -119,24 +124,31 @@ async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd>
 }
 
 /// Reads what is needed to connect, connects, and opens a session.
-async fn prepare(inner: &Inner, work: &Work) -> Result<(Ground, Way, Session), AttemptEnd> {
+async fn prepare(inner: &Inner, work: &Work) -> Result<(Arc<Declared>, Way, Session), AttemptEnd> {
     if inner.holders.standing().is_none() {
         // It could claim nothing: do not log in for that.
         return Err(AttemptEnd::Again(AGAIN_AFTER_SILENCE));
     }
-    let ground = read_ground(inner, work).await?;
-    let (way, session) = match ground.declared.machine.spec.execution.mode {
+    if let Some((declared, reached, session)) = open_where_reached(inner, work).await {
+        return Ok((declared, Way::Durable(Arc::new(reached)), session));
+    }
+    let Ground { declared, .. } = read_ground(inner, work).await?;
+    let (way, session) = match declared.machine.spec.execution.mode {
         ExecutionMode::Direct => {
-            let connection = connect(&ground.declared).await?;
+            let connection = connect(&declared).await?;
             let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
             (Way::Direct(connection), session)
         }
         ExecutionMode::Durable => {
-            let (reached, session) = reach_and_open(inner, &ground.declared).await?;
+            let (reached, session) = reach_and_open(inner, &declared).await?;
             (Way::Durable(Arc::new(reached)), session)
         }
     };
-    Ok((ground, way, session))
+    let declared = Arc::new(declared);
+    if let Way::Durable(_) = way {
+        inner.connections.note(work.machine_key(), &declared);
+    }
+    Ok((declared, way, session))
 }
 
 /// Whether an unfinished execution is claimed with this token.
@@ -183,9 +195,14 @@ pub(super) async fn with_machine(
 pub(super) async fn decide_again(inner: &Inner, ground: &Ground) -> Result<Decision, AttemptEnd> {
     let namespace = ground.execution.metadata.namespace.as_deref().unwrap_or_default();
     let rules = inner.policies.rules(namespace).await.map_err(|error| obsolete_or_again(&error))?;
+    decide_by(inner, ground, &rules).await
+}
+
+/// The same by rules that were just read.
+pub(super) async fn decide_by(inner: &Inner, ground: &Ground, rules: &RuleSet) -> Result<Decision, AttemptEnd> {
     let request = Request::parse(&ground.execution.spec).map_err(|_| AttemptEnd::Obsolete)?;
     let identity = inner.stamping.identity(&ground.execution).await;
-    match policy::decide(&rules, &request, ground.declared.machine.labels(), identity) {
+    match policy::decide(rules, &request, ground.declared.machine.labels(), identity) {
         Verdict::Allow(decision) => Ok(*decision),
         // The controller sees the same, and says why.
         Verdict::Deny(_) => Err(AttemptEnd::Obsolete),

@@ -21,11 +21,11 @@ use crate::policy::Redaction;
 use crate::ssh::Connection;
 
 use super::attempt::{
-    AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, Way, decide_again, in_time, is_ours, not_after,
-    obsolete_or_again, read_execution, with_machine,
+    AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, Way, decide_by, in_time, is_ours, not_after,
+    obsolete_or_again, read_execution,
 };
 use super::connections::Known;
-use super::reach::Declared;
+use super::reach::{Declared, read_again};
 use super::{Inner, Work};
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
@@ -112,7 +112,12 @@ pub(super) enum Settled {
 }
 
 /// Reads everything again, decides again, claims.
-pub(super) async fn claim(inner: &Inner, work: &Work, connected_by: &Ground, way: &Way) -> Result<Holding, AttemptEnd> {
+pub(super) async fn claim(
+    inner: &Inner,
+    work: &Work,
+    connected_by: &Declared,
+    way: &Way,
+) -> Result<Holding, AttemptEnd> {
     // One token for all tries: a write that was thought lost and lands late is then still known as ours.
     let token = Uuid::new_v4().to_string();
     let standing = inner.holders.standing().ok_or(AttemptEnd::Again(SETTLE_PAUSE))?;
@@ -120,20 +125,28 @@ pub(super) async fn claim(inner: &Inner, work: &Work, connected_by: &Ground, way
     // What this token may have been stored with.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
-        let execution = read_execution(inner, work, Some(&token)).await?;
+        // All of it live, with the connection open, and at the same time.
+        let (execution, declared, rules) = tokio::join!(
+            read_execution(inner, work, Some(&token)),
+            read_again(inner, &work.key.namespace, connected_by),
+            inner.policies.rules(&work.key.namespace),
+        );
+        let execution = execution?;
         if is_ours(&execution, &token) {
             return holding(work, token, execution, &made, standing, decided);
         }
-        let ground = with_machine(inner, work, execution).await?;
-        if !same_ground(&connected_by.declared, &ground.declared) {
+        let Some(declared) = declared? else {
             // The connection is to what the Machine or the Secret said before. Make another one.
+            inner.connections.forget(&work.machine_key());
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
-        }
+        };
+        let ground = Ground { execution, declared };
         // Without the finalizer, which somebody may have taken off, it could vanish while it runs.
         if !in_time(&ground.execution) || !ground.execution.is_protected() {
             return Err(AttemptEnd::Obsolete);
         }
-        let decision = decide_again(inner, &ground).await?;
+        let rules = rules.map_err(|error| obsolete_or_again(&error))?;
+        let decision = decide_by(inner, &ground, &rules).await?;
         let now = Timestamp::now();
         let records = records(inner, &ground, way, &token, now);
         let status = execution::claimed(&ground.execution, &decision, records, now);
@@ -229,14 +242,6 @@ fn remote_record(known: &Known, not_after: Timestamp, now: Timestamp) -> RemoteR
         boot_id: facts.boot_id.clone(),
         not_after_uptime_ms: i64::try_from(known.uptime_ms().saturating_add(left)).unwrap_or(i64::MAX),
     }
-}
-
-/// Whether Machine and Secret are what the connection was made by.
-fn same_ground(before: &Declared, now: &Declared) -> bool {
-    before.machine.metadata.uid == now.machine.metadata.uid
-        && before.machine.metadata.generation == now.machine.metadata.generation
-        && before.secret.metadata.uid == now.secret.metadata.uid
-        && before.secret.metadata.resource_version == now.secret.metadata.resource_version
 }
 
 fn machine_record(ground: &Ground, connection: &Connection) -> MachineRecord {

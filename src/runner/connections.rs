@@ -4,7 +4,7 @@
 //! of a machine (`Known`) is asked once for each connection. One that dies is found out by whoever uses it, who then asks
 //! for another: in Durable mode that costs nothing but time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::launcher::{self, Answer, MachineFacts};
 use crate::ssh::{ConnectError, Connection, Session};
 
 use super::asking::{AskError, ask_in};
+use super::queue::MachineKey;
+use super::reach::{Declared, identity};
 use super::saying::refused;
 
 /// Commands at a time on one connection. OpenSSH allows ten sessions (MaxSessions) and frees them late: at 8 at a time one
@@ -38,6 +40,8 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Connections {
     groups: Mutex<HashMap<String, Arc<Group>>>,
+    /// By what each machine was reached last. The key itself is not kept.
+    noted: Mutex<HashMap<MachineKey, Arc<Declared>>>,
 }
 
 /// The connections for one state of a Machine and its Secret.
@@ -102,6 +106,29 @@ impl Connections {
         Ok(Line { member, _place: place })
     }
 
+    /// A place on a connection that is open.
+    pub fn free_line(&self, identity: &str) -> Option<Line> {
+        let group = Arc::clone(lock(&self.groups).get(identity)?);
+        group.free_line()
+    }
+
+    /// By what a machine was reached last.
+    pub fn noted(&self, machine: &MachineKey) -> Option<Arc<Declared>> {
+        lock(&self.noted).get(machine).cloned()
+    }
+
+    /// Notes by what a machine was reached.
+    pub fn note(&self, machine: MachineKey, declared: &Declared) {
+        let mut declared = declared.clone();
+        declared.secret.data = None;
+        lock(&self.noted).insert(machine, Arc::new(declared));
+    }
+
+    /// It is no longer declared so.
+    pub fn forget(&self, machine: &MachineKey) {
+        lock(&self.noted).remove(machine);
+    }
+
     /// Closes what nobody has used for a while, for as long as this process lives.
     pub async fn keep_tidy(&self) {
         loop {
@@ -109,6 +136,8 @@ impl Connections {
             for idle in self.take_idle() {
                 idle.connection.close().await;
             }
+            let groups: HashSet<String> = lock(&self.groups).keys().cloned().collect();
+            lock(&self.noted).retain(|_, declared| groups.contains(&identity(declared)));
         }
     }
 

@@ -1,5 +1,6 @@
 //! From an execution to a place on a connection to its machine, by what Machine and Secret say now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -57,6 +58,7 @@ impl Reached {
 }
 
 /// A machine as it is declared: where it is, and with which key.
+#[derive(Clone)]
 pub(super) struct Declared {
     pub machine: Machine,
     pub secret: Secret,
@@ -65,8 +67,31 @@ pub(super) struct Declared {
 /// Reads a Machine and its Secret.
 pub(super) async fn read_declared(inner: &Inner, namespace: &str, machine: &str) -> Result<Declared, AttemptEnd> {
     let machine = inner.cluster.machine(namespace, machine).await.map_err(|error| obsolete_or_again(&error))?;
-    let name = &machine.spec.credentials_ref.name;
-    let secret = inner.cluster.secret(namespace, name).await.map_err(|error| match error {
+    let secret = read_secret(inner, namespace, &machine.spec.credentials_ref.name).await?;
+    Ok(Declared { machine, secret })
+}
+
+/// Reads both again, at the same time: None where they are no longer what they were.
+pub(super) async fn read_again(
+    inner: &Inner,
+    namespace: &str,
+    before: &Declared,
+) -> Result<Option<Declared>, AttemptEnd> {
+    let name = before.machine.metadata.name.as_deref().unwrap_or_default();
+    let secret = &before.machine.spec.credentials_ref.name;
+    let (machine, secret) = tokio::join!(inner.cluster.machine(namespace, name), read_secret(inner, namespace, secret));
+    let machine = machine.map_err(|error| obsolete_or_again(&error))?;
+    let (was, is) = (&before.machine.metadata, &machine.metadata);
+    if (&was.uid, was.generation) != (&is.uid, is.generation) {
+        // What became of the Secret that it had before is of no account.
+        return Ok(None);
+    }
+    let now = Declared { machine, secret: secret? };
+    Ok((identity(before) == identity(&now)).then_some(now))
+}
+
+async fn read_secret(inner: &Inner, namespace: &str, name: &str) -> Result<Secret, AttemptEnd> {
+    inner.cluster.secret(namespace, name).await.map_err(|error| match error {
         ClusterError::NotFound { .. } => refused(
             Reason::CredentialsNotFound,
             format!("there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it"),
@@ -75,8 +100,18 @@ pub(super) async fn read_declared(inner: &Inner, namespace: &str, machine: &str)
             refused(Reason::CredentialsNotFound, format!("writ may not read the Secret {name}: {message}"))
         }
         error => obsolete_or_again(&error),
-    })?;
-    Ok(Declared { machine, secret })
+    })
+}
+
+/// Opens a session where a connection to the machine is open and has room. Reads nothing: whether it is still the right
+/// machine has to be seen before the claim.
+pub(super) async fn open_where_reached(inner: &Inner, work: &Work) -> Option<(Arc<Declared>, Reached, Session)> {
+    let declared = inner.connections.noted(&work.machine_key())?;
+    let line = inner.connections.free_line(&identity(&declared))?;
+    let known = line.known(declared.machine.spec.execution.directory.as_deref()).await.ok()?.clone();
+    let reached = Reached { line, known };
+    let session = reached.open().await.ok()?;
+    Some((declared, reached, session))
 }
 
 /// Reaches a machine and opens a session. A shared connection may have died unnoticed, or be full: then it is done once
@@ -145,7 +180,7 @@ pub(super) async fn connect(declared: &Declared) -> Result<Connection, AttemptEn
 }
 
 /// What a connection is good for: this state of the Machine and of its Secret.
-fn identity(declared: &Declared) -> String {
+pub(super) fn identity(declared: &Declared) -> String {
     let (machine, secret) = (&declared.machine.metadata, &declared.secret.metadata);
     let word = |text: &Option<String>| text.clone().unwrap_or_default();
     format!(
