@@ -22,8 +22,9 @@ chaos-lite: need-cargo ## 200 times kill -9, 200 connection resets, 500 commands
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint
 
-bench: need-cargo ## how long decisions take (docs/benchmarks.md has what it gave)
+bench: need-cargo ## how long decisions take (docs/benchmarks.md), what the engine costs (docs/performance.md)
 	cargo bench --locked --bench policy
+	cargo bench --locked --bench engine -- $(ARGS)
 
 generate: need-cargo ## write what is generated from src/api: crds/ and docs/reference.md
 	cargo run --locked --quiet --bin crdgen -- write
