@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteRecord};
-use crate::api::{CommandExecution, ExecutionMode, Reason};
+use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Reason};
 use crate::cluster::{ClusterError, ExecutionKey, Standing};
 use crate::execution::{self, ClaimRecords, LaunchProblem};
 use crate::output::{Owner, Recorder};
@@ -155,20 +155,7 @@ pub(super) async fn claim(
             // Others may take this process for gone, and what it claims for left behind.
             return Err(AttemptEnd::Again(SETTLE_PAUSE));
         }
-        // From here on the controller leaves the status alone, also while the answer is under way.
-        inner.queues().hold(&work.key);
-        let settled = match inner.cluster.replace_status(&ground.execution, status).await {
-            Ok(execution) => Settled::Ours(Box::new(execution)),
-            // No answer, one that cannot be read, or somebody was quicker, perhaps we ourselves: see what is there.
-            Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
-                settle(inner, &work.key, &token).await
-            }
-            Err(error @ ClusterError::Invalid { .. }) => {
-                tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
-                return Err(AttemptEnd::Again(AGAIN_AFTER_REFUSAL));
-            }
-            Err(error) => return Err(obsolete_or_again(&error)),
-        };
+        let settled = put(inner, work, &ground.execution, status, &token).await?;
         match settled {
             Settled::Ours(execution) => return holding(work, token, *execution, &made, standing, decided),
             Settled::NotStored => {}
@@ -176,6 +163,30 @@ pub(super) async fn claim(
         }
     }
     Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE))
+}
+
+/// Writes the claim, by the resourceVersion that was read.
+async fn put(
+    inner: &Inner,
+    work: &Work,
+    read: &CommandExecution,
+    status: CommandExecutionStatus,
+    token: &str,
+) -> Result<Settled, AttemptEnd> {
+    // From here on the controller leaves the status alone, also while the answer is under way.
+    inner.queues().hold(&work.key);
+    match inner.cluster.replace_status(read, status).await {
+        Ok(execution) => Ok(Settled::Ours(Box::new(execution))),
+        // No answer, one that cannot be read, or somebody was quicker, perhaps we ourselves: see what is there.
+        Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
+            Ok(settle(inner, &work.key, token).await)
+        }
+        Err(error @ ClusterError::Invalid { .. }) => {
+            tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
+            Err(AttemptEnd::Again(AGAIN_AFTER_REFUSAL))
+        }
+        Err(error) => Err(obsolete_or_again(&error)),
+    }
 }
 
 fn holding(
