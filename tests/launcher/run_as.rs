@@ -23,7 +23,7 @@ impl Other {
             say::note("this needs root, for sudo: passed over");
             return None;
         }
-        let login = openssh::prepare_root().expect("the laboratory's user");
+        let login = openssh::prepare_root(false).expect("the laboratory's user");
         let machine = Machine::of(kind, Some(login.user));
         make_executable(machine.home.path());
         let program = machine.home.path().join("program");
