@@ -76,9 +76,9 @@ pub(super) async fn tell(inner: &Inner, work: &Work) {
         // The connections go soon: now or never.
         () = inner.stopping.cancelled() => {}
     }
-    let mut pauses = PAUSES.iter();
     let mut reached: Option<Arc<Reached>> = None;
     while let Some(uids) = inner.acknowledgements.take(&machine) {
+        let mut pauses = PAUSES.iter();
         let mut told = tell_some(inner, work, &mut reached, &uids).await;
         while let Err(problem) = told {
             reached = None;

@@ -44,7 +44,8 @@ fn some_work(random: &mut Random, name: &str) -> Work {
 /// Waits until what was left behind for a moment is gone.
 async fn nothing_is_left(case: &Case, works: &[Work]) {
     let mut left = String::new();
-    for _ in 0..300 {
+    // Telling a machine that it may remove them is tried again after up to two minutes.
+    for _ in 0..1800 {
         let outputs = work::outputs_left(&case.sshd);
         let processes =
             uids(case).await.iter().map(|uid| processes::marked("WRIT_EXECUTION", uid).len()).sum::<usize>();

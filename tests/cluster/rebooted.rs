@@ -9,7 +9,6 @@ use writ::api::{Phase, Reason};
 
 use crate::case::Case;
 use crate::durable::{ends_right, execute, until_acknowledged, until_started, work_of};
-use crate::lab::processes;
 use crate::proxy::{Fate, Proxy};
 use crate::work::{self, Work};
 
@@ -47,14 +46,14 @@ async fn a_result_that_was_recorded_before_the_reboot_is_read_after_it() {
     until_started(&case, "x").await;
     case.kill_writ();
     let uid = case.executions().get("x").await.expect("it is there").metadata.uid.expect("a UID");
-    for _ in 0..100 {
-        if processes::marked("WRIT_EXECUTION", &uid).is_empty() {
+    let journal = work::directory(&case.sshd).join(format!("{uid}.j"));
+    let has_ended = || std::fs::read_to_string(&journal).is_ok_and(|lines| lines.contains("\nE "));
+    for _ in 0..600 {
+        if has_ended() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // The launcher writes the end a moment after the command's.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     case.sshd.reboot().expect("the machine boots");
     case.start_writ();
     ends_right(&case, &work).await;
