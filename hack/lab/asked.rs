@@ -18,7 +18,7 @@ pub fn launched(ledger: &[String]) -> Result<Vec<String>, String> {
     let mut commands = Vec::new();
     for line in ledger {
         // What Writ sends of its own accord is constant text, the start of which is this.
-        if !["exec /bin/sh -c '{ set +x; }", "set -- '"].iter().any(|start| line.starts_with(start)) {
+        if !["exec /bin/sh -c '{ set +", "set -- '"].iter().any(|start| line.starts_with(start)) {
             return Err(line.clone());
         }
         if let Some((_, marked)) = line.split_once(" 'WRIT_EXECUTION=") {
