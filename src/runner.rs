@@ -8,12 +8,14 @@
 //! controller --enqueue--> queue of the machine --slot free--> attempt: connect, open, read again, CLAIM
 //!     ^                        ^                                  |            |
 //!     |                        +--- machine offline: back off ----+            v
-//!     +----- wake (look again) <-- refused: LaunchFailed ------------      follow: start, drain, stop
-//!                                                                              |
-//!                                                    record: JSON Patch <------+
+//!     +----- wake (look again) <-- refused: LaunchFailed ------------      durable: launch, follow, look again
+//!                                                                          direct: start, drain, stop
+//! controller --adopt--> take the claim over --> durable: look                  |
+//!                                                    record: JSON Patch <------+--> acknowledge, tidy
 //! ```
 //!
-//! Until the claim the controller writes the status. From the claim on only the task that made it does.
+//! Until the claim the controller writes the status. From the claim on only the task that made it does, or the one that
+//! took it over.
 
 mod acknowledge;
 mod adopt;
@@ -21,8 +23,8 @@ mod asking;
 mod attempt;
 mod claim;
 mod connections;
+mod direct;
 mod durable;
-mod follow;
 mod queue;
 mod reach;
 mod record;
@@ -278,7 +280,7 @@ impl Runner {
         let Claimed { mut holding, way, session } = claimed;
         match way {
             Way::Direct(connection) => {
-                let outcome = follow::follow(inner, &holding, session, cancel).await;
+                let outcome = direct::run(inner, &holding, session, cancel).await;
                 connection.close().await;
                 record::record(inner, &holding, outcome).await;
             }

@@ -1,4 +1,4 @@
-//! A claimed command, from the request to execute to what was observed of its end.
+//! A claimed command in Direct mode, from the request to execute to what was observed of its end.
 //!
 //! The loop waits for nothing but the next thing to happen, and for a moment where the output store is behind (see
 //! [`Recorder::push`]), so the channel is always drained: one that is not freezes its whole connection. Exit status, output and end of output come in any order; what counts as the end is
@@ -62,7 +62,7 @@ struct Run {
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 
 /// Sends a claimed command and watches it to its end.
-pub(super) async fn follow(inner: &Inner, holding: &Holding, session: Session, cancel: CancellationToken) -> Outcome {
+pub(super) async fn run(inner: &Inner, holding: &Holding, session: Session, cancel: CancellationToken) -> Outcome {
     let usable = holding.redaction();
     let recorder = holding.recorder(inner, usable.as_ref().unwrap_or(&Redaction::default()));
     let mut run = Run::new(session, &holding.decision, recorder);
