@@ -136,8 +136,13 @@ struct Inner {
 
 impl Inner {
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queues)
     }
+}
+
+/// What is behind a lock is whole also where somebody panicked while he held it: each change is made at once.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The other end of a runner: the executions that the controller is to look at again.

@@ -5,7 +5,7 @@
 //! but disk space hangs on it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -13,10 +13,9 @@ use tokio::time::sleep;
 use crate::launcher::{self, Answer, Uid};
 
 use super::asking::{AskError, ask_in};
-use super::attempt::AttemptEnd;
 use super::queue::MachineKey;
-use super::reach::{Reached, reach, read_declared};
-use super::{Inner, Work};
+use super::reach::{Reached, reach_declared};
+use super::{Inner, Work, lock};
 
 /// How long others are waited for, to be told together.
 const GATHER: Duration = Duration::from_millis(500);
@@ -45,7 +44,7 @@ pub(super) struct Acknowledgements {
 impl Acknowledgements {
     /// Notes one; true where nobody is about to tell this machine, so that somebody has to.
     pub fn add(&self, machine: MachineKey, uid: Uid) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         let is_first = !waiting.contains_key(&machine);
         let uids = waiting.entry(machine).or_default();
         if uids.len() >= MAXIMUM_WAITING {
@@ -57,7 +56,7 @@ impl Acknowledgements {
 
     /// Takes some of a machine's; None where there are none, and then the next one that is added is the first again.
     fn take(&self, machine: &MachineKey) -> Option<Vec<Uid>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         let uids = waiting.get_mut(machine)?;
         if uids.is_empty() {
             waiting.remove(machine);
@@ -102,7 +101,7 @@ async fn tell_some(inner: &Inner, work: &Work, reached: &mut Option<Arc<Reached>
     let way = match reached {
         Some(way) => Arc::clone(way),
         None => {
-            let way = Arc::new(reach_again(inner, work).await?);
+            let way = Arc::new(reach_declared(inner, work).await?);
             *reached = Some(Arc::clone(&way));
             way
         }
@@ -120,12 +119,4 @@ async fn tell_some(inner: &Inner, work: &Work, reached: &mut Option<Arc<Reached>
             Err(error.to_string())
         }
     }
-}
-
-async fn reach_again(inner: &Inner, work: &Work) -> Result<Reached, String> {
-    let reached = async {
-        let declared = read_declared(inner, &work.key.namespace, &work.machine).await?;
-        reach(inner, &declared).await
-    };
-    reached.await.map_err(AttemptEnd::into_problem)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use crate::launcher::{self, Answer, MachineFacts};
 use crate::ssh::{ConnectError, Connection, Session};
 
 use super::asking::{AskError, ask_in};
+use super::lock;
 use super::queue::MachineKey;
 use super::reach::{Declared, identity};
 use super::saying::refused;
@@ -173,10 +174,6 @@ impl Connections {
 #[expect(clippy::expect_used, reason = "the semaphore is never closed")]
 async fn own_place(lines: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     Arc::clone(lines).acquire_owned().await.expect("a semaphore that nobody closes")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Group {

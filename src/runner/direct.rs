@@ -1,8 +1,9 @@
 //! A claimed command in Direct mode, from the request to execute to what was observed of its end.
 //!
 //! The loop waits for nothing but the next thing to happen, and for a moment where the output store is behind (see
-//! [`Recorder::push`]), so the channel is always drained: one that is not freezes its whole connection. Exit status, output and end of output come in any order; what counts as the end is
-//! the closing of the channel, or a grace after the exit status where something still holds the output open.
+//! [`Recorder::push`]), so the channel is always drained: one that is not freezes its whole connection. Exit status, output
+//! and end of output come in any order; what counts as the end is the closing of the channel, or a grace after the exit
+//! status where something still holds the output open.
 //!
 //! What the stored decision says of the output holds from the first byte on: patterns are compiled before the command is
 //! sent, and a command that writes more than it may is told to stop, and drained on.

@@ -128,6 +128,15 @@ pub(super) async fn reach_and_open(inner: &Inner, declared: &Declared) -> Result
     }
 }
 
+/// Reaches the machine of an execution by what is declared now, for those who only try again where that fails.
+pub(super) async fn reach_declared(inner: &Inner, work: &Work) -> Result<Reached, String> {
+    let reached = async {
+        let declared = read_declared(inner, &work.key.namespace, &work.machine).await?;
+        reach(inner, &declared).await
+    };
+    reached.await.map_err(AttemptEnd::into_problem)
+}
+
 /// Opens a session beside those that are open, for a word to a command that runs. A machine that has no session to spare
 /// on the connection is reached by another one.
 pub(super) async fn open_beside(
@@ -138,9 +147,7 @@ pub(super) async fn open_beside(
     match reached.open().await {
         Ok(session) => Ok((None, session)),
         Err(ConnectError::Busy(_)) => {
-            let declared = read_declared(inner, &work.key.namespace, &work.machine).await;
-            let declared = declared.map_err(AttemptEnd::into_problem)?;
-            let other = reach(inner, &declared).await.map_err(AttemptEnd::into_problem)?;
+            let other = reach_declared(inner, work).await?;
             let session = other.open().await.map_err(|error| error.to_string())?;
             Ok((Some(other), session))
         }

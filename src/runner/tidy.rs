@@ -5,7 +5,7 @@
 //! namespace, or another cluster, may use the same folder; theirs is not touched.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,8 +14,8 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::asking::ask_in;
 use super::queue::MachineKey;
-use super::reach::{Reached, reach, read_declared};
-use super::{Inner, Work};
+use super::reach::{Reached, reach_declared};
+use super::{Inner, Work, lock};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -36,21 +36,20 @@ pub(super) struct Tidied {
 impl Tidied {
     /// Whether it is time, which is then taken for done.
     pub fn is_due(&self, machine: &MachineKey) -> bool {
-        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut machines = lock(&self.machines);
         machines.retain(|_, at| at.elapsed() < EVERY);
-        match machines.contains_key(machine) {
-            true => false,
-            false => machines.insert(machine.clone(), Instant::now()).is_none(),
+        if machines.contains_key(machine) {
+            return false;
         }
+        machines.insert(machine.clone(), Instant::now());
+        true
     }
 }
 
 /// Tidies the machine of an execution. What fails is left for the next day.
 pub(super) async fn tidy(inner: &Inner, work: &Work) {
     let tidied = async {
-        let declared = read_declared(inner, &work.key.namespace, &work.machine).await;
-        let declared = declared.map_err(super::attempt::AttemptEnd::into_problem)?;
-        let reached = reach(inner, &declared).await.map_err(super::attempt::AttemptEnd::into_problem)?;
+        let reached = reach_declared(inner, work).await?;
         remove_leftovers(inner, work, &reached).await?;
         match ask(&reached, |nonce, facts| launcher::reap(nonce, facts, JOURNAL_DAYS)).await? {
             Answer::Done => Ok(()),

@@ -16,6 +16,15 @@ const GUIDE: &str = include_str!("../../docs/guides/run-as.md");
 const PROGRAM: &str =
     "#!/bin/sh\nid -un\necho \"$CHANNEL\"\ncase $1 in stay) trap '' TERM; while :; do sleep 1; done ;; esac\n";
 
+/// Puts the program where the other user gets to it, too.
+fn add_program(case: &Case) -> String {
+    let program = case.sshd.home().join("release");
+    std::fs::write(&program, PROGRAM).expect("a program");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("permissions");
+    std::fs::set_permissions(case.sshd.home(), PermissionsExt::from_mode(0o711)).expect("permissions");
+    program.to_str().expect("UTF-8").to_owned()
+}
+
 #[tokio::test]
 async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
     if !openssh::is_root() {
@@ -23,12 +32,7 @@ async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
         return;
     }
     let case = Case::new().await;
-    let program = case.sshd.home().join("release");
-    std::fs::write(&program, PROGRAM).expect("a program");
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("permissions");
-    // The other user has to get there, too.
-    std::fs::set_permissions(case.sshd.home(), PermissionsExt::from_mode(0o711)).expect("permissions");
-    let program = program.to_str().expect("UTF-8");
+    let program = &add_program(&case);
     let login = case.sshd.user();
     let rules = format!("{login} ALL=({USER}) NOPASSWD: {program}\nDefaults!{program} env_keep += \"CHANNEL\"\n");
     let _sudoers = Sudoers::install(&rules).expect("rules that sudo takes");
@@ -66,11 +70,7 @@ async fn durably_a_refusal_of_sudo_is_no_exit_code_and_what_may_be_killed_is_see
         return;
     }
     let case = Case::durable().await;
-    let program = case.sshd.home().join("release");
-    std::fs::write(&program, PROGRAM).expect("a program");
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("permissions");
-    std::fs::set_permissions(case.sshd.home(), PermissionsExt::from_mode(0o711)).expect("permissions");
-    let program = program.to_str().expect("UTF-8");
+    let program = &add_program(&case);
     let login = case.sshd.user();
     let rules = format!("{login} ALL=({USER}) NOPASSWD: {program}\n");
     let rule = json!({

@@ -177,11 +177,10 @@ impl Run<'_> {
 
 /// Whether two decisions are the same but for the version of the Whitelist.
 fn runs_the_same(now: &DecisionRecord, then: &DecisionRecord) -> bool {
-    let whitelist = ObjectRecord { generation: 0, ..now.whitelist.clone() };
     let stripped = |record: &DecisionRecord| DecisionRecord {
         whitelist: ObjectRecord { generation: 0, ..record.whitelist.clone() },
         digest: String::new(),
         ..record.clone()
     };
-    whitelist.uid == then.whitelist.uid && stripped(now) == stripped(then)
+    stripped(now) == stripped(then)
 }
