@@ -9,13 +9,15 @@ pub mod conditions;
 pub mod definitions;
 pub mod execution_status;
 pub mod machine;
+pub mod machine_status;
 pub mod reference;
 pub mod selector;
 pub mod whitelist;
 
 pub use command_execution::{CommandExecution, CommandExecutionSpec};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
-pub use machine::{ExecutionMode, Machine, MachineSpec};
+pub use machine::{ExecutionMode, HostKeyPolicy, Machine, MachineSpec};
+pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
@@ -26,6 +28,10 @@ pub const VERSION: &str = "v1alpha1";
 /// A Secret is used as SSH credentials only where it carries this label with the value `true`, so that not every
 /// key in a namespace can be tried on a host of somebody's choice.
 pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
+/// An annotation of such a Secret: patterns (`*`, `?`), separated by commas, of the addresses that it may be used at.
+pub const ADDRESSES_ANNOTATION: &str = "writ.dev/addresses";
+/// An annotation of such a Secret: patterns (`*`, `?`), separated by commas, of the users that it may log in as.
+pub const USERS_ANNOTATION: &str = "writ.dev/users";
 /// The finalizer that holds an execution until it has finished and its stored output is removed. It is put on by the API
 /// server at creation (`deploy/requester-1.36.yaml`), else by Writ before anything is claimed.
 pub const AUDIT_FINALIZER: &str = "writ.dev/audit";

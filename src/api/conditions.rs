@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The types of condition on a CommandExecution. `Ready`, `Reconciling` and `Stalled` are kstatus' words:
+/// The types of condition on our objects. `Ready`, `Reconciling` and `Stalled` are kstatus' words:
 /// <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ConditionType {
@@ -17,6 +17,12 @@ pub enum ConditionType {
     Stalled,
     /// On a Whitelist with subjects. Surfaces when it is known whether the API server stamps who asks.
     RequesterKnown,
+    /// On a Machine. Surfaces when it was looked whether sshd answers.
+    Reachable,
+    /// On a Machine. Surfaces when it has shown a host key.
+    HostKeyVerified,
+    /// On a Machine. Surfaces when it has let Writ in, or has not.
+    Authenticated,
 }
 
 impl ConditionType {
@@ -28,6 +34,9 @@ impl ConditionType {
             ConditionType::Reconciling => "Reconciling",
             ConditionType::Stalled => "Stalled",
             ConditionType::RequesterKnown => "RequesterKnown",
+            ConditionType::Reachable => "Reachable",
+            ConditionType::HostKeyVerified => "HostKeyVerified",
+            ConditionType::Authenticated => "Authenticated",
         }
     }
 }

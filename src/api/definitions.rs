@@ -10,13 +10,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use schemars::schema_for;
 
+use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
-use super::{CommandExecution, Machine, Phase, Reason, Whitelist};
+use super::{CommandExecution, ExecutionMode, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist};
 
 /// The definitions, each with the name of its file in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
-    [Machine::crd(), whitelist(), command_execution()]
+    [machine(), whitelist(), command_execution()]
         .into_iter()
         .map(|mut definition| {
             for_each_schema(&mut definition, &mut make_structural);
@@ -51,6 +52,17 @@ fn unwrap_lines(text: &str) -> String {
         unwrapped.push_str(line.trim_start());
     }
     unwrapped
+}
+
+fn machine() -> CustomResourceDefinition {
+    let mut definition = Machine::crd();
+    for_each_schema(&mut definition, &mut |schema| {
+        explain_values(schema, "hostKeyPolicy", schema_for!(HostKeyPolicy));
+        explain_values(schema, "mode", schema_for!(ExecutionMode));
+        explain_values(schema, "phase", schema_for!(MachinePhase));
+        explain_values(schema, "trust", schema_for!(KeyTrust));
+    });
+    definition
 }
 
 fn whitelist() -> CustomResourceDefinition {

@@ -184,6 +184,11 @@ pub enum Reason {
     WaitingForSlot,
     /// Queued or Expired. Surfaces when the machine cannot be reached: name, network, sshd, or no answer in time.
     MachineOffline,
+    /// Queued. Surfaces when the Machine's `spec.suspend` is true.
+    MachineSuspended,
+    /// Queued. Surfaces when the machine can be reached, but something is wrong with it that a person has to mend (another
+    /// host key, a login that is refused); the Machine's status says what.
+    MachineMisconfigured,
     /// Dispatched. Surfaces when a holder has claimed the execution and is about to start it.
     Claimed,
     /// Running. Surfaces when the machine confirmed the start.
@@ -219,8 +224,12 @@ pub enum Reason {
     Malformed,
     /// Rejected. Surfaces when the Machine did not exist 10 seconds after the execution was created (at once with a starting deadline of 0).
     MachineNotFound,
-    /// Rejected or LaunchFailed. Surfaces when the Machine cannot be read, or one of its host keys is none.
+    /// Rejected or LaunchFailed. Surfaces when the Machine cannot be read, one of its host keys is none, or its jump hosts
+    /// lead nowhere.
     MachineInvalid,
+    /// LaunchFailed. Surfaces when the Machine's address is one that `writ serve` may not connect to (`--allow-cidr`,
+    /// `--deny-cidr`).
+    AddressRefused,
     /// Rejected. Surfaces when `queueLimit` executions were waiting for the machine already.
     QueueFull,
     /// Expired, or LaunchFailed. Surfaces when the starting deadline was over before it was started.

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NameReference;
+use super::machine_status::MachineStatus;
+use super::whitelist::Unrecognized;
 
 /// A host that Writ reaches over SSH: where it is, which host key proves that it is it, and with which key to log
 /// in. A Machine permits nothing by itself: what may run there is said by the Whitelists of its namespace.
@@ -19,18 +21,33 @@ use super::NameReference;
     shortname = "mach",
     category = "writ",
     namespaced,
+    status = "MachineStatus",
     derive = "PartialEq",
     doc = "A host that commands run on, over SSH. It permits nothing by itself: a Whitelist does.",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
-    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.port"),
     printcolumn(name = "User", type_ = "string", json_path = ".spec.user"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.running"),
+    printcolumn(name = "Queued", type_ = "integer", json_path = ".status.queued"),
+    printcolumn(name = "Latency", type_ = "integer", json_path = ".status.latencyMs", priority = 1),
+    printcolumn(name = "OS", type_ = "string", json_path = ".status.system.os", priority = 1),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.port", priority = 1),
     printcolumn(name = "Max", type_ = "integer", json_path = ".spec.maxConcurrent", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Seen", type_ = "date", json_path = ".status.lastSeenTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+#[x_kube(
+    validation = Rule::new(
+        "(has(self.hostKeys) && size(self.hostKeys) > 0) || (has(self.hostKeyAuthorities) && size(self.hostKeyAuthorities) > 0) || (has(self.hostKeyPolicy) && self.hostKeyPolicy == 'TrustOnFirstUse')"
+    ).message("the machine must be known by something: put its keys into hostKeys (`writ machine keyscan HOST` prints them), or the authorities that sign its host certificates into hostKeyAuthorities, or set hostKeyPolicy: TrustOnFirstUse")
+)]
 pub struct MachineSpec {
-    /// Where sshd listens: a host name (resolved at each connection), an IPv4 or an IPv6 address without brackets.
-    /// A change holds for connections opened after it.
+    /// Where sshd listens: a host name (resolved at each connection; its addresses are tried in order), an IPv4 or an
+    /// IPv6 address without brackets. Which addresses may be connected to at all is said by `writ serve --allow-cidr` and
+    /// `--deny-cidr`. A change holds for connections opened after it.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$|^::[0-9A-Fa-f:.]*$")
@@ -42,27 +59,70 @@ pub struct MachineSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 
-    /// Login name on the machine, at most 64 visible ASCII characters. Commands run as this user.
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[!-~]+$"))]
+    /// Login name on the machine, at most 64 visible ASCII characters, of which the first is none of `-`. Commands run as
+    /// this user.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[!-,.-~][!-~]*$"))]
     pub user: String,
 
-    /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (an
-    /// unencrypted ed25519 or ECDSA key in OpenSSH or PKCS#8 form), with the label `writ.dev/credentials: "true"`.
-    /// It is read anew for each execution.
+    /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (ed25519, ECDSA
+    /// or RSA of at least 2048 bits, in OpenSSH or PKCS#8 form), with the label `writ.dev/credentials: "true"`. An encrypted
+    /// key has its passphrase beside it in the key `passphrase`; a user certificate (`ssh-keygen -s`) is in the key
+    /// `ssh-certificate`. Where the Secret has the annotations `writ.dev/addresses` or `writ.dev/users` (lists of patterns
+    /// with `*` and `?`, separated by commas), address and user of this Machine must match one of them. It is read anew for
+    /// each execution: a rotated key is used at once.
     pub credentials_ref: NameReference,
 
-    /// The host keys that the machine may prove itself with, 1 to 16 OpenSSH public key lines
-    /// (`ssh-keyscan -t ed25519 HOST` prints one; compare it with the machine's own
+    /// The host keys that the machine may prove itself with, at most 16 OpenSSH public key lines
+    /// (`writ machine keyscan HOST` prints them; compare one with the machine's own
     /// `/etc/ssh/ssh_host_ed25519_key.pub` before you trust it). Types: `ssh-ed25519`, `ecdsa-sha2-nistp256`,
-    /// `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`. A machine that shows any other key is not logged in to: the
-    /// execution ends as LaunchFailed, reason HostKeyMismatch.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 1024)))]
+    /// `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`, `ssh-rsa` (used with SHA-2 only). A machine that shows any other key is
+    /// not logged in to: the execution ends as LaunchFailed, reason HostKeyMismatch, and the Machine is Misconfigured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(
-        r"self.all(key, key.matches('^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,2}( [ -~]*)?$'))"
-    ).message("each host key must be an OpenSSH public key line of type ssh-ed25519, ecdsa-sha2-nistp256, -nistp384 or -nistp521; `ssh-keyscan -t ed25519 HOST` prints one (without its first word)"))]
+        r"self.all(key, key.matches('^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}( [ -~]*)?$'))"
+    ).message("each host key must be an OpenSSH public key line of type ssh-ed25519, ecdsa-sha2-nistp256, -nistp384, -nistp521 or ssh-rsa; `writ machine keyscan HOST` prints them"))]
     pub host_keys: Vec<String>,
 
-    /// How many commands may run on the machine at a time, 1 to 64. Default 4. Those over it wait, oldest first.
+    /// The authorities (public key lines, at most 16) whose host certificates the machine may prove itself with. A
+    /// certificate counts where it is a host certificate, is valid now by the clock of `writ`, and names `address` among its
+    /// principals, as it is written in `spec.address`; `*` and `?` in a principal match as OpenSSH has it. One without
+    /// principals is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
+    #[x_kube(validation = Rule::new(
+        r"self.all(key, key.matches('^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}( [ -~]*)?$'))"
+    ).message("each authority must be an OpenSSH public key line, as in the .pub file of the key that signs host certificates"))]
+    pub host_key_authorities: Vec<String>,
+
+    /// What is never accepted, at most 64: a public key line (as a host's own key, as the key in a certificate, or as the
+    /// authority that signed it), a certificate line (that very certificate), or a fingerprint `SHA256:...` of a key. It
+    /// wins over everything above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 8192)))]
+    #[x_kube(validation = Rule::new(
+        r"self.all(key, key.matches('^[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}( [ -~]*)?$|^SHA256:[A-Za-z0-9+/]{43}$'))"
+    ).message("each entry must be an OpenSSH public key line, a certificate line (a -cert.pub file), or a fingerprint SHA256:..."))]
+    pub revoked_host_keys: Vec<String>,
+
+    /// What becomes of a machine whose key is in none of the lists above. Default Strict.
+    #[serde(default)]
+    pub host_key_policy: HostKeyPolicy,
+
+    /// The Machines of this namespace to go through, in order, as `ssh -J` does, at most 8. Each must say `allowJump: true`,
+    /// and is held to its own host keys and credentials. The first is reached the way its own `jumpHosts` say. Each further
+    /// address is resolved and reached by the one before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub jump_hosts: Vec<NameReference>,
+
+    /// Whether other Machines may be reached through this one. Default false. What lies behind it is its network's matter:
+    /// `--allow-cidr` and `--deny-cidr` do not hold there.
+    #[serde(default)]
+    pub allow_jump: bool,
+
+    /// How many commands may run on the machine at a time, 1 to 64. Default 4. Those over it wait, oldest first, in turn
+    /// between those who asked for them.
     #[serde(default = "default_max_concurrent")]
     #[schemars(range(min = 1, max = 64))]
     pub max_concurrent: u32,
@@ -73,9 +133,91 @@ pub struct MachineSpec {
     #[schemars(range(min = 1, max = 10000))]
     pub queue_limit: u32,
 
+    /// Maintenance: nothing starts and nothing connects, what waits goes on waiting (its `startingDeadlineSeconds` run on).
+    /// What runs already runs on and is recorded. Default false.
+    #[serde(default)]
+    pub suspend: bool,
+
     /// How commands are started on the machine. A change holds for executions that are claimed after it.
     #[serde(default)]
     pub execution: ExecutionSettings,
+
+    /// How often it is looked whether the machine is there, by a full login.
+    #[serde(default)]
+    pub probe: ProbeSettings,
+
+    /// Fields that this version does not know. A Machine that has any is not connected to: they may narrow what is trusted.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unrecognized: Unrecognized,
+}
+
+/// What becomes of a machine whose key is not listed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum HostKeyPolicy {
+    /// It is not logged in to.
+    #[default]
+    Strict,
+    /// The first key that it is seen with is frozen in `status.hostKeys` before anything is said to it. From then on any
+    /// other key is treated as an attack: it is not logged in to, until a person has put the new key into `hostKeys` (or has
+    /// emptied `status.hostKeys`). Only for a network in which nobody can be in between the first time. Where `hostKeys` or
+    /// `hostKeyAuthorities` are given, they alone count.
+    TrustOnFirstUse,
+}
+
+/// How often it is looked whether a machine is there. While executions wait for it, at most every 10 s.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeSettings {
+    /// Seconds from one look to the next, 10 to 86400. Default 300. After failures the pauses grow up to this.
+    #[serde(default = "default_probe_interval")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub interval_seconds: u32,
+
+    /// Seconds that resolving, connecting, the handshake and logging in may take together, 1 to 60; also for executions.
+    /// Default 10.
+    #[serde(default = "default_probe_timeout")]
+    #[schemars(range(min = 1, max = 60))]
+    pub timeout_seconds: u32,
+}
+
+impl Default for ProbeSettings {
+    fn default() -> Self {
+        Self { interval_seconds: default_probe_interval(), timeout_seconds: default_probe_timeout() }
+    }
+}
+
+impl MachineSpec {
+    /// A machine with the defaults of all that has any. It is known by nothing yet.
+    pub fn new(address: &str, user: &str, secret: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            port: default_port(),
+            user: user.to_owned(),
+            credentials_ref: NameReference::new(secret),
+            host_keys: Vec::new(),
+            host_key_authorities: Vec::new(),
+            revoked_host_keys: Vec::new(),
+            host_key_policy: HostKeyPolicy::default(),
+            jump_hosts: Vec::new(),
+            allow_jump: false,
+            max_concurrent: default_max_concurrent(),
+            queue_limit: default_queue_limit(),
+            suspend: false,
+            execution: ExecutionSettings::default(),
+            probe: ProbeSettings::default(),
+            unrecognized: Unrecognized::new(),
+        }
+    }
+
+    /// Why nobody may connect by this spec, whatever it says else: it has fields that this version does not know.
+    pub fn problem(&self) -> Option<String> {
+        let name = self.unrecognized.keys().next()?;
+        Some(format!(
+            "spec.{name} is not known to this version of writ, which therefore does not connect: take it out if it is a misspelling, \
+             else upgrade writ and its CRDs"
+        ))
+    }
 }
 
 /// How commands are started on a machine.
@@ -111,6 +253,14 @@ pub enum ExecutionMode {
 
 fn default_port() -> u16 {
     22
+}
+
+fn default_probe_interval() -> u32 {
+    300
+}
+
+fn default_probe_timeout() -> u32 {
+    10
 }
 
 fn default_max_concurrent() -> u32 {

@@ -7,11 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time
 
 use super::*;
 use crate::api::execution_status::{Claim, MachineRecord, ObjectRecord, RemoteRecord};
-use crate::api::machine::ExecutionSettings;
 use crate::api::whitelist::{Effect as RuleEffect, Subject, SubjectKind};
 use crate::api::{
-    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, MachineSpec, NameReference, Whitelist,
-    WhitelistRule, WhitelistSpec,
+    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, MachineSpec, Whitelist, WhitelistRule,
+    WhitelistSpec,
 };
 use crate::execution::{LaunchProblem, QueueFact};
 use crate::policy::{CompiledWhitelist, Identity, RuleSet, compile};
@@ -44,16 +43,7 @@ impl Situation {
         };
         let machine = Machine::new(
             "web-1",
-            MachineSpec {
-                address: "192.0.2.1".to_owned(),
-                port: 22,
-                user: "deploy".to_owned(),
-                credentials_ref: NameReference::new("web-ssh"),
-                host_keys: vec![],
-                max_concurrent: 4,
-                queue_limit: 10,
-                execution: ExecutionSettings::default(),
-            },
+            MachineSpec { queue_limit: 10, ..MachineSpec::new("192.0.2.1", "deploy", "web-ssh") },
         );
         Self {
             execution: CommandExecution { metadata, spec, status: Some(CommandExecutionStatus::default()) },
