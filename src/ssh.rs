@@ -1,19 +1,32 @@
 //! The only place that knows SSH, and the only one that knows russh. It knows no Kubernetes.
 //!
-//! The promises kept here: a host that does not prove one of its pinned keys gets no authentication attempt; every
-//! step has a deadline; what the machine sends is drained until the channel is closed.
+//! The promises kept here: nothing is connected to that the installation refuses; a host that does not prove itself gets no
+//! authentication attempt; every step has a deadline; what the machine sends is drained until the channel is closed.
 //!
 //! ```text
-//! Target + Credentials --connect (deadline)--> Connection --open--> Session --start--> Event, Event, ... Closed | Lost
+//! name --resolve, Network--> addresses --TCP, or a channel of another Connection--> stream
+//!      --handshake, HostTrust--> Proof --Credentials--> Connection --open--> Session --start--> Event, ... Closed | Lost
 //! ```
 
+mod algorithms;
 mod connection;
 mod credentials;
+mod error;
 mod handshake;
 mod host_key;
+mod login;
+mod network;
+mod reaching;
+mod resolve;
+mod scan;
 mod session;
+mod stream;
+mod text;
 
-pub use connection::{ConnectError, Connection, Target, connect};
+pub use connection::{Connection, Target, connect, connect_through};
 pub use credentials::{Credentials, CredentialsError};
-pub use host_key::{PinError, PinnedKeys};
+pub use error::{ConnectError, LoginRefusal};
+pub use host_key::{HostTrust, Proof, ProvedBy, TrustError, TrustParts};
+pub use network::{Cidr, CidrError, Network, Refusal};
+pub use scan::{ScannedKey, scan};
 pub use session::{Event, Session, Signal};

@@ -9,7 +9,7 @@ use writ::api::execution_status::DecisionRecord;
 use writ::api::{CommandExecutionSpec, Whitelist};
 use writ::launcher::{self, Answer, ExecRequest, Item, Launch, MachineFacts, Nonce, Reply, Uid};
 use writ::policy::{self, Identity, Request, RuleSet, Verdict};
-use writ::ssh::{self, ConnectError, Connection, Credentials, Event, PinnedKeys, Session, Target};
+use writ::ssh::{self, ConnectError, Connection, Credentials, Event, HostTrust, Network, Session, Target, TrustParts};
 
 use crate::lab::Sshd;
 use crate::measure::{Row, Target as Bound, p50, shown};
@@ -64,16 +64,18 @@ struct Bench {
 
 impl Bench {
     async fn new(sshd: &Sshd) -> Self {
+        let host_keys = [sshd.host_key().expect("a host key")];
         let target = Target {
             address: "127.0.0.1".to_owned(),
             port: sshd.port(),
             user: sshd.user().to_owned(),
-            host_keys: PinnedKeys::parse(&[sshd.host_key().expect("a host key")]).expect("keys"),
+            trust: HostTrust::parse(TrustParts { host_keys: &host_keys, ..TrustParts::default() }).expect("keys"),
         };
-        let key = Credentials::parse(sshd.private_key().expect("a key").as_bytes()).expect("credentials");
+        let key = Credentials::parse(sshd.private_key().expect("a key").as_bytes(), None, None).expect("credentials");
+        let network = Network::new(vec!["127.0.0.0/8".parse().expect("a range")], Vec::new(), Vec::new());
         let mut connections = Vec::new();
         for _ in 0..2 {
-            connections.push(ssh::connect(&target, &key, DEADLINE).await.expect("a connection"));
+            connections.push(ssh::connect(&target, &key, &network, DEADLINE).await.expect("a connection"));
         }
         let nonce = nonce();
         let mut answered = None;

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// How often a port may turn out to be taken in between.
 const PORT_ATTEMPTS: usize = 5;
 /// What sshd logs when it can be connected to. Trying to connect instead would count as a failed login from 9.8 on.
-const LISTENING: &str = "Server listening on 127.0.0.1";
+const LISTENING: &str = "Server listening on ";
 /// What tells one boot of a machine from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What sshd logs when its port is another's.
@@ -45,6 +45,12 @@ pub struct SshdOptions {
     pub refuse_key: bool,
     /// A second host key, ECDSA, besides the ed25519 one.
     pub ecdsa_host_key: bool,
+    /// Files of host keys to have instead of its own.
+    pub host_keys: Vec<PathBuf>,
+    /// Further lines of the authorized keys.
+    pub authorized_keys: Vec<String>,
+    /// The address of this host to listen on, where it is not 127.0.0.1.
+    pub listen_address: Option<IpAddr>,
     /// A boot id of the machine's own, so that it can be [rebooted](Sshd::reboot). For root only.
     pub own_boot_id: bool,
     /// The shell that reads what is asked for, where it is not /bin/sh. A `busybox` is run as its `sh`.
@@ -61,6 +67,7 @@ pub struct Sshd {
     folder: PathBuf,
     user: String,
     as_root: bool,
+    address: IpAddr,
     port: u16,
     /// `None` while it is stopped.
     listener: Mutex<Option<Process>>,
@@ -83,15 +90,16 @@ impl Sshd {
             openssh::check_reachable(&folder)?;
         }
         let reaper = Arc::clone(reaper);
-        let mut sshd = Self { openssh, reaper, folder, user, as_root, port: 0, listener: Mutex::new(None) };
+        let address = options.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut sshd = Self { openssh, reaper, folder, user, as_root, address, port: 0, listener: Mutex::new(None) };
         sshd.write_files(options, ids)?;
         if options.own_boot_id {
             sshd.write_boot_id()?;
         }
         let mut attempt = 1;
         loop {
-            let free = || Ok::<_, io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-            sshd.port = free().map_err(LabError::run("a server on 127.0.0.1"))?;
+            let free = || Ok::<_, io::Error>(TcpListener::bind((address, 0))?.local_addr()?.port());
+            sshd.port = free().map_err(LabError::run("a server on this host"))?;
             sshd.write_config(options)?;
             match sshd.restart() {
                 Err(LabError::NotReady { tail, .. }) if tail.contains(PORT_TAKEN) && attempt < PORT_ATTEMPTS => {
@@ -108,7 +116,7 @@ impl Sshd {
         Ok(sshd)
     }
 
-    /// The port on 127.0.0.1. Stays the same over restarts.
+    /// The port on 127.0.0.1, or where it listens. Stays the same over restarts.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -255,7 +263,9 @@ impl Sshd {
         }
         self.openssh.make_key("ed25519", &self.private_key_path(), "writ-lab client")?;
         let public = self.public_key("client_key").map_err(LabError::file("read", self.path("client_key.pub")))?;
-        let authorized = if options.refuse_key { String::new() } else { format!("{public}\n") };
+        let own = if options.refuse_key { None } else { Some(&public) };
+        let authorized =
+            own.into_iter().chain(&options.authorized_keys).fold(String::new(), |all, line| all + line + "\n");
         // 0644: sshd reads it with the rights of the user who logs in.
         files::write(&self.path("authorized_keys"), authorized, 0o644)?;
         files::write(&self.ledger_path(), "", 0o600)?;
@@ -273,10 +283,13 @@ impl Sshd {
         let mut lines = options.config.clone();
         let mut set = |line: String| lines.push(line);
         set(format!("Port {}", self.port));
-        set("ListenAddress 127.0.0.1".into());
-        set(format!("HostKey {}", self.path("host_ed25519").display()));
+        set(format!("ListenAddress {}", self.address));
+        let mut own = vec![self.path("host_ed25519")];
         if options.ecdsa_host_key {
-            set(format!("HostKey {}", self.path("host_ecdsa").display()));
+            own.push(self.path("host_ecdsa"));
+        }
+        for path in if options.host_keys.is_empty() { &own } else { &options.host_keys } {
+            set(format!("HostKey {}", path.display()));
         }
         set(format!("AuthorizedKeysFile {}", self.path("authorized_keys").display()));
         set(format!("AllowUsers {}", self.user));

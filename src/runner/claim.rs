@@ -261,7 +261,7 @@ fn machine_record(ground: &Ground, connection: &Connection) -> MachineRecord {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
-        address: connection.peer().to_string(),
+        address: connection.at().to_owned(),
         user: ground.declared.machine.spec.user.clone(),
         host_key_fingerprint: connection.fingerprint().to_owned(),
     }

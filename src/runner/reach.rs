@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use crate::api::{CREDENTIALS_LABEL, CREDENTIALS_TYPE, Machine, Reason};
 use crate::cluster::ClusterError;
 use crate::execution::{LaunchProblem, MachineShown};
-use crate::ssh::{self, ConnectError, Connection, Credentials, PinnedKeys, Session, Target};
+use crate::ssh::{self, ConnectError, Connection, Credentials, HostTrust, Network, Session, Target, TrustParts};
 
 use super::asking::AskError;
 use super::attempt::{AttemptEnd, obsolete_or_again};
@@ -53,7 +53,7 @@ impl Reached {
 
     /// The address and port that were reached.
     pub fn address(&self) -> String {
-        self.line.connection().peer().to_string()
+        self.line.connection().at().to_owned()
     }
 }
 
@@ -201,9 +201,15 @@ pub(super) fn identity(declared: &Declared) -> String {
 
 fn target_of(declared: &Declared) -> Result<(Target, Credentials), AttemptEnd> {
     let spec = &declared.machine.spec;
-    let host_keys =
-        PinnedKeys::parse(&spec.host_keys).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
-    let target = Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), host_keys };
+    let parts = TrustParts {
+        host_keys: &spec.host_keys,
+        authorities: &spec.host_key_authorities,
+        revoked: &spec.revoked_host_keys,
+        name: &spec.address,
+        ..TrustParts::default()
+    };
+    let trust = HostTrust::parse(parts).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
+    let target = Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), trust };
     Ok((target, credentials_of(&declared.secret)?))
 }
 
@@ -224,13 +230,16 @@ fn credentials_of(secret: &Secret) -> Result<Credentials, AttemptEnd> {
     let Some(key) = secret.data.as_ref().and_then(|data| data.get("ssh-privatekey")) else {
         return Err(invalid("must have the private key in data.ssh-privatekey".to_owned()));
     };
-    Credentials::parse(&key.0).map_err(|error| invalid(format!("(data.ssh-privatekey): {error}")))
+    Credentials::parse(&key.0, None, None).map_err(|error| invalid(format!("(data.ssh-privatekey): {error}")))
 }
 
 async fn connect_patiently(target: &Target, credentials: &Credentials) -> Result<Connection, AttemptEnd> {
+    // Until the flags of `writ serve` say more: everywhere, loopback too.
+    let everywhere = ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1"].iter().flat_map(|range| range.parse()).collect();
+    let network = Network::new(everywhere, Vec::new(), Vec::new());
     let mut tries = 0;
     loop {
-        match ssh::connect(target, credentials, CONNECT_DEADLINE).await {
+        match ssh::connect(target, credentials, &network, CONNECT_DEADLINE).await {
             Ok(connection) => return Ok(connection),
             Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
                 tracing::debug!(message, "the machine dropped a connection; trying again");
@@ -248,8 +257,13 @@ pub(super) fn end_of(error: &ConnectError) -> AttemptEnd {
         ConnectError::Unreachable(message) | ConnectError::Dropped(message) | ConnectError::Busy(message) => {
             return AttemptEnd::Offline(message.clone());
         }
-        ConnectError::HostKeyMismatch { .. } => Reason::HostKeyMismatch,
+        ConnectError::HostKeyMismatch { .. }
+        | ConnectError::HostKeyRevoked { .. }
+        | ConnectError::HostCertificateRefused { .. }
+        | ConnectError::HostKeyNew { .. } => Reason::HostKeyMismatch,
         ConnectError::AuthenticationRefused { .. } => Reason::AuthenticationRefused,
+        ConnectError::CredentialsUnusable(_) => Reason::CredentialsInvalid,
+        ConnectError::AddressRefused { .. } | ConnectError::ForwardingRefused(_) => Reason::MachineInvalid,
         ConnectError::Handshake(_) => Reason::HandshakeFailed,
     };
     AttemptEnd::Refused { problem: LaunchProblem { reason, message: error.to_string() }, machine_at_fault: true }

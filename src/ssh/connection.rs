@@ -1,189 +1,305 @@
 //! One connection: resolve, connect, check the host key, log in; all of it within one deadline.
 
-use std::borrow::Cow;
-use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{self, AuthResult, Handle};
-use russh::keys::PrivateKeyWithHashAlg;
-use russh::{AlgorithmKind, Disconnect, Preferred, cipher, compression, kex, mac};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{sleep, timeout};
+use russh::client::{self, AuthResult, Handle, Msg};
+use russh::{AlgorithmKind, ChannelOpenFailure, ChannelStream, Disconnect};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::algorithms::config;
+use super::error::LoginRefusal;
 use super::handshake::{HostCheck, Progress};
-use super::{Credentials, PinnedKeys, Session};
+use super::login::{LoginError, log_in};
+use super::reaching::{connect_to_any, place, resolve};
+use super::stream::{Guard, Stream};
+use super::text::printable;
+use super::{ConnectError, Credentials, HostTrust, Network, Proof, Session};
 
-/// How often an idle connection asks the other end whether it is there, and how many of those may stay unanswered: a
-/// dead machine is noticed after 15 s x (3 + 1).
-const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
-/// After how long without a word from the other end a connection is given up in any case, also in the middle of a key
-/// exchange, where no keepalive is sent. Answers to keepalives count as words, so a silent command is safe.
-const INACTIVITY: Duration = Duration::from_secs(75);
-/// How long one of several addresses may take: one that swallows packets must not use up the time of the others.
-const ADDRESS_DEADLINE: Duration = Duration::from_secs(4);
 /// How long the goodbye may take.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a connection has ended.
 const CLOSED_POLL: Duration = Duration::from_millis(2);
+/// Of what a library says about the other end, so much is told: it may repeat what came from there.
+const DETAIL_LENGTH: usize = 300;
+/// How an SSH signature by RSA with SHA-1 begins (RFC 4253, section 6.6): the length of its name, and the name.
+const SHA1_SIGNATURE: &[u8] = b"\0\0\0\x07ssh-rsa";
 
 /// Where to connect, as whom, and what the host has to prove.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Host name or IP address.
+    /// Host name or IP address, an IPv6 address without brackets.
     pub address: String,
     /// TCP port.
     pub port: u16,
     /// Login user.
     pub user: String,
-    /// The keys, one of which the host must have.
-    pub host_keys: PinnedKeys,
-}
-
-/// Why there is no connection. None of these has sent a command.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ConnectError {
-    /// The machine cannot be reached now; waiting may mend it.
-    #[error("{0}")]
-    Unreachable(String),
-    /// The machine accepted the connection and dropped it before it had said anything, as sshd does with some of the
-    /// connections that come at once (MaxStartups); trying again at once may mend it.
-    #[error("{0}")]
-    Dropped(String),
-    /// The host showed a key that is not pinned. Nothing was said to it after that.
-    #[error(
-        "the host showed the key {shown}, which the Machine does not pin; if the host was re-installed, check its new \
-         key on its console and put it into spec.hostKeys, else somebody is in between"
-    )]
-    HostKeyMismatch {
-        /// Fingerprint of what it showed, or the types that it offers.
-        shown: String,
-    },
-    /// The host is the right one and does not let this key in.
-    #[error(
-        "the machine refused to let user {user} in with this key; put the key's public half into that user's \
-         authorized_keys, and check that the account is not locked"
-    )]
-    AuthenticationRefused {
-        /// The login user.
-        user: String,
-    },
-    /// The connection stands, but the machine has no session to spare on it now; nothing was executed. Trying again, or on
-    /// another connection, may mend it.
-    #[error("{0}")]
-    Busy(String),
-    /// The other end does not speak SSH, or not in a way that is safe.
-    #[error("the SSH handshake failed: {0}")]
-    Handshake(String),
-}
-
-impl ConnectError {
-    /// The class for metrics and logs.
-    pub fn category(&self) -> &'static str {
-        match self {
-            ConnectError::Unreachable(_) => "unreachable",
-            ConnectError::Dropped(_) => "dropped",
-            ConnectError::Busy(_) => "busy",
-            ConnectError::HostKeyMismatch { .. } => "host_key_mismatch",
-            ConnectError::AuthenticationRefused { .. } => "authentication_refused",
-            ConnectError::Handshake(_) => "handshake",
-        }
-    }
+    /// What the host may prove itself with.
+    pub trust: HostTrust,
 }
 
 /// An authenticated connection to the right host. Dropped, it is cut off.
 pub struct Connection {
-    handle: Handle<HostCheck>,
-    guard: SocketGuard,
-    peer: SocketAddr,
-    fingerprint: String,
+    handle: Arc<Handle<HostCheck>>,
+    guard: Guard,
+    at: String,
+    proof: Proof,
+    login_time: Duration,
 }
 
-/// Opens a connection and logs in.
+/// How a host is reached.
+#[derive(Clone, Copy)]
+enum Route<'a> {
+    /// From here, to addresses that the network permits.
+    Direct(&'a Network),
+    /// Through another connection, which resolves the name at its end.
+    Through(&'a Connection),
+}
+
+/// Opens a connection and logs in. Of the target's addresses only those are tried that the network permits, in the order of
+/// the resolver.
 ///
 /// # Errors
 /// Why not, see [`ConnectError`]; [`ConnectError::Unreachable`] after `deadline` for the whole of it.
 pub async fn connect(
     target: &Target,
     credentials: &Credentials,
+    network: &Network,
     deadline: Duration,
 ) -> Result<Connection, ConnectError> {
-    let progress = Arc::new(Progress::default());
-    match timeout(deadline, establish(target, credentials, &progress)).await {
+    establish_within(target, credentials, Route::Direct(network), deadline).await
+}
+
+/// The same through another connection, whose machine resolves the target's name and connects to it. It lives no longer than
+/// `outer` does. What lies behind `outer` is not held against a [`Network`].
+///
+/// # Errors
+/// As [`connect`]; [`ConnectError::ForwardingRefused`] where the machine at the other end of `outer` passes nothing on.
+pub async fn connect_through(
+    outer: &Connection,
+    target: &Target,
+    credentials: &Credentials,
+    deadline: Duration,
+) -> Result<Connection, ConnectError> {
+    establish_within(target, credentials, Route::Through(outer), deadline).await
+}
+
+async fn establish_within(
+    target: &Target,
+    credentials: &Credentials,
+    route: Route<'_>,
+    deadline: Duration,
+) -> Result<Connection, ConnectError> {
+    let started = Instant::now();
+    let attempt = Attempt { target, route, progress: Arc::default(), until: started + deadline, started };
+    match timeout(deadline, attempt.establish(credentials)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Unreachable(format!(
-            "{}:{} did not {} within {} s",
-            target.address,
-            target.port,
-            progress.step(),
+            "{} did not {} within {} s",
+            attempt.name(),
+            attempt.progress.step(),
             deadline.as_secs()
         ))),
     }
 }
 
-async fn establish(
-    target: &Target,
-    credentials: &Credentials,
-    progress: &Arc<Progress>,
-) -> Result<Connection, ConnectError> {
-    let at = format!("{}:{}", target.address, target.port);
-    let stream = connect_to_any(target).await.map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
-    // Small messages go back and forth; waiting to fill a packet only delays them. Failing to say so changes nothing.
-    let _ = stream.set_nodelay(true);
-    let peer = stream.peer_addr().map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
-
-    let (stream, guard) =
-        SocketGuard::new(stream).map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
-
-    progress.enter("complete the SSH handshake");
-    let check = HostCheck { pinned: target.host_keys.clone(), progress: Arc::clone(progress) };
-    let mut handle = client::connect_stream(Arc::new(config(target)), stream, check)
-        .await
-        .map_err(|error| classify(&at, &error, progress))?;
-
-    progress.enter("finish authentication");
-    let key = PrivateKeyWithHashAlg::new(credentials.key(), None);
-    match handle.authenticate_publickey(target.user.clone(), key).await {
-        Ok(AuthResult::Success) => {}
-        // russh says so too where the connection ends before there is an answer.
-        Ok(AuthResult::Failure { remaining_methods, .. })
-            if remaining_methods.is_empty() && was_cut(&handle, progress).await =>
-        {
-            return Err(ConnectError::Unreachable(format!(
-                "{at} did not {}: the connection was lost",
-                progress.step()
-            )));
-        }
-        Ok(AuthResult::Failure { .. }) => {
-            return Err(ConnectError::AuthenticationRefused { user: target.user.clone() });
-        }
-        Err(error) => return Err(classify(&at, &error, progress)),
-    }
-    let fingerprint = progress.fingerprint().unwrap_or_default();
-    Ok(Connection { handle, guard, peer, fingerprint })
+/// One attempt to get a connection.
+struct Attempt<'a> {
+    target: &'a Target,
+    route: Route<'a>,
+    progress: Arc<Progress>,
+    started: Instant,
+    until: Instant,
 }
 
-/// Whether the connection ended without a word. One that ends with a goodbye, as sshd does after too many failures, ended
-/// because the other end wanted it.
-async fn was_cut(handle: &Handle<HostCheck>, progress: &Progress) -> bool {
-    let ended = async {
-        while !handle.is_closed() {
-            sleep(CLOSED_POLL).await;
+/// A host that has proved itself, and to which nothing was said yet.
+struct Greeted {
+    handle: Handle<HostCheck>,
+    guard: Guard,
+    at: String,
+}
+
+impl Attempt<'_> {
+    /// What is being connected to, for messages.
+    fn name(&self) -> String {
+        let place = place(&self.target.address, self.target.port);
+        match self.route {
+            Route::Direct(_) => place,
+            Route::Through(outer) => format!("{place} via {}", outer.at),
         }
-    };
-    timeout(DISCONNECT_DEADLINE, ended).await.is_ok() && !progress.was_dismissed()
+    }
+
+    async fn establish(&self, credentials: &Credentials) -> Result<Connection, ConnectError> {
+        credentials.check_now()?;
+        let addresses = match self.route {
+            Route::Direct(network) => {
+                self.progress.enter("resolve to an address");
+                resolve(&self.target.address, self.target.port, network).await?
+            }
+            Route::Through(_) => Vec::new(),
+        };
+        let mut greeted = match self.greet(&addresses, true).await {
+            Err(refusal) if self.target.trust.may_do_without_certificate(&refusal) => {
+                self.progress.begin_again();
+                // What it says of the certificate is of more use than that its key is another one, too.
+                self.greet(&addresses, false).await.map_err(|other| match other {
+                    ConnectError::HostKeyMismatch { .. } => refusal,
+                    other => other,
+                })?
+            }
+            result => result?,
+        };
+        self.progress.enter("finish authentication");
+        self.authenticate(&mut greeted.handle, credentials).await?;
+        let Some(proof) = self.progress.proof() else {
+            return Err(ConnectError::Handshake(format!("{}: it showed no key", self.name())));
+        };
+        let Greeted { handle, guard, at } = greeted;
+        Ok(Connection { handle: Arc::new(handle), guard, at, proof, login_time: self.started.elapsed() })
+    }
+
+    /// Reaches the host and has it prove itself.
+    async fn greet(&self, addresses: &[IpAddr], with_certificate: bool) -> Result<Greeted, ConnectError> {
+        match self.route {
+            Route::Direct(_) => {
+                self.progress.enter("accept a connection");
+                let port = self.target.port;
+                let addresses: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+                let (stream, peer) = connect_to_any(&addresses, self.until)
+                    .await
+                    .map_err(|error| ConnectError::Unreachable(format!("{}: {error}", self.name())))?;
+                self.shake(stream, peer.to_string(), with_certificate).await
+            }
+            Route::Through(outer) => {
+                self.progress.enter("be connected to by the machine before it");
+                let stream = outer.forward(&self.target.address, self.target.port).await?;
+                self.shake(stream, self.name(), with_certificate).await
+            }
+        }
+    }
+
+    async fn shake<S>(&self, stream: S, at: String, with_certificate: bool) -> Result<Greeted, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.progress.enter("complete the SSH handshake");
+        let trust = self.target.trust.clone();
+        let certificate_types = if with_certificate { trust.certificate_types() } else { Vec::new() };
+        let config = config(trust.key_types(), certificate_types);
+        let (stream, guard) = Stream::new(stream);
+        let check = HostCheck { trust, progress: Arc::clone(&self.progress) };
+        let handle =
+            client::connect_stream(Arc::new(config), stream, check).await.map_err(|error| self.classify(&error))?;
+        // russh verifies by whatever the signature says that it is; only SHA-2 was asked for.
+        let signature = handle.agent_session_binding().map(|binding| binding.signature()).unwrap_or_default();
+        if signature.starts_with(SHA1_SIGNATURE) {
+            return Err(ConnectError::Handshake(format!("{}: it signs with SHA-1, unasked", self.name())));
+        }
+        Ok(Greeted { handle, guard, at })
+    }
+
+    async fn authenticate(
+        &self,
+        handle: &mut Handle<HostCheck>,
+        credentials: &Credentials,
+    ) -> Result<(), ConnectError> {
+        let refusal = match log_in(handle, &self.target.user, credentials).await {
+            Ok(AuthResult::Success) => return Ok(()),
+            // russh says so too where the connection ends before there is an answer.
+            Ok(AuthResult::Failure { remaining_methods, .. })
+                if remaining_methods.is_empty() && self.was_cut(handle).await =>
+            {
+                let step = self.progress.step();
+                let message = format!("{} did not {step}: the connection was lost", self.name());
+                return Err(ConnectError::Unreachable(message));
+            }
+            Ok(AuthResult::Failure { partial_success: true, .. }) => LoginRefusal::NotEnough,
+            Ok(AuthResult::Failure { .. }) if credentials.certificate().is_some() => LoginRefusal::Certificate,
+            Ok(AuthResult::Failure { .. }) => LoginRefusal::Key,
+            Err(LoginError::Lost(error)) => return Err(self.classify(&error)),
+            Err(error) => return Err(ConnectError::Handshake(format!("{}: {error}", self.name()))),
+        };
+        let (user, fingerprint) = (self.target.user.clone(), credentials.fingerprint());
+        Err(ConnectError::AuthenticationRefused { user, fingerprint, refusal })
+    }
+
+    /// Whether the connection ended without a word. One that ends with a goodbye, as sshd does after too many failures,
+    /// ended because the other end wanted it.
+    async fn was_cut(&self, handle: &Handle<HostCheck>) -> bool {
+        timeout(DISCONNECT_DEADLINE, closed(handle)).await.is_ok() && !self.progress.was_dismissed()
+    }
+
+    /// What a failure means. Whether waiting mends it decides what becomes of the execution, so it is told by kind.
+    fn classify(&self, error: &russh::Error) -> ConnectError {
+        if let Some(refusal) = self.progress.refusal() {
+            return refusal;
+        }
+        let name = self.name();
+        match error {
+            russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
+                self.no_common_type(&printable(&theirs.join(", "), DETAIL_LENGTH))
+            }
+            russh::Error::IO(_)
+            | russh::Error::HUP
+            | russh::Error::Disconnect
+            | russh::Error::SendError
+            | russh::Error::ConnectionTimeout
+            | russh::Error::KeepaliveTimeout
+            | russh::Error::InactivityTimeout => {
+                let message = format!("{name} did not {}: {error}", self.progress.step());
+                if self.progress.was_checked() {
+                    ConnectError::Unreachable(message)
+                } else {
+                    ConnectError::Dropped(message)
+                }
+            }
+            other => ConnectError::Handshake(format!("{name}: {}", printable(&other.to_string(), DETAIL_LENGTH))),
+        }
+    }
+
+    /// The host has none of what was asked for.
+    fn no_common_type(&self, theirs: &str) -> ConnectError {
+        let expected = self.target.trust.expected();
+        if expected.is_empty() && !self.target.trust.certificate_types().is_empty() {
+            let why = format!(
+                "it has none (it offers {theirs}); sign its key (ssh-keygen -s -h) and name the certificate in its \
+                 sshd_config (HostCertificate), or put its key into spec.hostKeys"
+            );
+            return ConnectError::HostCertificateRefused { why };
+        }
+        ConnectError::HostKeyMismatch { expected, shown: format!("none of their types (it has {theirs})") }
+    }
+}
+
+async fn closed(handle: &Handle<HostCheck>) {
+    while !handle.is_closed() {
+        sleep(CLOSED_POLL).await;
+    }
 }
 
 impl Connection {
-    /// The address that was reached.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// What was reached, as it is recorded: `IP:PORT`, or `NAME:PORT via OUTER` where it was reached through another
+    /// connection.
+    pub fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// What proved that the host is the right one.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     /// SHA-256 fingerprint of the host key that was proved.
     pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        &self.proof.fingerprint
+    }
+
+    /// How long it took from before the name was resolved until the login had succeeded.
+    pub fn login_time(&self) -> Duration {
+        self.login_time
     }
 
     /// Opens a session to execute in. Nothing is executed by it.
@@ -196,12 +312,12 @@ impl Connection {
             Ok(Ok(channel)) => Ok(Session::new(channel)),
             // OpenSSH says so over MaxSessions, and frees what was closed late.
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
-                Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.peer)))
+                Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.at)))
             }
-            Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{}: no session: {error}", self.peer))),
+            Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{}: no session: {error}", self.at))),
             Err(_) => Err(ConnectError::Unreachable(format!(
                 "{} did not open a session within {} s",
-                self.peer,
+                self.at,
                 deadline.as_secs()
             ))),
         }
@@ -214,110 +330,41 @@ impl Connection {
 
     /// Says goodbye and closes the connection, also where others still have it.
     pub async fn close(&self) {
-        // Whether it was heard does not matter: the socket is shut in any case.
+        // Whether it was heard does not matter: the stream is cut in any case.
         let _ = timeout(DISCONNECT_DEADLINE, self.handle.disconnect(Disconnect::ByApplication, "done", "en")).await;
-        let closed = async {
-            while !self.handle.is_closed() {
-                sleep(CLOSED_POLL).await;
-            }
-        };
-        let _ = timeout(DISCONNECT_DEADLINE, closed).await;
+        let _ = timeout(DISCONNECT_DEADLINE, closed(&self.handle)).await;
         self.guard.cut();
     }
-}
 
-/// Algorithms by name: no SHA-1, no CBC, no compression; of host keys only the pinned types.
-fn config(target: &Target) -> client::Config {
-    client::Config {
-        preferred: Preferred {
-            kex: Cow::Borrowed(&[
-                kex::MLKEM768X25519_SHA256,
-                kex::CURVE25519,
-                kex::CURVE25519_PRE_RFC_8731,
-                kex::ECDH_SHA2_NISTP256,
-                kex::ECDH_SHA2_NISTP384,
-                kex::ECDH_SHA2_NISTP521,
-                kex::DH_G16_SHA512,
-                kex::DH_G18_SHA512,
-                kex::EXTENSION_SUPPORT_AS_CLIENT,
-                // Against prefix truncation (CVE-2023-48795); used where the server has it too.
-                kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-            ]),
-            key: Cow::Owned(target.host_keys.algorithms()),
-            host_key_certificates: Cow::Borrowed(&[]),
-            cipher: Cow::Borrowed(&[
-                cipher::CHACHA20_POLY1305,
-                cipher::AES_256_GCM,
-                cipher::AES_256_CTR,
-                cipher::AES_128_CTR,
-            ]),
-            mac: Cow::Borrowed(&[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256]),
-            compression: Cow::Borrowed(&[compression::NONE]),
-        },
-        keepalive_interval: Some(KEEPALIVE.0),
-        keepalive_max: KEEPALIVE.1,
-        inactivity_timeout: Some(INACTIVITY),
-        ..client::Config::default()
-    }
-}
-
-/// What a failure means. Whether waiting mends it decides what becomes of the execution, so it is told by kind.
-fn classify(at: &str, error: &russh::Error, progress: &Progress) -> ConnectError {
-    if let Some(shown) = progress.refused() {
-        return ConnectError::HostKeyMismatch { shown };
-    }
-    match error {
-        russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
-            ConnectError::HostKeyMismatch { shown: format!("(none of a pinned type; it has {})", theirs.join(", ")) }
+    /// A way to another machine through this one. Given up, it is closed as soon as the machine has answered: before that
+    /// there is nothing that could be closed. So the answer is waited for apart from who wants it.
+    async fn forward(&self, address: &str, port: u16) -> Result<ChannelStream<Msg>, ConnectError> {
+        let name = place(address, port);
+        let (handle, address, port) = (Arc::clone(&self.handle), address.to_owned(), u32::from(port));
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(async move {
+            // The last two are where the connection comes from (RFC 4254, section 7.2), which is nobody's business.
+            let opened = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0).await;
+            // Dropped where nobody wants it any more, and a stream that is dropped closes its channel.
+            let _ = sender.send(opened.map(|channel| channel.into_stream()));
+        });
+        let outer = &self.at;
+        match receiver.await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited))) => {
+                Err(ConnectError::ForwardingRefused(format!(
+                    "{outer} passes no connection on to {name}; its sshd_config must have AllowTcpForwarding yes (or \
+                     local), and a PermitOpen that names it where there is one"
+                )))
+            }
+            Ok(Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ResourceShortage))) => {
+                Err(ConnectError::Busy(format!("{outer} has no room for a connection to {name}")))
+            }
+            Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
+                Err(ConnectError::Unreachable(format!("{outer} cannot connect to {name}")))
+            }
+            Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{name} via {outer}: {error}"))),
+            Err(_) => Err(ConnectError::Unreachable(format!("{name} via {outer}: the connection was given up"))),
         }
-        russh::Error::IO(_)
-        | russh::Error::HUP
-        | russh::Error::Disconnect
-        | russh::Error::SendError
-        | russh::Error::ConnectionTimeout
-        | russh::Error::KeepaliveTimeout
-        | russh::Error::InactivityTimeout => {
-            let message = format!("{at} did not {}: {error}", progress.step());
-            if progress.was_checked() { ConnectError::Unreachable(message) } else { ConnectError::Dropped(message) }
-        }
-        other => ConnectError::Handshake(format!("{at}: {other}")),
-    }
-}
-
-/// Tries the addresses of a name one after another.
-async fn connect_to_any(target: &Target) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host((target.address.as_str(), target.port)).await? {
-        match timeout(ADDRESS_DEADLINE, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{} did not answer", address.ip())),
-        }
-    }
-    Err(last)
-}
-
-/// Shuts the socket down when it is dropped. russh's task lives on where only our end of it is dropped, for as long as
-/// the other end keeps it: without this each deadline that strikes would leave a task and a socket behind.
-struct SocketGuard(std::net::TcpStream);
-
-impl SocketGuard {
-    fn new(stream: TcpStream) -> io::Result<(TcpStream, Self)> {
-        let stream = stream.into_std()?;
-        let guard = Self(stream.try_clone()?);
-        Ok((TcpStream::from_std(stream)?, guard))
-    }
-}
-
-impl SocketGuard {
-    fn cut(&self) {
-        // It fails where the connection is gone already.
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-impl Drop for SocketGuard {
-    fn drop(&mut self) {
-        self.cut();
     }
 }

@@ -7,7 +7,8 @@ use russh::Channel;
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg};
 use russh::keys::PublicKeyOrCertificate;
 
-use super::PinnedKeys;
+use super::credentials::seconds_now;
+use super::{ConnectError, HostTrust, Proof};
 
 /// How far a connection came; shared with the handler, as russh owns that.
 #[derive(Debug, Default)]
@@ -19,8 +20,8 @@ pub(super) struct Progress {
 struct ProgressState {
     /// What the other end is asked to do; None: to accept the TCP connection.
     step: Option<&'static str>,
-    /// What the host key check said: the fingerprint, pinned or not.
-    checked: Option<Result<String, String>>,
+    /// What the host key check said.
+    checked: Option<Result<Proof, ConnectError>>,
     /// Whether the other end said goodbye (RFC 4253, section 11.1) before the connection ended.
     dismissed: bool,
 }
@@ -38,7 +39,12 @@ impl Progress {
         self.with(|state| state.step.unwrap_or("accept a connection"))
     }
 
-    pub fn fingerprint(&self) -> Option<String> {
+    /// Forgets what the host showed: it is asked once more.
+    pub fn begin_again(&self) {
+        self.with(|state| state.checked = None);
+    }
+
+    pub fn proof(&self) -> Option<Proof> {
         self.with(|state| state.checked.clone().and_then(Result::ok))
     }
 
@@ -50,14 +56,14 @@ impl Progress {
         self.with(|state| state.dismissed)
     }
 
-    pub fn refused(&self) -> Option<String> {
+    pub fn refusal(&self) -> Option<ConnectError> {
         self.with(|state| state.checked.clone().and_then(Result::err))
     }
 }
 
-/// russh's handler: an adapter that refuses every host key that is not pinned.
+/// russh's handler: an adapter that lets nobody pass who is not trusted.
 pub(super) struct HostCheck {
-    pub pinned: PinnedKeys,
+    pub trust: HostTrust,
     pub progress: Arc<Progress>,
 }
 
@@ -65,10 +71,10 @@ impl client::Handler for HostCheck {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        let verdict = self.pinned.check(shown);
-        let pinned = verdict.is_ok();
+        let verdict = self.trust.judge(shown, seconds_now());
+        let is_right = verdict.is_ok();
         self.progress.with(|state| state.checked = Some(verdict));
-        Ok(pinned)
+        Ok(is_right)
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {

@@ -6,7 +6,6 @@ mod run_as;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,10 +15,11 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use writ::api::execution_status::{DecisionRecord, ObjectRecord, OutputBounds};
 use writ::policy::command_line;
-use writ::ssh::{Connection, Credentials, Event, PinnedKeys, Target, connect};
+use writ::ssh::{Connection, Event};
 
+use crate::keys::{log_in, pinned, start};
 use crate::lab::packages::Package;
-use crate::lab::{Reaper, Sshd, SshdOptions};
+use crate::lab::{Sshd, SshdOptions};
 
 /// What the policy admits in one word.
 const LONGEST_WORD: usize = 4096;
@@ -71,19 +71,10 @@ struct Seen {
 
 impl Machine {
     async fn with(shell: &Path, environment: &[(&str, &str)]) -> Self {
-        static REAPER: OnceLock<Arc<Reaper>> = OnceLock::new();
-        let reaper = REAPER.get_or_init(|| Reaper::start().expect("a reaper"));
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let options = SshdOptions { login_shell: Some(shell.to_owned()), environment, ..SshdOptions::default() };
-        let sshd = Sshd::start(reaper, &options).expect("an sshd");
-        let target = Target {
-            address: "127.0.0.1".to_owned(),
-            port: sshd.port(),
-            user: sshd.user().to_owned(),
-            host_keys: PinnedKeys::parse(&[sshd.host_key().expect("a host key")]).expect("a pin"),
-        };
-        let credentials = Credentials::parse(sshd.private_key().expect("a key").as_bytes()).expect("credentials");
-        let connection = connect(&target, &credentials, DEADLINE).await.expect("a connection");
+        let sshd = start(&options);
+        let connection = log_in(&sshd, &pinned(&sshd)).await.expect("a connection");
         let machine = Self { connection, shell: shell.to_owned(), program: String::new(), sshd };
         let program = machine.add_program("record", RECORD);
         Self { program, ..machine }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use writ::api::{Phase, Reason};
-use writ::ssh::{ConnectError, Credentials, PinnedKeys, Target};
+use writ::ssh::{ConnectError, Target};
 
 use crate::case::Case;
 use crate::cutter::Cutter;
+use crate::keys::{log_in, pinned};
 use crate::lab::{Sshd, SshdOptions};
 use crate::world::world;
 
@@ -180,17 +181,10 @@ async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() 
 async fn a_login_that_is_cut_at_any_byte_is_never_taken_for_a_refusal() {
     let sshd = Sshd::start(&world().reaper, &SshdOptions::default()).expect("an sshd");
     let cutter = Cutter::start(sshd.port(), 7_000, 1).await;
-    let key = sshd.private_key().expect("a key");
-    let credentials = Credentials::parse(key.as_bytes()).expect("a key that can be used");
-    let target = Target {
-        address: "127.0.0.1".to_owned(),
-        port: cutter.port,
-        user: sshd.user().to_owned(),
-        host_keys: PinnedKeys::parse(&[sshd.host_key().expect("a host key")]).expect("a host key"),
-    };
+    let target = Target { port: cutter.port, ..pinned(&sshd) };
     let mut cut = 0;
     for _ in 0..150 {
-        match writ::ssh::connect(&target, &credentials, Duration::from_secs(30)).await {
+        match log_in(&sshd, &target).await {
             Ok(connection) => connection.close().await,
             Err(ConnectError::Unreachable(_) | ConnectError::Dropped(_)) => cut += 1,
             Err(error) => panic!("{error:?}"),

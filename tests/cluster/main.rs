@@ -16,6 +16,7 @@
 mod lab;
 
 mod case;
+mod keys;
 mod world;
 
 mod bad_input;
@@ -28,11 +29,13 @@ mod examples;
 mod explain;
 mod guards;
 mod guide;
+mod host_keys;
 mod hostile;
 mod hostile_requests;
 mod identity;
 mod left_behind;
 mod load;
+mod logins;
 mod lost_answers;
 mod machines;
 mod nasty;

@@ -1,0 +1,49 @@
+//! What is offered in a handshake, by name.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use russh::keys::Algorithm;
+use russh::{Preferred, cipher, client, compression, kex, mac};
+
+/// How often an idle connection asks the other end whether it is there, and how many of those may stay unanswered: a
+/// dead machine is noticed after 15 s x (3 + 1).
+const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
+/// After how long without a word from the other end a connection is given up in any case, also in the middle of a key
+/// exchange, where no keepalive is sent. Answers to keepalives count as words, so a silent command is safe.
+const INACTIVITY: Duration = Duration::from_secs(75);
+
+/// No SHA-1, no CBC, no compression; of host keys and certificates only the types that could be accepted.
+pub(super) fn config(key_types: Vec<Algorithm>, certificate_types: Vec<Algorithm>) -> client::Config {
+    client::Config {
+        preferred: Preferred {
+            kex: Cow::Borrowed(&[
+                kex::MLKEM768X25519_SHA256,
+                kex::CURVE25519,
+                kex::CURVE25519_PRE_RFC_8731,
+                kex::ECDH_SHA2_NISTP256,
+                kex::ECDH_SHA2_NISTP384,
+                kex::ECDH_SHA2_NISTP521,
+                kex::DH_G16_SHA512,
+                kex::DH_G18_SHA512,
+                kex::EXTENSION_SUPPORT_AS_CLIENT,
+                // Against prefix truncation (CVE-2023-48795); used where the server has it too.
+                kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+            ]),
+            key: Cow::Owned(key_types),
+            host_key_certificates: Cow::Owned(certificate_types),
+            cipher: Cow::Borrowed(&[
+                cipher::CHACHA20_POLY1305,
+                cipher::AES_256_GCM,
+                cipher::AES_256_CTR,
+                cipher::AES_128_CTR,
+            ]),
+            mac: Cow::Borrowed(&[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256]),
+            compression: Cow::Borrowed(&[compression::NONE]),
+        },
+        keepalive_interval: Some(KEEPALIVE.0),
+        keepalive_max: KEEPALIVE.1,
+        inactivity_timeout: Some(INACTIVITY),
+        ..client::Config::default()
+    }
+}

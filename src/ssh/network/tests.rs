@@ -1,0 +1,132 @@
+use super::*;
+
+fn ranges(texts: &[&str]) -> Vec<Cidr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// What allow and deny say about an address; the API server is at 10.96.0.1 and 127.0.0.9.
+fn verdict(allow: &[&str], deny: &[&str], address: &str) -> Result<(), String> {
+    let servers = ["10.96.0.1", "127.0.0.9"].map(|server| server.parse().unwrap()).to_vec();
+    let network = Network::new(ranges(allow), ranges(deny), servers);
+    network.check(address.parse().unwrap()).map_err(|refusal| refusal.to_string())
+}
+
+#[track_caller]
+fn permits(allow: &[&str], deny: &[&str], address: &str) {
+    assert_eq!(verdict(allow, deny, address), Ok(()), "{allow:?} {deny:?} {address}");
+}
+
+#[track_caller]
+fn refuses(allow: &[&str], deny: &[&str], address: &str, why: &str) {
+    let refusal = verdict(allow, deny, address).expect_err(address);
+    assert!(refusal.contains(why), "{refusal}");
+}
+
+#[test]
+fn without_a_word_machines_are_everywhere_but_where_none_is() {
+    for address in ["10.0.0.5", "192.0.2.7", "100.64.0.1", "2001:db8::1", "fd00::1", "172.16.0.1"] {
+        permits(&[], &[], address);
+    }
+    for (address, why) in [
+        ("0.0.0.0", "no address of a machine"),
+        ("0.1.2.3", "no address of a machine"),
+        ("::", "no address of a machine"),
+        ("127.0.0.1", "loopback"),
+        ("127.255.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("169.254.1.1", "link-local"),
+        ("fe80::1", "link-local"),
+        ("febf::1", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("169.254.169.254", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("100.100.100.200", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("10.96.0.1", "the Kubernetes API server"),
+    ] {
+        match address {
+            // The wider range is told first; both count.
+            "169.254.169.254" => refuses(&["169.254.0.0/16"], &[], address, why),
+            _ => refuses(&[], &[], address, why),
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_lifted_only_by_a_range_within_it() {
+    for allow in ["0.0.0.0/0", "127.0.0.0/7", "10.0.0.0/8", "127.0.0.2/32"] {
+        assert!(allow == "127.0.0.0/7" || verdict(&[allow], &[], "127.0.0.1").is_err(), "{allow}");
+    }
+    refuses(&["126.0.0.0/7"], &[], "127.0.0.1", "loopback");
+    permits(&["127.0.0.0/8"], &[], "127.0.0.1");
+    permits(&["127.0.0.1"], &[], "127.0.0.1");
+    refuses(&["127.0.0.0/8"], &[], "127.0.0.9", "API server");
+    permits(&["127.0.0.9/32"], &[], "127.0.0.9");
+    refuses(&["10.96.0.0/16"], &[], "10.96.0.1", "API server");
+    permits(&["10.96.0.1/32"], &[], "10.96.0.1");
+    refuses(&["::/0"], &[], "::1", "loopback");
+    permits(&["::1/128"], &[], "::1");
+    // Each refusal has to be lifted: link-local does not lift the metadata service in it.
+    permits(&["169.254.0.0/16"], &[], "169.254.1.1");
+    refuses(&["169.254.0.0/16"], &[], "169.254.169.254", "metadata");
+    permits(&["169.254.169.254"], &[], "169.254.169.254");
+}
+
+#[test]
+fn where_ranges_are_allowed_nothing_else_is() {
+    permits(&["10.0.0.0/8", "192.0.2.0/24"], &[], "192.0.2.9");
+    refuses(&["10.0.0.0/8", "192.0.2.0/24"], &[], "192.0.3.9", "192.0.3.9 is in none of the ranges");
+    refuses(&["10.0.0.0/8"], &[], "2001:db8::1", "none of the ranges");
+    permits(&["2001:db8::/32"], &[], "2001:db8:1::1");
+    refuses(&["127.0.0.1"], &[], "10.0.0.1", "none of the ranges");
+}
+
+#[test]
+fn deny_wins_over_everything() {
+    refuses(
+        &["10.0.0.0/8"],
+        &["10.1.0.0/16"],
+        "10.1.2.3",
+        "10.1.2.3 is in 10.1.0.0/16, which `writ serve --deny-cidr`",
+    );
+    permits(&["10.0.0.0/8"], &["10.1.0.0/16"], "10.2.2.3");
+    refuses(&["127.0.0.1"], &["127.0.0.0/8"], "127.0.0.1", "--deny-cidr");
+    refuses(&[], &["0.0.0.0/0"], "192.0.2.1", "--deny-cidr");
+}
+
+#[test]
+fn an_ipv4_address_in_ipv6_clothes_is_judged_as_what_it_is() {
+    for address in ["::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::", "2002:7f00:1:5::9"] {
+        refuses(&[], &[], address, "127.0.0.1 is this host itself");
+        refuses(&["::/0"], &[], address, "loopback");
+        permits(&["127.0.0.1/32"], &[], address);
+    }
+    refuses(&[], &[], "::ffff:169.254.169.254", "169.254");
+    refuses(&[], &[], "::ffff:10.96.0.1", "API server");
+    refuses(&[], &["10.0.0.0/8"], "::ffff:10.0.0.1", "--deny-cidr");
+    // What allows all of IPv6 does not allow IPv4 by a detour.
+    refuses(&["192.0.2.0/24", "::/0"], &[], "::ffff:10.0.0.1", "none of the ranges");
+    // What is denied as IPv6 is denied also where it means IPv4.
+    refuses(&[], &["64:ff9b::/96"], "64:ff9b::10.0.0.1", "--deny-cidr");
+}
+
+#[test]
+fn ranges_say_how_they_should_have_been_written() {
+    let problem = |text: &str| text.parse::<Cidr>().expect_err(text).to_string();
+    assert_eq!(
+        problem("10.1.2.3/8"),
+        "10.1.2.3/8 has bits beyond its prefix; write 10.0.0.0/8 for the whole range, or 10.1.2.3/32 for the one address"
+    );
+    assert!(problem("fd00::1/8").contains("write fd00::/8 for"));
+    assert!(problem("10.0.0.0/33").contains("at most 32"));
+    assert!(problem("::/129").contains("at most 128"));
+    assert!(problem("::ffff:10.0.0.0/104").contains("IPv4"));
+    for text in ["", "10.0.0/8", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8", "web-1", "10.0.0.0/-1", "010.0.0.0/8"] {
+        assert!(problem(text).contains("must be a range"), "{text}");
+    }
+    assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().to_string(), "0.0.0.0/0");
+    assert_eq!("::/0".parse::<Cidr>().unwrap().to_string(), "::/0");
+    assert_eq!("192.0.2.1".parse::<Cidr>().unwrap().to_string(), "192.0.2.1/32");
+}

@@ -1,0 +1,44 @@
+//! What a machine says of itself, before it goes into a message for people.
+
+/// Printable ASCII, and at most so many characters: what comes from the other end may be anything, and messages end in a
+/// status, a log and a terminal.
+pub(super) fn printable(text: &str, limit: usize) -> String {
+    let mut characters = text.chars().map(|character| match character {
+        ' '..='~' => character,
+        _ => '?',
+    });
+    let mut kept: String = characters.by_ref().take(limit).collect();
+    if characters.next().is_some() {
+        kept.push_str("...");
+    }
+    kept
+}
+
+/// A list of names as one text, at most so many of them.
+pub(super) fn list(names: &[String], limit: usize) -> String {
+    let told: Vec<&str> = names.iter().take(limit).map(String::as_str).collect();
+    match names.len().saturating_sub(limit) {
+        0 => told.join(", "),
+        more => format!("{} and {more} more", told.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_printable_is_a_question_mark_and_what_is_long_is_cut() {
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{e4}", 20), "a?[2Jb??");
+        assert_eq!(printable("abcdef", 3), "abc...");
+        assert_eq!(printable("abc", 3), "abc");
+    }
+
+    #[test]
+    fn a_long_list_is_counted() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(list(&names, 3), "a, b, c");
+        assert_eq!(list(&names, 1), "a and 2 more");
+        assert_eq!(list(&[], 1), "");
+    }
+}
