@@ -11,6 +11,7 @@ mod lease;
 mod objects;
 mod policies;
 mod removal;
+mod secret;
 mod stamping;
 mod status;
 
@@ -19,5 +20,6 @@ pub use error::ClusterError;
 pub use events::EventPublisher;
 pub use lease::{Holders, Standing};
 pub use policies::{Policies, compile as compile_object};
+pub use secret::SshSecret;
 pub use stamping::{Stamping, Trust};
 pub use status::{FIELD_MANAGER, WriteOutcome};

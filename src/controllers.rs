@@ -1,6 +1,7 @@
 //! The controllers: watch, read live, decide, apply. They send nothing to a machine; the runner does.
 
 pub mod command_execution;
+pub mod machine;
 pub mod retention;
 mod watching;
 pub mod whitelist;

@@ -14,7 +14,7 @@ mod script;
 use crate::api::execution_status::DecisionRecord;
 use crate::policy::{command_words, quote};
 
-pub use answer::{Answer, Ended, Lost, MachineFacts, NotStarted, Offsets, Outcome, Refusal, Running};
+pub use answer::{Answer, Described, Ended, Lost, MachineFacts, NotStarted, Offsets, Outcome, Refusal, Running};
 pub use reply::{Broken, Item, Reply};
 
 /// What an exec request may hold, in bytes: dropbear closes the channel without a word over 9,000. (OpenSSH takes 131,071.)
@@ -87,6 +87,13 @@ pub fn probe(nonce: &Nonce, directory: Option<&str>) -> ExecRequest {
     let directory = if trimmed.is_empty() && !directory.is_empty() { "/" } else { trimmed };
     let mut line = String::new();
     executed(&mut line, &script::probe(), &[nonce.0.as_str(), directory]);
+    ExecRequest { line, stdin: Vec::new() }
+}
+
+/// Asks what the machine says of itself, for people. Leaves nothing there. Answered by [`Answer::Described`].
+pub fn facts(nonce: &Nonce) -> ExecRequest {
+    let mut line = String::new();
+    executed(&mut line, &script::facts(), &[nonce.0.as_str()]);
     ExecRequest { line, stdin: Vec::new() }
 }
 

@@ -26,6 +26,7 @@
 //! - [`api`]: Machine, Whitelist, CommandExecution, and their CRDs. Pure.
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
+//! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
 //! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
 //! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
@@ -53,6 +54,7 @@ pub mod controllers;
 pub mod execution;
 #[cfg(feature = "operator")]
 pub mod launcher;
+pub mod machine;
 #[cfg(feature = "output")]
 pub mod output;
 pub mod policy;

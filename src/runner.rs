@@ -23,15 +23,22 @@ mod asking;
 mod attempt;
 mod claim;
 mod connections;
+mod declared;
 mod direct;
 mod durable;
+mod first_use;
+mod logins;
+mod look;
 mod queue;
 mod reach;
 mod record;
 mod saying;
+mod sights;
 mod spool;
 mod tidy;
+mod waiting;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,13 +54,17 @@ use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, S
 use crate::execution::{QueueFact, WorkFact};
 use crate::launcher::Uid;
 use crate::output::{Hub, Store};
+use crate::ssh::Network;
 
 use acknowledge::Acknowledgements;
 use attempt::{AttemptEnd, Claimed, Way};
 use claim::Holding;
 use connections::Connections;
 use durable::Begin;
+use logins::Logins;
 use queue::{MachineKey, Queues};
+use sights::Sights;
+pub use sights::{MachineFacts, MachineWakes};
 pub use spool::Spool;
 use tidy::Tidied;
 
@@ -78,6 +89,10 @@ pub struct Work {
     pub urgent: bool,
     /// How many may run on the machine at a time, as of the live read that allowed this.
     pub max_concurrent: u32,
+    /// Whether nothing may start on the machine, as of the same read.
+    pub suspended: bool,
+    /// Who asked for it, where that is known: they take turns.
+    pub requester: String,
 }
 
 impl Work {
@@ -120,6 +135,12 @@ struct Inner {
     spool: Option<Spool>,
     /// Shared connections to machines.
     connections: Connections,
+    /// Logins in the making.
+    logins: Logins,
+    /// Where may be connected to.
+    network: Network,
+    /// What was seen of machines.
+    sights: Sights,
     /// What machines are still to be told.
     acknowledgements: Acknowledgements,
     /// Which machines were tidied.
@@ -128,6 +149,8 @@ struct Inner {
     patience: Duration,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
     tasks: TaskTracker,
+    /// Whether what waited when this process started is known, so that the oldest can go first.
+    begun: AtomicBool,
     /// Nothing new starts from here on.
     stopping: CancellationToken,
     /// What still runs is left to itself from here on.
@@ -166,12 +189,15 @@ pub struct Parts {
     pub spool: Option<Spool>,
     /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
     pub patience: Duration,
+    /// Where may be connected to.
+    pub network: Network,
 }
 
 impl Runner {
-    /// A runner, and what it wakes the controller with.
-    pub fn new(parts: Parts) -> (Self, Wakes) {
-        let Parts { cluster, policies, stamping, events, holders, outputs, spool, patience } = parts;
+    /// A runner, and what it wakes the controllers with.
+    pub fn new(parts: Parts) -> (Self, Wakes, MachineWakes) {
+        let Parts { cluster, policies, stamping, events, holders, outputs, spool, patience, network } = parts;
+        let (sights, machine_wakes) = Sights::new();
         let (wake, wakes) = mpsc::channel(WAKE_QUEUE);
         let inner = Inner {
             cluster,
@@ -184,11 +210,15 @@ impl Runner {
             queues: Mutex::default(),
             spool,
             connections: Connections::default(),
+            logins: Logins::default(),
+            network,
+            sights,
             acknowledgements: Acknowledgements::default(),
             tidied: Tidied::default(),
             patience,
             wake,
             tasks: TaskTracker::new(),
+            begun: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
         };
@@ -196,7 +226,7 @@ impl Runner {
         let kept = Arc::clone(&inner);
         // Ends with the process: it holds nothing that would have to be put in order.
         tokio::spawn(async move { kept.connections.keep_tidy().await });
-        (Self { inner }, wakes)
+        (Self { inner }, wakes, machine_wakes)
     }
 
     /// Puts an execution into the queue of its machine; does nothing where it is there already or being run.
@@ -205,7 +235,15 @@ impl Runner {
             return;
         }
         let machine = work.machine_key();
-        self.inner.queues().add(work);
+        let is_misconfigured = {
+            let mut queues = self.inner.queues();
+            queues.add(work);
+            queues.is_misconfigured(&machine)
+        };
+        if is_misconfigured {
+            // Somebody waits now for what a person has to mend: it is looked at more often.
+            self.inner.sights.tell(&machine);
+        }
         self.pump(&machine);
     }
 
@@ -254,8 +292,23 @@ impl Runner {
         self.inner.connections.close().await;
     }
 
+    /// Whether anything starts yet.
+    pub fn has_begun(&self) -> bool {
+        self.inner.begun.load(Ordering::Acquire)
+    }
+
+    /// What waited when this process started is in its queues: from here on it starts.
+    pub fn begin(&self) {
+        self.inner.begun.store(true, Ordering::Release);
+        let machines = self.inner.queues().machines();
+        machines.iter().for_each(|machine| self.pump(machine));
+    }
+
     /// Starts what can be started on a machine.
     fn pump(&self, machine: &MachineKey) {
+        if !self.has_begun() {
+            return;
+        }
         while !self.inner.stopping.is_cancelled() {
             let Some((work, cancel)) = self.inner.queues().next(machine, Instant::now()) else { return };
             let runner = self.clone();
@@ -284,9 +337,9 @@ impl Runner {
         let inner = &self.inner;
         let Claimed { mut holding, way, session } = claimed;
         match way {
-            Way::Direct(connection) => {
+            Way::Direct(open) => {
                 let outcome = direct::run(inner, &holding, session, cancel).await;
-                connection.close().await;
+                open.connection.close().await;
                 record::record(inner, &holding, outcome).await;
             }
             Way::Durable(reached) => {

@@ -21,19 +21,20 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("policy", &["api"]),
     ("execution", &["api", "policy"]),
+    ("machine", &["api", "execution"]),
     ("cluster", &["api", "policy", "execution"]),
     ("output", &["api", "policy"]),
     ("ssh", &[]),
     ("launcher", &["api", "policy"]),
-    ("runner", &["api", "policy", "execution", "cluster", "output", "ssh", "launcher"]),
-    ("controllers", &["api", "policy", "execution", "cluster", "output", "runner"]),
+    ("runner", &["api", "policy", "execution", "machine", "cluster", "output", "ssh", "launcher"]),
+    ("controllers", &["api", "policy", "execution", "machine", "cluster", "output", "runner"]),
     ("cli", &["api", "policy", "cluster", "output"]),
     ("telemetry", &[]),
 ];
 
 /// Crates that bring I/O, a clock or randomness; the pure core may not name them.
 const IMPURE: &[&str] = &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap", "object_store"];
-const PURE: &[&str] = &["api", "policy", "execution"];
+const PURE: &[&str] = &["api", "policy", "execution", "machine"];
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;

@@ -105,6 +105,7 @@ impl<'a> Site<'a> {
         let mut command = Command::new(writ);
         command
             .args(["serve", "--namespace", &self.namespace])
+            .args(crate::lab::LOOPBACK)
             .args(flags)
             .arg("--state-directory")
             .arg(self.logs.join("state"))

@@ -143,6 +143,7 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
 fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> Result<Process, LabError> {
     let mut writ = Command::new(&tools.writ);
     writ.arg("serve").arg("--kubeconfig").arg(&cluster.operator).args(["--namespace", &cluster.namespace]);
+    writ.args(super::lab::LOOPBACK);
     writ.args(["--missing-grace-seconds", MISSING_GRACE_SECONDS, "--drain-seconds", DRAIN_SECONDS]);
     writ.env("WRIT_OUTPUT_STORE", reaper.folder().join("outputs"));
     reaper.spawn("writ", &mut writ, log)

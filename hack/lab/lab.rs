@@ -37,6 +37,10 @@ pub mod sshd;
 pub mod sudo;
 pub mod toolbox;
 
+/// What lets `writ serve` connect to this machine itself: the second because the API server is here too.
+pub const LOOPBACK: [&str; 6] =
+    ["--allow-cidr", "127.0.0.0/8", "--allow-cidr", "127.0.0.1/32", "--allow-cidr", "::1/128"];
+
 pub use asked::asked;
 pub use certificates::User;
 pub use control_plane::{ControlPlane, ControlPlaneOptions};

@@ -166,12 +166,14 @@ pub enum HostKeyPolicy {
 }
 
 /// How often it is looked whether a machine is there. While executions wait for it, at most every 10 s.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeSettings {
-    /// Seconds from one look to the next, 10 to 86400. Default 300. After failures the pauses grow up to this.
+    /// Seconds from one look to the next, 10 to 86400. Default 300. After failures the pauses grow up to this. 0: never; the
+    /// machine is then seen only when something runs there, or waits for what a person has to mend.
     #[serde(default = "default_probe_interval")]
-    #[schemars(range(min = 10, max = 86400))]
+    #[schemars(range(min = 0, max = 86400))]
+    #[x_kube(validation = Rule::new("self == 0 || self >= 10").message("probe.intervalSeconds must be 0 (never) or at least 10"))]
     pub interval_seconds: u32,
 
     /// Seconds that resolving, connecting, the handshake and logging in may take together, 1 to 60; also for executions.

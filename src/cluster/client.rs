@@ -2,11 +2,13 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use tokio::net::lookup_host;
 
 use super::ClusterError;
 
@@ -34,6 +36,8 @@ pub struct Cluster {
     pub(super) client: Client,
     namespace: Option<String>,
     home: String,
+    /// Host and port of the API server.
+    server: (String, u16),
 }
 
 /// Names one CommandExecution for good: another one of the same name has another UID.
@@ -70,7 +74,26 @@ impl Cluster {
         // kube's own retries may take 164 s and repeat writes; ours are by state, see ClusterError::is_ambiguous.
         config.default_retry = false;
         let home = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace: options.namespace.clone(), home })
+        let url = &config.cluster_url;
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let server = (host, url.port_u16().unwrap_or(443));
+        Ok(Self { client: Client::try_from(config)?, namespace: options.namespace.clone(), home, server })
+    }
+
+    /// The addresses of the API server, as they are now; none where its name does not resolve.
+    pub async fn addresses(&self) -> Vec<IpAddr> {
+        let resolved =
+            tokio::time::timeout(CONNECT_DEADLINE, lookup_host((self.server.0.as_str(), self.server.1))).await;
+        match resolved {
+            Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
+            _ => {
+                tracing::warn!(
+                    host = self.server.0,
+                    "the API server's name does not resolve: its address is not refused to Machines"
+                );
+                Vec::new()
+            }
+        }
     }
 
     /// The namespace for what belongs to this process: the one that it looks at, else the one that it runs in (the

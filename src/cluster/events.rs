@@ -56,6 +56,11 @@ impl EventPublisher {
         self.queue(about, note);
     }
 
+    /// Queues an event about what was seen of a Machine.
+    pub fn publish_sight(&self, about: ObjectReference, reason: String, warning: bool, message: String) {
+        self.queue(about, Note { reason, warning, message, action: "Look" });
+    }
+
     fn queue(&self, about: ObjectReference, note: Note) {
         if self.queue.try_send((about, note)).is_err() {
             tracing::warn!("too many events wait to be published; one was dropped");

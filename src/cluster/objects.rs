@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
@@ -68,14 +67,5 @@ impl Cluster {
     pub async fn machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
         let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
         self.call(format!("Machine {namespace}/{name}"), api.get(name)).await
-    }
-
-    /// Reads one Secret by name (a list would read them all).
-    ///
-    /// # Errors
-    /// See [`ClusterError`].
-    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Secret, ClusterError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        self.call(format!("Secret {namespace}/{name}"), api.get(name)).await
     }
 }

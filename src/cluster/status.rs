@@ -5,7 +5,7 @@ use json_patch::{Patch as JsonPatch, jsonptr::PointerBuf};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 
-use crate::api::{CommandExecution, CommandExecutionStatus};
+use crate::api::{CommandExecution, CommandExecutionStatus, Machine, MachineStatus};
 
 use super::{Cluster, ClusterError, ExecutionKey};
 
@@ -43,6 +43,22 @@ impl Cluster {
         let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         self.call(format!("status of {namespace}/{name}"), api.replace_status(name, &parameters, &changed)).await
+    }
+
+    /// Stores what was seen of a Machine where it is still the one that was read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where it is not.
+    pub async fn replace_machine_status(&self, read: &Machine, status: MachineStatus) -> Result<Machine, ClusterError> {
+        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
+        let name = read.metadata.name.as_deref().unwrap_or_default();
+        let mut changed = read.clone();
+        changed.metadata.managed_fields = None;
+        changed.status = Some(status);
+        let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let call = api.replace_status(name, &parameters, &changed);
+        self.call(format!("status of Machine {namespace}/{name}"), call).await
     }
 
     /// Stores the status of a claimed execution, as the holder of `token`.

@@ -9,6 +9,7 @@
 //! runner: slot free, refused, ended -+
 //! ```
 
+mod gathering;
 mod watches;
 
 use std::sync::Arc;
@@ -19,13 +20,16 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
+use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
 use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan};
-use crate::policy::RuleSet;
+use crate::policy::{Identity, RuleSet};
 use crate::runner::{Runner, Wakes, Work};
+
+use gathering::Gathering;
 
 /// Reconciles under way at a time. Each is a few short calls; more of them would only queue in the API server.
 const CONCURRENCY: u16 = 16;
@@ -54,10 +58,20 @@ pub struct Context {
 pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let cluster = context.cluster.clone();
-    let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes);
+    let gathering = Arc::new(Gathering::new(context.runner.clone()));
+    let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering));
     let queue = queue.take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(CONCURRENCY);
-    applier(|object, context| Box::pin(reconcile(object, context)), retry_later, context, reader, queue, config)
+    let look = move |object: Arc<Execution>, context| {
+        let gathering = Arc::clone(&gathering);
+        Box::pin(async move {
+            let reference = ObjectRef::from(object.as_ref());
+            let result = reconcile(object, context).await;
+            gathering.seen(&reference);
+            result
+        })
+    };
+    applier(look, retry_later, context, reader, queue, config)
         .for_each(|result| async {
             match result {
                 // It has finished or was deleted in the meantime: it is no longer watched.
@@ -149,9 +163,11 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
     let key = key_of(&live);
     for effect in plan.effects {
         match effect {
-            Effect::Enqueue { max_concurrent, urgent } => context.runner.enqueue(work(&live, max_concurrent, urgent)),
-            // It waits for no slot, so how many there are does not matter.
-            Effect::Adopt => context.runner.adopt(work(&live, 1, false)),
+            Effect::Enqueue { max_concurrent, urgent, suspended } => {
+                let requester = requester(&live, context).await;
+                context.runner.enqueue(Work { max_concurrent, urgent, suspended, requester, ..work(&live) });
+            }
+            Effect::Adopt => context.runner.adopt(work(&live)),
             Effect::Withdraw => context.runner.withdraw(&key),
             Effect::Cancel => context.runner.cancel(&key),
             Effect::Publish(notice) => context.events.publish(&live, notice),
@@ -198,13 +214,24 @@ async fn store_status(
     }
 }
 
-fn work(live: &CommandExecution, max_concurrent: u32, urgent: bool) -> Work {
+/// Who takes turns with others on the machine: the one who asked, where the API server says who that is.
+async fn requester(live: &CommandExecution, context: &Context) -> String {
+    match context.stamping.identity(live).await {
+        Identity::Known(requester) => requester.username.clone(),
+        Identity::Unknown | Identity::Undecided => String::new(),
+    }
+}
+
+/// An execution that waits for no slot, so that how many there are does not matter.
+fn work(live: &CommandExecution) -> Work {
     Work {
         key: key_of(live),
         machine: live.spec.machine_ref.name.clone(),
         created: live.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
-        urgent,
-        max_concurrent,
+        urgent: false,
+        max_concurrent: 1,
+        suspended: false,
+        requester: String::new(),
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Effect {
         max_concurrent: u32,
         /// Whether it may not wait: one attempt, now.
         urgent: bool,
+        /// Whether nothing may start there now.
+        suspended: bool,
     },
     /// Take it out of the queue, and forget what is known of it.
     Withdraw,
@@ -144,7 +146,11 @@ fn expired(observed: &Observed<'_>) -> Option<Plan> {
         (seconds, _) => age(observed) >= Duration::from_secs(u64::from(seconds)),
     };
     let (reason, why) = match &observed.work {
-        WorkFact::WaitingForMachine { problem } | WorkFact::Connecting { problem: Some(problem), .. } => {
+        _ if is_suspended(observed) => (Reason::MachineSuspended, "the machine is suspended".to_owned()),
+        WorkFact::WaitingForMachine { problem, misconfigured: true } => {
+            (Reason::MachineMisconfigured, format!("the machine cannot be used: {problem}"))
+        }
+        WorkFact::WaitingForMachine { problem, .. } | WorkFact::Connecting { problem: Some(problem), .. } => {
             (Reason::MachineOffline, format!("the machine is offline: {problem}"))
         }
         WorkFact::WaitingForSlot => {
@@ -177,6 +183,9 @@ fn judged(observed: &Observed<'_>) -> Plan {
             return reject(observed, Reason::MachineInvalid, &message);
         }
     };
+    if let Some(problem) = machine.spec.problem() {
+        return reject(observed, Reason::MachineInvalid, &problem);
+    }
     match policy::decide(&observed.rules, &request, machine.labels(), observed.identity) {
         Verdict::Allow(decision) => queued(observed, machine, &decision),
         // It may be said otherwise once it is known who asks; until then nothing is decided for good.
@@ -197,19 +206,30 @@ fn judged(observed: &Observed<'_>) -> Plan {
 /// An allowed execution: into the queue of its machine, and the status says what it waits for.
 fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Plan {
     let limit = usize::try_from(machine.spec.queue_limit).unwrap_or(usize::MAX);
-    if observed.work == WorkFact::Absent && observed.queue.waiting >= limit && !observed.queue.has_free_slot {
+    // What is in the queue by its own status stays there, also where this process has just come and knows nothing of it.
+    let is_new = observed.work == WorkFact::Absent && observed.execution.phase() == Phase::Pending;
+    if is_new && observed.queue.waiting >= limit && !observed.queue.has_free_slot {
         let message = format!("{limit} executions wait for the machine already (queueLimit); try again later");
         return reject(observed, Reason::QueueFull, &message);
     }
     let urgent = observed.execution.spec.starting_deadline_seconds == 0;
+    let suspended = machine.spec.suspend;
+    if urgent && suspended {
+        let message = "the machine is suspended, and startingDeadlineSeconds is 0; nothing was sent";
+        return finish(observed, Phase::Expired, Reason::MachineSuspended, message);
+    }
     let mut plan = Plan { requeue: Some(look_again(observed)), ..Plan::default() };
-    // What waits is put in again, which changes nothing but how many may run there: that may have been raised.
-    if matches!(observed.work, WorkFact::Absent | WorkFact::WaitingForSlot) {
-        plan.effects.push(Effect::Enqueue { max_concurrent: machine.spec.max_concurrent, urgent });
+    // What waits is put in again, which changes nothing but how many may run there, or whether anything may.
+    if matches!(observed.work, WorkFact::Absent | WorkFact::WaitingForSlot | WorkFact::WaitingForMachine { .. }) {
+        plan.effects.push(Effect::Enqueue { max_concurrent: machine.spec.max_concurrent, urgent, suspended });
     }
     let shown = observed.execution.phase() == Phase::Queued;
     let (reason, message) = match &observed.work {
-        WorkFact::WaitingForMachine { problem } => {
+        _ if suspended => (Reason::MachineSuspended, "waits until the machine is no longer suspended".to_owned()),
+        WorkFact::WaitingForMachine { problem, misconfigured: true } => {
+            (Reason::MachineMisconfigured, format!("waits until the machine is mended: {problem}"))
+        }
+        WorkFact::WaitingForMachine { problem, .. } => {
             (Reason::MachineOffline, format!("waits for the machine: {problem}"))
         }
         WorkFact::WaitingForSlot => (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned()),
@@ -239,6 +259,10 @@ fn look_again(observed: &Observed<'_>) -> Duration {
         WorkFact::Absent | WorkFact::Connecting { .. } => left.min(SHOW_PROGRESS_AFTER),
         _ => left,
     }
+}
+
+fn is_suspended(observed: &Observed<'_>) -> bool {
+    matches!(observed.machine, MachineFact::Found(machine) if machine.spec.suspend)
 }
 
 fn reject_after_grace(observed: &Observed<'_>, reason: Reason, message: &str) -> Plan {

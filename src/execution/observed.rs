@@ -48,10 +48,12 @@ pub enum WorkFact {
     Absent,
     /// It is in the queue of its machine, as there is no free slot.
     WaitingForSlot,
-    /// It is in the queue of its machine, as the machine was not reached.
+    /// It is in the queue of its machine, as the machine was not reached or cannot be used.
     WaitingForMachine {
         /// What was seen.
         problem: String,
+        /// Whether a person has to mend it.
+        misconfigured: bool,
     },
     /// A connection is being opened for it. Nothing is claimed yet.
     Connecting {

@@ -2,6 +2,9 @@
 
 use super::Uid;
 
+/// How much of what a machine says of itself is kept, in characters.
+const LONGEST_FACT: usize = 256;
+
 /// What was learned of a machine, by [`super::probe`]. Only for the connection on which it was learned.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MachineFacts {
@@ -20,6 +23,24 @@ pub struct MachineFacts {
     pub ends_with_session: bool,
 }
 
+/// What a machine says of itself, by [`super::facts`]: printable ASCII, at most 256 characters each; empty where it says
+/// nothing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Described {
+    /// Another one after each start of the machine.
+    pub boot_id: String,
+    /// Its name.
+    pub hostname: String,
+    /// What it is built of.
+    pub architecture: String,
+    /// The release of its kernel.
+    pub kernel: String,
+    /// The login user's shell.
+    pub shell: String,
+    /// Its operating system.
+    pub os: String,
+}
+
 /// How many bytes of each stream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Offsets {
@@ -34,6 +55,8 @@ pub struct Offsets {
 pub enum Answer {
     /// To [`super::probe`].
     Probed(MachineFacts),
+    /// To [`super::facts`].
+    Described(Described),
     /// It runs. To a launch or an attach, its output follows as it comes, and then a second answer: Ended or Lost.
     Running(Running),
     /// It has ended. Its output follows, or has come, up to the lengths; not to a poll, a stop or a close.
@@ -184,11 +207,29 @@ pub(super) fn read(line: &str) -> Option<Line> {
     let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
     let answer = match kind {
         "P" => Answer::Probed(facts(rest)?),
+        "F" => Answer::Described(described(rest)?),
         "U" => Answer::Leftovers(rest.split_whitespace().map(Uid::new).collect::<Option<_>>()?),
         "R" => Answer::Refused(refusal(rest)?),
         _ => of_words(kind, &rest.split_whitespace().collect::<Vec<_>>())?,
     };
     Some(Line::Answer { answer, bytes })
+}
+
+fn described(rest: &str) -> Option<Described> {
+    let mut words = rest.splitn(6, '|').map(presentable);
+    Some(Described {
+        boot_id: words.next()?,
+        hostname: words.next()?,
+        architecture: words.next()?,
+        kernel: words.next()?,
+        shell: words.next()?,
+        os: words.next()?.trim_matches('"').to_owned(),
+    })
+}
+
+/// What may be shown on a terminal and stored in a status.
+fn presentable(word: &str) -> String {
+    word.trim().chars().filter(|each| matches!(each, ' '..='~')).take(LONGEST_FACT).collect()
 }
 
 fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
@@ -310,4 +351,20 @@ fn offsets(stdout: &str, stderr: &str) -> Option<Offsets> {
 /// Digits and nothing else, as far as 64 bits go.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_machine_says_of_itself_is_cut_to_what_may_be_shown() {
+        let long = "x".repeat(1000);
+        let line = format!("F boot|we\u{1b}[31mb|x86_64|6.1|/bin/sh|\"Debian \u{202e}GNU|{long}\"");
+        let Some(Line::Answer { answer: Answer::Described(said), .. }) = read(&line) else { panic!("no answer") };
+        assert_eq!(said.hostname, "we[31mb");
+        assert_eq!(said.os.len(), 255, "the quote at the start goes, the one at the end was cut off");
+        assert!(said.os.starts_with("Debian GNU|xxx"));
+        assert_eq!(read("F only|four|words|here").map(|_| ()), None);
+    }
 }

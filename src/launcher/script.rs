@@ -30,6 +30,10 @@ script!(
     probe: include_str!("probe.sh")
 );
 script!(
+    /// [`super::facts`].
+    facts: include_str!("facts.sh")
+);
+script!(
     /// [`super::launch`].
     launch: COMMON, FOLLOW, ATTACH, END, include_str!("launch.sh")
 );

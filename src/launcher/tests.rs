@@ -59,6 +59,7 @@ fn every_request_fits_into_what_dropbear_takes() {
         for request in [
             probe(&nonce, None),
             probe(&nonce, Some("/var/lib/writ/")),
+            super::facts(&nonce),
             launched(reads_sh, &decision(&["/bin/systemctl", "restart", "nginx"])),
             launched(reads_sh, &decision(&["/bin/echo", &"x".repeat(100_000)])),
             attach(&nonce, &facts, &uid, Offsets { stdout: u64::MAX, stderr: u64::MAX }),

@@ -22,9 +22,11 @@ use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 use crate::ssh::{Connection, Session};
 
 use super::claim::{self, Holding};
-use super::reach::{
-    CONNECT_DEADLINE, Declared, Reached, connect, end_of, open_where_reached, reach_and_open, read_declared,
-};
+use super::connections::Open;
+use super::declared::{Declared, read_declared};
+use super::look::online;
+use super::reach::{CONNECT_DEADLINE, Reached, connect, end_of, open_where_reached, reach_and_open};
+use super::sights::problem_of;
 use super::{Inner, Work};
 
 /// How long opening a session may take.
@@ -78,7 +80,7 @@ pub(super) struct Claimed {
 pub(super) enum Way {
     /// By a connection for this execution alone. A shared one that has died unnoticed would be found out only after the
     /// claim, and in Direct mode make an unknown outcome of what could have been tried again.
-    Direct(Connection),
+    Direct(Open),
     /// By a place on a shared one: the launcher's fence lets it be tried again after the claim too.
     Durable(Arc<Reached>),
 }
@@ -86,7 +88,7 @@ pub(super) enum Way {
 impl Way {
     pub fn connection(&self) -> &Connection {
         match self {
-            Way::Direct(connection) => connection,
+            Way::Direct(open) => &open.connection,
             Way::Durable(reached) => reached.line.connection(),
         }
     }
@@ -115,8 +117,8 @@ async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd>
         Ok(holding) => Ok(Claimed { holding, way, session }),
         Err(end) => {
             session.hang_up().await;
-            if let Way::Direct(connection) = way {
-                connection.close().await;
+            if let Way::Direct(open) = way {
+                open.connection.close().await;
             }
             Err(end)
         }
@@ -133,15 +135,17 @@ async fn prepare(inner: &Inner, work: &Work) -> Result<(Arc<Declared>, Way, Sess
         return Ok((declared, Way::Durable(Arc::new(reached)), session));
     }
     let Ground { declared, .. } = read_ground(inner, work).await?;
-    let (way, session) = match declared.machine.spec.execution.mode {
-        ExecutionMode::Direct => {
-            let connection = connect(&declared).await?;
-            let session = connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
-            (Way::Direct(connection), session)
-        }
-        ExecutionMode::Durable => {
-            let (reached, session) = reach_and_open(inner, &declared).await?;
-            (Way::Durable(Arc::new(reached)), session)
+    if declared.machine.spec.suspend {
+        // The controller sees the same, and says why it waits.
+        return Err(AttemptEnd::Obsolete);
+    }
+    let (way, session) = match open(inner, &declared).await {
+        Ok(opened) => opened,
+        Err(end) => {
+            if let Some(problem) = problem_of(&end) {
+                inner.saw(&declared.machine, problem);
+            }
+            return Err(end);
         }
     };
     let declared = Arc::new(declared);
@@ -149,6 +153,22 @@ async fn prepare(inner: &Inner, work: &Work) -> Result<(Arc<Declared>, Way, Sess
         inner.connections.note(work.machine_key(), &declared);
     }
     Ok((declared, way, session))
+}
+
+/// Reaches the machine as its mode wants it, and opens a session.
+async fn open(inner: &Inner, declared: &Declared) -> Result<(Way, Session), AttemptEnd> {
+    match declared.machine.spec.execution.mode {
+        ExecutionMode::Direct => {
+            let open = connect(inner, declared).await?;
+            let session = open.connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
+            inner.saw(&declared.machine, online(&open.connection, None));
+            Ok((Way::Direct(open), session))
+        }
+        ExecutionMode::Durable => {
+            let (reached, session) = reach_and_open(inner, declared).await?;
+            Ok((Way::Durable(Arc::new(reached)), session))
+        }
+    }
 }
 
 /// Whether an unfinished execution is claimed with this token.
@@ -187,7 +207,7 @@ pub(super) async fn with_machine(
     work: &Work,
     execution: CommandExecution,
 ) -> Result<Ground, AttemptEnd> {
-    let declared = read_declared(inner, &work.key.namespace, &work.machine).await?;
+    let declared = read_declared(&inner.cluster, &work.key.namespace, &work.machine).await?;
     Ok(Ground { execution, declared })
 }
 

@@ -25,7 +25,7 @@ use super::attempt::{
     obsolete_or_again, read_execution,
 };
 use super::connections::Known;
-use super::reach::{Declared, read_again};
+use super::declared::{Declared, read_again};
 use super::{Inner, Work};
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
@@ -128,7 +128,7 @@ pub(super) async fn claim(
         // All of it live, with the connection open, and at the same time.
         let (execution, declared, rules) = tokio::join!(
             read_execution(inner, work, Some(&token)),
-            read_again(inner, &work.key.namespace, connected_by),
+            read_again(&inner.cluster, &work.key.namespace, connected_by),
             inner.policies.rules(&work.key.namespace),
         );
         let execution = execution?;
@@ -137,7 +137,7 @@ pub(super) async fn claim(
         }
         let Some(declared) = declared? else {
             // The connection is to what the Machine or the Secret said before. Make another one.
-            inner.connections.forget(&work.machine_key());
+            inner.connections.forget(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None).await;
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
         };
         let ground = Ground { execution, declared };

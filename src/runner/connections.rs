@@ -17,9 +17,9 @@ use crate::launcher::{self, Answer, MachineFacts};
 use crate::ssh::{ConnectError, Connection, Session};
 
 use super::asking::{AskError, ask_in};
+use super::declared::Declared;
 use super::lock;
 use super::queue::MachineKey;
-use super::reach::{Declared, identity};
 use super::saying::refused;
 
 /// Commands at a time on one connection. OpenSSH allows ten sessions (MaxSessions) and frees them late: at 8 at a time one
@@ -41,6 +41,9 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Connections {
     groups: Mutex<HashMap<String, Arc<Group>>>,
+    /// Those that carry connections to what lies behind, apart from those for commands: sshd does not count what goes
+    /// through among the sessions.
+    carriers: Mutex<HashMap<String, Arc<Group>>>,
     /// By what each machine was reached last. The key itself is not kept.
     noted: Mutex<HashMap<MachineKey, Arc<Declared>>>,
 }
@@ -54,13 +57,25 @@ struct Group {
 }
 
 struct Member {
-    connection: Connection,
+    open: Open,
+    /// Whether it was told that the machine is there.
+    is_told: AtomicBool,
     known: OnceCell<Known>,
     lines: Arc<Semaphore>,
     /// Whether the machine had no session to spare on it, and none was given back since.
     is_full: AtomicBool,
     used: Mutex<Instant>,
 }
+
+/// An open connection, and the one that it goes through, which must stay.
+pub(super) struct Open {
+    pub connection: Connection,
+    pub _outer: Option<Carrier>,
+}
+
+/// A connection that carries others.
+#[derive(Clone)]
+pub(super) struct Carrier(Arc<Member>);
 
 /// What a machine said of itself, and when.
 #[derive(Clone, Debug)]
@@ -82,7 +97,7 @@ impl Connections {
     /// to share.
     pub async fn line<F, E>(&self, identity: &str, connect: F) -> Result<Line, E>
     where
-        F: AsyncFnOnce() -> Result<Connection, E>,
+        F: AsyncFnOnce() -> Result<Open, E>,
     {
         let group = Arc::clone(lock(&self.groups).entry(identity.to_owned()).or_default());
         if let Some(line) = group.free_line() {
@@ -95,16 +110,24 @@ impl Connections {
         }
         let lines = Arc::new(Semaphore::new(LINES));
         let place = own_place(&lines).await;
-        let connection = connect().await?;
-        let member = Arc::new(Member {
-            connection,
-            known: OnceCell::new(),
-            lines,
-            is_full: AtomicBool::new(false),
-            used: Mutex::new(Instant::now()),
-        });
+        let member = Arc::new(Member::new(connect().await?, lines));
         lock(&group.members).push(Arc::clone(&member));
         Ok(Line { member, _place: place })
+    }
+
+    /// A connection to go through; `connect` opens one where there is none.
+    pub async fn carrier<F, E>(&self, identity: &str, connect: F) -> Result<Carrier, E>
+    where
+        F: AsyncFnOnce() -> Result<Open, E>,
+    {
+        let group = Arc::clone(lock(&self.carriers).entry(identity.to_owned()).or_default());
+        let _opening = group.opening.lock().await;
+        if let Some(member) = group.living() {
+            return Ok(Carrier(member));
+        }
+        let member = Arc::new(Member::new(connect().await?, Arc::new(Semaphore::new(LINES))));
+        lock(&group.members).push(Arc::clone(&member));
+        Ok(Carrier(member))
     }
 
     /// A place on a connection that is open.
@@ -120,55 +143,74 @@ impl Connections {
 
     /// Notes by what a machine was reached.
     pub fn note(&self, machine: MachineKey, declared: &Declared) {
-        let mut declared = declared.clone();
-        declared.secret.data = None;
-        lock(&self.noted).insert(machine, Arc::new(declared));
+        lock(&self.noted).insert(machine, Arc::new(declared.without_secrets()));
     }
 
-    /// It is no longer declared so.
-    pub fn forget(&self, machine: &MachineKey) {
-        lock(&self.noted).remove(machine);
+    /// The Machine with this UID is no longer declared as it was: nobody is to use connections to or through it any more, but
+    /// those by this generation. Those in use go when they are given back.
+    pub async fn forget(&self, uid: &str, but_for: Option<i64>) {
+        let still = but_for.map(|generation| format!("{uid}/{generation}/"));
+        let stays =
+            |identity: &str| !identity.contains(uid) || still.as_ref().is_some_and(|still| identity.contains(still));
+        lock(&self.noted).retain(|_, declared| stays(&declared.identity()));
+        for groups in [&self.groups, &self.carriers] {
+            let mut members = Vec::new();
+            lock(groups).retain(|identity, group| {
+                let stays = stays(identity);
+                if !stays {
+                    members.append(&mut lock(&group.members));
+                }
+                stays
+            });
+            for member in members.into_iter().filter(|member| Arc::strong_count(member) == 1) {
+                member.open.connection.close().await;
+            }
+        }
     }
 
     /// Closes what nobody has used for a while, for as long as this process lives.
     pub async fn keep_tidy(&self) {
         loop {
             sleep(SWEEP).await;
-            for idle in self.take_idle() {
-                idle.connection.close().await;
+            for groups in [&self.groups, &self.carriers] {
+                for idle in take_idle(groups) {
+                    idle.open.connection.close().await;
+                }
             }
             let groups: HashSet<String> = lock(&self.groups).keys().cloned().collect();
-            lock(&self.noted).retain(|_, declared| groups.contains(&identity(declared)));
+            lock(&self.noted).retain(|_, declared| groups.contains(&declared.identity()));
         }
     }
 
     /// Closes all of them.
     pub async fn close(&self) {
-        let groups: Vec<Arc<Group>> = lock(&self.groups).drain().map(|(_, group)| group).collect();
-        for group in groups {
-            let members: Vec<Arc<Member>> = lock(&group.members).drain(..).collect();
-            for member in members {
-                member.connection.close().await;
+        for groups in [&self.groups, &self.carriers] {
+            let groups: Vec<Arc<Group>> = lock(groups).drain().map(|(_, group)| group).collect();
+            for group in groups {
+                let members: Vec<Arc<Member>> = lock(&group.members).drain(..).collect();
+                for member in members {
+                    member.open.connection.close().await;
+                }
             }
         }
     }
+}
 
-    fn take_idle(&self) -> Vec<Arc<Member>> {
-        let mut idle = Vec::new();
-        lock(&self.groups).retain(|_, group| {
-            let mut members = lock(&group.members);
-            members.retain(|member| {
-                let keep = !member.is_idle();
-                if !keep {
-                    idle.push(Arc::clone(member));
-                }
-                keep
-            });
-            // Somebody who is opening one holds the group too.
-            !members.is_empty() || Arc::strong_count(group) > 1
+fn take_idle(groups: &Mutex<HashMap<String, Arc<Group>>>) -> Vec<Arc<Member>> {
+    let mut idle = Vec::new();
+    lock(groups).retain(|_, group| {
+        let mut members = lock(&group.members);
+        members.retain(|member| {
+            let keep = !member.is_idle(Arc::strong_count(member) > 1);
+            if !keep {
+                idle.push(Arc::clone(member));
+            }
+            keep
         });
-        idle
-    }
+        // Somebody who is opening one holds the group too.
+        !members.is_empty() || Arc::strong_count(group) > 1
+    });
+    idle
 }
 
 #[expect(clippy::expect_used, reason = "the semaphore is never closed")]
@@ -177,10 +219,16 @@ async fn own_place(lines: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 }
 
 impl Group {
+    fn living(&self) -> Option<Arc<Member>> {
+        let mut members = lock(&self.members);
+        members.retain(|member| !member.open.connection.is_closed());
+        members.first().map(Arc::clone)
+    }
+
     /// A place on one of the connections that live; those that do not are forgotten.
     fn free_line(&self) -> Option<Line> {
         let mut members = lock(&self.members);
-        members.retain(|member| !member.connection.is_closed());
+        members.retain(|member| !member.open.connection.is_closed());
         members.iter().filter(|member| !member.is_full.load(Ordering::Relaxed)).find_map(|member| {
             let place = Arc::clone(&member.lines).try_acquire_owned().ok()?;
             *lock(&member.used) = Instant::now();
@@ -190,9 +238,41 @@ impl Group {
 }
 
 impl Member {
-    fn is_idle(&self) -> bool {
-        let in_use = self.lines.available_permits() < LINES;
-        self.connection.is_closed() || (!in_use && lock(&self.used).elapsed() >= IDLE)
+    fn new(open: Open, lines: Arc<Semaphore>) -> Self {
+        Self {
+            open,
+            is_told: AtomicBool::new(false),
+            known: OnceCell::new(),
+            lines,
+            is_full: AtomicBool::new(false),
+            used: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn is_idle(&self, is_held: bool) -> bool {
+        self.open.connection.is_closed() || (!is_held && lock(&self.used).elapsed() >= IDLE)
+    }
+
+    /// True once.
+    fn is_news(&self) -> bool {
+        !self.is_told.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Carrier {
+    pub fn connection(&self) -> &Connection {
+        &self.0.open.connection
+    }
+
+    /// Whether nobody was told yet that the machine is there.
+    pub fn is_news(&self) -> bool {
+        self.0.is_news()
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        *lock(&self.0.used) = Instant::now();
     }
 }
 
@@ -205,51 +285,58 @@ impl Drop for Line {
 
 impl Line {
     pub fn connection(&self) -> &Connection {
-        &self.member.connection
+        &self.member.open.connection
     }
 
     /// The connection does not do what it should: nobody is to use it any more.
     pub async fn give_up(&self) {
-        self.member.connection.close().await;
+        self.member.open.connection.close().await;
+    }
+
+    /// Whether nobody was told yet that the machine is there.
+    pub fn is_news(&self) -> bool {
+        self.member.is_news()
     }
 
     /// Opens a session. Where the machine has none to spare for a moment, that moment is waited for.
     pub async fn open(&self) -> Result<Session, ConnectError> {
-        let mut tries = 0;
-        loop {
-            match self.member.connection.open(OPEN_DEADLINE).await {
-                Err(ConnectError::Busy(message)) if tries < BUSY_TRIES => {
-                    tracing::debug!(message, "the machine has no session to spare; trying again");
-                    sleep(BUSY_PAUSE.saturating_mul(1 << tries)).await;
-                    tries += 1;
-                }
-                other => {
-                    if matches!(other, Err(ConnectError::Busy(_))) {
-                        // It may allow fewer than usual (MaxSessions): others go by another connection.
-                        self.member.is_full.store(true, Ordering::Relaxed);
-                    }
-                    return other;
-                }
-            }
+        let opened = open_patiently(self.connection()).await;
+        if matches!(opened, Err(ConnectError::Busy(_))) {
+            // It may allow fewer than usual (MaxSessions): others go by another connection.
+            self.member.is_full.store(true, Ordering::Relaxed);
         }
+        opened
     }
 
     /// What the machine says of itself, asked once for each connection. `directory` is the launcher's folder, where the
     /// Machine names one; it is the same for all who share a connection.
     pub async fn known(&self, directory: Option<&str>) -> Result<&Known, AskError> {
-        self.member.known.get_or_try_init(async || self.probe(directory).await).await
+        self.member.known.get_or_try_init(async || probe(self.open().await?, directory).await).await
     }
+}
 
-    async fn probe(&self, directory: Option<&str>) -> Result<Known, AskError> {
-        let session = self.open().await?;
-        let answer = ask_in(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)).await?;
-        match answer {
-            Answer::Probed(facts) => Ok(Known { facts, at: Instant::now(), wall: Timestamp::now() }),
-            Answer::Refused(refusal) => Err(AskError::Unfit(refused(&refusal))),
-            other => {
-                Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}")))
+/// Opens a session; where the machine has none to spare, a few more times.
+pub(super) async fn open_patiently(connection: &Connection) -> Result<Session, ConnectError> {
+    let mut tries = 0;
+    loop {
+        match connection.open(OPEN_DEADLINE).await {
+            Err(ConnectError::Busy(message)) if tries < BUSY_TRIES => {
+                tracing::debug!(message, "the machine has no session to spare; trying again");
+                sleep(BUSY_PAUSE.saturating_mul(1 << tries)).await;
+                tries += 1;
             }
+            other => return other,
         }
+    }
+}
+
+/// Asks what the machine is.
+pub(super) async fn probe(session: Session, directory: Option<&str>) -> Result<Known, AskError> {
+    let answer = ask_in(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)).await?;
+    match answer {
+        Answer::Probed(facts) => Ok(Known { facts, at: Instant::now(), wall: Timestamp::now() }),
+        Answer::Refused(refusal) => Err(AskError::Unfit(refused(&refusal))),
+        other => Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}"))),
     }
 }
 

@@ -1,11 +1,10 @@
 //! The queues of all machines, as plain data: who waits, who has a slot, which machine is not reached. No I/O; time
 //! is an argument.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +14,7 @@ use crate::execution::{LaunchProblem, QueueFact, WorkFact};
 
 use super::Work;
 use super::attempt::AttemptEnd;
+use super::waiting::{Turn, Waiting};
 
 /// Connections to one machine that may be in the making: OpenSSH drops some of those that come at once over 10
 /// (MaxStartups 10:30:100), and there may be other clients.
@@ -38,35 +38,30 @@ pub(super) struct Queues {
 
 #[derive(Default)]
 struct MachineQueue {
-    /// Urgent ones first, then the oldest.
-    waiting: BTreeMap<Turn, Work>,
+    waiting: Waiting,
     /// Executions that have a slot, connecting or running.
     in_use: usize,
     /// Those of them that are connecting.
     connecting: usize,
     /// How many may have a slot.
     max_concurrent: usize,
-    /// Set while the machine is not reached.
+    /// Whether nothing may start there (`spec.suspend`), as of the live read that put something in last.
+    suspended: bool,
+    /// Set while the machine is not reached, or not usable.
     offline: Option<Offline>,
-}
-
-/// The place in a queue.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Turn {
-    /// False sorts first.
-    patient: bool,
-    created: Timestamp,
-    key: ExecutionKey,
 }
 
 struct Offline {
     problem: String,
+    /// Whether a person has to mend it. Then nobody who waits tries, as that would be the end of him: it is tried by a
+    /// [look](super::sights) at the machine.
+    misconfigured: bool,
     failures: u32,
     until: Instant,
 }
 
 enum State {
-    Waiting(Turn, MachineKey),
+    Waiting { requester: String, turn: Turn, machine: MachineKey },
     Connecting { since: Instant, cancel: CancellationToken },
     Holding { cancel: CancellationToken },
     Refused { problem: LaunchProblem, since: Instant },
@@ -86,28 +81,25 @@ impl Queues {
         let machine_key = work.machine_key();
         let machine = self.machines.entry(machine_key.clone()).or_default();
         machine.max_concurrent = usize::try_from(work.max_concurrent).unwrap_or(1).max(1);
+        machine.suspended = work.suspended;
         if self.works.contains_key(&work.key) {
             return;
         }
-        let turn = Turn { patient: !work.urgent, created: work.created, key: work.key.clone() };
-        self.works.insert(work.key.clone(), State::Waiting(turn.clone(), machine_key));
-        machine.waiting.insert(turn, work);
+        self.put_back(work, machine_key);
     }
 
     /// The next execution that may go on a machine, now holding a slot; and what tells its command to stop.
     pub fn next(&mut self, machine_key: &MachineKey, now: Instant) -> Option<(Work, CancellationToken)> {
         self.drop_if_idle(machine_key, now);
         let machine = self.machines.get_mut(machine_key)?;
-        if machine.in_use >= machine.max_concurrent || machine.connecting >= MAXIMUM_CONNECTING {
+        if machine.suspended || machine.in_use >= machine.max_concurrent || machine.connecting >= MAXIMUM_CONNECTING {
             return None;
         }
-        let first = machine.waiting.first_key_value().map(|(turn, _)| turn.clone())?;
-        // A machine that was not reached is tried by one at a time, after the pause; what may not wait tries at once.
-        let may_try = machine.offline.as_ref().is_none_or(|offline| now >= offline.until && machine.connecting == 0);
-        if first.patient && !may_try {
+        let (requester, first) = machine.waiting.first()?;
+        if first.patient && !machine.may_be_tried(now) {
             return None;
         }
-        let work = machine.waiting.remove(&first)?;
+        let work = machine.waiting.take(&requester, &first)?;
         machine.in_use += 1;
         machine.connecting += 1;
         let cancel = CancellationToken::new();
@@ -135,6 +127,29 @@ impl Queues {
         }
     }
 
+    /// A machine was looked at, and can be used.
+    pub fn reached(&mut self, machine_key: &MachineKey) {
+        if let Some(machine) = self.machines.get_mut(machine_key) {
+            machine.offline = None;
+        }
+    }
+
+    /// How many have a slot on a machine, and how many wait for it.
+    pub fn busy(&self, machine_key: &MachineKey) -> (usize, usize) {
+        self.machines.get(machine_key).map_or((0, 0), |machine| (machine.in_use, machine.waiting.len()))
+    }
+
+    /// All machines for which something waits or runs.
+    pub fn machines(&self) -> Vec<MachineKey> {
+        self.machines.keys().cloned().collect()
+    }
+
+    /// Whether a machine waits for a person.
+    pub fn is_misconfigured(&self, machine_key: &MachineKey) -> bool {
+        let offline = self.machines.get(machine_key).and_then(|machine| machine.offline.as_ref());
+        offline.is_some_and(|offline| offline.misconfigured)
+    }
+
     /// A machine was reached, and the connection is no longer in the making.
     pub fn connected(&mut self, machine_key: &MachineKey) {
         if let Some(machine) = self.machines.get_mut(machine_key) {
@@ -158,7 +173,7 @@ impl Queues {
             AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete => {}
             AttemptEnd::Again(_) => self.put_back(work, machine_key.clone()),
             AttemptEnd::Offline(problem) => {
-                machine.leave_alone(problem.clone(), now, &mut settled);
+                machine.leave_alone(problem.clone(), false, now, &mut settled);
                 if work.urgent {
                     self.refuse(key, LaunchProblem { reason: Reason::MachineOffline, message: problem }, now);
                 } else {
@@ -167,7 +182,7 @@ impl Queues {
             }
             AttemptEnd::Refused { problem, machine_at_fault } => {
                 if machine_at_fault {
-                    machine.leave_alone(problem.message.clone(), now, &mut settled);
+                    machine.leave_alone(problem.message.clone(), true, now, &mut settled);
                 }
                 self.refuse(key, problem, now);
             }
@@ -178,10 +193,10 @@ impl Queues {
 
     pub fn withdraw(&mut self, key: &ExecutionKey, now: Instant) {
         match self.works.get(key) {
-            Some(State::Waiting(turn, machine_key)) => {
-                let (turn, machine_key) = (turn.clone(), machine_key.clone());
+            Some(State::Waiting { requester, turn, machine: machine_key }) => {
+                let machine_key = machine_key.clone();
                 if let Some(machine) = self.machines.get_mut(&machine_key) {
-                    machine.waiting.remove(&turn);
+                    machine.waiting.remove(requester, turn);
                 }
                 self.works.remove(key);
                 self.drop_if_idle(&machine_key, now);
@@ -204,8 +219,11 @@ impl Queues {
         let offline = queue.and_then(|queue| queue.offline.as_ref());
         let work = match self.works.get(key) {
             None => WorkFact::Absent,
-            Some(State::Waiting(..)) => match offline {
-                Some(offline) => WorkFact::WaitingForMachine { problem: offline.problem.clone() },
+            Some(State::Waiting { .. }) => match offline {
+                Some(offline) => WorkFact::WaitingForMachine {
+                    problem: offline.problem.clone(),
+                    misconfigured: offline.misconfigured,
+                },
                 None => WorkFact::WaitingForSlot,
             },
             Some(State::Connecting { since, .. }) => WorkFact::Connecting {
@@ -219,16 +237,16 @@ impl Queues {
             waiting: queue.map_or(0, |queue| queue.waiting.len()),
             has_free_slot: queue.is_none_or(|queue| {
                 let may_try = queue.offline.as_ref().is_none_or(|offline| now >= offline.until);
-                may_try && queue.in_use < queue.max_concurrent && queue.waiting.is_empty()
+                may_try && !queue.suspended && queue.in_use < queue.max_concurrent && queue.waiting.is_empty()
             }),
         };
         (work, facts)
     }
 
     fn put_back(&mut self, work: Work, machine_key: MachineKey) {
-        let turn = Turn { patient: !work.urgent, created: work.created, key: work.key.clone() };
-        self.works.insert(work.key.clone(), State::Waiting(turn.clone(), machine_key.clone()));
-        self.machines.entry(machine_key).or_default().waiting.insert(turn, work);
+        let (requester, turn) = (work.requester.clone(), Turn::of(&work));
+        self.works.insert(work.key.clone(), State::Waiting { requester, turn, machine: machine_key.clone() });
+        self.machines.entry(machine_key).or_default().waiting.add(work);
     }
 
     fn refuse(&mut self, key: ExecutionKey, problem: LaunchProblem, now: Instant) {
@@ -253,20 +271,27 @@ impl Queues {
 
 impl MachineQueue {
     /// After a failure nobody tries for a while. Those who wait say so, when it is the first.
-    fn leave_alone(&mut self, problem: String, now: Instant, settled: &mut Settled) {
-        if self.offline.is_none() {
-            settled.wake.extend(self.waiting.keys().map(|turn| turn.key.clone()));
+    fn leave_alone(&mut self, problem: String, misconfigured: bool, now: Instant, settled: &mut Settled) {
+        if self.offline.as_ref().is_none_or(|offline| offline.misconfigured != misconfigured) {
+            settled.wake.extend(self.waiting.keys().cloned());
         }
-        settled.pump_after = Some(self.back_off(problem, now));
+        settled.pump_after = Some(self.back_off(problem, misconfigured, now));
+    }
+
+    /// A machine that was not reached is tried by one at a time, after the pause; what may not wait does not ask.
+    fn may_be_tried(&self, now: Instant) -> bool {
+        let allows = |offline: &Offline| !offline.misconfigured && now >= offline.until && self.connecting == 0;
+        self.offline.as_ref().is_none_or(allows)
     }
 
     /// Notes a failure, and says how long to leave the machine alone.
-    fn back_off(&mut self, problem: String, now: Instant) -> Duration {
+    fn back_off(&mut self, problem: String, misconfigured: bool, now: Instant) -> Duration {
         let failures = self.offline.as_ref().map_or(0, |offline| offline.failures);
         let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
         // Up to a quarter more, so that machines that failed together are not tried together.
         let jitter = pause.mul_f64(0.25 * random_fraction());
-        self.offline = Some(Offline { problem, failures: failures.saturating_add(1), until: now + pause + jitter });
+        let failures = failures.saturating_add(1);
+        self.offline = Some(Offline { problem, misconfigured, failures, until: now + pause + jitter });
         pause + jitter
     }
 }

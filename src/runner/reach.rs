@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-
-use crate::api::{CREDENTIALS_LABEL, CREDENTIALS_TYPE, Machine, Reason};
-use crate::cluster::ClusterError;
+use crate::api::{Machine, Reason};
 use crate::execution::{LaunchProblem, MachineShown};
-use crate::ssh::{self, ConnectError, Connection, Credentials, HostTrust, Network, Session, Target, TrustParts};
+use crate::ssh::{self, ConnectError, Session};
 
 use super::asking::AskError;
-use super::attempt::{AttemptEnd, obsolete_or_again};
-use super::connections::{Known, Line};
+use super::attempt::AttemptEnd;
+use super::connections::{Carrier, Known, Line, Open};
+use super::declared::{Declared, read_declared};
+use super::first_use::{self, freeze};
+use super::look::online;
 use super::queue::random_fraction;
+use super::sights::problem_of;
 use super::{Inner, Work};
 
 /// How long resolving, connecting, the handshake and logging in may take together. A healthy machine takes well under
@@ -57,57 +58,11 @@ impl Reached {
     }
 }
 
-/// A machine as it is declared: where it is, and with which key.
-#[derive(Clone)]
-pub(super) struct Declared {
-    pub machine: Machine,
-    pub secret: Secret,
-}
-
-/// Reads a Machine and its Secret.
-pub(super) async fn read_declared(inner: &Inner, namespace: &str, machine: &str) -> Result<Declared, AttemptEnd> {
-    let machine = inner.cluster.machine(namespace, machine).await.map_err(|error| obsolete_or_again(&error))?;
-    let secret = read_secret(inner, namespace, &machine.spec.credentials_ref.name).await?;
-    Ok(Declared { machine, secret })
-}
-
-/// Reads both again, at the same time: None where they are no longer what they were.
-pub(super) async fn read_again(
-    inner: &Inner,
-    namespace: &str,
-    before: &Declared,
-) -> Result<Option<Declared>, AttemptEnd> {
-    let name = before.machine.metadata.name.as_deref().unwrap_or_default();
-    let secret = &before.machine.spec.credentials_ref.name;
-    let (machine, secret) = tokio::join!(inner.cluster.machine(namespace, name), read_secret(inner, namespace, secret));
-    let machine = machine.map_err(|error| obsolete_or_again(&error))?;
-    let (was, is) = (&before.machine.metadata, &machine.metadata);
-    if (&was.uid, was.generation) != (&is.uid, is.generation) {
-        // What became of the Secret that it had before is of no account.
-        return Ok(None);
-    }
-    let now = Declared { machine, secret: secret? };
-    Ok((identity(before) == identity(&now)).then_some(now))
-}
-
-async fn read_secret(inner: &Inner, namespace: &str, name: &str) -> Result<Secret, AttemptEnd> {
-    inner.cluster.secret(namespace, name).await.map_err(|error| match error {
-        ClusterError::NotFound { .. } => refused(
-            Reason::CredentialsNotFound,
-            format!("there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it"),
-        ),
-        ClusterError::Forbidden { message, .. } => {
-            refused(Reason::CredentialsNotFound, format!("writ may not read the Secret {name}: {message}"))
-        }
-        error => obsolete_or_again(&error),
-    })
-}
-
 /// Opens a session where a connection to the machine is open and has room. Reads nothing: whether it is still the right
 /// machine has to be seen before the claim.
 pub(super) async fn open_where_reached(inner: &Inner, work: &Work) -> Option<(Arc<Declared>, Reached, Session)> {
     let declared = inner.connections.noted(&work.machine_key())?;
-    let line = inner.connections.free_line(&identity(&declared))?;
+    let line = inner.connections.free_line(&declared.identity())?;
     let known = line.known(declared.machine.spec.execution.directory.as_deref()).await.ok()?.clone();
     let reached = Reached { line, known };
     let session = reached.open().await.ok()?;
@@ -131,7 +86,7 @@ pub(super) async fn reach_and_open(inner: &Inner, declared: &Declared) -> Result
 /// Reaches the machine of an execution by what is declared now, for those who only try again where that fails.
 pub(super) async fn reach_declared(inner: &Inner, work: &Work) -> Result<Reached, String> {
     let reached = async {
-        let declared = read_declared(inner, &work.key.namespace, &work.machine).await?;
+        let declared = read_declared(&inner.cluster, &work.key.namespace, &work.machine).await?;
         reach(inner, &declared).await
     };
     reached.await.map_err(AttemptEnd::into_problem)
@@ -157,90 +112,98 @@ pub(super) async fn open_beside(
 
 /// Finds or makes a connection, and asks the machine what it is.
 pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached, AttemptEnd> {
-    let line = inner.connections.line(&identity(declared), async || connect(declared).await).await?;
+    let line = inner.connections.line(&declared.identity(), async || connect(inner, declared).await).await?;
     let directory = declared.machine.spec.execution.directory.as_deref();
     let known = line.known(directory).await.cloned();
+    if matches!(known, Err(AskError::Silence(_))) {
+        // It may be dead without anybody having said so.
+        line.give_up().await;
+    }
+    match fit(known, &declared.machine) {
+        Ok(known) => {
+            if line.is_news() {
+                inner.saw(&declared.machine, online(line.connection(), None));
+            }
+            Ok(Reached { line, known })
+        }
+        Err(end) => Err(end),
+    }
+}
+
+/// What a machine says of itself, where commands can be started there.
+pub(super) fn fit(known: Result<Known, AskError>, machine: &Machine) -> Result<Known, AttemptEnd> {
+    let unfit = |message: String| {
+        let problem = LaunchProblem { reason: Reason::MachineUnfit, message };
+        Err(AttemptEnd::Refused { problem, machine_at_fault: true })
+    };
     match known {
-        Ok(known) if known.facts.ends_with_session && declared.machine.spec.user != "root" => {
-            let message = "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
-                           command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine";
-            Err(refused(Reason::MachineUnfit, message.to_owned()))
-        }
-        Ok(known) => Ok(Reached { line, known }),
+        Ok(known) if known.facts.ends_with_session && machine.spec.user != "root" => unfit(
+            "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
+             command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine"
+                .to_owned(),
+        ),
+        Ok(known) => Ok(known),
         Err(AskError::Connect(error)) => Err(end_of(&error)),
-        Err(AskError::Silence(problem)) => {
-            // It may be dead without anybody having said so.
-            line.give_up().await;
-            Err(AttemptEnd::Offline(problem))
+        Err(AskError::Silence(problem)) => Err(AttemptEnd::Offline(problem)),
+        Err(AskError::Unfit(message)) => unfit(message),
+    }
+}
+
+/// A connection to the machine, by way of those that it names.
+pub(super) async fn connect(inner: &Inner, declared: &Declared) -> Result<Open, AttemptEnd> {
+    let mut outer: Option<Carrier> = None;
+    for index in 0..declared.hops.len() {
+        let Some(hop) = declared.up_to(index) else { break };
+        let through = outer.take();
+        let identity = hop.identity();
+        let connected = inner.connections.carrier(&identity, async || connect_by(inner, &hop, through).await);
+        let carrier = match connected.await {
+            Ok(carrier) => carrier,
+            Err(end) => {
+                if let Some(problem) = problem_of(&end) {
+                    inner.saw(&hop.machine, problem);
+                }
+                return Err(on_the_way(end, hop.name()));
+            }
+        };
+        if carrier.is_news() {
+            inner.saw(&hop.machine, online(carrier.connection(), None));
         }
-        Err(AskError::Unfit(message)) => {
-            let problem = LaunchProblem { reason: Reason::MachineUnfit, message };
-            Err(AttemptEnd::Refused { problem, machine_at_fault: true })
+        outer = Some(carrier);
+    }
+    connect_by(inner, declared, outer).await
+}
+
+fn on_the_way(end: AttemptEnd, name: &str) -> AttemptEnd {
+    match end {
+        AttemptEnd::Offline(message) => AttemptEnd::Offline(format!("jump host {name}: {message}")),
+        AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault } => {
+            let message = format!("jump host {name}: {message}");
+            AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault }
         }
+        other => other,
     }
 }
 
-/// A connection for this execution alone.
-pub(super) async fn connect(declared: &Declared) -> Result<Connection, AttemptEnd> {
-    let (target, credentials) = target_of(declared)?;
-    connect_patiently(&target, &credentials).await
-}
-
-/// What a connection is good for: this state of the Machine and of its Secret.
-pub(super) fn identity(declared: &Declared) -> String {
-    let (machine, secret) = (&declared.machine.metadata, &declared.secret.metadata);
-    let word = |text: &Option<String>| text.clone().unwrap_or_default();
-    format!(
-        "{}/{}/{}/{}",
-        word(&machine.uid),
-        machine.generation.unwrap_or_default(),
-        word(&secret.uid),
-        word(&secret.resource_version)
-    )
-}
-
-fn target_of(declared: &Declared) -> Result<(Target, Credentials), AttemptEnd> {
-    let spec = &declared.machine.spec;
-    let parts = TrustParts {
-        host_keys: &spec.host_keys,
-        authorities: &spec.host_key_authorities,
-        revoked: &spec.revoked_host_keys,
-        name: &spec.address,
-        ..TrustParts::default()
-    };
-    let trust = HostTrust::parse(parts).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
-    let target = Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), trust };
-    Ok((target, credentials_of(&declared.secret)?))
-}
-
-fn credentials_of(secret: &Secret) -> Result<Credentials, AttemptEnd> {
-    let name = secret.metadata.name.as_deref().unwrap_or_default();
-    let invalid = |what: String| refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}"));
-    if secret.type_.as_deref() != Some(CREDENTIALS_TYPE) {
-        return Err(invalid(format!(
-            "must have the type {CREDENTIALS_TYPE}; a Secret's type cannot change, create it anew"
-        )));
-    }
-    let labelled = secret.metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIALS_LABEL));
-    if labelled.map(String::as_str) != Some("true") {
-        return Err(invalid(format!(
-            "must have the label {CREDENTIALS_LABEL}: \"true\" to be used by writ (kubectl label secret {name} {CREDENTIALS_LABEL}=true)"
-        )));
-    }
-    let Some(key) = secret.data.as_ref().and_then(|data| data.get("ssh-privatekey")) else {
-        return Err(invalid("must have the private key in data.ssh-privatekey".to_owned()));
-    };
-    Credentials::parse(&key.0, None, None).map_err(|error| invalid(format!("(data.ssh-privatekey): {error}")))
-}
-
-async fn connect_patiently(target: &Target, credentials: &Credentials) -> Result<Connection, AttemptEnd> {
-    // Until the flags of `writ serve` say more: everywhere, loopback too.
-    let everywhere = ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1"].iter().flat_map(|range| range.parse()).collect();
-    let network = Network::new(everywhere, Vec::new(), Vec::new());
+/// One connection, directly or through one that is open.
+async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) -> Result<Open, AttemptEnd> {
+    let credentials = declared.credentials().await?;
+    let mut target = declared.target(first_use::seen(&declared.machine))?;
+    let deadline = Duration::from_secs(u64::from(declared.machine.spec.probe.timeout_seconds));
     let mut tries = 0;
+    let mut may_freeze = true;
+    let _place = inner.logins.place(declared).await;
     loop {
-        match ssh::connect(target, credentials, &network, CONNECT_DEADLINE).await {
-            Ok(connection) => return Ok(connection),
+        let connected = match &outer {
+            None => ssh::connect(&target, &credentials, &inner.network, deadline).await,
+            Some(outer) => ssh::connect_through(outer.connection(), &target, &credentials, deadline).await,
+        };
+        match connected {
+            Ok(connection) => return Ok(Open { connection, _outer: outer }),
+            Err(ConnectError::HostKeyNew { algorithm, fingerprint }) if may_freeze => {
+                may_freeze = false;
+                target = declared.target(freeze(inner, &declared.machine, &algorithm, &fingerprint).await?)?;
+            }
             Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
                 tracing::debug!(message, "the machine dropped a connection; trying again");
                 let pause = DROPPED_PAUSE.saturating_mul(1 << tries);
@@ -252,23 +215,21 @@ async fn connect_patiently(target: &Target, credentials: &Credentials) -> Result
     }
 }
 
+/// What a failure to connect means for who waits.
 pub(super) fn end_of(error: &ConnectError) -> AttemptEnd {
-    let reason = match error {
+    let (reason, machine_at_fault) = match error {
         ConnectError::Unreachable(message) | ConnectError::Dropped(message) | ConnectError::Busy(message) => {
             return AttemptEnd::Offline(message.clone());
         }
         ConnectError::HostKeyMismatch { .. }
         | ConnectError::HostKeyRevoked { .. }
         | ConnectError::HostCertificateRefused { .. }
-        | ConnectError::HostKeyNew { .. } => Reason::HostKeyMismatch,
-        ConnectError::AuthenticationRefused { .. } => Reason::AuthenticationRefused,
-        ConnectError::CredentialsUnusable(_) => Reason::CredentialsInvalid,
-        ConnectError::AddressRefused { .. } | ConnectError::ForwardingRefused(_) => Reason::MachineInvalid,
-        ConnectError::Handshake(_) => Reason::HandshakeFailed,
+        | ConnectError::HostKeyNew { .. } => (Reason::HostKeyMismatch, true),
+        ConnectError::AuthenticationRefused { .. } => (Reason::AuthenticationRefused, true),
+        ConnectError::Handshake(_) => (Reason::HandshakeFailed, true),
+        ConnectError::ForwardingRefused(_) => (Reason::MachineInvalid, true),
+        ConnectError::AddressRefused { .. } => (Reason::AddressRefused, false),
+        ConnectError::CredentialsUnusable(_) => (Reason::CredentialsInvalid, false),
     };
-    AttemptEnd::Refused { problem: LaunchProblem { reason, message: error.to_string() }, machine_at_fault: true }
-}
-
-pub(super) fn refused(reason: Reason, message: String) -> AttemptEnd {
-    AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault: false }
+    AttemptEnd::Refused { problem: LaunchProblem { reason, message: error.to_string() }, machine_at_fault }
 }

@@ -121,6 +121,8 @@ impl Case {
             "credentialsRef": {"name": "web-ssh"}, "hostKeys": [self.sshd.host_key().expect("a host key")],
             // Most tests look at what the login shell is asked for; those of the launcher say otherwise.
             "execution": {"mode": "Direct"},
+            // Nothing connects but for what a test asks for; those of Machines say otherwise.
+            "probe": {"intervalSeconds": 0},
         });
         for (field, value) in changes.as_object().expect("an object of changes") {
             spec[field] = value.clone();
@@ -240,6 +242,7 @@ impl Case {
         let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
         command
             .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1"])
+            .args(crate::lab::LOOPBACK)
             // A flag of the test's own counts more.
             .env("WRIT_OUTPUT_STORE", self.store())
             .args(&self.flags)

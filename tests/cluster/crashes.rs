@@ -20,6 +20,7 @@ async fn with_short_lease(world: &'static World) -> Case {
 fn one_of_all_namespaces(world: &World) -> Process {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_writ"));
     command.args(["serve", "--lease-seconds", "3", "--kubeconfig"]).arg(world.control_plane.kubeconfig(User::Admin));
+    command.args(crate::lab::LOOPBACK);
     let log = world.reaper.make_folder("other", 0o700).expect("a folder").join("writ.log");
     world.reaper.spawn("writ", &mut command, &log).expect("writ starts")
 }

@@ -27,6 +27,7 @@ mod cutter;
 mod durable;
 mod examples;
 mod explain;
+mod fleet;
 mod guards;
 mod guide;
 mod host_keys;

@@ -117,6 +117,24 @@ fn the_directory_keeps_its_name_and_has_to_be_the_users_own() {
     });
 }
 
+#[test]
+fn a_machine_says_what_it_is_and_leaves_nothing_behind() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let before = std::fs::read_dir(machine.home.path()).unwrap().count();
+        let nonce = crate::machine::nonce();
+        let said = machine.session(&nonce, launcher::facts(&nonce)).finish();
+        let Answer::Described(described) = said.answer() else { panic!("{kind:?} {:?}", said.answer()) };
+        let uname = |flag| String::from_utf8(Command::new("uname").arg(flag).output().unwrap().stdout).unwrap();
+        assert_eq!(described.hostname, uname("-n").trim());
+        assert_eq!(described.architecture, uname("-m").trim());
+        assert_eq!(described.kernel, uname("-r").trim());
+        assert_eq!(described.boot_id, machine.facts.boot_id);
+        assert!(!described.os.is_empty() && !described.os.contains('"'), "{described:?}");
+        assert_eq!(std::fs::read_dir(machine.home.path()).unwrap().count(), before);
+    });
+}
+
 fn again_reads_sh(machine: &Machine) -> bool {
     machine.probe(None).reads_sh
 }

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use writ::cli::store;
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
-use writ::controllers::{command_execution, retention, whitelist};
+use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::output::{Hub, Store};
 use writ::runner::{Outputs, Parts, Runner, Spool};
+use writ::ssh::{Cidr, Network};
 use writ::telemetry::{self, LogFormat};
 
 #[derive(Args, Debug)]
@@ -61,6 +62,17 @@ pub struct Serve {
     /// several need a bucket. `writ output` reads it [default: `outputs` in the state directory].
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
+
+    /// A range of addresses that machines may have, like 10.0.0.0/8, or one address; may be given several times. Where it is
+    /// given, only these are connected to. Loopback, link-local and cloud metadata addresses, and those of the API server, are
+    /// refused unless a range names them as closely: 127.0.0.0/8 lets loopback in, 0.0.0.0/0 does not. What lies behind a jump
+    /// host is that host's matter.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    allow_cidr: Vec<Cidr>,
+
+    /// A range of addresses that is never connected to, whatever is allowed; may be given several times.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    deny_cidr: Vec<Cidr>,
 
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -146,7 +158,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let lease_kept = tokio::spawn(async move { keeping.keep().await });
     let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(Policies::new(cluster.clone()));
-    let (runner, wakes) = Runner::new(Parts {
+    let (runner, wakes, machine_wakes) = Runner::new(Parts {
         cluster: cluster.clone(),
         policies: Arc::clone(&policies),
         stamping: stamping.clone(),
@@ -155,28 +167,31 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         outputs: Outputs { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
         patience: Duration::from_secs(options.unreachable_seconds),
+        network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
     });
     let stop = CancellationToken::new();
-    let about = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
-    let whitelists = tokio::spawn(whitelist::run(about, stop.clone()));
-    let finished = tokio::spawn(retention::run(retention::Context { cluster: cluster.clone(), store }, stop.clone()));
     let context = command_execution::Context {
-        cluster,
+        cluster: cluster.clone(),
         policies,
-        stamping,
+        stamping: stamping.clone(),
         runner: runner.clone(),
         holders: Arc::clone(&holders),
-        events,
+        events: events.clone(),
         grace_for_missing: Duration::from_secs(options.missing_grace_seconds),
     };
     let mut controller = tokio::spawn(command_execution::run(context, wakes, stop.clone()));
+    let context = machine::Context::new(cluster.clone(), runner.clone(), events.clone());
+    let machines = tokio::spawn(machine::run(context, machine_wakes, stop.clone()));
+    let context = whitelist::Context { cluster: cluster.clone(), stamping, events };
+    let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
+    let finished = tokio::spawn(retention::run(retention::Context { cluster, store }, stop.clone()));
     tracing::info!(holder, namespace = client_options.namespace.as_deref().unwrap_or("(all)"), "writ serves");
 
     tokio::select! {
         () = told_to_end(&mut signals) => {}
         ended = &mut controller => bail!("the controller ended by itself ({ended:?}); this is a bug, please report it"),
     }
-    let others = async { tokio::join!(controller, whitelists, finished) };
+    let others = async { tokio::join!(controller, machines, whitelists, finished) };
     end(&runner, Duration::from_secs(options.drain_seconds), &stop, others).await;
     lease_kept.abort();
     holders.leave().await;

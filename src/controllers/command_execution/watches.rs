@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
@@ -19,12 +20,14 @@ use crate::controllers::watching::{WatchBackoff, to_look_at, watch_config};
 use crate::runner::{Runner, Wakes};
 
 use super::Execution;
+use super::gathering::Gathering;
 
 /// Starts the watches; the store has the metadata of what has not finished.
 pub(super) fn start(
     cluster: &Cluster,
     runner: Runner,
     wakes: Wakes,
+    gathering: Arc<Gathering>,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
     let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
@@ -43,7 +46,14 @@ pub(super) fn start(
             runner.withdraw(&key);
             runner.cancel(&key);
         }
-        stream::iter(to_look_at(event, &known))
+        let is_list = matches!(event, Ok(Event::InitDone));
+        let mut to_look_at = to_look_at(event, &known);
+        if is_list {
+            // The oldest first: see `gathering`.
+            to_look_at.sort_by_cached_key(|reference| known.get(reference).and_then(|it| it.creation_timestamp()));
+            gathering.begin(to_look_at.iter().cloned());
+        }
+        stream::iter(to_look_at)
     });
     let woken = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
         .map(|reference| ObjectRef::<Execution>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));

@@ -176,7 +176,7 @@ fn condition<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
 fn an_allowed_execution_with_a_free_slot_is_enqueued_without_a_write() {
     let plan = Situation::pending().plan();
     assert_eq!(plan.status, None);
-    assert_eq!(plan.effects, [Effect::Enqueue { max_concurrent: 4, urgent: false }]);
+    assert_eq!(plan.effects, [Effect::Enqueue { max_concurrent: 4, urgent: false, suspended: false }]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn an_execution_that_is_queued_already_is_not_written_again_for_the_same_reason(
     let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot);
     situation.execution.status.as_mut().unwrap().reason = Some(Reason::WaitingForSlot);
     assert_eq!(situation.plan().status, None);
-    situation.work = WorkFact::WaitingForMachine { problem: "refused".to_owned() };
+    situation.work = WorkFact::WaitingForMachine { problem: "refused".to_owned(), misconfigured: false };
     situation.becomes(Phase::Queued, Reason::MachineOffline);
 }
 
@@ -307,7 +307,7 @@ fn a_deadline_that_is_over_expires_and_says_why() {
     let waiting = |work| Situation::pending().in_phase(Phase::Queued).doing(work).aged(300);
     let plan = waiting(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     assert!(plan.effects.contains(&Effect::Withdraw));
-    waiting(WorkFact::WaitingForMachine { problem: "refused".to_owned() })
+    waiting(WorkFact::WaitingForMachine { problem: "refused".to_owned(), misconfigured: false })
         .becomes(Phase::Expired, Reason::MachineOffline);
     waiting(WorkFact::Absent).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let again = WorkFact::Connecting { since: Duration::from_secs(1), problem: Some("refused".to_owned()) };
@@ -317,7 +317,7 @@ fn a_deadline_that_is_over_expires_and_says_why() {
 #[test]
 fn a_deadline_of_zero_means_one_attempt_now() {
     let now = || Situation::pending().with_deadline(0);
-    assert_eq!(now().plan().effects, [Effect::Enqueue { max_concurrent: 4, urgent: true }]);
+    assert_eq!(now().plan().effects, [Effect::Enqueue { max_concurrent: 4, urgent: true, suspended: false }]);
     assert_eq!(now().doing(WorkFact::Connecting { since: Duration::ZERO, problem: None }).plan().status, None);
     now().doing(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };

@@ -1,3 +1,5 @@
+use jiff::Timestamp;
+
 use super::*;
 
 fn machine() -> MachineKey {
@@ -11,6 +13,8 @@ fn work(name: &str, second: i64) -> Work {
         created: Timestamp::from_second(second).unwrap(),
         urgent: false,
         max_concurrent: 2,
+        suspended: false,
+        requester: String::new(),
     }
 }
 
@@ -96,7 +100,10 @@ fn a_machine_that_is_not_reached_is_left_alone_then_tried_by_one() {
     let pause = settled.pump_after.unwrap();
     assert!(pause >= FIRST_PAUSE && pause <= FIRST_PAUSE * 2);
     starts_nothing(&mut queues, now);
-    assert_eq!(fact(&queues, "b", now), WorkFact::WaitingForMachine { problem: "refused".to_owned() });
+    assert_eq!(
+        fact(&queues, "b", now),
+        WorkFact::WaitingForMachine { problem: "refused".to_owned(), misconfigured: false }
+    );
     let later = now + pause;
     assert_eq!(starts(&mut queues, later).key.name, "a", "it has kept its place");
     starts_nothing(&mut queues, later);
@@ -229,4 +236,63 @@ fn those_who_wait_are_told_of_a_refusal_that_they_would_meet_too() {
     let settled = queues.settle(a, AttemptEnd::Refused { problem, machine_at_fault: true }, now);
     assert_eq!(settled.wake.len(), 3);
     assert!(matches!(fact(&queues, "b", now), WorkFact::WaitingForMachine { .. }));
+}
+
+#[test]
+fn who_has_much_waiting_takes_turns_with_who_has_little() {
+    let now = Instant::now();
+    let of = |requester: &str, name: &str, second| Work {
+        requester: requester.to_owned(),
+        max_concurrent: 1,
+        ..work(name, second)
+    };
+    let mut works: Vec<Work> = (0..100).map(|index| of("flood", &format!("f{index:02}"), index)).collect();
+    works.extend([of("jane", "j0", 200), of("jane", "j1", 201), of("joe", "o0", 150)]);
+    let mut queues = queues(works);
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let work = starts(&mut queues, now);
+        order.push(work.key.name.clone());
+        queues.connected(&machine());
+        queues.settle(work, AttemptEnd::Done, now);
+        if order.len() == 6 {
+            // Who comes again one at a time is not served before who waits all the time.
+            queues.add(of("joe", "o1", 300));
+        }
+    }
+    assert_eq!(order, ["f00", "o0", "j0", "f01", "j1", "f02", "o1", "f03"]);
+}
+
+#[test]
+fn what_a_person_has_to_mend_is_tried_by_nobody_who_waits() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(3600);
+    let mut queues = queues(vec![work("a", 1), work("b", 2), urgent("now", 0)]);
+    let first = starts(&mut queues, now);
+    assert_eq!(first.key.name, "now");
+    let problem = LaunchProblem { reason: Reason::HostKeyMismatch, message: "another key".to_owned() };
+    queues.settle(first, AttemptEnd::Refused { problem, machine_at_fault: true }, now);
+    assert!(queues.is_misconfigured(&machine()));
+    starts_nothing(&mut queues, later);
+    assert_eq!(
+        fact(&queues, "a", later),
+        WorkFact::WaitingForMachine { problem: "another key".to_owned(), misconfigured: true }
+    );
+    queues.reached(&machine());
+    assert_eq!(starts(&mut queues, later).key.name, "a");
+    assert_eq!(starts(&mut queues, later).key.name, "b");
+}
+
+#[test]
+fn on_a_suspended_machine_nothing_starts_and_all_that_waits_is_counted() {
+    let now = Instant::now();
+    let suspended = |name, second| Work { suspended: true, ..work(name, second) };
+    let mut queues = queues(vec![suspended("a", 1), suspended("b", 2)]);
+    starts_nothing(&mut queues, now);
+    assert_eq!(queues.busy(&machine()), (0, 2));
+    let (_, queue) = queues.facts(&work("c", 3).key, "web-1", now);
+    assert!(!queue.has_free_slot);
+    // What is put in again says that it is over.
+    queues.add(work("b", 2));
+    assert_eq!(starts(&mut queues, now).key.name, "a");
 }

@@ -1,0 +1,86 @@
+//! What of a Secret is used to log in: in a type that is wiped when it is dropped, and that cannot be printed.
+//!
+//! The promise kept here: a Secret is read by its name when it is needed, never listed or watched; what of it is not used is
+//! wiped at once. What the HTTP client and the decoder have held of it on the way is freed, and not wiped.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
+
+use super::{Cluster, ClusterError};
+
+/// A Secret with SSH credentials, as it was read. Its contents are not checked.
+#[derive(Clone, Default)]
+pub struct SshSecret {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Which version of it was read.
+    pub resource_version: String,
+    /// Its type.
+    pub type_: String,
+    /// Whether it has the label by which it may be used.
+    pub is_labelled: bool,
+    /// Patterns of the addresses that it may be used at; None: all.
+    pub addresses: Option<String>,
+    /// Patterns of the users that it may log in as; None: all.
+    pub users: Option<String>,
+    /// `ssh-privatekey`.
+    pub private_key: Option<Zeroizing<Vec<u8>>>,
+    /// `passphrase`.
+    pub passphrase: Option<Zeroizing<Vec<u8>>>,
+    /// `ssh-certificate`.
+    pub certificate: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl fmt::Debug for SshSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SshSecret({}@{})", self.name, self.resource_version)
+    }
+}
+
+impl SshSecret {
+    fn of(secret: Secret) -> Self {
+        let metadata = secret.metadata;
+        let annotation =
+            |name: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(name)).cloned();
+        let label = metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIALS_LABEL));
+        let mut data = secret.data.unwrap_or_default();
+        let mut take = |key: &str| data.remove(key).map(|bytes| Zeroizing::new(bytes.0));
+        let used = Self {
+            is_labelled: label.map(String::as_str) == Some("true"),
+            addresses: annotation(ADDRESSES_ANNOTATION),
+            users: annotation(USERS_ANNOTATION),
+            private_key: take("ssh-privatekey"),
+            passphrase: take("passphrase"),
+            certificate: take("ssh-certificate"),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            type_: secret.type_.unwrap_or_default(),
+        };
+        data.into_values().for_each(|mut bytes| bytes.0.zeroize());
+        used
+    }
+
+    /// The same without what has to stay secret: which version it was.
+    pub fn without_secrets(&self) -> Self {
+        Self { private_key: None, passphrase: None, certificate: None, ..self.clone() }
+    }
+}
+
+impl Cluster {
+    /// Reads one Secret by name (a list would read them all).
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn ssh_secret(&self, namespace: &str, name: &str) -> Result<SshSecret, ClusterError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        self.call(format!("Secret {namespace}/{name}"), api.get(name)).await.map(SshSecret::of)
+    }
+}

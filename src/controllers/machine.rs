@@ -1,0 +1,186 @@
+//! The controller of Machines: has them looked at, and says in each one's status what was seen.
+//!
+//! The promises kept here: a status is written where a person would want to know, and at most every 10 s (`machine::report`);
+//! the only thing in it that anything rests on is a host key that was frozen on first use, and that is not written here.
+//!
+//! ```text
+//! Machines (metadata) --------+
+//! runner: something was seen -+--> reconcile: read, report (pure), store --> runner: look at it
+//! ```
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, Stream, StreamExt as _};
+use jiff::Timestamp;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::watcher::{Event, watcher};
+use kube::runtime::{WatchStreamExt as _, reflector};
+use kube::{Resource as _, ResourceExt as _};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Machine;
+use crate::cluster::{Cluster, ClusterError, EventPublisher};
+use crate::machine::{Observed, next_look, report};
+use crate::runner::{MachineFacts, MachineWakes, Runner};
+
+use super::watching::{WatchBackoff, to_look_at, watch_config};
+
+/// Machines looked at at a time: each is a read and at times a write. The logins are the runner's matter.
+const CONCURRENCY: u16 = 8;
+/// How soon a look may follow another: one may have seen nothing, as the API server did not answer.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+type Watched = PartialObjectMeta<Machine>;
+
+/// What reconciling needs.
+pub struct Context {
+    cluster: Cluster,
+    runner: Runner,
+    events: EventPublisher,
+    /// When each status was written last. Who is gone is forgotten.
+    written: Mutex<HashMap<ObjectRef<Watched>, Instant>>,
+}
+
+impl Context {
+    /// What reconciling needs.
+    pub fn new(cluster: Cluster, runner: Runner, events: EventPublisher) -> Self {
+        Self { cluster, runner, events, written: Mutex::default() }
+    }
+
+    fn written<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<Watched>, Instant>) -> T) -> T {
+        use_it(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Runs until `stop`.
+pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken) {
+    let context = Arc::new(context);
+    let (reader, changes) = changes(&context);
+    let seen = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
+        .map(|reference| ObjectRef::<Watched>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
+    let queue = stream::select(changes.boxed(), seen.boxed())
+        .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)))
+        .take_until(stop.cancelled_owned());
+    let config = Config::default().concurrency(CONCURRENCY);
+    applier(|object, context| Box::pin(reconcile(object, context)), retry_later, context, reader, queue, config)
+        .for_each(|result| async {
+            match result {
+                Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
+                Err(AppliedError::ReconcilerFailed(error, object)) => {
+                    tracing::warn!(%error, category = error.category(), %object, "the status of a Machine could not be written; trying again");
+                }
+                Err(error) => tracing::error!(%error, "the controller could not look at a Machine"),
+            }
+        })
+        .await;
+}
+
+/// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
+fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = ObjectRef<Watched>> + Send + use<>) {
+    let (reader, writer) = store::<Watched>();
+    let watched = watcher(context.cluster.watched::<Watched>(), watch_config())
+        .backoff(WatchBackoff)
+        .modify(|machine| machine.managed_fields_mut().clear());
+    let (known, before) = (reader.clone(), reader.clone());
+    let watched = watched.filter_map(move |event| {
+        // Looked at before the reflector stores it.
+        let says_something = match &event {
+            Ok(Event::Apply(machine)) => before.get(&ObjectRef::from(machine)).is_none_or(|before| {
+                (before.uid(), before.metadata.generation) != (machine.uid(), machine.metadata.generation)
+            }),
+            _ => true,
+        };
+        std::future::ready(says_something.then_some(event))
+    });
+    let context = Arc::clone(context);
+    let changes = reflector(writer, watched.boxed()).then(move |event| {
+        let (context, known) = (Arc::clone(&context), known.clone());
+        async move {
+            let (changed, is_gone) = match &event {
+                Ok(Event::Apply(machine)) => (Some(machine), false),
+                Ok(Event::Delete(machine)) => (Some(machine), true),
+                _ => (None, false),
+            };
+            if let Some(machine) = changed {
+                let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
+                let uid = machine.uid().unwrap_or_default();
+                let generation = machine.metadata.generation.filter(|_| !is_gone);
+                context.runner.machine_changed(&namespace, &name, &uid, generation).await;
+                if is_gone {
+                    context.written(|written| written.remove(&ObjectRef::from(machine)));
+                }
+            }
+            stream::iter(to_look_at(event, &known))
+        }
+    });
+    (reader, changes.flatten())
+}
+
+/// Looks at one Machine: reads it, stores what there is to say, and has it looked at where it is time.
+async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action, ClusterError> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let machine = match context.cluster.machine(&namespace, &name).await {
+        Ok(machine) => machine,
+        Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
+        Err(error) => return Err(error),
+    };
+    let facts = context.runner.machine_facts(&namespace, &name);
+    let written_again = store_report(&machine, &facts, &context).await?;
+    let due =
+        next_look(&machine, facts.sight.as_ref(), facts.failures, facts.queued > 0, facts.spread, Timestamp::now());
+    let too_soon = facts.since_look.map_or(Duration::ZERO, |since| BETWEEN_LOOKS.saturating_sub(since));
+    let next = match due.map(|due| due.max(too_soon)) {
+        Some(due) if due.is_zero() => {
+            context.runner.look_at(&namespace, &name);
+            Some(BETWEEN_LOOKS)
+        }
+        due => due,
+    };
+    let again = [next, written_again].into_iter().flatten().min();
+    Ok(again.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Stores what there is to say; when there will be more, where it is too early.
+async fn store_report(
+    machine: &Machine,
+    facts: &MachineFacts,
+    context: &Context,
+) -> Result<Option<Duration>, ClusterError> {
+    let reference = ObjectRef::<Watched>::new(&machine.name_any()).within(&machine.namespace().unwrap_or_default());
+    let since_write = context.written(|written| written.get(&reference).map(Instant::elapsed));
+    let said = report(&Observed {
+        machine,
+        sight: facts.sight.as_ref(),
+        running: facts.running,
+        queued: facts.queued,
+        since_write,
+        now: Timestamp::now(),
+    });
+    let Some(status) = said.status else { return Ok(said.again) };
+    match context.cluster.replace_machine_status(machine, status).await {
+        Ok(_) => {
+            context.written(|written| written.insert(reference, Instant::now()));
+            if let Some((reason, warning, message)) = said.event {
+                context.events.publish_sight(machine.object_ref(&()), reason, warning, message);
+            }
+            Ok(None)
+        }
+        // It has changed meanwhile, or is gone.
+        Err(ClusterError::Conflict { .. }) => Ok(Some(Duration::from_secs(1))),
+        Err(ClusterError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn retry_later(_object: Arc<Watched>, error: &ClusterError, _context: Arc<Context>) -> Action {
+    match error {
+        ClusterError::Undecodable { .. } | ClusterError::Forbidden { .. } => Action::requeue(Duration::from_secs(60)),
+        _ => Action::requeue(Duration::from_secs(5)),
+    }
+}

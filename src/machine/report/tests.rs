@@ -1,0 +1,185 @@
+use super::*;
+use crate::api::machine_status::SystemFacts;
+use crate::api::{HostKeyPolicy, MachineSpec};
+use crate::machine::next_look;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn machine() -> Machine {
+    let mut machine = Machine::new("web-1", MachineSpec::new("192.0.2.1", "deploy", "web-ssh"));
+    machine.metadata.uid = Some("uid".to_owned());
+    machine.metadata.generation = Some(3);
+    machine
+}
+
+fn sight(second: i64, seen: Seen) -> Sight {
+    Sight { uid: Some("uid".to_owned()), generation: Some(3), at: at(second), seen }
+}
+
+fn key(fingerprint: &str, trust: KeyTrust) -> ProvedKey {
+    ProvedKey { algorithm: "ssh-ed25519".to_owned(), fingerprint: fingerprint.to_owned(), trust }
+}
+
+fn online() -> Seen {
+    let system = SystemFacts { hostname: Some("web-1".to_owned()), ..SystemFacts::default() };
+    Seen::Online { latency: Duration::from_millis(12), key: key("SHA256:a", KeyTrust::Pinned), system: Some(system) }
+}
+
+fn problem(reason: Reason, message: &str) -> Seen {
+    Seen::Problem(LaunchProblem { reason, message: message.to_owned() })
+}
+
+/// What is told, as if nothing had been written for a while.
+fn told(machine: &Machine, sight: &Sight) -> Report {
+    let observed = Observed { machine, sight: Some(sight), running: 0, queued: 0, since_write: None, now: sight.at };
+    report(&observed)
+}
+
+/// The machine after what was told is stored.
+fn after(mut machine: Machine, seen: &Sight) -> Machine {
+    machine.status = Some(told(&machine, seen).status.expect("something to write"));
+    machine
+}
+
+fn conditions_of(status: &MachineStatus) -> Vec<String> {
+    status.conditions.iter().map(|each| format!("{}={}", each.type_, each.status)).collect()
+}
+
+#[test]
+fn a_machine_that_was_logged_in_to_is_online_and_says_what_it_is() {
+    let report = told(&machine(), &sight(5, online()));
+    let status = report.status.expect("a status");
+    assert_eq!(status.phase, Some(MachinePhase::Online));
+    assert_eq!(conditions_of(&status), ["Authenticated=True", "HostKeyVerified=True", "Reachable=True", "Ready=True"]);
+    assert_eq!((status.latency_ms, status.observed_generation), (Some(12), Some(3)));
+    assert_eq!(status.host_keys.len(), 1);
+    assert_eq!(status.first_seen_time, status.last_seen_time);
+    assert_eq!(report.event.map(|(reason, warning, _)| (reason, warning)), Some(("Online".to_owned(), false)));
+}
+
+#[test]
+fn seeing_the_same_again_is_written_every_ten_minutes() {
+    let machine = after(machine(), &sight(0, online()));
+    let again = |second| told(&machine, &sight(second, online()));
+    assert_eq!(again(300), Report { again: Some(Duration::from_secs(300)), ..Report::default() });
+    let late = again(600);
+    assert_eq!(late.status.expect("a refresh").last_seen_time, Some(Time(at(600))));
+    assert_eq!(late.event, None, "nothing new for people");
+}
+
+#[test]
+fn what_a_person_wants_to_know_waits_ten_seconds_after_another_write() {
+    let machine = after(machine(), &sight(0, online()));
+    let sight = sight(4, problem(Reason::MachineOffline, "no route to host"));
+    let observed = |since| Observed {
+        machine: &machine,
+        sight: Some(&sight),
+        running: 0,
+        queued: 0,
+        since_write: Some(Duration::from_secs(since)),
+        now: at(4),
+    };
+    assert_eq!(report(&observed(4)), Report { again: Some(Duration::from_secs(6)), ..Report::default() });
+    let status = report(&observed(10)).status.expect("now");
+    assert_eq!((status.phase, status.message.as_deref()), (Some(MachinePhase::Offline), Some("no route to host")));
+    assert_eq!(status.last_seen_time, Some(Time(at(0))), "when it was last seen stays");
+}
+
+#[test]
+fn the_conditions_say_how_far_it_came() {
+    let seen = |reason| told(&machine(), &sight(0, problem(reason, "x"))).status.map(|status| conditions_of(&status));
+    let is = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    assert_eq!(seen(Reason::MachineOffline), is(&["Reachable=False", "Ready=False"]));
+    assert_eq!(
+        seen(Reason::HostKeyMismatch),
+        is(&["HostKeyVerified=False", "Reachable=True", "Ready=False", "Stalled=True"])
+    );
+    assert_eq!(
+        seen(Reason::AuthenticationRefused),
+        is(&["Authenticated=False", "HostKeyVerified=True", "Reachable=True", "Ready=False", "Stalled=True"])
+    );
+    assert_eq!(
+        seen(Reason::MachineUnfit),
+        is(&["Authenticated=True", "HostKeyVerified=True", "Reachable=True", "Ready=False", "Stalled=True"])
+    );
+    assert_eq!(seen(Reason::CredentialsNotFound), is(&["Ready=False", "Stalled=True"]));
+}
+
+#[test]
+fn what_was_seen_of_another_generation_says_nothing() {
+    let mut changed = after(machine(), &sight(0, online()));
+    changed.metadata.generation = Some(4);
+    assert_eq!(told(&changed, &sight(1, problem(Reason::MachineOffline, "x"))), Report::default());
+    assert_eq!(next_look(&changed, Some(&sight(1, online())), 0, false, 0.5, at(1)), Some(Duration::ZERO));
+}
+
+#[test]
+fn a_suspended_machine_is_said_to_be_and_not_looked_at() {
+    let mut machine = after(machine(), &sight(0, problem(Reason::HostKeyMismatch, "x")));
+    machine.spec.suspend = true;
+    let status = told(&machine, &sight(1, online())).status.expect("a status");
+    assert_eq!(status.phase, Some(MachinePhase::Suspended));
+    assert!(!conditions_of(&status).contains(&"Stalled=True".to_owned()));
+    assert_eq!(next_look(&machine, None, 0, true, 0.5, at(1)), None);
+}
+
+#[test]
+fn a_frozen_key_is_never_replaced_by_what_is_seen() {
+    let mut frozen = machine();
+    frozen.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
+    let first = SeenHostKey {
+        algorithm: "ssh-ed25519".to_owned(),
+        fingerprint: "SHA256:first".to_owned(),
+        trust: KeyTrust::FirstUse,
+        first_seen_time: Time(at(0)),
+    };
+    frozen.status = Some(MachineStatus { host_keys: vec![first.clone()], ..MachineStatus::default() });
+    for seen in ["SHA256:first", "SHA256:other"] {
+        let key = key(seen, KeyTrust::FirstUse);
+        let seen = sight(1, Seen::Online { latency: Duration::ZERO, key, system: None });
+        assert_eq!(told(&frozen, &seen).status.expect("a status").host_keys, vec![first.clone()]);
+    }
+    // A person has pinned another one, and the machine has proved it.
+    let pinned = told(&frozen, &sight(2, online())).status.expect("a status").host_keys;
+    assert_eq!(pinned.iter().map(|key| key.trust).collect::<Vec<_>>(), [KeyTrust::Pinned]);
+}
+
+#[test]
+fn what_runs_and_waits_is_counted_anew_every_minute() {
+    let machine = after(machine(), &sight(0, online()));
+    let seen = sight(0, online());
+    let counted = |since| {
+        report(&Observed {
+            machine: &machine,
+            sight: Some(&seen),
+            running: 2,
+            queued: 5,
+            since_write: Some(Duration::from_secs(since)),
+            now: at(0),
+        })
+    };
+    assert_eq!(counted(20).again, Some(Duration::from_secs(40)));
+    let status = counted(60).status.expect("a count");
+    assert_eq!((status.running, status.queued), (Some(2), Some(5)));
+}
+
+#[test]
+fn pauses_between_looks_grow_with_failures_and_stay_short_while_somebody_waits() {
+    let machine = machine();
+    let offline = sight(0, problem(Reason::MachineOffline, "x"));
+    let pause = |failures, waited| next_look(&machine, Some(&offline), failures, waited, 0.0, at(0)).unwrap().as_secs();
+    assert_eq!([1, 2, 3, 4, 5, 6, 60].map(|failures| pause(failures, false)), [10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!([1, 2, 60].map(|failures| pause(failures, true)), [10, 10, 10]);
+    let online = sight(0, online());
+    let next = |spread, now| next_look(&machine, Some(&online), 0, true, spread, at(now)).unwrap().as_secs();
+    assert_eq!((next(0.0, 0), next(1.0, 0), next(0.0, 299), next(0.0, 900)), (300, 270, 1, 0));
+}
+
+#[test]
+fn what_a_machine_says_cannot_steer_a_terminal() {
+    let seen = sight(0, problem(Reason::MachineUnfit, "it says \u{1b}[2J\nboo"));
+    let status = told(&machine(), &seen).status.expect("a status");
+    assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
+}

@@ -1,0 +1,260 @@
+//! A machine as it is declared: its Machine, its Secret, and those of the machines to go through; and what they are good
+//! for, as SSH wants it.
+//!
+//! The promise kept here: credentials are used only where everything says that they may be (type, label, annotations), and
+//! nobody is gone through who does not say that he lets it happen.
+
+use futures::future::try_join_all;
+
+use crate::api::{CREDENTIALS_TYPE, HostKeyPolicy, Machine, NameReference, Reason};
+use crate::cluster::{Cluster, ClusterError, SshSecret};
+use crate::execution::LaunchProblem;
+use crate::policy;
+use crate::ssh::{Credentials, HostTrust, Target, TrustParts};
+
+use super::attempt::{AttemptEnd, obsolete_or_again};
+
+/// Through how many machines a way may lead in all.
+const MOST_HOPS: usize = 8;
+
+/// A machine as it is declared: where it is, and with which key.
+#[derive(Clone)]
+pub(super) struct Declared {
+    pub machine: Machine,
+    pub secret: SshSecret,
+    /// The machines to go through, the first one to connect to first. They have none themselves.
+    pub hops: Vec<Declared>,
+}
+
+impl Declared {
+    /// What a connection is good for: this state of the Machines on the way, and of their Secrets.
+    pub fn identity(&self) -> String {
+        let mut identity = String::new();
+        for host in self.hops.iter().chain([self]) {
+            let machine = &host.machine.metadata;
+            let uid = machine.uid.as_deref().unwrap_or_default();
+            let generation = machine.generation.unwrap_or_default();
+            let secret = &host.secret;
+            identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
+        }
+        identity
+    }
+
+    /// The way to the hop with this number, as if that were where to go.
+    pub fn up_to(&self, index: usize) -> Option<Self> {
+        let hop = self.hops.get(index)?;
+        Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
+    }
+
+    /// The same without what has to stay secret.
+    pub fn without_secrets(&self) -> Self {
+        Self {
+            machine: self.machine.clone(),
+            secret: self.secret.without_secrets(),
+            hops: self.hops.iter().map(Self::without_secrets).collect(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        self.machine.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Where it is, and what it has to prove. `seen` is what it was seen with first.
+    pub fn target(&self, seen: Vec<(String, String)>) -> Result<Target, AttemptEnd> {
+        let spec = &self.machine.spec;
+        let parts = TrustParts {
+            host_keys: &spec.host_keys,
+            authorities: &spec.host_key_authorities,
+            revoked: &spec.revoked_host_keys,
+            seen,
+            first_use: spec.host_key_policy == HostKeyPolicy::TrustOnFirstUse,
+            name: &spec.address,
+        };
+        let trust = HostTrust::parse(parts).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
+        Ok(Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), trust })
+    }
+
+    /// With which key to log in. An encrypted one takes a core for a while, so that is done elsewhere.
+    pub async fn credentials(&self) -> Result<Credentials, AttemptEnd> {
+        self.check_secret()?;
+        let secret = self.secret.clone();
+        let name = secret.name.clone();
+        let parse = move || {
+            let bytes = |part: &Option<zeroize::Zeroizing<Vec<u8>>>| part.as_ref().map(|bytes| bytes.to_vec());
+            let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
+            let (passphrase, certificate) = (bytes(&secret.passphrase), bytes(&secret.certificate));
+            Credentials::parse(key, passphrase.as_deref(), certificate.as_deref())
+        };
+        let parsed = if self.secret.passphrase.is_some() {
+            tokio::task::spawn_blocking(parse)
+                .await
+                .map_err(|_| AttemptEnd::Offline("the key was not read".to_owned()))?
+        } else {
+            parse()
+        };
+        parsed.map_err(|error| refused(Reason::CredentialsInvalid, format!("the Secret {name}: {error}")))
+    }
+
+    /// Whether the Secret may be used here at all.
+    fn check_secret(&self) -> Result<(), AttemptEnd> {
+        let (secret, spec) = (&self.secret, &self.machine.spec);
+        let name = &secret.name;
+        let invalid = |what: String| Err(refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}")));
+        if secret.type_ != CREDENTIALS_TYPE {
+            return invalid(format!(
+                "must have the type {CREDENTIALS_TYPE}; a Secret's type cannot change, create it anew"
+            ));
+        }
+        if !secret.is_labelled {
+            let label = crate::api::CREDENTIALS_LABEL;
+            return invalid(format!(
+                "must have the label {label}: \"true\" to be used by writ (kubectl label secret {name} {label}=true)"
+            ));
+        }
+        let bound = [
+            (crate::api::ADDRESSES_ANNOTATION, &secret.addresses, &spec.address, "address"),
+            (crate::api::USERS_ANNOTATION, &secret.users, &spec.user, "user"),
+        ];
+        for (annotation, patterns, value, field) in bound {
+            let Some(patterns) = patterns else { continue };
+            // Host names are the same in any case, users are not.
+            let matches = match field {
+                "address" => policy::any_matches(&patterns.to_ascii_lowercase(), &value.to_ascii_lowercase()),
+                _ => policy::any_matches(patterns, value),
+            };
+            if !matches {
+                return invalid(format!(
+                    "may not be used with spec.{field} {value} of this Machine: its annotation {annotation} does not list it"
+                ));
+            }
+        }
+        if secret.private_key.is_none() {
+            return invalid("must have the private key in data.ssh-privatekey".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Reads a Machine, its Secret, and all that is on the way to it.
+pub(super) async fn read_declared(cluster: &Cluster, namespace: &str, machine: &str) -> Result<Declared, AttemptEnd> {
+    let machine = cluster.machine(namespace, machine).await.map_err(|error| obsolete_or_again(&error))?;
+    declare(cluster, namespace, machine).await
+}
+
+/// Reads what belongs to a Machine that was just read.
+pub(super) async fn declare(cluster: &Cluster, namespace: &str, machine: Machine) -> Result<Declared, AttemptEnd> {
+    let (secret, hops) = tokio::join!(
+        read_secret(cluster, namespace, &machine.spec.credentials_ref.name),
+        read_hops(cluster, namespace, &machine)
+    );
+    if let Some(problem) = machine.spec.problem() {
+        return Err(refused(Reason::MachineInvalid, problem));
+    }
+    Ok(Declared { secret: secret?, hops: hops?, machine })
+}
+
+/// Reads all of it again, at the same time: None where it is no longer what it was.
+pub(super) async fn read_again(
+    cluster: &Cluster,
+    namespace: &str,
+    before: &Declared,
+) -> Result<Option<Declared>, AttemptEnd> {
+    let (again, hops) = tokio::join!(
+        read_host_again(cluster, namespace, before),
+        try_join_all(before.hops.iter().map(|hop| read_host_again(cluster, namespace, hop)))
+    );
+    let (Some(mut now), Some(hops)) = (again?, hops?.into_iter().collect::<Option<Vec<_>>>()) else { return Ok(None) };
+    now.hops = hops;
+    Ok((before.identity() == now.identity()).then_some(now))
+}
+
+async fn read_host_again(
+    cluster: &Cluster,
+    namespace: &str,
+    before: &Declared,
+) -> Result<Option<Declared>, AttemptEnd> {
+    let (machine, secret) =
+        tokio::join!(cluster.machine(namespace, before.name()), read_secret(cluster, namespace, &before.secret.name));
+    let machine = machine.map_err(|error| obsolete_or_again(&error))?;
+    let (was, is) = (&before.machine.metadata, &machine.metadata);
+    if (&was.uid, was.generation) != (&is.uid, is.generation) {
+        // What became of the Secret that it had before is of no account.
+        return Ok(None);
+    }
+    Ok(Some(Declared { machine, secret: secret?, hops: Vec::new() }))
+}
+
+async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<SshSecret, AttemptEnd> {
+    cluster.ssh_secret(namespace, name).await.map_err(|error| match error {
+        ClusterError::NotFound { .. } => refused(
+            Reason::CredentialsNotFound,
+            format!("there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it"),
+        ),
+        ClusterError::Forbidden { message, .. } => {
+            refused(Reason::CredentialsNotFound, format!("writ may not read the Secret {name}: {message}"))
+        }
+        error => obsolete_or_again(&error),
+    })
+}
+
+/// The machines on the way, the first one first: those that the Machine names, and before the first of them those that it
+/// is reached by itself.
+async fn read_hops(cluster: &Cluster, namespace: &str, machine: &Machine) -> Result<Vec<Declared>, AttemptEnd> {
+    let mut names = vec![machine.metadata.name.clone().unwrap_or_default()];
+    let mut hops: Vec<Declared> = Vec::new();
+    let mut named: Vec<NameReference> = machine.spec.jump_hosts.clone();
+    while !named.is_empty() {
+        let mut before = Vec::new();
+        for reference in &named {
+            let is_again = names.contains(&reference.name);
+            names.push(reference.name.clone());
+            if is_again {
+                let way = names.join(", ");
+                return Err(refused(
+                    Reason::MachineInvalid,
+                    format!("spec.jumpHosts go in a circle: {way}; take one out"),
+                ));
+            }
+            if names.len() > MOST_HOPS + 1 {
+                let message = format!("spec.jumpHosts lead through more than {MOST_HOPS} machines");
+                return Err(refused(Reason::MachineInvalid, message));
+            }
+            before.push(read_hop(cluster, namespace, &reference.name).await?);
+        }
+        named = before.first().map(|first| first.machine.spec.jump_hosts.clone()).unwrap_or_default();
+        before.append(&mut hops);
+        hops = before;
+    }
+    Ok(hops)
+}
+
+async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Declared, AttemptEnd> {
+    let machine = match cluster.machine(namespace, name).await {
+        Ok(machine) => machine,
+        // It may come with the same sync, and be back from maintenance: neither ends what waits.
+        Err(ClusterError::NotFound { .. }) => {
+            return Err(AttemptEnd::Offline(format!(
+                "the jump host {name} is no Machine of this namespace; create it"
+            )));
+        }
+        Err(error) => return Err(obsolete_or_again(&error)),
+    };
+    if machine.spec.suspend {
+        return Err(AttemptEnd::Offline(format!("the jump host {name} is suspended")));
+    }
+    if let Some(problem) = machine.spec.problem() {
+        return Err(refused(Reason::MachineInvalid, format!("the jump host {name}: {problem}")));
+    }
+    if !machine.spec.allow_jump {
+        let message =
+            format!("the Machine {name} lets nobody go through it; set allowJump: true there if it is meant to");
+        return Err(refused(Reason::MachineInvalid, message));
+    }
+    let secret = read_secret(cluster, namespace, &machine.spec.credentials_ref.name).await?;
+    Ok(Declared { machine, secret, hops: Vec::new() })
+}
+
+/// What is wrong with what is declared, so that others on this machine would meet it too, but at no cost.
+pub(super) fn refused(reason: Reason, message: String) -> AttemptEnd {
+    AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault: false }
+}

@@ -1,0 +1,101 @@
+//! One look at a machine: a full login, and what it says of itself.
+
+use std::time::Duration;
+
+use crate::api::machine_status::{KeyTrust, SystemFacts};
+use crate::api::{ExecutionMode, Machine};
+use crate::cluster::ClusterError;
+use crate::launcher::{self, Answer, Described};
+use crate::machine::{ProvedKey, Seen};
+use crate::ssh::{Connection, ProvedBy};
+
+use super::Inner;
+use super::asking::ask_in;
+use super::attempt::AttemptEnd;
+use super::connections::{open_patiently, probe};
+use super::declared::{Declared, declare};
+use super::queue::MachineKey;
+use super::reach::{connect, end_of, fit};
+use super::sights::problem_of;
+
+/// How long a machine may take to say what it is.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Looks at a machine, and notes what is seen.
+pub(super) async fn look(inner: &Inner, (namespace, name): &MachineKey) {
+    let machine = match inner.cluster.machine(namespace, name).await {
+        Ok(machine) => machine,
+        Err(ClusterError::NotFound { .. }) => return,
+        Err(error) => {
+            tracing::debug!(%error, machine = %name, "a machine was not looked at");
+            return;
+        }
+    };
+    if machine.spec.suspend {
+        return;
+    }
+    let seen = match declare(&inner.cluster, namespace, machine.clone()).await {
+        Ok(declared) => look_by(inner, &declared).await,
+        Err(end) => Err(end),
+    };
+    let seen = match seen {
+        Ok(seen) => Some(seen),
+        Err(end) => problem_of(&end),
+    };
+    if let Some(seen) = seen {
+        inner.saw(&machine, seen);
+    }
+}
+
+async fn look_by(inner: &Inner, declared: &Declared) -> Result<Seen, AttemptEnd> {
+    // One that is in use shows that it is there, and costs no login.
+    if let Some(line) = inner.connections.free_line(&declared.identity()) {
+        match describe(line.connection()).await {
+            Some(system) => return Ok(online(line.connection(), Some(system))),
+            // It may be dead without anybody having said so.
+            None => line.give_up().await,
+        }
+    }
+    let open = connect(inner, declared).await?;
+    let seen = look_over(&open.connection, &declared.machine).await;
+    open.connection.close().await;
+    seen
+}
+
+/// What a fresh connection shows: whether commands can be started, and what the machine says of itself.
+async fn look_over(connection: &Connection, machine: &Machine) -> Result<Seen, AttemptEnd> {
+    if machine.spec.execution.mode == ExecutionMode::Durable {
+        let session = open_patiently(connection).await.map_err(|error| end_of(&error))?;
+        let known = probe(session, machine.spec.execution.directory.as_deref()).await;
+        fit(known, machine)?;
+    }
+    Ok(online(connection, describe(connection).await))
+}
+
+/// What was seen where a connection is open.
+pub(super) fn online(connection: &Connection, system: Option<SystemFacts>) -> Seen {
+    let proof = connection.proof();
+    let trust = match proof.by {
+        ProvedBy::Pinned => KeyTrust::Pinned,
+        ProvedBy::Authority => KeyTrust::Authority,
+        ProvedBy::FirstUse => KeyTrust::FirstUse,
+    };
+    let key = ProvedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
+    Seen::Online { latency: connection.login_time(), key, system }
+}
+
+/// What the machine says of itself; None where it says nothing.
+async fn describe(connection: &Connection) -> Option<SystemFacts> {
+    let session = open_patiently(connection).await.ok()?;
+    let Ok(Answer::Described(said)) = ask_in(session, DEADLINE, launcher::facts).await else { return None };
+    let Described { boot_id, hostname, architecture, kernel, shell, os } = said;
+    let some = |word: String| (!word.is_empty()).then_some(word);
+    Some(SystemFacts {
+        hostname: some(hostname),
+        os: some(os),
+        architecture: some(architecture),
+        kernel: some(kernel),
+        shell: some(shell),
+        boot_id: some(boot_id),
+    })
+}

@@ -1,0 +1,197 @@
+//! What was seen of each machine last, by whoever tried to reach it, and looks at those that nobody tries.
+//!
+//! A look is a full login (`probe` in the Machine's spec): a bare connect tells little, and sshd 9.8 locks out who
+//! connects without logging in. Where a shared connection is open the machine is asked over that.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::api::Machine;
+use crate::execution::LaunchProblem;
+use crate::machine::{Seen, Sight};
+
+use super::attempt::AttemptEnd;
+use super::look::look;
+use super::queue::{MachineKey, random_fraction};
+use super::{Inner, Runner, WAKE_QUEUE, lock};
+
+/// How many machines are looked at at a time: of those that swallow packets each takes its whole deadline, and the others
+/// have to be seen meanwhile. Each costs a socket and about 64 KiB.
+const LOOKS: usize = 64;
+
+/// What was seen of all machines. Their number is bounded by that of the Machines: who is gone is forgotten.
+pub(super) struct Sights {
+    known: Mutex<HashMap<MachineKey, Known>>,
+    looks: Arc<Semaphore>,
+    changed: mpsc::Sender<ObjectRef<Machine>>,
+}
+
+#[derive(Default)]
+struct Known {
+    sight: Option<Sight>,
+    /// How many times in a row it was not reached.
+    failures: u32,
+    /// In 0..1, another for each sight.
+    spread: f64,
+    /// Whether somebody is looking, and when somebody did last.
+    looking: bool,
+    looked: Option<Instant>,
+}
+
+/// What is known of a machine here.
+#[derive(Clone, Debug, Default)]
+pub struct MachineFacts {
+    /// What was seen of it last.
+    pub sight: Option<Sight>,
+    /// How many times in a row it was not reached.
+    pub failures: u32,
+    /// In 0..1, another for each sight.
+    pub spread: f64,
+    /// How long ago the last look ended; None: there was none.
+    pub since_look: Option<Duration>,
+    /// How many executions have a slot there.
+    pub running: usize,
+    /// How many wait for it.
+    pub queued: usize,
+}
+
+/// The other end of the sights: the Machines of which something new was seen.
+pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
+
+impl Sights {
+    pub fn new() -> (Self, MachineWakes) {
+        let (changed, wakes) = mpsc::channel(WAKE_QUEUE);
+        (Self { known: Mutex::default(), looks: Arc::new(Semaphore::new(LOOKS)), changed }, wakes)
+    }
+
+    /// Notes what was seen. Who reports it learns of it; where that is busy, it finds it when it looks next.
+    pub fn note(&self, machine: &MachineKey, sight: Sight) {
+        {
+            let mut known = lock(&self.known);
+            let known = known.entry(machine.clone()).or_default();
+            known.failures = match &sight.seen {
+                Seen::Online { .. } => 0,
+                Seen::Problem(_) => known.failures.saturating_add(1),
+            };
+            known.spread = random_fraction();
+            known.sight = Some(sight);
+        }
+        self.tell(machine);
+    }
+
+    /// Has the Machine looked at by its controller.
+    pub fn tell(&self, machine: &MachineKey) {
+        let (namespace, name) = machine;
+        let _ = self.changed.try_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn begin(&self, machine: &MachineKey) -> bool {
+        let mut known = lock(&self.known);
+        !std::mem::replace(&mut known.entry(machine.clone()).or_default().looking, true)
+    }
+
+    fn end(&self, machine: &MachineKey) {
+        if let Some(known) = lock(&self.known).get_mut(machine) {
+            known.looking = false;
+            known.looked = Some(Instant::now());
+        }
+    }
+
+    fn forget(&self, machine: &MachineKey) {
+        lock(&self.known).remove(machine);
+    }
+}
+
+/// What an attempt to reach a machine that failed says of it; None where it says nothing.
+pub(super) fn problem_of(end: &AttemptEnd) -> Option<Seen> {
+    match end {
+        AttemptEnd::Offline(message) => {
+            let problem = LaunchProblem { reason: crate::api::Reason::MachineOffline, message: message.clone() };
+            Some(Seen::Problem(problem))
+        }
+        AttemptEnd::Refused { problem, .. } => Some(Seen::Problem(problem.clone())),
+        AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete | AttemptEnd::Again(_) => None,
+    }
+}
+
+impl Inner {
+    /// Notes what was seen of a Machine. One that can be used is open to who waits for it.
+    pub(super) fn saw(&self, machine: &Machine, seen: Seen) {
+        let metadata = &machine.metadata;
+        let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        if matches!(seen, Seen::Online { .. }) {
+            self.queues().reached(&key);
+        }
+        let sight = Sight { uid: metadata.uid.clone(), generation: metadata.generation, at: Timestamp::now(), seen };
+        self.sights.note(&key, sight);
+    }
+}
+
+impl Runner {
+    /// What is known here of a machine.
+    pub fn machine_facts(&self, namespace: &str, name: &str) -> MachineFacts {
+        let key = (namespace.to_owned(), name.to_owned());
+        let (running, queued) = self.inner.queues().busy(&key);
+        let known = lock(&self.inner.sights.known);
+        let Some(known) = known.get(&key) else { return MachineFacts { running, queued, ..MachineFacts::default() } };
+        MachineFacts {
+            sight: known.sight.clone(),
+            failures: known.failures,
+            spread: known.spread,
+            since_look: known.looked.map(|looked| looked.elapsed()),
+            running,
+            queued,
+        }
+    }
+
+    /// Looks at a machine, unless somebody does. What is seen comes by [`MachineWakes`].
+    pub fn look_at(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        if self.inner.stopping.is_cancelled() || !self.inner.sights.begin(&key) {
+            return;
+        }
+        let runner = self.clone();
+        // Not tracked: there is nothing to wait for at the end.
+        tokio::spawn(async move {
+            let looking = Looking { runner: runner.clone(), key: key.clone() };
+            let looks = Arc::clone(&runner.inner.sights.looks);
+            let seen = async {
+                let _place = looks.acquire_owned().await;
+                look(&runner.inner, &key).await;
+            };
+            tokio::select! {
+                () = seen => {}
+                () = runner.inner.stopping.cancelled() => {}
+            }
+            drop(looking);
+            runner.pump(&key);
+        });
+    }
+
+    /// A Machine has this generation now, or is gone: connections that were made by what it said before are not used any
+    /// more.
+    pub async fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
+        if generation.is_none() {
+            self.inner.sights.forget(&(namespace.to_owned(), name.to_owned()));
+        }
+        self.inner.connections.forget(uid, generation).await;
+    }
+}
+
+/// Says that nobody looks any more, also where a look ends by a panic.
+struct Looking {
+    runner: Runner,
+    key: MachineKey,
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.runner.inner.sights.end(&self.key);
+    }
+}
