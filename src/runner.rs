@@ -21,6 +21,7 @@ mod acknowledge;
 mod adopt;
 mod asking;
 mod attempt;
+mod check;
 mod claim;
 mod connections;
 mod declared;
@@ -58,6 +59,7 @@ use crate::ssh::Network;
 
 use acknowledge::Acknowledgements;
 use attempt::{AttemptEnd, Claimed, Way};
+pub use check::{Step, check};
 use claim::Holding;
 use connections::Connections;
 use durable::Begin;

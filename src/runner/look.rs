@@ -85,7 +85,7 @@ pub(super) fn online(connection: &Connection, system: Option<SystemFacts>) -> Se
 }
 
 /// What the machine says of itself; None where it says nothing.
-async fn describe(connection: &Connection) -> Option<SystemFacts> {
+pub(super) async fn describe(connection: &Connection) -> Option<SystemFacts> {
     let session = open_patiently(connection).await.ok()?;
     let Ok(Answer::Described(said)) = ask_in(session, DEADLINE, launcher::facts).await else { return None };
     let Described { boot_id, hostname, architecture, kernel, shell, os } = said;

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use russh::keys::pkcs8::decode_pkcs8;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::{HashAlg, Kdf};
-use russh::keys::{Algorithm, Certificate, PrivateKey};
+use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::host_key::{KeyProblem, SMALLEST_RSA, date, usable};
@@ -140,6 +140,13 @@ impl Credentials {
     /// SHA-256 fingerprint of the public half.
     pub fn fingerprint(&self) -> String {
         self.key.fingerprint(HashAlg::Sha256).to_string()
+    }
+
+    /// The public half, as a line for authorized_keys, without a comment.
+    pub fn public_line(&self) -> String {
+        let key = PublicKey::new(self.key.public_key().key_data().clone(), "");
+        // What was parsed as a key is one that can be written.
+        key.to_openssh().unwrap_or_default().trim_end().to_owned()
     }
 
     /// Whether a certificate is still, or already, valid.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use writ::cli::{Ending, Explain, Lint, Output};
+use writ::tools::MachineTools;
 
 use serve::{Serve, serve};
 
@@ -28,6 +29,7 @@ enum Command {
     Explain(Box<Explain>),
     Lint(Lint),
     Output(Output),
+    Machine(MachineTools),
 }
 
 #[tokio::main]
@@ -43,6 +45,7 @@ async fn main() -> ExitCode {
             let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
             (outcome, Ending::BadInput.code().into())
         }
+        Command::Machine(options) => (options.run(&mut std::io::stdout()).await, Ending::BadInput.code().into()),
         Command::Lint(options) => (options.run(&mut std::io::stdout().lock()), Ending::BadInput.code().into()),
     };
     match outcome {

@@ -14,7 +14,7 @@ use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holder
 use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::output::{Hub, Store};
-use writ::runner::{Outputs, Parts, Runner, Spool};
+use writ::runner::{MachineWakes, Outputs, Parts, Runner, Spool};
 use writ::ssh::{Cidr, Network};
 use writ::telemetry::{self, LogFormat};
 
@@ -170,33 +170,47 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
     });
     let stop = CancellationToken::new();
+    let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, store, &stop);
     let context = command_execution::Context {
-        cluster: cluster.clone(),
+        cluster,
         policies,
-        stamping: stamping.clone(),
+        stamping,
         runner: runner.clone(),
         holders: Arc::clone(&holders),
-        events: events.clone(),
+        events,
         grace_for_missing: Duration::from_secs(options.missing_grace_seconds),
     };
     let mut controller = tokio::spawn(command_execution::run(context, wakes, stop.clone()));
-    let context = machine::Context::new(cluster.clone(), runner.clone(), events.clone());
-    let machines = tokio::spawn(machine::run(context, machine_wakes, stop.clone()));
-    let context = whitelist::Context { cluster: cluster.clone(), stamping, events };
-    let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
-    let finished = tokio::spawn(retention::run(retention::Context { cluster, store }, stop.clone()));
     tracing::info!(holder, namespace = client_options.namespace.as_deref().unwrap_or("(all)"), "writ serves");
 
     tokio::select! {
         () = told_to_end(&mut signals) => {}
         ended = &mut controller => bail!("the controller ended by itself ({ended:?}); this is a bug, please report it"),
     }
-    let others = async { tokio::join!(controller, machines, whitelists, finished) };
+    let others = async { tokio::join!(controller, others) };
     end(&runner, Duration::from_secs(options.drain_seconds), &stop, others).await;
     lease_kept.abort();
     holders.leave().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts the controllers beside that of executions; what comes back ends with them.
+fn others(
+    cluster: &Cluster,
+    runner: &Runner,
+    (stamping, events): (&Stamping, &EventPublisher),
+    wakes: MachineWakes,
+    store: Option<Store>,
+    stop: &CancellationToken,
+) -> impl Future + use<> {
+    let context = machine::Context::new(cluster.clone(), runner.clone(), events.clone());
+    let machines = tokio::spawn(machine::run(context, wakes, stop.clone()));
+    let context = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
+    let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
+    let context = retention::Context { cluster: cluster.clone(), store };
+    let finished = tokio::spawn(retention::run(context, stop.clone()));
+    async { tokio::join!(machines, whitelists, finished) }
 }
 
 async fn announce(cluster: &Cluster, holder: &str, lease: Duration) -> anyhow::Result<Holders> {

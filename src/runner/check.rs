@@ -1,0 +1,178 @@
+//! One look at a machine by a person, step by step: the same reads, checks and words as everybody's, and nothing is stored.
+
+use std::time::Duration;
+
+use crate::api::ExecutionMode;
+use crate::cluster::Cluster;
+use crate::ssh::{self, ConnectError, Connection, Network, ProvedBy};
+
+use super::attempt::AttemptEnd;
+use super::connections::{open_patiently, probe};
+use super::declared::{Declared, declare};
+use super::first_use;
+use super::look::describe;
+use super::reach::{end_of, fit};
+
+/// One step: what was tried, and what was seen, or what is wrong and what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Step {
+    /// The machine, where it is one on the way.
+    pub hop: Option<String>,
+    /// What was tried.
+    pub what: &'static str,
+    /// What was seen; what is wrong, as an error.
+    pub seen: Result<String, String>,
+}
+
+/// Where the steps go.
+type Say<'a> = &'a mut (dyn FnMut(Step) + Send);
+
+/// Logs in to a machine as executions do, and says each step. True where commands can be started.
+pub async fn check(cluster: &Cluster, network: &Network, namespace: &str, name: &str, say: Say<'_>) -> bool {
+    let machine = match cluster.machine(namespace, name).await {
+        Ok(machine) => machine,
+        Err(error) => return failed(say, None, "Machine", error.to_string()),
+    };
+    let spec = &machine.spec;
+    let suspended = if spec.suspend { "; suspended: nothing starts" } else { "" };
+    let is = format!("{}, port {}, as {}{suspended}", spec.address, spec.port, spec.user);
+    say(Step { hop: None, what: "Machine", seen: Ok(is) });
+    let declared = match declare(cluster, namespace, machine).await {
+        Ok(declared) => declared,
+        Err(end) => return failed(say, None, "declaration", end.into_problem()),
+    };
+    let mut outer: Option<Connection> = None;
+    for (index, host) in declared.hops.iter().chain([&declared]).enumerate() {
+        let hop = (index < declared.hops.len()).then(|| host.name().to_owned());
+        match log_in(network, host, outer.as_ref(), hop.as_deref(), say).await {
+            Some(connection) => outer = Some(connection),
+            None => return false,
+        }
+    }
+    let Some(connection) = outer else { return false };
+    let good = try_out(&connection, &declared, say).await;
+    connection.close().await;
+    good
+}
+
+fn failed(say: Say<'_>, hop: Option<&str>, what: &'static str, problem: String) -> bool {
+    say(Step { hop: hop.map(str::to_owned), what, seen: Err(problem) });
+    false
+}
+
+/// Credentials, connection, host key, login.
+async fn log_in(
+    network: &Network,
+    host: &Declared,
+    outer: Option<&Connection>,
+    hop: Option<&str>,
+    say: Say<'_>,
+) -> Option<Connection> {
+    let mut tell = |what, seen| say(Step { hop: hop.map(str::to_owned), what, seen });
+    let credentials = match host.credentials().await {
+        Ok(credentials) => credentials,
+        Err(end) => {
+            tell("Secret", Err(end.into_problem()));
+            return None;
+        }
+    };
+    tell("Secret", Ok(format!("{}, key {}", host.secret.name, credentials.fingerprint())));
+    let target = match host.target(first_use::seen(&host.machine)) {
+        Ok(target) => target,
+        Err(end) => {
+            tell("host keys", Err(end.into_problem()));
+            return None;
+        }
+    };
+    let deadline = Duration::from_secs(u64::from(host.machine.spec.probe.timeout_seconds));
+    let connected = match outer {
+        None => ssh::connect(&target, &credentials, network, deadline).await,
+        Some(outer) => ssh::connect_through(outer, &target, &credentials, deadline).await,
+    };
+    match connected {
+        Ok(connection) => {
+            let proof = connection.proof();
+            let by = match proof.by {
+                ProvedBy::Pinned => "pinned in spec.hostKeys",
+                ProvedBy::Authority => "vouched for by spec.hostKeyAuthorities",
+                ProvedBy::FirstUse => "the one that was seen first",
+            };
+            tell("connection", Ok(connection.at().to_owned()));
+            tell("host key", Ok(format!("{} ({}), {by}", proof.fingerprint, proof.algorithm)));
+            let milliseconds = connection.login_time().as_millis();
+            tell("login", Ok(format!("as {} in {milliseconds} ms", host.machine.spec.user)));
+            Some(connection)
+        }
+        Err(error) => {
+            for what in passed(&error) {
+                tell(what, Ok("ok".to_owned()));
+            }
+            tell(failed_at(&error), Err(explain(&error)));
+            None
+        }
+    }
+}
+
+fn failed_at(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::AddressRefused { .. } => "address",
+        ConnectError::Unreachable(_)
+        | ConnectError::Dropped(_)
+        | ConnectError::Busy(_)
+        | ConnectError::ForwardingRefused(_) => "connection",
+        ConnectError::Handshake(_) => "handshake",
+        ConnectError::HostKeyMismatch { .. }
+        | ConnectError::HostKeyRevoked { .. }
+        | ConnectError::HostCertificateRefused { .. }
+        | ConnectError::HostKeyNew { .. } => "host key",
+        ConnectError::AuthenticationRefused { .. } => "login",
+        ConnectError::CredentialsUnusable(_) => "Secret",
+    }
+}
+
+/// What went well before.
+fn passed(error: &ConnectError) -> &'static [&'static str] {
+    match failed_at(error) {
+        "login" => &["connection", "host key"],
+        "host key" | "handshake" => &["connection"],
+        _ => &[],
+    }
+}
+
+fn explain(error: &ConnectError) -> String {
+    match error {
+        ConnectError::HostKeyNew { algorithm, fingerprint } => format!(
+            "{fingerprint} ({algorithm}) is seen for the first time, and nothing was said to it; `writ serve` freezes the key \
+             when it looks at the machine or runs something there"
+        ),
+        error => error.to_string(),
+    }
+}
+
+/// Whether commands can be started, and what the machine says of itself.
+async fn try_out(connection: &Connection, declared: &Declared, say: Say<'_>) -> bool {
+    let spec = &declared.machine.spec;
+    if spec.execution.mode == ExecutionMode::Durable {
+        match fitness(connection, declared).await {
+            Ok(directory) => say(Step { hop: None, what: "launcher", seen: Ok(format!("works in {directory}")) }),
+            Err(end) => return failed(say, None, "launcher", end.into_problem()),
+        }
+    }
+    match describe(connection).await {
+        Some(system) => {
+            let words = [system.hostname, system.os, system.architecture, system.kernel, system.shell];
+            let seen = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
+            say(Step { hop: None, what: "system", seen: Ok(seen) });
+            true
+        }
+        None => {
+            failed(say, None, "system", "the machine executes nothing: see sshd's configuration and log".to_owned())
+        }
+    }
+}
+
+async fn fitness(connection: &Connection, declared: &Declared) -> Result<String, AttemptEnd> {
+    let session = open_patiently(connection).await.map_err(|error| end_of(&error))?;
+    let known = probe(session, declared.machine.spec.execution.directory.as_deref()).await;
+    Ok(fit(known, &declared.machine)?.facts.directory)
+}

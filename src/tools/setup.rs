@@ -1,0 +1,132 @@
+//! `writ machine setup`: what belongs on a machine. The lines of sudo are as narrow as the rules are.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use crate::api::whitelist::{Effect, WhitelistRule};
+use crate::api::{Machine, Whitelist};
+use crate::cluster::Cluster;
+use crate::ssh::Credentials;
+
+/// Of how many combinations of parameters each gets a line of its own.
+const MOST_LINES: usize = 32;
+
+/// The text, with remarks that say where each part goes.
+pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+    let namespace = cluster.home();
+    let machine = cluster.machine(namespace, name).await?;
+    let secret = cluster.ssh_secret(namespace, &machine.spec.credentials_ref.name).await;
+    let secret =
+        secret.context("the Secret with the key cannot be read: without it, `ssh-keygen -y -f KEY` prints the line")?;
+    let bytes = |part: &Option<zeroize::Zeroizing<Vec<u8>>>| part.as_ref().map(|bytes| bytes.to_vec());
+    let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
+    let credentials =
+        Credentials::parse(key, bytes(&secret.passphrase).as_deref(), bytes(&secret.certificate).as_deref())
+            .with_context(|| format!("the Secret {}", secret.name))?;
+    let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
+    let whitelists = cluster.call("the Whitelists", list.list(&ListParams::default())).await?;
+    let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(|whitelist| whitelist.spec.rules).collect();
+    Ok(text(&machine, &credentials.public_line(), secret.certificate.is_some(), &rules))
+}
+
+fn text(machine: &Machine, key: &str, has_certificate: bool, rules: &[WhitelistRule]) -> String {
+    let user = &machine.spec.user;
+    // No port forwarding, no agent, no terminal, no X11; and those that sshd will have one day.
+    let options = if machine.spec.allow_jump { "restrict,port-forwarding" } else { "restrict" };
+    let mut text = format!("# ~{user}/.ssh/authorized_keys on the machine, one line:\n{options} {key} writ\n");
+    if has_certificate {
+        text.push_str(
+            "# or, as the Secret has a certificate: TrustedUserCAKeys in sshd_config, with the key of the authority that signed it\n",
+        );
+    }
+    let for_machine = |rule: &&WhitelistRule| {
+        let chosen = rule.machine_selector.as_ref().is_none_or(|selector| selector.chooses(machine.labels()));
+        chosen && rule.run_as.as_ref().is_some_and(|run_as| run_as != user) && rule.effect != Some(Effect::Deny)
+    };
+    let mut lines = String::new();
+    for rule in rules.iter().filter(for_machine) {
+        sudo_lines(&mut lines, user, rule);
+    }
+    if lines.is_empty() {
+        text.push_str("\n# no rule for this machine has runAs: nothing is needed from sudo\n");
+    } else {
+        let _ = write!(text, "\n# visudo -f /etc/sudoers.d/writ on the machine:\n{lines}");
+    }
+    text
+}
+
+fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
+    let Some((program, words)) = rule.run.split_first() else { return };
+    let run_as = rule.run_as.as_deref().unwrap_or("root");
+    let _ = writeln!(lines, "# rule {}", rule.name);
+    match combinations(words, rule) {
+        Some(all) => {
+            for words in all {
+                let words = match words.as_slice() {
+                    [] => "\"\"".to_owned(),
+                    words => words.iter().map(|word| escaped(word)).collect::<Vec<_>>().join(" "),
+                };
+                let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {} {words}", escaped(program));
+            }
+        }
+        None => {
+            let _ = writeln!(
+                lines,
+                "# with any arguments, as sudo cannot hold them to the rule's: which ones is then up to the Whitelist alone"
+            );
+            let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {}", escaped(program));
+        }
+    }
+    if !rule.environment.is_empty() {
+        let names = rule.environment.keys().cloned().collect::<Vec<_>>().join(" ");
+        let _ = writeln!(lines, "Defaults!{} env_keep += \"{names}\"", escaped(program));
+    }
+}
+
+/// Each list of arguments that the rule allows; None where there are too many, or a pattern says them.
+fn combinations(words: &[String], rule: &WhitelistRule) -> Option<Vec<Vec<String>>> {
+    let mut all: Vec<BTreeMap<&str, &str>> = vec![BTreeMap::new()];
+    for (name, parameter) in &rule.parameters {
+        let values = parameter.one_of.as_ref()?;
+        let mut extended = Vec::new();
+        for chosen in &all {
+            for value in values {
+                let mut chosen = chosen.clone();
+                chosen.insert(name, value);
+                extended.push(chosen);
+            }
+        }
+        all = extended;
+        if all.len() > MOST_LINES {
+            return None;
+        }
+    }
+    let filled = |chosen: &BTreeMap<&str, &str>| {
+        words
+            .iter()
+            .map(|word| {
+                chosen.iter().fold(word.clone(), |word, (name, value)| word.replace(&format!("{{{name}}}"), value))
+            })
+            .collect()
+    };
+    Some(all.iter().map(filled).collect())
+}
+
+/// As sudoers wants it: its wildcards and separators have no meaning then (sudoers(5)).
+fn escaped(word: &str) -> String {
+    let mut escaped = String::new();
+    for each in word.chars() {
+        if matches!(each, ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '#' | '"') {
+            escaped.push('\\');
+        }
+        escaped.push(each);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests;
