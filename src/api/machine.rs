@@ -59,9 +59,9 @@ pub struct MachineSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 
-    /// Login name on the machine, at most 64 visible ASCII characters, of which the first is none of `-`. Commands run as
-    /// this user.
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[!-,.-~][!-~]*$"))]
+    /// Login name on the machine, at most 64 of letters, digits and `_ . @ + -` (not `-` first; a `$` may be the last). Commands
+    /// run as this user.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_.][A-Za-z0-9_.@+-]*[$]?$"))]
     pub user: String,
 
     /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (ed25519, ECDSA

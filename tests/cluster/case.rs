@@ -29,6 +29,8 @@ pub struct Case {
     logs: PathBuf,
     flags: Vec<String>,
     kubeconfig: PathBuf,
+    /// How much `writ serve` says (RUST_LOG). `WRIT_TEST_LOG=trace` makes the whole run as loud as it can be.
+    pub log_level: String,
 }
 
 impl Case {
@@ -45,7 +47,8 @@ impl Case {
         let logs = world.reaper.make_folder("writ", 0o700).expect("a folder for logs");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let kubeconfig = world.control_plane.kubeconfig(User::WritOperator);
-        let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags, kubeconfig };
+        let log_level = std::env::var("WRIT_TEST_LOG").unwrap_or_else(|_| "warn,writ=debug".to_owned());
+        let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags, kubeconfig, log_level };
         case.make_namespace().await;
         case.apply_secret("web-ssh", &case.sshd.private_key().expect("a key")).await;
         let host_key = case.sshd.host_key().expect("a host key");
@@ -250,7 +253,7 @@ impl Case {
             .arg(self.logs.join("state"))
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
-            .env("RUST_LOG", "warn,writ=debug")
+            .env("RUST_LOG", &self.log_level)
             .env_remove("RUST_BACKTRACE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
         self.writ = Some(process);
@@ -323,6 +326,11 @@ impl Case {
         self.writ.as_ref().is_some_and(|process| process.ended().is_none())
     }
 
+    /// All that the controller logged.
+    pub fn whole_log(&self) -> String {
+        std::fs::read_to_string(self.logs.join("writ.log")).expect("a log")
+    }
+
     /// What the controller logged, at its end.
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.logs.join("writ.log")).unwrap_or_default();
@@ -332,9 +340,16 @@ impl Case {
 }
 
 impl Drop for Case {
-    /// Commands that a test left running are ended with it.
+    /// Commands that a test left running are ended with it. Whatever a test was about: no part of the key is in the log.
     fn drop(&mut self) {
         self.sshd.kill_commands();
+        if let (false, Ok(key), Ok(log)) =
+            (std::thread::panicking(), self.sshd.private_key(), std::fs::read_to_string(self.logs.join("writ.log")))
+        {
+            for line in key.lines().filter(|line| !line.starts_with("-----")).skip(2) {
+                assert!(line.len() < 20 || !log.contains(line), "a part of the private key is in the log");
+            }
+        }
     }
 }
 

@@ -48,5 +48,6 @@ mod rebooted;
 mod retention;
 mod run_as;
 mod running;
+mod secrets;
 mod stopping;
 mod work;
