@@ -102,10 +102,10 @@ impl<'a> Site<'a> {
     pub fn start_writ(&mut self, flags: &[&str]) {
         // Another build can be measured too.
         let writ = std::env::var("WRIT_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_writ").to_owned());
-        let mut command = Command::new(writ);
+        let mut command = Command::new(&writ);
         command
             .args(["serve", "--namespace", &self.namespace])
-            .args(crate::lab::LOOPBACK)
+            .args(loopback_flags(&writ))
             .args(flags)
             .arg("--state-directory")
             .arg(self.logs.join("state"))
@@ -151,6 +151,16 @@ impl<'a> Site<'a> {
         let (sender, events) = mpsc::unbounded_channel();
         let task = tokio::spawn(pass_on(api, version, sender));
         Watch { events, task, log: self.log_path() }
+    }
+}
+
+/// What makes it connect to loopback, for a build that does not by itself.
+fn loopback_flags(writ: &str) -> &'static [&'static str] {
+    let help = Command::new(writ).args(["serve", "--help"]).output().expect("writ runs").stdout;
+    if String::from_utf8_lossy(&help).contains("--allow-cidr") {
+        &crate::lab::LOOPBACK
+    } else {
+        &[]
     }
 }
 

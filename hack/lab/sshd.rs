@@ -57,6 +57,8 @@ pub struct SshdOptions {
     pub login_shell: Option<PathBuf>,
     /// No ledger: /bin/sh itself is the login shell, so that what is measured is not the laboratory.
     pub plain: bool,
+    /// Listens on all of 127.0.0.0/8 (and wherever else this machine is), so that it can be many machines.
+    pub everywhere: bool,
 }
 
 /// A running SSH server. Ended with all its sessions and commands when dropped, and by the [`Reaper`] else.
@@ -193,6 +195,23 @@ impl Sshd {
         }
     }
 
+    /// Stops the server and its sessions where they are (SIGSTOP): connections stay, and the kernel goes on accepting some.
+    pub fn freeze(&self) {
+        self.signal_all("STOP");
+    }
+
+    /// Lets it go on after [`Sshd::freeze`].
+    pub fn thaw(&self) {
+        self.signal_all("CONT");
+    }
+
+    fn signal_all(&self, signal: &str) {
+        if let Some(process) = lock(&self.listener).as_ref() {
+            processes::signal(signal, &[process.pid()]);
+            processes::signal(signal, &sessions_of(process));
+        }
+    }
+
     /// As a power cut: everything that ran is gone, and the machine has another boot id. What was on disk is there. Only
     /// with `own_boot_id`.
     pub fn reboot(&self) -> Result<(), LabError> {
@@ -283,7 +302,8 @@ impl Sshd {
         let mut lines = options.config.clone();
         let mut set = |line: String| lines.push(line);
         set(format!("Port {}", self.port));
-        set(format!("ListenAddress {}", self.address));
+        let everywhere = IpAddr::from([0, 0, 0, 0]);
+        set(format!("ListenAddress {}", if options.everywhere { everywhere } else { self.address }));
         let mut own = vec![self.path("host_ed25519")];
         if options.ecdsa_host_key {
             own.push(self.path("host_ecdsa"));

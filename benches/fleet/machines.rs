@@ -1,0 +1,165 @@
+//! Many Machines, each with an address of its own in 127.0.0.0/8, and executions on them at a steady rate.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use kube::ResourceExt as _;
+use kube::api::{ListParams, PostParams};
+use serde_json::{Value, json};
+use writ::api::Phase;
+
+use crate::lab::{Sshd, SshdOptions};
+use crate::site::{Site, machine};
+use crate::world::World;
+
+/// Requests to the API server at a time, where it is not what is measured.
+pub const PARALLEL: usize = 16;
+const GROUP: &str = "writ.dev/v1alpha1";
+/// The Secret of all Machines with the same sshd.
+const SECRET: &str = "fleet";
+
+/// An sshd that is many machines, with these lines in its configuration.
+pub fn sshd_everywhere(world: &World, config: &[&str]) -> Sshd {
+    let mut config: Vec<String> = config.iter().map(|line| (*line).to_owned()).collect();
+    config.push("LogLevel INFO".to_owned());
+    let options = SshdOptions { config, plain: true, everywhere: true, ..SshdOptions::default() };
+    Sshd::start(&world.reaper, &options).expect("an sshd")
+}
+
+/// An address for each number, in a network of its own for each kind of machine.
+pub fn address(network: u8, number: usize) -> String {
+    format!("127.{network}.{}.{}", number / 250, number % 250 + 1)
+}
+
+/// Where a machine is: its name, address and port.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub name: String,
+    pub address: String,
+    pub port: u16,
+}
+
+/// Places at which an sshd is reached.
+pub fn places(prefix: &str, network: u8, sshd: &Sshd, count: usize) -> Vec<Place> {
+    let place =
+        |number| Place { name: format!("{prefix}{number}"), address: address(network, number), port: sshd.port() };
+    (0..count).map(place).collect()
+}
+
+impl Site<'_> {
+    /// Adds Machines with the keys of an sshd, and with what `changes` says.
+    pub async fn add_machines(&self, sshd: &Sshd, places: &[Place], changes: &Value) {
+        let secret = format!("{SECRET}-{}", sshd.port());
+        let content = json!({"metadata": {"labels": {"writ.dev/credentials": "true"}}, "type": "kubernetes.io/ssh-auth",
+            "stringData": {"ssh-privatekey": sshd.private_key().expect("a key")}});
+        self.apply("v1", "Secret", &secret, content).await;
+        let add = async |place: &Place| {
+            let mut object = machine(&secret, sshd);
+            object["spec"]["address"] = json!(place.address);
+            object["spec"]["port"] = json!(place.port);
+            for (field, value) in changes.as_object().into_iter().flatten() {
+                object["spec"][field] = value.clone();
+            }
+            self.apply(GROUP, "Machine", &place.name, object).await;
+        };
+        stream::iter(places.iter().map(add)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    }
+
+    /// Creates executions of `true`, a number on each of these, without waiting for them.
+    pub async fn create_on(&self, prefix: &str, places: &[Place], each: usize) {
+        let create = async |number: usize| {
+            let name = format!("{prefix}-{number}");
+            let object = self.execution(&name, &places[number % places.len()].name, "true");
+            self.executions().create(&PostParams::default(), &object).await.expect("an execution");
+        };
+        let all = stream::iter((0..places.len() * each).map(create));
+        all.buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    }
+
+    /// Runs `true` once on each of these.
+    pub async fn run_on(&self, prefix: &str, places: &[Place]) {
+        let mut watch = self.watch().await;
+        let creating = self.create_on(prefix, places, 1);
+        let watching = async {
+            let mut ended = std::collections::HashSet::new();
+            while ended.len() < places.len() {
+                let (_, object) = watch.next().await;
+                if object.name_any().starts_with(prefix) && object.phase().is_finished() {
+                    assert_eq!(object.phase(), Phase::Succeeded, "{:?}", object.status);
+                    ended.insert(object.name_any());
+                }
+            }
+        };
+        tokio::join!(creating, watching);
+    }
+
+    /// Creates so many executions on these in turn, one each `every`, whatever becomes of those before it; and how long each
+    /// took to be claimed (which is when it is sent), and to end.
+    pub async fn run_steadily(&self, prefix: &str, places: &[Place], count: usize, every: Duration) -> Times {
+        let mut watch = self.watch().await;
+        let creating = async {
+            let mut ticks = tokio::time::interval(every);
+            let mut tasks = tokio::task::JoinSet::new();
+            let mut created = HashMap::new();
+            for number in 0..count {
+                ticks.tick().await;
+                let name = format!("{prefix}-{number}");
+                let object = self.execution(&name, &places[number % places.len()].name, "true");
+                let api = self.executions();
+                created.insert(name, Instant::now());
+                tasks.spawn(async move {
+                    api.create(&PostParams::default(), &object).await.expect("an execution");
+                });
+            }
+            tasks.join_all().await;
+            created
+        };
+        let watching = async {
+            let (mut started, mut ended) = (HashMap::new(), HashMap::new());
+            while ended.len() < count {
+                let (at, object) = watch.next().await;
+                let (name, phase) = (object.name_any(), object.phase());
+                if !name.starts_with(prefix) {
+                    continue;
+                }
+                if object.claim().is_some() {
+                    started.entry(name.clone()).or_insert(at);
+                }
+                if phase.is_finished() {
+                    assert_eq!(phase, Phase::Succeeded, "{:?}", object.status);
+                    ended.entry(name).or_insert(at);
+                }
+            }
+            (started, ended)
+        };
+        let (created, (started, ended)) = tokio::join!(creating, watching);
+        say_slowest(&created, &started);
+        let since = |at: HashMap<String, Instant>| at.into_iter().map(|(name, at)| at - created[&name]).collect();
+        Times { started: since(started), ended: since(ended) }
+    }
+
+    /// How many executions whose names begin so are in each phase.
+    pub async fn phases(&self, prefix: &str) -> BTreeMap<String, usize> {
+        let mut phases = BTreeMap::new();
+        let all = self.executions().list(&ListParams::default()).await.expect("executions");
+        for object in all.items.iter().filter(|object| object.name_any().starts_with(prefix)) {
+            *phases.entry(object.phase().as_str().to_owned()).or_default() += 1;
+        }
+        phases
+    }
+}
+
+/// Says which were slow: those that are together were delayed by one thing.
+fn say_slowest(created: &HashMap<String, Instant>, started: &HashMap<String, Instant>) {
+    let mut slowest: Vec<_> = started.iter().map(|(name, at)| (*at - created[name], name)).collect();
+    slowest.sort_unstable();
+    let shown = slowest.iter().rev().take(8).map(|(took, name)| format!("{name} {} ms", took.as_millis()));
+    eprintln!("    started last: {}", shown.collect::<Vec<_>>().join(", "));
+}
+
+/// From the create of each execution.
+pub struct Times {
+    pub started: Vec<Duration>,
+    pub ended: Vec<Duration>,
+}

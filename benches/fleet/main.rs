@@ -1,0 +1,86 @@
+//! What bad machines cost the good ones, what idle ones cost, and how a fleet comes back: `writ serve` as it is released, a
+//! real API server and a real etcd with fsync, real sshds over loopback. What it gave is in `docs/performance.md`.
+//!
+//! ```console
+//! cargo bench --bench fleet                     # everything (about 15 minutes)
+//! cargo bench --bench fleet -- blackholes       # some of: blackholes return idle probing
+//! cargo bench --bench fleet -- probing 60       # over 60 s in place of 300
+//! ```
+//!
+//! | module | what is measured | what against |
+//! |---|---|---|
+//! | [`blackholes`] | starts on 100 good Machines beside 100 bad ones | the same without the bad ones |
+//! | [`returning`] | 50 Machines that come back, with 20 executions each | order, resets, what expired |
+//! | [`idle`] | 500 connections that nobody uses | memory, and that they are closed |
+//! | [`probing`] | 1,000 Machines that nobody uses | CPU, and memory over an empty process |
+//!
+//! One sshd is many machines here: it listens on all of 127.0.0.0/8, and each Machine has an address of its own.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for one purpose: what cannot be measured has to be seen"
+)]
+
+#[path = "../../hack/lab/lab.rs"]
+mod lab;
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+#[path = "../engine/measure.rs"]
+mod measure;
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+#[path = "../engine/site.rs"]
+mod site;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/cluster/world.rs"]
+mod world;
+
+mod blackholes;
+mod holes;
+mod idle;
+mod machines;
+mod probing;
+mod returning;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lab::ControlPlaneOptions;
+use measure::Row;
+use world::World;
+
+const PARTS: [&str; 4] = ["blackholes", "return", "idle", "probing"];
+
+fn main() -> ExitCode {
+    // cargo adds --bench.
+    let words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
+    let (numbers, wanted): (Vec<_>, Vec<_>) = words.partition(|word| word.parse::<u64>().is_ok());
+    if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {
+        eprintln!("error: there is no part {unknown}; there are: {}", PARTS.join(" "));
+        return ExitCode::FAILURE;
+    }
+    let seconds = numbers.first().and_then(|number| number.parse().ok()).map_or(probing::USUAL, Duration::from_secs);
+    let world = World::start_with(ControlPlaneOptions::default());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut rows = Vec::new();
+    for part in PARTS.into_iter().filter(|part| wanted.is_empty() || wanted.iter().any(|word| word == part)) {
+        eprintln!("==> {part}");
+        let measured = runtime.block_on(async {
+            match part {
+                "blackholes" => blackholes::rows(&world).await,
+                "return" => returning::rows(&world).await,
+                "idle" => idle::rows(&world).await,
+                _ => probing::rows(&world, seconds).await,
+            }
+        });
+        measured.iter().for_each(|row| eprintln!("    {row}"));
+        rows.extend(measured);
+    }
+    println!("\n{}", Row::HEAD);
+    rows.iter().for_each(|row| println!("{row}"));
+    println!();
+    ExitCode::SUCCESS
+}
