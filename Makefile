@@ -1,6 +1,6 @@
 # Short ways in; each is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos-lite lint bench generate need-cargo
+.PHONY: help demo test chaos-lite interop lint bench generate need-cargo
 ARGS ?=
 
 help: ## show this
@@ -18,6 +18,9 @@ test: need-cargo ## all tests: unit, architecture, and on a real control plane a
 chaos-lite: need-cargo ## 200 times kill -9, 200 connection resets, 500 commands, and a look at every record (about 25 minutes)
 	WRIT_CHAOS_KILLS=200 WRIT_CHAOS_RESETS=200 WRIT_CHAOS_RUNS=500 \
 		cargo test --locked --test cluster -- --nocapture --test-threads=1 chaos:: $(ARGS)
+
+interop: need-cargo ## SSH servers and login shells that take more packages: asyncssh, newer OpenSSH, mksh, ksh, tcsh, fish (as root, on Debian)
+	cargo test --locked --test cluster -- --ignored interop:: $(ARGS)
 
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint

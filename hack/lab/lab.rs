@@ -9,6 +9,8 @@
 //! | [`packages`] | programs of the system: found or, as root on Debian, installed |
 //! | [`openssh`], [`sshd`] | an SSH server with a ledger of what was asked of it, and what that needs |
 //! | [`asked`] | what that ledger must say |
+//! | [`strangers`] | machines that are not like that: dropbear, asyncssh, newer OpenSSH, other shells and tools |
+//! | [`newer_openssh`], [`asyncssh`] | what those need |
 //! | [`sudo`] | a second user and rules of sudo, for one test |
 //! | [`processes`] | the processes above, and the reaper that ends them even when this process is killed |
 //! | [`say`] | what is printed on the way |
@@ -23,17 +25,20 @@
 #![allow(dead_code, unused_imports, reason = "the program and the tests include this file, and each uses a part of it")]
 
 pub mod asked;
+pub mod asyncssh;
 pub mod certificates;
 pub mod control_plane;
 pub mod error;
 pub mod files;
 pub mod kubeconfig;
+pub mod newer_openssh;
 pub mod openssh;
 pub mod packages;
 pub mod processes;
 pub mod readiness;
 pub mod say;
 pub mod sshd;
+pub mod strangers;
 pub mod sudo;
 pub mod toolbox;
 

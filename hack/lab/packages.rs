@@ -32,6 +32,11 @@ impl Package {
         Self { debian: name, fedora: name, alpine: name }
     }
 
+    /// One with a name in each family.
+    pub const fn named(debian: &'static str, fedora: &'static str, alpine: &'static str) -> Self {
+        Self { debian, fedora, alpine }
+    }
+
     /// Finds these programs, in this order; as root on a Debian-like system, installs the package where one is missing.
     ///
     /// # Errors

@@ -222,7 +222,7 @@ impl Recipe {
 }
 
 /// `$XDG_CACHE_HOME/writ/toolbox`, or the same below `~/.cache`.
-fn cache_folder() -> Result<PathBuf, LabError> {
+pub fn cache_folder() -> Result<PathBuf, LabError> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     Ok(base.ok_or(LabError::NoCacheFolder)?.join("writ").join("toolbox"))

@@ -1,0 +1,48 @@
+"""An SSH server as somebody writes one in an afternoon: what it is asked for goes to a shell.
+
+Arguments: PORT HOST_KEY HOME SHELL UID GID. Signals that a client sends are not passed on: few such servers do.
+"""
+import asyncio
+import os
+import sys
+
+import asyncssh
+
+port, host_key, home, shell, uid, gid = sys.argv[1:]
+
+
+async def handle(process):
+    if process.command is None:
+        process.exit(1)
+        return
+    child = await asyncio.create_subprocess_shell(
+        process.command,
+        executable=shell,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=home,
+        env={"HOME": home, "SHELL": shell, "PATH": "/usr/bin:/bin", "WRIT_LAB_RUN": os.environ["WRIT_LAB_RUN"]},
+        start_new_session=True,
+        user=int(uid),
+        group=int(gid),
+        extra_groups=[],
+    )
+    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+    code = await child.wait()
+    await process.stdout.drain()
+    await process.stderr.drain()
+    process.exit(code if code >= 0 else 128 - code)
+
+
+async def serve():
+    keys = os.path.join(home, ".ssh", "authorized_keys")
+    await asyncssh.listen(
+        "127.0.0.1", int(port), server_host_keys=[host_key], authorized_client_keys=keys,
+        process_factory=handle, encoding=None,
+    )
+    print("listening", flush=True)
+    await asyncio.Event().wait()
+
+
+asyncio.run(serve())

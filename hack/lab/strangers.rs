@@ -1,0 +1,301 @@
+//! SSH servers that are not what the laboratory's [`Sshd`](super::Sshd) is: other programs, other login shells, other tools.
+//!
+//! Each is a machine of its own in a mount namespace, where /etc/passwd is its own: so its user can have any home and any
+//! login shell, and nothing of this system is changed. That takes root. There is no ledger: commands have to note by
+//! themselves that they ran, in `$HOME`.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::LabError;
+use super::newer_openssh::NewerOpenssh;
+use super::openssh::{self, Openssh, UserIds};
+use super::packages::Package;
+use super::processes::{self, Process, Reaper};
+use super::{asyncssh, files, say};
+
+/// How long a server may take to listen; the slowest is Python, which takes a second.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+/// How often a port may turn out to be taken in between.
+const PORT_ATTEMPTS: usize = 5;
+/// Covers the files of its first words with those that follow them, then becomes the server.
+const NAMESPACE: &str = r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@""#;
+
+/// Which server it is.
+#[derive(Debug, Clone, Default)]
+pub enum Server {
+    /// OpenSSH of this system.
+    #[default]
+    Openssh,
+    /// OpenSSH of another release of Debian.
+    NewerOpenssh(NewerOpenssh),
+    /// Dropbear of this system.
+    Dropbear,
+    /// A server in Python that gives what it is asked for to a shell.
+    Asyncssh,
+}
+
+/// How it differs.
+#[derive(Debug, Clone)]
+pub struct StrangerOptions {
+    /// Which server it is.
+    pub server: Server,
+    /// The user's shell in /etc/passwd.
+    pub shell: PathBuf,
+    /// A folder that is all of /usr/bin (and so /bin) on that machine.
+    pub userland: Option<PathBuf>,
+    /// Files in the user's home.
+    pub home_files: Vec<(&'static str, &'static str)>,
+    /// Lines that go before all others into sshd_config.
+    pub config: Vec<&'static str>,
+}
+
+impl Default for StrangerOptions {
+    fn default() -> Self {
+        let (server, shell) = (Server::default(), PathBuf::from("/bin/sh"));
+        Self { server, shell, userland: None, home_files: Vec::new(), config: Vec::new() }
+    }
+}
+
+/// A running one. Ended with all that was started in it when dropped, and by the [`Reaper`] else.
+#[derive(Debug)]
+pub struct Stranger {
+    folder: PathBuf,
+    port: u16,
+    host_key: String,
+    process: Option<Process>,
+}
+
+impl Stranger {
+    /// Starts one on a free port of 127.0.0.1, and returns when it can be connected to. For root only.
+    ///
+    /// # Errors
+    /// Where its program is missing and cannot be installed, or it does not listen; the folder with its log is kept then.
+    pub fn start(reaper: &Arc<Reaper>, options: &StrangerOptions) -> Result<Self, LabError> {
+        let step = say::step(format_args!("starting {:?} with {}", options.server, options.shell.display()));
+        let openssh = Openssh::find_or_install()?;
+        let ids = openssh::prepare_root(true)?;
+        let folder = reaper.make_folder("stranger", 0o711)?;
+        let mut stranger = Self { folder, port: 0, host_key: String::new(), process: None };
+        stranger.write_files(&openssh, options, ids)?;
+        let mut attempt = 1;
+        while let Err(error) = stranger.listen(reaper, &openssh, options, ids) {
+            if attempt == PORT_ATTEMPTS || !matches!(&error, LabError::NotReady { tail, .. } if is_port_taken(tail)) {
+                reaper.keep_folder();
+                return Err(error);
+            }
+            attempt += 1;
+        }
+        step.done();
+        Ok(stranger)
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whom it lets in.
+    pub fn user(&self) -> &'static str {
+        openssh::user(true)
+    }
+
+    /// The text of the key that it lets in.
+    pub fn private_key(&self) -> std::io::Result<String> {
+        fs::read_to_string(self.path("client_key"))
+    }
+
+    /// Its host key as known_hosts has it.
+    pub fn host_key(&self) -> &str {
+        &self.host_key
+    }
+
+    /// The user's home, which no other machine has.
+    pub fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// What runs in its sessions, and what was left behind by them.
+    pub fn commands(&self) -> Vec<u32> {
+        processes::marked("HOME", &self.home().to_string_lossy())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn write_files(&mut self, openssh: &Openssh, options: &StrangerOptions, ids: UserIds) -> Result<(), LabError> {
+        let (home, keys) = (self.home(), self.path("home/.ssh"));
+        files::make_folder(&home, 0o700)?;
+        files::make_folder(&keys, 0o700)?;
+        openssh.make_key("ed25519", &self.path("client_key"), "writ-lab client")?;
+        let read = |name: &str| fs::read_to_string(self.path(name)).map_err(LabError::file("read", self.path(name)));
+        files::write(&keys.join("authorized_keys"), read("client_key.pub")?, 0o600)?;
+        for (name, text) in &options.home_files {
+            files::write(&home.join(name), text, 0o644)?;
+        }
+        let owner = format!("{}:{}", ids.user, ids.group);
+        files::run(Command::new("chown").arg("-R").arg(owner).arg(&home))?;
+        files::write(&self.path("passwd"), passwd(self.user(), &home, &options.shell)?, 0o644)?;
+        let public = match &options.server {
+            Server::Dropbear => {
+                let [_, keygen] = dropbear()?;
+                let mut keygen = Command::new(keygen);
+                files::run(keygen.args(["-t", "ed25519", "-f"]).arg(self.path("host_key")))?
+            }
+            _ => {
+                openssh.make_key("ed25519", &self.path("host_key"), "writ-lab host")?;
+                read("host_key.pub")?
+            }
+        };
+        let line = public.lines().find(|line| line.starts_with("ssh-ed25519 ")).unwrap_or_default();
+        self.host_key = line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        Ok(())
+    }
+
+    fn listen(
+        &mut self,
+        reaper: &Reaper,
+        openssh: &Openssh,
+        options: &StrangerOptions,
+        ids: UserIds,
+    ) -> Result<(), LabError> {
+        let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+        self.port = free().map_err(LabError::run("a server on 127.0.0.1"))?;
+        let (server, listening) = self.server(openssh, options, ids)?;
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", NAMESPACE, "sh"]).arg(self.path("passwd")).arg("/etc/passwd");
+        if let Some(userland) = &options.userland {
+            command.arg(userland).arg("/usr/bin");
+        }
+        command.arg("--").arg(server.get_program()).args(server.get_args());
+        command.envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let log = self.path("log");
+        files::write(&log, "", 0o600)?;
+        let process = reaper.spawn("stranger", &mut command, &log)?;
+        let started = Instant::now();
+        while !self.log().contains(listening) {
+            if let Some(status) = process.ended() {
+                let (what, tail) = (format!("ended ({status})"), files::tail(&log));
+                return Err(LabError::NotReady { name: "an SSH server".to_owned(), what, log, tail });
+            }
+            if started.elapsed() > START_PATIENCE {
+                let (what, tail) = ("does not listen".to_owned(), files::tail(&log));
+                return Err(LabError::NotReady { name: "an SSH server".to_owned(), what, log, tail });
+            }
+            std::thread::sleep(POLL);
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The program, and what it logs when it listens: trying to connect would count as a failed login from OpenSSH 9.8 on.
+    fn server(
+        &self,
+        openssh: &Openssh,
+        options: &StrangerOptions,
+        ids: UserIds,
+    ) -> Result<(Command, &'static str), LabError> {
+        let at = format!("127.0.0.1:{}", self.port);
+        Ok(match &options.server {
+            Server::Openssh => (self.sshd(Command::new(&openssh.sshd), &[], options)?, "Server listening on"),
+            Server::NewerOpenssh(newer) => {
+                (self.sshd(newer.sshd(), &newer.config(&self.folder)?, options)?, "Server listening on")
+            }
+            Server::Dropbear => {
+                let [program, _] = dropbear()?;
+                let mut dropbear = Command::new(program);
+                dropbear.args(["-F", "-E", "-m", "-s", "-j", "-k", "-p", &at, "-r"]).arg(self.path("host_key"));
+                dropbear.arg("-P").arg(self.path("pid"));
+                (dropbear, "Not backgrounding")
+            }
+            Server::Asyncssh => {
+                let mut python = asyncssh::server()?;
+                python.arg(self.port.to_string()).arg(self.path("host_key")).arg(self.home()).arg(&options.shell);
+                python.args([ids.user.to_string(), ids.group.to_string()]);
+                (python, "listening")
+            }
+        })
+    }
+
+    fn sshd(&self, mut sshd: Command, more: &[String], options: &StrangerOptions) -> Result<Command, LabError> {
+        let mut lines: Vec<String> = options.config.iter().map(|line| (*line).to_owned()).collect();
+        lines.extend_from_slice(more);
+        lines.push(format!("Port {}", self.port));
+        lines.push(format!("HostKey {}", self.path("host_key").display()));
+        lines.push(format!("AllowUsers {}", self.user()));
+        for line in ["ListenAddress 127.0.0.1", "AuthenticationMethods publickey", "UsePAM no", "PidFile none"] {
+            lines.push(line.to_owned());
+        }
+        // The folder is below the temporary one, to which everybody may write.
+        lines.push("StrictModes no".to_owned());
+        lines.push("LogLevel VERBOSE".to_owned());
+        files::write(&self.path("sshd_config"), lines.join("\n") + "\n", 0o600)?;
+        sshd.arg("-D").arg("-e").arg("-f").arg(self.path("sshd_config"));
+        Ok(sshd)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            let sessions: Vec<u32> = processes::descendants(process.pid()).iter().map(|stat| stat.pid).collect();
+            process.kill();
+            processes::signal("KILL", &sessions);
+        }
+        // Twice: a process may fork while the list is made.
+        for _ in 0..2 {
+            processes::signal("KILL", &self.commands());
+        }
+    }
+}
+
+/// Dropbear, and what makes its keys.
+fn dropbear() -> Result<[PathBuf; 2], LabError> {
+    Package::named("dropbear-bin", "dropbear", "dropbear").find_or_install(["dropbear", "dropbearkey"])
+}
+
+/// /etc/passwd, where this user has another home and another shell.
+fn passwd(user: &str, home: &Path, shell: &Path) -> Result<String, LabError> {
+    let text = fs::read_to_string("/etc/passwd").map_err(LabError::file("read", "/etc/passwd"))?;
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        match fields[..] {
+            [name, password, uid, gid, comment, _, _] if name == user => {
+                let [home, shell] = [home, shell].map(|path| path.display().to_string());
+                [name, password, uid, gid, comment, &home, &shell].join(":")
+            }
+            _ => line.to_owned(),
+        }
+    };
+    Ok(text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n")
+}
+
+fn is_port_taken(log: &str) -> bool {
+    ["Address already in use", "address already in use", "Failed listening"].iter().any(|words| log.contains(words))
+}
+
+/// Makes a folder that is all of /usr/bin of a machine with nothing but busybox.
+pub fn busybox_userland(reaper: &Reaper) -> Result<PathBuf, LabError> {
+    let [busybox] = Package::called("busybox").find_or_install(["busybox"])?;
+    let folder = reaper.make_folder("busybox", 0o755)?;
+    let copy = folder.join("busybox");
+    fs::copy(&busybox, &copy).map_err(LabError::file("copy", &busybox))?;
+    for applet in files::run(Command::new(&busybox).arg("--list"))?.lines() {
+        let link = folder.join(applet);
+        if !link.exists() {
+            std::os::unix::fs::symlink("busybox", &link).map_err(LabError::file("make the link", &link))?;
+        }
+    }
+    Ok(folder)
+}
