@@ -11,6 +11,27 @@ import asyncssh
 port, host_key, home, shell, uid, gid = sys.argv[1:]
 
 
+async def pump(reader, writer):
+    while True:
+        try:
+            data = await reader.read(65536)
+        except asyncssh.SignalReceived:
+            continue
+        if not data:
+            return
+        writer.write(data)
+        await writer.drain()
+
+
+async def feed(process, child):
+    try:
+        await pump(process.stdin, child.stdin)
+        child.stdin.close()
+    except (ConnectionError, asyncssh.Error):
+        # The command reads no more, or nobody writes any more.
+        pass
+
+
 async def handle(process):
     if process.command is None:
         process.exit(1)
@@ -28,10 +49,10 @@ async def handle(process):
         group=int(gid),
         extra_groups=[],
     )
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+    feeding = asyncio.create_task(feed(process, child))
+    await asyncio.gather(pump(child.stdout, process.stdout), pump(child.stderr, process.stderr))
     code = await child.wait()
-    await process.stdout.drain()
-    await process.stderr.drain()
+    feeding.cancel()
     process.exit(code if code >= 0 else 128 - code)
 
 

@@ -287,6 +287,7 @@ async fn a_lockout_is_waited_out(visit: &Visit) {
         let status = visit.case.finished(&name).await;
         assert_eq!(status.reason, Some(Reason::AuthenticationRefused), "{}", visit.said("lockout", &status));
     }
+    assert!(visit.stranger.log().contains("penalty"), "{}", visit.stranger.log());
     visit.case.apply_secret("strange", &right).await;
     let name = visit.ask("Durable", "does-it", json!({})).await;
     let status = visit.case.finished(&name).await;
