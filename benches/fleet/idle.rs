@@ -1,6 +1,87 @@
-//! stub
-use crate::measure::Row;
+//! 500 connections that nobody uses: what each costs in memory, and when they are closed.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::machines::{Place, places, sshd_everywhere};
+use crate::measure::{Row, Target, memory};
+use crate::site::Site;
 use crate::world::World;
-pub async fn rows(_world: &World) -> Vec<Row> {
-    Vec::new()
+
+const CONNECTIONS: usize = 500;
+/// Logins in the making: all of them together keep an sshd from answering in time on two cores.
+const AT_A_TIME: usize = 25;
+/// What one may cost.
+const MOST_KIB: f64 = 64.0;
+/// How long a connection may stay that nobody uses: it is closed after 60 s, and that is looked at every 5 s.
+const CLOSED_AFTER: f64 = 70.0;
+const PATIENCE: Duration = Duration::from_secs(180);
+
+pub async fn rows(world: &World) -> Vec<Row> {
+    let sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
+    let mut site = Site::new(world).await;
+    let all = places("idle", 7, &sshd, CONNECTIONS + 1);
+    let (one, many) = all.split_at(1);
+    site.add_machines(&sshd, &all, &json!({})).await;
+    site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
+    site.serve(&[]).await;
+    // As many executions as later, over one connection: what they cost is not to be counted.
+    let same = vec![one[0].clone(); CONNECTIONS];
+    run_all(&site, "warm", &same).await;
+    until_closed(&site, sshd.port()).await;
+    let without = memory(site.writ(), "VmRSS");
+
+    let started = Instant::now();
+    run_all(&site, "idle", many).await;
+    let (open, with) = (connections(site.writ(), sshd.port()), memory(site.writ(), "VmRSS"));
+    let each = (with - without) * 1024.0 / open.max(1) as f64;
+    eprintln!("    {open} connections are open after {:.0} s", started.elapsed().as_secs_f64());
+    let last_used = Instant::now();
+    until_closed(&site, sshd.port()).await;
+    let closed_after = last_used.elapsed().as_secs_f64();
+    let after = memory(site.writ(), "VmRSS");
+    vec![
+        Row::bound(&format!("an idle connection, of {open}: resident memory"), each, "KiB", MOST_KIB),
+        Row::ratio(
+            "(all of `writ serve`, with them and without)",
+            format!("{with:.1} MiB"),
+            format!("{without:.1} MiB; {after:.1} MiB after they were closed"),
+            with / without,
+            Target::None,
+        ),
+        Row::bound("the last idle connection is closed after its last use by", closed_after, "s", CLOSED_AFTER),
+    ]
+}
+
+/// In portions, so that not all of them log in at once.
+async fn run_all(site: &Site<'_>, prefix: &str, places: &[Place]) {
+    for (number, portion) in places.chunks(AT_A_TIME).enumerate() {
+        site.run_on(&format!("{prefix}{number}"), portion).await;
+    }
+}
+
+async fn until_closed(site: &Site<'_>, port: u16) {
+    let started = Instant::now();
+    while connections(site.writ(), port) > 0 {
+        assert!(started.elapsed() < PATIENCE, "connections stay open");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// How many connections to this port a process has: its sockets, looked up in /proc/net/tcp.
+fn connections(pid: u32, port: u16) -> usize {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of our own").flatten();
+    let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+    let own: std::collections::HashSet<String> = targets
+        .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    let remote = format!(":{port:04X}");
+    let is_one = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // sl local remote st queues timer retransmits uid timeout inode; 01 is ESTABLISHED.
+        fields.len() > 9 && fields[2].ends_with(&remote) && fields[3] == "01" && own.contains(fields[9])
+    };
+    table.lines().filter(is_one).count()
 }

@@ -1,6 +1,177 @@
-//! stub
-use crate::measure::Row;
+//! 50 Machines that nobody answers for, each with a queue; some of what waits expires; then all of them come back at once,
+//! and behind them is one sshd that drops connections as sshd does (MaxStartups 10:30:100).
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use kube::ResourceExt as _;
+use kube::api::{ListParams, PostParams};
+use serde_json::json;
+use tokio::sync::watch;
+use writ::api::{CommandExecution, Phase};
+
+use crate::holes;
+use crate::lab::Sshd;
+use crate::machines::{PARALLEL, Place, address, sshd_everywhere};
+use crate::measure::{Row, Target};
+use crate::site::Site;
 use crate::world::World;
-pub async fn rows(_world: &World) -> Vec<Row> {
-    Vec::new()
+
+const MACHINES: usize = 50;
+/// On each machine; the fourth, eighth, ... of them expires.
+const QUEUED: usize = 20;
+const EXPIRES_AFTER_SECONDS: u32 = 5;
+/// Creation times are whole seconds: what is created a round later is younger.
+const ROUND: Duration = Duration::from_millis(1100);
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// `note MACHINE NUMBER`: the ledger.
+const NOTE: &str = "#!/bin/sh\necho \"$1 $2\" >>\"$HOME/ran\"\n";
+
+pub async fn rows(world: &World) -> Vec<Row> {
+    let sshd = sshd_everywhere(world, &["LogLevel VERBOSE"]);
+    let (release, open) = watch::channel(false);
+    let (mut proxies, mut places) = (Vec::new(), Vec::new());
+    let to = ([127, 0, 0, 1], sshd.port()).into();
+    for number in 0..MACHINES {
+        let proxy = holes::proxy(&address(6, number), to, &open).await;
+        let (address, port) = (proxy.address.ip().to_string(), proxy.address.port());
+        places.push(Place { name: format!("m{number}"), address, port });
+        proxies.push(proxy);
+    }
+    let mut site = Site::new(world).await;
+    // One at a time, so that their order can be seen; half of them as many as usual.
+    let (strict, usual) = places.split_at(MACHINES / 2);
+    site.add_machines(&sshd, strict, &json!({"maxConcurrent": 1})).await;
+    site.add_machines(&sshd, usual, &json!({})).await;
+    site.allow(json!([note(&sshd)])).await;
+    site.serve(&[]).await;
+    fill(&site, &places).await;
+    until(&site, "what expires has expired", |phases| phases.get("Expired") == Some(&(MACHINES * expiring()))).await;
+
+    let released = Instant::now();
+    release.send(true).expect("proxies");
+    let finished = |phases: &BTreeMap<String, usize>| {
+        let ended = ["Succeeded", "Expired", "Failed", "LaunchFailed", "OutcomeUnknown", "TimedOut", "Cancelled"];
+        ended.iter().filter_map(|phase| phases.get(*phase)).sum::<usize>() == MACHINES * QUEUED
+    };
+    let phases = until(&site, "all have ended", finished).await;
+    let seconds = released.elapsed().as_secs_f64();
+    let dropped = sshd.log().unwrap_or_default().lines().filter(|line| line.contains("past MaxStartups")).count();
+    eprintln!("    {phases:?}; sshd dropped connections: {dropped} lines of its log");
+    let rows = judge(&site, &sshd, seconds).await;
+    drop((site, proxies));
+    rows
+}
+
+/// How many of a queue expire.
+fn expiring() -> usize {
+    (0..QUEUED).filter(|number| expires(*number)).count()
+}
+
+fn expires(number: usize) -> bool {
+    number % 4 == 3
+}
+
+fn note(sshd: &Sshd) -> serde_json::Value {
+    let program = sshd.home().join("note");
+    std::fs::write(&program, NOTE).expect("a program on the machine");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    json!({"name": "note", "match": "note {machine} {number}", "run": [program, "{machine}", "{number}"],
+        "parameters": {"machine": {"pattern": "m[0-9]+"}, "number": {"integer": {"minimum": 0, "maximum": 1000}}}})
+}
+
+/// A round for each place in the queue. Names say nothing of the order.
+async fn fill(site: &Site<'_>, places: &[Place]) {
+    let started = Instant::now();
+    for number in 0..QUEUED {
+        let begun = Instant::now();
+        let create = async |place: &Place| {
+            let name = format!("x{}-{}-{number}", (number * 7) % QUEUED, place.name);
+            let mut object = site.execution(&name, &place.name, &format!("note {} {number}", place.name));
+            object.spec.starting_deadline_seconds = if expires(number) { EXPIRES_AFTER_SECONDS } else { 3600 };
+            site.executions().create(&PostParams::default(), &object).await.expect("an execution");
+        };
+        stream::iter(places.iter().map(create)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+        tokio::time::sleep(ROUND.saturating_sub(begun.elapsed())).await;
+    }
+    eprintln!("    {} executions wait after {:.0} s", places.len() * QUEUED, started.elapsed().as_secs_f64());
+}
+
+async fn until(
+    site: &Site<'_>,
+    what: &str,
+    is_so: impl Fn(&BTreeMap<String, usize>) -> bool,
+) -> BTreeMap<String, usize> {
+    let started = Instant::now();
+    loop {
+        let phases = site.phases("x").await;
+        if is_so(&phases) {
+            return phases;
+        }
+        assert!(started.elapsed() < PATIENCE, "it does not come to that {what}: {phases:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Holds the records against the ledger.
+async fn judge(site: &Site<'_>, sshd: &Sshd, seconds: f64) -> Vec<Row> {
+    let ledger = std::fs::read_to_string(sshd.home().join("ran")).unwrap_or_default();
+    let mut ran: HashMap<String, Vec<usize>> = HashMap::new();
+    for line in ledger.lines() {
+        let (machine, number) = line.split_once(' ').expect("a machine and a number");
+        ran.entry(machine.to_owned()).or_default().push(number.parse().expect("a number"));
+    }
+    let expired_ran = ran.values().flatten().filter(|number| expires(**number)).count();
+    let disordered = |machines: std::ops::Range<usize>, most: usize| {
+        machines.filter(|machine| too_early(ran.get(&format!("m{machine}")), most)).count()
+    };
+    let objects = site.executions().list(&ListParams::default()).await.expect("executions").items;
+    let not_so: Vec<&CommandExecution> = objects.iter().filter(|object| object.phase() != expected(object)).collect();
+    for object in not_so.iter().take(5) {
+        let status = object.status.as_ref();
+        eprintln!("    {}: {:?}", object.name_any(), status.map(|status| (status.phase, status.message.clone())));
+    }
+    let all = MACHINES * QUEUED;
+    let queues = format!("{MACHINES} queues of {QUEUED} that come back at once");
+    let count = |what: &str, measured: usize| {
+        let target = Target::AtMost(0.0);
+        Row::ratio(&format!("{queues}: {what}"), measured.to_string(), "0".to_owned(), measured as f64, target)
+    };
+    vec![
+        Row::ratio(
+            &format!("{queues}: seconds until the last has ended"),
+            format!("{seconds:.1} s"),
+            format!("{:.1} executions/s", ledger.lines().count() as f64 / seconds),
+            seconds,
+            Target::None,
+        ),
+        Row::ratio(
+            &format!("{queues}: commands that ran, by the machine's own ledger"),
+            ledger.lines().count().to_string(),
+            (all - MACHINES * expiring()).to_string(),
+            ledger.lines().count() as f64 / (all - MACHINES * expiring()) as f64,
+            Target::AtLeast(1.0),
+        ),
+        count("expired ones that ran", expired_ran),
+        count("executions that ended in anything but Succeeded or Expired", not_so.len()),
+        count("queues with `maxConcurrent: 1` that were out of order", disordered(0..MACHINES / 2, 0)),
+        count(
+            "queues with `maxConcurrent: 4` in which one overtook more than three",
+            disordered(MACHINES / 2..MACHINES, 3),
+        ),
+    ]
+}
+
+/// How it has to end.
+fn expected(object: &CommandExecution) -> Phase {
+    if object.spec.starting_deadline_seconds == EXPIRES_AFTER_SECONDS { Phase::Expired } else { Phase::Succeeded }
+}
+
+/// Whether one ran before more than `most` of those that are older. Those that go at the same time may change places.
+fn too_early(ran: Option<&Vec<usize>>, most: usize) -> bool {
+    let ran: &[usize] = ran.map_or(&[], Vec::as_slice);
+    ran.iter().enumerate().any(|(place, number)| ran[place..].iter().filter(|later| *later < number).count() > most)
 }
