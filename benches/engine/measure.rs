@@ -91,17 +91,3 @@ pub fn cpu(pid: u32) -> Duration {
     let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
 }
-
-/// How many threads it has.
-pub fn threads(pid: u32) -> usize {
-    entries(pid, "task")
-}
-
-/// How many files, sockets among them, it has open.
-pub fn open_files(pid: u32) -> usize {
-    entries(pid, "fd")
-}
-
-fn entries(pid: u32, of: &str) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/{of}")).expect("a process of our own").count()
-}

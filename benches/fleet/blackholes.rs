@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::holes::{self, Hole};
 use crate::lab::Sshd;
 use crate::machines::{Place, Times, address, places, sshd_everywhere};
-use crate::measure::{Row, Target, forget_most_memory, memory, open_files, p50, percentile, shown, threads};
+use crate::measure::{Row, Target, forget_most_memory, memory, p50, percentile, shown};
+use crate::process::{open_files, threads};
 use crate::site::Site;
 use crate::world::World;
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::machines::{Place, places, sshd_everywhere};
 use crate::measure::{Row, Target, memory};
+use crate::process::connections;
 use crate::site::Site;
 use crate::world::World;
 
@@ -67,21 +68,4 @@ async fn until_closed(site: &Site<'_>, port: u16) {
         assert!(started.elapsed() < PATIENCE, "connections stay open");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-/// How many connections to this port a process has: its sockets, looked up in /proc/net/tcp.
-fn connections(pid: u32, port: u16) -> usize {
-    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of our own").flatten();
-    let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
-    let own: std::collections::HashSet<String> = targets
-        .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
-    let remote = format!(":{port:04X}");
-    let is_one = |line: &&str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // sl local remote st queues timer retransmits uid timeout inode; 01 is ESTABLISHED.
-        fields.len() > 9 && fields[2].ends_with(&remote) && fields[3] == "01" && own.contains(fields[9])
-    };
-    table.lines().filter(is_one).count()
 }

@@ -43,6 +43,7 @@ mod holes;
 mod idle;
 mod machines;
 mod probing;
+mod process;
 mod returning;
 
 use std::process::ExitCode;

@@ -10,7 +10,8 @@ use serde_json::json;
 use writ::api::Machine;
 
 use crate::machines::{places, sshd_everywhere};
-use crate::measure::{Row, Target, cpu, memory, open_files};
+use crate::measure::{Row, Target, cpu, memory};
+use crate::process::open_files;
 use crate::site::Site;
 use crate::world::World;
 

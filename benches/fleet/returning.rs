@@ -59,9 +59,12 @@ pub async fn rows(world: &World) -> Vec<Row> {
     };
     let phases = until(&site, "all have ended", finished).await;
     let seconds = released.elapsed().as_secs_f64();
+    eprintln!("    {phases:?}");
+    let mut rows = judge(&site, &sshd, seconds).await;
+    // sshd says the first of a series at once, and at its end how many they were.
     let dropped = sshd.log().unwrap_or_default().lines().filter(|line| line.contains("past MaxStartups")).count();
-    eprintln!("    {phases:?}; sshd dropped connections: {dropped} lines of its log");
-    let rows = judge(&site, &sshd, seconds).await;
+    let what = "(connections that sshd dropped meanwhile, of which nobody is to be told; lines in its log)";
+    rows.push(Row::ratio(what, dropped.to_string(), "at least 1".to_owned(), dropped as f64, Target::None));
     drop((site, proxies));
     rows
 }
