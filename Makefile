@@ -1,6 +1,6 @@
 # Short ways in; each is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos-lite interop lint bench generate need-cargo
+.PHONY: help demo test chaos-lite interop lint bench fleet generate need-cargo
 ARGS ?=
 
 help: ## show this
@@ -28,6 +28,9 @@ lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 bench: need-cargo ## how long decisions take (docs/benchmarks.md), what the engine costs (docs/performance.md)
 	cargo bench --locked --bench policy
 	cargo bench --locked --bench engine -- $(ARGS)
+
+fleet: need-cargo ## good machines beside bad ones, queues that come back, idle connections, probing (about 20 minutes; ARGS=one of them)
+	cargo bench --locked --bench fleet -- $(ARGS)
 
 generate: need-cargo ## write what is generated from src/api: crds/ and docs/reference.md
 	cargo run --locked --quiet --bin crdgen -- write

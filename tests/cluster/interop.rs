@@ -33,8 +33,7 @@ struct Visit {
 impl Visit {
     /// None where this is not root.
     async fn to(options: StrangerOptions) -> Option<Self> {
-        if !openssh::is_root() {
-            say::note("this needs root, for a machine with an /etc/passwd of its own: passed over");
+        if !is_root() {
             return None;
         }
         let case = Case::new().await;
@@ -108,6 +107,7 @@ impl Visit {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
         });
+        say::note(format_args!("{mode}: {name} ended as {:?}", status.reason));
         match status.reason {
             Some(Reason::Stopped) => assert!(!still_runs, "{said}"),
             Some(Reason::RemoteMayStillRun) => assert_eq!(mode, "Direct", "{said}"),
@@ -132,6 +132,13 @@ impl Visit {
         let said = self.said("Direct", &status);
         assert!(status.phase != Phase::Succeeded && self.starts_of(&name) == 0, "{said}");
     }
+}
+
+fn is_root() -> bool {
+    if !openssh::is_root() {
+        say::note("this needs root, for a machine with an /etc/passwd of its own: passed over");
+    }
+    openssh::is_root()
 }
 
 /// With this login shell, in /etc/passwd.
@@ -162,7 +169,7 @@ async fn a_login_shell_that_is_dash_works() {
 
 #[tokio::test]
 async fn a_login_shell_that_is_zsh_works() {
-    if openssh::is_root() {
+    if is_root() {
         shell_works(shell("zsh", "zsh")).await;
     }
 }
@@ -170,7 +177,7 @@ async fn a_login_shell_that_is_zsh_works() {
 /// As /etc/passwd of Alpine Linux has it: a link that is called ash.
 #[tokio::test]
 async fn a_login_shell_that_is_busybox_works() {
-    if openssh::is_root() {
+    if is_root() {
         let busybox = shell("busybox", "busybox");
         let folder = crate::world::world().reaper.make_folder("ash", 0o755).expect("a folder");
         std::os::unix::fs::symlink(busybox, folder.join("ash")).expect("a link");
@@ -180,7 +187,7 @@ async fn a_login_shell_that_is_busybox_works() {
 
 #[tokio::test]
 async fn a_machine_with_nothing_but_busybox_works() {
-    if openssh::is_root() {
+    if is_root() {
         let userland = busybox_userland(&crate::world::world().reaper).expect("a folder of links");
         let options = StrangerOptions { userland: Some(userland), ..StrangerOptions::default() };
         let visit = Visit::to(options).await.expect("root");
@@ -201,7 +208,7 @@ const NOISE: &str = "echo welcome; echo 'you have mail' >&2\n";
 
 #[tokio::test]
 async fn what_start_up_files_print_is_no_output_of_the_command_in_durable_mode() {
-    if openssh::is_root() {
+    if is_root() {
         for (shell, file) in [(PathBuf::from("/bin/bash"), ".bashrc"), (shell("zsh", "zsh"), ".zshenv")] {
             let visit = visit_to_shell(shell, &[(file, NOISE)]).await.expect("root");
             let durable = visit.works("Durable", ["", ""]);
@@ -236,7 +243,7 @@ async fn dropbear_works() {
 #[tokio::test]
 #[ignore = "needs further packages: make interop"]
 async fn rarer_login_shells_work() {
-    if openssh::is_root() {
+    if is_root() {
         for (package, program) in [("mksh", "mksh"), ("ksh93u+m", "ksh93"), ("tcsh", "tcsh"), ("fish", "fish")] {
             shell_works(shell(package, program)).await;
         }
@@ -252,8 +259,7 @@ async fn a_server_in_python_works() {
 }
 
 async fn newer_openssh_works(suite: &str) {
-    if !openssh::is_root() {
-        say::note("this needs root: passed over");
+    if !is_root() {
         return;
     }
     let newer = NewerOpenssh::find_or_unpack(suite).expect("a newer OpenSSH");
