@@ -157,11 +157,7 @@ impl<'a> Site<'a> {
 /// What makes it connect to loopback, for a build that does not by itself.
 fn loopback_flags(writ: &str) -> &'static [&'static str] {
     let help = Command::new(writ).args(["serve", "--help"]).output().expect("writ runs").stdout;
-    if String::from_utf8_lossy(&help).contains("--allow-cidr") {
-        &crate::lab::LOOPBACK
-    } else {
-        &[]
-    }
+    if String::from_utf8_lossy(&help).contains("--allow-cidr") { &crate::lab::LOOPBACK } else { &[] }
 }
 
 pub fn machine(name: &str, sshd: &Sshd) -> Value {

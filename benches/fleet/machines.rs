@@ -23,7 +23,12 @@ const SECRET: &str = "fleet";
 pub fn sshd_everywhere(world: &World, config: &[&str]) -> Sshd {
     let mut config: Vec<String> = config.iter().map(|line| (*line).to_owned()).collect();
     config.push("LogLevel INFO".to_owned());
-    let options = SshdOptions { config, plain: true, everywhere: true, ..SshdOptions::default() };
+    let options = SshdOptions {
+        config,
+        plain: true,
+        listen_address: Some(std::net::Ipv4Addr::UNSPECIFIED.into()),
+        ..SshdOptions::default()
+    };
     Sshd::start(&world.reaper, &options).expect("an sshd")
 }
 

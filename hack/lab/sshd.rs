@@ -57,8 +57,6 @@ pub struct SshdOptions {
     pub login_shell: Option<PathBuf>,
     /// No ledger: /bin/sh itself is the login shell, so that what is measured is not the laboratory.
     pub plain: bool,
-    /// Listens on all of 127.0.0.0/8 (and wherever else this machine is), so that it can be many machines.
-    pub everywhere: bool,
 }
 
 /// A running SSH server. Ended with all its sessions and commands when dropped, and by the [`Reaper`] else.
@@ -302,8 +300,7 @@ impl Sshd {
         let mut lines = options.config.clone();
         let mut set = |line: String| lines.push(line);
         set(format!("Port {}", self.port));
-        let everywhere = IpAddr::from([0, 0, 0, 0]);
-        set(format!("ListenAddress {}", if options.everywhere { everywhere } else { self.address }));
+        set(format!("ListenAddress {}", self.address));
         let mut own = vec![self.path("host_ed25519")];
         if options.ecdsa_host_key {
             own.push(self.path("host_ecdsa"));
