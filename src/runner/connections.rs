@@ -153,8 +153,9 @@ impl Connections {
         let stays =
             |identity: &str| !identity.contains(uid) || still.as_ref().is_some_and(|still| identity.contains(still));
         lock(&self.noted).retain(|_, declared| stays(&declared.identity()));
+        let mut members = Vec::new();
+        // All of them at once: what is being closed must not be gone through by who comes meanwhile.
         for groups in [&self.groups, &self.carriers] {
-            let mut members = Vec::new();
             lock(groups).retain(|identity, group| {
                 let stays = stays(identity);
                 if !stays {
@@ -162,9 +163,9 @@ impl Connections {
                 }
                 stays
             });
-            for member in members.into_iter().filter(|member| Arc::strong_count(member) == 1) {
-                member.open.connection.close().await;
-            }
+        }
+        for member in members.into_iter().filter(|member| Arc::strong_count(member) == 1) {
+            member.open.connection.close().await;
         }
     }
 

@@ -134,6 +134,13 @@ impl Queues {
         }
     }
 
+    /// A machine was looked at, and is not as it should be: those who wait find what was seen last.
+    pub fn not_reached(&mut self, machine_key: &MachineKey, problem: &str) {
+        if let Some(offline) = self.machines.get_mut(machine_key).and_then(|machine| machine.offline.as_mut()) {
+            problem.clone_into(&mut offline.problem);
+        }
+    }
+
     /// How many have a slot on a machine, and how many wait for it.
     pub fn busy(&self, machine_key: &MachineKey) -> (usize, usize) {
         self.machines.get(machine_key).map_or((0, 0), |machine| (machine.in_use, machine.waiting.len()))

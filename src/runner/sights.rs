@@ -125,8 +125,9 @@ impl Inner {
     pub(super) fn saw(&self, machine: &Machine, seen: Seen) {
         let metadata = &machine.metadata;
         let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-        if matches!(seen, Seen::Online { .. }) {
-            self.queues().reached(&key);
+        match &seen {
+            Seen::Online { .. } => self.queues().reached(&key),
+            Seen::Problem(problem) => self.queues().not_reached(&key, &problem.message),
         }
         let sight = Sight { uid: metadata.uid.clone(), generation: metadata.generation, at: Timestamp::now(), seen };
         self.sights.note(&key, sight);
