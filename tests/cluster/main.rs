@@ -34,6 +34,7 @@ mod host_keys;
 mod hostile;
 mod hostile_requests;
 mod identity;
+mod impostor;
 mod interop;
 mod left_behind;
 mod load;

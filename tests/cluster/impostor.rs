@@ -1,0 +1,78 @@
+//! A server that shows what OpenSSH's refuses to show: any certificate as its host certificate.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use russh::keys::{Certificate, PrivateKey};
+use russh::server::{self, Auth, PublicKeyOffer};
+use tokio::net::TcpListener;
+use writ::ssh::{ConnectError, Credentials, HostTrust, Target, connect};
+
+use crate::keys::{DEADLINE, Keys, everywhere};
+
+/// The server.
+pub struct Impostor {
+    port: u16,
+    attempts: Arc<AtomicUsize>,
+}
+
+/// Counts who asks to be let in.
+struct Door(Arc<AtomicUsize>);
+
+impl server::Handler for Door {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, Self::Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Auth::reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, _: &str, _: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Auth::Accept)
+    }
+}
+
+impl Impostor {
+    pub async fn start(host_key: &[u8], certificate: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let text = std::fs::read_to_string(certificate).expect("a certificate");
+        let config = server::Config {
+            keys: vec![PrivateKey::from_openssh(host_key).expect("a key")],
+            certificates: vec![Certificate::from_openssh(&text).expect("a certificate")],
+            ..server::Config::default()
+        };
+        let (config, attempts) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+        let server = Self { port, attempts: Arc::clone(&attempts) };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let running = server::run_stream(Arc::clone(&config), stream, Door(Arc::clone(&attempts))).await;
+                tokio::spawn(async move {
+                    if let Ok(session) = running {
+                        let _ = session.await;
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    /// Why a login to it fails.
+    pub async fn log_in(&self, trust: HostTrust) -> ConnectError {
+        let keys = Keys::new();
+        keys.make("client", "-t ed25519");
+        let credentials = Credentials::parse(&keys.private("client"), None, None).expect("a key");
+        let target = Target { address: "127.0.0.1".to_owned(), port: self.port, user: "deploy".to_owned(), trust };
+        match connect(&target, &credentials, &everywhere(), DEADLINE).await {
+            Ok(_) => panic!("it was logged in to"),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// How often somebody has asked to be let in.
+    pub fn attempts(&self) -> usize {
+        self.attempts.load(Ordering::Relaxed)
+    }
+}
