@@ -186,6 +186,11 @@ impl Sshd {
         }
     }
 
+    /// How many processes hold connections now.
+    pub fn sessions(&self) -> usize {
+        lock(&self.listener).as_ref().map_or(0, |process| sessions_of(process).len())
+    }
+
     /// Drops every connection and goes on listening: the client sees a reset.
     pub fn drop_connections(&self) {
         if let Some(process) = lock(&self.listener).as_ref() {

@@ -194,7 +194,11 @@ impl HostTrust {
         if self.pins.contains(key) {
             return Ok(Proof::of(key, ProvedBy::Pinned));
         }
-        if !self.is_listed() && usable(key).is_ok() {
+        if !self.is_listed() {
+            if usable(key).is_err() {
+                let what = "its only key proves nothing; make it an ed25519 key (ssh-keygen -A as root there)";
+                return Err(ConnectError::Handshake(what.to_owned()));
+            }
             if self.seen.is_empty() {
                 return Err(ConnectError::HostKeyNew { algorithm: name_of(key), fingerprint });
             }

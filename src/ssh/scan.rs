@@ -33,7 +33,7 @@ pub struct ScannedKey {
 /// Asks a host for its keys, of each type that can be pinned: ed25519 first.
 ///
 /// # Errors
-/// Why it could not be asked, within `deadline` for all of it. A host without a key of any of the types is a mismatch.
+/// Why it could not be asked, within `deadline` for all of it; [`ConnectError::Handshake`] where it has none of those.
 pub async fn scan(
     address: &str,
     port: u16,
@@ -60,18 +60,15 @@ async fn scan_all(
     let found = resolve(address, port, network).await?;
     let mut places: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     let mut keys = Vec::new();
-    let is_sha256 = |wanted: &Algorithm| matches!(wanted, Algorithm::Rsa { hash: Some(HashAlg::Sha256) });
-    // An RSA key is the same whatever it signs with.
-    for wanted in KEY_TYPES.iter().filter(|wanted| !is_sha256(wanted)) {
+    // An RSA key is the same whatever it signs with, so its types are asked for together.
+    let is_rsa = |algorithm: &Algorithm| matches!(algorithm, Algorithm::Rsa { .. });
+    let (rsa, others): (Vec<Algorithm>, Vec<Algorithm>) = KEY_TYPES.into_iter().partition(is_rsa);
+    for wanted in others.into_iter().map(|algorithm| vec![algorithm]).chain([rsa]) {
         let (stream, reached) = connect_to_any(&places, until)
             .await
             .map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
         // The other keys are asked of the same one.
         places = vec![reached];
-        let wanted = match wanted {
-            Algorithm::Rsa { .. } => KEY_TYPES.iter().filter(|known| known.is_rsa_key()).cloned().collect(),
-            other => vec![other.clone()],
-        };
         keys.extend(look(&at, stream, wanted).await?);
     }
     if keys.is_empty() {
@@ -79,16 +76,6 @@ async fn scan_all(
         return Err(ConnectError::Handshake(format!("{at}: it has {shown}")));
     }
     Ok(keys)
-}
-
-trait RsaKey {
-    fn is_rsa_key(&self) -> bool;
-}
-
-impl RsaKey for Algorithm {
-    fn is_rsa_key(&self) -> bool {
-        matches!(self, Algorithm::Rsa { .. })
-    }
 }
 
 /// The key of one of these types; None where the host has none.

@@ -295,7 +295,7 @@ async fn a_scan_shows_every_key_and_says_nothing() {
         ("ssh-rsa", "-t rsa -b 2048"),
     ];
     let paths = kinds.map(|(name, kind)| keys.make(name, kind));
-    let sshd = start(&options_with(&paths.each_ref().map(|path| Path::new(path)), &[]));
+    let sshd = start(&options_with(&paths.each_ref().map(Path::new), &[]));
     let found = scan("127.0.0.1", sshd.port(), &everywhere(), DEADLINE).await.expect("its keys");
     let expected: Vec<_> = kinds.map(|(name, _)| (name.to_owned(), keys.line(name), keys.fingerprint(name))).to_vec();
     let found: Vec<_> = found.into_iter().map(|key| (key.algorithm, key.line, key.fingerprint)).collect();
