@@ -371,8 +371,9 @@ pub struct MachineRecord {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
-    /// The address and port that were connected to, as `IP:port`.
-    #[schemars(length(max = 300))]
+    /// The address and port that were connected to, as `IP:port`; behind jump hosts `NAME:port via ...`, the way back to the
+    /// first one.
+    #[schemars(length(max = 2700))]
     pub address: String,
     /// The login user.
     #[schemars(length(max = 64))]
