@@ -63,6 +63,8 @@ impl Site<'_> {
             let mut object = machine(&secret, sshd);
             object["spec"]["address"] = json!(place.address);
             object["spec"]["port"] = json!(place.port);
+            // Files of their own, as machines have them.
+            object["spec"]["execution"]["directory"] = json!(sshd.home().join(&place.name));
             for (field, value) in changes.as_object().into_iter().flatten() {
                 object["spec"][field] = value.clone();
             }
