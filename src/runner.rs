@@ -270,6 +270,11 @@ impl Runner {
         self.inner.queues().cancel(key);
     }
 
+    /// Whether a change of a Machine may mean something to an execution.
+    pub fn minds(&self, key: &ExecutionKey, machine: &str) -> bool {
+        self.inner.queues().minds(key, &(key.namespace.clone(), machine.to_owned()))
+    }
+
     /// What is known here of an execution and of its machine.
     pub fn facts(&self, key: &ExecutionKey, machine: &str) -> (WorkFact, QueueFact) {
         self.inner.queues().facts(key, machine, Instant::now())

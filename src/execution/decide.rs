@@ -255,8 +255,10 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
 fn look_again(observed: &Observed<'_>) -> Duration {
     let deadline = Duration::from_secs(u64::from(observed.execution.spec.starting_deadline_seconds));
     let left = deadline.saturating_sub(age(observed)).max(Duration::from_secs(1));
+    // Once that is said, only its deadline is left to be minded: hundreds that wait must cost the others nothing.
+    let is_shown = observed.execution.phase() == Phase::Queued;
     match observed.work {
-        WorkFact::Absent | WorkFact::Connecting { .. } => left.min(SHOW_PROGRESS_AFTER),
+        WorkFact::Absent | WorkFact::Connecting { .. } if !is_shown => left.min(SHOW_PROGRESS_AFTER),
         _ => left,
     }
 }

@@ -146,6 +146,17 @@ impl Queues {
         self.machines.get(machine_key).map_or((0, 0), |machine| (machine.in_use, machine.waiting.len()))
     }
 
+    /// Whether a change of a Machine may mean something to an execution: it waits there, or is not known here, and then it may
+    /// wait for this very Machine to come.
+    pub fn minds(&self, key: &ExecutionKey, machine_key: &MachineKey) -> bool {
+        match self.works.get(key) {
+            None => true,
+            Some(State::Waiting { machine, .. }) => machine == machine_key,
+            // Whoever connects reads it again before the claim.
+            Some(State::Connecting { .. } | State::Holding { .. } | State::Refused { .. }) => false,
+        }
+    }
+
     /// All machines for which something waits or runs.
     pub fn machines(&self) -> Vec<MachineKey> {
         self.machines.keys().cloned().collect()
@@ -180,6 +191,10 @@ impl Queues {
             AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete => {}
             AttemptEnd::Again(_) => self.put_back(work, machine_key.clone()),
             AttemptEnd::Offline(problem) => {
+                // Who knew that he waits for the machine goes on to.
+                if !work.urgent && machine.offline.as_ref().is_some_and(|offline| !offline.misconfigured) {
+                    settled.wake.clear();
+                }
                 machine.leave_alone(problem.clone(), false, now, &mut settled);
                 if work.urgent {
                     self.refuse(key, LaunchProblem { reason: Reason::MachineOffline, message: problem }, now);

@@ -1,8 +1,10 @@
 //! What makes the controller look at an execution: its own changes, those of the Machines and Whitelists of its
 //! namespace, and the runner.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -34,13 +36,10 @@ pub(super) fn start(
         .backoff(WatchBackoff)
         .modify(|execution| execution.managed_fields_mut().clear());
     let known = reader.clone();
+    let asked = runner.clone();
     let executions = reflector(writer, unfinished).flat_map(move |event| {
         if let Ok(Event::Delete(gone)) = &event {
-            let key = ExecutionKey {
-                namespace: gone.namespace().unwrap_or_default(),
-                name: gone.name_any(),
-                uid: gone.uid().unwrap_or_default(),
-            };
+            let key = key_of(gone);
             // Finished or gone: in neither case it waits any more, nor is it wanted to run. (Somebody may have taken the
             // finalizer off that should hold what runs.)
             runner.withdraw(&key);
@@ -60,8 +59,10 @@ pub(super) fn start(
     let queue = stream::select_all([
         executions.boxed(),
         woken.boxed(),
-        affected_by_changes::<Machine>(cluster, reader.clone()),
-        affected_by_changes::<Whitelist>(cluster, reader.clone()),
+        affected_by_changes::<Machine>(cluster, reader.clone(), move |execution, machine| {
+            asked.minds(&key_of(execution), &machine.name_any())
+        }),
+        affected_by_changes::<Whitelist>(cluster, reader.clone(), |_, _| true),
     ]);
     (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
 }
@@ -72,9 +73,13 @@ fn unfinished_selector() -> String {
     finished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
 }
 
-/// The unfinished executions of a namespace in which an object of kind K changed; all of them once the watch had to
-/// start anew, as changes may have been missed.
-fn affected_by_changes<K>(cluster: &Cluster, executions: Store<Execution>) -> BoxStream<'static, ObjectRef<Execution>>
+/// The unfinished executions that the change of an object of kind K may mean something to; all of them once the watch had
+/// to start anew, as changes may have been missed.
+fn affected_by_changes<K>(
+    cluster: &Cluster,
+    executions: Store<Execution>,
+    minds: impl Fn(&Execution, &PartialObjectMeta<K>) -> bool + Send + 'static,
+) -> BoxStream<'static, ObjectRef<Execution>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -84,23 +89,74 @@ where
         + Sync
         + 'static,
 {
+    let mut before = Before::default();
     watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
         .backoff(WatchBackoff)
-        .filter_map(|event| async move {
-            match event {
-                Ok(Event::Apply(changed) | Event::Delete(changed)) => Some(changed.namespace()),
+        .filter_map(move |event| {
+            let news = match event {
+                Ok(Event::Apply(changed)) => before.is_news(&changed).then_some(Some(changed)),
+                Ok(Event::Delete(gone)) => {
+                    before.forget(&gone);
+                    Some(Some(gone))
+                }
+                Ok(Event::InitApply(listed)) => {
+                    before.is_news(&listed);
+                    None
+                }
                 Ok(Event::InitDone) => Some(None),
-                Ok(Event::Init | Event::InitApply(_)) => None,
+                Ok(Event::Init) => {
+                    before = Before::default();
+                    None
+                }
                 Err(error) => {
                     tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again");
                     None
                 }
-            }
+            };
+            std::future::ready(news)
         })
-        .flat_map(move |namespace| {
-            let is_affected = |execution: &Execution| namespace.is_none() || execution.namespace() == namespace;
+        .flat_map(move |changed| {
+            let is_affected = |execution: &Execution| {
+                changed
+                    .as_ref()
+                    .is_none_or(|changed| execution.namespace() == changed.namespace() && minds(execution, changed))
+            };
             let affected = executions.state_filter(is_affected);
             stream::iter(affected.into_iter().map(|execution| ObjectRef::from(execution.as_ref())).collect::<Vec<_>>())
         })
         .boxed()
+}
+
+/// What objects were when they were seen last, as far as it means something to executions: what is said in their status does
+/// not, and is written often.
+#[derive(Default)]
+struct Before {
+    seen: HashMap<(Option<String>, String), u64>,
+}
+
+impl Before {
+    /// Whether it is another one than before, or says something else.
+    fn is_news<K>(&mut self, object: &PartialObjectMeta<K>) -> bool {
+        let metadata = &object.metadata;
+        let mut hasher = DefaultHasher::new();
+        (&metadata.uid, metadata.generation, &metadata.labels, metadata.deletion_timestamp.is_some()).hash(&mut hasher);
+        self.seen.insert(name_of(object), hasher.finish()) != Some(hasher.finish())
+    }
+
+    fn forget<K>(&mut self, object: &PartialObjectMeta<K>) {
+        self.seen.remove(&name_of(object));
+    }
+}
+
+fn name_of<K>(object: &PartialObjectMeta<K>) -> (Option<String>, String) {
+    (object.metadata.namespace.clone(), object.metadata.name.clone().unwrap_or_default())
+}
+
+/// Names an execution for the runner.
+fn key_of(execution: &Execution) -> ExecutionKey {
+    ExecutionKey {
+        namespace: execution.namespace().unwrap_or_default(),
+        name: execution.name_any(),
+        uid: execution.uid().unwrap_or_default(),
+    }
 }
