@@ -245,7 +245,10 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = moved(observed.execution, Phase::Queued, reason, &message, observed.now);
         status.decision = Some(decision.record(MicroTime(observed.now)));
-        plan.effects.extend(Notice::of(&status).map(Effect::Publish));
+        // Waiting for one's turn is nothing that people have to be told; a burst of hundreds would tell nothing else.
+        if !matches!(reason, Reason::Connecting | Reason::WaitingForSlot) {
+            plan.effects.extend(Notice::of(&status).map(Effect::Publish));
+        }
         plan.status = Some(status);
     }
     plan

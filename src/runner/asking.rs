@@ -11,6 +11,8 @@ use crate::ssh::{ConnectError, Event, Session};
 /// What to do where sshd refuses.
 pub(super) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
     configuration for this user (ForceCommand, PermitTTY, chroot) and at its log";
+/// Of what it says, so much is told.
+const MOST_TOLD: usize = 200;
 /// What to do where something else than a shell answers.
 const NO_REPLY: &str = "the machine executed the launcher's request and gave no reply: the login shell of the user must be \
     one that reads `sh` (dash, bash, zsh, busybox), and no ForceCommand may replace what is asked for";
@@ -27,6 +29,33 @@ pub(super) enum AskError {
     /// It answered, and not as a launcher does.
     #[error("{0}")]
     Unfit(String),
+}
+
+/// What came instead of a reply.
+#[derive(Default)]
+struct Instead {
+    text: String,
+    exit_code: Option<u32>,
+}
+
+impl Instead {
+    fn said(&mut self, bytes: &[u8]) {
+        let room = MOST_TOLD.saturating_sub(self.text.len());
+        let printable = bytes.iter().map(|byte| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { ' ' });
+        self.text.extend(printable.take(room));
+    }
+
+    fn told(&self) -> String {
+        let mut told = NO_REPLY.to_owned();
+        if let Some(code) = self.exit_code {
+            told.push_str(&format!("; the shell ended with exit code {code}"));
+        }
+        let text = self.text.trim();
+        if !text.is_empty() {
+            told.push_str(&format!(", and said: {text}"));
+        }
+        told
+    }
 }
 
 /// Asks in a session of its own, and closes it.
@@ -58,6 +87,7 @@ pub(super) async fn send(session: &Session, request: &ExecRequest) -> Result<(),
 
 async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply) -> Result<Answer, AskError> {
     send(session, request).await?;
+    let mut instead = Instead::default();
     loop {
         let mut heard = None;
         let mut hear = |item: Item<'_>| {
@@ -68,11 +98,18 @@ async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply
             }
         };
         match session.next().await {
-            Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
-            Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
-            Event::Started | Event::ExitCode(_) | Event::Signal(_) => {}
+            Event::Stdout(bytes) => {
+                instead.said(&bytes);
+                reply.stdout(&bytes, &mut hear);
+            }
+            Event::Stderr(bytes) => {
+                instead.said(&bytes);
+                reply.stderr(&bytes, &mut hear);
+            }
+            Event::ExitCode(code) => instead.exit_code = Some(code),
+            Event::Started | Event::Signal(_) => {}
             Event::Refused => return Err(AskError::Unfit(REFUSED.to_owned())),
-            Event::Closed => return Err(AskError::Unfit(NO_REPLY.to_owned())),
+            Event::Closed => return Err(AskError::Unfit(instead.told())),
             Event::Lost => return Err(AskError::Silence("the connection was lost".to_owned())),
         }
         if let Some(answer) = heard {

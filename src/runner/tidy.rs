@@ -17,6 +17,8 @@ use super::queue::MachineKey;
 use super::reach::{Reached, reach_declared};
 use super::{Inner, Work, lock};
 
+/// How soon after it has failed.
+const AGAIN: Duration = Duration::from_secs(600);
 /// How often.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
 /// How long journals, and output that nobody asks for, are kept after the last word in them. A journal is what keeps its
@@ -27,7 +29,7 @@ const AT_ONCE: u32 = 200;
 /// How long a machine may take for one request.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// When machines were last tidied.
+/// When machines are to be tidied next.
 #[derive(Default)]
 pub(super) struct Tidied {
     machines: Mutex<HashMap<MachineKey, Instant>>,
@@ -37,12 +39,18 @@ impl Tidied {
     /// Whether it is time, which is then taken for done.
     pub fn is_due(&self, machine: &MachineKey) -> bool {
         let mut machines = lock(&self.machines);
-        machines.retain(|_, at| at.elapsed() < EVERY);
+        let now = Instant::now();
+        machines.retain(|_, next| now < *next);
         if machines.contains_key(machine) {
             return false;
         }
-        machines.insert(machine.clone(), Instant::now());
+        machines.insert(machine.clone(), now + EVERY);
         true
+    }
+
+    /// It was not done: the next one that runs there has it tried again, after a while.
+    fn postpone(&self, machine: MachineKey) {
+        lock(&self.machines).insert(machine, Instant::now() + AGAIN);
     }
 }
 
@@ -61,7 +69,8 @@ pub(super) async fn tidy(inner: &Inner, work: &Work) {
         () = inner.stopping.cancelled() => return,
     };
     if let Err(problem) = outcome {
-        tracing::warn!(machine = %work.machine, problem, "a machine could not be tidied; it is tried again in a day");
+        tracing::warn!(machine = %work.machine, problem, "a machine could not be tidied; it is tried again later");
+        inner.tidied.postpone(work.machine_key());
     }
 }
 
