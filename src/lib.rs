@@ -34,7 +34,7 @@
 //! - [`runner`]: queues, connections and tasks; claims, launches, follows, adopts, records.
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
-//! - `tools`: `writ machine keyscan | check | setup`: what a person asks of a machine.
+//! - [`tools`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
 //! - [`telemetry`]: log lines, and how many of them.
 //!
 //! The binaries are `src/bin/writ` (flags, wiring, run) and `src/bin/crdgen` (the CRDs in `crds/`).

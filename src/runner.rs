@@ -237,6 +237,7 @@ impl Runner {
             return;
         }
         let machine = work.machine_key();
+        self.inner.sights.expect(&machine);
         let is_misconfigured = {
             let mut queues = self.inner.queues();
             queues.add(work);
@@ -313,11 +314,10 @@ impl Runner {
 
     /// Starts what can be started on a machine.
     fn pump(&self, machine: &MachineKey) {
-        if !self.has_begun() {
-            return;
-        }
         while !self.inner.stopping.is_cancelled() {
-            let Some((work, cancel)) = self.inner.queues().next(machine, Instant::now()) else { return };
+            let only_urgent = !self.has_begun();
+            let next = self.inner.queues().next(machine, only_urgent, Instant::now());
+            let Some((work, cancel)) = next else { return };
             let runner = self.clone();
             self.inner.tasks.spawn(async move { runner.run(work, cancel).await });
         }

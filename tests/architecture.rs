@@ -29,7 +29,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("runner", &["api", "policy", "execution", "machine", "cluster", "output", "ssh", "launcher"]),
     ("controllers", &["api", "policy", "execution", "machine", "cluster", "output", "runner"]),
     ("cli", &["api", "policy", "cluster", "output"]),
-    ("tools", &["api", "cli", "cluster", "runner", "ssh"]),
+    ("tools", &["api", "policy", "cli", "cluster", "runner", "ssh"]),
     ("telemetry", &[]),
 ];
 

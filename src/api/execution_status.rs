@@ -184,7 +184,7 @@ pub enum Reason {
     WaitingForSlot,
     /// Queued or Expired. Surfaces when the machine cannot be reached: name, network, sshd, or no answer in time.
     MachineOffline,
-    /// Queued. Surfaces when the Machine's `spec.suspend` is true.
+    /// Queued, Expired or LaunchFailed. Surfaces when the Machine's `spec.suspend` is true.
     MachineSuspended,
     /// Queued. Surfaces when the machine can be reached, but something is wrong with it that a person has to mend (another
     /// host key, a login that is refused); the Machine's status says what.

@@ -111,7 +111,7 @@ fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = Object
                 let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
                 let uid = machine.uid().unwrap_or_default();
                 let generation = machine.metadata.generation.filter(|_| !is_gone);
-                context.runner.machine_changed(&namespace, &name, &uid, generation).await;
+                context.runner.machine_changed(&namespace, &name, &uid, generation);
                 if is_gone {
                     context.written(|written| written.remove(&ObjectRef::from(machine)));
                 }
@@ -132,9 +132,14 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     };
     let facts = context.runner.machine_facts(&namespace, &name);
     let written_again = store_report(&machine, &facts, &context).await?;
+    context.runner.go_on(&namespace, &name);
+    let sight = facts.sight.as_ref();
+    let is_waited_for = facts.queued > 0;
     let due =
-        next_look(&machine, facts.sight.as_ref(), facts.failures, facts.queued > 0, facts.spread, Timestamp::now());
-    let too_soon = facts.since_look.map_or(Duration::ZERO, |since| BETWEEN_LOOKS.saturating_sub(since));
+        next_look(&machine, sight, facts.failures, is_waited_for, facts.is_blocked, facts.spread, Timestamp::now());
+    // Those that see nothing grow rarer: they cost the machine a connection all the same.
+    let pause = BETWEEN_LOOKS.saturating_mul(1 << facts.blind.saturating_sub(1).min(5));
+    let too_soon = facts.since_look.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
     let next = match due.map(|due| due.max(too_soon)) {
         Some(due) if due.is_zero() => {
             context.runner.look_at(&namespace, &name);

@@ -319,7 +319,7 @@ fn refusal(why: &str) -> Option<Refusal> {
         "space" => Refusal::Space,
         "unwritable" => Refusal::Unwritable,
         "proc" => Refusal::NoProc,
-        _ => Refusal::NoTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64)?.to_owned()),
+        _ => Refusal::NoTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64).map(presentable)?),
     })
 }
 

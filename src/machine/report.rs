@@ -161,19 +161,20 @@ fn explain(status: &mut MachineStatus, observed: &Observed<'_>, problem: &Launch
 }
 
 /// What was frozen on first use is there already, and stays: nothing is added for it here. Of what is pinned or vouched for
-/// the latest is shown.
+/// the latest is shown. What an authority vouches for takes nothing away: it would be forgotten with the authority.
 fn keep_key(keys: &mut Vec<SeenHostKey>, key: &ProvedKey, now: Timestamp) {
     if key.trust == KeyTrust::FirstUse {
         return;
     }
     let is_same = |seen: &SeenHostKey| seen.fingerprint == key.fingerprint;
     let first_seen_time = keys.iter().find(|seen| is_same(seen)).map_or(Time(now), |seen| seen.first_seen_time.clone());
-    *keys = vec![SeenHostKey {
-        algorithm: key.algorithm.clone(),
-        fingerprint: key.fingerprint.clone(),
-        trust: key.trust,
-        first_seen_time,
-    }];
+    let (algorithm, fingerprint) = (key.algorithm.clone(), key.fingerprint.clone());
+    let proved = SeenHostKey { algorithm, fingerprint, trust: key.trust, first_seen_time };
+    match key.trust {
+        KeyTrust::Authority => keys.retain(|seen| seen.trust != KeyTrust::Authority),
+        _ => keys.clear(),
+    }
+    keys.push(proved);
 }
 
 /// Whether a person would want to know: all but when it was seen, how long that took, and how many run and wait.

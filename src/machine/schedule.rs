@@ -15,13 +15,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// How long until the machine is to be looked at; zero: now; None: not at all, as it is suspended, or nobody
 /// wants it (`intervalSeconds: 0`).
 ///
-/// `failures` is how many there were in a row, `spread` a number in 0..1, another for each look, which keeps machines apart
+/// `is_blocked`: what waits for it waits until a look has come through. `failures` is how many there were in a row, `spread` a number in 0..1, another for each look, which keeps machines apart
 /// that were seen together.
 pub fn next_look(
     machine: &Machine,
     sight: Option<&Sight>,
     failures: u32,
     is_waited_for: bool,
+    is_blocked: bool,
     spread: f64,
     now: Timestamp,
 ) -> Option<Duration> {
@@ -35,6 +36,7 @@ pub fn next_look(
     }
     let Some(sight) = sight.filter(|sight| sight.is_of(machine)) else { return Some(Duration::ZERO) };
     let pause = match &sight.seen {
+        Seen::Online { .. } if is_blocked && is_waited_for => FIRST_PAUSE,
         Seen::Online { .. } if only_for_who_waits => return None,
         Seen::Online { .. } => interval,
         Seen::Problem(_) if is_waited_for => FIRST_PAUSE,

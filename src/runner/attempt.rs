@@ -59,6 +59,17 @@ pub(super) enum AttemptEnd {
 }
 
 impl AttemptEnd {
+    /// The same end for others who wanted the same; None where it was of one alone.
+    pub fn of_others(&self) -> Option<Self> {
+        match self {
+            AttemptEnd::Offline(problem) => Some(AttemptEnd::Offline(problem.clone())),
+            AttemptEnd::Refused { problem, machine_at_fault } => {
+                Some(AttemptEnd::Refused { problem: problem.clone(), machine_at_fault: *machine_at_fault })
+            }
+            AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete | AttemptEnd::Again(_) => None,
+        }
+    }
+
     /// What was in the way, for those who only try again.
     pub fn into_problem(self) -> String {
         match self {

@@ -41,17 +41,20 @@ pub async fn check(cluster: &Cluster, network: &Network, namespace: &str, name: 
         Ok(declared) => declared,
         Err(end) => return failed(say, None, "declaration", end.into_problem()),
     };
-    let mut outer: Option<Connection> = None;
+    // Each goes through the one before it, so all of them have to stay.
+    let mut open: Vec<Connection> = Vec::new();
     for (index, host) in declared.hops.iter().chain([&declared]).enumerate() {
         let hop = (index < declared.hops.len()).then(|| host.name().to_owned());
-        match log_in(network, host, outer.as_ref(), hop.as_deref(), say).await {
-            Some(connection) => outer = Some(connection),
+        match log_in(network, host, open.last(), hop.as_deref(), say).await {
+            Some(connection) => open.push(connection),
             None => return false,
         }
     }
-    let Some(connection) = outer else { return false };
-    let good = try_out(&connection, &declared, say).await;
-    connection.close().await;
+    let Some(connection) = open.last() else { return false };
+    let good = try_out(connection, &declared, say).await;
+    for connection in open.iter().rev() {
+        connection.close().await;
+    }
     good
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn claim(
         }
         let Some(declared) = declared? else {
             // The connection is to what the Machine or the Secret said before. Make another one.
-            inner.connections.forget(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None).await;
+            inner.connections.forget(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
         };
         let ground = Ground { execution, declared };

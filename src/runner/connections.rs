@@ -17,6 +17,7 @@ use crate::launcher::{self, Answer, MachineFacts};
 use crate::ssh::{ConnectError, Connection, Session};
 
 use super::asking::{AskError, ask_in};
+use super::attempt::AttemptEnd;
 use super::declared::Declared;
 use super::lock;
 use super::queue::MachineKey;
@@ -52,8 +53,8 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Group {
     members: Mutex<Vec<Arc<Member>>>,
-    /// Held by who opens another one: those who come meanwhile share it.
-    opening: tokio::sync::Mutex<()>,
+    /// Held by who opens another one: those who come meanwhile share it, or what has kept him from it.
+    opening: tokio::sync::Mutex<Option<Failure>>,
 }
 
 struct Member {
@@ -65,6 +66,24 @@ struct Member {
     /// Whether the machine had no session to spare on it, and none was given back since.
     is_full: AtomicBool,
     used: Mutex<Instant>,
+}
+
+/// Why no connection was opened, and when that was known.
+struct Failure {
+    at: Instant,
+    end: AttemptEnd,
+}
+
+impl Failure {
+    /// Notes why not, where others would meet the same.
+    fn of(end: &AttemptEnd) -> Option<Self> {
+        Some(Self { at: Instant::now(), end: end.of_others()? })
+    }
+
+    /// The same for somebody who began to wait at that time.
+    fn since(&self, began: Instant) -> Option<AttemptEnd> {
+        if self.at >= began { self.end.of_others() } else { None }
+    }
 }
 
 /// An open connection, and the one that it goes through, which must stay.
@@ -95,37 +114,49 @@ pub(super) struct Line {
 impl Connections {
     /// A place on a connection for this state of Machine and Secret (`identity`); `connect` opens one where there is none
     /// to share.
-    pub async fn line<F, E>(&self, identity: &str, connect: F) -> Result<Line, E>
-    where
-        F: AsyncFnOnce() -> Result<Open, E>,
-    {
+    pub async fn line(
+        &self,
+        identity: &str,
+        connect: impl AsyncFnOnce() -> Result<Open, AttemptEnd>,
+    ) -> Result<Line, AttemptEnd> {
         let group = Arc::clone(lock(&self.groups).entry(identity.to_owned()).or_default());
         if let Some(line) = group.free_line() {
             return Ok(line);
         }
-        let _opening = group.opening.lock().await;
-        // Somebody else may have opened one meanwhile.
+        let began = Instant::now();
+        let mut failure = group.opening.lock().await;
+        // Somebody else may have opened one meanwhile, or found that there is none.
         if let Some(line) = group.free_line() {
             return Ok(line);
         }
+        if let Some(end) = failure.as_ref().and_then(|failure| failure.since(began)) {
+            return Err(end);
+        }
         let lines = Arc::new(Semaphore::new(LINES));
         let place = own_place(&lines).await;
-        let member = Arc::new(Member::new(connect().await?, lines));
+        let open = connect().await.inspect_err(|end| *failure = Failure::of(end))?;
+        let member = Arc::new(Member::new(open, lines));
         lock(&group.members).push(Arc::clone(&member));
         Ok(Line { member, _place: place })
     }
 
     /// A connection to go through; `connect` opens one where there is none.
-    pub async fn carrier<F, E>(&self, identity: &str, connect: F) -> Result<Carrier, E>
-    where
-        F: AsyncFnOnce() -> Result<Open, E>,
-    {
+    pub async fn carrier(
+        &self,
+        identity: &str,
+        connect: impl AsyncFnOnce() -> Result<Open, AttemptEnd>,
+    ) -> Result<Carrier, AttemptEnd> {
         let group = Arc::clone(lock(&self.carriers).entry(identity.to_owned()).or_default());
-        let _opening = group.opening.lock().await;
+        let began = Instant::now();
+        let mut failure = group.opening.lock().await;
         if let Some(member) = group.living() {
             return Ok(Carrier(member));
         }
-        let member = Arc::new(Member::new(connect().await?, Arc::new(Semaphore::new(LINES))));
+        if let Some(end) = failure.as_ref().and_then(|failure| failure.since(began)) {
+            return Err(end);
+        }
+        let open = connect().await.inspect_err(|end| *failure = Failure::of(end))?;
+        let member = Arc::new(Member::new(open, Arc::new(Semaphore::new(LINES))));
         lock(&group.members).push(Arc::clone(&member));
         Ok(Carrier(member))
     }
@@ -148,7 +179,7 @@ impl Connections {
 
     /// The Machine with this UID is no longer declared as it was: nobody is to use connections to or through it any more, but
     /// those by this generation. Those in use go when they are given back.
-    pub async fn forget(&self, uid: &str, but_for: Option<i64>) {
+    pub fn forget(&self, uid: &str, but_for: Option<i64>) {
         let still = but_for.map(|generation| format!("{uid}/{generation}/"));
         let stays =
             |identity: &str| !identity.contains(uid) || still.as_ref().is_some_and(|still| identity.contains(still));
@@ -164,9 +195,9 @@ impl Connections {
                 stays
             });
         }
-        for member in members.into_iter().filter(|member| Arc::strong_count(member) == 1) {
-            member.open.connection.close().await;
-        }
+        members.retain(|member| Arc::strong_count(member) == 1);
+        // Whoever tells of the change does not wait for goodbyes. Each has a deadline.
+        tokio::spawn(async move { close_all(&members).await });
     }
 
     /// Closes what nobody has used for a while, for as long as this process lives.
@@ -187,14 +218,15 @@ impl Connections {
     pub async fn close(&self) {
         for groups in [&self.groups, &self.carriers] {
             let groups: Vec<Arc<Group>> = lock(groups).drain().map(|(_, group)| group).collect();
-            for group in groups {
-                let members: Vec<Arc<Member>> = lock(&group.members).drain(..).collect();
-                for member in members {
-                    member.open.connection.close().await;
-                }
-            }
+            let members: Vec<Arc<Member>> =
+                groups.iter().flat_map(|group| lock(&group.members).drain(..).collect::<Vec<_>>()).collect();
+            close_all(&members).await;
         }
     }
+}
+
+async fn close_all(members: &[Arc<Member>]) {
+    futures::future::join_all(members.iter().map(|member| member.open.connection.close())).await;
 }
 
 fn take_idle(groups: &Mutex<HashMap<String, Arc<Group>>>) -> Vec<Arc<Member>> {
@@ -354,5 +386,26 @@ impl Known {
         let asked = i64::try_from(self.facts.uptime_centiseconds).ok()?;
         let since = jiff::SignedDuration::from_millis(then.checked_sub(asked)?.checked_mul(10)?);
         self.wall.checked_add(since).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 8 machines behind a jump host that swallows packets: each must learn of it in the time of one attempt.
+    #[tokio::test]
+    async fn who_waits_for_a_dead_jump_host_shares_its_failure() {
+        let connections = Connections::default();
+        let started = Instant::now();
+        let attempt = || {
+            connections.carrier("hop", async || {
+                sleep(Duration::from_millis(100)).await;
+                Err(AttemptEnd::Offline("silence".to_owned()))
+            })
+        };
+        let all = futures::future::join_all((0..8).map(|_| attempt())).await;
+        assert!(all.iter().all(Result::is_err));
+        assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
     }
 }

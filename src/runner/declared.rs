@@ -4,7 +4,11 @@
 //! The promise kept here: credentials are used only where everything says that they may be (type, label, annotations), and
 //! nobody is gone through who does not say that he lets it happen.
 
+use std::time::Duration;
+
 use futures::future::try_join_all;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::api::{CREDENTIALS_TYPE, HostKeyPolicy, Machine, NameReference, Reason};
 use crate::cluster::{Cluster, ClusterError, SshSecret};
@@ -13,9 +17,15 @@ use crate::policy;
 use crate::ssh::{Credentials, HostTrust, Target, TrustParts};
 
 use super::attempt::{AttemptEnd, obsolete_or_again};
+use super::first_use;
 
 /// Through how many machines a way may lead in all.
 const MOST_HOPS: usize = 8;
+
+/// How long what was read is good to log in by: who waits for others in between reads it again.
+const GOOD_FOR: Duration = Duration::from_secs(15);
+/// Keys that are decrypted at a time: each takes a core for a while, as whoever made it wanted.
+static DECRYPTIONS: Semaphore = Semaphore::const_new(2);
 
 /// A machine as it is declared: where it is, and with which key.
 #[derive(Clone)]
@@ -24,6 +34,8 @@ pub(super) struct Declared {
     pub secret: SshSecret,
     /// The machines to go through, the first one to connect to first. They have none themselves.
     pub hops: Vec<Declared>,
+    /// When it was read.
+    pub read: Instant,
 }
 
 impl Declared {
@@ -36,8 +48,26 @@ impl Declared {
             let generation = machine.generation.unwrap_or_default();
             let secret = &host.secret;
             identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
+            if host.is_known_by_first_use() {
+                // What was proved is good only while that is what is frozen.
+                for (algorithm, fingerprint) in first_use::seen(&host.machine) {
+                    identity.push_str(&format!("{algorithm}/{fingerprint};"));
+                }
+            }
         }
         identity
+    }
+
+    fn is_known_by_first_use(&self) -> bool {
+        let spec = &self.machine.spec;
+        spec.host_key_policy == HostKeyPolicy::TrustOnFirstUse
+            && spec.host_keys.is_empty()
+            && spec.host_key_authorities.is_empty()
+    }
+
+    /// Whether it was read so long ago that it has to be read again before anybody logs in by it.
+    pub fn is_old(&self) -> bool {
+        self.read.elapsed() > GOOD_FOR
     }
 
     /// The way to the hop with this number, as if that were where to go.
@@ -52,6 +82,7 @@ impl Declared {
             machine: self.machine.clone(),
             secret: self.secret.without_secrets(),
             hops: self.hops.iter().map(Self::without_secrets).collect(),
+            read: self.read,
         }
     }
 
@@ -80,12 +111,12 @@ impl Declared {
         let secret = self.secret.clone();
         let name = secret.name.clone();
         let parse = move || {
-            let bytes = |part: &Option<zeroize::Zeroizing<Vec<u8>>>| part.as_ref().map(|bytes| bytes.to_vec());
             let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
-            let (passphrase, certificate) = (bytes(&secret.passphrase), bytes(&secret.certificate));
-            Credentials::parse(key, passphrase.as_deref(), certificate.as_deref())
+            let (passphrase, certificate) = (secret.passphrase.as_ref(), secret.certificate.as_ref());
+            Credentials::parse(key, passphrase.map(|bytes| bytes.as_slice()), certificate.map(|bytes| bytes.as_slice()))
         };
         let parsed = if self.secret.passphrase.is_some() {
+            let _place = DECRYPTIONS.acquire().await;
             tokio::task::spawn_blocking(parse)
                 .await
                 .map_err(|_| AttemptEnd::Offline("the key was not read".to_owned()))?
@@ -150,7 +181,7 @@ pub(super) async fn declare(cluster: &Cluster, namespace: &str, machine: Machine
     if let Some(problem) = machine.spec.problem() {
         return Err(refused(Reason::MachineInvalid, problem));
     }
-    Ok(Declared { secret: secret?, hops: hops?, machine })
+    Ok(Declared { secret: secret?, hops: hops?, machine, read: Instant::now() })
 }
 
 /// Reads all of it again, at the same time: None where it is no longer what it was.
@@ -181,7 +212,7 @@ async fn read_host_again(
         // What became of the Secret that it had before is of no account.
         return Ok(None);
     }
-    Ok(Some(Declared { machine, secret: secret?, hops: Vec::new() }))
+    Ok(Some(Declared { machine, secret: secret?, hops: Vec::new(), read: Instant::now() }))
 }
 
 async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<SshSecret, AttemptEnd> {
@@ -237,7 +268,10 @@ async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Decl
                 "the jump host {name} is no Machine of this namespace; create it"
             )));
         }
-        Err(error) => return Err(obsolete_or_again(&error)),
+        Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Forbidden { .. })) => {
+            return Err(obsolete_or_again(&error));
+        }
+        Err(error) => return Err(AttemptEnd::Offline(format!("the jump host {name} cannot be read: {error}"))),
     };
     if machine.spec.suspend {
         return Err(AttemptEnd::Offline(format!("the jump host {name} is suspended")));
@@ -251,10 +285,44 @@ async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Decl
         return Err(refused(Reason::MachineInvalid, message));
     }
     let secret = read_secret(cluster, namespace, &machine.spec.credentials_ref.name).await?;
-    Ok(Declared { machine, secret, hops: Vec::new() })
+    Ok(Declared { machine, secret, hops: Vec::new(), read: Instant::now() })
 }
 
 /// What is wrong with what is declared, so that others on this machine would meet it too, but at no cost.
 pub(super) fn refused(reason: Reason, message: String) -> AttemptEnd {
     AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::machine_status::{KeyTrust, SeenHostKey};
+    use crate::api::{MachineSpec, MachineStatus};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn frozen(fingerprint: Option<&str>) -> Declared {
+        let mut machine = Machine::new("web-1", MachineSpec::new("192.0.2.1", "deploy", "web-ssh"));
+        machine.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
+        machine.metadata.uid = Some("uid".to_owned());
+        machine.metadata.generation = Some(1);
+        let key = |fingerprint: &str| SeenHostKey {
+            algorithm: "ssh-ed25519".to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            trust: KeyTrust::FirstUse,
+            first_seen_time: Time(Timestamp::now()),
+        };
+        let host_keys = fingerprint.map(key).into_iter().collect();
+        machine.status = Some(MachineStatus { host_keys, ..MachineStatus::default() });
+        Declared { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now() }
+    }
+
+    /// A connection to a host with the key that was frozen is not good any more when a person has frozen another one, or
+    /// none.
+    #[test]
+    fn a_connection_is_good_for_one_frozen_key() {
+        let before = frozen(Some("SHA256:first")).identity();
+        assert_ne!(before, frozen(Some("SHA256:other")).identity());
+        assert_ne!(before, frozen(None).identity());
+    }
 }

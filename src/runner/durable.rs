@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
     async fn decide(&mut self, reached: Arc<Reached>, place: &Place, journal: &execution::Journal) -> Look {
         let has_run = self.has_run;
         let may_start = if *journal == execution::Journal::Absent && *place == Place::Same && !has_run {
-            match self.may_start().await {
+            match self.may_start(&reached).await {
                 Ok(may_start) => may_start,
                 Err(look) => return look,
             }

@@ -23,13 +23,13 @@ pub(super) fn seen(machine: &Machine) -> Vec<(String, String)> {
     kept.map(|key| (key.algorithm.clone(), key.fingerprint.clone())).collect()
 }
 
-/// Freezes a key, unless one is frozen already; what is frozen then.
+/// Freezes a key, unless one is frozen already.
 pub(super) async fn freeze(
     inner: &Inner,
     connected_by: &Machine,
     algorithm: &str,
     fingerprint: &str,
-) -> Result<Vec<(String, String)>, AttemptEnd> {
+) -> Result<(), AttemptEnd> {
     let metadata = &connected_by.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
@@ -38,9 +38,8 @@ pub(super) async fn freeze(
         if (&live.metadata.uid, live.metadata.generation) != (&metadata.uid, metadata.generation) {
             return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
         }
-        let frozen = seen(&live);
-        if !frozen.is_empty() {
-            return Ok(frozen);
+        if !seen(&live).is_empty() {
+            return Ok(());
         }
         let key = SeenHostKey {
             algorithm: algorithm.to_owned(),
@@ -51,8 +50,7 @@ pub(super) async fn freeze(
         let before = live.status.clone().unwrap_or_default();
         let status = MachineStatus { host_keys: vec![key], ..before };
         match inner.cluster.replace_machine_status(&live, status).await {
-            // What is stored counts: an older CRD may have dropped it.
-            Ok(stored) => {
+            Ok(_) => {
                 tracing::info!(
                     machine = name,
                     namespace,
@@ -60,7 +58,7 @@ pub(super) async fn freeze(
                     fingerprint,
                     "a host key was seen first, and frozen"
                 );
-                return Ok(seen(&stored));
+                return Ok(());
             }
             // Somebody was quicker, or the answer was lost: see what is there.
             Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {}

@@ -24,7 +24,10 @@ impl Logins {
         let spec = &declared.machine.spec;
         // The same name behind another host is another host.
         let way = declared.hops.iter().map(Declared::name).collect::<Vec<_>>().join("/");
-        let host = format!("{way}/{}:{}", spec.address, spec.port);
+        // So is, behind one, the same name in another namespace; a host that is reached directly is the same for all.
+        let namespace =
+            if way.is_empty() { "" } else { declared.machine.metadata.namespace.as_deref().unwrap_or_default() };
+        let host = format!("{namespace}/{way}/{}:{}", spec.address, spec.port);
         let places = {
             let mut hosts = lock(&self.hosts);
             hosts.retain(|_, places| Arc::strong_count(places) > 1 || places.available_permits() < AT_ONCE);

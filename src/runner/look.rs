@@ -10,7 +10,7 @@ use crate::machine::{ProvedKey, Seen};
 use crate::ssh::{Connection, ProvedBy};
 
 use super::Inner;
-use super::asking::ask_in;
+use super::asking::{AskError, ask_in};
 use super::attempt::AttemptEnd;
 use super::connections::{open_patiently, probe};
 use super::declared::{Declared, declare};
@@ -35,7 +35,10 @@ pub(super) async fn look(inner: &Inner, (namespace, name): &MachineKey) {
         return;
     }
     let seen = match declare(&inner.cluster, namespace, machine.clone()).await {
-        Ok(declared) => look_by(inner, &declared).await,
+        Ok(declared) => {
+            let may_share = !inner.sights.had_problem(&(namespace.clone(), name.clone()));
+            look_by(inner, &declared, may_share).await
+        }
         Err(end) => Err(end),
     };
     let seen = match seen {
@@ -47,13 +50,16 @@ pub(super) async fn look(inner: &Inner, (namespace, name): &MachineKey) {
     }
 }
 
-async fn look_by(inner: &Inner, declared: &Declared) -> Result<Seen, AttemptEnd> {
-    // One that is in use shows that it is there, and costs no login.
-    if let Some(line) = inner.connections.free_line(&declared.identity()) {
-        match describe(line.connection()).await {
-            Some(system) => return Ok(online(line.connection(), Some(system))),
+async fn look_by(inner: &Inner, declared: &Declared, may_share: bool) -> Result<Seen, AttemptEnd> {
+    // One that is in use shows that it is there, and costs no login. What was wrong is seen to be mended by a login only.
+    if let Some(line) = inner.connections.free_line(&declared.identity()).filter(|_| may_share) {
+        match ask_to_describe(line.connection()).await {
+            Ok(system) => return Ok(online(line.connection(), Some(system))),
             // It may be dead without anybody having said so.
-            None => line.give_up().await,
+            Err(AskError::Silence(_)) => line.give_up().await,
+            // It lives, and has no session to spare, or no words.
+            Err(_) if !line.connection().is_closed() => return Ok(online(line.connection(), None)),
+            Err(_) => {}
         }
     }
     let open = connect(inner, declared).await?;
@@ -86,11 +92,18 @@ pub(super) fn online(connection: &Connection, system: Option<SystemFacts>) -> Se
 
 /// What the machine says of itself; None where it says nothing.
 pub(super) async fn describe(connection: &Connection) -> Option<SystemFacts> {
-    let session = open_patiently(connection).await.ok()?;
-    let Ok(Answer::Described(said)) = ask_in(session, DEADLINE, launcher::facts).await else { return None };
+    ask_to_describe(connection).await.ok()
+}
+
+async fn ask_to_describe(connection: &Connection) -> Result<SystemFacts, AskError> {
+    let session = open_patiently(connection).await?;
+    let said = match ask_in(session, DEADLINE, launcher::facts).await? {
+        Answer::Described(said) => said,
+        other => return Err(AskError::Unfit(format!("it answered {other:?}"))),
+    };
     let Described { boot_id, hostname, architecture, kernel, shell, os } = said;
     let some = |word: String| (!word.is_empty()).then_some(word);
-    Some(SystemFacts {
+    Ok(SystemFacts {
         hostname: some(hostname),
         os: some(os),
         architecture: some(architecture),

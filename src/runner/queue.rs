@@ -89,14 +89,20 @@ impl Queues {
     }
 
     /// The next execution that may go on a machine, now holding a slot; and what tells its command to stop.
-    pub fn next(&mut self, machine_key: &MachineKey, now: Instant) -> Option<(Work, CancellationToken)> {
+    /// `only_urgent`: nothing else starts yet.
+    pub fn next(
+        &mut self,
+        machine_key: &MachineKey,
+        only_urgent: bool,
+        now: Instant,
+    ) -> Option<(Work, CancellationToken)> {
         self.drop_if_idle(machine_key, now);
         let machine = self.machines.get_mut(machine_key)?;
         if machine.suspended || machine.in_use >= machine.max_concurrent || machine.connecting >= MAXIMUM_CONNECTING {
             return None;
         }
         let (requester, first) = machine.waiting.first()?;
-        if first.patient && !machine.may_be_tried(now) {
+        if first.patient && (only_urgent || !machine.may_be_tried(now)) {
             return None;
         }
         let work = machine.waiting.take(&requester, &first)?;
@@ -109,8 +115,15 @@ impl Queues {
 
     /// Gives a slot to what occupies the machine already, over the maximum if need be; None where it has one.
     pub fn adopt(&mut self, work: &Work) -> Option<CancellationToken> {
-        if self.works.contains_key(&work.key) {
-            return None;
+        match self.works.get(&work.key) {
+            None => {}
+            // Another process has claimed it, and is gone: it waits for nothing here any more.
+            Some(State::Waiting { requester, turn, machine }) => {
+                if let Some(machine) = self.machines.get_mut(machine) {
+                    machine.waiting.remove(requester, turn);
+                }
+            }
+            Some(_) => return None,
         }
         let machine = self.machines.entry(work.machine_key()).or_default();
         machine.in_use += 1;
@@ -164,15 +177,17 @@ impl Queues {
 
     /// Whether a machine waits for a person.
     pub fn is_misconfigured(&self, machine_key: &MachineKey) -> bool {
-        let offline = self.machines.get(machine_key).and_then(|machine| machine.offline.as_ref());
-        offline.is_some_and(|offline| offline.misconfigured)
+        self.machines.get(machine_key).is_some_and(MachineQueue::is_misconfigured)
     }
 
     /// A machine was reached, and the connection is no longer in the making.
     pub fn connected(&mut self, machine_key: &MachineKey) {
         if let Some(machine) = self.machines.get_mut(machine_key) {
             machine.connecting = machine.connecting.saturating_sub(1);
-            machine.offline = None;
+            // It may have been by a connection from before a person has to mend something.
+            if !machine.is_misconfigured() {
+                machine.offline = None;
+            }
         }
     }
 
@@ -201,6 +216,10 @@ impl Queues {
                 } else {
                     self.put_back(work, machine_key.clone());
                 }
+            }
+            AttemptEnd::Refused { machine_at_fault: true, .. } if !work.urgent && machine.is_misconfigured() => {
+                // Another one has met it already: it ends that one, the rest waits.
+                self.put_back(work, machine_key.clone());
             }
             AttemptEnd::Refused { problem, machine_at_fault } => {
                 if machine_at_fault {
@@ -298,6 +317,10 @@ impl MachineQueue {
             settled.wake.extend(self.waiting.keys().cloned());
         }
         settled.pump_after = Some(self.back_off(problem, misconfigured, now));
+    }
+
+    fn is_misconfigured(&self) -> bool {
+        self.offline.as_ref().is_some_and(|offline| offline.misconfigured)
     }
 
     /// A machine that was not reached is tried by one at a time, after the pause; what may not wait does not ask.

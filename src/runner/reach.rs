@@ -8,7 +8,7 @@ use crate::execution::{LaunchProblem, MachineShown};
 use crate::ssh::{self, ConnectError, Session};
 
 use super::asking::AskError;
-use super::attempt::AttemptEnd;
+use super::attempt::{AGAIN_AFTER_CHANGE, AttemptEnd};
 use super::connections::{Carrier, Known, Line, Open};
 use super::declared::{Declared, read_declared};
 use super::first_use::{self, freeze};
@@ -29,6 +29,8 @@ const DROPPED_PAUSE: Duration = Duration::from_millis(150);
 pub(super) struct Reached {
     pub line: Line,
     pub known: Known,
+    /// What was declared when it was reached.
+    pub identity: String,
 }
 
 impl Reached {
@@ -64,7 +66,7 @@ pub(super) async fn open_where_reached(inner: &Inner, work: &Work) -> Option<(Ar
     let declared = inner.connections.noted(&work.machine_key())?;
     let line = inner.connections.free_line(&declared.identity())?;
     let known = line.known(declared.machine.spec.execution.directory.as_deref()).await.ok()?.clone();
-    let reached = Reached { line, known };
+    let reached = Reached { line, known, identity: declared.identity() };
     let session = reached.open().await.ok()?;
     Some((declared, reached, session))
 }
@@ -124,7 +126,7 @@ pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached,
             if line.is_news() {
                 inner.saw(&declared.machine, online(line.connection(), None));
             }
-            Ok(Reached { line, known })
+            Ok(Reached { line, known, identity: declared.identity() })
         }
         Err(end) => Err(end),
     }
@@ -188,11 +190,13 @@ fn on_the_way(end: AttemptEnd, name: &str) -> AttemptEnd {
 /// One connection, directly or through one that is open.
 async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) -> Result<Open, AttemptEnd> {
     let credentials = declared.credentials().await?;
-    let mut target = declared.target(first_use::seen(&declared.machine))?;
+    let target = declared.target(first_use::seen(&declared.machine))?;
     let deadline = Duration::from_secs(u64::from(declared.machine.spec.probe.timeout_seconds));
     let mut tries = 0;
-    let mut may_freeze = true;
     let _place = inner.logins.place(declared).await;
+    if declared.is_old() {
+        return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
+    }
     loop {
         let connected = match &outer {
             None => ssh::connect(&target, &credentials, &inner.network, deadline).await,
@@ -200,9 +204,10 @@ async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) 
         };
         match connected {
             Ok(connection) => return Ok(Open { connection, _outer: outer }),
-            Err(ConnectError::HostKeyNew { algorithm, fingerprint }) if may_freeze => {
-                may_freeze = false;
-                target = declared.target(freeze(inner, &declared.machine, &algorithm, &fingerprint).await?)?;
+            Err(ConnectError::HostKeyNew { algorithm, fingerprint }) => {
+                freeze(inner, &declared.machine, &algorithm, &fingerprint).await?;
+                // From the start, by what is frozen now.
+                return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
             }
             Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
                 tracing::debug!(message, "the machine dropped a connection; trying again");

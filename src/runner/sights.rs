@@ -21,14 +21,15 @@ use super::look::look;
 use super::queue::{MachineKey, random_fraction};
 use super::{Inner, Runner, WAKE_QUEUE, lock};
 
-/// How many machines are looked at at a time: of those that swallow packets each takes its whole deadline, and the others
-/// have to be seen meanwhile. Each costs a socket and about 64 KiB.
-const LOOKS: usize = 64;
+/// How many machines are looked at at a time, of those that were away, and of the others: of those that swallow packets each
+/// takes its whole deadline, and the others have to be seen meanwhile. Each costs a socket and about 64 KiB.
+const LOOKS: usize = 32;
 
 /// What was seen of all machines. Their number is bounded by that of the Machines: who is gone is forgotten.
 pub(super) struct Sights {
     known: Mutex<HashMap<MachineKey, Known>>,
     looks: Arc<Semaphore>,
+    looks_at_lost: Arc<Semaphore>,
     changed: mpsc::Sender<ObjectRef<Machine>>,
 }
 
@@ -42,6 +43,8 @@ struct Known {
     /// Whether somebody is looking, and when somebody did last.
     looking: bool,
     looked: Option<Instant>,
+    /// How many looks in a row have seen nothing.
+    blind: u32,
 }
 
 /// What is known of a machine here.
@@ -55,6 +58,10 @@ pub struct MachineFacts {
     pub spread: f64,
     /// How long ago the last look ended; None: there was none.
     pub since_look: Option<Duration>,
+    /// How many looks in a row have seen nothing, as the API server did not let them.
+    pub blind: u32,
+    /// Whether what waits for it waits for a person.
+    pub is_blocked: bool,
     /// How many executions have a slot there.
     pub running: usize,
     /// How many wait for it.
@@ -67,14 +74,17 @@ pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
 impl Sights {
     pub fn new() -> (Self, MachineWakes) {
         let (changed, wakes) = mpsc::channel(WAKE_QUEUE);
-        (Self { known: Mutex::default(), looks: Arc::new(Semaphore::new(LOOKS)), changed }, wakes)
+        let [looks, looks_at_lost] = [(); 2].map(|()| Arc::new(Semaphore::new(LOOKS)));
+        (Self { known: Mutex::default(), looks, looks_at_lost, changed }, wakes)
     }
 
     /// Notes what was seen. Who reports it learns of it; where that is busy, it finds it when it looks next.
     pub fn note(&self, machine: &MachineKey, sight: Sight) {
         {
             let mut known = lock(&self.known);
-            let known = known.entry(machine.clone()).or_default();
+            // A look may end after its Machine was deleted.
+            let Some(known) = known.get_mut(machine) else { return };
+            known.blind = 0;
             known.failures = match &sight.seen {
                 Seen::Online { .. } => 0,
                 Seen::Problem(_) => known.failures.saturating_add(1),
@@ -91,9 +101,33 @@ impl Sights {
         let _ = self.changed.try_send(ObjectRef::new(name).within(namespace));
     }
 
+    /// There is such a Machine: what is seen of it is kept until it is gone.
+    pub fn expect(&self, machine: &MachineKey) {
+        lock(&self.known).entry(machine.clone()).or_default();
+    }
+
     fn begin(&self, machine: &MachineKey) -> bool {
         let mut known = lock(&self.known);
-        !std::mem::replace(&mut known.entry(machine.clone()).or_default().looking, true)
+        let known = known.entry(machine.clone()).or_default();
+        if known.looking {
+            return false;
+        }
+        known.looking = true;
+        // Whatever is seen sets it back.
+        known.blind = known.blind.saturating_add(1);
+        true
+    }
+
+    /// Whether it was not as it should be the last time.
+    pub fn had_problem(&self, machine: &MachineKey) -> bool {
+        let known = lock(&self.known);
+        let sight = known.get(machine).and_then(|known| known.sight.as_ref());
+        sight.is_some_and(|sight| matches!(sight.seen, Seen::Problem(_)))
+    }
+
+    /// A machine that was away the last time waits for others like it only.
+    fn places(&self, machine: &MachineKey) -> Arc<Semaphore> {
+        Arc::clone(if self.had_problem(machine) { &self.looks_at_lost } else { &self.looks })
     }
 
     fn end(&self, machine: &MachineKey) {
@@ -135,17 +169,25 @@ impl Inner {
 }
 
 impl Runner {
-    /// What is known here of a machine.
+    /// Starts what may have become possible on a machine.
+    pub fn go_on(&self, namespace: &str, name: &str) {
+        self.pump(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// What is known here of a Machine, which is there.
     pub fn machine_facts(&self, namespace: &str, name: &str) -> MachineFacts {
         let key = (namespace.to_owned(), name.to_owned());
         let (running, queued) = self.inner.queues().busy(&key);
-        let known = lock(&self.inner.sights.known);
-        let Some(known) = known.get(&key) else { return MachineFacts { running, queued, ..MachineFacts::default() } };
+        let is_blocked = self.inner.queues().is_misconfigured(&key);
+        let mut known = lock(&self.inner.sights.known);
+        let known = known.entry(key).or_default();
         MachineFacts {
             sight: known.sight.clone(),
             failures: known.failures,
             spread: known.spread,
             since_look: known.looked.map(|looked| looked.elapsed()),
+            blind: known.blind,
+            is_blocked,
             running,
             queued,
         }
@@ -161,7 +203,7 @@ impl Runner {
         // Not tracked: there is nothing to wait for at the end.
         tokio::spawn(async move {
             let looking = Looking { runner: runner.clone(), key: key.clone() };
-            let looks = Arc::clone(&runner.inner.sights.looks);
+            let looks = runner.inner.sights.places(&key);
             let seen = async {
                 let _place = looks.acquire_owned().await;
                 look(&runner.inner, &key).await;
@@ -177,11 +219,11 @@ impl Runner {
 
     /// A Machine has this generation now, or is gone: connections that were made by what it said before are not used any
     /// more.
-    pub async fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
+    pub fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
         if generation.is_none() {
             self.inner.sights.forget(&(namespace.to_owned(), name.to_owned()));
         }
-        self.inner.connections.forget(uid, generation).await;
+        self.inner.connections.forget(uid, generation);
     }
 }
 
@@ -194,5 +236,24 @@ struct Looking {
 impl Drop for Looking {
     fn drop(&mut self) {
         self.runner.inner.sights.end(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look at a black hole ends 10 s after its Machine was deleted.
+    #[test]
+    fn what_is_seen_of_a_machine_that_is_gone_is_not_kept() {
+        let (sights, _wakes) = Sights::new();
+        let machine = ("team".to_owned(), "web-1".to_owned());
+        assert!(sights.begin(&machine));
+        sights.forget(&machine);
+        let problem = LaunchProblem { reason: crate::api::Reason::MachineOffline, message: "gone".to_owned() };
+        let sight = Sight { uid: None, generation: None, at: Timestamp::now(), seen: Seen::Problem(problem) };
+        sights.note(&machine, sight);
+        sights.end(&machine);
+        assert_eq!(lock(&sights.known).len(), 0);
     }
 }

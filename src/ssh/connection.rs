@@ -7,7 +7,7 @@ use std::time::Duration;
 use russh::client::{self, AuthResult, Handle, Msg};
 use russh::{AlgorithmKind, ChannelOpenFailure, ChannelStream, Disconnect};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::algorithms::config;
@@ -21,6 +21,11 @@ use super::{ConnectError, Credentials, HostTrust, Network, Proof, Session};
 
 /// How long the goodbye may take.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// Of how many connections through a host its answer may be awaited. One that goes to an address which swallows packets is
+/// answered after some two minutes, and costs the host a socket for as long.
+const FORWARDS: usize = 32;
+/// How long it may take: Linux gives a connect up after 127 s.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(150);
 /// How often it is looked whether a connection has ended.
 const CLOSED_POLL: Duration = Duration::from_millis(2);
 /// Of what a library says about the other end, so much is told: it may repeat what came from there.
@@ -48,6 +53,8 @@ pub struct Connection {
     at: String,
     proof: Proof,
     login_time: Duration,
+    /// Connections through this one that it was asked for and has not answered to.
+    forwards: Arc<Semaphore>,
 }
 
 /// How a host is reached.
@@ -158,7 +165,8 @@ impl Attempt<'_> {
             return Err(ConnectError::Handshake(format!("{}: it showed no key", self.name())));
         };
         let Greeted { handle, guard, at } = greeted;
-        Ok(Connection { handle: Arc::new(handle), guard, at, proof, login_time: self.started.elapsed() })
+        let forwards = Arc::new(Semaphore::new(FORWARDS));
+        Ok(Connection { handle: Arc::new(handle), guard, at, proof, login_time: self.started.elapsed(), forwards })
     }
 
     /// Reaches the host and has it prove itself.
@@ -342,9 +350,19 @@ impl Connection {
         let name = place(address, port);
         let (handle, address, port) = (Arc::clone(&self.handle), address.to_owned(), u32::from(port));
         let (sender, receiver) = oneshot::channel();
+        let Ok(place) = Arc::clone(&self.forwards).try_acquire_owned() else {
+            let message = format!("{} has not answered to {FORWARDS} connections that it was asked for", self.at);
+            return Err(ConnectError::Busy(message));
+        };
         tokio::spawn(async move {
+            let _place = place;
             // The last two are where the connection comes from (RFC 4254, section 7.2), which is nobody's business.
-            let opened = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0).await;
+            let asked = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
+            let Ok(opened) = timeout(FORWARD_DEADLINE, asked).await else {
+                // One that answers to nothing is no machine to go through.
+                let _ = handle.disconnect(Disconnect::ByApplication, "no answer", "en").await;
+                return;
+            };
             // Dropped where nobody wants it any more, and a stream that is dropped closes its channel.
             let _ = sender.send(opened.map(|channel| channel.into_stream()));
         });

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt as _};
 use crate::api::whitelist::{Effect, WhitelistRule};
 use crate::api::{Machine, Whitelist};
 use crate::cluster::Cluster;
+use crate::policy;
 use crate::ssh::Credentials;
 
 /// Of how many combinations of parameters each gets a line of its own.
@@ -22,15 +23,26 @@ pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<Strin
     let secret = cluster.ssh_secret(namespace, &machine.spec.credentials_ref.name).await;
     let secret =
         secret.context("the Secret with the key cannot be read: without it, `ssh-keygen -y -f KEY` prints the line")?;
-    let bytes = |part: &Option<zeroize::Zeroizing<Vec<u8>>>| part.as_ref().map(|bytes| bytes.to_vec());
     let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
+    let (passphrase, certificate) = (secret.passphrase.as_ref(), secret.certificate.as_ref());
+    let (passphrase, certificate) =
+        (passphrase.map(|bytes| bytes.as_slice()), certificate.map(|bytes| bytes.as_slice()));
     let credentials =
-        Credentials::parse(key, bytes(&secret.passphrase).as_deref(), bytes(&secret.certificate).as_deref())
-            .with_context(|| format!("the Secret {}", secret.name))?;
+        Credentials::parse(key, passphrase, certificate).with_context(|| format!("the Secret {}", secret.name))?;
     let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
     let whitelists = cluster.call("the Whitelists", list.list(&ListParams::default())).await?;
-    let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(|whitelist| whitelist.spec.rules).collect();
+    let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(in_force).collect();
     Ok(text(&machine, &credentials.public_line(), secret.certificate.is_some(), &rules))
+}
+
+/// The rules that allow something: what is out of force is granted nothing.
+fn in_force(whitelist: Whitelist) -> Vec<WhitelistRule> {
+    let compiled = policy::compile(&whitelist);
+    if compiled.closed.is_some() {
+        return Vec::new();
+    }
+    let is_broken = |rule: &WhitelistRule| compiled.broken.iter().any(|broken| broken.rule == rule.name);
+    whitelist.spec.rules.into_iter().filter(|rule| !is_broken(rule)).collect()
 }
 
 fn text(machine: &Machine, key: &str, has_certificate: bool, rules: &[WhitelistRule]) -> String {
@@ -61,6 +73,13 @@ fn text(machine: &Machine, key: &str, has_certificate: bool, rules: &[WhitelistR
 
 fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     let Some((program, words)) = rule.run.split_first() else { return };
+    // A line of sudo is a grant: what could begin another one, or cannot be read as it is, is written by a person.
+    let values = rule.parameters.values().filter_map(|parameter| parameter.one_of.as_ref()).flatten();
+    let mut all = rule.run.iter().chain(values).chain(rule.environment.keys()).chain(&rule.run_as).chain([&rule.name]);
+    if !all.all(|word| word.chars().all(|each| matches!(each, ' '..='~'))) {
+        lines.push_str("# a rule has characters that a line of sudo cannot hold: write it by hand\n");
+        return;
+    }
     let run_as = rule.run_as.as_deref().unwrap_or("root");
     let _ = writeln!(lines, "# rule {}", rule.name);
     match combinations(words, rule) {

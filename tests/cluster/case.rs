@@ -28,7 +28,7 @@ pub struct Case {
     writ: Option<Process>,
     logs: PathBuf,
     flags: Vec<String>,
-    kubeconfig: PathBuf,
+    pub kubeconfig: PathBuf,
     /// How much `writ serve` says (RUST_LOG). `WRIT_TEST_LOG=trace` makes the whole run as loud as it can be.
     pub log_level: String,
 }

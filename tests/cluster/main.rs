@@ -52,4 +52,5 @@ mod run_as;
 mod running;
 mod secrets;
 mod stopping;
+mod trust;
 mod work;

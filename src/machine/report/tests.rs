@@ -112,7 +112,7 @@ fn what_was_seen_of_another_generation_says_nothing() {
     let mut changed = after(machine(), &sight(0, online()));
     changed.metadata.generation = Some(4);
     assert_eq!(told(&changed, &sight(1, problem(Reason::MachineOffline, "x"))), Report::default());
-    assert_eq!(next_look(&changed, Some(&sight(1, online())), 0, false, 0.5, at(1)), Some(Duration::ZERO));
+    assert_eq!(next_look(&changed, Some(&sight(1, online())), 0, false, false, 0.5, at(1)), Some(Duration::ZERO));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_suspended_machine_is_said_to_be_and_not_looked_at() {
     let status = told(&machine, &sight(1, online())).status.expect("a status");
     assert_eq!(status.phase, Some(MachinePhase::Suspended));
     assert!(!conditions_of(&status).contains(&"Stalled=True".to_owned()));
-    assert_eq!(next_look(&machine, None, 0, true, 0.5, at(1)), None);
+    assert_eq!(next_look(&machine, None, 0, true, false, 0.5, at(1)), None);
 }
 
 #[test]
@@ -169,11 +169,12 @@ fn what_runs_and_waits_is_counted_anew_every_minute() {
 fn pauses_between_looks_grow_with_failures_and_stay_short_while_somebody_waits() {
     let machine = machine();
     let offline = sight(0, problem(Reason::MachineOffline, "x"));
-    let pause = |failures, waited| next_look(&machine, Some(&offline), failures, waited, 0.0, at(0)).unwrap().as_secs();
+    let pause =
+        |failures, waited| next_look(&machine, Some(&offline), failures, waited, false, 0.0, at(0)).unwrap().as_secs();
     assert_eq!([1, 2, 3, 4, 5, 6, 60].map(|failures| pause(failures, false)), [10, 20, 40, 80, 160, 300, 300]);
     assert_eq!([1, 2, 60].map(|failures| pause(failures, true)), [10, 10, 10]);
     let online = sight(0, online());
-    let next = |spread, now| next_look(&machine, Some(&online), 0, true, spread, at(now)).unwrap().as_secs();
+    let next = |spread, now| next_look(&machine, Some(&online), 0, true, false, spread, at(now)).unwrap().as_secs();
     assert_eq!((next(0.0, 0), next(1.0, 0), next(0.0, 299), next(0.0, 900)), (300, 270, 1, 0));
 }
 
@@ -182,4 +183,23 @@ fn what_a_machine_says_cannot_steer_a_terminal() {
     let seen = sight(0, problem(Reason::MachineUnfit, "it says \u{1b}[2J\nboo"));
     let status = told(&machine(), &seen).status.expect("a status");
     assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
+}
+
+/// First use, then for a while an authority, then first use again: the key that was frozen still counts (or the one that the
+/// authority has vouched for); it is not the next one that comes.
+#[test]
+fn a_frozen_key_outlives_an_authority() {
+    let mut frozen = machine();
+    frozen.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
+    let first = SeenHostKey {
+        algorithm: "ssh-ed25519".to_owned(),
+        fingerprint: "SHA256:first".to_owned(),
+        trust: KeyTrust::FirstUse,
+        first_seen_time: Time(at(0)),
+    };
+    frozen.status = Some(MachineStatus { host_keys: vec![first], ..MachineStatus::default() });
+    let seen = Seen::Online { latency: Duration::ZERO, key: key("SHA256:first", KeyTrust::Authority), system: None };
+    let kept = told(&frozen, &sight(1, seen)).status.expect("a status").host_keys;
+    // What runner::first_use::seen() goes by.
+    assert!(kept.iter().any(|key| key.trust != KeyTrust::Authority), "{kept:?}");
 }

@@ -127,7 +127,7 @@ impl Run<'_> {
     }
 
     /// Whether a command of which the machine knows nothing may still be started: by what is live.
-    pub(super) async fn may_start(&mut self) -> Result<Result<(), LaunchProblem>, Look> {
+    pub(super) async fn may_start(&mut self, reached: &Reached) -> Result<Result<(), LaunchProblem>, Look> {
         let again = Look::Step(Step::Look);
         if self.inner.stopping.is_cancelled() {
             return Err(Look::NotOurs);
@@ -145,6 +145,14 @@ impl Run<'_> {
         let refusal = |reason, message: &str| Ok(Err(LaunchProblem { reason, message: message.to_owned() }));
         if ground.execution.is_unwanted() || self.cancel.is_cancelled() {
             return refusal(Reason::CancelledBeforeStart, "cancelled before it had started; it will not start");
+        }
+        if ground.declared.machine.spec.suspend {
+            let message = "the machine was suspended before it had started; it will not start";
+            return refusal(Reason::MachineSuspended, message);
+        }
+        if ground.declared.identity() != reached.identity {
+            // It was reached by what was declared before: as who, by which key, on which way.
+            return Err(again);
         }
         let claim = ground.execution.claim();
         let not_after = claim.and_then(|claim| claim.not_after_time.as_ref()).map(|time| time.0);

@@ -34,12 +34,12 @@ fn fact(queues: &Queues, name: &str, now: Instant) -> WorkFact {
 
 #[track_caller]
 fn starts(queues: &mut Queues, now: Instant) -> Work {
-    queues.next(&machine(), now).expect("something may start").0
+    queues.next(&machine(), false, now).expect("something may start").0
 }
 
 #[track_caller]
 fn starts_nothing(queues: &mut Queues, now: Instant) {
-    let next = queues.next(&machine(), now);
+    let next = queues.next(&machine(), false, now);
     assert!(next.is_none(), "{:?} may not start", next.map(|(work, _)| work.key.name));
 }
 
@@ -186,7 +186,7 @@ fn a_withdrawn_execution_does_not_start_and_a_running_one_is_not_touched() {
 fn a_cancel_reaches_the_task_in_every_state_of_it() {
     let now = Instant::now();
     let mut queues = queues(vec![work("a", 1)]);
-    let (a, cancel) = queues.next(&machine(), now).unwrap();
+    let (a, cancel) = queues.next(&machine(), false, now).unwrap();
     queues.hold(&a.key);
     queues.cancel(&a.key);
     assert!(cancel.is_cancelled());
@@ -295,4 +295,22 @@ fn on_a_suspended_machine_nothing_starts_and_all_that_waits_is_counted() {
     // What is put in again says that it is over.
     queues.add(work("b", 2));
     assert_eq!(starts(&mut queues, now).key.name, "a");
+}
+
+/// Up to 4 are connecting when the first meets another host key: it ends that one (lifecycle.md), the rest waits.
+#[test]
+fn another_host_key_ends_only_the_first_that_met_it() {
+    let now = Instant::now();
+    let mut queues = queues(vec![work("a", 1), work("b", 2)]);
+    let (first, second) = (starts(&mut queues, now), starts(&mut queues, now));
+    let end = || {
+        let problem = LaunchProblem { reason: Reason::HostKeyMismatch, message: "another key".to_owned() };
+        AttemptEnd::Refused { problem, machine_at_fault: true }
+    };
+    queues.settle(first, end(), now);
+    queues.settle(second, end(), now);
+    assert_eq!(
+        fact(&queues, "b", now),
+        WorkFact::WaitingForMachine { problem: "another key".to_owned(), misconfigured: true }
+    );
 }

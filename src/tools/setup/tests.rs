@@ -62,3 +62,15 @@ fn a_machine_to_go_through_may_forward_and_a_certificate_is_told_of() {
     assert!(text.contains("restrict,port-forwarding ssh-ed25519 AAAA"));
     assert!(text.contains("TrustedUserCAKeys") && text.contains("nothing is needed from sudo"));
 }
+
+/// The CRD bounds only the length of a parameter's values; such a rule is out of force, and must not come into sudoers.
+#[test]
+fn a_value_cannot_add_a_line_to_sudoers() {
+    let rules: Vec<WhitelistRule> = serde_json::from_value(json!([
+        {"name": "restart", "run": ["/usr/bin/systemctl", "restart", "{unit}"], "runAs": "root",
+         "parameters": {"unit": {"enum": ["a\nmallory ALL=(ALL) NOPASSWD: ALL"]}}},
+    ]))
+    .unwrap();
+    let text = text(&machine(), "ssh-ed25519 AAAA", false, &rules);
+    assert!(!text.lines().any(|line| line.starts_with("mallory")), "{text}");
+}

@@ -1,0 +1,78 @@
+//! What was true when a connection was made, and is not any more; and `writ machine check` on the way to it.
+
+use std::process::Command;
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use writ::api::{Machine, Phase, Reason};
+
+use crate::case::Case;
+use crate::lab::{LOOPBACK, Sshd, SshdOptions};
+use crate::world::world;
+
+/// The connection to the jump host must stay while what lies behind it is tried.
+#[tokio::test]
+async fn a_machine_behind_a_jump_host_can_be_checked() {
+    let case = Case::durable().await;
+    let inner = Sshd::start(&world().reaper, &SshdOptions::default()).expect("another sshd");
+    case.apply_secret("other-ssh", &inner.private_key().expect("a key")).await;
+    case.apply_machine("web-1", json!({"allowJump": true})).await;
+    let behind = json!({
+        "port": inner.port(), "hostKeys": [inner.host_key().expect("a key")], "credentialsRef": {"name": "other-ssh"},
+        "jumpHosts": [{"name": "web-1"}], "execution": {"mode": "Durable"},
+    });
+    case.apply_machine("inner", behind).await;
+    case.execute_with("x", json!({"command": "say hello", "machineRef": {"name": "inner"}})).await;
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
+    command.args(["machine", "check", "inner", "--namespace", &case.namespace]).args(LOOPBACK);
+    let output = command.arg("--kubeconfig").arg(&case.kubeconfig).output().expect("writ runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// What is frozen is what counts, also where a connection by another key is open.
+#[tokio::test]
+async fn a_key_that_is_frozen_no_more_gets_no_command() {
+    let case = Case::durable().await;
+    let first_use = json!({"hostKeys": [], "hostKeyPolicy": "TrustOnFirstUse", "execution": {"mode": "Durable"}});
+    case.apply_machine("web-1", first_use).await;
+    case.execute("first", "say hello").await;
+    case.ends("first", Phase::Succeeded, Reason::Completed).await;
+    let machines: Api<Machine> = Api::namespaced(case.client.clone(), &case.namespace);
+    let mut key = serde_json::to_value(machines.get("web-1").await.expect("it").status.expect("a status").host_keys)
+        .expect("JSON")[0]
+        .clone();
+    assert_eq!(key["trust"], "FirstUse");
+    // A person found out that the first was somebody in between, and says which it is.
+    key["fingerprint"] = json!("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let patch = Patch::Merge(json!({"status": {"hostKeys": [key]}}));
+    machines.patch_status("web-1", &PatchParams::default(), &patch).await.expect("patched");
+    case.execute("second", "say hello").await;
+    let status = case.finished("second").await;
+    assert_eq!((status.phase, status.reason), (Phase::LaunchFailed, Some(Reason::HostKeyMismatch)), "{status:?}");
+}
+
+/// Claimed, never sent, its holder died; then the machine was suspended.
+#[tokio::test]
+async fn what_is_adopted_does_not_start_on_a_suspended_machine() {
+    let mut case = Case::durable().await;
+    case.apply_machine("web-1", json!({"execution": {"mode": "Durable"}})).await;
+    case.execute_with("first", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
+    let claimed = case.in_phase("first", Phase::Running).await;
+    case.apply_machine("web-1", json!({"execution": {"mode": "Durable"}, "suspend": true})).await;
+    case.execute("left", "say hello").await;
+    let queued = case.in_phase("left", Phase::Queued).await;
+    assert_eq!(queued.reason, Some(Reason::MachineSuspended));
+    case.kill_writ();
+    let mut status: Value = serde_json::to_value(&claimed).expect("JSON");
+    status["decision"] = serde_json::to_value(queued.decision).expect("JSON");
+    status["phase"] = json!("Dispatched");
+    status["startTime"] = Value::Null;
+    status["claim"]["token"] = json!("11111111-2222-4333-8444-555555555555");
+    let patch = Patch::Merge(json!({"status": status}));
+    case.executions().patch_status("left", &PatchParams::default(), &patch).await.expect("a claim");
+    case.start_writ();
+    let status = case.ends("left", Phase::LaunchFailed, Reason::MachineSuspended).await;
+    assert!(status.exit_code.is_none(), "it ran: {status:?}");
+}
