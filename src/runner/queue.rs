@@ -57,6 +57,8 @@ struct Offline {
     /// [look](super::sights) at the machine.
     misconfigured: bool,
     failures: u32,
+    /// When that was first seen.
+    since: Instant,
     until: Instant,
 }
 
@@ -200,14 +202,17 @@ impl Queues {
             machine.connecting = machine.connecting.saturating_sub(1);
         }
         let key = work.key.clone();
-        self.works.remove(&key);
+        let began = match self.works.remove(&key) {
+            Some(State::Connecting { since, .. }) => Some(since),
+            _ => None,
+        };
         let mut settled = Settled { wake: vec![key.clone()], pump_after: None };
         match end {
             AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete => {}
             AttemptEnd::Again(_) => self.put_back(work, machine_key.clone()),
             AttemptEnd::Offline(problem) => {
-                // Who knew that he waits for the machine goes on to.
-                if !work.urgent && machine.offline.as_ref().is_some_and(|offline| !offline.misconfigured) {
+                // Whose status says already that he waits for the machine goes on to.
+                if !work.urgent && machine.was_offline_before(began) {
                     settled.wake.clear();
                 }
                 machine.leave_alone(problem.clone(), false, now, &mut settled);
@@ -319,6 +324,12 @@ impl MachineQueue {
         settled.pump_after = Some(self.back_off(problem, misconfigured, now));
     }
 
+    /// Whether it was known not to be reached before that time.
+    fn was_offline_before(&self, began: Option<Instant>) -> bool {
+        let offline = self.offline.as_ref().filter(|offline| !offline.misconfigured);
+        offline.is_some_and(|offline| began.is_some_and(|began| offline.since < began))
+    }
+
     fn is_misconfigured(&self) -> bool {
         self.offline.as_ref().is_some_and(|offline| offline.misconfigured)
     }
@@ -336,7 +347,9 @@ impl MachineQueue {
         // Up to a quarter more, so that machines that failed together are not tried together.
         let jitter = pause.mul_f64(0.25 * random_fraction());
         let failures = failures.saturating_add(1);
-        self.offline = Some(Offline { problem, misconfigured, failures, until: now + pause + jitter });
+        let same = self.offline.as_ref().filter(|offline| offline.misconfigured == misconfigured);
+        let since = same.map_or(now, |offline| offline.since);
+        self.offline = Some(Offline { problem, misconfigured, failures, since, until: now + pause + jitter });
         pause + jitter
     }
 }

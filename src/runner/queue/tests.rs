@@ -314,3 +314,17 @@ fn another_host_key_ends_only_the_first_that_met_it() {
         WorkFact::WaitingForMachine { problem: "another key".to_owned(), misconfigured: true }
     );
 }
+
+#[test]
+fn whoever_was_connecting_when_the_machine_was_lost_is_told_and_who_tries_again_is_not() {
+    let now = Instant::now();
+    let mut queues = queues(vec![work("a", 1), work("b", 2)]);
+    let (a, b) = (starts(&mut queues, now), starts(&mut queues, now));
+    let lost = || AttemptEnd::Offline("silence".to_owned());
+    let first = now + Duration::from_secs(4);
+    assert_eq!(queues.settle(a, lost(), first).wake.len(), 1);
+    assert_eq!(queues.settle(b, lost(), first).wake.len(), 1, "its status says that it connects");
+    let later = first + Duration::from_secs(60);
+    let again = starts(&mut queues, later);
+    assert_eq!(queues.settle(again, lost(), later).wake, vec![], "its status says that it waits");
+}
