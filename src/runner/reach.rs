@@ -20,6 +20,8 @@ use super::{Inner, Work};
 /// How long resolving, connecting, the handshake and logging in may take together. A healthy machine takes well under
 /// a second; sshd's UseDNS may cost 5 s where its resolver is down.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a jump host may take to say that it is there.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
 const DROPPED_TRIES: u32 = 4;
 /// The pause after the first of them; it doubles, and half as much again is added at random.
@@ -215,7 +217,15 @@ async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) 
                 tokio::time::sleep(pause + pause.mul_f64(0.5 * random_fraction())).await;
                 tries += 1;
             }
-            Err(error) => return Err(end_of(&error)),
+            Err(error) => {
+                if let (Some(outer), ConnectError::Unreachable(_)) = (&outer, &error)
+                    && !outer.connection().answers(ANSWER_DEADLINE).await
+                {
+                    // It has died without anybody having said so: whoever comes next makes another one.
+                    outer.connection().close().await;
+                }
+                return Err(end_of(&error));
+            }
         }
     }
 }

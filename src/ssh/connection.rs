@@ -336,6 +336,11 @@ impl Connection {
         self.handle.is_closed()
     }
 
+    /// Whether the other end answers within `deadline`.
+    pub async fn answers(&self, deadline: Duration) -> bool {
+        matches!(timeout(deadline, self.handle.send_ping()).await, Ok(Ok(()))) && !self.is_closed()
+    }
+
     /// Says goodbye and closes the connection, also where others still have it.
     pub async fn close(&self) {
         // Whether it was heard does not matter: the stream is cut in any case.

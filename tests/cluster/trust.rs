@@ -31,6 +31,30 @@ async fn a_machine_behind_a_jump_host_can_be_checked() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+/// Nothing says that the connection to the jump host is dead; it must not be waited for, nor gone through, for ever.
+#[tokio::test]
+async fn a_jump_host_that_fell_silent_is_connected_to_anew() {
+    let case = Case::durable().await;
+    let inner = Sshd::start(&world().reaper, &SshdOptions::default()).expect("another sshd");
+    case.apply_secret("other-ssh", &inner.private_key().expect("a key")).await;
+    case.apply_machine("web-1", json!({"allowJump": true})).await;
+    let behind = json!({
+        "port": inner.port(), "hostKeys": [inner.host_key().expect("a key")], "credentialsRef": {"name": "other-ssh"},
+        "jumpHosts": [{"name": "web-1"}], "probe": {"timeoutSeconds": 3, "intervalSeconds": 0},
+    });
+    case.apply_machine("inner", behind).await;
+    let on_inner = || json!({"command": "say hello", "machineRef": {"name": "inner"}});
+    case.execute_with("first", on_inner()).await;
+    case.ends("first", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.sshd_logged("Accepted publickey"), 1);
+    case.sshd.freeze();
+    case.execute_with("second", on_inner()).await;
+    case.until("second", "waiting for the machine", |status| status.reason == Some(Reason::MachineOffline)).await;
+    case.sshd.thaw();
+    case.ends("second", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.sshd_logged("Accepted publickey"), 2, "by another connection");
+}
+
 /// What is frozen is what counts, also where a connection by another key is open.
 #[tokio::test]
 async fn a_key_that_is_frozen_no_more_gets_no_command() {
