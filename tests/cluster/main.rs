@@ -52,5 +52,6 @@ mod run_as;
 mod running;
 mod secrets;
 mod stopping;
+mod tools;
 mod trust;
 mod work;
