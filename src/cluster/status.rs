@@ -1,9 +1,14 @@
 //! Status writes. Before the claim, and the claim itself: a PUT with the resourceVersion of a live read. After the
 //! claim: a JSON Patch that names UID and token, so that whoever keeps changing labels cannot keep a result out.
 
+use std::fmt::Debug;
+
 use json_patch::{Patch as JsonPatch, jsonptr::PointerBuf};
-use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Machine, MachineStatus};
 
@@ -35,14 +40,7 @@ impl Cluster {
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
-        let name = read.metadata.name.as_deref().unwrap_or_default();
-        let mut changed = read.clone();
-        changed.metadata.managed_fields = None;
-        changed.status = Some(status);
-        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.call(format!("status of {namespace}/{name}"), api.replace_status(name, &parameters, &changed)).await
+        self.put_status(CommandExecution { status: Some(status), ..read.clone() }).await
     }
 
     /// Stores what was seen of a Machine where it is still the one that was read.
@@ -50,15 +48,20 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Conflict`] where it is not.
     pub async fn replace_machine_status(&self, read: &Machine, status: MachineStatus) -> Result<Machine, ClusterError> {
-        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
-        let name = read.metadata.name.as_deref().unwrap_or_default();
-        let mut changed = read.clone();
-        changed.metadata.managed_fields = None;
-        changed.status = Some(status);
-        let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
+        self.put_status(Machine { status: Some(status), ..read.clone() }).await
+    }
+
+    /// With the resourceVersion that is in it.
+    async fn put_status<K>(&self, mut changed: K) -> Result<K, ClusterError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
+    {
+        changed.meta_mut().managed_fields = None;
+        let (namespace, name) = (changed.namespace().unwrap_or_default(), changed.name_any());
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let call = api.replace_status(name, &parameters, &changed);
-        self.call(format!("status of Machine {namespace}/{name}"), call).await
+        let what = format!("status of {} {namespace}/{name}", K::kind(&()));
+        self.call(what, api.replace_status(&name, &parameters, &changed)).await
     }
 
     /// Stores the status of a claimed execution, as the holder of `token`.

@@ -2,7 +2,7 @@
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use writ::api::Phase;
+use writ::api::{CommandExecutionStatus, Phase};
 
 use crate::case::Case;
 use crate::durable::{ends_right, execute, until_started, work_of};
@@ -20,18 +20,23 @@ async fn a_claim_of_its_own_that_was_left_behind_is_taken_over() {
     let claimed = case.in_phase("first", Phase::Running).await;
     execute(&case, &left).await;
     case.in_phase("left", Phase::Queued).await;
-    let mut status: Value = serde_json::to_value(&claimed).expect("JSON");
-    let queued = case.executions().get("left").await.expect("it is there").status.expect("a status");
+    claim_as_dead(&case, "left", &claimed).await;
+    case.finished("first").await;
+    ends_right(&case, &left).await;
+    // It is not tried over and over.
+    assert!(case.log().matches("could not be taken over").count() < 5, "{}", case.log());
+}
+
+/// Claims an execution that waits as one that was about to send it and died: with the claim of another that runs.
+pub async fn claim_as_dead(case: &Case, name: &str, claimed: &CommandExecutionStatus) {
+    let mut status: Value = serde_json::to_value(claimed).expect("JSON");
+    let queued = case.executions().get(name).await.expect("it is there").status.expect("a status");
     status["decision"] = serde_json::to_value(queued.decision).expect("JSON");
     status["phase"] = json!("Dispatched");
     status["startTime"] = Value::Null;
     status["claim"]["token"] = json!("11111111-2222-4333-8444-555555555555");
     let patch = Patch::Merge(json!({"status": status}));
-    case.executions().patch_status("left", &PatchParams::default(), &patch).await.expect("a claim");
-    case.finished("first").await;
-    ends_right(&case, &left).await;
-    // It is not tried over and over.
-    assert!(case.log().matches("could not be taken over").count() < 5, "{}", case.log());
+    case.executions().patch_status(name, &PatchParams::default(), &patch).await.expect("a claim");
 }
 
 /// The finalizer holds it, but whoever may change executions can take that off.

@@ -9,21 +9,33 @@ use writ::api::{Machine, Phase, Reason};
 
 use crate::case::Case;
 use crate::lab::{LOOPBACK, Sshd, SshdOptions};
+use crate::left_behind::claim_as_dead;
 use crate::world::world;
 
-/// The connection to the jump host must stay while what lies behind it is tried.
-#[tokio::test]
-async fn a_machine_behind_a_jump_host_can_be_checked() {
-    let case = Case::durable().await;
+/// A machine `inner` behind `web-1`.
+async fn put_behind(case: &Case, mode: &str) -> Sshd {
     let inner = Sshd::start(&world().reaper, &SshdOptions::default()).expect("another sshd");
     case.apply_secret("other-ssh", &inner.private_key().expect("a key")).await;
     case.apply_machine("web-1", json!({"allowJump": true})).await;
     let behind = json!({
         "port": inner.port(), "hostKeys": [inner.host_key().expect("a key")], "credentialsRef": {"name": "other-ssh"},
-        "jumpHosts": [{"name": "web-1"}], "execution": {"mode": "Durable"},
+        "jumpHosts": [{"name": "web-1"}], "execution": {"mode": mode},
+        "probe": {"timeoutSeconds": 3, "intervalSeconds": 0},
     });
     case.apply_machine("inner", behind).await;
-    case.execute_with("x", json!({"command": "say hello", "machineRef": {"name": "inner"}})).await;
+    inner
+}
+
+fn on_inner() -> Value {
+    json!({"command": "say hello", "machineRef": {"name": "inner"}})
+}
+
+/// The connection to the jump host must stay while what lies behind it is tried.
+#[tokio::test]
+async fn a_machine_behind_a_jump_host_can_be_checked() {
+    let case = Case::durable().await;
+    let _inner = put_behind(&case, "Durable").await;
+    case.execute_with("x", on_inner()).await;
     case.ends("x", Phase::Succeeded, Reason::Completed).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
     command.args(["machine", "check", "inner", "--namespace", &case.namespace]).args(LOOPBACK);
@@ -35,15 +47,7 @@ async fn a_machine_behind_a_jump_host_can_be_checked() {
 #[tokio::test]
 async fn a_jump_host_that_fell_silent_is_connected_to_anew() {
     let case = Case::durable().await;
-    let inner = Sshd::start(&world().reaper, &SshdOptions::default()).expect("another sshd");
-    case.apply_secret("other-ssh", &inner.private_key().expect("a key")).await;
-    case.apply_machine("web-1", json!({"allowJump": true})).await;
-    let behind = json!({
-        "port": inner.port(), "hostKeys": [inner.host_key().expect("a key")], "credentialsRef": {"name": "other-ssh"},
-        "jumpHosts": [{"name": "web-1"}], "probe": {"timeoutSeconds": 3, "intervalSeconds": 0},
-    });
-    case.apply_machine("inner", behind).await;
-    let on_inner = || json!({"command": "say hello", "machineRef": {"name": "inner"}});
+    let _inner = put_behind(&case, "Direct").await;
     case.execute_with("first", on_inner()).await;
     case.ends("first", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(case.sshd_logged("Accepted publickey"), 1);
@@ -89,13 +93,7 @@ async fn what_is_adopted_does_not_start_on_a_suspended_machine() {
     let queued = case.in_phase("left", Phase::Queued).await;
     assert_eq!(queued.reason, Some(Reason::MachineSuspended));
     case.kill_writ();
-    let mut status: Value = serde_json::to_value(&claimed).expect("JSON");
-    status["decision"] = serde_json::to_value(queued.decision).expect("JSON");
-    status["phase"] = json!("Dispatched");
-    status["startTime"] = Value::Null;
-    status["claim"]["token"] = json!("11111111-2222-4333-8444-555555555555");
-    let patch = Patch::Merge(json!({"status": status}));
-    case.executions().patch_status("left", &PatchParams::default(), &patch).await.expect("a claim");
+    claim_as_dead(&case, "left", &claimed).await;
     case.start_writ();
     let status = case.ends("left", Phase::LaunchFailed, Reason::MachineSuspended).await;
     assert!(status.exit_code.is_none(), "it ran: {status:?}");
