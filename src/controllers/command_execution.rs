@@ -31,8 +31,9 @@ use crate::runner::{Runner, Wakes, Work};
 
 use gathering::Gathering;
 
-/// Reconciles under way at a time. Each is a few short calls, of which the list of Whitelists waits for the API server's cache
-/// (up to 100 ms); what is beyond waits in no order. With 16 a burst of 300 kept others waiting for 4 s, with 64 for 0.7 s.
+/// Reconciles under way at a time. Each is a few short calls, of which the list of Whitelists seems to wait for the API
+/// server's cache (up to 100 ms); what is beyond waits in no order. With 16 a burst of 300 kept others waiting for 4 s, with
+/// 64 for 0.7 s.
 const CONCURRENCY: u16 = 64;
 
 type Execution = PartialObjectMeta<CommandExecution>;
