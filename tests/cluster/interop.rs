@@ -288,14 +288,18 @@ async fn many_at_once_all_run(visit: &Visit, mode: &str) {
     assert!(!visit.stranger.log().contains("penalty"), "{}", visit.stranger.log());
 }
 
-/// Five logins with a wrong key cost 25 s (PerSourcePenalties, authfail:5), of which nobody is told who has the right one.
+/// Logins with a wrong key cost 5 s each, from 15 s on (PerSourcePenalties, authfail:5 min:15), of which nobody is told who
+/// has the right one.
 async fn a_lockout_is_waited_out(visit: &Visit) {
     let right = visit.stranger.private_key().expect("a key");
     visit.case.apply_secret("strange", &visit.case.sshd.private_key().expect("a key")).await;
     for _ in 0..5 {
-        let name = visit.ask("Durable", "does-it", json!({})).await;
+        // What may wait would wait for a person after the first one.
+        let name = visit.ask("Durable", "does-it", json!({"startingDeadlineSeconds": 0})).await;
         let status = visit.case.finished(&name).await;
-        assert_eq!(status.reason, Some(Reason::AuthenticationRefused), "{}", visit.said("lockout", &status));
+        // Some of them are locked out already.
+        let ended = matches!(status.reason, Some(Reason::AuthenticationRefused | Reason::MachineOffline));
+        assert!(ended, "{}", visit.said("lockout", &status));
     }
     assert!(visit.stranger.log().contains("penalty"), "{}", visit.stranger.log());
     visit.case.apply_secret("strange", &right).await;
