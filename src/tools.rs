@@ -92,7 +92,7 @@ impl Ranges {
 
 impl Named {
     async fn cluster(&self) -> anyhow::Result<Cluster> {
-        let options = ClientOptions { kubeconfig: self.kubeconfig.clone(), namespace: self.namespace.clone() };
+        let options = ClientOptions::of_person(self.kubeconfig.as_deref(), self.namespace.as_deref());
         Cluster::connect(&options).await.context("the kubeconfig cannot be used")
     }
 }

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use writ::api::{CommandExecution, Phase};
 
 use crate::lab::processes::Process;
-use crate::lab::{Sshd, SshdOptions, User};
-use crate::world::World;
+use crate::lab::{Sshd, SshdOptions};
+use crate::world::{ACCOUNT, HOME, World};
 
 /// How long anything may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -43,14 +43,12 @@ impl<'a> Site<'a> {
         let metadata = ObjectMeta { name: Some(site.namespace.clone()), ..ObjectMeta::default() };
         let namespace = k8s_openapi::api::core::v1::Namespace { metadata, ..Default::default() };
         Api::all(site.client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
-        for role in ["writ-operator", "writ-operator-credentials", "writ-operator-holder"] {
-            let group = "rbac.authorization.k8s.io";
-            let binding = json!({
-                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
-                "subjects": [{"apiGroup": group, "kind": "User", "name": User::WritOperator.name()}],
-            });
-            site.apply("rbac.authorization.k8s.io/v1", "RoleBinding", role, binding).await;
-        }
+        let group = "rbac.authorization.k8s.io";
+        let binding = json!({
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-operator-credentials"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}],
+        });
+        site.apply(&format!("{group}/v1"), "RoleBinding", "writ-credentials", binding).await;
         site
     }
 
@@ -104,13 +102,13 @@ impl<'a> Site<'a> {
         let writ = std::env::var("WRIT_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_writ").to_owned());
         let mut command = Command::new(&writ);
         command
-            .args(["serve", "--namespace", &self.namespace])
+            .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME])
             .args(loopback_flags(&writ))
             .args(flags)
             .arg("--state-directory")
             .arg(self.logs.join("state"))
             .arg("--kubeconfig")
-            .arg(self.world.control_plane.kubeconfig(User::WritOperator))
+            .arg(&self.world.operator)
             .env("RUST_LOG", std::env::var("WRIT_BENCH_LOG").unwrap_or_else(|_| "info".to_owned()))
             .env_remove("WRIT_OUTPUT_STORE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.log_path());

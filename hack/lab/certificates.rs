@@ -30,8 +30,6 @@ const SERVER_NAMES: &[&str] = &[
 pub enum User {
     /// May do everything (`system:masters`).
     Admin,
-    /// What `writ serve` runs as: no group, so it may do exactly what the chart's RBAC gives it.
-    WritOperator,
     /// An operator on call, of the group `sre`.
     Jane,
     /// Somebody who tries what she may not, of the group `guests`.
@@ -40,13 +38,12 @@ pub enum User {
 
 impl User {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Admin, Self::WritOperator, Self::Jane, Self::Mallory];
+    pub const ALL: [Self; 3] = [Self::Admin, Self::Jane, Self::Mallory];
 
     /// The name the API server sees.
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
-            Self::WritOperator => "writ-operator",
             Self::Jane => "jane",
             Self::Mallory => "mallory",
         }
@@ -56,7 +53,6 @@ impl User {
     pub fn group(self) -> Option<&'static str> {
         match self {
             Self::Admin => Some("system:masters"),
-            Self::WritOperator => None,
             Self::Jane => Some("sre"),
             Self::Mallory => Some("guests"),
         }

@@ -1,8 +1,8 @@
 //! A Kubernetes control plane on loopback: etcd and kube-apiserver with RBAC and admission, nothing else.
 //!
-//! There is no controller manager, no scheduler and no kubelet. So namespaces that are deleted stay in
-//! `Terminating`, nothing is garbage collected, and service accounts get no tokens of their own accord; what
-//! Writ needs (custom resources, admission policies, RBAC, watches, TokenReview) is all the API server's own.
+//! There is no scheduler and no kubelet, and the controller manager is a part of its own ([`super::Controllers`]). Without that,
+//! namespaces that are deleted stay in `Terminating`, and nothing is garbage collected; what Writ needs (custom resources,
+//! admission policies, RBAC, watches, TokenReview) is all the API server's own.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,21 @@ impl ControlPlane {
     /// A kubeconfig for somebody else.
     pub fn kubeconfig_for(&self, name: &str, group: Option<&str>) -> Result<PathBuf, LabError> {
         self.setup.write_kubeconfig(&self.authority, self.ports, name, group)
+    }
+
+    /// The kubeconfig file of a service account that is there, with a token that the API server gives for a day.
+    pub fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf, LabError> {
+        let create = ["create", "token", name, "--duration=24h", "--namespace", namespace];
+        let token = files::run(self.kubectl(User::Admin).args(create))?;
+        let path = self.setup.kubeconfig(&format!("{namespace}-{name}"));
+        let text = kubeconfig::with_token(&self.server(), &self.authority.pem(), name, token.trim());
+        files::write(&path, text, 0o600)?;
+        Ok(path)
+    }
+
+    /// What ends the processes of this run.
+    pub fn reaper(&self) -> &Arc<Reaper> {
+        &self.setup.reaper
     }
 
     /// The API server's address: `https://127.0.0.1:40123`.

@@ -101,7 +101,7 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
     let sshd = Sshd::start(reaper, &SshdOptions::default())?;
     signals.check()?;
 
-    let cluster = match (&control_plane, &options.kubeconfig) {
+    let mut cluster = match (&control_plane, &options.kubeconfig) {
         (Some(control_plane), _) => Cluster::of_our_own(&tools.kubectl, control_plane, reaper.folder())?,
         (None, kubeconfig) => {
             Cluster::existing(&tools.kubectl, kubeconfig.as_deref().unwrap_or(Path::new("")), reaper.folder())?
@@ -112,7 +112,7 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
         cluster.namespace,
         if control_plane.is_some() { "rights, " } else { "" }
     ));
-    cluster.give_rights()?;
+    cluster.give_rights(control_plane.as_ref())?;
     cluster.apply_machines(&sshd, &reaper.folder().join("machines.yaml"))?;
     cluster.apply_whitelist()?;
     step.done();
@@ -143,6 +143,9 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
 fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> Result<Process, LabError> {
     let mut writ = Command::new(&tools.writ);
     writ.arg("serve").arg("--kubeconfig").arg(&cluster.operator).args(["--namespace", &cluster.namespace]);
+    if let Some(home) = cluster.lease_namespace() {
+        writ.args(["--lease-namespace", home]);
+    }
     writ.args(super::lab::LOOPBACK);
     writ.args(["--missing-grace-seconds", MISSING_GRACE_SECONDS, "--drain-seconds", DRAIN_SECONDS]);
     writ.env("WRIT_OUTPUT_STORE", reaper.folder().join("outputs"));

@@ -1,4 +1,4 @@
-//! Kubeconfig files: one user each, certificates embedded, the server's certificate always checked.
+//! Kubeconfig files: one user each, certificate or token embedded, the server's certificate always checked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,9 +7,19 @@ use super::certificates::Identity;
 
 /// The text of a kubeconfig. The names in it come from this laboratory, so nothing needs quoting.
 pub fn text(server: &str, authority_pem: &str, user: &str, identity: &Identity) -> String {
-    let authority = STANDARD.encode(authority_pem);
     let certificate = STANDARD.encode(&identity.certificate);
     let key = STANDARD.encode(&identity.key);
+    let proof = format!("client-certificate-data: {certificate}\n    client-key-data: {key}");
+    with_proof(server, authority_pem, user, &proof)
+}
+
+/// The same for who is known by a token.
+pub fn with_token(server: &str, authority_pem: &str, user: &str, token: &str) -> String {
+    with_proof(server, authority_pem, user, &format!("token: {token}"))
+}
+
+fn with_proof(server: &str, authority_pem: &str, user: &str, proof: &str) -> String {
+    let authority = STANDARD.encode(authority_pem);
     format!(
         "\
 apiVersion: v1
@@ -28,8 +38,7 @@ clusters:
 users:
 - name: {user}
   user:
-    client-certificate-data: {certificate}
-    client-key-data: {key}
+    {proof}
 "
     )
 }

@@ -3,9 +3,10 @@
 //!
 //! | module | what it gives |
 //! |---|---|
-//! | [`toolbox`] | kube-apiserver, etcd and kubectl: found, or built from source once |
+//! | [`toolbox`] | kube-apiserver, etcd, kubectl, Helm: found, or built from source once |
 //! | [`certificates`] | a certificate authority for one run, and a certificate for each user |
 //! | [`control_plane`] | etcd and kube-apiserver, started, ready, stopped and started again |
+//! | [`controllers`] | kube-controller-manager: what empties namespaces, collects garbage and fills aggregated roles |
 //! | [`packages`] | programs of the system: found or, as root on Debian, installed |
 //! | [`openssh`], [`sshd`] | an SSH server with a ledger of what was asked of it, and what that needs |
 //! | [`asked`] | what that ledger must say |
@@ -28,6 +29,7 @@ pub mod asked;
 pub mod asyncssh;
 pub mod certificates;
 pub mod control_plane;
+pub mod controllers;
 pub mod error;
 pub mod files;
 pub mod kubeconfig;
@@ -49,6 +51,7 @@ pub const LOOPBACK: [&str; 6] =
 pub use asked::asked;
 pub use certificates::User;
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
+pub use controllers::Controllers;
 pub use error::LabError;
 pub use processes::Reaper;
 pub use sshd::{Sshd, SshdOptions};

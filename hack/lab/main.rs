@@ -51,6 +51,12 @@ enum What {
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
     },
+    /// Run Helm, of the version that the chart is tested with.
+    Helm {
+        /// What helm is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Find or build kube-apiserver, etcd and kubectl; find or install sshd; print where they are.
     Tools,
 }
@@ -61,10 +67,26 @@ fn main() -> ExitCode {
         What::ControlPlane { assets_only: false } => control_plane(),
         What::Sshd => sshd(),
         What::Demo { once, kubeconfig } => demo::run(&demo::DemoOptions { once, kubeconfig }),
+        What::Helm { arguments } => return helm(&arguments),
         What::Tools => print_toolbox().and_then(|()| print_openssh()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends as helm ends.
+fn helm(arguments: &[String]) -> ExitCode {
+    let outcome = Toolbox::helm().and_then(|helm| {
+        std::process::Command::new(&helm).args(arguments).status().map_err(LabError::run(helm.display()))
+    });
+    match outcome {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {}", error.chain());
             ExitCode::FAILURE

@@ -29,6 +29,25 @@ pub struct Toolbox {
     pub kubectl: PathBuf,
 }
 
+/// Programs that only some tests need, built when one asks for them.
+impl Toolbox {
+    /// The controllers of Kubernetes itself; see [`super::Controllers`].
+    ///
+    /// # Errors
+    /// As [`Toolbox::find_or_build`].
+    pub fn kube_controller_manager() -> Result<PathBuf, LabError> {
+        KUBE_CONTROLLER_MANAGER.cached_or_built()
+    }
+
+    /// Helm, of the version that the chart is tested with: one that is installed may be another.
+    ///
+    /// # Errors
+    /// As [`Toolbox::find_or_build`].
+    pub fn helm() -> Result<PathBuf, LabError> {
+        HELM.cached_or_built()
+    }
+}
+
 /// A program that can be built, and out of what.
 struct Recipe {
     name: &'static str,
@@ -63,6 +82,23 @@ const KUBECTL: Recipe = Recipe {
     package: "k8s.io/kubernetes/cmd/kubectl",
     first_time: "half a minute after kube-apiserver, else minutes, the first time",
     ..KUBE_APISERVER
+};
+
+const KUBE_CONTROLLER_MANAGER: Recipe = Recipe {
+    name: "kube-controller-manager",
+    package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+    first_time: "1 to 2 minutes after kube-apiserver, else 5, the first time",
+    ..KUBE_APISERVER
+};
+
+const HELM: Recipe = Recipe {
+    name: "helm",
+    package: "helm.sh/helm/v4/cmd/helm",
+    module: "hack/toolbox/helm",
+    versioned_by: "helm.sh/helm/v4",
+    go_mod: include_str!("../toolbox/helm/go.mod"),
+    go_sum: include_str!("../toolbox/helm/go.sum"),
+    first_time: "1 to 2 minutes the first time",
 };
 
 const ETCD: Recipe = Recipe {

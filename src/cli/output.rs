@@ -85,7 +85,7 @@ impl Output {
     /// # Errors
     /// Flags, cluster or store that cannot be used, and an execution that does not exist.
     pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<Ending> {
-        let options = ClientOptions { kubeconfig: self.kubeconfig.clone(), namespace: self.namespace.clone() };
+        let options = ClientOptions::of_person(self.kubeconfig.as_deref(), self.namespace.as_deref());
         let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = cluster.home().to_owned();
         let execution = cluster.execution(&namespace, &self.name).await.map_err(|error| match error {

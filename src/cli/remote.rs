@@ -32,7 +32,7 @@ pub(super) struct Ground {
 
 /// Reads policy, Machine and execution.
 pub(super) async fn read(explain: &Explain) -> anyhow::Result<Ground> {
-    let options = ClientOptions { kubeconfig: explain.kubeconfig.clone(), namespace: explain.namespace.clone() };
+    let options = ClientOptions::of_person(explain.kubeconfig.as_deref(), explain.namespace.as_deref());
     let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used (or give -f FILE)")?;
     let namespace = cluster.home().to_owned();
     let rules = Policies::new(cluster.clone()).rules(&namespace).await;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -26,15 +26,29 @@ const READ_DEADLINE: Duration = Duration::from_secs(45);
 pub struct ClientOptions {
     /// A kubeconfig file; None: `$KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
     pub kubeconfig: Option<PathBuf>,
-    /// Look at this namespace only; None: at all.
-    pub namespace: Option<String>,
+    /// Look at these namespaces only; empty: at all.
+    pub namespaces: Vec<String>,
+    /// The namespace for what belongs to this process; None: the one that is looked at, where it is one, else the one that
+    /// it runs in (the kubeconfig's, or the Pod's).
+    pub home: Option<String>,
+}
+
+impl ClientOptions {
+    /// What a person says on the command line: a kubeconfig and a namespace, or neither.
+    pub fn of_person(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Self {
+        Self {
+            kubeconfig: kubeconfig.map(Path::to_owned),
+            namespaces: namespace.map(str::to_owned).into_iter().collect(),
+            home: None,
+        }
+    }
 }
 
 /// Access to the API server.
 #[derive(Clone)]
 pub struct Cluster {
     pub(super) client: Client,
-    namespace: Option<String>,
+    namespaces: Vec<String>,
     home: String,
     /// Host and port of the API server.
     server: (String, u16),
@@ -73,11 +87,15 @@ impl Cluster {
         config.read_timeout = Some(READ_DEADLINE);
         // kube's own retries may take 164 s and repeat writes; ours are by state, see ClusterError::is_ambiguous.
         config.default_retry = false;
-        let home = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let home = match (&options.home, options.namespaces.as_slice()) {
+            (Some(home), _) => home.clone(),
+            (None, [only]) => only.clone(),
+            (None, _) => config.default_namespace.clone(),
+        };
         let url = &config.cluster_url;
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
-        Ok(Self { client: Client::try_from(config)?, namespace: options.namespace.clone(), home, server })
+        Ok(Self { client: Client::try_from(config)?, namespaces: options.namespaces.clone(), home, server })
     }
 
     /// The addresses of the API server, as they are now; none where its name does not resolve.
@@ -96,8 +114,7 @@ impl Cluster {
         }
     }
 
-    /// The namespace for what belongs to this process: the one that it looks at, else the one that it runs in (the
-    /// kubeconfig's, or the Pod's).
+    /// The namespace for what belongs to this process; see [`ClientOptions`].
     pub fn home(&self) -> &str {
         &self.home
     }
@@ -107,16 +124,16 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// An API for watching a kind in the namespace that was asked for, or in all.
-    pub fn watched<K>(&self) -> Api<K>
+    /// APIs for watching a kind: one for each namespace that was asked for, or one for all. At least one.
+    pub fn watched<K>(&self) -> Vec<Api<K>>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+        if self.namespaces.is_empty() {
+            return vec![Api::all(self.client.clone())];
         }
+        self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
     /// Makes one call within the deadline.

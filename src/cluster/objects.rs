@@ -14,14 +14,16 @@ use super::{Cluster, ClusterError};
 const PAGE: u32 = 500;
 
 impl Cluster {
-    /// Asks for one execution, to see that the API server answers, that the CRDs are there and that this user may
-    /// read them.
+    /// Asks for one execution of each namespace that is served, to see that the API server answers, that the CRDs are there
+    /// and that this user may read them.
     ///
     /// # Errors
     /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission.
     pub async fn check(&self) -> Result<(), ClusterError> {
-        let api = self.watched::<PartialObjectMeta<CommandExecution>>();
-        self.call("CommandExecutions", api.list(&ListParams::default().limit(1))).await.map(|_| ())
+        for api in self.watched::<PartialObjectMeta<CommandExecution>>() {
+            self.call("CommandExecutions", api.list(&ListParams::default().limit(1))).await?;
+        }
+        Ok(())
     }
 
     /// Reads an execution.

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
 use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::watcher::{Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Resource as _, ResourceExt as _};
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ use crate::cluster::{Cluster, ClusterError, EventPublisher};
 use crate::machine::{Observed, next_look, report};
 use crate::runner::{MachineFacts, MachineWakes, Runner};
 
-use super::watching::{WatchBackoff, to_look_at, watch_config};
+use super::watching::{to_look_at, watch, watch_config};
 
 /// Machines looked at at a time: each is a read and at times a write. The logins are the runner's matter.
 const CONCURRENCY: u16 = 8;
@@ -84,8 +84,7 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
 /// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
 fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = ObjectRef<Watched>> + Send + use<>) {
     let (reader, writer) = store::<Watched>();
-    let watched = watcher(context.cluster.watched::<Watched>(), watch_config())
-        .backoff(WatchBackoff)
+    let watched = watch(context.cluster.watched::<Watched>(), watch_config())
         .modify(|machine| machine.managed_fields_mut().clear());
     let (known, before) = (reader.clone(), reader.clone());
     let watched = watched.filter_map(move |event| {

@@ -16,7 +16,6 @@ mod due;
 mod finished;
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +23,6 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use kube::Api;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watcher;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +30,7 @@ use crate::api::Phase;
 use crate::cluster::{Cluster, ClusterError, ExecutionKey};
 use crate::output::{Owner, Store, StoreError};
 
-use super::watching::{WatchBackoff, watch_config};
+use super::watching::{watch, watch_config};
 
 use due::Due;
 use finished::Finished;
@@ -86,7 +83,7 @@ impl Problem {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let config = watch_config().fields(&finished_selector()).page_size(PAGE);
-    let mut events = pin!(watcher(context.cluster.watched::<Finished>(), config).backoff(WatchBackoff));
+    let mut events = watch(context.cluster.watched::<Finished>(), config);
     let context = Arc::new(context);
     let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
     let (mut due, mut busy) = (Due::default(), HashSet::new());

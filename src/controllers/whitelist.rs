@@ -13,7 +13,6 @@ use kube::core::PartialObjectMeta;
 use kube::discovery::ApiResource;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
 use kube::runtime::reflector::store;
-use kube::runtime::watcher::watcher;
 use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -25,7 +24,7 @@ use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::{Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Stamping, Trust, compile_object};
 use crate::policy::CompiledWhitelist;
 
-use super::watching::{WatchBackoff, to_look_at, watch_config};
+use super::watching::{to_look_at, watch, watch_config};
 
 /// Whitelists looked at at a time. Compiling a large one takes a core for a moment.
 const CONCURRENCY: u16 = 2;
@@ -51,8 +50,7 @@ pub struct Context {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let (reader, writer) = store::<Watched>();
-    let watched = watcher(context.cluster.watched::<Watched>(), watch_config())
-        .backoff(WatchBackoff)
+    let watched = watch(context.cluster.watched::<Watched>(), watch_config())
         .modify(|whitelist| whitelist.managed_fields_mut().clear());
     let known = reader.clone();
     let changes = reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(event, &known)));

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason, Whitelist};
 
 use crate::lab::processes::{Process, signal};
-use crate::lab::{Sshd, SshdOptions, User};
+use crate::lab::{Sshd, SshdOptions};
 use crate::work;
-use crate::world::{World, world};
+use crate::world::{ACCOUNT, HOME, World, world};
 
 /// How long something that must happen may take on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -46,7 +46,7 @@ impl Case {
         let namespace = world.namespace_name();
         let logs = world.reaper.make_folder("writ", 0o700).expect("a folder for logs");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let kubeconfig = world.control_plane.kubeconfig(User::WritOperator);
+        let kubeconfig = world.operator.clone();
         let log_level = std::env::var("WRIT_TEST_LOG").unwrap_or_else(|_| "warn,writ=debug".to_owned());
         let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags, kubeconfig, log_level };
         case.make_namespace().await;
@@ -79,14 +79,13 @@ impl Case {
         let metadata = ObjectMeta { name: Some(self.namespace.clone()), ..ObjectMeta::default() };
         let namespace = k8s_openapi::api::core::v1::Namespace { metadata, ..Default::default() };
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
-        for role in ["writ-operator", "writ-operator-credentials", "writ-operator-holder"] {
-            let group = "rbac.authorization.k8s.io";
-            let binding = json!({
-                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
-                "subjects": [{"apiGroup": group, "kind": "User", "name": User::WritOperator.name()}],
-            });
-            self.apply("rbac.authorization.k8s.io/v1", "RoleBinding", role, binding).await;
-        }
+        // What a namespace does to open its Secrets to Writ; all else the chart has given.
+        let group = "rbac.authorization.k8s.io";
+        let binding = json!({
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-operator-credentials"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}],
+        });
+        self.apply(&format!("{group}/v1"), "RoleBinding", "writ-credentials", binding).await;
     }
 
     /// Applies an object of any kind, server-side, as the administrator.
@@ -240,11 +239,11 @@ impl Case {
         events.items.iter().filter(|event| event.reason.as_deref() == Some(reason)).count()
     }
 
-    /// Starts `writ serve` as the operator's user, for this namespace.
+    /// Starts `writ serve` as the chart's ServiceAccount, for this namespace.
     pub fn start_writ(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
         command
-            .args(["serve", "--namespace", &self.namespace, "--missing-grace-seconds", "1"])
+            .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME, "--missing-grace-seconds", "1"])
             .args(crate::lab::LOOPBACK)
             // A flag of the test's own counts more.
             .env("WRIT_OUTPUT_STORE", self.store())

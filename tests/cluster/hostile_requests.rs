@@ -77,11 +77,9 @@ fn cannot_be_asked(request: &Request) -> Option<&'static str> {
 /// A case with the policy, the Machines and the rights that the file is about.
 async fn prepared(file: &File) -> Case {
     let case = Case::new().await;
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/user-role.yaml");
-    case.world.kubectl_succeeds(&["apply", "-f", path]);
     let group = "rbac.authorization.k8s.io";
     let binding = json!({
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-user"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-requester"},
         "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:authenticated"}],
     });
     case.apply("rbac.authorization.k8s.io/v1", "RoleBinding", "writ-user", binding).await;

@@ -1,7 +1,7 @@
 //! Who asked: what the API server stamps, what it is worth in `subjects`, and that it is worth nothing while it is not
 //! stamped.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ async fn case_in(world: &'static World, flags: &[&str]) -> Case {
     let case = Case::with(world, SshdOptions::default(), flags).await;
     let group = "rbac.authorization.k8s.io";
     let binding = json!({
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-user"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-requester"},
         "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:authenticated"}],
     });
     case.apply(&format!("{group}/v1"), "RoleBinding", "writ-user", binding).await;
@@ -173,11 +173,6 @@ async fn requester_known(case: &Case, is: &str) {
     }
 }
 
-fn in_repository(path: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
-    path.to_str().expect("UTF-8").to_owned()
-}
-
 #[tokio::test]
 async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     let world: &'static World = Box::leak(Box::new(World::without_stamping()));
@@ -212,7 +207,7 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     case.in_phase("waits", Phase::Queued).await;
     let narrowed = json!([{"name": "s", "match": "sleep-one", "run": ["/bin/sh", "-c", "sleep 1; echo done"], "subjects": [{"kind": "User", "name": "jane"}]}]);
 
-    world.kubectl_succeeds(&["apply", "-f", &in_repository("deploy/requester-1.36.yaml")]);
+    world.upgrade(&[]);
     requester_known(&case, "True").await;
     // It was created when anybody could name anybody.
     case.apply_whitelist("web", narrowed).await;
@@ -224,14 +219,14 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     case.ends("again", Phase::Rejected, Reason::NotPermitted).await;
 
     // And taken away while it runs.
-    world.kubectl_succeeds(&["delete", "-f", &in_repository("deploy/requester-1.36.yaml")]);
+    world.upgrade(&["--set", "admission.install=false"]);
     requester_known(&case, "False").await;
     create(&case, mallory.clone(), "last", lie()).await.expect("created");
     case.ends("last", Phase::Rejected, Reason::NotPermitted).await;
     // While Writ is away too, and put back before it comes.
     case.kill_writ();
     create(&case, mallory.clone(), "meanwhile", lie()).await.expect("created");
-    world.kubectl_succeeds(&["apply", "-f", &in_repository("deploy/requester-1.36.yaml")]);
+    world.upgrade(&[]);
     tokio::time::sleep(Duration::from_secs(8)).await;
     case.start_writ();
     case.ends("meanwhile", Phase::Rejected, Reason::NotPermitted).await;
@@ -255,7 +250,7 @@ async fn who_asked_is_still_known_after_a_restart() {
 #[tokio::test]
 async fn where_the_api_server_can_only_refuse_a_forged_name_is_refused_and_an_own_one_counts() {
     let world: &'static World = Box::leak(Box::new(World::without_stamping()));
-    world.kubectl_succeeds(&["apply", "-f", &in_repository("deploy/requester-1.31.yaml")]);
+    world.upgrade(&["--set", "admission.stamping=validate"]);
     let case = case_in(world, &["--requester-check-seconds", "1"]).await;
     requester_known(&case, "True").await;
     let (jane, mallory) = (as_user(&case, User::Jane).await, as_user(&case, User::Mallory).await);

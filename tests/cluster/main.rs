@@ -48,6 +48,7 @@ mod policy;
 mod proxy;
 mod rebooted;
 mod retention;
+mod rights;
 mod run_as;
 mod running;
 mod secrets;

@@ -15,7 +15,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::lab::User;
 use crate::world::World;
 
 /// What becomes of one write by a holder: the claim, what it shows, the result.
@@ -46,10 +45,9 @@ struct Line {
 }
 
 impl Proxy {
-    /// Starts a proxy that speaks as the operator's user. The fates are those of the next writes of a status, in order.
+    /// Starts a proxy that speaks as the chart's ServiceAccount. The fates are those of the next writes of a status, in order.
     pub async fn start(world: &World, fates: Vec<Fate>) -> Self {
-        let kubeconfig =
-            Kubeconfig::read_from(world.control_plane.kubeconfig(User::WritOperator)).expect("a kubeconfig");
+        let kubeconfig = Kubeconfig::read_from(&world.operator).expect("a kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = Client::try_from(config.expect("a config")).expect("a client");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

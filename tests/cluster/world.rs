@@ -1,4 +1,4 @@
-//! What all tests share: one control plane, started by the first test that needs it and ended with this process.
+//! What all tests share: one control plane with the chart installed, started by the first test that needs it and ended with this process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,13 +9,28 @@ use std::time::{Duration, Instant};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::lab::{ControlPlane, ControlPlaneOptions, Reaper, Toolbox, User};
+use crate::lab::{ControlPlane, ControlPlaneOptions, Controllers, Reaper, Toolbox, User};
 
-/// A control plane with the CRDs and the operator's role installed.
+/// In the repository's folder.
+pub const CHART: &str = "charts/writ";
+/// How the chart is installed here: there is no node to run a Pod.
+const STANDARD_VALUES: [&str; 4] = ["--set", "replicaCount=0", "--set-json", r#"admission.exemptUsers=["admin"]"#];
+
+/// A control plane with the chart installed, all but the process: CRDs, admission policies, roles, the ServiceAccount.
 pub struct World {
-    pub reaper: Arc<Reaper>,
+    // Ended before what they talk to.
+    _controllers: Controllers,
     pub control_plane: ControlPlane,
+    pub reaper: Arc<Reaper>,
+    /// Kubeconfig with a token of the chart's ServiceAccount: what `writ serve` runs as.
+    pub operator: PathBuf,
+    helm: PathBuf,
 }
+
+/// The release's namespace, where `writ serve` would run in a Pod.
+pub const HOME: &str = "writ-system";
+/// The chart's ServiceAccount.
+pub const ACCOUNT: &str = "writ";
 
 static WORLD: OnceLock<World> = OnceLock::new();
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
@@ -33,38 +48,68 @@ impl World {
 
     /// One whose control plane is started so.
     pub fn start_with(options: ControlPlaneOptions) -> Self {
-        let world = Self::without_stamping_with(options);
-        let applied = Instant::now();
-        world.apply_file("deploy/requester-1.36.yaml");
+        let mut world = Self::bare(options);
+        let installed = Instant::now();
+        world.install(&[]);
         world.wait_until_requesters_are_stamped();
         // Nobody is believed before that; the times are in whole seconds.
-        std::thread::sleep(Duration::from_secs(7).saturating_sub(applied.elapsed()));
+        std::thread::sleep(Duration::from_secs(7).saturating_sub(installed.elapsed()));
         world
     }
 
     /// One in which nothing says who asks.
     pub fn without_stamping() -> Self {
-        Self::without_stamping_with(quick())
+        let mut world = Self::bare(quick());
+        world.install(&["--set", "admission.install=false"]);
+        world
     }
 
-    fn without_stamping_with(options: ControlPlaneOptions) -> Self {
+    /// One without anything of Writ's.
+    fn bare(options: ControlPlaneOptions) -> Self {
         let reaper = Reaper::start().expect("a reaper");
         let toolbox = Toolbox::find_or_build().expect("the programs of the control plane");
+        let helm = Toolbox::helm().expect("Helm");
         let control_plane = ControlPlane::start(&toolbox, &reaper, options).expect("a control plane");
-        let world = Self { reaper, control_plane };
-        world.apply_file("crds");
-        world.apply_file("deploy/operator-role.yaml");
-        world.apply_file("deploy/user-role.yaml");
-        let role = "--clusterrole=writ-operator-admission";
-        world.kubectl_succeeds(&[
-            "create",
-            "clusterrolebinding",
-            "writ-operator-admission",
-            role,
-            "--user=writ-operator",
-        ]);
-        world.kubectl_succeeds(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
-        world
+        let controllers = Controllers::start(&control_plane).expect("the controllers of Kubernetes");
+        Self { _controllers: controllers, control_plane, reaper, operator: PathBuf::new(), helm }
+    }
+
+    /// Installs the chart, as the administrator, and lets them do by hand what only Writ may do otherwise: tests forge records.
+    fn install(&mut self, values: &[&str]) {
+        let create = ["install", "writ", CHART, "--namespace", HOME, "--create-namespace"];
+        self.helm_succeeds(&[&create, &STANDARD_VALUES[..], values].concat());
+        self.kubectl_succeeds(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+        self.operator = self.control_plane.service_account_kubeconfig(HOME, ACCOUNT).expect("a token");
+    }
+
+    /// Changes values of the release that [`World`] installed.
+    pub fn upgrade(&self, values: &[&str]) {
+        let upgrade = ["upgrade", "writ", CHART, "--namespace", HOME];
+        self.helm_succeeds(&[&upgrade, &STANDARD_VALUES[..], values].concat());
+    }
+
+    /// Helm, as the administrator. What it keeps of its own goes into the run's folder.
+    pub fn helm(&self, arguments: &[&str]) -> Output {
+        let own = self.reaper.folder().join("helm");
+        let mut command = Command::new(&self.helm);
+        for (variable, folder) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            command.env(variable, own.join(folder));
+        }
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .arg("--kubeconfig")
+            .arg(self.control_plane.kubeconfig(User::Admin));
+        command.args(arguments).output().expect("helm runs")
+    }
+
+    #[track_caller]
+    pub fn helm_succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.helm(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "helm {arguments:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Admission policies are in force a moment after they are stored.
@@ -92,11 +137,6 @@ impl World {
         });
         let _ = std::fs::remove_file(&probe);
         assert!(is_stamped, "requesters are not stamped");
-    }
-
-    fn apply_file(&self, path: &str) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
-        self.kubectl_succeeds(&["apply", "-f", path.to_str().expect("a UTF-8 path")]);
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> Output {

@@ -12,6 +12,11 @@ use crate::lab::{ControlPlane, LabError, Sshd, User, files, say};
 const NAMESPACE: &str = "writ-demo";
 /// What has the API server write who asked into each execution.
 const STAMPING: &str = "deploy/requester-1.36.yaml";
+/// What a cluster has for `writ serve` besides: its ServiceAccount, and what only that may do.
+const OPERATOR: [&str; 4] =
+    ["deploy/operator-role.yaml", "deploy/cluster-wide.yaml", "deploy/guards.yaml", "deploy/people-roles.yaml"];
+/// That ServiceAccount's namespace and name.
+const ACCOUNT: (&str, &str) = ("writ-system", "writ");
 /// How many names are tried.
 const NAMES: usize = 20;
 /// How long CRDs that are established may take to be served. On loopback that is less than a second.
@@ -48,8 +53,8 @@ impl Cluster {
             kubectl: kubectl.to_owned(),
             kubectl_cache: folder.join("kubectl-cache"),
             admin: control_plane.kubeconfig(User::Admin),
-            operator: control_plane.kubeconfig(User::WritOperator),
-            operator_name: User::WritOperator.name().to_owned(),
+            operator: PathBuf::new(),
+            operator_name: format!("the service account {} of {}", ACCOUNT.1, ACCOUNT.0),
             caller: control_plane.kubeconfig(caller),
             caller_name: format!("{} of the group {}", caller.name(), caller.group().unwrap_or_default()),
             namespace: String::new(),
@@ -150,18 +155,32 @@ impl Cluster {
     }
 
     /// Gives `writ serve` and the caller the rights of `deploy/`. In an existing cluster that user has them or has not.
-    pub fn give_rights(&self) -> Result<(), LabError> {
-        if self.existing {
-            return Ok(());
-        }
-        let files = ["deploy/operator-role.yaml", "deploy/one-namespace.yaml", "deploy/user-role.yaml"];
-        let mut apply = self.as_admin();
-        apply.arg("apply");
-        files.into_iter().for_each(|file| _ = apply.arg("-f").arg(in_repository(file)));
+    pub fn give_rights(&mut self, control_plane: Option<&ControlPlane>) -> Result<(), LabError> {
+        let Some(control_plane) = control_plane else { return Ok(()) };
+        let (home, account) = ACCOUNT;
+        files::run(self.as_admin().args(["create", "namespace", home]))?;
+        let mut apply = Command::new(&self.kubectl);
+        apply.arg("--kubeconfig").arg(&self.admin).arg("--cache-dir").arg(&self.kubectl_cache).arg("apply");
+        OPERATOR.into_iter().for_each(|file| _ = apply.arg("-f").arg(in_repository(file)));
         files::run(&mut apply)?;
-        let group = User::Jane.group().unwrap_or_default();
-        let bind = ["create", "rolebinding", "writ-user", "--clusterrole=writ-user", "--group", group];
-        files::run(self.as_admin().args(bind)).map(drop)
+        self.operator = control_plane.service_account_kubeconfig(home, account)?;
+        let account = format!("--serviceaccount={home}:{account}");
+        let group = format!("--group={}", User::Jane.group().unwrap_or_default());
+        // Nothing fills the aggregated roles here, so their parts are bound.
+        for (name, role, to) in [
+            ("writ-credentials", "writ-operator-credentials", &account),
+            ("writ-viewers", "writ-base-viewer", &group),
+            ("writ-requesters", "writ-base-requester", &group),
+        ] {
+            let role = format!("--clusterrole={role}");
+            files::run(self.as_admin().args(["create", "rolebinding", name, &role, to]))?;
+        }
+        Ok(())
+    }
+
+    /// Where `writ serve` has its Lease, where that is not the namespace of the demo.
+    pub fn lease_namespace(&self) -> Option<&'static str> {
+        (!self.existing).then_some(ACCOUNT.0)
     }
 
     /// Renders two Machines into `file` and applies them: `web-1` is the SSH server, `web-2` pins a wrong key for it.

@@ -1,5 +1,6 @@
 //! `writ serve`: its flags, and how its parts are put together.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,14 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Serve this namespace only [default: all namespaces].
-    #[arg(long, short, value_name = "NAME")]
-    namespace: Option<String>,
+    /// Serve this namespace only; may be given several times [default: all namespaces].
+    #[arg(long, short, value_name = "NAME", value_delimiter = ',')]
+    namespace: Vec<String>,
+
+    /// Where the Lease of this process is, its sign of life to others [default: the namespace that is served, where that is
+    /// one; else the Pod's or the kubeconfig's].
+    #[arg(long, value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
 
     /// Seconds that running commands get to end after SIGTERM. What still runs then is left to the next `writ serve`, or,
     /// in Direct mode, recorded as OutcomeUnknown.
@@ -80,6 +86,12 @@ pub struct Serve {
 }
 
 impl Serve {
+    /// Where the API server is, and what of it is served: each namespace once.
+    fn client(&self) -> ClientOptions {
+        let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        ClientOptions { kubeconfig: self.kubeconfig.clone(), namespaces, home: self.lease_namespace.clone() }
+    }
+
     /// Where this process keeps what must outlive it.
     fn state_folder(&self) -> Option<PathBuf> {
         self.state_directory.clone().or_else(store::state_folder)
@@ -143,7 +155,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         Format::Json => LogFormat::Json,
     });
     let store = options.open_store()?;
-    let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
+    let client_options = options.client();
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -181,7 +193,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         grace_for_missing: Duration::from_secs(options.missing_grace_seconds),
     };
     let mut controller = tokio::spawn(command_execution::run(context, wakes, stop.clone()));
-    tracing::info!(holder, namespace = client_options.namespace.as_deref().unwrap_or("(all)"), "writ serves");
+    tracing::info!(holder, namespaces = serves(&client_options), "writ serves");
 
     tokio::select! {
         () = told_to_end(&mut signals) => {}
@@ -211,6 +223,10 @@ fn others(
     let context = retention::Context { cluster: cluster.clone(), store };
     let finished = tokio::spawn(retention::run(context, stop.clone()));
     async { tokio::join!(machines, whitelists, finished) }
+}
+
+fn serves(options: &ClientOptions) -> String {
+    if options.namespaces.is_empty() { "(all)".to_owned() } else { options.namespaces.join(",") }
 }
 
 async fn announce(cluster: &Cluster, holder: &str, lease: Duration) -> anyhow::Result<Holders> {

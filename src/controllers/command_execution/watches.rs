@@ -11,14 +11,14 @@ use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::watcher::{Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Machine, Phase, Whitelist};
 use crate::cluster::{Cluster, ExecutionKey};
-use crate::controllers::watching::{WatchBackoff, to_look_at, watch_config};
+use crate::controllers::watching::{to_look_at, watch, watch_config};
 use crate::runner::{Runner, Wakes};
 
 use super::Execution;
@@ -32,8 +32,7 @@ pub(super) fn start(
     gathering: Arc<Gathering>,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
-    let unfinished = watcher(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
-        .backoff(WatchBackoff)
+    let unfinished = watch(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
         .modify(|execution| execution.managed_fields_mut().clear());
     let known = reader.clone();
     let asked = runner.clone();
@@ -90,8 +89,7 @@ where
         + 'static,
 {
     let mut before = Before::default();
-    watcher(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
-        .backoff(WatchBackoff)
+    watch(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
         .filter_map(move |event| {
             let news = match event {
                 Ok(Event::Apply(changed)) => before.is_news(&changed).then_some(Some(changed)),

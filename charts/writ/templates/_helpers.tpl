@@ -1,0 +1,93 @@
+{{- define "writ.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 40 characters: the longest name that is made of it has 17 more, and a label's value may have 63. */}}
+{{- define "writ.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "writ.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "writ.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "writ.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "writ.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name says which ServiceAccount is used where serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "writ.username" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "writ.serviceAccountName" . }}
+{{- end -}}
+
+{{/* Who may do what only the operator may, as a list in CEL. */}}
+{{- define "writ.operators" -}}
+{{- concat (list (include "writ.username" .)) .Values.admission.operators .Values.admission.exemptUsers | toJson -}}
+{{- end -}}
+
+{{/* What belongs to the release. */}}
+{{- define "writ.labels" -}}
+app.kubernetes.io/name: {{ include "writ.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: writ
+{{- end -}}
+
+{{/* What a cluster has once. */}}
+{{- define "writ.sharedLabels" -}}
+app.kubernetes.io/name: writ
+app.kubernetes.io/part-of: writ
+{{- end -}}
+
+{{- define "writ.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "writ.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: serve
+{{- end -}}
+
+{{- define "writ.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "writ.subject" -}}
+- {kind: ServiceAccount, name: {{ include "writ.serviceAccountName" . }}, namespace: {{ .Release.Namespace }}}
+{{- end -}}
+
+{{/* mutate or validate. */}}
+{{- define "writ.stamping" -}}
+{{- if ne .Values.admission.stamping "auto" -}}
+{{- .Values.admission.stamping -}}
+{{- else if or (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) -}}
+mutate
+{{- else -}}
+validate
+{{- end -}}
+{{- end -}}
+
+{{/* The namespaces in which Secrets may be read, as JSON. */}}
+{{- define "writ.credentialsNamespaces" -}}
+{{- if kindIs "invalid" .Values.credentialsNamespaces -}}
+{{- .Values.watchNamespaces | toJson -}}
+{{- else -}}
+{{- .Values.credentialsNamespaces | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where outputs go: a URL or none. */}}
+{{- define "writ.outputStore" -}}
+{{- if .Values.outputStore -}}
+{{- .Values.outputStore -}}
+{{- else if .Values.persistence.enabled -}}
+file:///var/lib/writ/outputs
+{{- else -}}
+none
+{{- end -}}
+{{- end -}}

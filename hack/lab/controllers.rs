@@ -1,0 +1,63 @@
+//! The controllers of Kubernetes that matter to custom resources: they empty namespaces that are deleted, collect what lost
+//! its owner, fill aggregated roles, and give namespaces their service account. There are no nodes: Deployments,
+//! Jobs and Pods stay as they are written.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::control_plane::ControlPlane;
+use super::error::LabError;
+use super::processes::Process;
+use super::toolbox::Toolbox;
+use super::{User, files, say};
+
+/// How long the first of their work may take to be seen.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// kube-controller-manager with a few of its controllers. Ended when dropped.
+#[derive(Debug)]
+pub struct Controllers {
+    process: Process,
+}
+
+impl Controllers {
+    /// Starts them, as the administrator; each acts as its own service account, as on most clusters. Returns when they work.
+    ///
+    /// # Errors
+    /// [`LabError::NotReady`] with the end of the log.
+    pub fn start(control_plane: &ControlPlane) -> Result<Self, LabError> {
+        let program = Toolbox::kube_controller_manager()?;
+        let step = say::step("starting kube-controller-manager");
+        let log = control_plane.folder().join("kube-controller-manager.log");
+        let mut command = Command::new(program);
+        command.arg("--kubeconfig").arg(control_plane.kubeconfig(User::Admin)).args([
+            "--controllers=namespace-controller,garbage-collector-controller,clusterrole-aggregation-controller,serviceaccount-controller",
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--profiling=false",
+        ]);
+        let process = control_plane.reaper().spawn("kube-controller-manager", &mut command, &log)?;
+        let controllers = Self { process };
+        let started = Instant::now();
+        // What one of them makes in every namespace.
+        let look = ["get", "serviceaccount", "default", "--namespace", "default"];
+        while files::run(control_plane.kubectl(User::Admin).args(look)).is_err() {
+            let ended = controllers.process.ended();
+            if ended.is_some() || started.elapsed() > START_PATIENCE {
+                let what = ended.map_or_else(|| "did nothing".to_owned(), |status| format!("ended ({status})"));
+                let name = "kube-controller-manager".to_owned();
+                return Err(LabError::NotReady { name, what, tail: files::tail(&log), log });
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        step.done();
+        Ok(controllers)
+    }
+}
+
+impl Drop for Controllers {
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}

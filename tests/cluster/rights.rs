@@ -1,0 +1,201 @@
+//! What the chart's ServiceAccount may do is what docs/guides/roles.md says: every right that the API server knows is asked about,
+//! in each kind of namespace, as a person would with `kubectl auth can-i`.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::api::PostParams;
+use kube::{Api, Client, Discovery};
+
+use crate::world::{ACCOUNT, CHART, HOME, world};
+
+/// The verbs of resources (https://kubernetes.io/docs/reference/access-authn-authz/authorization/), and those that give more
+/// than they seem to.
+const VERBS: [&str; 12] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "bind",
+    "escalate",
+    "impersonate",
+    "approve",
+];
+
+/// One right: verb, group, resource (with its subresource), and in which kind of place.
+type Right = (String, String, String, &'static str);
+
+/// A place to ask about: what it is called in the table, its namespace, and the name of an object in it.
+struct Place {
+    called: &'static str,
+    namespace: String,
+    name: &'static str,
+}
+
+/// The rows of the table, one right each.
+fn table() -> BTreeSet<Right> {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/roles.md")).expect("the guide");
+    let rows =
+        text.lines().skip_while(|line| !line.starts_with("| verbs |")).skip(2).take_while(|line| line.starts_with('|'));
+    let mut rights = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (qualified, place) = (cells[1], cells[2]);
+        let (path, subresource) = qualified.split_once('/').map_or((qualified, None), |(path, sub)| (path, Some(sub)));
+        let (resource, group) = path.split_once('.').unwrap_or((path, ""));
+        let resource =
+            subresource.map_or_else(|| resource.to_owned(), |subresource| format!("{resource}/{subresource}"));
+        let place = ["served", "opted in", "home", "named"].into_iter().find(|known| *known == place).expect(row);
+        rights.extend(cells[0].split(' ').map(|verb| (verb.to_owned(), group.to_owned(), resource.clone(), place)));
+    }
+    assert!(rights.len() > 20, "the table was not found");
+    rights
+}
+
+/// Every resource that the API server has, with its group; subresources by their full name.
+async fn resources(client: &Client) -> BTreeSet<(String, String)> {
+    let mut all = BTreeSet::new();
+    let discovery = Discovery::new(client.clone()).run().await.expect("discovery");
+    for (resource, capabilities) in discovery.groups().flat_map(|group| group.recommended_resources()) {
+        all.insert((resource.group.clone(), resource.plural.clone()));
+        for (subresource, _) in capabilities.subresources {
+            let name = subresource.plural.rsplit('/').next().unwrap_or_default().to_owned();
+            all.insert((resource.group.clone(), format!("{}/{name}", resource.plural)));
+        }
+    }
+    for must in ["secrets", "pods", "pods/exec"] {
+        assert!(all.iter().any(|(_, resource)| resource == must), "{must} is not known: {all:?}");
+    }
+    // What is asked about need not be there.
+    all.extend([
+        ("*".to_owned(), "*".to_owned()),
+        (String::new(), "users".to_owned()),
+        (String::new(), "groups".to_owned()),
+    ]);
+    all
+}
+
+async fn may(client: &Client, verb: &str, (group, resource): &(String, String), place: &Place) -> bool {
+    let (resource, subresource) =
+        resource.split_once('/').map_or((resource.as_str(), None), |(all, sub)| (all, Some(sub)));
+    let asked = ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.clone()),
+        resource: Some(resource.to_owned()),
+        subresource: subresource.map(str::to_owned),
+        namespace: Some(place.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+        name: Some(place.name.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SubjectAccessReviewSpec {
+        user: Some(format!("system:serviceaccount:{HOME}:{ACCOUNT}")),
+        groups: Some(vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{HOME}")]),
+        resource_attributes: Some(asked),
+        ..SubjectAccessReviewSpec::default()
+    };
+    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await.expect("a review");
+    answer.status.is_some_and(|status| status.allowed)
+}
+
+/// Asks about everything, in each place; what a wider place has given is not counted again in a narrower one.
+async fn granted(client: &Client, places: &[Place]) -> BTreeSet<Right> {
+    let resources = resources(client).await;
+    let mut granted = BTreeSet::<Right>::new();
+    for place in places {
+        for resource in &resources {
+            for verb in VERBS {
+                let (group, name) = resource.clone();
+                let wider = ["served", "opted in"].iter().filter(|wider| **wider != place.called);
+                let is_known = place.called != "named"
+                    && wider
+                        .clone()
+                        .any(|wider| granted.contains(&(verb.to_owned(), group.clone(), name.clone(), wider)));
+                // Home is served too where all namespaces are, and has these as well.
+                if (place.called == "home" && group == "coordination.k8s.io" || !is_known)
+                    && may(client, verb, resource, place).await
+                {
+                    granted.insert((verb.to_owned(), group, name, place.called));
+                }
+            }
+        }
+    }
+    granted
+}
+
+fn place(called: &'static str, namespace: &str, name: &'static str) -> Place {
+    Place { called, namespace: namespace.to_owned(), name }
+}
+
+#[tokio::test]
+async fn the_rights_of_the_service_account_over_all_namespaces_are_those_of_the_table_and_no_others() {
+    let world = world();
+    let client = world.client().await;
+    let (open, other) = (world.namespace_name(), world.namespace_name());
+    for namespace in [&open, &other] {
+        world.kubectl_succeeds(&["create", "namespace", namespace]);
+    }
+    let account = format!("--serviceaccount={HOME}:{ACCOUNT}");
+    let role = "--clusterrole=writ-operator-credentials";
+    world.kubectl_succeeds(&["-n", &open, "create", "rolebinding", "writ-credentials", role, &account]);
+    let places = [
+        place("served", &other, "any"),
+        place("opted in", &open, "any"),
+        place("home", HOME, "any"),
+        place("named", "", "writ-requester-create"),
+    ];
+    let granted: BTreeSet<Right> =
+        granted(&client, &places).await.into_iter().filter(|right| !is_cluster_wide(right)).collect();
+    assert_eq!(granted, table());
+    // Of the policies no others, and of objects without a namespace nothing at all.
+    let elsewhere = place("named", "", "somebody-elses");
+    for right in table().iter().filter(|right| right.3 == "named") {
+        assert!(!may(&client, &right.0, &(right.1.clone(), right.2.clone()), &elsewhere).await, "{right:?}");
+    }
+}
+
+/// A right in every namespace is one without a namespace as well, so asking without one finds those of the table again.
+fn is_cluster_wide(right: &Right) -> bool {
+    right.3 == "named" && table().contains(&(right.0.clone(), right.1.clone(), right.2.clone(), "served"))
+}
+
+/// As where `watchNamespaces` is given: the same, and nothing in any other namespace.
+#[tokio::test]
+async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
+    let world = world();
+    let (served, open, other, home) =
+        (world.namespace_name(), world.namespace_name(), world.namespace_name(), world.namespace_name());
+    for namespace in [&served, &open, &other, &home] {
+        world.kubectl_succeeds(&["create", "namespace", namespace]);
+    }
+    // Roles are the cluster's; this release has its own.
+    let values = format!("watchNamespaces={{{served},{open}}},credentialsNamespaces={{{open}}}");
+    let shared = "crds.install=false,admission.install=false,roles.install=false,replicaCount=0";
+    world.helm_succeeds(&["install", "narrow", CHART, "-n", &home, "--set", &values, "--set", shared]);
+    let account = format!("system:serviceaccount:{home}:narrow-writ");
+    let can = |verb: &str, resource: &str, namespace: &str| {
+        let output = world.kubectl(&["auth", "can-i", verb, resource, "-n", namespace, "--as", &account]);
+        String::from_utf8_lossy(&output.stdout).trim() == "yes"
+    };
+    let mut seen = Vec::new();
+    for (namespace, is) in [(&served, "served"), (&open, "opted in"), (&other, "other"), (&home, "home")] {
+        for (verb, group, resource, place) in table().into_iter().filter(|right| right.3 != "named") {
+            let qualified = match resource.split_once('/') {
+                Some((resource, subresource)) => format!("{resource}.{group}/{subresource}"),
+                None => format!("{resource}.{group}").trim_end_matches('.').to_owned(),
+            };
+            let expected = match place {
+                "served" => is == "served" || is == "opted in" || (is == "home" && group == "coordination.k8s.io"),
+                other => other == is || (other == "home" && verb == "get" && (is == "served" || is == "opted in")),
+            };
+            seen.push(expected);
+            assert_eq!(can(&verb, &qualified, namespace), expected, "{verb} {qualified} in the {is} namespace");
+        }
+    }
+    assert!(seen.contains(&true) && seen.contains(&false));
+}
