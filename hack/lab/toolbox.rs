@@ -127,7 +127,7 @@ const GITOPS_HEALTH: Recipe = Recipe {
         include_str!("../toolbox/gitops/judge.go"),
         include_str!("../toolbox/gitops/cases.go"),
     ],
-    first_time: "3 to 6 minutes the first time",
+    first_time: "3 to 7 minutes the first time",
 };
 
 impl Toolbox {
@@ -255,7 +255,9 @@ impl Recipe {
         let what = format!("building {} {} from source ({})", self.name, self.version(), self.first_time);
         let mut step = say::step(what);
         let mut build = Command::new(&go);
-        build.args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-v", "-ldflags"]).arg(self.linker_flags());
+        build
+            .args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-v", "-ldflags"])
+            .arg(self.linker_flags());
         build.arg("-o").arg(output).arg(self.package);
         // A go.work or GOFLAGS of the user's must not change what is built.
         build.current_dir(&module).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");

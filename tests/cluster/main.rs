@@ -28,6 +28,7 @@ mod durable;
 mod examples;
 mod explain;
 mod fleet;
+mod gitops;
 mod guards;
 mod guide;
 mod host_keys;
