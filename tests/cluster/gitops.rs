@@ -407,26 +407,35 @@ async fn the_manifests_for_gitops_tools_are_accepted() {
 #[tokio::test]
 async fn a_manifest_that_was_applied_differs_in_nothing_from_what_became_of_it() {
     let case = Case::new().await;
-    let manifest = json!({
-        "apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution", "metadata": {"name": "x"},
-        "spec": {"machineRef": {"name": "web-1"}, "command": "say hello"},
-    });
-    let path = case.sshd.home().join("manifest.json");
-    let file = path.to_str().expect("a UTF-8 path");
+    // Nothing writes to what waits while it is compared.
+    case.apply_machine("web-1", json!({"suspend": true})).await;
     let client_side: &[&str] = &[];
     let server_side: &[&str] = &["--server-side"];
-    for (name, flags) in [("x", client_side), ("y", server_side)] {
-        let mut manifest = manifest.clone();
-        manifest["metadata"]["name"] = json!(name);
-        std::fs::write(&path, manifest.to_string()).expect("a manifest");
-        let file = ["-n", case.namespace.as_str(), "-f", file];
-        case.world.kubectl_succeeds(&[&["apply"][..], &file, flags].concat());
+    let applied = [("client-side", client_side), ("server-side", server_side)];
+    let differs_in_nothing = |name: &str, flags: &[&str]| {
+        let path = case.sshd.home().join(format!("{name}.json"));
+        let file = ["diff", "-n", case.namespace.as_str(), "-f", path.to_str().expect("a UTF-8 path")];
         // Exits with 1 where anything differs.
-        let diff = [&["diff"][..], &file, flags].concat();
-        case.world.kubectl_succeeds(&diff);
+        let output = case.world.kubectl(&[&file[..], flags].concat());
+        let (differences, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{name}: {differences}{errors}");
+    };
+    for (name, flags) in applied {
+        let manifest = json!({
+            "apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution", "metadata": {"name": name},
+            "spec": {"machineRef": {"name": "web-1"}, "command": "say hello"},
+        });
+        let path = case.sshd.home().join(format!("{name}.json"));
+        std::fs::write(&path, manifest.to_string()).expect("a manifest");
+        let apply = ["apply", "-n", case.namespace.as_str(), "-f", path.to_str().expect("a UTF-8 path")];
+        case.world.kubectl_succeeds(&[&apply[..], flags].concat());
+        case.in_phase(name, Phase::Queued).await;
+        differs_in_nothing(name, flags);
+    }
+    case.apply_machine("web-1", json!({})).await;
+    for (name, flags) in applied {
         case.ends(name, Phase::Succeeded, Reason::Completed).await;
-        let differences = case.world.kubectl(&diff);
-        assert!(differences.status.success(), "{name}: {}", String::from_utf8_lossy(&differences.stdout));
+        differs_in_nothing(name, flags);
     }
     assert_eq!(case.ledger().len(), 2);
 }
