@@ -101,6 +101,7 @@ const HELM: Recipe = Recipe {
     versioned_by: "helm.sh/helm/v4",
     go_mod: include_str!("../toolbox/helm/go.mod"),
     go_sum: include_str!("../toolbox/helm/go.sum"),
+    sources: &[],
     first_time: "1 to 2 minutes the first time",
 };
 
