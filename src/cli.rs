@@ -1,5 +1,5 @@
 //! What a person asks at a terminal, beside `writ serve`: what a policy allows (`writ explain`), whether it is sound
-//! (`writ lint`), and what a command wrote (`writ output`).
+//! (`writ lint`), what a command wrote (`writ output`), and whether a `writ serve` is ready (`writ ready`).
 //!
 //! The promises kept here: output is printed only where it is what was recorded; of a policy, the answer is the one that the controller would give, from the same code; and nothing is shown
 //! of a cluster's policy that the caller's own rights do not show.
@@ -8,12 +8,14 @@ mod explain;
 mod input;
 mod lint;
 mod output;
+mod ready;
 mod remote;
 pub mod store;
 
 pub use explain::Explain;
 pub use lint::Lint;
 pub use output::Output;
+pub use ready::Ready;
 
 /// How a command ends; its exit code.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -56,6 +56,7 @@ fn unwrap_lines(text: &str) -> String {
 
 fn machine() -> CustomResourceDefinition {
     let mut definition = Machine::crd();
+    for_each_root(&mut definition, &mut |root| not_looked_at_yet(root));
     for_each_schema(&mut definition, &mut |schema| {
         explain_values(schema, "hostKeyPolicy", schema_for!(HostKeyPolicy));
         explain_values(schema, "mode", schema_for!(ExecutionMode));
@@ -67,6 +68,7 @@ fn machine() -> CustomResourceDefinition {
 
 fn whitelist() -> CustomResourceDefinition {
     let mut definition = Whitelist::crd();
+    for_each_root(&mut definition, &mut |root| not_looked_at_yet(root));
     for_each_schema(&mut definition, &mut |schema| {
         explain_values(schema, "effect", schema_for!(Effect));
         explain_values(schema, "operator", schema_for!(LabelOperator));
@@ -90,6 +92,13 @@ fn command_execution() -> CustomResourceDefinition {
         root.x_kubernetes_validations = Some(guards());
     });
     definition
+}
+
+/// Without this default kstatus takes a fresh object, which has no status, for one that is done.
+fn not_looked_at_yet(root: &mut JSONSchemaProps) {
+    if let Some(status) = property(root, "status") {
+        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+    }
 }
 
 fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineStatus {
-    /// The `metadata.generation` that this status speaks of.
+    /// The `metadata.generation` that this status speaks of; -1 until Writ has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -22,8 +22,8 @@ pub struct MachineStatus {
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Ready (commands can be started), Reachable (sshd answers), HostKeyVerified, Authenticated; Reconciling until the machine
-    /// was looked at for the first time; Stalled where a person has to do something.
+    /// Ready (commands can be started), Reachable (sshd answers), HostKeyVerified, Authenticated; Stalled where a person has to do
+    /// something. None where nobody has looked: until then, `observedGeneration` is behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -87,7 +87,7 @@ fn described(observed: &Observed<'_>, before: &MachineStatus) -> Option<MachineS
         conditions::remove(&mut status.conditions, ConditionType::Stalled);
         return Some(status);
     }
-    let sight = observed.sight.filter(|sight| sight.is_of(machine))?;
+    let Some(sight) = observed.sight.filter(|sight| sight.is_of(machine)) else { return unwatched(observed, status) };
     match &sight.seen {
         Seen::Online { latency, key, system } => {
             turn(&mut status, observed, MachinePhase::Online, "Online", "commands can be started");
@@ -105,6 +105,29 @@ fn described(observed: &Observed<'_>, before: &MachineStatus) -> Option<MachineS
             turn(&mut status, observed, sight.seen.phase(), &reason, &problem.message);
             explain(&mut status, observed, problem, &reason);
         }
+    }
+    Some(status)
+}
+
+/// Where nobody looks before a command is to run there, there is nothing to wait for: said once for each generation, so that
+/// tools that wait for the Machine do not wait for ever.
+fn unwatched(observed: &Observed<'_>, mut status: MachineStatus) -> Option<MachineStatus> {
+    let machine = observed.machine;
+    if machine.spec.probe.interval_seconds > 0 || status.observed_generation == machine.metadata.generation {
+        return None;
+    }
+    status.observed_generation = machine.metadata.generation;
+    status.phase = Some(MachinePhase::Unknown);
+    status.message = Some("looked at when a command is to run there (spec.probe.intervalSeconds is 0)".to_owned());
+    // What was found of it as it was declared before.
+    for found in [
+        ConditionType::Ready,
+        ConditionType::Reachable,
+        ConditionType::HostKeyVerified,
+        ConditionType::Authenticated,
+        ConditionType::Stalled,
+    ] {
+        conditions::remove(&mut status.conditions, found);
     }
     Some(status)
 }

@@ -65,6 +65,10 @@ impl World {
     }
 
     /// One without anything of Writ's.
+    pub fn empty() -> Self {
+        Self::bare(quick())
+    }
+
     fn bare(options: ControlPlaneOptions) -> Self {
         let reaper = Reaper::start().expect("a reaper");
         let toolbox = Toolbox::find_or_build().expect("the programs of the control plane");

@@ -6,7 +6,7 @@ use std::io::BufReader;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use writ::cli::{Ending, Explain, Lint, Output};
+use writ::cli::{Ending, Explain, Lint, Output, Ready};
 use writ::tools::MachineTools;
 
 use serve::{Serve, serve};
@@ -29,6 +29,7 @@ enum Command {
     Explain(Box<Explain>),
     Lint(Lint),
     Output(Output),
+    Ready(Ready),
     Machine(MachineTools),
 }
 
@@ -42,6 +43,10 @@ async fn main() -> ExitCode {
             (outcome, Ending::BadInput.code().into())
         }
         Command::Output(options) => {
+            let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
+            (outcome, Ending::BadInput.code().into())
+        }
+        Command::Ready(options) => {
             let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
             (outcome, Ending::BadInput.code().into())
         }

@@ -1,0 +1,277 @@
+//! What the API server keeps people from, whatever RBAC gives them: writing the record, taking it away while it is made, taking
+//! off what holds it, running a copy of it again.
+
+use std::time::{Duration, Instant};
+
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use writ::api::{AUDIT_FINALIZER, CommandExecution, Machine, Phase, Reason, Whitelist};
+
+use crate::case::Case;
+use crate::lab::{SshdOptions, User};
+use crate::world::{World, client_of, world};
+
+/// Somebody with every right that RBAC can give, to whom the guards apply all the same.
+async fn root(case: &Case) -> Client {
+    let who = format!("root-of-{}", case.namespace);
+    let kubeconfig = case.world.control_plane.kubeconfig_for(&who, None).expect("a kubeconfig");
+    let user = format!("--user={who}");
+    case.world.kubectl_succeeds(&["create", "clusterrolebinding", &who, "--clusterrole=cluster-admin", &user]);
+    let client = client_of(&kubeconfig).await;
+    let api: Api<CommandExecution> = Api::namespaced(client.clone(), &case.namespace);
+    until_allowed(|| async { api.list(&ListParams::default()).await.map(drop) }).await;
+    client
+}
+
+/// Somebody with a role of the chart in the case's namespace.
+async fn with_role(case: &Case, user: User, role: &str) -> Client {
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user.name()}],
+    });
+    case.apply(&format!("{group}/v1"), "RoleBinding", &format!("{role}-{}", user.name()), binding).await;
+    let client = client_of(&case.world.control_plane.kubeconfig(user)).await;
+    let api: Api<CommandExecution> = Api::namespaced(client.clone(), &case.namespace);
+    until_allowed(|| async { api.list(&ListParams::default()).await.map(drop) }).await;
+    client
+}
+
+/// Rights are in force a moment after they are stored.
+async fn until_allowed<F: Future<Output = Result<(), kube::Error>>>(ask: impl Fn() -> F) {
+    let started = Instant::now();
+    while let Err(error) = ask().await {
+        assert!(started.elapsed() < Duration::from_secs(30), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn executions(case: &Case, client: &Client) -> Api<CommandExecution> {
+    Api::namespaced(client.clone(), &case.namespace)
+}
+
+/// The words of a refusal, which has to be one.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> String {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 403 => status.message.clone(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn create(case: &Case, client: &Client, metadata: Value, command: &str) -> Result<CommandExecution, kube::Error> {
+    let resource = ApiResource::erase::<CommandExecution>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &case.namespace, &resource);
+    let object = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution", "metadata": metadata,
+        "spec": {"machineRef": {"name": "web-1"}, "command": command}});
+    let object: DynamicObject = serde_json::from_value(object).expect("an object");
+    Ok(api.create(&PostParams::default(), &object).await?.try_parse().expect("an execution"))
+}
+
+#[tokio::test]
+async fn nobody_but_the_operator_writes_the_record() {
+    let case = Case::new().await;
+    let (root, jane) = (root(&case).await, with_role(&case, User::Jane, "writ-requester").await);
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    let forged = Patch::Merge(json!({"status": {"phase": "Succeeded", "exitCode": 0}}));
+    for client in [&root, &jane] {
+        let refusal = refused(executions(&case, client).patch_status("x", &PatchParams::default(), &forged).await);
+        assert!(refusal.contains("only Writ writes it") || refusal.contains("jane"), "{refusal}");
+        // By the object itself it is not refused, but has no effect.
+        let done = executions(&case, client).patch("x", &PatchParams::default(), &forged).await.expect("no change");
+        assert_eq!(done.phase(), Phase::Running);
+    }
+    let key = json!({"algorithm": "ssh-ed25519", "fingerprint": "SHA256:mine", "trust": "FirstUse", "firstSeenTime": "2026-11-21T00:00:00Z"});
+    let machines: Api<Machine> = Api::namespaced(root.clone(), &case.namespace);
+    for (keys, may) in [(json!([key]), false), (json!([]), true), (json!(null), true)] {
+        let patch = Patch::Merge(json!({"status": {"hostKeys": keys}}));
+        let result = machines.patch_status("web-1", &PatchParams::default(), &patch).await;
+        match may {
+            true => drop(result.expect("a person may say that the next key is to be trusted")),
+            false => assert!(refused(result).contains("writ-guard")),
+        }
+    }
+    let whitelists: Api<Whitelist> = Api::namespaced(root.clone(), &case.namespace);
+    let count = Patch::Merge(json!({"status": {"ruleCount": 9}}));
+    assert!(refused(whitelists.patch_status("web", &PatchParams::default(), &count).await).contains("writ-guard"));
+    // What people may change they still may.
+    let label = Patch::Merge(json!({"metadata": {"labels": {"ticket": "7"}}, "spec": {"cancelRequested": true}}));
+    let done = executions(&case, &jane).patch("x", &PatchParams::default(), &label).await.expect("cancelled");
+    assert_eq!(done.spec.cancelled_by.expect("a canceller").username, "jane");
+    case.until("x", "cancelled", |status| status.phase == Phase::Cancelled).await;
+}
+
+#[tokio::test]
+async fn what_has_not_finished_cannot_be_deleted_and_what_has_can() {
+    let case = Case::new().await;
+    let (root, pipeline) = (root(&case).await, with_role(&case, User::Jane, "writ-pipeline").await);
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    for client in [&root, &pipeline] {
+        let api = executions(&case, client);
+        let refusal = refused(api.delete("x", &DeleteParams::default()).await);
+        assert!(refusal.contains("has not finished (Running)") && refusal.contains("cancelRequested"), "{refusal}");
+    }
+    let all = executions(&case, &root).delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+    assert!(refused(all).contains("has not finished"));
+    assert_eq!(case.executions().get("x").await.expect("it is there").metadata.deletion_timestamp, None);
+    let cancel = Patch::Merge(json!({"spec": {"cancelRequested": true}}));
+    executions(&case, &pipeline).patch("x", &PatchParams::default(), &cancel).await.expect("cancelled");
+    case.until("x", "cancelled", |status| status.phase == Phase::Cancelled).await;
+    executions(&case, &pipeline).delete("x", &DeleteParams::default()).await.expect("deleted");
+    case.gone("x").await;
+}
+
+#[tokio::test]
+async fn the_finalizer_is_put_back_and_cannot_be_worn_down() {
+    let case = Case::new().await;
+    let (root, jane) = (root(&case).await, with_role(&case, User::Jane, "writ-requester").await);
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    let held = |execution: &CommandExecution| {
+        execution.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == AUDIT_FINALIZER)
+    };
+    for finalizers in [json!(null), json!([]), json!(["example.org/other"])] {
+        for client in [&root, &jane] {
+            let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+            let patched =
+                executions(&case, client).patch("x", &PatchParams::default(), &patch).await.expect("put back");
+            assert!(held(&patched), "{finalizers}");
+        }
+    }
+    // As Argo CD's `Replace=true` does: the whole object, as it stands in Git.
+    let mut object = executions(&case, &root).get("x").await.expect("it is there");
+    (object.metadata.finalizers, object.metadata.managed_fields) = (None, None);
+    let replaced = executions(&case, &root).replace("x", &PostParams::default(), &object).await.expect("put back");
+    assert!(held(&replaced));
+    assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
+}
+
+#[tokio::test]
+async fn an_execution_gets_no_owner() {
+    let case = Case::new().await;
+    let root = root(&case).await;
+    let machine: Api<Machine> = Api::namespaced(root.clone(), &case.namespace);
+    let uid = machine.get("web-1").await.expect("a Machine").metadata.uid;
+    let owner = json!([{"apiVersion": "writ.dev/v1alpha1", "kind": "Machine", "name": "web-1", "uid": uid}]);
+    let refusal = refused(create(&case, &root, json!({"name": "x", "ownerReferences": owner}), "say hello").await);
+    assert!(refusal.contains("must not have ownerReferences"), "{refusal}");
+    create(&case, &root, json!({"name": "y"}), "say hello").await.expect("created");
+    case.ends("y", Phase::Succeeded, Reason::Completed).await;
+    let patch = Patch::Merge(json!({"metadata": {"ownerReferences": owner}}));
+    refused(executions(&case, &root).patch("y", &PatchParams::default(), &patch).await);
+    assert_eq!(case.ledger().len(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_from_a_backup_does_not_run_unless_it_is_told_to() {
+    let case = Case::new().await;
+    let root = root(&case).await;
+    create(&case, &root, json!({"name": "x"}), "say hello").await.expect("created");
+    case.ends("x", Phase::Succeeded, Reason::Completed).await;
+    let path = case.sshd.home().join("backup.yaml");
+    let path = path.to_str().expect("UTF-8");
+    std::fs::write(path, case.world.kubectl_succeeds(&["get", "cmdexec", "x", "-n", &case.namespace, "-o", "yaml"]))
+        .expect("a backup");
+    executions(&case, &root).delete("x", &DeleteParams::default()).await.expect("deleted");
+    case.gone("x").await;
+    let who = format!("root-of-{}", case.namespace);
+    let restore = |extra: &[&str]| {
+        let arguments = ["create", "-f", path, "-n", &case.namespace, "--as", &who];
+        case.world.kubectl(&[&arguments, extra].concat())
+    };
+    // As kubectl refuses the version of an object that is gone.
+    let text = std::fs::read_to_string(path).expect("a backup");
+    let stripped: Vec<&str> = text.lines().filter(|line| !line.trim().starts_with("resourceVersion:")).collect();
+    std::fs::write(path, stripped.join("\n")).expect("a backup");
+    let output = restore(&[]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains("writ.dev/run-again"), "{errors}");
+    let again =
+        stripped.join("\n").replacen("metadata:\n", "metadata:\n  annotations: {writ.dev/run-again: \"true\"}\n", 1);
+    std::fs::write(path, again.replace("name: x", "name: again")).expect("a backup");
+    let output = restore(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    case.ends("again", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(case.ledger().len(), 2);
+    // The mark is not there for others to set or to leave out.
+    refused(
+        create(&case, &root, json!({"name": "z", "annotations": {"writ.dev/restored": "true"}}), "say hello").await,
+    );
+}
+
+#[tokio::test]
+async fn who_may_ask_in_one_namespace_reads_nothing_of_another() {
+    let (case, other) = (Case::new().await, Case::new().await);
+    let jane = with_role(&case, User::Jane, "writ-requester").await;
+    other.execute("secret", "say hello").await;
+    let there: Api<CommandExecution> = Api::namespaced(jane.clone(), &other.namespace);
+    assert!(refused(there.get("secret").await).contains("cannot get resource"));
+    refused(there.list(&ListParams::default()).await);
+    refused(Api::<CommandExecution>::all(jane.clone()).list(&ListParams::default()).await);
+    refused(create(&other, &jane, json!({"name": "x"}), "say hello").await);
+    refused(executions(&case, &jane).delete("x", &DeleteParams::default()).await);
+}
+
+/// The namespace controller is let through, and what runs is stopped and recorded before it goes.
+#[tokio::test]
+async fn a_namespace_that_is_deleted_goes_with_all_that_is_in_it() {
+    let case = Case::new().await;
+    case.execute("runs", "sleep-long").await;
+    case.execute("finished", "say hello").await;
+    case.in_phase("runs", Phase::Running).await;
+    case.ends("finished", Phase::Succeeded, Reason::Completed).await;
+    case.world.kubectl_succeeds(&["delete", "namespace", &case.namespace, "--wait=false"]);
+    let started = Instant::now();
+    while case.world.kubectl(&["get", "namespace", &case.namespace]).status.success() {
+        assert!(started.elapsed() < Duration::from_secs(90), "the namespace does not go\n{}", case.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_they_may() {
+    let own: &'static World = Box::leak(Box::new(World::start()));
+    own.upgrade(&["--set", "serve.minimumRetentionSeconds=6"]);
+    let flags = ["--minimum-retention-seconds", "6"];
+    let case = Case::with(own, SshdOptions::default(), &flags).await;
+    let root = root(&case).await;
+    let spec = json!({"command": "say hello", "ttlSecondsAfterFinished": 0});
+    case.execute("short-lived", "say hello").await;
+    case.execute_with("deleted", spec).await;
+    case.ends("short-lived", Phase::Succeeded, Reason::Completed).await;
+    let started = Instant::now();
+    // A policy that was changed is in force a moment later.
+    let refusal = refused(executions(&case, &root).delete("short-lived", &DeleteParams::default()).await);
+    assert!(refusal.contains("at least 6 s"), "{refusal}");
+    let mark = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/retention-over": "true"}}}));
+    assert!(
+        refused(executions(&case, &root).patch("short-lived", &PatchParams::default(), &mark).await)
+            .contains("is Writ's")
+    );
+    refused(
+        create(&case, &root, json!({"name": "z", "annotations": {"writ.dev/retention-over": "true"}}), "say hello")
+            .await,
+    );
+    assert!(case.executions().get_opt("deleted").await.expect("an answer").is_some(), "its time to live is shorter");
+    while let Err(error) = executions(&case, &root).delete("short-lived", &DeleteParams::default()).await {
+        assert!(started.elapsed() < Duration::from_secs(60), "{error}\n{}", case.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    case.gone("short-lived").await;
+    case.gone("deleted").await;
+}
+
+#[tokio::test]
+async fn without_the_guards_a_test_of_them_would_fail() {
+    let case = Case::with(world(), SshdOptions::default(), &[]).await;
+    // The administrator is exempt in these tests, which is what lets others forge records in them.
+    case.execute("x", "sleep-long").await;
+    case.in_phase("x", Phase::Running).await;
+    case.executions().delete("x", &DeleteParams::default()).await.expect("exempt");
+    case.gone("x").await;
+}
