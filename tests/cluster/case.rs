@@ -258,6 +258,11 @@ impl Case {
         self.writ = Some(process);
     }
 
+    /// The next `writ serve` gets these flags too.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
     /// The folder in which the controller stores whole outputs.
     pub fn store(&self) -> String {
         self.logs.join("outputs").display().to_string()

@@ -28,6 +28,7 @@ mod cutter;
 mod durable;
 mod examples;
 mod explain;
+mod first_steps;
 mod fleet;
 mod gitops;
 mod guards;
