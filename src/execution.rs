@@ -22,8 +22,8 @@ mod status;
 pub use decide::{Effect, Notice, Plan, decide};
 pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};
-pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
+pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, taken_over};
 
 use std::time::Duration;

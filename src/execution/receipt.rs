@@ -8,7 +8,9 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::api::{CommandExecution, CommandExecutionSpec, ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, Reason};
+use crate::api::{
+    CommandExecution, CommandExecutionSpec, ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, Reason,
+};
 use crate::policy::canonical;
 
 /// Fields of a spec that do not say what is to run: who asks, who cancelled, and how long it is kept.
@@ -87,11 +89,7 @@ pub fn is_repetition(execution: &CommandExecution) -> bool {
 /// What a status says of the first one.
 pub(super) fn first(receipt: &ExecutionReceipt) -> FirstExecution {
     let spec = &receipt.spec;
-    FirstExecution {
-        uid: spec.uid.clone(),
-        completion_time: spec.completion_time.clone(),
-        exit_code: spec.exit_code,
-    }
+    FirstExecution { uid: spec.uid.clone(), completion_time: spec.completion_time.clone(), exit_code: spec.exit_code }
 }
 
 /// What a person is told of the first one, and what to do.

@@ -39,7 +39,8 @@ impl Receipts {
     /// Sees to it that there is a receipt of an execution that is to be deleted now.
     pub async fn write(&self, execution: &CommandExecution) -> Result<Written, Problem> {
         let Some(key) = ReceiptKey::of(execution) else { return Ok(Written::None) };
-        let Some(new) = key.receipt(execution) else { return Ok(Written::None) };
+        let no_end = || Problem::Unreadable("it has no end".to_owned());
+        let new = key.receipt(execution).ok_or_else(no_end)?;
         let Some(mut found) = self.cluster.receipt(&key).await.map_err(refused)? else {
             // Somebody deleted the receipt that this one was not run for, to have the next one run.
             if is_repetition(execution) {
@@ -88,7 +89,8 @@ impl Receipts {
         match self.cluster.receipt(&key).await.map_err(refused)? {
             Some(receipt) if Some(&receipt.spec.expired_uid) != execution.metadata.uid.as_ref() => {
                 tracing::info!(
-                    execution = format!("{}/{}", key.namespace, key.execution), receipt = key.object_name(),
+                    execution = format!("{}/{}", key.namespace, key.execution),
+                    receipt = key.object_name(),
                     "an execution was deleted by somebody: its receipt goes with it, and the next one of its name runs"
                 );
                 self.remove(&receipt).await

@@ -11,8 +11,8 @@ use super::*;
 use crate::api::execution_status::{Claim, MachineRecord, ObjectRecord, RemoteRecord};
 use crate::api::whitelist::{Effect as RuleEffect, Subject, SubjectKind};
 use crate::api::{
-    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, ExecutionReceipt, MachineSpec, Whitelist, WhitelistRule,
-    WhitelistSpec,
+    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, ExecutionReceipt, MachineSpec, Whitelist,
+    WhitelistRule, WhitelistSpec,
 };
 use crate::execution::{LaunchProblem, QueueFact};
 use crate::policy::{CompiledWhitelist, Identity, RuleSet, compile};

@@ -24,7 +24,10 @@ fn what_was_executed_before_ends_as_the_first_did_and_nothing_is_sent() {
         let status = plan.status.as_ref().unwrap();
         let first = status.first_execution.as_ref().unwrap();
         assert_eq!((first.uid.as_str(), first.exit_code), ("uid-first", Some(0)));
-        assert_eq!((status.exit_code, &status.start_time, &status.claim, &status.decision), (None, &None, &None, &None));
+        assert_eq!(
+            (status.exit_code, &status.start_time, &status.claim, &status.decision),
+            (None, &None, &None, &None)
+        );
         assert!(status.message.as_ref().unwrap().contains("uid-first"));
         let has_succeeded = phase == Phase::Succeeded;
         assert_eq!(condition(&plan, "Ready"), Some(if has_succeeded { "True" } else { "False" }));
