@@ -47,6 +47,7 @@ mod output_store;
 mod policy;
 mod proxy;
 mod rebooted;
+mod receipts;
 mod retention;
 mod run_as;
 mod running;
