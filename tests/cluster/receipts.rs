@@ -1,16 +1,19 @@
 //! What its time to live deleted is not run again when it is applied again, whatever happens in between; what a person
 //! deleted, or changed, is.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use writ::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Phase, RETENTION_OVER_ANNOTATION, Reason};
 use writ::execution::ReceiptKey;
 
 use crate::case::Case;
 use crate::lab::SshdOptions;
+use crate::proxy::{Fate, Proxy};
 use crate::world::{World, world};
 
 const VERSION: &str = "writ.dev/v1alpha1";
@@ -148,6 +151,58 @@ async fn a_crash_between_receipt_and_deletion_changes_nothing() {
     let status = case.ends("x", Phase::Succeeded, Reason::AlreadyExecuted).await;
     assert_eq!(status.first_execution.map(|known| known.uid), Some(first));
     assert_eq!((case.ledger().len(), all_receipts(&case).await.len()), (1, 1));
+}
+
+/// A case whose controller has written the receipt of `x`, and whose deletion of it is held back until it is to go on.
+async fn held_between_receipt_and_deletion() -> (Case, Arc<Notify>) {
+    let mut case = Case::new().await;
+    let (held, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let fate = Fate::IsHeldBack { held: Arc::clone(&held), go_on: Arc::clone(&go_on) };
+    let proxy = Proxy::start(case.world, vec![fate]).await;
+    case.restart_writ_through(proxy.port);
+    apply(&case, "x", "rm -rf /", 0).await;
+    held.notified().await;
+    assert_eq!(all_receipts(&case).await.len(), 1);
+    (case, go_on)
+}
+
+#[tokio::test]
+async fn a_person_who_is_quicker_to_delete_than_its_time_to_live_leaves_no_receipt() {
+    let (case, go_on) = held_between_receipt_and_deletion().await;
+    case.executions().delete("x", &DeleteParams::default()).await.expect("deleted");
+    go_on.notify_one();
+    case.gone("x").await;
+    assert!(all_receipts(&case).await.is_empty());
+    apply(&case, "x", "rm -rf /", 3600).await;
+    case.ends("x", Phase::Rejected, Reason::NoMatchingRule).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_late_does_not_undo_the_receipt_that_another_one_relied_on() {
+    let (case, go_on) = held_between_receipt_and_deletion().await;
+    // What another process does that finds the receipt: it makes it its own, and deletes.
+    let [receipt] = &all_receipts(&case).await[..] else { panic!("one receipt") };
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/seen": "by another"}}}));
+    receipts(&case).patch(&receipt.name_any(), &PatchParams::default(), &patch).await.expect("seen");
+    case.executions().delete("x", &DeleteParams::default()).await.expect("deleted");
+    go_on.notify_one();
+    case.gone("x").await;
+    apply(&case, "x", "rm -rf /", 3600).await;
+    case.ends("x", Phase::Rejected, Reason::AlreadyExecuted).await;
+}
+
+#[tokio::test]
+async fn a_deletion_whose_answer_was_lost_leaves_its_receipt() {
+    let mut case = Case::new().await;
+    let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    release.notify_one();
+    let proxy = Proxy::start(case.world, vec![Fate::AnswerIsLost { arrived, release }]).await;
+    case.restart_writ_through(proxy.port);
+    apply(&case, "x", "rm -rf /", 0).await;
+    case.gone("x").await;
+    assert_eq!(proxy.fates_left(), 0);
+    apply(&case, "x", "rm -rf /", 3600).await;
+    case.ends("x", Phase::Rejected, Reason::AlreadyExecuted).await;
 }
 
 #[tokio::test]
