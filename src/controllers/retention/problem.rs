@@ -11,8 +11,9 @@ use crate::output::StoreError;
 
 use super::told::Told;
 
-/// When to look again at what has to stay until a person does something.
-const WHERE_IT_STAYS: Duration = Duration::from_secs(180);
+/// When to look again at what has to stay until a person does something. Two calls each: ten thousand of them ask the API
+/// server 70 times a second.
+const WHERE_IT_STAYS: Duration = Duration::from_secs(300);
 
 /// Why an execution could not be removed.
 #[derive(Debug, thiserror::Error)]
@@ -70,27 +71,29 @@ impl Problem {
 /// Tells what could not be removed.
 pub(super) struct Teller {
     events: EventPublisher,
-    told: Told,
+    /// Namespaces.
+    logged: Told,
+    /// Executions.
+    published: Told,
 }
 
 impl Teller {
     pub fn new(events: EventPublisher) -> Self {
-        Self { events, told: Told::default() }
+        Self { events, logged: Told::default(), published: Told::default() }
     }
 
     /// What stays for long is told once an hour: of each execution by an event, of each namespace in the log.
     pub fn tell(&mut self, key: &ExecutionKey, problem: &Problem) {
         let now = Instant::now();
         let event = problem.event();
-        // The namespace first: what is told of executions must not keep that out.
-        if event.is_none_or(|event| self.told.is_news(&format!("{event} {}", key.namespace), now)) {
+        if event.is_none_or(|event| self.logged.is_news(&format!("{event} {}", key.namespace), now)) {
             let source = std::error::Error::source(problem).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(
                 execution = %key, uid = key.uid, %problem, source,
                 "a finished execution could not be removed; trying again"
             );
         }
-        if let Some(event) = event.filter(|event| self.told.is_news(&format!("{event} {}", key.uid), now)) {
+        if let Some(event) = event.filter(|event| self.published.is_news(&format!("{event} {}", key.uid), now)) {
             self.events.publish_staying(reference(key), event, &problem.to_string());
         }
     }

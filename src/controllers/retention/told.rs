@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// How often the same is told.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
-/// How many are remembered: 100 KiB. Where there are more, the rest is not told of; the log still names each namespace.
+/// How many are remembered: 100 KiB. Where there are more, the rest is not told of for that hour.
 const REMEMBERED: usize = 1000;
 
 /// Remembers what was told, for an hour.
