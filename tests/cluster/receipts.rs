@@ -399,27 +399,19 @@ async fn what_says_no_time_to_live_has_the_default_and_none_goes_before_the_mini
 
 /// The promise, as a pipeline sees it.
 #[tokio::test]
-async fn a_folder_that_is_applied_fifty_times_runs_each_of_its_commands_once() {
+async fn manifests_that_are_applied_fifty_times_run_each_of_their_commands_once() {
     let case = Case::new().await;
-    let folder = case.sshd.home().join("manifests");
-    std::fs::create_dir(&folder).expect("a folder");
-    let commands = [("hello", "say hello"), ("failing", "exit-three"), ("denied", "rm -rf /")];
-    for (index, (name, command)) in commands.into_iter().enumerate() {
-        let object = json!({
-            "apiVersion": VERSION, "kind": "CommandExecution", "metadata": {"name": name},
-            "spec": {"machineRef": {"name": "web-1"}, "command": command, "ttlSecondsAfterFinished": index % 2},
-        });
-        std::fs::write(folder.join(format!("{name}.json")), object.to_string()).expect("a manifest");
-    }
-    let path = folder.to_str().expect("UTF-8");
+    let manifests = [("hello", "say hello", 0), ("failing", "exit-three", 1), ("denied", "rm -rf /", 0)];
     for turn in 0..50 {
-        case.world.kubectl_succeeds(&["apply", "--server-side", "-n", &case.namespace, "-f", path]);
-        // Every other time one is deleted before it is applied again, else while it is.
+        for (name, command, ttl) in manifests {
+            apply(&case, name, command, ttl).await;
+        }
+        // Every other time one is gone before it is applied again, else it may be anywhere in its life.
         if turn % 2 == 0 {
             case.gone("hello").await;
         }
     }
-    for (name, _) in commands {
+    for (name, ..) in manifests {
         case.gone(name).await;
     }
     let mut ledger = case.ledger();
