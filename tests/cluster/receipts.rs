@@ -283,7 +283,7 @@ async fn where_a_namespace_has_all_receipts_that_it_may_have_executions_stay() {
 }
 
 #[tokio::test]
-async fn a_quota_of_receipts_keeps_executions_until_there_is_room() {
+async fn what_a_quota_of_receipts_refuses_stays_and_it_is_said() {
     let case = Case::new().await;
     let hard = json!({"spec": {"hard": {"count/executionreceipts.writ.dev": "0"}}});
     case.apply("v1", "ResourceQuota", "receipts", hard).await;
