@@ -1,4 +1,5 @@
-//! The objects people write and read: Machine, Whitelist, CommandExecution (`writ.dev/v1alpha1`).
+//! The objects people write and read: Machine, Whitelist, CommandExecution, and the ExecutionReceipt that only Writ writes
+//! (`writ.dev/v1alpha1`).
 //!
 //! The promise kept here: what the API server admits is well-formed, and what it has stored as finished stays
 //! (CEL rules in [`definitions`]). Pure types: no I/O, no clock. The doc comment of a field is its manual; it
@@ -7,6 +8,7 @@
 pub mod command_execution;
 pub mod conditions;
 pub mod definitions;
+pub mod execution_receipt;
 pub mod execution_status;
 pub mod machine;
 pub mod machine_status;
@@ -15,13 +17,14 @@ pub mod selector;
 pub mod whitelist;
 
 pub use command_execution::{CommandExecution, CommandExecutionSpec};
+pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
 pub use machine::{ExecutionMode, HostKeyPolicy, Machine, MachineSpec};
 pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
-/// The API group of all three kinds.
+/// The API group of all kinds.
 pub const GROUP: &str = "writ.dev";
 /// The version of the API that this build reads and writes.
 pub const VERSION: &str = "v1alpha1";
@@ -35,5 +38,8 @@ pub const USERS_ANNOTATION: &str = "writ.dev/users";
 /// The finalizer that holds an execution until it has finished and its stored output is removed. It is put on by the API
 /// server at creation (`deploy/requester-1.36.yaml`), else by Writ before anything is claimed.
 pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
+/// An annotation of a finished execution, `true` once `--minimum-retention-seconds` are over: from then on it may be deleted
+/// by others. Written by Writ alone, and only where such a time is set.
+pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 /// The Secret type that holds an SSH private key (Kubernetes' own, key `ssh-privatekey`).
 pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

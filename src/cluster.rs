@@ -1,4 +1,4 @@
-//! The API server, with a deadline on every call: live reads, compiled policies, status writes, removal, events, leases, who asks.
+//! The API server, with a deadline on every call: live reads, compiled policies, status writes, removal, receipts, events, leases, who asks.
 //!
 //! The promises kept here: no call waits for ever; a write whose answer was lost is told apart from one that was
 //! refused ([`ClusterError::is_ambiguous`]), so that the caller can settle it by a live read; an object that does not
@@ -10,6 +10,7 @@ mod events;
 mod lease;
 mod objects;
 mod policies;
+mod receipts;
 mod removal;
 mod secret;
 mod stamping;

@@ -1,7 +1,8 @@
 //! The life of a CommandExecution as one total function of what was observed. Pure: no I/O, time is an argument.
 //!
 //! The promises kept here: a claimed execution is never started again but by who has asked its machine (`reattach`); a finished one never
-//! changes; an outcome that was not observed is OutcomeUnknown, and no exit code is made up.
+//! changes; an outcome that was not observed is OutcomeUnknown, and no exit code is made up; what its time to live deleted
+//! is known again by its receipt, and not run again.
 //!
 //! ```text
 //! Observed {execution, machine, policy, work, now} --decide--> Plan {status, effects, requeue}
@@ -15,12 +16,14 @@ mod decide;
 mod observed;
 mod outcome;
 mod reattach;
+mod receipt;
 mod status;
 
 pub use decide::{Effect, Notice, Plan, decide};
-pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
+pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
+pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, taken_over};
 
 use std::time::Duration;

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | somebody applies it | [`api`]: types, CRDs, the guards that the API server enforces | a 422 that says what is wrong, or phase Pending |
 //! | it is noticed | `controllers`: watch, read live, decide, apply | |
+//! | was it executed before? | `cluster`: its receipt, read live; [`execution`] | AlreadyExecuted, in the phase of the first |
 //! | it is held against the Whitelists | [`policy`]: compile, decide, quote | Rejected, or `status.decision` |
 //! | what to do next is decided | [`execution`]: the state machine, pure | phase, reason, message, conditions |
 //! | it waits for its machine | `runner`: queues, slots, pauses | Queued |
@@ -17,13 +18,13 @@
 //! | it runs, whoever watches | `runner`, `ssh`, `output`: follow by offset, redact, count, digest, store, stop | |
 //! | who watched is lost | `runner`: take the claim over, ask the machine; [`execution`]: launch, follow or close | |
 //! | its result is written | [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token | Succeeded, Failed, TimedOut, Cancelled, OutcomeUnknown |
-//! | its time is over, or somebody deletes it | `controllers`: retention; `output`: remove what is stored; `cluster`: let go | it is gone, once its end is recorded |
+//! | its time is over, or somebody deletes it | `controllers`: retention: receipt, deletion; `output`: remove what is stored; `cluster`: let go | it is gone, once its end is recorded; an ExecutionReceipt stays |
 //!
 //! # The modules
 //!
 //! Each may use those above it in this list; `tests/architecture.rs` holds the exact table.
 //!
-//! - [`api`]: Machine, Whitelist, CommandExecution, and their CRDs. Pure.
+//! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
 //! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.

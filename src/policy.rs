@@ -40,6 +40,7 @@ pub use glob::any_matches;
 pub use lint::{Findings, Warning, lint};
 pub use miss::NearMiss;
 pub use problem::RuleProblem;
+pub(crate) use record::canonical;
 pub use redaction::{LineRedactor, PatternProblem, REDACTED, Redaction, RedactionError};
 pub use request::{Ask, Request, RequestError};
 pub use rule_set::RuleSet;

@@ -1,4 +1,4 @@
-//! The three CustomResourceDefinitions: derived from the types, then given what the derive cannot say.
+//! The CustomResourceDefinitions: derived from the types, then given what the derive cannot say.
 //!
 //! The guards of the record are here, as CEL that the API server itself enforces: whoever may write a status still
 //! cannot rewrite history. A transition rule is skipped where its field is added or removed, so all of them stand on
@@ -13,11 +13,13 @@ use schemars::schema_for;
 use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
-use super::{CommandExecution, ExecutionMode, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist};
+use super::{
+    CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist,
+};
 
 /// The definitions, each with the name of its file in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
-    [machine(), whitelist(), command_execution()]
+    [machine(), whitelist(), command_execution(), execution_receipt()]
         .into_iter()
         .map(|mut definition| {
             for_each_schema(&mut definition, &mut make_structural);
@@ -101,6 +103,34 @@ fn not_looked_at_yet(root: &mut JSONSchemaProps) {
     }
 }
 
+/// A receipt stays what it was, but for who is its last.
+fn execution_receipt() -> CustomResourceDefinition {
+    let fields = [
+        "executionName",
+        "digest",
+        "uid",
+        "phase",
+        "reason",
+        "exitCode",
+        "startTime",
+        "completionTime",
+        "machine",
+    ];
+    let mut definition = ExecutionReceipt::crd();
+    for_each_root(&mut definition, &mut |root| {
+        if let Some(spec) = property(root, "spec") {
+            spec.x_kubernetes_validations.get_or_insert_default().extend([
+                guard(
+                    fields.map(unchanged).join(" && "),
+                    "spec must not change after creation, but for expiredUid: it is the record",
+                ),
+                guard(format!("self.phase in {}", finished_phases()), "spec.phase must be a finished one"),
+            ]);
+        }
+    });
+    definition
+}
+
 fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
     schema.properties.as_mut()?.get_mut(name)
 }
@@ -153,11 +183,15 @@ fn unchanged(field: &str) -> String {
     format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
 }
 
+/// The finished phases, as a list in CEL.
+fn finished_phases() -> String {
+    let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
+    format!("[{}]", finished.map(|phase| format!("'{}'", phase.as_str())).collect::<Vec<_>>().join(", "))
+}
+
 /// The rules that keep a CommandExecution what it was; the names of the phases come from [`Phase`].
 fn guards() -> Vec<ValidationRule> {
-    let finished: Vec<String> =
-        Phase::ALL.iter().filter(|phase| phase.is_finished()).map(|phase| format!("'{}'", phase.as_str())).collect();
-    let finished = format!("[{}]", finished.join(", "));
+    let finished = finished_phases();
     let was_finished = format!("(has(oldSelf.status) && oldSelf.status.phase in {finished})");
     let was_claimed = "(has(oldSelf.status) && has(oldSelf.status.claim))";
     let still_claimed = "(has(self.status) && has(self.status.claim))";

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::FirstExecution;
 use super::machine::ExecutionMode;
 
 /// What happened so far, and in the end what happened.
@@ -91,6 +92,11 @@ pub struct CommandExecutionStatus {
     /// Size and digest of the whole output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
+
+    /// The execution of the same name and spec that was handled before, where this one was not run for its sake (reason
+    /// AlreadyExecuted).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_execution: Option<FirstExecution>,
 
     /// Accepted (a rule allows it), Ready (it succeeded), Reconciling (it has not finished), Stalled (it finished
     /// and did not succeed). `kubectl wait --for=condition=Ready` returns when it succeeded.
@@ -273,6 +279,12 @@ pub enum Reason {
     /// OutcomeUnknown. Surfaces when the machine has no record of the command any more, or an unfinished one whose
     /// processes are gone (killed from outside, out of memory).
     RecordLost,
+    /// Any finished phase: that of the first. Surfaces when an execution of the same name and spec has finished before, and
+    /// was deleted by its time to live. Nothing was sent; `status.firstExecution` and the message say what is known of it.
+    AlreadyExecuted,
+    /// Pending or Expired. Surfaces when it cannot be seen whether it was executed before: its ExecutionReceipt may not be
+    /// read or does not decode. Nothing is sent before that is known.
+    ReceiptUnreadable,
 }
 
 /// Which rule allowed an execution, and what exactly was to be executed.

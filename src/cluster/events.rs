@@ -61,6 +61,12 @@ impl EventPublisher {
         self.queue(about, Note { reason, warning, message, action: "Look" });
     }
 
+    /// Queues a warning about an execution that should be deleted and stays.
+    pub fn publish_staying(&self, about: ObjectReference, reason: &str, message: &str) {
+        let note = Note { reason: reason.to_owned(), warning: true, message: message.to_owned(), action: "Remove" };
+        self.queue(about, note);
+    }
+
     fn queue(&self, about: ObjectReference, note: Note) {
         if self.queue.try_send((about, note)).is_err() {
             tracing::warn!("too many events wait to be published; one was dropped");

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
-use crate::api::{AUDIT_FINALIZER, CommandExecution};
+use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 
 use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER};
 
@@ -68,6 +68,26 @@ impl Cluster {
         let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
             Api::namespaced(self.client.clone(), &key.namespace);
         self.call(format!("CommandExecution {key}"), api.delete(&key.name, &parameters)).await.map(drop)
+    }
+
+    /// Says of a finished execution that others may delete it from now on, if it is still what was read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where it has changed, [`ClusterError::NotFound`] where it is gone.
+    pub async fn mark_retention_over(
+        &self,
+        key: &ExecutionKey,
+        resource_version: Option<String>,
+    ) -> Result<(), ClusterError> {
+        let annotations = json!({RETENTION_OVER_ANNOTATION: "true"});
+        let metadata = json!({"uid": key.uid, "resourceVersion": resource_version, "annotations": annotations});
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        // What comes back is not decoded, as with `release`.
+        let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
+            Api::namespaced(self.client.clone(), &key.namespace);
+        let parameters = parameters();
+        let call = api.patch_metadata(&key.name, &parameters, &patch);
+        self.call(format!("annotation of {key}"), call).await.map(drop)
     }
 
     async fn patch_metadata(

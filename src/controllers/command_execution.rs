@@ -23,9 +23,9 @@ use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
 use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{CommandExecution, CommandExecutionStatus, Machine, Phase};
+use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
-use crate::execution::{self, Effect, HolderFact, MachineFact, Observed, Plan};
+use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, Observed, Plan, ReceiptKey};
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{Runner, Wakes, Work};
 
@@ -107,10 +107,11 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
     // Machine and policy are of no account once it is claimed or finished.
-    let (machine, rules) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
-        tokio::try_join!(read_machine(context, &namespace, machine_name), context.policies.rules(&namespace))?
+    let (machine, rules, first) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
+        let machine = read_machine(context, &namespace, machine_name);
+        tokio::try_join!(machine, context.policies.rules(&namespace), read_first(context, live))?
     } else {
-        (None, RuleSet::default())
+        (None, RuleSet::default(), Ok(None))
     };
     let holder = match live.claim() {
         Some(claim) => context.holders.fact(&claim.holder).await?,
@@ -120,6 +121,11 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     let (work, queue) = context.runner.facts(&key_of(live), machine_name);
     Ok(execution::decide(&Observed {
         execution: live,
+        first: match &first {
+            Ok(None) => FirstFact::None,
+            Ok(Some(receipt)) => FirstFact::Known(receipt),
+            Err(problem) => FirstFact::Unreadable(problem.clone()),
+        },
         machine: match &machine {
             None => MachineFact::Missing,
             Some(Ok(machine)) => MachineFact::Found(machine),
@@ -133,6 +139,26 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
         grace_for_missing: context.grace_for_missing,
         now: Timestamp::now(),
     }))
+}
+
+/// The receipt of one of this name and spec that was handled before; what hinders reading it where a person has to mend
+/// that. Read live, once more each time while it is Pending: a receipt is there before its name is free again.
+async fn read_first(
+    context: &Context,
+    live: &CommandExecution,
+) -> Result<Result<Option<ExecutionReceipt>, String>, ClusterError> {
+    if live.phase() != Phase::Pending || live.is_claimed() {
+        return Ok(Ok(None));
+    }
+    let Some(key) = ReceiptKey::of(live) else { return Ok(Ok(None)) };
+    match context.cluster.receipt(&key).await {
+        Ok(receipt) => Ok(Ok(receipt)),
+        Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Conflict { .. })) => Err(error),
+        Err(error) => {
+            tracing::warn!(execution = %key_of(live), %error, "it cannot be seen whether an execution was executed before");
+            Ok(Err(error.to_string()))
+        }
+    }
 }
 
 /// The Machine; None where there is none, the decoder's words where it cannot be read.
@@ -150,6 +176,11 @@ async fn read_machine(
 }
 
 async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<Action, ClusterError> {
+    // Nothing can be put on one that is being deleted.
+    let protects = plan.protect && live.metadata.deletion_timestamp.is_none();
+    let Some(live) = protected(live, protects, context).await? else {
+        return Ok(Action::requeue(Duration::from_millis(100)));
+    };
     let live = match plan.status {
         Some(status) => match store_status(&live, status, context).await? {
             Some(stored) => stored,
@@ -178,15 +209,15 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// The execution, with the finalizer on it where it is about to be enqueued: what may be claimed must not vanish while it
-/// runs. The API server puts it on at creation where its admission policies can. None where it has changed meanwhile: that
+/// The execution, with the finalizer on it where that is needed: what is about to be enqueued may be claimed, and must not
+/// vanish while it runs; of what was executed before, its deletion must not be missed. The API server puts it on at creation where its admission policies can. None where it has changed meanwhile: that
 /// is on its way here.
 async fn protected(
     live: CommandExecution,
-    enqueues: bool,
+    is_needed: bool,
     context: &Context,
 ) -> Result<Option<CommandExecution>, ClusterError> {
-    if !enqueues || live.is_protected() {
+    if !is_needed || live.is_protected() {
         return Ok(Some(live));
     }
     match context.cluster.protect(&live).await {

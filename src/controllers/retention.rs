@@ -2,18 +2,25 @@
 //! with what is stored of them.
 //!
 //! The promises kept here: an execution that is being deleted goes only once it has finished and its stored output is
-//! removed; ten thousand finished ones cost a few MiB, as nothing is kept of those without a
-//! `ttlSecondsAfterFinished` (and of the others name, UID and time); one that does not decode stops nobody; everything is
-//! read again, live, before it is removed.
+//! removed; one whose time is over is deleted only once its receipt is stored (`receipts`), so that it is not run again when
+//! it is applied again; ten thousand finished ones cost a few MiB, as nothing is kept of those without a time to live (and
+//! of the others name, UID and time); one that does not decode stops nobody; everything is read again, live, before it is
+//! removed.
 //!
 //! ```text
-//! finished executions (slim) --> Due: by time --> look: read live -+-> being deleted: remove stored output, finalizer
-//!                                     ^                            +-> over: delete (then it is being deleted)
-//!                                     +--- again, after a pause <--+-> it failed
+//! finished executions (slim) --> Due: by time --> look: read live -+-> being deleted: receipt of what a person deleted,
+//!                                     ^                            |   stored output, finalizer
+//!                                     |                            +-> over: receipt, delete (then it is being deleted)
+//!                                     |                            +-> may be deleted by others from now on: mark
+//!                                     +--- again, after a pause <--+-> it failed, or has to stay
 //! ```
 
 mod due;
 mod finished;
+mod problem;
+mod receipts;
+mod room;
+mod told;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,17 +30,22 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use kube::Api;
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Phase;
-use crate::cluster::{Cluster, ClusterError, ExecutionKey};
+use crate::api::{CommandExecution, Phase};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey};
 use crate::output::{Owner, Store, StoreError};
 
 use super::watching::{watch, watch_config};
 
 use due::Due;
 use finished::Finished;
+pub use finished::Keeping;
+use problem::{Problem, Teller};
+use receipts::Receipts;
 
 /// Executions looked at at a time: each is a few short calls, and none of it is urgent.
 const CONCURRENCY: usize = 8;
@@ -50,43 +62,32 @@ pub struct Context {
     pub cluster: Cluster,
     /// Where outputs are stored; None: nowhere.
     pub store: Option<Store>,
+    /// Tells people.
+    pub events: EventPublisher,
+    /// How long executions are kept.
+    pub keeping: Keeping,
+    /// How many receipts a namespace may have; where there are more, executions stay.
+    pub receipt_limit: u64,
 }
 
-/// Why an execution could not be removed.
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    #[error("its stored output could not be removed, so it stays")]
-    Store(#[from] StoreError),
-}
-
-impl Problem {
-    /// Whether others would meet the same.
-    fn concerns_all(&self) -> bool {
-        matches!(self, Self::Cluster(ClusterError::Unavailable { .. }) | Self::Store(_))
-    }
-
-    /// When to try again.
-    fn pause(&self) -> Duration {
-        match self {
-            // It changed while it was looked at.
-            Self::Cluster(ClusterError::Conflict { .. } | ClusterError::Invalid { .. }) => Duration::from_secs(2),
-            Self::Cluster(ClusterError::Unavailable { .. } | ClusterError::NotFound { .. }) => Duration::from_secs(5),
-            // A person has to do something.
-            Self::Cluster(ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. }) => Duration::from_secs(30),
-            Self::Store(_) => Duration::from_secs(10),
-        }
-    }
+/// What looking at an execution needs.
+struct Working {
+    cluster: Cluster,
+    store: Option<Store>,
+    keeping: Keeping,
+    receipts: Receipts,
 }
 
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
+    let Context { cluster, store, events: publisher, keeping, receipt_limit } = context;
     let config = watch_config().fields(&finished_selector()).page_size(PAGE);
-    let mut events = watch(context.cluster.watched::<Finished>(), config);
-    let context = Arc::new(context);
+    let mut events = watch(cluster.watched::<Finished>(), config);
+    let receipts = Receipts::new(cluster.clone(), receipt_limit);
+    let context = Arc::new(Working { cluster, store, keeping, receipts });
+    let mut teller = Teller::new(publisher);
     let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
-    let (mut due, mut busy) = (Due::default(), HashSet::new());
+    let (mut due, mut busy) = (Due::new(keeping), HashSet::new());
     let mut not_before = Instant::now();
     loop {
         let wait = due.wait(Timestamp::now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
@@ -101,7 +102,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
             Some((key, result)) = looking.next(), if !looking.is_empty() => {
                 busy.remove(&key);
                 if let Err(problem) = result {
-                    tell(&key, &problem);
+                    teller.tell(&key, &problem);
                     if problem.concerns_all() {
                         not_before = Instant::now() + PAUSE_FOR_ALL;
                     }
@@ -131,54 +132,98 @@ fn finished_selector() -> String {
     unfinished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
 }
 
-fn tell(key: &ExecutionKey, problem: &Problem) {
-    let source = std::error::Error::source(problem).map(ToString::to_string).unwrap_or_default();
-    tracing::warn!(execution = %key, uid = key.uid, %problem, source, "a finished execution could not be removed; trying again");
-}
-
 /// Looks at one: reads it live, and removes it as far as that can be done now.
-async fn look(context: &Context, key: &ExecutionKey) -> Result<(), Problem> {
-    let api: Api<Finished> = Api::namespaced(context.cluster.client(), &key.namespace);
-    let live = match context.cluster.call(format!("CommandExecution {key}"), api.get(&key.name)).await {
-        Ok(live) => live,
-        Err(ClusterError::NotFound { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if live.metadata.uid.as_deref() != Some(&key.uid) || !live.is_finished() {
+async fn look(context: &Working, key: &ExecutionKey) -> Result<(), Problem> {
+    let Some(live) = read(context, key).await? else { return Ok(()) };
+    if !live.slim.is_finished() {
         return Ok(());
     }
-    let finalizers = live.metadata.finalizers.clone().unwrap_or_default();
-    let done = if live.is_being_deleted() {
-        if !live.is_held() {
-            return Ok(());
-        }
-        remove_stored(context, key).await?;
-        context.cluster.release(key, &finalizers).await
-    } else {
-        if live.expiry().is_none_or(|expiry| expiry > Timestamp::now()) {
-            return Ok(());
-        }
-        if !live.is_held() {
-            // Nothing would hold it after this.
-            remove_stored(context, key).await?;
-        }
-        context.cluster.delete(key, live.metadata.resource_version.clone()).await
+    if live.slim.is_being_deleted() {
+        return let_go(context, key, &live).await;
+    }
+    let now = Timestamp::now();
+    let is_over = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
+    if is_over(live.slim.expiry(&context.keeping)) {
+        return expire(context, key, &live).await;
+    }
+    if is_over(live.slim.to_be_marked(&context.keeping)) {
+        context.cluster.mark_retention_over(key, live.slim.metadata.resource_version.clone()).await?;
+    }
+    Ok(())
+}
+
+/// An execution that was just read.
+struct Live {
+    slim: Finished,
+    /// All of it, or why it does not decode.
+    whole: Result<CommandExecution, String>,
+}
+
+impl Live {
+    fn whole(&self) -> Result<&CommandExecution, Problem> {
+        self.whole.as_ref().map_err(|message| Problem::Unreadable(message.clone()))
+    }
+}
+
+/// None where it is gone; another one of its name is not it.
+async fn read(context: &Working, key: &ExecutionKey) -> Result<Option<Live>, Problem> {
+    let resource = ApiResource::erase::<CommandExecution>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &key.namespace, &resource);
+    let object = match context.cluster.call(format!("CommandExecution {key}"), api.get(&key.name)).await {
+        Ok(object) => object,
+        Err(ClusterError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
-    match done {
-        Ok(()) if live.is_being_deleted() => {
-            tracing::info!(execution = %key, uid = key.uid, "an execution that was deleted is let go");
-            Ok(())
-        }
+    if object.metadata.uid.as_deref() != Some(&key.uid) {
+        return Ok(None);
+    }
+    let slim = object.clone().try_parse().map_err(|error| Problem::Unreadable(error.to_string()))?;
+    Ok(Some(Live { slim, whole: object.try_parse().map_err(|error| error.to_string()) }))
+}
+
+/// It is being deleted, whoever wanted it: it goes, once nothing is left of it.
+async fn let_go(context: &Working, key: &ExecutionKey, live: &Live) -> Result<(), Problem> {
+    if !live.slim.is_held() {
+        return Ok(());
+    }
+    // Where it does not decode a receipt stays, which keeps the next one of its name from running: the safe side.
+    if let Ok(execution) = &live.whole {
+        context.receipts.remove_where_a_person_deleted(execution).await?;
+    }
+    remove_stored(context, key).await?;
+    let finalizers = live.slim.metadata.finalizers.clone().unwrap_or_default();
+    match context.cluster.release(key, &finalizers).await {
+        Ok(()) => tracing::info!(execution = %key, uid = key.uid, "an execution that was deleted is let go"),
+        Err(ClusterError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Its time is over: first the receipt, then it is deleted.
+async fn expire(context: &Working, key: &ExecutionKey, live: &Live) -> Result<(), Problem> {
+    let written = context.receipts.write(live.whole()?).await?;
+    if !live.slim.is_held() {
+        // Nothing would hold it after this.
+        remove_stored(context, key).await?;
+    }
+    match context.cluster.delete(key, live.slim.metadata.resource_version.clone()).await {
         Ok(()) => {
-            tracing::info!(execution = %key, uid = key.uid, "an execution is deleted: ttlSecondsAfterFinished are over");
+            tracing::info!(execution = %key, uid = key.uid, "an execution is deleted: its time to live is over");
             Ok(())
         }
-        Err(ClusterError::NotFound { .. }) => Ok(()),
+        Err(error @ (ClusterError::Conflict { .. } | ClusterError::NotFound { .. })) => {
+            let now = read(context, key).await?;
+            if now.is_none_or(|now| now.slim.is_being_deleted()) {
+                context.receipts.undo(&written).await?;
+            }
+            if matches!(error, ClusterError::NotFound { .. }) { Ok(()) } else { Err(error.into()) }
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn remove_stored(context: &Context, key: &ExecutionKey) -> Result<(), StoreError> {
+async fn remove_stored(context: &Working, key: &ExecutionKey) -> Result<(), StoreError> {
     let Some(store) = &context.store else { return Ok(()) };
     store.remove(&Owner { namespace: key.namespace.clone(), uid: key.uid.clone() }).await
 }

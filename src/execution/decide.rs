@@ -9,11 +9,14 @@ use kube::ResourceExt as _;
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, Reason};
 use crate::policy::{self, Decision, Identity, Request, Verdict};
 
+use super::receipt;
 use super::status::moved;
-use super::{HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_AFTER, WorkFact};
+use super::{FirstFact, HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_AFTER, WorkFact};
 
 /// When to look again at what hangs on who asks, while that is not known.
 const LOOK_AGAIN_AT_IDENTITY: Duration = Duration::from_secs(3);
+/// When to look again at an execution of which it cannot be seen whether it was executed before.
+const LOOK_AGAIN_AT_RECEIPT: Duration = Duration::from_secs(10);
 /// When to look again at a claim whose holder may be lost.
 const LOOK_AGAIN_AT_HOLDER: Duration = Duration::from_secs(5);
 
@@ -22,6 +25,8 @@ const LOOK_AGAIN_AT_HOLDER: Duration = Duration::from_secs(5);
 pub struct Plan {
     /// The status to store, with the resourceVersion that was observed. None: leave it.
     pub status: Option<CommandExecutionStatus>,
+    /// Whether the finalizer has to be on it before that is stored: whoever deletes it then must not be missed.
+    pub protect: bool,
     /// What to do after the status is stored.
     pub effects: Vec<Effect>,
     /// When to look again if nothing happens before. None: when something happens.
@@ -88,9 +93,11 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
     if observed.work == WorkFact::Holding {
         return Plan::default();
     }
-    cancelled(observed)
+    repeated(observed)
+        .or_else(|| cancelled(observed))
         .or_else(|| not_started(observed))
         .or_else(|| expired(observed))
+        .or_else(|| unreadable(observed))
         .unwrap_or_else(|| judged(observed))
 }
 
@@ -123,6 +130,36 @@ fn can_be_asked(execution: &CommandExecution) -> bool {
     has_remote && execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Durable)
 }
 
+/// Another one of this name and spec was handled before: this one says so, and nothing is sent. First of all rules, as what
+/// is true of the first one is true whatever has become of Machine, policy and deadline.
+fn repeated(observed: &Observed<'_>) -> Option<Plan> {
+    let FirstFact::Known(known) = &observed.first else { return None };
+    let mut plan = finish(observed, known.spec.phase, Reason::AlreadyExecuted, &receipt::sentence(known));
+    if let Some(status) = &mut plan.status {
+        status.first_execution = Some(receipt::first(known));
+    }
+    plan.protect = true;
+    Some(plan)
+}
+
+/// Nothing is started before it is known whether it was executed before.
+fn unreadable(observed: &Observed<'_>) -> Option<Plan> {
+    let FirstFact::Unreadable(problem) = &observed.first else { return None };
+    let mut plan = Plan { requeue: Some(look_again(observed).min(LOOK_AGAIN_AT_RECEIPT)), ..Plan::default() };
+    if observed.work != WorkFact::Absent {
+        plan.effects.push(Effect::Withdraw);
+    }
+    let said = observed.execution.status.as_ref().and_then(|status| status.reason);
+    if said != Some(Reason::ReceiptUnreadable) {
+        let message = format!("waits until it can be seen whether it was executed before: {problem}");
+        let status = moved(observed.execution, Phase::Pending, Reason::ReceiptUnreadable, &message, observed.now);
+        let notice = Notice::of(&status).map(|notice| Notice { warning: true, ..notice });
+        plan.effects.extend(notice.map(Effect::Publish));
+        plan.status = Some(status);
+    }
+    Some(plan)
+}
+
 fn cancelled(observed: &Observed<'_>) -> Option<Plan> {
     observed.execution.is_unwanted().then(|| {
         let message = "cancelled before it started; nothing was sent";
@@ -146,6 +183,9 @@ fn expired(observed: &Observed<'_>) -> Option<Plan> {
         (seconds, _) => age(observed) >= Duration::from_secs(u64::from(seconds)),
     };
     let (reason, why) = match &observed.work {
+        _ if let FirstFact::Unreadable(problem) = &observed.first => {
+            (Reason::ReceiptUnreadable, format!("it could not be seen whether it was executed before: {problem}"))
+        }
         _ if is_suspended(observed) => (Reason::MachineSuspended, "the machine is suspended".to_owned()),
         WorkFact::WaitingForMachine { problem, misconfigured: true } => {
             (Reason::MachineMisconfigured, format!("the machine cannot be used: {problem}"))
@@ -290,7 +330,7 @@ fn finish(observed: &Observed<'_>, phase: Phase, reason: Reason, message: &str) 
         effects.push(Effect::Withdraw);
     }
     effects.extend(Notice::of(&status).map(Effect::Publish));
-    Plan { status: Some(status), effects, requeue: None }
+    Plan { status: Some(status), effects, ..Plan::default() }
 }
 
 fn age(observed: &Observed<'_>) -> Duration {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::{CommandExecution, Machine, Reason};
+use crate::api::{CommandExecution, ExecutionReceipt, Machine, Reason};
 use crate::policy::{Identity, RuleSet};
 
 /// Everything that is known about one execution at one moment.
@@ -12,6 +12,8 @@ use crate::policy::{Identity, RuleSet};
 pub struct Observed<'a> {
     /// The execution, read live.
     pub execution: &'a CommandExecution,
+    /// Whether one of its name and spec was handled before, read live; means nothing once it is queued or claimed.
+    pub first: FirstFact<'a>,
     /// Its Machine, read live.
     pub machine: MachineFact<'a>,
     /// The Whitelists of its namespace, looked at live.
@@ -28,6 +30,17 @@ pub struct Observed<'a> {
     pub grace_for_missing: Duration,
     /// When all this was observed.
     pub now: Timestamp,
+}
+
+/// Whether an execution of the same name and spec has been handled, and was deleted by its time to live.
+#[derive(Clone, Debug)]
+pub enum FirstFact<'a> {
+    /// None was; or it is of no account, as nobody can ask for this one again.
+    None,
+    /// One was: its receipt.
+    Known(&'a ExecutionReceipt),
+    /// That cannot be seen.
+    Unreadable(String),
 }
 
 /// The Machine.

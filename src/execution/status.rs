@@ -43,7 +43,9 @@ pub(super) fn moved(
     let mut set = |type_, value, reason: &str, message: &str| {
         conditions::set(&mut status.conditions, type_, value, reason, message, generation, now);
     };
-    if phase == Phase::Rejected {
+    if reason == Reason::AlreadyExecuted {
+        // Nothing was decided about this one.
+    } else if phase == Phase::Rejected {
         set(ConditionType::Accepted, false, &word, &message);
     } else if is_allowed && !is_accepted(execution) {
         set(ConditionType::Accepted, true, "Allowed", "a rule allows it");

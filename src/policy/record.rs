@@ -44,7 +44,7 @@ fn digest(record: &DecisionRecord) -> String {
 }
 
 /// JSON with sorted keys and no blanks, as `jq -cS` prints it.
-fn canonical(value: &Value, into: &mut String) {
+pub(crate) fn canonical(value: &Value, into: &mut String) {
     match value {
         Value::Object(fields) => {
             let mut sorted: Vec<_> = fields.iter().collect();

@@ -51,6 +51,7 @@ mod policy;
 mod protection;
 mod proxy;
 mod rebooted;
+mod receipts;
 mod retention;
 mod rights;
 mod run_as;

@@ -1,5 +1,5 @@
-//! The API server with a bad line to it: a proxy that passes everything on, and does to the writes of a status what a
-//! test says. The real one does not lose answers on demand.
+//! The API server with a bad line to it: a proxy that passes everything on, and does to the writes of a status, and to the
+//! deletion of executions, what a test says. The real one does not lose answers on demand.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::world::World;
 
-/// What becomes of one write by a holder: the claim, what it shows, the result.
+/// What becomes of one write by a holder (the claim, what it shows, the result), or of one deletion of an execution.
 #[derive(Clone, Debug)]
 pub enum Fate {
     /// Nothing special.
@@ -26,6 +26,8 @@ pub enum Fate {
     IsLost,
     /// It arrives; the answer comes back only once `release` says so, and then as a cut line.
     AnswerIsLost { arrived: Arc<Notify>, release: Arc<Notify> },
+    /// It arrives only once `go_on` says so.
+    IsHeldBack { held: Arc<Notify>, go_on: Arc<Notify> },
     /// It is held back; the line is cut once `go_on` says so, and it arrives only just before the next write.
     ArrivesBeforeTheNext { cut: Arc<Notify>, go_on: Arc<Notify> },
 }
@@ -45,7 +47,7 @@ struct Line {
 }
 
 impl Proxy {
-    /// Starts a proxy that speaks as the chart's ServiceAccount. The fates are those of the next writes of a status, in order.
+    /// Starts a proxy that speaks as the chart's ServiceAccount. The fates are those of the next such writes, in order.
     pub async fn start(world: &World, fates: Vec<Fate>) -> Self {
         let kubeconfig = Kubeconfig::read_from(&world.operator).expect("a kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
@@ -96,6 +98,8 @@ impl Line {
         let is_status_write = parts.uri.path().ends_with("/status")
             && parts.method != http::Method::GET
             && body.windows(7).any(|window| window == b"\"token\"");
+        let is_deletion = parts.method == http::Method::DELETE && parts.uri.path().contains("/commandexecutions/");
+        let is_fateful = is_status_write || is_deletion;
         let wants_metadata = parts
             .headers
             .get(http::header::ACCEPT)
@@ -105,7 +109,7 @@ impl Line {
             self.policies_read.fetch_add(1, Ordering::Relaxed);
         }
         let request = http::Request::from_parts(parts, body);
-        let fate = if is_status_write { self.fates.lock().expect("a lock").pop_front() } else { None };
+        let fate = if is_fateful { self.fates.lock().expect("a lock").pop_front() } else { None };
         if is_status_write {
             let late = self.late.lock().expect("a lock").take();
             if let Some(late) = late {
@@ -120,6 +124,11 @@ impl Line {
                 arrived.notify_one();
                 release.notified().await;
                 Err("the answer is lost".to_owned())
+            }
+            Fate::IsHeldBack { held, go_on } => {
+                held.notify_one();
+                go_on.notified().await;
+                self.pass(request).await
             }
             Fate::ArrivesBeforeTheNext { cut, go_on } => {
                 cut.notify_one();

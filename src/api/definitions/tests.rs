@@ -67,3 +67,16 @@ fn every_field_of_a_spec_is_kept_by_its_guard() {
         }
     });
 }
+
+#[test]
+fn every_field_of_a_receipt_but_its_last_uid_is_kept_by_its_guard() {
+    let mut definition = execution_receipt();
+    for_each_root(&mut definition, &mut |root| {
+        let spec = property(root, "spec").expect("a spec");
+        let rules = spec.x_kubernetes_validations.clone().unwrap_or_default();
+        for field in spec.properties.iter().flatten().map(|(name, _)| name) {
+            let kept = rules.iter().any(|rule| rule.rule.contains(&format!("self.{field} == oldSelf.{field}")));
+            assert_eq!(kept, field != "expiredUid", "{field}");
+        }
+    });
+}

@@ -1,5 +1,7 @@
 //! `writ serve`: its flags, and how its parts are put together.
 
+mod retaining;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use writ::output::{Hub, Store};
 use writ::runner::{MachineWakes, Outputs, Parts, Runner, Spool};
 use writ::ssh::{Cidr, Network};
 use writ::telemetry::{self, LogFormat};
+
+use retaining::Retaining;
 
 #[derive(Args, Debug)]
 pub struct Serve {
@@ -79,6 +83,9 @@ pub struct Serve {
     /// A range of addresses that is never connected to, whatever is allowed; may be given several times.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     deny_cidr: Vec<Cidr>,
+
+    #[command(flatten)]
+    retaining: Retaining,
 
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -182,7 +189,8 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
     });
     let stop = CancellationToken::new();
-    let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, store, &stop);
+    let finished = options.retaining.context(&cluster, store, &events);
+    let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, finished, &stop);
     let context = command_execution::Context {
         cluster,
         policies,
@@ -213,15 +221,14 @@ fn others(
     runner: &Runner,
     (stamping, events): (&Stamping, &EventPublisher),
     wakes: MachineWakes,
-    store: Option<Store>,
+    finished: retention::Context,
     stop: &CancellationToken,
 ) -> impl Future + use<> {
     let context = machine::Context::new(cluster.clone(), runner.clone(), events.clone());
     let machines = tokio::spawn(machine::run(context, wakes, stop.clone()));
     let context = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
     let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
-    let context = retention::Context { cluster: cluster.clone(), store };
-    let finished = tokio::spawn(retention::run(context, stop.clone()));
+    let finished = tokio::spawn(retention::run(finished, stop.clone()));
     async { tokio::join!(machines, whitelists, finished) }
 }
 
@@ -255,7 +262,7 @@ async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, cont
 /// Waits until the API server answers; says at once what a person has to do.
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     loop {
-        match cluster.check().await {
+        match usable(cluster).await {
             Ok(()) => return Ok(()),
             Err(error @ ClusterError::NotFound { .. }) => {
                 return Err(error).context("the CRDs are not installed; install them with `kubectl apply -f crds/`");
@@ -270,6 +277,12 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Both kinds that nothing can be decided without: what is asked for, and what is known of those that are deleted.
+async fn usable(cluster: &Cluster) -> Result<(), ClusterError> {
+    cluster.check().await?;
+    cluster.check_receipts().await
 }
 
 /// This process as it stands in claims, and the name of its Lease: its host, and a word that no other process has, so

@@ -11,7 +11,7 @@ use kube::runtime::watcher::Event;
 
 use crate::cluster::ExecutionKey;
 
-use super::finished::Finished;
+use super::finished::{Finished, Keeping};
 
 /// By time.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub(super) struct Due {
     order: BTreeSet<(Timestamp, Arc<str>)>,
     /// Counts the lists that were read from their beginning.
     list: u64,
+    keeping: Keeping,
 }
 
 #[derive(Debug)]
@@ -33,6 +34,10 @@ struct Known {
 }
 
 impl Due {
+    pub(super) fn new(keeping: Keeping) -> Self {
+        Self { keeping, ..Self::default() }
+    }
+
     /// Takes in what was seen.
     pub(super) fn take(&mut self, event: Event<Finished>) {
         match event {
@@ -51,7 +56,7 @@ impl Due {
 
     fn put(&mut self, seen: &Finished) {
         let uid = seen.uid().unwrap_or_default();
-        let Some(at) = seen.due() else { return self.forget(&uid) };
+        let Some(at) = seen.due(&self.keeping) else { return self.forget(&uid) };
         let key = ExecutionKey { namespace: seen.namespace().unwrap_or_default(), name: seen.name_any(), uid };
         self.again(key, at);
     }

@@ -9,7 +9,16 @@ use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::api::{AUDIT_FINALIZER, CommandExecution, Phase};
+use crate::api::{AUDIT_FINALIZER, CommandExecution, Phase, RETENTION_OVER_ANNOTATION};
+
+/// How long finished executions are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keeping {
+    /// The time to live of those that do not say one, in seconds; None: they are kept until somebody deletes them.
+    pub default_ttl_seconds: Option<u32>,
+    /// No finished one is deleted before so many seconds are over. More than 0: those of which they are over are marked.
+    pub minimum_seconds: u32,
+}
 
 /// Metadata, and three fields. A field that does not decode is taken for absent, so that one object cannot stop the list
 /// that it is in.
@@ -57,20 +66,39 @@ impl Finished {
     }
 
     /// When it is to be deleted; None: never.
-    pub(super) fn expiry(&self) -> Option<Timestamp> {
-        let seconds = SignedDuration::from_secs(self.spec.ttl_seconds_after_finished?.into());
-        self.status.completion_time.as_ref()?.0.checked_add(seconds).ok()
+    pub(super) fn expiry(&self, keeping: &Keeping) -> Option<Timestamp> {
+        let seconds = self.spec.ttl_seconds_after_finished.or(keeping.default_ttl_seconds)?;
+        after(self.status.completion_time.as_ref()?.0, seconds.max(keeping.minimum_seconds))
+    }
+
+    /// When it is to be marked as one that others may delete; None: never, or it is.
+    pub(super) fn to_be_marked(&self, keeping: &Keeping) -> Option<Timestamp> {
+        let is_marked = || {
+            let annotation = self.metadata.annotations.as_ref()?.get(RETENTION_OVER_ANNOTATION)?;
+            (annotation == "true").then_some(())
+        };
+        if keeping.minimum_seconds == 0 || !self.is_finished() || is_marked().is_some() {
+            return None;
+        }
+        let completed = self.status.completion_time.as_ref().map(|time| time.0);
+        // One whose end cannot be read must not stay for ever.
+        let began = completed.or_else(|| self.metadata.creation_timestamp.as_ref().map(|time| time.0))?;
+        after(began, keeping.minimum_seconds)
     }
 
     /// When there is something to do about it; None: never.
-    pub(super) fn due(&self) -> Option<Timestamp> {
+    pub(super) fn due(&self, keeping: &Keeping) -> Option<Timestamp> {
         match (self.is_being_deleted(), self.is_held()) {
             (true, true) => Some(Timestamp::MIN),
             // Somebody else holds it.
             (true, false) => None,
-            (false, _) => self.expiry(),
+            (false, _) => [self.expiry(keeping), self.to_be_marked(keeping)].into_iter().flatten().min(),
         }
     }
+}
+
+fn after(time: Timestamp, seconds: u32) -> Option<Timestamp> {
+    time.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
 impl kube::Resource for Finished {
@@ -115,12 +143,33 @@ mod tests {
     #[test]
     fn it_is_due_so_many_seconds_after_its_end_and_never_without_a_time_to_live() {
         let status = json!({"phase": "Failed", "completionTime": "2026-11-21T12:00:00.000000Z", "stdout": "x"});
-        let with = |spec| finished(spec, status.clone(), json!({"name": "x"})).due();
+        let kept = Keeping::default();
+        let with = |spec| finished(spec, status.clone(), json!({"name": "x"})).due(&kept);
         let time = |text: &str| Some(text.parse::<Timestamp>().unwrap());
         assert_eq!(with(json!({"ttlSecondsAfterFinished": 90})), time("2026-11-21T12:01:30Z"));
         assert_eq!(with(json!({"ttlSecondsAfterFinished": 0})), time("2026-11-21T12:00:00Z"));
         assert_eq!(with(json!({})), None);
-        assert_eq!(finished(json!({"ttlSecondsAfterFinished": 1}), json!({}), json!({})).due(), None);
+        assert_eq!(finished(json!({"ttlSecondsAfterFinished": 1}), json!({}), json!({})).due(&kept), None);
+    }
+
+    #[test]
+    fn a_default_is_for_those_that_say_nothing_and_a_minimum_for_all() {
+        let status = json!({"phase": "Failed", "completionTime": "2026-11-21T12:00:00.000000Z"});
+        let due = |spec: serde_json::Value, annotations: serde_json::Value, default_ttl_seconds, minimum_seconds| {
+            let metadata = json!({"name": "x", "annotations": annotations});
+            finished(spec, status.clone(), metadata).due(&Keeping { default_ttl_seconds, minimum_seconds })
+        };
+        let time = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let (short, unmarked, marked) =
+            (json!({"ttlSecondsAfterFinished": 5}), json!({}), json!({RETENTION_OVER_ANNOTATION: "true"}));
+        assert_eq!(due(json!({}), unmarked.clone(), Some(10), 0), time("2026-11-21T12:00:10Z"));
+        assert_eq!(due(short.clone(), unmarked.clone(), Some(10), 0), time("2026-11-21T12:00:05Z"));
+        assert_eq!(due(short, marked.clone(), None, 60), time("2026-11-21T12:01:00Z"));
+        // Marked when the minimum is over, deleted later; or never, and nothing is kept of it then.
+        assert_eq!(due(json!({}), unmarked.clone(), Some(90), 60), time("2026-11-21T12:01:00Z"));
+        assert_eq!(due(json!({}), marked.clone(), Some(90), 60), time("2026-11-21T12:01:30Z"));
+        assert_eq!(due(json!({}), unmarked, None, 60), time("2026-11-21T12:01:00Z"));
+        assert_eq!(due(json!({}), marked, None, 60), None);
     }
 
     #[test]
@@ -130,14 +179,14 @@ mod tests {
             json!({"phase": "Lost", "completionTime": 12}),
             json!({"name": "x"}),
         );
-        assert_eq!((strange.due(), strange.is_finished()), (None, false));
+        assert_eq!((strange.due(&Keeping::default()), strange.is_finished()), (None, false));
     }
 
     #[test]
     fn what_is_being_deleted_is_due_at_once_where_writ_holds_it() {
         let deleted = |finalizers| {
             let metadata = json!({"deletionTimestamp": "2026-11-21T12:00:00Z", "finalizers": finalizers});
-            finished(json!({"ttlSecondsAfterFinished": 1}), json!({}), metadata).due()
+            finished(json!({"ttlSecondsAfterFinished": 1}), json!({}), metadata).due(&Keeping::default())
         };
         assert_eq!(deleted(json!(["example.org/hold", AUDIT_FINALIZER])), Some(Timestamp::MIN));
         assert_eq!(deleted(json!(["example.org/hold"])), None);

@@ -1,5 +1,7 @@
 //! The state machine, situation by situation. The fixtures read as sentences: `Situation::pending().without_machine()`.
 
+mod receipts;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,8 +11,8 @@ use super::*;
 use crate::api::execution_status::{Claim, MachineRecord, ObjectRecord, RemoteRecord};
 use crate::api::whitelist::{Effect as RuleEffect, Subject, SubjectKind};
 use crate::api::{
-    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, MachineSpec, Whitelist, WhitelistRule,
-    WhitelistSpec,
+    CommandExecution, CommandExecutionSpec, CommandExecutionStatus, ExecutionReceipt, MachineSpec, Whitelist,
+    WhitelistRule, WhitelistSpec,
 };
 use crate::execution::{LaunchProblem, QueueFact};
 use crate::policy::{CompiledWhitelist, Identity, RuleSet, compile};
@@ -28,6 +30,7 @@ struct Situation {
     queue: QueueFact,
     holder: HolderFact,
     age: Duration,
+    first: Result<Option<ExecutionReceipt>, String>,
 }
 
 impl Situation {
@@ -54,6 +57,7 @@ impl Situation {
             queue: QueueFact { waiting: 0, has_free_slot: true },
             holder: HolderFact::Myself,
             age: Duration::from_secs(1),
+            first: Ok(None),
         }
     }
 
@@ -119,6 +123,11 @@ impl Situation {
     fn plan(&self) -> Plan {
         decide(&Observed {
             execution: &self.execution,
+            first: match &self.first {
+                Ok(None) => FirstFact::None,
+                Ok(Some(receipt)) => FirstFact::Known(receipt),
+                Err(problem) => FirstFact::Unreadable(problem.clone()),
+            },
             machine: match &self.machine {
                 None => MachineFact::Missing,
                 Some(Ok(machine)) => MachineFact::Found(machine),

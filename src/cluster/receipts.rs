@@ -1,0 +1,131 @@
+//! Receipts in the API server: live reads, and writes of what was read.
+//!
+//! The promises kept here: "there is no such receipt" is only said where the API server says it of this very object, never
+//! where the kind is missing; each write is of the version that was read.
+
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::core::PartialObjectMeta;
+
+use crate::api::ExecutionReceipt;
+use crate::execution::ReceiptKey;
+
+use super::{Cluster, ClusterError, FIELD_MANAGER};
+
+/// Receipts in one page, where the API server does not say how many there are: a few hundred KiB of metadata.
+const PAGE: u32 = 500;
+
+impl Cluster {
+    /// Asks for one receipt, to see that there is such a kind and that this user may list it.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotFound`] without the CRD, [`ClusterError::Forbidden`] without the permission.
+    pub async fn check_receipts(&self) -> Result<(), ClusterError> {
+        let places = self.watched::<PartialObjectMeta<ExecutionReceipt>>();
+        for api in places {
+            self.call("ExecutionReceipts", api.list(&ListParams::default().limit(1))).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the receipt of an execution; None where there is none.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotFound`] where there is no such kind, [`ClusterError::Undecodable`] also where the receipt of this
+    /// name is that of another execution.
+    pub async fn receipt(&self, key: &ReceiptKey) -> Result<Option<ExecutionReceipt>, ClusterError> {
+        let name = key.object_name();
+        let api = self.receipts(&key.namespace);
+        let get = async {
+            match api.get(&name).await {
+                Ok(receipt) => Ok(Some(receipt)),
+                Err(kube::Error::Api(status)) if status.code == 404 && is_about(&status, &name) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let what = format!("ExecutionReceipt {}/{name}", key.namespace);
+        match self.call(&what, get).await? {
+            Some(receipt) if !key.is_of(&receipt) => {
+                let message = format!("it is not that of the execution {} with this spec", key.execution);
+                Err(ClusterError::Undecodable { what, message })
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Stores a new receipt.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where there is one of its name.
+    pub async fn create_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
+        let api = self.receipts(namespace_of(receipt));
+        self.call(what(receipt), api.create(&parameters(), receipt)).await
+    }
+
+    /// Stores a receipt where it is still the one that was read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where it is not.
+    pub async fn replace_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
+        let api = self.receipts(namespace_of(receipt));
+        let name = receipt.metadata.name.as_deref().unwrap_or_default();
+        self.call(what(receipt), api.replace(name, &parameters(), receipt)).await
+    }
+
+    /// Deletes a receipt where it is still the one that was read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Conflict`] where it is not, [`ClusterError::NotFound`] where it is gone.
+    pub async fn delete_receipt(&self, receipt: &ExecutionReceipt) -> Result<(), ClusterError> {
+        let metadata = &receipt.metadata;
+        let preconditions =
+            Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        let api = self.receipts(namespace_of(receipt));
+        let name = metadata.name.as_deref().unwrap_or_default();
+        self.call(what(receipt), api.delete(name, &parameters)).await.map(drop)
+    }
+
+    /// How many receipts a namespace has.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn count_receipts(&self, namespace: &str) -> Result<u64, ClusterError> {
+        let api = self.receipts(namespace);
+        let mut parameters = ListParams::default().limit(1);
+        let mut count = 0;
+        loop {
+            let page = self.call("ExecutionReceipts", api.list_metadata(&parameters)).await?;
+            count += u64::try_from(page.items.len()).unwrap_or(u64::MAX);
+            let more = page.metadata.continue_.filter(|more| !more.is_empty());
+            match (page.metadata.remaining_item_count, more) {
+                (Some(remaining), _) => return Ok(count.saturating_add(u64::try_from(remaining).unwrap_or_default())),
+                // It does not say: they are counted.
+                (None, Some(more)) => parameters = ListParams::default().limit(PAGE).continue_token(&more),
+                (None, None) => return Ok(count),
+            }
+        }
+    }
+
+    fn receipts(&self, namespace: &str) -> Api<ExecutionReceipt> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// Whether a 404 speaks of this object: where the kind is not served it speaks of nothing.
+fn is_about(status: &kube::core::Status, name: &str) -> bool {
+    let is_kind = |details: &kube::core::response::StatusDetails| details.kind == "executionreceipts";
+    status.details.as_ref().is_some_and(|details| details.name == name && is_kind(details))
+}
+
+fn namespace_of(receipt: &ExecutionReceipt) -> &str {
+    receipt.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn what(receipt: &ExecutionReceipt) -> String {
+    format!("ExecutionReceipt {}/{}", namespace_of(receipt), receipt.metadata.name.as_deref().unwrap_or_default())
+}
+
+fn parameters() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
