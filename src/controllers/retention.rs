@@ -25,15 +25,16 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watcher;
-use tokio::time::Instant;
+use kube::runtime::watcher::{Event, watcher};
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Phase;
-use crate::cluster::{Cluster, ClusterError, ExecutionKey};
+use crate::cluster::{Cluster, ClusterError, ExecutionKey, Operation};
 use crate::output::{Owner, Store, StoreError};
+use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
 
-use super::watching::{WatchBackoff, watch_config};
+use super::watching::{WatchBackoff, failed, watch_config};
 
 use due::Due;
 use finished::Finished;
@@ -90,15 +91,21 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let context = Arc::new(context);
     let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
     let (mut due, mut busy) = (Due::default(), HashSet::new());
-    let mut not_before = Instant::now();
+    let (mut not_before, mut turns) = (Instant::now(), interval(BEAT));
     loop {
         let wait = due.wait(Timestamp::now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
         let next = wait.map_or_else(|| Instant::now() + LONGEST_WAIT, |at| at.max(not_before));
         tokio::select! {
             () = stop.cancelled() => return,
+            _ = turns.tick() => health().beat(Loop::Retention),
             event = events.next() => match event {
-                Some(Ok(event)) => due.take(event),
-                Some(Err(error)) => tracing::warn!(%error, "the watch of finished executions failed; trying again"),
+                Some(Ok(event)) => {
+                    if matches!(event, Event::InitDone) {
+                        health().listed(Watch::Finished);
+                    }
+                    due.take(event);
+                }
+                Some(Err(error)) => failed(Watch::Finished, &error),
                 None => return,
             },
             Some((key, result)) = looking.next(), if !looking.is_empty() => {
@@ -120,7 +127,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 }
                 let context = Arc::clone(&context);
                 looking.push(Box::pin(async move {
+                    let _looking = health().looks(Loop::Retention);
+                    let began = std::time::Instant::now();
                     let result = look(&context, &key).await;
+                    metrics().reconciled(Loop::Retention.as_str(), began);
                     (key, result)
                 }));
             }
@@ -135,6 +145,11 @@ fn finished_selector() -> String {
 }
 
 fn tell(key: &ExecutionKey, problem: &Problem) {
+    let category = match problem {
+        Problem::Cluster(error) => error.category(),
+        Problem::Store(_) => "store",
+    };
+    metrics().reconcile_failed(Loop::Retention.as_str(), category);
     let source = std::error::Error::source(problem).map(ToString::to_string).unwrap_or_default();
     tracing::warn!(execution = %key, uid = key.uid, %problem, source, "a finished execution could not be removed; trying again");
 }
@@ -142,7 +157,11 @@ fn tell(key: &ExecutionKey, problem: &Problem) {
 /// Looks at one: reads it live, and removes it as far as that can be done now.
 async fn look(context: &Context, key: &ExecutionKey) -> Result<(), Problem> {
     let api: Api<Finished> = Api::namespaced(context.cluster.client(), &key.namespace);
-    let live = match context.cluster.call(format!("CommandExecution {key}"), api.get(&key.name)).await {
+    let live = match context
+        .cluster
+        .call(Operation::GetExecution, format!("CommandExecution {key}"), api.get(&key.name))
+        .await
+    {
         Ok(live) => live,
         Err(ClusterError::NotFound { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),

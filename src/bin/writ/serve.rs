@@ -1,5 +1,6 @@
 //! `writ serve`: its flags, and how its parts are put together.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use writ::cli::store;
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
 use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
+use writ::operations::{Endpoints, LogFormat, start_logs};
 use writ::output::{Hub, Store};
 use writ::runner::{MachineWakes, Outputs, Parts, Runner, Spool};
 use writ::ssh::{Cidr, Network};
-use writ::telemetry::{self, LogFormat};
+use writ::telemetry::health;
 
 #[derive(Args, Debug)]
 pub struct Serve {
@@ -73,6 +75,15 @@ pub struct Serve {
     /// A range of addresses that is never connected to, whatever is allowed; may be given several times.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     deny_cidr: Vec<Cidr>,
+
+    /// Serve /metrics, /healthz and /readyz over HTTP at this address, for example 0.0.0.0:8081 in a Pod; port 0 for a free
+    /// one, which the log names [default: not at all].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_operations: Option<SocketAddr>,
+
+    /// Send traces to this OpenTelemetry collector by OTLP over HTTP, for example http://collector:4318 [default: none].
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
+    otlp_endpoint: Option<String>,
 
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -138,10 +149,15 @@ enum Format {
 
 /// Serves until it is told to end.
 pub async fn serve(options: Serve) -> anyhow::Result<()> {
-    telemetry::start(match options.log_format {
+    let log_format = match options.log_format {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
-    });
+    };
+    let exporting = start_logs(log_format, options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()))?;
+    let endpoints = match options.listen_operations {
+        Some(address) => Some(Endpoints::start(address).await?),
+        None => None,
+    };
     let store = options.open_store()?;
     let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
@@ -169,6 +185,13 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         patience: Duration::from_secs(options.unreachable_seconds),
         network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
     });
+    if let Some(endpoints) = &endpoints {
+        let (runner, stamping) = (runner.clone(), stamping.clone());
+        endpoints.measure_by(move || {
+            runner.measure();
+            stamping.measure();
+        });
+    }
     let stop = CancellationToken::new();
     let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, store, &stop);
     let context = command_execution::Context {
@@ -192,6 +215,9 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     lease_kept.abort();
     holders.leave().await;
     tracing::info!("stopped");
+    if let Some(exporting) = exporting {
+        exporting.end(Duration::from_secs(5)).await;
+    }
     Ok(())
 }
 
@@ -229,6 +255,7 @@ async fn told_to_end((terminate, interrupt): &mut (Signal, Signal)) {
 
 /// Lets what runs end, and then the controllers.
 async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, controllers: impl Future<Output = T>) {
+    health().ends();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: nothing new starts, what runs may end");
     // The controllers go on while the runner drains, so that somebody may still cancel.
     runner.shut_down(drain).await;
@@ -240,7 +267,10 @@ async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, cont
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     loop {
         match cluster.check().await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                health().usable();
+                return Ok(());
+            }
             Err(error @ ClusterError::NotFound { .. }) => {
                 return Err(error).context("the CRDs are not installed; install them with `kubectl apply -f crds/`");
             }

@@ -18,8 +18,9 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{Machine, Phase, Whitelist};
 use crate::cluster::{Cluster, ExecutionKey};
-use crate::controllers::watching::{WatchBackoff, to_look_at, watch_config};
+use crate::controllers::watching::{WatchBackoff, failed, to_look_at, watch_config};
 use crate::runner::{Runner, Wakes};
+use crate::telemetry::{Watch, health};
 
 use super::Execution;
 use super::gathering::Gathering;
@@ -46,7 +47,7 @@ pub(super) fn start(
             runner.cancel(&key);
         }
         let is_list = matches!(event, Ok(Event::InitDone));
-        let mut to_look_at = to_look_at(event, &known);
+        let mut to_look_at = to_look_at(Watch::Executions, event, &known);
         if is_list {
             // The oldest first: see `gathering`.
             to_look_at.sort_by_cached_key(|reference| known.get(reference).and_then(|it| it.creation_timestamp()));
@@ -59,10 +60,13 @@ pub(super) fn start(
     let queue = stream::select_all([
         executions.boxed(),
         woken.boxed(),
-        affected_by_changes::<Machine>(cluster, reader.clone(), move |execution, machine| {
-            asked.minds(&key_of(execution), &machine.name_any())
-        }),
-        affected_by_changes::<Whitelist>(cluster, reader.clone(), |_, _| true),
+        affected_by_changes::<Machine>(
+            cluster,
+            Watch::MachinesOfExecutions,
+            reader.clone(),
+            move |execution, machine| asked.minds(&key_of(execution), &machine.name_any()),
+        ),
+        affected_by_changes::<Whitelist>(cluster, Watch::WhitelistsOfExecutions, reader.clone(), |_, _| true),
     ]);
     (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
 }
@@ -77,6 +81,7 @@ fn unfinished_selector() -> String {
 /// to start anew, as changes may have been missed.
 fn affected_by_changes<K>(
     cluster: &Cluster,
+    watch: Watch,
     executions: Store<Execution>,
     minds: impl Fn(&Execution, &PartialObjectMeta<K>) -> bool + Send + 'static,
 ) -> BoxStream<'static, ObjectRef<Execution>>
@@ -103,13 +108,16 @@ where
                     before.is_news(&listed);
                     None
                 }
-                Ok(Event::InitDone) => Some(None),
+                Ok(Event::InitDone) => {
+                    health().listed(watch);
+                    Some(None)
+                }
                 Ok(Event::Init) => {
                     before = Before::default();
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again");
+                    failed(watch, &error);
                     None
                 }
             };
