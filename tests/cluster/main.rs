@@ -42,6 +42,7 @@ mod logins;
 mod lost_answers;
 mod machines;
 mod nasty;
+mod operation;
 mod output;
 mod output_store;
 mod policy;

@@ -19,6 +19,10 @@ use writ::output::{Hub, Store};
 use writ::runner::{MachineWakes, Outputs, Parts, Runner, Spool};
 use writ::ssh::{Cidr, Network};
 use writ::telemetry::health;
+use writ::traces::Exporting;
+
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 #[derive(Args, Debug)]
 pub struct Serve {
@@ -91,6 +95,20 @@ pub struct Serve {
 }
 
 impl Serve {
+    fn start_logs(&self) -> anyhow::Result<Option<Exporting>> {
+        let format = match self.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        };
+        // An empty variable of the environment is none.
+        start_logs(format, self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()))
+    }
+
+    async fn listen(&self) -> anyhow::Result<Option<Endpoints>> {
+        let Some(address) = self.listen_operations else { return Ok(None) };
+        Endpoints::start(address).await.map(Some)
+    }
+
     /// Where this process keeps what must outlive it.
     fn state_folder(&self) -> Option<PathBuf> {
         self.state_directory.clone().or_else(store::state_folder)
@@ -149,15 +167,9 @@ enum Format {
 
 /// Serves until it is told to end.
 pub async fn serve(options: Serve) -> anyhow::Result<()> {
-    let log_format = match options.log_format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
-    };
-    let exporting = start_logs(log_format, options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()))?;
-    let endpoints = match options.listen_operations {
-        Some(address) => Some(Endpoints::start(address).await?),
-        None => None,
-    };
+    let exporting = options.start_logs()?;
+    // Before anything is waited for, so that they say what.
+    let endpoints = options.listen().await?;
     let store = options.open_store()?;
     let client_options = ClientOptions { kubeconfig: options.kubeconfig.clone(), namespace: options.namespace.clone() };
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
@@ -186,11 +198,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
     });
     if let Some(endpoints) = &endpoints {
-        let (runner, stamping) = (runner.clone(), stamping.clone());
-        endpoints.measure_by(move || {
-            runner.measure();
-            stamping.measure();
-        });
+        endpoints.measure_by(measure(&runner, &stamping));
     }
     let stop = CancellationToken::new();
     let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, store, &stop);
@@ -216,9 +224,18 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     holders.leave().await;
     tracing::info!("stopped");
     if let Some(exporting) = exporting {
-        exporting.end(Duration::from_secs(5)).await;
+        exporting.end(LAST_SPANS).await;
     }
     Ok(())
+}
+
+/// Brings up to date what is counted only when metrics are asked for.
+fn measure(runner: &Runner, stamping: &Stamping) -> impl Fn() + Send + Sync + use<> {
+    let (runner, stamping) = (runner.clone(), stamping.clone());
+    move || {
+        runner.measure();
+        stamping.measure();
+    }
 }
 
 /// Starts the controllers beside that of executions; what comes back ends with them.
