@@ -212,10 +212,17 @@ fn verdict(compiled: &CompiledWhitelist) -> (&'static str, String) {
         compiled.broken.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
     match &compiled.closed {
         Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
-        None if broken.is_empty() => ("AllRulesInForce", format!("{} rules are in force", compiled.rule_count())),
+        None if broken.is_empty() => {
+            let message = match compiled.rule_count() {
+                1 => "1 rule is in force".to_owned(),
+                count => format!("{count} rules are in force"),
+            };
+            ("AllRulesInForce", message)
+        }
         None => {
-            let message =
-                format!("{} of {} rules are out of force: ", broken.len(), broken.len() + compiled.rule_count());
+            let are = if broken.len() == 1 { "is" } else { "are" };
+            let all = broken.len() + compiled.rule_count();
+            let message = format!("{} of {all} rules {are} out of force: ", broken.len());
             ("RulesBroken", message + &broken.join("; "))
         }
     }

@@ -39,10 +39,11 @@ pub fn start_logs(format: LogFormat, collector: Option<&str>) -> anyhow::Result<
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines.json().with_filter(filter).boxed(),
     };
-    let (spans, exporting) = match collector.map(traces::export).transpose()? {
-        Some((layer, exporting)) => (Some(layer), Some(exporting)),
-        None => (None, None),
-    };
-    tracing_subscriber::registry().with(lines.and_then(spans)).init();
+    let mut layers = vec![lines];
+    let exporting = collector.map(traces::export).transpose()?.map(|(spans, exporting)| {
+        layers.push(spans.boxed());
+        exporting
+    });
+    tracing_subscriber::registry().with(layers).init();
     Ok(exporting)
 }

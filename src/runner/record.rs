@@ -52,7 +52,7 @@ pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -
 async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionStatus) -> bool {
     let mut refused = 0;
     let mut pause = FIRST_PAUSE;
-    let _waits = metrics().result_waits();
+    let mut waits = None;
     loop {
         match inner.cluster.write_as_holder(&holding.key, &holding.token, status).await {
             WriteOutcome::Stored => return true,
@@ -72,6 +72,8 @@ async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionSt
                 return false;
             }
             WriteOutcome::Again(error) => {
+                // One that is stored at once has not waited.
+                waits.get_or_insert_with(|| metrics().result_waits());
                 tracing::warn!(execution = %holding.key, %error, "a result waits for the API server");
                 tokio::time::sleep(pause + pause.mul_f64(0.25 * random_fraction())).await;
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
