@@ -30,7 +30,7 @@ fn scrape() -> String {
     metrics.reconcile_failed("executions", "unavailable");
     metrics.claimed(Duration::ZERO);
     metrics.adopted();
-    let stream = json!({"bytes": 1, "sha256": "", "truncated": false});
+    let stream = json!({"bytes": 1, "sha256": "", "truncated": false, "encoding": "utf-8"});
     let output = json!({"stdout": stream, "stderr": stream, "incomplete": false});
     let finished = CommandExecutionStatus {
         phase: Phase::Succeeded,

@@ -114,6 +114,11 @@ impl Serve {
         self.state_directory.clone().or_else(store::state_folder)
     }
 
+    /// Where may be connected to.
+    async fn network(&self, cluster: &Cluster) -> Network {
+        Network::new(self.allow_cidr.clone(), self.deny_cidr.clone(), cluster.addresses().await)
+    }
+
     /// The results that another process left on disk are written before anything is taken for left behind.
     async fn open_spool(&self, cluster: &Cluster) -> Option<Spool> {
         let folder = self.state_folder()?.join("results");
@@ -195,11 +200,9 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         outputs: Outputs { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
         patience: Duration::from_secs(options.unreachable_seconds),
-        network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
+        network: options.network(&cluster).await,
     });
-    if let Some(endpoints) = &endpoints {
-        endpoints.measure_by(measure(&runner, &stamping));
-    }
+    measure(endpoints.as_ref(), &runner, &stamping);
     let stop = CancellationToken::new();
     let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, store, &stop);
     let context = command_execution::Context {
@@ -223,19 +226,24 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     lease_kept.abort();
     holders.leave().await;
     tracing::info!("stopped");
-    if let Some(exporting) = exporting {
-        exporting.end(LAST_SPANS).await;
-    }
+    send_last_spans(exporting).await;
     Ok(())
 }
 
+async fn send_last_spans(exporting: Option<Exporting>) {
+    if let Some(exporting) = exporting {
+        exporting.end(LAST_SPANS).await;
+    }
+}
+
 /// Brings up to date what is counted only when metrics are asked for.
-fn measure(runner: &Runner, stamping: &Stamping) -> impl Fn() + Send + Sync + use<> {
+fn measure(endpoints: Option<&Endpoints>, runner: &Runner, stamping: &Stamping) {
+    let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
-    move || {
+    endpoints.measure_by(move || {
         runner.measure();
         stamping.measure();
-    }
+    });
 }
 
 /// Starts the controllers beside that of executions; what comes back ends with them.
