@@ -27,6 +27,8 @@
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
 //! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
+//! - [`telemetry`]: what happened, in numbers, and whether this process is alive and ready. Decides nothing.
+//! - [`traces`]: spans of what is done for an execution, to a collector that was asked for.
 //! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
 //! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
@@ -35,8 +37,6 @@
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
 //! - [`tools`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
-//! - [`telemetry`]: what happened, in numbers, and whether this process is alive and ready. Told from everywhere below `api`.
-//! - [`traces`]: spans of what is done for an execution, to a collector that was asked for.
 //! - [`operations`]: log lines, and the endpoints for who operates Writ.
 //!
 //! The binaries are `src/bin/writ` (flags, wiring, run) and `src/bin/crdgen` (the CRDs in `crds/`).

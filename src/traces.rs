@@ -18,7 +18,7 @@ use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
 use tokio::runtime::Handle;
@@ -64,6 +64,8 @@ pub fn export(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, 
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
+        // Not what the environment says, which may be meant for others: there is no other one in this build.
+        .with_protocol(Protocol::HttpBinary)
         .with_endpoint(endpoint(collector)?)
         .with_timeout(DEADLINE)
         .build()

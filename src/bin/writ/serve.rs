@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -21,6 +21,8 @@ use writ::ssh::{Cidr, Network};
 use writ::telemetry::health;
 use writ::traces::Exporting;
 
+/// For how long an API server that was away may say that there are no CRDs and no rights: it reads them at its start.
+const STARTING: Duration = Duration::from_secs(30);
 /// How long the last spans may take to be sent.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
@@ -290,11 +292,18 @@ async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, cont
 
 /// Waits until the API server answers; says at once what a person has to do.
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut starting_until = Instant::now();
     loop {
         match cluster.check().await {
             Ok(()) => {
                 health().usable();
                 return Ok(());
+            }
+            Err(error @ (ClusterError::NotFound { .. } | ClusterError::Forbidden { .. }))
+                if Instant::now() < starting_until =>
+            {
+                tracing::warn!(%error, "waiting for the API server, which may still be starting");
+                tokio::time::sleep(Duration::from_secs(2)).await;
             }
             Err(error @ ClusterError::NotFound { .. }) => {
                 return Err(error).context("the CRDs are not installed; install them with `kubectl apply -f crds/`");
@@ -304,6 +313,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
                     .context("grant this user the rights in deploy/operator-role.yaml, or use --namespace");
             }
             Err(error) => {
+                starting_until = Instant::now() + STARTING;
                 tracing::warn!(%error, "waiting for the API server");
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
