@@ -159,7 +159,6 @@ async fn an_api_server_that_is_away_makes_it_unready_and_is_no_reason_to_restart
     assert_eq!(get(port(&case), "/healthz").await.0, 200);
 
     world.control_plane.start_api_server().expect("it starts again");
-    case.writ_serves().await;
     until(port(&case), "/readyz", 200).await;
     case.execute("x", "say hello").await;
     case.ends("x", Phase::Succeeded, Reason::Completed).await;
