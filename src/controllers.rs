@@ -2,6 +2,7 @@
 
 pub mod command_execution;
 pub mod machine;
+mod places;
 pub mod retention;
 mod watching;
 pub mod whitelist;

@@ -28,6 +28,8 @@
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
 //! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
+//! - [`telemetry`]: what happened, in numbers, and whether this process is alive and ready. Decides nothing.
+//! - [`traces`]: spans of what is done for an execution, to a collector that was asked for.
 //! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
 //! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
@@ -36,14 +38,14 @@
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
 //! - [`tools`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
-//! - [`telemetry`]: log lines, and how many of them.
+//! - [`operations`]: log lines, and the endpoints for who operates Writ.
 //!
 //! The binaries are `src/bin/writ` (flags, wiring, run) and `src/bin/crdgen` (the CRDs in `crds/`).
 //!
 //! # Features
 //!
 //! `operator` (default) is everything that runs commands, `cli` (default) what a person asks, `aws` (default), `gcp` and
-//! `azure` are stores of whole outputs beside a folder. Without features the crate is the pure core, for tools that
+//! `azure` are stores of whole outputs beside a folder, `otlp` (default) sends traces. Without features the crate is the pure core, for tools that
 //! only read and write the objects: no tokio, no russh.
 
 pub mod api;
@@ -57,6 +59,8 @@ pub mod execution;
 #[cfg(feature = "operator")]
 pub mod launcher;
 pub mod machine;
+#[cfg(feature = "operator")]
+pub mod operations;
 #[cfg(feature = "output")]
 pub mod output;
 pub mod policy;
@@ -64,7 +68,12 @@ pub mod policy;
 pub mod runner;
 #[cfg(feature = "operator")]
 pub mod ssh;
-#[cfg(feature = "operator")]
+#[cfg(feature = "client")]
 pub mod telemetry;
 #[cfg(all(feature = "cli", feature = "operator"))]
 pub mod tools;
+#[cfg(feature = "otlp")]
+pub mod traces;
+#[cfg(all(feature = "operator", not(feature = "otlp")))]
+#[path = "traces/absent.rs"]
+pub mod traces;

@@ -49,6 +49,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::api::CommandExecution;
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
@@ -56,6 +57,8 @@ use crate::execution::{QueueFact, WorkFact};
 use crate::launcher::Uid;
 use crate::output::{Hub, Store};
 use crate::ssh::Network;
+use crate::telemetry::{SPANS, metrics};
+use crate::traces;
 
 use acknowledge::Acknowledgements;
 use attempt::{AttemptEnd, Claimed, Way};
@@ -240,7 +243,9 @@ impl Runner {
         self.inner.sights.expect(&machine);
         let is_misconfigured = {
             let mut queues = self.inner.queues();
-            queues.add(work);
+            if queues.add(work) {
+                metrics().allowed();
+            }
             queues.is_misconfigured(&machine)
         };
         if is_misconfigured {
@@ -258,7 +263,8 @@ impl Runner {
         }
         let Some(cancel) = self.inner.queues().adopt(&work) else { return };
         let runner = self.clone();
-        self.inner.tasks.spawn(async move { runner.take_over(work, cancel).await });
+        let span = span(&work);
+        self.inner.tasks.spawn(async move { runner.take_over(work, cancel).await }.instrument(span));
     }
 
     /// Forgets an execution that waits or was refused. One that is being run is not touched.
@@ -300,6 +306,14 @@ impl Runner {
         self.inner.connections.close().await;
     }
 
+    /// Brings the metrics up to date that are only counted when somebody asks.
+    pub fn measure(&self) {
+        let (waiting, running) = self.inner.queues().totals();
+        metrics().executions(waiting, running);
+        self.inner.connections.measure();
+        self.inner.sights.measure();
+    }
+
     /// Whether anything starts yet.
     pub fn has_begun(&self) -> bool {
         self.inner.begun.load(Ordering::Acquire)
@@ -319,7 +333,8 @@ impl Runner {
             let next = self.inner.queues().next(machine, only_urgent, Instant::now());
             let Some((work, cancel)) = next else { return };
             let runner = self.clone();
-            self.inner.tasks.spawn(async move { runner.run(work, cancel).await });
+            let span = span(&work);
+            self.inner.tasks.spawn(async move { runner.run(work, cancel).await }.instrument(span));
         }
     }
 
@@ -411,6 +426,16 @@ impl Runner {
             let _ = self.inner.wake.send(reference).await;
         }
     }
+}
+
+/// What is done for an execution by this process, from its slot to its stored result.
+fn span(work: &Work) -> tracing::Span {
+    let Work { key, machine, .. } = work;
+    let span = tracing::info_span!(
+        target: SPANS, "execute", uid = key.uid, namespace = key.namespace, name = key.name, machine
+    );
+    traces::of_execution(&span, &key.uid);
+    span
 }
 
 /// Gives the slot back when the task ends, also when it ends by a panic.

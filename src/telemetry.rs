@@ -1,37 +1,35 @@
-//! Logs. Output and argument values of commands are never logged; objects are named, by namespace, name and UID.
+//! What this process tells of itself in numbers: metrics, and whether it is alive and ready. Served by `operations`.
+//!
+//! The promises kept here: no label has a value that users choose (no names of executions, machines, rules, users or
+//! namespaces), so the number of series is bounded; to count something costs a hash and an atomic addition, and no
+//! allocation but the first time.
+//!
+//! Both are one for a process, reached by [`metrics`] and [`health`] and not passed along: they are told from some thirty
+//! places, from the API server's client to destructors, and nothing is ever decided by them.
 
-use std::io::IsTerminal as _;
+mod health;
+mod labels;
+mod metrics;
+mod process;
 
-use tracing_subscriber::EnvFilter;
+use std::sync::LazyLock;
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
+pub use health::{BEAT, Health, Loop, Report, Watch};
+pub use labels::Purpose;
+pub use metrics::Metrics;
+
+/// The target of all spans, which are for `traces` and are no log lines.
+pub const SPANS: &str = "writ_trace";
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+static HEALTH: LazyLock<Health> = LazyLock::new(Health::default);
+
+/// The metrics of this process.
+pub fn metrics() -> &'static Metrics {
+    &METRICS
 }
 
-/// What is logged where `RUST_LOG` says nothing. kube_client warns with the whole body of an answer that it cannot
-/// decode, which may be a status with its output; russh warns with what the machine says.
-const DEFAULT_FILTER: &str = "warn,kube_client=error,russh=off,writ=info";
-
-/// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) says how much; default: `info` for Writ,
-/// `warn` for most of the libraries. Asking for more of `kube_client` and `russh` by name may put objects and what
-/// machines say into the log.
-pub fn start(format: LogFormat) {
-    let asked = std::env::var("RUST_LOG").unwrap_or_default();
-    // What is asked for comes last, and so wins; what is not named stays as it is.
-    let filter =
-        EnvFilter::try_new(format!("{DEFAULT_FILTER},{asked}")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
+/// The health of this process.
+pub fn health() -> &'static Health {
+    &HEALTH
 }

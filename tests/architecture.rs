@@ -22,19 +22,25 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("policy", &["api"]),
     ("execution", &["api", "policy"]),
     ("machine", &["api", "execution"]),
-    ("cluster", &["api", "policy", "execution"]),
+    ("telemetry", &["api"]),
+    ("traces", &["telemetry"]),
+    ("cluster", &["api", "policy", "execution", "telemetry"]),
     ("output", &["api", "policy"]),
     ("ssh", &[]),
     ("launcher", &["api", "policy"]),
-    ("runner", &["api", "policy", "execution", "machine", "cluster", "output", "ssh", "launcher"]),
-    ("controllers", &["api", "policy", "execution", "machine", "cluster", "output", "runner"]),
+    (
+        "runner",
+        &["api", "policy", "execution", "machine", "cluster", "output", "ssh", "launcher", "telemetry", "traces"],
+    ),
+    ("controllers", &["api", "policy", "execution", "machine", "cluster", "output", "runner", "telemetry", "traces"]),
     ("cli", &["api", "policy", "cluster", "output"]),
     ("tools", &["api", "policy", "cli", "cluster", "runner", "ssh"]),
-    ("telemetry", &[]),
+    ("operations", &["telemetry", "traces"]),
 ];
 
 /// Crates that bring I/O, a clock or randomness; the pure core may not name them.
-const IMPURE: &[&str] = &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap", "object_store"];
+const IMPURE: &[&str] =
+    &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap", "object_store", "prometheus_client"];
 const PURE: &[&str] = &["api", "policy", "execution", "machine"];
 
 const FILE_LINES: usize = 500;

@@ -105,17 +105,8 @@ fn not_looked_at_yet(root: &mut JSONSchemaProps) {
 
 /// A receipt stays what it was, but for who is its last.
 fn execution_receipt() -> CustomResourceDefinition {
-    let fields = [
-        "executionName",
-        "digest",
-        "uid",
-        "phase",
-        "reason",
-        "exitCode",
-        "startTime",
-        "completionTime",
-        "machine",
-    ];
+    let fields =
+        ["executionName", "digest", "uid", "phase", "reason", "exitCode", "startTime", "completionTime", "machine"];
     let mut definition = ExecutionReceipt::crd();
     for_each_root(&mut definition, &mut |root| {
         if let Some(spec) = property(root, "spec") {

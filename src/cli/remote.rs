@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::api::Whitelist;
 use crate::api::command_execution::Requester;
-use crate::cluster::{ClientOptions, Cluster, ClusterError, Policies};
+use crate::cluster::{ClientOptions, Cluster, ClusterError, Operation, Policies};
 use crate::policy::RuleSet;
 
 use super::explain::Explain;
@@ -65,7 +65,7 @@ pub(super) async fn read(explain: &Explain) -> anyhow::Result<Ground> {
 async fn is_stamped(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
-    let list = cluster.call("the Whitelists", api.list(&ListParams::default())).await?;
+    let list = cluster.call(Operation::Tool, "the Whitelists", api.list(&ListParams::default())).await?;
     let mut conditions =
         list.items.iter().filter_map(|object| object.data.pointer("/status/conditions")?.as_array()).flatten();
     let is = |condition: &Value, field: &str, value: &str| condition.get(field).and_then(Value::as_str) == Some(value);
@@ -76,7 +76,7 @@ async fn is_stamped(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> 
 async fn myself(cluster: &Cluster) -> anyhow::Result<Requester> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let review = SelfSubjectReview::default();
-    Ok(Requester::of(cluster.call("who you are", api.create(&PostParams::default(), &review)).await?))
+    Ok(Requester::of(cluster.call(Operation::Tool, "who you are", api.create(&PostParams::default(), &review)).await?))
 }
 
 /// The same from files.

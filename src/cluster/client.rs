@@ -4,13 +4,15 @@ use std::fmt::Display;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::net::lookup_host;
 
-use super::ClusterError;
+use crate::telemetry::{health, metrics};
+
+use super::{ClusterError, Operation};
 
 /// How long one call may take. The API server itself gives up on a request after 60 s; one that takes longer than
 /// this is better asked again.
@@ -136,19 +138,33 @@ impl Cluster {
         self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
-    /// Makes one call within the deadline.
+    /// Makes one call within the deadline. `what` is for messages, `operation` for metrics.
     pub async fn call<T>(
         &self,
+        operation: Operation,
         what: impl Display,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ClusterError> {
-        match tokio::time::timeout(CALL_DEADLINE, call).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(ClusterError::of(what.to_string(), &error)),
-            Err(_) => Err(ClusterError::Unavailable {
-                what: what.to_string(),
-                message: format!("no answer within {} s", CALL_DEADLINE.as_secs()),
-            }),
+        let began = Instant::now();
+        let result = within_deadline(what, call).await;
+        metrics().called(operation.as_str(), result.as_ref().map_or_else(ClusterError::category, |_| "ok"), began);
+        if !matches!(result, Err(ClusterError::Unavailable { .. })) {
+            health().answered();
         }
+        result
+    }
+}
+
+async fn within_deadline<T>(
+    what: impl Display,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
+    match tokio::time::timeout(CALL_DEADLINE, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(ClusterError::of(what.to_string(), &error)),
+        Err(_) => Err(ClusterError::Unavailable {
+            what: what.to_string(),
+            message: format!("no answer within {} s", CALL_DEADLINE.as_secs()),
+        }),
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::api::CommandExecution;
 use crate::execution::Notice;
+use crate::telemetry::metrics;
 
 use super::Cluster;
 
@@ -69,6 +70,7 @@ impl EventPublisher {
 
     fn queue(&self, about: ObjectReference, note: Note) {
         if self.queue.try_send((about, note)).is_err() {
+            metrics().event("dropped");
             tracing::warn!("too many events wait to be published; one was dropped");
         }
     }
@@ -84,9 +86,15 @@ async fn publish_all(recorder: Recorder, mut queue: mpsc::Receiver<(ObjectRefere
             secondary: None,
         };
         match timeout(DEADLINE, recorder.publish(&event, &about)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "an event could not be published"),
-            Err(_) => tracing::warn!("an event could not be published in time"),
+            Ok(Ok(())) => metrics().event("published"),
+            Ok(Err(error)) => {
+                metrics().event("failed");
+                tracing::warn!(%error, "an event could not be published");
+            }
+            Err(_) => {
+                metrics().event("failed");
+                tracing::warn!("an event could not be published in time");
+            }
         }
     }
 }

@@ -17,7 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::execution::HolderFact;
 
-use super::{Cluster, ClusterError};
+use crate::telemetry::{Loop, health, metrics};
+
+use super::{Cluster, ClusterError, Operation};
 
 /// The label by which Leases of this kind are found.
 const LABEL: &str = "writ.dev/holder";
@@ -133,6 +135,7 @@ impl Holders {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
+            health().beat_for(Loop::Lease, self.duration.saturating_mul(2));
             match timeout(share, self.renew()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease of this process could not be renewed"),
@@ -156,7 +159,9 @@ impl Holders {
     pub async fn leave(&self) {
         let api = self.api(&self.namespace);
         let parameters = DeleteParams::default();
-        if let Err(error) = self.cluster.call("the Lease of this process", api.delete(&self.name, &parameters)).await {
+        if let Err(error) =
+            self.cluster.call(Operation::Leases, "the Lease of this process", api.delete(&self.name, &parameters)).await
+        {
             tracing::warn!(%error, "the Lease of this process could not be removed");
         }
     }
@@ -177,12 +182,15 @@ impl Holders {
             return Ok(HolderFact::Myself);
         }
         let (namespace, name) = holder.split_once('/').unwrap_or((&self.namespace, holder));
-        let (version, duration) =
-            match self.cluster.call(format!("the Lease {holder}"), self.api(namespace).get(name)).await {
-                Ok(lease) => (lease.metadata.resource_version.clone().unwrap_or_default(), self.duration_of(&lease)),
-                Err(ClusterError::NotFound { .. }) => (ABSENT.to_owned(), self.duration),
-                Err(error) => return Err(error),
-            };
+        let (version, duration) = match self
+            .cluster
+            .call(Operation::Leases, format!("the Lease {holder}"), self.api(namespace).get(name))
+            .await
+        {
+            Ok(lease) => (lease.metadata.resource_version.clone().unwrap_or_default(), self.duration_of(&lease)),
+            Err(ClusterError::NotFound { .. }) => (ABSENT.to_owned(), self.duration),
+            Err(error) => return Err(error),
+        };
         let unchanged = self.note(holder, version, LONGEST_BLINK);
         Ok(if unchanged > duration { HolderFact::Gone } else { HolderFact::MayBeAlive })
     }
@@ -219,20 +227,28 @@ impl Holders {
         let parameters = PatchParams::apply("writ").force();
         let api = self.api(&self.namespace);
         self.cluster
-            .call("the Lease of this process", api.patch(&self.name, &parameters, &Patch::Apply(&lease)))
+            .call(
+                Operation::RenewLease,
+                "the Lease of this process",
+                api.patch(&self.name, &parameters, &Patch::Apply(&lease)),
+            )
             .await?;
         let mut state = self.state();
         if !state.is_current(self.duration) {
+            if state.renewed.is_some() {
+                metrics().lease_gap();
+            }
             state.standing += 1;
         }
         state.renewed = Some(sent);
+        health().lease_renewed(sent.0.into_std(), self.duration);
         Ok(())
     }
 
     async fn sweep(&self) -> Result<(), ClusterError> {
         let api = self.api(&self.namespace);
         let selector = ListParams::default().labels(LABEL);
-        let leases = self.cluster.call("the Leases of all processes", api.list(&selector)).await?;
+        let leases = self.cluster.call(Operation::Leases, "the Leases of all processes", api.list(&selector)).await?;
         for lease in leases.items {
             let duration = self.duration_of(&lease);
             let name = lease.metadata.name.unwrap_or_default();
@@ -242,7 +258,11 @@ impl Holders {
                 // Only if it still is what was seen: its process may have come back just now.
                 let condition = Preconditions { resource_version: Some(version), uid: None };
                 let parameters = DeleteParams::default().preconditions(condition);
-                match self.cluster.call(format!("the Lease {name}"), api.delete(&name, &parameters)).await {
+                match self
+                    .cluster
+                    .call(Operation::Leases, format!("the Lease {name}"), api.delete(&name, &parameters))
+                    .await
+                {
                     Ok(_) | Err(ClusterError::NotFound { .. } | ClusterError::Conflict { .. }) => {}
                     Err(error) => return Err(error),
                 }

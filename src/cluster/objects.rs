@@ -8,7 +8,7 @@ use kube::core::PartialObjectMeta;
 
 use crate::api::{CommandExecution, Machine, Phase};
 
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, Operation};
 
 /// Objects in one page of a list: a few hundred KiB of metadata.
 const PAGE: u32 = 500;
@@ -20,8 +20,9 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission.
     pub async fn check(&self) -> Result<(), ClusterError> {
+        let one = ListParams::default().limit(1);
         for api in self.watched::<PartialObjectMeta<CommandExecution>>() {
-            self.call("CommandExecutions", api.list(&ListParams::default().limit(1))).await?;
+            self.call(Operation::ListExecutions, "CommandExecutions", api.list(&one)).await?;
         }
         Ok(())
     }
@@ -32,7 +33,7 @@ impl Cluster {
     /// See [`ClusterError`].
     pub async fn execution(&self, namespace: &str, name: &str) -> Result<CommandExecution, ClusterError> {
         let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
-        self.call(format!("CommandExecution {namespace}/{name}"), api.get(name)).await
+        self.call(Operation::GetExecution, format!("CommandExecution {namespace}/{name}"), api.get(name)).await
     }
 
     /// Which of some UIDs are those of executions on a Machine that have finished.
@@ -52,7 +53,9 @@ impl Cluster {
             ListParams::default().fields(&format!("spec.machineRef.name={machine}{fields}")).limit(PAGE);
         let mut found = HashSet::new();
         loop {
-            let page = self.call("finished CommandExecutions", api.list_metadata(&parameters)).await?;
+            let page = self
+                .call(Operation::ListExecutions, "finished CommandExecutions", api.list_metadata(&parameters))
+                .await?;
             let all = page.items.into_iter().filter_map(|execution| execution.metadata.uid);
             found.extend(all.filter(|uid| uids.contains(uid.as_str())));
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
@@ -68,6 +71,6 @@ impl Cluster {
     /// See [`ClusterError`].
     pub async fn machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
         let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
-        self.call(format!("Machine {namespace}/{name}"), api.get(name)).await
+        self.call(Operation::GetMachine, format!("Machine {namespace}/{name}"), api.get(name)).await
     }
 }

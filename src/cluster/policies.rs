@@ -17,7 +17,7 @@ use crate::api::Whitelist;
 use crate::api::execution_status::ObjectRecord;
 use crate::policy::{self, CompiledWhitelist, RuleSet};
 
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, Operation};
 
 /// After how long a namespace that nobody asks about is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
@@ -56,7 +56,8 @@ impl Policies {
     pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         let api: Api<Whitelist> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
-        let list = self.cluster.call(&what, api.list_metadata(&ListParams::default())).await?;
+        let list =
+            self.cluster.call(Operation::GetWhitelists, &what, api.list_metadata(&ListParams::default())).await?;
         let versions: BTreeMap<String, Version> =
             list.items.iter().filter_map(|object| named_version(&object.metadata)).collect();
         let known = self.known(namespace);
@@ -74,7 +75,7 @@ impl Policies {
     async fn read(&self, namespace: &str, what: &str, known: Known) -> Result<RuleSet, ClusterError> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
-        let list = self.cluster.call(what, api.list(&ListParams::default())).await?;
+        let list = self.cluster.call(Operation::GetWhitelists, what, api.list(&ListParams::default())).await?;
         // Patterns take a while to compile, where there are many.
         let current = tokio::task::spawn_blocking(move || compile_all(list.items, &known)).await;
         let current = current.map_err(|error| ClusterError::Unavailable {

@@ -10,7 +10,7 @@ use kube::core::PartialObjectMeta;
 use crate::api::ExecutionReceipt;
 use crate::execution::ReceiptKey;
 
-use super::{Cluster, ClusterError, FIELD_MANAGER};
+use super::{Cluster, ClusterError, FIELD_MANAGER, Operation};
 
 /// Receipts in one page, where the API server does not say how many there are: a few hundred KiB of metadata.
 const PAGE: u32 = 500;
@@ -21,9 +21,9 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NotFound`] without the CRD, [`ClusterError::Forbidden`] without the permission.
     pub async fn check_receipts(&self) -> Result<(), ClusterError> {
-        let places = self.watched::<PartialObjectMeta<ExecutionReceipt>>();
-        for api in places {
-            self.call("ExecutionReceipts", api.list(&ListParams::default().limit(1))).await?;
+        let one = ListParams::default().limit(1);
+        for api in self.watched::<PartialObjectMeta<ExecutionReceipt>>() {
+            self.call(Operation::CountReceipts, "ExecutionReceipts", api.list(&one)).await?;
         }
         Ok(())
     }
@@ -44,7 +44,7 @@ impl Cluster {
             }
         };
         let what = format!("ExecutionReceipt {}/{name}", key.namespace);
-        match self.call(&what, get).await? {
+        match self.call(Operation::GetReceipt, &what, get).await? {
             Some(receipt) if !key.is_of(&receipt) => {
                 let message = format!("it is not that of the execution {} with this spec", key.execution);
                 Err(ClusterError::Undecodable { what, message })
@@ -59,7 +59,7 @@ impl Cluster {
     /// [`ClusterError::Conflict`] where there is one of its name.
     pub async fn create_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
         let api = self.receipts(namespace_of(receipt));
-        self.call(what(receipt), api.create(&parameters(), receipt)).await
+        self.call(Operation::WriteReceipt, what(receipt), api.create(&parameters(), receipt)).await
     }
 
     /// Stores a receipt where it is still the one that was read.
@@ -69,7 +69,7 @@ impl Cluster {
     pub async fn replace_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
         let api = self.receipts(namespace_of(receipt));
         let name = receipt.metadata.name.as_deref().unwrap_or_default();
-        self.call(what(receipt), api.replace(name, &parameters(), receipt)).await
+        self.call(Operation::WriteReceipt, what(receipt), api.replace(name, &parameters(), receipt)).await
     }
 
     /// Deletes a receipt where it is still the one that was read.
@@ -83,7 +83,7 @@ impl Cluster {
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         let api = self.receipts(namespace_of(receipt));
         let name = metadata.name.as_deref().unwrap_or_default();
-        self.call(what(receipt), api.delete(name, &parameters)).await.map(drop)
+        self.call(Operation::WriteReceipt, what(receipt), api.delete(name, &parameters)).await.map(drop)
     }
 
     /// How many receipts a namespace has.
@@ -95,7 +95,7 @@ impl Cluster {
         let mut parameters = ListParams::default().limit(1);
         let mut count = 0;
         loop {
-            let page = self.call("ExecutionReceipts", api.list_metadata(&parameters)).await?;
+            let page = self.call(Operation::CountReceipts, "ExecutionReceipts", api.list_metadata(&parameters)).await?;
             count += u64::try_from(page.items.len()).unwrap_or(u64::MAX);
             let more = page.metadata.continue_.filter(|more| !more.is_empty());
             match (page.metadata.remaining_item_count, more) {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 
-use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER};
+use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation};
 
 impl Cluster {
     /// Puts the audit finalizer on an execution, if it is still the one that was read: from then on it stays until Writ
@@ -55,7 +55,7 @@ impl Cluster {
             let patch = patch_of(patch)?;
             api.patch_metadata(&key.name, &parameters(), &patch).await
         };
-        self.call(format!("finalizer of {key}"), call).await.map(drop)
+        self.call(Operation::Finalize, format!("finalizer of {key}"), call).await.map(drop)
     }
 
     /// Deletes an execution, if it is still what was read.
@@ -67,7 +67,9 @@ impl Cluster {
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
             Api::namespaced(self.client.clone(), &key.namespace);
-        self.call(format!("CommandExecution {key}"), api.delete(&key.name, &parameters)).await.map(drop)
+        self.call(Operation::DeleteExecution, format!("CommandExecution {key}"), api.delete(&key.name, &parameters))
+            .await
+            .map(drop)
     }
 
     /// Says of a finished execution that others may delete it from now on, if it is still what was read.
@@ -87,7 +89,7 @@ impl Cluster {
             Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = parameters();
         let call = api.patch_metadata(&key.name, &parameters, &patch);
-        self.call(format!("annotation of {key}"), call).await.map(drop)
+        self.call(Operation::Mark, format!("annotation of {key}"), call).await.map(drop)
     }
 
     async fn patch_metadata(
@@ -102,7 +104,7 @@ impl Cluster {
             let patch = patch_of(patch)?;
             api.patch(name, &parameters(), &patch).await
         };
-        self.call(format!("{what} of {namespace}/{name}"), call).await
+        self.call(Operation::Finalize, format!("{what} of {namespace}/{name}"), call).await
     }
 }
 

@@ -11,7 +11,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
 
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, Operation};
 
 /// A Secret with SSH credentials, as it was read. Its contents are not checked.
 #[derive(Clone, Default)]
@@ -81,6 +81,6 @@ impl Cluster {
     /// See [`ClusterError`].
     pub async fn ssh_secret(&self, namespace: &str, name: &str) -> Result<SshSecret, ClusterError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        self.call(format!("Secret {namespace}/{name}"), api.get(name)).await.map(SshSecret::of)
+        self.call(Operation::GetSecret, format!("Secret {namespace}/{name}"), api.get(name)).await.map(SshSecret::of)
     }
 }

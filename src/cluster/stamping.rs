@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::api::CommandExecution;
 use crate::policy::Identity;
+use crate::telemetry::metrics;
 
 use super::Cluster;
 use probe::Finding;
@@ -107,6 +108,17 @@ impl Stamping {
         }
         self.remember(namespace, found.clone());
         found
+    }
+
+    /// Brings the metric of namespaces up to date.
+    pub fn measure(&self) {
+        let namespaces = self.inner.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |is: fn(&Trust) -> bool| namespaces.values().filter(|known| is(&known.trust)).count();
+        metrics().namespaces_by_stamping(
+            count(|trust| matches!(trust, Trust::Since(_))),
+            count(|trust| matches!(trust, Trust::None(_))),
+            count(|trust| matches!(trust, Trust::Undecided(_))),
+        );
     }
 
     fn known(&self, namespace: &str) -> Option<Known> {

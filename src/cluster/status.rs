@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Machine, MachineStatus};
 
-use super::{Cluster, ClusterError, ExecutionKey};
+use super::{Cluster, ClusterError, ExecutionKey, Operation};
 
 /// The name under which Writ's writes stand in `managedFields`.
 pub const FIELD_MANAGER: &str = "writ";
@@ -40,7 +40,7 @@ impl Cluster {
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        self.put_status(CommandExecution { status: Some(status), ..read.clone() }).await
+        self.put_status(Operation::WriteStatus, CommandExecution { status: Some(status), ..read.clone() }).await
     }
 
     /// Stores what was seen of a Machine where it is still the one that was read.
@@ -48,11 +48,11 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::Conflict`] where it is not.
     pub async fn replace_machine_status(&self, read: &Machine, status: MachineStatus) -> Result<Machine, ClusterError> {
-        self.put_status(Machine { status: Some(status), ..read.clone() }).await
+        self.put_status(Operation::WriteMachine, Machine { status: Some(status), ..read.clone() }).await
     }
 
     /// With the resourceVersion that is in it.
-    async fn put_status<K>(&self, mut changed: K) -> Result<K, ClusterError>
+    async fn put_status<K>(&self, operation: Operation, mut changed: K) -> Result<K, ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
     {
@@ -61,7 +61,7 @@ impl Cluster {
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let what = format!("status of {} {namespace}/{name}", K::kind(&()));
-        self.call(what, api.replace_status(&name, &parameters, &changed)).await
+        self.call(operation, what, api.replace_status(&name, &parameters, &changed)).await
     }
 
     /// Stores the status of a claimed execution, as the holder of `token`.
@@ -79,7 +79,7 @@ impl Cluster {
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch: Patch<()> = Patch::Json(patch);
         let call = api.patch_status(&key.name, &parameters, &patch);
-        match self.call(format!("result of {key}"), call).await {
+        match self.call(Operation::WriteResult, format!("result of {key}"), call).await {
             Ok(_) => WriteOutcome::Stored,
             Err(ClusterError::NotFound { .. }) => WriteOutcome::NotOurs("the object was deleted".to_owned()),
             Err(ClusterError::Invalid { message, .. }) => self.settle(key, token, message).await,

@@ -22,12 +22,17 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
 use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
 use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, Observed, Plan, ReceiptKey};
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{Runner, Wakes, Work};
+use crate::telemetry::{Loop, SPANS, metrics};
+use crate::traces;
+
+use super::watching::{measured, with_beats};
 
 use gathering::Gathering;
 
@@ -62,13 +67,14 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let cluster = context.cluster.clone();
     let gathering = Arc::new(Gathering::new(context.runner.clone()));
     let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering));
-    let queue = queue.take_until(stop.cancelled_owned());
+    let queue = Box::pin(with_beats(Loop::Executions, queue).take_until(stop.cancelled_owned()));
     let config = Config::default().concurrency(CONCURRENCY);
     let look = move |object: Arc<Execution>, context| {
         let gathering = Arc::clone(&gathering);
         Box::pin(async move {
             let reference = ObjectRef::from(object.as_ref());
-            let result = reconcile(object, context).await;
+            let span = span(&object);
+            let result = measured(Loop::Executions, reconcile(object, context)).instrument(span).await;
             gathering.seen(&reference);
             result
         })
@@ -85,6 +91,14 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
             }
         })
         .await;
+}
+
+fn span(object: &Execution) -> tracing::Span {
+    let (uid, namespace, name) =
+        (object.metadata.uid.as_deref(), object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
+    let span = tracing::info_span!(target: SPANS, "reconcile", uid, namespace, name, phase = field::Empty);
+    traces::of_execution(&span, uid.unwrap_or_default());
+    span
 }
 
 /// Looks at one execution.
@@ -233,17 +247,27 @@ async fn store_status(
     status: CommandExecutionStatus,
     context: &Context,
 ) -> Result<Option<CommandExecution>, ClusterError> {
-    let phase = status.phase;
+    tracing::Span::current().record("phase", status.phase.as_str());
     match context.cluster.replace_status(live, status).await {
         Ok(stored) => {
-            tracing::info!(
-                execution = %key_of(live), uid = %live.uid().unwrap_or_default(), phase = phase.as_str(),
-                machine = %live.spec.machine_ref.name, "an execution has a new phase"
-            );
+            tell(&stored);
             Ok(Some(stored))
         }
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Tells of a status that was stored.
+fn tell(stored: &CommandExecution) {
+    let Some(status) = &stored.status else { return };
+    let (key, machine, phase) = (key_of(stored), &stored.spec.machine_ref.name, status.phase.as_str());
+    let reason = status.reason.map(field::debug);
+    if status.phase.is_finished() {
+        metrics().finished(status);
+        tracing::info!(execution = %key, uid = key.uid, machine, phase, reason, "an execution has ended");
+    } else {
+        tracing::info!(execution = %key, uid = key.uid, machine, phase, reason, "an execution has a new phase");
     }
 }
 

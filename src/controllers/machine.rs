@@ -28,8 +28,10 @@ use crate::api::Machine;
 use crate::cluster::{Cluster, ClusterError, EventPublisher};
 use crate::machine::{Observed, next_look, report};
 use crate::runner::{MachineFacts, MachineWakes, Runner};
+use crate::telemetry::{Loop, Watch};
 
-use super::watching::{to_look_at, watch, watch_config};
+use super::places::watch_all;
+use super::watching::{measured, to_look_at, watch_config, with_beats};
 
 /// Machines looked at at a time: each is a read and at times a write. The logins are the runner's matter.
 const CONCURRENCY: u16 = 8;
@@ -65,10 +67,11 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
     let seen = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
         .map(|reference| ObjectRef::<Watched>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
     let queue = stream::select(changes.boxed(), seen.boxed())
-        .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)))
-        .take_until(stop.cancelled_owned());
+        .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
+    let queue = with_beats(Loop::Machines, queue).take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(CONCURRENCY);
-    applier(|object, context| Box::pin(reconcile(object, context)), retry_later, context, reader, queue, config)
+    let look = |object, context| Box::pin(measured(Loop::Machines, reconcile(object, context)));
+    applier(look, retry_later, context, reader, Box::pin(queue), config)
         .for_each(|result| async {
             match result {
                 Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
@@ -84,7 +87,7 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
 /// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
 fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = ObjectRef<Watched>> + Send + use<>) {
     let (reader, writer) = store::<Watched>();
-    let watched = watch(context.cluster.watched::<Watched>(), watch_config())
+    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config())
         .modify(|machine| machine.managed_fields_mut().clear());
     let (known, before) = (reader.clone(), reader.clone());
     let watched = watched.filter_map(move |event| {
@@ -115,7 +118,7 @@ fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = Object
                     context.written(|written| written.remove(&ObjectRef::from(machine)));
                 }
             }
-            stream::iter(to_look_at(event, &known))
+            stream::iter(to_look_at(Watch::Machines, event, &known))
         }
     });
     (reader, changes.flatten())

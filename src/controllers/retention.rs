@@ -32,14 +32,17 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
-use tokio::time::Instant;
+use kube::runtime::watcher::Event;
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, Phase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Operation};
 use crate::output::{Owner, Store, StoreError};
+use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
 
-use super::watching::{watch, watch_config};
+use super::places::watch_all;
+use super::watching::{failed, watch_config};
 
 use due::Due;
 use finished::Finished;
@@ -82,21 +85,27 @@ struct Working {
 pub async fn run(context: Context, stop: CancellationToken) {
     let Context { cluster, store, events: publisher, keeping, receipt_limit } = context;
     let config = watch_config().fields(&finished_selector()).page_size(PAGE);
-    let mut events = watch(cluster.watched::<Finished>(), config);
+    let mut events = watch_all(cluster.watched::<Finished>(), config);
     let receipts = Receipts::new(cluster.clone(), receipt_limit);
     let context = Arc::new(Working { cluster, store, keeping, receipts });
     let mut teller = Teller::new(publisher);
     let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
     let (mut due, mut busy) = (Due::new(keeping), HashSet::new());
-    let mut not_before = Instant::now();
+    let (mut not_before, mut turns) = (Instant::now(), interval(BEAT));
     loop {
         let wait = due.wait(Timestamp::now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
         let next = wait.map_or_else(|| Instant::now() + LONGEST_WAIT, |at| at.max(not_before));
         tokio::select! {
             () = stop.cancelled() => return,
+            _ = turns.tick() => health().beat(Loop::Retention),
             event = events.next() => match event {
-                Some(Ok(event)) => due.take(event),
-                Some(Err(error)) => tracing::warn!(%error, "the watch of finished executions failed; trying again"),
+                Some(Ok(event)) => {
+                    if matches!(event, Event::InitDone) {
+                        health().listed(Watch::Finished);
+                    }
+                    due.take(event);
+                }
+                Some(Err(error)) => failed(Watch::Finished, &error),
                 None => return,
             },
             Some((key, result)) = looking.next(), if !looking.is_empty() => {
@@ -118,7 +127,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 }
                 let context = Arc::clone(&context);
                 looking.push(Box::pin(async move {
+                    let _looking = health().looks(Loop::Retention);
+                    let began = std::time::Instant::now();
                     let result = look(&context, &key).await;
+                    metrics().reconciled(Loop::Retention.as_str(), began);
                     (key, result)
                 }));
             }
@@ -169,7 +181,11 @@ impl Live {
 async fn read(context: &Working, key: &ExecutionKey) -> Result<Option<Live>, Problem> {
     let resource = ApiResource::erase::<CommandExecution>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &key.namespace, &resource);
-    let object = match context.cluster.call(format!("CommandExecution {key}"), api.get(&key.name)).await {
+    let object = match context
+        .cluster
+        .call(Operation::GetExecution, format!("CommandExecution {key}"), api.get(&key.name))
+        .await
+    {
         Ok(object) => object,
         Err(ClusterError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),

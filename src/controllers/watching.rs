@@ -1,16 +1,17 @@
-//! What all watches have in common: how long they stay open, when they are tried again, what is looked at, and how those of
-//! several namespaces become one.
+//! What all controllers have in common: how long watches stay open, when they are tried again, what is looked at, and how
+//! it is seen that they go on.
 
-use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::stream::{self, BoxStream, Stream, StreamExt as _};
-use kube::runtime::WatchStreamExt as _;
+use futures::stream::{self, Stream, StreamExt as _};
+use kube::Resource;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
+use kube::runtime::watcher::{self, Event};
+use tokio::time::interval;
+
+use crate::cluster::ClusterError;
+use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
 
 /// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
 const WATCH_SECONDS: u32 = 30;
@@ -19,119 +20,58 @@ pub(super) fn watch_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Watches a kind in one or several places, tries again for ever, and tells of all of them as of one.
-pub(super) fn watch<K>(places: Vec<Api<K>>, config: watcher::Config) -> BoxStream<'static, watcher::Result<Event<K>>>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let watch = move |place: &Api<K>| watcher(place.clone(), config.clone()).backoff(WatchBackoff).boxed();
-    match places.as_slice() {
-        [only] => watch(only),
-        _ => as_one(move || places.iter().map(&watch).collect()).boxed(),
-    }
-}
-
-/// The events of several watches as those of one: what is known is complete ([`Event::InitDone`]) when each of them has
-/// delivered its list. When one has to start anew, all do: it comes seldom, and what is gone there meanwhile cannot be told
-/// otherwise from what is elsewhere.
-fn as_one<K: Send + 'static>(
-    begin: impl Fn() -> Vec<BoxStream<'static, watcher::Result<Event<K>>>> + Send + 'static,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
-    let anew = move || {
-        let watches = begin();
-        AsOne {
-            all: watches.len(),
-            begun: 0,
-            missing: watches.len(),
-            early: Vec::new(),
-            events: stream::select_all(watches),
-        }
-    };
-    let first = anew();
-    stream::unfold((first, anew), |(mut state, anew)| async move {
-        let told = match state.events.next().await? {
-            Ok(event) => match state.take(event) {
-                Told::These(events) => events,
-                Told::StartAnew => {
-                    state = anew();
-                    Vec::new()
-                }
-            },
-            Err(error) => vec![Err(error)],
-        };
-        Some((stream::iter(told), (state, anew)))
-    })
-    .flatten()
-}
-
-/// How far several watches are.
-struct AsOne<S, K> {
-    events: S,
-    all: usize,
-    /// Those that have begun a list.
-    begun: usize,
-    /// Those that have not delivered theirs yet.
-    missing: usize,
-    /// What those that are ready say before all are. Held back, as it would be lost when the lists take effect.
-    early: Vec<Event<K>>,
-}
-
-/// What comes of an event.
-enum Told<K> {
-    These(Vec<watcher::Result<Event<K>>>),
-    StartAnew,
-}
-
-/// Changes that are held back until all lists are there; where they are more, all start anew.
-const EARLY: usize = 10_000;
-
-impl<S, K> AsOne<S, K> {
-    fn take(&mut self, event: Event<K>) -> Told<K> {
-        Told::These(match event {
-            Event::Init => {
-                self.begun += 1;
-                match self.begun {
-                    1 => vec![Ok(Event::Init)],
-                    begun if begun <= self.all => Vec::new(),
-                    // One of them for the second time.
-                    _ => return Told::StartAnew,
-                }
-            }
-            Event::InitDone => {
-                self.missing = self.missing.saturating_sub(1);
-                if self.missing > 0 {
-                    return Told::These(Vec::new());
-                }
-                let early = std::mem::take(&mut self.early).into_iter();
-                std::iter::once(Event::InitDone).chain(early).map(Ok).collect()
-            }
-            Event::Apply(_) | Event::Delete(_) if self.missing > 0 => {
-                if self.early.len() >= EARLY {
-                    return Told::StartAnew;
-                }
-                self.early.push(event);
-                Vec::new()
-            }
-            event => vec![Ok(event)],
-        })
-    }
-}
-
 /// What to look at after an event of a watch. While a list is being read (Init, InitApply) the store still has
 /// the old one, and what is looked at before it is there would be passed over for good: so all of them at its end.
-pub(super) fn to_look_at<K>(event: watcher::Result<Event<K>>, known: &Store<K>) -> Vec<ObjectRef<K>>
+pub(super) fn to_look_at<K>(watch: Watch, event: watcher::Result<Event<K>>, known: &Store<K>) -> Vec<ObjectRef<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     match event {
         Ok(Event::Apply(object) | Event::Delete(object)) => vec![ObjectRef::from(&object)],
         Ok(Event::Init | Event::InitApply(_)) => Vec::new(),
-        Ok(Event::InitDone) => known.state().iter().map(|object| ObjectRef::from(object.as_ref())).collect(),
+        Ok(Event::InitDone) => {
+            health().listed(watch);
+            known.state().iter().map(|object| ObjectRef::from(object.as_ref())).collect()
+        }
         Err(error) => {
-            tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again");
+            failed(watch, &error);
             Vec::new()
         }
     }
+}
+
+/// Tells of a watch that failed.
+pub(super) fn failed(watch: Watch, error: &watcher::Error) {
+    metrics().watch_failed(watch.as_str());
+    tracing::warn!(%error, watch = watch.as_str(), "a watch failed; trying again");
+}
+
+/// The same queue, which gives signs of life for the loop that takes from it, for as long as it does.
+pub(super) fn with_beats<T>(which: Loop, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
+    let turns = stream::unfold(interval(BEAT), |mut turns| async move {
+        turns.tick().await;
+        Some(((), turns))
+    });
+    let beats = turns.map(move |()| {
+        health().beat(which);
+        None
+    });
+    stream::select(queue.map(Some), beats).filter_map(std::future::ready)
+}
+
+/// Looks at one object: timed, counted, and found out where it does not end.
+pub(super) async fn measured<T>(
+    which: Loop,
+    look: impl Future<Output = Result<T, ClusterError>>,
+) -> Result<T, ClusterError> {
+    let _looking = health().looks(which);
+    let began = Instant::now();
+    let result = look.await;
+    metrics().reconciled(which.as_str(), began);
+    if let Err(error) = &result {
+        metrics().reconcile_failed(which.as_str(), error.category());
+    }
+    result
 }
 
 /// The pause after a watch failed. Soon after an outage all is to be normal, so it is not kube's default, which grows to
@@ -176,72 +116,12 @@ mod tests {
         let pages = [Event::Init, Event::InitApply(execution("a")), Event::InitApply(execution("b")), Event::InitDone];
         for event in pages {
             writer.apply_watcher_event(&event);
-            for reference in to_look_at(Ok(event), &reader) {
+            for reference in to_look_at(Watch::Executions, Ok(event), &reader) {
                 assert!(reader.get(&reference).is_some(), "{reference} is not in the store");
                 looked_at.push(reference.name);
             }
         }
         looked_at.sort();
         assert_eq!(looked_at, ["a", "b"]);
-    }
-
-    fn named(event: &watcher::Result<Event<Execution>>) -> String {
-        match event {
-            Ok(Event::Init) => "init".to_owned(),
-            Ok(Event::InitApply(it)) => format!("list {}", it.metadata.name.as_deref().unwrap_or_default()),
-            Ok(Event::InitDone) => "done".to_owned(),
-            Ok(Event::Apply(it)) => format!("apply {}", it.metadata.name.as_deref().unwrap_or_default()),
-            Ok(Event::Delete(it)) => format!("delete {}", it.metadata.name.as_deref().unwrap_or_default()),
-            Err(_) => "error".to_owned(),
-        }
-    }
-
-    /// What is told where each round of watches says these things, one after the other.
-    fn told(rounds: Vec<Vec<Event<Execution>>>, watches: usize) -> Vec<String> {
-        let rounds = std::sync::Mutex::new(rounds.into_iter());
-        let begin = move || {
-            let events = rounds.lock().unwrap().next().unwrap_or_default();
-            // The first of them says it all; the others are there to be waited for.
-            let mut all = vec![stream::iter(events).map(Ok).boxed()];
-            all.extend((1..watches).map(|_| stream::empty().boxed()));
-            all
-        };
-        futures::executor::block_on_stream(Box::pin(as_one(begin))).map(|event| named(&event)).collect()
-    }
-
-    #[test]
-    fn what_is_known_of_several_places_is_complete_when_all_have_told_theirs() {
-        let events = vec![
-            Event::Init,
-            Event::InitApply(execution("a")),
-            Event::InitDone,
-            Event::Apply(execution("a2")),
-            Event::Delete(execution("a")),
-            Event::Init,
-            Event::InitApply(execution("b")),
-            Event::InitDone,
-            Event::Apply(execution("c")),
-        ];
-        let expected = ["init", "list a", "list b", "done", "apply a2", "delete a", "apply c"];
-        assert_eq!(told(vec![events], 2), expected);
-    }
-
-    #[test]
-    fn when_one_place_has_to_be_read_anew_all_are() {
-        let lists = |names: [&str; 2]| {
-            names.iter().flat_map(|name| [Event::Init, Event::InitApply(execution(name)), Event::InitDone]).collect()
-        };
-        let mut first: Vec<_> = lists(["a", "b"]);
-        first.push(Event::Init);
-        first.push(Event::InitApply(execution("lost")));
-        let expected = ["init", "list a", "list b", "done", "init", "list a", "list c", "done"];
-        assert_eq!(told(vec![first, lists(["a", "c"])], 2), expected);
-    }
-
-    #[test]
-    fn a_list_that_broke_off_half_way_is_not_mixed_with_the_next() {
-        let broken = vec![Event::Init, Event::Init, Event::InitApply(execution("gone")), Event::Init];
-        let whole = vec![Event::Init, Event::InitDone, Event::Init, Event::InitDone];
-        assert_eq!(told(vec![broken, whole], 2), ["init", "list gone", "init", "done"]);
     }
 }

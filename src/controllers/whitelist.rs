@@ -21,10 +21,14 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
-use crate::cluster::{Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Stamping, Trust, compile_object};
+use crate::cluster::{
+    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Stamping, Trust, compile_object,
+};
 use crate::policy::CompiledWhitelist;
+use crate::telemetry::{Loop, Watch};
 
-use super::watching::{to_look_at, watch, watch_config};
+use super::places::watch_all;
+use super::watching::{measured, to_look_at, watch_config, with_beats};
 
 /// Whitelists looked at at a time. Compiling a large one takes a core for a moment.
 const CONCURRENCY: u16 = 2;
@@ -50,16 +54,16 @@ pub struct Context {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let (reader, writer) = store::<Watched>();
-    let watched = watch(context.cluster.watched::<Watched>(), watch_config())
+    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config())
         .modify(|whitelist| whitelist.managed_fields_mut().clear());
     let known = reader.clone();
-    let changes = reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(event, &known)));
-    let queue = changes
-        .map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)))
-        .take_until(stop.cancelled_owned());
+    let changes =
+        reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(Watch::Whitelists, event, &known)));
+    let queue = changes.map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)));
+    let queue = with_beats(Loop::Whitelists, queue).take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(CONCURRENCY);
     applier(
-        |object, context| Box::pin(reconcile(object, context)),
+        |object, context| Box::pin(measured(Loop::Whitelists, reconcile(object, context))),
         |_, _, _| Action::requeue(Duration::from_secs(10)),
         Arc::new(context),
         reader,
@@ -85,7 +89,7 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     let resource = ApiResource::erase::<Whitelist>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &namespace, &resource);
     let what = format!("Whitelist {namespace}/{name}");
-    let live = match context.cluster.call(&what, api.get(&name)).await {
+    let live = match context.cluster.call(Operation::GetWhitelists, &what, api.get(&name)).await {
         Ok(live) => live,
         Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
         Err(error) => return Err(error),
@@ -116,7 +120,7 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     // With the version that was read: what is said must be of what is there.
     let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    match context.cluster.call(&what, api.patch_status(&name, &parameters, &patch)).await {
+    match context.cluster.call(Operation::WriteWhitelist, &what, api.patch_status(&name, &parameters, &patch)).await {
         Ok(_) => tell(&context, about, &before, &status),
         // The change is on its way here.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => {}
@@ -207,10 +211,17 @@ fn verdict(compiled: &CompiledWhitelist) -> (&'static str, String) {
         compiled.broken.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
     match &compiled.closed {
         Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
-        None if broken.is_empty() => ("AllRulesInForce", format!("{} rules are in force", compiled.rule_count())),
+        None if broken.is_empty() => {
+            let message = match compiled.rule_count() {
+                1 => "1 rule is in force".to_owned(),
+                count => format!("{count} rules are in force"),
+            };
+            ("AllRulesInForce", message)
+        }
         None => {
-            let message =
-                format!("{} of {} rules are out of force: ", broken.len(), broken.len() + compiled.rule_count());
+            let are = if broken.len() == 1 { "is" } else { "are" };
+            let all = broken.len() + compiled.rule_count();
+            let message = format!("{} of {all} rules {are} out of force: ", broken.len());
             ("RulesBroken", message + &broken.join("; "))
         }
     }

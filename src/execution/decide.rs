@@ -67,13 +67,16 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// The event that goes with a status: a warning where the execution finished and did not succeed.
+    /// The event that goes with a status: a warning where a person should look at it.
     pub fn of(status: &CommandExecutionStatus) -> Option<Self> {
-        Some(Self {
-            reason: status.reason?,
-            warning: status.phase.is_finished() && status.phase != Phase::Succeeded,
-            message: status.message.clone().unwrap_or_default(),
-        })
+        let reason = status.reason?;
+        let warning = match status.phase {
+            Phase::Succeeded => false,
+            // Somebody wanted that; but not that it goes on.
+            Phase::Cancelled => reason == Reason::RemoteMayStillRun,
+            phase => phase.is_finished() || reason == Reason::MachineMisconfigured,
+        };
+        Some(Self { reason, warning, message: status.message.clone().unwrap_or_default() })
     }
 }
 

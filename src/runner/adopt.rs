@@ -14,6 +14,7 @@ use crate::api::CommandExecution;
 use crate::api::execution_status::DecisionRecord;
 use crate::cluster::ClusterError;
 use crate::execution::{self, HolderFact};
+use crate::telemetry::metrics;
 
 use super::claim::{Holding, Settled, settle};
 use super::{Inner, Work};
@@ -41,7 +42,8 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
         if claim.holder == inner.holder {
             // Nobody else can write with its token, and the task that could has ended.
             let (token, decision) = (claim.token.clone(), decision_of(&live)?);
-            tracing::info!(execution = %work.key, "takes up a claim of this process that none of its tasks has");
+            metrics().adopted();
+            tracing::info!(execution = %work.key, uid = work.key.uid, machine = work.machine, "takes up a claim of this process that none of its tasks has");
             let key = work.key.clone();
             return Some(Holding { key, token, execution: live, decision, is_whole: true, standing, decided });
         }
@@ -58,7 +60,11 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
         };
         match settled {
             Settled::Ours(execution) => {
-                tracing::info!(execution = %work.key, from = before, "took over a claim that was left behind");
+                metrics().adopted();
+                tracing::info!(
+                    execution = %work.key, uid = work.key.uid, machine = work.machine, from = before,
+                    "took over a claim that was left behind"
+                );
                 let decision = decision_of(&execution)?;
                 let key = work.key.clone();
                 // Whether the decision is whole is seen before it would be launched: it has to equal a new one.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::launcher::{Answer, ExecRequest, Item, Nonce, Reply};
 use crate::ssh::{ConnectError, Event, Session};
+use crate::telemetry::metrics;
 
 /// What to do where sshd refuses.
 pub(super) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
@@ -29,6 +30,17 @@ pub(super) enum AskError {
     /// It answered, and not as a launcher does.
     #[error("{0}")]
     Unfit(String),
+}
+
+impl AskError {
+    /// The class for metrics.
+    fn category(&self) -> &'static str {
+        match self {
+            AskError::Connect(error) => error.category(),
+            AskError::Silence(_) => "silence",
+            AskError::Unfit(_) => "unfit",
+        }
+    }
 }
 
 /// What came instead of a reply.
@@ -67,7 +79,10 @@ pub(super) async fn ask_in(
     let nonce = new_nonce();
     let answer = timeout(deadline, exchange(&mut session, &request(&nonce), Reply::new(&nonce))).await;
     session.hang_up().await;
-    answer.unwrap_or_else(|_| Err(AskError::Silence(format!("nothing came within {} s", deadline.as_secs()))))
+    let answer =
+        answer.unwrap_or_else(|_| Err(AskError::Silence(format!("nothing came within {} s", deadline.as_secs()))));
+    metrics().asked(answer.as_ref().map_or_else(AskError::category, |_| "answered"));
+    answer
 }
 
 /// A word that nobody at the other end can know before: by it the launcher's answers are told from all else.

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use tracing::Instrument as _;
 
 use crate::api::{CommandExecution, ExecutionMode};
 use crate::cluster::ClusterError;
 use crate::execution::{LaunchProblem, NOW_MEANS_WITHIN};
 use crate::policy::{self, Decision, Request, RuleSet, Verdict};
-use crate::ssh::{Connection, Session};
+use crate::ssh::{ConnectError, Connection, Session};
+use crate::telemetry::{SPANS, metrics};
 
 use super::claim::{self, Holding};
 use super::connections::Open;
@@ -124,8 +126,17 @@ async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd>
         prepared = prepare(inner, work) => prepared?,
         () = inner.stopping.cancelled() => return Err(AttemptEnd::Obsolete),
     };
-    match claim::claim(inner, work, &declared, &way).await {
-        Ok(holding) => Ok(Claimed { holding, way, session }),
+    let claiming = claim::claim(inner, work, &declared, &way);
+    match claiming.instrument(tracing::info_span!(target: SPANS, "claim")).await {
+        Ok(holding) => {
+            let waited = Duration::try_from(Timestamp::now().duration_since(work.created)).unwrap_or(Duration::ZERO);
+            metrics().claimed(waited);
+            tracing::info!(
+                execution = %work.key, uid = work.key.uid, machine = work.machine,
+                phase = holding.execution.phase().as_str(), "an execution is claimed"
+            );
+            Ok(Claimed { holding, way, session })
+        }
         Err(end) => {
             session.hang_up().await;
             if let Way::Direct(open) = way {
@@ -171,7 +182,9 @@ async fn open(inner: &Inner, declared: &Declared) -> Result<(Way, Session), Atte
     match declared.machine.spec.execution.mode {
         ExecutionMode::Direct => {
             let open = connect(inner, declared).await?;
-            let session = open.connection.open(OPEN_DEADLINE).await.map_err(|error| end_of(&error))?;
+            let session = open.connection.open(OPEN_DEADLINE).await;
+            metrics().session(session.as_ref().map_or_else(ConnectError::category, |_| "opened"));
+            let session = session.map_err(|error| end_of(&error))?;
             inner.saw(&declared.machine, online(&open.connection, None));
             Ok((Way::Direct(open), session))
         }

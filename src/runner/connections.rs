@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::launcher::{self, Answer, MachineFacts};
 use crate::ssh::{ConnectError, Connection, Session};
+use crate::telemetry::{Purpose, metrics};
 
 use super::asking::{AskError, ask_in};
 use super::attempt::AttemptEnd;
@@ -214,6 +215,17 @@ impl Connections {
         }
     }
 
+    /// Brings the metric of open connections up to date.
+    pub fn measure(&self) {
+        for (purpose, groups) in [(Purpose::Commands, &self.groups), (Purpose::Jump, &self.carriers)] {
+            let groups = lock(groups);
+            let open = |group: &Arc<Group>| {
+                lock(&group.members).iter().filter(|member| !member.open.connection.is_closed()).count()
+            };
+            metrics().connections(purpose, groups.values().map(open).sum());
+        }
+    }
+
     /// Closes all of them.
     pub async fn close(&self) {
         for groups in [&self.groups, &self.carriers] {
@@ -352,7 +364,9 @@ impl Line {
 pub(super) async fn open_patiently(connection: &Connection) -> Result<Session, ConnectError> {
     let mut tries = 0;
     loop {
-        match connection.open(OPEN_DEADLINE).await {
+        let opened = connection.open(OPEN_DEADLINE).await;
+        metrics().session(opened.as_ref().map_or_else(ConnectError::category, |_| "opened"));
+        match opened {
             Err(ConnectError::Busy(message)) if tries < BUSY_TRIES => {
                 tracing::debug!(message, "the machine has no session to spare; trying again");
                 sleep(BUSY_PAUSE.saturating_mul(1 << tries)).await;

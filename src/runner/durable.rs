@@ -20,6 +20,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::api::Reason;
 use crate::api::execution_status::OutputRecord;
@@ -28,6 +29,7 @@ use crate::launcher::{self, Ended, Offsets, Outcome as Exit, Uid};
 use crate::output::{Recorded, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Session;
+use crate::telemetry::SPANS;
 
 use super::asking::new_nonce;
 use super::claim::Holding;
@@ -187,9 +189,14 @@ impl<'a> Run<'a> {
         };
         loop {
             let said = match step {
-                Step::Launch { reached, session } => self.launch(reached, session).await,
-                Step::Look => self.look().await,
-                Step::Close { reached, problem } => self.close(reached, problem).await,
+                Step::Launch { reached, session } => {
+                    // From the request to the end, where nothing comes between.
+                    self.launch(reached, session).instrument(tracing::info_span!(target: SPANS, "launch")).await
+                }
+                Step::Look => self.look().instrument(tracing::info_span!(target: SPANS, "follow")).await,
+                Step::Close { reached, problem } => {
+                    self.close(reached, problem).instrument(tracing::info_span!(target: SPANS, "close")).await
+                }
             };
             step = match said {
                 Said::Ended(ended) => return Some(self.ended(ended).await),

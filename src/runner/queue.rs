@@ -79,15 +79,23 @@ pub(super) struct Settled {
 }
 
 impl Queues {
-    pub fn add(&mut self, work: Work) {
+    /// Whether it is new here.
+    pub fn add(&mut self, work: Work) -> bool {
         let machine_key = work.machine_key();
         let machine = self.machines.entry(machine_key.clone()).or_default();
         machine.max_concurrent = usize::try_from(work.max_concurrent).unwrap_or(1).max(1);
         machine.suspended = work.suspended;
         if self.works.contains_key(&work.key) {
-            return;
+            return false;
         }
         self.put_back(work, machine_key);
+        true
+    }
+
+    /// How many wait in all queues, and how many have a slot.
+    pub fn totals(&self) -> (usize, usize) {
+        let machines = self.machines.values();
+        machines.fold((0, 0), |(waiting, running), machine| (waiting + machine.waiting.len(), running + machine.in_use))
     }
 
     /// The next execution that may go on a machine, now holding a slot; and what tells its command to stop.

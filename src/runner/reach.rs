@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use crate::api::{Machine, Reason};
 use crate::execution::{LaunchProblem, MachineShown};
-use crate::ssh::{self, ConnectError, Session};
+use crate::ssh::{self, ConnectError, Connection, Session};
+use crate::telemetry::{SPANS, metrics};
 
 use super::asking::AskError;
 use super::attempt::{AGAIN_AFTER_CHANGE, AttemptEnd};
@@ -200,10 +203,17 @@ async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) 
         return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
     }
     loop {
+        let span = tracing::info_span!(target: SPANS, "connect", machine = declared.name());
         let connected = match &outer {
-            None => ssh::connect(&target, &credentials, &inner.network, deadline).await,
-            Some(outer) => ssh::connect_through(outer.connection(), &target, &credentials, deadline).await,
+            None => ssh::connect(&target, &credentials, &inner.network, deadline).instrument(span).await,
+            Some(outer) => {
+                ssh::connect_through(outer.connection(), &target, &credentials, deadline).instrument(span).await
+            }
         };
+        metrics().connected(
+            connected.as_ref().map_or_else(ConnectError::category, |_| "connected"),
+            connected.as_ref().ok().map(Connection::login_time),
+        );
         match connected {
             Ok(connection) => return Ok(Open { connection, _outer: outer }),
             Err(ConnectError::HostKeyNew { algorithm, fingerprint }) => {

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecutionStatus, ExecutionMode};
 use crate::cluster::WriteOutcome;
 use crate::execution::{MAXIMUM_MESSAGE_CHARACTERS, Notice, Outcome, conclude};
+use crate::telemetry::{SPANS, metrics};
 
 use super::Inner;
 use super::claim::Holding;
@@ -27,14 +29,17 @@ pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -
     if let Some(spool) = spool {
         spool.keep(holding, &status).await;
     }
-    let stored = write(inner, holding, &mut status).await;
+    let span = tracing::info_span!(target: SPANS, "record", phase = status.phase.as_str());
+    let stored = write(inner, holding, &mut status).instrument(span).await;
     if let Some(spool) = spool {
         spool.forget(&holding.key.uid);
     }
     if stored {
+        metrics().finished(&status);
         tracing::info!(
-            execution = %holding.key, uid = %holding.key.uid, phase = status.phase.as_str(),
-            machine = %holding.execution.spec.machine_ref.name, "an execution has ended"
+            execution = %holding.key, uid = holding.key.uid, machine = holding.execution.spec.machine_ref.name,
+            phase = status.phase.as_str(), reason = status.reason.map(field::debug), duration_ms = status.duration_ms,
+            "an execution has ended"
         );
         if let Some(notice) = Notice::of(&status) {
             inner.events.publish(&holding.execution, notice);
@@ -47,11 +52,13 @@ pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -
 async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionStatus) -> bool {
     let mut refused = 0;
     let mut pause = FIRST_PAUSE;
+    let mut waits = None;
     loop {
         match inner.cluster.write_as_holder(&holding.key, &holding.token, status).await {
             WriteOutcome::Stored => return true,
             WriteOutcome::NotOurs(why) => {
-                tracing::error!(execution = %holding.key, why, "a result was not stored: the claim is no longer ours");
+                metrics().result_lost("not_ours");
+                tracing::error!(execution = %holding.key, uid = holding.key.uid, why, "a result was not stored: the claim is no longer ours");
                 return false;
             }
             WriteOutcome::Refused(message) if refused < 2 => {
@@ -60,10 +67,13 @@ async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionSt
                 refused += 1;
             }
             WriteOutcome::Refused(message) => {
-                tracing::error!(execution = %holding.key, message, "a result was refused and is lost");
+                metrics().result_lost("refused");
+                tracing::error!(execution = %holding.key, uid = holding.key.uid, message, "a result was refused and is lost");
                 return false;
             }
             WriteOutcome::Again(error) => {
+                // One that is stored at once has not waited.
+                waits.get_or_insert_with(|| metrics().result_waits());
                 tracing::warn!(execution = %holding.key, %error, "a result waits for the API server");
                 tokio::time::sleep(pause + pause.mul_f64(0.25 * random_fraction())).await;
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);

@@ -12,9 +12,10 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::api::Machine;
+use crate::api::{Machine, MachinePhase};
 use crate::execution::LaunchProblem;
 use crate::machine::{Seen, Sight};
+use crate::telemetry::metrics;
 
 use super::attempt::AttemptEnd;
 use super::look::look;
@@ -134,6 +135,15 @@ impl Sights {
         if let Some(known) = lock(&self.known).get_mut(machine) {
             known.looking = false;
             known.looked = Some(Instant::now());
+        }
+    }
+
+    /// Brings the metric of machines up to date.
+    pub fn measure(&self) {
+        let known = lock(&self.known);
+        for phase in [MachinePhase::Unknown, MachinePhase::Online, MachinePhase::Offline, MachinePhase::Misconfigured] {
+            let is = |known: &&Known| known.sight.as_ref().map_or(MachinePhase::Unknown, |it| it.seen.phase()) == phase;
+            metrics().machines(phase.as_str(), known.values().filter(is).count());
         }
     }
 

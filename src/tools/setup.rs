@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 use crate::api::{Machine, Whitelist};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Operation};
 use crate::policy;
 use crate::ssh::Credentials;
 
@@ -30,7 +30,7 @@ pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<Strin
     let credentials =
         Credentials::parse(key, passphrase, certificate).with_context(|| format!("the Secret {}", secret.name))?;
     let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
-    let whitelists = cluster.call("the Whitelists", list.list(&ListParams::default())).await?;
+    let whitelists = cluster.call(Operation::Tool, "the Whitelists", list.list(&ListParams::default())).await?;
     let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(in_force).collect();
     Ok(text(&machine, &credentials.public_line(), secret.certificate.is_some(), &rules))
 }

@@ -262,14 +262,13 @@ async fn end_test_pods(world: &World, phase: &'static str) -> tokio::task::JoinH
 #[tokio::test]
 async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
     let world: &'static World = Box::leak(Box::new(World::empty()));
-    let namespaced = |kind: &str| said(&world.kubectl(&["get", kind, "-n", HOME, "-o", "name"]));
     let printed = world.helm_succeeds(&["install", "writ", CHART, "-n", HOME, "--create-namespace"]);
     assert!(
         printed.contains("helm -n writ-system test writ") && printed.contains("rolebinding writ-credentials"),
         "{printed}"
     );
     for kind in ["deployment", "service", "serviceaccount", "networkpolicy", "poddisruptionbudget"] {
-        assert!(namespaced(kind).contains("/writ"), "{kind}");
+        assert!(names(world, kind).contains("/writ"), "{kind}");
     }
     for (phase, ends_well) in [("Succeeded", true), ("Failed", false)] {
         let kubelet = end_test_pods(world, phase).await;
@@ -280,11 +279,25 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
         assert_eq!(output.status.success(), ends_well, "{phase}: {}", said(&output));
     }
 
-    // Other values: two namespaces in place of all, a retention, no NetworkPolicy.
+    upgrade_to_other_values(world);
+    let executions = uninstall_beside_a_record(world).await;
+    let kept = executions.get("x").await.expect("records are kept");
+    assert!(kept.metadata.finalizers.unwrap_or_default().contains(&AUDIT_FINALIZER.to_owned()));
+    take_the_way_out(world, &executions).await;
+    // And back again: what was kept is taken over.
+    world.helm_succeeds(&["install", "writ", CHART, "-n", HOME]);
+}
+
+fn names(world: &World, kind: &str) -> String {
+    said(&world.kubectl(&["get", kind, "-n", HOME, "-o", "name"]))
+}
+
+/// Two namespaces in place of all, a retention, no NetworkPolicy.
+fn upgrade_to_other_values(world: &World) {
     world.kubectl_succeeds(&["create", "namespace", "team-a"]);
     let values = "watchNamespaces={team-a},serve.minimumRetentionSeconds=60,networkPolicy.enabled=false";
     world.helm_succeeds(&["upgrade", "writ", CHART, "-n", HOME, "--set", values]);
-    assert!(!namespaced("networkpolicy").contains("/writ"));
+    assert!(!names(world, "networkpolicy").contains("/writ"));
     let over_all = world.kubectl(&["get", "clusterrolebinding", "writ-operator"]);
     assert!(said(&over_all).contains("NotFound"), "{}", said(&over_all));
     assert!(
@@ -293,8 +306,10 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
     );
     let guard = said(&world.kubectl(&["get", "validatingadmissionpolicy", "writ-guard", "-o", "yaml"]));
     assert!(guard.contains("at least 60 s"), "{guard}");
+}
 
-    // A record, of which there is nobody to take the finalizer off.
+/// What is left then is a record, of which there is nobody to take the finalizer off.
+async fn uninstall_beside_a_record(world: &World) -> Api<CommandExecution> {
     let client = world.client().await;
     let executions: Api<CommandExecution> = Api::namespaced(client.clone(), "team-a");
     let manifest = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution", "metadata": {"name": "x"},
@@ -314,9 +329,11 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
         let left = world.kubectl_succeeds(&["get", kind, "-o", "name"]);
         assert!(!left.contains("/writ-"), "{kind}: {left}");
     }
-    let kept = executions.get("x").await.expect("records are kept");
-    assert!(kept.metadata.finalizers.unwrap_or_default().contains(&AUDIT_FINALIZER.to_owned()));
-    // The way out that docs/guides/upgrade.md names.
+    executions
+}
+
+/// What docs/guides/upgrade.md says to do then.
+async fn take_the_way_out(world: &World, executions: &Api<CommandExecution>) {
     world.kubectl_succeeds(&["delete", "namespace", "team-a", "--wait=false"]);
     let release = r#"kubectl -n team-a get cmdexec -o name | xargs -r -n 1 kubectl -n team-a patch --type=merge -p '{"metadata":{"finalizers":null}}'"#;
     assert!(
@@ -335,6 +352,4 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
         assert!(started.elapsed() < Duration::from_secs(90), "the namespace does not go");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // And back again: what was kept is taken over.
-    world.helm_succeeds(&["install", "writ", CHART, "-n", HOME]);
 }

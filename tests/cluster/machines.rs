@@ -15,7 +15,7 @@ use crate::lab::{Sshd, SshdOptions};
 use crate::world::world;
 
 /// A port on which nothing listens: tcpmux, which nobody has. A free one of the moment could be another test's next.
-const CLOSED_PORT: u16 = 1;
+pub const CLOSED_PORT: u16 = 1;
 
 #[tokio::test]
 async fn a_port_that_refuses_leaves_it_queued_then_expired() {

@@ -45,6 +45,7 @@ mod logins;
 mod lost_answers;
 mod machines;
 mod nasty;
+mod operation;
 mod output;
 mod output_store;
 mod policy;

@@ -118,7 +118,9 @@ impl World {
 
     /// Admission policies are in force a moment after they are stored.
     fn wait_until_requesters_are_stamped(&self) {
-        let probe = std::env::temp_dir().join(format!("writ-probe-{}.yaml", std::process::id()));
+        // Worlds may start at the same time, and each removes its own.
+        let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
+        let probe = std::env::temp_dir().join(format!("writ-probe-{}-{number}.yaml", std::process::id()));
         let text = "apiVersion: writ.dev/v1alpha1\nkind: CommandExecution\nmetadata: {name: probe}\n\
                     spec: {machineRef: {name: none}, command: none}\n";
         std::fs::write(&probe, text).expect("a manifest");

@@ -3,9 +3,10 @@
 mod retaining;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -16,10 +17,17 @@ use writ::cli::store;
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
 use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
+use writ::operations::{Endpoints, LogFormat, start_logs};
 use writ::output::{Hub, Store};
 use writ::runner::{MachineWakes, Outputs, Parts, Runner, Spool};
 use writ::ssh::{Cidr, Network};
-use writ::telemetry::{self, LogFormat};
+use writ::telemetry::health;
+use writ::traces::Exporting;
+
+/// For how long an API server that was away may say that there are no CRDs and no rights: it reads them at its start.
+const STARTING: Duration = Duration::from_secs(30);
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 use retaining::Retaining;
 
@@ -86,6 +94,14 @@ pub struct Serve {
 
     #[command(flatten)]
     retaining: Retaining,
+    /// Serve /metrics, /healthz and /readyz over HTTP at this address, for example 0.0.0.0:8081 in a Pod; port 0 for a free
+    /// one, which the log names [default: not at all].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_operations: Option<SocketAddr>,
+
+    /// Send traces to this OpenTelemetry collector by OTLP over HTTP, for example http://collector:4318 [default: none].
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
+    otlp_endpoint: Option<String>,
 
     /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -99,9 +115,28 @@ impl Serve {
         ClientOptions { kubeconfig: self.kubeconfig.clone(), namespaces, home: self.lease_namespace.clone() }
     }
 
+    fn start_logs(&self) -> anyhow::Result<Option<Exporting>> {
+        let format = match self.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        };
+        // An empty variable of the environment is none.
+        start_logs(format, self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()))
+    }
+
+    async fn listen(&self) -> anyhow::Result<Option<Endpoints>> {
+        let Some(address) = self.listen_operations else { return Ok(None) };
+        Endpoints::start(address).await.map(Some)
+    }
+
     /// Where this process keeps what must outlive it.
     fn state_folder(&self) -> Option<PathBuf> {
         self.state_directory.clone().or_else(store::state_folder)
+    }
+
+    /// Where may be connected to.
+    async fn network(&self, cluster: &Cluster) -> Network {
+        Network::new(self.allow_cidr.clone(), self.deny_cidr.clone(), cluster.addresses().await)
     }
 
     /// The results that another process left on disk are written before anything is taken for left behind.
@@ -157,10 +192,9 @@ enum Format {
 
 /// Serves until it is told to end.
 pub async fn serve(options: Serve) -> anyhow::Result<()> {
-    telemetry::start(match options.log_format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
-    });
+    let exporting = options.start_logs()?;
+    // Before anything is waited for, so that they say what.
+    let endpoints = options.listen().await?;
     let store = options.open_store()?;
     let client_options = options.client();
     let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
@@ -186,8 +220,9 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         outputs: Outputs { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
         patience: Duration::from_secs(options.unreachable_seconds),
-        network: Network::new(options.allow_cidr.clone(), options.deny_cidr.clone(), cluster.addresses().await),
+        network: options.network(&cluster).await,
     });
+    measure(endpoints.as_ref(), &runner, &stamping);
     let stop = CancellationToken::new();
     let finished = options.retaining.context(&cluster, store, &events);
     let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, finished, &stop);
@@ -212,7 +247,24 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     lease_kept.abort();
     holders.leave().await;
     tracing::info!("stopped");
+    send_last_spans(exporting).await;
     Ok(())
+}
+
+async fn send_last_spans(exporting: Option<Exporting>) {
+    if let Some(exporting) = exporting {
+        exporting.end(LAST_SPANS).await;
+    }
+}
+
+/// Brings up to date what is counted only when metrics are asked for.
+fn measure(endpoints: Option<&Endpoints>, runner: &Runner, stamping: &Stamping) {
+    let Some(endpoints) = endpoints else { return };
+    let (runner, stamping) = (runner.clone(), stamping.clone());
+    endpoints.measure_by(move || {
+        runner.measure();
+        stamping.measure();
+    });
 }
 
 /// Starts the controllers beside that of executions; what comes back ends with them.
@@ -252,6 +304,7 @@ async fn told_to_end((terminate, interrupt): &mut (Signal, Signal)) {
 
 /// Lets what runs end, and then the controllers.
 async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, controllers: impl Future<Output = T>) {
+    health().ends();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: nothing new starts, what runs may end");
     // The controllers go on while the runner drains, so that somebody may still cancel.
     runner.shut_down(drain).await;
@@ -261,9 +314,19 @@ async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, cont
 
 /// Waits until the API server answers; says at once what a person has to do.
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut starting_until = Instant::now();
     loop {
         match usable(cluster).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                health().usable();
+                return Ok(());
+            }
+            Err(error @ (ClusterError::NotFound { .. } | ClusterError::Forbidden { .. }))
+                if Instant::now() < starting_until =>
+            {
+                tracing::warn!(%error, "waiting for the API server, which may still be starting");
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
             Err(error @ ClusterError::NotFound { .. }) => {
                 return Err(error).context("the CRDs are not installed; install them with `kubectl apply -f crds/`");
             }
@@ -272,6 +335,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
                     .context("grant this user the rights in deploy/operator-role.yaml, or use --namespace");
             }
             Err(error) => {
+                starting_until = Instant::now() + STARTING;
                 tracing::warn!(%error, "waiting for the API server");
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }

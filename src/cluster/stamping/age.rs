@@ -12,7 +12,7 @@ use kube::core::ClusterResourceScope;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Operation};
 
 /// The names in `deploy/requester-1.36.yaml`.
 const MUTATING: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
@@ -49,7 +49,10 @@ where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let api: Api<K> = Api::all(cluster.client());
-    let object = cluster.call(format!("{} {name}", K::kind(&())), api.get_metadata(name)).await.ok()?;
+    let object = cluster
+        .call(Operation::CheckStamping, format!("{} {name}", K::kind(&())), api.get_metadata(name))
+        .await
+        .ok()?;
     written(&object.metadata)
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::api::command_execution::{Requester, RuleRequest};
 use crate::api::{CommandExecution, CommandExecutionSpec};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, Operation};
 
 /// A name and a group that nobody has: only the API server gives names with this prefix.
 const FORGED: &str = "system:writ:forged";
@@ -98,7 +98,9 @@ async fn where_refused(
 async fn myself(cluster: &Cluster) -> Result<Requester, ClusterError> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let (parameters, question) = (PostParams::default(), SelfSubjectReview::default());
-    Ok(Requester::of(cluster.call("who this process is", api.create(&parameters, &question)).await?))
+    Ok(Requester::of(
+        cluster.call(Operation::CheckStamping, "who this process is", api.create(&parameters, &question)).await?,
+    ))
 }
 
 impl Requester {
@@ -126,7 +128,8 @@ async fn create(cluster: &Cluster, namespace: &str, requested_by: Option<&Reques
     let object = CommandExecution { metadata, spec, status: None };
     let api: Api<CommandExecution> = Api::namespaced(cluster.client(), namespace);
     let parameters = PostParams { dry_run: true, field_manager: None };
-    match cluster.call("a CommandExecution (dry run)", api.create(&parameters, &object)).await {
+    match cluster.call(Operation::CheckStamping, "a CommandExecution (dry run)", api.create(&parameters, &object)).await
+    {
         Ok(taken) => Ok(Tried::Taken(Box::new(taken))),
         Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Undecodable { .. })) => Err(error),
         Err(error) => Ok(Tried::Refused(error.to_string())),

@@ -18,8 +18,10 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{Machine, Phase, Whitelist};
 use crate::cluster::{Cluster, ExecutionKey};
-use crate::controllers::watching::{to_look_at, watch, watch_config};
+use crate::controllers::places::watch_all;
+use crate::controllers::watching::{failed, to_look_at, watch_config};
 use crate::runner::{Runner, Wakes};
+use crate::telemetry::{Watch, health};
 
 use super::Execution;
 use super::gathering::Gathering;
@@ -32,7 +34,7 @@ pub(super) fn start(
     gathering: Arc<Gathering>,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
-    let unfinished = watch(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
+    let unfinished = watch_all(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
         .modify(|execution| execution.managed_fields_mut().clear());
     let known = reader.clone();
     let asked = runner.clone();
@@ -45,7 +47,7 @@ pub(super) fn start(
             runner.cancel(&key);
         }
         let is_list = matches!(event, Ok(Event::InitDone));
-        let mut to_look_at = to_look_at(event, &known);
+        let mut to_look_at = to_look_at(Watch::Executions, event, &known);
         if is_list {
             // The oldest first: see `gathering`.
             to_look_at.sort_by_cached_key(|reference| known.get(reference).and_then(|it| it.creation_timestamp()));
@@ -58,10 +60,13 @@ pub(super) fn start(
     let queue = stream::select_all([
         executions.boxed(),
         woken.boxed(),
-        affected_by_changes::<Machine>(cluster, reader.clone(), move |execution, machine| {
-            asked.minds(&key_of(execution), &machine.name_any())
-        }),
-        affected_by_changes::<Whitelist>(cluster, reader.clone(), |_, _| true),
+        affected_by_changes::<Machine>(
+            cluster,
+            Watch::MachinesOfExecutions,
+            reader.clone(),
+            move |execution, machine| asked.minds(&key_of(execution), &machine.name_any()),
+        ),
+        affected_by_changes::<Whitelist>(cluster, Watch::WhitelistsOfExecutions, reader.clone(), |_, _| true),
     ]);
     (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
 }
@@ -76,6 +81,7 @@ fn unfinished_selector() -> String {
 /// to start anew, as changes may have been missed.
 fn affected_by_changes<K>(
     cluster: &Cluster,
+    watch: Watch,
     executions: Store<Execution>,
     minds: impl Fn(&Execution, &PartialObjectMeta<K>) -> bool + Send + 'static,
 ) -> BoxStream<'static, ObjectRef<Execution>>
@@ -89,7 +95,7 @@ where
         + 'static,
 {
     let mut before = Before::default();
-    watch(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
+    watch_all(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
         .filter_map(move |event| {
             let news = match event {
                 Ok(Event::Apply(changed)) => before.is_news(&changed).then_some(Some(changed)),
@@ -101,13 +107,16 @@ where
                     before.is_news(&listed);
                     None
                 }
-                Ok(Event::InitDone) => Some(None),
+                Ok(Event::InitDone) => {
+                    health().listed(watch);
+                    Some(None)
+                }
                 Ok(Event::Init) => {
                     before = Before::default();
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(%error, kind = %K::kind(&()), "a watch failed; trying again");
+                    failed(watch, &error);
                     None
                 }
             };

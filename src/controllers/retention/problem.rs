@@ -8,6 +8,7 @@ use kube::Resource as _;
 use crate::api::CommandExecution;
 use crate::cluster::{ClusterError, EventPublisher, ExecutionKey};
 use crate::output::StoreError;
+use crate::telemetry::{Loop, metrics};
 
 use super::told::Told;
 
@@ -43,6 +44,16 @@ impl Problem {
     /// Whether others would meet the same.
     pub fn concerns_all(&self) -> bool {
         matches!(self, Self::Cluster(ClusterError::Unavailable { .. }) | Self::Store(_))
+    }
+
+    /// One word for metrics, of a few.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Cluster(error) | Self::Receipt(error) => error.category(),
+            Self::Store(_) => "store",
+            Self::NoRoom { .. } => "receipt_limit",
+            Self::Unreadable(_) => "undecodable",
+        }
     }
 
     /// When to try again.
@@ -84,6 +95,7 @@ impl Teller {
 
     /// What stays for long is told once an hour: of each execution by an event, of each namespace in the log.
     pub fn tell(&mut self, key: &ExecutionKey, problem: &Problem) {
+        metrics().reconcile_failed(Loop::Retention.as_str(), problem.category());
         let now = Instant::now();
         let event = problem.event();
         if event.is_none_or(|event| self.logged.is_news(&format!("{event} {}", key.namespace), now)) {

@@ -212,6 +212,12 @@ impl Run<'_> {
         match answer {
             Answer::Running(running) => {
                 *running_since = Some(Instant::now());
+                if self.first_seen_running.is_none() {
+                    tracing::info!(
+                        execution = %self.holding.key, uid = self.holding.key.uid, machine = self.work.machine,
+                        "an execution runs"
+                    );
+                }
                 self.first_seen_running.get_or_insert_with(Instant::now);
                 self.note_start(running.started_centiseconds, reached);
                 None

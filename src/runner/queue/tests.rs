@@ -24,7 +24,9 @@ fn urgent(name: &str, second: i64) -> Work {
 
 fn queues(works: Vec<Work>) -> Queues {
     let mut queues = Queues::default();
-    works.into_iter().for_each(|work| queues.add(work));
+    for work in works {
+        queues.add(work);
+    }
     queues
 }
 

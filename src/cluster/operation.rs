@@ -1,0 +1,71 @@
+//! The kinds of calls, for metrics: what a call is about in words names objects, of which there is no bound.
+
+/// A kind of call to the API server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Operation {
+    /// An execution is read.
+    GetExecution,
+    /// Executions are listed.
+    ListExecutions,
+    /// The status of an execution is written, by the resourceVersion that was read; the claim is such a write.
+    WriteStatus,
+    /// The status of a claimed execution is written, by its token.
+    WriteResult,
+    /// The finalizer is put on an execution, or taken off.
+    Finalize,
+    /// An execution is marked as one that others may delete.
+    Mark,
+    /// An execution is deleted.
+    DeleteExecution,
+    /// A receipt is read.
+    GetReceipt,
+    /// A receipt is written or deleted.
+    WriteReceipt,
+    /// Receipts are counted.
+    CountReceipts,
+    /// A Machine is read.
+    GetMachine,
+    /// The status of a Machine is written.
+    WriteMachine,
+    /// Whitelists are read.
+    GetWhitelists,
+    /// The status of a Whitelist is written.
+    WriteWhitelist,
+    /// A Secret is read.
+    GetSecret,
+    /// The own Lease is renewed.
+    RenewLease,
+    /// Leases are read or removed.
+    Leases,
+    /// It is tried whether the API server stamps who asks.
+    CheckStamping,
+    /// What a person at a terminal asks for.
+    Tool,
+}
+
+impl Operation {
+    /// Its name in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::GetExecution => "get_execution",
+            Operation::ListExecutions => "list_executions",
+            Operation::WriteStatus => "write_status",
+            Operation::WriteResult => "write_result",
+            Operation::Finalize => "finalize",
+            Operation::Mark => "mark",
+            Operation::DeleteExecution => "delete_execution",
+            Operation::GetReceipt => "get_receipt",
+            Operation::WriteReceipt => "write_receipt",
+            Operation::CountReceipts => "count_receipts",
+            Operation::GetMachine => "get_machine",
+            Operation::WriteMachine => "write_machine",
+            Operation::GetWhitelists => "get_whitelists",
+            Operation::WriteWhitelist => "write_whitelist",
+            Operation::GetSecret => "get_secret",
+            Operation::RenewLease => "renew_lease",
+            Operation::Leases => "leases",
+            Operation::CheckStamping => "check_stamping",
+            Operation::Tool => "tool",
+        }
+    }
+}
