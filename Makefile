@@ -1,6 +1,6 @@
 # Short ways in; each is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos-lite interop lint bench fleet generate need-cargo
+.PHONY: help demo test chaos-lite interop lint bench fleet generate image need-cargo
 ARGS ?=
 
 help: ## show this
@@ -32,8 +32,12 @@ bench: need-cargo ## how long decisions take (docs/benchmarks.md), what the engi
 fleet: need-cargo ## good machines beside bad ones, queues that come back, idle connections, probing (about 20 minutes; ARGS=one of them)
 	cargo bench --locked --bench fleet -- $(ARGS)
 
-generate: need-cargo ## write what is generated from src/api: crds/ and docs/reference.md
+generate: need-cargo ## write what is generated: crds/ and docs/reference.md from src/api, deploy/ from charts/writ
 	cargo run --locked --quiet --bin crdgen -- write
+	hack/deploy
+
+image: need-cargo ## what the Containerfile builds, without a container engine, run with the chart's arguments (as root)
+	hack/image
 
 need-cargo:
 	@command -v cargo >/dev/null || { echo 'error: there is no cargo: install Rust from https://rustup.rs' >&2; exit 1; }

@@ -106,10 +106,10 @@ pub struct CommandExecutionSpec {
     /// How long the object is kept once it has finished, in seconds from `status.completionTime`, 0 to 31536000 (365
     /// days); then Writ deletes it, with its stored output, and leaves an ExecutionReceipt: when the same name and spec is
     /// applied again, as GitOps does, it is not run again (reason AlreadyExecuted). Where the name was made up by the API
-    /// server (`metadata.generateName`) there is no receipt, as that name does not come again. Absent:
+    /// server or by Argo CD (`metadata.generateName`) there is no receipt, as that name does not come again. Absent:
     /// `writ serve --default-ttl-seconds`, else it is kept until somebody deletes it. Never shorter than
-    /// `writ serve --minimum-retention-seconds`. It cannot be changed afterwards. Somebody who may delete the object may do so earlier; one that runs is stopped by that, and is
-    /// gone once its end is recorded.
+    /// `writ serve --minimum-retention-seconds`. It cannot be changed afterwards. Somebody who may delete finished ones may do
+    /// so earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,

@@ -178,7 +178,8 @@ fn tell(namespace: &str, trust: &Trust) {
             namespace,
             why,
             "who asks is not established: every requester counts as nobody, rules with subjects allow nothing; \
-             apply deploy/requester-1.36.yaml (deploy/requester-1.31.yaml on Kubernetes 1.31 to 1.35)"
+             install the chart with admission.install=true, or apply deploy/requester-1.36.yaml (deploy/requester-1.31.yaml on \
+             Kubernetes 1.31 to 1.35)"
         ),
         Trust::Since(since) => {
             tracing::info!(namespace, %since, "the API server stamps who asks: subjects are in force");

@@ -197,7 +197,7 @@ fn status_of(
         }
         Some(Trust::None(problem) | Trust::Undecided(problem)) => {
             let message = format!(
-                "{problem}; rules with subjects allow nobody, and a Deny with subjects holds against everybody (deploy/README.md)"
+                "{problem}; rules with subjects allow nobody, and a Deny with subjects holds against everybody (docs/guides/roles.md)"
             );
             conditions::set(conditions, known, false, "NotStamped", &message, generation, now);
         }

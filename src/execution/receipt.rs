@@ -21,6 +21,8 @@ const NAME_CHARACTERS: usize = 200;
 /// How many characters the API server adds to `metadata.generateName`, and which: no vowels, nothing that looks alike.
 const GENERATED: usize = 5;
 const GENERATED_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
+/// The phases of Argo CD's hooks (its documentation, "Sync Phases and Waves"), in lower case.
+const ARGO_CD_PHASES: [&str; 6] = ["presync", "sync", "postsync", "syncfail", "predelete", "postdelete"];
 /// A `metadata.generateName` that is longer is cut before that.
 const GENERATED_PREFIX: usize = 58;
 
@@ -36,7 +38,7 @@ pub struct ReceiptKey {
 }
 
 impl ReceiptKey {
-    /// Of an execution; None where its name was made up by the API server, and so does not come again.
+    /// Of an execution; None where its name was made up by the API server or Argo CD, and so does not come again.
     pub fn of(execution: &CommandExecution) -> Option<Self> {
         if is_name_generated(&execution.metadata) {
             return None;
@@ -125,13 +127,27 @@ fn hexadecimal(text: &[u8]) -> String {
     Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Whether the API server made up the name: `metadata.generateName` and five characters of its own. A name that was given
-/// beside `generateName` is none of these.
+/// Whether the name was made up, and so does not come again: by the API server, of `metadata.generateName` and five
+/// characters of its own, or by Argo CD. Another name that was given beside `generateName` is none of these.
 fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
+    if name.strip_prefix(start.as_str()).is_some_and(is_made_up_by_argo_cd) {
+        return !start.is_empty();
+    }
     let start: String = start.chars().take(GENERATED_PREFIX).collect();
     let own = name.strip_prefix(&start).unwrap_or_default();
     !start.is_empty() && own.len() == GENERATED && own.chars().all(|own| GENERATED_CHARACTERS.contains(own))
+}
+
+/// What Argo CD puts behind `generateName` of a hook: revision, phase and seconds of its clock, `0123abc-presync-1795219200`
+/// (gitops-engine, `pkg/sync/sync_context.go`).
+fn is_made_up_by_argo_cd(own: &str) -> bool {
+    let Some((before, time)) = own.rsplit_once('-') else { return false };
+    let Some((revision, phase)) = before.rsplit_once('-') else { return false };
+    (10..=11).contains(&time.len())
+        && time.chars().all(|digit| digit.is_ascii_digit())
+        && ARGO_CD_PHASES.contains(&phase)
+        && !revision.is_empty()
 }
 
 #[cfg(test)]

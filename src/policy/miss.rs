@@ -237,7 +237,7 @@ fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> 
         Mismatch::Subject => "not for who asks (spec.requestedBy)".to_owned(),
         Mismatch::IdentityUnknown => {
             "only for certain subjects, and it is not established who asks: the admission policy \
-             that stamps spec.requestedBy is missing or does not work (see deploy/README.md)"
+             that stamps spec.requestedBy is missing or does not work (see docs/guides/roles.md)"
                 .to_owned()
         }
         Mismatch::Variable(index) => format!("spec.environment must not have {}", variable(request, index).0),

@@ -332,7 +332,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
             }
             Err(error @ ClusterError::Forbidden { .. }) => {
                 return Err(error)
-                    .context("grant this user the rights in deploy/operator-role.yaml, or use --namespace");
+                    .context("grant this user the rights of the chart (deploy/operator-role.yaml has them too), or use --namespace");
             }
             Err(error) => {
                 starting_until = Instant::now() + STARTING;

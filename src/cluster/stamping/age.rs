@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::{Cluster, Operation};
 
-/// The names in `deploy/requester-1.36.yaml`.
+/// The names in the chart, and in `deploy/requester-1.36.yaml`.
 const MUTATING: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
 /// The name in `deploy/requester-1.31.yaml`.
 const VALIDATING: &str = "writ-requester";

@@ -103,7 +103,7 @@ fn what_has_no_end_has_no_receipt() {
 }
 
 #[test]
-fn only_a_name_that_the_api_server_made_up_does_not_come_again() {
+fn only_a_name_that_the_api_server_or_argo_cd_made_up_does_not_come_again() {
     let is_generated = |generate: Option<&str>, name: &str| {
         let mut execution = execution(name, serde_json::json!({"phase": "Pending"}));
         execution.metadata.generate_name = generate.map(ToOwned::to_owned);
@@ -114,6 +114,14 @@ fn only_a_name_that_the_api_server_made_up_does_not_come_again() {
     for name in ["backup-hello", "backup-x7k2", "backup-x7k2pp", "restore-x7k2p", "backup-"] {
         assert!(!is_generated(Some("backup-"), name), "{name}");
     }
+    assert!(is_generated(Some("backup-"), "backup-0123abc-presync-1795219200"));
+    assert!(is_generated(Some("backup-"), "backup-v1.2.3-postsync-1795219200"));
+    for name in
+        ["backup-0123abc-presync-", "backup-presync-1795219200", "backup-0123abc-daily-1795219200", "backup-a-sync-17"]
+    {
+        assert!(!is_generated(Some("backup-"), name), "{name}");
+    }
+    assert!(!is_generated(None, "backup-0123abc-presync-1795219200"));
     assert!(!is_generated(None, "backup-x7k2p"));
     assert!(!is_generated(Some(""), "x7k2p"));
 }
