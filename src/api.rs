@@ -41,5 +41,12 @@ pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
 /// An annotation of a finished execution, `true` once `--minimum-retention-seconds` are over: from then on it may be deleted
 /// by others. Written by Writ alone, and only where such a time is set.
 pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
+
+/// The mark that the API server's admission (`writ-audit`) puts on an execution that was created with Writ's finalizer: a copy
+/// of one that may have run already.
+pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
+
+/// By which who creates such a copy says, with the value `true`, that it is to run.
+pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
 /// The Secret type that holds an SSH private key (Kubernetes' own, key `ssh-privatekey`).
 pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

@@ -282,6 +282,8 @@ pub enum Reason {
     /// Any finished phase: that of the first. Surfaces when an execution of the same name and spec has finished before, and
     /// was deleted by its time to live. Nothing was sent; `status.firstExecution` and the message say what is known of it.
     AlreadyExecuted,
+    /// It is a copy of one that may have run already, from a backup or an export, and nobody has said that it is to run again.
+    RestoredCopy,
     /// Pending or Expired. Surfaces when it cannot be seen whether it was executed before: its ExecutionReceipt may not be
     /// read or does not decode. Nothing is sent before that is known.
     ReceiptUnreadable,

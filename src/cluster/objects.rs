@@ -18,13 +18,22 @@ impl Cluster {
     /// and that this user may read them.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission.
+    /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission in any of them.
     pub async fn check(&self) -> Result<(), ClusterError> {
         let one = ListParams::default().limit(1);
+        let (mut may, mut refused) = (false, None);
         for api in self.watched::<PartialObjectMeta<CommandExecution>>() {
-            self.call(Operation::ListExecutions, "CommandExecutions", api.list(&one)).await?;
+            match self.call(Operation::ListExecutions, "CommandExecutions", api.list(&one)).await {
+                Ok(_) => may = true,
+                // One namespace that is gone, with the rights in it, must not keep the others from being served.
+                Err(error @ ClusterError::Forbidden { .. }) => {
+                    tracing::warn!(%error, "a namespace cannot be served");
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        refused.filter(|_| !may).map_or(Ok(()), Err)
     }
 
     /// Reads an execution.

@@ -191,7 +191,9 @@ async fn read_machine(
 
 async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<Action, ClusterError> {
     // Nothing can be put on one that is being deleted.
-    let protects = plan.protect && live.metadata.deletion_timestamp.is_none();
+    let is_deleted = live.metadata.deletion_timestamp.is_some();
+    let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
+    let protects = (plan.protect || ends) && !is_deleted;
     let Some(live) = protected(live, protects, context).await? else {
         return Ok(Action::requeue(Duration::from_millis(100)));
     };
@@ -224,8 +226,9 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
 }
 
 /// The execution, with the finalizer on it where that is needed: what is about to be enqueued may be claimed, and must not
-/// vanish while it runs; of what was executed before, its deletion must not be missed. The API server puts it on at creation where its admission policies can. None where it has changed meanwhile: that
-/// is on its way here.
+/// vanish while it runs; of what has ended, its deletion must not be missed, and a copy of it (from a backup) must be known by
+/// it. The API server puts it on at creation where its admission policies can. None where it has changed meanwhile: that is
+/// on its way here.
 async fn protected(
     live: CommandExecution,
     is_needed: bool,

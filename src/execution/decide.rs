@@ -6,7 +6,10 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt as _;
 
-use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, Reason};
+use crate::api::{
+    CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, RESTORED_ANNOTATION, RUN_AGAIN_ANNOTATION,
+    Reason,
+};
 use crate::policy::{self, Decision, Identity, Request, Verdict};
 
 use super::receipt;
@@ -96,7 +99,8 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
     if observed.work == WorkFact::Holding {
         return Plan::default();
     }
-    repeated(observed)
+    copied(observed)
+        .or_else(|| repeated(observed))
         .or_else(|| cancelled(observed))
         .or_else(|| not_started(observed))
         .or_else(|| expired(observed))
@@ -131,6 +135,21 @@ fn claimed(observed: &Observed<'_>) -> Plan {
 fn can_be_asked(execution: &CommandExecution) -> bool {
     let has_remote = execution.status.as_ref().is_some_and(|status| status.remote.is_some());
     has_remote && execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Durable)
+}
+
+/// A copy from a backup that the API server has marked: it may have run already. The policy that refuses such copies may be
+/// missing.
+fn copied(observed: &Observed<'_>) -> Option<Plan> {
+    let annotations = observed.execution.metadata.annotations.as_ref()?;
+    let may_run = annotations.get(RUN_AGAIN_ANNOTATION).is_some_and(|value| value == "true");
+    let is_copy = observed.execution.phase() == Phase::Pending && annotations.contains_key(RESTORED_ANNOTATION);
+    (is_copy && !may_run).then(|| {
+        let message = format!(
+            "it was created with Writ's finalizer, so it is a copy of one that may have run already; create it without the \
+             finalizer, or with the annotation {RUN_AGAIN_ANNOTATION}: \"true\", to run it"
+        );
+        reject(observed, Reason::RestoredCopy, &message)
+    })
 }
 
 /// Another one of this name and spec was handled before: this one says so, and nothing is sent. First of all rules, as what

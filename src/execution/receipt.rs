@@ -3,7 +3,7 @@
 //! The promises kept here: the digest of a spec hangs on nothing but what was asked for, and stays the same in later
 //! versions (a field that is absent is not in it); a receipt is one of an execution only where name and digest are.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::ResourceExt as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +23,8 @@ const GENERATED: usize = 5;
 const GENERATED_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
 /// The phases of Argo CD's hooks (its documentation, "Sync Phases and Waves"), in lower case.
 const ARGO_CD_PHASES: [&str; 6] = ["presync", "sync", "postsync", "syncfail", "predelete", "postdelete"];
+/// What `kubectl apply` leaves on what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// A `metadata.generateName` that is longer is cut before that.
 const GENERATED_PREFIX: usize = 58;
 
@@ -133,6 +135,14 @@ fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
     if name.strip_prefix(start.as_str()).is_some_and(is_made_up_by_argo_cd) {
         return !start.is_empty();
+    }
+    // Somebody keeps it somewhere, and may apply it again: an export that was put into Git.
+    let is_applied = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Apply");
+    let annotations = metadata.annotations.iter().flatten();
+    if metadata.managed_fields.iter().flatten().any(is_applied)
+        || annotations.into_iter().any(|(name, _)| name == LAST_APPLIED)
+    {
+        return false;
     }
     let start: String = start.chars().take(GENERATED_PREFIX).collect();
     let own = name.strip_prefix(&start).unwrap_or_default();

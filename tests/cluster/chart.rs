@@ -149,8 +149,10 @@ async fn values_that_make_no_sense_are_refused_with_their_names() {
         ("outputStore=ftp://x", "/outputStore"),
         ("watchNamespaces={A}", "/watchNamespaces/0"),
         ("admission.stamping=perhaps", "/admission/stamping"),
-        ("admission.operators={jane}", "/admission/operators/0"),
+        ("admission.operators={a b}", "/admission/operators/0"),
         ("serve.allowCidrs={everywhere}", "/serve/allowCidrs/0"),
+        ("nameOverride=Foo_Bar", "/nameOverride"),
+        ("replicaCount=2,persistence.enabled=true", "replicaCount over 1"),
     ] {
         let output = world.helm(&["template", "writ", CHART, "--set", value]);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -119,6 +119,11 @@ async fn one_process_serves_several_namespaces_and_no_others() {
         case.execute("x", "say hello").await;
         case.ends("x", Phase::Succeeded, Reason::Completed).await;
     }
+    // One that is lost (its rights here, as where it is gone) keeps nobody waiting, in a process that has just come neither.
+    first.kill_writ();
+    first.add_flags(&["--namespace", "there-is-no-such-namespace"]);
+    first.start_writ();
+    first.writ_serves().await;
     // A change in one of them is noticed, also after the other has been quiet.
     second.apply_machine("late", json!({})).await;
     second.execute_with("y", json!({"machineRef": {"name": "late"}, "command": "say hello"})).await;

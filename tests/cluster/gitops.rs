@@ -310,6 +310,7 @@ fn expected_of_machine(object: &Value) -> (&'static str, Option<&'static str>) {
     let kstatus = match phase {
         Some(MachinePhase::Online) => Some("Current"),
         Some(MachinePhase::Misconfigured) => Some("Failed"),
+        Some(MachinePhase::Unknown) if machine.spec.probe.interval_seconds == 0 => Some("Current"),
         Some(_) => Some("InProgress"),
         None => status.observed_generation.map(|_| "InProgress"),
     };

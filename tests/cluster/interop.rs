@@ -7,6 +7,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use writ::api::{CommandExecutionStatus, Phase, Reason};
@@ -103,10 +104,22 @@ impl Visit {
         let status = self.case.finished(name).await;
         let said = self.said(mode, &status);
         assert_eq!((status.phase, self.starts_of(name)), (phase, 1), "{said}");
-        let still_runs = self.stranger.commands().into_iter().any(|pid| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
-        });
+        let runs = || {
+            self.stranger.commands().into_iter().any(|pid| {
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                words.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
+            })
+        };
+        // The launcher has the command's words among its own, and ends a moment after it has written down the end. What stays
+        // does so for minutes.
+        let mut still_runs = runs();
+        for _ in 0..50 {
+            if !still_runs || status.reason != Some(Reason::Stopped) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            still_runs = runs();
+        }
         say::note(format_args!("{mode}: {name} ended as {:?}", status.reason));
         match status.reason {
             Some(Reason::Stopped) => assert!(!still_runs, "{said}"),

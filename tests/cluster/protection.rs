@@ -198,6 +198,11 @@ async fn a_copy_from_a_backup_does_not_run_unless_it_is_told_to() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     case.ends("again", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(case.ledger().len(), 2);
+    // Not even who is exempt from the guards, as a restore tool is, brings it back to run.
+    std::fs::write(path, stripped.join("\n").replace("name: x", "name: once-more")).expect("a backup");
+    let output = case.world.kubectl(&["create", "-f", path, "-n", &case.namespace]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains("writ-restored"), "{errors}");
     // The mark is not there for others to set or to leave out.
     refused(
         create(&case, &root, json!({"name": "z", "annotations": {"writ.dev/restored": "true"}}), "say hello").await,
@@ -241,6 +246,7 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
     let case = Case::with(own, SshdOptions::default(), &flags).await;
     let root = root(&case).await;
     let spec = json!({"command": "say hello", "ttlSecondsAfterFinished": 0});
+    case.execute("kept", "say hello").await;
     case.execute("short-lived", "say hello").await;
     case.execute_with("deleted", spec).await;
     case.ends("short-lived", Phase::Succeeded, Reason::Completed).await;
@@ -257,6 +263,8 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
         create(&case, &root, json!({"name": "z", "annotations": {"writ.dev/retention-over": "true"}}), "say hello")
             .await,
     );
+    case.ends("kept", Phase::Succeeded, Reason::Completed).await;
+    let bare = executions(&case, &root).get("kept").await.expect("it is there");
     assert!(case.executions().get_opt("deleted").await.expect("an answer").is_some(), "its time to live is shorter");
     while let Err(error) = executions(&case, &root).delete("short-lived", &DeleteParams::default()).await {
         assert!(started.elapsed() < Duration::from_secs(60), "{error}\n{}", case.log());
@@ -264,6 +272,30 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
     }
     case.gone("short-lived").await;
     case.gone("deleted").await;
+    replaced_without_its_mark_it_gets_it_again(&case, &root, bare).await;
+}
+
+/// As where a pipeline replaces what it finds by what stands in Git.
+async fn replaced_without_its_mark_it_gets_it_again(case: &Case, root: &Client, mut bare: CommandExecution) {
+    let is_marked = |object: &CommandExecution| {
+        object.metadata.annotations.iter().flatten().any(|(name, _)| name == "writ.dev/retention-over")
+    };
+    assert!(!is_marked(&bare));
+    (bare.metadata.resource_version, bare.metadata.managed_fields) = (None, None);
+    let started = Instant::now();
+    for turn in 0..2 {
+        while !is_marked(&executions(case, root).get("kept").await.expect("it is there")) {
+            assert!(started.elapsed() < Duration::from_secs(90), "it is not marked\n{}", case.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        if turn == 0 {
+            let latest = executions(case, root).get("kept").await.expect("it is there").metadata.resource_version;
+            bare.metadata.resource_version = latest;
+            let replaced =
+                executions(case, root).replace("kept", &PostParams::default(), &bare).await.expect("replaced");
+            assert!(!is_marked(&replaced));
+        }
+    }
 }
 
 #[tokio::test]

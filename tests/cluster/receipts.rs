@@ -15,7 +15,7 @@ use writ::execution::ReceiptKey;
 use crate::case::Case;
 use crate::lab::SshdOptions;
 use crate::proxy::{Fate, Proxy};
-use crate::world::{World, world};
+use crate::world::{HOME, World, world};
 
 const VERSION: &str = "writ.dev/v1alpha1";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -200,7 +200,7 @@ async fn two_processes_at_a_time_leave_a_receipt_of_each_and_run_none_again() {
     let folder = case.world.reaper.make_folder("writ", 0o700).expect("a folder");
     let mut other = Command::new(env!("CARGO_BIN_EXE_writ"));
     other
-        .args(["serve", "--namespace", &case.namespace, "--missing-grace-seconds", "1"])
+        .args(["serve", "--namespace", &case.namespace, "--lease-namespace", HOME, "--missing-grace-seconds", "1"])
         .args(crate::lab::LOOPBACK)
         .env("WRIT_OUTPUT_STORE", case.store())
         .env("RUST_LOG", "warn,writ=debug")
@@ -310,6 +310,31 @@ async fn a_name_that_the_api_server_made_up_leaves_no_receipt() {
     assert_eq!(case.ledger().len(), 2);
 }
 
+/// Who serves where a test takes rights away: those of the chart's ServiceAccount are the cluster's.
+const LIMITED: &str = "limited-operator";
+
+/// The case's `writ serve` goes on as somebody with the same rights, in this namespace alone.
+async fn as_limited_operator(case: &mut Case) {
+    give_rights(case, true).await;
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-operator-credentials"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": LIMITED}],
+    });
+    case.apply(&format!("{group}/v1"), "RoleBinding", "limited-credentials", binding).await;
+    let user = format!("--user={LIMITED}");
+    // Another test may have done it.
+    for (kind, name, role) in [
+        ("rolebinding", "limited-holder", "writ-operator-holder"),
+        ("clusterrolebinding", "limited", "writ-operator-admission"),
+    ] {
+        case.world.kubectl(&["create", kind, name, &format!("--clusterrole={role}"), &user, "-n", HOME]);
+    }
+    case.kill_writ();
+    case.kubeconfig = case.world.control_plane.kubeconfig_for(LIMITED, None).expect("a kubeconfig");
+    case.start_writ();
+}
+
 /// Gives the operator all of its rights but those of receipts; true gives all of them.
 async fn give_rights(case: &Case, with_receipts: bool) {
     let group = "rbac.authorization.k8s.io";
@@ -320,18 +345,19 @@ async fn give_rights(case: &Case, with_receipts: bool) {
     case.apply(&format!("{group}/v1"), "Role", "writ-here", json!({"rules": rules})).await;
     let binding = json!({
         "roleRef": {"apiGroup": group, "kind": "Role", "name": "writ-here"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": "writ-operator"}],
+        "subjects": [{"apiGroup": group, "kind": "User", "name": LIMITED}],
     });
     case.apply(&format!("{group}/v1"), "RoleBinding", "writ-here", binding).await;
-    case.world.kubectl(&["delete", "rolebinding", "-n", &case.namespace, "--ignore-not-found", "writ-operator"]);
-    let question = ["auth", "can-i", "get", "executionreceipts.writ.dev", "--as=writ-operator", "-n", &case.namespace];
+    let who = format!("--as={LIMITED}");
+    let question = ["auth", "can-i", "get", "executionreceipts.writ.dev", &who, "-n", &case.namespace];
     let answer: &[u8] = if with_receipts { b"yes\n" } else { b"no\n" };
     until(case, "in force", async || case.world.kubectl(&question).stdout == answer).await;
 }
 
 #[tokio::test]
 async fn while_receipts_cannot_be_read_nothing_runs_and_it_is_said() {
-    let case = Case::new().await;
+    let mut case = Case::new().await;
+    as_limited_operator(&mut case).await;
     apply(&case, "x", "say hello", 1).await;
     case.gone("x").await;
     give_rights(&case, false).await;

@@ -182,9 +182,10 @@ async fn the_api_server_puts_the_finalizer_beside_those_that_are_there() {
     let case = Case::new().await;
     let path = case.sshd.home().join("held.json");
     for (name, finalizers) in [("x", json!(["example.org/hold"])), ("y", json!([])), ("z", json!([AUDIT_FINALIZER]))] {
+        let annotations = json!({"writ.dev/run-again": "true"});
         let object = json!({
             "apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution",
-            "metadata": {"name": name, "finalizers": finalizers},
+            "metadata": {"name": name, "finalizers": finalizers, "annotations": annotations},
             "spec": {"machineRef": {"name": "web-1"}, "command": "say hello"},
         });
         std::fs::write(&path, object.to_string()).expect("a manifest");

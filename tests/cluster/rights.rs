@@ -178,23 +178,26 @@ async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
     let shared = "crds.install=false,admission.install=false,roles.install=false,replicaCount=0";
     world.helm_succeeds(&["install", "narrow", CHART, "-n", &home, "--set", &values, "--set", shared]);
     let account = format!("system:serviceaccount:{home}:narrow-writ");
-    let can = |verb: &str, resource: &str, namespace: &str| {
-        let output = world.kubectl(&["auth", "can-i", verb, resource, "-n", namespace, "--as", &account]);
+    let can = |verb: &str, resource: &str, subresource: &str, namespace: &str| {
+        let subresource = format!("--subresource={subresource}");
+        let output = world.kubectl(&["auth", "can-i", verb, resource, &subresource, "-n", namespace, "--as", &account]);
         String::from_utf8_lossy(&output.stdout).trim() == "yes"
     };
     let mut seen = Vec::new();
     for (namespace, is) in [(&served, "served"), (&open, "opted in"), (&other, "other"), (&home, "home")] {
         for (verb, group, resource, place) in table().into_iter().filter(|right| right.3 != "named") {
-            let qualified = match resource.split_once('/') {
-                Some((resource, subresource)) => format!("{resource}.{group}/{subresource}"),
-                None => format!("{resource}.{group}").trim_end_matches('.').to_owned(),
-            };
+            let (resource, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
+            let qualified = format!("{resource}.{group}").trim_end_matches('.').to_owned();
             let expected = match place {
                 "served" => is == "served" || is == "opted in" || (is == "home" && group == "coordination.k8s.io"),
                 other => other == is || (other == "home" && verb == "get" && (is == "served" || is == "opted in")),
             };
             seen.push(expected);
-            assert_eq!(can(&verb, &qualified, namespace), expected, "{verb} {qualified} in the {is} namespace");
+            assert_eq!(
+                can(&verb, &qualified, subresource, namespace),
+                expected,
+                "{verb} {qualified} in the {is} namespace"
+            );
         }
     }
     assert!(seen.contains(&true) && seen.contains(&false));

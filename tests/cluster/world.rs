@@ -14,7 +14,14 @@ use crate::lab::{ControlPlane, ControlPlaneOptions, Controllers, Reaper, Toolbox
 /// In the repository's folder.
 pub const CHART: &str = "charts/writ";
 /// How the chart is installed here: there is no node to run a Pod.
-const STANDARD_VALUES: [&str; 4] = ["--set", "replicaCount=0", "--set-json", r#"admission.exemptUsers=["admin"]"#];
+const STANDARD_VALUES: [&str; 6] = [
+    "--set",
+    "replicaCount=0",
+    "--set-json",
+    r#"admission.exemptUsers=["admin"]"#,
+    "--set-json",
+    r#"admission.operators=["limited-operator"]"#,
+];
 
 /// A control plane with the chart installed, all but the process: CRDs, admission policies, roles, the ServiceAccount.
 pub struct World {

@@ -25,9 +25,23 @@
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "writ.serviceAccountName" . }}
 {{- end -}}
 
-{{/* Who may do what only the operator may, as a list in CEL. */}}
+{{/* Who runs as Writ, as a list in CEL. */}}
 {{- define "writ.operators" -}}
+{{- concat (list (include "writ.username" .)) .Values.admission.operators | toJson -}}
+{{- end -}}
+
+{{/* Who may do what only Writ may otherwise. */}}
+{{- define "writ.exempt" -}}
 {{- concat (list (include "writ.username" .)) .Values.admission.operators .Values.admission.exemptUsers | toJson -}}
+{{- end -}}
+
+{{/* Where the policies hold: where somebody serves. What is created elsewhere gets no finalizer that nobody takes off. */}}
+{{- define "writ.served" -}}
+{{- if .Values.watchNamespaces -}}
+namespaceSelector:
+  matchExpressions:
+    - {key: kubernetes.io/metadata.name, operator: In, values: {{ concat .Values.watchNamespaces .Values.admission.namespaces | uniq | toJson }}}
+{{- end -}}
 {{- end -}}
 
 {{/* What belongs to the release. */}}

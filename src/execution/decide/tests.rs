@@ -430,3 +430,19 @@ fn a_clock_that_is_behind_the_api_server_s_does_no_harm() {
     situation.execution.metadata.creation_timestamp = Some(Time(noon() + SignedDuration::from_hours(1)));
     assert!(enqueued(&situation.plan()));
 }
+
+#[test]
+fn a_copy_from_a_backup_that_is_marked_is_rejected_unless_it_is_to_run_again() {
+    use crate::api::{RESTORED_ANNOTATION, RUN_AGAIN_ANNOTATION};
+    let annotated = |run_again: Option<&str>| {
+        let mut copy = Situation::pending();
+        let marks = [(RESTORED_ANNOTATION, Some("true")), (RUN_AGAIN_ANNOTATION, run_again)];
+        let marks = marks.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        copy.execution.metadata.annotations = Some(marks.collect());
+        copy
+    };
+    for run_again in [None, Some(""), Some("false")] {
+        annotated(run_again).becomes(Phase::Rejected, Reason::RestoredCopy);
+    }
+    assert!(enqueued(&annotated(Some("true")).plan()));
+}

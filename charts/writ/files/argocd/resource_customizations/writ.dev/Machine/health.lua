@@ -43,7 +43,7 @@ elseif is_current and status.phase == "Misconfigured" then
   hs.status = "Degraded"
 elseif not is_probed then
   hs.status = "Healthy"
-  if is_current and status.phase ~= nil then
+  if is_current and status.phase ~= nil and status.phase ~= "Unknown" then
     hs.message = "Looked at when a command is to run there (spec.probe.intervalSeconds is 0); the last time: " .. hs.message
   else
     hs.message = "Looked at when a command is to run there (spec.probe.intervalSeconds is 0)"
