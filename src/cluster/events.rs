@@ -18,6 +18,10 @@ use super::Cluster;
 /// Events that may wait. A burst of 200 executions has three each; more than that is noise that the API server should
 /// be spared.
 const QUEUE: usize = 1024;
+/// Events after which the recorder is exchanged for a new one. It remembers each for six minutes (2 to 3 KiB), to count one that
+/// comes again instead of telling it twice, and looks through all that it remembers for every new one. Most never come again:
+/// each is about another execution. What comes again does so within fewer than this.
+const REMEMBERED: usize = 256;
 /// How long publishing one may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -40,7 +44,8 @@ impl EventPublisher {
     pub fn start(cluster: &Cluster, holder: &str) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "writ.dev/writ".to_owned(), instance: Some(holder.to_owned()) };
-        let task = tokio::spawn(publish_all(Recorder::new(cluster.client(), reporter), receiver));
+        let client = cluster.client();
+        let task = tokio::spawn(publish_all(move || Recorder::new(client.clone(), reporter.clone()), receiver));
         (Self { queue }, task)
     }
 
@@ -76,8 +81,15 @@ impl EventPublisher {
     }
 }
 
-async fn publish_all(recorder: Recorder, mut queue: mpsc::Receiver<(ObjectReference, Note)>) {
+async fn publish_all(new_recorder: impl Fn() -> Recorder, mut queue: mpsc::Receiver<(ObjectReference, Note)>) {
+    let mut recorder = new_recorder();
+    let mut remembered = 0;
     while let Some((about, note)) = queue.recv().await {
+        if remembered == REMEMBERED {
+            recorder = new_recorder();
+            remembered = 0;
+        }
+        remembered += 1;
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },
             reason: note.reason,

@@ -74,12 +74,16 @@ impl Cluster {
         }
     }
 
-    /// Reads a Machine.
+    /// Reads a Machine, without who wrote which of its fields: nobody asks for that, and it is larger than all the rest where
+    /// the Machine is kept (as long as a connection is).
     ///
     /// # Errors
     /// See [`ClusterError`].
     pub async fn machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
         let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
-        self.call(Operation::GetMachine, format!("Machine {namespace}/{name}"), api.get(name)).await
+        let what = format!("Machine {namespace}/{name}");
+        let mut machine = self.call(Operation::GetMachine, what, api.get(name)).await?;
+        machine.metadata.managed_fields = None;
+        Ok(machine)
     }
 }

@@ -76,10 +76,13 @@ impl Declared {
         Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
     }
 
-    /// The same without what has to stay secret.
+    /// The same without what has to stay secret, and without annotations: they are of no account here, often as large as the
+    /// rest (`kubectl apply` keeps the whole object in one), and this is kept for as long as a connection.
     pub fn without_secrets(&self) -> Self {
+        let mut machine = self.machine.clone();
+        machine.metadata.annotations = None;
         Self {
-            machine: self.machine.clone(),
+            machine,
             secret: self.secret.without_secrets(),
             hops: self.hops.iter().map(Self::without_secrets).collect(),
             read: self.read,
