@@ -14,6 +14,7 @@ mod policies;
 mod receipts;
 mod removal;
 mod secret;
+mod sharing;
 mod stamping;
 mod status;
 

@@ -1,7 +1,7 @@
 //! What can go wrong between here and the API server, by what to do about it.
 
 /// A call that did not succeed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ClusterError {
     /// There is no such object.
     #[error("{what} does not exist")]

@@ -1,7 +1,7 @@
 //! The policy of a namespace, as of one moment: compiled once, looked at live each time.
 //!
-//! The promise kept here: a change of a Whitelist that was committed before [`Policies::rules`] was called counts. Only
-//! names and versions are read for that; where they are no longer those that are compiled, the Whitelists are read in
+//! The promise kept here: a change of a Whitelist that was committed before [`Policies::rules`] was called counts. Those who
+//! ask at the same time share a reading that began after they asked. Only names and versions are read for that; where they are no longer those that are compiled, the Whitelists are read in
 //! full, all in one list, so that rules of two moments are never mixed (a Deny that moved from one Whitelist to another
 //! would be in neither).
 
@@ -17,6 +17,7 @@ use crate::api::Whitelist;
 use crate::api::execution_status::ObjectRecord;
 use crate::policy::{self, CompiledWhitelist, RuleSet};
 
+use super::sharing::Shared;
 use super::{Cluster, ClusterError, Operation};
 
 /// After how long a namespace that nobody asks about is forgotten.
@@ -27,6 +28,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 pub struct Policies {
     cluster: Cluster,
     namespaces: Mutex<HashMap<String, (Instant, Known)>>,
+    /// The readings of the namespaces that are asked about now.
+    readings: Mutex<HashMap<String, Arc<Shared<RuleSet>>>>,
 }
 
 /// What a Whitelist was when it was compiled.
@@ -46,7 +49,7 @@ struct Known {
 impl Policies {
     /// Knows nothing yet.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, namespaces: Mutex::default() }
+        Self { cluster, namespaces: Mutex::default(), readings: Mutex::default() }
     }
 
     /// The rules of a namespace, as they are at some moment after the call.
@@ -54,6 +57,17 @@ impl Policies {
     /// # Errors
     /// See [`ClusterError`]. A Whitelist that does not decode is no error: it closes the namespace.
     pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+        self.readings_of(namespace).ask(async || self.look(namespace).await).await
+    }
+
+    fn readings_of(&self, namespace: &str) -> Arc<Shared<RuleSet>> {
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        readings.retain(|name, shared| name == namespace || Arc::strong_count(shared) > 1);
+        Arc::clone(readings.entry(namespace.to_owned()).or_default())
+    }
+
+    /// Reads what they are now.
+    async fn look(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         let api: Api<Whitelist> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
         let list =
