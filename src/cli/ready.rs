@@ -35,11 +35,10 @@ impl Ready {
     /// The URL cannot be used.
     pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<Ending> {
         let url: http::Uri = self.url.parse().with_context(|| format!("--url {} is not a URL", self.url))?;
-        anyhow::ensure!(
-            url.scheme_str() == Some("http") && url.host().is_some(),
-            "--url has to begin with http://HOST"
-        );
-        let mut config = Config::new(url.clone());
+        let host = url.authority().filter(|_| url.scheme_str() == Some("http")).map(ToString::to_string);
+        let host = host.context("--url has to begin with http://HOST")?;
+        // The client puts a path of its own before that of each request.
+        let mut config = Config::new(format!("http://{host}/").parse()?);
         (config.connect_timeout, config.read_timeout) = (Some(DEADLINE), Some(DEADLINE));
         // A proxy is for the way out of a cluster.
         (config.proxy_url, config.default_retry) = (None, false);
