@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use kube::Api;
 use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::{Api, Resource};
 
 use crate::api::{CommandExecution, Machine, Phase};
 
@@ -20,10 +20,18 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission in any of them.
     pub async fn check(&self) -> Result<(), ClusterError> {
+        self.may_list::<CommandExecution>(Operation::ListExecutions, "CommandExecutions").await
+    }
+
+    /// Asks for one object of a kind in each namespace that is served.
+    pub(super) async fn may_list<K>(&self, operation: Operation, what: &str) -> Result<(), ClusterError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug,
+    {
         let one = ListParams::default().limit(1);
         let (mut may, mut refused) = (false, None);
-        for api in self.watched::<PartialObjectMeta<CommandExecution>>() {
-            match self.call(Operation::ListExecutions, "CommandExecutions", api.list(&one)).await {
+        for api in self.watched::<PartialObjectMeta<K>>() {
+            match self.call(operation, what, api.list(&one)).await {
                 Ok(_) => may = true,
                 // One namespace that is gone, with the rights in it, must not keep the others from being served.
                 Err(error @ ClusterError::Forbidden { .. }) => {

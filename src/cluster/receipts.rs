@@ -5,7 +5,6 @@
 
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
-use kube::core::PartialObjectMeta;
 
 use crate::api::ExecutionReceipt;
 use crate::execution::ReceiptKey;
@@ -16,21 +15,12 @@ use super::{Cluster, ClusterError, FIELD_MANAGER, Operation};
 const PAGE: u32 = 500;
 
 impl Cluster {
-    /// Asks for one receipt, to see that there is such a kind and that this user may list it.
+    /// Asks for one receipt of each namespace that is served, to see that there is such a kind and that this user may list it.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] without the CRD, [`ClusterError::Forbidden`] without the permission.
+    /// [`ClusterError::NotFound`] without the CRD, [`ClusterError::Forbidden`] without the permission in any of them.
     pub async fn check_receipts(&self) -> Result<(), ClusterError> {
-        let one = ListParams::default().limit(1);
-        let (mut may, mut refused) = (false, None);
-        for api in self.watched::<PartialObjectMeta<ExecutionReceipt>>() {
-            match self.call(Operation::CountReceipts, "ExecutionReceipts", api.list(&one)).await {
-                Ok(_) => may = true,
-                Err(error @ ClusterError::Forbidden { .. }) => refused = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        refused.filter(|_| !may).map_or(Ok(()), Err)
+        self.may_list::<ExecutionReceipt>(Operation::CountReceipts, "ExecutionReceipts").await
     }
 
     /// Reads the receipt of an execution; None where there is none.
