@@ -17,6 +17,7 @@
 //!                                           +-> Upload (from the first byte that the status cannot show) -> Store
 //! ```
 
+mod budget;
 mod capture;
 mod hub;
 mod inline;
@@ -25,6 +26,7 @@ mod redact;
 mod store;
 mod upload;
 
+pub use budget::ByteBudget;
 pub use hub::{Chunk, Hub, Offsets, Seen, Viewer};
 pub use recorder::{Recorded, Recorder};
 pub use store::{Store, StoreError, state_folder};
