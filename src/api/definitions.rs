@@ -10,6 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use schemars::schema_for;
 
+use super::execution_status::IncompleteReason;
 use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
@@ -92,6 +93,9 @@ fn command_execution() -> CustomResourceDefinition {
             spec.x_kubernetes_validations.get_or_insert_default().extend([immutable_spec(), cancelled_once()]);
         }
         root.x_kubernetes_validations = Some(guards());
+    });
+    for_each_schema(&mut definition, &mut |schema| {
+        explain_values(schema, "incompleteReason", schema_for!(IncompleteReason));
     });
     definition
 }

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::FirstExecution;
 use super::machine::ExecutionMode;
 
+mod output;
+
+pub use output::{Encoding, IncompleteReason, OutputHolder, OutputRecord, StreamRecord};
+
 /// What happened so far, and in the end what happened.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -205,7 +209,8 @@ pub enum Reason {
     NonZeroExitCode,
     /// Failed. Surfaces when a signal ended the command.
     Signalled,
-    /// Failed. Surfaces when the command wrote more than the rule's `output.maximumBytes` and was stopped.
+    /// Failed. Surfaces when the command wrote more than the rule's `output.maximumBytes`. Writ stops such a command,
+    /// unless it ended by itself before.
     OutputLimitExceeded,
     /// TimedOut or Cancelled. Surfaces when the command was seen to end after it was told to.
     Stopped,
@@ -340,7 +345,7 @@ pub struct DecisionRecord {
     pub decided_time: MicroTime,
 }
 
-/// How much output is kept and allowed, in bytes.
+/// Limits on the output of one command.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputBounds {
@@ -350,13 +355,23 @@ pub struct OutputBounds {
     /// How much the command may write to both streams together.
     #[schemars(range(min = 0))]
     pub maximum_bytes: i64,
+    /// Seconds that Writ waits after the command's exit while other processes still hold its output open, 0 to 60.
+    /// Default 2, also for decisions of versions without this field.
+    #[serde(default = "default_drain_seconds")]
+    #[schemars(range(min = 0, max = 60))]
+    pub drain_seconds: u32,
 }
 
 impl Default for OutputBounds {
-    /// The bounds of a rule that does not say any: 8 KiB shown of each stream, 64 MiB in all.
+    /// The limits of a rule without `output`: 8 KiB shown of each stream, 64 MiB in all, 2 s of waiting.
     fn default() -> Self {
-        Self { inline_bytes: 8192, maximum_bytes: 67_108_864 }
+        Self { inline_bytes: 8192, maximum_bytes: 67_108_864, drain_seconds: default_drain_seconds() }
     }
+}
+
+/// Default of `drainSeconds`, in seconds: short for a requester, long for the last output of an ending service.
+fn default_drain_seconds() -> u32 {
+    2
 }
 
 /// One object at one moment.
@@ -436,58 +451,4 @@ pub struct RemoteRecord {
     /// the machine's clock may be wrong.
     #[schemars(range(min = 0))]
     pub not_after_uptime_ms: i64,
-}
-
-/// Size and digest of both streams.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OutputRecord {
-    /// Of standard output.
-    pub stdout: StreamRecord,
-    /// Of standard error.
-    pub stderr: StreamRecord,
-    /// True where output may have come that was not seen: the connection was lost, or a process that the command
-    /// left behind still held the output open when Writ stopped reading. Size and digest are of what was seen.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub incomplete: bool,
-}
-
-/// Size and digest of one stream.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamRecord {
-    /// Bytes that the command wrote, before any truncation. Where `redacted` is true: bytes after redaction, so that
-    /// neither size nor digest tell what was taken out.
-    #[schemars(range(min = 0))]
-    pub bytes: i64,
-    /// SHA-256 of those bytes, in lower case hexadecimal.
-    #[schemars(length(max = 64))]
-    pub sha256: String,
-    /// Whether the text in the status leaves bytes out.
-    pub truncated: bool,
-    /// Whether the rule's `redact` patterns were applied (whether or not one matched).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub redacted: bool,
-    /// Whether the whole stream, as it is counted here, is in the output store of the `writ serve` that ran the command:
-    /// `writ output NAME` prints it. Only what the status leaves bytes out of (`truncated`) is stored.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stored: bool,
-    /// Why a stream that the status leaves bytes out of was not stored, in a sentence. At most 256 characters. Absent
-    /// where it was, where there was nothing to store, and where `writ serve` has no output store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub not_stored: Option<String>,
-    /// How the text in the status is encoded.
-    pub encoding: Encoding,
-}
-
-/// How the bytes of a stream stand in the status.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum Encoding {
-    /// As they are: what is kept is UTF-8.
-    #[serde(rename = "utf-8")]
-    Utf8,
-    /// As base64 (RFC 4648, section 4, padded): what is kept is not UTF-8. Decode it to get the bytes.
-    #[serde(rename = "base64")]
-    Base64,
 }

@@ -155,7 +155,7 @@ pub struct WhitelistRule {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
 
-    /// How much of the output is kept, and how much there may be.
+    /// Limits on the output: how much is kept, how much there may be, and how long Writ waits for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputLimits>,
 
@@ -309,7 +309,7 @@ pub struct TimeoutLimits {
     pub unrecognized: Unrecognized,
 }
 
-/// How much of the output is kept in the status, and how much there may be at all.
+/// Limits on the output: how much the status shows, how much there may be, and how long Writ waits for its end.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
@@ -320,10 +320,19 @@ pub struct OutputLimits {
     pub inline_bytes: Option<u32>,
 
     /// How much the command may write to both streams together, in bytes, 1024 to 1099511627776. Default 67108864 (64
-    /// MiB). A command that writes more is stopped, and the execution is Failed, reason OutputLimitExceeded.
+    /// MiB). A command that writes more is stopped, and the execution is Failed, reason OutputLimitExceeded. The record
+    /// holds the bytes up to this limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 1_099_511_627_776_i64))]
     pub maximum_bytes: Option<i64>,
+
+    /// Seconds that Writ waits after the command's exit while other processes still hold its output open, 0 to 60.
+    /// Default 2. After that the status has `output.incomplete: true`, `output.incompleteReason: StillOpen` and, except
+    /// in Direct mode, the processes that hold the output open (`output.heldBy`). What such a process writes later is
+    /// discarded and does not fill the disk. With 0 Writ takes what was written until the exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 60))]
+    pub drain_seconds: Option<u32>,
 
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]

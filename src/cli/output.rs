@@ -109,8 +109,13 @@ impl Output {
             std::io::copy(&mut spool, if to_stderr { &mut *stderr } else { &mut *stdout })?;
         }
         stdout.flush()?;
-        if execution.status.and_then(|status| status.output).is_some_and(|output| output.incomplete) {
-            writeln!(stderr, "writ: note: the command may have written more than was seen (status.output.incomplete)")?;
+        if let Some(output) = execution.status.and_then(|status| status.output).filter(|output| output.incomplete) {
+            let reason = output.incomplete_reason.map(|reason| format!(": {reason:?}")).unwrap_or_default();
+            let field = if reason.is_empty() { "incomplete" } else { "incompleteReason" };
+            writeln!(
+                stderr,
+                "writ: note: the record may lack output of the command (status.output.{field}{reason}); status.message says why"
+            )?;
         }
         Ok(Ending::Good)
     }

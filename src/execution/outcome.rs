@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use crate::api::execution_status::OutputRecord;
+use crate::api::execution_status::{IncompleteReason, OutputRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 
 use super::LaunchProblem;
@@ -69,7 +69,8 @@ pub struct Outcome {
     /// How it ended.
     pub ending: Ending,
     /// Whether it had been told to stop before that. One that wrote too much counts as told even where its end was
-    /// quicker: which of the two is seen first must not decide between success and failure.
+    /// quicker: which of the two is seen first must not decide between success and failure. So a message about the
+    /// output limit never claims that the command received a stop request, unless its end was not seen.
     pub told_to_stop: Option<StopCause>,
     /// Whether the machine looked for processes of a command that was told to stop, and found none any more.
     pub nothing_left: bool,
@@ -87,7 +88,13 @@ pub struct Outcome {
 
 /// The finished status of a claimed execution.
 pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) -> CommandExecutionStatus {
-    let (phase, reason, message) = verdict(&outcome);
+    let (phase, reason, mut message) = verdict(&outcome);
+    // An end that was read after a reboot has no known start.
+    let ended = matches!(outcome.ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::Gone);
+    let has_output = outcome.started.is_some() || ended;
+    if let Some(text) = incomplete_text(&outcome.output, drain_seconds(execution)).filter(|_| has_output) {
+        message = format!("{message}; {text}");
+    }
     let mut status = moved(execution, phase, reason, &message, now);
     match &outcome.ending {
         Ending::Exited { code } => status.exit_code = Some(i64::from(*code)),
@@ -95,9 +102,7 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
         _ => {}
     }
     status.start_time = outcome.started.map(MicroTime);
-    // When it started is not known where its end was read after a reboot.
-    let ended = matches!(outcome.ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::Gone);
-    if outcome.started.is_some() || ended {
+    if has_output {
         status.duration_ms = outcome.duration_ms;
         status.stdout = Some(outcome.stdout);
         status.stderr = Some(outcome.stderr);
@@ -169,7 +174,7 @@ fn stopped(ending: &Ending, cause: StopCause, nothing_left: bool) -> (Phase, Rea
             (Phase::TimedOut, "ran longer than decision.timeoutSeconds".to_owned(), ", was told to stop")
         }
         StopCause::Cancel => (Phase::Cancelled, "was cancelled".to_owned(), ", was told to stop"),
-        // It may have ended before it could be told.
+        // The command may have ended by itself before a stop request reached it.
         StopCause::OutputLimit { maximum_bytes } => {
             (Phase::Failed, format!("wrote more than decision.output.maximumBytes ({maximum_bytes} bytes)"), "")
         }
@@ -193,6 +198,48 @@ fn stopped(ending: &Ending, cause: StopCause, nothing_left: bool) -> (Phase, Rea
         StopCause::OutputLimit { .. } => (phase, Reason::OutputLimitExceeded, message),
         StopCause::Timeout | StopCause::Cancel => (phase, reason, message),
     }
+}
+
+/// Seconds of waiting for output that the decision allows; `None` if the execution has no decision.
+fn drain_seconds(execution: &CommandExecution) -> Option<u32> {
+    let decision = execution.status.as_ref()?.decision.as_ref()?;
+    Some(decision.output.drain_seconds)
+}
+
+/// Clause of the message that says why output is missing; `None` if none is, or if the cause was not recorded.
+fn incomplete_text(output: &OutputRecord, drain_seconds: Option<u32>) -> Option<String> {
+    let why = match output.incomplete_reason.filter(|_| output.incomplete)? {
+        IncompleteReason::StillOpen => {
+            let wait = match drain_seconds {
+                Some(0) => "after the exit of the command".to_owned(),
+                Some(seconds) => format!("after the wait of {seconds} s"),
+                None => "after the wait".to_owned(),
+            };
+            let holders = output.held_by.iter().map(|holder| format!("{} ({})", holder.name, holder.process_id));
+            let holders = holders.collect::<Vec<_>>().join(", ");
+            let separator = if holders.is_empty() { "" } else { ": " };
+            format!("processes still held it open {wait}{separator}{holders}")
+        }
+        IncompleteReason::ReaderEnded => {
+            "the launcher's process that stores it ended early; check the machine for killed processes and free memory"
+                .to_owned()
+        }
+        IncompleteReason::DiskFull => {
+            "the disk with the launcher's directory was full; free space on the machine".to_owned()
+        }
+        IncompleteReason::FileSizeLimit => {
+            "the file-size limit of the login (ulimit -f) cut it off; raise the limit on the machine".to_owned()
+        }
+        IncompleteReason::OverLimit => "the record ends at decision.output.maximumBytes".to_owned(),
+        IncompleteReason::Removed => {
+            "its files on the machine were removed or cut off by other programs, or had been acknowledged before"
+                .to_owned()
+        }
+        IncompleteReason::NotReceived => {
+            "writ could not read all of it (connection lost, end unknown, or other text in the session)".to_owned()
+        }
+    };
+    Some(format!("the output is incomplete: {why}"))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
 const LONGEST_TIMEOUT_SECONDS: u32 = 86_400;
 const LARGEST_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
+/// Maximum of `output.drainSeconds`: an execution occupies a slot of its machine during this wait.
+const MAX_DRAIN_SECONDS: u32 = 60;
 const LONGEST_NAME: usize = 63;
 /// useradd's own bound.
 const LONGEST_USER_NAME: usize = 32;
@@ -212,8 +214,11 @@ pub(super) fn output(rule: &WhitelistRule) -> Result<OutputBounds, RuleProblem> 
     if let Some(limits) = &rule.output {
         bounds.inline_bytes = limits.inline_bytes.unwrap_or(bounds.inline_bytes);
         bounds.maximum_bytes = limits.maximum_bytes.unwrap_or(bounds.maximum_bytes);
+        bounds.drain_seconds = limits.drain_seconds.unwrap_or(bounds.drain_seconds);
     }
-    let is_sound = bounds.inline_bytes <= LARGEST_INLINE_BYTES && OUTPUT_BYTES.contains(&bounds.maximum_bytes);
+    let is_sound = bounds.inline_bytes <= LARGEST_INLINE_BYTES
+        && OUTPUT_BYTES.contains(&bounds.maximum_bytes)
+        && bounds.drain_seconds <= MAX_DRAIN_SECONDS;
     if is_sound { Ok(bounds) } else { Err(RuleProblem::Output) }
 }
 

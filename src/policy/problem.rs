@@ -216,6 +216,8 @@ pub enum RuleProblem {
     #[error("timeoutSeconds must be 1 to 86400, and its default not more than its maximum")]
     Timeout,
     /// Bounds on output that are none.
-    #[error("output.inlineBytes must be 0 to 16384, output.maximumBytes 1024 to 1099511627776")]
+    #[error(
+        "output.inlineBytes must be 0 to 16384, output.maximumBytes 1024 to 1099511627776, output.drainSeconds 0 to 60"
+    )]
     Output,
 }

@@ -4,6 +4,7 @@ mod hostile;
 mod linting;
 mod model;
 mod oracle;
+mod output_limits;
 mod properties;
 mod redacting_rules;
 mod spoilt;

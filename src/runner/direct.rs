@@ -2,11 +2,12 @@
 //!
 //! The loop waits for nothing but the next thing to happen, and for a moment where the output store is behind (see
 //! [`Recorder::push`]), so the channel is always drained: one that is not freezes its whole connection. Exit status, output
-//! and end of output come in any order; what counts as the end is the closing of the channel, or a grace after the exit
-//! status where something still holds the output open.
+//! and end of output come in any order. The end is the closing of the channel, or the end of the wait after the exit
+//! status (`decision.output.drainSeconds`) if another process still holds the output open.
 //!
-//! What the stored decision says of the output holds from the first byte on: patterns are compiled before the command is
-//! sent, and a command that writes more than it may is told to stop, and drained on.
+//! What the stored decision says of the output holds from the first byte on. Patterns are compiled before the command is
+//! sent. A command that writes more than `decision.output.maximumBytes` receives a stop request, and the loop discards
+//! what it writes beyond that limit.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -17,10 +18,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
-use crate::api::execution_status::{DecisionRecord, OutputRecord};
+use crate::api::execution_status::{DecisionRecord, IncompleteReason, OutputRecord};
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
-use crate::output::{Recorded, Recorder, StreamKind};
+use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
 use crate::policy::{Redaction, command_line};
 use crate::ssh::{Event, Session, Signal};
 
@@ -29,11 +30,12 @@ use super::claim::Holding;
 
 /// How long the machine may take to answer the request to execute.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// How long output may be silent after the exit status before it is taken for finished: a process that the command
-/// left behind may hold it open for ever.
-const SILENCE_AFTER_EXIT: Duration = Duration::from_secs(2);
-/// How long output may go on after the exit status.
-const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(10);
+/// Minimum silence after the exit status, whatever `drainSeconds` says: bytes that the command itself wrote may arrive
+/// after its exit status.
+const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
+/// Time after the exit status up to which late output may delay the end beyond `drainSeconds`. A process that the
+/// command left behind may write without a pause.
+const MAX_DELAY_BY_OUTPUT: Duration = Duration::from_secs(10);
 /// How long a command that was told to end (TERM) may take before it is told to be ended (KILL).
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long the end of a killed command may take to be seen.
@@ -43,16 +45,20 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 struct Run {
     session: Session,
     recorder: Recorder,
-    /// How many bytes came on both streams, as the machine sent them, and how many may.
-    written: u64,
+    /// Bytes that the record may still take, of both streams together, as the machine sent them.
+    budget: ByteBudget,
     maximum_bytes: u64,
+    /// Wait for output after the exit status.
+    drain: Duration,
     requested: Instant,
     /// When the machine confirmed the start, on both clocks.
     started: Option<(Timestamp, Instant)>,
     /// When and how it ended.
     exit: Option<(Ending, Instant)>,
-    /// When output last came.
+    /// When output was last recorded or discarded.
     last_output: Instant,
+    /// True once the wait after the exit status was over and the channel still open.
+    is_drain_over: bool,
     /// Why, when, and whether the second signal was sent too.
     told: Option<(StopCause, Instant, bool)>,
     timeout: Duration,
@@ -81,15 +87,18 @@ pub(super) async fn run(inner: &Inner, holding: &Holding, session: Session, canc
 impl Run {
     fn new(session: Session, decision: &DecisionRecord, recorder: Recorder) -> Self {
         let now = Instant::now();
+        let maximum_bytes = u64::try_from(decision.output.maximum_bytes).unwrap_or(0);
         Self {
             session,
             recorder,
-            written: 0,
-            maximum_bytes: u64::try_from(decision.output.maximum_bytes).unwrap_or(0),
+            budget: ByteBudget::new(maximum_bytes),
+            maximum_bytes,
+            drain: Duration::from_secs(u64::from(decision.output.drain_seconds)),
             requested: now,
             started: None,
             exit: None,
             last_output: now,
+            is_drain_over: false,
             told: None,
             timeout: Duration::from_secs(u64::from(decision.timeout_seconds)),
             by_sudo: decision.run_as.is_some(),
@@ -118,7 +127,7 @@ impl Run {
                     if let Some(ending) = self.take(event).await {
                         return ending;
                     }
-                    if self.is_over_limit() && self.may_be_told() {
+                    if self.budget.is_exceeded() && self.may_be_told() {
                         self.tell_to_stop(self.output_limit()).await;
                     }
                 }
@@ -153,14 +162,8 @@ impl Run {
                 }));
             }
             Event::Refused => {}
-            Event::Stdout(bytes) => {
-                self.count(&bytes);
-                self.recorder.push(StreamKind::Stdout, &bytes).await;
-            }
-            Event::Stderr(bytes) => {
-                self.count(&bytes);
-                self.recorder.push(StreamKind::Stderr, &bytes).await;
-            }
+            Event::Stdout(bytes) => self.record(StreamKind::Stdout, &bytes).await,
+            Event::Stderr(bytes) => self.record(StreamKind::Stderr, &bytes).await,
             // The first word counts: a command ends once.
             Event::ExitCode(code) if self.exit.is_none() => {
                 self.exit = Some((Ending::Exited { code }, Instant::now()));
@@ -178,13 +181,14 @@ impl Run {
         None
     }
 
-    fn count(&mut self, output: &[u8]) {
+    /// Records the next bytes of a stream up to the limit, and discards the rest.
+    async fn record(&mut self, kind: StreamKind, output: &[u8]) {
+        let recorded = self.budget.take(output);
+        if !recorded.is_empty() {
+            self.recorder.push(kind, recorded).await;
+        }
+        // After the store: while it was behind, more output may have arrived.
         self.last_output = Instant::now();
-        self.written = self.written.saturating_add(output.len() as u64);
-    }
-
-    fn is_over_limit(&self) -> bool {
-        self.written > self.maximum_bytes
     }
 
     fn output_limit(&self) -> StopCause {
@@ -204,8 +208,7 @@ impl Run {
     /// When something has to be done even if nothing happens.
     fn next_deadline(&self, shown: bool) -> Instant {
         if let Some((_, ended)) = &self.exit {
-            let silence = self.last_output.max(*ended) + SILENCE_AFTER_EXIT;
-            return silence.min(*ended + OUTPUT_AFTER_EXIT);
+            return drain_deadline(*ended, self.last_output, self.drain);
         }
         if let Some((_, since, killed)) = self.told {
             return since + if killed { KILL_GRACE } else { TERM_GRACE };
@@ -230,6 +233,7 @@ impl Run {
     /// A deadline is over; Some when there is nothing more to wait for.
     async fn time_passed(&mut self) -> Option<Ending> {
         if self.exit.is_some() {
+            self.is_drain_over = true;
             return Some(self.ended_or(Ending::NotSeenToStop));
         }
         match (self.told, self.started) {
@@ -260,8 +264,10 @@ impl Run {
             _ => None,
         };
         let told_to_stop =
-            self.told.map(|(cause, _, _)| cause).or_else(|| self.is_over_limit().then(|| self.output_limit()));
-        let incomplete = !self.session.is_closed();
+            self.told.map(|(cause, _, _)| cause).or_else(|| self.budget.is_exceeded().then(|| self.output_limit()));
+        let incomplete_reason =
+            incomplete_reason(self.budget.is_exceeded(), self.session.is_closed(), self.is_drain_over);
+        let incomplete = incomplete_reason.is_some();
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
         let cut_off = incomplete || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
         let Recorded { stdout, stderr, stdout_record, stderr_record } = self.recorder.finish(cut_off, hurry).await;
@@ -273,8 +279,32 @@ impl Run {
             duration_ms,
             stdout,
             stderr,
-            output: OutputRecord { stdout: stdout_record, stderr: stderr_record, incomplete },
+            output: OutputRecord {
+                stdout: stdout_record,
+                stderr: stderr_record,
+                incomplete,
+                incomplete_reason,
+                // Only the launcher can see which processes hold the output.
+                held_by: Vec::new(),
+            },
         }
+    }
+}
+
+/// Returns when the wait for output after the exit status is over: after `drain`, or later while output still arrives.
+fn drain_deadline(ended: Instant, last_output: Instant, drain: Duration) -> Instant {
+    let silence = last_output.max(ended) + MIN_SILENCE_AFTER_EXIT;
+    silence.min(ended + MAX_DELAY_BY_OUTPUT).max(ended + drain)
+}
+
+/// Returns why the record lacks output; `None` if it has all of it. The limit comes first, because it is certain that
+/// bytes are missing then.
+fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) -> Option<IncompleteReason> {
+    match (is_over_limit, is_closed, is_drain_over) {
+        (true, _, _) => Some(IncompleteReason::OverLimit),
+        (false, true, _) => None,
+        (false, false, true) => Some(IncompleteReason::StillOpen),
+        (false, false, false) => Some(IncompleteReason::NotReceived),
     }
 }
 
@@ -286,3 +316,6 @@ fn show_running<'a>(inner: &'a Inner, holding: &'a Holding, started: Timestamp) 
         inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -331,7 +331,13 @@ impl<'a> Run<'a> {
             }),
             stdout,
             stderr,
-            output: OutputRecord { stdout: stdout_record, stderr: stderr_record, incomplete: !whole },
+            output: OutputRecord {
+                stdout: stdout_record,
+                stderr: stderr_record,
+                incomplete: !whole,
+                incomplete_reason: None,
+                held_by: Vec::new(),
+            },
         }
     }
 

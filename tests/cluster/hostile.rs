@@ -8,6 +8,7 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, Veri
 use russh::{Channel, ChannelId, Disconnect, Sig};
 use serde_json::json;
 use tokio::net::TcpListener;
+use writ::api::execution_status::IncompleteReason;
 use writ::api::{CommandExecutionStatus, Phase, Reason};
 
 use crate::case::Case;
@@ -186,7 +187,8 @@ async fn a_connection_dropped_after_the_exit_code_keeps_the_code_and_says_that_o
     let words = vec![Word::Success, Word::Stdout(b"half".to_vec()), Word::Exit(0), Word::Disconnect];
     let status = recorded(words).await;
     is(&status, Phase::Succeeded, Reason::Completed, Some(0));
-    assert!(status.output.expect("an output record").incomplete);
+    let output = status.output.expect("an output record");
+    assert_eq!((output.incomplete, output.incomplete_reason), (true, Some(IncompleteReason::NotReceived)));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
+use writ::api::execution_status::IncompleteReason;
 use writ::api::{Phase, Reason};
 use writ::ssh::{ConnectError, Target};
 
@@ -124,7 +125,8 @@ async fn a_connection_that_is_lost_while_it_runs_is_an_unknown_outcome() {
     let status = case.ends("x", Phase::OutcomeUnknown, Reason::ConnectionLost).await;
     assert_eq!((status.exit_code, status.signal, status.duration_ms), (None, None, None));
     assert_eq!(status.stdout.as_deref(), Some("begun\n"), "what was seen is kept");
-    assert!(status.output.expect("an output record").incomplete);
+    let output = status.output.expect("an output record");
+    assert_eq!((output.incomplete, output.incomplete_reason), (true, Some(IncompleteReason::NotReceived)));
     assert_eq!(case.ledger().len(), 1);
 }
 

@@ -1,7 +1,7 @@
 //! What commands write: every byte counted, the record bounded and readable.
 
 use serde_json::{Value, json};
-use writ::api::execution_status::Encoding;
+use writ::api::execution_status::{Encoding, IncompleteReason};
 use writ::api::{Phase, Reason};
 
 use crate::case::{Case, sh};
@@ -62,7 +62,13 @@ async fn a_process_that_holds_the_output_open_does_not_hold_the_result() {
     let (_case, status) = run("echo before; sleep 60 & exit 0").await;
     assert_eq!((status.phase, status.reason), (Phase::Succeeded, Some(Reason::Completed)));
     assert_eq!(status.stdout.as_deref(), Some("before\n"));
-    assert!(status.output.expect("an output record").incomplete, "more may have come");
+    let output = status.output.expect("an output record");
+    assert_eq!((output.incomplete, output.incomplete_reason), (true, Some(IncompleteReason::StillOpen)));
+    let message = status.message.expect("a message");
+    assert!(
+        message.ends_with("the output is incomplete: processes still held it open after the wait of 2 s"),
+        "{message}"
+    );
     assert!(status.duration_ms.is_some_and(|duration| duration < 30_000));
 }
 
@@ -144,7 +150,9 @@ async fn a_command_that_writes_without_end_is_stopped_and_failed() {
         // Under ForceCommand sshd delivers no signal, and the status has to say so.
         assert!(status.message.is_some_and(|message| message.contains("may still run on the machine")));
     }
-    assert!(status.output.is_some_and(|output| output.stdout.bytes > 65536 && output.stdout.truncated));
+    let output = status.output.expect("an output record");
+    assert_eq!((output.stdout.bytes, output.stdout.truncated), (65536, true), "the record ends at the limit");
+    assert_eq!((output.incomplete, output.incomplete_reason), (true, Some(IncompleteReason::OverLimit)));
     assert!(status.stdout.is_some_and(|stdout| stdout.len() <= 1024 && stdout.starts_with("out of bounds\n")));
 }
 

@@ -1,12 +1,34 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::api::CommandExecutionSpec;
-use crate::api::execution_status::{Encoding, StreamRecord};
+use crate::api::execution_status::{Encoding, OutputHolder, StreamRecord};
+use crate::api::{CommandExecutionSpec, Whitelist, WhitelistSpec};
+use crate::policy;
 
 fn execution() -> CommandExecution {
     CommandExecution::new("x", CommandExecutionSpec::asking_for("say hello"))
 }
 
+/// One with a decision that waits for output this long.
+fn execution_with(drain_seconds: u32) -> CommandExecution {
+    let rule =
+        format!("[{{name: hello, match: say hello, run: [/bin/echo], output: {{drainSeconds: {drain_seconds}}}}}]");
+    let spec = WhitelistSpec { rules: serde_saphyr::from_str(&rule).unwrap(), ..WhitelistSpec::default() };
+    let rules = policy::RuleSet::new(vec![policy::compile(&Whitelist::new("web", spec)).into()]);
+    let mut execution = execution();
+    let request = policy::Request::parse(&execution.spec).unwrap();
+    let verdict = policy::decide(&rules, &request, &BTreeMap::new(), policy::Identity::Unknown);
+    let policy::Verdict::Allow(decision) = verdict else { panic!("denied: {verdict:?}") };
+    let decision = Some(decision.record(MicroTime(Timestamp::UNIX_EPOCH)));
+    execution.status = Some(CommandExecutionStatus { decision, ..CommandExecutionStatus::default() });
+    execution
+}
+
 fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
+    conclude(&execution(), outcome(ending, told_to_stop), "2026-11-21T12:00:01Z".parse().unwrap())
+}
+
+fn outcome(ending: Ending, told_to_stop: Option<StopCause>) -> Outcome {
     let stream = StreamRecord {
         bytes: 0,
         sha256: String::new(),
@@ -17,7 +39,7 @@ fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutio
         encoding: Encoding::Utf8,
     };
     let started = !matches!(ending, Ending::Refused(_) | Ending::StartNotConfirmed);
-    let outcome = Outcome {
+    Outcome {
         ending,
         told_to_stop,
         nothing_left: false,
@@ -25,10 +47,36 @@ fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutio
         duration_ms: Some(7),
         stdout: "out".to_owned(),
         stderr: String::new(),
-        output: OutputRecord { stdout: stream.clone(), stderr: stream, incomplete: false },
-    };
-    conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap())
+        output: OutputRecord {
+            stdout: stream.clone(),
+            stderr: stream,
+            incomplete: false,
+            incomplete_reason: None,
+            held_by: Vec::new(),
+        },
+    }
 }
+
+/// The message about a command that exited with 0, and whose output is incomplete.
+fn message_about(reason: IncompleteReason, held_by: Vec<OutputHolder>, execution: &CommandExecution) -> String {
+    let mut outcome = outcome(Ending::Exited { code: 0 }, None);
+    outcome.output = OutputRecord { incomplete: true, incomplete_reason: Some(reason), held_by, ..outcome.output };
+    let status = conclude(execution, outcome, "2026-11-21T12:00:01Z".parse().unwrap());
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    let message = status.message.unwrap();
+    assert_eq!((status.phase, ready.message.as_str()), (Phase::Succeeded, message.as_str()));
+    message
+}
+
+const REASONS: [IncompleteReason; 7] = [
+    IncompleteReason::StillOpen,
+    IncompleteReason::ReaderEnded,
+    IncompleteReason::DiskFull,
+    IncompleteReason::FileSizeLimit,
+    IncompleteReason::OverLimit,
+    IncompleteReason::Removed,
+    IncompleteReason::NotReceived,
+];
 
 const OVER: StopCause = StopCause::OutputLimit { maximum_bytes: 65_536 };
 
@@ -150,4 +198,70 @@ fn what_is_unknown_for_good_stays_unknown_whoever_wanted_it_to_stop() {
 fn one_that_is_seen_to_be_gone_was_stopped_and_has_no_exit_code() {
     let status = concluded(Ending::Gone, Some(StopCause::Timeout));
     assert_eq!((status.phase, status.reason, status.exit_code), (Phase::TimedOut, Some(Reason::Stopped), None));
+}
+
+#[test]
+fn a_command_that_wrote_too_much_and_ended_by_itself_was_not_told_to_stop() {
+    let status = concluded(Ending::Exited { code: 0 }, Some(OVER));
+    assert_eq!(
+        status.message.as_deref(),
+        Some(
+            "the command wrote more than decision.output.maximumBytes (65536 bytes) and ended with exit code 0; \
+             processes that it left behind may still run"
+        )
+    );
+    let outcome = Outcome { nothing_left: true, ..outcome(Ending::Exited { code: 3 }, Some(OVER)) };
+    let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
+    assert_eq!(
+        status.message.as_deref(),
+        Some(
+            "the command wrote more than decision.output.maximumBytes (65536 bytes) and ended with exit code 3; \
+             no process of it was found on the machine any more"
+        )
+    );
+}
+
+#[test]
+fn the_message_names_the_processes_that_held_the_output_open() {
+    let holder = |process_id, name: &str| OutputHolder { process_id, name: name.to_owned() };
+    let held_by = vec![holder(1234, "sleep"), holder(88, "nginx")];
+    let message = message_about(IncompleteReason::StillOpen, held_by, &execution_with(2));
+    assert_eq!(
+        message,
+        "exit code 0 in 7 ms; the output is incomplete: processes still held it open after the wait of 2 s: \
+         sleep (1234), nginx (88)"
+    );
+    let still_open = |execution: &CommandExecution| message_about(IncompleteReason::StillOpen, Vec::new(), execution);
+    assert!(still_open(&execution_with(60)).ends_with("processes still held it open after the wait of 60 s"));
+    assert!(still_open(&execution_with(0)).ends_with("processes still held it open after the exit of the command"));
+    assert!(still_open(&execution()).ends_with("processes still held it open after the wait"));
+}
+
+#[test]
+fn every_cause_of_an_incomplete_output_has_a_text_of_its_own() {
+    let mut messages: Vec<_> =
+        REASONS.into_iter().map(|reason| message_about(reason, Vec::new(), &execution_with(2))).collect();
+    for message in &messages {
+        let (result, why) = message.split_once("; the output is incomplete: ").unwrap();
+        assert!(result == "exit code 0 in 7 ms" && why.len() > 30 && !why.ends_with('.'), "{message}");
+    }
+    messages.sort();
+    messages.dedup();
+    assert_eq!(messages.len(), REASONS.len());
+}
+
+#[test]
+fn the_message_says_nothing_of_an_output_that_is_complete_or_that_the_status_does_not_have() {
+    for reason in REASONS {
+        for (ending, incomplete) in [(Ending::Exited { code: 0 }, false), (Ending::StartNotConfirmed, true)] {
+            let mut outcome = outcome(ending, None);
+            outcome.output = OutputRecord { incomplete, incomplete_reason: Some(reason), ..outcome.output };
+            let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
+            assert!(!status.message.unwrap().contains("incomplete"), "{reason:?}");
+        }
+    }
+    let mut outcome = outcome(Ending::Exited { code: 0 }, None);
+    outcome.output.incomplete = true;
+    let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
+    assert_eq!(status.message.as_deref(), Some("exit code 0 in 7 ms"), "versions without a reason say none");
 }

@@ -462,7 +462,7 @@ fn the_other_fields_have_their_bounds() {
     for limits in ["{default: 0}", "{maximum: 0}", "{default: 5, maximum: 4}", "{maximum: 86401}", "{default: 86401}"] {
         problem_is!(with(&format!("timeoutSeconds: {limits}")), RuleProblem::Timeout);
     }
-    for limits in ["{inlineBytes: 16385}", "{maximumBytes: 1023}", "{maximumBytes: -1}"] {
+    for limits in ["{inlineBytes: 16385}", "{maximumBytes: 1023}", "{maximumBytes: -1}", "{drainSeconds: 61}"] {
         problem_is!(with(&format!("output: {limits}")), RuleProblem::Output);
     }
     for field in [

@@ -138,6 +138,7 @@ fn rule(source: &mut Source<'_>) -> WhitelistRule {
         output: maybe(source, |source| OutputLimits {
             inline_bytes: Some(source.pick(&[0, 10, u32::MAX])),
             maximum_bytes: Some(source.pick(&[1024, i64::MAX, i64::MIN])),
+            drain_seconds: Some(source.pick(&[0, 60, 61, u32::MAX])),
             unrecognized: unrecognized(source),
         }),
         redact: if source.once_in(6) { vec![text(source, PATTERN_TOKENS)] } else { Vec::new() },
