@@ -5,22 +5,30 @@
 //! acknowledged.** The machine keeps that promise itself, by a program of POSIX sh that comes with each request
 //! (`src/launcher/*.sh`): a file that is created exclusively is the fence, and the record.
 //!
-//! Pure: makes the text of requests and reads replies. `docs/design/20261121-launcher.md` says what runs on the machine.
+//! Pure: makes the text of requests and reads replies. `docs/design/20261129-launcher.md` says what runs on the machine.
 
 mod answer;
 mod reply;
 mod script;
 
 use crate::api::execution_status::DecisionRecord;
-use crate::policy::{command_words, quote};
+use crate::policy::{CommandWords, command_words};
 
-pub use answer::{Answer, Described, Ended, Lost, MachineFacts, NotStarted, Offsets, Outcome, Refusal, Running};
+pub use answer::{
+    Answer, Described, Ended, Holder, Lost, MAX_HOLDERS, MachineFacts, Missing, NotStarted, Offsets, Outcome, Refusal,
+    Running,
+};
 pub use reply::{Broken, Item, Reply};
 
-/// What an exec request may hold, in bytes: dropbear closes the channel without a word over 9,000. (OpenSSH takes 131,071.)
+/// Maximum length of an exec request, in bytes: dropbear closes the channel without a word over 9,000. (OpenSSH takes
+/// 131,071.) The launcher's is constant and much shorter.
 pub const LONGEST_LINE: usize = 8_500;
-/// The variable by which the processes of an execution are found.
-const MARK: &str = "WRIT_EXECUTION";
+/// Exit code of a session that refused a request because it did not arrive whole, see `bootstrap.sh`. The nonce of the
+/// request may be lost then, so the reply may have none.
+pub const REFUSED_CUT_EXIT_CODE: u32 = 93;
+/// Maximum number of executions in one reply to [`leftovers`]: their UIDs have to fit into one write to a pipe (4096
+/// bytes), which the kernel does not mix with others.
+const MAX_LEFTOVERS: u32 = 100;
 /// What is executed where a word holds a byte 0, which no word can.
 const UNSPEAKABLE: [&str; 3] =
     ["/bin/sh", "-c", r#"echo "writ: a word holds a byte 0; nothing was run" >&2; exit 126"#];
@@ -34,6 +42,24 @@ impl Nonce {
     pub fn new(text: &str) -> Option<Self> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         (text.len() == 32 && digits).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Maximum number of bytes of output in one frame of a reply: 16 KiB to 1 MiB, in powers of 4. The default is the largest,
+/// which a launch uses, too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FrameSize(u32);
+
+impl FrameSize {
+    /// Returns the next smaller size, or the smallest.
+    pub fn smaller(self) -> Self {
+        Self((self.0 / 4).max(16 << 10))
+    }
+}
+
+impl Default for FrameSize {
+    fn default() -> Self {
+        Self(1 << 20)
     }
 }
 
@@ -54,13 +80,14 @@ impl Uid {
     }
 }
 
-/// What is to be sent in one session.
+/// Contents of one session.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExecRequest {
-    /// The text of the exec request, at most [`LONGEST_LINE`] bytes unless the directory's path is absurd.
+    /// Text of the exec request. It is constant: it reads the script and its words from standard input, and evaluates them
+    /// only if they are whole.
     pub line: String,
-    /// What is to be sent on standard input at once. The channel's standard input then stays open until the reply is
-    /// complete: its end says that nobody listens any more.
+    /// Bytes for standard input. End the channel's standard input behind them: the machine waits for that end, so that a
+    /// request that was cut is refused at once.
     pub stdin: Vec<u8>,
 }
 
@@ -85,52 +112,54 @@ pub fn probe(nonce: &Nonce, directory: Option<&str>) -> ExecRequest {
     let directory = directory.unwrap_or_default();
     let trimmed = directory.trim_end_matches('/');
     let directory = if trimmed.is_empty() && !directory.is_empty() { "/" } else { trimmed };
-    let mut line = String::new();
-    executed(&mut line, &script::probe(), &[nonce.0.as_str(), directory]);
-    ExecRequest { line, stdin: Vec::new() }
+    // Which language the login shell reads is not known yet.
+    request(nonce, false, script::probe(), &[directory])
 }
 
 /// Asks what the machine says of itself, for people. Leaves nothing there. Answered by [`Answer::Described`].
 pub fn facts(nonce: &Nonce) -> ExecRequest {
-    let mut line = String::new();
-    executed(&mut line, &script::facts(), &[nonce.0.as_str()]);
-    ExecRequest { line, stdin: Vec::new() }
+    request(nonce, false, script::facts(), &[])
 }
 
 /// Starts the command, unless the execution is known to the machine: then tells of it, as [`attach`] does from the start.
 pub fn launch(nonce: &Nonce, facts: &MachineFacts, launch: &Launch) -> ExecRequest {
     let decision = launch.decision;
-    let mark = format!("{MARK}={}", launch.uid.0);
-    let mut command = command_words(decision, Some(&mark));
-    if command.words.iter().any(|word| word.contains('\0')) {
-        command.words = UNSPEAKABLE.map(str::to_owned).to_vec();
-        command.before_program = 0;
+    let mut command = command_words(decision);
+    if command.words.iter().chain(&command.directory).any(|word| word.contains('\0')) {
+        let words = UNSPEAKABLE.map(str::to_owned).to_vec();
+        command = CommandWords { directory: None, words, before_program: 0 };
     }
+    let centiseconds = |seconds: u32| u64::from(seconds).saturating_mul(100);
     let bounds = [
+        facts.uptime_centiseconds,
         launch.not_after_centiseconds,
-        u64::from(decision.timeout_seconds).saturating_mul(100),
+        centiseconds(decision.timeout_seconds),
         launch.grace_centiseconds,
         u64::try_from(decision.output.maximum_bytes).unwrap_or(0),
+        centiseconds(decision.output.drain_seconds),
     ]
     .map(|bound| bound.min(script::LARGEST_NUMBER).to_string());
     let before_program = command.before_program.to_string();
-    let mut words = vec![launch.uid.as_str(), launch.boot_id];
+    let mut words = vec![launch.boot_id];
     words.extend(bounds.iter().map(String::as_str));
-    words.extend([decision.run_as.as_deref().unwrap_or("-"), &before_program]);
+    words.push(decision.run_as.as_deref().unwrap_or("-"));
+    words.extend([command.directory.as_deref().unwrap_or_default(), &before_program]);
     words.extend(command.words.iter().map(String::as_str));
-    request(nonce, facts, &script::launch(), &words)
+    of_execution(nonce, facts, script::launch(), launch.uid.as_str(), &words)
 }
 
 /// Tells of the execution and sends its output from these offsets on: what there is, or, where it runs, also what comes,
-/// until it ends. Starts nothing.
-pub fn attach(nonce: &Nonce, facts: &MachineFacts, uid: &Uid, from: Offsets) -> ExecRequest {
+/// until it ends. Starts nothing. A frame of the reply has at most `max_frame` bytes: bytes count by frames, so on a line
+/// that breaks often a smaller one gets further.
+pub fn attach(nonce: &Nonce, facts: &MachineFacts, uid: &Uid, from: Offsets, max_frame: FrameSize) -> ExecRequest {
     let [stdout, stderr] = [from.stdout, from.stderr].map(|offset| offset.min(script::LARGEST_NUMBER).to_string());
-    request(nonce, facts, &script::attach(), &[uid.as_str(), "follow", &stdout, &stderr])
+    let max_frame = max_frame.0.to_string();
+    of_execution(nonce, facts, script::attach(), uid.as_str(), &["follow", &stdout, &stderr, &max_frame])
 }
 
 /// Tells of the execution, without its output, and at once. Starts nothing.
 pub fn poll(nonce: &Nonce, facts: &MachineFacts, uid: &Uid) -> ExecRequest {
-    request(nonce, facts, &script::attach(), &[uid.as_str(), "poll", "0", "0"])
+    of_execution(nonce, facts, script::attach(), uid.as_str(), &["poll", "0", "0"])
 }
 
 /// Ends the execution's processes: TERM, the grace in hundredths of a second, KILL. Answered by [`Answer::Stopped`] once
@@ -138,91 +167,71 @@ pub fn poll(nonce: &Nonce, facts: &MachineFacts, uid: &Uid) -> ExecRequest {
 /// not started is closed.
 pub fn stop(nonce: &Nonce, facts: &MachineFacts, uid: &Uid, grace_centiseconds: u64) -> ExecRequest {
     let grace = grace_centiseconds.min(script::LARGEST_NUMBER).to_string();
-    request(nonce, facts, &script::stop(), &[uid.as_str(), &grace])
+    of_execution(nonce, facts, script::stop(), uid.as_str(), &[&grace])
 }
 
 /// Makes sure that the execution does not start any more, whatever requests are still on their way. Answered by
 /// [`Answer::Tombstoned`], or by what there is already, as [`poll`] does.
 pub fn close(nonce: &Nonce, facts: &MachineFacts, uid: &Uid) -> ExecRequest {
-    request(nonce, facts, &script::close(), &[uid.as_str()])
+    of_execution(nonce, facts, script::close(), uid.as_str(), &[])
 }
 
 /// Removes the output of executions whose end is recorded. The fence stays. What still runs is passed over.
 pub fn acknowledge(nonce: &Nonce, facts: &MachineFacts, uids: &[&Uid]) -> ExecRequest {
-    let mut words = vec!["-", "acknowledge"];
+    let mut words = vec!["acknowledge"];
     words.extend(uids.iter().map(|uid| uid.as_str()));
-    request(nonce, facts, &script::files(), &words)
+    of_execution(nonce, facts, script::files(), "-", &words)
 }
 
 /// Forgets executions in whose files nothing was written for more than so many days (at least 2: a command may run for
 /// one): they could then start again.
 pub fn reap(nonce: &Nonce, facts: &MachineFacts, days: u32) -> ExecRequest {
-    request(nonce, facts, &script::files(), &["-", "reap", &days.max(2).to_string()])
+    of_execution(nonce, facts, script::files(), "-", &["reap", &days.max(2).to_string()])
 }
 
 /// Which executions have output on the machine that was not acknowledged, in the order of their UIDs; at most so many
-/// (and at most 200).
+/// (and at most 100, which fit into one write to a pipe).
 pub fn leftovers(nonce: &Nonce, facts: &MachineFacts, limit: u32) -> ExecRequest {
-    request(nonce, facts, &script::files(), &["-", "leftovers", &limit.min(200).to_string()])
+    of_execution(nonce, facts, script::files(), "-", &["leftovers", &limit.min(MAX_LEFTOVERS).to_string()])
 }
 
-/// The script with its arguments; these by standard input where they do not fit, or where no line can say them.
-fn request(nonce: &Nonce, facts: &MachineFacts, script: &str, words: &[&str]) -> ExecRequest {
-    let mut arguments = vec![nonce.0.as_str(), &facts.directory, &facts.directory_id];
+/// A request about one execution, or about the launcher's directory.
+fn of_execution(nonce: &Nonce, facts: &MachineFacts, script: &str, uid: &str, words: &[&str]) -> ExecRequest {
+    let mut arguments = vec![facts.directory.as_str(), &facts.directory_id, uid];
     arguments.extend(words);
-    let mut line = String::new();
-    written(&mut line, facts, script, &arguments);
-    if line.len() <= LONGEST_LINE && !line.contains('\n') {
+    request(nonce, facts.reads_sh, script, &arguments)
+}
+
+/// The bootstrap, and the script with its arguments for it: the script twice, so that the machine knows that it is whole.
+fn request(nonce: &Nonce, reads_sh: bool, script: &str, arguments: &[&str]) -> ExecRequest {
+    let mut text = format!("#{}\nset --", nonce.0);
+    for word in [nonce.0.as_str()].iter().chain(arguments) {
+        text.push_str(" '");
+        text.push_str(&word.replace('\'', r"'\''"));
+        text.push('\'');
+    }
+    text.push('\n');
+    text.push_str(script);
+    // The shell that reads the text drops newlines at its end.
+    let text = text.trim_end();
+    let bootstrap = script::bootstrap();
+    let line = if reads_sh { bootstrap.to_owned() } else { format!("exec /bin/sh -c '{bootstrap}'") };
+    let Some(separator) = separator(text) else {
+        // No request can say this, so it is refused as one that was cut, and nothing runs.
         return ExecRequest { line, stdin: Vec::new() };
-    }
-    line.clear();
-    written(&mut line, facts, script, &[nonce.0.as_str()]);
-    ExecRequest { line, stdin: words_as_line(&arguments).into_bytes() }
+    };
+    let header = format!("WRIT2 {} {} {separator}\n", nonce.0, text.len());
+    let stdin = [header.as_str(), text, separator.encode_utf8(&mut [0; 4]), text].concat().into_bytes();
+    ExecRequest { line, stdin }
 }
 
-fn written(line: &mut String, facts: &MachineFacts, script: &str, arguments: &[&str]) {
-    if facts.reads_sh {
-        line.push_str("set --");
-        quoted(line, arguments);
-        line.push_str("; ");
-        line.push_str(script);
-    } else {
-        executed(line, script, arguments);
+/// Returns a character that the text does not have and that no shell gives a meaning. bash keeps 0x01 for itself. `None` if
+/// there is no such character, or if the text holds a byte 0, which no shell can read.
+fn separator(text: &str) -> Option<char> {
+    if text.contains('\0') {
+        return None;
     }
-}
-
-/// In single quotes the script is the same to every shell: it holds no single quote, backslash, newline or `!` before
-/// anything but a blank or `=` (which tcsh would take for history).
-fn executed(line: &mut String, script: &str, arguments: &[&str]) {
-    line.push_str("exec /bin/sh -c '");
-    line.push_str(script);
-    line.push_str("' writ");
-    quoted(line, arguments);
-}
-
-fn quoted(line: &mut String, words: &[&str]) {
-    for word in words {
-        line.push(' ');
-        quote(line, word);
-    }
-}
-
-/// What /bin/sh evaluates to set these as its arguments: one line, so a newline in a word comes from a variable.
-fn words_as_line(words: &[&str]) -> String {
-    let mut line = String::new();
-    if words.iter().any(|word| word.contains('\n')) {
-        line.push_str(
-            "WRIT_NEWLINE=$(echo x; echo y); WRIT_NEWLINE=${WRIT_NEWLINE#x}; WRIT_NEWLINE=${WRIT_NEWLINE%y}; ",
-        );
-    }
-    line.push_str("set --");
-    for word in words {
-        line.push_str(" '");
-        line.push_str(&word.replace('\'', r"'\''").replace('\n', r#"'"$WRIT_NEWLINE"'"#));
-        line.push('\'');
-    }
-    line.push('\n');
-    line
+    ('\u{1c}'..='\u{1f}').chain('\u{2}'..='\u{8}').find(|each| !text.contains(*each))
 }
 
 #[cfg(test)]

@@ -23,7 +23,12 @@ const ALONE: usize = 400;
 const LANES: usize = 8;
 const TURNS: usize = 12;
 const IN_A_TURN: usize = 12;
-const WAYS: [Way; 3] = [Way::Bare, Way::Plain, Way::Durable];
+const WAYS: [Way; 4] = [Way::Bare, Way::Plain, Way::FirstEdition, Way::Durable];
+/// The request by which the launcher's first edition ran `true`, as it was sent until November 2026.
+const BULK: [&str; 4] = ["/usr/bin/head", "-c", "1073741824", "/dev/zero"];
+const BULK_BYTES: u64 = 1 << 30;
+const BULK_TURNS: usize = 5;
+const FIRST_EDITION: &str = include_str!("first-edition.txt");
 
 #[derive(Clone, Copy)]
 enum Way {
@@ -31,6 +36,8 @@ enum Way {
     Bare,
     /// What Writ executes, as one plain request: with the variables taken out of the way, as in Direct mode.
     Plain,
+    /// The same, by the launcher as it was before it had pipes: to compare both in one run.
+    FirstEdition,
     /// The same, by the launcher.
     Durable,
 }
@@ -41,17 +48,23 @@ pub async fn rows(world: &World) -> Vec<Row> {
     for way in WAYS.into_iter().cycle().take(30) {
         bench.once(0, way).await;
     }
+    let bulk = bench.bulk().await;
     let alone = bench.one_at_a_time().await;
     let together = bench.eight_at_a_time().await;
     let mut rows = Vec::new();
     for (name, times, most) in [("one at a time", &alone, 2.0), ("8 at a time, 2 connections", &together, 2.5)] {
-        let [bare, plain, durable] = times;
+        let [bare, plain, first, durable] = times;
         let ratio = p50(durable) / p50(plain);
         let what = format!("durable run of `true` against a plain exec of the same, {name}");
         rows.push(Row::ratio(&what, shown(durable), shown(plain), ratio, Bound::AtMost(most)));
+        let what = format!("(the same against the launcher's first edition, {name})");
+        rows.push(Row::ratio(&what, shown(durable), shown(first), p50(durable) / p50(first), Bound::None));
         let what = format!("(the same against a bare `/bin/true`, {name})");
         rows.push(Row::ratio(&what, shown(durable), shown(bare), p50(durable) / p50(bare), Bound::None));
     }
+    let [first, durable] = &bulk;
+    let what = "1 GiB of output by a durable run against the launcher's first edition";
+    rows.push(Row::ratio(what, shown(durable), shown(first), p50(durable) / p50(first), Bound::None));
     rows
 }
 
@@ -94,16 +107,73 @@ impl Bench {
         match way {
             Way::Bare => plain(connection, "/bin/true").await,
             Way::Plain => plain(connection, &self.line).await,
+            Way::FirstEdition => drop(self.first_edition(connection, &["/bin/true"]).await),
             Way::Durable => self.durable(connection).await,
         }
         started.elapsed()
     }
 
+    /// 1 GiB by each edition, in turn.
+    async fn bulk(&self) -> [Vec<Duration>; 2] {
+        let connection = &self.connections[0];
+        let mut times: [Vec<Duration>; 2] = Default::default();
+        for _ in 0..BULK_TURNS {
+            let started = Instant::now();
+            assert!(self.first_edition(connection, &BULK).await >= BULK_BYTES);
+            times[0].push(started.elapsed());
+            let started = Instant::now();
+            let mut decision = self.decision.clone();
+            decision.argv = BULK.map(str::to_owned).to_vec();
+            decision.output.maximum_bytes = 1 << 40;
+            assert_eq!(self.launched(connection, &decision).await, BULK_BYTES);
+            times[1].push(started.elapsed());
+        }
+        times
+    }
+
+    /// Runs these words by the first edition; the number of bytes that came.
+    async fn first_edition(&self, connection: &Connection, words: &[&str]) -> u64 {
+        let (nonce, uid) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().to_string());
+        let facts = &self.facts;
+        let line = [
+            ("@NONCE@", nonce.as_str()),
+            ("@DIRECTORY@", &facts.directory),
+            ("@DIRECTORY_ID@", &facts.directory_id),
+            ("@UID@", &uid),
+            ("@BOOT_ID@", &facts.boot_id),
+            ("'/bin/true'", &words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")),
+        ]
+        .into_iter()
+        .fold(first_edition(facts.reads_sh), |line, (name, value)| line.replace(name, value));
+        let mut session = open(connection).await;
+        session.start(&line).await.expect("a request");
+        // It has answered once the line of its end is there, behind all output.
+        let (mut last, mut bytes, end) = (Vec::new(), 0, format!("WRIT:{nonce}:D "));
+        while !(last.ends_with(b"\n") && String::from_utf8_lossy(&last).contains(&end)) {
+            match session.next().await {
+                Event::Stdout(more) => {
+                    bytes += more.len() as u64;
+                    last.extend_from_slice(&more);
+                    last.drain(..last.len().saturating_sub(400));
+                }
+                Event::Closed | Event::Lost | Event::Refused => panic!("no answer of the first edition"),
+                _ => {}
+            }
+        }
+        session.hang_up().await;
+        bytes
+    }
+
     async fn durable(&self, connection: &Connection) {
+        self.launched(connection, &self.decision).await;
+    }
+
+    /// Runs a decision by the launcher; the number of bytes that came.
+    async fn launched(&self, connection: &Connection, decision: &DecisionRecord) -> u64 {
         let (nonce, uid) = (nonce(), Uid::new(&Uuid::new_v4().to_string()).expect("a UID"));
         let launch = Launch {
             uid: &uid,
-            decision: &self.decision,
+            decision,
             boot_id: &self.facts.boot_id,
             not_after_centiseconds: self.facts.uptime_centiseconds + 100 * 3600,
             grace_centiseconds: 500,
@@ -116,13 +186,14 @@ impl Bench {
                 code = Some(ended.outcome);
             }
         };
-        converse(session, &request, Reply::new(&nonce), &mut hear).await;
+        let bytes = converse(session, &request, Reply::new(&nonce), &mut hear).await;
         assert_eq!(code, Some(launcher::Outcome::Exited(0)));
+        bytes
     }
 
     /// Each way in turn, in an order that changes.
-    async fn one_at_a_time(&self) -> [Vec<Duration>; 3] {
-        let mut times: [Vec<Duration>; 3] = Default::default();
+    async fn one_at_a_time(&self) -> [Vec<Duration>; 4] {
+        let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..ALONE {
             for step in 0..WAYS.len() {
                 let which = (turn + step) % WAYS.len();
@@ -133,8 +204,8 @@ impl Bench {
     }
 
     /// All lanes go one way at a time, and the ways take turns.
-    async fn eight_at_a_time(&self) -> [Vec<Duration>; 3] {
-        let mut times: [Vec<Duration>; 3] = Default::default();
+    async fn eight_at_a_time(&self) -> [Vec<Duration>; 4] {
+        let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..TURNS {
             for step in 0..WAYS.len() {
                 let which = (turn + step) % WAYS.len();
@@ -150,6 +221,16 @@ impl Bench {
             }
         }
         times
+    }
+}
+
+/// The request of the first edition, in the form for this login shell: one that reads sh read the script itself.
+fn first_edition(reads_sh: bool) -> String {
+    let line = FIRST_EDITION.trim_end();
+    let parts = line.strip_prefix("exec /bin/sh -c '").and_then(|rest| rest.split_once("' writ "));
+    match parts.filter(|_| reads_sh) {
+        Some((script, words)) => format!("set -- {words}; {script}"),
+        None => line.to_owned(),
     }
 }
 
@@ -198,14 +279,16 @@ async fn plain(connection: &Connection, line: &str) {
     assert_eq!(code, Some(0));
 }
 
-/// One request to the launcher, until its reply is complete.
-async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply, hear: &mut dyn FnMut(Answer)) {
+/// One request to the launcher, until its reply is complete; the number of bytes of output.
+async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply, hear: &mut dyn FnMut(Answer)) -> u64 {
     session.start(&request.line).await.expect("a request");
     session.send(&request.stdin).await.expect("a request");
+    session.end_input().await.expect("a request");
+    let mut bytes = 0;
     let mut take = |item: Item<'_>| match item {
         Item::Answer(answer) => hear(answer),
         Item::Broken(broken) => panic!("{broken}"),
-        Item::Stdout(_) | Item::Stderr(_) => {}
+        Item::Stdout(part) | Item::Stderr(part) => bytes += part.len() as u64,
     };
     loop {
         match session.next().await {
@@ -220,4 +303,5 @@ async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply,
         }
     }
     session.hang_up().await;
+    bytes
 }

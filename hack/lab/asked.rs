@@ -6,30 +6,96 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
+/// Start of the text of each request of the launcher, bare or for another shell. recording-shell.sh has it, too.
+const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
+/// Number of words before those of the command in a request to launch: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START
+/// LIMIT GRACE MOST DRAIN USER ENTER SKIP. Other requests about one execution have fewer words.
+const BEFORE_COMMAND: usize = 14;
+/// The UID in requests that are about no execution.
+const NO_UID: &str = "-";
 
 /// A command in a ledger, from its words. None of them may have a `'`, `\` or `!` in it.
 pub fn asked(words: &[&str]) -> String {
     words.iter().fold(START.to_owned(), |line, word| line + " '" + word + "'")
 }
 
-/// Of what a login shell was asked for, the words of the commands that the launcher was to start, as they stand there, in
-/// quotes: behind the mark that only a launch has. An error where something else than the launcher was asked for.
-pub fn launched(ledger: &[String]) -> Result<Vec<String>, String> {
+/// Returns the words of each command that the launcher had to start, in the order of the requests.
+///
+/// # Errors
+/// The record of the first request that is none of the launcher's, or that has another form than it must have.
+pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
     let mut commands = Vec::new();
-    for line in ledger {
-        // What Writ sends of its own accord is constant text, the start of which is this.
-        if !["exec /bin/sh -c '{ set +", "set -- '"].iter().any(|start| line.starts_with(start)) {
-            return Err(line.clone());
+    for record in ledger {
+        if !LAUNCHER.iter().any(|start| record.starts_with(start)) {
+            return Err(record.clone());
         }
-        if let Some((_, marked)) = line.split_once(" 'WRIT_EXECUTION=") {
-            let (_, words) = marked.split_once("' ").ok_or_else(|| line.clone())?;
-            commands.push(words.to_owned());
+        // The text is one line. Without a script behind it, or with a part of one, the machine evaluates nothing.
+        let script = record.split_once('\n').map_or("", |(_, script)| script);
+        if script.is_empty() {
+            continue;
+        }
+        let mut words = words(script).ok_or_else(|| record.clone())?;
+        if words.len() > BEFORE_COMMAND && words.get(3).is_some_and(|uid| uid != NO_UID) {
+            commands.push(words.split_off(BEFORE_COMMAND));
         }
     }
     Ok(commands)
 }
 
-/// Words as [`launched`] has them. None of them may have a `'`, `\` or `!` in it.
-pub fn in_quotes(words: &[&str]) -> String {
-    words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
+/// Reads the words of the command `set --` at the start of a script, behind the line with its nonce. Each is in single quotes, with `'\''` for a quote.
+fn words(script: &str) -> Option<Vec<String>> {
+    let (nonce, behind) = script.split_once('\n')?;
+    let mut rest = behind.strip_prefix("set --").filter(|_| nonce.starts_with('#'))?;
+    let mut words = Vec::new();
+    while let Some(quoted) = rest.strip_prefix(" '") {
+        let mut word = String::new();
+        rest = quoted;
+        loop {
+            let (part, behind) = rest.split_once('\'')?;
+            word.push_str(part);
+            rest = behind;
+            let Some(more) = rest.strip_prefix("\\''") else { break };
+            word.push('\'');
+            rest = more;
+        }
+        words.push(word);
+    }
+    rest.starts_with('\n').then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(words: &str) -> String {
+        format!("set +aCeuvxmb -f; eval \"$1\"; exit 93\n#nonce\nset --{words}\nexec 3>&2\necho ' not a word'")
+    }
+
+    #[test]
+    fn words_of_launches_are_read_whatever_is_in_them() {
+        let before = " 'nonce' '/d' 'id' 'uid' 'boot' '1' '2' '3' '4' '5' '6' '-' '' '0'";
+        let launch = record(&format!("{before} '/bin/echo' 'it'\\''s' '' ' a\n' '\\' ''\\'''\\'''"));
+        let poll = record(" 'nonce' '/d' 'id' 'uid' 'poll' '0' '0'");
+        let acknowledge = record(&format!(" 'nonce' '/d' 'id' '-' 'acknowledge'{}", " 'uid'".repeat(20)));
+        let wrapped = format!("exec /bin/sh -c '{}", record(" 'nonce' ''"));
+        let cut = "set +aCeuvxmb -f; exit 93".to_owned();
+        let words = ["/bin/echo", "it's", "", " a\n", "\\", "''"].map(str::to_owned).to_vec();
+        assert_eq!(launched(&[poll, launch, acknowledge, wrapped, cut]), Ok(vec![words]));
+    }
+
+    #[test]
+    fn request_of_another_form_is_an_error() {
+        for other in [
+            "/bin/true".to_owned(),
+            "exec '/bin/echo'".to_owned(),
+            record(" 'a' b"),
+            record(" 'a").replace('\n', "'"),
+            record("").replace("\nset --", "\ntrue; set --"),
+        ] {
+            match launched(&[record(""), other.clone()]) {
+                Err(found) => assert_eq!(found, other),
+                Ok(found) => assert!(!other.contains('\n') && other.starts_with("set +"), "{other}: {found:?}"),
+            }
+        }
+    }
 }

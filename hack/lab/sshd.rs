@@ -158,7 +158,7 @@ impl Sshd {
     }
 
     /// What was asked of the login shell, in the order of asking: the command as sent, byte for byte where it is UTF-8,
-    /// without the `-c`. A login without a command is "".
+    /// without the `-c`. A login without a command is "". A request of the launcher goes on with a newline and its script.
     pub fn ledger(&self) -> io::Result<Vec<String>> {
         let text = fs::read(self.ledger_path())?;
         Ok(records(&String::from_utf8_lossy(&text), self.reaper.run_mark()))

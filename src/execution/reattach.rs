@@ -115,8 +115,8 @@ pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(
         }
         (_, Journal::Lost { rebooted: false }) => unknown(
             Reason::RecordLost,
-            "on the machine, who watched over the command is gone and has recorded no end (killed from outside, or out of \
-             memory); the command may still run",
+            "the launcher's supervisor on the machine ended before it recorded the end of the command: it was killed, ran out \
+             of memory, or the command ended it (as `pkill -u USER` and `killall` do); the command may still run",
         ),
         (_, Journal::Absent) if has_run => {
             unknown(Reason::RecordLost, "the command had started, and the machine has no record of it any more")

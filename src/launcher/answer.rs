@@ -2,6 +2,8 @@
 
 use super::Uid;
 
+/// Maximum number of processes that are named as holders of an output, `_find_holders` in drain.sh.
+pub const MAX_HOLDERS: usize = 8;
 /// How much of what a machine says of itself is kept, in characters.
 const LONGEST_FACT: usize = 256;
 
@@ -94,10 +96,10 @@ pub struct Running {
     pub attached: bool,
     /// From where on its output follows.
     pub from: Offsets,
-    /// When it was started: the machine's uptime, in hundredths of a second.
-    pub started_centiseconds: u64,
-    /// The machine's uptime now, in hundredths of a second.
-    pub now_centiseconds: u64,
+    /// When it was started: the machine's uptime, in hundredths of a second. None if its clock could not be read then.
+    pub started_centiseconds: Option<u64>,
+    /// The machine's uptime now, in the same form.
+    pub now_centiseconds: Option<u64>,
     /// The process group, which is the process and the session, too.
     pub process_group: u64,
 }
@@ -113,23 +115,58 @@ pub struct Ended {
     pub lengths: Offsets,
     /// How it ended.
     pub outcome: Outcome,
-    /// When it was started: the machine's uptime, in hundredths of a second.
-    pub started_centiseconds: u64,
-    /// When it ended, in the same form.
-    pub ended_centiseconds: u64,
+    /// When it was started: the machine's uptime, in hundredths of a second. None if its clock could not be read then.
+    pub started_centiseconds: Option<u64>,
+    /// When its own process ended, in the same form. Its output may have gone on.
+    pub ended_centiseconds: Option<u64>,
     /// It was ended on the machine because its time was over.
     pub timed_out: bool,
-    /// It was ended on the machine because it wrote too much.
+    /// It wrote too much. It was ended for that unless it had ended before.
     pub over_limit: bool,
+    /// It was ended, for its time, for its output or by [`super::stop`]; false if it ended by itself.
+    pub was_ended: bool,
     /// It was ended by [`super::stop`].
     pub stopped: bool,
-    /// Output is missing: a file was cut off or removed by others, or the disk was full.
-    pub output_incomplete: bool,
+    /// Why output is missing. None if it is whole as far as the machine knows.
+    pub missing: Option<Missing>,
+    /// Processes that held the output when the wait for its end was over, at most [`MAX_HOLDERS`] of them.
+    pub holders: Vec<Holder>,
     /// The output was acknowledged, and is gone.
     pub output_gone: bool,
     /// Where it was ended: how many of its processes are there all the same. None where nobody could see it or has looked,
     /// as with one that ended by itself.
     pub left: Option<u64>,
+}
+
+impl Ended {
+    /// Returns true if the machine knows that bytes are missing.
+    pub fn output_incomplete(&self) -> bool {
+        self.missing.is_some()
+    }
+}
+
+/// Why output is missing on the machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Missing {
+    /// Other processes still held it when the wait for its end was over.
+    Held,
+    /// The process that writes it to the disk ended early.
+    ReaderEnded,
+    /// The disk was full.
+    DiskFull,
+    /// The login has a hard limit on the size of files.
+    FileSizeLimit,
+    /// The files are shorter than they were.
+    Removed,
+}
+
+/// A process that held the output.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Holder {
+    /// Its number.
+    pub process: u64,
+    /// Its name: 1 to 15 of letters, digits and `._+-`.
+    pub name: String,
 }
 
 /// How a command ended.
@@ -155,8 +192,8 @@ pub struct Lost {
     pub from: Offsets,
     /// How much output there is in all; it may grow.
     pub lengths: Offsets,
-    /// When it was started: the machine's uptime then, in hundredths of a second. 0 where that is not known.
-    pub started_centiseconds: u64,
+    /// When it was started: the machine's uptime then, in hundredths of a second. None where that is not known.
+    pub started_centiseconds: Option<u64>,
 }
 
 /// Why a launch started nothing and never will.
@@ -184,21 +221,35 @@ pub enum Refusal {
     Unwritable,
     /// The machine has no /proc.
     NoProc,
+    /// The machine's /proc/uptime is not readable, or holds an earlier time than it did.
+    NoClock,
+    /// The request did not arrive whole: something on the machine read a part of it. Nothing of it was evaluated.
+    Cut,
     /// The machine has not this program. At most 64 characters.
     NoTool(String),
 }
 
 /// What stands behind the mark.
 pub(super) enum Line {
-    /// An answer, and whether bytes belong to it.
+    /// An answer, and whether output belongs to it.
     Answer { answer: Answer, bytes: bool },
-    /// The mark of standard error.
-    Stderr,
+    /// A frame: `length` bytes of the stream follow, from `offset` on.
+    Frame { offset: u64, length: u64 },
+    /// Nothing: it confirms what stands before it.
+    Nothing,
+    /// The end of the stream.
+    Last,
 }
 
 pub(super) fn read(line: &str) -> Option<Line> {
-    if line == "2" {
-        return Some(Line::Stderr);
+    match line {
+        "+" => return Some(Line::Nothing),
+        "." => return Some(Line::Last),
+        _ => {}
+    }
+    if let Some(frame) = line.strip_prefix("C ") {
+        let (offset, length) = frame.split_once(' ')?;
+        return Some(Line::Frame { offset: number(offset)?, length: number(length)? });
     }
     let (bytes, line) = match line.strip_prefix("p ") {
         Some(polled) => (false, polled),
@@ -237,8 +288,8 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
         ("A", [who, out, err, started, now, group]) => Answer::Running(Running {
             attached: attached(who)?,
             from: offsets(out, err)?,
-            started_centiseconds: number(started)?,
-            now_centiseconds: number(now)?,
+            started_centiseconds: counted(started)?,
+            now_centiseconds: counted(now)?,
             process_group: number(group)?,
         }),
         ("D", words) => Answer::Ended(ended(words)?),
@@ -251,7 +302,7 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
             attached: attached(who)?,
             from: offsets(from_out, from_err)?,
             lengths: offsets(out, err)?,
-            started_centiseconds: number(started)?,
+            started_centiseconds: counted(started)?,
         }),
         ("N", []) => Answer::Absent,
         ("B", []) => Answer::Starting,
@@ -265,30 +316,58 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
 }
 
 fn ended(words: &[&str]) -> Option<Ended> {
-    let [who, from_out, from_err, started, code, signal, out, err, when, flags, left] = words else { return None };
+    let [who, from_out, from_err, started, code, signal, out, err, when, flags, left, held @ ..] = words else {
+        return None;
+    };
     let flags = flags.strip_prefix('-')?;
-    if !flags.bytes().all(|flag| b"TCKIG".contains(&flag)) {
+    if !flags.bytes().all(|flag| b"TCKOHRFSIG".contains(&flag)) {
         return None;
     }
     let outcome = match (*code, *signal) {
         ("-", "-") => Outcome::Unknown,
-        (code, "-") => Outcome::Exited(code.parse().ok()?),
-        (_, signal) => Outcome::Signalled(signal.parse().ok().filter(|signal| (1..=127).contains(signal))?),
+        (code, "-") => Outcome::Exited(number(code)?.try_into().ok()?),
+        (code, signal) => {
+            number(code)?;
+            Outcome::Signalled(number(signal)?.try_into().ok().filter(|signal| (1..=127).contains(signal))?)
+        }
     };
+    // The cause that explains most comes first.
+    let missing = [
+        ('H', Missing::Held),
+        ('F', Missing::DiskFull),
+        ('S', Missing::FileSizeLimit),
+        ('R', Missing::ReaderEnded),
+        ('I', Missing::Removed),
+    ];
     Some(Ended {
         attached: attached(who)?,
         from: offsets(from_out, from_err)?,
         lengths: offsets(out, err)?,
         outcome,
-        started_centiseconds: number(started)?,
-        ended_centiseconds: number(when)?,
+        started_centiseconds: counted(started)?,
+        ended_centiseconds: counted(when)?,
         timed_out: flags.contains('T'),
-        over_limit: flags.contains('C'),
+        over_limit: flags.contains(['C', 'O']),
+        was_ended: flags.contains(['T', 'C', 'K']),
         stopped: flags.contains('K'),
-        output_incomplete: flags.contains('I'),
+        missing: missing.into_iter().find_map(|(flag, missing)| flags.contains(flag).then_some(missing)),
+        holders: holders(held)?,
         output_gone: flags.contains('G'),
         left: counted(left)?,
     })
+}
+
+/// Their number, then up to [`MAX_HOLDERS`] of them as PROCESS:NAME; `-` if it is not known; nothing if none was looked for.
+fn holders(held: &[&str]) -> Option<Vec<Holder>> {
+    let [count, named @ ..] = held else { return Some(Vec::new()) };
+    counted(count)?;
+    let holder = |word: &&str| {
+        let (process, name) = word.split_once(':')?;
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte));
+        let is_name = !name.is_empty() && name.len() <= 15 && is_plain;
+        is_name.then_some(Holder { process: number(process)?, name: name.to_owned() })
+    };
+    named.iter().take(MAX_HOLDERS).map(holder).collect()
 }
 
 fn facts(rest: &str) -> Option<MachineFacts> {
@@ -319,6 +398,8 @@ fn refusal(why: &str) -> Option<Refusal> {
         "space" => Refusal::Space,
         "unwritable" => Refusal::Unwritable,
         "proc" => Refusal::NoProc,
+        "clock" => Refusal::NoClock,
+        "cut" => Refusal::Cut,
         _ => Refusal::NoTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64).map(presentable)?),
     })
 }
@@ -354,17 +435,4 @@ fn number(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_machine_says_of_itself_is_cut_to_what_may_be_shown() {
-        let long = "x".repeat(1000);
-        let line = format!("F boot|we\u{1b}[31mb|x86_64|6.1|/bin/sh|\"Debian \u{202e}GNU|{long}\"");
-        let Some(Line::Answer { answer: Answer::Described(said), .. }) = read(&line) else { panic!("no answer") };
-        assert_eq!(said.hostname, "we[31mb");
-        assert_eq!(said.os.len(), 255, "the quote at the start goes, the one at the end was cut off");
-        assert!(said.os.starts_with("Debian GNU|xxx"));
-        assert_eq!(read("F only|four|words|here").map(|_| ()), None);
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
-# Makes sure that the execution is not started any more, by the fence itself; tells what there is where it was.
+# Makes sure that the execution is not started any more, by the fence itself; tells of what there is already.
 _from_out=0 _from_err=0
 if [ -e "$_path.j" ]; then
 	load
 else
 	umask 77
 	set -C
-	# Who comes second here finds what the first has made.
+	# Whoever comes second here finds what the first has made.
 	command exec 7>"$_path.j"
 	set +C
 	load
@@ -16,5 +16,5 @@ if [ -z "$_state" ]; then
 	note && note "Z $_now"
 	load
 fi
-[ -n "$_state" ] || refuse space
+[ "$_state" ] || refuse space
 attach poll

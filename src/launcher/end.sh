@@ -1,37 +1,53 @@
 # Ending the processes of an execution: for the watchdog, and for the request to stop.
 #
 # They are found by the session and the process group of the command, and by the mark in their environment. A process
-# that has left the session and wiped its environment is not found. With `runAs` the mark is lost in sudo: there it is
-# the session alone.
+# that has left the session and wiped its environment is not found. With `runAs` sudo drops the mark: there it is the
+# session alone.
 
-# Names the environments that hold the mark. The grep of busybox looks no further than the first byte 0: it does not even
-# find what it was asked for in its own words. There the shell reads, which drops these bytes.
-marked() {
+# These change what grep prints or takes.
+_plain_grep() {
+	unset GREP_OPTIONS GREP_COLORS POSIXLY_CORRECT
+}
+
+# Names the environments that hold the mark as a field of its own. The mark comes by standard input, so that no other user
+# learns the UID from the arguments of grep. The grep of busybox reads no further than the first byte 0 and does not even
+# find its own word behind that. There the fields become lines, and newlines in fields become blanks.
+_marked() {
 	_mark=WRIT_EXECUTION=$_uid
-	if grep -q -F -e "$_mark" /proc/self/cmdline; then
-		grep -l -s -F -e "$_mark" /proc/[0-9]*/environ
+	if grep -q -F -e behind-a-zero-byte /proc/self/cmdline; then
+		# shellcheck disable=SC2062 # the pattern comes by -f
+		echo "$_mark" | grep -l -s -z -x -F -f - /proc/[0-9]*/environ
 		return
 	fi
 	for _entry in /proc/[0-9]*/environ; do
 		[ -r "$_entry" ] || continue
-		while read -r _line || [ "$_line" ]; do
-			case $_line in *"$_mark"*) echo "$_entry" ;; esac
-		done <"$_entry"
+		_fields=$(tr "\\0\\n" "\\n " <"$_entry")
+		case "
+$_fields
+" in
+		*"
+$_mark
+"*) echo "$_entry" ;;
+		esac
 	done
 }
 
 # Names the command, which just after its start is in no session of its own yet, and the processes that run in its session
-# or in its group: state, parent, group, session.
+# or in its group. grep only finds candidates, since a process can give itself a name that looks like these fields.
 _in_session() {
-	[ -n "$_group" ] || return
-	_stat_of "$_group" && [ "$_process_state" != Z ] && echo "/proc/$_group/stat"
-	grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat
+	[ "$_group" ] || return
+	for _entry in "/proc/$_group/stat" $(grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat); do
+		_process=${_entry#/proc/}
+		_process=${_process%/*}
+		runs "$_process" || continue
+		case " $_process $_process_group $_process_session " in *" $_group "*) echo "$_entry" ;; esac
+	done
 }
 
 # Sets _found to the processes of the execution that are there, and _left to how many.
 gather() {
 	_found="" _left=0
-	for _entry in $(marked; _in_session); do
+	for _entry in $(_marked; _in_session); do
 		_entry=${_entry#/proc/}
 		_entry=${_entry%/*}
 		case " $_found " in
@@ -41,8 +57,8 @@ gather() {
 	done
 }
 
-# Signals the group. The user that the command runs as may signal what we may not, where sudoers allows it; whom TERM
-# has reached that way does not get it twice.
+# Signals the group. The user that the command runs as may signal processes that the login user may not, if sudoers allows
+# it; processes that TERM has reached that way do not get it twice.
 _signal_group() {
 	case $_user in
 	-) ;;
@@ -51,8 +67,8 @@ _signal_group() {
 	kill "-$1" "-$_group"
 }
 
-# send SIGNAL: to the group as one and to those outside of it singly, so to each once: some programs take a second TERM
-# for impatience.
+# send SIGNAL: to the group as one and to the others singly, so to each once: some programs take a second TERM for
+# impatience.
 send() {
 	[ -z "$_group" ] || _signal_group "$1"
 	for _entry in $_found; do
@@ -62,7 +78,7 @@ send() {
 }
 
 # finish GRACE: TERM, the grace in hundredths of a second, KILL. Sets _left to how many are there all the same, or to `-`
-# where that cannot be seen.
+# if that cannot be seen.
 finish() {
 	# The number is the command's own for as long as its supervisor waits for it; then a later process may have it.
 	if _stat_of "$_group"; then
@@ -71,17 +87,19 @@ finish() {
 	gather
 	send TERM
 	now
-	_kill_at=$((_now + $1))
-	while gather; [ "$_left" -gt 0 ] && now && [ "$_now" -lt "$_kill_at" ]; do
+	_waited=0
+	while gather; [ "$_left" -gt 0 ] && [ "$_waited" -lt "$1" ]; do
 		pause 0.1
+		step 10
+		_waited=$((_waited + _step))
 	done
-	# Several times, as what is being killed may start others.
+	# Several times, as processes that are being killed may start others.
 	for _ in 1 2 3 4 5 6 7 8; do
 		[ "$_left" -gt 0 ] || break
 		send KILL
 		pause 0.1
 		gather
 	done
-	# What another user runs cannot be seen everywhere (hidepid).
+	# Processes of another user cannot be seen everywhere (hidepid).
 	[ "$_user" = - ] || read -r _ </proc/1/stat || _left=-
 }

@@ -12,7 +12,7 @@ acknowledge() {
 		set -- "$@" "$_uid.o" "$_uid.e"
 	done
 	[ "$#" = 0 ] || rm -f "$@" || refuse unwritable
-	answer Q
+	reply Q
 }
 
 # Executions whose output is there.
@@ -23,24 +23,29 @@ leftovers() {
 		[ "$_count" -lt "$1" ] || break
 		_list="$_list ${_file%.o}" _count=$((_count + 1))
 	done
-	answer "U$_list"
+	reply "U$_list"
 }
 
-# What was last written to so many days ago: of an execution, that is the journal. The clock may have been set since: of
-# this boot it is known without it how long ago that was. Nothing else in the directory, nor in one below, is ours.
+# Files that were last written to that many days ago: of an execution, that is the journal. The clock may have been set
+# since: of this boot it is known without it how long ago that was, if the uptime can be read. Nothing else in the
+# directory, nor in one below, is ours.
 reap() {
 	now
-	_oldest=$((_now - $1 * 8640000))
+	_oldest=0
+	[ "$_now" = - ] || _oldest=$((_now - $1 * 8640000))
 	# shellcheck disable=SC2044 # the names are those that the pattern lets through
 	for _path in $(find . ! -name . -prune -type f -name "????????-????-????-????-????????????.j" -mtime "+$1"); do
 		_path=${_path%.j}
 		load
 		# shellcheck disable=SC2086
 		set -- $_fence
-		[ "$_boot" = "$_fence_boot" ] && [ "$3" -gt "$_oldest" ] && continue
+		if [ "$_boot" = "$_fence_boot" ]; then
+			[ "$_now" = - ] && continue
+			[ "$3" -gt "$_oldest" ] && continue
+		fi
 		rm -f "$_path.o" "$_path.e" "$_path.j" || refuse unwritable
 	done
-	answer Q
+	reply Q
 }
 
 cd "$_directory" || refuse directory

@@ -1,39 +1,4 @@
-# Answering with what the journal says, and with the output from where the reader wants to go on.
-
-# copy COUNT: so many bytes from standard input to standard output, and no more, as the file may go on growing.
-copy() {
-	if [ "$1" -ge 65536 ]; then
-		dd bs=65536 count=$(($1 / 65536)) || exit
-	fi
-	if [ $(($1 % 65536)) -gt 0 ]; then
-		dd bs=$(($1 % 65536)) count=1 || exit
-	fi
-}
-
-# seek OFFSET: standard input, which stays where it is then.
-seek() {
-	[ "$1" = 0 ] || dd bs=1 skip="$1" count=0 >/dev/null
-}
-
-# Opens the output as 5 and 6, where the reader wants to go on.
-_open_output() {
-	_sent_out=$_from_out _sent_err=$_from_err
-	command exec 5<"$_path.o" && command exec 6<"$_path.e" || return
-	seek "$_from_out" <&5
-	seek "$_from_err" <&6
-}
-
-# _send_output OUT ERR: the output up to these offsets.
-_send_output() {
-	if [ "$1" -gt "$_sent_out" ]; then
-		copy $(($1 - _sent_out)) <&5
-		_sent_out=$1
-	fi
-	if [ "$2" -gt "$_sent_err" ]; then
-		copy $(($2 - _sent_err)) <&6 >&3
-		_sent_err=$2
-	fi
-}
+# Answering with what the journal says.
 
 # lengths OUT ERR: sets _out and _err to the sizes of the files, but to no more than these.
 lengths() {
@@ -49,54 +14,57 @@ lengths() {
 	[ "$_from_err" -le "$_err" ] || _from_err=$_err
 }
 
-# Sets _verdict for an execution that runs no more, and _out and _err. What is not in the files any more is not promised:
-# the flags then say G (acknowledged, gone) or I (a part is missing).
+# Sets _verdict for an execution that does not run any more, and _out and _err. Bytes that are missing in the files are not
+# promised: the flags then say G (acknowledged, gone) or I (a part is missing).
 conclude() {
+	# A supervisor that died after its command: the exit code is known, the end of the output is not.
+	[ "$_state" = S ] && [ "$_exit" ] && [ "$_boot" = "$_fence_boot" ] && _ended_without_supervisor
 	if [ "$_state" = E ]; then
-		# Exit code, signal, lengths, when, flags, processes left.
+		# Exit code, signal, lengths, time, flags, processes left.
 		# shellcheck disable=SC2086
 		set -- $_end
 		lengths "$3" "$4"
-		_verdict="D $_who $_from_out $_from_err $_started $1 $2 $_out $_err $5 $6$_missing $7"
+		_verdict="D $_who $_from_out $_from_err $_started $1 $2 $_out $_err $5 $6$_missing $7 $_held"
 	else
 		lengths 999999999999999 999999999999999
-		_verdict="L $_who $_from_out $_from_err ${_started:-0} $_out $_err"
+		_verdict="L $_who $_from_out $_from_err ${_started:--} $_out $_err"
 		# A journal that was taken away says nothing of a boot.
 		[ "$_boot" = "${_fence_boot:-$_boot}" ] || _verdict="$_verdict boot"
 	fi
 }
 
-# The output while the command runs, then the verdict. Is a process of its own: a reader that does not read stops it, and
-# nothing else.
+# Sets _state and _end to what can be said then.
+_ended_without_supervisor() {
+	lengths 999999999999999 999999999999999
+	# shellcheck disable=SC2086
+	set -- $_exit
+	_state=E _end="$1 $2 $_out $_err $3 -${_told}R ${_left:--}"
+}
+
+# The output while the command runs, then the verdict. The launch runs it in a process of its own: a reader that does not
+# read stops that process, and nothing else.
 follow() {
 	answer "A $_who $_from_out $_from_err $_started $_now $_group"
-	answer 2 >&3
+	answer +
 	_open_output
-	_ticks=0 _tick=0.05
+	_ticks=0 _tick=0.05 _quiet=0
 	while load && [ "$_state" = S ]; do
-		# How far the command has written: the supervisor has the same files open.
+		_before=$_sent_out
+		# The supervisor has the files of the output open, at their ends.
 		if { read -r _ _out <"/proc/$_supervisor/fdinfo/8"; } && { read -r _ _err <"/proc/$_supervisor/fdinfo/9"; }; then
 			_send_output "$_out" "$_err"
 		elif load && [ "$_state" = S ]; then
-			_supervised || break
+			_supervised || { [ "$_exit" ] && pause 1 && load; break; }
 		fi
 		# Every 0.05 s at first; every 0.2 s from about the tenth second on.
 		_ticks=$((_ticks + 1))
 		[ "$_ticks" -lt 200 ] || _tick=0.2
+		# A mark every two seconds: if nobody listens, writing it ends this process.
+		_quiet=$((_quiet + 1))
+		[ "$_before" = "$_sent_out" ] || _quiet=0
+		case $_tick:$_quiet in 0.05:40 | 0.2:1[0-9] | 0.2:[2-9][0-9]) _quiet=0 && answer + ;; esac
 		pause "$_tick"
 	done
 	conclude
-	_send_output "$_out" "$_err"
-	answer "$_verdict"
-}
-
-# The same, until the end of the channel's standard input says that nobody listens any more.
-stream() {
-	follow &
-	_follower=$!
-	(
-		while read -r _; do :; done
-		kill -9 "$_follower"
-	) <&4 >/dev/null 3>&- 4<&- &
-	_listener=$!
+	_send_end
 }

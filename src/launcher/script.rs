@@ -1,117 +1,140 @@
-//! The scripts as they are sent: put together, without comments and indentation, in one line, with short names.
+//! The scripts as they are sent: put together, without comments and indentation, with short names.
 //!
-//! They are written to be read, and reviewed, in `src/launcher/*.sh`. What is done to them here is so little that it
-//! cannot change their meaning; the tests run only what comes out.
+//! They are written to be read, and reviewed, in `src/launcher/*.sh`. The changes made to them here cannot change their
+//! meaning; the tests run only the results.
 
-use std::fmt::Write as _;
 use std::sync::OnceLock;
+
+use crate::policy::{command_path, removed_variables};
 
 /// The largest number that is given to a script: sh computes with 64 bits and a sign.
 pub const LARGEST_NUMBER: u64 = 1 << 62;
 
-const COMMON: &str = include_str!("common.sh");
+const BOOTSTRAP: &str = include_str!("bootstrap.sh");
+const SESSION: &str = include_str!("session.sh");
+const JOURNAL: &str = include_str!("journal.sh");
+const PROCESSES: &str = include_str!("processes.sh");
+const SEND: &str = include_str!("send.sh");
 const FOLLOW: &str = include_str!("follow.sh");
 const ATTACH: &str = include_str!("attach.sh");
 const END: &str = include_str!("end.sh");
+const DRAIN: &str = include_str!("drain.sh");
+const WATCH: &str = include_str!("watch.sh");
+
+/// Programs and builtins of the scripts. A login may export functions of these names to bash, which would run instead.
+const COMMANDS: &[&str] = &[
+    "break", "cat", "cd", "chmod", "command", "continue", "dd", "echo", "env", "eval", "exec", "exit", "export",
+    "false", "find", "getent", "grep", "kill", "loginctl", "ls", "mkdir", "mkfifo", "printf", "pwd", "read",
+    "readlink", "return", "rm", "set", "setsid", "shift", "sleep", "sudo", "test", "tr", "trap", "true", "ulimit",
+    "umask", "uname", "unset", "wait", "wc",
+];
 
 /// A script that is made once.
 macro_rules! script {
     ($(#[$documentation:meta])* $name:ident: $($part:expr),+) => {
         $(#[$documentation])*
-        pub fn $name() -> String {
+        pub fn $name() -> &'static str {
             static SCRIPT: OnceLock<String> = OnceLock::new();
-            SCRIPT.get_or_init(|| shorten(&strip(&[$($part),+].concat()))).clone()
+            SCRIPT.get_or_init(|| finish(&fill(&strip(&[$($part),+].concat()))))
         }
     };
 }
 
 script!(
     /// [`super::probe`].
-    probe: include_str!("probe.sh")
+    probe: SESSION, include_str!("probe.sh")
 );
 script!(
     /// [`super::facts`].
-    facts: include_str!("facts.sh")
+    facts: SESSION, include_str!("facts.sh")
 );
 script!(
     /// [`super::launch`].
-    launch: COMMON, FOLLOW, ATTACH, END, include_str!("launch.sh")
+    launch: SESSION, JOURNAL, SEND, include_str!("output.sh"), include_str!("launch.sh")
 );
 script!(
     /// [`super::attach`] and [`super::poll`].
-    attach: COMMON, FOLLOW, ATTACH, include_str!("tell.sh")
+    attach: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, include_str!("tell.sh")
 );
 script!(
     /// [`super::stop`].
-    stop: COMMON, FOLLOW, ATTACH, END, include_str!("stop.sh")
+    stop: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, END, include_str!("stop.sh")
 );
 script!(
     /// [`super::close`].
-    close: COMMON, FOLLOW, ATTACH, include_str!("close.sh")
+    close: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, include_str!("close.sh")
 );
 script!(
     /// [`super::acknowledge`], [`super::reap`] and [`super::leftovers`].
-    files: COMMON, include_str!("files.sh")
+    files: SESSION, JOURNAL, PROCESSES, include_str!("files.sh")
 );
 
-/// One line: without comments, which have lines of their own, indentation and empty lines. A line that does not end in
-/// something that goes on gets a `;`. The scripts have no here-documents, no words over several lines, and no pattern of
-/// `case` alone on its line.
-fn strip(source: &str) -> String {
-    let mut script = String::new();
-    for line in source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if !script.is_empty() {
-            script.push(' ');
-        }
-        script.push_str(line);
-        let goes_on = ["{", "(", ";;", "&", "|"].iter().any(|end| line.ends_with(end))
-            || ["then", "do", "else", "in"].iter().any(|word| line.split_whitespace().next_back() == Some(word));
-        if !goes_on {
-            // tcsh takes a `!` for history, but not before a blank or a `=`.
-            script.push_str(if line.ends_with('!') { " ;" } else { ";" });
-        }
-    }
-    script
+/// The text of every exec request: one line.
+pub fn bootstrap() -> &'static str {
+    static SCRIPT: OnceLock<String> = OnceLock::new();
+    SCRIPT.get_or_init(|| strip(BOOTSTRAP).trim_end().replace('\n', " "))
 }
 
-/// Gives the variables, whose names all start with `_` and a lower-case letter, names of one or two letters, in the
-/// order in which they come: room for arguments in the request.
-fn shorten(script: &str) -> String {
+/// Without comments, which have lines of their own, indentation and empty lines.
+fn strip(source: &str) -> String {
+    let lines = source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Puts in the names and values that have another owner.
+fn fill(script: &str) -> String {
+    let removed = removed_variables().iter().filter(|name| !matches!(**name, "SHELLOPTS" | "BASHOPTS"));
+    script
+        .replace("@LATER@", &strip(&[PROCESSES, FOLLOW, ATTACH, END, DRAIN, WATCH].concat()))
+        .replace("@COMMANDS@", &COMMANDS.join(" "))
+        .replace("@VARIABLES@", &removed.copied().collect::<Vec<_>>().join(" "))
+        .replace("@PATH@", command_path())
+}
+
+/// Gives the variables and functions whose names start with `_` and have two letters or more a name of one or two letters,
+/// in the order in which they come, and returns how many: each kilobyte of a script costs the machine some 0.02 ms. Names of one letter are those
+/// of the bootstrap, and stay.
+fn shorten(script: &str) -> (String, usize) {
     let mut names: Vec<&str> = Vec::new();
     let mut short = String::with_capacity(script.len());
     let mut rest = script;
-    let mut inside = false;
+    let mut is_inside = false;
     while let Some(first) = rest.chars().next() {
         let length = rest.find(|each: char| !is_of_name(each)).unwrap_or(rest.len());
         let (name, after) = rest.split_at(length);
-        if !inside && name.starts_with('_') && name.len() > 1 {
+        if !is_inside && name.starts_with('_') && name.len() > 2 {
             let number = names.iter().position(|known| *known == name).unwrap_or_else(|| {
                 names.push(name);
                 names.len() - 1
             });
-            short.push('_');
-            push_letters(&mut short, number);
+            short.push_str(&short_name(number));
             rest = after;
         } else {
             short.push(first);
-            inside = is_of_name(first);
+            is_inside = is_of_name(first);
             rest = rest.get(first.len_utf8()..).unwrap_or_default();
         }
     }
-    short
+    (short, names.len())
+}
+
+/// With short names, all of which are unset at the start.
+fn finish(script: &str) -> String {
+    let (short, count) = shorten(script);
+    short.replace("@OWN@", &(0..count).map(short_name).collect::<Vec<_>>().join(" "))
 }
 
 fn is_of_name(each: char) -> bool {
     each.is_ascii_alphanumeric() || each == '_'
 }
 
-/// A number in letters, as columns of a table have it: a to z, aa, ab ...
-fn push_letters(text: &mut String, number: usize) {
-    if let Some(higher) = (number / 26).checked_sub(1) {
-        push_letters(text, higher);
+/// `_A` to `_Z`, then `_aa`, `_ab` and so on.
+fn short_name(number: usize) -> String {
+    let letter = |first: u8, index: usize| char::from(first + u8::try_from(index % 26).unwrap_or(0));
+    match number.checked_sub(26) {
+        None => format!("_{}", letter(b'A', number)),
+        Some(number) => format!("_{}{}", letter(b'a', number / 26), letter(b'a', number)),
     }
-    let letter = u8::try_from(number % 26).map_or('a', |letter| char::from(b'a' + letter));
-    let _ = text.write_char(letter);
 }
 
 #[cfg(test)]

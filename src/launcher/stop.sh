@@ -1,5 +1,5 @@
 # Ends an execution that runs. Further argument: GRACE (hundredths of a second). One that has not started is closed; one
-# that has ended is told of, and what it left behind is left alone.
+# that has ended is reported, and the processes that it left behind are left alone.
 _from_out=0 _from_err=0
 [ -e "$_path.j" ] && load
 umask 77
@@ -8,24 +8,27 @@ now
 [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ] || attach poll
 
 if _supervised; then
-	_mine=1
+	_mine=""
 else
 	load
 	[ "$_state" = S ] || attach poll
-	_mine=""
+	_mine=1
 fi
 now
 note "K $_now"
+_plain_grep
 finish "$1"
 note "R $_left"
-if [ -z "$_mine" ]; then
+if [ "$_mine" ]; then
 	_remaining=$_left
 	load
 	if [ "$_state" = S ]; then
 		lengths 999999999999999 999999999999999
 		now
-		note "E - - $_out $_err $_now -$_told $_remaining"
+		# shellcheck disable=SC2086
+		set -- ${_exit:-- -}
+		note "E $1 $2 $_out $_err $_now -${_told}R $_remaining"
 	fi
 	_left=$_remaining
 fi
-answer "K $_left"
+reply "K $_left"

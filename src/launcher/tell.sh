@@ -1,3 +1,4 @@
-# Further arguments: `follow` or `poll`, and how many bytes of each stream the reader has.
+# Further arguments: `follow` or `poll`, the number of bytes of each stream that the reader has, and the largest frame.
 _from_out=$2 _from_err=$3
+_frame=${4:-$_frame}
 attach "$1"

@@ -70,53 +70,102 @@ const REFUSAL: &str = r#"echo "writ: an environment variable has a name that is 
 /// be said: a byte 0, for which sshd drops the connection, and a newline to tcsh. Linux takes at most 128 KiB of text;
 /// for more, sshd reports exit code 1, and nothing has run.
 pub fn command_line(decision: &DecisionRecord) -> String {
-    exec(command_words(decision, None).words)
+    exec(line_words(decision))
 }
 
-/// What is executed for a decision, word for word.
+/// Variables that are removed from the environment of a session before a command of it starts; for the launcher.
+pub fn removed_variables() -> &'static [&'static str] {
+    UNSET
+}
+
+/// Value of `PATH` for every command; for the launcher.
+pub fn command_path() -> &'static str {
+    PATH.trim_start_matches("PATH=")
+}
+
+/// The words of a decision, for an environment that the launcher has prepared as [`command_line`] does by env: without
+/// [`removed_variables`], and with `PATH` and `LC_ALL`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandWords {
-    /// All words, from the program that sets the environment on.
+    /// The directory to enter first. `None` for the one of the session.
+    pub directory: Option<String>,
+    /// All words: env with the variables of the rule if it has any, or sudo, then the decided program.
     pub words: Vec<String>,
     /// How many of them come before the decided program.
     pub before_program: usize,
 }
 
-/// The words of which [`command_line`] makes a text; with a mark, which is `NAME=value`, in the environment of what is
-/// executed (with `runAs`: of sudo, which does not pass it on).
-pub fn command_words(decision: &DecisionRecord, mark: Option<&str>) -> CommandWords {
-    if !decision.environment.keys().all(|name| is_own_name(name)) {
-        return CommandWords { words: ["/bin/sh", "-c", REFUSAL].map(str::to_owned).to_vec(), before_program: 0 };
+/// The words that have the same effect as the text of [`command_line`].
+pub fn command_words(decision: &DecisionRecord) -> CommandWords {
+    if !has_settable_variables(decision) {
+        let words = ["/bin/sh", "-c", REFUSAL].map(str::to_owned).to_vec();
+        return CommandWords { directory: None, words, before_program: 0 };
     }
-    let (program, arguments) = match decision.argv.split_first() {
-        Some((program, arguments)) => (program.as_str(), arguments),
-        None => ("", [].as_slice()),
-    };
-    let variables = || decision.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let mut words = Vec::new();
+    // A shell has variables of its own, which it would refuse or act on: so env sets those of the rule.
+    if decision.run_as.is_none() && !decision.environment.is_empty() {
+        words.push("/usr/bin/env".to_owned());
+        words.extend(assignments(decision));
+        // env takes a program with a `=` for a variable; sh does not.
+        if program(decision).contains('=') {
+            words.extend(enter("."));
+        }
+    }
+    words.extend(by_sudo(decision));
+    let before_program = words.len();
+    words.extend(argv(decision));
+    CommandWords { directory: decision.working_directory.as_deref().map(path), words, before_program }
+}
 
+/// The words of which [`command_line`] makes a text.
+fn line_words(decision: &DecisionRecord) -> Vec<String> {
+    if !has_settable_variables(decision) {
+        return ["/bin/sh", "-c", REFUSAL].map(str::to_owned).to_vec();
+    }
     let mut words = vec!["/usr/bin/env".to_owned()];
     words.extend(UNSET.iter().map(|name| format!("-u{name}")));
     words.extend([PATH, LOCALE].map(str::to_owned));
     if decision.run_as.is_none() {
-        words.extend(variables());
+        words.extend(assignments(decision));
     }
-    words.extend(mark.map(str::to_owned));
     // What has a `=` env takes for a variable; sh and, behind `--`, sudo do not.
-    let stays = (decision.run_as.is_none() && program.contains('=')).then_some(".");
-    if let Some(directory) = decision.working_directory.as_deref().or(stays) {
-        words.extend(["/bin/sh", "-c", IN_DIRECTORY, "writ"].map(str::to_owned));
-        words.push(path(directory));
-    }
-    if let Some(user) = &decision.run_as {
-        words.extend(["sudo", "-n", "-u", user].map(str::to_owned));
-        // In sudo's own form: of what it inherits, sudo drops nearly all.
-        words.extend(variables());
-        words.push("--".to_owned());
-    }
-    let before_program = words.len();
-    words.push(path(program));
-    words.extend_from_slice(arguments);
-    CommandWords { words, before_program }
+    let stays = (decision.run_as.is_none() && program(decision).contains('=')).then_some(".");
+    words.extend(decision.working_directory.as_deref().or(stays).into_iter().flat_map(enter));
+    words.extend(by_sudo(decision));
+    words.extend(argv(decision));
+    words
+}
+
+fn has_settable_variables(decision: &DecisionRecord) -> bool {
+    decision.environment.keys().all(|name| is_own_name(name))
+}
+
+fn assignments(decision: &DecisionRecord) -> impl Iterator<Item = String> {
+    decision.environment.iter().map(|(name, value)| format!("{name}={value}"))
+}
+
+/// The words by which sh enters a directory and executes the words behind them.
+fn enter(directory: &str) -> impl Iterator<Item = String> + use<> {
+    ["/bin/sh", "-c", IN_DIRECTORY, "writ"].map(str::to_owned).into_iter().chain([path(directory)])
+}
+
+/// The words by which another user executes the words behind them; none without `runAs`.
+fn by_sudo(decision: &DecisionRecord) -> Vec<String> {
+    let Some(user) = &decision.run_as else { return Vec::new() };
+    let mut words = ["sudo", "-n", "-u", user].map(str::to_owned).to_vec();
+    // In sudo's own form: of what it inherits, sudo drops nearly all.
+    words.extend(assignments(decision));
+    words.push("--".to_owned());
+    words
+}
+
+fn program(decision: &DecisionRecord) -> &str {
+    decision.argv.first().map_or("", String::as_str)
+}
+
+/// The decided program, as a path, and its arguments.
+fn argv(decision: &DecisionRecord) -> impl Iterator<Item = String> {
+    [path(program(decision))].into_iter().chain(decision.argv.iter().skip(1).cloned())
 }
 
 /// Whether this is the name of a variable that a rule may set. PATH is no rule's: with it, the program would find others.

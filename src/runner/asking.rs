@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::launcher::{Answer, ExecRequest, Item, Nonce, Reply};
+use crate::launcher::{Answer, ExecRequest, Item, Nonce, REFUSED_CUT_EXIT_CODE, Refusal, Reply};
 use crate::ssh::{ConnectError, Event, Session};
 use crate::telemetry::metrics;
 
@@ -91,13 +91,21 @@ pub(super) fn new_nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("32 lower-case hexadecimal digits")
 }
 
-/// Sends a request.
+/// Sends a request, and ends the standard input behind it: a request that arrives cut is then refused at once, and a
+/// start-up file that asks a question reads the end of its input.
 pub(super) async fn send(session: &Session, request: &ExecRequest) -> Result<(), AskError> {
     let sent = async {
         session.start(&request.line).await?;
-        session.send(&request.stdin).await
+        session.send(&request.stdin).await?;
+        session.end_input().await
     };
     sent.await.map_err(|error| AskError::Silence(error.to_string()))
+}
+
+/// Returns true if the machine closed a session because the request had not arrived whole, and the reply had no nonce: it
+/// was lost with the request. The exit code comes from sshd, so no output of anybody can claim this.
+pub(super) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
+    exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }
 
 async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply) -> Result<Answer, AskError> {
@@ -124,6 +132,7 @@ async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply
             Event::ExitCode(code) => instead.exit_code = Some(code),
             Event::Started | Event::Signal(_) => {}
             Event::Refused => return Err(AskError::Unfit(REFUSED.to_owned())),
+            Event::Closed if is_refused_cut(&reply, instead.exit_code) => return Ok(Answer::Refused(Refusal::Cut)),
             Event::Closed => return Err(AskError::Unfit(instead.told())),
             Event::Lost => return Err(AskError::Silence("the connection was lost".to_owned())),
         }

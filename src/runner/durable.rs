@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::api::Reason;
-use crate::api::execution_status::OutputRecord;
+use crate::api::execution_status::{IncompleteReason, OutputHolder, OutputRecord};
 use crate::execution::{self, Ending, LaunchProblem, Next, Outcome, Place, StopCause};
-use crate::launcher::{self, Ended, Offsets, Outcome as Exit, Uid};
-use crate::output::{Recorded, Recorder};
+use crate::launcher::{self, Ended, FrameSize, Holder, Missing, Offsets, Outcome as Exit, Uid};
+use crate::output::{ByteBudget, Recorded, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Session;
 use crate::telemetry::SPANS;
@@ -43,6 +43,8 @@ use stopping::Stop;
 
 /// How long a command that was told to end (TERM) may take before it is ended (KILL).
 const TERM_GRACE: Duration = Duration::from_secs(5);
+/// Maximum number of sessions with other text in the reply. After them, Writ gives up the output that is still missing.
+const MAX_MIXED_SESSIONS: u32 = 8;
 /// The pause after the first time that the machine was not reached; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -75,6 +77,15 @@ pub(super) struct Run<'a> {
     uid: Uid,
     /// How many bytes of each stream were received, as the machine wrote them.
     received: Offsets,
+    /// Largest frame of the next reply, and the number of received bytes when it was chosen.
+    max_frame: FrameSize,
+    received_before: u64,
+    /// Bytes that the record may still take, of both streams together.
+    budget: ByteBudget,
+    /// Time at which the first byte beyond that arrived.
+    over_limit_since: Option<Instant>,
+    /// Sessions in which other text was mixed into the reply.
+    mixed_sessions: u32,
     timeout: Duration,
     /// When it started, by our clock.
     started: Option<Timestamp>,
@@ -142,6 +153,10 @@ pub(super) async fn run(
     }
 }
 
+fn holder_record(holder: &Holder) -> OutputHolder {
+    OutputHolder { process_id: i64::try_from(holder.process).unwrap_or(i64::MAX), name: holder.name.clone() }
+}
+
 /// As the launcher counts.
 fn centiseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
@@ -166,6 +181,11 @@ impl<'a> Run<'a> {
             recorder,
             uid,
             received: Offsets::default(),
+            max_frame: FrameSize::default(),
+            received_before: 0,
+            budget: ByteBudget::new(u64::try_from(holding.decision.output.maximum_bytes).unwrap_or(0)),
+            over_limit_since: None,
+            mixed_sessions: 0,
             timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
             started,
             has_run: started.is_some(),
@@ -204,6 +224,20 @@ impl<'a> Run<'a> {
                 Said::NotOurs => return None,
                 // Nothing was started by this request. That nothing is by another is made sure of.
                 Said::Refused { reached, problem } => Step::Close { reached, problem },
+                Said::Mixed { reached, problem } => {
+                    self.unsure = true;
+                    self.mixed_sessions += 1;
+                    let has_ended =
+                        if self.mixed_sessions < MAX_MIXED_SESSIONS { None } else { self.poll(&reached).await };
+                    if let Some(ended) = has_ended {
+                        return Some(self.ended(ended).await);
+                    }
+                    match self.wait_out(&problem).await {
+                        Some(ending) => return Some(self.outcome(ending, None).await),
+                        None if self.inner.halted.is_cancelled() => return None,
+                        None => Step::Look,
+                    }
+                }
                 Said::Journal { reached, place, journal } => match self.decide(reached, &place, &journal).await {
                     Look::Step(step) => step,
                     Look::Concluded(ending) => return Some(self.outcome(ending, None).await),
@@ -221,8 +255,18 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// After a session that broke: frames become smaller until bytes arrive again.
+    fn choose_frame_size(&mut self) {
+        let received = self.received.stdout.saturating_add(self.received.stderr);
+        if received == self.received_before {
+            self.max_frame = self.max_frame.smaller();
+        }
+        self.received_before = received;
+    }
+
     /// A pause before the machine is tried again; Some where it has been tried for long enough.
     async fn wait_out(&mut self, problem: &str) -> Option<Ending> {
+        self.choose_frame_size();
         let silent_since = *self.silent_since.get_or_insert_with(Instant::now);
         let patience = if self.cancel.is_cancelled() { CANCEL_PATIENCE } else { self.timeout + self.inner.patience };
         if silent_since.elapsed() >= patience {
@@ -272,11 +316,11 @@ impl<'a> Run<'a> {
         self.converse(reached, session, &request, nonce, Place::Same).await
     }
 
-    /// What the machine's record says.
+    /// The end of the command by the machine's record.
     async fn ended(&mut self, ended: Ended) -> Outcome {
         let told = self.told(&ended);
         // Where nobody could see what is left, something may be.
-        let survivors = ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some);
+        let survivors = ended.was_ended && (ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
         let ending = match ended.outcome {
             _ if told.is_some() && survivors => Ending::NotSeenToStop,
             Exit::Exited(code) => Ending::Exited { code: u32::from(code) },
@@ -288,14 +332,19 @@ impl<'a> Run<'a> {
         self.outcome(ending, Some(ended)).await
     }
 
+    fn output_limit(&self) -> StopCause {
+        let maximum_bytes = u64::try_from(self.holding.decision.output.maximum_bytes).unwrap_or(0);
+        StopCause::OutputLimit { maximum_bytes }
+    }
+
     /// Why the command was told to stop, by what the machine recorded of that.
     fn told(&self, ended: &Ended) -> Option<StopCause> {
         if ended.timed_out {
             return Some(StopCause::Timeout);
         }
-        if ended.over_limit {
-            let maximum_bytes = u64::try_from(self.holding.decision.output.maximum_bytes).unwrap_or(0);
-            return Some(StopCause::OutputLimit { maximum_bytes });
+        // The bound is ours, too: a machine that did not keep it says nothing of it.
+        if ended.over_limit || self.budget.is_exceeded() {
+            return Some(self.output_limit());
         }
         let asked_for = if self.cancel.is_cancelled() || self.holding.execution.is_unwanted() {
             StopCause::Cancel
@@ -311,22 +360,22 @@ impl<'a> Run<'a> {
     }
 
     async fn outcome(&mut self, ending: Ending, ended: Option<Ended>) -> Outcome {
-        let whole = ended
-            .as_ref()
-            .is_some_and(|ended| !ended.output_incomplete && !ended.output_gone && self.received == ended.lengths);
+        let incomplete_reason = self.missing_output(ended.as_ref());
+        let whole = incomplete_reason.is_none();
         let told_to_stop = self.stop.as_ref().map(|stop| stop.cause);
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
         let cut_off = !whole || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
         let recorder = self.recorder.take().unwrap_or_else(|| self.holding.recorder(self.inner, &Redaction::default()));
         let hurry = self.inner.halted.cancelled();
         let Recorded { stdout, stderr, stdout_record, stderr_record } = recorder.finish(cut_off, hurry).await;
+        let held_by = ended.iter().flat_map(|ended| &ended.holders).map(holder_record).collect();
         Outcome {
             ending,
             told_to_stop,
             nothing_left: ended.as_ref().is_some_and(|ended| ended.left == Some(0)),
             started: self.started,
-            duration_ms: ended.and_then(|ended| {
-                let centiseconds = ended.ended_centiseconds.checked_sub(ended.started_centiseconds)?;
+            duration_ms: ended.as_ref().and_then(|ended| {
+                let centiseconds = ended.ended_centiseconds?.checked_sub(ended.started_centiseconds?)?;
                 i64::try_from(centiseconds.checked_mul(10)?).ok()
             }),
             stdout,
@@ -335,9 +384,26 @@ impl<'a> Run<'a> {
                 stdout: stdout_record,
                 stderr: stderr_record,
                 incomplete: !whole,
-                incomplete_reason: None,
-                held_by: Vec::new(),
+                incomplete_reason,
+                held_by: if incomplete_reason == Some(IncompleteReason::StillOpen) { held_by } else { Vec::new() },
             },
+        }
+    }
+
+    /// Why output is missing in the record; None if it is whole.
+    fn missing_output(&self, ended: Option<&Ended>) -> Option<IncompleteReason> {
+        let Some(ended) = ended else { return Some(IncompleteReason::NotReceived) };
+        if ended.over_limit || self.budget.is_exceeded() {
+            return Some(IncompleteReason::OverLimit);
+        }
+        match ended.missing {
+            Some(Missing::Held) => Some(IncompleteReason::StillOpen),
+            Some(Missing::ReaderEnded) => Some(IncompleteReason::ReaderEnded),
+            Some(Missing::DiskFull) => Some(IncompleteReason::DiskFull),
+            Some(Missing::FileSizeLimit) => Some(IncompleteReason::FileSizeLimit),
+            Some(Missing::Removed) => Some(IncompleteReason::Removed),
+            None if ended.output_gone => Some(IncompleteReason::Removed),
+            None => (self.received != ended.lengths).then_some(IncompleteReason::NotReceived),
         }
     }
 

@@ -19,6 +19,14 @@ pub(super) fn refused(refusal: &Refusal) -> String {
         Refusal::NoProc => {
             "the machine has no /proc, which the launcher needs; set execution.mode: Direct on the Machine"
         }
+        Refusal::NoClock => {
+            "the machine's clock /proc/uptime cannot be read, or went back; make it readable for the login user (if lxcfs \
+             provides it, restart lxcfs)"
+        }
+        Refusal::Cut => {
+            "the request arrived cut or mixed with other text, so nothing of it was executed: a startup file of the login \
+             reads standard input (a `read`, an `ssh` without -n, a question); let it do that in interactive shells only"
+        }
         Refusal::NoTool(tool) => {
             return format!(
                 "the machine has no {tool}, which the launcher needs; install it, or set execution.mode: Direct on the Machine"
@@ -33,7 +41,9 @@ pub(super) fn launch_refused(refusal: &Refusal) -> LaunchProblem {
     let reason = match refusal {
         Refusal::Late => Reason::StartingDeadlineExceeded,
         Refusal::OtherBoot => Reason::MachineChanged,
-        Refusal::Directory | Refusal::NoProc | Refusal::NoTool(_) => Reason::MachineUnfit,
+        Refusal::Directory | Refusal::NoProc | Refusal::NoClock | Refusal::Cut | Refusal::NoTool(_) => {
+            Reason::MachineUnfit
+        }
         Refusal::Space | Refusal::Unwritable => Reason::NotStarted,
     };
     LaunchProblem { reason, message: format!("{}; it was not started", refused(refusal)) }

@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(24 * 3600);
 /// command from starting again; `startingDeadlineSeconds` is at most 7 days.
 const JOURNAL_DAYS: u32 = 30;
 /// How many are looked at each time: what one request can carry back.
-const AT_ONCE: u32 = 200;
+const AT_ONCE: u32 = 100;
 /// How long a machine may take for one request.
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,7 @@
 //! One session: one command, and everything the machine says of it, until the channel is closed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, Sig};
@@ -12,6 +14,8 @@ pub struct Session {
     channel: Channel<Msg>,
     /// Whether the machine closed the channel itself: then nothing is missing.
     closed: bool,
+    /// True once the end of standard input was sent. Some servers close a connection that receives it twice.
+    has_ended_input: AtomicBool,
 }
 
 /// Something that the machine said.
@@ -46,7 +50,7 @@ pub enum Signal {
 
 impl Session {
     pub(super) fn new(channel: Channel<Msg>) -> Self {
-        Self { channel, closed: false }
+        Self { channel, closed: false, has_ended_input: AtomicBool::new(false) }
     }
 
     /// Whether the machine has closed the channel: then everything that it had to say was heard.
@@ -73,10 +77,21 @@ impl Session {
         Ok(())
     }
 
+    /// Ends the command's standard input.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn end_input(&self) -> Result<(), russh::Error> {
+        if self.has_ended_input.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.channel.eof().await
+    }
+
     /// Ends the command's standard input and closes the channel, whatever still runs at the other end.
     pub async fn hang_up(self) {
         // Both fail only where the connection is gone, and with it the channel.
-        let _ = self.channel.eof().await;
+        let _ = self.end_input().await;
         let _ = self.channel.close().await;
     }
 

@@ -97,8 +97,8 @@ async fn connections_reset_at_random_bytes_lose_and_double_nothing_and_leave_not
     let resets = usize::try_from(count("WRIT_CHAOS_RESETS", 15)).expect("a number");
     let runs = usize::try_from(count("WRIT_CHAOS_RUNS", 20)).expect("a number");
     let seed = seed();
-    // A login takes about 6 KB; a claim needs one, and a launch 10 more.
-    let cutter = Cutter::start(case.sshd.port(), 120_000, seed).await;
+    // A login takes about 6 KB and a probe 5 more; a claim needs both, a launch 27 more, and each look 12.
+    let cutter = Cutter::start(case.sshd.port(), 240_000, seed).await;
     let machine = json!({"port": cutter.port, "execution": {"mode": "Durable"}, "maxConcurrent": 4});
     case.apply_machine("web-1", machine).await;
     let mut random = Random(seed);

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use writ::api::{CommandExecutionStatus, ExecutionMode, Phase, Reason};
 
 use crate::case::Case;
-use crate::lab::asked::{in_quotes, launched};
+use crate::lab::asked::launched;
 use crate::lab::processes;
 use crate::proxy::{Fate, Proxy};
 use crate::work::{self, Work};
@@ -75,7 +75,7 @@ async fn a_short_command_leaves_its_record_and_no_output_on_the_machine() {
     assert!(status.start_time.is_some() && status.duration_ms.is_some());
     until_acknowledged(&case).await;
     let program = case.sshd.home().join("work");
-    let words = in_quotes(&[program.to_str().expect("UTF-8"), "x", "1000", "0", "3"]);
+    let words = [program.to_str().expect("UTF-8"), "x", "1000", "0", "3"].map(str::to_owned).to_vec();
     assert_eq!(launched(&case.ledger()), Ok(vec![words]), "nothing else was sent");
     let journals = std::fs::read_dir(work::directory(&case.sshd)).expect("the folder").count();
     assert!(journals >= 1, "the journal stays: it is what keeps the command from starting again");

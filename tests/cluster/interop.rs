@@ -242,6 +242,55 @@ async fn a_start_up_file_that_ends_the_shell_is_unfit_and_nothing_runs() {
     assert_eq!(visit.starts_of(&name), 0);
 }
 
+/// It would take a part of the request for its own input: nothing is executed, and the message says what to do.
+#[tokio::test]
+async fn a_start_up_file_that_reads_standard_input_is_unfit_and_nothing_runs() {
+    for text in [
+        "sleep 0.2; read -t 0 && head -c 300 >/dev/null\n",
+        "head -c 2500 >/dev/null\n",
+        "read -p 'project? ' project\n",
+        "ssh other true; cat >/dev/null\n",
+    ] {
+        let Some(visit) = visit_to_shell("/bin/bash".into(), &[(".bashrc", text)]).await else { return };
+        visit.is_refused(Reason::MachineUnfit, "reads standard input").await;
+    }
+}
+
+/// Its lines fall between those of the launcher's replies.
+#[tokio::test]
+async fn a_job_that_a_start_up_file_leaves_prints_nothing_into_the_output() {
+    let noise = "(for i in $(seq 50); do echo LATE; echo LATE >&2; sleep 0.05; done) &\n";
+    let Some(visit) = visit_to_shell("/bin/bash".into(), &[(".bashrc", noise)]).await else { return };
+    let mut names = Vec::new();
+    for _ in 0..12 {
+        names.push(visit.ask("Durable", "does-it", json!({})).await);
+    }
+    for name in names {
+        let status = visit.case.finished(&name).await;
+        let said = visit.said("Durable", &status);
+        assert_eq!((status.exit_code, visit.starts_of(&name)), (Some(7), 1), "{said}");
+        let expected = (format!("this is {name}\n"), "sorry\n".to_owned());
+        let (stdout, stderr) = (status.stdout.unwrap_or_default(), status.stderr.unwrap_or_default());
+        if status.output.is_some_and(|output| output.incomplete) {
+            assert!(expected.0.starts_with(&stdout) && expected.1.starts_with(&stderr), "{said}");
+        } else {
+            assert_eq!((stdout, stderr), expected, "{said}");
+        }
+    }
+}
+
+/// fish and others can set it to anything; the login shell is in the user database.
+#[tokio::test]
+async fn a_login_that_sets_another_shell_works() {
+    if is_root() {
+        for config in [vec!["SetEnv SHELL=/bin/sh"], vec!["SetEnv SHELL=/bin/dash TMOUT=1"]] {
+            let options = StrangerOptions { shell: shell("zsh", "zsh"), config, ..StrangerOptions::default() };
+            let visit = Visit::to(options).await.expect("root");
+            visit.works("Durable", ["", ""]).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn dropbear_works() {
     let options = StrangerOptions { server: Server::Dropbear, ..StrangerOptions::default() };

@@ -1,7 +1,7 @@
 //! Commands that do what commands do at their worst, in Durable mode: each with the status that the truth demands.
 
 use serde_json::{Value, json};
-use writ::api::execution_status::Encoding;
+use writ::api::execution_status::{Encoding, IncompleteReason};
 use writ::api::{CommandExecutionStatus, Phase, Reason};
 
 use crate::case::Case;
@@ -67,6 +67,38 @@ async fn a_command_that_leaves_processes_behind_has_ended_when_it_has_ended() {
     assert_eq!(status.stdout.as_deref(), Some("done\n"));
 }
 
+/// The record says that output may be missing, why, and who holds it; the next execution runs.
+#[tokio::test]
+async fn an_output_that_a_service_keeps_is_incomplete_and_names_the_service() {
+    let case = Case::durable().await;
+    let mut rule = script(&case.sshd, "starts-service", "sleep 30 & echo started; exit 0");
+    rule["output"] = json!({"drainSeconds": 1});
+    let status = run_rule(&case, rule).await;
+    assert_eq!(verdict(&status), (Phase::Succeeded, Some(Reason::Completed), Some(0), None));
+    let output = status.output.clone().expect("a record");
+    assert_eq!((output.incomplete, output.incomplete_reason), (true, Some(IncompleteReason::StillOpen)), "{status:?}");
+    let [holder] = output.held_by.as_slice() else { panic!("{output:?}") };
+    assert_eq!(holder.name, "sleep");
+    let named = format!("sleep ({})", holder.process_id);
+    assert!(status.message.as_deref().is_some_and(|message| message.contains(&named)), "{status:?}");
+    assert!(std::fs::read_dir(format!("/proc/{}", holder.process_id)).is_ok(), "it lives on");
+    let status = run(&case, "next", "echo hello").await;
+    assert_eq!((status.phase, status.stdout.as_deref()), (Phase::Succeeded, Some("hello\n")));
+    // The wait is no time of the command.
+    assert!(!status.output.expect("a record").incomplete);
+}
+
+/// A filter of the command's own writes after the command's exit. Its bytes are output.
+#[tokio::test]
+async fn a_command_that_writes_through_tee_is_recorded_whole() {
+    let case = Case::durable().await;
+    let line = "exec bash -c 'exec > >(sleep 0.3; cat) 2>&1; echo step 1; echo ERROR: disk full; exit 3'";
+    let status = run(&case, "deploys", line).await;
+    assert_eq!(verdict(&status), (Phase::Failed, Some(Reason::NonZeroExitCode), Some(3), None));
+    assert_eq!(status.stdout.as_deref(), Some("step 1\nERROR: disk full\n"));
+    assert!(!status.output.expect("a record").incomplete);
+}
+
 #[tokio::test]
 async fn every_byte_value_comes_through() {
     let case = Case::durable().await;
@@ -94,7 +126,7 @@ async fn a_command_that_writes_too_much_is_stopped() {
     rule["timeoutSeconds"] = json!({"default": 120, "maximum": 600});
     let status = run_rule(&case, rule).await;
     assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{status:?}");
-    assert!(status.output.expect("a record").stdout.bytes > 1_000_000);
+    assert_eq!(status.output.expect("a record").stdout.bytes, 1_000_000, "cut at the limit");
 }
 
 #[tokio::test]
@@ -186,7 +218,9 @@ async fn a_command_that_fills_the_disk_is_recorded_as_such_and_the_next_one_is_n
     let execution = json!({"mode": "Durable", "directory": disk.0.canonicalize().expect("a path")});
     case.apply_machine("web-1", json!({"execution": execution})).await;
     let status = run(&case, "fills", "head -c 1000000 /dev/zero || exit 9").await;
-    assert_eq!(verdict(&status), (Phase::Failed, Some(Reason::NonZeroExitCode), Some(9), None), "{status:?}");
+    // The command writes into a pipe that is always read, so it does not notice. The record does.
+    assert_eq!(verdict(&status), (Phase::Succeeded, Some(Reason::Completed), Some(0), None), "{status:?}");
+    assert!(status.message.as_ref().is_some_and(|message| message.contains("full")), "{status:?}");
     let output = status.output.expect("a record");
     assert!(output.incomplete && output.stdout.bytes < 262_144, "{output:?}");
     let kept = || {

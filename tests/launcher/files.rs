@@ -38,7 +38,7 @@ fn what_was_acknowledged_is_gone_and_never_runs_again() {
         let again = machine.launch(&uids[0], &decision);
         let ended = again.ended();
         assert_eq!((ended.outcome, ended.output_gone, ended.lengths.stdout), (Outcome::Exited(2), true, 0), "{kind:?}");
-        assert!(ended.attached && !ended.output_incomplete && again.stdout.is_empty());
+        assert!(ended.attached && !ended.output_incomplete() && again.stdout.is_empty());
         assert_eq!(machine.ran().len(), 3);
         // Hundreds at once, which do not fit into the line.
         let many: Vec<Uid> = (0..500).map(|_| uid()).chain([uids[2].clone()]).collect();
@@ -171,10 +171,10 @@ fn a_directory_that_cannot_be_written_starts_nothing() {
 }
 
 /// A small disk.
-struct Disk<'a>(&'a Path);
+pub struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    fn mount(path: &'a Path) -> Self {
+    pub fn mount(path: &'a Path) -> Self {
         std::fs::create_dir(path).unwrap();
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k,mode=700", "none"]).arg(path).status();
@@ -203,7 +203,7 @@ fn a_full_disk_starts_nothing_and_output_that_did_not_fit_is_said_to_be_missing(
 
         let said = machine.run(&sh("head -c 1000000 /dev/zero; exit 5"));
         let ended = said.ended();
-        assert_eq!((ended.outcome, ended.output_incomplete), (Outcome::Exited(5), true), "{kind:?}");
+        assert_eq!((ended.outcome, ended.output_incomplete()), (Outcome::Exited(5), true), "{kind:?}");
         assert_eq!(said.stdout.len() as u64, ended.lengths.stdout);
 
         let late = uid();
@@ -216,6 +216,6 @@ fn a_full_disk_starts_nothing_and_output_that_did_not_fit_is_said_to_be_missing(
         assert_eq!(machine.close(&late), Answer::Tombstoned);
         assert!(machine.ran().is_empty());
         let said = machine.run(&sh("head -c 8192 /dev/zero"));
-        assert!(!said.ended().output_incomplete && said.stdout.len() == 8192, "{kind:?}");
+        assert!(!said.ended().output_incomplete() && said.stdout.len() == 8192, "{kind:?}");
     });
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use writ::launcher::{Answer, Offsets, Outcome};
+use writ::launcher::{Answer, FrameSize, Offsets, Outcome};
 
-use crate::machine::{Kind, Machine, everywhere, sh, uid};
+use crate::machine::{Machine, everywhere, sh, uid};
 use crate::session::Said;
 
 /// Lines on both streams, of many lengths, over about two seconds.
@@ -115,13 +115,31 @@ fn a_supervisor_that_was_killed_is_a_loss_and_not_an_end() {
     });
 }
 
-/// What a login prints before, on both streams.
+/// Bytes count by frames: on a line that breaks again and again a large frame never arrives whole.
 #[test]
-fn what_the_login_prints_is_passed_over() {
-    let machine = Machine::new(Kind::BashThenDash);
-    let nonce = crate::machine::nonce();
-    let mut request = writ::launcher::attach(&nonce, &machine.facts, &uid(), Offsets::default());
-    request.line = format!("set -x; echo hello; echo -n WRIT:; echo no newline >&2; {}", request.line);
-    let said = machine.session(&nonce, request).finish();
-    assert_eq!((said.answers.as_slice(), said.complete), (&[Answer::Absent][..], true));
+fn small_frames_get_through_a_line_that_breaks_often() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        let uid = uid();
+        let said = machine.launch(&uid, &sh("head -c 300000 /dev/urandom; head -c 70001 /dev/urandom >&2"));
+        let whole = (said.stdout, said.stderr);
+        let smallest = FrameSize::default().smaller().smaller().smaller().smaller();
+        assert_eq!(smallest, smallest.smaller());
+        let (mut stdout, mut stderr, mut sessions) = (Vec::new(), Vec::new(), 0);
+        loop {
+            let from = Offsets { stdout: stdout.len() as u64, stderr: stderr.len() as u64 };
+            let mut session = machine.attach_with(&uid, from, smallest);
+            // The line breaks once some 40,000 bytes have come.
+            session.until(|said| said.complete || said.stdout.len() + said.stderr.len() > 40_000);
+            let complete = session.said.complete;
+            let said = session.hang_up();
+            stdout.extend_from_slice(&said.stdout);
+            stderr.extend_from_slice(&said.stderr);
+            sessions += 1;
+            if complete {
+                break;
+            }
+        }
+        assert!((stdout, stderr) == whole && sessions > 4, "{kind:?} {sessions}");
+    });
 }

@@ -1,6 +1,7 @@
 //! A machine: a login shell, a `/bin/sh`, a home, and what the probe says of them.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tempfile::TempDir;
 use writ::api::execution_status::{DecisionRecord, ObjectRecord, OutputBounds};
-use writ::launcher::{self, Answer, ExecRequest, Launch, MachineFacts, Nonce, Offsets, Uid};
+use writ::launcher::{self, Answer, ExecRequest, FrameSize, Launch, MachineFacts, Nonce, Offsets, Reply, Uid};
 
 use crate::lab::packages::Package;
 use crate::session::{DEADLINE, Said, Session};
@@ -27,22 +28,40 @@ pub enum Kind {
     Bash,
     /// busybox for everything: what Alpine has.
     Busybox,
+    /// Other login shells, and dash as /bin/sh.
+    Zsh,
+    Ksh,
+    Fish,
+    Tcsh,
 }
 
 pub const KINDS: [Kind; 4] = [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::Busybox];
+/// All login shells.
+pub const LOGINS: [Kind; 8] =
+    [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::Busybox, Kind::Zsh, Kind::Ksh, Kind::Fish, Kind::Tcsh];
 
 /// Does the same with each kind of machine, at the same time.
 pub fn everywhere(test: impl Fn(Kind) + Sync) {
+    with_each(&KINDS, test);
+}
+
+/// Does the same with each login shell, at the same time.
+pub fn with_each_login(test: impl Fn(Kind) + Sync) {
+    with_each(&LOGINS, test);
+}
+
+fn with_each(kinds: &[Kind], test: impl Fn(Kind) + Sync) {
     std::thread::scope(|scope| {
-        for kind in KINDS {
+        for kind in kinds {
             let test = &test;
-            scope.spawn(move || test(kind));
+            scope.spawn(move || test(*kind));
         }
     });
 }
 
 const NOBODY: u32 = 65_534;
-const SCRIPT_PATH: &str = " PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin;";
+const SCRIPT_PATH: &str = "\nPATH=/bin:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
+const BOOTSTRAP_PATH: &str = " PATH=/bin:/usr/bin;";
 
 pub struct Machine {
     kind: Kind,
@@ -50,6 +69,10 @@ pub struct Machine {
     login_shell: PathBuf,
     pub facts: MachineFacts,
     user: Option<u32>,
+    /// Set in the environment of each login.
+    pub login_environment: Vec<(String, String)>,
+    /// A file that stands in for /proc/uptime.
+    pub uptime: Option<PathBuf>,
 }
 
 fn program(name: &'static str) -> PathBuf {
@@ -118,7 +141,14 @@ impl Machine {
                 symlink("/usr/bin/sudo", tools.join("sudo")).expect("a link");
                 tools.join("sh")
             }
+            Kind::Zsh => program("zsh"),
+            Kind::Ksh => program("ksh"),
+            Kind::Fish => program("fish"),
+            Kind::Tcsh => program("tcsh"),
         };
+        let number = user.unwrap_or_else(|| std::fs::metadata(home.path()).expect("a folder").uid());
+        let entry = format!("lab:x:{number}:0::{}:{}\n", home.path().display(), login_shell.display());
+        std::fs::write(home.path().join("passwd"), entry).expect("a user database");
         let facts = MachineFacts {
             boot_id: String::new(),
             uptime_centiseconds: 0,
@@ -130,7 +160,8 @@ impl Machine {
         if let Some(user) = user {
             std::os::unix::fs::chown(home.path(), Some(user), Some(user)).expect("a folder of its own");
         }
-        let mut machine = Self { kind, home, login_shell, facts, user };
+        let (login_environment, uptime) = (Vec::new(), None);
+        let mut machine = Self { kind, home, login_shell, facts, user, login_environment, uptime };
         machine.facts = machine.probe(None);
         machine
     }
@@ -151,31 +182,62 @@ impl Machine {
         self.home.path().join("tools")
     }
 
-    /// The text as this machine reads it: with its own /bin/sh and its own tools.
-    fn text(&self, line: &str) -> String {
+    /// The text as this machine reads it: with its own /bin/sh, its own tools, and its own user database.
+    fn text(&self, text: &str) -> String {
         let tools = self.tools();
         let tools = tools.to_str().expect("UTF-8");
-        match self.kind {
-            Kind::Dash | Kind::BashThenDash => line.to_owned(),
-            Kind::Bash => line.replace("exec /bin/sh ", &format!("exec {tools}/sh ")),
-            Kind::Busybox => line
-                .replace("exec /bin/sh ", &format!("exec {tools}/sh "))
-                .replace(SCRIPT_PATH, &format!(" PATH={tools};")),
+        let passwd = self.home.path().join("passwd");
+        let mut text = text.replace("getent passwd", "false").replace("/etc/passwd", passwd.to_str().expect("UTF-8"));
+        if let Some(uptime) = &self.uptime {
+            text = text.replace("/proc/uptime", uptime.to_str().expect("UTF-8"));
         }
+        if matches!(self.kind, Kind::Bash | Kind::Busybox) {
+            text = text.replace("exec /bin/sh ", &format!("exec {tools}/sh "));
+        }
+        if self.kind == Kind::Busybox {
+            text = text
+                .replace(SCRIPT_PATH, &format!("\nPATH={tools}\n"))
+                .replace(BOOTSTRAP_PATH, &format!(" PATH={tools};"));
+        }
+        text
+    }
+
+    /// The request as this machine reads it, still whole.
+    pub fn localized(&self, request: &ExecRequest) -> ExecRequest {
+        let stdin = String::from_utf8(request.stdin.clone()).expect("UTF-8");
+        let (header, body) = stdin.split_once('\n').expect("a header");
+        let words: Vec<&str> = header.split(' ').collect();
+        let (nonce, separator) = (words[1], words[3]);
+        let half = self.text(body.split_once(separator).expect("two halves").0);
+        let stdin = format!("WRIT2 {nonce} {} {separator}\n{half}{separator}{half}", half.len());
+        ExecRequest { line: self.text(&request.line), stdin: stdin.into_bytes() }
     }
 
     pub fn session(&self, nonce: &Nonce, request: ExecRequest) -> Session {
-        Session::new(self.spawn(&request), nonce, request.stdin)
+        self.resuming(nonce, request, Offsets::default())
+    }
+
+    fn resuming(&self, nonce: &Nonce, request: ExecRequest, from: Offsets) -> Session {
+        let request = self.localized(&request);
+        Session::new(self.spawn(&request), Reply::resuming(nonce, from), &request.stdin)
+    }
+
+    /// Sends this and nothing else, as it is.
+    pub fn raw_session(&self, nonce: &Nonce, request: &ExecRequest) -> Session {
+        Session::new(self.spawn(request), Reply::new(nonce), &request.stdin)
     }
 
     /// Launches it, and reads nothing.
     pub fn frozen(&self, uid: &Uid, decision: &DecisionRecord) -> Frozen {
-        Frozen(self.spawn(&self.launching(&nonce(), uid, decision)))
+        let request = self.localized(&self.launching(&nonce(), uid, decision));
+        let mut child = self.spawn(&request);
+        child.stdin.take().expect("a pipe").write_all(&request.stdin).expect("a request");
+        Frozen(child)
     }
 
     fn spawn(&self, request: &ExecRequest) -> Child {
         assert!(request.line.len() <= launcher::LONGEST_LINE, "{} bytes", request.line.len());
-        let mut shell = self.shell(&self.text(&request.line));
+        let mut shell = self.shell(&request.line);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         shell.spawn().expect("a shell")
     }
@@ -191,10 +253,51 @@ impl Machine {
         shell.env("HOME", self.home.path()).env("SHELL", &self.login_shell).env("PATH", "/usr/bin:/bin");
         // Names that a script might use, too.
         shell.env("USER", "nobody").env("state", "as it is").env("uid", "as it is").env("IFS", "x");
+        shell.envs(self.login_environment.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
             shell.uid(user).gid(user);
         }
         shell
+    }
+
+    /// Puts this text, in the language of the login shell, into the file that the shell reads first. False if it reads none
+    /// when it is to execute a text.
+    pub fn set_startup(&mut self, text: &str) -> bool {
+        let name = match self.kind {
+            Kind::BashThenDash | Kind::Bash => "bashrc",
+            Kind::Zsh => ".zshenv",
+            Kind::Fish => ".config/fish/config.fish",
+            Kind::Tcsh => ".tcshrc",
+            Kind::Dash | Kind::Busybox | Kind::Ksh => return false,
+        };
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, format!("{text}\n")).expect("a file");
+        // Under sshd bash reads ~/.bashrc.
+        self.login_environment.retain(|(name, _)| name != "BASH_ENV");
+        if name == "bashrc" {
+            self.login_environment.push(("BASH_ENV".to_owned(), path.display().to_string()));
+        }
+        true
+    }
+
+    /// The whole result, read as Writ reads it: on from the last byte that counts, in at most `sessions` sessions.
+    pub fn run_and_read(&self, decision: &DecisionRecord, sessions: usize) -> (Uid, Said) {
+        let uid = uid();
+        let mut said = self.launch(&uid, decision);
+        for _ in 1..sessions {
+            if said.complete {
+                break;
+            }
+            // As Writ does: noise that comes all at once is over then.
+            std::thread::sleep(Duration::from_millis(150));
+            let more = self.attach(&uid, said.offsets()).finish();
+            said.stdout.extend_from_slice(&more.stdout);
+            said.stderr.extend_from_slice(&more.stderr);
+            said.answers.extend(more.answers);
+            (said.broken, said.complete) = (more.broken, more.complete);
+        }
+        (uid, said)
     }
 
     pub fn start(&self, uid: &Uid, decision: &DecisionRecord) -> Session {
@@ -202,7 +305,7 @@ impl Machine {
         self.session(&nonce, self.launching(&nonce, uid, decision))
     }
 
-    fn launching(&self, nonce: &Nonce, uid: &Uid, decision: &DecisionRecord) -> ExecRequest {
+    pub fn launching(&self, nonce: &Nonce, uid: &Uid, decision: &DecisionRecord) -> ExecRequest {
         let launch = Launch {
             uid,
             decision,
@@ -222,8 +325,12 @@ impl Machine {
     }
 
     pub fn attach(&self, uid: &Uid, from: Offsets) -> Session {
+        self.attach_with(uid, from, FrameSize::default())
+    }
+
+    pub fn attach_with(&self, uid: &Uid, from: Offsets, max_frame: FrameSize) -> Session {
         let nonce = nonce();
-        self.session(&nonce, launcher::attach(&nonce, &self.facts, uid, from))
+        self.resuming(&nonce, launcher::attach(&nonce, &self.facts, uid, from, max_frame), from)
     }
 
     /// Asks for something, and gets one answer.

@@ -16,10 +16,17 @@ mod machine;
 mod session;
 
 mod bounds;
+mod clock;
 mod cost;
+mod environment;
 mod fence;
 mod files;
 mod following;
+mod held;
+mod killed;
 mod run_as;
 mod running;
+mod startup;
 mod tampering;
+mod untrusted;
+mod whole;

@@ -1,11 +1,11 @@
 //! One exec request, and the reply to it.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin};
+use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use writ::launcher::{Answer, Broken, Ended, Item, Nonce, Offsets, Reply};
+use writ::launcher::{Answer, Broken, Ended, Item, Offsets, Reply};
 
 /// After this a test has failed; nothing is shown by how long something takes.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -20,7 +20,6 @@ enum Piece {
 pub struct Session {
     /// None once somebody waits for it.
     child: Option<Child>,
-    stdin: Option<ChildStdin>,
     pieces: Receiver<Piece>,
     open: usize,
     reply: Reply,
@@ -80,21 +79,15 @@ fn pump(mut from: impl Read + Send + 'static, to: Sender<Piece>, piece: fn(Optio
 }
 
 impl Session {
-    pub fn new(mut child: Child, nonce: &Nonce, stdin_bytes: Vec<u8>) -> Self {
+    pub fn new(mut child: Child, reply: Reply, stdin_bytes: &[u8]) -> Self {
         let mut stdin = child.stdin.take().expect("a pipe");
         let (sender, pieces) = channel();
         pump(child.stdout.take().expect("a pipe"), sender.clone(), Piece::Stdout);
         pump(child.stderr.take().expect("a pipe"), sender, Piece::Stderr);
-        // What does not read its arguments ends without them.
-        let _ = stdin.write_all(&stdin_bytes);
-        Self {
-            child: Some(child),
-            stdin: Some(stdin),
-            pieces,
-            open: 2,
-            reply: Reply::new(nonce),
-            said: Said::default(),
-        }
+        // A login shell that does not read its input ends without it.
+        let _ = stdin.write_all(stdin_bytes);
+        drop(stdin);
+        Self { child: Some(child), pieces, open: 2, reply, said: Said::default() }
     }
 
     /// Takes what comes until this is so, or nothing comes any more.
@@ -124,14 +117,19 @@ impl Session {
 
     /// Closes the channel, as a client does that has gone; what has come, has.
     pub fn hang_up(mut self) -> Said {
-        drop(self.stdin.take());
         std::mem::take(&mut self.said)
+    }
+
+    /// The reply, and the exit code of the login shell, for which it waits.
+    pub fn exited(mut self) -> (Said, Option<i32>) {
+        self.until(|_| false);
+        let status = self.child.take().expect("a child").wait().expect("an end");
+        (std::mem::take(&mut self.said), status.code())
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        drop(self.stdin.take());
         // A launcher stays as long as its command.
         if let Some(mut child) = self.child.take() {
             std::thread::spawn(move || child.wait());

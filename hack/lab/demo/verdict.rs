@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::lab::asked::{in_quotes, launched};
+use crate::lab::asked::launched;
 
 /// One execution of `examples/`, and how it must end.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ struct Ran {
     exit_code: i64,
     stdout: &'static str,
     stderr: &'static str,
-    /// The words that its login shell was asked for.
+    /// The words that its login shell must start.
     words: &'static [&'static str],
 }
 
@@ -78,8 +78,8 @@ pub fn judge(list: &Value, ledger: &[String]) -> Vec<String> {
         report(&differences, expected.name, &expected.described());
         all.extend(differences.into_iter().map(|difference| format!("{}: {difference}", expected.name)));
     }
-    let mut must_be: Vec<String> =
-        EXPECTED.iter().filter_map(|expected| expected.ran).map(|ran| in_quotes(ran.words)).collect();
+    let words = |ran: Ran| ran.words.iter().map(|word| (*word).to_owned()).collect();
+    let mut must_be: Vec<Vec<String>> = EXPECTED.iter().filter_map(|expected| expected.ran).map(words).collect();
     must_be.sort_unstable();
     let differences = match launched(ledger) {
         Err(other) => vec![format!("it was asked for something that is not the launcher: {other:.200}")],

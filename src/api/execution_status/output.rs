@@ -55,7 +55,7 @@ pub struct OutputHolder {
     #[schemars(range(min = 1))]
     pub process_id: i64,
     /// Name of the process as Linux reports it in `/proc/PID/comm`, at most 15 characters. A process can choose its own
-    /// name. Characters other than letters, digits, `.`, `_`, `+` and `-` are replaced by `?`.
+    /// name. Characters other than letters, digits, `.`, `_`, `+` and `-` are replaced by `_`.
     #[schemars(length(max = 15))]
     pub name: String,
 }

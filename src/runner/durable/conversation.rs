@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::api::Reason;
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, Ending, Journal, LaunchProblem, Place, SHOW_PROGRESS_AFTER, StopCause};
-use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Reply};
+use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Refusal, Reply};
 use crate::output::StreamKind;
 use crate::ssh::{Event, Session};
 
@@ -31,6 +31,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// and KILL. If it did not, we do.
 const WATCHDOG_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Time for the machine to report the end of a command that wrote more than its rule allows. The machine's own watchdog
+/// ends such a command within a second; if it does not, Writ sends a stop request.
+const OVER_LIMIT_DEADLINE: Duration = Duration::from_secs(10);
+
 /// What came of a session.
 pub(super) enum Said {
     /// It ended, and all that it wrote was received.
@@ -41,6 +45,8 @@ pub(super) enum Said {
     Journal { reached: Arc<Reached>, place: Place, journal: Journal },
     /// The connection was lost, or the machine does not answer as it should.
     Silence(String),
+    /// Other text was mixed into the reply. The bytes before it count.
+    Mixed { reached: Arc<Reached>, problem: String },
     /// The machine refused the launch.
     Refused { reached: Arc<Reached>, problem: LaunchProblem },
     /// It is somebody else's now, or this process is ending.
@@ -59,6 +65,8 @@ struct Conversation {
     running_since: Option<Instant>,
     /// What it said of the end; the output may still be under way.
     end: Option<End>,
+    /// Exit code of the session's shell.
+    exit_code: Option<u32>,
 }
 
 /// What a machine says of the end.
@@ -89,8 +97,14 @@ impl Run<'_> {
             reached.line.give_up().await;
             return Said::Silence(problem);
         }
-        let reply = Reply::new(&nonce);
-        let mut conversation = Conversation { session, reply, asked: Instant::now(), running_since: None, end: None };
+        let mut conversation = Conversation {
+            session,
+            reply: Reply::resuming(&nonce, self.received),
+            asked: Instant::now(),
+            running_since: None,
+            end: None,
+            exit_code: None,
+        };
         let heard = self.listen(&reached, &mut conversation).await;
         conversation.session.hang_up().await;
         match heard {
@@ -100,6 +114,7 @@ impl Run<'_> {
                 Said::Silence(problem)
             }
             Heard::Said(said) => said,
+            Heard::Mixed(problem) => Said::Mixed { reached, problem },
             Heard::Journal(journal) => Said::Journal { reached, place, journal },
             Heard::Refused(problem) => Said::Refused { reached, problem },
         }
@@ -154,7 +169,7 @@ impl Run<'_> {
 
     /// Takes in what the machine said; Some where that ends the session.
     async fn take(&mut self, event: Event, reached: &Reached, conversation: &mut Conversation) -> Option<Heard> {
-        let Conversation { reply, running_since, end, .. } = conversation;
+        let Conversation { reply, running_since, end, exit_code, .. } = conversation;
         let mut heard = None;
         // No more than the event brought.
         let mut written = Vec::new();
@@ -162,13 +177,17 @@ impl Run<'_> {
             Item::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
             Item::Stderr(bytes) => written.push((StreamKind::Stderr, Bytes::copy_from_slice(bytes))),
             Item::Answer(answer) => heard = self.hear(answer, reached, running_since, end),
-            Item::Broken(broken) => heard = Some(Heard::Said(Said::Silence(broken.to_string()))),
+            Item::Broken(broken) => heard = Some(Heard::Mixed(broken.to_string())),
         };
         match event {
             Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
             Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
-            Event::Started | Event::ExitCode(_) | Event::Signal(_) => {}
+            Event::ExitCode(code) => *exit_code = Some(code),
+            Event::Started | Event::Signal(_) => {}
             Event::Refused => return Some(Heard::Said(Said::Silence(REFUSED.to_owned()))),
+            Event::Closed if asking::is_refused_cut(reply, *exit_code) => {
+                return Some(Heard::Refused(launch_refused(&Refusal::Cut)));
+            }
             Event::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
                 return Some(Heard::Said(Said::Silence(problem)));
@@ -194,8 +213,15 @@ impl Run<'_> {
             StreamKind::Stderr => &mut self.received.stderr,
         };
         *received = received.saturating_add(bytes.len() as u64);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.push(kind, bytes).await;
+        // Bytes that count are progress, also where the answer behind them does not come.
+        self.silent_since = None;
+        self.failures = 0;
+        let kept = self.budget.take(bytes);
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| !kept.is_empty()) {
+            recorder.push(kind, kept).await;
+        }
+        if self.budget.is_exceeded() {
+            self.over_limit_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -251,16 +277,23 @@ impl Run<'_> {
 
     /// The machine says when it started in its own uptime; of another boot than this one nothing is known of when that was.
     /// Whatever it says, it was not before the claim nor is it to come.
-    fn note_start(&mut self, started_centiseconds: u64, reached: &Reached) {
+    fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &Reached) {
         self.has_run = true;
         let Some(status) = self.holding.execution.status.as_ref() else { return };
         let claimed = status.claim.as_ref().map(|claim| claim.dispatched_time.0);
         let same_boot = status.remote.as_ref().is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id);
         if self.started.is_none() && same_boot {
             let now = Timestamp::now();
-            let said = reached.known.time_at(started_centiseconds).unwrap_or(now);
+            let said = started_centiseconds.and_then(|started| reached.known.time_at(started)).unwrap_or(now);
             self.started = Some(claimed.map_or(said, |claimed| said.max(claimed)).min(now));
         }
+    }
+
+    /// Time from the start of a command until the machine must have reported its end: its time limit, the wait for the end
+    /// of its output, and the time that the machine's own watchdog may take.
+    fn end_deadline(&self) -> Duration {
+        let drain = Duration::from_secs(u64::from(self.holding.decision.output.drain_seconds));
+        self.timeout + drain + TERM_GRACE + WATCHDOG_DEADLINE
     }
 
     fn next_deadline(&self, conversation: &Conversation, is_stopping: bool) -> Instant {
@@ -272,7 +305,9 @@ impl Run<'_> {
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
-        self.first_seen_running.unwrap_or(since) + self.timeout + TERM_GRACE + WATCHDOG_DEADLINE
+        let over_limit = self.over_limit_since.map(|since| since + OVER_LIMIT_DEADLINE);
+        let timeout = self.first_seen_running.unwrap_or(since) + self.end_deadline();
+        over_limit.map_or(timeout, |over_limit| over_limit.min(timeout))
     }
 
     /// A deadline is over; Some when there is nothing more to wait for in this session.
@@ -285,8 +320,10 @@ impl Run<'_> {
             Some(stop) if !is_stopping && stop.is_over() => Some(Heard::Said(Said::Concluded(Ending::NotSeenToStop))),
             Some(_) => None,
             None => {
-                if self.first_seen_running.unwrap_or(since).elapsed() >= self.timeout + TERM_GRACE + WATCHDOG_DEADLINE {
+                if self.first_seen_running.unwrap_or(since).elapsed() >= self.end_deadline() {
                     self.stop = Some(Stop::new(StopCause::Timeout));
+                } else if self.over_limit_since.is_some_and(|since| since.elapsed() >= OVER_LIMIT_DEADLINE) {
+                    self.stop = Some(Stop::new(self.output_limit()));
                 }
                 None
             }
@@ -300,6 +337,7 @@ const LONG: Duration = Duration::from_secs(86_400 * 2);
 /// What was heard in a session.
 enum Heard {
     Said(Said),
+    Mixed(String),
     Journal(Journal),
     Refused(LaunchProblem),
 }

@@ -11,7 +11,7 @@ use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, ObjectRecord};
 use crate::cluster::ClusterError;
 use crate::execution::{self, Ending, Journal, LaunchProblem, Place};
-use crate::launcher::{self, Answer};
+use crate::launcher::{self, Answer, Ended};
 
 use super::super::asking::{ask_in, new_nonce};
 use super::super::attempt::{AttemptEnd, Ground, decide_again, is_ours, with_machine};
@@ -60,7 +60,7 @@ impl Run<'_> {
             Err(error) => return Said::Silence(error.to_string()),
         };
         let nonce = new_nonce();
-        let request = launcher::attach(&nonce, &reached.known.facts, &self.uid, self.received);
+        let request = launcher::attach(&nonce, &reached.known.facts, &self.uid, self.received, self.max_frame);
         self.converse(reached, session, &request, nonce, place).await
     }
 
@@ -101,6 +101,16 @@ impl Run<'_> {
             return Err(Said::Concluded(Ending::Unknown { reason: Reason::RecordLost, problem }));
         };
         Ok(execution::compare(machine, remote, &reached.shown(&reached.address())))
+    }
+
+    /// The end of the command if the machine has recorded it, without the output.
+    pub(super) async fn poll(&self, reached: &Reached) -> Option<Ended> {
+        let session = reached.open().await.ok()?;
+        let facts = &reached.known.facts;
+        match ask_in(session, CLOSE_DEADLINE, |nonce| launcher::poll(nonce, facts, &self.uid)).await {
+            Ok(Answer::Ended(ended)) => Some(ended),
+            _ => None,
+        }
     }
 
     /// Closes the fence: from then on nobody starts the command any more.

@@ -1,0 +1,75 @@
+# The directory of the request, and how the journal is read.
+#
+# Arguments: DIRECTORY DIRECTORY-ID UID.
+_directory=$1
+_identity=$2
+_uid=$3
+_path=$1/$3
+shift 3
+
+# note LINE: in the journal.
+note() {
+	printf "%s\n" "$*" >>"$_path.j"
+}
+
+# Sleeps a part of a second, or a second if `sleep` knows no parts. Holds no file of the channel or of the output.
+pause() {
+	sleep "$1" || sleep 1
+} >/dev/null 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
+
+# Reads the journal. Sets _state to S (started), E (ended), X (not started), Z (closed before a start) or nothing (none of
+# these yet), and what the lines say. Lines are appended whole, so their order is the order of the events: a start behind
+# Z is none, and nothing behind E counts. A line without its newline does not count yet.
+load() {
+	_state="" _fence="" _start="" _exit="" _end="" _why="" _live="" _told="" _left="" _message="" _held=""
+	while read -r _kind _rest; do
+		case $_state:$_kind in
+		:F) _fence=$_rest ;;
+		:S) _state=S _start=$_rest ;;
+		:X) _state=X _why=$_rest && break ;;
+		:Z) _state=Z && break ;;
+		S:E) _state=E _end=$_rest && break ;;
+		*:A) _live=1 ;;
+		# After the exit of the command itself, this ends what it left behind.
+		S:[TCK]) [ "$_exit" ] || _told=$_told$_kind ;;
+		S:R) _left=$_rest ;;
+		S:P) _exit=$_rest ;;
+		S:H) _held=$_rest ;;
+		S:Z | S:) ;;
+		# What the supervisor's shell says if a signal ended the command. bash also says it of its other processes, with
+		# their numbers.
+		S:*)
+			case "$_kind $_rest " in
+			*" ${_start%% *} "*) _message=1 ;;
+			*": line "*) ;;
+			*) _message=1 ;;
+			esac
+			;;
+		esac
+	done <"$_path.j"
+	# shellcheck disable=SC2086 # splitting into fields is what is wanted
+	_take_fence $_fence
+	# shellcheck disable=SC2086
+	_take_start $_start
+}
+
+# The fence: version, boot id, time, time limit and grace in hundredths of a second, most output in bytes, other user or
+# `-`, wait for the end of the output in hundredths of a second.
+_take_fence() {
+	_fence_boot=$2 _grace=$5 _user=$7
+}
+
+# The start: process group (and session, and process) of the command, process of its supervisor, start of the former as
+# in /proc/PID/stat, time.
+_take_start() {
+	_group=$1 _supervisor=$2 _begun=$3 _started=$4
+}
+
+# The decision for this machine holds for this very directory: in another one the fence would be missing.
+_found=""
+[ -L "$_directory" ] && refuse directory
+if [ -d "$_directory" ] && [ -O "$_directory" ]; then
+	read -r _found <"$_directory/id"
+fi
+[ "$_found" ] && [ "$_found" = "$_identity" ] || refuse directory
+read -r _boot </proc/sys/kernel/random/boot_id
