@@ -154,3 +154,16 @@ fn a_command_may_do_to_its_own_group_and_output_what_it_likes() {
         assert_eq!((said.ended().outcome, said.stdout.as_slice()), (Outcome::Exited(0), &b"out\n"[..]));
     });
 }
+
+/// At that instant supervisor and watchdog settle which of them answers. Exactly one does.
+#[test]
+fn a_command_that_ends_as_the_watchdog_wakes_up_is_answered() {
+    everywhere(|kind| {
+        let machine = Machine::new(kind);
+        for round in 0..30 {
+            let script = format!("echo out; sleep 0.{:03}; exit 4", 170 + round * 2);
+            let said = machine.run(&sh(&script));
+            assert_eq!((said.ended().outcome, said.stdout.as_slice()), (Outcome::Exited(4), &b"out\n"[..]), "{kind:?}");
+        }
+    });
+}
