@@ -1,7 +1,7 @@
 //! What a command writes, and what other users do, cannot make a record.
 
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -86,6 +86,11 @@ fn duration() -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// In the long form these tests run alone, and attack the processes of their own user, too.
+fn is_long() -> bool {
+    std::env::var_os("WRIT_ATTACK_SECONDS").is_some()
+}
+
 /// The text that every attack writes: ends, marks and journal lines, with each word that could be a nonce.
 fn forgeries(known: &std::collections::BTreeSet<String>) -> Vec<u8> {
     let mut text = b"E 0 - 0 0 1 - -\nP 0 - 1\nZ 1\nK 1\nR 0\n".to_vec();
@@ -108,11 +113,18 @@ fn attacker() {
     let deadline = Instant::now() + duration() * 2 + Duration::from_secs(60);
     let mut known = std::collections::BTreeSet::new();
     let me = std::process::id().to_string();
+    // Other tests have processes of the same users: in the short form these are left alone.
+    let attacks_own = std::env::var("WRIT_ATTACK_OWN").is_ok_and(|text| text == "true");
+    let own = std::fs::metadata("/proc/self").expect("/proc").uid();
     while !std::path::Path::new(&stop).exists() && Instant::now() < deadline {
         for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
             if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
                 || entry.file_name().to_string_lossy() == me
             {
+                continue;
+            }
+            let owner = std::fs::metadata(entry.path()).map(|entry| entry.uid());
+            if !attacks_own && owner.is_ok_and(|owner| owner == own) {
                 continue;
             }
             for file in ["cmdline", "environ", "comm", "status", "stat"] {
@@ -186,6 +198,7 @@ fn another_user_cannot_write_a_record() {
         .args(["--exact", "untrusted::attacker"])
         .env("WRIT_ATTACK_DIRECTORY", &machine.facts.directory)
         .env("WRIT_ATTACK_STOP", &stop)
+        .env("WRIT_ATTACK_OWN", is_long().to_string())
         .stdout(Stdio::null())
         .uid(65_534)
         .gid(65_534)
@@ -213,10 +226,11 @@ fn the_program_of_run_as_cannot_write_a_record() {
     let program = machine.home.path().join("program");
     // The attacker may write into the files of its own command: that is output, and no more than that.
     let script = format!(
-        "#!/bin/sh\necho begun\nWRIT_ATTACK_DIRECTORY={} WRIT_ATTACK_STOP={}/$$ {} --exact untrusted::attacker \
+        "#!/bin/sh\necho begun\nWRIT_ATTACK_DIRECTORY={} WRIT_ATTACK_STOP={}/$$ WRIT_ATTACK_OWN={} {} --exact untrusted::attacker \
          >/dev/null 2>&1 3>&- &\nsleep 1\ntouch {}/$$\nwait\necho done\nexit 9\n",
         machine.facts.directory,
         stop.display(),
+        is_long(),
         attacker.display(),
         stop.display()
     );
