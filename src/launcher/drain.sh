@@ -14,6 +14,13 @@ _is_reader() {
 	runs "$1" && { [ "$_process_parent" = $$ ] || [ "$_orphan" ]; }
 }
 
+# Ends the readers that are still there.
+_end_readers() {
+	for _entry in "$_reader_out" "$_reader_err"; do
+		_is_reader "$_entry" && kill -9 "$_entry"
+	done
+}
+
 # Whether both readers are gone or wait for more: then every byte that was written before is in the files.
 _readers_are_idle() {
 	for _entry in "$_reader_out" "$_reader_err"; do
@@ -72,9 +79,7 @@ release() {
 	kill -9 "$_finder"
 	load
 	[ "$_held" ] || note H -
-	for _entry in "$_reader_out" "$_reader_err"; do
-		_is_reader "$_entry" && kill -9 "$_entry"
-	done
+	_end_readers
 }
 
 # _blame STATUS SIZE: sets _flag to why a reader ended before the end of its stream.

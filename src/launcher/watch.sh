@@ -109,7 +109,5 @@ _write_orphaned_end() {
 	set -- ${_exit:-- - $_now}
 	write_end "$1" "$2" "$3" "${_told}R"
 	_orphan=1
-	for _entry in "$_reader_out" "$_reader_err"; do
-		_is_reader "$_entry" && kill -9 "$_entry"
-	done
+	_end_readers
 }

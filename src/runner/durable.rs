@@ -232,10 +232,9 @@ impl<'a> Run<'a> {
                     if let Some(ended) = has_ended {
                         return Some(self.ended(ended).await);
                     }
-                    match self.wait_out(&problem).await {
-                        Some(ending) => return Some(self.outcome(ending, None).await),
-                        None if self.inner.halted.is_cancelled() => return None,
-                        None => Step::Look,
+                    match self.look_again(&problem).await {
+                        Ok(step) => step,
+                        Err(outcome) => return outcome,
                     }
                 }
                 Said::Journal { reached, place, journal } => match self.decide(reached, &place, &journal).await {
@@ -245,13 +244,22 @@ impl<'a> Run<'a> {
                 },
                 Said::Silence(problem) => {
                     self.unsure = true;
-                    match self.wait_out(&problem).await {
-                        Some(ending) => return Some(self.outcome(ending, None).await),
-                        None if self.inner.halted.is_cancelled() => return None,
-                        None => Step::Look,
+                    match self.look_again(&problem).await {
+                        Ok(step) => step,
+                        Err(outcome) => return outcome,
                     }
                 }
             };
+        }
+    }
+
+    /// Looks again after a pause. The error is the end: an outcome if the machine was tried for long enough, None if this
+    /// process is ending.
+    async fn look_again(&mut self, problem: &str) -> Result<Step, Option<Outcome>> {
+        match self.wait_out(problem).await {
+            Some(ending) => Err(Some(self.outcome(ending, None).await)),
+            None if self.inner.halted.is_cancelled() => Err(None),
+            None => Ok(Step::Look),
         }
     }
 
