@@ -18,17 +18,18 @@ attach() {
 		tell "$1"
 	}
 	load
-	# From the fence to the start it takes some milliseconds. From the exit to the end it may take longer, but not if nobody
-	# is left to write the end.
-	for _ in 1 2 3 4 5; do
-		[ "$_boot" = "${_fence_boot:-$_boot}" ] || break
+	# From the fence to the start it takes some milliseconds, and a second or two if the machine is very busy. From the exit
+	# to the end it may take longer, but not if nobody is left to write the end.
+	_looks=0
+	while [ "$_looks" -lt 30 ] && [ "$_boot" = "${_fence_boot:-$_boot}" ]; do
 		case $_state:$_exit in
 		:*) ;;
-		S:?*) _supervised && break ;;
+		S:?*) _supervised || [ "$_looks" -ge 5 ] && break ;;
 		*) break ;;
 		esac
 		pause 0.1
 		load
+		_looks=$((_looks + 1))
 	done
 	if [ "$_state" = S ] && [ "$_boot" = "$_fence_boot" ]; then
 		if _supervised; then
