@@ -1,7 +1,7 @@
 //! A request is executed whole or not at all: cut, doubled, mixed with other text or changed at every place, it is refused,
 //! and nothing of it is evaluated. Each value holds shell text that leaves a marker file where it is evaluated.
 //!
-//! `WRIT_LAUNCHER_EVERY_OFFSET=1` tries every offset (some 20 minutes); without it, offsets 389 bytes apart and those near
+//! `WRIT_LAUNCHER_EVERY_OFFSET=1` tries every offset (an hour or more); without it, offsets 389 bytes apart and those near
 //! the ends of the header, of the script and of its copy.
 
 use std::path::PathBuf;
