@@ -17,7 +17,7 @@ pub mod selector;
 pub mod whitelist;
 
 pub use command_execution::{CommandExecution, CommandExecutionSpec};
-pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution};
+pub use execution_receipt::{ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, ReceiptRequester};
 pub use execution_status::{CommandExecutionStatus, Phase, Reason};
 pub use machine::{ExecutionMode, HostKeyPolicy, Machine, MachineSpec};
 pub use machine_status::{MachinePhase, MachineStatus};
@@ -38,8 +38,8 @@ pub const USERS_ANNOTATION: &str = "writ.dev/users";
 /// The finalizer that holds an execution until it has finished and its stored output is removed. It is put on by the API
 /// server at creation (`deploy/requester-1.36.yaml`), else by Writ before anything is claimed.
 pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
-/// An annotation of a finished execution, `true` once `--minimum-retention-seconds` are over: from then on it may be deleted
-/// by others. Written by Writ alone, and only where such a time is set.
+/// An annotation of a finished execution, `true` once its minimum retention is over: from then on it may be deleted by
+/// others. Written by Writ alone, and only where that time is more than 0.
 pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 
 /// The mark that the API server's admission (`writ-audit`) puts on an execution that was created with Writ's finalizer: a copy

@@ -12,6 +12,8 @@
 //!
 //! Until the claim the controller writes the status, from the claim on its holder alone.
 
+mod audit;
+mod creation;
 mod decide;
 mod observed;
 mod outcome;
@@ -19,6 +21,8 @@ mod reattach;
 mod receipt;
 mod status;
 
+pub use audit::{AuditFields, argv_digest};
+pub use creation::creation;
 pub use decide::{Effect, Notice, Plan, decide};
 pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};

@@ -21,6 +21,7 @@ mod acknowledge;
 mod adopt;
 mod asking;
 mod attempt;
+mod audit;
 mod check;
 mod claim;
 mod connections;
@@ -62,6 +63,7 @@ use crate::traces;
 
 use acknowledge::Acknowledgements;
 use attempt::{AttemptEnd, Claimed, Way};
+pub use audit::log_end;
 pub use check::{Step, check};
 use claim::Holding;
 use connections::Connections;

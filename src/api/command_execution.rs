@@ -77,10 +77,16 @@ pub struct CommandExecutionSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"))]
     pub action_type: Option<String>,
 
-    /// Environment variables for the command, at most 16, each with a value of at most 4096 printable ASCII characters.
+    /// Environment variables for the command, at most 16, each with a name of at most 63 characters and a value of at most 4096 printable ASCII characters.
     /// The rule says which names and values may be set; any other is Rejected, reason NotPermitted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[schemars(extend(
+        "maxProperties" = 16,
+        "additionalProperties" = {"type": "string", "maxLength": 4096},
+        "x-kubernetes-validations" = [
+            {"rule": "self.all(name, size(name) <= 63)", "message": "a name must have at most 63 characters"},
+        ]
+    ))]
     pub environment: BTreeMap<String, String>,
 
     /// Why, for those who read the record later. At most 1024 characters. Writ does not interpret it.
@@ -107,9 +113,10 @@ pub struct CommandExecutionSpec {
     /// days); then Writ deletes it, with its stored output, and leaves an ExecutionReceipt: when the same name and spec is
     /// applied again, as GitOps does, it is not run again (reason AlreadyExecuted). Where the name was made up by the API
     /// server or by Argo CD (`metadata.generateName`) there is no receipt, as that name does not come again. Absent:
-    /// `writ serve --default-ttl-seconds`, else it is kept until somebody deletes it. Never shorter than
-    /// `writ serve --minimum-retention-seconds`. It cannot be changed afterwards. Somebody who may delete finished ones may do
-    /// so earlier.
+    /// `writ serve --default-ttl-seconds`, else it is kept until somebody deletes it. It cannot be changed afterwards. A
+    /// shorter time counts as the minimum retention: `minimumRetentionSeconds` of the rule that allowed it, else
+    /// `writ serve --minimum-retention-seconds` (a day). What no rule allowed is kept for that long too, but for 5 minutes at
+    /// most. Once the minimum is over, somebody who may delete finished executions may do so earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -138,10 +145,16 @@ pub struct RuleRequest {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// Values for its parameters, by their names. One that is left out has the rule's default. At most 16, of at most
+    /// Values for its parameters, by their names of at most 63 characters. One that is left out has the rule's default. At most 16, of at most
     /// 4096 printable ASCII characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[schemars(extend(
+        "maxProperties" = 16,
+        "additionalProperties" = {"type": "string", "maxLength": 4096},
+        "x-kubernetes-validations" = [
+            {"rule": "self.all(name, size(name) <= 63)", "message": "a name must have at most 63 characters"},
+        ]
+    ))]
     pub parameters: BTreeMap<String, String>,
 
     /// Name of the Whitelist that the rule is in. May be left out where only one Whitelist of the namespace has a rule

@@ -109,8 +109,22 @@ fn not_looked_at_yet(root: &mut JSONSchemaProps) {
 
 /// A receipt stays what it was, but for who is its last.
 fn execution_receipt() -> CustomResourceDefinition {
-    let fields =
-        ["executionName", "digest", "uid", "phase", "reason", "exitCode", "startTime", "completionTime", "machine"];
+    let fields = [
+        "executionName",
+        "digest",
+        "uid",
+        "phase",
+        "reason",
+        "exitCode",
+        "startTime",
+        "completionTime",
+        "machine",
+        "machineUid",
+        "requestedBy",
+        "whitelist",
+        "rule",
+        "argvDigest",
+    ];
     let mut definition = ExecutionReceipt::crd();
     for_each_root(&mut definition, &mut |root| {
         if let Some(spec) = property(root, "spec") {
@@ -219,6 +233,11 @@ fn guards() -> Vec<ValidationRule> {
                  == (self.status.claim.holder == oldSelf.status.claim.holder)"
             ),
             "status.claim.token must change together with status.claim.holder",
+        ),
+        guard(
+            "!(has(oldSelf.status) && has(oldSelf.status.creation)) || (has(self.status) && has(self.status.creation) \
+             && self.status.creation == oldSelf.status.creation)",
+            "status.creation must stay what it is: it says what was so at the creation of the execution",
         ),
         guard(
             format!(

@@ -77,6 +77,45 @@ pub struct ExecutionReceiptSpec {
     /// Name of the Machine that it was for.
     #[schemars(length(min = 1, max = 253))]
     pub machine: String,
+
+    /// UID of the Machine that the first one was sent to. Absent if it was never claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub machine_uid: Option<String>,
+
+    /// Who created the first one (`spec.requestedBy`). Absent if the API server did not say who that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<ReceiptRequester>,
+
+    /// Name of the Whitelist with the rule that allowed the first one. Absent if no rule did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub whitelist: Option<String>,
+
+    /// Name of the rule that allowed the first one. Absent if no rule did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub rule: Option<String>,
+
+    /// SHA-256 of the argument vector of the first one (`status.decision.argv`), in lower case hexadecimal: of its JSON
+    /// without blanks. To compute it: `jq -cnj '["/bin/echo", "hello"]' | sha256sum`. Absent if no rule allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub argv_digest: Option<String>,
+}
+
+/// Who asked, as far as a receipt says it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptRequester {
+    /// The user name.
+    #[schemars(length(max = 1024))]
+    pub username: String,
+
+    /// The authenticator's own identifier of the user; empty if there is none.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub uid: String,
 }
 
 /// The execution of the same name and spec that was handled before this one, and why this one is not run.

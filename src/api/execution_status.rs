@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::FirstExecution;
 use super::machine::ExecutionMode;
 
+mod creation;
 mod output;
 
+pub use creation::CreationRecord;
 pub use output::{Encoding, IncompleteReason, OutputHolder, OutputRecord, StreamRecord};
 
 /// What happened so far, and in the end what happened.
@@ -34,6 +36,11 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
+
+    /// What was so at its creation, as read from its metadata when Writ first wrote this status. It cannot be changed: Writ
+    /// goes by it, and not by what somebody makes of the metadata later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation: Option<CreationRecord>,
 
     /// Which rule allowed it and what exactly was to be executed. Fixed from the claim on; before that it is what was
     /// decided last, and is decided again before anything is sent.
@@ -335,6 +342,10 @@ pub struct DecisionRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)))]
     pub redact: Vec<String>,
+    /// Seconds after its end for which the record is kept at least, as the rule says. Absent: as the installation says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub minimum_retention_seconds: Option<u32>,
     /// SHA-256 of all of the above, as `sha256:` and lower case hexadecimal: of the JSON of this object without
     /// `digest` and `decidedTime`, keys sorted, no blanks. To check it:
     /// `kubectl get cmdexec NAME -o json | jq -cSj '.status.decision | del(.digest, .decidedTime)' | sha256sum`.

@@ -167,6 +167,15 @@ pub struct WhitelistRule {
     #[schemars(length(max = 8), inner(length(min = 1, max = 256), regex(pattern = r"^[ -~]+$")))]
     pub redact: Vec<String>,
 
+    /// Seconds after its end for which the record of an execution that this rule allows is kept at least, 0 to 31536000
+    /// (365 days). Before that neither `ttlSecondsAfterFinished` nor a person removes it. Absent: what the installation says
+    /// (`writ serve --minimum-retention-seconds`, a day). Less than that is right if a pipeline has to delete the
+    /// execution before it creates the next one, and 0 lets it do so at once. With 0 and `generateName` a requester can
+    /// remove the record of what they ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub minimum_retention_seconds: Option<u32>,
+
     /// Fields that this version does not know. A rule that has any is out of force.
     #[serde(flatten)]
     #[schemars(skip)]

@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures::stream::StreamExt as _;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use kube::api::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
 use kube::runtime::reflector::ObjectRef;
@@ -28,7 +29,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Mac
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
 use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, Observed, Plan, ReceiptKey};
 use crate::policy::{Identity, RuleSet};
-use crate::runner::{Runner, Wakes, Work};
+use crate::runner::{Runner, Wakes, Work, log_end};
 use crate::telemetry::{Loop, SPANS, metrics};
 use crate::traces;
 
@@ -113,11 +114,15 @@ async fn reconcile(object: Arc<Execution>, context: Arc<Context>) -> Result<Acti
         Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
         Err(error) => return Err(error),
     };
-    let plan = gather_and_decide(&live, &context).await?;
-    apply(live, plan, &context).await
+    let (plan, machine) = gather_and_decide(&live, &context).await?;
+    apply(live, plan, machine, &context).await
 }
 
-async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result<Plan, ClusterError> {
+/// The plan, and the metadata of the Machine that it was made with.
+async fn gather_and_decide(
+    live: &CommandExecution,
+    context: &Context,
+) -> Result<(Plan, Option<ObjectMeta>), ClusterError> {
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
     // Machine and policy are of no account once it is claimed or finished.
@@ -133,7 +138,7 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
     };
     let identity = context.stamping.identity(live).await;
     let (work, queue) = context.runner.facts(&key_of(live), machine_name);
-    Ok(execution::decide(&Observed {
+    let plan = execution::decide(&Observed {
         execution: live,
         first: match &first {
             Ok(None) => FirstFact::None,
@@ -152,7 +157,8 @@ async fn gather_and_decide(live: &CommandExecution, context: &Context) -> Result
         holder,
         grace_for_missing: context.grace_for_missing,
         now: Timestamp::now(),
-    }))
+    });
+    Ok((plan, machine.and_then(Result::ok).map(|machine| machine.metadata)))
 }
 
 /// The receipt of one of this name and spec that was handled before; what hinders reading it where a person has to mend
@@ -189,7 +195,12 @@ async fn read_machine(
     }
 }
 
-async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<Action, ClusterError> {
+async fn apply(
+    live: CommandExecution,
+    plan: Plan,
+    machine: Option<ObjectMeta>,
+    context: &Context,
+) -> Result<Action, ClusterError> {
     // Nothing can be put on one that is being deleted.
     let is_deleted = live.metadata.deletion_timestamp.is_some();
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
@@ -198,7 +209,7 @@ async fn apply(live: CommandExecution, plan: Plan, context: &Context) -> Result<
         return Ok(Action::requeue(Duration::from_millis(100)));
     };
     let live = match plan.status {
-        Some(status) => match store_status(&live, status, context).await? {
+        Some(status) => match store_status(&live, status, machine.as_ref(), context).await? {
             Some(stored) => stored,
             // It has changed since it was read, and the change is on its way here: decide again then.
             None => return Ok(Action::requeue(Duration::from_millis(100))),
@@ -248,12 +259,13 @@ async fn protected(
 async fn store_status(
     live: &CommandExecution,
     status: CommandExecutionStatus,
+    machine: Option<&ObjectMeta>,
     context: &Context,
 ) -> Result<Option<CommandExecution>, ClusterError> {
     tracing::Span::current().record("phase", status.phase.as_str());
     match context.cluster.replace_status(live, status).await {
         Ok(stored) => {
-            tell(&stored);
+            tell(&stored, machine);
             Ok(Some(stored))
         }
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => Ok(None),
@@ -261,16 +273,16 @@ async fn store_status(
     }
 }
 
-/// Tells of a status that was stored.
-fn tell(stored: &CommandExecution) {
+/// Tells of a status that was stored. `machine` is the Machine as it was seen.
+fn tell(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     let Some(status) = &stored.status else { return };
-    let (key, machine, phase) = (key_of(stored), &stored.spec.machine_ref.name, status.phase.as_str());
-    let reason = status.reason.map(field::debug);
     if status.phase.is_finished() {
         metrics().finished(status);
-        tracing::info!(execution = %key, uid = key.uid, machine, phase, reason, "an execution has ended");
+        log_end(stored, status, machine);
     } else {
-        tracing::info!(execution = %key, uid = key.uid, machine, phase, reason, "an execution has a new phase");
+        let (key, name, phase) = (key_of(stored), &stored.spec.machine_ref.name, status.phase.as_str());
+        let reason = status.reason.map(field::debug);
+        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "an execution has a new phase");
     }
 }
 

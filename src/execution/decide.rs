@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt as _;
 
 use crate::api::{
-    CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, RESTORED_ANNOTATION, RUN_AGAIN_ANNOTATION,
-    Reason,
+    CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, RUN_AGAIN_ANNOTATION, Reason,
 };
 use crate::policy::{self, Decision, Identity, Request, Verdict};
 
+use super::creation::creation;
 use super::receipt;
 use super::status::moved;
 use super::{FirstFact, HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_AFTER, WorkFact};
@@ -99,13 +99,25 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
     if observed.work == WorkFact::Holding {
         return Plan::default();
     }
-    copied(observed)
+    let plan = copied(observed)
         .or_else(|| repeated(observed))
         .or_else(|| cancelled(observed))
         .or_else(|| not_started(observed))
         .or_else(|| expired(observed))
         .or_else(|| unreadable(observed))
-        .unwrap_or_else(|| judged(observed))
+        .unwrap_or_else(|| judged(observed));
+    remembering_its_creation(observed, plan)
+}
+
+/// What waits before anything is written of it has what was so at its creation stored at once, so that what somebody makes
+/// of its metadata meanwhile is of no account. What is enqueued has it stored with its claim, a moment later.
+fn remembering_its_creation(observed: &Observed<'_>, mut plan: Plan) -> Plan {
+    let is_stored = observed.execution.status.as_ref().is_some_and(|status| status.creation.is_some());
+    if plan.status.is_none() && plan.effects.is_empty() && observed.work == WorkFact::Absent && !is_stored {
+        let status = observed.execution.status.clone().unwrap_or_default();
+        plan.status = Some(CommandExecutionStatus { creation: Some(creation(observed.execution)), ..status });
+    }
+    plan
 }
 
 /// A claimed execution belongs to its holder. The only thing to decide about it is whether the holder is lost, and then
@@ -140,10 +152,9 @@ fn can_be_asked(execution: &CommandExecution) -> bool {
 /// A copy from a backup that the API server has marked: it may have run already. The policy that refuses such copies may be
 /// missing.
 fn copied(observed: &Observed<'_>) -> Option<Plan> {
-    let annotations = observed.execution.metadata.annotations.as_ref()?;
-    let may_run = annotations.get(RUN_AGAIN_ANNOTATION).is_some_and(|value| value == "true");
-    let is_copy = observed.execution.phase() == Phase::Pending && annotations.contains_key(RESTORED_ANNOTATION);
-    (is_copy && !may_run).then(|| {
+    let creation = creation(observed.execution);
+    let is_copy = observed.execution.phase() == Phase::Pending && creation.restored_copy;
+    (is_copy && !creation.run_again).then(|| {
         let message = format!(
             "it was created with Writ's finalizer, so it is a copy of one that may have run already; create it without the \
              finalizer, or with the annotation {RUN_AGAIN_ANNOTATION}: \"true\", to run it"

@@ -3,30 +3,23 @@
 //! The promises kept here: the digest of a spec hangs on nothing but what was asked for, and stays the same in later
 //! versions (a field that is absent is not in it); a receipt is one of an execution only where name and digest are.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::ResourceExt as _;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::api::{
     CommandExecution, CommandExecutionSpec, ExecutionReceipt, ExecutionReceiptSpec, FirstExecution, Reason,
+    ReceiptRequester,
 };
 use crate::policy::canonical;
+
+use super::audit::{AuditFields, hexadecimal};
+use super::creation::creation;
 
 /// Fields of a spec that do not say what is to run: who asks, who cancelled, and how long it is kept.
 const NOT_ASKED_FOR: [&str; 4] = ["requestedBy", "cancelRequested", "cancelledBy", "ttlSecondsAfterFinished"];
 /// How much of an execution's name is in that of its receipt: with 33 characters of digest it stays below the 253 that a
 /// name may have.
 const NAME_CHARACTERS: usize = 200;
-/// How many characters the API server adds to `metadata.generateName`, and which: no vowels, nothing that looks alike.
-const GENERATED: usize = 5;
-const GENERATED_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
-/// The phases of Argo CD's hooks (its documentation, "Sync Phases and Waves"), in lower case.
-const ARGO_CD_PHASES: [&str; 6] = ["presync", "sync", "postsync", "syncfail", "predelete", "postdelete"];
-/// What `kubectl apply` leaves on what it applied.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// A `metadata.generateName` that is longer is cut before that.
-const GENERATED_PREFIX: usize = 58;
 
 /// What an execution and its receipt have in common.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,7 +35,7 @@ pub struct ReceiptKey {
 impl ReceiptKey {
     /// Of an execution; None where its name was made up by the API server or Argo CD, and so does not come again.
     pub fn of(execution: &CommandExecution) -> Option<Self> {
-        if is_name_generated(&execution.metadata) {
+        if creation(execution).name_generated {
             return None;
         }
         let namespace = execution.namespace().unwrap_or_default();
@@ -67,6 +60,8 @@ impl ReceiptKey {
     pub fn receipt(&self, execution: &CommandExecution) -> Option<ExecutionReceipt> {
         let status = execution.status.as_ref().filter(|status| status.phase.is_finished())?;
         let uid = execution.uid()?;
+        let audit = AuditFields::of(execution, status);
+        let requested_by = execution.spec.requested_by.as_ref();
         let spec = ExecutionReceiptSpec {
             execution_name: self.execution.clone(),
             digest: self.digest.clone(),
@@ -78,6 +73,12 @@ impl ReceiptKey {
             completion_time: status.completion_time.clone()?,
             expired_uid: uid,
             machine: execution.spec.machine_ref.name.clone(),
+            machine_uid: audit.machine_uid,
+            requested_by: requested_by
+                .map(|requester| ReceiptRequester { username: requester.username.clone(), uid: requester.uid.clone() }),
+            whitelist: audit.whitelist,
+            rule: audit.rule,
+            argv_digest: audit.argv_digest,
         };
         let mut receipt = ExecutionReceipt::new(&self.object_name(), spec);
         receipt.metadata.namespace = Some(self.namespace.clone());
@@ -123,41 +124,6 @@ pub fn digest(spec: &CommandExecutionSpec) -> String {
     let mut text = String::new();
     canonical(&fields, &mut text);
     hexadecimal(text.as_bytes())
-}
-
-fn hexadecimal(text: &[u8]) -> String {
-    Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-/// Whether the name was made up, and so does not come again: by the API server, of `metadata.generateName` and five
-/// characters of its own, or by Argo CD. Another name that was given beside `generateName` is none of these.
-fn is_name_generated(metadata: &ObjectMeta) -> bool {
-    let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
-    if name.strip_prefix(start.as_str()).is_some_and(is_made_up_by_argo_cd) {
-        return !start.is_empty();
-    }
-    // Somebody keeps it somewhere, and may apply it again: an export that was put into Git.
-    let is_applied = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Apply");
-    let annotations = metadata.annotations.iter().flatten();
-    if metadata.managed_fields.iter().flatten().any(is_applied)
-        || annotations.into_iter().any(|(name, _)| name == LAST_APPLIED)
-    {
-        return false;
-    }
-    let start: String = start.chars().take(GENERATED_PREFIX).collect();
-    let own = name.strip_prefix(&start).unwrap_or_default();
-    !start.is_empty() && own.len() == GENERATED && own.chars().all(|own| GENERATED_CHARACTERS.contains(own))
-}
-
-/// What Argo CD puts behind `generateName` of a hook: revision, phase and seconds of its clock, `0123abc-presync-1795219200`
-/// (gitops-engine, `pkg/sync/sync_context.go`).
-fn is_made_up_by_argo_cd(own: &str) -> bool {
-    let Some((before, time)) = own.rsplit_once('-') else { return false };
-    let Some((revision, phase)) = before.rsplit_once('-') else { return false };
-    (10..=11).contains(&time.len())
-        && time.chars().all(|digit| digit.is_ascii_digit())
-        && ARGO_CD_PHASES.contains(&phase)
-        && !revision.is_empty()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use crate::api::execution_status::{Claim, MachineRecord, RemoteRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use crate::policy;
 
+use super::creation::creation;
+
 /// The longest message in a status, in characters (the CRD's bound for it). What machines say goes into messages, so
 /// they have to be cut.
 pub const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
@@ -25,6 +27,7 @@ pub(super) fn moved(
     // What a machine says may be in it: no control characters for whoever prints it, and no more than the bound.
     let printable = message.chars().map(|character| if character.is_control() { ' ' } else { character });
     let message: String = printable.take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    status.creation = Some(creation(execution));
     status.observed_generation = generation;
     status.phase = phase;
     status.reason = Some(reason);

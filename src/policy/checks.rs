@@ -24,6 +24,8 @@ const LARGEST_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
 /// Maximum of `output.drainSeconds`: an execution occupies a slot of its machine during this wait.
 const MAX_DRAIN_SECONDS: u32 = 60;
+/// Maximum of `minimumRetentionSeconds`: 365 days, as for `spec.ttlSecondsAfterFinished`.
+const LONGEST_RETENTION_SECONDS: u32 = 31_536_000;
 const LONGEST_NAME: usize = 63;
 /// useradd's own bound.
 const LONGEST_USER_NAME: usize = 32;
@@ -61,6 +63,7 @@ pub(super) fn fits_a_deny(rule: &WhitelistRule) -> Check {
         ("interactive", rule.interactive),
         ("output", rule.output.is_some()),
         ("redact", !rule.redact.is_empty()),
+        ("minimumRetentionSeconds", rule.minimum_retention_seconds.is_some()),
     ];
     match present.into_iter().find(|(_, is_present)| *is_present) {
         Some((field, _)) => Err(RuleProblem::MeansNothingOnDeny { field: field.to_owned() }),
@@ -220,6 +223,13 @@ pub(super) fn output(rule: &WhitelistRule) -> Result<OutputBounds, RuleProblem> 
         && OUTPUT_BYTES.contains(&bounds.maximum_bytes)
         && bounds.drain_seconds <= MAX_DRAIN_SECONDS;
     if is_sound { Ok(bounds) } else { Err(RuleProblem::Output) }
+}
+
+pub(super) fn minimum_retention(rule: &WhitelistRule) -> Result<Option<u32>, RuleProblem> {
+    match rule.minimum_retention_seconds {
+        Some(seconds) if seconds > LONGEST_RETENTION_SECONDS => Err(RuleProblem::MinimumRetention),
+        seconds => Ok(seconds),
+    }
 }
 
 pub(super) fn redact(rule: &WhitelistRule) -> Result<Vec<String>, RuleProblem> {

@@ -57,6 +57,7 @@ pub(super) struct CompiledRule {
     pub interactive: bool,
     pub output: OutputBounds,
     pub redact: Vec<String>,
+    pub minimum_retention_seconds: Option<u32>,
 }
 
 /// One rule out of force.
@@ -165,6 +166,7 @@ fn compile_rule(
         interactive: rule.interactive,
         output: checks::output(rule)?,
         redact: checks::redact(rule)?,
+        minimum_retention_seconds: checks::minimum_retention(rule)?,
         parameters,
     })
 }

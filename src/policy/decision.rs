@@ -61,6 +61,8 @@ pub struct Decision {
     pub output: OutputBounds,
     /// The patterns by which output is redacted.
     pub redact: Vec<String>,
+    /// How long the record is kept at least, in seconds; None: as the installation says.
+    pub minimum_retention_seconds: Option<u32>,
 }
 
 /// Why a request may not run.
@@ -187,6 +189,7 @@ fn gives_the_same(left: &Decision, right: &Decision) -> bool {
         && left.interactive == right.interactive
         && left.output == right.output
         && left.redact == right.redact
+        && left.minimum_retention_seconds == right.minimum_retention_seconds
 }
 
 /// Whether the rule is for this machine.
@@ -232,6 +235,7 @@ fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: Asked<'_
         interactive: rule.interactive,
         output: rule.output,
         redact: rule.redact.clone(),
+        minimum_retention_seconds: rule.minimum_retention_seconds,
     };
     Ok(Candidate { decision, text: rule.text.as_ref().map(|text| text.expand(&values)) })
 }

@@ -220,4 +220,7 @@ pub enum RuleProblem {
         "output.inlineBytes must be 0 to 16384, output.maximumBytes 1024 to 1099511627776, output.drainSeconds 0 to 60"
     )]
     Output,
+    /// A retention that is none.
+    #[error("minimumRetentionSeconds must be 0 to 31536000")]
+    MinimumRetention,
 }

@@ -23,6 +23,7 @@ impl Decision {
             interactive: self.interactive,
             output: self.output,
             redact: self.redact.clone(),
+            minimum_retention_seconds: self.minimum_retention_seconds,
             digest: String::new(),
             decided_time,
         };

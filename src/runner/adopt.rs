@@ -16,6 +16,7 @@ use crate::cluster::ClusterError;
 use crate::execution::{self, HolderFact};
 use crate::telemetry::metrics;
 
+use super::audit::log_claim;
 use super::claim::{Holding, Settled, settle};
 use super::{Inner, Work};
 
@@ -43,7 +44,7 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
             // Nobody else can write with its token, and the task that could has ended.
             let (token, decision) = (claim.token.clone(), decision_of(&live)?);
             metrics().adopted();
-            tracing::info!(execution = %work.key, uid = work.key.uid, machine = work.machine, "takes up a claim of this process that none of its tasks has");
+            log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
             let key = work.key.clone();
             return Some(Holding { key, token, execution: live, decision, is_whole: true, standing, decided });
         }
@@ -61,10 +62,7 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
         match settled {
             Settled::Ours(execution) => {
                 metrics().adopted();
-                tracing::info!(
-                    execution = %work.key, uid = work.key.uid, machine = work.machine, from = before,
-                    "took over a claim that was left behind"
-                );
+                log_claim(&execution, "took over a claim that was left behind", Some(&before));
                 let decision = decision_of(&execution)?;
                 let key = work.key.clone();
                 // Whether the decision is whole is seen before it would be launched: it has to equal a new one.

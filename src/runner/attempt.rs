@@ -23,6 +23,7 @@ use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 use crate::ssh::{ConnectError, Connection, Session};
 use crate::telemetry::{SPANS, metrics};
 
+use super::audit::log_claim;
 use super::claim::{self, Holding};
 use super::connections::Open;
 use super::declared::{Declared, read_declared};
@@ -131,10 +132,7 @@ async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd>
         Ok(holding) => {
             let waited = Duration::try_from(Timestamp::now().duration_since(work.created)).unwrap_or(Duration::ZERO);
             metrics().claimed(waited);
-            tracing::info!(
-                execution = %work.key, uid = work.key.uid, machine = work.machine,
-                phase = holding.execution.phase().as_str(), "an execution is claimed"
-            );
+            log_claim(&holding.execution, "an execution is claimed", None);
             Ok(Claimed { holding, way, session })
         }
         Err(end) => {

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::{Instrument as _, field};
+use tracing::Instrument as _;
 
-use crate::api::{CommandExecutionStatus, ExecutionMode};
+use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Phase};
 use crate::cluster::WriteOutcome;
 use crate::execution::{MAXIMUM_MESSAGE_CHARACTERS, Notice, Outcome, conclude};
 use crate::telemetry::{SPANS, metrics};
 
 use super::Inner;
+use super::audit::log_end;
 use super::claim::Holding;
 use super::queue::random_fraction;
 
@@ -36,16 +37,19 @@ pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -
     }
     if stored {
         metrics().finished(&status);
-        tracing::info!(
-            execution = %holding.key, uid = holding.key.uid, machine = holding.execution.spec.machine_ref.name,
-            phase = status.phase.as_str(), reason = status.reason.map(field::debug), duration_ms = status.duration_ms,
-            "an execution has ended"
-        );
+        let cancelled = if status.phase == Phase::Cancelled { who_cancelled(inner, holding).await } else { None };
+        log_end(cancelled.as_ref().unwrap_or(&holding.execution), &status, None);
         if let Some(notice) = Notice::of(&status) {
             inner.events.publish(&holding.execution, notice);
         }
     }
     stored
+}
+
+/// The execution with who cancelled it, which was not known at the claim. None if it is gone by now.
+async fn who_cancelled(inner: &Inner, holding: &Holding) -> Option<CommandExecution> {
+    let live = inner.cluster.execution(&holding.key.namespace, &holding.key.name).await.ok()?;
+    (live.metadata.uid.as_deref() == Some(&holding.key.uid)).then_some(live)
 }
 
 /// Writes until it is stored, or will never be: false then.

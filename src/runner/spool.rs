@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::CommandExecutionStatus;
 use crate::cluster::{Cluster, ExecutionKey, WriteOutcome};
 
+use super::audit::log_end;
 use super::claim::Holding;
 
 /// How many results are looked at; there can be no more than ran at a time.
@@ -97,7 +98,13 @@ impl Spool {
             let key = ExecutionKey { namespace: kept.namespace, name: kept.name, uid: kept.uid };
             match cluster.write_as_holder(&key, &kept.token, &kept.status).await {
                 WriteOutcome::Stored => {
-                    tracing::info!(execution = %key, "a result that another process had observed is stored");
+                    tracing::info!(execution = %key, uid = key.uid, "a result that another process had observed is stored");
+                    // What was asked for, and by whom, is not kept here.
+                    if let Ok(stored) = cluster.execution(&key.namespace, &key.name).await
+                        && stored.metadata.uid.as_deref() == Some(&key.uid)
+                    {
+                        log_end(&stored, &kept.status, None);
+                    }
                 }
                 WriteOutcome::NotOurs(why) | WriteOutcome::Refused(why) => {
                     tracing::warn!(execution = %key, why, "a kept result is not stored");

@@ -110,6 +110,7 @@ impl Machine {
             interactive: false,
             output: OutputBounds::default(),
             redact: Vec::new(),
+            minimum_retention_seconds: None,
             digest: String::new(),
             decided_time: MicroTime(Timestamp::UNIX_EPOCH),
         }

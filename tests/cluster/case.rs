@@ -246,6 +246,7 @@ impl Case {
             .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME, "--missing-grace-seconds", "1"])
             .args(crate::lab::LOOPBACK)
             // A flag of the test's own counts more.
+            .args(["--minimum-retention-seconds=0"].iter().filter(|_| !self.says_retention()))
             .env("WRIT_OUTPUT_STORE", self.store())
             .args(&self.flags)
             .arg("--state-directory")
@@ -256,6 +257,11 @@ impl Case {
             .env_remove("RUST_BACKTRACE");
         let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
         self.writ = Some(process);
+    }
+
+    /// Whether the test has a minimum retention of its own; else there is none, as tests have no day to wait.
+    fn says_retention(&self) -> bool {
+        self.flags.iter().any(|flag| flag.starts_with("--minimum-retention-seconds"))
     }
 
     /// The next `writ serve` gets these flags too.

@@ -307,7 +307,7 @@ fn upgrade_to_other_values(world: &World) {
             .contains("writ-operator-credentials")
     );
     let guard = said(&world.kubectl(&["get", "validatingadmissionpolicy", "writ-guard", "-o", "yaml"]));
-    assert!(guard.contains("at least 60 s"), "{guard}");
+    assert!(guard.contains("minimumRetentionSeconds.orValue(60)"), "{guard}");
 }
 
 /// What is left then is a record, of which there is nobody to take the finalizer off.

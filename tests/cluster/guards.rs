@@ -90,6 +90,8 @@ async fn a_claim_cannot_be_taken_away_and_the_phase_not_go_back() {
     refused(patch_status(&case, "x", json!({"claim": {"mode": "Durable"}})).await, "must stay");
     refused(patch_status(&case, "x", json!({"claim": {"token": "forged"}})).await, "together");
     refused(patch_status(&case, "x", json!({"exitCode": 0})).await, "finished phase");
+    refused(patch_status(&case, "x", json!({"creation": {"nameGenerated": true}})).await, "status.creation");
+    refused(patch_status(&case, "x", json!({"creation": null})).await, "status.creation");
     case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
     refused(case.change_spec("x", json!({"cancelRequested": false})).await.map(|_| ()), "cancelRequested");
     assert_eq!(case.finished("x").await.phase, Phase::Cancelled);

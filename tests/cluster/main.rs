@@ -19,6 +19,7 @@ mod case;
 mod keys;
 mod world;
 
+mod audit;
 mod bad_input;
 mod bytes;
 mod chaos;
@@ -44,6 +45,7 @@ mod load;
 mod logins;
 mod lost_answers;
 mod machines;
+mod metadata;
 mod nasty;
 mod operation;
 mod output;

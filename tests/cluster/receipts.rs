@@ -202,6 +202,7 @@ async fn two_processes_at_a_time_leave_a_receipt_of_each_and_run_none_again() {
     other
         .args(["serve", "--namespace", &case.namespace, "--lease-namespace", HOME, "--missing-grace-seconds", "1"])
         .args(crate::lab::LOOPBACK)
+        .arg("--minimum-retention-seconds=0")
         .env("WRIT_OUTPUT_STORE", case.store())
         .env("RUST_LOG", "warn,writ=debug")
         .arg("--state-directory")
@@ -249,7 +250,15 @@ async fn a_receipt_is_the_record_and_only_says_anew_which_was_the_last() {
         let patch = Patch::Merge(json!({"spec": spec}));
         receipts(&case).patch(&receipt.name_any(), &PatchParams::default(), &patch).await.map(drop)
     };
-    for change in [json!({"uid": "another"}), json!({"phase": "Failed"}), json!({"exitCode": null})] {
+    for change in [
+        json!({"uid": "another"}),
+        json!({"phase": "Failed"}),
+        json!({"exitCode": null}),
+        json!({"requestedBy": {"username": "another"}}),
+        json!({"rule": null}),
+        json!({"argvDigest": null}),
+        json!({"machineUid": "another"}),
+    ] {
         match patch(change.clone()).await {
             Err(kube::Error::Api(status)) => assert!(status.message.contains("the record"), "{}", status.message),
             other => panic!("{change} was not refused: {other:?}"),

@@ -7,6 +7,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use kube::api::PostParams;
 use kube::{Api, Client, Discovery};
 
+use crate::case::Case;
 use crate::world::{ACCOUNT, CHART, HOME, world};
 
 /// The verbs of resources (https://kubernetes.io/docs/reference/access-authn-authz/authorization/), and those that give more
@@ -80,7 +81,11 @@ async fn resources(client: &Client) -> BTreeSet<(String, String)> {
     all
 }
 
-async fn may(client: &Client, verb: &str, (group, resource): &(String, String), place: &Place) -> bool {
+async fn may(client: &Client, verb: &str, resource: &(String, String), place: &Place) -> bool {
+    may_as(client, &format!("system:serviceaccount:{HOME}:{ACCOUNT}"), verb, resource, place).await
+}
+
+async fn may_as(client: &Client, user: &str, verb: &str, (group, resource): &(String, String), place: &Place) -> bool {
     let (resource, subresource) =
         resource.split_once('/').map_or((resource.as_str(), None), |(all, sub)| (all, Some(sub)));
     let asked = ResourceAttributes {
@@ -93,8 +98,10 @@ async fn may(client: &Client, verb: &str, (group, resource): &(String, String), 
         ..ResourceAttributes::default()
     };
     let spec = SubjectAccessReviewSpec {
-        user: Some(format!("system:serviceaccount:{HOME}:{ACCOUNT}")),
-        groups: Some(vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{HOME}")]),
+        user: Some(user.to_owned()),
+        groups: user
+            .starts_with("system:serviceaccount:")
+            .then(|| vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{HOME}")]),
         resource_attributes: Some(asked),
         ..SubjectAccessReviewSpec::default()
     };
@@ -201,4 +208,51 @@ async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
         }
     }
     assert!(seen.contains(&true) && seen.contains(&false));
+}
+
+/// The table of docs/guides/roles.md, "What each role can see and do", as rights.
+#[tokio::test]
+async fn each_role_for_people_may_do_what_the_guide_says_and_nothing_else() {
+    let case = Case::new().await;
+    let read: Vec<(&str, &str)> = ["commandexecutions", "machines", "whitelists", "executionreceipts"]
+        .into_iter()
+        .flat_map(|resource| ["get", "list", "watch"].map(|verb| (verb, resource)))
+        .collect();
+    let (ask, own) = (("create", "commandexecutions"), ("patch", "commandexecutions"));
+    let replace = [("update", "commandexecutions"), ("delete", "commandexecutions")];
+    let written = |resource| ["create", "update", "patch", "delete"].map(|verb| (verb, resource)).to_vec();
+    let roles: [(&str, Vec<(&str, &str)>); 6] = [
+        ("writ-viewer", vec![]),
+        ("writ-requester", vec![ask, own]),
+        ("writ-pipeline", vec![ask, own, replace[0], replace[1]]),
+        ("writ-on-call", vec![own, ("update", "commandexecutions/cancellation")]),
+        ("writ-policy-admin", [written("whitelists"), vec![("delete", "executionreceipts")]].concat()),
+        ("writ-machine-admin", [written("machines"), vec![("patch", "machines/status")]].concat()),
+    ];
+    let mut resources = BTreeSet::from([("".to_owned(), "secrets".to_owned()), ("".to_owned(), "pods".to_owned())]);
+    for kind in ["commandexecutions", "machines", "whitelists", "executionreceipts"] {
+        for suffix in ["", "/status", "/cancellation"] {
+            resources.insert(("writ.dev".to_owned(), format!("{kind}{suffix}")));
+        }
+    }
+    for (role, more) in roles {
+        let user = format!("{role}-of-{}", case.namespace);
+        let (role, named) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        case.world.kubectl_succeeds(&["create", "rolebinding", &user, &role, &named, "-n", &case.namespace]);
+        let expected: BTreeSet<(&str, &str)> = read.iter().copied().chain(more).collect();
+        let place = Place { called: "served", namespace: case.namespace.clone(), name: "any" };
+        // Aggregated rights, and bindings, are in force a moment later.
+        let started = std::time::Instant::now();
+        while !may_as(&case.client, &user, "get", &("writ.dev".to_owned(), "machines".to_owned()), &place).await {
+            assert!(started.elapsed().as_secs() < 30, "{role} gives nothing");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        for resource in &resources {
+            for verb in VERBS {
+                let is = may_as(&case.client, &user, verb, resource, &place).await;
+                let should = resource.0 == "writ.dev" && expected.contains(&(verb, resource.1.as_str()));
+                assert_eq!(is, should, "{role}: {verb} {}", resource.1);
+            }
+        }
+    }
 }

@@ -14,9 +14,12 @@ use crate::lab::{ControlPlane, ControlPlaneOptions, Controllers, Reaper, Toolbox
 /// In the repository's folder.
 pub const CHART: &str = "charts/writ";
 /// How the chart is installed here: there is no node to run a Pod.
-const STANDARD_VALUES: [&str; 6] = [
+const STANDARD_VALUES: [&str; 8] = [
     "--set",
     "replicaCount=0",
+    // Tests have no day to wait; those of the retention say otherwise.
+    "--set",
+    "serve.minimumRetentionSeconds=0",
     "--set-json",
     r#"admission.exemptUsers=["admin"]"#,
     "--set-json",

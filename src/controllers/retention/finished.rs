@@ -16,9 +16,14 @@ use crate::api::{AUDIT_FINALIZER, CommandExecution, Phase, RETENTION_OVER_ANNOTA
 pub struct Keeping {
     /// The time to live of those that do not say one, in seconds; None: they are kept until somebody deletes them.
     pub default_ttl_seconds: Option<u32>,
-    /// No finished one is deleted before so many seconds are over. More than 0: those of which they are over are marked.
+    /// How long a finished one is kept at least, in seconds, if the rule that allowed it does not say.
     pub minimum_seconds: u32,
 }
+
+/// How long what no rule allowed is kept at least, in seconds, if the installation does not keep it for less. Whoever asks
+/// for what is refused can do so thousands of times an hour, and has run nothing; but who looks for it must have a chance to
+/// see it. The chart's admission policies have the same number.
+const MINIMUM_OF_REFUSED_SECONDS: u32 = 300;
 
 /// Metadata, and three fields. A field that does not decode is taken for absent, so that one object cannot stop the list
 /// that it is in.
@@ -45,6 +50,16 @@ struct Status {
     phase: Option<Phase>,
     #[serde(default, deserialize_with = "leniently")]
     completion_time: Option<MicroTime>,
+    #[serde(default, deserialize_with = "leniently")]
+    decision: Option<Decision>,
+}
+
+/// The decision, which is not there if no rule allowed it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Decision {
+    #[serde(default, deserialize_with = "leniently")]
+    minimum_retention_seconds: Option<u32>,
 }
 
 fn leniently<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -68,7 +83,15 @@ impl Finished {
     /// When it is to be deleted; None: never.
     pub(super) fn expiry(&self, keeping: &Keeping) -> Option<Timestamp> {
         let seconds = self.spec.ttl_seconds_after_finished.or(keeping.default_ttl_seconds)?;
-        after(self.status.completion_time.as_ref()?.0, seconds.max(keeping.minimum_seconds))
+        after(self.status.completion_time.as_ref()?.0, seconds.max(self.minimum_seconds(keeping)))
+    }
+
+    /// How long it is kept at least, in seconds: the admission policy `writ-guard` counts alike.
+    fn minimum_seconds(&self, keeping: &Keeping) -> u32 {
+        match &self.status.decision {
+            Some(decision) => decision.minimum_retention_seconds.unwrap_or(keeping.minimum_seconds),
+            None => keeping.minimum_seconds.min(MINIMUM_OF_REFUSED_SECONDS),
+        }
     }
 
     /// When it is to be marked as one that others may delete; None: never, or it is.
@@ -77,13 +100,14 @@ impl Finished {
             let annotation = self.metadata.annotations.as_ref()?.get(RETENTION_OVER_ANNOTATION)?;
             (annotation == "true").then_some(())
         };
-        if keeping.minimum_seconds == 0 || !self.is_finished() || is_marked().is_some() {
+        let minimum_seconds = self.minimum_seconds(keeping);
+        if minimum_seconds == 0 || !self.is_finished() || is_marked().is_some() {
             return None;
         }
         let completed = self.status.completion_time.as_ref().map(|time| time.0);
         // One whose end cannot be read must not stay for ever.
         let began = completed.or_else(|| self.metadata.creation_timestamp.as_ref().map(|time| time.0))?;
-        after(began, keeping.minimum_seconds)
+        after(began, minimum_seconds)
     }
 
     /// When there is something to do about it; None: never.
@@ -154,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_default_is_for_those_that_say_nothing_and_a_minimum_for_all() {
-        let status = json!({"phase": "Failed", "completionTime": "2026-11-21T12:00:00.000000Z"});
+        let status = json!({"phase": "Failed", "completionTime": "2026-11-21T12:00:00.000000Z", "decision": {}});
         let due = |spec: serde_json::Value, annotations: serde_json::Value, default_ttl_seconds, minimum_seconds| {
             let metadata = json!({"name": "x", "annotations": annotations});
             finished(spec, status.clone(), metadata).due(&Keeping { default_ttl_seconds, minimum_seconds })
@@ -170,6 +194,29 @@ mod tests {
         assert_eq!(due(json!({}), marked.clone(), Some(90), 60), time("2026-11-21T12:01:30Z"));
         assert_eq!(due(json!({}), unmarked, None, 60), time("2026-11-21T12:01:00Z"));
         assert_eq!(due(json!({}), marked, None, 60), None);
+    }
+
+    #[test]
+    fn the_rule_that_allowed_it_counts_before_the_installation_and_what_none_allowed_is_kept_for_less() {
+        let kept = |decision: serde_json::Value, minimum_seconds| {
+            let time = "2026-11-21T12:00:00.000000Z";
+            let status = json!({"phase": "Rejected", "completionTime": time, "decision": decision});
+            let spec = json!({"ttlSecondsAfterFinished": 0});
+            let one = finished(spec, status, json!({"name": "x"}));
+            let keeping = Keeping { default_ttl_seconds: None, minimum_seconds };
+            let seconds = |at: Option<Timestamp>| Some(at?.duration_since(time.parse().unwrap()).as_secs());
+            (seconds(one.expiry(&keeping)), seconds(one.to_be_marked(&keeping)))
+        };
+        let day = 86_400;
+        assert_eq!(kept(json!({}), day), (Some(86_400), Some(86_400)));
+        // Who may delete it may do so at once: nothing has to be marked.
+        assert_eq!(kept(json!({"minimumRetentionSeconds": 0}), day), (Some(0), None));
+        assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), day), (Some(60), Some(60)));
+        assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), 0), (Some(60), Some(60)));
+        assert_eq!(kept(json!({"minimumRetentionSeconds": "soon"}), day), (Some(86_400), Some(86_400)));
+        assert_eq!(kept(json!(null), day), (Some(300), Some(300)));
+        assert_eq!(kept(json!(null), 60), (Some(60), Some(60)));
+        assert_eq!(kept(json!(null), 0), (Some(0), None));
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn decision(argv: &[&str]) -> DecisionRecord {
         interactive: false,
         output: OutputBounds::default(),
         redact: Vec::new(),
+        minimum_retention_seconds: None,
         digest: String::new(),
         decided_time: MicroTime(Timestamp::UNIX_EPOCH),
     }

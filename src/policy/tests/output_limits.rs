@@ -1,4 +1,4 @@
-//! How long Writ waits for output is checked with the rule and fixed by the decision.
+//! How long Writ waits for output, and how long the record is kept, is checked with the rule and fixed by the decision.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
@@ -58,4 +58,20 @@ fn a_wait_that_is_no_whole_number_of_seconds_does_not_decode() {
         let limits = serde_json::from_value::<OutputLimits>(serde_json::json!({"drainSeconds": seconds}));
         assert!(limits.is_err(), "{seconds}: {limits:?}");
     }
+}
+
+#[test]
+fn the_minimum_retention_of_a_rule_is_in_the_decision_and_within_its_bounds() {
+    let decided = |field: &str| {
+        let rules = sound(&format!("- {{name: r, run: [/bin/true]{field}}}"));
+        allowed(&rules, &command("/bin/true")).record(MicroTime("2026-11-21T12:00:00Z".parse().unwrap()))
+    };
+    let (absent, none) = (decided(""), decided(", minimumRetentionSeconds: 0"));
+    assert_eq!((absent.minimum_retention_seconds, none.minimum_retention_seconds), (None, Some(0)));
+    assert_ne!(absent.digest, none.digest);
+    let rule = |name: &str, seconds: u32| {
+        format!("- {{name: {name}, run: [/bin/true], minimumRetentionSeconds: {seconds}}}\n")
+    };
+    let denial = denied(&sound(&(rule("a", 0) + &rule("b", 60))), &command("/bin/true"));
+    assert_eq!(denial.reason, Reason::Ambiguous);
 }

@@ -141,6 +141,7 @@ fn rule(source: &mut Source<'_>) -> WhitelistRule {
             drain_seconds: Some(source.pick(&[0, 60, 61, u32::MAX])),
             unrecognized: unrecognized(source),
         }),
+        minimum_retention_seconds: maybe(source, |source| source.pick(&[0, 86_400, u32::MAX])),
         redact: if source.once_in(6) { vec![text(source, PATTERN_TOKENS)] } else { Vec::new() },
         unrecognized: unrecognized(source),
         ..WhitelistRule::default()

@@ -7,6 +7,8 @@ use writ::output::Store;
 
 /// The most seconds: 365 days, as for `spec.ttlSecondsAfterFinished`.
 const MOST: i64 = 31_536_000;
+/// Default of `--minimum-retention-seconds`: who looks for what ran has a day to find it.
+const DAY: u32 = 86_400;
 
 #[derive(Args, Debug)]
 pub struct Retaining {
@@ -15,10 +17,11 @@ pub struct Retaining {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MOST))]
     default_ttl_seconds: Option<u32>,
 
-    /// Seconds after its end for which every execution is kept at least, whatever its ttlSecondsAfterFinished says. Where it
-    /// is more than 0, executions are marked (annotation writ.dev/retention-over) when they are over, by which an admission
-    /// policy can refuse that others delete them earlier.
-    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MOST))]
+    /// Seconds after its end for which every execution is kept at least, whatever its ttlSecondsAfterFinished says, if the
+    /// rule that allowed it has no minimumRetentionSeconds. What no rule allowed is kept for 300 at most. When they are
+    /// over, Writ marks the execution (annotation writ.dev/retention-over); until then the chart's admission policies
+    /// refuse that somebody deletes it.
+    #[arg(long, default_value_t = DAY, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MOST))]
     minimum_retention_seconds: u32,
 
     /// ExecutionReceipts that a namespace may have. They keep what its time to live deleted from being run again, and are

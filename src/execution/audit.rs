@@ -1,0 +1,73 @@
+//! Who asked for what, by which rule and where: what log lines and receipts say of an execution when its object is gone.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::api::{CommandExecution, CommandExecutionStatus};
+use crate::policy::canonical;
+
+/// All of it. Arguments and output are not in it: they may hold what is nobody else's business.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AuditFields {
+    /// User name of who created the execution (`spec.requestedBy`); worth what the admission policies are worth.
+    pub requester: Option<String>,
+    /// User name of who cancelled it.
+    pub canceller: Option<String>,
+    /// Name of the Whitelist with the rule that allowed it.
+    pub whitelist: Option<String>,
+    /// Name of that rule.
+    pub rule: Option<String>,
+    /// SHA-256 of the argument vector that was decided, else of the one that was asked for, if it was asked for as one.
+    pub argv_digest: Option<String>,
+    /// UID of the Machine that it was sent to.
+    pub machine_uid: Option<String>,
+}
+
+impl AuditFields {
+    /// Of an execution with a status, which may be newer than its own.
+    pub fn of(execution: &CommandExecution, status: &CommandExecutionStatus) -> Self {
+        let (spec, decision) = (&execution.spec, status.decision.as_ref());
+        let named = |name: &String| (!name.is_empty()).then(|| name.clone());
+        Self {
+            requester: spec.requested_by.as_ref().and_then(|requester| named(&requester.username)),
+            canceller: spec.cancelled_by.as_ref().and_then(|canceller| named(&canceller.username)),
+            whitelist: decision.map(|decision| decision.whitelist.name.clone()),
+            rule: decision.map(|decision| decision.rule.clone()),
+            argv_digest: decision.map(|decision| &decision.argv).or(spec.argv.as_ref()).map(|argv| argv_digest(argv)),
+            machine_uid: status.machine.as_ref().map(|machine| machine.uid.clone()),
+        }
+    }
+
+    /// With the UID of the Machine as it was seen, if the execution was not sent to any.
+    #[must_use]
+    pub fn seen_on(mut self, machine: Option<&ObjectMeta>) -> Self {
+        self.machine_uid = self.machine_uid.or_else(|| machine?.uid.clone());
+        self
+    }
+}
+
+/// SHA-256 of an argument vector, in lower case hexadecimal: of its JSON without blanks.
+pub fn argv_digest(argv: &[String]) -> String {
+    let words = argv.iter().cloned().map(Value::String).collect();
+    let mut text = String::new();
+    canonical(&Value::Array(words), &mut text);
+    hexadecimal(text.as_bytes())
+}
+
+/// SHA-256 in lower case hexadecimal.
+pub(super) fn hexadecimal(text: &[u8]) -> String {
+    Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_an_argument_vector_is_that_of_its_json() {
+        let argv = ["/bin/echo".to_owned(), "\"hello\"".to_owned()];
+        // jq -cnj '["/bin/echo", "\"hello\""]' | sha256sum
+        assert_eq!(argv_digest(&argv), "dde9db499632a6e6148d97f6c2bac41182bf9bc40fca13f5532edd68f54dfaa7");
+    }
+}

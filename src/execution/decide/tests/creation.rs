@@ -1,0 +1,37 @@
+//! What was so at the creation is stored by the first write, and counts from then on.
+
+use super::*;
+use crate::api::RESTORED_ANNOTATION;
+use crate::api::execution_status::CreationRecord;
+
+fn stored(plan: &Plan) -> Option<CreationRecord> {
+    plan.status.as_ref().and_then(|status| status.creation)
+}
+
+#[test]
+fn what_waits_before_anything_is_decided_has_it_stored_at_once_and_only_once() {
+    let mut waiting = Situation::pending();
+    waiting.machine = None;
+    let plan = waiting.waits();
+    assert_eq!(stored(&plan), Some(CreationRecord::default()));
+    assert!(plan.requeue.is_some());
+    waiting.execution.status = plan.status;
+    assert_eq!(waiting.waits().status, None);
+}
+
+#[test]
+fn whatever_is_written_first_has_it() {
+    let mut situation = Situation::pending().asking("rm -rf /").aged(100);
+    situation.execution.metadata.generate_name = Some("x-".to_owned());
+    situation.execution.metadata.name = Some("x-x7k2p".to_owned());
+    let plan = situation.becomes(Phase::Rejected, Reason::NoMatchingRule);
+    assert!(stored(&plan).unwrap().name_generated);
+}
+
+#[test]
+fn a_mark_that_comes_after_it_was_stored_cancels_nothing() {
+    let mut marked = Situation::pending();
+    marked.execution.metadata.annotations = Some([(RESTORED_ANNOTATION.to_owned(), "true".to_owned())].into());
+    marked.execution.status.as_mut().unwrap().creation = Some(CreationRecord::default());
+    assert!(enqueued(&marked.plan()));
+}

@@ -1,0 +1,40 @@
+//! The log lines of an execution that an auditor goes by: its claim and its end. They say who asked for what, by which rule
+//! and where, as the object may be gone when somebody asks. Arguments and output are not in them.
+
+use kube::ResourceExt as _;
+use kube::api::ObjectMeta;
+use tracing::field;
+
+use crate::api::{CommandExecution, CommandExecutionStatus};
+use crate::cluster::ExecutionKey;
+use crate::execution::AuditFields;
+
+/// Tells of a claim that is stored. `from` is who held it before.
+pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, from: Option<&str>) {
+    let (key, status) = (key_of(execution), execution.status.clone().unwrap_or_default());
+    let audit = AuditFields::of(execution, &status);
+    tracing::info!(
+        execution = %key, uid = key.uid, machine = execution.spec.machine_ref.name, machine_uid = audit.machine_uid,
+        requester = audit.requester, whitelist = audit.whitelist, rule = audit.rule, argv_digest = audit.argv_digest,
+        phase = status.phase.as_str(), from, "{message}"
+    );
+}
+
+/// Tells of an end that is stored. `machine` is the Machine as it was seen, for what was sent to none.
+pub fn log_end(execution: &CommandExecution, status: &CommandExecutionStatus, machine: Option<&ObjectMeta>) {
+    let (key, audit) = (key_of(execution), AuditFields::of(execution, status).seen_on(machine));
+    tracing::info!(
+        execution = %key, uid = key.uid, machine = execution.spec.machine_ref.name, machine_uid = audit.machine_uid,
+        requester = audit.requester, canceller = audit.canceller, whitelist = audit.whitelist, rule = audit.rule,
+        argv_digest = audit.argv_digest, phase = status.phase.as_str(), reason = status.reason.map(field::debug),
+        duration_ms = status.duration_ms, "an execution has ended"
+    );
+}
+
+fn key_of(execution: &CommandExecution) -> ExecutionKey {
+    ExecutionKey {
+        namespace: execution.namespace().unwrap_or_default(),
+        name: execution.name_any(),
+        uid: execution.uid().unwrap_or_default(),
+    }
+}
