@@ -19,6 +19,7 @@ mod observed;
 mod outcome;
 mod reattach;
 mod receipt;
+mod room;
 mod status;
 
 pub use audit::{AuditFields, argv_digest};
@@ -28,6 +29,7 @@ pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, 
 pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
 pub use receipt::{ReceiptKey, digest, is_repetition};
+pub use room::{ObjectSize, REDUCTIONS, no_room, reduce, reserve};
 pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, taken_over};
 
 use std::time::Duration;

@@ -104,6 +104,12 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
 
+    /// Room in the object that is kept free for the result, from the claim to the end: points without a meaning. Labels and
+    /// annotations of others cannot take this room, so the result always fits. At most 65536 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub reserved: Option<String>,
+
     /// The execution of the same name and spec that was handled before, where this one was not run for its sake (reason
     /// AlreadyExecuted).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -299,6 +305,9 @@ pub enum Reason {
     /// Pending or Expired. Surfaces when it cannot be seen whether it was executed before: its ExecutionReceipt may not be
     /// read or does not decode. Nothing is sent before that is known.
     ReceiptUnreadable,
+    /// Rejected. Surfaces when labels, annotations and other metadata fill the object, so that its result might not fit into
+    /// it. The message says how many bytes each of them takes.
+    ObjectTooLarge,
 }
 
 /// Which rule allowed an execution, and what exactly was to be executed.

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::net::lookup_host;
 
 use crate::telemetry::{health, metrics};
 
+use super::gate::Gate;
 use super::{ClusterError, Operation};
 
 /// How long one call may take. The API server itself gives up on a request after 60 s; one that takes longer than
@@ -97,7 +99,8 @@ impl Cluster {
         let url = &config.cluster_url;
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
-        Ok(Self { client: Client::try_from(config)?, namespaces: options.namespaces.clone(), home, server })
+        let client = ClientBuilder::try_from(config)?.with_layer(&Gate::new()).build();
+        Ok(Self { client, namespaces: options.namespaces.clone(), home, server })
     }
 
     /// The addresses of the API server, as they are now; none where its name does not resolve.

@@ -23,6 +23,14 @@ pub enum ClusterError {
         /// The API server's words.
         message: String,
     },
+    /// The object is larger than the API server or etcd stores.
+    #[error("{what} does not fit into the API server: {message}")]
+    TooLarge {
+        /// What was to be written.
+        what: String,
+        /// The API server's words.
+        message: String,
+    },
     /// This process may not do that.
     #[error("writ may not access {what}: {message}")]
     Forbidden {
@@ -52,10 +60,13 @@ pub enum ClusterError {
 impl ClusterError {
     pub(super) fn of(what: String, error: &kube::Error) -> Self {
         match error {
+            kube::Error::Api(status) if is_too_large(status.code, &status.message) => {
+                Self::TooLarge { what, message: status.message.clone() }
+            }
             kube::Error::Api(status) => match status.code {
                 404 => Self::NotFound { what },
                 409 => Self::Conflict { what },
-                400 | 413 | 422 => Self::Invalid { what, message: status.message.clone() },
+                400 | 422 => Self::Invalid { what, message: status.message.clone() },
                 401 | 403 => Self::Forbidden { what, message: status.message.clone() },
                 _ => Self::Unavailable { what, message: format!("{} {}", status.code, status.message) },
             },
@@ -75,9 +86,35 @@ impl ClusterError {
             Self::NotFound { .. } => "not_found",
             Self::Conflict { .. } => "conflict",
             Self::Invalid { .. } => "invalid",
+            Self::TooLarge { .. } => "too_large",
             Self::Forbidden { .. } => "forbidden",
             Self::Undecodable { .. } => "undecodable",
             Self::Unavailable { .. } => "unavailable",
         }
+    }
+}
+
+/// Whether an answer says that an object is too large to be stored. etcd's refusals come as 500: of the server ("etcdserver:
+/// request is too large"), and of gRPC on either side ("trying to send message larger than max", "received message larger
+/// than max"). The API server's own bound is on the request, and comes as 413. Asked again, they answer the same.
+fn is_too_large(code: u16, message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let says_so = ["request is too large", "message larger than max", "entity too large"];
+    code == 413 || (code >= 400 && says_so.iter().any(|words| message.contains(words)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_told_from_what_may_be_tried_again() {
+        assert!(is_too_large(500, "etcdserver: request is too large"));
+        let words =
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2306401 vs. 2097152)";
+        assert!(is_too_large(500, words));
+        assert!(is_too_large(413, "limit is 3145728"));
+        assert!(!is_too_large(500, "etcdserver: request timed out"));
+        assert!(!is_too_large(429, "too many requests"));
     }
 }

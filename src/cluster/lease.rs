@@ -19,7 +19,7 @@ use crate::execution::HolderFact;
 
 use crate::telemetry::{Loop, health, metrics};
 
-use super::{Cluster, ClusterError, Operation};
+use super::{Cluster, ClusterError, Operation, PAGE};
 
 /// The label by which Leases of this kind are found.
 const LABEL: &str = "writ.dev/holder";
@@ -247,9 +247,24 @@ impl Holders {
 
     async fn sweep(&self) -> Result<(), ClusterError> {
         let api = self.api(&self.namespace);
-        let selector = ListParams::default().labels(LABEL);
-        let leases = self.cluster.call(Operation::Leases, "the Leases of all processes", api.list(&selector)).await?;
-        for lease in leases.items {
+        let mut selector = ListParams::default().labels(LABEL).limit(PAGE);
+        loop {
+            let call = api.list(&selector);
+            let page = self.cluster.call(Operation::Leases, "the Leases of all processes", call).await?;
+            self.sweep_page(&api, page.items).await?;
+            match page.metadata.continue_.filter(|more| !more.is_empty()) {
+                Some(more) => selector = selector.continue_token(&more),
+                None => break,
+            }
+        }
+        // What is not looked at any more is forgotten; looking again starts its clock anew in any case.
+        let longest = self.duration.saturating_mul(SWEEP_AFTER_DURATIONS);
+        self.state().seen.retain(|_, seen| seen.last.elapsed() < longest);
+        Ok(())
+    }
+
+    async fn sweep_page(&self, api: &Api<Lease>, leases: Vec<Lease>) -> Result<(), ClusterError> {
+        for lease in leases {
             let duration = self.duration_of(&lease);
             let name = lease.metadata.name.unwrap_or_default();
             let version = lease.metadata.resource_version.unwrap_or_default();
@@ -268,9 +283,6 @@ impl Holders {
                 }
             }
         }
-        // What is not looked at any more is forgotten; looking again starts its clock anew in any case.
-        let longest = self.duration.saturating_mul(SWEEP_AFTER_DURATIONS);
-        self.state().seen.retain(|_, seen| seen.last.elapsed() < longest);
         Ok(())
     }
 

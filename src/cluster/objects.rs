@@ -2,16 +2,18 @@
 
 use std::collections::HashSet;
 
-use kube::api::ListParams;
-use kube::core::{NamespaceResourceScope, PartialObjectMeta};
-use kube::{Api, Resource};
+use kube::api::{GetParams, ListParams, ObjectList};
+use kube::core::{NamespaceResourceScope, Request};
+use kube::{Api, Resource, ResourceExt};
 
 use crate::api::{CommandExecution, Machine, Phase};
+use crate::execution::ObjectSize;
 
-use super::{Cluster, ClusterError, Operation};
+use super::lean::LeanExecution;
+use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// Objects in one page of a list: a few hundred KiB of metadata.
-const PAGE: u32 = 500;
+/// The longest labels of a Machine, in bytes: rules choose by them, and they are kept for as long as a connection.
+const MACHINE_LABELS: usize = 65_536;
 
 impl Cluster {
     /// Asks for one execution of each namespace that is served, to see that the API server answers, that the CRDs are there
@@ -26,11 +28,11 @@ impl Cluster {
     /// Asks for one object of a kind in each namespace that is served.
     pub(super) async fn may_list<K>(&self, operation: Operation, what: &str) -> Result<(), ClusterError>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         let one = ListParams::default().limit(1);
         let (mut may, mut refused) = (false, None);
-        for api in self.watched::<PartialObjectMeta<K>>() {
+        for api in self.watched::<Slim<K>>() {
             match self.call(operation, what, api.list(&one)).await {
                 Ok(_) => may = true,
                 // One namespace that is gone, with the rights in it, must not keep the others from being served.
@@ -49,8 +51,37 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub async fn execution(&self, namespace: &str, name: &str) -> Result<CommandExecution, ClusterError> {
-        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
-        self.call(Operation::GetExecution, format!("CommandExecution {namespace}/{name}"), api.get(name)).await
+        self.execution_and_size(namespace, name).await.map(|(execution, _)| execution)
+    }
+
+    /// Reads an execution, with lean metadata, and how large it is.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn execution_and_size(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(CommandExecution, ObjectSize), ClusterError> {
+        let get = async {
+            let request = self.execution_requests(namespace).get(name, &GetParams::default());
+            self.read_execution(request.map_err(kube::Error::BuildRequest)?).await
+        };
+        self.call(Operation::GetExecution, format!("CommandExecution {namespace}/{name}"), get).await
+    }
+
+    pub(super) fn execution_requests(&self, namespace: &str) -> Request {
+        Request::new(CommandExecution::url_path(&(), Some(namespace)))
+    }
+
+    /// Makes a request whose answer is an execution.
+    pub(super) async fn read_execution(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<(CommandExecution, ObjectSize), kube::Error> {
+        let text = self.client.request_text(request).await?;
+        let lean: LeanExecution = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+        Ok(lean.with_size(text.len()))
     }
 
     /// Which of some UIDs are those of executions on a Machine that have finished.
@@ -63,17 +94,16 @@ impl Cluster {
         machine: &str,
         uids: &HashSet<&str>,
     ) -> Result<HashSet<String>, ClusterError> {
-        let api: Api<PartialObjectMeta<CommandExecution>> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), namespace);
         let unfinished = Phase::ALL.iter().filter(|phase| !phase.is_finished());
         let fields = unfinished.map(|phase| format!(",status.phase!={}", phase.as_str())).collect::<String>();
         let mut parameters =
             ListParams::default().fields(&format!("spec.machineRef.name={machine}{fields}")).limit(PAGE);
         let mut found = HashSet::new();
         loop {
-            let page = self
-                .call(Operation::ListExecutions, "finished CommandExecutions", api.list_metadata(&parameters))
-                .await?;
-            let all = page.items.into_iter().filter_map(|execution| execution.metadata.uid);
+            let list = self.list_metadata(&api, &parameters);
+            let page = self.call(Operation::ListExecutions, "finished CommandExecutions", list).await?;
+            let all = page.items.iter().filter_map(ResourceExt::uid);
             found.extend(all.filter(|uid| uids.contains(uid.as_str())));
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
                 Some(more) if found.len() < uids.len() => parameters = parameters.continue_token(&more),
@@ -90,8 +120,29 @@ impl Cluster {
     pub async fn machine(&self, namespace: &str, name: &str) -> Result<Machine, ClusterError> {
         let api: Api<Machine> = Api::namespaced(self.client.clone(), namespace);
         let what = format!("Machine {namespace}/{name}");
-        let mut machine = self.call(Operation::GetMachine, what, api.get(name)).await?;
-        machine.metadata.managed_fields = None;
+        let mut machine = self.call(Operation::GetMachine, &what, api.get(name)).await?;
+        (machine.metadata.managed_fields, machine.metadata.annotations) = (None, None);
+        (machine.metadata.finalizers, machine.metadata.owner_references) = (None, None);
+        let labels =
+            machine.metadata.labels.iter().flatten().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        if labels > MACHINE_LABELS {
+            let message =
+                format!("its metadata.labels take {labels} bytes, at most {MACHINE_LABELS}; remove some of them");
+            return Err(ClusterError::Undecodable { what, message });
+        }
         Ok(machine)
+    }
+
+    /// A page of a list, of which the API server sends the metadata alone.
+    pub(super) async fn list_metadata<K>(
+        &self,
+        api: &Api<Slim<K>>,
+        parameters: &ListParams,
+    ) -> Result<ObjectList<Slim<K>>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let request = Request::new(api.resource_url()).list_metadata(parameters).map_err(kube::Error::BuildRequest)?;
+        self.client.request(request).await
     }
 }

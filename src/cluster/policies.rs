@@ -9,27 +9,44 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::Api;
-use kube::api::{DynamicObject, ListParams, ObjectMeta};
-use kube::discovery::ApiResource;
+use kube::api::{DynamicObject, ListParams, ObjectList, ObjectMeta};
+use kube::core::Request;
+use kube::{Api, Resource as _};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::api::Whitelist;
 use crate::api::execution_status::ObjectRecord;
 use crate::policy::{self, CompiledWhitelist, RuleSet};
 
+use super::lean::LeanMetadata;
 use super::sharing::Shared;
-use super::{Cluster, ClusterError, Operation};
+use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
 /// After how long a namespace that nobody asks about is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
-/// The compiled Whitelists of the namespaces that were asked for. Bounded by what is in the cluster: a namespace that has
-/// no Whitelists, or that nobody asks about, is forgotten, and what one Whitelist may compile into has a bound of its own.
+/// The most bytes of metadata of a namespace's Whitelists: each decision asks for all of it.
+const MAXIMUM_METADATA: usize = 16_777_216;
+/// The most bytes of rules of a namespace, as text. A Whitelist has up to 256 rules, which take about 100 KiB.
+const MAXIMUM_RULES: usize = 4_194_304;
+/// The most bytes of rules, as text, of which the compiled form is kept, of all namespaces together.
+const MAXIMUM_KEPT: usize = 16_777_216;
+/// Whitelists in a page where they are read whole: 6 MiB at most.
+const WHOLE_PAGE: u32 = 4;
+/// Namespaces whose Whitelists are read whole at a time.
+const AT_A_TIME: usize = 2;
+
+/// The compiled Whitelists of the namespaces that were asked for. Bounded in bytes; a namespace that has no Whitelists, or
+/// that nobody asks about, is forgotten, and what one Whitelist may compile into has a bound of its own.
 pub struct Policies {
     cluster: Cluster,
     namespaces: Mutex<HashMap<String, (Instant, Known)>>,
     /// The readings of the namespaces that are asked about now.
     readings: Mutex<HashMap<String, Arc<Shared<RuleSet>>>>,
+    /// Namespaces whose Whitelists are read whole at a time.
+    turns: Semaphore,
 }
 
 /// What a Whitelist was when it was compiled.
@@ -43,13 +60,15 @@ struct Version {
 #[derive(Clone, Default)]
 struct Known {
     versions: BTreeMap<String, Version>,
+    /// How many bytes the rules took as text.
+    bytes: usize,
     rules: RuleSet,
 }
 
 impl Policies {
     /// Knows nothing yet.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, namespaces: Mutex::default(), readings: Mutex::default() }
+        Self { cluster, namespaces: Mutex::default(), readings: Mutex::default(), turns: Semaphore::new(AT_A_TIME) }
     }
 
     /// The rules of a namespace, as they are at some moment after the call.
@@ -68,12 +87,22 @@ impl Policies {
 
     /// Reads what they are now.
     async fn look(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
-        let api: Api<Whitelist> = Api::namespaced(self.cluster.client(), namespace);
+        let api: Api<Slim<Whitelist>> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
-        let list =
-            self.cluster.call(Operation::GetWhitelists, &what, api.list_metadata(&ListParams::default())).await?;
-        let versions: BTreeMap<String, Version> =
-            list.items.iter().filter_map(|object| named_version(&object.metadata)).collect();
+        let (mut versions, mut bytes) = (BTreeMap::new(), 0);
+        let mut parameters = ListParams::default().limit(PAGE);
+        loop {
+            let list = self.cluster.list_metadata(&api, &parameters);
+            let page = self.cluster.call(Operation::GetWhitelists, &what, list).await?;
+            bytes += page.items.iter().map(|whitelist| whitelist.bytes).sum::<usize>();
+            versions.extend(page.items.iter().filter_map(|whitelist| named_version(whitelist.meta())));
+            // All pages are of one moment: the token says which.
+            match page.metadata.continue_.filter(|more| !more.is_empty()) {
+                _ if bytes > MAXIMUM_METADATA => return Ok(closed(bytes, "metadata", MAXIMUM_METADATA)),
+                Some(more) => parameters = parameters.continue_token(&more),
+                None => break,
+            }
+        }
         let known = self.known(namespace);
         if known.versions == versions { Ok(known.rules) } else { self.read(namespace, &what, known).await }
     }
@@ -87,11 +116,11 @@ impl Policies {
 
     /// Reads all Whitelists of a namespace in one list, and compiles those that have changed.
     async fn read(&self, namespace: &str, what: &str, known: Known) -> Result<RuleSet, ClusterError> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
-        let list = self.cluster.call(Operation::GetWhitelists, what, api.list(&ListParams::default())).await?;
+        // The semaphore is never closed; if it were, more at a time would be all.
+        let _turn = self.turns.acquire().await;
+        let (list, bytes) = self.read_all(namespace, what).await?;
         // Patterns take a while to compile, where there are many.
-        let current = tokio::task::spawn_blocking(move || compile_all(list.items, &known)).await;
+        let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &known)).await;
         let current = current.map_err(|error| ClusterError::Unavailable {
             what: what.to_owned(),
             message: format!("they could not be compiled: {error}"),
@@ -102,14 +131,90 @@ impl Policies {
         if !current.versions.is_empty() {
             namespaces.insert(namespace.to_owned(), (Instant::now(), current));
         }
+        forget_oldest(&mut namespaces);
         Ok(rules)
+    }
+
+    /// The Whitelists of a namespace, without their status, and how many bytes they take. Where that is too much, those
+    /// that were read until then: the caller sees it by the bytes.
+    async fn read_all(&self, namespace: &str, what: &str) -> Result<(Vec<DynamicObject>, usize), ClusterError> {
+        let requests = Request::new(Whitelist::url_path(&(), Some(namespace)));
+        let (mut all, mut bytes) = (Vec::new(), 0);
+        let mut parameters = ListParams::default().limit(WHOLE_PAGE);
+        loop {
+            let read = async {
+                let request = requests.list(&parameters).map_err(kube::Error::BuildRequest)?;
+                let text = self.cluster.client.request_text(request).await?;
+                let page: ObjectList<Whole> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+                Ok(page)
+            };
+            let page = self.cluster.call(Operation::GetWhitelists, what, read).await?;
+            for whole in page.items {
+                bytes += whole.metadata.kept.name.as_ref().map_or(0, String::len) + json_length(&whole.spec);
+                all.push(whole.into_object());
+            }
+            match page.metadata.continue_.filter(|more| !more.is_empty()) {
+                Some(more) if bytes <= MAXIMUM_RULES => parameters = parameters.continue_token(&more),
+                _ => return Ok((all, bytes)),
+            }
+        }
     }
 }
 
-fn compile_all(objects: Vec<DynamicObject>, known: &Known) -> Known {
+/// A Whitelist, also one that does not decode, without what others may fill.
+#[derive(Clone, Deserialize)]
+struct Whole {
+    metadata: LeanMetadata,
+    #[serde(default)]
+    spec: Value,
+}
+
+impl Whole {
+    fn into_object(self) -> DynamicObject {
+        DynamicObject { types: None, metadata: self.metadata.kept, data: json!({"spec": self.spec}) }
+    }
+}
+
+fn json_length(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => items.iter().map(json_length).sum::<usize>() + 2,
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + 4 + json_length(value)).sum::<usize>() + 2
+        }
+        _ => 8,
+    }
+}
+
+/// The rules of a namespace whose Whitelists are too many or too large to be read: none, and the namespace is closed.
+fn closed(bytes: usize, what: &str, most: usize) -> RuleSet {
+    let record = ObjectRecord { name: "(all of them)".to_owned(), uid: String::new(), generation: 0 };
+    let problem = format!(
+        "the {what} of the Whitelists of this namespace take more than {most} bytes together ({bytes} until reading was given up); \
+         delete some, or remove labels, annotations and rules"
+    );
+    RuleSet::new(vec![Arc::new(CompiledWhitelist::unreadable(record, &problem))])
+}
+
+/// Keeps what is compiled within its bound: who has not asked for the longest time is forgotten, and read again when he
+/// asks.
+fn forget_oldest(namespaces: &mut HashMap<String, (Instant, Known)>) {
+    let mut total: usize = namespaces.values().map(|(_, known)| known.bytes).sum();
+    while total > MAXIMUM_KEPT {
+        let oldest = namespaces.iter().min_by_key(|(_, (asked, _))| *asked).map(|(name, _)| name.clone());
+        let Some((_, gone)) = oldest.and_then(|oldest| namespaces.remove(&oldest)) else { return };
+        total = total.saturating_sub(gone.bytes);
+    }
+}
+
+fn compile_all(objects: Vec<DynamicObject>, bytes: usize, known: &Known) -> Known {
     let before: HashMap<&str, &Arc<CompiledWhitelist>> =
         known.rules.whitelists().iter().map(|whitelist| (whitelist.record.name.as_str(), whitelist)).collect();
     let (mut versions, mut whitelists) = (BTreeMap::new(), Vec::new());
+    if bytes > MAXIMUM_RULES {
+        // Not remembered: it is read again as soon as somebody may have mended it.
+        return Known { versions, bytes: 0, rules: closed(bytes, "rules", MAXIMUM_RULES) };
+    }
     for object in objects {
         let Some((name, version)) = named_version(&object.metadata) else { continue };
         let is_known = known.versions.get(&name) == Some(&version);
@@ -117,7 +222,7 @@ fn compile_all(objects: Vec<DynamicObject>, known: &Known) -> Known {
         whitelists.push(compiled.unwrap_or_else(|| Arc::new(compile(object))));
         versions.insert(name, version);
     }
-    Known { versions, rules: RuleSet::new(whitelists) }
+    Known { versions, bytes, rules: RuleSet::new(whitelists) }
 }
 
 fn named_version(metadata: &ObjectMeta) -> Option<(String, Version)> {

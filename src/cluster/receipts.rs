@@ -9,10 +9,7 @@ use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use crate::api::ExecutionReceipt;
 use crate::execution::ReceiptKey;
 
-use super::{Cluster, ClusterError, FIELD_MANAGER, Operation};
-
-/// Receipts in one page, where the API server does not say how many there are: a few hundred KiB of metadata.
-const PAGE: u32 = 500;
+use super::{Cluster, ClusterError, FIELD_MANAGER, Operation, PAGE, Slim};
 
 impl Cluster {
     /// Asks for one receipt of each namespace that is served, to see that there is such a kind and that this user may list it.
@@ -86,11 +83,12 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub async fn count_receipts(&self, namespace: &str) -> Result<u64, ClusterError> {
-        let api = self.receipts(namespace);
+        let api: Api<Slim<ExecutionReceipt>> = Api::namespaced(self.client.clone(), namespace);
         let mut parameters = ListParams::default().limit(1);
         let mut count = 0;
         loop {
-            let page = self.call(Operation::CountReceipts, "ExecutionReceipts", api.list_metadata(&parameters)).await?;
+            let list = self.list_metadata(&api, &parameters);
+            let page = self.call(Operation::CountReceipts, "ExecutionReceipts", list).await?;
             count += u64::try_from(page.items.len()).unwrap_or(u64::MAX);
             let more = page.metadata.continue_.filter(|more| !more.is_empty());
             match (page.metadata.remaining_item_count, more) {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 
-use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation};
+use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation, Slim};
 
 impl Cluster {
     /// Puts the audit finalizer on an execution, if it is still the one that was read: from then on it stays until Writ
@@ -35,12 +35,12 @@ impl Cluster {
         self.patch_metadata(namespace, name, "finalizer", patch).await
     }
 
-    /// Takes the audit finalizer off an execution that has these finalizers: if nobody else holds it, it is gone.
+    /// Takes the audit finalizer off an execution, where it stands at `index` of its finalizers: if nobody else holds it, it
+    /// is gone.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`] also where they are not these any more, [`ClusterError::NotFound`] where it is gone.
-    pub async fn release(&self, key: &ExecutionKey, finalizers: &[String]) -> Result<(), ClusterError> {
-        let Some(index) = finalizers.iter().position(|finalizer| finalizer == AUDIT_FINALIZER) else { return Ok(()) };
+    /// [`ClusterError::Invalid`] also where it does not stand there any more, [`ClusterError::NotFound`] where it is gone.
+    pub async fn release(&self, key: &ExecutionKey, index: usize) -> Result<(), ClusterError> {
         let index = index.to_string();
         let path = ["metadata", "finalizers", index.as_str()];
         let patch = vec![
@@ -49,11 +49,10 @@ impl Cluster {
             operation("remove", &path, Value::Null),
         ];
         // What comes back is not decoded: an object that is not what this version can read has to go too.
-        let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
-            Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
         let call = async {
             let patch = patch_of(patch)?;
-            api.patch_metadata(&key.name, &parameters(), &patch).await
+            api.patch(&key.name, &parameters(), &patch).await
         };
         self.call(Operation::Finalize, format!("finalizer of {key}"), call).await.map(drop)
     }
@@ -65,11 +64,12 @@ impl Cluster {
     pub async fn delete(&self, key: &ExecutionKey, resource_version: Option<String>) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(key.uid.clone()), resource_version };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
-            Api::namespaced(self.client.clone(), &key.namespace);
-        self.call(Operation::DeleteExecution, format!("CommandExecution {key}"), api.delete(&key.name, &parameters))
-            .await
-            .map(drop)
+        // What comes back is not decoded, as with `release`.
+        let delete = async {
+            let request = self.execution_requests(&key.namespace).delete(&key.name, &parameters);
+            self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
+        };
+        self.call(Operation::DeleteExecution, format!("CommandExecution {key}"), delete).await.map(drop)
     }
 
     /// Says of a finished execution that others may delete it from now on, if it is still what was read.
@@ -85,10 +85,9 @@ impl Cluster {
         let metadata = json!({"uid": key.uid, "resourceVersion": resource_version, "annotations": annotations});
         let patch = Patch::Merge(json!({"metadata": metadata}));
         // What comes back is not decoded, as with `release`.
-        let api: Api<kube::core::PartialObjectMeta<CommandExecution>> =
-            Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = parameters();
-        let call = api.patch_metadata(&key.name, &parameters, &patch);
+        let call = api.patch(&key.name, &parameters, &patch);
         self.call(Operation::Mark, format!("annotation of {key}"), call).await.map(drop)
     }
 
@@ -99,10 +98,9 @@ impl Cluster {
         what: &str,
         patch: Vec<Value>,
     ) -> Result<CommandExecution, ClusterError> {
-        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), namespace);
         let call = async {
-            let patch = patch_of(patch)?;
-            api.patch(name, &parameters(), &patch).await
+            let request = self.execution_requests(namespace).patch(name, &parameters(), &patch_of(patch)?);
+            Ok(self.read_execution(request.map_err(kube::Error::BuildRequest)?).await?.0)
         };
         self.call(Operation::Finalize, format!("{what} of {namespace}/{name}"), call).await
     }

@@ -13,6 +13,9 @@ use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
 
 use super::{Cluster, ClusterError, Operation};
 
+/// The longest key or certificate that is kept, in bytes. RSA keys of 16384 bits take 13 KiB; a Secret may hold 1 MiB.
+const MAXIMUM_BYTES: usize = 65_536;
+
 /// A Secret with SSH credentials, as it was read. Its contents are not checked.
 #[derive(Clone, Default)]
 pub struct SshSecret {
@@ -51,7 +54,11 @@ impl SshSecret {
             |name: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(name)).cloned();
         let label = metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIALS_LABEL));
         let mut data = secret.data.unwrap_or_default();
-        let mut take = |key: &str| data.remove(key).map(|bytes| Zeroizing::new(bytes.0));
+        let mut take = |key: &str| {
+            let bytes = Zeroizing::new(data.remove(key)?.0);
+            // Empty, it is told of as one that cannot be read.
+            Some(if bytes.len() > MAXIMUM_BYTES { Zeroizing::default() } else { bytes })
+        };
         let used = Self {
             is_labelled: label.map(String::as_str) == Some("true"),
             addresses: annotation(ADDRESSES_ANNOTATION),

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use json_patch::{Patch as JsonPatch, jsonptr::PointerBuf};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, Machine, MachineStatus};
 
-use super::{Cluster, ClusterError, ExecutionKey, Operation};
+use super::{Cluster, ClusterError, ExecutionKey, Operation, Slim};
 
 /// The name under which Writ's writes stand in `managedFields`.
 pub const FIELD_MANAGER: &str = "writ";
@@ -26,6 +26,8 @@ pub enum WriteOutcome {
     NotOurs(String),
     /// The content was refused.
     Refused(String),
+    /// The object is too large with it.
+    TooLarge(String),
     /// Not known; write it again.
     Again(ClusterError),
 }
@@ -40,7 +42,25 @@ impl Cluster {
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        self.put_status(Operation::WriteStatus, CommandExecution { status: Some(status), ..read.clone() }).await
+        // The API server takes nothing but the status from it; what is read lean must not be written as if it were whole.
+        let from = &read.metadata;
+        let metadata = ObjectMeta {
+            name: from.name.clone(),
+            namespace: from.namespace.clone(),
+            uid: from.uid.clone(),
+            resource_version: from.resource_version.clone(),
+            ..ObjectMeta::default()
+        };
+        let changed = CommandExecution { metadata, spec: read.spec.clone(), status: Some(status) };
+        let (namespace, name) = (read.namespace().unwrap_or_default(), read.name_any());
+        let what = format!("status of CommandExecution {namespace}/{name}");
+        let put = async {
+            let body = serde_json::to_vec(&changed).map_err(kube::Error::SerdeError)?;
+            let request = self.execution_requests(&namespace).replace_subresource("status", &name, &post(), body);
+            let request = request.map_err(kube::Error::BuildRequest)?;
+            Ok(self.read_execution(request).await?.0)
+        };
+        self.call(Operation::WriteStatus, what, put).await
     }
 
     /// Stores what was seen of a Machine where it is still the one that was read.
@@ -59,9 +79,8 @@ impl Cluster {
         changed.meta_mut().managed_fields = None;
         let (namespace, name) = (changed.namespace().unwrap_or_default(), changed.name_any());
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let what = format!("status of {} {namespace}/{name}", K::kind(&()));
-        self.call(operation, what, api.replace_status(&name, &parameters, &changed)).await
+        self.call(operation, what, api.replace_status(&name, &post(), &changed)).await
     }
 
     /// Stores the status of a claimed execution, as the holder of `token`.
@@ -75,20 +94,24 @@ impl Cluster {
             Ok(patch) => patch,
             Err(error) => return WriteOutcome::Refused(error.to_string()),
         };
-        let api: Api<CommandExecution> = Api::namespaced(self.client.clone(), &key.namespace);
+        // Nothing of the answer is of use.
+        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch: Patch<()> = Patch::Json(patch);
         let call = api.patch_status(&key.name, &parameters, &patch);
         match self.call(Operation::WriteResult, format!("result of {key}"), call).await {
             Ok(_) => WriteOutcome::Stored,
             Err(ClusterError::NotFound { .. }) => WriteOutcome::NotOurs("the object was deleted".to_owned()),
-            Err(ClusterError::Invalid { message, .. }) => self.settle(key, token, message).await,
+            Err(ClusterError::Invalid { message, .. }) => self.settle(key, token, WriteOutcome::Refused(message)).await,
+            Err(ClusterError::TooLarge { message, .. }) => {
+                self.settle(key, token, WriteOutcome::TooLarge(message)).await
+            }
             Err(error) => WriteOutcome::Again(error),
         }
     }
 
     /// A refused write is either not ours any more, or its content is at fault: the live object tells.
-    async fn settle(&self, key: &ExecutionKey, token: &str, message: String) -> WriteOutcome {
+    async fn settle(&self, key: &ExecutionKey, token: &str, refused: WriteOutcome) -> WriteOutcome {
         let live = match self.execution(&key.namespace, &key.name).await {
             Ok(live) => live,
             Err(ClusterError::NotFound { .. }) => {
@@ -103,8 +126,12 @@ impl Cluster {
                 live.phase().as_str()
             ));
         }
-        WriteOutcome::Refused(message)
+        refused
     }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 fn holder_patch(

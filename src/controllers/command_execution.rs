@@ -11,23 +11,23 @@
 
 mod gathering;
 mod watches;
+mod weights;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::StreamExt as _;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
-use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, Observed, Plan, ReceiptKey};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Slim, Stamping};
+use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, ObjectSize, Observed, Plan, ReceiptKey};
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{Runner, Wakes, Work, log_end};
 use crate::telemetry::{Loop, SPANS, metrics};
@@ -36,13 +36,14 @@ use crate::traces;
 use super::watching::{measured, with_beats};
 
 use gathering::Gathering;
+use weights::Weights;
 
 /// Reconciles under way at a time. Each is a few short calls, of which the list of Whitelists seems to wait for the API
 /// server's cache (up to 100 ms); what is beyond waits in no order. With 16 a burst of 300 kept others waiting for 4 s, with
 /// 64 for 0.7 s.
 const CONCURRENCY: u16 = 64;
 
-type Execution = PartialObjectMeta<CommandExecution>;
+type Execution = Slim<CommandExecution>;
 
 /// What reconciling needs.
 pub struct Context {
@@ -70,9 +71,12 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering));
     let queue = Box::pin(with_beats(Loop::Executions, queue).take_until(stop.cancelled_owned()));
     let config = Config::default().concurrency(CONCURRENCY);
+    let weights = Arc::new(Weights::default());
     let look = move |object: Arc<Execution>, context| {
-        let gathering = Arc::clone(&gathering);
+        let (gathering, weights) = (Arc::clone(&gathering), Arc::clone(&weights));
         Box::pin(async move {
+            // Held to the end of the look.
+            let _room = weights.take(object.bytes).await;
             let reference = ObjectRef::from(object.as_ref());
             let span = span(&object);
             let result = measured(Loop::Executions, reconcile(object, context)).instrument(span).await;
@@ -95,8 +99,8 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
 }
 
 fn span(object: &Execution) -> tracing::Span {
-    let (uid, namespace, name) =
-        (object.metadata.uid.as_deref(), object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
+    let metadata = object.meta();
+    let (uid, namespace, name) = (metadata.uid.as_deref(), metadata.namespace.as_deref(), metadata.name.as_deref());
     let span = tracing::info_span!(target: SPANS, "reconcile", uid, namespace, name, phase = field::Empty);
     traces::of_execution(&span, uid.unwrap_or_default());
     span
@@ -109,18 +113,24 @@ fn span(object: &Execution) -> tracing::Span {
 /// 3. apply: store the status, then carry out the effects.
 async fn reconcile(object: Arc<Execution>, context: Arc<Context>) -> Result<Action, ClusterError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let live = match context.cluster.execution(&namespace, &name).await {
-        Ok(live) => live,
+    let (live, size) = match context.cluster.execution_and_size(&namespace, &name).await {
+        Ok(read) => read,
         Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
         Err(error) => return Err(error),
     };
-    let (plan, machine) = gather_and_decide(&live, &context).await?;
-    apply(live, plan, machine, &context).await
+    let (plan, machine) = gather_and_decide(&live, size, &context).await?;
+    let about = live.object_ref(&());
+    let applied = apply(live, plan, machine, &context).await;
+    if let Err(ClusterError::TooLarge { .. }) = &applied {
+        context.events.publish_staying(about, "ObjectTooLarge", &execution::no_room(&size));
+    }
+    applied
 }
 
 /// The plan, and the metadata of the Machine that it was made with.
 async fn gather_and_decide(
     live: &CommandExecution,
+    size: ObjectSize,
     context: &Context,
 ) -> Result<(Plan, Option<ObjectMeta>), ClusterError> {
     let namespace = live.namespace().unwrap_or_default();
@@ -140,6 +150,7 @@ async fn gather_and_decide(
     let (work, queue) = context.runner.facts(&key_of(live), machine_name);
     let plan = execution::decide(&Observed {
         execution: live,
+        size,
         first: match &first {
             Ok(None) => FirstFact::None,
             Ok(Some(receipt)) => FirstFact::Known(receipt),
@@ -263,13 +274,31 @@ async fn store_status(
     context: &Context,
 ) -> Result<Option<CommandExecution>, ClusterError> {
     tracing::Span::current().record("phase", status.phase.as_str());
-    match context.cluster.replace_status(live, status).await {
+    match replace_status(live, status, context).await {
         Ok(stored) => {
             tell(&stored, machine);
             Ok(Some(stored))
         }
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Stores a status; where it does not fit, with less text in it, if it is final.
+async fn replace_status(
+    live: &CommandExecution,
+    mut status: CommandExecutionStatus,
+    context: &Context,
+) -> Result<CommandExecution, ClusterError> {
+    let mut step = 0;
+    loop {
+        let result = context.cluster.replace_status(live, status.clone()).await;
+        let is_full = matches!(result, Err(ClusterError::TooLarge { .. })) && status.phase.is_finished();
+        if !is_full || step == execution::REDUCTIONS {
+            return result;
+        }
+        step += 1;
+        execution::reduce(&mut status, step, "other metadata fills the object");
     }
 }
 
@@ -325,5 +354,7 @@ fn retry_later(_object: Arc<Execution>, error: &ClusterError, _context: Arc<Cont
         ClusterError::Invalid { .. } | ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. } => {
             Action::requeue(Duration::from_secs(30))
         }
+        // Each look reads all of it again.
+        ClusterError::TooLarge { .. } => Action::requeue(Duration::from_secs(300)),
     }
 }

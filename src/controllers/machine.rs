@@ -15,17 +15,16 @@ use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt as _};
 use jiff::Timestamp;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
+use kube::runtime::reflector;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Machine;
-use crate::cluster::{Cluster, ClusterError, EventPublisher};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, Slim};
 use crate::machine::{Observed, next_look, report};
 use crate::runner::{MachineFacts, MachineWakes, Runner};
 use crate::telemetry::{Loop, Watch};
@@ -38,7 +37,7 @@ const CONCURRENCY: u16 = 8;
 /// How soon a look may follow another: one may have seen nothing, as the API server did not answer.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
-type Watched = PartialObjectMeta<Machine>;
+type Watched = Slim<Machine>;
 
 /// What reconciling needs.
 pub struct Context {
@@ -87,14 +86,13 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
 /// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
 fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = ObjectRef<Watched>> + Send + use<>) {
     let (reader, writer) = store::<Watched>();
-    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config())
-        .modify(|machine| machine.managed_fields_mut().clear());
+    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config());
     let (known, before) = (reader.clone(), reader.clone());
     let watched = watched.filter_map(move |event| {
         // Looked at before the reflector stores it.
         let says_something = match &event {
             Ok(Event::Apply(machine)) => before.get(&ObjectRef::from(machine)).is_none_or(|before| {
-                (before.uid(), before.metadata.generation) != (machine.uid(), machine.metadata.generation)
+                (before.uid(), before.meta().generation) != (machine.uid(), machine.meta().generation)
             }),
             _ => true,
         };
@@ -112,7 +110,7 @@ fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = Object
             if let Some(machine) = changed {
                 let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
                 let uid = machine.uid().unwrap_or_default();
-                let generation = machine.metadata.generation.filter(|_| !is_gone);
+                let generation = machine.meta().generation.filter(|_| !is_gone);
                 context.runner.machine_changed(&namespace, &name, &uid, generation);
                 if is_gone {
                     context.written(|written| written.remove(&ObjectRef::from(machine)));

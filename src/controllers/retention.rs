@@ -29,15 +29,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
-use kube::Api;
-use kube::core::DynamicObject;
-use kube::discovery::ApiResource;
+use kube::Resource as _;
+use kube::api::GetParams;
+use kube::core::Request;
 use kube::runtime::watcher::Event;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, Phase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Operation};
+use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, LeanExecution, Operation};
 use crate::output::{Owner, Store, StoreError};
 use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
 
@@ -52,8 +52,6 @@ use receipts::Receipts;
 
 /// Executions looked at at a time: each is a few short calls, and none of it is urgent.
 const CONCURRENCY: usize = 8;
-/// Executions in a page of the list: at 24 KiB each, 2.4 MiB are decoded at a time.
-const PAGE: u32 = 100;
 /// How long the loop waits at most for the next one to be over: the clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The pause after API server or store failed, for all: thousands that wait must not ask all at once, again and again.
@@ -84,7 +82,7 @@ struct Working {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let Context { cluster, store, events: publisher, keeping, receipt_limit } = context;
-    let config = watch_config().fields(&finished_selector()).page_size(PAGE);
+    let config = watch_config().fields(&finished_selector());
     let mut events = watch_all(cluster.watched::<Finished>(), config);
     let receipts = Receipts::new(cluster.clone(), receipt_limit);
     let context = Arc::new(Working { cluster, store, keeping, receipts });
@@ -159,7 +157,7 @@ async fn look(context: &Working, key: &ExecutionKey) -> Result<(), Problem> {
         return expire(context, key, &live).await;
     }
     if is_over(live.slim.to_be_marked(&context.keeping)) {
-        context.cluster.mark_retention_over(key, live.slim.metadata.resource_version.clone()).await?;
+        context.cluster.mark_retention_over(key, live.slim.meta().resource_version.clone()).await?;
     }
     Ok(())
 }
@@ -179,36 +177,35 @@ impl Live {
 
 /// None where it is gone; another one of its name is not it.
 async fn read(context: &Working, key: &ExecutionKey) -> Result<Option<Live>, Problem> {
-    let resource = ApiResource::erase::<CommandExecution>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &key.namespace, &resource);
-    let object = match context
-        .cluster
-        .call(Operation::GetExecution, format!("CommandExecution {key}"), api.get(&key.name))
-        .await
-    {
-        Ok(object) => object,
+    let requests = Request::new(CommandExecution::url_path(&(), Some(&key.namespace)));
+    let client = context.cluster.client();
+    // Decoded twice, as one that does not decode whole has to go too.
+    let get = async {
+        let request = requests.get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+        client.request_text(request).await
+    };
+    let text = match context.cluster.call(Operation::GetExecution, format!("CommandExecution {key}"), get).await {
+        Ok(text) => text,
         Err(ClusterError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    if object.metadata.uid.as_deref() != Some(&key.uid) {
+    let slim: Finished = serde_json::from_str(&text).map_err(|error| Problem::Unreadable(error.to_string()))?;
+    if slim.meta().uid.as_deref() != Some(&key.uid) {
         return Ok(None);
     }
-    let slim = object.clone().try_parse().map_err(|error| Problem::Unreadable(error.to_string()))?;
-    Ok(Some(Live { slim, whole: object.try_parse().map_err(|error| error.to_string()) }))
+    let whole = serde_json::from_str::<LeanExecution>(&text).map_err(|error| error.to_string());
+    Ok(Some(Live { slim, whole: whole.map(|whole| whole.with_size(text.len()).0) }))
 }
 
 /// It is being deleted, whoever wanted it: it goes, once nothing is left of it.
 async fn let_go(context: &Working, key: &ExecutionKey, live: &Live) -> Result<(), Problem> {
-    if !live.slim.is_held() {
-        return Ok(());
-    }
+    let Some(finalizer) = live.slim.metadata.audit_finalizer else { return Ok(()) };
     // Where it does not decode a receipt stays, which keeps the next one of its name from running: the safe side.
     if let Ok(execution) = &live.whole {
         context.receipts.remove_where_a_person_deleted(execution).await?;
     }
     remove_stored(context, key).await?;
-    let finalizers = live.slim.metadata.finalizers.clone().unwrap_or_default();
-    match context.cluster.release(key, &finalizers).await {
+    match context.cluster.release(key, finalizer).await {
         Ok(()) => tracing::info!(execution = %key, uid = key.uid, "an execution that was deleted is let go"),
         Err(ClusterError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -223,7 +220,7 @@ async fn expire(context: &Working, key: &ExecutionKey, live: &Live) -> Result<()
         // Nothing would hold it after this.
         remove_stored(context, key).await?;
     }
-    match context.cluster.delete(key, live.slim.metadata.resource_version.clone()).await {
+    match context.cluster.delete(key, live.slim.meta().resource_version.clone()).await {
         Ok(()) => {
             tracing::info!(execution = %key, uid = key.uid, "an execution is deleted: its time to live is over");
             Ok(())

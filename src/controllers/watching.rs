@@ -10,14 +10,14 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::interval;
 
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, PAGE};
 use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
 
 /// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
 const WATCH_SECONDS: u32 = 30;
 
 pub(super) fn watch_config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
+    watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE)
 }
 
 /// What to look at after an event of a watch. While a list is being read (Init, InitApply) the store still has

@@ -9,11 +9,10 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
 use kube::discovery::ApiResource;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
+use kube::runtime::reflector;
 use kube::runtime::reflector::store;
-use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::{
-    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Stamping, Trust, compile_object,
+    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Slim, Stamping, Trust, compile_object,
 };
 use crate::policy::CompiledWhitelist;
 use crate::telemetry::{Loop, Watch};
@@ -39,7 +38,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How often the verdict on one generation may change.
 const BETWEEN_VERDICTS: Duration = Duration::from_secs(5);
 
-type Watched = PartialObjectMeta<Whitelist>;
+type Watched = Slim<Whitelist>;
 
 /// What reconciling needs.
 pub struct Context {
@@ -54,8 +53,7 @@ pub struct Context {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let (reader, writer) = store::<Watched>();
-    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config())
-        .modify(|whitelist| whitelist.managed_fields_mut().clear());
+    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config());
     let known = reader.clone();
     let changes =
         reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(Watch::Whitelists, event, &known)));
@@ -120,7 +118,8 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     // With the version that was read: what is said must be of what is there.
     let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    match context.cluster.call(Operation::WriteWhitelist, &what, api.patch_status(&name, &parameters, &patch)).await {
+    let slim: Api<Watched> = Api::namespaced(context.cluster.client(), &namespace);
+    match context.cluster.call(Operation::WriteWhitelist, &what, slim.patch_status(&name, &parameters, &patch)).await {
         Ok(_) => tell(&context, about, &before, &status),
         // The change is on its way here.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => {}

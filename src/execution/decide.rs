@@ -12,9 +12,9 @@ use crate::api::{
 use crate::policy::{self, Decision, Identity, Request, Verdict};
 
 use super::creation::creation;
-use super::receipt;
 use super::status::moved;
 use super::{FirstFact, HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_AFTER, WorkFact};
+use super::{receipt, room};
 
 /// When to look again at what hangs on who asks, while that is not known.
 const LOOK_AGAIN_AT_IDENTITY: Duration = Duration::from_secs(3);
@@ -203,7 +203,11 @@ fn cancelled(observed: &Observed<'_>) -> Option<Plan> {
 /// What the runner found that waiting does not mend.
 fn not_started(observed: &Observed<'_>) -> Option<Plan> {
     let WorkFact::Refused(problem) = &observed.work else { return None };
-    let phase = if problem.reason == Reason::MachineOffline { Phase::Expired } else { Phase::LaunchFailed };
+    let phase = match problem.reason {
+        Reason::MachineOffline => Phase::Expired,
+        Reason::ObjectTooLarge => Phase::Rejected,
+        _ => Phase::LaunchFailed,
+    };
     Some(finish(observed, phase, problem.reason, &problem.message))
 }
 
@@ -260,7 +264,12 @@ fn judged(observed: &Observed<'_>) -> Plan {
         return reject(observed, Reason::MachineInvalid, &problem);
     }
     match policy::decide(&observed.rules, &request, machine.labels(), observed.identity) {
-        Verdict::Allow(decision) => queued(observed, machine, &decision),
+        Verdict::Allow(decision) => {
+            match room::problem(&observed.size, observed.execution.status.as_ref(), &decision) {
+                Some(problem) => reject(observed, Reason::ObjectTooLarge, &problem),
+                None => queued(observed, machine, &decision),
+            }
+        }
         // It may be said otherwise once it is known who asks; until then nothing is decided for good.
         Verdict::Deny(denial)
             if observed.identity == Identity::Undecided

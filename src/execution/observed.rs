@@ -7,11 +7,15 @@ use jiff::Timestamp;
 use crate::api::{CommandExecution, ExecutionReceipt, Machine, Reason};
 use crate::policy::{Identity, RuleSet};
 
+use super::ObjectSize;
+
 /// Everything that is known about one execution at one moment.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
     /// The execution, read live.
     pub execution: &'a CommandExecution,
+    /// How large it is.
+    pub size: ObjectSize,
     /// Whether one of its name and spec was handled before, read live; means nothing once it is queued or claimed.
     pub first: FirstFact<'a>,
     /// Its Machine, read live.

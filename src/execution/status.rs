@@ -9,6 +9,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use crate::policy;
 
 use super::creation::creation;
+use super::room::keep_length;
 
 /// The longest message in a status, in characters (the CRD's bound for it). What machines say goes into messages, so
 /// they have to be cut.
@@ -39,6 +40,7 @@ pub(super) fn moved(
         status.decision = None;
     }
     if phase.is_finished() {
+        status.reserved = None;
         status.completion_time = Some(MicroTime(now));
     }
     let word = format!("{reason:?}");
@@ -114,14 +116,18 @@ pub fn taken_over(
     let message = format!("{holder} took it over from {}", claim.holder);
     let claim = Claim { token: token.to_owned(), holder: holder.to_owned(), ..claim.clone() };
     let reason = status.reason.unwrap_or(Reason::Claimed);
-    let mut status = moved(execution, status.phase, reason, &message, now);
-    status.claim = Some(claim);
-    Some(status)
+    let mut taken = moved(execution, status.phase, reason, &message, now);
+    taken.claim = Some(claim);
+    keep_length(status, &mut taken);
+    Some(taken)
 }
 
 /// The status of a claimed execution whose start the machine confirmed.
 pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp) -> CommandExecutionStatus {
     let mut status = moved(execution, Phase::Running, Reason::Started, "the machine confirmed the start", now);
     status.start_time = Some(MicroTime(started));
+    if let Some(before) = &execution.status {
+        keep_length(before, &mut status);
+    }
     status
 }

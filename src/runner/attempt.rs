@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 
 use crate::api::{CommandExecution, ExecutionMode};
 use crate::cluster::ClusterError;
-use crate::execution::{LaunchProblem, NOW_MEANS_WITHIN};
+use crate::execution::{LaunchProblem, NOW_MEANS_WITHIN, ObjectSize};
 use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 use crate::ssh::{ConnectError, Connection, Session};
 use crate::telemetry::{SPANS, metrics};
@@ -200,19 +200,19 @@ pub(super) fn is_ours(execution: &CommandExecution, token: &str) -> bool {
 
 /// Reads the execution, its Machine and its Secret.
 async fn read_ground(inner: &Inner, work: &Work) -> Result<Ground, AttemptEnd> {
-    let execution = read_execution(inner, work, None).await?;
+    let (execution, _) = read_execution(inner, work, None).await?;
     with_machine(inner, work, execution).await
 }
 
-/// Reads the execution. A claim with `token` is our own, made a moment ago.
+/// Reads the execution, and how large it is. A claim with `token` is our own, made a moment ago.
 pub(super) async fn read_execution(
     inner: &Inner,
     work: &Work,
     token: Option<&str>,
-) -> Result<CommandExecution, AttemptEnd> {
+) -> Result<(CommandExecution, ObjectSize), AttemptEnd> {
     let namespace = &work.key.namespace;
-    let execution =
-        inner.cluster.execution(namespace, &work.key.name).await.map_err(|error| obsolete_or_again(&error))?;
+    let read = inner.cluster.execution_and_size(namespace, &work.key.name).await;
+    let (execution, size) = read.map_err(|error| obsolete_or_again(&error))?;
     let is_ours = token.is_some_and(|token| is_ours(&execution, token));
     if execution.metadata.uid.as_deref() != Some(&work.key.uid)
         || execution.phase().is_finished()
@@ -220,7 +220,7 @@ pub(super) async fn read_execution(
     {
         return Err(AttemptEnd::Obsolete);
     }
-    Ok(execution)
+    Ok((execution, size))
 }
 
 /// Reads the Machine and the Secret beside an execution.

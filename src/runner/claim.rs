@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Reason};
 use crate::cluster::{ClusterError, ExecutionKey, Standing};
-use crate::execution::{self, ClaimRecords, LaunchProblem};
+use crate::execution::{self, ClaimRecords, LaunchProblem, ObjectSize};
 use crate::output::{Owner, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Connection;
@@ -25,7 +25,7 @@ use super::attempt::{
     obsolete_or_again, read_execution,
 };
 use super::connections::Known;
-use super::declared::{Declared, read_again};
+use super::declared::{Declared, read_again, refused};
 use super::{Inner, Work};
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
@@ -43,7 +43,7 @@ pub(super) struct Holding {
     /// What runs: the decision as it was stored with the claim.
     pub decision: DecisionRecord,
     /// Whether it was stored as it was made. CRDs of another version drop fields that they do not know, `runAs` and
-    /// `redact` among them.
+    /// `redact` and the reserved room among them.
     pub is_whole: bool,
     /// The claim is good for a start only while this process is in the same standing as when it was made.
     pub standing: Standing,
@@ -131,7 +131,7 @@ pub(super) async fn claim(
             read_again(&inner.cluster, &work.key.namespace, connected_by),
             inner.policies.rules(&work.key.namespace),
         );
-        let execution = execution?;
+        let (execution, size) = execution?;
         if is_ours(&execution, &token) {
             return holding(work, token, execution, &made, standing, decided);
         }
@@ -149,13 +149,14 @@ pub(super) async fn claim(
         let decision = decide_by(inner, &ground, &rules).await?;
         let now = Timestamp::now();
         let records = records(inner, &ground, way, &token, now);
-        let status = execution::claimed(&ground.execution, &decision, records, now);
+        let mut status = execution::claimed(&ground.execution, &decision, records, now);
+        execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
         if inner.holders.standing() != Some(standing) {
             // Others may take this process for gone, and what it claims for left behind.
             return Err(AttemptEnd::Again(SETTLE_PAUSE));
         }
-        let settled = put(inner, work, &ground.execution, status, &token).await?;
+        let settled = put(inner, work, (&ground.execution, &size), status, &token).await?;
         match settled {
             Settled::Ours(execution) => return holding(work, token, *execution, &made, standing, decided),
             Settled::NotStored => {}
@@ -169,7 +170,7 @@ pub(super) async fn claim(
 async fn put(
     inner: &Inner,
     work: &Work,
-    read: &CommandExecution,
+    (read, size): (&CommandExecution, &ObjectSize),
     status: CommandExecutionStatus,
     token: &str,
 ) -> Result<Settled, AttemptEnd> {
@@ -180,6 +181,11 @@ async fn put(
         // No answer, one that cannot be read, or somebody was quicker, perhaps we ourselves: see what is there.
         Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
             Ok(settle(inner, &work.key, token).await)
+        }
+        // With the room for its result: it may have grown since it was decided, or this etcd stores less.
+        Err(ClusterError::TooLarge { message, .. }) => {
+            let message = format!("{} ({message}; nothing was sent)", execution::no_room(size));
+            Err(refused(Reason::ObjectTooLarge, message))
         }
         Err(error @ ClusterError::Invalid { .. }) => {
             tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
@@ -201,7 +207,8 @@ fn holding(
     let decision = execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(AttemptEnd::Obsolete)?;
     // The time is stored in microseconds.
     let time = &decision.decided_time;
-    let is_whole = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
+    let is_made = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
+    let is_whole = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());
     Ok(Holding { key: work.key.clone(), token, execution, decision, is_whole, standing, decided })
 }
 

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Phase};
 use crate::cluster::WriteOutcome;
-use crate::execution::{MAXIMUM_MESSAGE_CHARACTERS, Notice, Outcome, conclude};
+use crate::execution::{Notice, Outcome, REDUCTIONS, conclude, reduce};
 use crate::telemetry::{SPANS, metrics};
 
 use super::Inner;
@@ -20,6 +20,11 @@ use super::queue::random_fraction;
 /// what waits to be written is bounded by `maxConcurrent` of each machine.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause where somebody has to make room in the object.
+const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
+/// Why there is less in a record than was seen.
+pub(super) const REFUSED: &str = "the API server refused what the machine said of it";
+pub(super) const TOO_LARGE: &str = "labels, annotations or other metadata fill the object";
 
 /// Writes it; false where it is not ours to write, or was refused.
 pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -> bool {
@@ -54,52 +59,50 @@ async fn who_cancelled(inner: &Inner, holding: &Holding) -> Option<CommandExecut
 
 /// Writes until it is stored, or will never be: false then.
 async fn write(inner: &Inner, holding: &Holding, status: &mut CommandExecutionStatus) -> bool {
-    let mut refused = 0;
-    let mut pause = FIRST_PAUSE;
+    let (mut step, mut pause) = (0, FIRST_PAUSE);
     let mut waits = None;
     loop {
-        match inner.cluster.write_as_holder(&holding.key, &holding.token, status).await {
+        let (why, message) = match inner.cluster.write_as_holder(&holding.key, &holding.token, status).await {
             WriteOutcome::Stored => return true,
             WriteOutcome::NotOurs(why) => {
                 metrics().result_lost("not_ours");
                 tracing::error!(execution = %holding.key, uid = holding.key.uid, why, "a result was not stored: the claim is no longer ours");
                 return false;
             }
-            WriteOutcome::Refused(message) if refused < 2 => {
-                tracing::error!(execution = %holding.key, message, "a result was refused; it is stored with less in it");
-                reduce(status, refused == 0);
-                refused += 1;
-            }
-            WriteOutcome::Refused(message) => {
-                metrics().result_lost("refused");
-                tracing::error!(execution = %holding.key, uid = holding.key.uid, message, "a result was refused and is lost");
-                return false;
-            }
+            WriteOutcome::Refused(message) => (REFUSED, message),
+            WriteOutcome::TooLarge(message) => (TOO_LARGE, message),
             WriteOutcome::Again(error) => {
                 // One that is stored at once has not waited.
                 waits.get_or_insert_with(|| metrics().result_waits());
                 tracing::warn!(execution = %holding.key, %error, "a result waits for the API server");
                 tokio::time::sleep(pause + pause.mul_f64(0.25 * random_fraction())).await;
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                continue;
             }
+        };
+        if reduced(status, &mut step, why) {
+            tracing::error!(execution = %holding.key, message, step, "a result was refused; it is stored with less in it");
+        } else if why == TOO_LARGE {
+            // A claim of a version that reserved no room. The outcome is known, so it is not given up.
+            waits.get_or_insert_with(|| metrics().result_waits());
+            tracing::error!(execution = %holding.key, uid = holding.key.uid, message, "a result does not fit; remove labels or annotations of the execution");
+            tokio::time::sleep(PAUSE_WHERE_FULL).await;
+        } else {
+            metrics().result_lost("refused");
+            tracing::error!(execution = %holding.key, uid = holding.key.uid, message, "a result was refused and is lost");
+            return false;
         }
     }
 }
 
-/// Takes out what the machine chooses: its output, and at last everything that it said but how it ended. Better such a record
-/// than none.
-fn reduce(status: &mut CommandExecutionStatus, only_the_output: bool) {
-    status.stdout = None;
-    status.stderr = None;
-    let note = "the API server refused what the machine said of it; ";
-    if only_the_output {
-        let message = status.message.take().unwrap_or_default();
-        status.message = Some(format!("{note}{message}").chars().take(MAXIMUM_MESSAGE_CHARACTERS).collect());
-    } else {
-        (status.output, status.start_time, status.duration_ms) = (None, None, None);
-        status.message = Some(format!("{note}what is here is all that could be stored"));
-        for condition in &mut status.conditions {
-            condition.message.clear();
+/// Takes something out of a status that was refused, more than the last time: what the machine chose, at last everything but
+/// how it ended. Better such a record than none. False where nothing is left to take out.
+pub(super) fn reduced(status: &mut CommandExecutionStatus, step: &mut u32, why: &str) -> bool {
+    while *step < REDUCTIONS {
+        *step += 1;
+        if reduce(status, *step, why) {
+            return true;
         }
     }
+    false
 }

@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, ExecutionKey, WriteOutcome};
 
 use super::audit::log_end;
 use super::claim::Holding;
+use super::record::{REFUSED, TOO_LARGE, reduced};
 
 /// How many results are looked at; there can be no more than ran at a time.
 const MAXIMUM_RESULTS: usize = 100_000;
@@ -88,33 +89,45 @@ impl Spool {
         for path in self.results() {
             let kept = fs::read(&path).map_err(|error| error.to_string());
             let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).map_err(|error| error.to_string()));
-            let kept = match kept {
-                Ok(kept) => kept,
+            match kept {
+                Ok(kept) => self.write_kept(cluster, kept).await,
                 Err(error) => {
                     tracing::warn!(path = %path.display(), error, "a kept result cannot be read and is left alone");
-                    continue;
                 }
-            };
-            let key = ExecutionKey { namespace: kept.namespace, name: kept.name, uid: kept.uid };
-            match cluster.write_as_holder(&key, &kept.token, &kept.status).await {
+            }
+        }
+    }
+
+    async fn write_kept(&self, cluster: &Cluster, kept: Kept) {
+        let Kept { namespace, name, uid, token, mut status } = kept;
+        let key = ExecutionKey { namespace, name, uid };
+        let mut step = 0;
+        loop {
+            match cluster.write_as_holder(&key, &token, &status).await {
                 WriteOutcome::Stored => {
                     tracing::info!(execution = %key, uid = key.uid, "a result that another process had observed is stored");
                     // What was asked for, and by whom, is not kept here.
                     if let Ok(stored) = cluster.execution(&key.namespace, &key.name).await
                         && stored.metadata.uid.as_deref() == Some(&key.uid)
                     {
-                        log_end(&stored, &kept.status, None);
+                        log_end(&stored, &status, None);
                     }
                 }
+                WriteOutcome::Refused(_) if reduced(&mut status, &mut step, REFUSED) => continue,
+                WriteOutcome::TooLarge(_) if reduced(&mut status, &mut step, TOO_LARGE) => continue,
                 WriteOutcome::NotOurs(why) | WriteOutcome::Refused(why) => {
                     tracing::warn!(execution = %key, why, "a kept result is not stored");
                 }
+                WriteOutcome::TooLarge(why) => {
+                    tracing::error!(execution = %key, why, "a kept result does not fit; remove labels or annotations of the execution");
+                    return;
+                }
                 WriteOutcome::Again(error) => {
                     tracing::warn!(execution = %key, %error, "a kept result could not be written; it is tried at the next start");
-                    continue;
+                    return;
                 }
             }
-            self.forget(&key.uid);
+            return self.forget(&key.uid);
         }
     }
 

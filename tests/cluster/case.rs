@@ -332,6 +332,10 @@ impl Case {
         }
     }
 
+    pub fn writ_pid(&self) -> u32 {
+        self.writ.as_ref().expect("writ runs").pid()
+    }
+
     pub fn writ_runs(&self) -> bool {
         self.writ.as_ref().is_some_and(|process| process.ended().is_none())
     }

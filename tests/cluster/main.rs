@@ -21,6 +21,7 @@ mod world;
 
 mod audit;
 mod bad_input;
+mod brim;
 mod bytes;
 mod chaos;
 mod chart;
@@ -40,6 +41,7 @@ mod hostile_requests;
 mod identity;
 mod impostor;
 mod interop;
+mod large;
 mod left_behind;
 mod load;
 mod logins;

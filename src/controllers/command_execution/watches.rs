@@ -3,21 +3,19 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
-use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::controller::ReconcileRequest;
+use kube::runtime::reflector;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 
 use crate::api::{Machine, Phase, Whitelist};
-use crate::cluster::{Cluster, ExecutionKey};
+use crate::cluster::{Cluster, ExecutionKey, Slim};
 use crate::controllers::places::watch_all;
 use crate::controllers::watching::{failed, to_look_at, watch_config};
 use crate::runner::{Runner, Wakes};
@@ -34,8 +32,7 @@ pub(super) fn start(
     gathering: Arc<Gathering>,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
-    let unfinished = watch_all(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()))
-        .modify(|execution| execution.managed_fields_mut().clear());
+    let unfinished = watch_all(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()));
     let known = reader.clone();
     let asked = runner.clone();
     let executions = reflector(writer, unfinished).flat_map(move |event| {
@@ -83,19 +80,13 @@ fn affected_by_changes<K>(
     cluster: &Cluster,
     watch: Watch,
     executions: Store<Execution>,
-    minds: impl Fn(&Execution, &PartialObjectMeta<K>) -> bool + Send + 'static,
+    minds: impl Fn(&Execution, &Slim<K>) -> bool + Send + 'static,
 ) -> BoxStream<'static, ObjectRef<Execution>>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
 {
     let mut before = Before::default();
-    watch_all(cluster.watched::<PartialObjectMeta<K>>(), watch_config())
+    watch_all(cluster.watched::<Slim<K>>(), watch_config())
         .filter_map(move |event| {
             let news = match event {
                 Ok(Event::Apply(changed)) => before.is_news(&changed).then_some(Some(changed)),
@@ -143,20 +134,22 @@ struct Before {
 
 impl Before {
     /// Whether it is another one than before, or says something else.
-    fn is_news<K>(&mut self, object: &PartialObjectMeta<K>) -> bool {
-        let metadata = &object.metadata;
+    fn is_news<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&mut self, object: &Slim<K>) -> bool {
+        let metadata = object.meta();
         let mut hasher = DefaultHasher::new();
-        (&metadata.uid, metadata.generation, &metadata.labels, metadata.deletion_timestamp.is_some()).hash(&mut hasher);
+        (&metadata.uid, metadata.generation, object.labels, metadata.deletion_timestamp.is_some()).hash(&mut hasher);
         self.seen.insert(name_of(object), hasher.finish()) != Some(hasher.finish())
     }
 
-    fn forget<K>(&mut self, object: &PartialObjectMeta<K>) {
+    fn forget<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&mut self, object: &Slim<K>) {
         self.seen.remove(&name_of(object));
     }
 }
 
-fn name_of<K>(object: &PartialObjectMeta<K>) -> (Option<String>, String) {
-    (object.metadata.namespace.clone(), object.metadata.name.clone().unwrap_or_default())
+fn name_of<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+    object: &Slim<K>,
+) -> (Option<String>, String) {
+    (object.namespace(), object.name_any())
 }
 
 /// Names an execution for the runner.

@@ -9,7 +9,8 @@ use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::api::{AUDIT_FINALIZER, CommandExecution, Phase, RETENTION_OVER_ANNOTATION};
+use crate::api::{CommandExecution, Phase, RETENTION_OVER_ANNOTATION};
+use crate::cluster::LeanMetadata;
 
 /// How long finished executions are kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,11 +26,11 @@ pub struct Keeping {
 /// see it. The chart's admission policies have the same number.
 const MINIMUM_OF_REFUSED_SECONDS: u32 = 300;
 
-/// Metadata, and three fields. A field that does not decode is taken for absent, so that one object cannot stop the list
+/// Lean metadata, and three fields. A field that does not decode is taken for absent, so that one object cannot stop the list
 /// that it is in.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Finished {
-    pub metadata: ObjectMeta,
+    pub metadata: LeanMetadata,
     #[serde(default)]
     spec: Spec,
     #[serde(default)]
@@ -72,12 +73,12 @@ impl Finished {
     }
 
     pub(super) fn is_being_deleted(&self) -> bool {
-        self.metadata.deletion_timestamp.is_some()
+        self.metadata.kept.deletion_timestamp.is_some()
     }
 
     /// Whether Writ's finalizer is on it.
     pub(super) fn is_held(&self) -> bool {
-        self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == AUDIT_FINALIZER)
+        self.metadata.audit_finalizer.is_some()
     }
 
     /// When it is to be deleted; None: never.
@@ -97,7 +98,7 @@ impl Finished {
     /// When it is to be marked as one that others may delete; None: never, or it is.
     pub(super) fn to_be_marked(&self, keeping: &Keeping) -> Option<Timestamp> {
         let is_marked = || {
-            let annotation = self.metadata.annotations.as_ref()?.get(RETENTION_OVER_ANNOTATION)?;
+            let annotation = self.metadata.kept.annotations.as_ref()?.get(RETENTION_OVER_ANNOTATION)?;
             (annotation == "true").then_some(())
         };
         let minimum_seconds = self.minimum_seconds(keeping);
@@ -106,7 +107,7 @@ impl Finished {
         }
         let completed = self.status.completion_time.as_ref().map(|time| time.0);
         // One whose end cannot be read must not stay for ever.
-        let began = completed.or_else(|| self.metadata.creation_timestamp.as_ref().map(|time| time.0))?;
+        let began = completed.or_else(|| self.metadata.kept.creation_timestamp.as_ref().map(|time| time.0))?;
         after(began, minimum_seconds)
     }
 
@@ -146,11 +147,11 @@ impl kube::Resource for Finished {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+        &self.metadata.kept
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        &mut self.metadata.kept
     }
 }
 
@@ -159,6 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::AUDIT_FINALIZER;
 
     fn finished(spec: serde_json::Value, status: serde_json::Value, metadata: serde_json::Value) -> Finished {
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()

@@ -65,7 +65,10 @@ impl Problem {
             // A person has to do something.
             Self::Cluster(ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. }) => Duration::from_secs(30),
             Self::Store(_) => Duration::from_secs(10),
-            Self::Receipt(_) | Self::NoRoom { .. } | Self::Unreadable(_) => WHERE_IT_STAYS,
+            Self::Cluster(ClusterError::TooLarge { .. })
+            | Self::Receipt(_)
+            | Self::NoRoom { .. }
+            | Self::Unreadable(_) => WHERE_IT_STAYS,
         }
     }
 
@@ -74,6 +77,7 @@ impl Problem {
         match self {
             Self::NoRoom { .. } => Some("ReceiptLimitReached"),
             Self::Receipt(_) => Some("ReceiptRefused"),
+            Self::Cluster(ClusterError::TooLarge { .. }) => Some("ObjectTooLarge"),
             Self::Cluster(_) | Self::Store(_) | Self::Unreadable(_) => None,
         }
     }

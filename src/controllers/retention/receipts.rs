@@ -113,6 +113,7 @@ fn refused(error: ClusterError) -> Problem {
         ClusterError::Forbidden { .. }
         | ClusterError::Undecodable { .. }
         | ClusterError::NotFound { .. }
+        | ClusterError::TooLarge { .. }
         | ClusterError::Invalid { .. } => Problem::Receipt(error),
         error => Problem::Cluster(error),
     }

@@ -15,7 +15,7 @@ use crate::api::{
     CommandExecution, CommandExecutionSpec, CommandExecutionStatus, ExecutionReceipt, MachineSpec, Whitelist,
     WhitelistRule, WhitelistSpec,
 };
-use crate::execution::{LaunchProblem, QueueFact};
+use crate::execution::{LaunchProblem, ObjectSize, QueueFact};
 use crate::policy::{CompiledWhitelist, Identity, RuleSet, compile};
 
 fn noon() -> Timestamp {
@@ -32,6 +32,7 @@ struct Situation {
     holder: HolderFact,
     age: Duration,
     first: Result<Option<ExecutionReceipt>, String>,
+    size: ObjectSize,
 }
 
 impl Situation {
@@ -59,6 +60,7 @@ impl Situation {
             holder: HolderFact::Myself,
             age: Duration::from_secs(1),
             first: Ok(None),
+            size: ObjectSize::default(),
         }
     }
 
@@ -124,6 +126,7 @@ impl Situation {
     fn plan(&self) -> Plan {
         decide(&Observed {
             execution: &self.execution,
+            size: self.size,
             first: match &self.first {
                 Ok(None) => FirstFact::None,
                 Ok(Some(receipt)) => FirstFact::Known(receipt),
@@ -449,4 +452,17 @@ fn a_copy_from_a_backup_that_is_marked_is_rejected_unless_it_is_to_run_again() {
         annotated(run_again).becomes(Phase::Rejected, Reason::RestoredCopy);
     }
     assert!(enqueued(&annotated(Some("true")).plan()));
+}
+
+#[test]
+fn what_leaves_no_room_for_its_result_is_rejected_and_told_what_fills_it() {
+    let mut full = Situation::pending();
+    full.size = ObjectSize { total: 1_500_000, labels: 1_490_000, ..ObjectSize::default() };
+    let message = full.becomes(Phase::Rejected, Reason::ObjectTooLarge).status.unwrap().message.unwrap();
+    assert!(message.contains("labels 1490000") && message.contains("nothing was sent"), "{message}");
+    full.size.total = 1_400_000;
+    assert!(enqueued(&full.plan()));
+    // The API server itself refused the claim.
+    let problem = LaunchProblem { reason: Reason::ObjectTooLarge, message: "no room".to_owned() };
+    Situation::pending().doing(WorkFact::Refused(problem)).becomes(Phase::Rejected, Reason::ObjectTooLarge);
 }

@@ -1,0 +1,143 @@
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::*;
+use crate::api::execution_status::{
+    Claim, DecisionRecord, Encoding, IncompleteReason, MachineRecord, ObjectRecord, OutputBounds, OutputHolder,
+    OutputRecord, StreamRecord,
+};
+use crate::api::{CommandExecution, CommandExecutionSpec, ExecutionMode, Phase, Reason};
+use crate::execution::{Ending, MAXIMUM_MESSAGE_CHARACTERS, Outcome, conclude, running, taken_over};
+
+/// What `metadata.managedFields` may say of the fields that a result adds, as the API server wrote it, twice over.
+const MANAGED_FIELDS: usize = 1400;
+
+fn noon() -> Timestamp {
+    "2026-11-29T12:00:00.123456Z".parse().unwrap()
+}
+
+/// One with a claim, whose messages are as short as they can be.
+fn claimed(size: &ObjectSize) -> CommandExecution {
+    let mut execution = CommandExecution::new("x", CommandExecutionSpec::asking_for("say hello"));
+    let object = ObjectRecord { name: "w".to_owned(), uid: "u".to_owned(), generation: 1 };
+    let mut status = crate::execution::status::moved(&execution, Phase::Dispatched, Reason::Claimed, "", noon());
+    status.claim = Some(Claim {
+        token: "t".to_owned(),
+        holder: "h".to_owned(),
+        mode: ExecutionMode::Durable,
+        dispatched_time: MicroTime(noon()),
+        not_after_time: None,
+    });
+    status.machine = Some(MachineRecord {
+        name: "m".to_owned(),
+        uid: "u".to_owned(),
+        generation: 1,
+        address: "a".to_owned(),
+        user: "u".to_owned(),
+        host_key_fingerprint: "f".to_owned(),
+    });
+    status.decision = Some(DecisionRecord {
+        whitelist: object,
+        rule: "r".to_owned(),
+        argv: vec!["/bin/true".to_owned()],
+        action_type: String::new(),
+        run_as: None,
+        working_directory: None,
+        environment: std::collections::BTreeMap::new(),
+        timeout_seconds: 1,
+        interactive: false,
+        output: OutputBounds { inline_bytes: 16_384, ..OutputBounds::default() },
+        redact: Vec::new(),
+        minimum_retention_seconds: Some(31_536_000),
+        digest: String::new(),
+        decided_time: MicroTime(noon()),
+    });
+    reserve(&mut status, size);
+    execution.status = Some(status);
+    execution
+}
+
+/// As large as a result can be.
+fn largest(execution: &CommandExecution) -> CommandExecutionStatus {
+    let stream = StreamRecord {
+        bytes: i64::MAX,
+        sha256: "0".repeat(64),
+        truncated: false,
+        redacted: true,
+        stored: false,
+        not_stored: Some("<".repeat(256)),
+        encoding: Encoding::Base64,
+    };
+    let holder = OutputHolder { process_id: i64::MAX, name: "n".repeat(15) };
+    let problem = "\u{2028}".repeat(2 * MAXIMUM_MESSAGE_CHARACTERS);
+    let outcome = Outcome {
+        ending: Ending::Unknown { reason: Reason::StartNotConfirmed, problem },
+        told_to_stop: None,
+        nothing_left: false,
+        started: Some(noon()),
+        duration_ms: Some(i64::MAX),
+        stdout: "x".repeat(16_384),
+        stderr: "y".repeat(16_384),
+        output: OutputRecord {
+            stdout: stream.clone(),
+            stderr: stream,
+            incomplete: true,
+            incomplete_reason: Some(IncompleteReason::StillOpen),
+            held_by: vec![holder; 8],
+        },
+    };
+    let mut status = conclude(execution, outcome, noon());
+    // No result has both with an unknown end.
+    (status.exit_code, status.signal) = (Some(4_294_967_295), Some("\u{2028}".repeat(32)));
+    status.observed_generation = Some(i64::MAX);
+    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = Some(i64::MAX));
+    status
+}
+
+#[test]
+fn the_smallest_result_fits_into_the_room_of_every_claim() {
+    let execution = claimed(&ObjectSize::default());
+    let room = length(execution.status.as_ref().unwrap());
+    let mut result = largest(&execution);
+    assert!(result.reserved.is_none() && length(&result) > room);
+    for step in 1..=3 {
+        assert!(reduce(&mut result, step, "labels, annotations or other metadata fill the object"));
+    }
+    let needed = length(&result) + MANAGED_FIELDS;
+    assert!(needed <= room, "{needed} of {room} bytes");
+    // It still says how it ended, how much was written, and that it does not show it.
+    let output = result.output.unwrap();
+    assert!(output.stdout.truncated && output.stderr.truncated && output.stdout.sha256.len() == 64);
+    assert!(result.exit_code.is_some() && result.start_time.is_some() && result.stdout.is_none());
+}
+
+#[test]
+fn a_large_object_holds_room_for_the_text_of_the_output_too() {
+    let execution = claimed(&ObjectSize { total: LARGE, ..ObjectSize::default() });
+    let room = length(execution.status.as_ref().unwrap());
+    let mut result = largest(&execution);
+    reduce(&mut result, 1, "it is full");
+    let needed = length(&result) + MANAGED_FIELDS;
+    assert!(result.stdout.is_some() && needed <= room, "{needed} of {room} bytes");
+}
+
+#[test]
+fn whatever_is_written_between_claim_and_result_takes_no_more_than_the_claim() {
+    let mut execution = claimed(&ObjectSize::default());
+    let before = length(execution.status.as_ref().unwrap());
+    let running = running(&execution, noon(), noon());
+    assert_eq!(length(&running), before - START_IN_MANAGED_FIELDS);
+    for status in [execution.status.clone().unwrap(), running] {
+        let before = length(&status);
+        execution.status = Some(status);
+        let taken = taken_over(&execution, &"holder".repeat(40), "token", noon()).unwrap();
+        assert_eq!(length(&taken), before);
+    }
+}
+
+#[test]
+fn characters_count_as_many_bytes_as_the_api_server_writes() {
+    // Go writes \u003c, \u003e, \u0026, \u2028 and \u2029, and these others as they are.
+    assert_eq!(length(&"a<>&\u{2028}\u{2029}b"), 2 + 2 + 5 * 6);
+    assert_eq!(length(&"\u{2026}\u{e9}"), 2 + 3 + 2);
+}

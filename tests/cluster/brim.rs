@@ -1,0 +1,211 @@
+//! Objects that others fill to the brim: an execution is refused before anything is sent, or its result is recorded.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use serde_json::{Value, json};
+use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
+
+use crate::case::Case;
+use crate::work::script;
+
+/// More than etcd takes of one object.
+const TOO_MUCH: usize = 1_600_000;
+/// Bytes of a label with the longest value, as JSON: `"l000000":"..."` and a comma.
+const LABEL: usize = 76;
+
+/// Labels that take about so many bytes, in steps of a byte.
+fn labels(bytes: usize) -> BTreeMap<String, String> {
+    let label = |index: usize, length: usize| (format!("l{index:06}"), "x".repeat(length));
+    let full = (0..bytes / LABEL).map(|index| label(index, 63));
+    full.chain([label(999_999, (bytes % LABEL).saturating_sub(13))]).collect()
+}
+
+/// What is asked for, with labels of so many bytes.
+async fn create(case: &Case, name: &str, command: &str, bytes: usize) -> Result<(), kube::Error> {
+    let resource = ApiResource::erase::<CommandExecution>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(case.client.clone(), &case.namespace, &resource);
+    let spec = json!({"machineRef": {"name": "web-1"}, "command": command});
+    let mut object = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
+    object.metadata.labels = Some(labels(bytes));
+    api.create(&PostParams::default(), &object).await.map(drop)
+}
+
+async fn merge(case: &Case, name: &str, metadata: Value) -> Result<(), kube::Error> {
+    let patch = Patch::Merge(json!({"metadata": metadata}));
+    case.executions().patch(name, &PatchParams::default(), &patch).await.map(drop)
+}
+
+/// Whether the API server says that something does not fit.
+fn is_too_large(result: &Result<(), kube::Error>) -> bool {
+    match result {
+        Ok(()) => false,
+        Err(kube::Error::Api(status)) if status.message.contains("too large") => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Adds labels and then an annotation until the API server takes not a byte more.
+async fn fill(case: &Case, name: &str) {
+    let (mut least, mut most) = (0, TOO_MUCH);
+    while most - least > LABEL {
+        let middle = usize::midpoint(least, most);
+        let full = is_too_large(&merge(case, name, json!({"labels": labels(middle)})).await);
+        *(if full { &mut most } else { &mut least }) = middle;
+        merge(case, name, json!({"labels": null})).await.expect("less always fits");
+    }
+    merge(case, name, json!({"labels": labels(least)})).await.expect("what fitted a moment ago");
+    let mut length = 1;
+    while !is_too_large(&merge(case, name, json!({"annotations": {"p": "y".repeat(length)}})).await) {
+        length += 1;
+    }
+}
+
+/// A rule that waits for a file, then writes what takes the most room.
+fn waits(case: &Case, name: &str, line: &str) -> Value {
+    let mut rule = script(&case.sshd, name, line);
+    rule["output"] = json!({"inlineBytes": 16_384});
+    rule
+}
+
+/// How many bytes of standard output the whole record says.
+fn written(status: &CommandExecutionStatus) -> i64 {
+    status.output.as_ref().expect("a record of the output").stdout.bytes
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    /// It ran, and its result is there in full.
+    Recorded,
+    /// It was refused, and says why.
+    Refused,
+    /// Not even that fits: an event says why, and nothing was sent.
+    Waits,
+    /// The API server did not store it.
+    NotStored,
+}
+
+/// Whether an event says that it does not fit.
+async fn is_told_of(case: &Case, name: &str) -> bool {
+    let api: Api<Event> = Api::namespaced(case.client.clone(), &case.namespace);
+    let events = api.list(&ListParams::default()).await.expect("events");
+    events.items.iter().any(|event| {
+        let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
+        event.reason.as_deref() == Some("ObjectTooLarge")
+            && about == Some(name)
+            && event.action.as_deref() == Some("Remove")
+    })
+}
+
+/// Has one executed whose labels take so many bytes.
+async fn end_of(case: &Case, bytes: usize) -> End {
+    let name = format!("x{bytes}");
+    if is_too_large(&create(case, &name, "writes", bytes).await) {
+        return End::NotStored;
+    }
+    for _ in 0..200 {
+        let status = case.executions().get(&name).await.expect("it is there").status.expect("a status");
+        match (status.phase, status.reason) {
+            (Phase::Rejected, Some(Reason::ObjectTooLarge)) => return End::Refused,
+            (Phase::Failed, Some(Reason::NonZeroExitCode)) => {
+                assert_eq!((status.exit_code, written(&status)), (Some(7), 20_000));
+                let is_shown = status.stdout.as_ref().is_some_and(|text| text.starts_with('<'));
+                assert!(is_shown && status.reserved.is_none(), "the room was reserved for the text too: {status:?}");
+                return End::Recorded;
+            }
+            (Phase::Pending, _) if is_told_of(case, &name).await => return End::Waits,
+            (phase, _) => assert!(!phase.is_finished(), "{status:?}\n{}", case.log()),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{name} neither runs nor is it refused\n{}", case.log());
+}
+
+#[tokio::test]
+async fn what_is_full_is_refused_before_anything_is_sent_or_its_result_is_recorded() {
+    let case = Case::durable().await;
+    let line = "echo run >> $HOME/runs; head -c 20000 /dev/zero | tr '\\0' '<'; echo end >&2; exit 7";
+    case.apply_whitelist("writes", json!([waits(&case, "writes", line)])).await;
+    let mut recorded = 0;
+    // To the byte where they are refused first, and to the byte where the API server stores nothing any more.
+    for is_beyond in [|end| end != End::Recorded, |end| end == End::NotStored] {
+        let (mut least, mut most) = (1000, TOO_MUCH);
+        while most - least > 1 {
+            let middle = usize::midpoint(least, most);
+            if middle <= 1000 || case.executions().get_opt(&format!("x{middle}")).await.expect("an answer").is_some() {
+                least = middle;
+                continue;
+            }
+            let end = end_of(&case, middle).await;
+            recorded += usize::from(end == End::Recorded);
+            *(if is_beyond(end) { &mut most } else { &mut least }) = middle;
+        }
+    }
+    assert!(recorded > 5, "{recorded} recorded");
+    let runs = std::fs::read_to_string(case.sshd.home().join("runs")).expect("what ran");
+    assert_eq!(runs.lines().count(), recorded, "what was refused ran");
+}
+
+/// Somebody fills it while it runs, to the last byte.
+#[tokio::test]
+async fn what_somebody_fills_while_it_runs_is_recorded_and_its_slot_is_free() {
+    let case = Case::durable().await;
+    let line =
+        "echo begun; while [ ! -e \"$HOME/go\" ]; do sleep 0.1; done; head -c 9000 /dev/zero | tr '\\0' '<'; exit 7";
+    case.apply_whitelist("waits", json!([waits(&case, "waits", line)])).await;
+    case.apply_machine("web-1", json!({"execution": {"mode": "Durable"}, "maxConcurrent": 1})).await;
+    case.execute("x", "waits").await;
+    case.in_phase("x", Phase::Running).await;
+    fill(&case, "x").await;
+    std::fs::write(case.sshd.home().join("go"), "").expect("a file on the machine");
+    let status = case.finished("x").await;
+    assert_eq!((status.phase, status.exit_code, written(&status)), (Phase::Failed, Some(7), 9006), "{status:?}");
+    let stdout = status.output.as_ref().expect("a record").stdout.clone();
+    assert!(stdout.truncated && stdout.sha256.len() == 64 && status.stdout.is_none(), "{status:?}");
+    assert!(status.message.expect("a message").contains("fill the object"));
+    // Its slot is the only one.
+    case.execute("next", "say hello").await;
+    assert_eq!(case.finished("next").await.phase, Phase::Succeeded);
+}
+
+/// The same between the claim and the first sign of life, and the claim is taken over by another process.
+#[tokio::test]
+async fn what_is_filled_before_it_is_seen_to_run_is_followed_adopted_and_recorded() {
+    let mut case = Case::durable().await;
+    let line = "echo begun; while [ ! -e \"$HOME/go\" ]; do sleep 0.1; done; exit 3";
+    case.apply_whitelist("waits", json!([waits(&case, "waits", line)])).await;
+    case.execute("x", "waits").await;
+    case.in_phase("x", Phase::Dispatched).await;
+    fill(&case, "x").await;
+    case.kill_writ();
+    case.start_writ();
+    let holder = |status: &CommandExecutionStatus| status.claim.as_ref().map(|claim| claim.holder.clone());
+    let before = holder(&case.executions().get("x").await.expect("it").status.expect("a status"));
+    case.until("x", "taken over", |status| holder(status) != before).await;
+    std::fs::write(case.sshd.home().join("go"), "").expect("a file on the machine");
+    let status = case.finished("x").await;
+    assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(3)), "{status:?}");
+}
+
+/// A claim leaves what others wrote as it was: labels, annotations, and who owns them.
+#[tokio::test]
+async fn what_others_wrote_on_an_execution_stays() {
+    let case = Case::durable().await;
+    let content = json!({
+        "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
+        "spec": {"machineRef": {"name": "web-1"}, "command": "say hello"},
+    });
+    case.apply("writ.dev/v1alpha1", "CommandExecution", "x", content).await;
+    case.finished("x").await;
+    let stored = case.executions().get("x").await.expect("it is there").metadata;
+    assert_eq!(stored.labels.expect("labels")["team"], "a");
+    assert_eq!(stored.annotations.expect("annotations")["note"], "b");
+    let owned =
+        stored.managed_fields.expect("managers").into_iter().find(|entry| entry.manager.as_deref() == Some("test"));
+    let fields = owned.expect("who applied it").fields_v1.expect("fields").0;
+    assert!(fields["f:metadata"]["f:labels"].get("f:team").is_some(), "{fields}");
+}
