@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! Observed {execution, machine, policy, work, now} --decide--> Plan {status, effects, requeue}
-//! Place, Journal, may it start                   --next------> follow, launch, close, conclude
+//! Place, Journal, may it start                   --next------> follow, launch, close, look on, conclude
+//! Limits, what was noted when                    --Deadlines-> until when it is followed
 //! Outcome {ending, output}                       --conclude--> the finished status
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod audit;
 mod creation;
+mod deadlines;
 mod decide;
 mod observed;
 mod outcome;
@@ -24,13 +26,14 @@ mod status;
 
 pub use audit::{AuditFields, argv_digest};
 pub use creation::creation;
+pub use deadlines::{Deadlines, END_GRACE, LAST_LOOK, LOWEST_RATE, Limits, Pace, TAKEOVER, TERM_GRACE};
 pub use decide::{Effect, Notice, Plan, decide};
 pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
 pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
 pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use room::{ObjectSize, REDUCTIONS, no_room, reduce, reserve};
-pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, taken_over};
+pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, taken_over};
 
 use std::time::Duration;
 

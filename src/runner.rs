@@ -118,6 +118,15 @@ pub struct Outputs {
     pub store: Option<Store>,
 }
 
+/// How long the machine of a claimed command is waited for, see [`crate::execution::Deadlines`].
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long, beyond its timeout, it may be out of reach before the outcome of the command counts as unknown.
+    pub unreachable: Duration,
+    /// How long after a stop request the execution ends at the latest.
+    pub stop: Duration,
+}
+
 /// The runner of this process. Clones are the same runner.
 #[derive(Clone)]
 pub struct Runner {
@@ -152,8 +161,8 @@ struct Inner {
     acknowledgements: Acknowledgements,
     /// Which machines were tidied.
     tidied: Tidied,
-    /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
-    patience: Duration,
+    /// How long machines of claimed commands are waited for.
+    patience: Patience,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
     tasks: TaskTracker,
     /// Whether what waited when this process started is known, so that the oldest can go first.
@@ -194,8 +203,8 @@ pub struct Parts {
     pub outputs: Outputs,
     /// Where results are kept that are nowhere else, until they are stored.
     pub spool: Option<Spool>,
-    /// How long, beyond its timeout, a command's machine may be out of reach before its outcome counts as unknown.
-    pub patience: Duration,
+    /// How long machines of claimed commands are waited for.
+    pub patience: Patience,
     /// Where may be connected to.
     pub network: Network,
 }

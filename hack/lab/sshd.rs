@@ -51,6 +51,8 @@ pub struct SshdOptions {
     pub authorized_keys: Vec<String>,
     /// The address of this host to listen on, where it is not 127.0.0.1.
     pub listen_address: Option<IpAddr>,
+    /// The port to listen on, where it is not a free one of that address: of several hosts behind one name.
+    pub port: Option<u16>,
     /// A boot id of the machine's own, so that it can be [rebooted](Sshd::reboot). For root only.
     pub own_boot_id: bool,
     /// The shell that reads what is asked for, where it is not /bin/sh. A `busybox` is run as its `sh`.
@@ -99,7 +101,7 @@ impl Sshd {
         let mut attempt = 1;
         loop {
             let free = || Ok::<_, io::Error>(TcpListener::bind((address, 0))?.local_addr()?.port());
-            sshd.port = free().map_err(LabError::run("a server on this host"))?;
+            sshd.port = options.port.map_or_else(free, Ok).map_err(LabError::run("a server on this host"))?;
             sshd.write_config(options)?;
             match sshd.restart() {
                 Err(LabError::NotReady { tail, .. }) if tail.contains(PORT_TAKEN) && attempt < PORT_ATTEMPTS => {

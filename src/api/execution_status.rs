@@ -68,6 +68,11 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<MicroTime>,
 
+    /// When Writ noticed that the claimed command was to be stopped (cancelled or deleted), by Writ's clock. From then on the
+    /// execution ends within `writ serve --stop-seconds`, whatever its machine does. In Durable mode only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_requested_time: Option<MicroTime>,
+
     /// When the execution finished, by Writ's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<MicroTime>,
@@ -271,14 +276,16 @@ pub enum Reason {
     /// LaunchFailed. Surfaces when the machine refused to execute in the session that it had opened, or the connection was lost before it was asked to.
     ExecutionRefused,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running: in Direct mode at
-    /// once, in Durable mode when the machine could not be reached for `timeoutSeconds` and an hour.
+    /// once, in Durable mode when the machine could not be reached, or did not report the end, until `timeoutSeconds` and an
+    /// hour after the start.
     ConnectionLost,
     /// OutcomeUnknown. Surfaces when the holder of the claim stopped or died while the command may have run. Or
     /// LaunchFailed, when the holder itself found in time that it had been away for too long, and sent nothing.
     HolderLost,
     /// OutcomeUnknown. Surfaces when the command's channel was closed and no exit code or signal had come.
     NoExitStatus,
-    /// OutcomeUnknown. Surfaces when the machine never answered the request to start.
+    /// OutcomeUnknown. Surfaces when the machine never answered the request to start, or answers other requests and never says
+    /// whether it has started the command.
     StartNotConfirmed,
     /// LaunchFailed. Surfaces when the claim was taken over before the command had started, and the policy that is in
     /// force by then would not run the same; the machine was told never to start it.
@@ -291,8 +298,8 @@ pub enum Reason {
     MachineUnfit,
     /// OutcomeUnknown. Surfaces when the machine was booted anew before the end of the command was recorded on it.
     Rebooted,
-    /// OutcomeUnknown. Surfaces when the machine is not the one that the command was sent to (another folder, or another
-    /// host behind the name), or is no longer declared.
+    /// OutcomeUnknown. Surfaces when the machine is no longer declared or has another folder, or when another host answered
+    /// under its name, or at another address, until nobody waits for the host of the claim any more.
     MachineChanged,
     /// OutcomeUnknown. Surfaces when the machine has no record of the command any more, or an unfinished one whose
     /// processes are gone (killed from outside, out of memory).

@@ -189,6 +189,9 @@ fn stopped(ending: &Ending, cause: StopCause, nothing_left: bool) -> (Phase, Rea
         Ending::Gone => {
             (Reason::Stopped, format!("the command {why} and was ended; its exit code was not seen; {rest}"))
         }
+        Ending::Unknown { problem, .. } => {
+            (Reason::RemoteMayStillRun, format!("the command {why}, and was not seen to end: {problem}"))
+        }
         _ => (
             Reason::RemoteMayStillRun,
             format!("the command {why} and was told to stop, but was not seen to end: it may still run on the machine"),

@@ -4,6 +4,8 @@
 //! machine itself says that nothing of it has begun, and only while it may still start; whatever cannot be known is said
 //! to be unknown.
 
+use std::time::Duration;
+
 use crate::api::Reason;
 use crate::api::execution_status::{MachineRecord, RemoteRecord};
 
@@ -14,8 +16,12 @@ use super::{Ending, LaunchProblem};
 pub struct MachineShown<'a> {
     /// The address and port that were reached, as the claim has them.
     pub address: &'a str,
+    /// SHA-256 fingerprint of the host key that it proved itself with.
+    pub host_key_fingerprint: &'a str,
     /// Its boot id.
     pub boot_id: &'a str,
+    /// How long ago that boot was.
+    pub uptime: Duration,
     /// The launcher's folder.
     pub directory: &'a str,
     /// The random word in that folder.
@@ -23,27 +29,42 @@ pub struct MachineShown<'a> {
 }
 
 /// How what is shown compares with what the claim recorded.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Place {
-    /// All of it is the same: what the machine says of the command is true, also that there is nothing.
+    /// Folder, boot and address are the same: what the machine says of the command is true, also that there is nothing.
     Same,
-    /// The same folder, on a machine that was booted since or has another address: what is recorded there is true, but
-    /// that nothing is recorded says nothing.
-    SameFolder {
-        /// Whether it was booted since.
-        rebooted: bool,
+    /// The host of the claim with the same folder, booted since: what is recorded there is true, but that nothing is recorded
+    /// says nothing.
+    Rebooted,
+    /// The host of the claim, with another folder: the record is gone.
+    OtherFolder,
+    /// Another address, or another host that answers under the same name. What it says of a command that it does not know,
+    /// or whose processes it does not see, says nothing of the host of the claim.
+    Elsewhere {
+        /// Whether it has the folder of the claim (a home that hosts share, or the same host by another address): what is
+        /// recorded there is true.
+        same_folder: bool,
     },
-    /// Another folder: nothing that is or is not in it is of account.
-    Another,
 }
 
-/// Holds what a machine shows against what was recorded with the claim.
-pub fn compare(machine: &MachineRecord, remote: &RemoteRecord, shown: &MachineShown<'_>) -> Place {
-    if shown.directory_id != remote.directory_id || shown.directory != remote.directory {
-        return Place::Another;
+/// Holds what a machine shows against what was recorded with the claim, which was made `claim_age` ago.
+///
+/// A reboot is another boot of the *same* host: it has the host key of the claim, and either the address of the claim or an
+/// uptime that is shorter than the age of the claim. Several hosts may answer under one name.
+pub fn compare(machine: &MachineRecord, remote: &RemoteRecord, shown: &MachineShown<'_>, claim_age: Duration) -> Place {
+    let same_folder = shown.directory_id == remote.directory_id && shown.directory == remote.directory;
+    let same_boot = shown.boot_id == remote.boot_id;
+    let same_address = shown.address == machine.address;
+    let same_key = shown.host_key_fingerprint == machine.host_key_fingerprint;
+    let booted_since = !same_boot && same_key && shown.uptime < claim_age;
+    match (same_folder, same_boot) {
+        (true, true) if same_address => Place::Same,
+        (true, false) if same_key && (same_address || booted_since) => Place::Rebooted,
+        (false, true) if same_key && same_address => Place::OtherFolder,
+        // A folder that does not outlive a boot.
+        (false, false) if booted_since => Place::OtherFolder,
+        _ => Place::Elsewhere { same_folder },
     }
-    let rebooted = shown.boot_id != remote.boot_id;
-    if shown.address == machine.address && !rebooted { Place::Same } else { Place::SameFolder { rebooted } }
 }
 
 /// What the launcher's journal says of the command.
@@ -75,21 +96,26 @@ pub enum Next {
     Launch,
     /// Close the fence, and then say that it did not start for this reason.
     Close(LaunchProblem),
+    /// The host of the claim was not reached: look for it again, until the deadline.
+    LookOn,
     /// There is nothing more to be learned.
     Conclude(Ending),
 }
 
 /// Decides what to do. `has_run` where the start was confirmed before; `may_start` says whether it may still start.
-pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(), LaunchProblem>) -> Next {
+pub fn next(place: Place, journal: &Journal, has_run: bool, may_start: Result<(), LaunchProblem>) -> Next {
     let unknown = |reason, problem: &str| Next::Conclude(Ending::Unknown { reason, problem: problem.to_owned() });
     match (place, journal) {
-        (Place::Another, _) => unknown(
+        (Place::OtherFolder, _) => unknown(
             Reason::MachineChanged,
-            "the machine, or the launcher's folder on it, is not the one that the command was sent to",
+            "the launcher's folder on the machine is not the one that the command was sent to",
         ),
+        (Place::Elsewhere { same_folder: false }, _) => Next::LookOn,
         (_, Journal::Running | Journal::Ended) => Next::Follow,
+        // What another host does not have, or does not see running, may be on the host of the claim.
+        (Place::Elsewhere { .. }, Journal::Absent | Journal::Starting | Journal::Lost { .. }) => Next::LookOn,
         // What was written last before a power cut may not have reached the disk: that includes the line of the start.
-        (Place::SameFolder { rebooted: true }, Journal::Starting) => unknown(
+        (Place::Rebooted, Journal::Starting) => unknown(
             Reason::Rebooted,
             "the machine was booted anew when the command had just been, or was about to be, started",
         ),
@@ -109,8 +135,7 @@ pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(
                 message: "the machine was told never to start it before it had started".to_owned(),
             },
         })),
-        (Place::SameFolder { rebooted: true }, Journal::Absent | Journal::Lost { .. })
-        | (_, Journal::Lost { rebooted: true }) => {
+        (Place::Rebooted, Journal::Absent | Journal::Lost { .. }) | (_, Journal::Lost { rebooted: true }) => {
             unknown(Reason::Rebooted, "the machine was booted anew before the end of the command was recorded on it")
         }
         (_, Journal::Lost { rebooted: false }) => unknown(
@@ -121,11 +146,7 @@ pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(
         (_, Journal::Absent) if has_run => {
             unknown(Reason::RecordLost, "the command had started, and the machine has no record of it any more")
         }
-        (Place::SameFolder { rebooted: false }, Journal::Absent) => unknown(
-            Reason::MachineChanged,
-            "the machine has another address than the one that the command was sent to, and no record of the command",
-        ),
-        (Place::Same, Journal::Absent) => match may_start {
+        (_, Journal::Absent) => match may_start {
             Ok(()) => Next::Launch,
             Err(problem) => Next::Close(problem),
         },
@@ -133,98 +154,4 @@ pub fn next(place: &Place, journal: &Journal, has_run: bool, may_start: Result<(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RECORDED: (&str, &str, &str, &str) = ("10.0.0.1:22", "boot", "/home/a", "word");
-
-    fn place(address: &str, boot_id: &str, directory: &str, directory_id: &str) -> Place {
-        let machine = MachineRecord {
-            name: "web-1".to_owned(),
-            uid: "u".to_owned(),
-            generation: 1,
-            address: RECORDED.0.to_owned(),
-            user: "deploy".to_owned(),
-            host_key_fingerprint: String::new(),
-        };
-        let remote = RemoteRecord {
-            directory: RECORDED.2.to_owned(),
-            directory_id: RECORDED.3.to_owned(),
-            boot_id: RECORDED.1.to_owned(),
-            not_after_uptime_ms: 0,
-        };
-        compare(&machine, &remote, &MachineShown { address, boot_id, directory, directory_id })
-    }
-
-    fn problem() -> LaunchProblem {
-        LaunchProblem { reason: Reason::PolicyChanged, message: "no".to_owned() }
-    }
-
-    #[test]
-    fn a_place_is_the_same_only_where_all_of_it_is() {
-        assert_eq!(place("10.0.0.1:22", "boot", "/home/a", "word"), Place::Same);
-        assert_eq!(place("10.0.0.2:22", "boot", "/home/a", "word"), Place::SameFolder { rebooted: false });
-        // Another port may lead to another machine behind the same address.
-        assert_eq!(place("10.0.0.1:23", "boot", "/home/a", "word"), Place::SameFolder { rebooted: false });
-        assert_eq!(place("10.0.0.1:22", "later", "/home/a", "word"), Place::SameFolder { rebooted: true });
-        assert_eq!(place("10.0.0.1:22", "boot", "/home/b", "word"), Place::Another);
-        assert_eq!(place("10.0.0.1:22", "boot", "/home/a", "other"), Place::Another);
-    }
-
-    #[test]
-    fn it_is_launched_only_where_nothing_has_begun_on_the_very_machine_and_it_may_start() {
-        let places =
-            [Place::Same, Place::SameFolder { rebooted: false }, Place::SameFolder { rebooted: true }, Place::Another];
-        let journals = [
-            Journal::Absent,
-            Journal::Running,
-            Journal::Ended,
-            Journal::Closed,
-            Journal::Starting,
-            Journal::Lost { rebooted: false },
-            Journal::Lost { rebooted: true },
-        ];
-        for place in &places {
-            for journal in &journals {
-                for has_run in [false, true] {
-                    for may_start in [Ok(()), Err(problem())] {
-                        let launches = next(place, journal, has_run, may_start.clone()) == Next::Launch;
-                        let may =
-                            (place, journal, has_run, may_start) == (&Place::Same, &Journal::Absent, false, Ok(()));
-                        assert_eq!(launches, may, "{place:?} {journal:?} {has_run}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_may_not_start_any_more_is_closed_before_it_is_said_so() {
-        assert_eq!(next(&Place::Same, &Journal::Absent, false, Err(problem())), Next::Close(problem()));
-        let concluded = next(&Place::Same, &Journal::Closed, false, Err(problem()));
-        assert_eq!(concluded, Next::Conclude(Ending::Refused(problem())));
-    }
-
-    #[test]
-    fn what_is_recorded_is_read_also_after_a_reboot_and_what_is_not_is_unknown() {
-        let rebooted = Place::SameFolder { rebooted: true };
-        assert_eq!(next(&rebooted, &Journal::Ended, true, Ok(())), Next::Follow);
-        for (place, journal, has_run, expected) in [
-            (&rebooted, Journal::Lost { rebooted: true }, true, Reason::Rebooted),
-            (&Place::Same, Journal::Lost { rebooted: true }, true, Reason::Rebooted),
-            (&rebooted, Journal::Starting, false, Reason::Rebooted),
-            (&rebooted, Journal::Absent, false, Reason::Rebooted),
-            (&Place::Same, Journal::Lost { rebooted: false }, true, Reason::RecordLost),
-            (&Place::Same, Journal::Absent, true, Reason::RecordLost),
-            (&Place::Same, Journal::Starting, true, Reason::RecordLost),
-            (&Place::Same, Journal::Closed, true, Reason::RecordLost),
-            (&Place::SameFolder { rebooted: false }, Journal::Absent, false, Reason::MachineChanged),
-            (&Place::Another, Journal::Ended, true, Reason::MachineChanged),
-        ] {
-            match next(place, &journal, has_run, Ok(())) {
-                Next::Conclude(Ending::Unknown { reason, .. }) => assert_eq!(reason, expected),
-                other => panic!("{place:?} {journal:?}: {other:?}"),
-            }
-        }
-    }
-}
+mod tests;

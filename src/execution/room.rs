@@ -26,8 +26,8 @@ const MESSAGES: usize = 18_432;
 const LARGE: usize = 262_144;
 /// What a claim adds to the object beside its decision: machine, claim, remote, conditions.
 const CLAIM: usize = 16_384;
-/// What the first write with `startTime` adds to `metadata.managedFields`.
-const START_IN_MANAGED_FIELDS: usize = 64;
+/// What the first write with `startTime` or `stopRequestedTime` adds to `metadata.managedFields`.
+const TIME_IN_MANAGED_FIELDS: usize = 64;
 /// Characters of a message that is one of several with the same text.
 const SHORT_MESSAGE: usize = 128;
 
@@ -98,7 +98,8 @@ pub(super) fn keep_length(before: &CommandExecutionStatus, after: &mut CommandEx
     }
     after.reserved = Some(String::new());
     let is_start = before.start_time.is_none() && after.start_time.is_some();
-    let managed = if is_start { START_IN_MANAGED_FIELDS } else { 0 };
+    let is_stop = before.stop_requested_time.is_none() && after.stop_requested_time.is_some();
+    let managed = TIME_IN_MANAGED_FIELDS * (usize::from(is_start) + usize::from(is_stop));
     after.reserved = Some(filler(length(before).saturating_sub(length(after) + managed)));
 }
 

@@ -118,8 +118,24 @@ pub fn taken_over(
     let reason = status.reason.unwrap_or(Reason::Claimed);
     let mut taken = moved(execution, status.phase, reason, &message, now);
     taken.claim = Some(claim);
+    if execution.is_unwanted() {
+        // Whoever had the claim may have noticed it, and not lived to store that.
+        taken.stop_requested_time.get_or_insert(MicroTime(now));
+    }
     keep_length(status, &mut taken);
     Some(taken)
+}
+
+/// The same status, with the time at which it was noticed that the command is to be stopped.
+pub fn stopping(execution: &CommandExecution, noticed: Timestamp, now: Timestamp) -> CommandExecutionStatus {
+    let phase = execution.phase();
+    let reason = execution.status.as_ref().and_then(|status| status.reason).unwrap_or(Reason::Claimed);
+    let mut status = moved(execution, phase, reason, "the machine is asked to stop the command", now);
+    status.stop_requested_time = Some(MicroTime(noticed));
+    if let Some(before) = &execution.status {
+        keep_length(before, &mut status);
+    }
+    status
 }
 
 /// The status of a claimed execution whose start the machine confirmed.

@@ -114,20 +114,21 @@ pub(super) struct Line {
 
 impl Connections {
     /// A place on a connection for this state of Machine and Secret (`identity`); `connect` opens one where there is none
-    /// to share.
+    /// to share. Who looks for the host at one address (`at`, as `IP:PORT`) shares no connection to another one.
     pub async fn line(
         &self,
         identity: &str,
+        at: Option<&str>,
         connect: impl AsyncFnOnce() -> Result<Open, AttemptEnd>,
     ) -> Result<Line, AttemptEnd> {
         let group = Arc::clone(lock(&self.groups).entry(identity.to_owned()).or_default());
-        if let Some(line) = group.free_line() {
+        if let Some(line) = group.free_line(at) {
             return Ok(line);
         }
         let began = Instant::now();
         let mut failure = group.opening.lock().await;
         // Somebody else may have opened one meanwhile, or found that there is none.
-        if let Some(line) = group.free_line() {
+        if let Some(line) = group.free_line(at) {
             return Ok(line);
         }
         if let Some(end) = failure.as_ref().and_then(|failure| failure.since(began)) {
@@ -165,7 +166,7 @@ impl Connections {
     /// A place on a connection that is open.
     pub fn free_line(&self, identity: &str) -> Option<Line> {
         let group = Arc::clone(lock(&self.groups).get(identity)?);
-        group.free_line()
+        group.free_line(None)
     }
 
     /// By what a machine was reached last.
@@ -270,11 +271,14 @@ impl Group {
         members.first().map(Arc::clone)
     }
 
-    /// A place on one of the connections that live; those that do not are forgotten.
-    fn free_line(&self) -> Option<Line> {
+    /// A place on one of the connections that live, to this address if one is named; those that do not live are forgotten.
+    fn free_line(&self, at: Option<&str>) -> Option<Line> {
         let mut members = lock(&self.members);
         members.retain(|member| !member.open.connection.is_closed());
-        members.iter().filter(|member| !member.is_full.load(Ordering::Relaxed)).find_map(|member| {
+        let fits = |member: &&Arc<Member>| {
+            !member.is_full.load(Ordering::Relaxed) && at.is_none_or(|at| member.open.connection.at() == at)
+        };
+        members.iter().filter(fits).find_map(|member| {
             let place = Arc::clone(&member.lines).try_acquire_owned().ok()?;
             *lock(&member.used) = Instant::now();
             Some(Line { member: Arc::clone(member), _place: place })

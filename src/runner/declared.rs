@@ -4,6 +4,7 @@
 //! The promise kept here: credentials are used only where everything says that they may be (type, label, annotations), and
 //! nobody is gone through who does not say that he lets it happen.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -36,6 +37,8 @@ pub(super) struct Declared {
     pub hops: Vec<Declared>,
     /// When it was read.
     pub read: Instant,
+    /// Of several addresses, the one to connect to first, as `IP:PORT`: the one that a command was sent to.
+    pub prefer: Option<String>,
 }
 
 impl Declared {
@@ -86,6 +89,7 @@ impl Declared {
             secret: self.secret.without_secrets(),
             hops: self.hops.iter().map(Self::without_secrets).collect(),
             read: self.read,
+            prefer: None,
         }
     }
 
@@ -105,7 +109,8 @@ impl Declared {
             name: &spec.address,
         };
         let trust = HostTrust::parse(parts).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
-        Ok(Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), trust })
+        let prefer = self.prefer.as_ref().and_then(|at| at.parse::<SocketAddr>().ok()).map(|at| at.ip());
+        Ok(Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), trust, prefer })
     }
 
     /// With which key to log in. An encrypted one takes a core for a while, so that is done elsewhere.
@@ -184,7 +189,7 @@ pub(super) async fn declare(cluster: &Cluster, namespace: &str, machine: Machine
     if let Some(problem) = machine.spec.problem() {
         return Err(refused(Reason::MachineInvalid, problem));
     }
-    Ok(Declared { secret: secret?, hops: hops?, machine, read: Instant::now() })
+    Ok(Declared { secret: secret?, hops: hops?, machine, read: Instant::now(), prefer: None })
 }
 
 /// Reads all of it again, at the same time: None where it is no longer what it was.
@@ -215,7 +220,7 @@ async fn read_host_again(
         // What became of the Secret that it had before is of no account.
         return Ok(None);
     }
-    Ok(Some(Declared { machine, secret: secret?, hops: Vec::new(), read: Instant::now() }))
+    Ok(Some(Declared { machine, secret: secret?, hops: Vec::new(), read: Instant::now(), prefer: None }))
 }
 
 async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<SshSecret, AttemptEnd> {
@@ -288,7 +293,7 @@ async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Decl
         return Err(refused(Reason::MachineInvalid, message));
     }
     let secret = read_secret(cluster, namespace, &machine.spec.credentials_ref.name).await?;
-    Ok(Declared { machine, secret, hops: Vec::new(), read: Instant::now() })
+    Ok(Declared { machine, secret, hops: Vec::new(), read: Instant::now(), prefer: None })
 }
 
 /// What is wrong with what is declared, so that others on this machine would meet it too, but at no cost.
@@ -317,7 +322,7 @@ mod tests {
         };
         let host_keys = fingerprint.map(key).into_iter().collect();
         machine.status = Some(MachineStatus { host_keys, ..MachineStatus::default() });
-        Declared { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now() }
+        Declared { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now(), prefer: None }
     }
 
     /// A connection to a host with the key that was frozen is not good any more when a person has frozen another one, or

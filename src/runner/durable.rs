@@ -7,10 +7,14 @@
 //! ```text
 //!            +--> launch --+                      +--> ended: the outcome
 //! begin -----+             +--> converse ---------+--> silence: pause, reach, look
-//!            +--> look ----+    (`conversation`)  +--> journal: next() -> launch | close | conclude
+//!            +--> look ----+    (`conversation`)  +--> journal: next() -> launch | close | look on | conclude
+//!
+//! each step, and each pause, ends at the deadline (`clock`): one last question, and the outcome (`ending`)
 //! ```
 
+mod clock;
 mod conversation;
+mod ending;
 mod looking;
 mod stopping;
 
@@ -18,13 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::api::Reason;
 use crate::api::execution_status::{IncompleteReason, OutputHolder, OutputRecord};
-use crate::execution::{self, Ending, LaunchProblem, Next, Outcome, Place, StopCause};
+use crate::execution::{self, Ending, LaunchProblem, Limits, Next, Outcome, Place, StopCause, TERM_GRACE};
 use crate::launcher::{self, Ended, FrameSize, Holder, Missing, Offsets, Outcome as Exit, Uid};
 use crate::output::{ByteBudget, Recorded, Recorder};
 use crate::policy::Redaction;
@@ -33,23 +37,17 @@ use crate::telemetry::SPANS;
 
 use super::asking::new_nonce;
 use super::claim::Holding;
-use super::queue::random_fraction;
 use super::reach::Reached;
 use super::saying::signal_name;
 use super::{Inner, Work};
+use clock::Clock;
 use conversation::Said;
+use ending::centiseconds;
 use looking::Look;
 use stopping::Stop;
 
-/// How long a command that was told to end (TERM) may take before it is ended (KILL).
-const TERM_GRACE: Duration = Duration::from_secs(5);
 /// Maximum number of sessions with other text in the reply. After them, Writ gives up the output that is still missing.
 const MAX_MIXED_SESSIONS: u32 = 8;
-/// The pause after the first time that the machine was not reached; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long somebody who cancels waits for a machine that is not reached.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where to begin.
 pub(super) enum Begin {
@@ -64,6 +62,17 @@ enum Step {
     Launch { reached: Arc<Reached>, session: Session },
     Look,
     Close { reached: Arc<Reached>, problem: LaunchProblem },
+}
+
+impl Step {
+    fn span(&self) -> tracing::Span {
+        match self {
+            // From the request to the end, where nothing comes between.
+            Step::Launch { .. } => tracing::info_span!(target: SPANS, "launch"),
+            Step::Look => tracing::info_span!(target: SPANS, "follow"),
+            Step::Close { .. } => tracing::info_span!(target: SPANS, "close"),
+        }
+    }
 }
 
 /// One command, as far as it is known.
@@ -86,20 +95,30 @@ pub(super) struct Run<'a> {
     over_limit_since: Option<Instant>,
     /// Sessions in which other text was mixed into the reply.
     mixed_sessions: u32,
-    timeout: Duration,
+    /// Until when it is followed.
+    clock: Arc<Clock>,
     /// When it started, by our clock.
     started: Option<Timestamp>,
     /// Whether the machine said, to whomever, that it had started.
     has_run: bool,
-    /// When it was first seen to run by this process, over all its connections.
-    first_seen_running: Option<Instant>,
+    /// How far the journal has come, of all that was seen of it.
+    furthest: u8,
+    /// When output was received last that counts.
+    progressed: Option<Instant>,
+    /// True while received bytes are on their way into the record.
+    is_keeping: bool,
     /// Whether the status says that it runs.
     shown: bool,
     /// What was done to stop it.
     stop: Option<Stop>,
-    /// Since when the machine does not answer, and what was seen last.
+    /// Since when the machine does not answer.
     silent_since: Option<Instant>,
-    failures: u32,
+    /// What was in the way last.
+    problem: String,
+    /// Whether the machine gave an answer when it was asked last.
+    has_answered: bool,
+    /// Whether another host, or another address, was reached last.
+    is_elsewhere: bool,
     /// Whether it may have been sent in a request whose answer is not known.
     unsure: bool,
 }
@@ -121,7 +140,8 @@ pub(super) async fn run(
         Ok(redaction) => redaction,
         // What is not kept cannot be wrong; it was refused before it was sent, or sent by who could.
         Err(problem) => {
-            let mut run = Run::new(inner, work, holding, uid, &Redaction::default(), cancel);
+            let is_taken_over = matches!(begin, Begin::Look);
+            let mut run = Run::new(inner, work, holding, uid, (&Redaction::default(), is_taken_over), cancel);
             return Some(match begin {
                 Begin::Launch { session, .. } => {
                     session.hang_up().await;
@@ -142,7 +162,8 @@ pub(super) async fn run(
         Begin::Launch { .. } => holding.reason_not_to_start(inner, &cancel),
         Begin::Look => None,
     };
-    let mut run = Run::new(inner, work, holding, uid, &redaction, cancel);
+    let is_taken_over = matches!(begin, Begin::Look);
+    let mut run = Run::new(inner, work, holding, uid, (&redaction, is_taken_over), cancel);
     match (refusal, begin) {
         (None, begin) => run.follow_through(begin).await,
         (Some(problem), Begin::Launch { session, .. }) => {
@@ -157,23 +178,19 @@ fn holder_record(holder: &Holder) -> OutputHolder {
     OutputHolder { process_id: i64::try_from(holder.process).unwrap_or(i64::MAX), name: holder.name.clone() }
 }
 
-/// As the launcher counts.
-fn centiseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
-}
-
 impl<'a> Run<'a> {
     fn new(
         inner: &'a Inner,
         work: &'a Work,
         holding: &'a mut Holding,
         uid: Uid,
-        redaction: &Redaction,
+        (redaction, is_taken_over): (&Redaction, bool),
         cancel: CancellationToken,
     ) -> Self {
         let recorder = Some(holding.recorder(inner, redaction));
         let status = holding.execution.status.as_ref();
         let started = status.and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let limits = limits_of(inner, holding);
         Self {
             inner,
             work,
@@ -183,17 +200,21 @@ impl<'a> Run<'a> {
             received: Offsets::default(),
             max_frame: FrameSize::default(),
             received_before: 0,
-            budget: ByteBudget::new(u64::try_from(holding.decision.output.maximum_bytes).unwrap_or(0)),
+            budget: ByteBudget::new(limits.maximum_bytes),
             over_limit_since: None,
             mixed_sessions: 0,
-            timeout: Duration::from_secs(u64::from(holding.decision.timeout_seconds)),
+            clock: Arc::new(Clock::new(&holding.execution, limits, is_taken_over)),
             started,
             has_run: started.is_some(),
-            first_seen_running: None,
+            furthest: 0,
+            progressed: None,
+            is_keeping: false,
             shown: started.is_some(),
             stop: None,
             silent_since: None,
-            failures: 0,
+            problem: String::new(),
+            has_answered: false,
+            is_elsewhere: false,
             unsure: false,
             holding,
         }
@@ -208,27 +229,20 @@ impl<'a> Run<'a> {
             }
         };
         loop {
-            let said = match step {
-                Step::Launch { reached, session } => {
-                    // From the request to the end, where nothing comes between.
-                    self.launch(reached, session).instrument(tracing::info_span!(target: SPANS, "launch")).await
-                }
-                Step::Look => self.look().instrument(tracing::info_span!(target: SPANS, "follow")).await,
-                Step::Close { reached, problem } => {
-                    self.close(reached, problem).instrument(tracing::info_span!(target: SPANS, "close")).await
-                }
-            };
+            let span = step.span();
+            let said = self.take_step(step).instrument(span).await;
             step = match said {
                 Said::Ended(ended) => return Some(self.ended(ended).await),
                 Said::Concluded(ending) => return Some(self.outcome(ending, None).await),
                 Said::NotOurs => return None,
+                Said::OutOfTime => return Some(self.out_of_time().await),
                 // Nothing was started by this request. That nothing is by another is made sure of.
                 Said::Refused { reached, problem } => Step::Close { reached, problem },
                 Said::Mixed { reached, problem } => {
                     self.unsure = true;
                     self.mixed_sessions += 1;
                     let has_ended =
-                        if self.mixed_sessions < MAX_MIXED_SESSIONS { None } else { self.poll(&reached).await };
+                        if self.mixed_sessions < MAX_MIXED_SESSIONS { None } else { self.poll_in_time(&reached).await };
                     if let Some(ended) = has_ended {
                         return Some(self.ended(ended).await);
                     }
@@ -237,12 +251,11 @@ impl<'a> Run<'a> {
                         Err(outcome) => return outcome,
                     }
                 }
-                Said::Journal { reached, place, journal } => match self.decide(reached, &place, &journal).await {
-                    Look::Step(step) => step,
-                    Look::Concluded(ending) => return Some(self.outcome(ending, None).await),
-                    Look::NotOurs => return None,
+                Said::Journal { reached, place, journal } => match self.judge_journal(reached, place, &journal).await {
+                    Ok(step) => step,
+                    Err(outcome) => return outcome,
                 },
-                Said::Silence(problem) => {
+                Said::Silence(problem) | Said::Elsewhere(problem) => {
                     self.unsure = true;
                     match self.look_again(&problem).await {
                         Ok(step) => step,
@@ -251,53 +264,6 @@ impl<'a> Run<'a> {
                 }
             };
         }
-    }
-
-    /// Looks again after a pause. The error is the end: an outcome if the machine was tried for long enough, None if this
-    /// process is ending.
-    async fn look_again(&mut self, problem: &str) -> Result<Step, Option<Outcome>> {
-        match self.wait_out(problem).await {
-            Some(ending) => Err(Some(self.outcome(ending, None).await)),
-            None if self.inner.halted.is_cancelled() => Err(None),
-            None => Ok(Step::Look),
-        }
-    }
-
-    /// After a session that broke: frames become smaller until bytes arrive again.
-    fn choose_frame_size(&mut self) {
-        let received = self.received.stdout.saturating_add(self.received.stderr);
-        if received == self.received_before {
-            self.max_frame = self.max_frame.smaller();
-        }
-        self.received_before = received;
-    }
-
-    /// A pause before the machine is tried again; Some where it has been tried for long enough.
-    async fn wait_out(&mut self, problem: &str) -> Option<Ending> {
-        self.choose_frame_size();
-        let silent_since = *self.silent_since.get_or_insert_with(Instant::now);
-        let patience = if self.cancel.is_cancelled() { CANCEL_PATIENCE } else { self.timeout + self.inner.patience };
-        if silent_since.elapsed() >= patience {
-            if self.cancel.is_cancelled() {
-                self.stop.get_or_insert_with(|| Stop::new(StopCause::Cancel));
-            }
-            let problem = format!(
-                "the machine could not be reached for {} s ({problem}); the command may have run, and may still run",
-                silent_since.elapsed().as_secs()
-            );
-            return Some(Ending::Unknown { reason: Reason::ConnectionLost, problem });
-        }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        tracing::warn!(
-            execution = %self.holding.key, problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            "the machine of a claimed command does not answer; trying again"
-        );
-        tokio::select! {
-            () = sleep(pause + pause.mul_f64(0.5 * random_fraction())) => {}
-            () = self.inner.halted.cancelled() => {}
-        }
-        None
     }
 
     /// Sends the command.
@@ -320,6 +286,7 @@ impl<'a> Run<'a> {
             not_after_centiseconds: u64::try_from(remote.not_after_uptime_ms / 10).unwrap_or(0),
             grace_centiseconds: centiseconds(TERM_GRACE),
         };
+        self.clock.note_sent();
         let request = launcher::launch(&nonce, &reached.known.facts, &launch);
         self.converse(reached, session, &request, nonce, Place::Same).await
     }
@@ -368,6 +335,10 @@ impl<'a> Run<'a> {
     }
 
     async fn outcome(&mut self, ending: Ending, ended: Option<Ended>) -> Outcome {
+        if let Some(status) = self.status_of_stop() {
+            // Stored with the result.
+            self.holding.execution.status = Some(status);
+        }
         let incomplete_reason = self.missing_output(ended.as_ref());
         let whole = incomplete_reason.is_none();
         let told_to_stop = self.stop.as_ref().map(|stop| stop.cause);
@@ -404,6 +375,10 @@ impl<'a> Run<'a> {
         if ended.over_limit || self.budget.is_exceeded() {
             return Some(IncompleteReason::OverLimit);
         }
+        if self.is_keeping {
+            // The deadline came while bytes were on their way into the record.
+            return Some(IncompleteReason::NotReceived);
+        }
         match ended.missing {
             Some(Missing::Held) => Some(IncompleteReason::StillOpen),
             Some(Missing::ReaderEnded) => Some(IncompleteReason::ReaderEnded),
@@ -415,10 +390,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What the journal asks for.
-    async fn decide(&mut self, reached: Arc<Reached>, place: &Place, journal: &execution::Journal) -> Look {
+    /// What the journal asks for. The error is the end, as with [`Run::look_again`].
+    async fn judge_journal(
+        &mut self,
+        reached: Arc<Reached>,
+        place: Place,
+        journal: &execution::Journal,
+    ) -> Result<Step, Option<Outcome>> {
+        // A machine that says the same again, or something from before, is asked no sooner for it.
+        if !self.note_journal(journal) && self.wait_out("its journal did not move on").await {
+            return Err(Some(self.out_of_time().await));
+        }
+        let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
+        match clock.in_time(&cancel, self.decide(reached, place, journal)).await {
+            Some(Look::Step(step)) => Ok(step),
+            Some(Look::Concluded(ending)) => Err(Some(self.outcome(ending, None).await)),
+            Some(Look::NotOurs) => Err(None),
+            None => Err(Some(self.out_of_time().await)),
+        }
+    }
+
+    async fn decide(&mut self, reached: Arc<Reached>, place: Place, journal: &execution::Journal) -> Look {
         let has_run = self.has_run;
-        let may_start = if *journal == execution::Journal::Absent && *place == Place::Same && !has_run {
+        let may_start = if *journal == execution::Journal::Absent && place == Place::Same && !has_run {
             match self.may_start(&reached).await {
                 Ok(may_start) => may_start,
                 Err(look) => return look,
@@ -433,7 +427,19 @@ impl<'a> Run<'a> {
             },
             Next::Close(problem) => Look::Step(Step::Close { reached, problem }),
             Next::Conclude(ending) => Look::Concluded(ending),
-            Next::Follow => Look::Step(Step::Look),
+            Next::Follow | Next::LookOn => Look::Step(Step::Look),
         }
+    }
+}
+
+/// The limits of a claimed command.
+fn limits_of(inner: &Inner, holding: &Holding) -> Limits {
+    let decision = &holding.decision;
+    Limits {
+        timeout: Duration::from_secs(u64::from(decision.timeout_seconds)),
+        drain: Duration::from_secs(u64::from(decision.output.drain_seconds)),
+        maximum_bytes: u64::try_from(decision.output.maximum_bytes).unwrap_or(0),
+        patience: inner.patience.unreachable,
+        stop_patience: inner.patience.stop,
     }
 }

@@ -44,7 +44,9 @@ impl Reached {
         let facts = &self.known.facts;
         MachineShown {
             address,
+            host_key_fingerprint: self.line.connection().fingerprint(),
             boot_id: &facts.boot_id,
+            uptime: Duration::from_millis(self.known.uptime_ms()),
             directory: &facts.directory,
             directory_id: &facts.directory_id,
         }
@@ -92,9 +94,14 @@ pub(super) async fn reach_and_open(inner: &Inner, declared: &Declared) -> Result
 
 /// Reaches the machine of an execution by what is declared now, for those who only try again where that fails.
 pub(super) async fn reach_declared(inner: &Inner, work: &Work) -> Result<Reached, String> {
+    reach_preferring(inner, work, None).await
+}
+
+/// The same, at this address (`IP:PORT`) if the name has it and it answers.
+async fn reach_preferring(inner: &Inner, work: &Work, prefer: Option<String>) -> Result<Reached, String> {
     let reached = async {
         let declared = read_declared(&inner.cluster, &work.key.namespace, &work.machine).await?;
-        reach(inner, &declared).await
+        reach(inner, &Declared { prefer, ..declared }).await
     };
     reached.await.map_err(AttemptEnd::into_problem)
 }
@@ -109,7 +116,10 @@ pub(super) async fn open_beside(
     match reached.open().await {
         Ok(session) => Ok((None, session)),
         Err(ConnectError::Busy(_)) => {
-            let other = reach_declared(inner, work).await?;
+            let other = reach_preferring(inner, work, Some(reached.address())).await?;
+            if other.address() != reached.address() {
+                return Err(format!("{} answers, and not {}", other.address(), reached.address()));
+            }
             let session = other.open().await.map_err(|error| error.to_string())?;
             Ok((Some(other), session))
         }
@@ -119,7 +129,8 @@ pub(super) async fn open_beside(
 
 /// Finds or makes a connection, and asks the machine what it is.
 pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached, AttemptEnd> {
-    let line = inner.connections.line(&declared.identity(), async || connect(inner, declared).await).await?;
+    let connect = async || connect(inner, declared).await;
+    let line = inner.connections.line(&declared.identity(), declared.prefer.as_deref(), connect).await?;
     let directory = declared.machine.spec.execution.directory.as_deref();
     let known = line.known(directory).await.cloned();
     if matches!(known, Err(AskError::Silence(_))) {

@@ -44,6 +44,8 @@ pub struct Target {
     pub user: String,
     /// What the host may prove itself with.
     pub trust: HostTrust,
+    /// Of several addresses of the name, the one to try first. It is not tried if the name does not have it.
+    pub prefer: Option<IpAddr>,
 }
 
 /// An authenticated connection to the right host. Dropped, it is cut off.
@@ -144,7 +146,9 @@ impl Attempt<'_> {
         let addresses = match self.route {
             Route::Direct(network) => {
                 self.progress.enter("resolve to an address");
-                resolve(&self.target.address, self.target.port, network).await?
+                let mut found = resolve(&self.target.address, self.target.port, network).await?;
+                found.sort_by_key(|address| Some(*address) != self.target.prefer);
+                found
             }
             Route::Through(_) => Vec::new(),
         };

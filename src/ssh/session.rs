@@ -1,13 +1,18 @@
 //! One session: one command, and everything the machine says of it, until the channel is closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, Sig};
+use tokio::time::timeout;
 
 /// Of standard input goes at most so much at once: larger writes broke over a key exchange.
 const LARGEST_WRITE: usize = 32 << 10;
+
+/// How long a word may take to go out: a machine that reads nothing makes it wait.
+const WORD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A session in which one command is executed.
 pub struct Session {
@@ -63,7 +68,8 @@ impl Session {
     /// # Errors
     /// The connection is gone, and the request was not sent.
     pub async fn start(&self, command_line: &str) -> Result<(), russh::Error> {
-        self.channel.exec(true, command_line).await
+        // It is not sent if it waits for so long: the connection takes nothing.
+        timeout(WORD_DEADLINE, self.channel.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
     }
 
     /// Sends bytes to the command's standard input, which stays open.
@@ -90,9 +96,12 @@ impl Session {
 
     /// Ends the command's standard input and closes the channel, whatever still runs at the other end.
     pub async fn hang_up(self) {
-        // Both fail only where the connection is gone, and with it the channel.
-        let _ = self.end_input().await;
-        let _ = self.channel.close().await;
+        // Both fail only where the connection is gone, and with it the channel, or where the machine reads nothing.
+        let _ = timeout(WORD_DEADLINE, async {
+            let _ = self.end_input().await;
+            let _ = self.channel.close().await;
+        })
+        .await;
     }
 
     /// Asks the machine to signal the command's process group (RFC 4254, section 6.9). A request without an answer:
@@ -103,7 +112,7 @@ impl Session {
             Signal::Terminate => Sig::TERM,
             Signal::Kill => Sig::KILL,
         };
-        let _ = self.channel.signal(signal).await;
+        let _ = timeout(WORD_DEADLINE, self.channel.signal(signal)).await;
     }
 
     /// The next thing that the machine says. Waits as long as it takes; safe to drop and call again.

@@ -28,6 +28,8 @@ pub struct Case {
     writ: Option<Process>,
     logs: PathBuf,
     flags: Vec<String>,
+    /// What the next `writ serve` has as /etc/hosts, in a mount namespace of its own. For root only.
+    pub hosts: Option<PathBuf>,
     pub kubeconfig: PathBuf,
     /// How much `writ serve` says (RUST_LOG). `WRIT_TEST_LOG=trace` makes the whole run as loud as it can be.
     pub log_level: String,
@@ -48,7 +50,8 @@ impl Case {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let kubeconfig = world.operator.clone();
         let log_level = std::env::var("WRIT_TEST_LOG").unwrap_or_else(|_| "warn,writ=debug".to_owned());
-        let mut case = Self { world, client, namespace, sshd, writ: None, logs, flags, kubeconfig, log_level };
+        let mut case =
+            Self { world, client, namespace, sshd, writ: None, logs, flags, hosts: None, kubeconfig, log_level };
         case.make_namespace().await;
         case.apply_secret("web-ssh", &case.sshd.private_key().expect("a key")).await;
         let host_key = case.sshd.host_key().expect("a host key");
@@ -241,7 +244,18 @@ impl Case {
 
     /// Starts `writ serve` as the chart's ServiceAccount, for this namespace.
     pub fn start_writ(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
+        let program = env!("CARGO_BIN_EXE_writ");
+        let mut command = match &self.hosts {
+            None => Command::new(program),
+            Some(hosts) => {
+                let mut unshare = Command::new("unshare");
+                unshare
+                    .args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+                    .arg(hosts)
+                    .arg(program);
+                unshare
+            }
+        };
         command
             .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME, "--missing-grace-seconds", "1"])
             .args(crate::lab::LOOPBACK)
@@ -267,6 +281,11 @@ impl Case {
     /// The next `writ serve` gets these flags too.
     pub fn add_flags(&mut self, flags: &[&str]) {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// A folder of this case's own, which is removed with it.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.logs
     }
 
     /// The folder in which the controller stores whole outputs.

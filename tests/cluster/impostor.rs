@@ -64,7 +64,8 @@ impl Impostor {
         let keys = Keys::new();
         keys.make("client", "-t ed25519");
         let credentials = Credentials::parse(&keys.private("client"), None, None).expect("a key");
-        let target = Target { address: "127.0.0.1".to_owned(), port: self.port, user: "deploy".to_owned(), trust };
+        let (address, user) = ("127.0.0.1".to_owned(), "deploy".to_owned());
+        let target = Target { address, port: self.port, user, trust, prefer: None };
         match connect(&target, &credentials, &everywhere(), DEADLINE).await {
             Ok(_) => panic!("it was logged in to"),
             Err(refusal) => refusal,

@@ -26,6 +26,7 @@ pub fn target(sshd: &Sshd, parts: TrustParts<'_>) -> Target {
         port: sshd.port(),
         user: sshd.user().to_owned(),
         trust: HostTrust::parse(parts).expect("something to trust"),
+        prefer: None,
     }
 }
 

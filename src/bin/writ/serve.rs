@@ -19,7 +19,7 @@ use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::operations::{Endpoints, LogFormat, start_logs};
 use writ::output::{Hub, Store};
-use writ::runner::{MachineWakes, Outputs, Parts, Runner, Spool};
+use writ::runner::{MachineWakes, Outputs, Parts, Patience, Runner, Spool};
 use writ::ssh::{Cidr, Network};
 use writ::telemetry::health;
 use writ::traces::Exporting;
@@ -69,6 +69,11 @@ pub struct Serve {
     /// recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     unreachable_seconds: u64,
+
+    /// Seconds after which an execution ends that somebody cancelled or deleted, or that Writ stops for its time or its
+    /// output, whatever its machine does: what is not known then is recorded as that. At least 10.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    stop_seconds: u64,
 
     /// Folder of this process for what must outlive it: outputs, where no other store is named, and results of commands in
     /// Direct mode that are not written yet [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
@@ -132,6 +137,12 @@ impl Serve {
     /// Where this process keeps what must outlive it.
     fn state_folder(&self) -> Option<PathBuf> {
         self.state_directory.clone().or_else(store::state_folder)
+    }
+
+    /// How long machines of claimed commands are waited for.
+    fn patience(&self) -> Patience {
+        let seconds = Duration::from_secs;
+        Patience { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
     }
 
     /// Where may be connected to.
@@ -219,7 +230,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         holders: Arc::clone(&holders),
         outputs: Outputs { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
-        patience: Duration::from_secs(options.unreachable_seconds),
+        patience: options.patience(),
         network: options.network(&cluster).await,
     });
     measure(endpoints.as_ref(), &runner, &stamping);

@@ -126,7 +126,7 @@ fn whatever_is_written_between_claim_and_result_takes_no_more_than_the_claim() {
     let mut execution = claimed(&ObjectSize::default());
     let before = length(execution.status.as_ref().unwrap());
     let running = running(&execution, noon(), noon());
-    assert_eq!(length(&running), before - START_IN_MANAGED_FIELDS);
+    assert_eq!(length(&running), before - TIME_IN_MANAGED_FIELDS);
     for status in [execution.status.clone().unwrap(), running] {
         let before = length(&status);
         execution.status = Some(status);

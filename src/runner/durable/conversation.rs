@@ -12,25 +12,22 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::api::Reason;
-use crate::cluster::WriteOutcome;
-use crate::execution::{self, Ending, Journal, LaunchProblem, Place, SHOW_PROGRESS_AFTER, StopCause};
+use crate::api::{CommandExecutionStatus, Reason};
+use crate::cluster::{ExecutionKey, WriteOutcome};
+use crate::execution::{self, Ending, Journal, LaunchProblem, Next, Place, SHOW_PROGRESS_AFTER, StopCause};
 use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Refusal, Reply};
 use crate::output::StreamKind;
 use crate::ssh::{Event, Session};
 
+use super::super::Inner;
 use super::super::asking::{self, REFUSED};
 use super::super::reach::Reached;
 use super::super::saying::{launch_refused, not_started};
+use super::Run;
 use super::stopping::{Stop, StopReport};
-use super::{Run, TERM_GRACE};
 
 /// How long the machine may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// How long after its time is over a command's end may take to be told: by then the machine's own watchdog has sent TERM
-/// and KILL. If it did not, we do.
-const WATCHDOG_DEADLINE: Duration = Duration::from_secs(30);
-
 /// Time for the machine to report the end of a command that wrote more than its rule allows. The machine's own watchdog
 /// ends such a command within a second; if it does not, Writ sends a stop request.
 const OVER_LIMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,6 +42,10 @@ pub(super) enum Said {
     Journal { reached: Arc<Reached>, place: Place, journal: Journal },
     /// The connection was lost, or the machine does not answer as it should.
     Silence(String),
+    /// Another host, or another address, was reached, and what it says settles nothing.
+    Elsewhere(String),
+    /// The deadline of the command is over.
+    OutOfTime,
     /// Other text was mixed into the reply. The bytes before it count.
     Mixed { reached: Arc<Reached>, problem: String },
     /// The machine refused the launch.
@@ -106,6 +107,7 @@ impl Run<'_> {
             exit_code: None,
         };
         let heard = self.listen(&reached, &mut conversation).await;
+        self.clock.note_session(conversation.asked.elapsed());
         conversation.session.hang_up().await;
         match heard {
             Heard::Said(Said::Silence(problem)) => {
@@ -115,14 +117,23 @@ impl Run<'_> {
             }
             Heard::Said(said) => said,
             Heard::Mixed(problem) => Said::Mixed { reached, problem },
-            Heard::Journal(journal) => Said::Journal { reached, place, journal },
+            Heard::Journal(journal) => self.weigh(reached, place, journal),
             Heard::Refused(problem) => Said::Refused { reached, problem },
         }
     }
 
+    /// What another host does not know settles nothing.
+    fn weigh(&mut self, reached: Arc<Reached>, place: Place, journal: Journal) -> Said {
+        if execution::next(place, &journal, self.has_run, Ok(())) == Next::LookOn {
+            self.is_elsewhere = true;
+            return Said::Elsewhere(elsewhere(&reached));
+        }
+        Said::Journal { reached, place, journal }
+    }
+
     async fn listen(&mut self, reached: &Arc<Reached>, conversation: &mut Conversation) -> Heard {
         let (inner, work, cancel, key) = (self.inner, self.work, self.cancel.clone(), self.holding.key.clone());
-        let (token, execution) = (self.holding.token.clone(), self.holding.execution.clone());
+        let token = self.holding.token.clone();
         let mut progress: Option<Progress<'_>> = None;
         let mut stopping: Option<Stopping<'_>> = None;
         loop {
@@ -134,7 +145,10 @@ impl Run<'_> {
                         return heard;
                     }
                 }
-                () = cancel.cancelled(), if may_cancel => self.stop = Some(Stop::new(StopCause::Cancel)),
+                () = cancel.cancelled(), if may_cancel => {
+                    self.clock.note_cancel();
+                    self.decide_to_stop(StopCause::Cancel);
+                }
                 () = inner.halted.cancelled() => return Heard::Said(Said::NotOurs),
                 report = async { match stopping.as_mut() { Some(task) => task.await, None => pending().await } } => {
                     stopping = None;
@@ -152,16 +166,21 @@ impl Run<'_> {
                     if let (Some(since), Some(started), false) = (conversation.running_since, self.started, self.shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER {
                         self.shown = true;
-                        let (key, token) = (key.clone(), token.clone());
-                        let status = execution::running(&execution, started, Timestamp::now());
-                        progress = Some(Box::pin(async move { inner.cluster.write_as_holder(&key, &token, &status).await }));
+                        let status = execution::running(&self.holding.execution, started, Timestamp::now());
+                        self.holding.execution.status = Some(status.clone());
+                        progress = Some(show(inner, &key, &token, status));
                     }
                 }
+            }
+            if progress.is_none()
+                && let Some(status) = self.status_of_stop()
+            {
+                progress = Some(show(inner, &key, &token, status));
             }
             if let (Some(stop), None) = (self.stop.as_mut(), &stopping)
                 && stop.is_due()
             {
-                stop.asked = Some(Instant::now());
+                stop.note_asked();
                 stopping = Some(Box::pin(Stop::ask(inner, work, Arc::clone(reached), self.uid.clone())));
             }
         }
@@ -213,12 +232,18 @@ impl Run<'_> {
             StreamKind::Stderr => &mut self.received.stderr,
         };
         *received = received.saturating_add(bytes.len() as u64);
-        // Bytes that count are progress, also where the answer behind them does not come.
-        self.silent_since = None;
-        self.failures = 0;
+        let in_all = self.received.stdout.saturating_add(self.received.stderr);
         let kept = self.budget.take(bytes);
+        if !kept.is_empty() {
+            // Bytes that count are progress, also where the answer behind them does not come.
+            self.silent_since = None;
+            self.progressed = Some(Instant::now());
+            self.clock.note_bytes(kept.len() as u64, in_all);
+        }
         if let Some(recorder) = self.recorder.as_mut().filter(|_| !kept.is_empty()) {
+            self.is_keeping = true;
             recorder.push(kind, kept).await;
+            self.is_keeping = false;
         }
         if self.budget.is_exceeded() {
             self.over_limit_since.get_or_insert_with(Instant::now);
@@ -234,18 +259,20 @@ impl Run<'_> {
         end: &mut Option<End>,
     ) -> Option<Heard> {
         self.silent_since = None;
-        self.failures = 0;
+        self.has_answered = true;
         match answer {
             Answer::Running(running) => {
                 *running_since = Some(Instant::now());
-                if self.first_seen_running.is_none() {
+                if self.note_journal(&Journal::Running) {
                     tracing::info!(
                         execution = %self.holding.key, uid = self.holding.key.uid, machine = self.work.machine,
                         "an execution runs"
                     );
                 }
-                self.first_seen_running.get_or_insert_with(Instant::now);
                 self.note_start(running.started_centiseconds, reached);
+                let ago = running.started_centiseconds.zip(running.now_centiseconds);
+                let ago = ago.map_or(0, |(started, now)| now.saturating_sub(started));
+                self.clock.note_started(Duration::from_millis(ago.saturating_mul(10)));
                 None
             }
             Answer::Ended(ended) => {
@@ -289,46 +316,68 @@ impl Run<'_> {
         }
     }
 
-    /// Time from the start of a command until the machine must have reported its end: its time limit, the wait for the end
-    /// of its output, and the time that the machine's own watchdog may take.
-    fn end_deadline(&self) -> Duration {
-        let drain = Duration::from_secs(u64::from(self.holding.decision.output.drain_seconds));
-        self.timeout + drain + TERM_GRACE + WATCHDOG_DEADLINE
+    fn next_deadline(&self, conversation: &Conversation, is_stopping: bool) -> Instant {
+        self.next_in_session(conversation, is_stopping).min(self.clock.end())
     }
 
-    fn next_deadline(&self, conversation: &Conversation, is_stopping: bool) -> Instant {
-        let Some(since) = conversation.running_since else { return conversation.asked + ANSWER_DEADLINE };
+    fn next_in_session(&self, conversation: &Conversation, is_stopping: bool) -> Instant {
+        let Some(since) = conversation.running_since else { return self.answer_due(conversation) };
         if let Some(stop) = &self.stop {
-            return if is_stopping { since + LONG } else { stop.next_deadline() };
+            return if is_stopping { since + LONG } else { stop.next_deadline(self.progressed) };
         }
         // What was not understood of when it started cannot be shown: that must not be waited for again and again.
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
         let over_limit = self.over_limit_since.map(|since| since + OVER_LIMIT_DEADLINE);
-        let timeout = self.first_seen_running.unwrap_or(since) + self.end_deadline();
-        over_limit.map_or(timeout, |over_limit| over_limit.min(timeout))
+        let due = [self.clock.stop_due(), over_limit].into_iter().flatten().min();
+        due.unwrap_or_else(|| since + LONG)
+    }
+
+    /// When the machine must have answered. Output may come before the answer.
+    fn answer_due(&self, conversation: &Conversation) -> Instant {
+        self.progressed.map_or(conversation.asked, |at| at.max(conversation.asked)) + ANSWER_DEADLINE
     }
 
     /// A deadline is over; Some when there is nothing more to wait for in this session.
     fn time_passed(&mut self, conversation: &Conversation, is_stopping: bool) -> Option<Heard> {
-        let Some(since) = conversation.running_since else {
+        let now = Instant::now();
+        if now >= self.clock.end() {
+            return Some(Heard::Said(Said::OutOfTime));
+        }
+        if conversation.running_since.is_none() {
+            if now < self.answer_due(conversation) {
+                return None;
+            }
             let problem = format!("the machine did not answer within {} s", ANSWER_DEADLINE.as_secs());
             return Some(Heard::Said(Said::Silence(problem)));
-        };
+        }
         match &mut self.stop {
-            Some(stop) if !is_stopping && stop.is_over() => Some(Heard::Said(Said::Concluded(Ending::NotSeenToStop))),
+            Some(stop) if !is_stopping && stop.is_over(self.progressed) => {
+                Some(Heard::Said(Said::Concluded(Ending::NotSeenToStop)))
+            }
             Some(_) => None,
             None => {
-                if self.first_seen_running.unwrap_or(since).elapsed() >= self.end_deadline() {
-                    self.stop = Some(Stop::new(StopCause::Timeout));
+                if self.clock.stop_due().is_some_and(|due| now >= due) {
+                    self.decide_to_stop(StopCause::Timeout);
                 } else if self.over_limit_since.is_some_and(|since| since.elapsed() >= OVER_LIMIT_DEADLINE) {
-                    self.stop = Some(Stop::new(self.output_limit()));
+                    self.decide_to_stop(self.output_limit());
                 }
                 None
             }
         }
     }
+}
+
+/// What a host says, in a sentence, that is not the one of the claim.
+pub(super) fn elsewhere(reached: &Reached) -> String {
+    format!("another host answers under this name: {} with boot id {}", reached.address(), reached.known.facts.boot_id)
+}
+
+/// Writes what is known so far. It is written beside the draining, and losing it loses nothing: the result follows.
+fn show<'a>(inner: &'a Inner, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
+    let (key, token) = (key.clone(), token.to_owned());
+    Box::pin(async move { inner.cluster.write_as_holder(&key, &token, &status).await })
 }
 
 /// Longer than anything that is waited for here.

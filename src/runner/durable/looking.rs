@@ -17,7 +17,7 @@ use super::super::asking::{ask_in, new_nonce};
 use super::super::attempt::{AttemptEnd, Ground, decide_again, is_ours, with_machine};
 use super::super::reach::{Reached, reach};
 use super::super::saying::launch_refused;
-use super::conversation::Said;
+use super::conversation::{Said, elsewhere};
 use super::{Run, Step};
 
 /// How long a Machine that is not there is waited for: a pipeline may replace it.
@@ -35,26 +35,44 @@ pub(super) enum Look {
 impl Run<'_> {
     /// Reaches the machine and asks it for the command.
     pub(super) async fn look(&mut self) -> Said {
-        let ground = match self.ground().await {
+        if let Some(status) = self.status_of_stop() {
+            // Losing it loses nothing: whoever takes over counts from the takeover then.
+            self.inner.cluster.write_as_holder(&self.holding.key, &self.holding.token, &status).await;
+        }
+        let mut ground = match self.ground().await {
             Ok(ground) => ground,
             Err(said) => return said,
         };
+        // One name may lead to several hosts: the one of the claim first.
+        let status = self.holding.execution.status.as_ref();
+        ground.declared.prefer =
+            status.and_then(|status| status.machine.as_ref()).map(|machine| machine.address.clone());
         let reached = tokio::select! {
             reached = reach(self.inner, &ground.declared) => reached,
             () = self.inner.halted.cancelled() => return Said::NotOurs,
         };
         let reached = match reached {
             Ok(reached) => Arc::new(reached),
-            Err(end) => return Said::Silence(end.into_problem()),
+            Err(end) => {
+                (self.has_answered, self.is_elsewhere) = (false, false);
+                return Said::Silence(end.into_problem());
+            }
         };
         let place = match self.compare(&reached) {
             Ok(place) => place,
             Err(said) => return said,
         };
-        if place == Place::Another {
-            // Whatever it says of this UID is of no account; do not even ask.
-            return Said::Journal { reached, place, journal: Journal::Absent };
+        self.is_elsewhere &= matches!(place, Place::Elsewhere { .. });
+        // Whatever one with another folder says of this UID is of no account; it is not even asked.
+        match place {
+            Place::OtherFolder => return Said::Journal { reached, place, journal: Journal::Absent },
+            Place::Elsewhere { same_folder: false } => {
+                (self.has_answered, self.is_elsewhere) = (true, true);
+                return Said::Elsewhere(elsewhere(&reached));
+            }
+            Place::Same | Place::Rebooted | Place::Elsewhere { same_folder: true } => {}
         }
+        self.stop_beforehand(&reached, place).await;
         let session = match reached.open().await {
             Ok(session) => session,
             Err(error) => return Said::Silence(error.to_string()),
@@ -65,7 +83,7 @@ impl Run<'_> {
     }
 
     /// The execution, where it is still ours, and its Machine and Secret as they are now.
-    async fn ground(&self) -> Result<Ground, Said> {
+    pub(super) async fn ground(&self) -> Result<Ground, Said> {
         let key = &self.holding.key;
         let execution = match self.inner.cluster.execution(&key.namespace, &key.name).await {
             Ok(execution) => execution,
@@ -92,7 +110,7 @@ impl Run<'_> {
         }
     }
 
-    fn compare(&self, reached: &Reached) -> Result<Place, Said> {
+    pub(super) fn compare(&self, reached: &Reached) -> Result<Place, Said> {
         let status = self.holding.execution.status.as_ref();
         let machine = status.and_then(|status| status.machine.as_ref());
         let remote = status.and_then(|status| status.remote.as_ref());
@@ -100,7 +118,7 @@ impl Run<'_> {
             let problem = "the claim does not say where the command was sent".to_owned();
             return Err(Said::Concluded(Ending::Unknown { reason: Reason::RecordLost, problem }));
         };
-        Ok(execution::compare(machine, remote, &reached.shown(&reached.address())))
+        Ok(execution::compare(machine, remote, &reached.shown(&reached.address()), self.clock.now()))
     }
 
     /// The end of the command if the machine has recorded it, without the output.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::execution::StopCause;
+use crate::execution::{StopCause, TERM_GRACE};
 use crate::launcher::{self, Answer, Uid};
 
 use super::super::asking::ask_in;
 use super::super::reach::{Reached, open_beside};
 use super::super::{Inner, Work};
-use super::{TERM_GRACE, centiseconds};
+use super::centiseconds;
 
 /// How long the machine may take to say what is left: it waits the grace itself, and a moment after KILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -26,7 +26,8 @@ const END_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Stop {
     pub cause: StopCause,
     /// When the machine was asked last.
-    pub asked: Option<Instant>,
+    asked: Option<Instant>,
+    /// How often it was asked, in all sessions.
     tries: u32,
     report: Option<StopReport>,
 }
@@ -54,11 +55,21 @@ impl Stop {
         }
     }
 
+    /// Whether the machine said what is left.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.report, Some(StopReport::Left(_)))
+    }
+
+    /// The machine is being asked. Counts also if no answer comes, or the session of the command ends before.
+    pub fn note_asked(&mut self) {
+        self.tries = self.tries.saturating_add(1);
+        self.asked = Some(Instant::now());
+    }
+
     pub fn note(&mut self, report: StopReport) {
         if let StopReport::Unknown(problem) = &report {
             tracing::warn!(problem, "a machine did not say whether it has stopped a command");
         }
-        self.tries += 1;
         self.asked = Some(Instant::now());
         self.report = Some(report);
     }
@@ -68,19 +79,25 @@ impl Stop {
         matches!(self.report, Some(StopReport::Left(left)) if left > 0)
     }
 
-    /// When to look again.
-    pub fn next_deadline(&self) -> Instant {
+    /// When to look again. `progressed` is when output was received last.
+    pub fn next_deadline(&self, progressed: Option<Instant>) -> Instant {
         let asked = self.asked.unwrap_or_else(Instant::now);
         match self.report {
-            Some(StopReport::Unknown(_)) if self.tries < TRIES => asked + AGAIN_AFTER,
-            _ => asked + END_DEADLINE,
+            Some(StopReport::Left(_)) => self.over_at(asked, progressed),
+            _ if self.tries < TRIES => asked + AGAIN_AFTER,
+            _ => self.over_at(asked, progressed),
         }
     }
 
+    /// The end stands behind the output, which may be a long one.
+    fn over_at(&self, asked: Instant, progressed: Option<Instant>) -> Instant {
+        progressed.map_or(asked, |progressed| progressed.max(asked)) + END_DEADLINE
+    }
+
     /// Whether there is nothing more to wait for: it was stopped as well as could be, and its end was not told.
-    pub fn is_over(&self) -> bool {
-        let asked_enough = matches!(self.report, Some(StopReport::Left(_))) || self.tries >= TRIES;
-        asked_enough && self.asked.is_some_and(|asked| asked.elapsed() >= END_DEADLINE)
+    pub fn is_over(&self, progressed: Option<Instant>) -> bool {
+        let asked_enough = self.is_answered() || self.tries >= TRIES;
+        asked_enough && self.asked.is_some_and(|asked| Instant::now() >= self.over_at(asked, progressed))
     }
 
     /// Asks the machine, in a session of its own.

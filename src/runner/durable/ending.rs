@@ -1,0 +1,180 @@
+//! What ends the search for a command, or delays it: pauses, stop requests of the run, and the deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{sleep, timeout};
+
+use crate::api::Reason;
+use crate::execution::{self, Ending, Journal, LAST_LOOK, Outcome, Place, StopCause};
+use crate::launcher::Ended;
+
+use super::super::queue::random_fraction;
+use super::super::reach::{Reached, reach};
+use super::conversation::Said;
+use super::stopping::Stop;
+use super::{Run, Step};
+
+/// What the journal was seen to say, in the order in which it may change.
+fn rank(journal: &Journal) -> u8 {
+    match journal {
+        Journal::Absent => 1,
+        Journal::Starting => 2,
+        Journal::Running => 3,
+        Journal::Lost { .. } => 4,
+        Journal::Closed | Journal::Ended => 5,
+    }
+}
+
+impl Run<'_> {
+    /// Takes one step, and ends it at the deadline, whatever it waits for.
+    pub(super) async fn take_step(&mut self, step: Step) -> Said {
+        let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
+        let taken = async {
+            match step {
+                Step::Launch { reached, session } => self.launch(reached, session).await,
+                Step::Look => self.look().await,
+                Step::Close { reached, problem } => self.close(reached, problem).await,
+            }
+        };
+        clock.in_time(&cancel, taken).await.unwrap_or(Said::OutOfTime)
+    }
+
+    /// The end of the command if the machine has recorded it, without the output.
+    pub(super) async fn poll_in_time(&self, reached: &Reached) -> Option<Ended> {
+        self.clock.in_time(&self.cancel, self.poll(reached)).await.flatten()
+    }
+
+    /// Notes what the journal says. Returns true if it never said as much before: only that is progress.
+    pub(super) fn note_journal(&mut self, journal: &Journal) -> bool {
+        let rank = rank(journal);
+        let is_progress = rank > self.furthest;
+        if is_progress {
+            self.furthest = rank;
+            self.clock.note_step();
+        }
+        is_progress
+    }
+
+    /// Looks again after a pause. The error is the end: an outcome if the time is over, None if this process is ending.
+    pub(super) async fn look_again(&mut self, problem: &str) -> Result<Step, Option<Outcome>> {
+        if self.wait_out(problem).await {
+            return Err(Some(self.out_of_time().await));
+        }
+        if self.inner.halted.is_cancelled() { Err(None) } else { Ok(Step::Look) }
+    }
+
+    /// A pause before the machine is tried again; true if the time is over.
+    pub(super) async fn wait_out(&mut self, problem: &str) -> bool {
+        self.choose_frame_size();
+        problem.clone_into(&mut self.problem);
+        self.silent_since.get_or_insert_with(tokio::time::Instant::now);
+        let pause = self.clock.pause();
+        let pause = pause + pause.mul_f64(0.5 * random_fraction());
+        tracing::warn!(
+            execution = %self.holding.key, problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            "the machine of a claimed command does not answer as it should; trying again"
+        );
+        let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
+        tokio::select! {
+            () = sleep(pause) => false,
+            () = self.inner.halted.cancelled() => false,
+            () = clock.over(&cancel) => true,
+        }
+    }
+
+    /// After a session that broke: frames become smaller until bytes arrive again.
+    fn choose_frame_size(&mut self) {
+        let received = self.received.stdout.saturating_add(self.received.stderr);
+        if received == self.received_before {
+            self.max_frame = self.max_frame.smaller();
+        }
+        self.received_before = received;
+    }
+
+    /// The time is over. The machine is asked once more, for the end alone; then what is known is all that will be.
+    pub(super) async fn out_of_time(&mut self) -> Outcome {
+        if let Ok(Some(ended)) = timeout(LAST_LOOK, self.last_look()).await {
+            return self.ended(ended).await;
+        }
+        if self.cancel.is_cancelled() || self.holding.execution.is_unwanted() {
+            self.stop.get_or_insert_with(|| Stop::new(StopCause::Cancel));
+        }
+        let problem = if self.problem.is_empty() { "it did not report the end" } else { self.problem.as_str() };
+        let claimed = self.clock.now().as_secs();
+        let unreached = self.silent_since.filter(|_| !self.has_answered).map(|since| since.elapsed().as_secs());
+        let problem = match unreached {
+            Some(seconds) => format!("the machine gave no answer for {seconds} s ({problem})"),
+            None if self.is_elsewhere => {
+                format!("the host that the command was sent to was not found again within {claimed} s ({problem})")
+            }
+            None => {
+                format!("the machine answers, and did not report the end within {claimed} s of the claim ({problem})")
+            }
+        };
+        let problem = format!("{problem}; the command may have run, and may still run");
+        let reason = match unreached {
+            // Whoever wanted it to stop learns that it may still run.
+            _ if self.stop.is_some() => Reason::ConnectionLost,
+            None if self.is_elsewhere => Reason::MachineChanged,
+            None if !self.has_run => Reason::StartNotConfirmed,
+            _ => Reason::ConnectionLost,
+        };
+        self.outcome(Ending::Unknown { reason, problem }, None).await
+    }
+
+    async fn last_look(&self) -> Option<Ended> {
+        let ground = self.ground().await.ok()?;
+        let reached = reach(self.inner, &ground.declared).await.ok()?;
+        let place = self.compare(&reached).ok()?;
+        let has_record = matches!(place, Place::Same | Place::Rebooted | Place::Elsewhere { same_folder: true });
+        if has_record { self.poll(&reached).await } else { None }
+    }
+
+    /// Tells the machine to stop the command, where somebody wants that, or the command had to be over. A stop request
+    /// belongs to the run: it is sent also if no session lasts.
+    pub(super) async fn stop_beforehand(&mut self, reached: &Arc<Reached>, place: Place) {
+        // Another host does not see the processes.
+        if place != Place::Same || !self.has_run {
+            return;
+        }
+        if self.stop.is_none() {
+            let is_due = self.clock.stop_due().is_some_and(|due| due <= tokio::time::Instant::now());
+            match (self.cancel.is_cancelled(), is_due) {
+                (true, _) => self.decide_to_stop(StopCause::Cancel),
+                (false, true) => self.decide_to_stop(StopCause::Timeout),
+                (false, false) => return,
+            }
+        }
+        let Some(stop) = self.stop.as_mut().filter(|stop| !stop.is_answered()) else { return };
+        stop.note_asked();
+        tokio::select! {
+            report = Stop::ask(self.inner, self.work, Arc::clone(reached), self.uid.clone()) => stop.note(report),
+            // The next holder asks.
+            () = self.inner.halted.cancelled() => {}
+        }
+    }
+
+    pub(super) fn decide_to_stop(&mut self, cause: StopCause) {
+        self.stop = Some(Stop::new(cause));
+        self.clock.note_stop();
+    }
+
+    /// Stores when the stop was noticed, if it was, and not stored yet: another holder counts from the same moment.
+    pub(super) fn status_of_stop(&mut self) -> Option<crate::api::CommandExecutionStatus> {
+        let noticed = self.clock.cancel_noticed()?;
+        let status = self.holding.execution.status.as_ref()?;
+        if status.stop_requested_time.is_some() {
+            return None;
+        }
+        let status = execution::stopping(&self.holding.execution, noticed, Timestamp::now());
+        self.holding.execution.status = Some(status.clone());
+        Some(status)
+    }
+}
+
+/// As the launcher counts.
+pub(super) fn centiseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,406 @@
+//! Machines that lie in the launcher's own words: a fake SSH server that knows the nonce of each request, speaks the framed
+//! protocol, and keeps no promise. None of them holds an execution past its deadline, or past a cancel, and the record
+//! says no more than was seen.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use russh::keys::decode_secret_key;
+use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session, VerifiedPublicKey, run_stream};
+use russh::{Channel, ChannelId};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use writ::api::{CommandExecutionStatus, Phase, Reason};
+
+use crate::case::Case;
+use crate::lab::SshdOptions;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Probe,
+    Launch,
+    Attach,
+    Poll,
+    Stop,
+    Close,
+    Other,
+}
+
+/// A request, as the launcher's script would read it.
+#[derive(Clone, Debug)]
+struct Request {
+    kind: Kind,
+    nonce: String,
+}
+
+impl Request {
+    /// From what came by standard input: `WRIT2 NONCE LENGTH SEPARATOR`, then the script, which sets its arguments first.
+    fn read(stdin: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(stdin);
+        let nonce = text.strip_prefix("WRIT2 ")?.split(' ').next()?.to_owned();
+        let arguments = text.lines().find_map(|line| line.strip_prefix("set -- "))?;
+        let words: Vec<&str> = arguments.strip_prefix('\'')?.strip_suffix('\'')?.split("' '").skip(1).collect();
+        let kind = match words.as_slice() {
+            [_] => Kind::Probe,
+            [_, _, _] => Kind::Close,
+            [_, _, "-", ..] | [] | [_, _] => Kind::Other,
+            [_, _, _, "follow", ..] => Kind::Attach,
+            [_, _, _, "poll", ..] => Kind::Poll,
+            [_, _, _, _] => Kind::Stop,
+            _ => Kind::Launch,
+        };
+        Some(Self { kind, nonce })
+    }
+}
+
+/// How a machine lies.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// Everything is answered with "it runs", and the session is closed.
+    RunsAndCloses,
+    /// It says that it runs, keeps the session open, and never answers anything else.
+    RunsAndIsSilent,
+    /// After "it runs": a byte of output each second, as a frame of its own.
+    Trickles,
+    /// After "it runs": output as fast as it can.
+    Floods,
+    /// A frame that never becomes whole, a byte a second.
+    HalfFrame,
+    /// Lines without meaning, for ever.
+    Chatters,
+    /// It is about to start, for ever.
+    Starting,
+    /// Nothing is known of it, however often it is launched.
+    Forgets,
+    /// It runs, it is about to start, it is not known: in turn.
+    ToAndFro,
+    /// Every request is refused, once it was launched.
+    Refuses,
+    /// The session is opened, and nothing is said.
+    Silent,
+    /// The session is closed at once.
+    Closes,
+    /// Something else than a reply.
+    Noise,
+    /// It has ended, with more output than is ever sent.
+    PromisesOutput,
+}
+
+const LIES: [Lie; 14] = [
+    Lie::RunsAndCloses,
+    Lie::RunsAndIsSilent,
+    Lie::Trickles,
+    Lie::Floods,
+    Lie::HalfFrame,
+    Lie::Chatters,
+    Lie::Starting,
+    Lie::Forgets,
+    Lie::ToAndFro,
+    Lie::Refuses,
+    Lie::Silent,
+    Lie::Closes,
+    Lie::Noise,
+    Lie::PromisesOutput,
+];
+
+/// One fake machine.
+#[derive(Clone)]
+struct Liar {
+    lie: Lie,
+    logins: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// One connection to it.
+struct Connection {
+    liar: Liar,
+    stdin: HashMap<ChannelId, Vec<u8>>,
+}
+
+impl Handler for Connection {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.liar.logins.fetch_add(1, Ordering::Relaxed);
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn data(&mut self, channel: ChannelId, data: &[u8], _session: &mut Session) -> Result<(), Self::Error> {
+        self.stdin.entry(channel).or_default().extend_from_slice(data);
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        let Some(stdin) = self.stdin.remove(&channel) else { return Ok(()) };
+        let Some(request) = Request::read(&stdin) else { return Ok(()) };
+        let (liar, handle) = (self.liar.clone(), session.handle());
+        // The session's own loop carries what is said.
+        tokio::spawn(async move { liar.answer(Voice { handle, channel, nonce: request.nonce }, request.kind).await });
+        Ok(())
+    }
+}
+
+/// What a fake says in one session.
+struct Voice {
+    handle: Handle,
+    channel: ChannelId,
+    nonce: String,
+}
+
+impl Voice {
+    /// A line behind the mark; false if nobody listens any more.
+    async fn say(&self, line: &str) -> bool {
+        self.raw(format!("WRIT2:{}:{line}\n", self.nonce).into_bytes()).await
+    }
+
+    async fn raw(&self, bytes: Vec<u8>) -> bool {
+        self.handle.data(self.channel, bytes).await.is_ok()
+    }
+
+    async fn reply(&self, line: &str) {
+        self.say(line).await;
+        self.say(".").await;
+        self.close().await;
+    }
+
+    async fn close(&self) {
+        let _ = self.handle.exit_status_request(self.channel, 0).await;
+        let _ = self.handle.close(self.channel).await;
+    }
+
+    /// Frames of so many bytes, until nobody listens.
+    async fn frames(&self, bytes: usize, pause: Duration) {
+        let mut offset = 0;
+        loop {
+            let frame = [format!("WRIT2:{}:C {offset} {bytes}\n", self.nonce).into_bytes(), vec![b'x'; bytes]].concat();
+            if !self.raw(frame).await || !self.say("+").await {
+                return;
+            }
+            offset += bytes;
+            sleep(pause).await;
+        }
+    }
+}
+
+const RUNS: &str = "A S 0 0 100 200 4711";
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Liar {
+    async fn answer(self, voice: Voice, kind: Kind) {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        match kind {
+            Kind::Probe => {
+                let facts = "P 0f0e0d0c-0b0a-4908-8706-050403020100 100000 00112233445566778899aabbccddeeff 1 0 /home/liar/writ";
+                return voice.reply(facts).await;
+            }
+            // It must not be found out too early: what is asked beside the command is not answered.
+            Kind::Other => return voice.close().await,
+            Kind::Launch | Kind::Attach | Kind::Poll | Kind::Stop | Kind::Close => {}
+        }
+        let is_followed = matches!(kind, Kind::Launch | Kind::Attach);
+        match self.lie {
+            Lie::RunsAndCloses => {
+                voice.say(RUNS).await;
+                voice.say("+").await;
+                voice.close().await;
+            }
+            Lie::Starting => voice.reply("B").await,
+            Lie::Forgets => voice.reply("N").await,
+            Lie::ToAndFro => match count % 3 {
+                0 => {
+                    voice.say(RUNS).await;
+                    voice.say("+").await;
+                    voice.close().await;
+                }
+                1 => voice.reply("B").await,
+                _ => voice.reply("N").await,
+            },
+            // The first one gets no answer, so that nobody knows what became of it.
+            Lie::Refuses if kind == Kind::Launch => voice.close().await,
+            Lie::Refuses => voice.reply("R directory").await,
+            Lie::Silent => {}
+            Lie::Closes => voice.close().await,
+            Lie::Noise => {
+                voice.raw(b"I am no launcher\n".repeat(8000)).await;
+                voice.close().await;
+            }
+            Lie::PromisesOutput if is_followed => {
+                voice.say("D S 0 0 100 0 - 5000 0 200 - -").await;
+                voice.say(".").await;
+                voice.close().await;
+            }
+            Lie::PromisesOutput => {}
+            _ if !is_followed => {}
+            Lie::RunsAndIsSilent | Lie::Trickles | Lie::Floods | Lie::HalfFrame | Lie::Chatters => {
+                voice.say(RUNS).await;
+                self.go_on(&voice).await;
+            }
+        }
+    }
+
+    /// What comes after "it runs".
+    async fn go_on(&self, voice: &Voice) {
+        match self.lie {
+            Lie::Trickles => voice.frames(1, SECOND).await,
+            Lie::Floods => voice.frames(32 << 10, Duration::from_millis(1)).await,
+            Lie::HalfFrame => {
+                voice.say("C 0 100000").await;
+                while voice.raw(b"x".to_vec()).await {
+                    sleep(SECOND).await;
+                }
+            }
+            Lie::Chatters => {
+                while voice.say("+").await {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+            _ => {
+                voice.say("+").await;
+            }
+        }
+    }
+
+    /// Starts the fake with a host key, and says on which port.
+    async fn start(lie: Lie, private_key: &str) -> (Self, u16) {
+        let key = decode_secret_key(private_key, None).expect("a key");
+        let config = Arc::new(Config { keys: vec![key], ..Config::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let liar = Self { lie, logins: Arc::default(), requests: Arc::default() };
+        let kept = liar.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = Connection { liar: kept.clone(), stdin: HashMap::new() };
+                let config = Arc::clone(&config);
+                tokio::spawn(async move {
+                    if let Ok(session) = run_stream(config, stream, connection).await {
+                        let _ = session.await;
+                    }
+                });
+            }
+        });
+        (liar, port)
+    }
+}
+
+/// A case with one machine for each lie, and one execution on each.
+async fn lied_to(flags: &[&str], timeout_seconds: u32) -> (Case, Vec<(String, Liar)>) {
+    let case = Case::durable_with(SshdOptions::default(), &[&["--lease-seconds", "3"], flags].concat()).await;
+    let rule = json!({"name": "anything", "match": "anything", "run": ["/bin/true"],
+        "timeoutSeconds": {"default": 30, "maximum": 600}, "output": {"maximumBytes": 65536}});
+    case.apply_whitelist("liars", json!([rule])).await;
+    // A key of the right kind that is at hand; here it is the fakes' host key.
+    let private_key = case.sshd.private_key().expect("a key");
+    let key = decode_secret_key(&private_key, None).expect("a key");
+    let public = key.public_key().to_openssh().expect("a public key");
+    let mut liars = Vec::new();
+    for lie in LIES {
+        let name = format!("{lie:?}").to_lowercase();
+        let (liar, port) = Liar::start(lie, &private_key).await;
+        let machine = json!({"port": port, "hostKeys": [public], "execution": {"mode": "Durable"}});
+        case.apply_machine(&name, machine).await;
+        let spec = json!({"machineRef": {"name": name}, "command": "anything", "timeoutSeconds": timeout_seconds});
+        case.execute_with(&name, spec).await;
+        liars.push((name, liar));
+    }
+    (case, liars)
+}
+
+/// The record has nothing in it that only an honest machine could have said.
+#[track_caller]
+fn makes_nothing_up(name: &str, status: &CommandExecutionStatus) {
+    assert_eq!((status.exit_code, status.signal.as_deref()), (None, None), "{name}: {status:?}");
+    let output = status.output.as_ref();
+    let bytes = output.map_or(0, |output| output.stdout.bytes + output.stderr.bytes);
+    assert!(bytes <= 65_536, "{name}: {bytes} bytes");
+    assert_ne!(status.phase, Phase::Succeeded, "{name}");
+}
+
+/// What `execution::Pace` allows, with room for the logins of others (acknowledging, tidying, stop requests).
+#[track_caller]
+fn logged_in_seldom(name: &str, liar: &Liar, within: Duration) {
+    let logins = liar.logins.load(Ordering::Relaxed) as u64;
+    let most = 20 + within.as_secs() / 10 + 12;
+    assert!(logins <= most, "{name}: {logins} logins within {within:?}");
+}
+
+#[tokio::test]
+async fn no_lie_holds_an_execution_past_its_cancel() {
+    let (case, liars) = lied_to(&["--stop-seconds", "20"], 600).await;
+    let began = Instant::now();
+    for (name, _) in &liars {
+        case.until(name, "claimed", |status| status.claim.is_some()).await;
+    }
+    for (name, _) in &liars {
+        // Those that were found out already have ended.
+        let _ = case.change_spec(name, json!({"cancelRequested": true})).await;
+    }
+    let cancelled = Instant::now();
+    for (name, liar) in &liars {
+        let status = case.finished(name).await;
+        makes_nothing_up(name, &status);
+        let message = status.message.clone().unwrap_or_default();
+        let expected = [Phase::Cancelled, Phase::OutcomeUnknown, Phase::Failed, Phase::LaunchFailed];
+        assert!(expected.contains(&status.phase), "{name}: {:?} {message}", status.phase);
+        if status.phase == Phase::Cancelled {
+            let reasons = [Some(Reason::RemoteMayStillRun), Some(Reason::CancelledBeforeStart)];
+            assert!(reasons.contains(&status.reason), "{name}: {:?} {message}", status.reason);
+        }
+        logged_in_seldom(name, liar, began.elapsed());
+    }
+    // 20 s, and room for a machine that does other things too.
+    assert!(cancelled.elapsed() < Duration::from_secs(80), "{:?}", cancelled.elapsed());
+}
+
+#[tokio::test]
+async fn no_lie_holds_an_execution_past_its_deadline() {
+    let (case, liars) = lied_to(&["--stop-seconds", "20", "--unreachable-seconds", "1"], 1).await;
+    let began = Instant::now();
+    for (name, liar) in &liars {
+        let status = case.finished(name).await;
+        makes_nothing_up(name, &status);
+        let expected = [Phase::TimedOut, Phase::OutcomeUnknown, Phase::Failed, Phase::LaunchFailed];
+        assert!(expected.contains(&status.phase), "{name}: {:?} {:?}", status.phase, status.message);
+        logged_in_seldom(name, liar, began.elapsed());
+    }
+}
+
+/// The holder dies after the cancel: the next one counts from the same moment.
+#[tokio::test]
+async fn the_time_of_a_cancel_outlives_its_holder() {
+    let (mut case, _liars) = lied_to(&["--stop-seconds", "300"], 600).await;
+    let name = "runsandcloses";
+    case.until(name, "claimed", |status| status.claim.is_some()).await;
+    case.change_spec(name, json!({"cancelRequested": true})).await.expect("cancelling is allowed");
+    let before = case.until(name, "being stopped", |status| status.stop_requested_time.is_some()).await;
+    case.kill_writ();
+    case.start_writ();
+    let holder = before.claim.as_ref().expect("a claim").holder.clone();
+    let is_taken_over =
+        |status: &CommandExecutionStatus| status.claim.as_ref().is_some_and(|claim| claim.holder != holder);
+    let after = case.until(name, "taken over", is_taken_over).await;
+    assert_eq!(before.stop_requested_time, after.stop_requested_time);
+}
