@@ -6,6 +6,7 @@
 //! (`lean`, `slim`).
 
 mod client;
+mod clock;
 mod error;
 mod events;
 mod gate;

@@ -9,6 +9,7 @@
 //! ```
 
 mod algorithms;
+mod clock;
 mod connection;
 mod credentials;
 mod error;
@@ -23,6 +24,7 @@ mod session;
 mod stream;
 mod text;
 
+pub use clock::judge_certificates_by;
 pub use connection::{Connection, Target, connect, connect_through};
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{ConnectError, LoginRefusal};

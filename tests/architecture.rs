@@ -170,6 +170,21 @@ fn the_core_names_nothing_that_does_io_or_reads_a_clock() {
     assert!(wrong.is_empty(), "the pure core may not name these:\n{}", wrong.join("\n"));
 }
 
+/// Creation times are the API server's: whatever is compared with them or stored next to them must not be this host's.
+#[test]
+fn the_clock_of_this_host_is_read_in_two_places_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources("src") {
+        if ["src/cluster/clock.rs", "src/ssh/clock.rs"].contains(&shown(&path).as_str()) {
+            continue;
+        }
+        let reads =
+            |used: &&String| ["Timestamp::now", "SystemTime::now", "Zoned::now"].iter().any(|now| used.ends_with(now));
+        wrong.extend(Reader::of(&text).paths.iter().filter(reads).map(|used| format!("{}: {used}", shown(&path))));
+    }
+    assert!(wrong.is_empty(), "use Cluster::now (docs/design/20261129-one-clock.md):\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn files_and_functions_stay_within_their_bounds() {
     let mut wrong = Vec::new();

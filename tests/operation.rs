@@ -50,6 +50,7 @@ fn scrape() -> String {
     metrics.called("get_execution", "ok", Instant::now());
     metrics.watch_failed("executions");
     metrics.lease_gap();
+    metrics.clock_offset(0.5);
     metrics.namespaces_by_stamping(1, 0, 0);
     metrics.event("published");
     metrics.traces_exported("sent");

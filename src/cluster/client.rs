@@ -4,8 +4,10 @@ use std::fmt::Display;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -13,6 +15,7 @@ use tokio::net::lookup_host;
 
 use crate::telemetry::{health, metrics};
 
+use super::clock::{Clock, Dates};
 use super::gate::Gate;
 use super::{ClusterError, Operation};
 
@@ -56,6 +59,7 @@ pub struct Cluster {
     home: String,
     /// Host and port of the API server.
     server: (String, u16),
+    pub(super) clock: Arc<Clock>,
 }
 
 /// Names one CommandExecution for good: another one of the same name has another UID.
@@ -99,8 +103,11 @@ impl Cluster {
         let url = &config.cluster_url;
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
-        let client = ClientBuilder::try_from(config)?.with_layer(&Gate::new()).build();
-        Ok(Self { client, namespaces: options.namespaces.clone(), home, server })
+        let clock = Arc::<Clock>::default();
+        // The time is read before an answer waits for its turn.
+        let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
+        let client = builder.with_layer(&Gate::new()).build();
+        Ok(Self { client, namespaces: options.namespaces.clone(), home, server, clock })
     }
 
     /// The addresses of the API server, as they are now; none where its name does not resolve.
@@ -117,6 +124,11 @@ impl Cluster {
                 Vec::new()
             }
         }
+    }
+
+    /// The time by the API server's clock: for whatever is compared with a time in an object, or stored as one.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The namespace for what belongs to this process; see [`ClientOptions`].

@@ -12,11 +12,14 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::{Body, DynBody};
 use tokio::sync::Semaphore;
-use tower::{BoxError, Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 /// Answers with one object that may be taken in at a time. etcd stores 1.5 MiB of each, and up to three copies of a text
 /// are in memory until it is decoded: 108 MiB at the very most. A list counts as many as its page may have.
 const OBJECTS: u32 = 24;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Lets answers through in turns.
 #[derive(Clone)]

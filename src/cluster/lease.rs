@@ -19,6 +19,7 @@ use crate::execution::HolderFact;
 
 use crate::telemetry::{Loop, health, metrics};
 
+use super::clock::{Clock, Source};
 use super::{Cluster, ClusterError, Operation, PAGE};
 
 /// The label by which Leases of this kind are found.
@@ -28,6 +29,8 @@ const SWEEP_AFTER_DURATIONS: u32 = 4;
 /// Where a Lease was not looked at for so long, its clock starts anew: an API server that was away shows the version from
 /// before, and its process may only now be able to renew. A claim that may be left behind is looked at every 5 s.
 const LONGEST_BLINK: Duration = Duration::from_secs(8);
+/// By whom the Leases are written.
+const MANAGER: &str = "writ";
 /// The version of a Lease that is not there.
 const ABSENT: &str = "";
 
@@ -50,13 +53,20 @@ pub struct Standing(u64);
 
 #[derive(Default)]
 struct State {
-    /// When our own Lease was last renewed, by the time at which the renewal was sent. The wall clock beside the
-    /// monotonic one, as that may stand still while the host is suspended.
-    renewed: Option<(Instant, Timestamp)>,
+    /// When our own Lease was last renewed.
+    renewed: Option<Renewed>,
     /// Counted up when a renewal came too late.
     standing: u64,
     /// Of the others' Leases: what was seen.
     seen: HashMap<String, Sighting>,
+}
+
+/// When a renewal was sent, by two clocks. The kernel's goes on while the host is suspended, and may stand still while a
+/// hypervisor keeps it from running; the API server's is brought up to date by the next answer after that.
+#[derive(Clone, Copy)]
+struct Renewed {
+    reading: i128,
+    server: Timestamp,
 }
 
 /// What was seen of another's Lease.
@@ -81,11 +91,12 @@ impl Sighting {
 
 impl State {
     /// Whether the last renewal is younger than `duration`, by both clocks.
-    fn is_current(&self, duration: Duration) -> bool {
-        self.renewed.is_some_and(|(monotonic, wall)| {
-            // Less than nothing where the wall clock was set back; then the other one counts.
-            let by_wall_clock = Duration::try_from(Timestamp::now().duration_since(wall)).unwrap_or(Duration::ZERO);
-            monotonic.elapsed() < duration && by_wall_clock < duration
+    fn is_current(&self, duration: Duration, clock: &Clock) -> bool {
+        self.renewed.is_some_and(|renewed| {
+            let elapsed = u64::try_from(clock.reading() - renewed.reading).map_or(Duration::MAX, Duration::from_nanos);
+            // Less than nothing if the API server's clock was set back; then the other one counts.
+            let by_server = Duration::try_from(clock.now().duration_since(renewed.server)).unwrap_or(Duration::ZERO);
+            elapsed < duration && by_server < duration
         })
     }
 }
@@ -170,7 +181,7 @@ impl Holders {
     /// Some other value than before says that there was a gap in between.
     pub fn standing(&self) -> Option<Standing> {
         let state = self.state();
-        state.is_current(self.duration).then_some(Standing(state.standing))
+        state.is_current(self.duration, &self.cluster.clock).then_some(Standing(state.standing))
     }
 
     /// Whether the holder of a claim is there.
@@ -210,7 +221,8 @@ impl Holders {
     }
 
     async fn renew(&self) -> Result<(), ClusterError> {
-        let sent = (Instant::now(), Timestamp::now());
+        let clock = &self.cluster.clock;
+        let (sent, renewing) = (Instant::now(), Renewed { reading: clock.reading(), server: clock.now() });
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
@@ -220,28 +232,27 @@ impl Holders {
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.name.clone()),
                 lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
-                renew_time: Some(MicroTime(sent.1)),
+                renew_time: Some(MicroTime(renewing.server)),
                 ..LeaseSpec::default()
             }),
         };
-        let parameters = PatchParams::apply("writ").force();
+        let parameters = PatchParams::apply(MANAGER).force();
         let api = self.api(&self.namespace);
-        self.cluster
-            .call(
-                Operation::RenewLease,
-                "the Lease of this process",
-                api.patch(&self.name, &parameters, &Patch::Apply(&lease)),
-            )
-            .await?;
+        let patch = Patch::Apply(&lease);
+        let call = api.patch(&self.name, &parameters, &patch);
+        let renewed = self.cluster.call(Operation::RenewLease, "the Lease of this process", call).await?;
+        if let Some(written) = written_by_us(&renewed) {
+            clock.heard(Source::Write, written, renewing.reading);
+        }
         let mut state = self.state();
-        if !state.is_current(self.duration) {
+        if !state.is_current(self.duration, clock) {
             if state.renewed.is_some() {
                 metrics().lease_gap();
             }
             state.standing += 1;
         }
-        state.renewed = Some(sent);
-        health().lease_renewed(sent.0.into_std(), self.duration);
+        state.renewed = Some(renewing);
+        health().lease_renewed(sent.into_std(), self.duration);
         Ok(())
     }
 
@@ -293,6 +304,13 @@ impl Holders {
     fn api(&self, namespace: &str) -> Api<Lease> {
         Api::namespaced(self.cluster.client.clone(), namespace)
     }
+}
+
+/// When the API server stored the last renewal, by its own clock.
+fn written_by_us(lease: &Lease) -> Option<Timestamp> {
+    let writes = lease.metadata.managed_fields.iter().flatten();
+    let ours = writes.filter(|write| write.manager.as_deref() == Some(MANAGER));
+    ours.filter_map(|write| Some(write.time.as_ref()?.0)).max()
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ async fn gather_and_decide(
         queue,
         holder,
         grace_for_missing: context.grace_for_missing,
-        now: Timestamp::now(),
+        now: context.cluster.now(),
     });
     Ok((plan, machine.and_then(Result::ok).map(|machine| machine.metadata)))
 }
@@ -328,7 +328,7 @@ fn work(live: &CommandExecution) -> Work {
     Work {
         key: key_of(live),
         machine: live.spec.machine_ref.name.clone(),
-        created: live.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
+        created: live.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
         urgent: false,
         max_concurrent: 1,
         suspended: false,

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt as _};
-use jiff::Timestamp;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
 use kube::runtime::reflector;
 use kube::runtime::reflector::{ObjectRef, Store, store};
@@ -135,8 +134,8 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     context.runner.go_on(&namespace, &name);
     let sight = facts.sight.as_ref();
     let is_waited_for = facts.queued > 0;
-    let due =
-        next_look(&machine, sight, facts.failures, is_waited_for, facts.is_blocked, facts.spread, Timestamp::now());
+    let now = context.cluster.now();
+    let due = next_look(&machine, sight, facts.failures, is_waited_for, facts.is_blocked, facts.spread, now);
     // Those that see nothing grow rarer: they cost the machine a connection all the same.
     let pause = BETWEEN_LOOKS.saturating_mul(1 << facts.blind.saturating_sub(1).min(5));
     let too_soon = facts.since_look.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
@@ -165,7 +164,7 @@ async fn store_report(
         running: facts.running,
         queued: facts.queued,
         since_write,
-        now: Timestamp::now(),
+        now: context.cluster.now(),
     });
     let Some(status) = said.status else { return Ok(said.again) };
     match context.cluster.replace_machine_status(machine, status).await {

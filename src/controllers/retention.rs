@@ -85,13 +85,13 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let config = watch_config().fields(&finished_selector());
     let mut events = watch_all(cluster.watched::<Finished>(), config);
     let receipts = Receipts::new(cluster.clone(), receipt_limit);
-    let context = Arc::new(Working { cluster, store, keeping, receipts });
+    let context = Arc::new(Working { cluster: cluster.clone(), store, keeping, receipts });
     let mut teller = Teller::new(publisher);
     let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
     let (mut due, mut busy) = (Due::new(keeping), HashSet::new());
     let (mut not_before, mut turns) = (Instant::now(), interval(BEAT));
     loop {
-        let wait = due.wait(Timestamp::now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
+        let wait = due.wait(cluster.now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
         let next = wait.map_or_else(|| Instant::now() + LONGEST_WAIT, |at| at.max(not_before));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -113,14 +113,14 @@ pub async fn run(context: Context, stop: CancellationToken) {
                     if problem.concerns_all() {
                         not_before = Instant::now() + PAUSE_FOR_ALL;
                     }
-                    due.again(key, Timestamp::now() + problem.pause());
+                    due.again(key, cluster.now() + problem.pause());
                 }
             }
             () = tokio::time::sleep_until(next), if looking.len() < CONCURRENCY => {
-                let Some(key) = due.pop(Timestamp::now()) else { continue };
+                let Some(key) = due.pop(cluster.now()) else { continue };
                 if !busy.insert(key.clone()) {
                     // An event came for it while it was looked at.
-                    due.again(key, Timestamp::now() + Duration::from_secs(1));
+                    due.again(key, cluster.now() + Duration::from_secs(1));
                     continue;
                 }
                 let context = Arc::clone(&context);
@@ -151,7 +151,7 @@ async fn look(context: &Working, key: &ExecutionKey) -> Result<(), Problem> {
     if live.slim.is_being_deleted() {
         return let_go(context, key, &live).await;
     }
-    let now = Timestamp::now();
+    let now = context.cluster.now();
     let is_over = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
     if is_over(live.slim.expiry(&context.keeping)) {
         return expire(context, key, &live).await;

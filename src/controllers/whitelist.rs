@@ -107,7 +107,7 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     } else {
         (None, Action::await_change())
     };
-    let now = Timestamp::now();
+    let now = context.cluster.now();
     let status = status_of(&compiled, &before, generation, trust.as_ref(), now);
     if says_the_same(&before, &status) {
         return Ok(again);

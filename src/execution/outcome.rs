@@ -8,7 +8,7 @@ use crate::api::execution_status::{IncompleteReason, OutputRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 
 use super::LaunchProblem;
-use super::status::moved;
+use super::status::{moved, not_before_what_is_recorded};
 
 /// How a claimed command ended, as far as it was seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -95,13 +95,14 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
     if let Some(text) = incomplete_text(&outcome.output, drain_seconds(execution)).filter(|_| has_output) {
         message = format!("{message}; {text}");
     }
-    let mut status = moved(execution, phase, reason, &message, now);
+    let started = outcome.started.map(|started| not_before_what_is_recorded(execution, started));
+    let mut status = moved(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
     match &outcome.ending {
         Ending::Exited { code } => status.exit_code = Some(i64::from(*code)),
         Ending::Signalled { signal } => status.signal = Some(signal.clone()),
         _ => {}
     }
-    status.start_time = outcome.started.map(MicroTime);
+    status.start_time = started.map(MicroTime);
     if has_output {
         status.duration_ms = outcome.duration_ms;
         status.stdout = Some(outcome.stdout);

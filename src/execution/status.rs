@@ -24,6 +24,7 @@ pub(super) fn moved(
     now: Timestamp,
 ) -> CommandExecutionStatus {
     let mut status = execution.status.clone().unwrap_or_default();
+    let now = not_before_what_is_recorded(execution, now);
     let generation = execution.metadata.generation;
     // What a machine says may be in it: no control characters for whoever prints it, and no more than the bound.
     let printable = message.chars().map(|character| if character.is_control() { ' ' } else { character });
@@ -66,6 +67,17 @@ pub(super) fn moved(
     status
 }
 
+/// `now`, or the latest time that is recorded already. Two processes know the API server's clock to a fraction of a second
+/// only, and it may be set back: no record says that an execution ended before it began.
+pub(super) fn not_before_what_is_recorded(execution: &CommandExecution, now: Timestamp) -> Timestamp {
+    let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let status = execution.status.as_ref();
+    let queued = status.and_then(|status| Some(status.queued_time.as_ref()?.0));
+    let claimed = status.and_then(|status| Some(status.claim.as_ref()?.dispatched_time.0));
+    let started = status.and_then(|status| Some(status.start_time.as_ref()?.0));
+    [created, queued, claimed, started].into_iter().flatten().fold(now, Timestamp::max)
+}
+
 fn is_accepted(execution: &CommandExecution) -> bool {
     execution
         .status
@@ -93,7 +105,9 @@ pub fn claimed(
     records: ClaimRecords,
     now: Timestamp,
 ) -> CommandExecutionStatus {
-    let ClaimRecords { claim, machine, remote } = records;
+    let ClaimRecords { mut claim, machine, remote } = records;
+    let now = not_before_what_is_recorded(execution, now);
+    claim.dispatched_time = MicroTime(claim.dispatched_time.0.max(now));
     let message = format!("{} starts it on {}", claim.holder, machine.address);
     let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
     status.decision = Some(decision.record(MicroTime(now)));
@@ -141,7 +155,7 @@ pub fn stopping(execution: &CommandExecution, noticed: Timestamp, now: Timestamp
 /// The status of a claimed execution whose start the machine confirmed.
 pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp) -> CommandExecutionStatus {
     let mut status = moved(execution, Phase::Running, Reason::Started, "the machine confirmed the start", now);
-    status.start_time = Some(MicroTime(started));
+    status.start_time = Some(MicroTime(not_before_what_is_recorded(execution, started)));
     if let Some(before) = &execution.status {
         keep_length(before, &mut status);
     }

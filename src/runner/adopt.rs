@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -49,7 +48,7 @@ pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
             return Some(Holding { key, token, execution: live, decision, is_whole: true, standing, decided });
         }
         let before = claim.holder.clone();
-        let status = execution::taken_over(&live, &inner.holder, &token, Timestamp::now())?;
+        let status = execution::taken_over(&live, &inner.holder, &token, inner.cluster.now())?;
         let settled = match inner.cluster.replace_status(&live, status).await {
             Ok(stored) => Settled::Ours(Box::new(stored)),
             Err(error) if error.is_ambiguous() => settle(inner, &work.key, &token).await,

@@ -130,7 +130,7 @@ async fn try_to_claim(inner: &Inner, work: &Work) -> Result<Claimed, AttemptEnd>
     let claiming = claim::claim(inner, work, &declared, &way);
     match claiming.instrument(tracing::info_span!(target: SPANS, "claim")).await {
         Ok(holding) => {
-            let waited = Duration::try_from(Timestamp::now().duration_since(work.created)).unwrap_or(Duration::ZERO);
+            let waited = Duration::try_from(inner.cluster.now().duration_since(work.created)).unwrap_or(Duration::ZERO);
             metrics().claimed(waited);
             log_claim(&holding.execution, "an execution is claimed", None);
             Ok(Claimed { holding, way, session })
@@ -252,12 +252,11 @@ pub(super) async fn decide_by(inner: &Inner, ground: &Ground, rules: &RuleSet) -
 }
 
 /// Whether the execution may still start: its deadline is not over.
-pub(super) fn in_time(execution: &CommandExecution) -> bool {
-    let now = Timestamp::now();
+pub(super) fn in_time(execution: &CommandExecution, now: Timestamp) -> bool {
     execution.metadata.creation_timestamp.is_some() && now < not_after(execution, now)
 }
 
-/// When its deadline is over, by our clock. It counts from its creation by the API server's.
+/// When its deadline is over. It counts from its creation; both are by the API server's clock.
 pub(super) fn not_after(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let may_wait = match execution.spec.starting_deadline_seconds {
         // One attempt, now; the attempt itself may take as long as its own deadlines let it.

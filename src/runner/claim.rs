@@ -65,7 +65,7 @@ impl Holding {
                        (kubectl apply --server-side -f crds/)";
             // A word that older CRDs know too.
             (Reason::PolicyBroken, why)
-        } else if !in_time(&self.execution) {
+        } else if !in_time(&self.execution, inner.cluster.now()) {
             (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
         } else if self.execution.is_unwanted() || cancel.is_cancelled() {
             (Reason::CancelledBeforeStart, "cancelled before it started")
@@ -142,12 +142,12 @@ pub(super) async fn claim(
         };
         let ground = Ground { execution, declared };
         // Without the finalizer, which somebody may have taken off, it could vanish while it runs.
-        if !in_time(&ground.execution) || !ground.execution.is_protected() {
+        if !in_time(&ground.execution, inner.cluster.now()) || !ground.execution.is_protected() {
             return Err(AttemptEnd::Obsolete);
         }
         let rules = rules.map_err(|error| obsolete_or_again(&error))?;
         let decision = decide_by(inner, &ground, &rules).await?;
-        let now = Timestamp::now();
+        let now = inner.cluster.now();
         let records = records(inner, &ground, way, &token, now);
         let mut status = execution::claimed(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);

@@ -101,9 +101,8 @@ pub(super) struct Carrier(Arc<Member>);
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub facts: MachineFacts,
-    /// When it was asked, on both clocks.
+    /// When it was asked.
     at: Instant,
-    wall: Timestamp,
 }
 
 /// A place for one command on a connection, given back when it is dropped.
@@ -385,7 +384,7 @@ pub(super) async fn open_patiently(connection: &Connection) -> Result<Session, C
 pub(super) async fn probe(session: Session, directory: Option<&str>) -> Result<Known, AskError> {
     let answer = ask_in(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)).await?;
     match answer {
-        Answer::Probed(facts) => Ok(Known { facts, at: Instant::now(), wall: Timestamp::now() }),
+        Answer::Probed(facts) => Ok(Known { facts, at: Instant::now() }),
         Answer::Refused(refusal) => Err(AskError::Unfit(refused(&refusal))),
         other => Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}"))),
     }
@@ -398,12 +397,11 @@ impl Known {
         self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)
     }
 
-    /// When it was, by our clock, that the machine's uptime was so much; None where that cannot be said in dates.
-    pub fn time_at(&self, uptime_centiseconds: u64) -> Option<Timestamp> {
-        let then = i64::try_from(uptime_centiseconds).ok()?;
-        let asked = i64::try_from(self.facts.uptime_centiseconds).ok()?;
-        let since = jiff::SignedDuration::from_millis(then.checked_sub(asked)?.checked_mul(10)?);
-        self.wall.checked_add(since).ok()
+    /// When it was that the machine's uptime was so much, if it is `now`; None if that cannot be said in dates.
+    pub fn time_at(&self, uptime_centiseconds: u64, now: Timestamp) -> Option<Timestamp> {
+        let then = i64::try_from(uptime_centiseconds).ok()?.checked_mul(10)?;
+        let since = i64::try_from(self.uptime_ms()).ok()?.checked_sub(then)?;
+        now.checked_sub(jiff::SignedDuration::from_millis(since)).ok()
     }
 }
 

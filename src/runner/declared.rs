@@ -318,7 +318,7 @@ mod tests {
             algorithm: "ssh-ed25519".to_owned(),
             fingerprint: fingerprint.to_owned(),
             trust: KeyTrust::FirstUse,
-            first_seen_time: Time(Timestamp::now()),
+            first_seen_time: Time(Timestamp::UNIX_EPOCH),
         };
         let host_keys = fingerprint.map(key).into_iter().collect();
         machine.status = Some(MachineStatus { host_keys, ..MachineStatus::default() });

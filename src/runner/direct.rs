@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, IncompleteReason, OutputRecord};
-use crate::cluster::WriteOutcome;
+use crate::cluster::{Cluster, WriteOutcome};
 use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
 use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
 use crate::policy::{Redaction, command_line};
@@ -45,6 +45,8 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 struct Run {
     session: Session,
     recorder: Recorder,
+    /// For its clock.
+    cluster: Cluster,
     /// Bytes that the record may still take, of both streams together, as the machine sent them.
     budget: ByteBudget,
     maximum_bytes: u64,
@@ -72,7 +74,7 @@ type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 pub(super) async fn run(inner: &Inner, holding: &Holding, session: Session, cancel: CancellationToken) -> Outcome {
     let usable = holding.redaction();
     let recorder = holding.recorder(inner, usable.as_ref().unwrap_or(&Redaction::default()));
-    let mut run = Run::new(session, &holding.decision, recorder);
+    let mut run = Run::new(session, &holding.decision, recorder, inner.cluster.clone());
     let requested = match usable {
         Ok(_) => run.request(inner, holding, &cancel).await,
         Err(problem) => Err(problem),
@@ -85,12 +87,13 @@ pub(super) async fn run(inner: &Inner, holding: &Holding, session: Session, canc
 }
 
 impl Run {
-    fn new(session: Session, decision: &DecisionRecord, recorder: Recorder) -> Self {
+    fn new(session: Session, decision: &DecisionRecord, recorder: Recorder, cluster: Cluster) -> Self {
         let now = Instant::now();
         let maximum_bytes = u64::try_from(decision.output.maximum_bytes).unwrap_or(0);
         Self {
             session,
             recorder,
+            cluster,
             budget: ByteBudget::new(maximum_bytes),
             maximum_bytes,
             drain: Duration::from_secs(u64::from(decision.output.drain_seconds)),
@@ -152,7 +155,7 @@ impl Run {
     /// Takes in what the machine said; Some when that was the end.
     async fn take(&mut self, event: Event) -> Option<Ending> {
         match event {
-            Event::Started => self.started = self.started.or_else(|| Some((Timestamp::now(), Instant::now()))),
+            Event::Started => self.started = self.started.or_else(|| Some((self.cluster.now(), Instant::now()))),
             Event::Refused if self.started.is_none() => {
                 return Some(Ending::Refused(LaunchProblem {
                     reason: Reason::ExecutionRefused,
@@ -312,7 +315,7 @@ fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) 
 /// follows.
 fn show_running<'a>(inner: &'a Inner, holding: &'a Holding, started: Timestamp) -> Progress<'a> {
     Box::pin(async move {
-        let status = execution::running(&holding.execution, started, Timestamp::now());
+        let status = execution::running(&holding.execution, started, inner.cluster.now());
         inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await
     })
 }

@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
             budget: ByteBudget::new(limits.maximum_bytes),
             over_limit_since: None,
             mixed_sessions: 0,
-            clock: Arc::new(Clock::new(&holding.execution, limits, is_taken_over)),
+            clock: Arc::new(Clock::new(&holding.execution, limits, is_taken_over, inner.cluster.now())),
             started,
             has_run: started.is_some(),
             furthest: 0,

@@ -3,7 +3,6 @@
 //! The promise kept here: one key, once. Whoever comes at the same time, in this process or another, finds what the first has
 //! written (by the resourceVersion), and holds the machine to that.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::machine_status::{KeyTrust, SeenHostKey};
@@ -45,7 +44,7 @@ pub(super) async fn freeze(
             algorithm: algorithm.to_owned(),
             fingerprint: fingerprint.to_owned(),
             trust: KeyTrust::FirstUse,
-            first_seen_time: Time(Timestamp::now()),
+            first_seen_time: Time(inner.cluster.now()),
         };
         let before = live.status.clone().unwrap_or_default();
         let status = MachineStatus { host_keys: vec![key], ..before };

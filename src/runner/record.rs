@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tracing::Instrument as _;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Phase};
@@ -28,7 +27,7 @@ pub(super) const TOO_LARGE: &str = "labels, annotations or other metadata fill t
 
 /// Writes it; false where it is not ours to write, or was refused.
 pub(super) async fn record(inner: &Inner, holding: &Holding, outcome: Outcome) -> bool {
-    let mut status = conclude(&holding.execution, outcome, Timestamp::now());
+    let mut status = conclude(&holding.execution, outcome, inner.cluster.now());
     // What a durable command did can be read again from its machine.
     let is_only_here = holding.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
     let spool = inner.spool.as_ref().filter(|_| is_only_here);

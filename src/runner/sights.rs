@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -173,7 +172,7 @@ impl Inner {
             Seen::Online { .. } => self.queues().reached(&key),
             Seen::Problem(problem) => self.queues().not_reached(&key, &problem.message),
         }
-        let sight = Sight { uid: metadata.uid.clone(), generation: metadata.generation, at: Timestamp::now(), seen };
+        let sight = Sight { uid: metadata.uid.clone(), generation: metadata.generation, at: self.cluster.now(), seen };
         self.sights.note(&key, sight);
     }
 }
@@ -251,6 +250,8 @@ impl Drop for Looking {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     /// A look at a black hole ends 10 s after its Machine was deleted.
@@ -261,7 +262,7 @@ mod tests {
         assert!(sights.begin(&machine));
         sights.forget(&machine);
         let problem = LaunchProblem { reason: crate::api::Reason::MachineOffline, message: "gone".to_owned() };
-        let sight = Sight { uid: None, generation: None, at: Timestamp::now(), seen: Seen::Problem(problem) };
+        let sight = Sight { uid: None, generation: None, at: Timestamp::UNIX_EPOCH, seen: Seen::Problem(problem) };
         sights.note(&machine, sight);
         sights.end(&machine);
         assert_eq!(lock(&sights.known).len(), 0);

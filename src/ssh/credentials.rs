@@ -5,7 +5,6 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +14,7 @@ use russh::keys::ssh_key::{HashAlg, Kdf};
 use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
+use super::clock::seconds_now;
 use super::host_key::{KeyProblem, SMALLEST_RSA, date, usable};
 
 /// ssh-keygen makes 16 rounds of bcrypt (24 from 9.8 on), which take about a tenth of a second; whoever writes the Secret
@@ -176,11 +176,6 @@ impl Credentials {
     pub(super) fn is_rsa(&self) -> bool {
         matches!(self.key.algorithm(), Algorithm::Rsa { .. })
     }
-}
-
-/// Seconds since 1970 by this host's clock.
-pub(super) fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What `echo secret > file` leaves behind.

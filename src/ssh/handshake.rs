@@ -7,7 +7,7 @@ use russh::Channel;
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg};
 use russh::keys::PublicKeyOrCertificate;
 
-use super::credentials::seconds_now;
+use super::clock::seconds_now;
 use super::{ConnectError, HostTrust, Proof};
 
 /// How far a connection came; shared with the handler, as russh owns that.

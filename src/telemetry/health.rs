@@ -113,6 +113,8 @@ struct State {
     usable: bool,
     /// When the API server answered last.
     answered: Option<Instant>,
+    /// By how many seconds the host's clock is ahead of the API server's.
+    clock_offset: Option<f64>,
     /// When the Lease was renewed last, and for how long.
     lease: Option<(Instant, Duration)>,
     ending: bool,
@@ -169,6 +171,11 @@ impl Health {
     /// The API server answered, whatever it said.
     pub fn answered(&self) {
         self.state().answered = Some(Instant::now());
+    }
+
+    /// The host's clock is ahead of the API server's by so many seconds.
+    pub fn clock_offset(&self, seconds: f64) {
+        self.state().clock_offset = Some(seconds);
     }
 
     /// The CRDs are there, and may be read.
@@ -249,6 +256,7 @@ impl Health {
                 Some((ago, _)) => Ok(format!("it was renewed {} s ago", ago.as_secs())),
             },
         );
+        check("clock", clock(state.clock_offset));
         let mut missing: Vec<&str> =
             Watch::ALL.iter().filter(|watch| !state.listed.contains(watch)).map(|watch| watch.of()).collect();
         missing.dedup();
@@ -267,6 +275,19 @@ impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A difference is no reason not to be ready: ages go by the API server's clock. They cannot if its time is not known.
+fn clock(offset: Option<f64>) -> Result<String, String> {
+    let Some(offset) = offset else {
+        return Err(
+            "no answer of the API server has said what time it is (a proxy may remove the header Date): ages are by \
+                    this host's clock"
+                .to_owned(),
+        );
+    };
+    let (seconds, side) = (offset.abs(), if offset < 0.0 { "behind" } else { "ahead of" });
+    Ok(format!("the API server's clock counts; this host's is {seconds:.1} s {side} it"))
 }
 
 fn said(well: bool, good: &str, bad: &str) -> Result<String, String> {
@@ -300,6 +321,7 @@ mod tests {
         health.usable();
         health.answered();
         health.lease_renewed(Instant::now(), Duration::from_secs(15));
+        health.clock_offset(0.0);
         Watch::ALL.iter().for_each(|watch| health.listed(*watch));
         health
     }
@@ -349,6 +371,18 @@ mod tests {
         assert!(!report.well && report.text.contains("FAILED  lease: it was renewed last"), "{}", report.text);
         assert!(report.text.contains("ok      api-server"), "{}", report.text);
         assert!(health.ready_at(in_seconds(32)).text.contains("FAILED  api-server: it answered last"));
+    }
+
+    #[test]
+    fn a_clock_that_differs_is_named_and_only_one_that_is_unknown_makes_it_unready() {
+        let health = ready();
+        health.clock_offset(600.04);
+        assert!(health.ready().well);
+        let line = "ok      clock: the API server's clock counts; this host's is 600.0 s ahead of it\n";
+        assert!(health.ready().text.contains(line), "{}", health.ready().text);
+        health.clock_offset(-86_400.0);
+        assert!(health.ready().text.contains("86400.0 s behind it"), "{}", health.ready().text);
+        assert!(Health::default().ready().text.contains("FAILED  clock: no answer"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Every metric, and one method for each thing that happens. `docs/guides/operation.md` says what they mean to people;
 //! a test holds it, the dashboard and the alerts against what is registered here.
 
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -57,6 +58,7 @@ pub struct Metrics {
     call_durations: Family1<Operation, Histogram>,
     watch_failures: Family1<Kind, Counter>,
     lease_gaps: Counter,
+    clock_offset: Gauge<f64, AtomicU64>,
     stamping: Family1<State, Gauge>,
     events: Family1<Outcome, Counter>,
     trace_exports: Family1<Outcome, Counter>,
@@ -135,6 +137,11 @@ impl Metrics {
             call_durations: to.call_histograms("api_request_duration_seconds", "Time of calls to the API server"),
             watch_failures: to.counters("watch_failures", "Watches that failed and were started anew"),
             lease_gaps: to.add("lease_gaps", "Times that the own Lease was not renewed in time", Counter::default()),
+            clock_offset: to.add(
+                "clock_offset_seconds",
+                "By how much this host's clock is ahead of the API server's",
+                Gauge::default(),
+            ),
             stamping: to.gauges("requester_stamping", "Namespaces, by whether it is known who asks"),
             events: to.counters("events", "Kubernetes events, by outcome"),
             trace_exports: to.counters("trace_exports", "Batches of spans sent to the collector, by outcome"),
@@ -285,6 +292,11 @@ impl Metrics {
     /// The Lease of this process was renewed too late: others may have taken it for gone.
     pub fn lease_gap(&self) {
         self.lease_gaps.inc();
+    }
+
+    /// This host's clock is ahead of the API server's by so many seconds, or behind by as many less than none.
+    pub fn clock_offset(&self, seconds: f64) {
+        self.clock_offset.set(seconds);
     }
 
     /// In how many namespaces the API server stamps who asks, in how many it does not, and where that is not known.

@@ -30,6 +30,8 @@ pub struct Case {
     flags: Vec<String>,
     /// What the next `writ serve` has as /etc/hosts, in a mount namespace of its own. For root only.
     pub hosts: Option<PathBuf>,
+    /// What the next `writ serve` finds in its environment.
+    pub environment: Vec<(String, String)>,
     pub kubeconfig: PathBuf,
     /// How much `writ serve` says (RUST_LOG). `WRIT_TEST_LOG=trace` makes the whole run as loud as it can be.
     pub log_level: String,
@@ -50,8 +52,19 @@ impl Case {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let kubeconfig = world.operator.clone();
         let log_level = std::env::var("WRIT_TEST_LOG").unwrap_or_else(|_| "warn,writ=debug".to_owned());
-        let mut case =
-            Self { world, client, namespace, sshd, writ: None, logs, flags, hosts: None, kubeconfig, log_level };
+        let mut case = Self {
+            world,
+            client,
+            namespace,
+            sshd,
+            writ: None,
+            logs,
+            flags,
+            hosts: None,
+            environment: Vec::new(),
+            kubeconfig,
+            log_level,
+        };
         case.make_namespace().await;
         case.apply_secret("web-ssh", &case.sshd.private_key().expect("a key")).await;
         let host_key = case.sshd.host_key().expect("a host key");
@@ -268,7 +281,8 @@ impl Case {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .env("RUST_LOG", &self.log_level)
-            .env_remove("RUST_BACKTRACE");
+            .env_remove("RUST_BACKTRACE")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let process = self.world.reaper.spawn("writ", &mut command, &self.logs.join("writ.log")).expect("writ starts");
         self.writ = Some(process);
     }

@@ -16,6 +16,7 @@
 mod lab;
 
 mod case;
+mod clocks;
 mod keys;
 mod world;
 

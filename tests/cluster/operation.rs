@@ -18,7 +18,7 @@ const LISTENING: [&str; 2] = ["--listen-operations", "127.0.0.1:0"];
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The port that writ chose, from its log.
-fn port(case: &Case) -> u16 {
+pub fn port(case: &Case) -> u16 {
     let log = case.whole_log();
     let line = log.lines().rfind(|line| line.contains("metrics and health are served")).expect("it listens");
     let digits = line.rsplit("127.0.0.1:").next().expect("an address");
@@ -40,7 +40,7 @@ async fn send(port: u16, request: &[u8]) -> std::io::Result<String> {
 }
 
 /// The status and the body of what is at a path.
-async fn get(port: u16, path: &str) -> (u16, String) {
+pub async fn get(port: u16, path: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: writ\r\n\r\n");
     let answer = send(port, request.as_bytes()).await.expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer}"));
@@ -62,7 +62,7 @@ async fn until(port: u16, path: &str, status: u16) -> String {
 }
 
 /// The sum of all series of a metric whose labels have these words in them.
-async fn metric(port: u16, name: &str, labels: &str) -> f64 {
+pub async fn metric(port: u16, name: &str, labels: &str) -> f64 {
     let (status, text) = get(port, "/metrics").await;
     assert_eq!(status, 200);
     let is_it = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(labels);

@@ -20,7 +20,7 @@ use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::operations::{Endpoints, LogFormat, start_logs};
 use writ::output::{Hub, Store};
 use writ::runner::{MachineWakes, Outputs, Parts, Patience, Runner, Spool};
-use writ::ssh::{Cidr, Network};
+use writ::ssh::{Cidr, Network, judge_certificates_by};
 use writ::telemetry::health;
 use writ::traces::Exporting;
 
@@ -208,7 +208,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let endpoints = options.listen().await?;
     let store = options.open_store()?;
     let client_options = options.client();
-    let cluster = Cluster::connect(&client_options).await.context("the kubeconfig cannot be used")?;
+    let cluster = connect(&client_options).await?;
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         ready = wait_until_usable(&cluster) => ready?,
@@ -293,6 +293,14 @@ fn others(
     let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
     let finished = tokio::spawn(retention::run(finished, stop.clone()));
     async { tokio::join!(machines, whitelists, finished) }
+}
+
+/// A client of the API server. Certificates of hosts and logins are valid by the clock that everything else goes by.
+async fn connect(options: &ClientOptions) -> anyhow::Result<Cluster> {
+    let cluster = Cluster::connect(options).await.context("the kubeconfig cannot be used")?;
+    let clock = cluster.clone();
+    judge_certificates_by(move || u64::try_from(clock.now().as_second()).unwrap_or(0));
+    Ok(cluster)
 }
 
 fn serves(options: &ClientOptions) -> String {

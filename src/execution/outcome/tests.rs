@@ -24,6 +24,49 @@ fn execution_with(drain_seconds: u32) -> CommandExecution {
     execution
 }
 
+/// A clock that was set back, by minutes or by the part of a second that two processes differ in.
+#[test]
+fn no_record_ends_before_it_began() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let mut execution = execution_with(1);
+    execution.metadata.creation_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at("2026-11-21T12:10:00Z")));
+    let early = at("2026-11-21T12:09:59.6Z");
+    let claim = crate::api::execution_status::Claim {
+        token: "token".to_owned(),
+        holder: "team/writ-1".to_owned(),
+        mode: crate::api::ExecutionMode::Direct,
+        dispatched_time: MicroTime(early),
+        not_after_time: None,
+    };
+    let machine = crate::api::execution_status::MachineRecord {
+        name: "web-1".to_owned(),
+        uid: "uid".to_owned(),
+        generation: 1,
+        address: "192.0.2.1".to_owned(),
+        user: "deploy".to_owned(),
+        host_key_fingerprint: "SHA256:key".to_owned(),
+    };
+    let rules = execution.status.as_ref().and_then(|status| status.decision.clone());
+    execution.status = Some(CommandExecutionStatus {
+        claim: Some(claim),
+        machine: Some(machine),
+        decision: rules,
+        ..CommandExecutionStatus::default()
+    });
+    for started in ["2026-11-21T12:00:00Z", "2026-11-21T12:09:59.7Z", "2026-11-21T12:10:30Z"] {
+        let mut outcome = outcome(Ending::Exited { code: 0 }, None);
+        outcome.started = Some(at(started));
+        let running = crate::execution::running(&execution, at(started), early);
+        let status = conclude(&execution, outcome, early);
+        let (start, end) = (status.start_time.unwrap().0, status.completion_time.unwrap().0);
+        assert!(at("2026-11-21T12:10:00Z") <= start && start <= end, "{started}: {start} {end}");
+        assert!(running.start_time.unwrap().0 >= at("2026-11-21T12:10:00Z"));
+    }
+    let refused = conclude(&execution, outcome(Ending::StartNotConfirmed, None), early);
+    assert_eq!(refused.completion_time.unwrap().0, at("2026-11-21T12:10:00Z"));
+}
+
 fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
     conclude(&execution(), outcome(ending, told_to_stop), "2026-11-21T12:00:01Z".parse().unwrap())
 }

@@ -1,12 +1,12 @@
 //! The deadlines of one command on this process's monotonic clock, and the pauses between its sessions.
 //!
-//! The age of the claim is taken from the wall clock once, when this process begins. From then on, a clock that jumps changes
-//! nothing.
+//! The age of the claim is taken from the API server's clock once, when this process begins. From then on, a clock that jumps
+//! changes nothing.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ const OVERDUE: Duration = Duration::from_secs(2);
 /// The clock of one command. Its step in progress and whoever ends that step share it.
 pub(super) struct Clock {
     begun: Instant,
+    /// The same moment, by the API server's clock.
+    begun_time: Timestamp,
     /// How old the claim was then.
     age: Duration,
     state: Mutex<State>,
@@ -35,13 +37,13 @@ struct State {
 }
 
 impl Clock {
-    /// Of a claimed execution, as it was stored.
-    pub fn new(execution: &CommandExecution, limits: Limits, is_taken_over: bool) -> Self {
+    /// Of a claimed execution, as it was stored. `now` is the time by the API server's clock.
+    pub fn new(execution: &CommandExecution, limits: Limits, is_taken_over: bool, now: Timestamp) -> Self {
         let claimed = execution.claim().map(|claim| claim.dispatched_time.0);
         let since_claim = |time: Timestamp| {
             claimed.and_then(|claimed| Duration::try_from(time.duration_since(claimed)).ok()).unwrap_or_default()
         };
-        let age = since_claim(Timestamp::now());
+        let age = since_claim(now);
         let status = execution.status.as_ref();
         let mut deadlines = Deadlines::new(limits);
         if is_taken_over {
@@ -57,7 +59,7 @@ impl Clock {
             deadlines.note_stop(since_claim(noticed).min(age));
         }
         let state = State { deadlines, pace: Pace::default(), cancel_noticed };
-        Self { begun: Instant::now(), age, state: Mutex::new(state), changed: Notify::new() }
+        Self { begun: Instant::now(), begun_time: now, age, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Time since the claim.
@@ -107,7 +109,11 @@ impl Clock {
     }
 
     pub fn note_cancel(&self) {
-        lock(&self.state).cancel_noticed.get_or_insert_with(Timestamp::now);
+        let since = self.begun.elapsed();
+        lock(&self.state).cancel_noticed.get_or_insert_with(|| {
+            // Only the end of time is later than what can be added.
+            SignedDuration::try_from(since).ok().and_then(|since| self.begun_time.checked_add(since).ok()).unwrap_or(self.begun_time)
+        });
         self.note_stop();
     }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::{CommandExecutionStatus, Reason};
@@ -166,7 +165,7 @@ impl Run<'_> {
                     if let (Some(since), Some(started), false) = (conversation.running_since, self.started, self.shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER {
                         self.shown = true;
-                        let status = execution::running(&self.holding.execution, started, Timestamp::now());
+                        let status = execution::running(&self.holding.execution, started, inner.cluster.now());
                         self.holding.execution.status = Some(status.clone());
                         progress = Some(show(inner, &key, &token, status));
                     }
@@ -310,8 +309,8 @@ impl Run<'_> {
         let claimed = status.claim.as_ref().map(|claim| claim.dispatched_time.0);
         let same_boot = status.remote.as_ref().is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id);
         if self.started.is_none() && same_boot {
-            let now = Timestamp::now();
-            let said = started_centiseconds.and_then(|started| reached.known.time_at(started)).unwrap_or(now);
+            let now = self.inner.cluster.now();
+            let said = started_centiseconds.and_then(|started| reached.known.time_at(started, now)).unwrap_or(now);
             self.started = Some(claimed.map_or(said, |claimed| said.max(claimed)).min(now));
         }
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{sleep, timeout};
 
 use crate::api::Reason;
@@ -168,7 +167,7 @@ impl Run<'_> {
         if status.stop_requested_time.is_some() {
             return None;
         }
-        let status = execution::stopping(&self.holding.execution, noticed, Timestamp::now());
+        let status = execution::stopping(&self.holding.execution, noticed, self.inner.cluster.now());
         self.holding.execution.status = Some(status.clone());
         Some(status)
     }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::api::Reason;
@@ -184,7 +183,7 @@ impl Run<'_> {
         }
         let claim = ground.execution.claim();
         let not_after = claim.and_then(|claim| claim.not_after_time.as_ref()).map(|time| time.0);
-        if not_after.is_none_or(|not_after| Timestamp::now() >= not_after) {
+        if not_after.is_none_or(|not_after| self.inner.cluster.now() >= not_after) {
             let message = "the starting deadline was over before it had started; it will not start";
             return refusal(Reason::StartingDeadlineExceeded, message);
         }

@@ -1,0 +1,207 @@
+//! The difference between two clocks, as far as answers prove it. Pure: times are arguments.
+//!
+//! An answer that was sent within a second S of the server, and whose request took from `sent` to `received` by the own
+//! clock, proves that the server is ahead by at least `S - received` and at most `S + 1 s - sent`. What several answers prove
+//! together is narrower than a second, so a resolution of a second is no jitter.
+
+/// Nanoseconds in a second.
+pub(super) const SECOND: i128 = 1_000_000_000;
+/// How much two clocks may drift apart: 1 in 1000. NTP slews a clock by at most half of that.
+const DRIFT: i128 = 1000;
+
+/// What is proved: the server's clock is ahead by at least `low` and at most `high` nanoseconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Bounds {
+    low: i128,
+    high: i128,
+}
+
+impl Bounds {
+    /// What one answer proves; all in nanoseconds. `second` is the time that the server wrote, cut to whole seconds.
+    pub fn of(second: i128, sent: i128, received: i128) -> Self {
+        let received = received.max(sent);
+        Self { low: second - received, high: second + SECOND - sent }
+    }
+
+    fn both(self, other: Self) -> Option<Self> {
+        let both = Self { low: self.low.max(other.low), high: self.high.min(other.high) };
+        (both.low <= both.high).then_some(both)
+    }
+
+    fn widened(self, by: i128) -> Self {
+        Self { low: self.low - by, high: self.high + by }
+    }
+
+    fn middle(self) -> i128 {
+        self.low + (self.high - self.low) / 2
+    }
+}
+
+/// What one kind of answers proves together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Proved(Option<(Bounds, i128)>);
+
+impl Proved {
+    fn at(self, now: i128) -> Option<Bounds> {
+        let (bounds, at) = self.0?;
+        Some(bounds.widened((now - at).max(0) / DRIFT))
+    }
+
+    /// Takes in one more; false if it contradicts the others, which are forgotten then: one of the clocks was set.
+    fn take(&mut self, bounds: Bounds, now: i128) -> bool {
+        let before = self.at(now);
+        let both = before.map_or(Some(bounds), |before| before.both(bounds));
+        self.0 = Some((both.unwrap_or(bounds), now));
+        both.is_some()
+    }
+}
+
+/// From where the server's time is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::cluster) enum Source {
+    /// A time that the API server itself wrote into an object of ours.
+    Write,
+    /// The `Date` header of an answer. A proxy may have put its own time there.
+    Date,
+}
+
+/// The difference that is used, and what it rests on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Estimate {
+    writes: Proved,
+    dates: Proved,
+    ahead: Option<i128>,
+}
+
+impl Estimate {
+    /// Takes in what an answer proves.
+    pub fn take(&mut self, source: Source, bounds: Bounds, now: i128) {
+        let (own, other) = match source {
+            Source::Write => (&mut self.writes, &mut self.dates),
+            Source::Date => (&mut self.dates, &mut self.writes),
+        };
+        if !own.take(bounds, now) {
+            *other = Proved::default();
+        }
+        let (writes, dates) = (self.writes.at(now), self.dates.at(now));
+        let both = match (writes, dates) {
+            // A proxy with a clock of its own: what is compared with are times that the API server writes.
+            (Some(writes), Some(dates)) => writes.both(dates).or(Some(writes)),
+            (writes, dates) => writes.or(dates),
+        };
+        let Some(bounds) = both else { return };
+        // As little is changed as the answers demand.
+        self.ahead = Some(self.ahead.map_or_else(|| bounds.middle(), |ahead| ahead.clamp(bounds.low, bounds.high)));
+    }
+
+    /// By how many nanoseconds the server is ahead; None: no answer has said it yet.
+    pub fn ahead(&self) -> Option<i128> {
+        self.ahead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: i128 = SECOND / 1000;
+
+    /// A server that is ahead by so much, seen at these times of the own clock with round trips of 20 ms.
+    struct Server {
+        ahead: i128,
+        estimate: Estimate,
+    }
+
+    impl Server {
+        fn ahead(ahead: i128) -> Self {
+            Self { ahead, estimate: Estimate::default() }
+        }
+
+        fn answers(&mut self, source: Source, at: i128) -> i128 {
+            let written = (at + 10 * MILLISECOND + self.ahead).div_euclid(SECOND) * SECOND;
+            let bounds = Bounds::of(written, at, at + 20 * MILLISECOND);
+            self.estimate.take(source, bounds, at + 20 * MILLISECOND);
+            self.estimate.ahead().unwrap()
+        }
+    }
+
+    #[test]
+    fn one_answer_is_right_to_half_a_second_and_many_to_a_few_milliseconds() {
+        for ahead in [-600 * SECOND - 1, 0, 333 * MILLISECOND, 600 * SECOND + 999 * MILLISECOND] {
+            let mut server = Server::ahead(ahead);
+            let first = server.answers(Source::Date, 5 * SECOND);
+            assert!((first - ahead).abs() <= 520 * MILLISECOND, "{first} for {ahead}");
+            for number in 0..200 {
+                server.answers(Source::Date, 6 * SECOND + number * 37 * MILLISECOND);
+            }
+            let last = server.answers(Source::Write, 20 * SECOND);
+            assert!((last - ahead).abs() <= 60 * MILLISECOND, "{last} for {ahead}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_are_no_jitter() {
+        let mut server = Server::ahead(7 * SECOND + 420 * MILLISECOND);
+        for number in 0..100 {
+            server.answers(Source::Date, number * 37 * MILLISECOND);
+        }
+        let before = server.estimate.ahead();
+        for number in 100..10_000 {
+            let at = number * 37 * MILLISECOND;
+            let moved = server.answers(Source::Date, at) - before.unwrap();
+            assert!(moved.abs() <= 40 * MILLISECOND, "moved by {moved}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_followed_by_the_next_answer_in_both_directions() {
+        let mut server = Server::ahead(0);
+        for (number, step) in [3600, -3600, 40, -40, 3].into_iter().enumerate() {
+            let at = 100 * SECOND * i128::try_from(number).unwrap();
+            server.answers(Source::Write, at);
+            server.answers(Source::Date, at);
+            server.ahead += step * SECOND;
+            let ahead = server.answers(Source::Date, at + SECOND);
+            assert!((ahead - server.ahead).abs() <= 520 * MILLISECOND + SECOND / 2, "{step}: {ahead}");
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_moves_nothing() {
+        let mut server = Server::ahead(90 * SECOND);
+        server.answers(Source::Date, 0);
+        let before = server.answers(Source::Date, 700 * MILLISECOND);
+        let late = Bounds::of(92 * SECOND, SECOND, 9 * SECOND);
+        server.estimate.take(Source::Date, late, 9 * SECOND);
+        assert_eq!(server.estimate.ahead(), Some(before));
+    }
+
+    #[test]
+    fn a_proxy_with_a_clock_of_its_own_is_overruled_by_what_the_api_server_writes() {
+        let mut server = Server::ahead(0);
+        server.answers(Source::Write, 0);
+        for number in 1..20 {
+            server.ahead = 300 * SECOND;
+            let ahead = server.answers(Source::Date, number * SECOND);
+            assert!(ahead.abs() <= SECOND, "{ahead}");
+            server.ahead = 0;
+            let ahead = server.answers(Source::Write, number * SECOND + SECOND / 2);
+            assert!(ahead.abs() <= SECOND, "{ahead}");
+        }
+        // Also if its word was all there was at first.
+        let mut server = Server::ahead(300 * SECOND);
+        server.answers(Source::Date, 0);
+        server.ahead = 0;
+        assert!(server.answers(Source::Write, SECOND).abs() <= SECOND);
+    }
+
+    #[test]
+    fn times_beyond_all_dates_are_no_overflow() {
+        let mut estimate = Estimate::default();
+        for second in [i128::from(i64::MAX), i128::from(i64::MIN), 0] {
+            estimate.take(Source::Date, Bounds::of(second * SECOND, 0, -1), 0);
+            estimate.take(Source::Write, Bounds::of(-second * SECOND, i128::from(i64::MAX), 1), i128::from(i64::MAX));
+        }
+        assert!(estimate.ahead().is_some());
+    }
+}
