@@ -42,6 +42,7 @@ mod hostile_requests;
 mod identity;
 mod impostor;
 mod interop;
+mod kustomize;
 mod large;
 mod left_behind;
 mod liars;
