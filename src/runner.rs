@@ -388,7 +388,8 @@ impl Runner {
             return;
         }
         let Some(uid) = Uid::new(&work.key.uid) else { return };
-        if self.inner.acknowledgements.add(work.machine_key(), uid) {
+        let is_redacted = !holding.decision.redact.is_empty();
+        if self.inner.acknowledgements.add(work.machine_key(), uid, is_redacted) {
             let (inner, work) = (Arc::clone(&self.inner), work.clone());
             self.inner.tasks.spawn(async move { acknowledge::tell(&inner, &work).await });
         }

@@ -1,5 +1,7 @@
 //! What is allowed in a Whitelist and may yet not be what was meant: warnings for who writes one.
 
+mod reading;
+
 use std::collections::BTreeSet;
 
 use regex_syntax::ast::{Ast, ClassSetItem, ClassSetRange, Visitor, parse, visit};
@@ -47,6 +49,7 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
     // What is out of force is mended first.
     let is_in_force = |rule: &&WhitelistRule| compiled.broken.iter().all(|broken| broken.rule != rule.name);
     let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(of_rule).collect();
+    warnings.extend(compiled.allowing.iter().filter_map(reading::of_rule));
     warnings.extend(shadows(&compiled));
     Findings {
         names: names.map(|rule| rule.name.clone()).collect(),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::launcher::{self, Answer, Uid};
@@ -17,7 +18,8 @@ use super::queue::MachineKey;
 use super::reach::{Reached, reach_declared};
 use super::{Inner, Work, lock};
 
-/// How long others are waited for, to be told together.
+/// How long others are waited for, to be told together. Not for output of a rule that redacts: on the machine it lies as the
+/// command wrote it.
 const GATHER: Duration = Duration::from_millis(500);
 /// How many are told in one request: their UIDs (36 bytes each) have to fit into it (dropbear takes 9,000 bytes in all).
 pub(super) const AT_ONCE: usize = 100;
@@ -38,26 +40,47 @@ const PAUSES: [Duration; 6] = [
 /// What waits to be told, for each machine.
 #[derive(Default)]
 pub(super) struct Acknowledgements {
-    waiting: Mutex<HashMap<MachineKey, Vec<Uid>>>,
+    waiting: Mutex<HashMap<MachineKey, Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    uids: Vec<Uid>,
+    /// Others are not waited for any more.
+    hurry: Arc<Notify>,
 }
 
 impl Acknowledgements {
-    /// Notes one; true where nobody is about to tell this machine, so that somebody has to.
-    pub fn add(&self, machine: MachineKey, uid: Uid) -> bool {
+    /// Notes one; true where nobody is about to tell this machine, so that somebody has to. `at_once`: without waiting for
+    /// others.
+    pub fn add(&self, machine: MachineKey, uid: Uid, at_once: bool) -> bool {
         let mut waiting = lock(&self.waiting);
         let is_first = !waiting.contains_key(&machine);
-        let uids = waiting.entry(machine).or_default();
+        let Waiting { uids, hurry } = waiting.entry(machine).or_default();
         if uids.len() >= MAXIMUM_WAITING {
             uids.remove(0);
         }
         uids.push(uid);
+        if at_once {
+            hurry.notify_one();
+        }
         is_first
+    }
+
+    /// Waits for others to be told of together, unless one is to be told of at once.
+    async fn gather(&self, machine: &MachineKey) {
+        let hurry = lock(&self.waiting).get(machine).map(|waiting| Arc::clone(&waiting.hurry));
+        let Some(hurry) = hurry else { return };
+        tokio::select! {
+            () = sleep(GATHER) => {}
+            () = hurry.notified() => {}
+        }
     }
 
     /// Takes some of a machine's; None where there are none, and then the next one that is added is the first again.
     fn take(&self, machine: &MachineKey) -> Option<Vec<Uid>> {
         let mut waiting = lock(&self.waiting);
-        let uids = waiting.get_mut(machine)?;
+        let uids = &mut waiting.get_mut(machine)?.uids;
         if uids.is_empty() {
             waiting.remove(machine);
             return None;
@@ -71,7 +94,7 @@ impl Acknowledgements {
 pub(super) async fn tell(inner: &Inner, work: &Work) {
     let machine = work.machine_key();
     tokio::select! {
-        () = sleep(GATHER) => {}
+        () = inner.acknowledgements.gather(&machine) => {}
         // The connections go soon: now or never.
         () = inner.stopping.cancelled() => {}
     }
@@ -118,5 +141,43 @@ async fn tell_some(inner: &Inner, work: &Work, reached: &mut Option<Arc<Reached>
             }
             Err(error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt as _;
+    use futures::poll;
+
+    use super::*;
+
+    fn uid(number: u32) -> Uid {
+        Uid::new(&format!("00000000-0000-4000-8000-{number:012}")).unwrap()
+    }
+
+    fn machine(name: &str) -> MachineKey {
+        ("team".to_owned(), name.to_owned())
+    }
+
+    #[tokio::test]
+    async fn output_of_a_rule_that_redacts_is_acknowledged_without_waiting_for_others() {
+        let waiting = Acknowledgements::default();
+        let (plain, secret, both) = (machine("plain"), machine("secret"), machine("both"));
+        assert!(waiting.add(plain.clone(), uid(1), false));
+        assert!(waiting.add(secret.clone(), uid(2), true));
+        assert!(waiting.gather(&plain).now_or_never().is_none());
+        assert!(waiting.gather(&secret).now_or_never().is_some());
+        // It comes while others are waited for; it does not hurry those of other machines.
+        assert!(waiting.add(both.clone(), uid(3), false));
+        let mut gathering = pin!(waiting.gather(&both));
+        assert!(poll!(&mut gathering).is_pending());
+        assert!(!waiting.add(plain.clone(), uid(4), false));
+        assert!(poll!(&mut gathering).is_pending());
+        assert!(!waiting.add(both.clone(), uid(5), true));
+        assert!(poll!(&mut gathering).is_ready());
+        assert_eq!(waiting.take(&both).map(|uids| uids.len()), Some(2));
+        assert!(waiting.gather(&plain).now_or_never().is_none());
     }
 }

@@ -66,6 +66,42 @@ fn what_is_wider_than_it_looks_is_warned_of() {
 }
 
 #[test]
+fn a_parameter_that_can_name_the_launchers_files_is_warned_of() {
+    let with = |word: &str, pattern: &str| {
+        format!("- {{name: r, run: [/bin/cat, --, '{word}'], parameters: {{p: {{pattern: '{pattern}'}}}}}}")
+    };
+    let directory = "the launcher's directory";
+    for (word, pattern) in [
+        ("{p}", "[A-Za-z0-9._/-]+"),
+        ("{p}", "/home/[a-z]+/[A-Za-z0-9._/-]+"),
+        ("{p}", "[.]local/state/writ/[0-9a-f-]+[.][oe]"),
+        ("/home/deploy/{p}", "[A-Za-z0-9._/-]+"),
+        ("/home/{p}", "[A-Za-z0-9._/-]+"),
+        ("/root/{p}", "[.][a-z0-9._/-]+"),
+        ("/var/log/{p}", "[a-z0-9._/-]+"),
+        ("/var/log/app/{p}", "[a-z]/[a-z0-9._/-]+"),
+        ("--file={p}", "/[a-z0-9._/-]+"),
+        ("--file=/home/deploy/{p}", "[a-z0-9._/-]+"),
+        ("/home/deploy{p}", "/[a-z./]+"),
+    ] {
+        warns(&with(word, pattern), "r", directory);
+    }
+    warns(
+        "- {name: r, run: [/bin/ls, '{p}'], parameters: {p: {enum: [/tmp, /root/.local/state/writ]}}}",
+        "r",
+        directory,
+    );
+    for (word, pattern) in [
+        ("/var/log/{p}.log", "[a-z0-9-]+"),
+        ("/var/log/{p}", "[a-z]+/[a-z]+[.]log"),
+        ("{p}", "[a-z-]+[.]service"),
+        ("--lines={p}", "[0-9]+"),
+    ] {
+        is_quiet(&with(word, pattern));
+    }
+}
+
+#[test]
 fn who_and_what_runs_is_warned_of_where_it_is_much() {
     warns("- {name: r, run: [/bin/sh, -c, 'exit 0']}", "r", "/bin/sh runs other programs");
     warns("- {name: r, run: [/usr/bin/sudo, /bin/true]}", "r", "runs other programs");
