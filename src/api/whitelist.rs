@@ -162,7 +162,8 @@ pub struct WhitelistRule {
     /// What must not be stored of the output: up to 8 regular expressions of at most 256 characters. Whatever one
     /// matches within a line of stdout or stderr is replaced by `***` before anything is stored, shown or digested. What
     /// could not be searched is replaced as a whole: a line of more than 64 KiB, the rest of a line with very many matches,
-    /// and a last line that was cut off.
+    /// and a last line that was cut off. In Durable mode the output lies on the machine as it was written until the result is
+    /// stored, readable for the login user (docs/guides/machine-users.md).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 256), regex(pattern = r"^[ -~]+$")))]
     pub redact: Vec<String>,

@@ -88,7 +88,7 @@ impl Clock {
         let own_clock = Timestamp::now();
         let (api_server_clock, offset, news) = {
             let mut state = self.state();
-            state.estimate.take(source, bounds, received);
+            state.estimate.take(source, bounds, received, own_clock.as_nanosecond() - received);
             let Some(server) = state.now(received) else { return };
             let offset = own_clock.duration_since(server).as_secs_f64();
             (server, offset, state.news(offset, Instant::now()))
@@ -191,7 +191,7 @@ mod tests {
     fn a_small_correction_never_turns_time_back_and_a_large_one_does() {
         let (mut state, start) = (State::default(), 1_000_000 * SECOND);
         let take = |state: &mut State, ahead: i128, reading: i128| {
-            state.estimate.take(Source::Date, Bounds::of(ahead, 0, 0), reading);
+            state.estimate.take(Source::Date, Bounds::of(ahead, 0, 0), reading, i128::MAX);
             state.now(reading).unwrap()
         };
         let first = take(&mut state, start, 0);
@@ -204,7 +204,7 @@ mod tests {
     fn times_that_no_date_can_say_are_the_first_or_the_last() {
         for (ahead, expected) in [(i128::MAX >> 8, Timestamp::MAX), (i128::MIN >> 8, Timestamp::MIN)] {
             let mut state = State::default();
-            state.estimate.take(Source::Date, Bounds::of(ahead, 0, 0), 0);
+            state.estimate.take(Source::Date, Bounds::of(ahead, 0, 0), 0, 0);
             assert_eq!(state.now(0), Some(expected));
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
 use writ::api::{CommandExecution, ExecutionMode, Phase, Reason};
 
@@ -12,6 +13,7 @@ use crate::keys::{Keys, options_with};
 use crate::lab::SshdOptions;
 use crate::lab::packages::Package;
 use crate::operation::{get, metric, port};
+use crate::proxy::Proxy;
 
 /// How long something that must happen may take on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -77,6 +79,25 @@ impl Skewed {
             }
             assert!(started.elapsed() < PATIENCE, "it measures {offset} s\n{}", self.case.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Events are told at the API server's time.
+    async fn events_are_in_time(&self) {
+        let api: kube::Api<Event> = kube::Api::namespaced(self.case.client.clone(), &self.case.namespace);
+        let started = Instant::now();
+        let events = loop {
+            let events = api.list(&kube::api::ListParams::default()).await.expect("events").items;
+            if !events.is_empty() {
+                break events;
+            }
+            assert!(started.elapsed() < PATIENCE, "no event comes\n{}", self.case.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        for event in events {
+            let (time, created) =
+                (event.event_time.expect("a time").0, event.metadata.creation_timestamp.expect("a time").0);
+            assert!(time.duration_since(created).abs() < NEAR, "{time} {created}");
         }
     }
 
@@ -164,6 +185,7 @@ async fn a_controller_whose_clock_is_ten_minutes_off_runs_commands_and_says_so()
         skewed.case.execute_with("signed", json!({"command": "say hello", "machineRef": {"name": "signed"}})).await;
         skewed.case.ends("signed", Phase::Succeeded, Reason::Completed).await;
         skewed.works("x").await;
+        skewed.events_are_in_time().await;
         skewed.measures(seconds).await;
         let log = skewed.case.whole_log();
         let warnings = log.lines().filter(|line| line.contains("the clock of this host differs from the API server's"));
@@ -174,6 +196,32 @@ async fn a_controller_whose_clock_is_ten_minutes_off_runs_commands_and_says_so()
         assert_eq!(ready, 200, "{body}");
         let line = body.lines().find(|line| line.contains("clock:")).expect("a line about the clock");
         assert!(line.contains(side) && line.contains("the API server's clock counts"), "{line}");
+    }
+}
+
+/// The API server's own clock is in what it writes, not in what somebody on the way puts into a header.
+#[tokio::test]
+async fn a_proxy_that_puts_another_time_into_answers_changes_nothing() {
+    let mut case = Case::durable_with(SshdOptions::default(), &LISTENING).await;
+    let proxy = Proxy::start(case.world, Vec::new()).await;
+    for (name, date) in [("before", "Mon, 01 Jan 2001 00:00:00 GMT"), ("after", "Fri, 01 Jan 2100 00:00:00 GMT")] {
+        proxy.says_that_it_is(date);
+        let log = case.whole_log().len();
+        case.restart_writ_through(proxy.port);
+        let started = Instant::now();
+        while !case.whole_log()[log..].contains("writ serves") {
+            assert!(started.elapsed() < PATIENCE && case.writ_runs(), "writ does not start:\n{}", case.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for number in 0..8 {
+            let name = format!("{name}-{number}");
+            case.execute_with(&name, json!({"command": "say hello", "startingDeadlineSeconds": 60})).await;
+            let status = case.ends(&name, Phase::Succeeded, Reason::Completed).await;
+            let ended = status.completion_time.expect("an end").0;
+            assert!(Timestamp::now().duration_since(ended).abs() < NEAR, "{name}: {ended}");
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        assert!(metric(port(&case), "writ_clock_offset_seconds", "").await.abs() < 5.0);
     }
 }
 

@@ -37,6 +37,7 @@ pub struct Proxy {
     pub port: u16,
     fates: Arc<Mutex<VecDeque<Fate>>>,
     policies_read: Arc<AtomicUsize>,
+    date: Arc<Mutex<Option<http::HeaderValue>>>,
 }
 
 struct Line {
@@ -44,6 +45,8 @@ struct Line {
     fates: Arc<Mutex<VecDeque<Fate>>>,
     policies_read: Arc<AtomicUsize>,
     late: Mutex<Option<http::Request<Vec<u8>>>>,
+    /// What answers say instead of the API server's time.
+    date: Arc<Mutex<Option<http::HeaderValue>>>,
 }
 
 impl Proxy {
@@ -56,11 +59,13 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let fates = Arc::new(Mutex::new(VecDeque::from(fates)));
         let policies_read = Arc::new(AtomicUsize::new(0));
+        let date = Arc::default();
         let line = Arc::new(Line {
             client,
             fates: Arc::clone(&fates),
             policies_read: Arc::clone(&policies_read),
             late: Mutex::default(),
+            date: Arc::clone(&date),
         });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -74,12 +79,17 @@ impl Proxy {
                 );
             }
         });
-        Self { port, fates, policies_read }
+        Self { port, fates, policies_read, date }
     }
 
     /// How often all Whitelists were listed in full.
     pub fn policies_read(&self) -> usize {
         self.policies_read.load(Ordering::Relaxed)
+    }
+
+    /// All answers say from now on that it is this time.
+    pub fn says_that_it_is(&self, date: &'static str) {
+        *self.date.lock().expect("a lock") = Some(http::HeaderValue::from_static(date));
     }
 
     /// How many fates have not been met yet.
@@ -140,6 +150,10 @@ impl Line {
     }
 
     async fn pass(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Body>, String> {
-        self.client.send(request.map(Body::from)).await.map_err(|error| error.to_string())
+        let mut answer = self.client.send(request.map(Body::from)).await.map_err(|error| error.to_string())?;
+        if let Some(date) = self.date.lock().expect("a lock").clone() {
+            answer.headers_mut().insert(http::header::DATE, date);
+        }
+        Ok(answer)
     }
 }

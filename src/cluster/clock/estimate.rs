@@ -32,6 +32,10 @@ impl Bounds {
         Self { low: self.low - by, high: self.high + by }
     }
 
+    fn contain(self, ahead: i128) -> bool {
+        (self.low..=self.high).contains(&ahead)
+    }
+
     fn middle(self) -> i128 {
         self.low + (self.high - self.low) / 2
     }
@@ -70,28 +74,40 @@ pub(in crate::cluster) enum Source {
 pub(super) struct Estimate {
     writes: Proved,
     dates: Proved,
+    /// True if the last own write contradicted the dates: a proxy puts its own time there, or an old one.
+    are_dates_foreign: bool,
     ahead: Option<i128>,
 }
 
 impl Estimate {
-    /// Takes in what an answer proves.
-    pub fn take(&mut self, source: Source, bounds: Bounds, now: i128) {
-        let (own, other) = match source {
-            Source::Write => (&mut self.writes, &mut self.dates),
-            Source::Date => (&mut self.dates, &mut self.writes),
-        };
-        if !own.take(bounds, now) {
-            *other = Proved::default();
+    /// Takes in what an answer proves. `own` is by how much this host's own clock is ahead: if it may be right, it is taken for
+    /// right, as it says more than whole seconds.
+    pub fn take(&mut self, source: Source, bounds: Bounds, now: i128, own: i128) {
+        match source {
+            Source::Write if !self.writes.take(bounds, now) => self.dates = Proved::default(),
+            Source::Date if !self.dates.take(bounds, now) && !self.are_dates_foreign => self.writes = Proved::default(),
+            Source::Write | Source::Date => {}
         }
         let (writes, dates) = (self.writes.at(now), self.dates.at(now));
         let both = match (writes, dates) {
-            // A proxy with a clock of its own: what is compared with are times that the API server writes.
-            (Some(writes), Some(dates)) => writes.both(dates).or(Some(writes)),
+            // What is compared with are times that the API server writes.
+            (Some(writes), Some(dates)) => {
+                let both = writes.both(dates);
+                if source == Source::Write {
+                    self.are_dates_foreign = both.is_none();
+                }
+                both.or(Some(writes))
+            }
             (writes, dates) => writes.or(dates),
         };
         let Some(bounds) = both else { return };
         // As little is changed as the answers demand.
-        self.ahead = Some(self.ahead.map_or_else(|| bounds.middle(), |ahead| ahead.clamp(bounds.low, bounds.high)));
+        self.ahead = Some(match self.ahead {
+            Some(ahead) if bounds.contain(ahead) => ahead,
+            _ if bounds.contain(own) => own,
+            Some(ahead) => ahead.clamp(bounds.low, bounds.high),
+            None => bounds.middle(),
+        });
     }
 
     /// By how many nanoseconds the server is ahead; None: no answer has said it yet.
@@ -105,6 +121,8 @@ mod tests {
     use super::*;
 
     const MILLISECOND: i128 = SECOND / 1000;
+    /// A clock of the host that cannot be right.
+    const WRONG: i128 = -1_000_000 * SECOND;
 
     /// A server that is ahead by so much, seen at these times of the own clock with round trips of 20 ms.
     struct Server {
@@ -120,7 +138,7 @@ mod tests {
         fn answers(&mut self, source: Source, at: i128) -> i128 {
             let written = (at + 10 * MILLISECOND + self.ahead).div_euclid(SECOND) * SECOND;
             let bounds = Bounds::of(written, at, at + 20 * MILLISECOND);
-            self.estimate.take(source, bounds, at + 20 * MILLISECOND);
+            self.estimate.take(source, bounds, at + 20 * MILLISECOND, WRONG);
             self.estimate.ahead().unwrap()
         }
     }
@@ -137,6 +155,19 @@ mod tests {
             let last = server.answers(Source::Write, 20 * SECOND);
             assert!((last - ahead).abs() <= 60 * MILLISECOND, "{last} for {ahead}");
         }
+    }
+
+    #[test]
+    fn a_clock_of_the_host_that_may_be_right_is_taken_for_right() {
+        let mut estimate = Estimate::default();
+        let own = 400 * MILLISECOND;
+        estimate.take(Source::Date, Bounds::of(0, 100, 200), 200, own);
+        assert_eq!(estimate.ahead(), Some(own));
+        // It stays so while nothing contradicts it, also if the host's clock is set.
+        estimate.take(Source::Date, Bounds::of(0, 300, 400), 400, own + SECOND / 4);
+        assert_eq!(estimate.ahead(), Some(own));
+        estimate.take(Source::Date, Bounds::of(SECOND, SECOND / 2, SECOND / 2), SECOND / 2, own + SECOND / 4);
+        assert_eq!(estimate.ahead(), Some(own + SECOND / 4));
     }
 
     #[test]
@@ -172,7 +203,7 @@ mod tests {
         server.answers(Source::Date, 0);
         let before = server.answers(Source::Date, 700 * MILLISECOND);
         let late = Bounds::of(92 * SECOND, SECOND, 9 * SECOND);
-        server.estimate.take(Source::Date, late, 9 * SECOND);
+        server.estimate.take(Source::Date, late, 9 * SECOND, WRONG);
         assert_eq!(server.estimate.ahead(), Some(before));
     }
 
@@ -196,11 +227,26 @@ mod tests {
     }
 
     #[test]
+    fn a_date_that_stands_still_is_overruled_whenever_it_comes() {
+        let mut estimate = Estimate::default();
+        for number in 0..100 {
+            let at = number * 400 * MILLISECOND;
+            estimate.take(Source::Date, Bounds::of(-900 * SECOND, at, at), at, WRONG);
+            // Until the first own write it is all there is.
+            assert!(number == 0 || estimate.ahead().unwrap().abs() <= SECOND, "{number}: {:?}", estimate.ahead());
+            if number % 10 == 0 {
+                estimate.take(Source::Write, Bounds::of(at.div_euclid(SECOND) * SECOND, at, at), at, WRONG);
+            }
+        }
+    }
+
+    #[test]
     fn times_beyond_all_dates_are_no_overflow() {
         let mut estimate = Estimate::default();
         for second in [i128::from(i64::MAX), i128::from(i64::MIN), 0] {
-            estimate.take(Source::Date, Bounds::of(second * SECOND, 0, -1), 0);
-            estimate.take(Source::Write, Bounds::of(-second * SECOND, i128::from(i64::MAX), 1), i128::from(i64::MAX));
+            estimate.take(Source::Date, Bounds::of(second * SECOND, 0, -1), 0, WRONG);
+            let now = i128::from(i64::MAX);
+            estimate.take(Source::Write, Bounds::of(-second * SECOND, now, 1), now, WRONG);
         }
         assert!(estimate.ahead().is_some());
     }

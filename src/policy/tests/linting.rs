@@ -70,7 +70,7 @@ fn a_parameter_that_can_name_the_launchers_files_is_warned_of() {
     let with = |word: &str, pattern: &str| {
         format!("- {{name: r, run: [/bin/cat, --, '{word}'], parameters: {{p: {{pattern: '{pattern}'}}}}}}")
     };
-    let directory = "the launcher's directory";
+    let directory = "in the launcher's directory";
     for (word, pattern) in [
         ("{p}", "[A-Za-z0-9._/-]+"),
         ("{p}", "/home/[a-z]+/[A-Za-z0-9._/-]+"),
@@ -83,6 +83,9 @@ fn a_parameter_that_can_name_the_launchers_files_is_warned_of() {
         ("--file={p}", "/[a-z0-9._/-]+"),
         ("--file=/home/deploy/{p}", "[a-z0-9._/-]+"),
         ("/home/deploy{p}", "/[a-z./]+"),
+        ("/srv/app-{p}", "[a-z./]+"),
+        ("/{p}", "[a-z]+/[a-z]+/[.a-z/]+"),
+        ("/home/{p}", "[a-z]+/[.a-z/]+"),
     ] {
         warns(&with(word, pattern), "r", directory);
     }
@@ -94,6 +97,7 @@ fn a_parameter_that_can_name_the_launchers_files_is_warned_of() {
     for (word, pattern) in [
         ("/var/log/{p}.log", "[a-z0-9-]+"),
         ("/var/log/{p}", "[a-z]+/[a-z]+[.]log"),
+        ("/var/log/{p}", "[a-z0-9/_-]+"),
         ("{p}", "[a-z-]+[.]service"),
         ("--lines={p}", "[0-9]+"),
     ] {
