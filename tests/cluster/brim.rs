@@ -1,37 +1,39 @@
 //! Objects that others fill to the brim: an execution is refused before anything is sent, or its result is recorded.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 
 use crate::case::Case;
+use crate::lab::SshdOptions;
 use crate::work::script;
 
 /// More than etcd takes of one object.
 const TOO_MUCH: usize = 1_600_000;
-/// Bytes of a label with the longest value, as JSON: `"l000000":"..."` and a comma.
-const LABEL: usize = 76;
+/// Bytes of the largest label, as JSON.
+const LABEL: usize = 380;
 
-/// Labels that take about so many bytes, in steps of a byte.
-fn labels(bytes: usize) -> BTreeMap<String, String> {
-    let label = |index: usize, length: usize| (format!("l{index:06}"), "x".repeat(length));
-    let full = (0..bytes / LABEL).map(|index| label(index, 63));
-    full.chain([label(999_999, (bytes % LABEL).saturating_sub(13))]).collect()
+/// Labels and an annotation that take so many bytes, to the byte. The labels are the largest that there are: tens of thousands
+/// of small ones keep the API server busy for seconds.
+fn metadata(bytes: usize) -> Value {
+    let prefix = ["a".repeat(61), "b".repeat(61), "c".repeat(61), "d".repeat(61)].join(".");
+    let label = |index: usize| (format!("{prefix}/l{index:062}"), json!("x".repeat(63)));
+    let labels: serde_json::Map<_, _> = (0..bytes / LABEL).map(label).collect();
+    json!({"labels": labels, "annotations": {"p": "y".repeat(bytes % LABEL)}})
 }
 
-/// What is asked for, with labels of so many bytes.
+/// What is asked for, with metadata of so many bytes.
 async fn create(case: &Case, name: &str, command: &str, bytes: usize) -> Result<(), kube::Error> {
     let resource = ApiResource::erase::<CommandExecution>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(case.client.clone(), &case.namespace, &resource);
     let spec = json!({"machineRef": {"name": "web-1"}, "command": command});
     let mut object = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
-    object.metadata.labels = Some(labels(bytes));
+    let metadata: ObjectMeta = serde_json::from_value(metadata(bytes)).expect("metadata");
+    (object.metadata.labels, object.metadata.annotations) = (metadata.labels, metadata.annotations);
     api.create(&PostParams::default(), &object).await.map(drop)
 }
 
@@ -49,26 +51,46 @@ fn is_too_large(result: &Result<(), kube::Error>) -> bool {
     }
 }
 
-/// Adds labels and then an annotation until the API server takes not a byte more.
+/// Fills it until the API server takes not a byte more: with labels, and what a label more would be too much for with an
+/// annotation.
 async fn fill(case: &Case, name: &str) {
-    let (mut least, mut most) = (0, TOO_MUCH);
-    while most - least > LABEL {
+    let none = json!({"labels": null, "annotations": null});
+    put_most(case, name, TOO_MUCH, &none, metadata).await;
+    let more = |bytes: usize| json!({"annotations": {"q": "y".repeat(bytes)}});
+    put_most(case, name, 2 * LABEL, &json!({"annotations": {"q": null}}), more).await;
+}
+
+/// Puts as much of something on as fits. What fitted a moment ago may be some bytes too much: Writ writes too.
+async fn put_most(case: &Case, name: &str, too_much: usize, none: &Value, some: impl Fn(usize) -> Value) {
+    let mut most = most_that_fits(case, name, too_much, none, &some).await;
+    while most > 0 && is_too_large(&merge(case, name, some(most)).await) {
+        most = most.saturating_sub(4);
+    }
+}
+
+/// How much of something fits, where less always does.
+async fn most_that_fits(
+    case: &Case,
+    name: &str,
+    too_much: usize,
+    none: &Value,
+    some: impl Fn(usize) -> Value,
+) -> usize {
+    let (mut least, mut most) = (0, too_much);
+    while most - least > 1 {
         let middle = usize::midpoint(least, most);
-        let full = is_too_large(&merge(case, name, json!({"labels": labels(middle)})).await);
+        let full = is_too_large(&merge(case, name, some(middle)).await);
         *(if full { &mut most } else { &mut least }) = middle;
-        merge(case, name, json!({"labels": null})).await.expect("less always fits");
+        merge(case, name, none.clone()).await.expect("less always fits");
     }
-    merge(case, name, json!({"labels": labels(least)})).await.expect("what fitted a moment ago");
-    let mut length = 1;
-    while !is_too_large(&merge(case, name, json!({"annotations": {"p": "y".repeat(length)}})).await) {
-        length += 1;
-    }
+    least
 }
 
 /// A rule that waits for a file, then writes what takes the most room.
 fn waits(case: &Case, name: &str, line: &str) -> Value {
     let mut rule = script(&case.sshd, name, line);
     rule["output"] = json!({"inlineBytes": 16_384});
+    rule["timeoutSeconds"] = json!({"default": 600, "maximum": 600});
     rule
 }
 
@@ -127,7 +149,8 @@ async fn end_of(case: &Case, bytes: usize) -> End {
 
 #[tokio::test]
 async fn what_is_full_is_refused_before_anything_is_sent_or_its_result_is_recorded() {
-    let case = Case::durable().await;
+    // The API server is busy enough for a Lease of 3 s to be over.
+    let case = Case::durable_with(SshdOptions::default(), &[]).await;
     let line = "echo run >> $HOME/runs; head -c 20000 /dev/zero | tr '\\0' '<'; echo end >&2; exit 7";
     case.apply_whitelist("writes", json!([waits(&case, "writes", line)])).await;
     let mut recorded = 0;
@@ -153,7 +176,7 @@ async fn what_is_full_is_refused_before_anything_is_sent_or_its_result_is_record
 /// Somebody fills it while it runs, to the last byte.
 #[tokio::test]
 async fn what_somebody_fills_while_it_runs_is_recorded_and_its_slot_is_free() {
-    let case = Case::durable().await;
+    let case = Case::durable_with(SshdOptions::default(), &[]).await;
     let line =
         "echo begun; while [ ! -e \"$HOME/go\" ]; do sleep 0.1; done; head -c 9000 /dev/zero | tr '\\0' '<'; exit 7";
     case.apply_whitelist("waits", json!([waits(&case, "waits", line)])).await;

@@ -21,8 +21,11 @@ const MEMORY_KIB: u64 = 512 * 1024;
 /// How long a small execution may take beside all that.
 const PROMISE: Duration = Duration::from_secs(30);
 
+/// Labels of so many bytes. They are the largest that there are: tens of thousands of small ones keep the API server busy for
+/// seconds.
 fn labels(bytes: usize) -> Value {
-    let labels = (0..bytes / 80).map(|index| (format!("l{index:09}"), json!("x".repeat(60))));
+    let prefix = ["a".repeat(61), "b".repeat(61), "c".repeat(61), "d".repeat(61)].join(".");
+    let labels = (0..bytes / 380).map(|index| (format!("{prefix}/l{index:062}"), json!("x".repeat(63))));
     Value::Object(labels.collect())
 }
 
@@ -30,7 +33,8 @@ fn resource<K: kube::Resource<DynamicType = ()>>() -> ApiResource {
     ApiResource::erase::<K>(&())
 }
 
-async fn create(case: &Case, resource: &ApiResource, object: Value) {
+async fn create(case: &Case, resource: &ApiResource, mut object: Value) {
+    (object["apiVersion"], object["kind"]) = (json!(resource.api_version), json!(resource.kind));
     let api: Api<DynamicObject> = Api::namespaced_with(case.client.clone(), &case.namespace, resource);
     let object: DynamicObject = serde_json::from_value(object).expect("an object");
     api.create(&PostParams::default(), &object).await.expect("it is stored");
@@ -54,7 +58,7 @@ async fn fill(case: &Case, scale: usize) {
     };
     create_all(case, &executions, (0..85 * scale).map(annotated)).await;
     let held = |index| {
-        let finalizers: Vec<_> = (0..5000).map(|number| format!("example.org/{number:0100}")).collect();
+        let finalizers: Vec<_> = (0..5000).map(|number| format!("example.org/{number:060}")).collect();
         json!({"metadata": {"name": format!("f{index}"), "finalizers": finalizers}, "spec": ask("not listed")})
     };
     create_all(case, &executions, (0..4 * scale).map(held)).await;
@@ -108,7 +112,7 @@ async fn a_store_of_the_largest_objects_is_served_in_the_memory_of_the_chart() {
         // What is looked at after that counts too.
         tokio::time::sleep(Duration::from_secs(10)).await;
         let peak = peak(both.writ_pid());
-        crate::lab::say::note(&format!("writ serve had at most {} MiB in memory", peak / 1024));
+        crate::lab::say::note(format!("writ serve had at most {} MiB in memory", peak / 1024));
         assert!(peak < MEMORY_KIB, "{peak} KiB");
         assert!(both.writ_runs(), "{}", both.log());
         both.kill_writ();
