@@ -27,8 +27,8 @@ launcher-long: need-cargo ## the launcher attacked, raced, cut at every offset, 
 		WRIT_LAUNCHER_KILLS=$(or $(KILLS),128) WRIT_LAUNCHER_OUTPUTS=2000 WRIT_LAUNCHER_EVERY_OFFSET=1 \
 		cargo test --locked --test launcher -- --nocapture untrusted:: fence::of_many whole:: killed:: $(ARGS)
 
-interop: need-cargo ## SSH servers and login shells that take more packages: asyncssh, newer OpenSSH, mksh, ksh, tcsh, fish (as root, on Debian)
-	cargo test --locked --test cluster -- --ignored interop:: $(ARGS)
+interop: need-cargo ## SSH servers and login shells that take more packages: asyncssh, newer OpenSSH, mksh, ksh, tcsh, fish, sudo-rs (as root, on Debian)
+	cargo test --locked --test cluster -- --ignored interop:: run_as:: $(ARGS)
 
 lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint

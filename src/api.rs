@@ -24,6 +24,19 @@ pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
+/// What names a user of a machine: what OpenSSH, sudo, useradd and directory services take. As OpenSSH does, it refuses
+/// characters that a shell may take for something else.
+pub const USER_NAME: &str = r"^[!*,.0-9=?-\[\]-_a-z~]([!#%*-.0-9=?-_a-z~]*[!#%*-.0-9=?-\[\]-_a-z~])?[$]?$";
+
+/// Whether a text has the form of [`USER_NAME`].
+pub fn is_user_name(text: &str) -> bool {
+    let name = text.strip_suffix('$').unwrap_or(text).as_bytes();
+    let is_fit = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"\"'`:/$;&<>|(){}".contains(byte);
+    // None of them may be taken for an option, a number or a group.
+    let starts = name.first().is_some_and(|first| !b"-#%+\\".contains(first));
+    starts && name.iter().all(is_fit) && !name.ends_with(b"\\")
+}
+
 /// The API group of all kinds.
 pub const GROUP: &str = "writ.dev";
 /// The version of the API that this build reads and writes.

@@ -33,7 +33,9 @@ pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
 pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use room::{ObjectSize, REDUCTIONS, no_room, reduce, reserve};
-pub use status::{ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, taken_over};
+pub use status::{
+    ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, taken_over, waits_for_login,
+};
 
 use std::time::Duration;
 

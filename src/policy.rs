@@ -33,7 +33,9 @@ mod subjects;
 mod template;
 mod values;
 
-pub use command_line::{CommandWords, command_line, command_path, command_words, quote, removed_variables};
+pub use command_line::{
+    CommandWords, command_line, command_path, command_words, marked_command_line, quote, removed_variables,
+};
 pub use compile::{BrokenRule, CompiledWhitelist, DEFAULT_ACTION_TYPE, compile};
 pub use decision::{Decision, Denial, Verdict, decide};
 pub use glob::any_matches;

@@ -31,6 +31,7 @@ mod durable;
 mod first_use;
 mod logins;
 mod look;
+mod probing;
 mod queue;
 mod reach;
 mod record;
@@ -38,6 +39,7 @@ mod saying;
 mod sights;
 mod spool;
 mod tidy;
+mod turned_away;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,8 +56,9 @@ use tracing::Instrument as _;
 
 use crate::api::CommandExecution;
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
-use crate::execution::{QueueFact, WorkFact};
+use crate::execution::{LaunchProblem, QueueFact, WorkFact};
 use crate::launcher::Uid;
+use crate::machine::Seen;
 use crate::output::{Hub, Store};
 use crate::ssh::Network;
 use crate::telemetry::{SPANS, metrics};
@@ -69,7 +72,7 @@ use claim::Holding;
 use connections::Connections;
 use durable::Begin;
 use logins::Logins;
-use queue::{MachineKey, Queues};
+use queue::{MachineKey, Queues, Settled};
 use sights::Sights;
 pub use sights::{MachineFacts, MachineWakes};
 pub use spool::Spool;
@@ -80,6 +83,8 @@ use tidy::Tidied;
 const WAKE_QUEUE: usize = 1024;
 /// The pause after a claim could not be taken over.
 const AGAIN_AFTER_ADOPTION: Duration = Duration::from_secs(2);
+/// The pause after a machine allowed no further connection: what has a place there may end meanwhile.
+const AGAIN_AFTER_FULL: Duration = Duration::from_millis(500);
 /// How long after the drain results may still be written.
 const RECORD_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -371,15 +376,27 @@ impl Runner {
         let Claimed { mut holding, way, session } = claimed;
         match way {
             Way::Direct(open) => {
-                let outcome = direct::run(inner, &holding, session, cancel).await;
-                open.connection.close().await;
+                let (outcome, unfit) = direct::run(inner, work, &mut holding, (open, session), cancel).await;
                 record::record(inner, &holding, outcome).await;
+                if let Some(problem) = unfit {
+                    self.blame(work, problem).await;
+                }
             }
             Way::Durable(reached) => {
                 let begin = Begin::Launch { reached, session };
                 self.carry_out_durably(&mut holding, work, begin, cancel).await;
             }
         }
+    }
+
+    /// A command that had a slot has found that a person has to see to its machine: what waits there waits for that.
+    async fn blame(&self, work: &Work, problem: LaunchProblem) {
+        let machine_key = work.machine_key();
+        let settled = self.inner.queues().found_unfit(&machine_key, &problem.message, Instant::now());
+        if let Ok(machine) = self.inner.cluster.machine(&work.key.namespace, &work.machine).await {
+            self.inner.saw(&machine, Seen::Problem(problem));
+        }
+        self.tell(settled, &machine_key).await;
     }
 
     async fn carry_out_durably(&self, holding: &mut Holding, work: &Work, begin: Begin, cancel: CancellationToken) {
@@ -414,7 +431,12 @@ impl Runner {
 
     async fn settle(&self, work: Work, end: AttemptEnd) {
         let machine = work.machine_key();
-        if let AttemptEnd::Again(pause) = end {
+        let pause = match &end {
+            AttemptEnd::Again(pause) => Some(*pause),
+            AttemptEnd::Full { .. } => Some(AGAIN_AFTER_FULL),
+            _ => None,
+        };
+        if let Some(pause) = pause {
             // The slot stays taken meanwhile: nothing else on the machine would fare better.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -422,6 +444,12 @@ impl Runner {
             }
         }
         let settled = self.inner.queues().settle(work, end, Instant::now());
+        self.tell(settled, &machine).await;
+        self.pump(&machine);
+    }
+
+    /// Has done what follows.
+    async fn tell(&self, settled: Settled, machine: &MachineKey) {
         if let Some(pause) = settled.pump_after {
             let runner = self.clone();
             let machine = machine.clone();
@@ -431,7 +459,6 @@ impl Runner {
                 runner.pump(&machine);
             });
         }
-        self.pump(&machine);
         for key in settled.wake {
             let reference = ObjectRef::new(&key.name).within(&key.namespace);
             // It fails only when the controller is gone, and then there is nobody to wake.

@@ -8,6 +8,7 @@
 //!      --handshake, HostTrust--> Proof --Credentials--> Connection --open--> Session --start--> Event, ... Closed | Lost
 //! ```
 
+mod account;
 mod algorithms;
 mod clock;
 mod connection;
@@ -24,6 +25,7 @@ mod session;
 mod stream;
 mod text;
 
+pub use account::is_about_account;
 pub use clock::judge_certificates_by;
 pub use connection::{Connection, Target, connect, connect_through};
 pub use credentials::{Credentials, CredentialsError};

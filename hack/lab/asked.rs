@@ -6,6 +6,10 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
+/// In front of that, what prints the mark of Direct mode, up to its nonce.
+const MARKED: &str = r#"exec '/bin/sh' '-c' 'unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1" && shift && exec "$@"; }' 'writ' 'WRIT3:"#;
+/// Number of hexadecimal digits of a nonce.
+const NONCE_LENGTH: usize = 32;
 /// Start of the text of each request of the launcher, bare or for another shell. recording-shell.sh has it, too.
 const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
 /// Number of words before those of the command in a request to launch: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START
@@ -17,6 +21,13 @@ const NO_UID: &str = "-";
 /// A command in a ledger, from its words. None of them may have a `'`, `\` or `!` in it.
 pub fn asked(words: &[&str]) -> String {
     words.iter().fold(START.to_owned(), |line, word| line + " '" + word + "'")
+}
+
+/// Returns the mark that a command in a ledger prints first, and the command without it. `None` if it prints none.
+pub fn without_mark(record: &str) -> Option<(String, String)> {
+    let (nonce, command) = record.strip_prefix(MARKED)?.split_once("' ")?;
+    let is_nonce = nonce.len() == NONCE_LENGTH && nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_nonce.then(|| (format!("WRIT3:{nonce}"), format!("exec {command}")))
 }
 
 /// Returns the words of each command that the launcher had to start, in the order of the requests.
@@ -81,6 +92,16 @@ mod tests {
         let cut = "set +aCeuvxmb -f; exit 93".to_owned();
         let words = ["/bin/echo", "it's", "", " a\n", "\\", "''"].map(str::to_owned).to_vec();
         assert_eq!(launched(&[poll, launch, acknowledge, wrapped, cut]), Ok(vec![words]));
+    }
+
+    #[test]
+    fn mark_is_told_from_the_command() {
+        let nonce = "0123456789abcdef0123456789abcdef";
+        let record = format!("{MARKED}{nonce}' '/usr/bin/env' '/bin/echo' 'WRIT3:'");
+        let command = "exec '/usr/bin/env' '/bin/echo' 'WRIT3:'".to_owned();
+        assert_eq!(without_mark(&record), Some((format!("WRIT3:{nonce}"), command.clone())));
+        assert_eq!(without_mark(&command), None);
+        assert_eq!(without_mark(&format!("{MARKED}0' '/usr/bin/env'")), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl NewerOpenssh {
             let step = say::step(format_args!("unpacking OpenSSH of Debian {suite} (22 MB)"));
             let unfinished = cache.join(format!("openssh-{suite}.part"));
             let _ = fs::remove_dir_all(&unfinished);
-            unpack(suite, &unfinished)?;
+            unpack(suite, &unfinished, "openssh-server", &["lib", "openssh-", "zlib1g"])?;
             fs::rename(unfinished.join("root"), &root).map_err(LabError::file("rename", &unfinished))?;
             let _ = fs::remove_dir_all(&unfinished);
             step.done();
@@ -81,8 +81,8 @@ impl NewerOpenssh {
     }
 }
 
-/// Downloads and unpacks into `folder`/root.
-fn unpack(suite: &str, folder: &Path) -> Result<(), LabError> {
+/// Downloads a package of another release with what it needs, and unpacks those whose names begin so into `folder`/root.
+pub(super) fn unpack(suite: &str, folder: &Path, package: &str, wanted: &[&str]) -> Result<(), LabError> {
     let at = |name: &str| folder.join(name);
     for each in ["state/lists/partial", "cache/archives/partial", "root"] {
         fs::create_dir_all(at(each)).map_err(LabError::file("make the folder", at(each)))?;
@@ -105,11 +105,11 @@ fn unpack(suite: &str, folder: &Path) -> Result<(), LabError> {
         files::run(apt_get.args(words)).map(drop)
     };
     apt_get(&["update"])?;
-    apt_get(&["install", "--download-only", "-y", "--no-install-recommends", "openssh-server"])?;
+    apt_get(&["install", "--download-only", "-y", "--no-install-recommends", package])?;
     let archives = at("cache/archives");
     for archive in fs::read_dir(&archives).map_err(LabError::file("read", &archives))?.flatten() {
         let name = archive.file_name().to_string_lossy().into_owned();
-        let is_wanted = ["lib", "openssh-", "zlib1g"].iter().any(|start| name.starts_with(start));
+        let is_wanted = wanted.iter().any(|start| name.starts_with(start));
         if is_wanted && name.ends_with(".deb") {
             files::run(Command::new("dpkg-deb").arg("-x").arg(archive.path()).arg(at("root")))?;
         }

@@ -53,12 +53,19 @@ pub struct StrangerOptions {
     pub home_files: Vec<(&'static str, &'static str)>,
     /// Lines that go before all others into sshd_config.
     pub config: Vec<&'static str>,
+    /// The name of its user, if it is another than that of the laboratory.
+    pub user: Option<&'static str>,
+    /// A whole /etc of its own, which the test can change ([`Stranger::etc`]).
+    pub own_etc: bool,
+    /// Programs of this system that others of it stand in for on that machine: first the one that is there to be run.
+    pub programs: Vec<(PathBuf, &'static str)>,
 }
 
 impl Default for StrangerOptions {
     fn default() -> Self {
         let (server, shell) = (Server::default(), PathBuf::from("/bin/sh"));
-        Self { server, shell, userland: None, home_files: Vec::new(), config: Vec::new() }
+        let (home_files, config, programs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { server, shell, userland: None, home_files, config, user: None, own_etc: false, programs }
     }
 }
 
@@ -66,6 +73,7 @@ impl Default for StrangerOptions {
 #[derive(Debug)]
 pub struct Stranger {
     folder: PathBuf,
+    user: &'static str,
     port: u16,
     host_key: String,
     process: Option<Process>,
@@ -81,7 +89,8 @@ impl Stranger {
         let openssh = Openssh::find_or_install()?;
         let ids = openssh::prepare_root(true)?;
         let folder = reaper.make_folder("stranger", 0o711)?;
-        let mut stranger = Self { folder, port: 0, host_key: String::new(), process: None };
+        let user = options.user.unwrap_or(openssh::user(true));
+        let mut stranger = Self { folder, user, port: 0, host_key: String::new(), process: None };
         stranger.write_files(&openssh, options, ids)?;
         let mut attempt = 1;
         while let Err(error) = stranger.listen(reaper, &openssh, options, ids) {
@@ -102,7 +111,12 @@ impl Stranger {
 
     /// Whom it lets in.
     pub fn user(&self) -> &'static str {
-        openssh::user(true)
+        self.user
+    }
+
+    /// A file of its own /etc.
+    pub fn etc(&self, name: &str) -> PathBuf {
+        self.path("etc").join(name)
     }
 
     /// The text of the key that it lets in.
@@ -146,7 +160,12 @@ impl Stranger {
         }
         let owner = format!("{}:{}", ids.user, ids.group);
         files::run(Command::new("chown").arg("-R").arg(owner).arg(&home))?;
-        files::write(&self.path("passwd"), passwd(self.user(), &home, &options.shell)?, 0o644)?;
+        let passwd = passwd(self.user(), &home, &options.shell)?;
+        files::write(&self.path("passwd"), &passwd, 0o644)?;
+        if options.own_etc {
+            files::run(Command::new("cp").args(["-a", "/etc"]).arg(self.path("etc")))?;
+            files::write(&self.etc("passwd"), passwd, 0o644)?;
+        }
         let public = match &options.server {
             Server::Dropbear => {
                 let [_, keygen] = dropbear()?;
@@ -174,7 +193,15 @@ impl Stranger {
         self.port = free().map_err(LabError::run("a server on 127.0.0.1"))?;
         let (server, listening) = self.server(openssh, options, ids)?;
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", NAMESPACE, "sh"]).arg(self.path("passwd")).arg("/etc/passwd");
+        command.args(["-m", "sh", "-c", NAMESPACE, "sh"]);
+        if options.own_etc {
+            command.arg(self.path("etc")).arg("/etc");
+        } else {
+            command.arg(self.path("passwd")).arg("/etc/passwd");
+        }
+        for (program, place) in &options.programs {
+            command.arg(program).arg(place);
+        }
         if let Some(userland) = &options.userland {
             command.arg(userland).arg("/usr/bin");
         }
@@ -271,9 +298,9 @@ fn passwd(user: &str, home: &Path, shell: &Path) -> Result<String, LabError> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
-            [name, password, uid, gid, comment, _, _] if name == user => {
+            [name, password, uid, gid, comment, _, _] if name == openssh::user(true) => {
                 let [home, shell] = [home, shell].map(|path| path.display().to_string());
-                [name, password, uid, gid, comment, &home, &shell].join(":")
+                [user, password, uid, gid, comment, &home, &shell].join(":")
             }
             _ => line.to_owned(),
         }

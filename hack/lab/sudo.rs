@@ -2,13 +2,14 @@
 //! For root only.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::LabError;
 use super::files::{self, Lock};
-use super::openssh;
 use super::packages::Package;
+use super::{newer_openssh, openssh, toolbox};
 
 /// Whom commands run as.
 pub const USER: &str = "writ-lab-other";
@@ -39,6 +40,28 @@ impl Sudoers {
         fs::rename(NEW, RULES).map_err(LabError::file("rename", NEW))?;
         Ok(Self { _lock: lock })
     }
+}
+
+/// Finds sudo-rs of Debian 13 in the cache folder, or has apt download it, and puts a copy that may become root into `folder`:
+/// to stand in for /usr/bin/sudo on a machine of its own. It needs no newer C library than that of Debian 12.
+///
+/// # Errors
+/// Where this is no Debian, or its mirror cannot be reached.
+pub fn sudo_rs(folder: &Path) -> Result<PathBuf, LabError> {
+    let cache = toolbox::cache_folder()?;
+    let root = cache.join(format!("sudo-rs-trixie-{}", std::env::consts::ARCH));
+    let _lock = Lock::take(&cache.join("sudo-rs.lock"), "unpacking sudo-rs")?;
+    if !root.exists() {
+        let unfinished = cache.join("sudo-rs.part");
+        let _ = fs::remove_dir_all(&unfinished);
+        newer_openssh::unpack("trixie", &unfinished, "sudo-rs", &["sudo-rs"])?;
+        fs::rename(unfinished.join("root"), &root).map_err(LabError::file("rename", &unfinished))?;
+        let _ = fs::remove_dir_all(&unfinished);
+    }
+    let (unpacked, copy) = (root.join("usr/lib/cargo/bin/sudo"), folder.join("sudo-rs"));
+    fs::copy(&unpacked, &copy).map_err(LabError::file("copy", &unpacked))?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).map_err(LabError::file("change", &copy))?;
+    Ok(copy)
 }
 
 impl Drop for Sudoers {

@@ -6,9 +6,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NameReference;
 use super::machine_status::MachineStatus;
 use super::whitelist::Unrecognized;
+use super::{NameReference, USER_NAME};
 
 /// A host that Writ reaches over SSH: where it is, which host key proves that it is it, and with which key to log
 /// in. A Machine permits nothing by itself: what may run there is said by the Whitelists of its namespace.
@@ -59,9 +59,10 @@ pub struct MachineSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 
-    /// Login name on the machine, at most 64 of letters, digits and `_ . @ + -` (not `-` first; a `$` may be the last). Commands
-    /// run as this user.
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_.][A-Za-z0-9_.@+-]*[$]?$"))]
+    /// Login name on the machine, also one of a directory service (`CORP\jane`, `jane@corp.example`): at most 64 printable
+    /// ASCII characters, without blanks, quotes and `: / ; & < > | ( ) { }`. A `$` may be the last; `-`, `#`, `%`, `+` and `\` may
+    /// not be the first. Commands run as this user.
+    #[schemars(length(min = 1, max = 64), regex(pattern = USER_NAME))]
     pub user: String,
 
     /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (ed25519, ECDSA

@@ -13,6 +13,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::USER_NAME;
 use super::selector::MachineSelector;
 
 /// Fields that this version does not know, by name.
@@ -128,7 +129,8 @@ pub struct WhitelistRule {
     /// The user to run as, by `sudo -n` on the machine, where sudoers must allow it to the login user for just this
     /// command. Absent: the login user. On a Deny: hold only against what would run as this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z_][a-z0-9_-]*$"))]
+    /// Its name has the form of `spec.user` of a Machine (`Deploy`, `svc.deploy`, `CORP\deploy`, `deploy@corp.example`).
+    #[schemars(length(min = 1, max = 64), regex(pattern = USER_NAME))]
     pub run_as: Option<String>,
 
     /// The folder to run in, an absolute path without `..` and `//`, constant. The login user must be able to enter it,

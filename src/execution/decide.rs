@@ -319,7 +319,7 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
             (Reason::WaitingForSlot, "waits for a free slot of the machine".to_owned())
         }
         WorkFact::Connecting { since, .. } if *since >= SHOW_PROGRESS_AFTER && !shown => {
-            (Reason::Connecting, "a connection to the machine is being opened".to_owned())
+            (Reason::Connecting, "a connection to the machine is being opened, or its login is slow".to_owned())
         }
         _ => return plan,
     };

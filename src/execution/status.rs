@@ -152,6 +152,16 @@ pub fn stopping(execution: &CommandExecution, noticed: Timestamp, now: Timestamp
     status
 }
 
+/// The status of a claimed execution whose login did not start it, for a reason that passes.
+pub fn waits_for_login(execution: &CommandExecution, problem: &str, now: Timestamp) -> CommandExecutionStatus {
+    let message = format!("waits for the machine, which has not started it: {problem}");
+    let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
+    if let Some(before) = &execution.status {
+        keep_length(before, &mut status);
+    }
+    status
+}
+
 /// The status of a claimed execution whose start the machine confirmed.
 pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp) -> CommandExecutionStatus {
     let mut status = moved(execution, Phase::Running, Reason::Started, "the machine confirmed the start", now);

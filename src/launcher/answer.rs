@@ -197,10 +197,12 @@ pub struct Lost {
 }
 
 /// Why a launch started nothing and never will.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NotStarted {
     /// sudo does not allow it.
     Sudo,
+    /// sudo refused, and said this: printable ASCII, at most 256 characters.
+    SudoSaid(String),
     /// The files for its output could not be made: the disk is full.
     Space,
 }
@@ -308,6 +310,9 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
         ("B", []) => Answer::Starting,
         ("V", []) => Answer::Tombstoned,
         ("X", ["sudo"]) => Answer::NotStarted(NotStarted::Sudo),
+        ("X", ["said", said @ ..]) if !said.is_empty() => {
+            Answer::NotStarted(NotStarted::SudoSaid(presentable(&said.join(" "))))
+        }
         ("X", ["space"]) => Answer::NotStarted(NotStarted::Space),
         ("K", [left]) => Answer::Stopped { left: counted(left)? },
         ("Q", []) => Answer::Done,

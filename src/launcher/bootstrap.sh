@@ -13,8 +13,11 @@
 set +aCeuvxmb -f;
 unset -f read cat export echo;
 _t=$TMOUT;
+_p=$PATH;
 unset IFS TMOUT _h _n _l _s;
 export LC_ALL=C PATH=/bin:/usr/bin;
+# The tools of this program may be where only the login finds them (NixOS).
+PATH=$PATH:$_p;
 IFS="" read -r _h;
 set -- $_h;
 _n=$2 _l=$3 _s=$4;

@@ -47,10 +47,13 @@ load() {
 			;;
 		esac
 	done <"$_path.j"
+	# The name of a user may hold characters of patterns.
+	set -f
 	# shellcheck disable=SC2086 # splitting into fields is what is wanted
 	_take_fence $_fence
 	# shellcheck disable=SC2086
 	_take_start $_start
+	set +f
 }
 
 # The fence: version, boot id, time, time limit and grace in hundredths of a second, most output in bytes, other user or

@@ -22,14 +22,30 @@ execute() {
 	exec </dev/null >&4 2>&6 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
 	# Only bash minds it, and only in the shell that has it.
 	[ -z "$_t" ] || export TMOUT="$_t"
+	# Programs of ours that only the PATH of the login has are found by it. The command gets the fixed PATH.
+	_program=setsid
+	[ -x /usr/bin/setsid ] || [ -x /bin/setsid ] || _program=$(command -v setsid)
+	[ "$_user" = - ] || [ -x /usr/bin/sudo ] || [ -x /usr/local/bin/sudo ] || _find_sudo "$@"
+	[ "$_sudo" ] && shift && set -- "$_sudo" "$@"
 	export WRIT_EXECUTION="$_uid" PATH="@PATH@"
 	[ -z "$_enter" ] || cd "$_enter" || exit 126
-	exec setsid "$@"
+	exec "$_program" "$@"
 }
 
+# _not_started WHY [TEXT]: what sudo said is kept if its first line is plain text.
 _not_started() {
+	_text=${2%%"
+"*}
+	case $_text in *[!" "-~]* | *"\\"*) _text="" ;; esac
+	[ -z "$_text" ] || set -- "said $_text"
 	note X "$1"
 	reply X "$1"
+}
+
+# Puts the path of sudo in the place of its name, which is the first of these words.
+_sudo=""
+_find_sudo() {
+	[ "$1" = sudo ] && _sudo=$(command -v sudo)
 }
 
 # write_end CODE SIGNAL TIME FLAGS: the last line of the journal that counts.
@@ -147,11 +163,15 @@ else
 fi
 note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || refuse space
 
-# sudo that refuses exits 1, as the command may: so it is asked first.
-[ "$_user" = - ] || (
+# sudo that refuses exits 1, as the command may: so it is asked first. If it wants a password for the question (listpw), it
+# may allow the command all the same: the command itself shows that.
+[ "$_user" = - ] || _said=$(
 	shift "$_skip"
-	exec sudo -n -l -u "$_user" -- "$@"
-) >/dev/null || _not_started sudo
+	exec sudo -n -l -u "$_user" -- "$@" 2>&1 >/dev/null
+) || case $_said in
+*"password is required"* | *"authentication is required"*) ;;
+*) _not_started sudo "$_said" ;;
+esac
 
 _make_pipes && command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || _not_started space
 # Another user's program opens /dev/stdout by name, too. Only who holds the pipe can find it.

@@ -4,6 +4,10 @@
 #
 # Variables start with `_`, so that the command sees none of its own changed. No program runs if the shell or /proc
 # can answer: a program costs 0.5 to 1 ms.
+#
+# A shell that a start-up file has become (`exec dash`) reads the request as its own script, and checks nothing. It has not
+# set _n, as the bootstrap has.
+case $_n in "$1") ;; *) exit 93 ;; esac
 exec 3>&2 2>/dev/null </dev/null
 # The functions and options that bash takes from the environment. Two of its variables are read-only. `command` keeps
 # another shell, to which the login has given this variable, from ending at what it does not know.
@@ -17,6 +21,8 @@ case $BASH_VERSION in
 esac
 unset @VARIABLES@
 PATH=/bin:/usr/bin:@PATH@
+# Behind it that of the login, for the tools of this program only. The bootstrap has kept it.
+PATH=$PATH:$_p
 # The login may have exported a variable of a name that is used here.
 unset @OWN@
 _nonce=$1

@@ -1,6 +1,7 @@
 //! The small checks that a rule goes through when it is compiled, one for each thing that it may never do.
 
 use crate::api::execution_status::OutputBounds;
+use crate::api::is_user_name;
 use crate::api::selector::{LabelOperator, MachineSelector};
 use crate::api::whitelist::{Effect, WhitelistRule};
 
@@ -28,7 +29,8 @@ const MAX_DRAIN_SECONDS: u32 = 60;
 const LONGEST_RETENTION_SECONDS: u32 = 31_536_000;
 const LONGEST_NAME: usize = 63;
 /// useradd's own bound.
-const LONGEST_USER_NAME: usize = 32;
+const LONGEST_LOCAL_NAME: usize = 32;
+const LONGEST_USER_NAME: usize = 64;
 
 type Check = Result<(), RuleProblem>;
 
@@ -177,12 +179,9 @@ pub(super) fn selector(rule: &WhitelistRule) -> Result<Option<MachineSelector>, 
 
 pub(super) fn run_as(rule: &WhitelistRule) -> Result<Option<String>, RuleProblem> {
     let Some(user) = &rule.run_as else { return Ok(None) };
-    let is_name = user.bytes().enumerate().all(|(index, byte)| match byte {
-        b'a'..=b'z' | b'_' => true,
-        b'0'..=b'9' | b'-' => index > 0,
-        _ => false,
-    });
-    if user.is_empty() || user.len() > LONGEST_USER_NAME || !is_name {
+    // Linux has names of 32 characters; those of a directory service have their domain besides. A number is none.
+    let longest = if user.contains(['@', '\\']) { LONGEST_USER_NAME } else { LONGEST_LOCAL_NAME };
+    if user.len() > longest || !is_user_name(user) || user.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(RuleProblem::RunAs);
     }
     Ok(Some(user.clone()))

@@ -11,7 +11,7 @@
 //!     'PROGRAM' 'argument'...
 //! ```
 //!
-//! Each of these executes the next in its own place, so that sshd reports the program's own exit code or signal (a shell
+//! In Direct mode an sh that prints a mark comes before all of it ([`marked_command_line`]). Each of these executes the next in its own place, so that sshd reports the program's own exit code or signal (a shell
 //! in between would turn signal 15 into exit code 143); sudo alone may stay, and ends as its program does. `docs/design/20261121-what-the-machine-reads.md` says why so.
 
 use crate::api::execution_status::DecisionRecord;
@@ -61,6 +61,10 @@ const UNSET: &[&str] = &[
 /// goes on (tried with 6.24), and a `cd` of somebody's startup file may do anything.
 const IN_DIRECTORY: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
+/// Prints its first argument and executes the others, but not where its output is a file or nothing, so that nobody would
+/// see that. Done by sh behind the login shell's `exec`, so it shows that the login shell came so far.
+const MARKED: &str = r#"unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1" && shift && exec "$@"; }"#;
+
 /// What is sent instead where a variable's name is none. sudo would take it for an option or for the command.
 const REFUSAL: &str = r#"echo "writ: an environment variable has a name that is none; nothing was run" >&2; exit 126"#;
 
@@ -71,6 +75,14 @@ const REFUSAL: &str = r#"echo "writ: an environment variable has a name that is 
 /// for more, sshd reports exit code 1, and nothing has run.
 pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
+}
+
+/// The same text, which first prints a line with this mark: what comes behind that is the command's. A session that ends
+/// without it has not executed the command. `mark` holds letters, digits and `:`. It stands in the arguments of processes
+/// until it is printed.
+pub fn marked_command_line(decision: &DecisionRecord, mark: &str) -> String {
+    let marked = ["/bin/sh", "-c", MARKED, "writ", mark].map(str::to_owned);
+    exec(marked.into_iter().chain(line_words(decision)))
 }
 
 /// Variables that are removed from the environment of a session before a command of it starts; for the launcher.

@@ -191,7 +191,8 @@ pub enum RuleProblem {
     },
     /// A user that is no user name.
     #[error(
-        "runAs must be a user name: lower case letters, digits, `_` and `-`, at most 32, not beginning with a digit or `-`"
+        "runAs must be a user name: at most 32 printable ASCII characters (64 with a domain) without blanks, quotes and \
+         `: / ; & < > | ( ) {{ }}`, with `$` only at the end, not beginning with `-`, `#`, `%`, `+` or `\\`, and no number"
     )]
     RunAs,
     /// A folder that is found relative to another, or whose path can be read in two ways.

@@ -8,6 +8,7 @@ mod output_limits;
 mod properties;
 mod redacting_rules;
 mod spoilt;
+mod users;
 mod wild;
 
 use std::collections::BTreeMap;

@@ -9,11 +9,11 @@ use crate::launcher::{Answer, ExecRequest, Item, Nonce, REFUSED_CUT_EXIT_CODE, R
 use crate::ssh::{ConnectError, Event, Session};
 use crate::telemetry::metrics;
 
+use super::turned_away::{Cause, Instead};
+
 /// What to do where sshd refuses.
 pub(super) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
     configuration for this user (ForceCommand, PermitTTY, chroot) and at its log";
-/// Of what it says, so much is told.
-const MOST_TOLD: usize = 200;
 /// What to do where something else than a shell answers.
 const NO_REPLY: &str = "the machine executed the launcher's request and gave no reply: the login shell of the user must be \
     one that reads `sh` (dash, bash, zsh, busybox), and no ForceCommand may replace what is asked for";
@@ -27,6 +27,15 @@ pub(super) enum AskError {
     /// The connection was lost, or nothing came in time.
     #[error("the machine did not answer the launcher's request: {0}")]
     Silence(String),
+    /// It let the login in and executed nothing, for a reason that passes.
+    #[error("{0}")]
+    TurnedAway(String),
+    /// It has accepted the session and refuses to execute in it.
+    #[error("{0}")]
+    Refused(String),
+    /// It let the login in, and a person has to see to its account.
+    #[error("{0}")]
+    Account(String),
     /// It answered, and not as a launcher does.
     #[error("{0}")]
     Unfit(String),
@@ -38,51 +47,49 @@ impl AskError {
         match self {
             AskError::Connect(error) => error.category(),
             AskError::Silence(_) => "silence",
-            AskError::Unfit(_) => "unfit",
+            AskError::TurnedAway(_) | AskError::Refused(_) => "turned_away",
+            AskError::Account(_) | AskError::Unfit(_) => "unfit",
         }
     }
 }
 
-/// What came instead of a reply.
-#[derive(Default)]
-struct Instead {
-    text: String,
-    exit_code: Option<u32>,
-}
-
-impl Instead {
-    fn said(&mut self, bytes: &[u8]) {
-        let room = MOST_TOLD.saturating_sub(self.text.len());
-        let printable = bytes.iter().map(|byte| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { ' ' });
-        self.text.extend(printable.take(room));
-    }
-
-    fn told(&self) -> String {
-        let mut told = NO_REPLY.to_owned();
-        if let Some(code) = self.exit_code {
-            told.push_str(&format!("; the shell ended with exit code {code}"));
-        }
-        let text = self.text.trim();
-        if !text.is_empty() {
-            told.push_str(&format!(", and said: {text}"));
-        }
-        told
+/// A session that was closed before it had answered.
+pub(super) fn closed(instead: &Instead) -> AskError {
+    match instead.cause() {
+        Cause::Passing => AskError::TurnedAway(instead.told(NO_REPLY)),
+        Cause::Account => AskError::Account(instead.told(NO_REPLY)),
+        Cause::Unfit => AskError::Unfit(instead.told(NO_REPLY)),
     }
 }
 
-/// Asks in a session of its own, and closes it.
+/// Asks in a session of its own, and closes it. The machine may take `deadline`, and longer if its login is known to be
+/// slow.
 pub(super) async fn ask_in(
-    mut session: Session,
+    session: Session,
     deadline: Duration,
     request: impl FnOnce(&Nonce) -> ExecRequest,
 ) -> Result<Answer, AskError> {
+    ask_and_hear(session, deadline, request).await.0
+}
+
+/// The same, and what the login said before the answer.
+pub(super) async fn ask_and_hear(
+    mut session: Session,
+    deadline: Duration,
+    request: impl FnOnce(&Nonce) -> ExecRequest,
+) -> (Result<Answer, AskError>, Instead) {
     let nonce = new_nonce();
-    let answer = timeout(deadline, exchange(&mut session, &request(&nonce), Reply::new(&nonce))).await;
+    let deadline = deadline + session.slack();
+    let mut instead = Instead::default();
+    let request = request(&nonce);
+    let answer = timeout(deadline, exchange(&mut session, &request, Reply::new(&nonce), &mut instead)).await;
     session.hang_up().await;
-    let answer =
-        answer.unwrap_or_else(|_| Err(AskError::Silence(format!("nothing came within {} s", deadline.as_secs()))));
+    let answer = answer.unwrap_or_else(|_| {
+        let quoted = instead.quoted();
+        Err(AskError::Silence(format!("{quoted}nothing came within {} s", deadline.as_secs())))
+    });
     metrics().asked(answer.as_ref().map_or_else(AskError::category, |_| "answered"));
-    answer
+    (answer, instead)
 }
 
 /// A word that nobody at the other end can know before: by it the launcher's answers are told from all else.
@@ -108,9 +115,13 @@ pub(super) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
     exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }
 
-async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply) -> Result<Answer, AskError> {
+async fn exchange(
+    session: &mut Session,
+    request: &ExecRequest,
+    mut reply: Reply,
+    instead: &mut Instead,
+) -> Result<Answer, AskError> {
     send(session, request).await?;
-    let mut instead = Instead::default();
     loop {
         let mut heard = None;
         let mut hear = |item: Item<'_>| {
@@ -122,18 +133,22 @@ async fn exchange(session: &mut Session, request: &ExecRequest, mut reply: Reply
         };
         match session.next().await {
             Event::Stdout(bytes) => {
-                instead.said(&bytes);
+                // What follows the mark is ours, and nothing that the login says.
+                if !reply.has_begun() {
+                    instead.said(&bytes);
+                }
                 reply.stdout(&bytes, &mut hear);
             }
             Event::Stderr(bytes) => {
                 instead.said(&bytes);
                 reply.stderr(&bytes, &mut hear);
             }
-            Event::ExitCode(code) => instead.exit_code = Some(code),
-            Event::Started | Event::Signal(_) => {}
-            Event::Refused => return Err(AskError::Unfit(REFUSED.to_owned())),
-            Event::Closed if is_refused_cut(&reply, instead.exit_code) => return Ok(Answer::Refused(Refusal::Cut)),
-            Event::Closed => return Err(AskError::Unfit(instead.told())),
+            Event::ExitCode(code) => instead.exited(code),
+            Event::Signal(signal) => instead.signalled(&signal),
+            Event::Started => {}
+            Event::Refused => return Err(AskError::Refused(REFUSED.to_owned())),
+            Event::Closed if is_refused_cut(&reply, instead.exit_code()) => return Ok(Answer::Refused(Refusal::Cut)),
+            Event::Closed => return Err(closed(instead)),
             Event::Lost => return Err(AskError::Silence("the connection was lost".to_owned())),
         }
         if let Some(answer) = heard {

@@ -52,6 +52,13 @@ pub(super) enum AttemptEnd {
     Again(Duration),
     /// The machine was not reached.
     Offline(String),
+    /// The machine allows no further connection, and executes on those that there are.
+    Full {
+        /// For how many commands at a time they have room.
+        room: usize,
+        /// What it said.
+        problem: String,
+    },
     /// It will not start.
     Refused {
         /// Why.
@@ -69,6 +76,7 @@ impl AttemptEnd {
             AttemptEnd::Refused { problem, machine_at_fault } => {
                 Some(AttemptEnd::Refused { problem: problem.clone(), machine_at_fault: *machine_at_fault })
             }
+            AttemptEnd::Full { room, problem } => Some(AttemptEnd::Full { room: *room, problem: problem.clone() }),
             AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete | AttemptEnd::Again(_) => None,
         }
     }
@@ -76,7 +84,7 @@ impl AttemptEnd {
     /// What was in the way, for those who only try again.
     pub fn into_problem(self) -> String {
         match self {
-            AttemptEnd::Offline(problem) => problem,
+            AttemptEnd::Offline(problem) | AttemptEnd::Full { problem, .. } => problem,
             AttemptEnd::Refused { problem, .. } => problem.message,
             _ => "the API server does not answer".to_owned(),
         }

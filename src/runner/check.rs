@@ -7,10 +7,11 @@ use crate::cluster::Cluster;
 use crate::ssh::{self, ConnectError, Connection, Network, ProvedBy};
 
 use super::attempt::AttemptEnd;
-use super::connections::{open_patiently, probe};
+use super::connections::open_patiently;
 use super::declared::{Declared, declare};
 use super::first_use;
 use super::look::describe;
+use super::probing::probe;
 use super::reach::{end_of, fit};
 
 /// One step: what was tried, and what was seen, or what is wrong and what to do.
@@ -128,7 +129,7 @@ fn failed_at(error: &ConnectError) -> &'static str {
         | ConnectError::HostKeyRevoked { .. }
         | ConnectError::HostCertificateRefused { .. }
         | ConnectError::HostKeyNew { .. } => "host key",
-        ConnectError::AuthenticationRefused { .. } => "login",
+        ConnectError::AuthenticationRefused { .. } | ConnectError::AccountRefused { .. } => "login",
         ConnectError::CredentialsUnusable(_) => "Secret",
     }
 }
@@ -176,6 +177,6 @@ async fn try_out(connection: &Connection, declared: &Declared, say: Say<'_>) -> 
 
 async fn fitness(connection: &Connection, declared: &Declared) -> Result<String, AttemptEnd> {
     let session = open_patiently(connection).await.map_err(|error| end_of(&error))?;
-    let known = probe(session, declared.machine.spec.execution.directory.as_deref()).await;
+    let known = probe(connection, session, declared.machine.spec.execution.directory.as_deref()).await;
     Ok(fit(known, &declared.machine)?.facts.directory)
 }

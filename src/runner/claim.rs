@@ -24,8 +24,8 @@ use super::attempt::{
     AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, Way, decide_by, in_time, is_ours, not_after,
     obsolete_or_again, read_execution,
 };
-use super::connections::Known;
 use super::declared::{Declared, read_again, refused};
+use super::probing::Known;
 use super::{Inner, Work};
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back

@@ -6,23 +6,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use crate::launcher::{self, Answer, MachineFacts};
 use crate::ssh::{ConnectError, Connection, Session};
 use crate::telemetry::{Purpose, metrics};
 
-use super::asking::{AskError, ask_in};
+use super::asking::AskError;
 use super::attempt::AttemptEnd;
 use super::declared::Declared;
 use super::lock;
+use super::probing::{Known, probe};
 use super::queue::MachineKey;
-use super::saying::refused;
 
 /// Commands at a time on one connection. OpenSSH allows ten sessions (MaxSessions) and frees them late: at 8 at a time one
 /// open in 8 failed, at 5 none. What stops and cleans up needs room too.
@@ -36,8 +34,6 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// How often a machine that has no session to spare is asked again, and the pause before the first time; it doubles.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
-/// How long a machine may take to say what it is.
-const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// All connections of this process.
 #[derive(Default)]
@@ -48,6 +44,8 @@ pub(super) struct Connections {
     carriers: Mutex<HashMap<String, Arc<Group>>>,
     /// By what each machine was reached last. The key itself is not kept.
     noted: Mutex<HashMap<MachineKey, Arc<Declared>>>,
+    /// Identities of machines that have executed something: one for each Machine, until it changes.
+    executed: Mutex<HashSet<String>>,
 }
 
 /// The connections for one state of a Machine and its Secret.
@@ -63,6 +61,9 @@ struct Member {
     /// Whether it was told that the machine is there.
     is_told: AtomicBool,
     known: OnceCell<Known>,
+    /// Why the machine executes nothing on it, if it let the login in and refused its first session. All who share it get
+    /// this answer.
+    turned_away: OnceLock<AskError>,
     lines: Arc<Semaphore>,
     /// Whether the machine had no session to spare on it, and none was given back since.
     is_full: AtomicBool,
@@ -96,14 +97,6 @@ pub(super) struct Open {
 /// A connection that carries others.
 #[derive(Clone)]
 pub(super) struct Carrier(Arc<Member>);
-
-/// What a machine said of itself, and when.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub facts: MachineFacts,
-    /// When it was asked.
-    at: Instant,
-}
 
 /// A place for one command on a connection, given back when it is dropped.
 pub(super) struct Line {
@@ -168,6 +161,24 @@ impl Connections {
         group.free_line(None)
     }
 
+    /// For how many commands at a time the connections have room on which this machine executes.
+    pub fn room(&self, identity: &str) -> usize {
+        lock(&self.groups).get(identity).map_or(0, |group| group.room())
+    }
+
+    /// Whether this machine has executed something on a connection, as it is declared now.
+    pub fn has_executed(&self, identity: &str) -> bool {
+        lock(&self.executed).contains(identity)
+    }
+
+    /// This machine has executed something.
+    pub fn note_executed(&self, identity: &str) {
+        let mut executed = lock(&self.executed);
+        if !executed.contains(identity) {
+            executed.insert(identity.to_owned());
+        }
+    }
+
     /// By what a machine was reached last.
     pub fn noted(&self, machine: &MachineKey) -> Option<Arc<Declared>> {
         lock(&self.noted).get(machine).cloned()
@@ -185,6 +196,7 @@ impl Connections {
         let stays =
             |identity: &str| !identity.contains(uid) || still.as_ref().is_some_and(|still| identity.contains(still));
         lock(&self.noted).retain(|_, declared| stays(&declared.identity()));
+        lock(&self.executed).retain(|identity| stays(identity));
         let mut members = Vec::new();
         // All of them at once: what is being closed must not be gone through by who comes meanwhile.
         for groups in [&self.groups, &self.carriers] {
@@ -270,6 +282,13 @@ impl Group {
         members.first().map(Arc::clone)
     }
 
+    /// For how many commands at a time there is room on the connections on which the machine executes.
+    fn room(&self) -> usize {
+        let members = lock(&self.members);
+        let bearing = |member: &&Arc<Member>| member.known.initialized() && !member.open.connection.is_closed();
+        members.iter().filter(bearing).map(|member| member.room()).sum()
+    }
+
     /// A place on one of the connections that live, to this address if one is named; those that do not live are forgotten.
     fn free_line(&self, at: Option<&str>) -> Option<Line> {
         let mut members = lock(&self.members);
@@ -291,10 +310,17 @@ impl Member {
             open,
             is_told: AtomicBool::new(false),
             known: OnceCell::new(),
+            turned_away: OnceLock::new(),
             lines,
             is_full: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
         }
+    }
+
+    /// How many commands it carries at most: one that is full carries those that it has.
+    fn room(&self) -> usize {
+        let free = if self.is_full.load(Ordering::Relaxed) { self.lines.available_permits() } else { 0 };
+        LINES - free.min(LINES)
     }
 
     fn is_idle(&self, is_held: bool) -> bool {
@@ -353,13 +379,28 @@ impl Line {
             // It may allow fewer than usual (MaxSessions): others go by another connection.
             self.member.is_full.store(true, Ordering::Relaxed);
         }
-        opened
+        let slack = self.member.known.get().map_or(Duration::ZERO, Known::slack);
+        opened.map(|mut session| {
+            session.allow(slack);
+            session
+        })
     }
 
     /// What the machine says of itself, asked once for each connection. `directory` is the launcher's folder, where the
     /// Machine names one; it is the same for all who share a connection.
     pub async fn known(&self, directory: Option<&str>) -> Result<&Known, AskError> {
-        self.member.known.get_or_try_init(async || probe(self.open().await?, directory).await).await
+        let Member { known, turned_away, .. } = &*self.member;
+        let asking = async || {
+            if let Some(error) = turned_away.get() {
+                return Err(error.clone());
+            }
+            let answer = probe(self.connection(), self.open().await?, directory).await;
+            if let Err(error @ (AskError::TurnedAway(_) | AskError::Refused(_))) = &answer {
+                let _ = turned_away.set(error.clone());
+            }
+            answer
+        };
+        known.get_or_try_init(asking).await
     }
 }
 
@@ -377,31 +418,6 @@ pub(super) async fn open_patiently(connection: &Connection) -> Result<Session, C
             }
             other => return other,
         }
-    }
-}
-
-/// Asks what the machine is.
-pub(super) async fn probe(session: Session, directory: Option<&str>) -> Result<Known, AskError> {
-    let answer = ask_in(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)).await?;
-    match answer {
-        Answer::Probed(facts) => Ok(Known { facts, at: Instant::now() }),
-        Answer::Refused(refusal) => Err(AskError::Unfit(refused(&refusal))),
-        other => Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}"))),
-    }
-}
-
-impl Known {
-    /// The machine's uptime now, in milliseconds: what it said, and the time since by our own clock.
-    pub fn uptime_ms(&self) -> u64 {
-        let elapsed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)
-    }
-
-    /// When it was that the machine's uptime was so much, if it is `now`; None if that cannot be said in dates.
-    pub fn time_at(&self, uptime_centiseconds: u64, now: Timestamp) -> Option<Timestamp> {
-        let then = i64::try_from(uptime_centiseconds).ok()?.checked_mul(10)?;
-        let since = i64::try_from(self.uptime_ms()).ok()?.checked_sub(then)?;
-        now.checked_sub(jiff::SignedDuration::from_millis(since)).ok()
     }
 }
 

@@ -5,31 +5,47 @@
 //! and end of output come in any order. The end is the closing of the channel, or the end of the wait after the exit
 //! status (`decision.output.drainSeconds`) if another process still holds the output open.
 //!
+//! The exit code, and the time, count from the mark that the command's own text prints (`start`). A session that ends without it
+//! has not executed the command.
+//!
 //! What the stored decision says of the output holds from the first byte on. Patterns are compiled before the command is
 //! sent. A command that writes more than `decision.output.maximumBytes` receives a stop request, and the loop discards
 //! what it writes beyond that limit.
+
+mod again;
+mod start;
 
 use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, IncompleteReason, OutputRecord};
 use crate::cluster::{Cluster, WriteOutcome};
 use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
 use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
-use crate::policy::{Redaction, command_line};
+use crate::policy::{Redaction, marked_command_line};
 use crate::ssh::{Event, Session, Signal};
 
-use super::Inner;
 use super::claim::Holding;
+use super::connections::Open;
+use super::turned_away::{Cause, Instead};
+use super::{Inner, Work};
+use start::Mark;
 
 /// How long the machine may take to answer the request to execute.
 const START_DEADLINE: Duration = Duration::from_secs(15);
+/// How long the login may take from there to the mark of the command, while its start-up files do their work.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
+/// What to do if the session ends without the mark.
+const NO_MARK: &str = "the login did not start the command: its shell must be one that executes `exec` with quoted words, \
+    no start-up file may end it or send its output elsewhere, and no ForceCommand may replace what is asked for";
 /// Minimum silence after the exit status, whatever `drainSeconds` says: bytes that the command itself wrote may arrive
 /// after its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
@@ -53,7 +69,12 @@ struct Run {
     /// Wait for output after the exit status.
     drain: Duration,
     requested: Instant,
-    /// When the machine confirmed the start, on both clocks.
+    /// When the machine confirmed that it executes the login shell.
+    accepted: Option<Instant>,
+    mark: Mark,
+    /// What the login said and did before the mark.
+    instead: Instead,
+    /// When the mark of the command came, on both clocks.
     started: Option<(Timestamp, Instant)>,
     /// When and how it ended.
     exit: Option<(Ending, Instant)>,
@@ -70,8 +91,42 @@ struct Run {
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 
-/// Sends a claimed command and watches it to its end.
-pub(super) async fn run(inner: &Inner, holding: &Holding, session: Session, cancel: CancellationToken) -> Outcome {
+/// Sends a claimed command and watches it to its end. Also why the machine's account keeps others from starting there, if
+/// that is so.
+pub(super) async fn run(
+    inner: &Inner,
+    work: &Work,
+    holding: &mut Holding,
+    opened: (Open, Session),
+    cancel: CancellationToken,
+) -> (Outcome, Option<LaunchProblem>) {
+    let (mut open, mut session) = opened;
+    let mut tries = 0;
+    loop {
+        let (outcome, cause) = run_once(inner, holding, session, cancel.clone()).await;
+        open.connection.close().await;
+        let Ending::Refused(problem) = &outcome.ending else { return (outcome, None) };
+        let problem = problem.clone();
+        match cause {
+            Some(Cause::Passing) => {}
+            Some(Cause::Account) => return (outcome, Some(problem)),
+            Some(Cause::Unfit) | None => return (outcome, None),
+        }
+        tries += 1;
+        match again::open_again(inner, work, holding, &cancel, &problem.message, tries).await {
+            Ok(opened) => (open, session) = opened,
+            Err(problem) => return (Outcome { ending: Ending::Refused(problem), ..outcome }, None),
+        }
+    }
+}
+
+/// One session. Also why the login did not execute, if that is how it ended.
+async fn run_once(
+    inner: &Inner,
+    holding: &Holding,
+    session: Session,
+    cancel: CancellationToken,
+) -> (Outcome, Option<Cause>) {
     let usable = holding.redaction();
     let recorder = holding.recorder(inner, usable.as_ref().unwrap_or(&Redaction::default()));
     let mut run = Run::new(session, &holding.decision, recorder, inner.cluster.clone());
@@ -83,7 +138,8 @@ pub(super) async fn run(inner: &Inner, holding: &Holding, session: Session, canc
         Ok(()) => run.watch(inner, holding, &cancel).await,
         Err(problem) => Ending::Refused(problem),
     };
-    run.outcome(ending, inner.halted.cancelled()).await
+    let cause = run.cause(&ending);
+    (run.outcome(ending, inner.halted.cancelled()).await, cause)
 }
 
 impl Run {
@@ -98,6 +154,9 @@ impl Run {
             maximum_bytes,
             drain: Duration::from_secs(u64::from(decision.output.drain_seconds)),
             requested: now,
+            accepted: None,
+            mark: Mark::new(&Uuid::new_v4().simple().to_string()),
+            instead: Instead::default(),
             started: None,
             exit: None,
             last_output: now,
@@ -113,11 +172,14 @@ impl Run {
         if let Some(problem) = holding.reason_not_to_start(inner, cancel) {
             return Err(problem);
         }
-        let line = command_line(&holding.decision);
+        let line = marked_command_line(&holding.decision, self.mark.text());
         self.session.start(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecutionRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
-        })
+        })?;
+        // Neither a start-up file nor the command waits for input. That the connection is gone is seen by who listens.
+        let _ = self.session.end_input().await;
+        Ok(())
     }
 
     async fn watch(&mut self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Ending {
@@ -155,8 +217,8 @@ impl Run {
     /// Takes in what the machine said; Some when that was the end.
     async fn take(&mut self, event: Event) -> Option<Ending> {
         match event {
-            Event::Started => self.started = self.started.or_else(|| Some((self.cluster.now(), Instant::now()))),
-            Event::Refused if self.started.is_none() => {
+            Event::Started => self.accepted = self.accepted.or_else(|| Some(Instant::now())),
+            Event::Refused if self.accepted.is_none() => {
                 return Some(Ending::Refused(LaunchProblem {
                     reason: Reason::ExecutionRefused,
                     message: "the machine refused to execute in the session that it had opened; look at sshd's \
@@ -165,13 +227,15 @@ impl Run {
                 }));
             }
             Event::Refused => {}
-            Event::Stdout(bytes) => self.record(StreamKind::Stdout, &bytes).await,
-            Event::Stderr(bytes) => self.record(StreamKind::Stderr, &bytes).await,
+            Event::Stdout(bytes) => self.hear(StreamKind::Stdout, bytes).await,
+            Event::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
             // The first word counts: a command ends once.
             Event::ExitCode(code) if self.exit.is_none() => {
+                self.instead.exited(code);
                 self.exit = Some((Ending::Exited { code }, Instant::now()));
             }
             Event::Signal(signal) if self.exit.is_none() => {
+                self.instead.signalled(&signal);
                 self.exit = Some((Ending::Signalled { signal }, Instant::now()));
             }
             Event::ExitCode(_) | Event::Signal(_) => {}
@@ -182,6 +246,18 @@ impl Run {
             }
         }
         None
+    }
+
+    /// Takes in the next bytes of a stream. What a start-up file prints before the mark is output, as under ssh.
+    async fn hear(&mut self, kind: StreamKind, bytes: Bytes) {
+        if !self.mark.is_found() {
+            self.instead.said(&bytes);
+        }
+        let output = self.mark.take_off(kind, bytes);
+        if self.mark.is_found() && self.started.is_none() {
+            self.started = Some((self.cluster.now(), Instant::now()));
+        }
+        self.record(kind, &output).await;
     }
 
     /// Records the next bytes of a stream up to the limit, and discards the rest.
@@ -198,14 +274,35 @@ impl Run {
         StopCause::OutputLimit { maximum_bytes: self.maximum_bytes }
     }
 
-    /// The end where nothing more comes: what was observed before counts, else `otherwise`. An exit code of what was
-    /// never confirmed to have started is none.
+    /// The end where nothing more comes: what was observed before counts, else `otherwise`.
     fn ended_or(&self, otherwise: Ending) -> Ending {
         match (&self.exit, self.started) {
-            (_, None) => Ending::StartNotConfirmed,
+            (_, None) => self.not_started(),
             (Some((ending, _)), Some(_)) => ending.clone(),
             (None, Some(_)) => otherwise,
         }
+    }
+
+    /// The end where the mark did not come. An exit code is none of the command then. The mark stands before all that the
+    /// command does, so a session that was seen to end without it has not started the command.
+    fn not_started(&self) -> Ending {
+        let is_over = self.session.is_closed() || self.exit.is_some();
+        if self.accepted.is_none() || !is_over {
+            return Ending::StartNotConfirmed;
+        }
+        if let Some((StopCause::Cancel, _, _)) = self.told {
+            let message = "cancelled before it started; the login was told to end".to_owned();
+            return Ending::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
+        }
+        let message = format!("{}; the command was not started", self.instead.told(NO_MARK));
+        Ending::Refused(LaunchProblem { reason: Reason::MachineUnfit, message })
+    }
+
+    /// Why the login did not execute, if that is how it ended.
+    fn cause(&self, ending: &Ending) -> Option<Cause> {
+        let is_refused = matches!(ending, Ending::Refused(problem) if problem.reason == Reason::MachineUnfit);
+        // A login that was told to end has not refused anything.
+        (is_refused && self.accepted.is_some() && self.told.is_none()).then(|| self.instead.cause())
     }
 
     /// When something has to be done even if nothing happens.
@@ -217,15 +314,15 @@ impl Run {
             return since + if killed { KILL_GRACE } else { TERM_GRACE };
         }
         match self.started {
-            None => self.requested + START_DEADLINE,
+            None => self.accepted.map_or(self.requested + START_DEADLINE, |accepted| accepted + LOGIN_DEADLINE),
             Some((_, started)) if !shown => started + SHOW_PROGRESS_AFTER.min(self.timeout),
             Some((_, started)) => started + self.timeout,
         }
     }
 
-    /// Whether there is a running command that was not told yet.
+    /// Whether there is a login, or a running command, that was not told yet.
     fn may_be_told(&self) -> bool {
-        self.told.is_none() && self.exit.is_none() && self.started.is_some()
+        self.told.is_none() && self.exit.is_none() && self.accepted.is_some()
     }
 
     async fn tell_to_stop(&mut self, cause: StopCause) {
@@ -244,6 +341,17 @@ impl Run {
             (Some((cause, _, false)), _) => {
                 self.told = Some((cause, Instant::now(), true));
                 self.session.signal(Signal::Kill).await;
+            }
+            (None, None) if self.accepted.is_some() => {
+                // It must not start later, when nobody watches it.
+                self.session.signal(Signal::Kill).await;
+                let problem = format!(
+                    "{}the login did not start the command within {} s: a start-up file takes longer, or waits for something; \
+                     the login was told to end, and the command may have run if it was not",
+                    self.instead.quoted(),
+                    LOGIN_DEADLINE.as_secs()
+                );
+                return Some(Ending::Unknown { reason: Reason::StartNotConfirmed, problem });
             }
             (None, None) => return Some(Ending::StartNotConfirmed),
             (None, Some((_, started))) if started.elapsed() >= self.timeout => {

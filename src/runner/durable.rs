@@ -44,6 +44,7 @@ use clock::Clock;
 use conversation::Said;
 use ending::centiseconds;
 use looking::Look;
+pub(super) use looking::runs_the_same;
 use stopping::Stop;
 
 /// Maximum number of sessions with other text in the reply. After them, Writ gives up the output that is still missing.

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
+use crate::api::ExecutionMode;
 use crate::api::machine_status::{KeyTrust, SystemFacts};
-use crate::api::{ExecutionMode, Machine};
 use crate::cluster::ClusterError;
 use crate::launcher::{self, Answer, Described};
 use crate::machine::{ProvedKey, Seen};
-use crate::ssh::{Connection, ProvedBy};
+use crate::ssh::{Connection, ProvedBy, Session};
 
 use super::Inner;
 use super::asking::{AskError, ask_in};
 use super::attempt::AttemptEnd;
-use super::connections::{open_patiently, probe};
+use super::connections::open_patiently;
 use super::declared::{Declared, declare};
+use super::probing::probe;
 use super::queue::MachineKey;
-use super::reach::{connect, end_of, fit};
+use super::reach::{connect, end_of, fit, refused_for_now, unfit};
 use super::sights::problem_of;
 
 /// How long a machine may take to say what it is.
@@ -53,7 +54,8 @@ pub(super) async fn look(inner: &Inner, (namespace, name): &MachineKey) {
 async fn look_by(inner: &Inner, declared: &Declared, may_share: bool) -> Result<Seen, AttemptEnd> {
     // One that is in use shows that it is there, and costs no login. What was wrong is seen to be mended by a login only.
     if let Some(line) = inner.connections.free_line(&declared.identity()).filter(|_| may_share) {
-        match ask_to_describe(line.connection()).await {
+        let described = async { describe_in(line.open().await?).await };
+        match described.await {
             Ok(system) => return Ok(online(line.connection(), Some(system))),
             // It may be dead without anybody having said so.
             Err(AskError::Silence(_)) => line.give_up().await,
@@ -63,19 +65,32 @@ async fn look_by(inner: &Inner, declared: &Declared, may_share: bool) -> Result<
         }
     }
     let open = connect(inner, declared).await?;
-    let seen = look_over(&open.connection, &declared.machine).await;
+    let seen = look_over(inner, &open.connection, declared).await;
     open.connection.close().await;
     seen
 }
 
 /// What a fresh connection shows: whether commands can be started, and what the machine says of itself.
-async fn look_over(connection: &Connection, machine: &Machine) -> Result<Seen, AttemptEnd> {
+async fn look_over(inner: &Inner, connection: &Connection, declared: &Declared) -> Result<Seen, AttemptEnd> {
+    let (machine, identity) = (&declared.machine, declared.identity());
     if machine.spec.execution.mode == ExecutionMode::Durable {
         let session = open_patiently(connection).await.map_err(|error| end_of(&error))?;
-        let known = probe(session, machine.spec.execution.directory.as_deref()).await;
-        fit(known, machine)?;
+        let known = probe(connection, session, machine.spec.execution.directory.as_deref()).await;
+        match known.map_err(|error| refused_for_now(inner, &identity, error)) {
+            // It executes on others, which are not to be called unfit for that.
+            Err(AskError::TurnedAway(_)) if inner.connections.room(&identity) > 0 => {
+                return Ok(online(connection, None));
+            }
+            known => drop(fit(known, machine)?),
+        }
     }
-    Ok(online(connection, describe(connection).await))
+    match ask_to_describe(connection).await {
+        Ok(system) => Ok(online(connection, Some(system))),
+        Err(AskError::TurnedAway(problem)) => Err(AttemptEnd::Offline(problem)),
+        Err(AskError::Account(problem)) => Err(unfit(problem)),
+        // It may be one that executes nothing but its own command.
+        Err(_) => Ok(online(connection, None)),
+    }
 }
 
 /// What was seen where a connection is open.
@@ -96,7 +111,10 @@ pub(super) async fn describe(connection: &Connection) -> Option<SystemFacts> {
 }
 
 async fn ask_to_describe(connection: &Connection) -> Result<SystemFacts, AskError> {
-    let session = open_patiently(connection).await?;
+    describe_in(open_patiently(connection).await?).await
+}
+
+async fn describe_in(session: Session) -> Result<SystemFacts, AskError> {
     let said = match ask_in(session, DEADLINE, launcher::facts).await? {
         Answer::Described(said) => said,
         other => return Err(AskError::Unfit(format!("it answered {other:?}"))),

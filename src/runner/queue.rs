@@ -23,6 +23,8 @@ const MAXIMUM_CONNECTING: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// While executions wait, a machine is tried at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long it is remembered how many a machine bore. Then one more connection is tried.
+const REMEMBER_ROOM: Duration = Duration::from_secs(300);
 /// How long a refusal is remembered for a controller that never fetches it (the object was deleted).
 const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
 
@@ -47,6 +49,8 @@ struct MachineQueue {
     max_concurrent: usize,
     /// Whether nothing may start there (`spec.suspend`), as of the live read that put something in last.
     suspended: bool,
+    /// How many it bore when it allowed no further connection, and when that was.
+    bore: Option<(usize, Instant)>,
     /// Set while the machine is not reached, or not usable.
     offline: Option<Offline>,
 }
@@ -108,7 +112,7 @@ impl Queues {
     ) -> Option<(Work, CancellationToken)> {
         self.drop_if_idle(machine_key, now);
         let machine = self.machines.get_mut(machine_key)?;
-        if machine.suspended || machine.in_use >= machine.max_concurrent || machine.connecting >= MAXIMUM_CONNECTING {
+        if machine.suspended || machine.in_use >= machine.places(now) || machine.connecting >= MAXIMUM_CONNECTING {
             return None;
         }
         let (requester, first) = machine.waiting.first()?;
@@ -148,6 +152,15 @@ impl Queues {
             let cancel = cancel.clone();
             self.works.insert(key.clone(), State::Holding { cancel });
         }
+    }
+
+    /// A machine was found to wait for a person by a command that had a slot there.
+    pub fn found_unfit(&mut self, machine_key: &MachineKey, problem: &str, now: Instant) -> Settled {
+        let mut settled = Settled::default();
+        if let Some(machine) = self.machines.get_mut(machine_key) {
+            machine.leave_alone(problem.to_owned(), true, now, &mut settled);
+        }
+        settled
     }
 
     /// A machine was looked at, and can be used.
@@ -218,6 +231,10 @@ impl Queues {
         match end {
             AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete => {}
             AttemptEnd::Again(_) => self.put_back(work, machine_key.clone()),
+            AttemptEnd::Full { room, .. } => {
+                machine.bore = Some((room, now));
+                self.put_back(work, machine_key.clone());
+            }
             AttemptEnd::Offline(problem) => {
                 // Whose status says already that he waits for the machine goes on to.
                 if !work.urgent && machine.was_offline_before(began) {
@@ -291,7 +308,7 @@ impl Queues {
             waiting: queue.map_or(0, |queue| queue.waiting.len()),
             has_free_slot: queue.is_none_or(|queue| {
                 let may_try = queue.offline.as_ref().is_none_or(|offline| now >= offline.until);
-                may_try && !queue.suspended && queue.in_use < queue.max_concurrent && queue.waiting.is_empty()
+                may_try && !queue.suspended && queue.in_use < queue.places(now) && queue.waiting.is_empty()
             }),
         };
         (work, facts)
@@ -330,6 +347,12 @@ impl MachineQueue {
             settled.wake.extend(self.waiting.keys().cloned());
         }
         settled.pump_after = Some(self.back_off(problem, misconfigured, now));
+    }
+
+    /// How many may have a slot.
+    fn places(&self, now: Instant) -> usize {
+        let bore = self.bore.filter(|(_, at)| now.saturating_duration_since(*at) < REMEMBER_ROOM);
+        bore.map_or(self.max_concurrent, |(room, _)| room.clamp(1, self.max_concurrent.max(1)))
     }
 
     /// Whether it was known not to be reached before that time.

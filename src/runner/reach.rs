@@ -12,10 +12,11 @@ use crate::telemetry::{SPANS, metrics};
 
 use super::asking::AskError;
 use super::attempt::{AGAIN_AFTER_CHANGE, AttemptEnd};
-use super::connections::{Carrier, Known, Line, Open};
+use super::connections::{Carrier, Line, Open};
 use super::declared::{Declared, read_declared};
 use super::first_use::{self, freeze};
 use super::look::online;
+use super::probing::Known;
 use super::queue::random_fraction;
 use super::sights::problem_of;
 use super::{Inner, Work};
@@ -129,42 +130,63 @@ pub(super) async fn open_beside(
 
 /// Finds or makes a connection, and asks the machine what it is.
 pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached, AttemptEnd> {
+    let identity = declared.identity();
     let connect = async || connect(inner, declared).await;
-    let line = inner.connections.line(&declared.identity(), declared.prefer.as_deref(), connect).await?;
+    let line = inner.connections.line(&identity, declared.prefer.as_deref(), connect).await?;
     let directory = declared.machine.spec.execution.directory.as_deref();
     let known = line.known(directory).await.cloned();
-    if matches!(known, Err(AskError::Silence(_))) {
+    let known = known.map_err(|error| refused_for_now(inner, &identity, error));
+    match &known {
+        Ok(_) => inner.connections.note_executed(&identity),
         // It may be dead without anybody having said so.
-        line.give_up().await;
-    }
-    match fit(known, &declared.machine) {
-        Ok(known) => {
-            if line.is_news() {
-                inner.saw(&declared.machine, online(line.connection(), None));
+        Err(AskError::Silence(_)) => line.give_up().await,
+        Err(AskError::TurnedAway(problem)) => {
+            line.give_up().await;
+            // It executes on others: it allows no further connection, and what waits goes by those.
+            let room = inner.connections.room(&identity);
+            if room > 0 {
+                return Err(AttemptEnd::Full { room, problem: problem.clone() });
             }
-            Ok(Reached { line, known, identity: declared.identity() })
         }
-        Err(end) => Err(end),
+        Err(_) => {}
+    }
+    let known = fit(known, &declared.machine)?;
+    if line.is_news() {
+        inner.saw(&declared.machine, online(line.connection(), None));
+    }
+    Ok(Reached { line, known, identity })
+}
+
+/// A machine that has executed before and refuses to now has no room (its sshd cannot fork, for one). One that never did is
+/// none to execute on.
+pub(super) fn refused_for_now(inner: &Inner, identity: &str, error: AskError) -> AskError {
+    match error {
+        AskError::Refused(message) if inner.connections.has_executed(identity) => AskError::TurnedAway(format!(
+            "{message}; it has executed there before, so it may have no room for a further process"
+        )),
+        other => other,
     }
 }
 
 /// What a machine says of itself, where commands can be started there.
 pub(super) fn fit(known: Result<Known, AskError>, machine: &Machine) -> Result<Known, AttemptEnd> {
-    let unfit = |message: String| {
-        let problem = LaunchProblem { reason: Reason::MachineUnfit, message };
-        Err(AttemptEnd::Refused { problem, machine_at_fault: true })
-    };
     match known {
-        Ok(known) if known.facts.ends_with_session && machine.spec.user != "root" => unfit(
+        Ok(known) if known.facts.ends_with_session && machine.spec.user != "root" => Err(unfit(
             "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
              command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine"
                 .to_owned(),
-        ),
+        )),
         Ok(known) => Ok(known),
         Err(AskError::Connect(error)) => Err(end_of(&error)),
-        Err(AskError::Silence(problem)) => Err(AttemptEnd::Offline(problem)),
-        Err(AskError::Unfit(message)) => unfit(message),
+        Err(AskError::Silence(problem) | AskError::TurnedAway(problem)) => Err(AttemptEnd::Offline(problem)),
+        Err(AskError::Refused(message) | AskError::Account(message) | AskError::Unfit(message)) => Err(unfit(message)),
     }
+}
+
+/// Commands cannot be started there before a person has seen to it.
+pub(super) fn unfit(message: String) -> AttemptEnd {
+    let problem = LaunchProblem { reason: Reason::MachineUnfit, message };
+    AttemptEnd::Refused { problem, machine_at_fault: true }
 }
 
 /// A connection to the machine, by way of those that it names.
@@ -261,7 +283,9 @@ pub(super) fn end_of(error: &ConnectError) -> AttemptEnd {
         | ConnectError::HostKeyRevoked { .. }
         | ConnectError::HostCertificateRefused { .. }
         | ConnectError::HostKeyNew { .. } => (Reason::HostKeyMismatch, true),
-        ConnectError::AuthenticationRefused { .. } => (Reason::AuthenticationRefused, true),
+        ConnectError::AuthenticationRefused { .. } | ConnectError::AccountRefused { .. } => {
+            (Reason::AuthenticationRefused, true)
+        }
         ConnectError::Handshake(_) => (Reason::HandshakeFailed, true),
         ConnectError::ForwardingRefused(_) => (Reason::MachineInvalid, true),
         ConnectError::AddressRefused { .. } => (Reason::AddressRefused, false),

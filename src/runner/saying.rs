@@ -3,6 +3,7 @@
 use crate::api::Reason;
 use crate::execution::LaunchProblem;
 use crate::launcher::{NotStarted, Refusal};
+use crate::policy::command_path;
 
 /// Why the machine refused a request, and what to do.
 pub(super) fn refused(refusal: &Refusal) -> String {
@@ -29,7 +30,9 @@ pub(super) fn refused(refusal: &Refusal) -> String {
         }
         Refusal::NoTool(tool) => {
             return format!(
-                "the machine has no {tool}, which the launcher needs; install it, or set execution.mode: Direct on the Machine"
+                "the machine has no {tool}, which the launcher needs: neither in {} nor in the PATH of the login; install it, or \
+                 set execution.mode: Direct on the Machine",
+                command_path()
             );
         }
     };
@@ -52,6 +55,10 @@ pub(super) fn launch_refused(refusal: &Refusal) -> LaunchProblem {
 /// Why the launcher did not start the command.
 pub(super) fn not_started(why: NotStarted, run_as: Option<&str>) -> LaunchProblem {
     let message = match why {
+        NotStarted::SudoSaid(words) => {
+            let LaunchProblem { message, .. } = not_started(NotStarted::Sudo, run_as);
+            format!("{words} (said by sudo); {message}")
+        }
         NotStarted::Sudo => format!(
             "sudo on the machine does not let the login user run this as {} without a password (`sudo -n -l -u USER -- COMMAND` \
              there says so); docs/guides/run-as.md has the lines for sudoers; it was not started",

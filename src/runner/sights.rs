@@ -159,7 +159,11 @@ pub(super) fn problem_of(end: &AttemptEnd) -> Option<Seen> {
             Some(Seen::Problem(problem))
         }
         AttemptEnd::Refused { problem, .. } => Some(Seen::Problem(problem.clone())),
-        AttemptEnd::Claimed(_) | AttemptEnd::Done | AttemptEnd::Obsolete | AttemptEnd::Again(_) => None,
+        AttemptEnd::Claimed(_)
+        | AttemptEnd::Done
+        | AttemptEnd::Obsolete
+        | AttemptEnd::Again(_)
+        | AttemptEnd::Full { .. } => None,
     }
 }
 

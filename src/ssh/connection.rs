@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::account::is_about_account;
 use super::algorithms::config;
 use super::error::LoginRefusal;
 use super::handshake::{HostCheck, Progress};
@@ -225,7 +226,17 @@ impl Attempt<'_> {
                 if remaining_methods.is_empty() && self.was_cut(handle).await =>
             {
                 let step = self.progress.step();
-                let message = format!("{} did not {step}: the connection was lost", self.name());
+                // It comes behind the key: PAM says it before sshd closes the connection.
+                let said = self.progress.said();
+                if is_about_account(&said) {
+                    return Err(ConnectError::AccountRefused { user: self.target.user.clone(), said });
+                }
+                let quoted = if said.is_empty() { String::new() } else { format!("{said} (said by the machine); ") };
+                let message = format!(
+                    "{quoted}{} did not {step}: the connection was lost, as it also is if the machine's rules for accounts (PAM) \
+                     refuse the user",
+                    self.name()
+                );
                 return Err(ConnectError::Unreachable(message));
             }
             Ok(AuthResult::Failure { partial_success: true, .. }) => LoginRefusal::NotEnough,

@@ -70,6 +70,17 @@ pub enum ConnectError {
         /// What was refused.
         refusal: LoginRefusal,
     },
+    /// The host is the right one, and its rules for accounts refuse this user.
+    #[error(
+        "{said} (said by the machine); it closed the connection during the login of {user}: see to that account there \
+         (`chage -l {user}`)"
+    )]
+    AccountRefused {
+        /// The login user.
+        user: String,
+        /// What the machine said: printable, and no more than is told.
+        said: String,
+    },
     /// What there is to log in with cannot be used now. Nothing was sent.
     #[error("{0}")]
     CredentialsUnusable(#[from] super::CredentialsError),
@@ -98,6 +109,7 @@ impl ConnectError {
             ConnectError::HostCertificateRefused { .. } => "host_certificate_refused",
             ConnectError::HostKeyNew { .. } => "host_key_new",
             ConnectError::AuthenticationRefused { .. } => "authentication_refused",
+            ConnectError::AccountRefused { .. } => "account_refused",
             ConnectError::CredentialsUnusable(_) => "credentials_unusable",
             ConnectError::ForwardingRefused(_) => "forwarding_refused",
             ConnectError::Handshake(_) => "handshake",

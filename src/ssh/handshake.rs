@@ -8,7 +8,11 @@ use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg};
 use russh::keys::PublicKeyOrCertificate;
 
 use super::clock::seconds_now;
+use super::text::printable;
 use super::{ConnectError, HostTrust, Proof};
+
+/// Of what a machine says during a login, so much is told.
+const LONGEST_BANNER: usize = 300;
 
 /// How far a connection came; shared with the handler, as russh owns that.
 #[derive(Debug, Default)]
@@ -24,6 +28,8 @@ struct ProgressState {
     checked: Option<Result<Proof, ConnectError>>,
     /// Whether the other end said goodbye (RFC 4253, section 11.1) before the connection ended.
     dismissed: bool,
+    /// What it said last during the login (RFC 4252, section 5.4), cut.
+    said: String,
 }
 
 impl Progress {
@@ -56,6 +62,10 @@ impl Progress {
         self.with(|state| state.dismissed)
     }
 
+    pub fn said(&self) -> String {
+        self.with(|state| state.said.clone())
+    }
+
     pub fn refusal(&self) -> Option<ConnectError> {
         self.with(|state| state.checked.clone().and_then(Result::err))
     }
@@ -75,6 +85,12 @@ impl client::Handler for HostCheck {
         let is_right = verdict.is_ok();
         self.progress.with(|state| state.checked = Some(verdict));
         Ok(is_right)
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _session: &mut client::Session) -> Result<(), Self::Error> {
+        let words: String = banner.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.progress.with(|state| state.said = printable(&words, LONGEST_BANNER));
+        Ok(())
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {

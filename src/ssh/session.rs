@@ -21,6 +21,8 @@ pub struct Session {
     closed: bool,
     /// True once the end of standard input was sent. Some servers close a connection that receives it twice.
     has_ended_input: AtomicBool,
+    /// How much longer than usual this machine takes to execute something.
+    slack: Duration,
 }
 
 /// Something that the machine said.
@@ -55,7 +57,17 @@ pub enum Signal {
 
 impl Session {
     pub(super) fn new(channel: Channel<Msg>) -> Self {
-        Self { channel, closed: false, has_ended_input: AtomicBool::new(false) }
+        Self { channel, closed: false, has_ended_input: AtomicBool::new(false), slack: Duration::ZERO }
+    }
+
+    /// Notes how much longer than usual this machine takes to execute something, for whoever waits for that.
+    pub fn allow(&mut self, slack: Duration) {
+        self.slack = slack;
+    }
+
+    /// Time to wait beyond the usual deadline for a first word.
+    pub fn slack(&self) -> Duration {
+        self.slack
     }
 
     /// Whether the machine has closed the channel: then everything that it had to say was heard.

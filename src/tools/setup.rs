@@ -80,7 +80,10 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
         lines.push_str("# a rule has characters that a line of sudo cannot hold: write it by hand\n");
         return;
     }
-    let run_as = rule.run_as.as_deref().unwrap_or("root");
+    let (Some(user), Some(run_as)) = (sudo_name(user), sudo_name(rule.run_as.as_deref().unwrap_or("root"))) else {
+        lines.push_str("# a user has a name that sudo may take for something else: write the line by hand\n");
+        return;
+    };
     let _ = writeln!(lines, "# rule {}", rule.name);
     match combinations(words, rule) {
         Some(all) => {
@@ -133,6 +136,18 @@ fn combinations(words: &[String], rule: &WhitelistRule) -> Option<Vec<Vec<String
             .collect()
     };
     Some(all.iter().map(filled).collect())
+}
+
+/// The name of a user as sudoers wants it. None for a name of capital letters, which is an alias there (`ALL`), and for one with
+/// characters that are rare in names and have a meaning there.
+fn sudo_name(name: &str) -> Option<String> {
+    let is_alias = name.starts_with(|first: char| first.is_ascii_uppercase())
+        && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@\\+-$".contains(&byte);
+    if is_alias || !name.bytes().all(is_plain) {
+        return None;
+    }
+    Some(name.chars().flat_map(|each| matches!(each, '@' | '\\').then_some('\\').into_iter().chain([each])).collect())
 }
 
 /// As sudoers wants it: its wildcards and separators have no meaning then (sudoers(5)).

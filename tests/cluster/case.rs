@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason, Whitelist};
 
+use crate::lab::asked::without_mark;
 use crate::lab::processes::{Process, signal};
 use crate::lab::{Sshd, SshdOptions};
 use crate::work;
@@ -239,9 +240,10 @@ impl Case {
         status
     }
 
-    /// What reached the login shell, in order.
+    /// What reached the login shell, in order; of a command in Direct mode without its mark.
     pub fn ledger(&self) -> Vec<String> {
-        self.sshd.ledger().unwrap_or_default()
+        let records = self.sshd.ledger().unwrap_or_default().into_iter();
+        records.map(|record| without_mark(&record).map_or(record, |(_, command)| command)).collect()
     }
 
     /// How often something stands in sshd's log.

@@ -12,11 +12,15 @@ use writ::api::execution_status::IncompleteReason;
 use writ::api::{CommandExecutionStatus, Phase, Reason};
 
 use crate::case::Case;
+use crate::lab::asked::without_mark;
 
 /// What the fake says when it is asked to execute.
 #[derive(Clone, Debug)]
 enum Word {
+    /// It executes, and the command prints its mark.
     Success,
+    /// It executes something else.
+    SuccessWithoutMark,
     Failure,
     Stdout(Vec<u8>),
     Stderr(&'static str),
@@ -61,12 +65,17 @@ impl Handler for Fake {
     async fn exec_request(
         &mut self,
         channel: ChannelId,
-        _data: &[u8],
+        data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        let mark = without_mark(&String::from_utf8_lossy(data)).map(|(mark, _)| mark + "\n");
         for word in self.words.clone() {
             match word {
-                Word::Success => session.channel_success(channel)?,
+                Word::Success => {
+                    session.channel_success(channel)?;
+                    session.data(channel, mark.clone().unwrap_or_default().into_bytes())?;
+                }
+                Word::SuccessWithoutMark => session.channel_success(channel)?,
                 Word::Failure => session.channel_failure(channel)?,
                 Word::Stdout(bytes) => session.data(channel, bytes)?,
                 Word::Stderr(text) => session.extended_data(channel, 1, text.as_bytes().to_vec())?,
@@ -143,6 +152,23 @@ async fn the_first_of_two_exit_codes_counts() {
     is(&status, Phase::Failed, Reason::NonZeroExitCode, Some(3));
     let status = recorded(vec![Word::Success, Word::Signal(Sig::KILL), Word::Exit(0), Word::Close]).await;
     is(&status, Phase::Failed, Reason::Signalled, None);
+}
+
+/// An exit code of a session that did not print the mark is none of the command, whatever it prints.
+#[tokio::test]
+async fn without_the_mark_there_is_no_exit_code() {
+    let forged = b"WRIT3:0123456789abcdef0123456789abcdef\n".to_vec();
+    for words in [vec![], vec![Word::Stdout(forged.clone()), Word::Stdout(b"hello\n".to_vec())]] {
+        for end in [Word::Exit(0), Word::Exit(1), Word::Signal(Sig::SEGV)] {
+            let words = [vec![Word::SuccessWithoutMark], words.clone(), vec![end, Word::Close]].concat();
+            let status = recorded(words).await;
+            is(&status, Phase::LaunchFailed, Reason::MachineUnfit, None);
+            assert_eq!((status.signal, status.stdout), (None, None));
+        }
+    }
+    // What is not seen to end may have run.
+    let status = recorded(vec![Word::SuccessWithoutMark, Word::Disconnect]).await;
+    is(&status, Phase::OutcomeUnknown, Reason::StartNotConfirmed, None);
 }
 
 #[tokio::test]

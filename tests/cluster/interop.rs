@@ -236,10 +236,10 @@ async fn what_start_up_files_print_is_no_output_of_the_command_in_durable_mode()
 async fn a_start_up_file_that_ends_the_shell_is_unfit_and_nothing_runs() {
     let Some(visit) = visit_to_shell("/bin/bash".into(), &[(".bashrc", "echo no; exit 0\n")]).await else { return };
     visit.is_refused(Reason::MachineUnfit, "login shell").await;
-    // The shell ends with 0, as if the command had.
+    // The shell ends with 0, which is no exit code of the command.
     let name = visit.ask("Direct", "does-it", json!({})).await;
-    visit.case.finished(&name).await;
-    assert_eq!(visit.starts_of(&name), 0);
+    let status = visit.case.finished(&name).await;
+    assert_eq!((status.phase, status.exit_code, visit.starts_of(&name)), (Phase::LaunchFailed, None, 0));
 }
 
 /// It would take a part of the request for its own input: nothing is executed, and the message says what to do.

@@ -61,6 +61,7 @@ mod protection;
 mod proxy;
 mod rebooted;
 mod receipts;
+mod refused_logins;
 mod retention;
 mod rights;
 mod run_as;

@@ -8,13 +8,20 @@ use writ::api::{Phase, Reason};
 use crate::case::Case;
 use crate::lab::openssh;
 use crate::lab::say;
-use crate::lab::sudo::{Sudoers, USER};
+use crate::lab::strangers::{Stranger, StrangerOptions};
+use crate::lab::sudo::{Sudoers, USER, sudo_rs};
 
 const GUIDE: &str = include_str!("../../docs/guides/run-as.md");
 
 /// Says who it is; with `stay`, minds no TERM.
 const PROGRAM: &str =
     "#!/bin/sh\nid -un\necho \"$CHANNEL\"\ncase $1 in stay) trap '' TERM; while :; do sleep 1; done ;; esac\n";
+
+/// What the guide has in a block of this kind.
+fn guide_block(kind: &str) -> &'static str {
+    let (_, block) = GUIDE.split_once(&format!("```{kind}\n")).expect("a block of the guide");
+    block.split_once("```").expect("the end of the block").0
+}
 
 /// Puts the program where the other user gets to it, too.
 fn add_program(case: &Case) -> String {
@@ -62,6 +69,85 @@ async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
     std::process::Command::new("pkill").args(["-KILL", "-f", program]).status().expect("pkill");
 }
 
+/// Names with a domain, dots and capitals, which useradd makes only if it is told to; a directory service has them.
+#[tokio::test]
+async fn a_user_of_a_directory_service_runs_it() {
+    if !openssh::is_root() {
+        say::note("this needs root, for sudo: passed over");
+        return;
+    }
+    drop(Sudoers::install("").expect("sudo, and another user"));
+    for user in ["CORP\\deploy", "svc.deploy", "Deploy", "deploy@corp.example"] {
+        let case = Case::new().await;
+        let options = StrangerOptions { own_etc: true, ..StrangerOptions::default() };
+        let stranger = Stranger::start(&case.world.reaper, &options).expect("an SSH server");
+        case.apply_secret("strange", &stranger.private_key().expect("a key")).await;
+        let passwd = std::fs::read_to_string(stranger.etc("passwd")).expect("a file");
+        std::fs::write(stranger.etc("passwd"), passwd.replace(&format!("{USER}:"), &format!("{user}:")))
+            .expect("a file");
+        let escaped = user.replace('\\', "\\\\").replace('@', "\\@");
+        let rules = format!("{} ALL=({escaped}) NOPASSWD: /usr/bin/id -un\n", stranger.user());
+        std::fs::write(stranger.etc("sudoers.d/strange"), rules).expect("a file");
+        let rule = json!({"name": "who", "match": "who", "run": ["/usr/bin/id", "-un"], "runAs": user});
+        case.apply_whitelist("who", json!([rule])).await;
+        for mode in ["Durable", "Direct"] {
+            let name = mode.to_lowercase();
+            let changes = json!({"port": stranger.port(), "user": stranger.user(), "hostKeys": [stranger.host_key()],
+                "credentialsRef": {"name": "strange"}, "execution": {"mode": mode}});
+            case.apply_machine(&name, changes).await;
+            case.execute_with(&name, json!({"command": "who", "machineRef": {"name": name}})).await;
+            let status = case.ends(&name, Phase::Succeeded, Reason::Completed).await;
+            assert_eq!(status.stdout, Some(format!("{user}\n")), "{status:#?}");
+        }
+    }
+}
+
+/// sudo of Debian 13 is another program, which takes no wildcards among arguments: the guide has lines for both.
+#[tokio::test]
+#[ignore = "downloads sudo-rs of Debian 13: make interop"]
+async fn what_runs_by_sudo_rs_is_ended_by_the_lines_of_the_guide() {
+    if !openssh::is_root() {
+        say::note("this needs root, for sudo: passed over");
+        return;
+    }
+    drop(Sudoers::install("").expect("sudo, and another user"));
+    let case = Case::new().await;
+    let folder = case.world.reaper.make_folder("sudo-rs", 0o755).expect("a folder");
+    let programs = vec![(sudo_rs(&folder).expect("sudo-rs"), "/usr/bin/sudo")];
+    let options = StrangerOptions { own_etc: true, programs, ..StrangerOptions::default() };
+    let stranger = Stranger::start(&case.world.reaper, &options).expect("an SSH server");
+    case.apply_secret("strange", &stranger.private_key().expect("a key")).await;
+    let program = folder.join("release");
+    std::fs::write(&program, PROGRAM).expect("a program");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("permissions");
+    let program = program.to_str().expect("UTF-8");
+    let login = stranger.user();
+    let rules = format!(
+        "{login} ALL=({USER}) NOPASSWD: {program}\nDefaults!{program} env_keep += \"CHANNEL\"\n{}",
+        guide_block("sudoers-kill-sudo-rs").replace("writ ALL=(deploy)", &format!("{login} ALL=({USER})"))
+    );
+    std::fs::write(stranger.etc("sudoers"), rules).expect("a file");
+    let rule = json!({
+        "name": "release", "run": [program, "{how}"], "match": "release {how}", "runAs": USER,
+        "parameters": {"how": {"enum": ["go", "stay"]}},
+        "environment": {"CHANNEL": {"enum": ["stable"], "default": "stable"}},
+    });
+    let other = json!({"name": "other", "match": "other", "run": ["/bin/echo", "ran"], "runAs": USER});
+    case.apply_whitelist("release", json!([rule, other])).await;
+    let changes = json!({"port": stranger.port(), "user": login, "hostKeys": [stranger.host_key()],
+        "credentialsRef": {"name": "strange"}, "execution": {"mode": "Durable"}});
+    case.apply_machine("web-1", changes).await;
+    case.execute("go", "release go").await;
+    let status = case.ends("go", Phase::Succeeded, Reason::Completed).await;
+    assert_eq!(status.stdout, Some(format!("{USER}\nstable\n")));
+    case.execute("other", "other").await;
+    case.ends("other", Phase::LaunchFailed, Reason::NotStarted).await;
+    case.execute_with("stay", json!({"command": "release stay", "timeoutSeconds": 1})).await;
+    let status = case.ends("stay", Phase::TimedOut, Reason::Stopped).await;
+    let left = std::process::Command::new("pgrep").args(["-f", program]).status().expect("pgrep");
+    assert!(!left.success(), "{status:?}");
+}
+
 /// The launcher asks sudo first, and may be allowed to end what runs as somebody else.
 #[tokio::test]
 async fn durably_a_refusal_of_sudo_is_no_exit_code_and_what_may_be_killed_is_seen_to_be_gone() {
@@ -92,9 +178,7 @@ async fn durably_a_refusal_of_sudo_is_no_exit_code_and_what_may_be_killed_is_see
         assert_eq!((status.exit_code, status.signal), (None, None));
         std::process::Command::new("pkill").args(["-KILL", "-f", program]).status().expect("pkill");
     }
-    let (_, block) = GUIDE.split_once("```sudoers-kill\n").expect("a block of the guide");
-    let (kill, _) = block.split_once("```").expect("the end of the block");
-    let kill = kill.replace("writ ALL=(deploy)", &format!("{login} ALL=({USER})"));
+    let kill = guide_block("sudoers-kill").replace("writ ALL=(deploy)", &format!("{login} ALL=({USER})"));
     let _sudoers = Sudoers::install(&(rules + &kill)).expect("rules that sudo takes");
     case.execute_with("again", json!({"command": "release stay", "timeoutSeconds": 1})).await;
     let status = case.ends("again", Phase::TimedOut, Reason::Stopped).await;

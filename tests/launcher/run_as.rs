@@ -19,6 +19,12 @@ struct Other {
 
 impl Other {
     fn new(kind: Kind, may_kill: bool) -> Option<Self> {
+        let kill = if may_kill { ", /bin/kill" } else { "" };
+        Self::with_rules(kind, |login, program| format!("{login} ALL=({USER}) NOPASSWD: {program} *{kill}\n"))
+    }
+
+    /// `rules` makes them from the login user and the program.
+    fn with_rules(kind: Kind, rules: impl Fn(&str, &str) -> String) -> Option<Self> {
         if !openssh::is_root() {
             say::note("this needs root, for sudo: passed over");
             return None;
@@ -30,9 +36,7 @@ impl Other {
         std::fs::write(&program, PROGRAM).expect("a program");
         make_executable(&program);
         let program = program.to_str().expect("UTF-8").to_owned();
-        let kill = if may_kill { ", /bin/kill" } else { "" };
-        let rules = format!("{} ALL=({USER}) NOPASSWD: {program} *{kill}\n", openssh::USER);
-        let _sudoers = Sudoers::install(&rules).expect("rules that sudo takes");
+        let _sudoers = Sudoers::install(&rules(openssh::USER, &program)).expect("rules that sudo takes");
         Some(Self { machine, program, _sudoers })
     }
 
@@ -74,6 +78,46 @@ fn what_sudo_does_not_allow_is_not_started_and_never_is() {
             assert_eq!(*said.answer(), Answer::NotStarted(NotStarted::Sudo), "{kind:?}");
         }
         assert_eq!(other.machine.poll(&uid), Answer::NotStarted(NotStarted::Sudo));
+    }
+}
+
+/// sudo may want a password for `sudo -l` and none for the command.
+#[test]
+fn a_question_that_sudo_refuses_does_not_keep_a_command_from_running() {
+    for listpw in ["always", "all"] {
+        for kind in KINDS {
+            let rules = |login: &str, program: &str| {
+                format!(
+                    "Defaults:{login} listpw={listpw}\n{login} ALL=(root) /bin/ls\n\
+                     {login} ALL=({USER}) NOPASSWD: {program} *\n"
+                )
+            };
+            let Some(other) = Other::with_rules(kind, rules) else { return };
+            let said = other.machine.run(&other.decision("go"));
+            assert_eq!(said.ended().outcome, Outcome::Exited(3), "{kind:?} {listpw}");
+            // What sudo does not allow has not run all the same; that it was sudo that ended, its words say.
+            let mut refused = other.decision("go");
+            refused.argv = vec!["/bin/echo".to_owned(), "ran".to_owned()];
+            let said = other.machine.run(&refused);
+            assert_eq!((said.ended().outcome, &*said.stdout), (Outcome::Exited(1), &b""[..]), "{kind:?} {listpw}");
+            assert!(String::from_utf8_lossy(&said.stderr).contains("sudo"), "{kind:?} {listpw}");
+        }
+    }
+}
+
+#[test]
+fn what_sudo_says_is_told() {
+    for kind in KINDS {
+        let rules = |login: &str, program: &str| {
+            format!("Defaults:{login} requiretty\n{login} ALL=({USER}) NOPASSWD: {program} *\n")
+        };
+        let Some(other) = Other::with_rules(kind, rules) else { return };
+        let uid = uid();
+        for _ in 0..2 {
+            let said = other.machine.launch(&uid, &other.decision("go"));
+            let Answer::NotStarted(NotStarted::SudoSaid(words)) = said.answer() else { panic!("{kind:?}: {said:?}") };
+            assert!(words.contains("tty"), "{kind:?}: {words}");
+        }
     }
 }
 

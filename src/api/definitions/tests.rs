@@ -80,3 +80,26 @@ fn every_field_of_a_receipt_but_its_last_uid_is_kept_by_its_guard() {
         }
     });
 }
+
+#[test]
+fn a_user_name_is_what_the_pattern_says() {
+    let pattern = regex_automata::meta::Regex::new(crate::api::USER_NAME).unwrap();
+    for first in ' '..='\u{7f}' {
+        for rest in [
+            "", "a", "$", "a$", "$a", "#1", "+x", "-", "\\b", "@c.d", "é", "/", "'", "\"", "`", ":", " ", "\n", "%",
+            "\\", "\\$", "a\\", "[", "]b", ";x", "*", "a,b",
+        ] {
+            let name = format!("{first}{rest}");
+            assert_eq!(pattern.is_match(name.as_str()), crate::api::is_user_name(&name), "{name:?}");
+        }
+    }
+    for name in ["jane", "CORP\\jane", "jane@corp.example", "Svc.Deploy", "PC-1$", "_apt", "1st"] {
+        assert!(pattern.is_match(name), "{name}");
+    }
+    for name in [
+        "", "$", "-u", "#0", "%wheel", "+nis", "a b", "a:b", "a/b", "a$b", "a'b", "a\\", "\\a", "a;b", "a|b", "a(b",
+        "a{b", "a&b", "a<b",
+    ] {
+        assert!(!pattern.is_match(name), "{name}");
+    }
+}

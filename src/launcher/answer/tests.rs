@@ -146,6 +146,7 @@ fn other_answers_are_read_in_their_form_only() {
         assert_eq!(answer(line), Some(Answer::Refused(refusal)));
     }
     assert_eq!(answer("X sudo"), Some(Answer::NotStarted(NotStarted::Sudo)));
+    assert_eq!(answer("X said a  b"), Some(Answer::NotStarted(NotStarted::SudoSaid("a b".to_owned()))));
     assert_eq!(answer("X space"), Some(Answer::NotStarted(NotStarted::Space)));
     let uid = |text| Uid::new(text).unwrap();
     assert_eq!(answer("U a b-1"), Some(Answer::Leftovers(vec![uid("a"), uid("b-1")])));
@@ -156,6 +157,7 @@ fn other_answers_are_read_in_their_form_only() {
         &format!("R tool {}", "x".repeat(65)),
         "X",
         "X else",
+        "X said",
         "X sudo sudo",
         "K",
         "K -1",

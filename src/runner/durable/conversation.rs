@@ -19,9 +19,10 @@ use crate::output::StreamKind;
 use crate::ssh::{Event, Session};
 
 use super::super::Inner;
-use super::super::asking::{self, REFUSED};
+use super::super::asking::{self, AskError, REFUSED};
 use super::super::reach::Reached;
 use super::super::saying::{launch_refused, not_started};
+use super::super::turned_away::Instead;
 use super::Run;
 use super::stopping::{Stop, StopReport};
 
@@ -65,8 +66,8 @@ struct Conversation {
     running_since: Option<Instant>,
     /// What it said of the end; the output may still be under way.
     end: Option<End>,
-    /// Exit code of the session's shell.
-    exit_code: Option<u32>,
+    /// What the login said and did before the reply.
+    instead: Instead,
 }
 
 /// What a machine says of the end.
@@ -103,7 +104,7 @@ impl Run<'_> {
             asked: Instant::now(),
             running_since: None,
             end: None,
-            exit_code: None,
+            instead: Instead::default(),
         };
         let heard = self.listen(&reached, &mut conversation).await;
         self.clock.note_session(conversation.asked.elapsed());
@@ -115,6 +116,8 @@ impl Run<'_> {
                 Said::Silence(problem)
             }
             Heard::Said(said) => said,
+            // The connection lives, and others share it.
+            Heard::TurnedAway(problem) => Said::Silence(problem),
             Heard::Mixed(problem) => Said::Mixed { reached, problem },
             Heard::Journal(journal) => self.weigh(reached, place, journal),
             Heard::Refused(problem) => Said::Refused { reached, problem },
@@ -187,7 +190,7 @@ impl Run<'_> {
 
     /// Takes in what the machine said; Some where that ends the session.
     async fn take(&mut self, event: Event, reached: &Reached, conversation: &mut Conversation) -> Option<Heard> {
-        let Conversation { reply, running_since, end, exit_code, .. } = conversation;
+        let Conversation { reply, running_since, end, instead, .. } = conversation;
         let mut heard = None;
         // No more than the event brought.
         let mut written = Vec::new();
@@ -197,14 +200,24 @@ impl Run<'_> {
             Item::Answer(answer) => heard = self.hear(answer, reached, running_since, end),
             Item::Broken(broken) => heard = Some(Heard::Mixed(broken.to_string())),
         };
+        if let (Event::Stdout(bytes) | Event::Stderr(bytes), false) = (&event, reply.has_begun()) {
+            instead.said(bytes);
+        }
         match event {
             Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
             Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
-            Event::ExitCode(code) => *exit_code = Some(code),
-            Event::Started | Event::Signal(_) => {}
+            Event::ExitCode(code) => instead.exited(code),
+            Event::Signal(signal) => instead.signalled(&signal),
+            Event::Started => {}
             Event::Refused => return Some(Heard::Said(Said::Silence(REFUSED.to_owned()))),
-            Event::Closed if asking::is_refused_cut(reply, *exit_code) => {
+            Event::Closed if asking::is_refused_cut(reply, instead.exit_code()) => {
                 return Some(Heard::Refused(launch_refused(&Refusal::Cut)));
+            }
+            Event::Closed if !reply.has_begun() => {
+                return Some(match asking::closed(instead) {
+                    AskError::TurnedAway(problem) => Heard::TurnedAway(problem),
+                    other => Heard::Said(Said::Silence(other.to_string())),
+                });
             }
             Event::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
@@ -335,7 +348,9 @@ impl Run<'_> {
 
     /// When the machine must have answered. Output may come before the answer.
     fn answer_due(&self, conversation: &Conversation) -> Instant {
-        self.progressed.map_or(conversation.asked, |at| at.max(conversation.asked)) + ANSWER_DEADLINE
+        self.progressed.map_or(conversation.asked, |at| at.max(conversation.asked))
+            + ANSWER_DEADLINE
+            + conversation.session.slack()
     }
 
     /// A deadline is over; Some when there is nothing more to wait for in this session.
@@ -385,6 +400,8 @@ const LONG: Duration = Duration::from_secs(86_400 * 2);
 /// What was heard in a session.
 enum Heard {
     Said(Said),
+    /// The machine executed nothing in this session, for a reason that passes.
+    TurnedAway(String),
     Mixed(String),
     Journal(Journal),
     Refused(LaunchProblem),

@@ -211,7 +211,7 @@ impl Run<'_> {
 }
 
 /// Whether two decisions are the same but for the version of the Whitelist.
-fn runs_the_same(now: &DecisionRecord, then: &DecisionRecord) -> bool {
+pub(in crate::runner) fn runs_the_same(now: &DecisionRecord, then: &DecisionRecord) -> bool {
     let stripped = |record: &DecisionRecord| DecisionRecord {
         whitelist: ObjectRecord { generation: 0, ..record.whitelist.clone() },
         digest: String::new(),

@@ -330,3 +330,24 @@ fn whoever_was_connecting_when_the_machine_was_lost_is_told_and_who_tries_again_
     let again = starts(&mut queues, later);
     assert_eq!(queues.settle(again, lost(), later).wake, vec![], "its status says that it waits");
 }
+
+/// A limit of sessions, for one: what waits goes by the connections that there are.
+#[test]
+fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection() {
+    let now = Instant::now();
+    let mut queues = queues(vec![work("a", 1), work("b", 2)]);
+    let a = starts(&mut queues, now);
+    queues.hold(&a.key);
+    queues.connected(&machine());
+    let b = starts(&mut queues, now);
+    queues.settle(b, AttemptEnd::Full { room: 1, problem: "no".to_owned() }, now);
+    assert_eq!(fact(&queues, "b", now), WorkFact::WaitingForSlot);
+    starts_nothing(&mut queues, now);
+    // Later one more is tried.
+    let later = now + REMEMBER_ROOM;
+    let b = starts(&mut queues, later);
+    queues.settle(b, AttemptEnd::Full { room: 1, problem: "no".to_owned() }, later);
+    starts_nothing(&mut queues, later);
+    queues.settle(a, AttemptEnd::Done, later);
+    assert_eq!(starts(&mut queues, later).key.name, "b");
+}

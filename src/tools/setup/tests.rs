@@ -63,6 +63,25 @@ fn a_machine_to_go_through_may_forward_and_a_certificate_is_told_of() {
     assert!(text.contains("TrustedUserCAKeys") && text.contains("nothing is needed from sudo"));
 }
 
+/// In sudoers a word of capital letters is an alias, and ALL is everybody.
+#[test]
+fn a_user_of_a_directory_service_is_no_other_grant() {
+    for (run_as, line) in [
+        (r"CORP\deploy", Some(r"writ ALL=(CORP\\deploy) NOPASSWD: /usr/bin/id")),
+        ("d@corp.example", Some(r"writ ALL=(d\@corp.example) NOPASSWD: /usr/bin/id")),
+        ("Deploy", Some("writ ALL=(Deploy) NOPASSWD: /usr/bin/id")),
+        ("ALL", None),
+        ("root,deploy", None),
+        ("!root", None),
+    ] {
+        let rule = json!([{"name": "r", "run": ["/usr/bin/id"], "runAs": run_as}]);
+        let rules: Vec<WhitelistRule> = serde_json::from_value(rule).unwrap();
+        let text = text(&machine(), "ssh-ed25519 AAAA", false, &rules);
+        let grant = text.lines().find(|line| line.starts_with("writ "));
+        assert_eq!(grant.map(|grant| grant.trim_end_matches(" \"\"")), line, "{text}");
+    }
+}
+
 /// The CRD bounds only the length of a parameter's values; such a rule is out of force, and must not come into sudoers.
 #[test]
 fn a_value_cannot_add_a_line_to_sudoers() {

@@ -1,0 +1,164 @@
+//! A claimed command that a login did not start, for a reason that passes: it waits for the machine, holds the claim, and is sent
+//! again in another session. That is no second start: the session that was refused has executed nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Reason;
+use crate::execution::{self, LaunchProblem};
+use crate::ssh::Session;
+
+use super::super::attempt::{
+    AttemptEnd, Ground, OPEN_DEADLINE, decide_again, in_time, is_ours, read_execution, with_machine,
+};
+use super::super::claim::Holding;
+use super::super::connections::Open;
+use super::super::declared::{Declared, read_declared};
+use super::super::durable::runs_the_same;
+use super::super::queue::random_fraction;
+use super::super::reach::connect;
+use super::super::{Inner, Work};
+
+/// The pause before the machine is tried again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Why no other session was opened.
+enum Not {
+    /// It may be tried again.
+    Yet,
+    /// It will not start.
+    Ever(LaunchProblem),
+}
+
+fn never<T>(reason: Reason, why: &str) -> Result<T, Not> {
+    Err(Not::Ever(LaunchProblem { reason, message: format!("{why}; it was not started") }))
+}
+
+/// Opens another session once the machine lets it. `problem` is why the last one did not execute, `tries` how many there were.
+///
+/// # Errors
+/// Why it will not start.
+pub(super) async fn open_again(
+    inner: &Inner,
+    work: &Work,
+    holding: &mut Holding,
+    cancel: &CancellationToken,
+    problem: &str,
+    tries: u32,
+) -> Result<(Open, Session), LaunchProblem> {
+    tracing::info!(execution = %holding.key, problem, "the login of a claimed command did not start it; trying again");
+    if tries == 1 {
+        let status = execution::waits_for_login(&holding.execution, problem, inner.cluster.now());
+        // It is for people: nothing hangs on it.
+        let _ = inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await;
+    }
+    let mut failures = tries.saturating_sub(1);
+    loop {
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+        failures = failures.saturating_add(1);
+        tokio::select! {
+            () = sleep(pause + pause.mul_f64(0.25 * random_fraction())) => {}
+            () = cancel.cancelled() => {}
+            () = inner.stopping.cancelled() => {}
+        }
+        match try_again(inner, work, holding, cancel).await {
+            Ok(opened) => return Ok(opened),
+            Err(Not::Yet) => {}
+            Err(Not::Ever(LaunchProblem { reason, message })) => {
+                return Err(LaunchProblem { reason, message: format!("{message}; the login said last: {problem}") });
+            }
+        }
+    }
+}
+
+async fn try_again(
+    inner: &Inner,
+    work: &Work,
+    holding: &mut Holding,
+    cancel: &CancellationToken,
+) -> Result<(Open, Session), Not> {
+    may_go_on(inner, holding, cancel)?;
+    let declared = read_declared(&inner.cluster, &work.key.namespace, &work.machine).await.map_err(|_| Not::Yet)?;
+    if declared.machine.spec.suspend {
+        return never(Reason::MachineSuspended, "the machine was suspended before it had started");
+    }
+    let open = connect(inner, &declared).await.map_err(|_| Not::Yet)?;
+    let opened = match may_start(inner, work, holding, cancel, &declared, &open).await {
+        Ok(()) => open.connection.open(OPEN_DEADLINE).await.map_err(|_| Not::Yet),
+        Err(not) => Err(not),
+    };
+    match opened {
+        Ok(session) => Ok((open, session)),
+        Err(not) => {
+            open.connection.close().await;
+            Err(not)
+        }
+    }
+}
+
+fn may_go_on(inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), Not> {
+    if inner.stopping.is_cancelled() {
+        return never(Reason::HolderLost, "this writ was told to end before it had started it");
+    }
+    if cancel.is_cancelled() {
+        return never(Reason::CancelledBeforeStart, "cancelled before it started");
+    }
+    if !in_time(&holding.execution, inner.cluster.now()) {
+        return never(Reason::StartingDeadlineExceeded, "the starting deadline was over before the login let it start");
+    }
+    Ok(())
+}
+
+/// With the connection open, everything is read again and decided again, as before the claim.
+async fn may_start(
+    inner: &Inner,
+    work: &Work,
+    holding: &mut Holding,
+    cancel: &CancellationToken,
+    declared: &Declared,
+    open: &Open,
+) -> Result<(), Not> {
+    let standing = inner.holders.standing().ok_or(Not::Yet)?;
+    let decided = Instant::now();
+    let read = async {
+        let (execution, _) = read_execution(inner, work, Some(&holding.token)).await?;
+        with_machine(inner, work, execution).await
+    };
+    let ground: Ground = match read.await {
+        Ok(ground) if is_ours(&ground.execution, &holding.token) => ground,
+        Ok(_) | Err(AttemptEnd::Obsolete) => {
+            return never(Reason::HolderLost, "the claim is no longer that of this writ");
+        }
+        Err(_) => return Err(Not::Yet),
+    };
+    may_go_on(inner, holding, cancel)?;
+    if ground.execution.is_unwanted() {
+        return never(Reason::CancelledBeforeStart, "cancelled before it started");
+    }
+    let recorded = holding.execution.status.as_ref().and_then(|status| status.machine.as_ref());
+    let is_same = recorded.is_some_and(|machine| {
+        machine.address == open.connection.at()
+            && machine.host_key_fingerprint == open.connection.fingerprint()
+            && Some(&machine.uid) == declared.machine.metadata.uid.as_ref()
+            && machine.user == declared.machine.spec.user
+    });
+    if !is_same || ground.declared.identity() != declared.identity() {
+        return never(Reason::MachineChanged, "the Machine, or where it leads, changed before it had started");
+    }
+    match decide_again(inner, &ground).await {
+        Ok(decision) if runs_the_same(&decision.record(holding.decision.decided_time.clone()), &holding.decision) => {}
+        Ok(_) | Err(AttemptEnd::Obsolete) => {
+            let why = "the policy changed before it had started, and would not run the same";
+            return never(Reason::PolicyChanged, why);
+        }
+        Err(_) => return Err(Not::Yet),
+    }
+    if inner.holders.standing() != Some(standing) {
+        return Err(Not::Yet);
+    }
+    (holding.standing, holding.decided) = (standing, decided);
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! A login that was let in, and whose session did not execute what was asked for: why, by what the machine said and by how
+//! the session ended.
+//!
+//! sshd itself ends a session with exit code 254 or 1 if it refuses it after the login: while /etc/nologin is there, if PAM
+//! opens no session, if the password has expired. Such an exit code is none of a command.
+
+use crate::ssh::is_about_account;
+
+/// Characters that are kept of the start of what was said, and of its end: a greeting comes first, and a refusal last.
+const MAX_HEAD: usize = 160;
+const MAX_TAIL: usize = 240;
+/// Start of the marks of the launcher.
+const MARK: &str = "WRIT2:";
+/// Exit code of sshd itself, and of bash if it cannot fork.
+const REFUSED_EXIT_CODE: u32 = 254;
+/// Exit codes of a shell that was killed: 128, and the signal HUP, KILL or TERM.
+const KILLED_EXIT_CODES: [u32; 3] = [129, 137, 143];
+/// Signals that others send to a shell.
+const SIGNALS_OF_OTHERS: [&str; 3] = ["HUP", "KILL", "TERM"];
+
+/// Words about something that passes, in lower case: limits of users and of the system, boot and shutdown.
+const PASSING_WORDS: [&str; 12] = [
+    "resource temporarily unavailable",
+    "cannot fork",
+    "can't fork",
+    "too many logins",
+    "too many processes",
+    "too many open files",
+    "no space left on device",
+    "disk quota exceeded",
+    "cannot allocate memory",
+    "out of memory",
+    "system is booting up",
+    "system is going down",
+];
+
+/// What follows from it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cause {
+    /// It passes by itself: the machine boots or goes down, or has no room for a further session.
+    Passing,
+    /// A person has to see to the account.
+    Account,
+    /// Something else than a shell answers, or a start-up file ends the shell.
+    Unfit,
+}
+
+/// What came before, or instead of, what was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Instead {
+    head: String,
+    tail: String,
+    is_cut: bool,
+    exit_code: Option<u32>,
+    signal: Option<String>,
+}
+
+impl Instead {
+    pub fn said(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let is_printable = matches!(byte, b'!'..=b'~');
+            let next = if is_printable { char::from(*byte) } else { ' ' };
+            let last = self.tail.chars().next_back().or_else(|| self.head.chars().next_back());
+            if next == ' ' && last.is_none_or(|last| last == ' ') {
+                continue;
+            }
+            if self.head.len() < MAX_HEAD && self.tail.is_empty() {
+                self.head.push(next);
+            } else {
+                self.tail.push(next);
+            }
+        }
+        // All of it is ASCII. Trimmed once for each piece, whose length is that of a packet.
+        if let Some(cut) = self.tail.len().checked_sub(MAX_TAIL).filter(|cut| *cut > 0) {
+            self.tail.drain(..cut);
+            self.is_cut = true;
+        }
+    }
+
+    pub fn exited(&mut self, code: u32) {
+        self.exit_code.get_or_insert(code);
+    }
+
+    pub fn signalled(&mut self, signal: &str) {
+        self.signal.get_or_insert_with(|| signal.to_owned());
+    }
+
+    pub fn exit_code(&self) -> Option<u32> {
+        self.exit_code
+    }
+
+    /// What was said: printable characters, and no more than is told.
+    pub fn words(&self) -> String {
+        let between = if self.is_cut { " ... " } else { "" };
+        let words = format!("{}{between}{}", self.head, self.tail);
+        // What follows our own mark is ours.
+        words.split(MARK).next().unwrap_or_default().trim().to_owned()
+    }
+
+    /// What was said, as the start of a message.
+    pub fn quoted(&self) -> String {
+        match self.words() {
+            words if words.is_empty() => String::new(),
+            words => format!("{words} (said by the login); "),
+        }
+    }
+
+    pub fn cause(&self) -> Cause {
+        let words = self.words().to_ascii_lowercase();
+        let has = |known: &[&str]| known.iter().any(|known| words.contains(known));
+        let was_killed = self.signal.as_deref().is_some_and(|signal| SIGNALS_OF_OTHERS.contains(&signal))
+            || self.exit_code.is_some_and(|code| KILLED_EXIT_CODES.contains(&code));
+        if is_about_account(&words) {
+            Cause::Account
+        } else if self.exit_code == Some(REFUSED_EXIT_CODE) || was_killed || has(&PASSING_WORDS) {
+            Cause::Passing
+        } else {
+            Cause::Unfit
+        }
+    }
+
+    /// A message for people: first what the machine said, then what it means. `unfit` is the advice if nothing better is
+    /// known.
+    pub fn told(&self, unfit: &str) -> String {
+        let ended = match (self.exit_code, &self.signal) {
+            (Some(code), _) => format!("its session ended with exit code {code}"),
+            (None, Some(signal)) => format!("its session was ended by signal {signal}"),
+            (None, None) => "its session ended without an exit code".to_owned(),
+        };
+        let advice = match self.cause() {
+            Cause::Passing => {
+                format!(
+                    "the machine let the login in and then refused the session ({ended}); it does so while it boots or \
+                     goes down, and if it has no room for a further session (limits of PAM, of processes, of the disk)"
+                )
+            }
+            Cause::Account => format!(
+                "the machine let the login in, and the account may not execute ({ended}); somebody has to see to the \
+                 account: its password, its expiry (`chage -l USER` there) and its login shell"
+            ),
+            Cause::Unfit => format!("{unfit}; {ended}"),
+        };
+        format!("{}{advice}", self.quoted())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instead(code: u32, words: &str) -> Instead {
+        let mut instead = Instead::default();
+        instead.said(words.as_bytes());
+        instead.exited(code);
+        instead
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_needs_a_person() {
+        let cases = [
+            (254, "booting, come back later\n", Cause::Passing),
+            (254, "", Cause::Passing),
+            (254, "There were too many logins for 'writ'.", Cause::Passing),
+            (254, "bash: fork: retry: Resource temporarily unavailable\n", Cause::Passing),
+            (2, "sh: 1: Cannot fork\n", Cause::Passing),
+            (137, "", Cause::Passing),
+            (
+                1,
+                "WARNING: Your password has expired.\nPassword change required but no TTY available.\n",
+                Cause::Account,
+            ),
+            (254, "Your account has expired; please contact your system administrator.", Cause::Account),
+            (1, "This account is currently not available.\n", Cause::Account),
+            (0, "", Cause::Unfit),
+            (1, "Welcome", Cause::Unfit),
+            (127, "writ: 1: exec: /bin/sh: not found", Cause::Unfit),
+        ];
+        for (code, words, cause) in cases {
+            assert_eq!(instead(code, words).cause(), cause, "{code} {words}");
+        }
+        let mut killed = Instead::default();
+        killed.signalled("KILL");
+        assert_eq!(killed.cause(), Cause::Passing);
+    }
+
+    #[test]
+    fn the_words_of_the_machine_come_first() {
+        let told = instead(1, "WARNING: Your password has expired.\nPassword change required").told("advice");
+        assert!(told.starts_with("WARNING: Your password has expired. Password change required (said by"), "{told}");
+        assert!(!told.contains("advice"), "{told}");
+        assert_eq!(instead(3, " \n").told("advice"), "advice; its session ended with exit code 3");
+    }
+
+    #[test]
+    fn of_much_text_the_start_and_the_end_are_kept() {
+        let mut instead = Instead::default();
+        instead.said(b"Welcome.\n");
+        for _ in 0..10_000 {
+            instead.said(b"\x1b[1mnoise\xff\r\n");
+        }
+        instead.said(b"Password change required but no TTY available.\n");
+        instead.exited(1);
+        let words = instead.words();
+        assert!(words.len() <= MAX_HEAD + MAX_TAIL + 5, "{words}");
+        assert!(words.starts_with("Welcome. [1mnoise") && words.ends_with("no TTY available."), "{words}");
+        assert_eq!(instead.cause(), Cause::Account);
+    }
+}

@@ -1,0 +1,20 @@
+//! What machines say of an account that may not be used.
+
+/// Words about an account, in lower case. They come from OpenSSH, PAM, shadow and util-linux.
+const ACCOUNT_WORDS: [&str; 9] = [
+    "password change required",
+    "password has expired",
+    "password expired",
+    "change your password",
+    "account has expired",
+    "account expired",
+    "account is locked",
+    "account has been locked",
+    "account is currently not available",
+];
+
+/// Returns true if a machine says that a person has to see to the account.
+pub fn is_about_account(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ACCOUNT_WORDS.iter().any(|known| words.contains(known))
+}
