@@ -20,7 +20,8 @@ const BEHIND_A_SCRIPT: &str =
     "put what it runs into a script and name that by its absolute path in run[1]; behind it there may be parameters";
 const BEHIND_A_SUBCOMMAND: &str = "put a constant subcommand that runs no other program before the parameter; of the options before it only those \
      for namespace, context, host and folder are known";
-const NOT_THERE: &str = "the value of this option is a program, or code; make it constant";
+const NOT_THERE: &str =
+    "the value of this option is a program, code, or a file that says what to run; make it constant";
 
 /// A rule's words as they are looked at here.
 struct Words<'a> {
@@ -104,8 +105,15 @@ impl Words<'_> {
 
     /// `kubectl -n web rollout restart deployment/{name}`: behind a constant subcommand.
     fn behind_a_subcommand(&self, kind: &WithSubcommands) -> Option<RuleProblem> {
+        if let Some(problem) = self.in_a_file_option(kind.files) {
+            return Some(problem);
+        }
         let mut index = 0;
         while let Some(word) = self.constant(index) {
+            let value = self.words.get(index + 1).filter(|_| kind.files_before.contains(&word));
+            if let Some(problem) = value.and_then(|value| self.refuse_any(std::slice::from_ref(value), NOT_THERE)) {
+                return Some(problem);
+            }
             if kind.passed_over.contains(&word) {
                 index += 1;
             } else if !word.starts_with('-') {
@@ -133,11 +141,16 @@ impl Words<'_> {
     /// `tar -I {p}`, `rsync --rsh={p}`: a value in an option that names a program, or code.
     fn in_an_option(&self) -> Option<RuleProblem> {
         let (_, options) = PROGRAM_OPTIONS.iter().find(|(program, _)| *program == self.program)?;
+        self.in_a_file_option(options)
+    }
+
+    /// A value in one of these options.
+    fn in_a_file_option(&self, options: &[&str]) -> Option<RuleProblem> {
         self.words.iter().enumerate().find_map(|(index, word)| {
             let (before, _) = word.split_at_place()?;
             // In a word of its own, behind the option; or in the same word.
             let behind = index.checked_sub(1).and_then(|index| self.constant(index)).unwrap_or_default();
-            let is_behind = before.is_empty() && options.contains(&behind);
+            let is_behind = options.contains(&behind);
             let is_inside = options.iter().any(|option| before.starts_with(option));
             if is_behind || is_inside { self.refuse_any(std::slice::from_ref(word), NOT_THERE) } else { None }
         })

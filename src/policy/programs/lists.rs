@@ -198,6 +198,10 @@ pub(super) struct WithSubcommands {
     pub dangerous: &'static [&'static str],
     /// Options before the subcommand that take a value and choose where, not what.
     pub options_with_value: &'static [&'static str],
+    /// Options, wherever they stand, whose value is a file that says what to run: no parameter in it.
+    pub files: &'static [&'static str],
+    /// The same of options that mean something else behind the subcommand.
+    pub files_before: &'static [&'static str],
     /// Words before the subcommand that only group.
     pub passed_over: &'static [&'static str],
 }
@@ -208,24 +212,33 @@ pub(super) const WITH_SUBCOMMANDS: &[WithSubcommands] = &[
         programs: &["docker", "podman", "nerdctl", "crictl", "ctr", "lxc", "incus", "docker-compose"],
         dangerous: &["attach", "build", "buildx", "cp", "create", "exec", "run", "task", "tasks"],
         options_with_value: &["-H", "--host", "--context", "--namespace", "-f", "--file", "-p", "--project-name"],
+        files: &["--config", "--env-file", "--project-directory", "--file"],
+        files_before: &["-f"],
         passed_over: &["compose", "container"],
     },
     WithSubcommands {
         programs: &["kubectl", "oc"],
         dangerous: &["alpha", "attach", "cp", "debug", "edit", "exec", "proxy", "rsh", "run"],
         options_with_value: &["-n", "--namespace", "--context", "--cluster", "--kubeconfig"],
+        // A user in it is known by the output of a program.
+        files: &["--kubeconfig", "--kuberc"],
+        files_before: &[],
         passed_over: &[],
     },
     WithSubcommands {
         programs: &["git"],
         dangerous: &["bisect", "config", "difftool", "filter-branch", "mergetool", "rebase", "submodule"],
         options_with_value: &["-C", "--git-dir", "--work-tree"],
+        files: &["--exec-path", "--config-env"],
+        files_before: &["-c"],
         passed_over: &["--no-pager"],
     },
     WithSubcommands {
         programs: &["ip"],
         dangerous: &["exec", "netns", "vrf"],
         options_with_value: &[],
+        files: &["-batch"],
+        files_before: &["-b"],
         passed_over: &["-4", "-6", "-br", "-brief", "-json", "-j", "-o", "-s"],
     },
 ];
@@ -235,9 +248,10 @@ pub(super) const PROGRAM_OPTIONS: &[(&str, &[&str])] = &[
     ("apt", &["-o", "--option", "-c", "--config-file"]),
     ("apt-get", &["-o", "--option", "-c", "--config-file"]),
     ("curl", &["-K", "--config"]),
+    ("helm", &["--kubeconfig", "--post-renderer", "--registry-config"]),
     ("find", &["-exec", "-execdir", "-ok", "-okdir"]),
-    ("mariadb", &["-e", "--execute"]),
-    ("mysql", &["-e", "--execute"]),
+    ("mariadb", &["-e", "--execute", "--defaults-file", "--defaults-extra-file", "--plugin-dir"]),
+    ("mysql", &["-e", "--execute", "--defaults-file", "--defaults-extra-file", "--plugin-dir"]),
     ("nc", &["-e", "-c"]),
     ("ncat", &["-e", "--exec", "-c", "--sh-exec", "--lua-exec"]),
     ("psql", &["-c", "--command", "-f", "--file"]),
@@ -260,6 +274,6 @@ pub(super) const PROGRAM_OPTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tcpdump", &["-z"]),
-    ("wget", &["-e", "--execute", "--use-askpass"]),
+    ("wget", &["-e", "--execute", "--use-askpass", "--config"]),
     ("zip", &["-TT", "--unzip-command"]),
 ];

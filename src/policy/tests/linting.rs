@@ -133,3 +133,38 @@ fn rules_that_meet_are_warned_of_with_an_example() {
     warns("- {name: r, run: [/bin/x, '{u}'], parameters: {u: {pattern: '@[a-z]+'}}}", "r", "begins with '@'");
     is_quiet(&format!("{one}\n- {{name: freeze, effect: Deny, machineSelector: {{matchLabels: {{a: b}}}}}}"));
 }
+
+/// A file that says what to run is as good as a program.
+#[test]
+fn a_value_is_no_configuration_file_that_runs_programs() {
+    let errors =
+        |run: &str| findings(&format!("- {{name: r, run: {run}, parameters: {{p: {{pattern: '[a-z]+'}}}}}}")).errors();
+    for run in [
+        "[/usr/bin/kubectl, --kubeconfig, '{p}', get, pods]",
+        "[/usr/bin/kubectl, '--kubeconfig=/srv/{p}', get, pods]",
+        "[/usr/bin/kubectl, get, pods, --kubeconfig, '{p}']",
+        "[/usr/bin/kubectl, get, pods, '--kubeconfig={p}']",
+        "[/usr/bin/oc, -n, web, --kubeconfig, '/srv/{p}', get, pods]",
+        "[/usr/bin/helm, list, --kubeconfig, '{p}']",
+        "[/usr/bin/docker, compose, -f, '{p}', up]",
+        "[/usr/bin/docker, compose, -f, '/srv/{p}/compose.yaml', restart, web]",
+        "[/usr/bin/docker, compose, '--file={p}', up]",
+        "[/usr/bin/docker, compose, --env-file, '{p}', up]",
+        "[/usr/bin/docker, --config, '{p}', pull, web]",
+        "[/usr/bin/docker-compose, -f, /srv/a.yaml, -f, '{p}', up]",
+        "[/usr/bin/mysql, '--defaults-file={p}']",
+        "[/usr/bin/wget, --config, '{p}', 'https://example.com']",
+    ] {
+        let errors = errors(run);
+        assert!(errors.len() == 1 && errors[0].contains("make it constant"), "{run}: {errors:?}");
+    }
+    for run in [
+        "[/usr/bin/docker, logs, -f, '{p}']",
+        "[/usr/bin/docker, ps, '--filter=name={p}']",
+        "[/usr/bin/docker, compose, -f, /srv/a.yaml, -p, '{p}', restart]",
+        "[/usr/bin/kubectl, --kubeconfig, /etc/kubeconfig, get, '{p}']",
+        "[/usr/bin/kubectl, -n, '{p}', get, pods]",
+    ] {
+        assert_eq!(errors(run), Vec::<String>::new(), "{run}");
+    }
+}
