@@ -82,11 +82,16 @@ struct Ranges {
     /// As of `writ serve`: a range of addresses that is never connected to.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     deny_cidr: Vec<Cidr>,
+
+    /// As of `writ serve`: a range in which no machines are meant to be.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    refuse_cidr: Vec<Cidr>,
 }
 
 impl Ranges {
     fn network(&self, refused: Vec<std::net::IpAddr>) -> Network {
-        Network::new(self.allow_cidr.clone(), self.deny_cidr.clone(), refused)
+        let network = Network::new(self.allow_cidr.clone(), self.deny_cidr.clone(), refused);
+        network.refusing(self.refuse_cidr.clone())
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -110,8 +111,29 @@ impl Cluster {
         Ok(Self { client, namespaces: options.namespaces.clone(), home, server, clock })
     }
 
-    /// The addresses of the API server, as they are now; none where its name does not resolve.
+    /// The addresses of the API server, as they are now: those by which it is reached from here, that of the Service
+    /// `kubernetes` in a Pod, and those behind that Service where this user may read them. None where none is known.
     pub async fn addresses(&self) -> Vec<IpAddr> {
+        let (mut addresses, behind) = tokio::join!(self.reached_at(), self.endpoints());
+        // As the kubelet gives it to every container.
+        let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+        addresses.extend(service.into_iter().chain(behind));
+        addresses
+    }
+
+    /// The endpoints of the Service `kubernetes`. Few are given the right to read them, and all else goes without.
+    async fn endpoints(&self) -> Vec<IpAddr> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
+        match tokio::time::timeout(CONNECT_DEADLINE, api.get("kubernetes")).await {
+            Ok(Ok(slice)) => {
+                let addresses = slice.endpoints.into_iter().flatten().flat_map(|endpoint| endpoint.addresses);
+                addresses.filter_map(|address| address.parse().ok()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn reached_at(&self) -> Vec<IpAddr> {
         let resolved =
             tokio::time::timeout(CONNECT_DEADLINE, lookup_host((self.server.0.as_str(), self.server.1))).await;
         match resolved {

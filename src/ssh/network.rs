@@ -7,6 +7,7 @@ mod tests;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A range of addresses, without bits beyond its prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,13 +45,15 @@ pub enum CidrError {
     Mapped(String),
 }
 
-/// Which addresses are connected to.
+/// Which addresses are connected to. A clone learns of the same changes.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     allow: Vec<Cidr>,
     deny: Vec<Cidr>,
-    /// Addresses that are refused unless they are allowed by themselves: the API server's.
-    refused: Vec<IpAddr>,
+    /// Ranges that are refused unless they, or ranges within them, are allowed.
+    refused: Vec<Cidr>,
+    /// The same of single addresses: the API server's, as they are now.
+    servers: Arc<RwLock<Vec<IpAddr>>>,
 }
 
 /// Why an address is not connected to. Says with which flag that can be changed.
@@ -119,9 +122,25 @@ const BUILT_IN: [(Cidr, &str); 17] = [
 ];
 
 impl Network {
-    /// `allow` and `deny` are what the installation says; `refused` are addresses that are like the built-in ones.
-    pub fn new(allow: Vec<Cidr>, deny: Vec<Cidr>, refused: Vec<IpAddr>) -> Self {
-        Self { allow, deny, refused: refused.into_iter().map(meant).collect() }
+    /// `allow` and `deny` are what the installation says; `servers` are the addresses of the API server, which are refused like
+    /// the built-in ones.
+    pub fn new(allow: Vec<Cidr>, deny: Vec<Cidr>, servers: Vec<IpAddr>) -> Self {
+        let network = Self { allow, deny, ..Self::default() };
+        network.servers_are(servers);
+        network
+    }
+
+    /// The same with further ranges that are refused like the built-in ones.
+    #[must_use]
+    pub fn refusing(self, refused: Vec<Cidr>) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// The API server has these addresses now. None says that they are not known, so those from before are kept.
+    pub fn servers_are(&self, servers: Vec<IpAddr>) {
+        if !servers.is_empty() {
+            *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers.into_iter().map(meant).collect();
+        }
     }
 
     /// Whether an address may be connected to.
@@ -133,8 +152,10 @@ impl Network {
         if let Some(range) = self.deny.iter().find(|range| range.contains(address) || range.contains(shown)) {
             return Err(Refusal::Denied { address, range: *range });
         }
-        let refused = self.refused.iter().map(|refused| (Cidr::single(*refused), "the Kubernetes API server"));
-        for (range, what) in BUILT_IN.into_iter().chain(refused) {
+        let refused = self.refused.iter().map(|range| (*range, "in a range that `writ serve --refuse-cidr` names"));
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let servers = servers.into_iter().map(|server| (Cidr::single(server), "the Kubernetes API server"));
+        for (range, what) in BUILT_IN.into_iter().chain(servers).chain(refused) {
             // Only what lies within lifts it: who allows 0.0.0.0/0 or 10.0.0.0/8 does not think of these.
             let is_lifted = |allowed: &Cidr| allowed.lies_within(&range) && allowed.contains(address);
             if range.contains(address) && !self.allow.iter().any(is_lifted) {
@@ -150,7 +171,7 @@ impl Network {
 
 /// The address that is reached by way of another one: IPv4 in IPv6 (mapped and compatible, RFC 4291; NAT64, RFC 6052; 6to4,
 /// RFC 3056).
-fn meant(address: IpAddr) -> IpAddr {
+pub(super) fn meant(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let bits = v6.to_bits();
     let v4_in = |bits: u128| IpAddr::V4(Ipv4Addr::from_bits((bits & u128::from(u32::MAX)) as u32));
@@ -164,7 +185,7 @@ fn meant(address: IpAddr) -> IpAddr {
 }
 
 impl Cidr {
-    fn single(address: IpAddr) -> Self {
+    pub(super) fn single(address: IpAddr) -> Self {
         Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
     }
 

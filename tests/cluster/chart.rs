@@ -208,6 +208,37 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+#[test]
+fn what_goes_out_is_bounded_by_the_ranges_that_are_named() {
+    let world = world();
+    let render = |values: &str| {
+        let all = format!("networkPolicy.egress.enabled=true,{values}");
+        let template = ["template", "writ", CHART, "--show-only", "templates/networkpolicy.yaml", "--set", &all];
+        world.helm_succeeds(&template)
+    };
+    let open = render("replicaCount=1");
+    assert!(!open.contains("ipBlock"), "{open}");
+    let bounded =
+        render("networkPolicy.egress.apiServerCidrs={192.0.2.1,10.96.0.1/32},serve.allowCidrs={10.0.0.0/8,fd00::1}");
+    let policy: serde_json::Value = serde_saphyr::from_str(&bounded).expect("YAML");
+    let rules = policy["spec"]["egress"].as_array().expect("rules").clone();
+    let rule_of = |port: u64| {
+        let has = |rule: &&serde_json::Value| {
+            rule["ports"].as_array().is_some_and(|ports| ports.iter().any(|each| each["port"] == port))
+        };
+        rules.iter().find(has).unwrap_or_else(|| panic!("no rule for {port}: {bounded}"))["to"].to_string()
+    };
+    assert_eq!(rule_of(53), "null", "resolvers are anywhere");
+    for port in [443, 6443] {
+        assert_eq!(rule_of(port), r#"[{"ipBlock":{"cidr":"192.0.2.1/32"}},{"ipBlock":{"cidr":"10.96.0.1/32"}}]"#);
+    }
+    let none = r#"networkPolicy.egress={"enabled":true,"sshPorts":[],"apiServerPorts":[]}"#;
+    let template = ["template", "writ", CHART, "--show-only", "templates/networkpolicy.yaml", "--set-json", none];
+    let closed = world.helm_succeeds(&template);
+    assert_eq!(closed.matches("ports:").count(), 2, "what comes in, and resolvers: {closed}");
+    assert_eq!(rule_of(22), r#"[{"ipBlock":{"cidr":"10.0.0.0/8"}},{"ipBlock":{"cidr":"fd00::1/128"}}]"#);
+}
+
 /// There is no node here to run Pods: this runs what the Pod would run, with its arguments, as its ServiceAccount.
 #[tokio::test]
 async fn the_binary_does_its_work_with_the_arguments_of_the_rendered_deployment_and_helm_test_sees_it() {
@@ -269,6 +300,10 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
         printed.contains("helm -n writ-system test writ") && printed.contains("rolebinding writ-credentials"),
         "{printed}"
     );
+    assert!(printed.contains("serve.allowCidrs is empty"), "{printed}");
+    let services = said(&world.kubectl(&["get", "servicecidr", "-o", "jsonpath={.items[0].spec.cidrs[0]}"]));
+    let deployment = said(&world.kubectl(&["get", "deployment", "-n", HOME, "-o", "yaml"]));
+    assert!(deployment.contains(&format!("--refuse-cidr={}", services.trim())), "{services}: {deployment}");
     for kind in ["deployment", "service", "serviceaccount", "networkpolicy", "poddisruptionbudget"] {
         assert!(names(world, kind).contains("/writ"), "{kind}");
     }

@@ -105,3 +105,21 @@ file:///var/lib/writ/outputs
 none
 {{- end -}}
 {{- end -}}
+
+{{/* Ranges in which no Machines are, as a JSON array: those that are named, and those of Services where the cluster tells of them. */}}
+{{- define "writ.refuseCidrs" -}}
+{{- $ranges := .Values.serve.refuseCidrs }}
+{{- if .Values.serve.refuseServiceCidrs }}
+{{- range (lookup "networking.k8s.io/v1" "ServiceCIDR" "" "").items }}
+{{- $ranges = concat $ranges .spec.cidrs }}
+{{- end }}
+{{- end }}
+{{- $ranges | uniq | toJson }}
+{{- end }}
+
+{{/* Peers of a NetworkPolicy: the ranges of a list, each with a prefix. */}}
+{{- define "writ.ipBlocks" -}}
+{{- range . }}
+- ipBlock: {cidr: {{ if contains "/" . }}{{ . | quote }}{{ else if contains ":" . }}{{ printf "%s/128" . | quote }}{{ else }}{{ printf "%s/32" . | quote }}{{ end }}}
+{{- end }}
+{{- end }}

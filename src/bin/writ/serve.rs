@@ -1,5 +1,6 @@
 //! `writ serve`: its flags, and how its parts are put together.
 
+mod reaching;
 mod retaining;
 
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::operations::{Endpoints, LogFormat, start_logs};
 use writ::output::{Hub, Store};
 use writ::runner::{MachineWakes, Outputs, Parts, Patience, Runner, Spool};
-use writ::ssh::{Cidr, Network, judge_certificates_by};
+use writ::ssh::judge_certificates_by;
 use writ::telemetry::health;
 use writ::traces::Exporting;
 
@@ -29,6 +30,7 @@ const STARTING: Duration = Duration::from_secs(30);
 /// How long the last spans may take to be sent.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
+use reaching::Reaching;
 use retaining::Retaining;
 
 #[derive(Args, Debug)]
@@ -86,16 +88,8 @@ pub struct Serve {
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
 
-    /// A range of addresses that machines may have, like 10.0.0.0/8, or one address; may be given several times. Where it is
-    /// given, only these are connected to. Loopback, link-local and cloud metadata addresses, and those of the API server, are
-    /// refused unless a range names them as closely: 127.0.0.0/8 lets loopback in, 0.0.0.0/0 does not. What lies behind a jump
-    /// host is that host's matter.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    allow_cidr: Vec<Cidr>,
-
-    /// A range of addresses that is never connected to, whatever is allowed; may be given several times.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    deny_cidr: Vec<Cidr>,
+    #[command(flatten)]
+    reaching: Reaching,
 
     #[command(flatten)]
     retaining: Retaining,
@@ -143,11 +137,6 @@ impl Serve {
     fn patience(&self) -> Patience {
         let seconds = Duration::from_secs;
         Patience { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
-    }
-
-    /// Where may be connected to.
-    async fn network(&self, cluster: &Cluster) -> Network {
-        Network::new(self.allow_cidr.clone(), self.deny_cidr.clone(), cluster.addresses().await)
     }
 
     /// The results that another process left on disk are written before anything is taken for left behind.
@@ -222,6 +211,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let lease_kept = tokio::spawn(async move { keeping.keep().await });
     let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(Policies::new(cluster.clone()));
+    let stop = CancellationToken::new();
     let (runner, wakes, machine_wakes) = Runner::new(Parts {
         cluster: cluster.clone(),
         policies: Arc::clone(&policies),
@@ -231,10 +221,9 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         outputs: Outputs { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
         patience: options.patience(),
-        network: options.network(&cluster).await,
+        network: options.reaching.network(&cluster, &stop).await,
     });
     measure(endpoints.as_ref(), &runner, &stamping);
-    let stop = CancellationToken::new();
     let finished = options.retaining.context(&cluster, store, &events);
     let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, finished, &stop);
     let context = command_execution::Context {

@@ -130,3 +130,32 @@ fn ranges_say_how_they_should_have_been_written() {
     assert_eq!("::/0".parse::<Cidr>().unwrap().to_string(), "::/0");
     assert_eq!("192.0.2.1".parse::<Cidr>().unwrap().to_string(), "192.0.2.1/32");
 }
+
+#[test]
+fn a_range_of_the_cluster_is_refused_unless_it_is_named() {
+    let network = |allow: &[&str]| {
+        Network::new(ranges(allow), Vec::new(), Vec::new()).refusing(ranges(&["10.96.0.0/12", "10.244.0.0/16"]))
+    };
+    let check = |allow: &[&str], address: &str| network(allow).check(address.parse().unwrap());
+    for address in ["10.96.0.10", "10.111.255.1", "10.244.3.4", "::ffff:10.244.3.4"] {
+        for allow in [&[][..], &["10.0.0.0/8"], &["0.0.0.0/0"]] {
+            let refusal = check(allow, address).unwrap_err().to_string();
+            assert!(refusal.contains("--refuse-cidr") && refusal.contains("--allow-cidr"), "{refusal}");
+        }
+    }
+    assert_eq!(check(&["10.0.0.0/8"], "10.1.0.1"), Ok(()));
+    assert_eq!(check(&["10.244.3.0/24"], "10.244.3.4"), Ok(()));
+    assert!(check(&["10.244.3.0/24"], "10.244.4.4").is_err());
+}
+
+#[test]
+fn an_api_server_that_moves_is_refused_where_it_is() {
+    let network = Network::new(Vec::new(), Vec::new(), vec!["192.0.2.1".parse().unwrap()]);
+    let elsewhere = network.clone();
+    let check = |address: &str| network.check(address.parse().unwrap()).is_ok();
+    elsewhere.servers_are(vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()]);
+    assert_eq!([check("192.0.2.1"), check("192.0.2.2"), check("192.0.2.3")], [true, false, false]);
+    // Its name does not resolve for a while.
+    elsewhere.servers_are(Vec::new());
+    assert!(!check("192.0.2.3"));
+}
