@@ -34,7 +34,7 @@ pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
 pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use room::{ObjectSize, REDUCTIONS, no_room, reduce, reserve};
 pub use status::{
-    ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, taken_over, waits_for_login,
+    ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, storable, taken_over, waits_for_login,
 };
 
 use std::time::Duration;

@@ -30,6 +30,7 @@
 //! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
 //! - [`telemetry`]: what happened, in numbers, and whether this process is alive and ready. Decides nothing.
 //! - [`traces`]: spans of what is done for an execution, to a collector that was asked for.
+//! - [`fairness`]: places that all namespaces share, so that none keeps the others waiting. Knows nothing of what they are for.
 //! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
 //! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
@@ -56,6 +57,8 @@ pub mod cluster;
 #[cfg(feature = "operator")]
 pub mod controllers;
 pub mod execution;
+#[cfg(feature = "operator")]
+pub mod fairness;
 #[cfg(feature = "operator")]
 pub mod launcher;
 pub mod machine;

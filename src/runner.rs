@@ -31,6 +31,7 @@ mod durable;
 mod first_use;
 mod logins;
 mod look;
+mod opening;
 mod probing;
 mod queue;
 mod reach;

@@ -9,6 +9,7 @@
 //! ```
 
 mod account;
+mod admission;
 mod algorithms;
 mod clock;
 mod connection;
@@ -26,6 +27,7 @@ mod stream;
 mod text;
 
 pub use account::is_about_account;
+pub use admission::{Admission, PatternError, Verdict};
 pub use clock::judge_certificates_by;
 pub use connection::{Connection, Target, connect, connect_through};
 pub use credentials::{Credentials, CredentialsError};

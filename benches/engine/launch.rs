@@ -84,6 +84,8 @@ impl Bench {
             user: sshd.user().to_owned(),
             trust: HostTrust::parse(TrustParts { host_keys: &host_keys, ..TrustParts::default() }).expect("keys"),
             prefer: None,
+            namespace: "bench".to_owned(),
+            admission: None,
         };
         let key = Credentials::parse(sshd.private_key().expect("a key").as_bytes(), None, None).expect("credentials");
         let network = Network::new(vec!["127.0.0.0/8".parse().expect("a range")], Vec::new(), Vec::new());

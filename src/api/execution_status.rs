@@ -460,19 +460,24 @@ pub struct Claim {
     pub not_after_time: Option<MicroTime>,
 }
 
+/// The longest folder that is recorded, in characters.
+pub const LONGEST_DIRECTORY: usize = 1024;
+/// The longest id of a folder or of a boot that is recorded, in characters.
+pub const LONGEST_ID: usize = 64;
+
 /// What the start of a command hangs on, as the machine showed it before the claim. The command is started only where all
 /// of it is still so: a name may lead to another host tomorrow, and a folder may be another one.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteRecord {
     /// The folder with the journal of the command.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = LONGEST_DIRECTORY))]
     pub directory: String,
     /// A random word that Writ keeps in that folder: another folder has another one.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = LONGEST_ID))]
     pub directory_id: String,
     /// The machine's boot id (`/proc/sys/kernel/random/boot_id`): another one after each boot.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = LONGEST_ID))]
     pub boot_id: String,
     /// The machine's uptime, in milliseconds, after which its launcher does not start the command any more. Uptime, as
     /// the machine's clock may be wrong.

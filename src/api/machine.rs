@@ -46,11 +46,14 @@ use super::{NameReference, USER_NAME};
 )]
 pub struct MachineSpec {
     /// Where sshd listens: a host name (resolved at each connection; its addresses are tried in order), an IPv4 or an
-    /// IPv6 address without brackets. Which addresses may be connected to at all is said by `writ serve --allow-cidr` and
-    /// `--deny-cidr`. A change holds for connections opened after it.
+    /// IPv6 address without brackets. A link-local one has its zone behind it (`fe80::1%eth0`), a network interface of the host
+    /// that Writ runs on. Which addresses may be connected to at all is said by `writ serve --allow-cidr`, `--deny-cidr` and
+    /// `--refuse-cidr`. A change holds for connections opened after it.
     #[schemars(
         length(min = 1, max = 253),
-        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$|^::[0-9A-Fa-f:.]*$")
+        regex(
+            pattern = r"^[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9_])?[.]?$|^::[0-9A-Fa-f:.]*$|^[Ff][Ee][89ABab][0-9A-Fa-f]:[0-9A-Fa-f:.]*%[A-Za-z0-9._-]{1,15}$"
+        )
     )]
     pub address: String,
 
@@ -66,11 +69,15 @@ pub struct MachineSpec {
     pub user: String,
 
     /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (ed25519, ECDSA
-    /// or RSA of at least 2048 bits, in OpenSSH or PKCS#8 form), with the label `writ.dev/credentials: "true"`. An encrypted
-    /// key has its passphrase beside it in the key `passphrase`; a user certificate (`ssh-keygen -s`) is in the key
-    /// `ssh-certificate`. Where the Secret has the annotations `writ.dev/addresses` or `writ.dev/users` (lists of patterns
-    /// with `*` and `?`, separated by commas), address and user of this Machine must match one of them. It is read anew for
-    /// each execution: a rotated key is used at once.
+    /// or RSA of at least 2048 bits, in a form that OpenSSH opens: its own, PKCS#8, PKCS#1 or SEC 1; the first key counts), with
+    /// the label `writ.dev/credentials: "true"`. An encrypted key has its passphrase beside it in the key `passphrase`, and at
+    /// most 256 rounds of bcrypt (`ssh-keygen -p -a 16` makes 16); a user certificate (`ssh-keygen -s`) is in the key
+    /// `ssh-certificate`. If the Secret has the annotations `writ.dev/addresses` or `writ.dev/users` (lists of patterns with
+    /// `*` and `?`, separated by commas), address and user of this Machine must match one of them. A pattern of numbers
+    /// (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) is held against each address that `address` resolves to, and never against a
+    /// name. A pattern for names is held against `address` label by label: `*.example.com` has one label before the rest,
+    /// `**.example.com` one or more. Behind a jump host only the text of `address` counts. The Secret is read anew for each
+    /// execution: a rotated key is used at once.
     pub credentials_ref: NameReference,
 
     /// The host keys that the machine may prove itself with, at most 16 OpenSSH public key lines
@@ -118,7 +125,7 @@ pub struct MachineSpec {
     pub jump_hosts: Vec<NameReference>,
 
     /// Whether other Machines may be reached through this one. Default false. What lies behind it is its network's matter:
-    /// `--allow-cidr` and `--deny-cidr` do not hold there.
+    /// `--allow-cidr`, `--deny-cidr` and `--refuse-cidr` do not hold there.
     #[serde(default)]
     pub allow_jump: bool,
 

@@ -16,10 +16,10 @@ mod weights;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::StreamExt as _;
+use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
-use kube::runtime::controller::{Action, Config, Error as AppliedError, applier};
+use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
@@ -28,20 +28,22 @@ use tracing::{Instrument as _, field};
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Slim, Stamping};
 use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, ObjectSize, Observed, Plan, ReceiptKey};
+use crate::fairness::Size;
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{Runner, Wakes, Work, log_end};
 use crate::telemetry::{Loop, SPANS, metrics};
 use crate::traces;
 
+use super::fair::{Fair, UNBOUNDED};
 use super::watching::{measured, with_beats};
 
 use gathering::Gathering;
 use weights::Weights;
 
 /// Reconciles under way at a time. Each is a few short calls, of which the list of Whitelists seems to wait for the API
-/// server's cache (up to 100 ms); what is beyond waits in no order. With 16 a burst of 300 kept others waiting for 4 s, with
-/// 64 for 0.7 s.
-const CONCURRENCY: u16 = 64;
+/// server's cache (up to 100 ms). With 16 a burst of 300 takes 4 s, with 64 it takes 0.7 s; a namespace with a burst leaves
+/// 16 to others.
+const LOOKED_AT: Size = Size { places: 80, share: 64 };
 
 type Execution = Slim<CommandExecution>;
 
@@ -69,15 +71,18 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let cluster = context.cluster.clone();
     let gathering = Arc::new(Gathering::new(context.runner.clone()));
     let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering));
+    let fair = Fair::new(LOOKED_AT);
+    let again = fair.come_again().map(|reference| Ok(ReconcileRequest::from(reference)));
+    let queue = stream::select(queue.boxed(), again.boxed());
     let queue = Box::pin(with_beats(Loop::Executions, queue).take_until(stop.cancelled_owned()));
-    let config = Config::default().concurrency(CONCURRENCY);
+    let config = Config::default().concurrency(UNBOUNDED);
     let weights = Arc::new(Weights::default());
-    let look = move |object: Arc<Execution>, context| {
+    let look = |object: Arc<Execution>, context| {
         let (gathering, weights) = (Arc::clone(&gathering), Arc::clone(&weights));
-        Box::pin(async move {
+        let reference = ObjectRef::from(object.as_ref());
+        fair.look(&reference.clone(), move || async move {
             // Held to the end of the look.
             let _room = weights.take(object.bytes).await;
-            let reference = ObjectRef::from(object.as_ref());
             let span = span(&object);
             let result = measured(Loop::Executions, reconcile(object, context)).instrument(span).await;
             gathering.seen(&reference);
@@ -87,8 +92,9 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     applier(look, retry_later, context, reader, queue, config)
         .for_each(|result| async {
             match result {
+                Ok(_) => {}
                 // It has finished or was deleted in the meantime: it is no longer watched.
-                Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
+                Err(AppliedError::ObjectNotFound(gone)) => fair.gone(&gone),
                 Err(AppliedError::ReconcilerFailed(error, object)) => {
                     tracing::warn!(%error, category = error.category(), %object, "an execution could not be looked at; trying again");
                 }

@@ -22,17 +22,19 @@ use kube::{Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Machine;
+use crate::api::{Machine, MachinePhase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, Slim};
+use crate::fairness::Size;
 use crate::machine::{Observed, next_look, report};
 use crate::runner::{MachineFacts, MachineWakes, Runner};
 use crate::telemetry::{Loop, Watch};
 
+use super::fair::{Fair, UNBOUNDED};
 use super::places::watch_all;
 use super::watching::{measured, to_look_at, watch_config, with_beats};
 
 /// Machines looked at at a time: each is a read and at times a write. The logins are the runner's matter.
-const CONCURRENCY: u16 = 8;
+const LOOKED_AT: Size = Size { places: 10, share: 8 };
 /// How soon a look may follow another: one may have seen nothing, as the API server did not answer.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
@@ -45,16 +47,25 @@ pub struct Context {
     events: EventPublisher,
     /// When each status was written last. Who is gone is forgotten.
     written: Mutex<HashMap<ObjectRef<Watched>, Instant>>,
+    /// What the API server has refused of each last. Who is gone is forgotten.
+    refused: Mutex<HashMap<ObjectRef<Watched>, Refused>>,
 }
+
+/// Phase and message of a status that was refused, for one generation: it is not written again as it was.
+type Refused = (Option<i64>, Option<MachinePhase>, Option<String>);
 
 impl Context {
     /// What reconciling needs.
     pub fn new(cluster: Cluster, runner: Runner, events: EventPublisher) -> Self {
-        Self { cluster, runner, events, written: Mutex::default() }
+        Self { cluster, runner, events, written: Mutex::default(), refused: Mutex::default() }
     }
 
     fn written<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<Watched>, Instant>) -> T) -> T {
         use_it(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn refused<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<Watched>, Refused>) -> T) -> T {
+        use_it(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -64,15 +75,19 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
     let (reader, changes) = changes(&context);
     let seen = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
         .map(|reference| ObjectRef::<Watched>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
-    let queue = stream::select(changes.boxed(), seen.boxed())
+    let fair = Fair::new(LOOKED_AT);
+    let queue = stream::select_all([changes.boxed(), seen.boxed(), fair.come_again().boxed()])
         .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
     let queue = with_beats(Loop::Machines, queue).take_until(stop.cancelled_owned());
-    let config = Config::default().concurrency(CONCURRENCY);
-    let look = |object, context| Box::pin(measured(Loop::Machines, reconcile(object, context)));
+    let config = Config::default().concurrency(UNBOUNDED);
+    let look = |object: Arc<Watched>, context| {
+        fair.look(&ObjectRef::from(object.as_ref()), move || measured(Loop::Machines, reconcile(object, context)))
+    };
     applier(look, retry_later, context, reader, Box::pin(queue), config)
         .for_each(|result| async {
             match result {
-                Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
+                Ok(_) => {}
+                Err(AppliedError::ObjectNotFound(gone)) => fair.gone(&gone),
                 Err(AppliedError::ReconcilerFailed(error, object)) => {
                     tracing::warn!(%error, category = error.category(), %object, "the status of a Machine could not be written; trying again");
                 }
@@ -113,6 +128,7 @@ fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = Object
                 context.runner.machine_changed(&namespace, &name, &uid, generation);
                 if is_gone {
                     context.written(|written| written.remove(&ObjectRef::from(machine)));
+                    context.refused(|refused| refused.remove(&ObjectRef::from(machine)));
                 }
             }
             stream::iter(to_look_at(Watch::Machines, event, &known))
@@ -167,8 +183,13 @@ async fn store_report(
         now: context.cluster.now(),
     });
     let Some(status) = said.status else { return Ok(said.again) };
+    let in_short = (status.observed_generation, status.phase, status.message.clone());
+    if context.refused(|refused| refused.get(&reference) == Some(&in_short)) {
+        return Ok(None);
+    }
     match context.cluster.replace_machine_status(machine, status).await {
         Ok(_) => {
+            context.refused(|refused| refused.remove(&reference));
             context.written(|written| written.insert(reference, Instant::now()));
             if let Some((reason, warning, message)) = said.event {
                 context.events.publish_sight(machine.object_ref(&()), reason, warning, message);
@@ -178,6 +199,11 @@ async fn store_report(
         // It has changed meanwhile, or is gone.
         Err(ClusterError::Conflict { .. }) => Ok(Some(Duration::from_secs(1))),
         Err(ClusterError::NotFound { .. }) => Ok(None),
+        // It would be refused each time. What is seen next says something else, or a person changes what refuses it.
+        Err(error @ ClusterError::Invalid { .. }) => {
+            context.refused(|refused| refused.insert(reference, in_short));
+            Err(error)
+        }
         Err(error) => Err(error),
     }
 }

@@ -12,7 +12,7 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::discovery::ApiResource;
 use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
 use kube::runtime::reflector;
-use kube::runtime::reflector::store;
+use kube::runtime::reflector::{ObjectRef, store};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -23,16 +23,17 @@ use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::{
     Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Slim, Stamping, Trust, compile_object,
 };
+use crate::execution::storable;
+use crate::fairness::Size;
 use crate::policy::CompiledWhitelist;
 use crate::telemetry::{Loop, Watch};
 
+use super::fair::{Fair, UNBOUNDED};
 use super::places::watch_all;
 use super::watching::{measured, to_look_at, watch_config, with_beats};
 
 /// Whitelists looked at at a time. Compiling a large one takes a core for a moment.
-const CONCURRENCY: u16 = 2;
-/// The longest message in a condition, in characters. A Whitelist may have 256 broken rules.
-const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
+const LOOKED_AT: Size = Size { places: 3, share: 2 };
 /// How often a Whitelist with subjects is looked at, at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How often the verdict on one generation may change.
@@ -57,11 +58,15 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let known = reader.clone();
     let changes =
         reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(Watch::Whitelists, event, &known)));
-    let queue = changes.map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)));
+    let fair = Fair::new(LOOKED_AT);
+    let queue = stream::select(changes.boxed(), fair.come_again().boxed());
+    let queue = queue.map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)));
     let queue = with_beats(Loop::Whitelists, queue).take_until(stop.cancelled_owned());
-    let config = Config::default().concurrency(CONCURRENCY);
+    let config = Config::default().concurrency(UNBOUNDED);
     applier(
-        |object, context| Box::pin(measured(Loop::Whitelists, reconcile(object, context))),
+        |object: Arc<Watched>, context| {
+            fair.look(&ObjectRef::from(object.as_ref()), move || measured(Loop::Whitelists, reconcile(object, context)))
+        },
         |_, _, _| Action::requeue(Duration::from_secs(10)),
         Arc::new(context),
         reader,
@@ -70,7 +75,8 @@ pub async fn run(context: Context, stop: CancellationToken) {
     )
     .for_each(|result| async {
         match result {
-            Ok(_) | Err(AppliedError::ObjectNotFound(_)) => {}
+            Ok(_) => {}
+            Err(AppliedError::ObjectNotFound(gone)) => fair.gone(&gone),
             Err(AppliedError::ReconcilerFailed(error, object)) => {
                 tracing::warn!(%error, category = error.category(), %object, "the status of a Whitelist could not be written; trying again");
             }
@@ -180,7 +186,7 @@ fn status_of(
     status.rule_count = i64::try_from(compiled.rule_count()).ok();
     let (reason, message) = verdict(compiled);
     let is_ready = reason == "AllRulesInForce";
-    let message: String = message.chars().take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    let message = storable(&message);
     let conditions = &mut status.conditions;
     conditions::set(conditions, ConditionType::Ready, is_ready, reason, &message, generation, now);
     if is_ready {

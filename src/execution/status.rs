@@ -15,6 +15,19 @@ use super::room::keep_length;
 /// they have to be cut.
 pub const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
 
+/// What is put behind a message that was cut.
+const CUT: &str = " ... (cut)";
+
+/// A message as it can be stored: no control characters for whoever prints it, as what machines say may be in it, and no more
+/// than the bound; whoever reads it sees where it was cut.
+pub fn storable(message: &str) -> String {
+    let printable = |character: char| if character.is_control() { ' ' } else { character };
+    if message.chars().count() <= MAXIMUM_MESSAGE_CHARACTERS {
+        return message.chars().map(printable).collect();
+    }
+    message.chars().map(printable).take(MAXIMUM_MESSAGE_CHARACTERS - CUT.len()).chain(CUT.chars()).collect()
+}
+
 /// The status of `execution` moved to another phase, with the conditions that go with it.
 pub(super) fn moved(
     execution: &CommandExecution,
@@ -26,9 +39,7 @@ pub(super) fn moved(
     let mut status = execution.status.clone().unwrap_or_default();
     let now = not_before_what_is_recorded(execution, now);
     let generation = execution.metadata.generation;
-    // What a machine says may be in it: no control characters for whoever prints it, and no more than the bound.
-    let printable = message.chars().map(|character| if character.is_control() { ' ' } else { character });
-    let message: String = printable.take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    let message = storable(message);
     status.creation = Some(creation(execution));
     status.observed_generation = generation;
     status.phase = phase;
@@ -170,4 +181,19 @@ pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp)
         keep_length(before, &mut status);
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_too_long_says_that_it_was_cut() {
+        assert_eq!(storable("a\u{1b}b\nc"), "a b c");
+        let whole = "ä".repeat(MAXIMUM_MESSAGE_CHARACTERS);
+        assert_eq!(storable(&whole), whole);
+        let cut = storable(&format!("{whole}x"));
+        assert_eq!(cut.chars().count(), MAXIMUM_MESSAGE_CHARACTERS);
+        assert!(cut.ends_with("ä ... (cut)"));
+    }
 }

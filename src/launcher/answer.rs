@@ -16,7 +16,7 @@ pub struct MachineFacts {
     pub uptime_centiseconds: u64,
     /// Where the fences and outputs are: absolute, without symbolic links.
     pub directory: String,
-    /// What tells this directory from any other: random, kept in it. At most 128 characters.
+    /// What tells this directory from any other: random, kept in it. At most 128 characters; [`crate::api`] records fewer.
     pub directory_id: String,
     /// Whether the login shell reads the scripts itself (dash or busybox): a shell less to start.
     pub reads_sh: bool,

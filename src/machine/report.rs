@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::machine_status::{KeyTrust, SeenHostKey};
 use crate::api::{Machine, MachinePhase, MachineStatus, Reason};
-use crate::execution::{LaunchProblem, MAXIMUM_MESSAGE_CHARACTERS};
+use crate::execution::{LaunchProblem, storable};
 
 use super::sight::Stage;
 use super::{ProvedKey, Seen, Sight};
@@ -135,8 +135,7 @@ fn unwatched(observed: &Observed<'_>, mut status: MachineStatus) -> Option<Machi
 /// Phase, message and the conditions that each phase has.
 fn turn(status: &mut MachineStatus, observed: &Observed<'_>, phase: MachinePhase, reason: &str, message: &str) {
     let generation = observed.machine.metadata.generation;
-    let printable = message.chars().map(|character| if character.is_control() { ' ' } else { character });
-    let message: String = printable.take(MAXIMUM_MESSAGE_CHARACTERS).collect();
+    let message = storable(message);
     status.observed_generation = generation;
     status.phase = Some(phase);
     let mut set = |type_, value| {

@@ -73,13 +73,14 @@ async fn log_in(
     say: Say<'_>,
 ) -> Option<Connection> {
     let mut tell = |what, seen| say(Step { hop: hop.map(str::to_owned), what, seen });
-    let credentials = match host.credentials().await {
-        Ok(credentials) => credentials,
+    let key = match host.credentials().await {
+        Ok(key) => key,
         Err(end) => {
             tell("Secret", Err(end.into_problem()));
             return None;
         }
     };
+    let credentials = &key.credentials;
     tell("Secret", Ok(format!("{}, key {}", host.secret.name, credentials.fingerprint())));
     let target = match host.target(first_use::seen(&host.machine)) {
         Ok(target) => target,
@@ -90,8 +91,8 @@ async fn log_in(
     };
     let deadline = Duration::from_secs(u64::from(host.machine.spec.probe.timeout_seconds));
     let connected = match outer {
-        None => ssh::connect(&target, &credentials, network, deadline).await,
-        Some(outer) => ssh::connect_through(outer, &target, &credentials, deadline).await,
+        None => ssh::connect(&target, credentials, network, deadline).await,
+        Some(outer) => ssh::connect_through(outer, &target, credentials, deadline).await,
     };
     match connected {
         Ok(connection) => {

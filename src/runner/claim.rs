@@ -21,8 +21,8 @@ use crate::policy::Redaction;
 use crate::ssh::Connection;
 
 use super::attempt::{
-    AGAIN_AFTER_CHANGE, AGAIN_AFTER_REFUSAL, AttemptEnd, Ground, Way, decide_by, in_time, is_ours, not_after,
-    obsolete_or_again, read_execution,
+    AGAIN_AFTER_CHANGE, AttemptEnd, Ground, Way, decide_by, in_time, is_ours, not_after, obsolete_or_again,
+    read_execution,
 };
 use super::declared::{Declared, read_again, refused};
 use super::probing::Known;
@@ -189,7 +189,12 @@ async fn put(
         }
         Err(error @ ClusterError::Invalid { .. }) => {
             tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
-            Err(AttemptEnd::Again(AGAIN_AFTER_REFUSAL))
+            // The same would be refused again. Nothing was sent.
+            let message = format!(
+                "the API server refused to record the claim, so nothing was sent: {error}; install the CRDs of this version of \
+                 writ (kubectl apply --server-side -f crds/), and look at the admission policies"
+            );
+            Err(refused(Reason::PolicyBroken, message))
         }
         Err(error) => Err(obsolete_or_again(&error)),
     }

@@ -19,6 +19,7 @@ use super::asking::AskError;
 use super::attempt::AttemptEnd;
 use super::declared::Declared;
 use super::lock;
+use super::opening::KeptOpen;
 use super::probing::{Known, probe};
 use super::queue::MachineKey;
 
@@ -88,10 +89,12 @@ impl Failure {
     }
 }
 
-/// An open connection, and the one that it goes through, which must stay.
+/// An open connection, the one that it goes through, which must stay, and its key.
 pub(super) struct Open {
     pub connection: Connection,
     pub _outer: Option<Carrier>,
+    /// The key that it was made by, where it had to be opened: the next connection need not open it again.
+    pub _key: Option<KeptOpen>,
 }
 
 /// A connection that carries others.

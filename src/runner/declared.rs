@@ -8,25 +8,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::api::{CREDENTIALS_TYPE, HostKeyPolicy, Machine, NameReference, Reason};
 use crate::cluster::{Cluster, ClusterError, SshSecret};
 use crate::execution::LaunchProblem;
 use crate::policy;
-use crate::ssh::{Credentials, HostTrust, Target, TrustParts};
+use crate::ssh::{Admission, HostTrust, Target, TrustParts, Verdict};
 
 use super::attempt::{AttemptEnd, obsolete_or_again};
 use super::first_use;
+use super::opening::{self, OpenKey};
 
 /// Through how many machines a way may lead in all.
 const MOST_HOPS: usize = 8;
 
 /// How long what was read is good to log in by: who waits for others in between reads it again.
 const GOOD_FOR: Duration = Duration::from_secs(15);
-/// Keys that are decrypted at a time: each takes a core for a while, as whoever made it wanted.
-static DECRYPTIONS: Semaphore = Semaphore::const_new(2);
 
 /// A machine as it is declared: where it is, and with which key.
 #[derive(Clone)]
@@ -110,32 +108,25 @@ impl Declared {
         };
         let trust = HostTrust::parse(parts).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
         let prefer = self.prefer.as_ref().and_then(|at| at.parse::<SocketAddr>().ok()).map(|at| at.ip());
-        Ok(Target { address: spec.address.clone(), port: spec.port, user: spec.user.clone(), trust, prefer })
+        Ok(Target {
+            address: spec.address.clone(),
+            port: spec.port,
+            user: spec.user.clone(),
+            trust,
+            prefer,
+            namespace: self.machine.metadata.namespace.clone().unwrap_or_default(),
+            admission: self.admission()?,
+        })
     }
 
-    /// With which key to log in. An encrypted one takes a core for a while, so that is done elsewhere.
-    pub async fn credentials(&self) -> Result<Credentials, AttemptEnd> {
+    /// With which key to log in.
+    pub async fn credentials(&self) -> Result<OpenKey, AttemptEnd> {
         self.check_secret()?;
-        let secret = self.secret.clone();
-        let name = secret.name.clone();
-        let parse = move || {
-            let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
-            let (passphrase, certificate) = (secret.passphrase.as_ref(), secret.certificate.as_ref());
-            Credentials::parse(key, passphrase.map(|bytes| bytes.as_slice()), certificate.map(|bytes| bytes.as_slice()))
-        };
-        let parsed = if self.secret.passphrase.is_some() {
-            let _place = DECRYPTIONS.acquire().await;
-            tokio::task::spawn_blocking(parse)
-                .await
-                .map_err(|_| AttemptEnd::Offline("the key was not read".to_owned()))?
-        } else {
-            parse()
-        };
-        parsed.map_err(|error| refused(Reason::CredentialsInvalid, format!("the Secret {name}: {error}")))
+        opening::open(self).await
     }
 
     /// Whether the Secret may be used here at all.
-    fn check_secret(&self) -> Result<(), AttemptEnd> {
+    pub fn check_secret(&self) -> Result<(), AttemptEnd> {
         let (secret, spec) = (&self.secret, &self.machine.spec);
         let name = &secret.name;
         let invalid = |what: String| Err(refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}")));
@@ -150,27 +141,43 @@ impl Declared {
                 "must have the label {label}: \"true\" to be used by writ (kubectl label secret {name} {label}=true)"
             ));
         }
-        let bound = [
-            (crate::api::ADDRESSES_ANNOTATION, &secret.addresses, &spec.address, "address"),
-            (crate::api::USERS_ANNOTATION, &secret.users, &spec.user, "user"),
-        ];
-        for (annotation, patterns, value, field) in bound {
-            let Some(patterns) = patterns else { continue };
-            // Host names are the same in any case, users are not.
-            let matches = match field {
-                "address" => policy::any_matches(&patterns.to_ascii_lowercase(), &value.to_ascii_lowercase()),
-                _ => policy::any_matches(patterns, value),
-            };
-            if !matches {
-                return invalid(format!(
-                    "may not be used with spec.{field} {value} of this Machine: its annotation {annotation} does not list it"
-                ));
-            }
+        let users = secret.users.as_deref();
+        if users.is_some_and(|users| !policy::any_matches(users, &spec.user)) {
+            let annotation = crate::api::USERS_ANNOTATION;
+            return invalid(format!(
+                "may not be used with spec.user {} of this Machine: its annotation {annotation} does not list it",
+                spec.user
+            ));
         }
+        self.admission()?;
         if secret.private_key.is_none() {
             return invalid("must have the private key in data.ssh-privatekey".to_owned());
         }
         Ok(())
+    }
+}
+
+impl Declared {
+    /// The patterns that the addresses have to match which the Machine's name resolves to; None where nothing is to be looked at
+    /// any more. Where the Secret says that its key is not for this Machine, that is the end.
+    fn admission(&self) -> Result<Option<Admission>, AttemptEnd> {
+        let Some(patterns) = &self.secret.addresses else { return Ok(None) };
+        let (name, address, annotation) =
+            (&self.secret.name, &self.machine.spec.address, crate::api::ADDRESSES_ANNOTATION);
+        let invalid = |what: String| Err(refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}")));
+        let admission = match Admission::parse(patterns) {
+            Ok(admission) => admission,
+            Err(error) => return invalid(format!("may not be used: its annotation {annotation} {error}")),
+        };
+        let no = format!("may not be used with spec.address {address} of this Machine: its annotation {annotation}");
+        match admission.of_text(address) {
+            Verdict::Admitted => Ok(None),
+            Verdict::ByAddress if self.hops.is_empty() => Ok(Some(admission)),
+            Verdict::ByAddress => invalid(format!(
+                "{no} does not list that name, and a jump host resolves it, so that no pattern for addresses admits it; list the name"
+            )),
+            Verdict::Refused => invalid(format!("{no} does not list it")),
+        }
     }
 }
 
@@ -332,5 +339,33 @@ mod tests {
         let before = frozen(Some("SHA256:first")).identity();
         assert_ne!(before, frozen(Some("SHA256:other")).identity());
         assert_ne!(before, frozen(None).identity());
+    }
+
+    /// What a jump host resolves is not seen here, so a pattern of numbers says nothing of a name.
+    #[test]
+    fn behind_a_jump_host_only_the_text_of_the_address_counts() {
+        let declared = |address: &str, patterns: &str, hops: usize| {
+            let mut declared = frozen(None);
+            declared.machine.spec.address = address.to_owned();
+            declared.secret.addresses = Some(patterns.to_owned());
+            declared.hops = vec![frozen(None); hops];
+            declared.admission()
+        };
+        assert!(matches!(declared("web-1", "10.0.*", 0), Ok(Some(_))), "looked at when it is resolved");
+        for (address, patterns) in [("10.0.0.1", "10.0.*"), ("web-1", "web-*"), ("web-1", "*")] {
+            for hops in [0, 1] {
+                assert!(matches!(declared(address, patterns, hops), Ok(None)), "{address} {patterns} {hops}");
+            }
+        }
+        for (address, patterns, hops) in
+            [("web-1", "10.0.*", 1), ("10.1.0.1", "10.0.*", 1), ("web-1", "db-*", 0), ("a.b", "*.b/8", 0)]
+        {
+            let end = declared(address, patterns, hops);
+            let Err(AttemptEnd::Refused { problem, .. }) = end else {
+                panic!("{address} {patterns} {hops} is admitted")
+            };
+            assert_eq!(problem.reason, Reason::CredentialsInvalid);
+            assert!(problem.message.contains("writ.dev/addresses"), "{}", problem.message);
+        }
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
+use crate::api::execution_status::{LONGEST_DIRECTORY, LONGEST_ID};
 use crate::api::{Machine, Reason};
 use crate::execution::{LaunchProblem, MachineShown};
+use crate::launcher::MachineFacts;
 use crate::ssh::{self, ConnectError, Connection, Session};
 use crate::telemetry::{SPANS, metrics};
 
@@ -176,7 +178,10 @@ pub(super) fn fit(known: Result<Known, AskError>, machine: &Machine) -> Result<K
              command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine"
                 .to_owned(),
         )),
-        Ok(known) => Ok(known),
+        Ok(known) => match unrecordable(&known.facts) {
+            Some(problem) => Err(unfit(problem)),
+            None => Ok(known),
+        },
         Err(AskError::Connect(error)) => Err(end_of(&error)),
         Err(AskError::Silence(problem) | AskError::TurnedAway(problem)) => Err(AttemptEnd::Offline(problem)),
         Err(AskError::Refused(message) | AskError::Account(message) | AskError::Unfit(message)) => Err(unfit(message)),
@@ -189,8 +194,33 @@ pub(super) fn unfit(message: String) -> AttemptEnd {
     AttemptEnd::Refused { problem, machine_at_fault: true }
 }
 
+/// What of a machine could not be recorded with a claim: told before anything is claimed, as the API server would refuse it
+/// each time.
+fn unrecordable(facts: &MachineFacts) -> Option<String> {
+    let length = |text: &str| text.chars().count();
+    if length(&facts.directory) > LONGEST_DIRECTORY {
+        return Some(format!(
+            "the launcher's folder on the machine has a path of {} characters, and at most {LONGEST_DIRECTORY} can be recorded; set \
+             spec.execution.directory of the Machine to a shorter one",
+            length(&facts.directory)
+        ));
+    }
+    for (what, id) in [("file id in the launcher's folder", &facts.directory_id), ("boot id", &facts.boot_id)] {
+        if length(id) > LONGEST_ID {
+            return Some(format!(
+                "the {what} has {} characters on the machine, and at most {LONGEST_ID} can be recorded; find out what has written \
+                 it, or set spec.execution.directory to another folder",
+                length(id)
+            ));
+        }
+    }
+    None
+}
+
 /// A connection to the machine, by way of those that it names.
 pub(super) async fn connect(inner: &Inner, declared: &Declared) -> Result<Open, AttemptEnd> {
+    // Nobody is gone through on the way to where nobody will log in.
+    declared.check_secret()?;
     let mut outer: Option<Carrier> = None;
     for index in 0..declared.hops.len() {
         let Some(hop) = declared.up_to(index) else { break };
@@ -227,7 +257,8 @@ fn on_the_way(end: AttemptEnd, name: &str) -> AttemptEnd {
 
 /// One connection, directly or through one that is open.
 async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) -> Result<Open, AttemptEnd> {
-    let credentials = declared.credentials().await?;
+    let key = declared.credentials().await?;
+    let credentials = &key.credentials;
     let target = declared.target(first_use::seen(&declared.machine))?;
     let deadline = Duration::from_secs(u64::from(declared.machine.spec.probe.timeout_seconds));
     let mut tries = 0;
@@ -238,9 +269,9 @@ async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) 
     loop {
         let span = tracing::info_span!(target: SPANS, "connect", machine = declared.name());
         let connected = match &outer {
-            None => ssh::connect(&target, &credentials, &inner.network, deadline).instrument(span).await,
+            None => ssh::connect(&target, credentials, &inner.network, deadline).instrument(span).await,
             Some(outer) => {
-                ssh::connect_through(outer.connection(), &target, &credentials, deadline).instrument(span).await
+                ssh::connect_through(outer.connection(), &target, credentials, deadline).instrument(span).await
             }
         };
         metrics().connected(
@@ -248,7 +279,7 @@ async fn connect_by(inner: &Inner, declared: &Declared, outer: Option<Carrier>) 
             connected.as_ref().ok().map(Connection::login_time),
         );
         match connected {
-            Ok(connection) => return Ok(Open { connection, _outer: outer }),
+            Ok(connection) => return Ok(Open { connection, _outer: outer, _key: key.kept() }),
             Err(ConnectError::HostKeyNew { algorithm, fingerprint }) => {
                 freeze(inner, &declared.machine, &algorithm, &fingerprint).await?;
                 // From the start, by what is frozen now.
@@ -292,4 +323,30 @@ pub(super) fn end_of(error: &ConnectError) -> AttemptEnd {
         ConnectError::CredentialsUnusable(_) => (Reason::CredentialsInvalid, false),
     };
     AttemptEnd::Refused { problem: LaunchProblem { reason, message: error.to_string() }, machine_at_fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_recorded_is_told_with_the_bound() {
+        let facts = |directory: usize, id: usize, boot: usize| MachineFacts {
+            boot_id: "b".repeat(boot),
+            uptime_centiseconds: 1,
+            directory: format!("/{}", "ä".repeat(directory - 1)),
+            directory_id: "d".repeat(id),
+            reads_sh: true,
+            ends_with_session: false,
+        };
+        assert_eq!(unrecordable(&facts(LONGEST_DIRECTORY, LONGEST_ID, LONGEST_ID)), None);
+        for (facts, bound, remedy) in [
+            (facts(LONGEST_DIRECTORY + 1, 1, 1), "1024", "spec.execution.directory"),
+            (facts(2, LONGEST_ID + 1, 1), "64", "file id"),
+            (facts(2, 1, LONGEST_ID + 1), "64", "boot id"),
+        ] {
+            let said = unrecordable(&facts).unwrap();
+            assert!(said.contains(bound) && said.contains(remedy), "{said}");
+        }
+    }
 }

@@ -4,15 +4,16 @@
 //! connects without logging in. Where a shared connection is open the machine is asked over that.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::api::{Machine, MachinePhase};
 use crate::execution::LaunchProblem;
+use crate::fairness::{Pool, Size};
 use crate::machine::{Seen, Sight};
 use crate::telemetry::metrics;
 
@@ -22,14 +23,15 @@ use super::queue::{MachineKey, random_fraction};
 use super::{Inner, Runner, WAKE_QUEUE, lock};
 
 /// How many machines are looked at at a time, of those that were away, and of the others: of those that swallow packets each
-/// takes its whole deadline, and the others have to be seen meanwhile. Each costs a socket and about 64 KiB.
-const LOOKS: usize = 32;
+/// takes its whole deadline, and the others have to be seen meanwhile, those of other namespaces above all. Each costs a socket
+/// and about 64 KiB.
+const LOOKS: Size = Size { places: 64, share: 32 };
 
 /// What was seen of all machines. Their number is bounded by that of the Machines: who is gone is forgotten.
 pub(super) struct Sights {
     known: Mutex<HashMap<MachineKey, Known>>,
-    looks: Arc<Semaphore>,
-    looks_at_lost: Arc<Semaphore>,
+    looks: Pool,
+    looks_at_lost: Pool,
     changed: mpsc::Sender<ObjectRef<Machine>>,
 }
 
@@ -74,7 +76,7 @@ pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
 impl Sights {
     pub fn new() -> (Self, MachineWakes) {
         let (changed, wakes) = mpsc::channel(WAKE_QUEUE);
-        let [looks, looks_at_lost] = [(); 2].map(|()| Arc::new(Semaphore::new(LOOKS)));
+        let [looks, looks_at_lost] = [(); 2].map(|()| Pool::new(LOOKS));
         (Self { known: Mutex::default(), looks, looks_at_lost, changed }, wakes)
     }
 
@@ -126,8 +128,8 @@ impl Sights {
     }
 
     /// A machine that was away the last time waits for others like it only.
-    fn places(&self, machine: &MachineKey) -> Arc<Semaphore> {
-        Arc::clone(if self.had_problem(machine) { &self.looks_at_lost } else { &self.looks })
+    fn places(&self, machine: &MachineKey) -> Pool {
+        if self.had_problem(machine) { self.looks_at_lost.clone() } else { self.looks.clone() }
     }
 
     fn end(&self, machine: &MachineKey) {
@@ -218,7 +220,7 @@ impl Runner {
             let looking = Looking { runner: runner.clone(), key: key.clone() };
             let looks = runner.inner.sights.places(&key);
             let seen = async {
-                let _place = looks.acquire_owned().await;
+                let _place = looks.place(&key.0).await;
                 look(&runner.inner, &key).await;
             };
             tokio::select! {

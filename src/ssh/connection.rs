@@ -15,10 +15,11 @@ use super::algorithms::config;
 use super::error::LoginRefusal;
 use super::handshake::{HostCheck, Progress};
 use super::login::{LoginError, log_in};
-use super::reaching::{connect_to_any, place, resolve};
+use super::reaching::{Wanted, connect_to_any, place, resolve};
+use super::resolve::zone_of;
 use super::stream::{Guard, Stream};
 use super::text::printable;
-use super::{ConnectError, Credentials, HostTrust, Network, Proof, Session};
+use super::{Admission, ConnectError, Credentials, HostTrust, Network, Proof, Session};
 
 /// How long the goodbye may take.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -47,6 +48,11 @@ pub struct Target {
     pub trust: HostTrust,
     /// Of several addresses of the name, the one to try first. It is not tried if the name does not have it.
     pub prefer: Option<IpAddr>,
+    /// Whose share of what all have in common it takes.
+    pub namespace: String,
+    /// At which addresses the key may be used; None: at all. Of no account through another connection, whose machine
+    /// resolves the name.
+    pub admission: Option<Admission>,
 }
 
 /// An authenticated connection to the right host. Dropped, it is cut off.
@@ -147,8 +153,10 @@ impl Attempt<'_> {
         let addresses = match self.route {
             Route::Direct(network) => {
                 self.progress.enter("resolve to an address");
-                let mut found = resolve(&self.target.address, self.target.port, network).await?;
-                found.sort_by_key(|address| Some(*address) != self.target.prefer);
+                let Target { address, port, namespace, admission, prefer, .. } = self.target;
+                let wanted = Wanted { address, port: *port, namespace, admission: admission.as_ref() };
+                let mut found = resolve(wanted, network).await?;
+                found.sort_by_key(|address| Some(address.ip()) != *prefer);
                 found
             }
             Route::Through(_) => Vec::new(),
@@ -175,16 +183,17 @@ impl Attempt<'_> {
     }
 
     /// Reaches the host and has it prove itself.
-    async fn greet(&self, addresses: &[IpAddr], with_certificate: bool) -> Result<Greeted, ConnectError> {
+    async fn greet(&self, addresses: &[SocketAddr], with_certificate: bool) -> Result<Greeted, ConnectError> {
         match self.route {
             Route::Direct(_) => {
                 self.progress.enter("accept a connection");
-                let port = self.target.port;
-                let addresses: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-                let (stream, peer) = connect_to_any(&addresses, self.until)
+                let (stream, peer) = connect_to_any(addresses, self.until)
                     .await
                     .map_err(|error| ConnectError::Unreachable(format!("{}: {error}", self.name())))?;
-                self.shake(stream, peer.to_string(), with_certificate).await
+                // A zone by its name: its number is another one after a reboot.
+                let zone = zone_of(&self.target.address);
+                let at = zone.map_or_else(|| peer.to_string(), |_| place(&self.target.address, peer.port()));
+                self.shake(stream, at, with_certificate).await
             }
             Route::Through(outer) => {
                 self.progress.enter("be connected to by the machine before it");

@@ -1,18 +1,19 @@
 //! What to log in with: a private key, and the user certificate for it where there is one, in a type that cannot be printed.
 
+mod file;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use russh::keys::pkcs8::decode_pkcs8;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::{HashAlg, Kdf};
 use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
-use zeroize::Zeroizing;
+
+use file::{Block, Form, first_key, pkcs8_of_rsa};
 
 use super::clock::seconds_now;
 use super::host_key::{KeyProblem, SMALLEST_RSA, date, usable};
@@ -24,6 +25,9 @@ const MOST_BCRYPT_ROUNDS: u32 = 256;
 const MOST_PBKDF2_ROUNDS: u64 = 1_000_000;
 /// The object identifier of PBKDF2 (RFC 8018), as DER has it.
 const PBKDF2: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0c];
+
+/// How the object identifiers of AES begin (2.16.840.1.101.3.4.1): ciphers that are opened here.
+const AES: [u8; 8] = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01];
 
 /// A private key, and perhaps its certificate. It has no Display and no Serialize, its Debug says nothing, and the key is
 /// wiped from memory when the last copy is dropped (by ssh-key, whose private keys do that).
@@ -54,15 +58,36 @@ pub enum CredentialsError {
     /// Protected by another passphrase.
     #[error("passphrase does not open ssh-privatekey; put the right one there (ssh-keygen -y -f FILE asks for it)")]
     PassphraseWrong,
-    /// Protected in a way that would take too long to open, or that is not known.
+    /// Protected in a way that would take too long to open.
     #[error(
-        "ssh-privatekey is encrypted in a way that is not opened here; encrypt it anew with at most {MOST_BCRYPT_ROUNDS} \
-         rounds (ssh-keygen -p -a 24 -f FILE)"
+        "ssh-privatekey is encrypted with {rounds} rounds of {function}, and at most {most} are opened, as each login would take \
+         that long; encrypt it anew with fewer (ssh-keygen -p -a 16 -f FILE)"
+    )]
+    TooManyRounds {
+        /// How many there are.
+        rounds: u64,
+        /// Of which function.
+        function: &'static str,
+        /// How many there may be.
+        most: u64,
+    },
+    /// Protected in a way that is not known.
+    #[error(
+        "ssh-privatekey is encrypted in a way that is not opened here; encrypt it anew (ssh-keygen -p -a 16 -f FILE)"
     )]
     Encryption,
-    /// A form that only old programs write.
-    #[error("ssh-privatekey is in an old form (PKCS#1 or PuTTY's); convert it to OpenSSH's (ssh-keygen -p -f FILE)")]
-    OldForm,
+    /// PuTTY's own form.
+    #[error("ssh-privatekey is in PuTTY's form; convert it to OpenSSH's (puttygen FILE -O private-openssh -o NEW)")]
+    Putty,
+    /// The wrong half.
+    #[error("ssh-privatekey is a public key; put the private one there (the file without .pub)")]
+    Public,
+    /// Base64 of a key, where the key itself belongs.
+    #[error(
+        "ssh-privatekey is in base64 twice; put the file as it is into stringData, or its base64 into data (kubectl create secret \
+         --from-file does that)"
+    )]
+    EncodedTwice,
     /// A type that Writ does not use.
     #[error("ssh-privatekey has type {0}; use ed25519, ECDSA or RSA (ssh-keygen -t ed25519 makes one)")]
     Unsupported(String),
@@ -93,6 +118,17 @@ pub enum CredentialsError {
         /// Fingerprint of the private key's public half.
         key: String,
     },
+    /// A name that resolves to addresses at which the key may not be used.
+    #[error(
+        "the Secret may not be used with spec.address {address} of this Machine, which resolves to {resolved}: its annotation \
+         writ.dev/addresses lists neither the name nor such an address"
+    )]
+    AddressNotListed {
+        /// As the Machine has it.
+        address: String,
+        /// What it resolves to.
+        resolved: String,
+    },
     /// A certificate whose time is over.
     #[error("ssh-certificate expired at {0}; sign the key anew (ssh-keygen -s), or check the clocks")]
     CertificateExpired(String),
@@ -102,8 +138,8 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Reads a private key in OpenSSH or PKCS#8 form (EC keys in SEC 1 form too), encrypted or not, and the certificate for it.
-    /// A passphrase that is not needed is passed over, and so is a line end after it.
+    /// Reads the first private key of a file, in a form that OpenSSH opens (its own, PKCS#8, PKCS#1 for RSA, SEC 1 for EC),
+    /// encrypted or not, and the certificate for it. What stands around the key is passed over. A passphrase that is not needed is passed over, and so is a line end after it.
     ///
     /// Opening an encrypted key is work of a tenth of a second and more, by design: call it where waiting is no harm
     /// (`spawn_blocking`).
@@ -185,59 +221,48 @@ fn without_line_end(passphrase: &[u8]) -> &[u8] {
 }
 
 fn parse_key(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, CredentialsError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| CredentialsError::NotText)?.trim();
-    let label = text.lines().next().unwrap_or_default().trim();
-    match label {
-        "-----BEGIN OPENSSH PRIVATE KEY-----" => parse_openssh(text, passphrase),
-        "-----BEGIN PRIVATE KEY-----" | "-----BEGIN EC PRIVATE KEY-----" => {
-            if text.contains("Proc-Type: 4,ENCRYPTED") {
-                return Err(CredentialsError::OldForm);
-            }
-            decode_pkcs8(&der_of(text)?, None).map_err(|_| CredentialsError::Unparsable)
+    let Block { form, sealed, bytes } = first_key(bytes)?;
+    let (bytes, or_else) = match sealed {
+        None => (bytes, CredentialsError::Unparsable),
+        Some(sealed) => {
+            let passphrase = passphrase.ok_or(CredentialsError::PassphraseMissing)?;
+            // Another passphrase gives bytes that are no key.
+            (sealed.open(&bytes, passphrase)?, CredentialsError::PassphraseWrong)
         }
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----" => {
-            let der = der_of(text)?;
-            let Some(passphrase) = passphrase else { return Err(CredentialsError::PassphraseMissing) };
-            if pbkdf2_rounds(&der).is_none_or(|rounds| rounds > MOST_PBKDF2_ROUNDS) {
-                return Err(CredentialsError::Encryption);
-            }
-            decode_pkcs8(&der, Some(passphrase)).map_err(|_| CredentialsError::PassphraseWrong)
-        }
-        "-----BEGIN RSA PRIVATE KEY-----" => Err(CredentialsError::OldForm),
-        "-----BEGIN DSA PRIVATE KEY-----" => Err(CredentialsError::Unsupported("ssh-dss".to_owned())),
-        _ if label.starts_with("PuTTY-User-Key-File") => Err(CredentialsError::OldForm),
-        _ => Err(CredentialsError::Unparsable),
+    };
+    match form {
+        Form::OpenSsh => parse_openssh(&bytes, passphrase),
+        Form::Pkcs8 | Form::Sec1 => decode_pkcs8(&bytes, None).map_err(|_| or_else),
+        Form::Pkcs1 => decode_pkcs8(&pkcs8_of_rsa(&bytes), None).map_err(|_| or_else),
+        Form::EncryptedPkcs8 => parse_encrypted(&bytes, passphrase.ok_or(CredentialsError::PassphraseMissing)?),
     }
 }
 
-fn parse_openssh(text: &str, passphrase: Option<&[u8]>) -> Result<PrivateKey, CredentialsError> {
-    let key = PrivateKey::from_openssh(text).map_err(|_| CredentialsError::Unparsable)?;
+fn parse_encrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKey, CredentialsError> {
+    let rounds = pbkdf2_rounds(der).ok_or(CredentialsError::Encryption)?;
+    if rounds > MOST_PBKDF2_ROUNDS {
+        return Err(CredentialsError::TooManyRounds { rounds, function: "PBKDF2", most: MOST_PBKDF2_ROUNDS });
+    }
+    if !der.windows(AES.len()).any(|window| window == AES) {
+        return Err(CredentialsError::Encryption);
+    }
+    decode_pkcs8(der, Some(passphrase)).map_err(|_| CredentialsError::PassphraseWrong)
+}
+
+fn parse_openssh(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, CredentialsError> {
+    let key = PrivateKey::from_bytes(bytes).map_err(|_| CredentialsError::Unparsable)?;
     if !key.is_encrypted() {
         return Ok(key);
     }
     let Some(passphrase) = passphrase else { return Err(CredentialsError::PassphraseMissing) };
-    match key.kdf() {
-        Kdf::Bcrypt { rounds, .. } if *rounds <= MOST_BCRYPT_ROUNDS => {}
+    let (rounds, most) = match key.kdf() {
+        Kdf::Bcrypt { rounds, .. } => (u64::from(*rounds), u64::from(MOST_BCRYPT_ROUNDS)),
         _ => return Err(CredentialsError::Encryption),
+    };
+    if rounds > most {
+        return Err(CredentialsError::TooManyRounds { rounds, function: "bcrypt", most });
     }
     key.decrypt(passphrase).map_err(|_| CredentialsError::PassphraseWrong)
-}
-
-/// What a PEM file has between its first and its last line, in memory that is wiped.
-fn der_of(text: &str) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
-    let mut base64 = Zeroizing::new(String::with_capacity(text.len()));
-    let mut lines = text.lines().skip(1);
-    let is_whole = lines.by_ref().map(str::trim).any(|line| {
-        let is_end = line.starts_with("-----END ");
-        if !is_end {
-            base64.push_str(line);
-        }
-        is_end
-    });
-    // As large as it can get: a vector that grows leaves copies behind.
-    let mut der = Zeroizing::new(Vec::with_capacity(base64.len()));
-    STANDARD.decode_vec(base64.as_bytes(), &mut der).map_err(|_| CredentialsError::Unparsable)?;
-    if is_whole { Ok(der) } else { Err(CredentialsError::Unparsable) }
 }
 
 /// How many rounds of PBKDF2 an encrypted PKCS#8 key asks for; None where it is encrypted in another way. After the

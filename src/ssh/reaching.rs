@@ -2,37 +2,67 @@
 //! and connect to the very addresses that were judged.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::resolve::addresses;
-use super::{ConnectError, Network};
+use super::resolve::{addresses, zone_of};
+use super::{Admission, ConnectError, CredentialsError, Network};
 
 /// The most that one of several addresses may take: one that swallows packets must not use up the time of the others.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(4);
 
 /// An address and a port as people write them.
 pub(super) fn place(address: &str, port: u16) -> String {
+    if zone_of(address).is_some() {
+        return format!("[{address}]:{port}");
+    }
     match address.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]:{port}"),
         Err(_) => format!("{address}:{port}"),
     }
 }
 
-/// The addresses of a name that may be connected to, in the order in which they are to be tried; at least one.
-pub(super) async fn resolve(name: &str, port: u16, network: &Network) -> Result<Vec<IpAddr>, ConnectError> {
-    let at = place(name, port);
-    let found = addresses(name).await.map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
-    permitted(&at, found, network)
+/// Whom a connection is for, and where to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub address: &'a str,
+    pub port: u16,
+    /// Whose share of the lookups it takes.
+    pub namespace: &'a str,
+    /// At which addresses the key may be used; None: at all.
+    pub admission: Option<&'a Admission>,
 }
 
-fn permitted(at: &str, found: Vec<IpAddr>, network: &Network) -> Result<Vec<IpAddr>, ConnectError> {
+/// The addresses of a name that may be connected to, in the order in which they are to be tried; at least one.
+pub(super) async fn resolve(wanted: Wanted<'_>, network: &Network) -> Result<Vec<SocketAddr>, ConnectError> {
+    let at = place(wanted.address, wanted.port);
+    let found = addresses(wanted.address, wanted.namespace).await;
+    let found = found.map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+    let permitted = admitted(wanted, permitted(&at, found, network)?)?;
+    let is_without_zone =
+        |address: &SocketAddr| matches!(address, SocketAddr::V6(v6) if is_link_local(*v6.ip()) && v6.scope_id() == 0);
+    if permitted.iter().all(is_without_zone) {
+        let why = "a link-local address is reached in a zone only: write it as fe80::1%INTERFACE, with a network interface of the host that writ runs on";
+        return Err(ConnectError::Unreachable(format!("{at}: {why}")));
+    }
+    let with_port = |mut address: SocketAddr| {
+        address.set_port(wanted.port);
+        address
+    };
+    Ok(permitted.into_iter().map(with_port).collect())
+}
+
+fn is_link_local(address: Ipv6Addr) -> bool {
+    address.segments().first().is_some_and(|first| first & 0xffc0 == 0xfe80)
+}
+
+fn permitted(at: &str, found: Vec<SocketAddr>, network: &Network) -> Result<Vec<SocketAddr>, ConnectError> {
     let mut refused = None;
     let mut addresses = found;
-    addresses.retain(|address| match network.check(*address) {
+    addresses.retain(|address| match network.check(address.ip()) {
         Ok(()) => true,
         Err(refusal) => {
             refused.get_or_insert(refusal);
@@ -43,6 +73,23 @@ fn permitted(at: &str, found: Vec<IpAddr>, network: &Network) -> Result<Vec<IpAd
         Some(refusal) if addresses.is_empty() => Err(ConnectError::AddressRefused { at: at.to_owned(), refusal }),
         _ => Ok(addresses),
     }
+}
+
+/// Of these addresses those at which the key may be used.
+fn admitted(wanted: Wanted<'_>, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    let Some(admission) = wanted.admission else { return Ok(found) };
+    let zone = zone_of(wanted.address);
+    let (admitted, others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|address| admission.admits(address.ip(), zone));
+    if admitted.is_empty() {
+        let others: Vec<String> = others.iter().map(|address| address.ip().to_string()).collect();
+        let (address, others) = (wanted.address.to_owned(), others.join(", "));
+        return Err(ConnectError::CredentialsUnusable(CredentialsError::AddressNotListed {
+            address,
+            resolved: others,
+        }));
+    }
+    Ok(admitted)
 }
 
 /// Tries addresses one after another; the error is that of the last.
@@ -79,8 +126,36 @@ mod tests {
 
     use super::*;
 
-    fn ips(texts: &[&str]) -> Vec<IpAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn ips(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect()
+    }
+
+    fn wanted<'a>(address: &'a str, admission: Option<&'a Admission>) -> Wanted<'a> {
+        Wanted { address, port: 22, namespace: "team", admission }
+    }
+
+    #[test]
+    fn of_a_names_addresses_only_those_are_tried_at_which_the_key_may_be_used() {
+        let all = || ips(&["10.0.0.1", "192.0.2.1", "::ffff:10.0.0.2"]);
+        let kept = |patterns: &str| {
+            let admission = Admission::parse(patterns).unwrap();
+            admitted(wanted("web-1", Some(&admission)), all())
+        };
+        assert_eq!(admitted(wanted("web-1", None), all()), Ok(all()));
+        assert_eq!(kept("10.0.*"), Ok(ips(&["10.0.0.1", "::ffff:10.0.0.2"])));
+        assert_eq!(kept("192.0.2.0/24"), Ok(ips(&["192.0.2.1"])));
+        let refused = kept("10.1.*").unwrap_err().to_string();
+        assert!(refused.contains("web-1") && refused.contains("192.0.2.1"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_link_local_address_needs_a_zone() {
+        let network = Network::new(vec!["fe80::/10".parse().unwrap()], Vec::new(), Vec::new());
+        let refused = resolve(wanted("fe80::1", None), &network).await.unwrap_err().to_string();
+        assert!(refused.contains("fe80::1%INTERFACE"), "{refused}");
+        let there = resolve(wanted("fe80::1%lo", None), &network).await.unwrap();
+        assert_eq!(there.first().map(ToString::to_string), Some("[fe80::1%1]:22".to_owned()));
+        assert!(resolve(wanted("fe80::1%lo", None), &Network::default()).await.is_err());
     }
 
     #[test]
@@ -88,6 +163,7 @@ mod tests {
         assert_eq!(place("web-1", 22), "web-1:22");
         assert_eq!(place("10.0.0.1", 22), "10.0.0.1:22");
         assert_eq!(place("::1", 2222), "[::1]:2222");
+        assert_eq!(place("fe80::1%veth0", 22), "[fe80::1%veth0]:22");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The keys that a host has, for a person to compare and to pin. As ssh-keyscan: one connection for each type of key, which
 //! ends as soon as the key was shown. Nothing is said to the host, and nothing is believed.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::algorithms::config;
 use super::host_key::KEY_TYPES;
-use super::reaching::{connect_to_any, place, resolve};
+use super::reaching::{Wanted, connect_to_any, place, resolve};
 use super::stream::Stream;
 use super::text::printable;
 use super::{ConnectError, Network};
@@ -57,8 +56,8 @@ async fn scan_all(
     until: Instant,
 ) -> Result<Vec<ScannedKey>, ConnectError> {
     let at = place(address, port);
-    let found = resolve(address, port, network).await?;
-    let mut places: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    // A person's own process: there is nobody to share with.
+    let mut places = resolve(Wanted { address, port, namespace: "", admission: None }, network).await?;
     let mut keys = Vec::new();
     // An RSA key is the same whatever it signs with, so its types are asked for together.
     let is_rsa = |algorithm: &Algorithm| matches!(algorithm, Algorithm::Rsa { .. });

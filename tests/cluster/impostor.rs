@@ -64,8 +64,9 @@ impl Impostor {
         let keys = Keys::new();
         keys.make("client", "-t ed25519");
         let credentials = Credentials::parse(&keys.private("client"), None, None).expect("a key");
-        let (address, user) = ("127.0.0.1".to_owned(), "deploy".to_owned());
-        let target = Target { address, port: self.port, user, trust, prefer: None };
+        let address = "127.0.0.1".to_owned();
+        let (user, namespace) = ("deploy".to_owned(), "lab".to_owned());
+        let target = Target { address, port: self.port, user, trust, prefer: None, namespace, admission: None };
         match connect(&target, &credentials, &everywhere(), DEADLINE).await {
             Ok(_) => panic!("it was logged in to"),
             Err(refusal) => refusal,

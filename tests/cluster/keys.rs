@@ -27,6 +27,8 @@ pub fn target(sshd: &Sshd, parts: TrustParts<'_>) -> Target {
         user: sshd.user().to_owned(),
         trust: HostTrust::parse(parts).expect("something to trust"),
         prefer: None,
+        namespace: "lab".to_owned(),
+        admission: None,
     }
 }
 

@@ -112,7 +112,10 @@ impl Clock {
         let since = self.begun.elapsed();
         lock(&self.state).cancel_noticed.get_or_insert_with(|| {
             // Only the end of time is later than what can be added.
-            SignedDuration::try_from(since).ok().and_then(|since| self.begun_time.checked_add(since).ok()).unwrap_or(self.begun_time)
+            SignedDuration::try_from(since)
+                .ok()
+                .and_then(|since| self.begun_time.checked_add(since).ok())
+                .unwrap_or(self.begun_time)
         });
         self.note_stop();
     }

@@ -1,3 +1,6 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 
 /// Made with `ssh-keygen -t ed25519 -a 4 -N 'correct horse'`.
@@ -27,7 +30,10 @@ fn an_encrypted_key_opens_with_its_passphrase_only() {
 
 #[test]
 fn a_key_whose_opening_would_take_long_is_not_opened() {
-    assert_eq!(error(SLOW, Some("correct horse")), CredentialsError::Encryption);
+    let slow = error(SLOW, Some("correct horse"));
+    assert_eq!(slow, CredentialsError::TooManyRounds { rounds: 300, function: "bcrypt", most: 256 });
+    let said = slow.to_string();
+    assert!(said.contains("300") && said.contains("256") && said.contains("ssh-keygen -p -a 16"), "{said}");
     assert_eq!(error(SCRYPT, Some("correct horse")), CredentialsError::Encryption);
     let mut der = PBKDF2.to_vec();
     der.extend([0x30, 0x0c, 0x04, 0x02, 1, 2, 0x02, 0x04, 0x7f, 0xff, 0xff, 0xff]);
@@ -40,10 +46,26 @@ fn a_key_whose_opening_would_take_long_is_not_opened() {
 #[test]
 fn what_cannot_be_used_says_how_to_get_it_right_and_repeats_nothing() {
     assert_eq!(error(SHORT_RSA, None), CredentialsError::ShortRsa(1024));
+    let sealed = |how: &str| {
+        let label = "RSA PRIVATE KEY";
+        format!("-----BEGIN {label}-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: {how}\n\nc2VjcmV0\n-----END {label}-----\n")
+    };
     let pem = |label: &str| format!("-----BEGIN {label}-----\nc2VjcmV0\n-----END {label}-----\n");
     for (key, expected) in [
-        (pem("RSA PRIVATE KEY"), CredentialsError::OldForm),
-        ("PuTTY-User-Key-File-3: ssh-ed25519\n".to_owned(), CredentialsError::OldForm),
+        (pem("RSA PRIVATE KEY"), CredentialsError::Unparsable),
+        (pem("EC PRIVATE KEY"), CredentialsError::Unparsable),
+        (pem("CERTIFICATE"), CredentialsError::Unparsable),
+        ("PuTTY-User-Key-File-3: ssh-ed25519\n".to_owned(), CredentialsError::Putty),
+        ("ssh-ed25519 c2VjcmV0 deploy@example\n".to_owned(), CredentialsError::Public),
+        ("# the key\nssh-rsa c2VjcmV0\n".to_owned(), CredentialsError::Public),
+        (pem("PUBLIC KEY"), CredentialsError::Public),
+        (pem("RSA PUBLIC KEY"), CredentialsError::Public),
+        ("---- BEGIN SSH2 PUBLIC KEY ----\nc2VjcmV0\n".to_owned(), CredentialsError::Public),
+        (STANDARD.encode(PKCS8), CredentialsError::EncodedTwice),
+        (sealed("DES-EDE3-CBC,0011223344556677"), CredentialsError::Encryption),
+        (sealed("AES-128-CBC"), CredentialsError::Unparsable),
+        (sealed("AES-128-CBC,0g"), CredentialsError::Unparsable),
+        (sealed("AES-128-CBC,00112233445566778899aabbccddeeff"), CredentialsError::PassphraseWrong),
         (pem("DSA PRIVATE KEY"), CredentialsError::Unsupported("ssh-dss".to_owned())),
         (pem("OPENSSH PRIVATE KEY"), CredentialsError::Unparsable),
         (pem("PRIVATE KEY"), CredentialsError::Unparsable),
@@ -66,4 +88,30 @@ fn credentials_are_not_printed() {
     let credentials = Credentials::parse(ENCRYPTED.as_bytes(), Some(b"correct horse"), None).unwrap();
     assert_eq!(format!("{credentials:?}"), "Credentials(..)");
     assert!(credentials.fingerprint().starts_with("SHA256:"));
+}
+
+/// However the text was carried into the Secret, it is the same key.
+#[test]
+fn what_stands_around_a_key_is_passed_over() {
+    let parse = |text: &str| Credentials::parse(text.as_bytes(), Some(b"correct horse"), None);
+    for key in [ENCRYPTED, PKCS8] {
+        let right = parse(key).unwrap().fingerprint();
+        let indented: String = key.lines().map(|line| format!("    {line}  \n")).collect();
+        let spaced: String = key.lines().map(|line| format!("{line}\n\n")).collect();
+        let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        for text in [
+            key.replace('\n', "\r\n"),
+            key.trim_end().to_owned(),
+            format!("\u{feff}{key}"),
+            format!("Bag Attributes\n    friendlyName: web\n{key}"),
+            format!("{key}ssh-ed25519 AAAA the public half\n"),
+            format!("{parameters}{key}"),
+            // The first one counts, as for OpenSSH.
+            format!("{key}{SHORT_RSA}"),
+            indented,
+            spaced,
+        ] {
+            assert_eq!(parse(&text).unwrap().fingerprint(), right, "{text}");
+        }
+    }
 }

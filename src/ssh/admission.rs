@@ -1,0 +1,209 @@
+//! At which addresses a key may be used, as whoever keeps the Secret says. Pure: texts and addresses in, a verdict out.
+//!
+//! ```text
+//! 10.0.*  10.0.0.0/16  2001:db8::*      an address pattern: held against the addresses that are connected to
+//! *.web.example  web-?                  a name pattern: held against the text of spec.address, label by label
+//! ```
+//!
+//! The promise kept here: an address pattern never admits a name for how it is written. `10.0.*` is not for
+//! `10.0.evil.example`, whatever that resolves to is looked at.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::network::{Cidr, meant};
+
+/// The most patterns that are looked at, and the longest one: each login looks at all of them.
+const MOST_PATTERNS: usize = 256;
+const LONGEST_PATTERN: usize = 512;
+
+/// The patterns of one Secret.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Admission {
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Pattern {
+    /// Any address, and so any name.
+    Any,
+    Range(Cidr),
+    /// One address in one zone of this host.
+    Zoned(Ipv6Addr, String),
+    /// With `*` and `?`, for an address as text.
+    Address(String),
+    /// The labels of a name, with `*` and `?`; `**` as the first one stands for one or more.
+    Name(Vec<String>),
+}
+
+/// A pattern that can admit nothing as it is written.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("has the pattern {pattern:?}, {why}")]
+pub struct PatternError {
+    pattern: String,
+    why: String,
+}
+
+/// What the text of an address is for the patterns.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// All addresses that it stands for are admitted.
+    Admitted,
+    /// It is a name, and each address that it resolves to is to be looked at.
+    ByAddress,
+    /// It is not admitted.
+    Refused,
+}
+
+impl Admission {
+    /// Reads patterns that are separated by commas.
+    ///
+    /// # Errors
+    /// What is wrong with one of them. None is passed over: whoever wrote it meant something by it.
+    pub fn parse(patterns: &str) -> Result<Self, PatternError> {
+        let texts: Vec<&str> = patterns.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
+        if let Some(beyond) = texts.get(MOST_PATTERNS) {
+            return Err(problem(beyond, format!("and more than {MOST_PATTERNS} before it; write ranges instead")));
+        }
+        let patterns = texts.into_iter().map(Pattern::parse).collect::<Result<_, _>>()?;
+        Ok(Self { patterns })
+    }
+
+    /// What the text of an address is, before anything is resolved.
+    pub fn of_text(&self, address: &str) -> Verdict {
+        let (text, zone) = address.split_once('%').map_or((address, None), |(text, zone)| (text, Some(zone)));
+        if let Ok(ip) = text.parse() {
+            return if self.admits(ip, zone) { Verdict::Admitted } else { Verdict::Refused };
+        }
+        let labels = labels_of(address);
+        if self.patterns.iter().any(|pattern| pattern.admits_name(&labels)) {
+            return Verdict::Admitted;
+        }
+        let is_of_addresses = |pattern: &Pattern| !matches!(pattern, Pattern::Name(_));
+        if self.patterns.iter().any(is_of_addresses) { Verdict::ByAddress } else { Verdict::Refused }
+    }
+
+    /// Whether an address may be connected to, in a zone of this host where it has one.
+    pub fn admits(&self, address: IpAddr, zone: Option<&str>) -> bool {
+        let address = meant(address);
+        self.patterns.iter().any(|pattern| pattern.admits_address(address, zone))
+    }
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.len() > LONGEST_PATTERN {
+            let start: String = text.chars().take(32).collect();
+            return Err(problem(&start, format!("which goes on over {LONGEST_PATTERN} bytes")));
+        }
+        let lower = text.to_ascii_lowercase();
+        if lower == "*" || lower == "**" {
+            return Ok(Pattern::Any);
+        }
+        if lower.contains('/') {
+            return lower.parse().map(Pattern::Range).map_err(|error| problem(text, format!("and {error}")));
+        }
+        if let Some((address, zone)) = text.split_once('%') {
+            let address = address.parse().map_err(|_| problem(text, "which is no IPv6 address before its zone"))?;
+            return Ok(Pattern::Zoned(address, zone.to_owned()));
+        }
+        if let Ok(address) = lower.parse() {
+            return Ok(Pattern::Range(Cidr::single(meant(address))));
+        }
+        let is_address =
+            lower.contains(':') || lower.bytes().all(|byte| byte.is_ascii_digit() || b".*?".contains(&byte));
+        if is_address {
+            return address_pattern(text, lower);
+        }
+        let labels = labels_of(&lower);
+        if labels.iter().any(String::is_empty) {
+            return Err(problem(text, "which has an empty label"));
+        }
+        let is_misplaced = |(index, label): (usize, &String)| label.contains("**") && (index > 0 || label != "**");
+        if labels.iter().enumerate().any(is_misplaced) {
+            return Err(problem(text, "and ** may only be its whole first label, for one or more labels"));
+        }
+        Ok(Pattern::Name(labels))
+    }
+
+    fn admits_address(&self, address: IpAddr, zone: Option<&str>) -> bool {
+        match self {
+            Pattern::Any => true,
+            Pattern::Range(range) => range.contains(address),
+            Pattern::Zoned(only, in_zone) => IpAddr::V6(*only) == address && zone == Some(in_zone),
+            Pattern::Address(pattern) => matches(pattern, &address.to_string()),
+            Pattern::Name(_) => false,
+        }
+    }
+
+    fn admits_name(&self, labels: &[String]) -> bool {
+        let Pattern::Name(pattern) = self else { return matches!(self, Pattern::Any) };
+        let (pattern, labels) = match pattern.split_first() {
+            Some((first, rest)) if first == "**" => {
+                let more = labels.len().checked_sub(rest.len()).filter(|more| *more > 0);
+                let Some(behind) = more.and_then(|more| labels.get(more..)) else { return false };
+                (rest, behind)
+            }
+            _ => (pattern.as_slice(), labels),
+        };
+        let both = || pattern.iter().zip(labels);
+        // A name with an empty label is none.
+        pattern.len() == labels.len() && both().all(|(pattern, label)| !label.is_empty() && matches(pattern, label))
+    }
+}
+
+/// A pattern for the text of addresses.
+fn address_pattern(text: &str, pattern: String) -> Result<Pattern, PatternError> {
+    if !pattern.contains(['*', '?']) {
+        return Err(problem(text, "which is no address (an IPv4 address has four numbers without leading zeros)"));
+    }
+    let is_number_with_zero =
+        |part: &str| part.len() > 1 && part.starts_with('0') && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !pattern.contains(':') && pattern.split('.').any(is_number_with_zero) {
+        return Err(problem(text, "and an address has no leading zeros"));
+    }
+    let known = |character: char| character.is_ascii_hexdigit() || ".:*?".contains(character);
+    if !pattern.chars().all(known) {
+        return Err(problem(text, "which is neither for addresses nor for names"));
+    }
+    Ok(Pattern::Address(pattern))
+}
+
+fn problem(pattern: &str, why: impl Into<String>) -> PatternError {
+    PatternError { pattern: pattern.to_owned(), why: why.into() }
+}
+
+/// The labels of a name in lower case; a dot at its end says nothing.
+fn labels_of(name: &str) -> Vec<String> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.split('.').map(str::to_ascii_lowercase).collect()
+}
+
+/// `*` stands for any characters, also none, `?` for one. Takes time in proportion to the product of the lengths at most.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut at, mut in_text) = (0, 0);
+    // Where to go on after the last `*`, should what follows it not match here.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = text.get(in_text) {
+        match (pattern.get(at), star.as_mut()) {
+            (Some(b'*'), _) => {
+                star = Some((at, in_text));
+                at += 1;
+            }
+            (Some(each), _) if each == byte || *each == b'?' => {
+                at += 1;
+                in_text += 1;
+            }
+            (_, Some((star_at, star_text))) => {
+                *star_text += 1;
+                at = *star_at + 1;
+                in_text = *star_text;
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern.iter().skip(at).all(|each| *each == b'*')
+}
