@@ -57,7 +57,7 @@ pub mod cluster;
 #[cfg(feature = "operator")]
 pub mod controllers;
 pub mod execution;
-#[cfg(feature = "operator")]
+#[cfg(feature = "client")]
 pub mod fairness;
 #[cfg(feature = "operator")]
 pub mod launcher;

@@ -38,6 +38,7 @@ mod reach;
 mod record;
 mod saying;
 mod sights;
+mod slot;
 mod spool;
 mod tidy;
 mod turned_away;
@@ -76,6 +77,7 @@ use logins::Logins;
 use queue::{MachineKey, Queues, Settled};
 use sights::Sights;
 pub use sights::{MachineFacts, MachineWakes};
+use slot::SlotGuard;
 pub use spool::Spool;
 use tidy::Tidied;
 
@@ -476,33 +478,4 @@ fn span(work: &Work) -> tracing::Span {
     );
     traces::of_execution(&span, &key.uid);
     span
-}
-
-/// Gives the slot back when the task ends, also when it ends by a panic.
-struct SlotGuard {
-    runner: Runner,
-    work: Work,
-    /// Whether its connection is no longer counted as one in the making.
-    connected: bool,
-    settled: bool,
-}
-
-impl SlotGuard {
-    async fn settle(mut self, end: AttemptEnd) {
-        self.settled = true;
-        let runner = self.runner.clone();
-        runner.settle(self.work.clone(), end).await;
-    }
-}
-
-impl Drop for SlotGuard {
-    fn drop(&mut self) {
-        if !self.settled {
-            tracing::error!(execution = %self.work.key, "the task of an execution ended by a panic");
-            let runner = self.runner.clone();
-            let work = self.work.clone();
-            let end = if self.connected { AttemptEnd::Done } else { AttemptEnd::Obsolete };
-            tokio::spawn(async move { runner.settle(work, end).await });
-        }
-    }
 }

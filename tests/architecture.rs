@@ -24,7 +24,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("machine", &["api", "execution"]),
     ("telemetry", &["api"]),
     ("traces", &["telemetry"]),
-    ("cluster", &["api", "policy", "execution", "telemetry"]),
+    ("cluster", &["api", "policy", "execution", "telemetry", "fairness"]),
     ("fairness", &[]),
     ("output", &["api", "policy"]),
     ("ssh", &["fairness"]),

@@ -14,10 +14,10 @@ use kube::core::Request;
 use kube::{Api, Resource as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::api::Whitelist;
 use crate::api::execution_status::ObjectRecord;
+use crate::fairness::{Pool, Size};
 use crate::policy::{self, CompiledWhitelist, RuleSet};
 
 use super::lean::LeanMetadata;
@@ -35,8 +35,8 @@ const MAXIMUM_RULES: usize = 4_194_304;
 const MAXIMUM_KEPT: usize = 16_777_216;
 /// Whitelists in a page where they are read whole: 6 MiB at most.
 const WHOLE_PAGE: u32 = 4;
-/// Namespaces whose Whitelists are read whole at a time.
-const AT_A_TIME: usize = 2;
+/// Namespaces whose Whitelists are read whole at a time: each may take several MiB. A namespace reads its own once at a time.
+const READ_WHOLE: Size = Size { places: 2, share: 1 };
 
 /// The compiled Whitelists of the namespaces that were asked for. Bounded in bytes; a namespace that has no Whitelists, or
 /// that nobody asks about, is forgotten, and what one Whitelist may compile into has a bound of its own.
@@ -46,7 +46,7 @@ pub struct Policies {
     /// The readings of the namespaces that are asked about now.
     readings: Mutex<HashMap<String, Arc<Shared<RuleSet>>>>,
     /// Namespaces whose Whitelists are read whole at a time.
-    turns: Semaphore,
+    turns: Pool,
 }
 
 /// What a Whitelist was when it was compiled.
@@ -68,7 +68,7 @@ struct Known {
 impl Policies {
     /// Knows nothing yet.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, namespaces: Mutex::default(), readings: Mutex::default(), turns: Semaphore::new(AT_A_TIME) }
+        Self { cluster, namespaces: Mutex::default(), readings: Mutex::default(), turns: Pool::new(READ_WHOLE) }
     }
 
     /// The rules of a namespace, as they are at some moment after the call.
@@ -116,8 +116,7 @@ impl Policies {
 
     /// Reads all Whitelists of a namespace in one list, and compiles those that have changed.
     async fn read(&self, namespace: &str, what: &str, known: Known) -> Result<RuleSet, ClusterError> {
-        // The semaphore is never closed; if it were, more at a time would be all.
-        let _turn = self.turns.acquire().await;
+        let _turn = self.turns.place(namespace).await;
         let (list, bytes) = self.read_all(namespace, what).await?;
         // Patterns take a while to compile, where there are many.
         let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &known)).await;

@@ -82,7 +82,7 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
         let reference = ObjectRef::from(object.as_ref());
         fair.look(&reference.clone(), move || async move {
             // Held to the end of the look.
-            let _room = weights.take(object.bytes).await;
+            let _room = weights.take(reference.namespace.as_deref().unwrap_or_default(), object.bytes).await;
             let span = span(&object);
             let result = measured(Loop::Executions, reconcile(object, context)).instrument(span).await;
             gathering.seen(&reference);

@@ -1,28 +1,26 @@
-//! How much is looked at a time, by size: many large executions must not fill the memory, and small ones must not wait for
-//! a few of them.
+//! How many large objects are looked at a time: they must not fill the memory, small ones must not wait for them, and no
+//! namespace's must keep another one's waiting.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use crate::fairness::{Place, Pool, Size};
 
-/// KiB that may be in memory at a time of what is looked at.
-const ROOM: u32 = 65_536;
-/// How much more an object may take in memory than as text: its text twice, and what is decoded of it.
-const IN_MEMORY: usize = 4;
+/// Objects up to this size, as text, need no room of their own: all that are looked at together take a few MiB.
+const SMALL: usize = 65_536;
+/// Large ones at a time. One takes up to four times 1.5 MiB: its text twice, and what is decoded of it.
+const LARGE: Size = Size { places: 10, share: 5 };
 
 /// Hands out room in memory.
-pub(super) struct Weights(Semaphore);
+pub(super) struct Weights(Pool);
 
 impl Default for Weights {
     fn default() -> Self {
-        Self(Semaphore::new(ROOM as usize))
+        Self(Pool::new(LARGE))
     }
 }
 
 impl Weights {
-    /// Room for an object of so many bytes, until it is dropped.
-    pub async fn take(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let kibibytes = u32::try_from(bytes.saturating_mul(IN_MEMORY) / 1024).unwrap_or(ROOM);
-        // The semaphore is never closed; if it were, there would be no bound.
-        self.0.acquire_many(kibibytes.clamp(1, ROOM)).await.ok()
+    /// Room for an object of so many bytes, until it is dropped. None for a small one, which needs none.
+    pub async fn take(&self, namespace: &str, bytes: usize) -> Option<Place> {
+        if bytes <= SMALL { None } else { Some(self.0.place(namespace).await) }
     }
 }
 
@@ -31,16 +29,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_few_large_ones_fill_the_room_and_the_largest_is_let_in() {
+    async fn large_ones_of_one_namespace_leave_room_to_others_and_small_ones_never_wait() {
         let weights = Weights::default();
         let mut held = Vec::new();
-        for _ in 0..10 {
-            held.push(weights.take(1_572_864).await);
+        for _ in 0..LARGE.share {
+            held.push(weights.take("a", 1_572_864).await);
         }
-        let mut one_more = Box::pin(weights.take(1_572_864));
+        let mut one_more = Box::pin(weights.take("a", SMALL + 1));
         assert!(futures::poll!(one_more.as_mut()).is_pending());
+        assert!(weights.take("b", usize::MAX).await.is_some());
+        assert!(weights.take("a", SMALL).await.is_none());
         held.clear();
         assert!(one_more.await.is_some());
-        assert!(weights.take(usize::MAX).await.is_some());
     }
 }
