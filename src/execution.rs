@@ -32,7 +32,7 @@ pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, 
 pub use outcome::{Ending, Outcome, StopCause, conclude};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
 pub use receipt::{ReceiptKey, digest, is_repetition};
-pub use room::{ObjectSize, REDUCTIONS, no_room, reduce, reserve};
+pub use room::{ObjectSize, REDUCTIONS, is_filled_by_managers, no_room, reduce, reserve};
 pub use status::{
     ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, storable, taken_over, waits_for_login,
 };

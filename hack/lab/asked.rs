@@ -7,7 +7,7 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
 /// In front of that, what prints the mark of Direct mode, up to its nonce.
-const MARKED: &str = r#"exec '/bin/sh' '-c' 'unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1" && shift && exec "$@"; }' 'writ' 'WRIT3:"#;
+const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +xv; unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && shift 2 && exec "$@"; }' 'writ' 'WRIT3' '"#;
 /// Number of hexadecimal digits of a nonce.
 const NONCE_LENGTH: usize = 32;
 /// Start of the text of each request of the launcher, bare or for another shell. recording-shell.sh has it, too.

@@ -57,6 +57,24 @@ impl Cluster {
         self.call(Operation::Finalize, format!("finalizer of {key}"), call).await.map(drop)
     }
 
+    /// Has the API server make `metadata.managedFields` anew: whoever may patch can write entries there by hand.
+    ///
+    /// # Errors
+    /// [`ClusterError::Invalid`] if another execution has this name now, [`ClusterError::NotFound`] if none has.
+    pub async fn clear_managed_fields(&self, key: &ExecutionKey) -> Result<(), ClusterError> {
+        let patch = vec![
+            operation("test", &["metadata", "uid"], json!(key.uid)),
+            // One empty entry clears the list: https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
+            operation("replace", &["metadata", "managedFields"], json!([{}])),
+        ];
+        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
+        let call = async {
+            let patch = patch_of(patch)?;
+            api.patch(&key.name, &parameters(), &patch).await
+        };
+        self.call(Operation::Mark, format!("managedFields of {key}"), call).await.map(drop)
+    }
+
     /// Deletes an execution, if it is still what was read.
     ///
     /// # Errors

@@ -124,6 +124,11 @@ async fn reconcile(object: Arc<Execution>, context: Arc<Context>) -> Result<Acti
         Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
         Err(error) => return Err(error),
     };
+    if execution::is_filled_by_managers(&live, &size) {
+        context.cluster.clear_managed_fields(&key_of(&live)).await?;
+        // That is a change, which comes by the watch.
+        return Ok(Action::await_change());
+    }
     let (plan, machine) = gather_and_decide(&live, size, &context).await?;
     let about = live.object_ref(&());
     let applied = apply(live, plan, machine, &context).await;

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::api::CommandExecutionStatus;
+use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::policy::Decision;
 
 /// The most bytes of an object with its result. etcd takes requests of 1.5 MiB by default; 64 KiB are left for what others
@@ -56,6 +56,15 @@ impl fmt::Display for ObjectSize {
             self.total, self.labels, self.annotations, self.managed_fields, self.finalizers, self.owner_references,
         )
     }
+}
+
+/// Whether somebody has filled `metadata.managedFields` of an execution that waits, where nothing but its age and the room for its
+/// result depends on them any more. The API server makes up to 10 entries of a few KiB by itself. Refused for these, it would be
+/// ended by whoever may patch it.
+pub fn is_filled_by_managers(execution: &CommandExecution, size: &ObjectSize) -> bool {
+    let knows_creation = execution.status.as_ref().is_some_and(|status| status.creation.is_some());
+    let waits = !execution.is_claimed() && !execution.phase().is_finished();
+    size.managed_fields > LARGE && knows_creation && waits
 }
 
 /// Why an execution of this size is not started by a decision: its result might not fit. None where it does.

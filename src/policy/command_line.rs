@@ -61,9 +61,10 @@ const UNSET: &[&str] = &[
 /// goes on (tried with 6.24), and a `cd` of somebody's startup file may do anything.
 const IN_DIRECTORY: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
-/// Prints its first argument and executes the others, but not where its output is a file or nothing, so that nobody would
-/// see that. Done by sh behind the login shell's `exec`, so it shows that the login shell came so far.
-const MARKED: &str = r#"unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1" && shift && exec "$@"; }"#;
+/// Prints its first two arguments, joined, and executes the others, but not where its output is a file or nothing, so that
+/// nobody would see that. Done by sh behind the login shell's `exec`, so it shows that the login shell came so far. The
+/// request holds the two apart: whoever prints it (a forced command, a trace, a shell that refuses it) prints no mark.
+const MARKED: &str = r#"set +xv; unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && shift 2 && exec "$@"; }"#;
 
 /// What is sent instead where a variable's name is none. sudo would take it for an option or for the command.
 const REFUSAL: &str = r#"echo "writ: an environment variable has a name that is none; nothing was run" >&2; exit 126"#;
@@ -77,11 +78,11 @@ pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
 }
 
-/// The same text, which first prints a line with this mark: what comes behind that is the command's. A session that ends
-/// without it has not executed the command. `mark` holds letters, digits and `:`. It stands in the arguments of processes
-/// until it is printed.
-pub fn marked_command_line(decision: &DecisionRecord, mark: &str) -> String {
-    let marked = ["/bin/sh", "-c", MARKED, "writ", mark].map(str::to_owned);
+/// The same text, which first prints a line with the mark `PREFIX:NONCE`: what comes behind that is the command's. A session
+/// that ends without it has not executed the command. Both parts hold letters and digits only. They stand in the arguments of
+/// processes until the mark is printed, each by itself.
+pub fn marked_command_line(decision: &DecisionRecord, (prefix, nonce): (&str, &str)) -> String {
+    let marked = ["/bin/sh", "-c", MARKED, "writ", prefix, nonce].map(str::to_owned);
     exec(marked.into_iter().chain(line_words(decision)))
 }
 

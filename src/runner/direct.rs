@@ -172,7 +172,7 @@ impl Run {
         if let Some(problem) = holding.reason_not_to_start(inner, cancel) {
             return Err(problem);
         }
-        let line = marked_command_line(&holding.decision, self.mark.text());
+        let line = marked_command_line(&holding.decision, self.mark.words());
         self.session.start(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecutionRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),

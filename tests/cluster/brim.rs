@@ -232,3 +232,29 @@ async fn what_others_wrote_on_an_execution_stays() {
     let fields = owned.expect("who applied it").fields_v1.expect("fields").0;
     assert!(fields["f:metadata"]["f:labels"].get("f:team").is_some(), "{fields}");
 }
+
+/// Whoever may patch an execution of somebody else must not end it by what managers own.
+#[tokio::test]
+async fn what_somebody_writes_into_managed_fields_ends_nothing_that_waits() {
+    let case = Case::new().await;
+    case.apply_machine("web-1", json!({"suspend": true})).await;
+    case.execute("waits", "say hello").await;
+    case.until("waits", "suspended", |status| status.reason == Some(Reason::MachineSuspended)).await;
+    let fields: serde_json::Map<_, _> = (0..14_000).map(|index| (format!("f:x{index:091}"), json!({}))).collect();
+    let entry = json!({"manager": "m", "operation": "Update", "apiVersion": "writ.dev/v1alpha1",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": fields}});
+    merge(&case, "waits", json!({"managedFields": [entry]})).await.expect("a patch");
+    for _ in 0..100 {
+        let execution = case.executions().get("waits").await.expect("an execution");
+        let managed = serde_json::to_string(&execution.metadata.managed_fields).expect("JSON").len();
+        assert_eq!(execution.phase(), Phase::Queued, "{:?}", execution.status);
+        if managed < 100_000 {
+            case.apply_machine("web-1", json!({})).await;
+            let status = case.finished("waits").await;
+            assert_eq!((status.phase, status.reason), (Phase::Succeeded, Some(Reason::Completed)));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("they stay\n{}", case.log());
+}

@@ -52,6 +52,7 @@ mod liars;
 mod load;
 mod logins;
 mod lost_answers;
+mod lost_directory;
 mod machines;
 mod metadata;
 mod nasty;

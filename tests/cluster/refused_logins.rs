@@ -313,6 +313,9 @@ async fn no_exit_code_of_a_start_up_file_is_that_of_a_command() {
         ("exec >/dev/null\n", "exit code"),
         ("exec >>$HOME/log 2>&1\n", "exit code"),
         ("enable -n exec\n", "exit code"),
+        // What prints the request is not the command that starts.
+        ("set -x; exec() { :; }\n", "exec"),
+        ("trap 'echo \"$BASH_COMMAND\" >&2; exit 0' DEBUG\n", "exit code"),
     ] {
         let Some(visit) = Visit::to(with_bash(bashrc)).await else { return };
         visit.ask("Direct", "direct", 0).await;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::output::StreamKind;
 
 /// What a mark begins with. Its first byte is nowhere else in the mark.
-const PREFIX: &str = "WRIT3:";
+const PREFIX: &str = "WRIT3";
 
 /// Looks for the mark in both streams, since a start-up file may send one of them into the other, and takes it off.
 pub(super) struct Mark {
@@ -23,12 +23,12 @@ pub(super) struct Mark {
 impl Mark {
     /// `nonce`: 32 hexadecimal digits, another for each session.
     pub fn new(nonce: &str) -> Self {
-        Self { text: format!("{PREFIX}{nonce}"), is_found: false, matched: [0; 2], line_end: None }
+        Self { text: format!("{PREFIX}:{nonce}"), is_found: false, matched: [0; 2], line_end: None }
     }
 
-    /// The line that is to be printed.
-    pub fn text(&self) -> &str {
-        &self.text
+    /// The two words that the machine joins with `:` to the line that is to be printed.
+    pub fn words(&self) -> (&str, &str) {
+        self.text.split_once(':').unwrap_or((PREFIX, ""))
     }
 
     pub fn is_found(&self) -> bool {

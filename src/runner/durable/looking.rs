@@ -10,7 +10,7 @@ use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, ObjectRecord};
 use crate::cluster::ClusterError;
 use crate::execution::{self, Ending, Journal, LaunchProblem, Place};
-use crate::launcher::{self, Answer, Ended};
+use crate::launcher::{self, Answer, Ended, Refusal};
 
 use super::super::asking::{ask_in, new_nonce};
 use super::super::attempt::{AttemptEnd, Ground, decide_again, is_ours, with_machine};
@@ -138,7 +138,12 @@ impl Run<'_> {
         };
         let facts = &reached.known.facts;
         let uid = &self.uid;
-        match ask_in(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await {
+        let answer = ask_in(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await;
+        if matches!(answer, Ok(Answer::Refused(Refusal::Directory))) {
+            // Somebody has removed the launcher's directory. The next connection probes anew, and has another one.
+            reached.line.give_up().await;
+        }
+        match answer {
             Ok(Answer::Tombstoned | Answer::NotStarted(_)) => Said::Concluded(Ending::Refused(problem)),
             // Nobody has sent it but in the one request that was refused.
             Ok(Answer::Refused(_)) if !self.unsure => Said::Concluded(Ending::Refused(problem)),
