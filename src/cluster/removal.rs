@@ -4,9 +4,12 @@
 //! The promise kept here: each of these writes is of the object that was read, by UID and, where it matters, by
 //! resourceVersion, so that another one of the same name is never touched.
 
+use std::fmt::Debug;
+
 use json_patch::{Patch as JsonPatch, PatchOperation, jsonptr::PointerBuf};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
@@ -48,13 +51,7 @@ impl Cluster {
             operation("test", &path, json!(AUDIT_FINALIZER)),
             operation("remove", &path, Value::Null),
         ];
-        // What comes back is not decoded: an object that is not what this version can read has to go too.
-        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let call = async {
-            let patch = patch_of(patch)?;
-            api.patch(&key.name, &parameters(), &patch).await
-        };
-        self.call(Operation::Finalize, format!("finalizer of {key}"), call).await.map(drop)
+        self.patch_undecoded(Operation::Finalize, "finalizer", key, patch_of(patch)).await
     }
 
     /// Has the API server make `metadata.managedFields` anew: whoever may patch can write entries there by hand.
@@ -67,12 +64,7 @@ impl Cluster {
             // One empty entry clears the list: https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
             operation("replace", &["metadata", "managedFields"], json!([{}])),
         ];
-        let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let call = async {
-            let patch = patch_of(patch)?;
-            api.patch(&key.name, &parameters(), &patch).await
-        };
-        self.call(Operation::Mark, format!("managedFields of {key}"), call).await.map(drop)
+        self.patch_undecoded(Operation::Mark, "managedFields", key, patch_of(patch)).await
     }
 
     /// Deletes an execution, if it is still what was read.
@@ -82,7 +74,7 @@ impl Cluster {
     pub async fn delete(&self, key: &ExecutionKey, resource_version: Option<String>) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(key.uid.clone()), resource_version };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        // What comes back is not decoded, as with `release`.
+        // What comes back is not decoded, as with `patch_undecoded`.
         let delete = async {
             let request = self.execution_requests(&key.namespace).delete(&key.name, &parameters);
             self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
@@ -102,11 +94,21 @@ impl Cluster {
         let annotations = json!({RETENTION_OVER_ANNOTATION: "true"});
         let metadata = json!({"uid": key.uid, "resourceVersion": resource_version, "annotations": annotations});
         let patch = Patch::Merge(json!({"metadata": metadata}));
-        // What comes back is not decoded, as with `release`.
+        self.patch_undecoded(Operation::Mark, "annotation", key, Ok(patch)).await
+    }
+
+    /// Patches the metadata of an execution. What comes back is not decoded: an object that is not what this version can read
+    /// has to go too.
+    async fn patch_undecoded<P: Serialize + Debug>(
+        &self,
+        operation: Operation,
+        what: &str,
+        key: &ExecutionKey,
+        patch: Result<Patch<P>, kube::Error>,
+    ) -> Result<(), ClusterError> {
         let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let parameters = parameters();
-        let call = api.patch(&key.name, &parameters, &patch);
-        self.call(Operation::Mark, format!("annotation of {key}"), call).await.map(drop)
+        let call = async { api.patch(&key.name, &parameters(), &patch?).await };
+        self.call(operation, format!("{what} of {key}"), call).await.map(drop)
     }
 
     async fn patch_metadata(

@@ -148,19 +148,24 @@ async fn what_waits_for_a_login_can_be_cancelled() {
     }
 }
 
-#[tokio::test]
-async fn a_password_that_has_expired_is_told_in_the_words_of_the_machine() {
-    let Some(visit) = Visit::to(with_etc(true)).await else { return };
+/// PAM goes by the account's entry in /etc/shadow, which has these fields behind the password.
+fn ages(visit: &Visit, fields: &str) {
     std::fs::write(visit.stranger.etc("pam.d/sshd"), "account required pam_unix.so\nsession required pam_permit.so\n")
         .expect("a file");
     let user = visit.stranger.user();
     replace(&visit.stranger.etc("shadow"), |text| {
         let line = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
-            [name, password, _, ..] if name == user => format!("{name}:{password}:0:0:99999:7:::"),
+            [name, password, ..] if name == user => format!("{name}:{password}:{fields}"),
             _ => line.to_owned(),
         };
         text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
     });
+}
+
+#[tokio::test]
+async fn a_password_that_has_expired_is_told_in_the_words_of_the_machine() {
+    let Some(visit) = Visit::to(with_etc(true)).await else { return };
+    ages(&visit, "0:0:99999:7:::");
     visit.ask_both().await;
     for mode in MODES {
         let status = visit.is_refused(&mode.to_lowercase(), &["Password change required", "chage -l"]).await;
@@ -172,16 +177,7 @@ async fn a_password_that_has_expired_is_told_in_the_words_of_the_machine() {
 #[tokio::test]
 async fn an_account_that_has_expired_is_told_in_the_words_of_the_machine() {
     let Some(visit) = Visit::to(with_etc(true)).await else { return };
-    std::fs::write(visit.stranger.etc("pam.d/sshd"), "account required pam_unix.so\nsession required pam_permit.so\n")
-        .expect("a file");
-    let user = visit.stranger.user();
-    replace(&visit.stranger.etc("shadow"), |text| {
-        let line = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
-            [name, password, ..] if name == user => format!("{name}:{password}:19000:0:99999:7::1:"),
-            _ => line.to_owned(),
-        };
-        text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
-    });
+    ages(&visit, "19000:0:99999:7::1:");
     visit.ask_both().await;
     for mode in MODES {
         let name = mode.to_lowercase();
