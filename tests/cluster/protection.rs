@@ -256,8 +256,14 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
     case.execute("short-lived", "say hello").await;
     case.execute_with("deleted", spec).await;
     case.ends("short-lived", Phase::Succeeded, Reason::Completed).await;
+    case.ends("kept", Phase::Succeeded, Reason::Completed).await;
     let started = Instant::now();
-    // A policy that was changed is in force a moment later.
+    // A policy that was changed is in force a moment later. A dry run is asked about, and deletes nothing.
+    let dry = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    while executions(&case, &root).delete("kept", &dry).await.is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(5), "the changed policy is not in force");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let refusal = refused(executions(&case, &root).delete("short-lived", &DeleteParams::default()).await);
     assert!(refusal.contains("at least 6 s"), "{refusal}");
     let mark = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/retention-over": "true"}}}));
