@@ -1,6 +1,6 @@
 # Short ways in; each is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos-lite large launcher-long interop lint bench fleet generate image need-cargo
+.PHONY: help demo test chaos-lite large tenant-attack launcher-long interop lint bench fleet generate image need-cargo
 ARGS ?=
 
 help: ## show this
@@ -21,6 +21,10 @@ chaos-lite: need-cargo ## 200 times kill -9, 200 connection resets, 500 commands
 
 large: need-cargo ## a store full of the largest objects, and the memory of writ serve beside it (about 10 minutes, 4 GB)
 	WRIT_TEST_LARGE=1 cargo test --locked --test cluster -- --nocapture --test-threads=1 large:: $(ARGS)
+
+tenant-attack: need-cargo ## a tenant attacks another namespace for an hour; prints how long the others waited (ATTACK=3600)
+	WRIT_TENANT_ATTACK_SECONDS=$(or $(ATTACK),3600) \
+		cargo test --locked --test cluster -- --nocapture --test-threads=1 tenant:: $(ARGS)
 
 launcher-long: need-cargo ## the launcher attacked, raced, cut at every offset, killed (about an hour; ATTACK=600 RACES=2000 KILLS=128)
 	WRIT_ATTACK_SECONDS=$(or $(ATTACK),600) WRIT_LAUNCHER_RACES=$(or $(RACES),2000) WRIT_LAUNCHER_RACERS=50 \

@@ -72,6 +72,7 @@ mod run_as;
 mod running;
 mod secrets;
 mod stopping;
+mod tenant;
 mod tools;
 mod trust;
 mod work;
