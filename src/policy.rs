@@ -17,6 +17,7 @@ mod checks;
 mod command_line;
 mod compile;
 mod decision;
+mod display;
 mod environment;
 mod glob;
 mod index;
@@ -38,6 +39,7 @@ pub use command_line::{
 };
 pub use compile::{BrokenRule, CompiledWhitelist, DEFAULT_ACTION_TYPE, compile};
 pub use decision::{Decision, Denial, Verdict, decide};
+pub use display::display;
 pub use glob::any_matches;
 pub use lint::{Findings, Warning, lint};
 pub use miss::NearMiss;

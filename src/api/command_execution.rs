@@ -36,13 +36,28 @@ pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
     selectable = ".spec.machineRef.name",
     printcolumn(name = "Machine", type_ = "string", json_path = ".spec.machineRef.name"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Exit", type_ = "integer", json_path = ".status.exitCode"),
     printcolumn(name = "Duration-ms", type_ = "integer", json_path = ".status.durationMs"),
     printcolumn(name = "Requester", type_ = "string", json_path = ".spec.requestedBy.username"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Command", type_ = "string", json_path = ".spec['command', 'argv']", priority = 1),
-    printcolumn(name = "Rule", type_ = "string", json_path = ".status.decision.rule", priority = 1),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1)
+    printcolumn(
+        name = "Command",
+        type_ = "string",
+        priority = 1,
+        json_path = ".*['commandLine', 'command', 'argv']",
+        description = "What is executed, once that is decided (status.commandLine); before, and where it is rejected, what was asked for."
+    ),
+    printcolumn(
+        name = "Rule",
+        type_ = "string",
+        priority = 1,
+        json_path = ".*['decision', 'rule']['rule', 'name']",
+        description = "The rule that allowed it (status.decision.rule), else the one that was asked for (spec.rule.name)."
+    ),
+    printcolumn(name = "Started", type_ = "string", json_path = ".status.startTime", priority = 1),
+    printcolumn(name = "Request-Reason", type_ = "string", json_path = ".spec.reason", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.command) ? 1 : 0) + (has(self.argv) ? 1 : 0) + (has(self.rule) ? 1 : 0) == 1")

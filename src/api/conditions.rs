@@ -11,6 +11,9 @@ pub enum ConditionType {
     Accepted,
     /// Surfaces always: True once the execution has succeeded, else False.
     Ready,
+    /// Surfaces when the execution has finished, however it ended: True, with the phase as its reason. Absent before. Tools for
+    /// GitOps do not read it.
+    Finished,
     /// Surfaces when work is going on: True until the execution has finished.
     Reconciling,
     /// Surfaces when the execution finished and did not succeed: True. Removed otherwise, as kstatus wants it.
@@ -31,6 +34,7 @@ impl ConditionType {
         match self {
             ConditionType::Accepted => "Accepted",
             ConditionType::Ready => "Ready",
+            ConditionType::Finished => "Finished",
             ConditionType::Reconciling => "Reconciling",
             ConditionType::Stalled => "Stalled",
             ConditionType::RequesterKnown => "RequesterKnown",

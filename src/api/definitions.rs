@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use schemars::schema_for;
 
-use super::execution_status::IncompleteReason;
+use super::execution_status::{IncompleteReason, NOT_NOTICED};
 use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
@@ -59,7 +59,15 @@ fn unwrap_lines(text: &str) -> String {
 
 fn machine() -> CustomResourceDefinition {
     let mut definition = Machine::crd();
-    for_each_root(&mut definition, &mut |root| not_looked_at_yet(root));
+    for_each_root(&mut definition, &mut |root| {
+        if let Some(status) = property(root, "status") {
+            status.default = Some(JSON(serde_json::json!({
+                "observedGeneration": -1,
+                "phase": MachinePhase::Unknown.as_str(),
+                "message": "not yet looked at by any writ serve; if this stays, none serves this namespace",
+            })));
+        }
+    });
     for_each_schema(&mut definition, &mut |schema| {
         explain_values(schema, "hostKeyPolicy", schema_for!(HostKeyPolicy));
         explain_values(schema, "mode", schema_for!(ExecutionMode));
@@ -85,9 +93,14 @@ fn command_execution() -> CustomResourceDefinition {
         if let Some(status) = property(root, "status") {
             explain_values(status, "phase", schema_for!(Phase));
             explain_values(status, "reason", schema_for!(Reason));
-            // Without this default kstatus takes a fresh object, which has no status, for finished.
-            status.default =
-                Some(JSON(serde_json::json!({"observedGeneration": -1, "phase": Phase::Pending.as_str()})));
+            // Without this default kstatus takes a fresh object, which has no status, for finished. What no `writ serve`
+            // has noticed has no other status, ever.
+            status.default = Some(JSON(serde_json::json!({
+                "observedGeneration": -1,
+                "phase": Phase::Pending.as_str(),
+                "reason": Reason::WaitingForController,
+                "message": NOT_NOTICED,
+            })));
         }
         if let Some(spec) = property(root, "spec") {
             spec.x_kubernetes_validations.get_or_insert_default().extend([immutable_spec(), cancelled_once()]);
@@ -208,6 +221,8 @@ fn guards() -> Vec<ValidationRule> {
          && self.status.claim.dispatchedTime == oldSelf.status.claim.dispatchedTime \
          && has(self.status.remote) == has(oldSelf.status.remote) \
          && (!has(self.status.remote) || self.status.remote == oldSelf.status.remote)";
+    let same_command = "has(self.status.commandLine) == has(oldSelf.status.commandLine) \
+         && (!has(self.status.commandLine) || self.status.commandLine == oldSelf.status.commandLine)";
     vec![
         guard(
             format!(
@@ -221,11 +236,11 @@ fn guards() -> Vec<ValidationRule> {
         ),
         guard(
             format!(
-                "!{was_claimed} || ({still_claimed} && self.status.decision == oldSelf.status.decision \
+                "!{was_claimed} || ({still_claimed} && self.status.decision == oldSelf.status.decision && {same_command} \
                  && self.status.machine == oldSelf.status.machine \
                  && {same_claim} && !(self.status.phase in ['Pending', 'Queued']))"
             ),
-            "status.claim, decision, machine and remote must stay (but for who holds the claim), and the phase may not go back, once the execution is claimed",
+            "status.claim, decision, commandLine, machine and remote must stay (but for who holds the claim), and the phase may not go back, once the execution is claimed",
         ),
         guard(
             format!(

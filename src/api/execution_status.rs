@@ -60,6 +60,12 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteRecord>,
 
+    /// What is executed, as text for people: the words of `decision.argv`, those with blanks or special characters in
+    /// quotes, cut after 256 characters. Nothing is executed by it. Absent until a rule allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_COMMAND_LINE))]
+    pub command_line: Option<String>,
+
     /// When it was first said to wait, by Writ's clock. Absent where it could go at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_time: Option<MicroTime>,
@@ -88,8 +94,9 @@ pub struct CommandExecutionStatus {
     #[schemars(length(max = 32))]
     pub signal: Option<String>,
 
-    /// From the start to the end, in milliseconds: in Durable mode by the machine's clock, in steps of 10 ms; in Direct
-    /// mode from the confirmed start to the observed end, by Writ's monotonic clock.
+    /// From the start to the end, in milliseconds. In Durable mode by the machine's uptime, which Linux gives in steps of
+    /// 10 ms: 0 means less than 10 ms, and the last digit is always 0. In Direct mode from the confirmed start to the observed
+    /// end, by Writ's monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub duration_ms: Option<i64>,
@@ -120,8 +127,9 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_execution: Option<FirstExecution>,
 
-    /// Accepted (a rule allows it), Ready (it succeeded), Reconciling (it has not finished), Stalled (it finished
-    /// and did not succeed). `kubectl wait --for=condition=Ready` returns when it succeeded.
+    /// Accepted (a rule allows it), Finished (it has ended, however; the reason is the phase), Ready (it succeeded), Reconciling (it
+    /// has not finished), Stalled (it finished and did not succeed). `kubectl wait --for=condition=Finished` returns at
+    /// every end, `--for=condition=Ready` only when it succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -203,9 +211,18 @@ impl Phase {
     }
 }
 
+/// The most characters of `status.commandLine`.
+pub const MAX_COMMAND_LINE: usize = 256;
+
+/// What the default status says, which the API server shows until a `writ serve` has written one.
+pub const NOT_NOTICED: &str = "not yet noticed by any writ serve; if this stays, none serves this namespace (is one running, and is \
+    the namespace one of its --namespace?); once it is older than spec.startingDeadlineSeconds it does not start any more";
+
 /// Why an execution is in its phase.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Reason {
+    /// Pending. Surfaces when no `writ serve` has noticed the execution yet. If this stays, none serves its namespace.
+    WaitingForController,
     /// Queued. Surfaces when a connection to the machine is being opened and takes longer than a moment.
     Connecting,
     /// Queued. Surfaces when `maxConcurrent` commands are running on the machine already.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt as _;
 
 use crate::api::{
@@ -12,7 +11,7 @@ use crate::api::{
 use crate::policy::{self, Decision, Identity, Request, Verdict};
 
 use super::creation::creation;
-use super::status::moved;
+use super::status::{moved, with_decision};
 use super::{FirstFact, HolderFact, MachineFact, NOW_MEANS_WITHIN, Observed, SHOW_PROGRESS_AFTER, WorkFact};
 use super::{receipt, room};
 
@@ -22,6 +21,10 @@ const LOOK_AGAIN_AT_IDENTITY: Duration = Duration::from_secs(3);
 const LOOK_AGAIN_AT_RECEIPT: Duration = Duration::from_secs(10);
 /// When to look again at a claim whose holder may be lost.
 const LOOK_AGAIN_AT_HOLDER: Duration = Duration::from_secs(5);
+
+/// What the status of an execution says that was noticed and not decided yet.
+const NOTICED: &str =
+    "not decided yet: waits some seconds for its Machine, for a rule that allows it, or for who asks to be known";
 
 /// What to do about one execution.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,8 +117,14 @@ pub fn decide(observed: &Observed<'_>) -> Plan {
 fn remembering_its_creation(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     let is_stored = observed.execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     if plan.status.is_none() && plan.effects.is_empty() && observed.work == WorkFact::Absent && !is_stored {
-        let status = observed.execution.status.clone().unwrap_or_default();
-        plan.status = Some(CommandExecutionStatus { creation: Some(creation(observed.execution)), ..status });
+        let mut status = observed.execution.status.clone().unwrap_or_default();
+        status.creation = Some(creation(observed.execution));
+        // The default status says that nobody has noticed it.
+        if status.reason == Some(Reason::WaitingForController) {
+            status.reason = None;
+            status.message = Some(NOTICED.to_owned());
+        }
+        plan.status = Some(status);
     }
     plan
 }
@@ -326,7 +335,7 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
     // Only a change of reason is worth a write: the sentence may differ each time.
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = moved(observed.execution, Phase::Queued, reason, &message, observed.now);
-        status.decision = Some(decision.record(MicroTime(observed.now)));
+        with_decision(&mut status, decision, observed.now);
         // Waiting for one's turn is nothing that people have to be told; a burst of hundreds would tell nothing else.
         if !matches!(reason, Reason::Connecting | Reason::WaitingForSlot) {
             plan.effects.extend(Notice::of(&status).map(Effect::Publish));

@@ -24,8 +24,8 @@ const MESSAGES: usize = 18_432;
 /// Objects from this size on hold room for the largest result, not only for the smallest. Somebody fills them, and beside
 /// them that room is small. For the others it would be most of what is written to etcd.
 const LARGE: usize = 262_144;
-/// What a claim adds to the object beside its decision: machine, claim, remote, conditions.
-const CLAIM: usize = 16_384;
+/// What a claim adds to the object beside its decision: machine, claim, remote, command line, conditions.
+const CLAIM: usize = 18_432;
 /// What the first write with `startTime` or `stopRequestedTime` adds to `metadata.managedFields`.
 const TIME_IN_MANAGED_FIELDS: usize = 64;
 /// Characters of a message that is one of several with the same text.

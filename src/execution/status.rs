@@ -49,7 +49,7 @@ pub(super) fn moved(
     }
     if phase == Phase::Rejected {
         // What was allowed while it was queued is not any more.
-        status.decision = None;
+        (status.decision, status.command_line) = (None, None);
     }
     if phase.is_finished() {
         status.reserved = None;
@@ -69,6 +69,10 @@ pub(super) fn moved(
     }
     set(ConditionType::Ready, phase == Phase::Succeeded, &word, &message);
     set(ConditionType::Reconciling, !phase.is_finished(), &word, &message);
+    if phase.is_finished() {
+        // The others repeat the message. Room for the result is kept in each claim, so this one does without.
+        set(ConditionType::Finished, true, phase.as_str(), "");
+    }
     if phase.is_finished() && phase != Phase::Succeeded {
         set(ConditionType::Stalled, true, &word, &message);
     } else {
@@ -76,6 +80,12 @@ pub(super) fn moved(
     }
     status.message = Some(message);
     status
+}
+
+/// Records what was decided in a status, and in short what is to be executed.
+pub(super) fn with_decision(status: &mut CommandExecutionStatus, decision: &policy::Decision, now: Timestamp) {
+    status.command_line = Some(policy::display(&decision.argv));
+    status.decision = Some(decision.record(MicroTime(now)));
 }
 
 /// `now`, or the latest time that is recorded already. Two processes know the API server's clock to a fraction of a second
@@ -121,7 +131,7 @@ pub fn claimed(
     claim.dispatched_time = MicroTime(claim.dispatched_time.0.max(now));
     let message = format!("{} starts it on {}", claim.holder, machine.address);
     let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
-    status.decision = Some(decision.record(MicroTime(now)));
+    with_decision(&mut status, decision, now);
     status.machine = Some(machine);
     status.claim = Some(claim);
     status.remote = remote;
@@ -186,6 +196,20 @@ pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_end_is_finished_and_nothing_before_it_is() {
+        let execution = CommandExecution::new("x", crate::api::CommandExecutionSpec::asking_for("say hello"));
+        for phase in Phase::ALL {
+            let status = moved(&execution, phase, Reason::Completed, "as it is", Timestamp::UNIX_EPOCH);
+            let finished = status.conditions.iter().find(|condition| condition.type_ == "Finished");
+            assert_eq!(finished.is_some(), phase.is_finished(), "{phase:?}");
+            if let Some(finished) = finished {
+                let words = (finished.status.as_str(), finished.reason.as_str(), finished.message.as_str());
+                assert_eq!(words, ("True", phase.as_str(), ""));
+            }
+        }
+    }
 
     #[test]
     fn a_message_that_is_too_long_says_that_it_was_cut() {

@@ -272,10 +272,11 @@ impl Case {
             }
         };
         command
-            .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME, "--missing-grace-seconds", "1"])
+            .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME])
             .args(crate::lab::LOOPBACK)
+            .args(["--missing-grace-seconds=1"].iter().filter(|_| !self.has_flag("--missing-grace-seconds")))
             // A flag of the test's own counts more.
-            .args(["--minimum-retention-seconds=0"].iter().filter(|_| !self.says_retention()))
+            .args(["--minimum-retention-seconds=0"].iter().filter(|_| !self.has_flag("--minimum-retention-seconds")))
             .env("WRIT_OUTPUT_STORE", self.store())
             .args(&self.flags)
             .arg("--state-directory")
@@ -289,9 +290,9 @@ impl Case {
         self.writ = Some(process);
     }
 
-    /// Whether the test has a minimum retention of its own; else there is none, as tests have no day to wait.
-    fn says_retention(&self) -> bool {
-        self.flags.iter().any(|flag| flag.starts_with("--minimum-retention-seconds"))
+    /// Whether the test has this flag of its own; else it gets a short time, as tests have no day to wait.
+    fn has_flag(&self, name: &str) -> bool {
+        self.flags.iter().any(|flag| flag.starts_with(name))
     }
 
     /// The next `writ serve` gets these flags too.

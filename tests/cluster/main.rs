@@ -75,4 +75,5 @@ mod stopping;
 mod tenant;
 mod tools;
 mod trust;
+mod unserved;
 mod work;

@@ -89,6 +89,12 @@ async fn waiting_tools_tell_success_from_failure() {
     case.execute("bad", "exit-three").await;
     let namespace = case.namespace.as_str();
     let wait = |condition, name| ["wait", "-n", namespace, condition, name, "--timeout=60s"];
+    // Returns at every end.
+    for name in ["cmdexec/good", "cmdexec/bad"] {
+        case.world.kubectl_succeeds(&wait("--for=condition=Finished", name));
+    }
+    let reason = "-o=jsonpath={.status.conditions[?(@.type==\"Finished\")].reason}";
+    assert_eq!(case.world.kubectl_succeeds(&["get", "-n", namespace, "cmdexec/bad", reason]), "Failed");
     case.world.kubectl_succeeds(&wait("--for=condition=Ready", "cmdexec/good"));
     case.world.kubectl_succeeds(&wait("--for=condition=Stalled", "cmdexec/bad"));
     case.world.kubectl_succeeds(&wait("--for=condition=Ready=False", "cmdexec/bad"));
@@ -100,18 +106,52 @@ async fn waiting_tools_tell_success_from_failure() {
 #[tokio::test]
 async fn the_table_shows_what_a_person_looks_for() {
     let case = Case::new().await;
-    case.execute("by-text", "exit-three").await;
-    case.finished("by-text").await;
-    let table = case.world.kubectl_succeeds(&["get", "cmdexec", "-n", &case.namespace, "-o", "wide"]);
-    let mut lines = table.lines();
-    let header: Vec<&str> = lines.next().expect("a header").split_whitespace().collect();
-    assert_eq!(
-        header,
-        ["NAME", "MACHINE", "PHASE", "EXIT", "DURATION-MS", "REQUESTER", "AGE", "COMMAND", "RULE", "REASON"]
-    );
-    let row = lines.next().expect("a row");
-    for cell in ["by-text", "web-1", "Failed", "3", "exit-three", "NonZeroExitCode"] {
-        assert!(row.contains(cell), "{cell} is not in {row}");
+    case.execute_with("by-text", json!({"command": "exit-three", "reason": "ticket 7"})).await;
+    case.execute_with("by-name", json!({"rule": {"name": "hello"}})).await;
+    case.execute_with("no-rule", json!({"rule": {"name": "missing"}})).await;
+    case.execute_with("by-argv", json!({"argv": ["/bin/missing", "a b"]})).await;
+    let started = case.finished("by-text").await.start_time.expect("a start").0.to_string();
+    for name in ["by-name", "no-rule", "by-argv"] {
+        case.finished(name).await;
+    }
+    let table = |flags: &[&str]| {
+        let table = case.world.kubectl_succeeds(&[&["get", "cmdexec", "-n", &case.namespace], flags].concat());
+        let lines: Vec<Vec<String>> = table
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect())
+            .collect();
+        lines
+    };
+    let header = ["NAME", "MACHINE", "PHASE", "REASON", "EXIT", "DURATION-MS", "REQUESTER", "AGE"];
+    let narrow = table(&[]);
+    assert_eq!(narrow[0], header);
+    let wide = table(&["-o", "wide"]);
+    assert_eq!(wide[0], [&header[..], &["COMMAND", "RULE", "STARTED", "REQUEST-REASON", "MESSAGE"]].concat());
+    for (name, cells) in [
+        (
+            "by-text",
+            &[
+                "web-1",
+                "Failed",
+                "3",
+                "/bin/sh -c 'echo sorry >&2; exit 3'",
+                "exit-three",
+                "NonZeroExitCode",
+                "ticket 7",
+                &started,
+            ][..],
+        ),
+        ("by-name", &["Succeeded", "/bin/echo hello", "hello", "Completed"]),
+        ("no-rule", &["Rejected", "NoMatchingRule", "missing"]),
+        ("by-argv", &["Rejected", "NoMatchingRule", r#"["/bin/missing","a b"]"#]),
+    ] {
+        let row = wide.iter().find(|row| row[0] == name).expect("a row");
+        for cell in cells {
+            assert!(
+                row.iter().any(|is| is == cell || is.starts_with(&cell[..cell.len().min(19)])),
+                "{cell} is not in {row:?}"
+            );
+        }
     }
 }
 

@@ -19,6 +19,26 @@ fn what_waits_before_anything_is_decided_has_it_stored_at_once_and_only_once() {
     assert_eq!(waiting.waits().status, None);
 }
 
+/// The API server's default says that nobody has noticed it.
+#[test]
+fn what_is_noticed_no_longer_says_that_it_is_not() {
+    let mut waiting = Situation::pending();
+    waiting.machine = None;
+    let status = waiting.execution.status.as_mut().unwrap();
+    status.observed_generation = Some(-1);
+    status.reason = Some(Reason::WaitingForController);
+    status.message = Some(crate::api::execution_status::NOT_NOTICED.to_owned());
+    let status = waiting.plan().status.unwrap();
+    assert_eq!((status.phase, status.reason, status.observed_generation), (Phase::Pending, None, Some(-1)));
+    assert!(status.message.as_deref().is_some_and(|message| message.starts_with("not decided yet")));
+    let mut enqueued_only = Situation::pending();
+    enqueued_only.execution.status.as_mut().unwrap().reason = Some(Reason::WaitingForController);
+    assert_eq!(enqueued_only.plan().status, None);
+    enqueued_only
+        .doing(WorkFact::Connecting { since: Duration::from_secs(2), problem: None })
+        .becomes(Phase::Queued, Reason::Connecting);
+}
+
 #[test]
 fn whatever_is_written_first_has_it() {
     let mut situation = Situation::pending().asking("rm -rf /").aged(100);
