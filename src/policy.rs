@@ -66,9 +66,10 @@ fn unprintable(text: &str) -> Option<(usize, u8)> {
     text.bytes().enumerate().find(|(_, byte)| !matches!(byte, 0x20..=0x7e))
 }
 
-/// Whether a byte may not stand in a word of what is executed: not printable ASCII, or one that login shells read
-/// differently even between single quotes (tcsh `!`, fish `\`), or the quote itself.
-fn is_unsafe_in_a_word(byte: u8) -> bool {
+/// Whether a pattern may not admit a byte: it is not printable ASCII, or a quote, a backslash or an exclamation mark.
+/// Every login shell passes those three on (see [`quote`]), but a program that makes shell text of its words may not.
+/// Constants and the values of an enum may hold them: their author wrote each one.
+fn is_unsafe_in_a_pattern(byte: u8) -> bool {
     !matches!(byte, 0x20..=0x7e) || matches!(byte, b'\'' | b'!' | b'\\')
 }
 

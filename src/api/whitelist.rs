@@ -101,11 +101,10 @@ pub struct WhitelistRule {
     /// What is executed: an argument vector of 1 to 64 words, never a shell line. The first is the program, a constant
     /// absolute path without `..` and `//`. Each word is passed to the program as it stands, but for `{name}`, which
     /// stands for the value of that parameter (alone, or inside a word: `--since={day}`); `{{` and `}}` stand for the
-    /// braces themselves. At most 4096 printable ASCII characters each, without `'`, `!` and `\` (login shells do not
-    /// agree on them). Programs that run other programs (env, xargs, sudo, ssh ...) take no parameters; interpreters
+    /// braces themselves. At most 4096 printable ASCII characters each, also `'`, `!` and `\`. Programs that run other programs (env, xargs, sudo, ssh ...) take no parameters; interpreters
     /// (sh, python3, perl ...) only behind the constant absolute path of a script.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = r#"^[ "-&(-\[\]-~]*$"#)))]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = r"^[ -~]*$")))]
     pub run: Vec<String>,
 
     /// The parameters by name, at most 16; each must be used in `run`. Names: letters, digits and `_`, at most 63
@@ -137,7 +136,7 @@ pub struct WhitelistRule {
     /// also with `runAs`. Where it cannot be entered nothing runs, and the execution has exit code 126. Absent: the
     /// login directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r#"^/[ "-&(-\[\]-~]*$"#))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[ -~]*$"))]
     pub working_directory: Option<String>,
 
     /// The environment variables that a caller may set (`spec.environment`), and the values that each may have, at
@@ -206,7 +205,7 @@ pub enum Effect {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct Parameter {
-    /// One of these, byte for byte: 1 to 256 values of 1 to 256 printable ASCII characters without `'`, `!` and `\`.
+    /// One of these, byte for byte: 1 to 256 values of 1 to 256 printable ASCII characters.
     #[serde(default, rename = "enum", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256), inner(length(max = 256)))]
     pub one_of: Option<Vec<String>>,

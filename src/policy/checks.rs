@@ -7,7 +7,7 @@ use crate::api::whitelist::{Effect, WhitelistRule};
 
 use super::redaction::Redaction;
 use super::template::{NamedValues, Template};
-use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, is_unsafe_in_a_word, programs, unprintable};
+use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, programs, unprintable};
 
 /// What a rule allows of time, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,8 +95,7 @@ pub(super) fn word(field: &'static str, word: &str) -> Check {
     if word.len() > MAXIMUM_TEXT_BYTES {
         return Err(RuleProblem::TextLength { field });
     }
-    let unsafe_byte = word.bytes().enumerate().find(|(_, byte)| is_unsafe_in_a_word(*byte));
-    refuse(field, r" without ', ! and \", unsafe_byte)
+    refuse(field, unprintable(word))
 }
 
 /// A text that is compared.
@@ -104,12 +103,12 @@ pub(super) fn text(field: &'static str, text: &str) -> Check {
     if text.is_empty() || text.len() > MAXIMUM_TEXT_BYTES {
         return Err(RuleProblem::TextLength { field });
     }
-    refuse(field, "", unprintable(text))
+    refuse(field, unprintable(text))
 }
 
-fn refuse(field: &'static str, forbidden: &'static str, found: Option<(usize, u8)>) -> Check {
+fn refuse(field: &'static str, found: Option<(usize, u8)>) -> Check {
     match found {
-        Some((position, byte)) => Err(RuleProblem::ForbiddenByte { field, forbidden, position, byte }),
+        Some((position, byte)) => Err(RuleProblem::ForbiddenByte { field, position, byte }),
         None => Ok(()),
     }
 }

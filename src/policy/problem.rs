@@ -32,13 +32,14 @@ pub enum RuleProblem {
         /// What to do instead.
         remedy: &'static str,
     },
-    /// A byte that login shells do not agree on, or that is not printable ASCII.
-    #[error("{field} must be printable ASCII{forbidden}, but has byte 0x{byte:02x} at {position}")]
+    /// A byte that is not printable ASCII.
+    #[error(
+        "{field} must be printable ASCII, but has byte 0x{byte:02x} at {position}: not every login shell passes it on; \
+         put text that needs it into a file or a script on the machine"
+    )]
     ForbiddenByte {
         /// The field.
         field: &'static str,
-        /// Which printable ones may not stand there, with a leading ` without `.
-        forbidden: &'static str,
         /// Where, counted from 0.
         position: usize,
         /// The byte.
@@ -151,10 +152,10 @@ pub enum RuleProblem {
         /// Its path.
         field: String,
     },
-    /// A value with a byte that shells do not agree on, or that is not printable ASCII.
+    /// A value with a byte that is not printable ASCII, or a pattern that admits a quote, a backslash or `!`.
     #[error(
         "{field} must not admit byte 0x{byte:02x}: say which characters it admits, for example [A-Za-z0-9._-]+ \
-         (printable ASCII without `'`, `!` and `\\`; `.` and [^...] admit more than that)"
+         (printable ASCII without `'`, `!` and `\\`, which only an enum may list; `.` and [^...] admit more than that)"
     )]
     AdmitsByte {
         /// Its path.

@@ -1,4 +1,5 @@
 mod asking;
+mod constants;
 mod denying;
 mod hostile;
 mod linting;

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use crate::api::whitelist::{IntegerRange, Parameter};
 
 use super::pattern::{ByteSet, Pattern};
-use super::{MAXIMUM_TEXT_BYTES, RuleProblem, is_unsafe_in_a_word};
+use super::{MAXIMUM_TEXT_BYTES, RuleProblem, is_unsafe_in_a_pattern};
 
 /// The longest value where a parameter does not say (`maxLength`), in bytes.
 const DEFAULT_MAXIMUM_BYTES: u32 = 256;
@@ -174,7 +174,7 @@ fn one_of(field: &str, listed: &[String], usage: Use) -> Result<(Kind, ByteSet),
     if listed.is_empty() {
         return Err(RuleProblem::NotExactlyOneKind { field: field.to_owned() });
     }
-    refuse_unsafe(field, &bytes, usage)?;
+    refuse(field, &bytes, usage, |byte| !matches!(byte, 0x20..=0x7e))?;
     let mut values = listed.to_vec();
     values.sort();
     Ok((Kind::OneOf(values), bytes))
@@ -195,13 +195,13 @@ fn of_pattern(field: &str, text: &str, usage: Use) -> Result<(Kind, ByteSet), Ru
     if pattern.empty && usage != Use::Denial {
         return Err(RuleProblem::AdmitsEmpty { field: field.to_owned() });
     }
-    refuse_unsafe(field, &pattern.bytes, usage)?;
+    refuse(field, &pattern.bytes, usage, is_unsafe_in_a_pattern)?;
     let bytes = pattern.bytes.clone();
     Ok((Kind::Pattern(Box::new(pattern)), bytes))
 }
 
-fn refuse_unsafe(field: &str, bytes: &ByteSet, usage: Use) -> Result<(), RuleProblem> {
-    match bytes.find(is_unsafe_in_a_word) {
+fn refuse(field: &str, bytes: &ByteSet, usage: Use, is_refused: impl Fn(u8) -> bool) -> Result<(), RuleProblem> {
+    match bytes.find(is_refused) {
         Some(byte) if usage != Use::Denial => Err(RuleProblem::AdmitsByte { field: field.to_owned(), byte }),
         _ => Ok(()),
     }

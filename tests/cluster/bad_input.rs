@@ -262,7 +262,7 @@ async fn whitelists_that_make_no_sense_are_refused() {
         (whitelist(json!([{"name": "r"}])), Some("must say in `run`")),
         (whitelist(json!([{"name": "r", "effect": "Allow"}])), Some("must say in `run`")),
         (whitelist(json!([{"name": "r", "run": ["/bin/echo"], "effect": "deny"}])), Some("effect")),
-        (whitelist(json!([{"name": "r", "run": ["/bin/echo", "it's"]}])), Some("run[1]")),
+        (whitelist(json!([{"name": "r", "run": ["/bin/echo", "é"]}])), Some("run[1]")),
         (whitelist(json!([{"name": "r", "run": ["/bin/echo"], "match": "a\nb"}])), Some("match")),
         (whitelist(json!([{"name": "r", "run": ["/bin/echo"], "runAs": "-u"}])), Some("runAs")),
         (whitelist(json!([{"name": "r", "run": ["/bin/echo"], "subjects": []}])), Some("subjects")),

@@ -107,6 +107,41 @@ fn what_shells_mind_in_single_quotes_stands_between_them() {
     assert!(line.ends_with(r"'/bin/echo' 'it'\''s' 'a'\\'' ''\!''\!''"), "{line}");
 }
 
+/// `sshd` runs `$SHELL -c LINE`: so does this, by each login shell of `docs/interoperation.md` that is here.
+#[test]
+fn every_login_shell_passes_every_printable_word_on() {
+    let special = ["'", "\\", "!", "$", "`", "\"", "*", "~", "#", "{", "}", "=", " ", "-", "a", "^", "%", "n", ";"];
+    let single = (b' '..=b'~').map(|byte| char::from(byte).to_string());
+    let pairs = special.iter().flat_map(|left| special.map(|right| format!("{left}{right}")));
+    let hard = [
+        "'\\''", "it's", "!!", "!$", "!-1", "!{a}", "\\!", "'!'", "a\\", "\\\\", "\\\\'", "'\\", "$'\\n'", "^a^b",
+        "\\047", "%s",
+    ];
+    let triples = ["'", "\\", "!"]
+        .map(|first| ["'", "\\", "!"].map(|second| ["'", "\\", "!"].map(|third| [first, second, third].concat())));
+    let words = single.chain(pairs).chain(hard.map(str::to_owned)).chain(triples.into_iter().flatten().flatten());
+    let words: Vec<String> = words.chain([r"'\!".repeat(1000)]).collect();
+    let mut decision = decision(&["/bin/sh", "-c", RECORD, "sh"]);
+    decision.argv.extend(words.clone());
+    decision.environment = variables(&[("X", r"it's \!a\")]);
+    let lines = [command_line(&decision), marked_command_line(&decision, ("a", "b"))];
+    let mut tried = Vec::new();
+    for shell in ["sh", "dash", "bash", "busybox", "zsh", "ksh", "ksh93", "mksh", "fish", "tcsh", "csh", "yash"] {
+        for line in &lines {
+            let mut command = Command::new(shell);
+            command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
+            let Ok(mut output) = command.output() else { continue };
+            let mark = output.stdout.strip_prefix(b"a:b\n").map(<[u8]>::to_vec);
+            output.stdout = mark.unwrap_or(output.stdout);
+            let seen = Seen::of(&output);
+            assert_eq!(seen.words, words, "{shell}");
+            assert_eq!(seen.has("X"), Some(r"it's \!a\"), "{shell}");
+            tried.push(shell);
+        }
+    }
+    assert!(tried.contains(&"sh"), "{tried:?}");
+}
+
 #[test]
 fn what_a_session_has_set_does_not_steer_the_command() {
     let mut shell = shell(&decision(&["/bin/sh", "-c", RECORD, "sh"]));

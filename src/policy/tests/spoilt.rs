@@ -310,7 +310,7 @@ fn a_pattern_says_which_characters_it_admits() {
         RuleProblem::PatternSyntax { .. }
     );
     problem_is!(with_parameter(r#"{enum: ["a\nb"]}"#), RuleProblem::AdmitsByte { .. });
-    problem_is!(with_parameter(r#"{enum: ["it's"]}"#), RuleProblem::AdmitsByte { .. });
+    problem_is!(with_parameter(r#"{enum: ["é"]}"#), RuleProblem::AdmitsByte { .. });
     problem_is!(with_parameter("{enum: ['']}"), RuleProblem::AdmitsEmpty { .. });
     for pattern in
         ["[A-Za-z0-9._-]+", r"\w+", r"\d{4}-\d{2}", "(?i)web-[0-9]+", "a|b", "(?x) a b # c", "[ -&(-~&&[^!\\\\]]+"]
@@ -366,7 +366,7 @@ fn no_value_looks_like_an_option_unless_two_dashes_stand_before_it() {
 
 #[test]
 fn bytes_that_login_shells_do_not_agree_on_are_refused() {
-    for word in ["it's", "a!b", r"a\b", "a\nb", "é"] {
+    for word in ["a\nb", "é", "\t"] {
         let run = serde_json::json!([{"name": "r", "run": ["/bin/echo", word]}]).to_string();
         problem_is!(run, RuleProblem::ForbiddenByte { field: "run", .. });
     }
@@ -444,7 +444,7 @@ fn the_other_fields_have_their_bounds() {
     for directory in ["srv", "./x", "/a/../b", "//", "/a/", "'-'", "'~'", "''"] {
         problem_is!(with(&format!("workingDirectory: {directory}")), RuleProblem::WorkingDirectory);
     }
-    problem_is!(with(r#"workingDirectory: "/it's""#), RuleProblem::ForbiddenByte { .. });
+    problem_is!(with(r#"workingDirectory: "/é""#), RuleProblem::ForbiddenByte { .. });
     problem_is!(with("subjects: []"), RuleProblem::NoSubjects);
     for subject in
         ["{kind: User, name: ''}", "{kind: User, name: a, namespace: b}", "{kind: Group, name: a, namespace: b}"]

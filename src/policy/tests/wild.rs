@@ -204,7 +204,7 @@ pub fn judge(source: &mut Source<'_>) {
         }));
         let mut parts = decision.argv[0].split('/');
         assert!(parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | "..")), "{decision:?}");
-        let is_safe = |byte: u8| matches!(byte, b' '..=b'~') && !b"'!\\".contains(&byte);
+        let is_safe = |byte: u8| matches!(byte, b' '..=b'~');
         assert!(decision.argv.iter().chain(decision.environment.values()).all(|word| word.bytes().all(is_safe)));
     }
 }
