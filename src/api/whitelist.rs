@@ -187,8 +187,10 @@ pub struct WhitelistRule {
 /// Allow (default): what the rule describes may run. Deny: it may not, whatever other rules say. A Deny is held
 /// against the text by its `match` or, all words of them, against what would be executed by its `run` (one of the two is
 /// enough); with `runAs` only against what would run as that user. One with none of the three holds against everything on
-/// its machines and of its subjects. Its patterns
-/// may be as wide as you like. Of the other fields a Deny may have `parameters`, `actionType`, `machineSelector`
+/// its machines and of its subjects. `run` and `runAs` also hold against what a launcher starts (`timeout 5 systemctl
+/// ...`, `sudo -n -u app ...`; docs/guides/whitelist.md). /bin, /sbin, /usr/bin and /usr/sbin count as one directory, and a
+/// program without a directory holds in each. Order of words and further options are not seen through: `writ lint` warns
+/// about a Deny that holds against nothing. Its patterns may be as wide as you like. Of the other fields a Deny may have `parameters`, `actionType`, `machineSelector`
 /// and `subjects`. A Deny that is broken closes the namespace: nothing runs there until it is mended.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Effect {

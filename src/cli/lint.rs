@@ -33,10 +33,11 @@ impl Lint {
     /// A file cannot be read, or has no Whitelist in it; or the output cannot be written.
     pub fn run(&self, output: &mut dyn Write) -> anyhow::Result<Ending> {
         let mut ending = Ending::Good;
-        for (file, whitelist) in input::whitelists(&self.files)? {
+        let read = input::whitelists(&self.files)?;
+        let all = policy::lint_all(&read.iter().map(|(_, whitelist)| whitelist).collect::<Vec<_>>());
+        for ((file, whitelist), findings) in read.iter().zip(all) {
             let name = whitelist.metadata.name.as_deref().unwrap_or("(without a name)");
             let place = format!("{}: Whitelist {name}", file.display());
-            let findings = policy::lint(&whitelist);
             for error in findings.errors() {
                 writeln!(output, "{place}: error: {error}")?;
             }

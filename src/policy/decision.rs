@@ -4,7 +4,8 @@
 //! 2. every Allow rule is held against the request: what it asks for, its action type, machine, subjects, environment
 //!    variables, time (but for those that begin otherwise, which the index leaves out). Those that fit are candidates,
 //!    each with the decision that it would give;
-//! 3. a Deny rule that holds against the request or a candidate wins;
+//! 3. a Deny rule that holds against the request or a candidate wins; its `run` is held against each command that the
+//!    candidate comes to, behind launchers too;
 //! 4. candidates that would give different decisions are ambiguous; else the first is the decision. The order is by
 //!    name of the Whitelist, then by the list, so it is always the same one.
 
@@ -16,12 +17,13 @@ use crate::api::command_execution::RuleRequest;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
 use super::compile::CompiledRule;
-use super::index::{key_of_name, key_of_words};
+use super::index::{END_OF_WORD, key_of_name, key_of_words};
+use super::launchers::{self, Command};
 use super::miss::{Mismatch, NearMiss, Nearest};
 use super::rule_set::{Lookup, in_order};
 use super::subjects::{self, Identity};
-use super::template::{Miss, MissKind};
-use super::{Ask, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
+use super::template::{Miss, MissKind, Template};
+use super::{Ask, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
 /// The most rules that cannot match and are read all the same, for what to tell: with very many that begin alike, the
 /// first ones will do.
@@ -127,6 +129,7 @@ pub fn decide(
             }
         }
         nearest.consider_by_beginning(rules, index);
+        nearest.consider_other_ways(rules, request.ask(), LOOKED_AT);
     }
     let mut candidates = candidates.into_iter().map(|candidate| candidate.decision);
     let Some(first) = candidates.next() else {
@@ -259,14 +262,32 @@ fn read<'a>(whitelist: &CompiledWhitelist, rule: &'a CompiledRule, ask: &'a Ask)
 }
 
 fn read_argv<'a>(rule: &'a CompiledRule, argv: &'a [String], values: &mut [Option<&'a str>]) -> Result<(), Mismatch> {
+    let read = read_words(rule, &rule.run, argv.iter().map(String::as_str), values);
+    // Of a vector of another shape no value is to blame: what is in its place is no value.
+    let is_other =
+        |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
+    let has_shape = argv.len() == rule.run.len() && !rule.run.iter().zip(argv).any(is_other);
+    match read {
+        Ok(_) if has_shape => Ok(()),
+        Err(miss) if has_shape => Err(Mismatch::Ask(miss)),
+        Ok(matched) | Err(Miss { matched, .. }) => Err(Mismatch::Ask(Miss { matched, what: MissKind::Text })),
+    }
+}
+
+/// Reads as many words as there are templates and words; how many bytes that were.
+pub(super) fn read_words<'a>(
+    rule: &CompiledRule,
+    templates: &[Template],
+    words: impl Iterator<Item = &'a str>,
+    values: &mut [Option<&'a str>],
+) -> Result<usize, Miss> {
     let mut matched = 0;
-    for (template, word) in rule.run.iter().zip(argv) {
-        template
-            .read(word, &rule.parameters, values)
-            .map_err(|miss| Mismatch::Ask(Miss { matched: matched + miss.matched, ..miss }))?;
+    for (template, word) in templates.iter().zip(words) {
+        let misses = |miss: Miss| Miss { matched: matched + miss.matched, ..miss };
+        template.read(word, &rule.parameters, values).map_err(misses)?;
         matched += word.len() + 1;
     }
-    if argv.len() == rule.run.len() { Ok(()) } else { Err(Mismatch::Ask(Miss { matched, what: MissKind::Text })) }
+    Ok(matched)
 }
 
 fn read_named<'a>(
@@ -312,19 +333,49 @@ fn forbidden<'a>(
     key: &'a str,
     candidates: &'a [Candidate],
 ) -> Option<(&'a CompiledWhitelist, &'a CompiledRule)> {
+    if !rules.has_denies() {
+        return None;
+    }
+    let outcomes: Vec<Outcome<'a>> = candidates.iter().map(Outcome::from_candidate).collect();
     let (asked_text, asked_words) = match asked.request.ask() {
         Ask::Command(_) => (Some(key), None),
-        Ask::Argv(_) => (None, Some(key.to_owned())),
+        Ask::Argv(_) => (None, Some(key_by_base_name(key.split_terminator(END_OF_WORD)))),
         Ask::Rule(_) => (None, None),
     };
     let texts = candidates.iter().filter_map(|candidate| candidate.text.as_deref());
-    let words = candidates.iter().map(|candidate| key_of_words(candidate.decision.argv.iter().map(String::as_str)));
+    let commands = outcomes.iter().flat_map(|outcome| &outcome.commands);
+    // A Deny has no more words than that.
+    let words = commands.filter(|command| command.words.len() <= MAXIMUM_WORDS);
+    let words = words.map(|command| key_by_base_name(command.words.iter().copied()));
     let mut may_hold = rules.forbidding(asked_text.into_iter().chain(texts), asked_words.into_iter().chain(words));
-    may_hold.find(|(_, rule)| forbids(rule, asked, candidates))
+    may_hold.find(|(_, rule)| forbids(rule, asked, &outcomes))
+}
+
+/// A candidate, and all commands that it would execute.
+pub(super) struct Outcome<'a> {
+    action_type: &'a str,
+    text: Option<&'a str>,
+    commands: Vec<Command<'a, &'a str>>,
+}
+
+impl<'a> Outcome<'a> {
+    fn from_candidate(Candidate { decision, text }: &'a Candidate) -> Self {
+        Self::new(&decision.action_type, text.as_deref(), &decision.argv, decision.run_as.as_deref())
+    }
+
+    pub fn new(action_type: &'a str, text: Option<&'a str>, argv: &'a [String], run_as: Option<&'a str>) -> Self {
+        let commands = launchers::commands(argv.iter().map(String::as_str).collect(), run_as);
+        Self { action_type, text, commands }
+    }
+}
+
+/// Words as a key for [`RuleSet::forbidding`], which goes by the program's name without its directory.
+pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    key_of_words(words.enumerate().map(|(index, word)| if index == 0 { launchers::base_name(word) } else { word }))
 }
 
 /// Whether a Deny rule holds against what is asked. Where something about it is not known (who asks), it does.
-fn forbids(rule: &CompiledRule, asked: Asked<'_>, candidates: &[Candidate]) -> bool {
+fn forbids(rule: &CompiledRule, asked: Asked<'_>, outcomes: &[Outcome<'_>]) -> bool {
     if !is_for_machine(rule, asked.labels) {
         return false;
     }
@@ -338,7 +389,7 @@ fn forbids(rule: &CompiledRule, asked: Asked<'_>, candidates: &[Candidate]) -> b
         return match (&rule.action_type, asked.request.action_type()) {
             (None, _) => true,
             (Some(named), Some(asked)) if named == asked => true,
-            _ => candidates.iter().any(|candidate| is_of_type(&candidate.decision.action_type)),
+            _ => outcomes.iter().any(|outcome| is_of_type(outcome.action_type)),
         };
     }
     // What was asked for, as it was written (as whom it would run is not known of that) ...
@@ -347,19 +398,24 @@ fn forbids(rule: &CompiledRule, asked: Asked<'_>, candidates: &[Candidate]) -> b
         && is_of_type(asked_type)
         && match asked.request.ask() {
             Ask::Command(text) => forbids_text(rule, text),
-            Ask::Argv(argv) => forbids_argv(rule, argv),
+            Ask::Argv(argv) => forbids_words(rule, &argv.iter().map(String::as_str).collect::<Vec<_>>(), false),
             Ask::Rule(_) => false,
         };
-    // ... and what it would come to, so that asking in another way leads nowhere else.
-    let is_by_user_alone = rule.text.is_none() && rule.run.is_empty();
-    holds_as_written
-        || candidates.iter().any(|Candidate { decision, text }| {
-            is_of_type(&decision.action_type)
-                && (rule.run_as.is_none() || rule.run_as == decision.run_as)
-                && (is_by_user_alone
-                    || text.as_ref().is_some_and(|text| forbids_text(rule, text))
-                    || forbids_argv(rule, &decision.argv))
-        })
+    // ... and what it would come to, so that asking in another way, or another program in front, leads nowhere else.
+    holds_as_written || outcomes.iter().any(|outcome| is_of_type(outcome.action_type) && forbids_outcome(rule, outcome))
+}
+
+/// Whether a Deny rule forbids the text, or a command that is executed.
+pub(super) fn forbids_outcome(rule: &CompiledRule, outcome: &Outcome<'_>) -> bool {
+    let by_text_or_user = match outcome.text {
+        _ if rule.text.is_none() && rule.run.is_empty() => true,
+        Some(text) => forbids_text(rule, text),
+        None => false,
+    };
+    outcome.commands.iter().any(|command| {
+        rule.run_as.as_ref().is_none_or(|user| command.user.may_be(user))
+            && (by_text_or_user || forbids_words(rule, &command.words, command.is_launched))
+    })
 }
 
 fn forbids_text(rule: &CompiledRule, text: &str) -> bool {
@@ -367,7 +423,22 @@ fn forbids_text(rule: &CompiledRule, text: &str) -> bool {
     rule.text.as_ref().is_some_and(|template| template.read(text, &rule.parameters, &mut values).is_ok())
 }
 
-fn forbids_argv(rule: &CompiledRule, argv: &[String]) -> bool {
-    let mut values = vec![None; rule.parameters.len()];
-    !rule.run.is_empty() && read_argv(rule, argv, &mut values).is_ok()
+/// Whether the `run` of a Deny rule describes these words. Its program is also the same one by another path.
+pub(super) fn forbids_words(rule: &CompiledRule, words: &[&str], is_launched: bool) -> bool {
+    let (Some((denied, denied_words)), Some((program, words))) = (rule.run.split_first(), words.split_first()) else {
+        return false;
+    };
+    if denied_words.len() != words.len() {
+        return false;
+    }
+    if let Some(path) = denied.constant() {
+        let mut values = vec![None; rule.parameters.len()];
+        return launchers::may_be_program(program, is_launched, path)
+            && read_words(rule, denied_words, words.iter().copied(), &mut values).is_ok();
+    }
+    launchers::spellings(program, is_launched).iter().any(|program| {
+        let mut values = vec![None; rule.parameters.len()];
+        let words = std::iter::once(program.as_str()).chain(words.iter().copied());
+        read_words(rule, &rule.run, words, &mut values).is_ok()
+    })
 }

@@ -1,8 +1,12 @@
 //! What is allowed in a Whitelist and may yet not be what was meant: warnings for who writes one.
 
+mod denials;
+mod overlap;
 mod reading;
+mod relation;
+mod scope;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex_syntax::ast::{Ast, ClassSetItem, ClassSetRange, Visitor, parse, visit};
 
@@ -40,8 +44,37 @@ pub struct Findings {
 /// Values that a pattern for a file name rarely is meant to admit.
 const PATHS_UPWARDS: &[&str] = &["..", "../x", "x/..", "/x/../y", "../../x", "x/../../y"];
 
-/// Looks at a Whitelist as the controller would, and for what may not be meant.
+/// The most requests that are made up for one rule.
+const MAX_EXAMPLES: usize = 32;
+
+/// Looks at a Whitelist as the controller would, and for what may not be meant, as if its namespace had no other one.
 pub fn lint(whitelist: &Whitelist) -> Findings {
+    let (compiled, mut findings) = lint_alone(whitelist);
+    findings.warnings.extend(denials::warnings(&[&compiled]).into_iter().flatten());
+    findings
+}
+
+/// Looks at Whitelists together, in their order: a Deny holds against the rules of all Whitelists of its namespace. Those
+/// without a namespace are taken to be in the same one.
+pub fn lint_all(whitelists: &[&Whitelist]) -> Vec<Findings> {
+    let mut all: Vec<_> = whitelists.iter().map(|whitelist| lint_alone(whitelist)).collect();
+    let mut namespaces: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (index, whitelist) in whitelists.iter().enumerate() {
+        namespaces.entry(whitelist.metadata.namespace.as_deref()).or_default().push(index);
+    }
+    for indexes in namespaces.into_values() {
+        let members: Vec<_> =
+            indexes.iter().filter_map(|index| all.get(*index)).map(|(compiled, _)| compiled).collect();
+        let found = denials::warnings(&members);
+        for (index, warnings) in indexes.into_iter().zip(found) {
+            all.get_mut(index).into_iter().for_each(|(_, findings)| findings.warnings.extend(warnings.iter().cloned()));
+        }
+    }
+    all.into_iter().map(|(_, findings)| findings).collect()
+}
+
+/// A Whitelist, compiled, and what can be seen of it by itself.
+fn lint_alone(whitelist: &Whitelist) -> (CompiledWhitelist, Findings) {
     let compiled = compile(whitelist);
     let mut seen = BTreeSet::new();
     let rules = &whitelist.spec.rules;
@@ -51,13 +84,14 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
     let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(of_rule).collect();
     warnings.extend(compiled.allowing.iter().filter_map(reading::of_rule));
     warnings.extend(shadows(&compiled));
-    Findings {
+    let findings = Findings {
         names: names.map(|rule| rule.name.clone()).collect(),
         rule_count: compiled.rule_count(),
-        closed: compiled.closed,
-        broken: compiled.broken,
+        closed: compiled.closed.clone(),
+        broken: compiled.broken.clone(),
         warnings,
-    }
+    };
+    (compiled, findings)
 }
 
 fn is_name(name: &str) -> bool {
@@ -161,27 +195,9 @@ impl Visitor for OddRanges {
 fn shadows(compiled: &CompiledWhitelist) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for (index, rule) in compiled.allowing.iter().enumerate() {
-        let Some((text, argv)) = example(rule) else { continue };
+        let Some((text, argv)) = examples(rule).into_iter().next() else { continue };
         let by_run = |other: &CompiledRule| reads_words(&other.run, other, &argv);
         let by_text = |other: &CompiledRule| other.text.as_ref().is_some_and(|own| reads(own, other, &text));
-        if let Some(deny) = compiled.forbidding.iter().find(|deny| {
-            let holds_always = deny.selector.is_none() && deny.subjects.is_none() && deny.action_type.is_none();
-            let is_bare = deny.text.is_none() && deny.run.is_empty() && deny.run_as.is_none();
-            holds_always && (is_bare || by_text(deny) || (deny.run_as.is_none() && by_run(deny)))
-        }) {
-            let message = format!("the Deny rule {} holds against it, for example against {text:?}", deny.name);
-            warnings.push(Warning { rule: rule.name.clone(), message });
-        }
-        let same_program = |deny: &&CompiledRule| {
-            deny.run.len() != rule.run.len() && !deny.run.is_empty() && deny.run.first() == rule.run.first()
-        };
-        for deny in compiled.forbidding.iter().filter(same_program) {
-            let message = format!(
-                "it denies the program of the rule {}, but not that rule: run is held against all words, and there are not as many",
-                rule.name
-            );
-            warnings.push(Warning { rule: deny.name.clone(), message });
-        }
         let others = compiled.allowing.iter().enumerate().filter(|(other, _)| *other != index);
         if let Some((other_index, other)) = others.into_iter().find(|(_, other)| by_text(other) || by_run(other)) {
             let what = if by_text(other) { format!("{text:?}") } else { format!("{argv:?}") };
@@ -202,13 +218,24 @@ fn shadows(compiled: &CompiledWhitelist) -> Vec<Warning> {
     warnings
 }
 
-/// A request that the rule allows, as text and as words.
-fn example(rule: &CompiledRule) -> Option<(String, Vec<String>)> {
-    let values: Vec<String> =
-        rule.parameters.iter().map(|parameter| parameter.values.example()).collect::<Option<_>>()?;
-    let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    let argv = rule.run.iter().map(|word| word.expand(&values)).collect();
-    Some((rule.text.as_ref()?.expand(&values), argv))
+/// Requests that the rule allows, as text and as words: one for each value that a parameter lists, if those are few.
+fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
+    let mut all: Vec<Vec<String>> = vec![Vec::new()];
+    for parameter in &rule.parameters {
+        let listed = parameter.values.listed().filter(|listed| listed.len() * all.len() <= MAX_EXAMPLES);
+        let values = listed.map_or_else(|| parameter.values.example().into_iter().collect(), <[String]>::to_vec);
+        let values: Vec<String> = values.into_iter().filter(|value| parameter.values.check(value).is_ok()).collect();
+        let with = |before: &Vec<String>| {
+            values.iter().map(|value| before.iter().chain([value]).cloned().collect()).collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(with).collect();
+    }
+    let example = |values: &Vec<String>| {
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let argv = rule.run.iter().map(|word| word.expand(&values)).collect();
+        Some((rule.text.as_ref()?.expand(&values), argv))
+    };
+    all.iter().filter_map(example).collect()
 }
 
 fn reads(template: &Template, rule: &CompiledRule, text: &str) -> bool {

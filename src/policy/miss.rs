@@ -2,7 +2,10 @@
 //! the policy.
 //!
 //! The promise kept here: what is said to who asked shows no text, pattern or value of a rule, nor how much of a word
-//! was right that was guessed. Names of rules and parameters it does show: they are what one asks with.
+//! was right that was guessed. Names of rules and parameters it does show: they are what one asks with. If all words are
+//! a rule's except the directory of the program, it says so.
+
+mod other_way;
 
 use std::cmp::Ordering;
 
@@ -14,6 +17,7 @@ use super::subjects::Identity;
 use super::template::{Miss, MissKind};
 use super::values::Misfit;
 use super::{Ask, CompiledWhitelist, Denial, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
+use other_way::OtherWay;
 
 /// A rule that nearly fitted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,6 +41,8 @@ pub(super) enum Mismatch {
     UndeclaredParameter,
     /// The request has no value for this parameter, and there is no default.
     NoValue(usize),
+    /// The rule describes what is asked for, in another way of asking.
+    OtherWay(OtherWay),
     ActionType,
     Machine,
     Subject,
@@ -74,6 +80,7 @@ impl Mismatch {
             Mismatch::UndeclaredParameter => (2, 0),
             Mismatch::NoValue(_) => (2, 1),
             Mismatch::Ask(Miss { matched, .. }) => (3, matched),
+            Mismatch::OtherWay(_) => (3, usize::MAX),
             Mismatch::ActionType => (4, 0),
             Mismatch::Machine => (5, 0),
             Mismatch::Subject | Mismatch::IdentityUnknown => (6, 0),
@@ -143,6 +150,13 @@ impl<'a> Nearest<'a> {
         }
     }
 
+    /// Takes the rules that describe what is asked for, in another way of asking.
+    pub fn consider_other_ways(&mut self, rules: &'a RuleSet, ask: &Ask, limit: usize) {
+        for (whitelist, rule, way) in other_way::find(rules, ask, limit) {
+            self.consider(whitelist, rule, Mismatch::OtherWay(way));
+        }
+    }
+
     /// The denial of a request that no rule allows.
     pub fn denial(&self, rules: &RuleSet, request: &Request, identity: Identity<'_>) -> Denial {
         let field = match request.ask() {
@@ -170,7 +184,11 @@ impl<'a> Nearest<'a> {
                     "{field} is not whitelisted: several rules begin like it, and none is equal to it byte for byte"
                 ),
             ),
-            Mismatch::Other | Mismatch::Ask(_) | Mismatch::UndeclaredParameter | Mismatch::NoValue(_) => {
+            Mismatch::Other
+            | Mismatch::Ask(_)
+            | Mismatch::UndeclaredParameter
+            | Mismatch::NoValue(_)
+            | Mismatch::OtherWay(_) => {
                 let why = for_requester(rule, request, mismatch);
                 (Reason::NoMatchingRule, format!("{field} is not whitelisted; the nearest rule is {name}, but {why}"))
             }
@@ -224,7 +242,11 @@ fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> 
     match mismatch {
         Mismatch::Other => "it is another rule".to_owned(),
         Mismatch::Ask(Miss { what, .. }) => match what {
-            MissKind::Text => "it differs from that one's text".to_owned(),
+            MissKind::Text => match request.ask() {
+                Ask::Argv(argv) if argv.len() != rule.run.len() => "its run has another number of words".to_owned(),
+                Ask::Argv(_) => "it differs from the words of that one's run".to_owned(),
+                Ask::Command(_) | Ask::Rule(_) => "it differs from that one's text".to_owned(),
+            },
             MissKind::Value(index, misfit) => format!("its parameter {} {}", parameter(rule, index), told(misfit)),
             MissKind::Contradiction(index) => {
                 format!("its parameter {} must have the same value everywhere", parameter(rule, index))
@@ -232,6 +254,7 @@ fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> 
         },
         Mismatch::UndeclaredParameter => "it has no parameter of that name".to_owned(),
         Mismatch::NoValue(index) => format!("its parameter {} needs a value", parameter(rule, index)),
+        Mismatch::OtherWay(way) => way.for_requester(request.ask()).to_owned(),
         Mismatch::ActionType => "spec.actionType is not its action type".to_owned(),
         Mismatch::Machine => "not for this Machine".to_owned(),
         Mismatch::Subject => "not for who asks (spec.requestedBy)".to_owned(),
@@ -266,13 +289,15 @@ fn in_full(rule: &CompiledRule, request: &Request, identity: Identity<'_>, misma
     let names = &rule.parameters;
     match mismatch {
         Mismatch::Ask(Miss { matched, what: MissKind::Text }) => {
-            let expected = match request.ask() {
-                Ask::Argv(_) => {
-                    rule.run.iter().map(|word| format!("{:?}", word.display(names))).collect::<Vec<_>>().join(", ")
-                }
-                _ => rule.text.as_ref().map(|text| format!("{:?}", text.display(names))).unwrap_or_default(),
-            };
+            if let Ask::Argv(argv) = request.ask() {
+                return format!("it takes {}; {}", words(rule), difference(rule, argv));
+            }
+            let expected = rule.text.as_ref().map(|text| format!("{:?}", text.display(names))).unwrap_or_default();
             format!("it takes {expected}; the request differs from byte {matched} on")
+        }
+        Mismatch::OtherWay(way) => {
+            let text = rule.text.as_ref().map(|text| text.display(names)).unwrap_or_default();
+            format!("{}; its match is {text:?}, its run {}", way.for_requester(request.ask()), words(rule))
         }
         Mismatch::Ask(Miss { what: MissKind::Value(index, _), .. }) => match names.get(index) {
             Some(parameter) => format!("its parameter {} must be {}", parameter.name, parameter.values),
@@ -305,6 +330,34 @@ fn in_full(rule: &CompiledRule, request: &Request, identity: Identity<'_>, misma
         }
         Mismatch::Timeout => format!("its timeoutSeconds.maximum is {}", rule.limits.maximum),
         other => for_requester(rule, request, other),
+    }
+}
+
+/// The words of a rule as it has them.
+fn words(rule: &CompiledRule) -> String {
+    let words = rule.run.iter().map(|word| format!("{:?}", word.display(&rule.parameters)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// How an argument vector differs from the words of a rule.
+fn difference(rule: &CompiledRule, argv: &[String]) -> String {
+    let mut values = vec![None; rule.parameters.len()];
+    let mut equal = 0;
+    for (template, word) in rule.run.iter().zip(argv) {
+        if template.read(word, &rule.parameters, &mut values).is_err() {
+            break;
+        }
+        equal += 1;
+    }
+    let count = match argv.len() == rule.run.len() {
+        true => String::new(),
+        false => format!("it has {} words and spec.argv {}, ", rule.run.len(), argv.len()),
+    };
+    match rule.run.get(equal).zip(argv.get(equal)) {
+        Some((template, word)) => {
+            format!("{count}spec.argv[{equal}] is {word:?} and not {:?}", template.display(&rule.parameters))
+        }
+        None => format!("{count}the first {equal} are equal"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::compile::{CompiledRule, CompiledWhitelist};
 use super::index::{END_OF_WORD, Index, key_of_name};
+use super::launchers;
 
 /// In how many ways a rule may begin in an index, by the values that its parameters list.
 const MOST_BEGINNINGS: usize = 32;
@@ -18,12 +19,14 @@ struct Rules {
     allowing: Places,
     by_text: Index,
     by_words: Index,
+    by_base_name: Index,
     by_name: Index,
     /// For hints: by what stands before the first place, so that it finds also those whose listed values are others.
     texts_like: Index,
     words_like: Index,
     forbidding: Places,
     forbidden_texts: Index,
+    /// By the program's name without its directory: a Deny holds against the same program by another path.
     forbidden_words: Index,
     /// Those that look at neither.
     forbidden_otherwise: Vec<usize>,
@@ -52,11 +55,12 @@ impl RuleSet {
         };
         rules.by_text = index(rules.allowing(), |rule| first_texts(rule, MOST_BEGINNINGS));
         rules.by_words = index(rules.allowing(), |rule| first_words(rule, MOST_BEGINNINGS));
+        rules.by_base_name = index(rules.allowing(), first_words_by_base_name);
         rules.by_name = index(rules.allowing(), |rule| vec![key_of_name(&rule.name)]);
         rules.texts_like = index(rules.allowing(), |rule| first_texts(rule, 0));
         rules.words_like = index(rules.allowing(), |rule| first_words(rule, 0));
         rules.forbidden_texts = index(rules.forbidding(), |rule| first_texts(rule, MOST_BEGINNINGS));
-        rules.forbidden_words = index(rules.forbidding(), |rule| first_words(rule, MOST_BEGINNINGS));
+        rules.forbidden_words = index(rules.forbidding(), first_words_by_base_name);
         let looks_at_neither = |rule: &CompiledRule| rule.run.is_empty() && rule.text.is_none();
         let otherwise = rules.forbidding().enumerate().filter(|(_, (_, rule))| looks_at_neither(rule));
         rules.forbidden_otherwise = otherwise.map(|(place, _)| place).collect();
@@ -88,6 +92,11 @@ impl RuleSet {
         in_order(|found| index.find(key, found))
     }
 
+    /// The places of the Allow rules that may run these words (as a key, with the program's name without its directory).
+    pub(super) fn with_base_name(&self, key: &str) -> Vec<usize> {
+        in_order(|found| self.0.by_base_name.find(key, found))
+    }
+
     /// The index of the Allow rules by what stands before the first place. None: names are not like each other.
     pub(super) fn beginnings(&self, lookup: Lookup) -> Option<&Index> {
         match lookup {
@@ -97,7 +106,13 @@ impl RuleSet {
         }
     }
 
-    /// The Deny rules that may hold against these texts and these words (as keys), in order.
+    /// Whether there is a Deny rule at all.
+    pub(super) fn has_denies(&self) -> bool {
+        !self.0.forbidding.is_empty()
+    }
+
+    /// The Deny rules that may hold against these texts and these words (as keys, of which the first word is a program
+    /// without its directory), in order.
     pub(super) fn forbidding<'a>(
         &'a self,
         texts: impl Iterator<Item = &'a str>,
@@ -180,4 +195,13 @@ fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
         beginnings.iter_mut().for_each(|key| key.push(END_OF_WORD));
     }
     beginnings
+}
+
+/// The same, with the program's name without its directory. One whose program is not known for certain is always found.
+fn first_words_by_base_name(rule: &CompiledRule) -> Vec<String> {
+    let by_name = |key: String| match key.split_once(END_OF_WORD) {
+        Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", launchers::base_name(program)),
+        None => String::new(),
+    };
+    first_words(rule, MOST_BEGINNINGS).into_iter().map(by_name).collect()
 }

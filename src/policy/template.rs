@@ -17,8 +17,9 @@ pub(super) struct NamedValues {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Template(Vec<Segment>);
 
+/// A part of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Segment {
+pub(super) enum Segment {
     /// Never empty, and never two in a row.
     Text(String),
     /// A value of the parameter with this index.
@@ -134,6 +135,11 @@ impl Template {
             Segment::Place(index) => Some(*index),
             Segment::Text(_) => None,
         })
+    }
+
+    /// Its parts, in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.0
     }
 
     /// The text, where there is no place in it.

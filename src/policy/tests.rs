@@ -3,6 +3,7 @@ mod constants;
 mod denying;
 mod hostile;
 mod linting;
+mod linting_denials;
 mod model;
 mod oracle;
 mod output_limits;

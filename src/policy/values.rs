@@ -38,6 +38,14 @@ enum Kind {
     Pattern(Box<Pattern>),
 }
 
+/// How the values of a parameter are described.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape<'a> {
+    OneOf(&'a [String]),
+    Integer(u64, u64),
+    Pattern(&'a str),
+}
+
 /// Why a value is none of a parameter's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Misfit {
@@ -113,6 +121,15 @@ impl Values {
         match &self.kind {
             Kind::OneOf(values) => Some(values),
             Kind::Integer { .. } | Kind::Pattern(_) => None,
+        }
+    }
+
+    /// How they are described.
+    pub fn shape(&self) -> Shape<'_> {
+        match &self.kind {
+            Kind::OneOf(values) => Shape::OneOf(values),
+            Kind::Integer { minimum, maximum, .. } => Shape::Integer(*minimum, *maximum),
+            Kind::Pattern(pattern) => Shape::Pattern(&pattern.text),
         }
     }
 

@@ -420,3 +420,51 @@ fn what_is_longer_than_a_machine_takes_is_denied() {
     let rules = sound(&format!("- {{name: r, match: go, run: [/bin/echo{}]}}", format!(", {word}").repeat(23)));
     allowed(&rules, &command("go"));
 }
+
+/// What is near in another way of asking is named, and what to write instead.
+#[test]
+fn a_rule_that_is_asked_for_in_another_way_is_named() {
+    let rules = sound(
+        "
+- {name: disk, match: disk space, run: [/bin/df, -h]}
+- {name: free, run: [/usr/bin/free, -m]}
+- {name: logs, match: 'logs of {unit}', run: [/usr/bin/journalctl, -u, '{unit}'], parameters: {unit: {enum: [nginx]}}}
+- {name: tail, match: 'tail {unit}', run: [/usr/bin/journalctl, -n, '5', -u, '{unit}', -q], parameters: {unit: {enum: [nginx]}}}
+",
+    );
+    for (ask, rule, why) in [
+        (command("/bin/df -h"), "disk", "write the words in spec.argv"),
+        (command("/usr/bin/journalctl -u nginx"), "logs", "write the words in spec.argv"),
+        (command("df -h"), "disk", "another path, and spec.command must be its match"),
+        (command("free -m"), "free", "another path"),
+        (command("/bin/free -m"), "free", "another path"),
+        (argv(&["df", "-h"]), "disk", "write the absolute path of run[0]"),
+        (argv(&["/usr/bin/df", "-h"]), "disk", "write the absolute path of run[0]"),
+        (argv(&["journalctl", "-u", "nginx"]), "logs", "write the absolute path of run[0]"),
+        (argv(&["disk", "space"]), "disk", "write them in spec.command"),
+        (argv(&["disk space"]), "disk", "write them in spec.command"),
+        (argv(&["logs", "of", "nginx"]), "logs", "write them in spec.command"),
+        (argv(&["/usr/bin/journalctl", "-u", "nginxx", "-n"]), "logs", "its run has another number of words"),
+        (argv(&["/usr/bin/journalctl", "-u", "nginx", "-n", "9"]), "logs", "its run has another number of words"),
+        (argv(&["/usr/bin/journalctl", "-u"]), "logs", "its run has another number of words"),
+        (argv(&["/usr/bin/journalctl", "-n", "5", "-u", "x", "-v"]), "tail", "it differs from the words"),
+        (argv(&["/usr/bin/journalctl", "-n", "5", "-u", "x", "-q"]), "tail", "its parameter unit has a value"),
+        (argv(&["/usr/bin/free", "-g"]), "free", "it differs from the words"),
+    ] {
+        let denial = denied(&rules, &ask);
+        assert_eq!(denial.reason, Reason::NoMatchingRule);
+        let named = format!("web/{rule}, but ");
+        assert!(denial.message.contains(&named) && denial.message.contains(why), "{ask:?}: {}", denial.message);
+        assert_eq!(denial.nearest.as_ref().unwrap().rule, rule, "{ask:?}: {:?}", denial.nearest);
+    }
+    let in_full = |words: &[&str]| denied(&rules, &argv(words)).nearest.unwrap().why;
+    assert_eq!(
+        in_full(&["/usr/bin/journalctl", "-u", "nginx", "-n"]),
+        r#"it takes "/usr/bin/journalctl", "-u", "{unit}"; it has 3 words and spec.argv 4, the first 3 are equal"#
+    );
+    assert_eq!(
+        in_full(&["/usr/bin/free", "-g"]),
+        r#"it takes "/usr/bin/free", "-m"; spec.argv[1] is "-g" and not "-m""#
+    );
+    assert!(in_full(&["df", "-h"]).ends_with(r#"its match is "disk space", its run "/bin/df", "-h""#));
+}

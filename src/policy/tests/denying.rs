@@ -83,3 +83,85 @@ fn a_deny_with_subjects_holds_against_who_is_not_known() {
     let denial = expect_denied(decide(&rules, &request, &BTreeMap::new(), Identity::Unknown));
     assert_eq!(denial.reason, Reason::Denied);
 }
+
+/// Whoever may start a program by way of another starts that program.
+#[test]
+fn a_deny_sees_through_launchers() {
+    let deny = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, stop, redis.service]}";
+    let by_parameters = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, '{v}', '{u}'], parameters: {v: {enum: [stop, kill]}, u: {pattern: 'redis.*'}}}";
+    let wide =
+        "- {name: no, effect: Deny, run: ['{p}', stop, redis.service], parameters: {p: {pattern: '/usr/bin/.*ctl'}}}";
+    let by_name = "- {name: no, effect: Deny, run: [systemctl, stop, redis.service]}";
+    for launcher in [
+        "",
+        "/usr/bin/timeout, '5',",
+        "/usr/bin/nice, -n, '5', /usr/bin/timeout, -k, '1', '5',",
+        "/usr/bin/env, A=b,",
+        "/usr/bin/nohup,",
+        "/usr/bin/setsid, -w,",
+        "/usr/bin/stdbuf, -oL,",
+        "/usr/bin/ionice, -c2,",
+        "/usr/bin/sudo, -n,",
+        "/usr/bin/sudo, -u, app, --,",
+        "/usr/sbin/runuser, -u, postgres, --,",
+        "/usr/bin/flock, /run/lock,",
+        "/usr/sbin/chroot, /srv,",
+        "/bin/busybox,",
+        "/usr/bin/timeout, --later=5, '5',",
+        "/usr/bin/strace, -f,",
+    ] {
+        for program in ["/usr/bin/systemctl", "/bin/systemctl", "systemctl"] {
+            if launcher.is_empty() && !program.starts_with('/') {
+                continue;
+            }
+            let allow = format!("- {{name: r, match: go, run: [{launcher} {program}, stop, redis.service]}}");
+            for deny in [deny, by_parameters, wide, by_name] {
+                let rules = sound(&format!("{allow}\n{deny}"));
+                assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied, "{allow} {deny}");
+            }
+            let other = allow.replace("redis", "nginx");
+            for deny in [deny, by_parameters] {
+                allowed(&sound(&format!("{other}\n{deny}")), &command("go"));
+            }
+        }
+    }
+    let allow = "- {name: r, run: [/usr/bin/timeout, '5', /usr/bin/systemctl, '{v}', --, '{u}'], parameters: {v: {enum: [start, stop]}, u: {pattern: '[a-z.]+'}}}";
+    let deny = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, stop, --, redis.service]}";
+    let rules = sound(&format!("{allow}\n{deny}"));
+    let ask = |verb: &str, unit: &str| argv(&["/usr/bin/timeout", "5", "/usr/bin/systemctl", verb, "--", unit]);
+    assert_eq!(denied(&rules, &ask("stop", "redis.service")).reason, Reason::Denied);
+    assert_eq!(denied(&rules, &by_rule("r", &[("v", "stop"), ("u", "redis.service")])).reason, Reason::Denied);
+    allowed(&rules, &ask("start", "redis.service"));
+    allowed(&rules, &ask("stop", "nginx.service"));
+}
+
+#[test]
+fn a_deny_of_a_user_holds_against_a_launcher_that_changes_the_user() {
+    let denies = [
+        "- {name: no, effect: Deny, runAs: root}",
+        "- {name: no, effect: Deny, runAs: root, run: [/usr/bin/id, -u]}",
+        "- {name: no, effect: Deny, runAs: root, match: go}",
+    ];
+    for deny in denies {
+        for (launcher, is_denied) in [
+            ("", false),
+            ("/usr/bin/sudo, -n,", true),
+            ("/usr/bin/sudo, -n, -u, root,", true),
+            ("/usr/bin/sudo, --user=root, --,", true),
+            ("/usr/bin/sudo, -u, '#0',", true),
+            ("/usr/bin/timeout, '5', sudo,", true),
+            ("/usr/bin/sudo, -u, app,", false),
+            ("/usr/sbin/runuser, -u, app, --,", false),
+            ("/usr/bin/su, root,", true),
+            ("/usr/bin/doas,", true),
+        ] {
+            let rules = sound(&format!("- {{name: r, match: go, run: [{launcher} /usr/bin/id, -u]}}\n{deny}"));
+            let is_allowed = matches!(verdict(&rules, &command("go")), Verdict::Allow(_));
+            assert_eq!(!is_allowed, is_denied, "{launcher} {deny}");
+        }
+    }
+    // Behind a launcher that does not change it, the user is the rule's.
+    let allow = "- {name: r, match: go, run: [/usr/bin/timeout, '5', /usr/bin/id, -u], runAs: root}";
+    let rules = sound(&format!("{allow}\n{}", denies[1]));
+    assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied);
+}

@@ -129,7 +129,7 @@ fn rules_that_meet_are_warned_of_with_an_example() {
     warns(&format!("{one}\n{deny}"), "one", "the Deny rule no holds against it");
     warns(&format!("{one}\n- {{name: freeze, effect: Deny}}"), "one", "the Deny rule freeze");
     let narrow = "- {name: no, effect: Deny, run: [/bin/restart, --, '{u}'], parameters: {u: {pattern: '.*'}}}";
-    warns(&format!("{one}\n{narrow}"), "no", "there are not as many");
+    warns(&format!("{one}\n{narrow}"), "no", "the nearest is one, but it does not have --");
     warns("- {name: r, run: [/bin/x, '{u}'], parameters: {u: {pattern: '@[a-z]+'}}}", "r", "begins with '@'");
     is_quiet(&format!("{one}\n- {{name: freeze, effect: Deny, machineSelector: {{matchLabels: {{a: b}}}}}}"));
 }

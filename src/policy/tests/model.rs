@@ -136,7 +136,16 @@ pub struct List {
 }
 
 const LITERALS: &[&str] = &["qzqz", "zq=", "/qxz", "z", " ", "a", "-", "9", "{", ",", "xzx qz", "}", "--", "{pa}"];
-const PROGRAMS: &[&str] = &["/qzx/qctl", "/qzx/qctl2", "/qzx/zrun"];
+const PROGRAMS: &[&str] = &["/qzx/qctl", "/qzx/qctl2", "/usr/bin/zrun", "/bin/zrun"];
+/// Launchers with their options, and as whom the words behind them run.
+pub const LAUNCHED_BY: &[(&[&str], Option<&str>)] = &[
+    (&["/usr/bin/timeout", "9"], None),
+    (&["/usr/bin/nice", "-n5"], None),
+    (&["/usr/bin/env", "QZ=z"], None),
+    (&["/usr/bin/busybox"], None),
+    (&["/usr/bin/sudo", "-n"], Some("root")),
+    (&["/usr/bin/sudo", "-u", "quzza"], Some("quzza")),
+];
 const LISTED: &[&str] = &["qzqz", "xzxz-1", "a", "aa", "web-1", "-qxq", "z z", "qzqzqz", "--", "q{z}x"];
 const USERS: &[&str] = &["quzza", "quzzb", "quzzgroup"];
 const VARIABLES: &[&str] = &["LOG_LEVEL", "TZ", "QZ"];
@@ -168,11 +177,12 @@ pub fn policy(source: &mut Source<'_>) -> Vec<List> {
 /// A rule that has much in common with another: a Deny of it, or one that would do nearly the same.
 fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     let mut rule = other.clone();
-    match source.below(6) {
+    match source.below(8) {
         0 => rule.run_as = Some("quzza".to_owned()),
-        1 => rule.maximum_seconds = Some(20),
+        1 | 7 => rule.maximum_seconds = Some(20),
         2 => rule.run.push(vec![Piece::Text("qzqz".to_owned())]),
         3 => rule.subjects = subjects(source),
+        4 => launched(source, &mut rule),
         _ => {
             rule = Rule { is_deny: true, environment: Vec::new(), maximum_seconds: None, ..rule };
             if source.once_in(2) {
@@ -182,6 +192,9 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
             }
             let runs_as = rule.run_as.take();
             rule.run_as = runs_as.filter(|_| source.once_in(2));
+            if source.once_in(4) {
+                rule.run_as = Some(source.pick(&["root", "quzza"]).to_owned());
+            }
             rule.action_type = rule.action_type.filter(|_| source.once_in(2));
             for values in &mut rule.parameters {
                 (values.default, values.maximum) = (None, None);
@@ -193,6 +206,20 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
         }
     }
     rule
+}
+
+/// Puts a launcher before what an Allow runs, whose program then may be a bare name. The names of launchers may not: they
+/// are in messages of another meaning.
+fn launched(source: &mut Source<'_>, rule: &mut Rule) {
+    let Some([Piece::Text(program)]) = rule.run.first_mut().map(Vec::as_mut_slice) else { return };
+    if rule.is_deny || !program.starts_with('/') {
+        return;
+    }
+    if PROGRAMS.contains(&program.as_str()) && source.once_in(2) {
+        *program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    }
+    let (words, _) = source.pick(LAUNCHED_BY);
+    rule.run.splice(0..0, words.iter().map(|word| vec![Piece::Text((*word).to_owned())]));
 }
 
 /// Takes out the parameters that have no place any more.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::api::command_execution::Requester;
 use super::api::whitelist::SubjectKind;
 use super::api::{CommandExecutionSpec, Reason};
-use super::model::{Kind, List, PATTERNS, Piece, Rule, Values, expanded, whitelist};
+use super::model::{Kind, LAUNCHED_BY, List, PATTERNS, Piece, Rule, Values, expanded, whitelist};
 use super::policy::{Decision, Denial, Identity, Request, RuleSet, Verdict, compile, decide};
 
 /// A policy as a model, and compiled, also with its Whitelists in another order.
@@ -303,6 +303,37 @@ fn permitted<'a>(list: &'a str, rule: &'a Rule, values: Vec<String>, question: &
     is_permitted.then_some(Candidate { list, rule, values, argv, environment, seconds })
 }
 
+/// Whether a program is the one that a Deny names.
+fn is_same_program(program: &str, is_launched: bool, denied: &str) -> bool {
+    let split = |path: &str| path.rsplit_once('/').map(|(directory, name)| (directory.to_owned(), name.to_owned()));
+    let is_merged = |directory: &str| ["/bin", "/usr/bin", "/sbin", "/usr/sbin"].contains(&directory);
+    match (split(program), split(denied)) {
+        _ if program == denied => true,
+        (Some((directory, name)), Some((other_directory, other))) => {
+            name == other && is_merged(&directory) && is_merged(&other_directory)
+        }
+        (None, Some((_, other))) => is_launched && program == other,
+        _ => false,
+    }
+}
+
+/// The words, and what stands behind the launchers that the model knows; with whether it is launched, and as whom.
+fn commands(words: &[String], is_launched: bool, user: Option<&str>) -> Vec<(Vec<String>, bool, Option<String>)> {
+    let mut all = vec![(words.to_vec(), is_launched, user.map(str::to_owned))];
+    for (launcher, as_user) in LAUNCHED_BY {
+        let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        let begins = words
+            .iter()
+            .zip(*launcher)
+            .enumerate()
+            .all(|(index, (word, known))| word == known || (index == 0 && name(word) == name(known)));
+        if begins && words.len() > launcher.len() {
+            all.extend(commands(&words[launcher.len()..], true, as_user.or(user)));
+        }
+    }
+    all
+}
+
 fn denies(deny: &Rule, question: &Question<'_>, candidates: &[Candidate<'_>]) -> bool {
     if !is_for(deny, question) || is_subject(deny, question) == Some(false) {
         return false;
@@ -313,22 +344,29 @@ fn denies(deny: &Rule, question: &Question<'_>, candidates: &[Candidate<'_>]) ->
     let has_text = |text: &str| {
         deny.text.as_ref().is_some_and(|pieces| !solutions_of_one(deny, pieces, text, unbound()).is_empty())
     };
-    let has_words = |words: &[String]| !deny.run.is_empty() && !solutions(deny, &deny.run, words, unbound()).is_empty();
+    let has_words = |words: &[String], is_launched: bool| {
+        let Some([Piece::Text(denied)]) = deny.run.first().map(Vec::as_slice) else { return false };
+        let mut words = words.to_vec();
+        if words.first().is_some_and(|program| is_same_program(program, is_launched, denied)) {
+            words[0] = denied.clone();
+        }
+        !solutions(deny, &deny.run, &words, unbound()).is_empty()
+    };
     if deny.text.is_none() && deny.run.is_empty() && deny.run_as.is_none() {
         return is_of_type(asked_type) || candidates.iter().any(|candidate| is_of_type(Some(type_of(candidate.rule))));
     }
     let as_written = deny.run_as.is_none()
         && is_of_type(asked_type)
         && (question.spec.command.as_ref().is_some_and(|text| has_text(text))
-            || question.spec.argv.as_ref().is_some_and(|words| has_words(words)));
+            || question.spec.argv.as_ref().is_some_and(|words| has_words(words, false)));
     let by_outcome = |candidate: &Candidate<'_>| {
-        let is_as_user = deny.run_as.is_none() || deny.run_as == candidate.rule.run_as;
         let by_user_alone = deny.run.is_empty() && deny.text.is_none();
+        let holds_always = by_user_alone || has_text(&expanded(&text_of(candidate.rule), &candidate.values));
+        let all = commands(&candidate.argv, false, candidate.rule.run_as.as_deref());
         is_of_type(Some(type_of(candidate.rule)))
-            && is_as_user
-            && (by_user_alone
-                || has_text(&expanded(&text_of(candidate.rule), &candidate.values))
-                || has_words(&candidate.argv))
+            && all.iter().any(|(words, is_launched, user)| {
+                (deny.run_as.is_none() || deny.run_as == *user) && (holds_always || has_words(words, *is_launched))
+            })
     };
     as_written || candidates.iter().any(by_outcome)
 }
