@@ -221,6 +221,12 @@ impl Launcher {
         index += self.operands;
         let is_assignment = |word: &&W| self.has_assignments && word.text().contains('=');
         index += words.get(index..).unwrap_or_default().iter().take_while(is_assignment).count();
+        match words.get(index).map(|word| word.text()) {
+            Some("--") => index += 1,
+            // An option behind the operands.
+            Some(option) if option.starts_with('-') => return None,
+            _ => {}
+        }
         Some(suffix(words, index, user).into_iter().collect())
     }
 

@@ -32,6 +32,7 @@ fn what_stands_behind_a_launcher_is_found_exactly_if_its_options_are_understood(
         ("/usr/bin/env - A=b C=d systemctl stop x", "systemctl stop x"),
         ("/usr/bin/env -i -u HOME --chdir=/srv A=b systemctl stop x", "systemctl stop x"),
         ("/usr/bin/flock -n -w 5 /run/lock systemctl stop x", "systemctl stop x"),
+        ("/usr/bin/timeout 5 -- systemctl stop x", "systemctl stop x"),
         ("/usr/sbin/chroot /srv systemctl stop x", "systemctl stop x"),
         ("/usr/bin/busybox systemctl stop x", "systemctl stop x"),
         ("/usr/bin/find /srv -name a -exec systemctl stop x ;", "systemctl stop x"),
@@ -71,6 +72,8 @@ fn each_later_word_may_begin_the_command_if_options_are_not_understood() {
     for line in [
         "/usr/bin/timeout --later 5 systemctl stop x",
         "/usr/bin/timeout --sig KILL 5 systemctl stop x",
+        "/usr/bin/flock /run/lock -n systemctl stop x",
+        "/usr/bin/busybox -x systemctl stop x",
         "/usr/bin/setpriv --reuid 7 systemctl stop x",
         "/usr/bin/su -s /bin/sh app systemctl stop x",
         "/usr/bin/strace -f -o /tmp/t systemctl stop x",
