@@ -7,9 +7,11 @@
 mod explain;
 mod input;
 mod lint;
+pub mod manifest;
 mod output;
 mod ready;
 mod remote;
+pub mod schema;
 pub mod store;
 
 pub use explain::Explain;

@@ -52,6 +52,7 @@ fn scrape() -> String {
     metrics.lease_gap();
     metrics.clock_offset(0.5);
     metrics.namespaces_by_stamping(1, 0, 0);
+    metrics.whitelists(1, 1);
     metrics.event("published");
     metrics.traces_exported("sent");
     metrics.text()

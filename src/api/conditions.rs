@@ -20,6 +20,9 @@ pub enum ConditionType {
     Stalled,
     /// On a Whitelist with subjects. Surfaces when it is known whether the API server stamps who asks.
     RequesterKnown,
+    /// On a Whitelist. Surfaces when `writ lint` would warn of one of its rules: True, and removed otherwise. It says nothing
+    /// of whether the rules are in force: that is Ready.
+    HasWarnings,
     /// On a Machine. Surfaces when it was looked whether sshd answers.
     Reachable,
     /// On a Machine. Surfaces when it has shown a host key.
@@ -38,6 +41,7 @@ impl ConditionType {
             ConditionType::Reconciling => "Reconciling",
             ConditionType::Stalled => "Stalled",
             ConditionType::RequesterKnown => "RequesterKnown",
+            ConditionType::HasWarnings => "HasWarnings",
             ConditionType::Reachable => "Reachable",
             ConditionType::HostKeyVerified => "HostKeyVerified",
             ConditionType::Authenticated => "Authenticated",

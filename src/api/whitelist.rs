@@ -34,6 +34,7 @@ pub type Unrecognized = BTreeMap<String, serde_json::Value>;
     doc = "What may run on the Machines of this namespace. Default deny: nothing runs that no rule lists.",
     printcolumn(name = "Rules", type_ = "integer", json_path = ".status.ruleCount"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Warnings", type_ = "integer", json_path = ".status.warningCount"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Message",
@@ -366,8 +367,14 @@ pub struct WhitelistStatus {
     #[schemars(range(min = 0))]
     pub rule_count: Option<i64>,
 
-    /// Ready (every rule is in force), Stalled (it says which is not, and what is wrong with it), and, where a rule has
-    /// `subjects`, RequesterKnown (whether Writ can be sure of who asks; while it is False, such rules allow nobody).
+    /// Number of warnings that `writ lint` has for its rules. Warnings change nothing of what is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub warning_count: Option<i64>,
+
+    /// Ready (every rule is in force), Stalled (it says which is not, and what is wrong with it), HasWarnings (a rule may do
+    /// more than its author means; it says which), and, where a rule has `subjects`, RequesterKnown (whether Writ can be
+    /// sure of who asks; while it is False, such rules allow nobody).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

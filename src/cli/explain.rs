@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::{Value, json};
 
 use crate::api::command_execution::{Requester, RuleRequest};
-use crate::policy::{self, Identity, Request, Verdict};
+use crate::policy::{self, Ask, Identity, Request, RuleSet, Verdict};
 
 use super::Ending;
 use super::input::{Question, pair};
@@ -108,7 +108,7 @@ pub struct Explain {
 /// What is answered.
 enum Answer {
     Allowed(Value),
-    Denied { reason: String, message: String, nearest: Option<Value> },
+    Denied { reason: String, message: String, nearest: Option<Value>, out_of_force: Option<String> },
     Malformed(String),
 }
 
@@ -174,15 +174,18 @@ impl Explain {
             if read.context("standard input cannot be read")? == 0 {
                 return Ok(ending);
             }
-            if line.len() as u64 > MAXIMUM_LINE_BYTES {
-                bail!("a line of standard input has more than {MAXIMUM_LINE_BYTES} bytes");
-            }
-            if line.trim_ascii().is_empty() {
+            let answer = if line.len() as u64 > MAXIMUM_LINE_BYTES {
+                if line.last() != Some(&b'\n') {
+                    skip_line(&mut input).context("standard input cannot be read")?;
+                }
+                Answer::Malformed(format!("the line is no request: it has more than {MAXIMUM_LINE_BYTES} bytes"))
+            } else if line.trim_ascii().is_empty() {
                 continue;
-            }
-            let answer = match serde_json::from_slice::<Question>(&line) {
-                Ok(question) => self.answer(ground, &self.with_defaults(question)),
-                Err(error) => Answer::Malformed(format!("the line is no request: {error}")),
+            } else {
+                match serde_json::from_slice::<Question>(&line) {
+                    Ok(question) => self.answer(ground, &self.with_defaults(question)),
+                    Err(error) => Answer::Malformed(format!("the line is no request: {error}")),
+                }
             };
             ending = ending.max(answer.ending());
             writeln!(output, "{}", answer.json())?;
@@ -224,12 +227,33 @@ impl Explain {
                 Answer::Allowed(record)
             }
             Verdict::Deny(denial) => Answer::Denied {
+                out_of_force: out_of_force(&ground.rules, &request),
                 reason: format!("{:?}", denial.reason),
                 message: denial.message,
                 nearest: denial
                     .nearest
                     .map(|nearest| json!({"whitelist": nearest.whitelist, "rule": nearest.rule, "why": nearest.why})),
             },
+        }
+    }
+}
+
+/// The rule out of force that would have matched by its text, and why it is out of force.
+fn out_of_force(rules: &RuleSet, request: &Request) -> Option<String> {
+    let (whitelist, broken) = policy::matching_out_of_force(rules, request)?;
+    let by = if matches!(request.ask(), Ask::Rule(_)) { "name" } else { "text" };
+    let name = format!("{whitelist}/{}", broken.rule);
+    Some(format!("the rule {name} would have matched by its {by}, but is out of force: {}", broken.problem))
+}
+
+/// Reads on to the end of a line, in as much memory as the reader itself has.
+fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let (length, end) = (buffer.len(), buffer.iter().position(|byte| *byte == b'\n'));
+        input.consume(end.map_or(length, |end| end + 1));
+        if end.is_some() || length == 0 {
+            return Ok(());
         }
     }
 }
@@ -247,8 +271,12 @@ impl Answer {
     fn json(&self) -> Value {
         match self {
             Answer::Allowed(decision) => json!({"allowed": true, "decision": decision}),
-            Answer::Denied { reason, message, nearest } => {
-                json!({"allowed": false, "reason": reason, "message": message, "nearest": nearest})
+            Answer::Denied { reason, message, nearest, out_of_force } => {
+                let mut answer = json!({"allowed": false, "reason": reason, "message": message, "nearest": nearest});
+                if let (Some(why), Some(fields)) = (out_of_force, answer.as_object_mut()) {
+                    fields.insert("outOfForce".to_owned(), json!(why));
+                }
+                answer
             }
             Answer::Malformed(message) => json!({"allowed": false, "reason": "Malformed", "message": message}),
         }
@@ -266,8 +294,11 @@ impl Answer {
                     writeln!(output, "  {line}")?;
                 }
             }
-            Answer::Denied { reason, message, nearest } => {
+            Answer::Denied { reason, message, nearest, out_of_force } => {
                 writeln!(output, "denied: {reason}: {message}")?;
+                if let Some(why) = out_of_force {
+                    writeln!(output, "\nout of force: {why}")?;
+                }
                 if let Some(nearest) = nearest {
                     let text = |field: &str| nearest.get(field).and_then(Value::as_str).unwrap_or_default();
                     writeln!(output, "\nnearest: {}/{}: {}", text("whitelist"), text("rule"), text("why"))?;

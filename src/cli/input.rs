@@ -1,125 +1,236 @@
 //! Manifests and requests as they come from files and from standard input.
 
-use std::collections::BTreeMap;
+mod kinds;
+mod question;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use serde::Deserialize;
+use anyhow::bail;
 use serde_json::Value;
 
-use crate::api::command_execution::{Requester, RuleRequest};
-use crate::api::{CommandExecutionSpec, Whitelist};
+use crate::api::Whitelist;
+use crate::api::whitelist::{WhitelistRule, WhitelistSpec};
+
+use super::manifest::{self, Fault, Node};
+use super::schema::{self, Kind};
+use kinds::Sorted;
+
+pub(super) use question::{Question, pair};
 
 /// The largest file that is read: etcd takes objects of 1.5 MiB, and a file may have a few.
 const MAXIMUM_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The Whitelists in some files; `-` is standard input.
-pub(super) fn whitelists(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Whitelist)>> {
-    let mut found = Vec::new();
+/// Something that keeps a file, a document or a Whitelist from being used.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub file: PathBuf,
+    /// From 1; 0: it is of the whole file.
+    pub line: usize,
+    /// The name of the Whitelist.
+    pub whitelist: Option<String>,
+    /// With rule and field in front.
+    pub message: String,
+    /// Whether it could not be read at all, so that it is not even known what it says.
+    pub is_unreadable: bool,
+    /// The rule and the first step of the path behind it, where only the form of a text is wrong.
+    pub of_form: Option<(String, String)>,
+}
+
+/// A Whitelist of a file.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub file: PathBuf,
+    /// With the rules that could be read.
+    pub whitelist: Whitelist,
+    pub node: Node,
+    /// What the API server would refuse it for.
+    pub problems: Vec<Problem>,
+}
+
+/// What was found in some files.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub whitelists: Vec<Found>,
+    /// Of files and documents that are no Whitelists.
+    pub problems: Vec<Problem>,
+    /// What was passed over, a line each.
+    pub notes: Vec<String>,
+}
+
+/// The Whitelists in some files; `-` is standard input. A file that cannot be read does not hide the others.
+pub(super) fn read(files: &[PathBuf]) -> Reading {
+    let mut reading = Reading::default();
     for file in files {
-        let before = found.len();
-        for object in objects(file)? {
-            let name =
-                object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("(without a name)").to_owned();
-            let whitelist = serde_json::from_value(object)
-                .with_context(|| format!("{}: the Whitelist {name} cannot be read", file.display()))?;
-            found.push((file.clone(), whitelist));
+        let (before, problems) = (reading.whitelists.len(), reading.problems.len());
+        let documents =
+            bytes(file).and_then(|bytes| manifest::read(&bytes).map_err(|fault| (fault.line, fault.message)));
+        match documents {
+            Ok(documents) => reading.add(file, documents),
+            Err((line, message)) => reading.problems.push(unreadable(file, line, message)),
         }
-        if found.len() == before {
-            bail!("{}: there is no Whitelist in it (apiVersion writ.dev/v1alpha1)", file.display());
+        if reading.whitelists.len() == before && reading.problems.len() == problems {
+            let message = "there is no Whitelist in it (apiVersion writ.dev/v1alpha1)".to_owned();
+            reading.problems.push(unreadable(file, 0, message));
         }
     }
-    Ok(found)
+    reading.compare_names();
+    reading
 }
 
-/// The objects of kind Whitelist in a file of one or more YAML or JSON documents, in Lists too.
-fn objects(file: &Path) -> anyhow::Result<Vec<Value>> {
-    let shown = file.display();
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")?
-    } else {
-        let length = std::fs::metadata(file).with_context(|| format!("{shown} cannot be read"))?.len();
-        if length > MAXIMUM_FILE_BYTES {
-            bail!("{shown} has {length} bytes; at most {MAXIMUM_FILE_BYTES} are read");
+/// The Whitelists in some files, where nothing is wrong with them that the API server would refuse.
+pub(super) fn whitelists(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Whitelist)>> {
+    let reading = read(files);
+    let of_whitelists = reading.whitelists.iter().flat_map(|found| &found.problems);
+    let problems: Vec<String> = reading.problems.iter().chain(of_whitelists).map(ToString::to_string).collect();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    Ok(reading.whitelists.into_iter().map(|found| (found.file, found.whitelist)).collect())
+}
+
+fn bytes(file: &Path) -> Result<Vec<u8>, (usize, String)> {
+    let failed = |error: std::io::Error| (0, format!("it cannot be read: {error}"));
+    if file == Path::new("-") {
+        return read_bounded(std::io::stdin().lock());
+    }
+    read_bounded(std::fs::File::open(file).map_err(failed)?)
+}
+
+fn read_bounded(from: impl std::io::Read) -> Result<Vec<u8>, (usize, String)> {
+    let mut bytes = Vec::new();
+    let read = std::io::Read::take(from, MAXIMUM_FILE_BYTES + 1);
+    let read = std::io::Read::read_to_end(&mut { read }, &mut bytes);
+    match read {
+        Err(error) => Err((0, format!("it cannot be read: {error}"))),
+        Ok(_) if bytes.len() as u64 > MAXIMUM_FILE_BYTES => {
+            Err((0, format!("it cannot be read: it has more than {MAXIMUM_FILE_BYTES} bytes")))
         }
-        std::fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?
-    };
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-        .map_err(|error| anyhow::anyhow!("{shown} is neither YAML nor JSON: {error}"))?;
-    let mut found = Vec::new();
-    for document in documents {
-        let items = match document.get("items").and_then(Value::as_array) {
-            Some(items) => items.clone(),
-            None => vec![document],
+        Ok(_) => Ok(bytes),
+    }
+}
+
+fn unreadable(file: &Path, line: usize, message: String) -> Problem {
+    Problem { file: file.to_owned(), line, whitelist: None, message, is_unreadable: true, of_form: None }
+}
+
+impl Reading {
+    fn add(&mut self, file: &Path, documents: Vec<Result<Node, Fault>>) {
+        let mut others: Vec<String> = Vec::new();
+        for document in documents {
+            let document = match document {
+                Ok(document) => document,
+                Err(fault) => {
+                    self.problems.push(unreadable(file, fault.line, fault.message));
+                    continue;
+                }
+            };
+            for sorted in kinds::sort(document) {
+                match sorted {
+                    Sorted::Whitelist(node) => self.whitelists.push(found(file, node)),
+                    Sorted::Other(kind) => others.push(kind),
+                    Sorted::Wrong(line, message) => self.problems.push(unreadable(file, line, message)),
+                }
+            }
+        }
+        if !others.is_empty() {
+            let count = others.len();
+            others.sort();
+            others.dedup();
+            let (documents, are) = if count == 1 { ("document", "is") } else { ("documents", "are") };
+            let kinds = others.join(", ");
+            self.notes.push(format!("{}: note: {count} other {documents} {are} passed over ({kinds})", file.display()));
+        }
+    }
+
+    /// Of two of one name in one namespace the second would replace the first.
+    fn compare_names(&mut self) {
+        let mut first: HashMap<(Option<String>, String), (PathBuf, usize)> = HashMap::new();
+        for found in &mut self.whitelists {
+            let metadata = &found.whitelist.metadata;
+            let Some(name) = metadata.name.clone() else { continue };
+            let line = found.node.line_of("metadata.name");
+            let key = (metadata.namespace.clone(), name.clone());
+            let Some((file, at)) = first.get(&key) else {
+                first.insert(key, (found.file.clone(), line));
+                continue;
+            };
+            let message = format!(
+                "metadata.name: there is a Whitelist {name} already in {}, line {at}: the one would replace the other; give it another name, or put its rules there",
+                file.display()
+            );
+            found.problems.push(Problem {
+                whitelist: Some(name),
+                is_unreadable: false,
+                ..unreadable(&found.file, line, message)
+            });
+        }
+    }
+}
+
+/// A Whitelist with what the API server would say of it.
+fn found(file: &Path, node: Node) -> Found {
+    let name = node.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::text).map(str::to_owned);
+    let problems = schema::problems(&node).into_iter().map(|problem| {
+        let (rule, path) = in_rule(&node, &problem.path);
+        let message = match (&rule, path) {
+            (Some(rule), "") => format!("rule {rule}: {}", problem.message),
+            (Some(rule), path) => format!("rule {rule}: {path}: {}", problem.message),
+            (None, path) => format!("{path}: {}", problem.message),
         };
-        found.extend(items.into_iter().filter(is_whitelist));
-    }
-    Ok(found)
-}
-
-fn is_whitelist(object: &Value) -> bool {
-    let is = |field: &str, value: &str| object.get(field).and_then(Value::as_str) == Some(value);
-    is("kind", "Whitelist") && is("apiVersion", &format!("{}/{}", crate::api::GROUP, crate::api::VERSION))
-}
-
-/// `NAME=VALUE`, for flags that may be given again and again.
-pub(super) fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("it must be NAME=VALUE".to_owned()),
-    }
-}
-
-/// One request, as a line of JSON or from flags. The fields are those of a CommandExecution's spec, and those that say
-/// of which Machine and by whom.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Question {
-    #[serde(default)]
-    pub command: Option<String>,
-    #[serde(default)]
-    pub argv: Option<Vec<String>>,
-    #[serde(default)]
-    pub rule: Option<RuleRequest>,
-    #[serde(default)]
-    pub action_type: Option<String>,
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    #[serde(default)]
-    pub timeout_seconds: Option<u32>,
-    /// The labels of the Machine.
-    #[serde(default)]
-    pub machine_labels: Option<BTreeMap<String, String>>,
-    /// Who asks; absent: as the flags say.
-    #[serde(default)]
-    pub requested_by: Option<Requester>,
-}
-
-impl Question {
-    /// The spec that would be applied.
-    pub fn spec(&self) -> CommandExecutionSpec {
-        CommandExecutionSpec {
-            command: self.command.clone(),
-            argv: self.argv.clone(),
-            rule: self.rule.clone(),
-            action_type: self.action_type.clone(),
-            environment: self.environment.clone(),
-            timeout_seconds: self.timeout_seconds,
-            ..CommandExecutionSpec::on_machine("explained")
+        let first = path.split(['.', '[']).next().unwrap_or_default();
+        Problem {
+            whitelist: Some(name.clone().unwrap_or_else(|| NAMELESS.to_owned())),
+            is_unreadable: problem.kind == Kind::Type,
+            of_form: rule.clone().filter(|_| problem.kind == Kind::Pattern).map(|rule| (rule, first.to_owned())),
+            ..unreadable(file, problem.line, message)
         }
-    }
+    });
+    let problems = problems.collect();
+    Found { file: file.to_owned(), whitelist: readable_part(&node), node, problems }
+}
 
-    /// The question that an execution is.
-    pub fn of(spec: &CommandExecutionSpec) -> Self {
-        Self {
-            command: spec.command.clone(),
-            argv: spec.argv.clone(),
-            rule: spec.rule.clone(),
-            action_type: spec.action_type.clone(),
-            environment: spec.environment.clone(),
-            timeout_seconds: spec.timeout_seconds,
-            machine_labels: None,
-            requested_by: spec.requested_by.clone(),
+/// What a Whitelist without a name is called.
+pub(super) const NAMELESS: &str = "(without a name)";
+
+/// The rule that a path leads into, by its name or else by its number, and the path from there.
+fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
+    let split = path.strip_prefix("spec.rules[").and_then(|rest| rest.split_once(']'));
+    let Some((index, rest)) = split else { return (None, path) };
+    let rules = node.get("spec").and_then(|spec| spec.get("rules")).map(Node::items).unwrap_or_default();
+    let rule = index.parse::<usize>().ok().and_then(|index| rules.get(index));
+    let name = rule.and_then(|rule| rule.get("name")).and_then(Node::text).filter(|name| !name.is_empty());
+    let name = name.map_or_else(|| format!("[{index}]"), |name| schema::shortened(name));
+    (Some(name), rest.trim_start_matches('.'))
+}
+
+/// The Whitelist as far as it can be read: a rule with a wrong type is left out, and said to be wrong elsewhere.
+fn readable_part(node: &Node) -> Whitelist {
+    let mut value = schema::stored(node);
+    if let Ok(whitelist) = serde_json::from_value(value.clone()) {
+        return whitelist;
+    }
+    let rules = value.pointer_mut("/spec/rules").map(Value::take).unwrap_or_default();
+    let rules = rules.as_array().into_iter().flatten();
+    let rules = rules.filter_map(|rule| serde_json::from_value::<WhitelistRule>(rule.clone()).ok()).collect();
+    let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
+    let metadata = serde_json::from_value(metadata).unwrap_or_default();
+    Whitelist { metadata, spec: WhitelistSpec { rules, ..WhitelistSpec::default() }, status: None }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(formatter, ":{}", self.line)?;
         }
+        if let Some(whitelist) = &self.whitelist {
+            write!(formatter, ": Whitelist {whitelist}")?;
+        }
+        write!(formatter, ": error: {}", self.message)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,20 @@
-//! `writ lint`: what the controller would say of Whitelists, before they are applied.
+//! `writ lint`: what the API server and the controller would say of Whitelists, before they are applied.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::policy;
+use crate::policy::{self, Findings};
 
+use super::input::{Found, NAMELESS, Problem};
 use super::{Ending, input};
 
-/// Check Whitelists before they are applied: everything that the controller would call Stalled, and what may not be
-/// meant.
+/// Check Whitelists before they are applied: everything that the API server would refuse, everything that the controller
+/// would call Stalled, and what may not be meant. YAML is read as kubectl reads it.
 ///
-/// Exit code 0 where every rule would be in force (warnings or not), 3 where one would not, 2 where a file cannot be
-/// read.
+/// Exit code 0 if every rule would be in force (warnings or not), 3 if one would not, or the API server would refuse its
+/// Whitelist, 2 if something cannot be read: a file, a document, or a value of a type that its field does not have.
 #[derive(Args, Debug)]
 pub struct Lint {
     /// Files with Whitelists, YAML or JSON, of one or more documents; other kinds in them are passed over. `-` is
@@ -27,29 +28,102 @@ pub struct Lint {
 }
 
 impl Lint {
-    /// Checks, and writes what was found.
+    /// Checks, and writes what was found: all problems of all files.
     ///
     /// # Errors
-    /// A file cannot be read, or has no Whitelist in it; or the output cannot be written.
+    /// The output cannot be written.
     pub fn run(&self, output: &mut dyn Write) -> anyhow::Result<Ending> {
+        let reading = input::read(&self.files);
         let mut ending = Ending::Good;
-        let read = input::whitelists(&self.files)?;
-        let all = policy::lint_all(&read.iter().map(|(_, whitelist)| whitelist).collect::<Vec<_>>());
-        for ((file, whitelist), findings) in read.iter().zip(all) {
-            let name = whitelist.metadata.name.as_deref().unwrap_or("(without a name)");
-            let place = format!("{}: Whitelist {name}", file.display());
-            for error in findings.errors() {
-                writeln!(output, "{place}: error: {error}")?;
+        for note in &reading.notes {
+            writeln!(output, "{note}")?;
+        }
+        for problem in &reading.problems {
+            writeln!(output, "{problem}")?;
+            ending = ending.max(ending_of(problem));
+        }
+        let all = policy::lint_all(&reading.whitelists.iter().map(|found| &found.whitelist).collect::<Vec<_>>());
+        for (found, findings) in reading.whitelists.iter().zip(all) {
+            let errors = errors(found, &findings);
+            for error in &errors {
+                writeln!(output, "{error}")?;
+                ending = ending.max(ending_of(error));
             }
+            let name = found.whitelist.metadata.name.as_deref().unwrap_or(NAMELESS);
+            let place = |line: usize| format!("{}:{line}: Whitelist {name}", found.file.display());
             for warning in &findings.warnings {
-                writeln!(output, "{place}: warning: rule {}: {}", warning.rule, warning.message)?;
+                let line = found.line_of(Some(&warning.rule), &warning.message);
+                writeln!(output, "{}: warning: rule {}: {}", place(line), warning.rule, warning.message)?;
             }
-            if !findings.is_sound() || (self.strict && !findings.warnings.is_empty()) {
-                ending = Ending::Denied;
-            } else {
-                writeln!(output, "{place}: {} rules, all in force", findings.rule_count)?;
+            if self.strict && !findings.warnings.is_empty() {
+                ending = ending.max(Ending::Denied);
+            } else if errors.is_empty() {
+                writeln!(
+                    output,
+                    "{}: Whitelist {name}: {} rules, all in force",
+                    found.file.display(),
+                    findings.rule_count
+                )?;
             }
         }
         Ok(ending)
+    }
+}
+
+fn ending_of(problem: &Problem) -> Ending {
+    if problem.is_unreadable { Ending::BadInput } else { Ending::Denied }
+}
+
+/// What the API server and the policy say, in the order of the lines.
+fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
+    let mut errors = Vec::new();
+    let mut said: Vec<(String, String)> = Vec::new();
+    for text in findings.errors() {
+        let (rule, message) = match text.strip_prefix("rule ").and_then(|text| text.split_once(": ")) {
+            Some((rule, message)) => (Some(rule), message),
+            None => (None, text.as_str()),
+        };
+        // The names are in the schema, which says more of them.
+        if rule.is_some_and(|rule| findings.names.iter().any(|name| name == rule) && message.starts_with("name must")) {
+            continue;
+        }
+        if let Some(rule) = rule {
+            let field = message.split(['.', '[', ' ']).next().unwrap_or_default();
+            said.push((rule.to_owned(), field.to_owned()));
+        }
+        errors.push(Problem {
+            file: found.file.clone(),
+            line: found.line_of(rule, message),
+            whitelist: Some(found.whitelist.metadata.name.clone().unwrap_or_else(|| NAMELESS.to_owned())),
+            message: text.clone(),
+            is_unreadable: false,
+            of_form: None,
+        });
+    }
+    // Of the form of a text the policy says more: which byte, and where.
+    let of_schema = found.problems.iter();
+    errors
+        .extend(of_schema.filter(|problem| problem.of_form.as_ref().is_none_or(|form| !said.contains(form))).cloned());
+    errors.sort_by_key(|problem| problem.line);
+    errors
+}
+
+impl Found {
+    /// The line of what a message speaks of: it begins with its field, or with the name of a parameter.
+    fn line_of(&self, rule: Option<&str>, message: &str) -> usize {
+        let rules = self.node.get("spec").and_then(|spec| spec.get("rules"));
+        let is = |node: &&super::manifest::Node| node.get("name").and_then(|name| name.text()) == rule;
+        let Some(rule) = rules.map(|rules| rules.items()).unwrap_or_default().iter().find(is) else {
+            return self.node.line_of("spec");
+        };
+        let first = message.split([' ', ':', ',']).next().unwrap_or_default();
+        let mentioned = message.strip_prefix("the parameter ").and_then(|rest| rest.split(' ').next()).unwrap_or(first);
+        let of_map = |map: &str, name: &str| {
+            let map = rule.get(map)?;
+            map.line_within(name)
+        };
+        let own = || rule.line_within(first);
+        let named = || of_map("parameters", mentioned).or_else(|| of_map("environment", mentioned));
+        own().or_else(named).unwrap_or(rule.line)
     }
 }

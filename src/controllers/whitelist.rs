@@ -1,7 +1,10 @@
 //! The controller of Whitelists: says in each one's status what became of its rules.
 //!
 //! The promise kept here: what is said is what decisions rest on (the same `compile`). Nothing is decided by the status,
-//! so whoever may write it gains nothing. It is written only where it says something new.
+//! so whoever may write it gains nothing. It is written only where it says something new. What `writ lint` would warn of is
+//! said too, as not everybody runs it.
+
+mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,7 @@ use crate::telemetry::{Loop, Watch};
 use super::fair::{Fair, UNBOUNDED};
 use super::places::watch_all;
 use super::watching::{measured, to_look_at, watch_config, with_beats};
+pub use warnings::WarningCounts;
 
 /// Whitelists looked at at a time. Compiling a large one takes a core for a moment.
 const LOOKED_AT: Size = Size { places: 3, share: 2 };
@@ -49,6 +53,8 @@ pub struct Context {
     pub stamping: Stamping,
     /// Tells people.
     pub events: EventPublisher,
+    /// How many warnings each Whitelist has.
+    pub warnings: WarningCounts,
 }
 
 /// Runs until `stop`.
@@ -63,12 +69,14 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let queue = queue.map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)));
     let queue = with_beats(Loop::Whitelists, queue).take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(UNBOUNDED);
+    let context = Arc::new(context);
+    let counts = Arc::clone(&context);
     applier(
         |object: Arc<Watched>, context| {
             fair.look(&ObjectRef::from(object.as_ref()), move || measured(Loop::Whitelists, reconcile(object, context)))
         },
         |_, _, _| Action::requeue(Duration::from_secs(10)),
-        Arc::new(context),
+        context,
         reader,
         Box::pin(queue),
         config,
@@ -76,7 +84,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
     .for_each(|result| async {
         match result {
             Ok(_) => {}
-            Err(AppliedError::ObjectNotFound(gone)) => fair.gone(&gone),
+            Err(AppliedError::ObjectNotFound(gone)) => {
+                counts.warnings.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                fair.gone(&gone);
+            }
             Err(AppliedError::ReconcilerFailed(error, object)) => {
                 tracing::warn!(%error, category = error.category(), %object, "the status of a Whitelist could not be written; trying again");
             }
@@ -95,7 +106,10 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     let what = format!("Whitelist {namespace}/{name}");
     let live = match context.cluster.call(Operation::GetWhitelists, &what, api.get(&name)).await {
         Ok(live) => live,
-        Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
+        Err(ClusterError::NotFound { .. }) => {
+            context.warnings.forget(&namespace, &name);
+            return Ok(Action::await_change());
+        }
         Err(error) => return Err(error),
     };
     let before: WhitelistStatus =
@@ -103,10 +117,12 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     let about = live.object_ref(&resource);
     let resource_version = live.metadata.resource_version.clone();
     let generation = live.metadata.generation;
+    let written = warnings::last_written(&live.metadata);
     // A large one takes a core for a moment, which others on this thread would wait for.
-    let compiled = tokio::task::spawn_blocking(move || compile_object(live)).await;
-    let compiled =
+    let compiled = tokio::task::spawn_blocking(move || (warnings::of(&live), compile_object(live))).await;
+    let (warnings, compiled) =
         compiled.map_err(|error| ClusterError::Unavailable { what: what.clone(), message: error.to_string() })?;
+    context.warnings.set(&namespace, &name, warnings.len());
     // Whether names can be believed changes without the Whitelist: look again.
     let (trust, again) = if compiled.has_subjects() {
         (Some(context.stamping.trust(&namespace).await), Action::requeue(context.stamping.pause().min(LOOK_AGAIN)))
@@ -114,11 +130,12 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
         (None, Action::await_change())
     };
     let now = context.cluster.now();
-    let status = status_of(&compiled, &before, generation, trust.as_ref(), now);
+    let mut status = status_of(&compiled, &before, generation, trust.as_ref(), now);
+    warnings::say(&mut status, &warnings, now);
     if says_the_same(&before, &status) {
         return Ok(again);
     }
-    if let Some(pause) = too_soon(&before, &status, now) {
+    if let Some(pause) = too_soon(&before, &status, written, now) {
         return Ok(Action::requeue(pause));
     }
     // With the version that was read: what is said must be of what is there.
@@ -143,16 +160,23 @@ fn says_the_same(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
     };
     before.observed_generation == now.observed_generation
         && before.rule_count == now.rule_count
+        && before.warning_count == now.warning_count
         && words(before) == words(now)
 }
 
 /// How long to wait before the same generation is judged anew: two processes that do not agree (of different versions, or
-/// with different rights) must not write against each other as fast as they can.
-fn too_soon(before: &WhitelistStatus, now: &WhitelistStatus, at: Timestamp) -> Option<Duration> {
+/// with different rights) must not write against each other as fast as they can. A condition does not say when its message
+/// was written last; the API server does.
+fn too_soon(
+    before: &WhitelistStatus,
+    now: &WhitelistStatus,
+    written: Option<Timestamp>,
+    at: Timestamp,
+) -> Option<Duration> {
     if before.observed_generation != now.observed_generation {
         return None;
     }
-    let latest = before.conditions.iter().map(|condition| condition.last_transition_time.0).max()?;
+    let latest = before.conditions.iter().map(|condition| condition.last_transition_time.0).chain(written).max()?;
     let passed = Duration::try_from(at.duration_since(latest)).unwrap_or(Duration::ZERO);
     BETWEEN_VERDICTS.checked_sub(passed).filter(|left| !left.is_zero())
 }
@@ -164,12 +188,15 @@ fn tell(
     before: &WhitelistStatus,
     status: &WhitelistStatus,
 ) {
-    let ready = |status: &WhitelistStatus| {
-        status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready.as_str()).cloned()
+    let condition = |status: &WhitelistStatus, type_: ConditionType| {
+        status.conditions.iter().find(|condition| condition.type_ == type_.as_str()).cloned()
     };
-    let Some(now) = ready(status) else { return };
-    if ready(before).is_none_or(|before| before.status != now.status || before.message != now.message) {
-        context.events.publish_verdict(about, &now.reason, now.status != "True", &now.message);
+    for (type_, is_bad) in [(ConditionType::Ready, "False"), (ConditionType::HasWarnings, "True")] {
+        let Some(now) = condition(status, type_) else { continue };
+        let before = condition(before, type_);
+        if before.is_none_or(|before| before.status != now.status || before.message != now.message) {
+            context.events.publish_verdict(about.clone(), &now.reason, now.status == is_bad, &now.message);
+        }
     }
 }
 

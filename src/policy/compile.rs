@@ -11,6 +11,7 @@ use crate::api::selector::MachineSelector;
 use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
 
 use super::checks::{self, Limits};
+use super::out_of_force::Wording;
 use super::subjects::{self, Principal};
 use super::template::{NamedValues, Template};
 use super::values::{Use, Values};
@@ -69,6 +70,8 @@ pub struct BrokenRule {
     pub effect: Effect,
     /// What is wrong with it.
     pub problem: RuleProblem,
+    /// What it would be asked for by.
+    pub wording: Wording,
 }
 
 impl CompiledWhitelist {
@@ -116,7 +119,8 @@ pub fn compile(whitelist: &Whitelist) -> CompiledWhitelist {
                 if effect == Effect::Deny && compiled.closed.is_none() {
                     compiled.closed = Some(format!("its rule {}, a Deny, is broken: {problem}", rule.name));
                 }
-                compiled.broken.push(BrokenRule { rule: rule.name.clone(), effect, problem });
+                let wording = Wording::new(rule.match_text.as_ref(), &rule.run);
+                compiled.broken.push(BrokenRule { rule: rule.name.clone(), effect, problem, wording });
             }
         }
     }

@@ -112,3 +112,8 @@ pub(super) struct Stream {
 pub(super) struct Cause {
     pub cause: &'static str,
 }
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct Warned {
+    pub warnings: &'static str,
+}

@@ -16,7 +16,7 @@ use crate::api::{CommandExecutionStatus, Phase, Reason};
 
 use super::labels::{
     Called, Cause, Controller, Decided, Failed, Finished, For, Kind, OfVerdict, Operation, Outcome, PhaseOfMachine,
-    Purpose, State, Stream, Version, Word,
+    Purpose, State, Stream, Version, Warned, Word,
 };
 use super::process::Process;
 
@@ -60,6 +60,7 @@ pub struct Metrics {
     lease_gaps: Counter,
     clock_offset: Gauge<f64, AtomicU64>,
     stamping: Family1<State, Gauge>,
+    whitelists: Family1<Warned, Gauge>,
     events: Family1<Outcome, Counter>,
     trace_exports: Family1<Outcome, Counter>,
 }
@@ -143,6 +144,7 @@ impl Metrics {
                 Gauge::default(),
             ),
             stamping: to.gauges("requester_stamping", "Namespaces, by whether it is known who asks"),
+            whitelists: to.gauges("whitelists", "Whitelists, by whether writ lint warns of them"),
             events: to.counters("events", "Kubernetes events, by outcome"),
             trace_exports: to.counters("trace_exports", "Batches of spans sent to the collector, by outcome"),
             registry: Registry::default(),
@@ -303,6 +305,13 @@ impl Metrics {
     pub fn namespaces_by_stamping(&self, stamped: usize, not_stamped: usize, undecided: usize) {
         for (state, namespaces) in [("stamped", stamped), ("not_stamped", not_stamped), ("undecided", undecided)] {
             self.stamping.get_or_create(&State { state }).set(count(namespaces));
+        }
+    }
+
+    /// How many Whitelists have no warnings, and how many have some.
+    pub fn whitelists(&self, without: usize, with: usize) {
+        for (warnings, whitelists) in [("no", without), ("yes", with)] {
+            self.whitelists.get_or_create(&Warned { warnings }).set(count(whitelists));
         }
     }
 

@@ -86,18 +86,19 @@ fn a_request_is_explained_from_files_as_allowed_denied_or_none() {
 fn files_that_cannot_be_used_are_bad_input_and_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let cases = [
-        ("none.yaml", "a: b\n", "there is no Whitelist in it"),
+        ("none.yaml", "a: b\n", "the document has no kind, so kubectl refuses it"),
+        ("other.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n", "there is no Whitelist in it"),
         ("empty.yaml", "", "there is no Whitelist in it"),
         ("broken.yaml", "a: [", "neither YAML nor JSON"),
         (
             "typed.yaml",
             "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: x}\nspec: {rules: 7}\n",
-            "Whitelist x cannot be read",
+            "typed.yaml:4: Whitelist x: error: spec.rules: it must be a list, but is 7",
         ),
         (
             "effect.yaml",
             "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: x}\nspec: {rules: [{name: a, effect: deny}]}\n",
-            "cannot be read",
+            "effect.yaml:4: Whitelist x: error: rule a: effect: it must be one of Allow, Deny, but is \"deny\"",
         ),
     ];
     for (name, text, expected) in cases {
@@ -140,7 +141,11 @@ fn many_requests_are_answered_line_by_line() {
     ends(&writ(&by_flags, &format!("{}\n", lines[0])), 0);
     ends(&writ(&by_flags, "{\"command\": \"restart nginx.service\"}\n"), 3);
     ends(&writ(&["explain", "-f", &file, "--json-lines"], &format!("{}\n{}\n", lines[0], lines[1])), 3);
-    ends(&writ(&["explain", "-f", &file, "--json-lines"], &"x".repeat(2 << 20)), 2);
+    // A line that is too long is answered like any other that is none.
+    let long = format!("{}\n{}\n{}", "x".repeat(3 << 20), lines[1], "x".repeat(2 << 20));
+    let printed = ends(&writ(&["explain", "-f", &file, "--json-lines"], &long), 2);
+    let reasons = printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["reason"].clone());
+    assert_eq!(reasons.collect::<Vec<_>>(), ["Malformed", "NotPermitted", "Malformed"]);
     ends(
         &writ(
             &[
@@ -189,6 +194,35 @@ fn lint_takes_warnings_for_errors_where_it_is_told_to() {
     assert!(ends(&writ(&["lint", &file], ""), 0).contains("warning: rule restart: /bin/sh runs other programs"));
     ends(&writ(&["lint", "--strict", &file], ""), 3);
     ends(&writ(&["lint", "-"], &text.replace("/bin/sh", "sh")), 3);
+}
+
+#[test]
+fn lint_tells_all_problems_of_all_files_and_explain_names_the_rule_out_of_force() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broken = WHITELIST.replace("{unit: {enum: [nginx.service]}}", "{unit: {pattern: \".+\"}}");
+    let (unreadable, first) = (file(&folder, "a.yaml", "a: ["), file(&folder, "b.yaml", &broken));
+    let bare = WHITELIST.replace("restart, --", "y, --").replace("name: web", "name: other");
+    let second = file(&folder, "c.yaml", &bare.replace("match: restart", "match: do restart"));
+    let printed = ends(&writ(&["lint", &unreadable, &first, &second, "/no/such/file"], ""), 2);
+    for part in [
+        "a.yaml:",
+        "it is neither YAML nor JSON",
+        "b.yaml: note: 1 other document is passed over (ConfigMap)",
+        "b.yaml:14: Whitelist web: error: rule restart: parameters.unit must not admit byte",
+        "c.yaml:13: Whitelist other: error: rule restart: run[1]: the bare word y is a boolean for kubectl; quote it: \"y\"",
+        "/no/such/file: error: it cannot be read",
+    ] {
+        assert!(printed.contains(part), "{part}\n{printed}");
+    }
+    for arguments in [&["--", "restart sshd.service"][..], &["--rule", "restart", "--parameter", "unit=x"]] {
+        let denied = ends(&writ(&[&["explain", "-f", &first, "--as", "jane"], arguments].concat(), ""), 3);
+        assert!(denied.contains("out of force: the rule web/restart would have matched by its "), "{denied}");
+        assert!(denied.contains("but is out of force: parameters.unit must not admit byte"), "{denied}");
+    }
+    let other = ends(&writ(&["explain", "-f", &first, "--", "start sshd.service"], ""), 3);
+    assert!(!other.contains("would have matched"), "{other}");
+    let line = writ(&["explain", "-f", &first, "--json-lines"], "{\"command\": \"restart sshd.service\"}");
+    assert!(ends(&line, 3).contains("\"outOfForce\":\"the rule web/restart would have matched"));
 }
 
 fn explained(case: &Case, kubeconfig: &Path, arguments: &[&str]) -> Output {

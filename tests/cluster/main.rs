@@ -21,6 +21,7 @@ mod keys;
 mod world;
 
 mod addresses;
+mod agreement;
 mod audit;
 mod bad_input;
 mod brim;
@@ -63,6 +64,7 @@ mod output_store;
 mod policy;
 mod protection;
 mod proxy;
+mod reading;
 mod rebooted;
 mod receipts;
 mod refused_logins;

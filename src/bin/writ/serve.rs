@@ -278,7 +278,12 @@ fn others(
 ) -> impl Future + use<> {
     let context = machine::Context::new(cluster.clone(), runner.clone(), events.clone());
     let machines = tokio::spawn(machine::run(context, wakes, stop.clone()));
-    let context = whitelist::Context { cluster: cluster.clone(), stamping: stamping.clone(), events: events.clone() };
+    let context = whitelist::Context {
+        cluster: cluster.clone(),
+        stamping: stamping.clone(),
+        events: events.clone(),
+        warnings: whitelist::WarningCounts::default(),
+    };
     let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
     let finished = tokio::spawn(retention::run(finished, stop.clone()));
     async { tokio::join!(machines, whitelists, finished) }

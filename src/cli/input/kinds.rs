@@ -1,0 +1,124 @@
+//! Which documents are Whitelists, which are others, and which were meant to be something that they are not.
+
+use crate::api::{GROUP, VERSION};
+use crate::cli::manifest::{Content, Node};
+
+/// Our kinds, for what is misspelt.
+const KINDS: &[&str] = &["Whitelist", "Machine", "CommandExecution", "ExecutionReceipt"];
+/// Changes of a letter within which a word is taken for a misspelt one.
+const MISSPELT: usize = 2;
+
+pub(super) enum Sorted {
+    Whitelist(Node),
+    /// Another object, by its kind.
+    Other(String),
+    /// The line, and what is wrong.
+    Wrong(usize, String),
+}
+
+/// What a document is; a list is each of its items.
+pub(super) fn sort(document: Node) -> Vec<Sorted> {
+    sort_item(document, None)
+}
+
+fn sort_item(node: Node, of_list: Option<(&str, &str)>) -> Vec<Sorted> {
+    if !matches!(node.content, Content::Map(_)) {
+        let message = "the document is no object: it has no apiVersion and no kind".to_owned();
+        return vec![Sorted::Wrong(node.line, message)];
+    }
+    let text = |field: &str| node.get(field).and_then(Node::text).filter(|text| !text.is_empty());
+    let version = text("apiVersion").or(of_list.map(|(version, _)| version)).map(str::to_owned);
+    let kind = text("kind").or(of_list.map(|(_, kind)| kind)).map(str::to_owned);
+    if let Some(items) = node.entries().iter().rfind(|entry| entry.key == "items").map(|entry| &entry.node)
+        && matches!(items.content, Content::List(_))
+    {
+        let of_items = kind.as_deref().and_then(|kind| kind.strip_suffix("List")).filter(|kind| !kind.is_empty());
+        if let (Some(kind), Some(version), None) = (&kind, &version, of_items)
+            && kind != "List"
+            && version.starts_with(GROUP)
+        {
+            let message = format!("a {kind} has no items: kubectl takes it for a list; is it misspelt?");
+            return vec![Sorted::Wrong(node.line, message)];
+        }
+        let of_items = version.as_deref().zip(of_items);
+        return items.items().iter().flat_map(|item| sort_item(item.clone(), of_items)).collect();
+    }
+    let (Some(version), Some(kind)) = (version, kind) else {
+        let missing = if text("kind").is_none() { "kind" } else { "apiVersion" };
+        let message = format!(
+            "the document has no {missing}, so kubectl refuses it; a Whitelist begins with apiVersion: {GROUP}/{VERSION} and kind: Whitelist"
+        );
+        return vec![Sorted::Wrong(node.line, message)];
+    };
+    vec![match problem(&version, &kind) {
+        Some((field, message)) => Sorted::Wrong(node.line_of(field), message),
+        None if version == ours() && kind == "Whitelist" => Sorted::Whitelist(node),
+        None => Sorted::Other(kind),
+    }]
+}
+
+fn ours() -> String {
+    format!("{GROUP}/{VERSION}")
+}
+
+/// What is wrong with apiVersion and kind, and with which of them.
+fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let is_ours = group == GROUP;
+    if version == ours() && KINDS.contains(&kind) {
+        return None;
+    }
+    if is_ours && version != ours() {
+        return Some(("apiVersion", format!("there is no {version}; write {}", ours())));
+    }
+    let meant = nearest(kind);
+    match (is_ours, meant) {
+        (true, Some(meant)) => Some(("kind", format!("there is no kind {kind} of {version}; write {meant}"))),
+        (true, None) => {
+            Some(("kind", format!("there is no kind {kind} of {version}; it has the kinds {}", KINDS.join(", "))))
+        }
+        // Somebody else may have a kind Machine.
+        (false, Some("Whitelist")) if distance(&kind.to_ascii_lowercase(), "whitelist") <= 1 => Some((
+            "apiVersion",
+            format!("a kind {kind} of {version} is none of Writ's; write apiVersion: {} and kind: Whitelist", ours()),
+        )),
+        (false, _) if group != GROUP && distance(group, GROUP) <= MISSPELT && !group.is_empty() => {
+            Some(("apiVersion", format!("the group {group} is none of Writ's; write {}", ours())))
+        }
+        (false, _) => None,
+    }
+}
+
+/// Our kind that is meant by a word.
+fn nearest(kind: &str) -> Option<&'static str> {
+    let plain = |word: &str| {
+        let word: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
+        word.to_ascii_lowercase()
+    };
+    let is = plain(kind);
+    let named = KINDS
+        .iter()
+        .map(|known| (distance(&is, &plain(known)).min(distance(&is, &plain(&format!("{known}s")))), *known));
+    named.min().filter(|(changes, _)| *changes <= MISSPELT).map(|(_, known)| known)
+}
+
+/// How many letters must be put in, taken out or changed to make the one of the other. Long words are not compared.
+fn distance(left: &str, right: &str) -> usize {
+    if left.len() > 64 {
+        return left.len();
+    }
+    let mut before: Vec<usize> = (0..=right.chars().count()).collect();
+    for (row, of_left) in left.chars().enumerate() {
+        let mut diagonal = row;
+        let mut last = row + 1;
+        let mut current = vec![last];
+        for (of_right, above) in right.chars().zip(before.iter().skip(1)) {
+            let changed = diagonal + usize::from(of_left != of_right);
+            last = changed.min(last + 1).min(above + 1);
+            diagonal = *above;
+            current.push(last);
+        }
+        before = current;
+    }
+    before.last().copied().unwrap_or_default()
+}

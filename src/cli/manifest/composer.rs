@@ -1,0 +1,259 @@
+//! From the events of a YAML parser to a [`Node`], by the rules of go-yaml v2: scalars, tags, aliases and merge keys.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
+use serde_json::Value;
+
+use super::scalars::{self, Scalar};
+use super::{Content, Entry, Fault, Node};
+
+/// Nodes of one document, with what its aliases stand for. A file is at most 64 MiB; an alias of an alias of a list may
+/// stand for any number.
+const MAXIMUM_NODES: usize = 1_000_000;
+/// Nested lists and maps: a Whitelist has 8.
+const MAXIMUM_DEPTH: usize = 100;
+
+type Events<'a> = Box<dyn Iterator<Item = Result<(Event<'a>, Span), granit_parser::ScanError>> + 'a>;
+
+/// What was read.
+pub(super) struct Composed {
+    /// The first document; None: it is empty.
+    pub root: Option<Node>,
+    /// The first and the last line of the text of each block scalar.
+    pub blocks: Vec<(usize, usize)>,
+}
+
+struct Composer<'a> {
+    text: &'a str,
+    events: Events<'a>,
+    blocks: Vec<(usize, usize)>,
+    /// Flow collections that the next node is in.
+    flow: usize,
+    first_line: usize,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+}
+
+/// The first document of a text that begins on this line of its file; kubectl takes no further one.
+pub(super) fn compose(text: &str, first_line: usize) -> Result<Composed, Fault> {
+    let mut options = granit_parser::Options::default();
+    options.set_emit_comments(false);
+    let events = Box::new(Parser::new_from_str_with_options(text, options));
+    let mut composer =
+        Composer { text, events, blocks: Vec::new(), flow: 0, first_line, anchors: HashMap::new(), nodes: 0 };
+    let mut root = None;
+    loop {
+        let (event, span) = composer.next()?;
+        match event {
+            Event::StreamStart | Event::DocumentEnd => {}
+            Event::DocumentStart(_, version) => {
+                if root.is_some() {
+                    let message = "a further document begins here without a line --- before it: kubectl passes over it; write ---";
+                    return Err(composer.fault(&span, message.to_owned()));
+                }
+                if version.is_some_and(|version| (version.major, version.minor) != (1, 1)) {
+                    return Err(composer.fault(&span, "kubectl reads YAML 1.1; remove the line %YAML".to_owned()));
+                }
+            }
+            Event::StreamEnd => return Ok(Composed { root, blocks: composer.blocks }),
+            event => root = Some(composer.node(event, &span, 0)?),
+        }
+    }
+}
+
+impl<'a> Composer<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Fault> {
+        match self.events.next() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => {
+                let line = self.first_line + error.marker().line().saturating_sub(1);
+                Err(Fault { line, message: format!("it is neither YAML nor JSON: {}", error.info()) })
+            }
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn line(&self, span: &Span) -> usize {
+        self.first_line + span.start.line().saturating_sub(1)
+    }
+
+    fn fault(&self, span: &Span, message: String) -> Fault {
+        Fault { line: self.line(span), message }
+    }
+
+    fn count(&mut self, nodes: usize, span: &Span) -> Result<(), Fault> {
+        self.nodes += nodes;
+        let message = || format!("the document has more than {MAXIMUM_NODES} values, with what its aliases stand for");
+        if self.nodes > MAXIMUM_NODES { Err(self.fault(span, message())) } else { Ok(()) }
+    }
+
+    /// The node that begins with this event.
+    fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
+        if depth > MAXIMUM_DEPTH {
+            return Err(self.fault(span, format!("lists and maps are nested more than {MAXIMUM_DEPTH} deep")));
+        }
+        self.count(1, span)?;
+        let (anchor, content) = match event {
+            Event::Alias(anchor) => {
+                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                    return Err(self.fault(span, "the alias stands within what it stands for".to_owned()));
+                };
+                self.count(node.size(), span)?;
+                return Ok(node);
+            }
+            Event::Scalar(text, style, anchor, tag) => (anchor, self.scalar(&text, style, tag.as_deref(), span)?),
+            Event::SequenceStart(style, anchor, _) => {
+                let is_flow = usize::from(matches!(style, StructureStyle::Flow));
+                self.flow += is_flow;
+                let list = self.list(depth)?;
+                self.flow -= is_flow;
+                (anchor, list)
+            }
+            Event::MappingStart(style, anchor, _) => {
+                let is_flow = usize::from(matches!(style, StructureStyle::Flow));
+                self.flow += is_flow;
+                let map = self.map(depth)?;
+                self.flow -= is_flow;
+                (anchor, map)
+            }
+            _ => return Err(self.fault(span, "it is neither YAML nor JSON: a value is missing".to_owned())),
+        };
+        let node = Node { line: self.line(span), content };
+        if anchor != 0 {
+            self.count(node.size(), span)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> Result<Content, Fault> {
+        let is_plain = matches!(style, ScalarStyle::Plain);
+        self.check_notation(text, style, span)?;
+        let written = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
+        let tag = match &written {
+            // A tag of somebody's own, and `!` alone: it is the text.
+            Some(tag) => Some(tag.strip_prefix("tag:yaml.org,2002:").unwrap_or("str")),
+            None if is_plain => None,
+            None => Some("str"),
+        };
+        if tag == Some("binary") {
+            return Err(self.fault(span, "!!binary is not read; write the text itself".to_owned()));
+        }
+        match scalars::resolve(text, tag) {
+            Scalar::Value(Value::Null) => Ok(Content::Null),
+            Scalar::Value(Value::Bool(value)) => Ok(Content::Bool(value, text.to_owned())),
+            Scalar::Value(Value::Number(number)) => Ok(Content::Number(number, text.to_owned())),
+            Scalar::Value(_) => Ok(Content::Text(text.to_owned())),
+            Scalar::Unusable(why) => Err(self.fault(span, why)),
+        }
+    }
+
+    /// What YAML 1.1 reads in another way than YAML 1.2, or not at all.
+    fn check_notation(&mut self, text: &str, style: ScalarStyle, span: &Span) -> Result<(), Fault> {
+        let source = self.text;
+        let part = |from: Option<usize>, to: Option<usize>| source.get(from?..to?);
+        let written = part(span.start.byte_offset(), span.end.byte_offset());
+        match style {
+            ScalarStyle::DoubleQuoted => {
+                let mut characters = written.unwrap_or_default().chars();
+                while let Some(character) = characters.next() {
+                    let escaped = if character == '\\' { characters.next() } else { None };
+                    let hex: String = characters.clone().take(4).collect();
+                    let code = u32::from_str_radix(&hex, 16).unwrap_or_default();
+                    let is_surrogate = escaped == Some('u') && (0xd800..0xe000).contains(&code);
+                    if escaped == Some('/') || is_surrogate {
+                        let message =
+                            "kubectl reads \\/ and surrogates (\\ud83d) in JSON only; write the character itself";
+                        return Err(self.fault(span, message.to_owned()));
+                    }
+                }
+            }
+            ScalarStyle::Plain if self.flow > 0 && !text.is_empty() => {
+                let behind = part(span.end.byte_offset(), Some(source.len())).unwrap_or_default();
+                let ends_in_colon = [":,", ":]", ":}"].iter().any(|end| behind.starts_with(end));
+                if text.contains('?') || text.starts_with(':') || ends_in_colon {
+                    let message = format!(
+                        "kubectl reads {text} otherwise between brackets; quote it, and put a blank behind the `:` of a key"
+                    );
+                    return Err(self.fault(span, message));
+                }
+            }
+            ScalarStyle::Literal | ScalarStyle::Folded => {
+                let last = self.first_line + span.end.line().saturating_sub(1);
+                let last = if span.end.col() == 0 { last.saturating_sub(1) } else { last };
+                self.blocks.push((self.line(span) + 1, last));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Content, Fault> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Content::List(items)),
+                (event, span) => items.push(self.node(event, &span, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Content, Fault> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let (event, span) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(Content::Map(entries)),
+                next => next,
+            };
+            let is_merge = match &event {
+                Event::Scalar(text, style, _, tag) => {
+                    text == "<<" && matches!((style, tag), (ScalarStyle::Plain, None))
+                        || text == "<<" && tag.as_ref().is_some_and(|tag| tag.suffix() == "merge")
+                }
+                _ => false,
+            };
+            let key = self.node(event, &span, depth + 1)?;
+            let (event, value_span) = self.next()?;
+            let node = self.node(event, &value_span, depth + 1)?;
+            if is_merge {
+                self.merge(&mut entries, node, &span)?;
+                continue;
+            }
+            let Some((key, bare)) = key_of(key.content) else {
+                return Err(self.fault(&span, "a key must be a word, not a list, a map or nothing".to_owned()));
+            };
+            entries.push(Entry { key, bare, line: self.line(&span), is_merged: false, node });
+        }
+    }
+
+    /// What is merged takes the place of what stands before it, and gives way to what stands behind it.
+    fn merge(&self, entries: &mut Vec<Entry>, merged: Node, span: &Span) -> Result<(), Fault> {
+        let maps = match merged.content {
+            Content::List(items) => items.into_iter().rev().collect(),
+            _ => vec![merged],
+        };
+        for map in maps {
+            let Content::Map(merged) = map.content else {
+                return Err(self.fault(span, "<< merges maps, or a list of maps".to_owned()));
+            };
+            for entry in merged {
+                entries.retain(|before| before.key != entry.key);
+                entries.push(Entry { is_merged: true, ..entry });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key as text, and what was written where that is something else.
+fn key_of(content: Content) -> Option<(String, Option<String>)> {
+    match content {
+        Content::Text(text) => Some((text, None)),
+        Content::Bool(value, written) => Some((value.to_string(), Some(written))),
+        Content::Number(number, written) if scalars::is_integer(&written) && number.is_i64() => {
+            Some((number.to_string(), Some(written)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,246 @@
+//! What the API server would say of a manifest: the schema of the CRD itself, held against what kubectl sends.
+//!
+//! The promise kept here: a manifest without problems is one that the API server takes. A keyword of the schema that is not
+//! known here fails a test, and so does a CEL rule that has no twin in [`TWINS`]. Admission policies of the cluster are not
+//! looked at. `docs/design/20261130-reads-as-kubectl.md` says why there is no library behind it.
+
+mod metadata;
+mod words;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use regex_automata::meta::Regex;
+use serde_json::Value;
+
+use crate::api::definitions;
+
+use super::manifest::{Content, Entry, Node};
+
+pub(super) use words::shortened;
+
+/// Something that the API server refuses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// Where: `spec.rules[2].run[0]`.
+    pub path: String,
+    /// The line of its file.
+    pub line: usize,
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// What kind of problem it is.
+    pub kind: Kind,
+}
+
+/// What a problem is of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// The value is none that the field can have: it cannot be read at all.
+    Type,
+    /// The text has not the form that the field asks for.
+    Pattern,
+    /// Everything else.
+    Bound,
+}
+
+/// The CEL rules of the Whitelist's CRD, each with the same rule in Rust.
+const TWINS: &[(&str, fn(&Node) -> bool)] =
+    &[("has(self.run) || (has(self.effect) && self.effect == 'Deny')", |rule| {
+        rule.get("run").is_some() || rule.get("effect").and_then(Node::text) == Some("Deny")
+    })];
+
+/// Of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
+static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
+    let definitions = definitions::all().into_iter().map(|(_, definition)| definition);
+    let whitelist = definitions.filter(|definition| definition.spec.names.kind == "Whitelist");
+    let schema = whitelist.flat_map(|definition| definition.spec.versions).find_map(|version| version.schema);
+    schema.and_then(|schema| schema.open_api_v3_schema).unwrap_or_default()
+});
+
+/// The problems of a Whitelist, in the order of the file.
+pub fn problems(object: &Node) -> Vec<Problem> {
+    let mut validator = Validator::default();
+    metadata::check(object, &mut validator);
+    // What a manifest says of the status is not looked at by the API server either.
+    validator.fields("", object, &WHITELIST, &["apiVersion", "kind", "metadata", "status"]);
+    validator.found.sort_by_key(|problem| problem.line);
+    validator.found
+}
+
+/// The Whitelist as the API server stores it: a field that is null is dropped, unless nobody knows it.
+pub fn stored(object: &Node) -> Value {
+    without_nulls(object, &WHITELIST)
+}
+
+fn without_nulls(node: &Node, schema: &JSONSchemaProps) -> Value {
+    let of_field = |key: &str| {
+        let of_values = match &schema.additional_properties {
+            Some(JSONSchemaPropsOrBool::Schema(of_values)) => Some(of_values.as_ref()),
+            _ => None,
+        };
+        schema.properties.as_ref().and_then(|properties| properties.get(key)).or(of_values)
+    };
+    match (&node.content, &schema.items) {
+        (Content::Map(entries), _) => {
+            let fields = entries.iter().filter_map(|entry| match (of_field(&entry.key), &entry.node) {
+                (Some(_), node) if node.is_null() => None,
+                (Some(of_field), node) => Some((entry.key.clone(), without_nulls(node, of_field))),
+                (None, node) => Some((entry.key.clone(), node.value())),
+            });
+            Value::Object(fields.collect())
+        }
+        (Content::List(items), Some(JSONSchemaPropsOrArray::Schema(of_items))) => {
+            Value::Array(items.iter().map(|item| without_nulls(item, of_items)).collect())
+        }
+        _ => node.value(),
+    }
+}
+
+#[derive(Default)]
+struct Validator {
+    found: Vec<Problem>,
+    /// The patterns of the schema: there are few, and many values.
+    patterns: HashMap<String, Option<Regex>>,
+}
+
+fn join(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+impl Validator {
+    fn say(&mut self, path: &str, line: usize, kind: Kind, message: impl Into<String>) {
+        self.found.push(Problem { path: path.to_owned(), line, message: message.into(), kind });
+    }
+
+    fn value(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps) {
+        let is_of_its_type = match (schema.type_.as_deref(), &node.content) {
+            (Some("object"), Content::Map(_))
+            | (Some("array"), Content::List(_))
+            | (Some("string"), Content::Text(_))
+            | (Some("boolean"), Content::Bool(..))
+            | (None, _) => true,
+            (Some("integer"), Content::Number(number, _)) => number.is_i64(),
+            _ => false,
+        };
+        if !is_of_its_type {
+            let wanted = schema.type_.as_deref().unwrap_or_default();
+            return self.say(path, node.line, Kind::Type, words::of_type(wanted, &node.content));
+        }
+        match &node.content {
+            Content::Text(text) => self.text(path, node.line, text, schema),
+            Content::Number(number, _) => self.number(path, node.line, number.as_f64().unwrap_or_default(), schema),
+            Content::List(items) => self.list(path, node.line, items, schema),
+            Content::Map(_) => self.fields(path, node, schema, &[]),
+            Content::Null | Content::Bool(..) => {}
+        }
+    }
+
+    fn text(&mut self, path: &str, line: usize, text: &str, schema: &JSONSchemaProps) {
+        let allowed: Vec<&str> = schema.enum_.iter().flatten().filter_map(|value| value.0.as_str()).collect();
+        if !allowed.is_empty() && !allowed.contains(&text) {
+            let message = format!("it must be one of {}, but is {text:?}", allowed.join(", "));
+            return self.say(path, line, Kind::Type, message);
+        }
+        let length = text.chars().count();
+        if let Some(message) = words::outside(length, schema.min_length, schema.max_length, "characters") {
+            self.say(path, line, Kind::Bound, message);
+        }
+        let Some(pattern) = &schema.pattern else { return };
+        let regex = self.patterns.entry(pattern.clone()).or_insert_with(|| Regex::new(pattern).ok());
+        if !regex.as_ref().is_some_and(|regex| regex.is_match(text)) {
+            self.say(path, line, Kind::Pattern, words::of_pattern(pattern, text));
+        }
+    }
+
+    fn number(&mut self, path: &str, line: usize, number: f64, schema: &JSONSchemaProps) {
+        let (least, most) = (schema.minimum, schema.maximum);
+        if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
+            let bounds = match (least, most) {
+                (Some(least), Some(most)) => format!("{least} to {most}"),
+                (Some(least), None) => format!("at least {least}"),
+                (_, most) => format!("at most {}", most.unwrap_or_default()),
+            };
+            self.say(path, line, Kind::Bound, format!("it must be {bounds}, but is {number}"));
+        }
+    }
+
+    fn list(&mut self, path: &str, line: usize, items: &[Node], schema: &JSONSchemaProps) {
+        if let Some(message) = words::outside(items.len(), schema.min_items, schema.max_items, "entries") {
+            self.say(path, line, Kind::Bound, message);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(of_items)) = &schema.items {
+            for (index, item) in items.iter().enumerate() {
+                self.value(&format!("{path}[{index}]"), item, of_items);
+            }
+        }
+        for key in schema.x_kubernetes_list_map_keys.iter().flatten() {
+            let named = |item: &Node| item.get(key).and_then(Node::text).map(str::to_owned);
+            for (index, item) in items.iter().enumerate() {
+                let Some(name) = named(item) else { continue };
+                let before = items.iter().take(index).find(|before| named(before).as_ref() == Some(&name));
+                if let Some(before) = before {
+                    let message = format!("{name} is there already, on line {}; give it another {key}", before.line);
+                    self.say(&format!("{path}[{index}].{key}"), item.line_of(key), Kind::Bound, message);
+                }
+            }
+        }
+    }
+
+    /// A map: its fields, which of them must be there, and what holds between them. `beside` are fields that are checked
+    /// elsewhere.
+    fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, beside: &[&str]) {
+        let entries = node.entries();
+        for (index, entry) in entries.iter().enumerate() {
+            self.key(path, entry, entries.get(..index).unwrap_or_default(), beside.is_empty());
+        }
+        for field in schema.required.iter().flatten().filter(|field| node.get(field).is_none()) {
+            self.say(&join(path, field), node.line, Kind::Type, "it is missing");
+        }
+        // A null is dropped before anything is checked, where there is no default.
+        let counted = entries.iter().filter(|entry| !entry.node.is_null()).count();
+        if let Some(message) = words::outside(counted, schema.min_properties, schema.max_properties, "entries") {
+            self.say(path, node.line, Kind::Bound, message);
+        }
+        for entry in entries.iter().filter(|entry| !entry.node.is_null() && !beside.contains(&entry.key.as_str())) {
+            let own = join(path, &entry.key);
+            let of_field = schema.properties.as_ref().and_then(|properties| properties.get(&entry.key));
+            match (of_field, &schema.additional_properties) {
+                (Some(of_field), _) => self.value(&own, &entry.node, of_field),
+                (None, Some(JSONSchemaPropsOrBool::Schema(of_values))) => self.value(&own, &entry.node, of_values),
+                // It is kept: the policy says what becomes of it.
+                _ if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {}
+                _ => self.say(&own, entry.line, Kind::Bound, "there is no such field; is it misspelt?"),
+            }
+        }
+        for rule in schema.x_kubernetes_validations.iter().flatten() {
+            let twin = TWINS.iter().find(|(cel, _)| *cel == rule.rule);
+            if !twin.is_some_and(|(_, holds)| holds(node)) {
+                let message = rule.message.clone().unwrap_or_else(|| format!("it must fulfil {}", rule.rule));
+                self.say(path, node.line, Kind::Bound, message);
+            }
+        }
+    }
+
+    /// A key that is there twice, or that kubectl reads as something else.
+    fn key(&mut self, path: &str, entry: &Entry, before: &[Entry], is_deep: bool) {
+        let own = join(path, &entry.key);
+        let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
+        if let Some(first) = first.filter(|_| !entry.is_merged) {
+            let message = format!(
+                "the key is there already, on line {}: kubectl takes the last one, other tools refuse the file; remove one",
+                first.line
+            );
+            self.say(&own, entry.line, Kind::Type, message);
+        }
+        if let Some(bare) = entry.bare.as_ref().filter(|bare| **bare != entry.key && is_deep) {
+            let message = format!("the bare word {bare} is {} for kubectl; quote it: \"{bare}\"", entry.key);
+            self.say(&own, entry.line, Kind::Type, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::cli::manifest;
+
+/// The keywords that [`Validator`] looks at, or that say nothing of a value.
+const KEYWORDS: &[&str] = &[
+    "additionalProperties",
+    "default",
+    "description",
+    "enum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "pattern",
+    "properties",
+    "required",
+    "title",
+    "type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
+];
+
+fn visit(schema: &Value, seen: &mut dyn FnMut(&str, &Value)) {
+    for (keyword, value) in schema.as_object().expect("a schema") {
+        seen(keyword, value);
+        match keyword.as_str() {
+            "properties" => value.as_object().expect("a map").values().for_each(|inner| visit(inner, seen)),
+            "items" | "additionalProperties" => visit(value, seen),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_keyword_of_the_crd_is_looked_at_every_pattern_has_words_and_every_cel_rule_a_twin() {
+    let spec = &WHITELIST.properties.as_ref().expect("properties")["spec"];
+    let (mut keywords, mut patterns, mut rules, mut formats) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    visit(&serde_json::to_value(spec).expect("JSON"), &mut |keyword, value| {
+        keywords.insert(keyword.to_owned());
+        match keyword {
+            "pattern" => drop(patterns.insert(value.as_str().expect("text").to_owned())),
+            "format" => drop(formats.insert(value.as_str().expect("text").to_owned())),
+            "x-kubernetes-validations" => {
+                rules.extend(
+                    value.as_array().expect("a list").iter().map(|rule| rule["rule"].as_str().expect("CEL").to_owned()),
+                );
+            }
+            _ => {}
+        }
+    });
+    for keyword in &keywords {
+        assert!(KEYWORDS.contains(&keyword.as_str()), "the schema check does not know {keyword}");
+    }
+    assert!(formats.iter().all(|format| format == "int64"), "{formats:?}");
+    let known: BTreeSet<String> = words::PATTERNS.iter().map(|(pattern, _)| (*pattern).to_owned()).collect();
+    assert_eq!(patterns, known);
+    assert_eq!(rules, TWINS.iter().map(|(cel, _)| (*cel).to_owned()).collect());
+}
+
+fn said(text: &str) -> Vec<String> {
+    let node = manifest::read(text.as_bytes()).expect("text").remove(0).expect("YAML");
+    problems(&node)
+        .into_iter()
+        .map(|problem| format!("{}:{}: {}", problem.line, problem.path, problem.message))
+        .collect()
+}
+
+const HEAD: &str = "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: w}\nspec:\n  rules:\n";
+
+#[test]
+fn a_bare_word_that_is_no_string_for_kubectl_is_named_with_the_remedy() {
+    let text =
+        format!("{HEAD}  - name: n\n    run: [/bin/x, -9, y]\n    parameters: {{on: {{enum: [off, 1.5, ~]}}}}\n");
+    let said = said(&text);
+    for part in [
+        "6:spec.rules[0].name: the bare word n is a boolean for kubectl; quote it: \"n\"",
+        "7:spec.rules[0].run[1]: the bare word -9 is a number for kubectl; quote it: \"-9\"",
+        "7:spec.rules[0].run[2]: the bare word y is a boolean for kubectl; quote it: \"y\"",
+        "8:spec.rules[0].parameters.true: the bare word on is true for kubectl; quote it: \"on\"",
+        "8:spec.rules[0].parameters.true.enum[0]: the bare word off is a boolean",
+        "8:spec.rules[0].parameters.true.enum[1]: the bare word 1.5 is a number",
+        "8:spec.rules[0].parameters.true.enum[2]: it must be a string, but is nothing",
+    ] {
+        assert!(said.iter().any(|said| said.starts_with(part)), "{part}\n{said:#?}");
+    }
+    assert_eq!(said.len(), 7, "{said:#?}");
+}
+
+#[test]
+fn all_problems_are_told_at_once_each_with_its_line() {
+    let text = format!(
+        "{HEAD}  - name: a\n    effect: deny\n    run: []\n  - name: a\n    match: 'é'\n    run: [/bin/x]\n    run: [/bin/y]\n    subjects: {{}}\n  - match: x\n    interactive: 1\n"
+    );
+    let said = said(&text);
+    for part in [
+        "7:spec.rules[0].effect: it must be one of Allow, Deny, but is \"deny\"",
+        "8:spec.rules[0].run: it must have at least 1 entries, but has 0",
+        "9:spec.rules[1].name: a is there already, on line 6",
+        "10:spec.rules[1].match: it must have printable ASCII characters, but is \"é\"",
+        "12:spec.rules[1].run: the key is there already, on line 11",
+        "13:spec.rules[1].subjects: it must be a list, but is a map",
+        "14:spec.rules[2].name: it is missing",
+        "14:spec.rules[2]: a rule must say in `run`",
+        "15:spec.rules[2].interactive: it must be true or false, but is 1",
+    ] {
+        assert!(said.iter().any(|said| said.starts_with(part)), "{part}\n{said:#?}");
+    }
+    assert_eq!(said.len(), 9, "{said:#?}");
+}

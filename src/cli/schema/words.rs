@@ -1,0 +1,75 @@
+//! Problems of a schema in words for people.
+
+use crate::cli::manifest::Content;
+
+/// What a value is, where another type is asked for, and how to write what was meant.
+pub(super) fn of_type(wanted: &str, content: &Content) -> String {
+    let kind = match wanted {
+        "string" => "a string",
+        "array" => "a list",
+        "object" => "a map",
+        "integer" => "a whole number",
+        _ => "true or false",
+    };
+    match content {
+        Content::Bool(_, written) if wanted == "string" => {
+            format!("the bare word {written} is a boolean for kubectl; quote it: \"{written}\"")
+        }
+        Content::Number(_, written) if wanted == "string" => {
+            format!("the bare word {written} is a number for kubectl; quote it: \"{written}\"")
+        }
+        Content::Null if wanted == "string" => {
+            "it must be a string, but is nothing (null) for kubectl; quote what was meant: \"\"".to_owned()
+        }
+        Content::Text(text) if matches!(wanted, "integer" | "boolean") => {
+            format!("it must be {kind}, but is the text {:?}; write it without quotes, if it is one", shortened(text))
+        }
+        Content::Text(text) => format!("it must be {kind}, but is the text {:?}", shortened(text)),
+        Content::Null => format!("it must be {kind}, but is nothing (null)"),
+        Content::Bool(value, _) => format!("it must be {kind}, but is {value}"),
+        Content::Number(number, _) => format!("it must be {kind}, but is {number}"),
+        Content::List(_) => format!("it must be {kind}, but is a list"),
+        Content::Map(_) => format!("it must be {kind}, but is a map; if {{ and }} are a part of a text, quote it"),
+    }
+}
+
+/// That a length is not in its bounds.
+pub(super) fn outside(length: usize, least: Option<i64>, most: Option<i64>, of: &str) -> Option<String> {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let bounds = match (least, most) {
+        (Some(least), _) if length < least => format!("at least {least}"),
+        (_, Some(most)) if length > most => format!("at most {most}"),
+        _ => return None,
+    };
+    Some(format!("it must have {bounds} {of}, but has {length}"))
+}
+
+/// The patterns of the CRD, and what each means.
+pub(super) const PATTERNS: &[(&str, &str)] = &[
+    ("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "lower case letters, digits and `-`, and begin and end with a letter or digit"),
+    (
+        "^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+        "lower case letters, digits, `-` and `_`, and begin and end with a letter or digit",
+    ),
+    ("^[ -~]+$", "printable ASCII characters"),
+    (r#"^[ "-&(-\[\]-~]*$"#, r"printable ASCII characters without ', ! and \"),
+    (r#"^/[ "-&(-\[\]-~]*$"#, r"printable ASCII characters without ', ! and \, and begin with /"),
+    (crate::api::USER_NAME, "the characters of a user name, which is no number"),
+];
+
+/// That a text has not the form of its field.
+pub(super) fn of_pattern(pattern: &str, text: &str) -> String {
+    match PATTERNS.iter().find(|(known, _)| *known == pattern) {
+        Some((_, meaning)) => format!("it must have {meaning}, but is {:?}", shortened(text)),
+        None => format!("it must match {pattern}, but is {:?}", shortened(text)),
+    }
+}
+
+/// A value in a message: whoever wrote it knows it by its beginning.
+pub(in crate::cli) fn shortened(text: &str) -> String {
+    let mut shown: String = text.chars().take(60).collect();
+    if shown.len() < text.len() {
+        shown.push_str("...");
+    }
+    shown
+}

@@ -1,0 +1,112 @@
+//! What `writ lint` would warn of, in the status of a Whitelist and in the metrics.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::DynamicObject;
+
+use crate::api::Whitelist;
+use crate::api::conditions::{self, ConditionType};
+use crate::api::whitelist::WhitelistStatus;
+use crate::cluster::FIELD_MANAGER;
+use crate::execution::storable;
+use crate::policy::{self, Warning};
+use crate::telemetry::metrics;
+
+/// Warnings that a message shows; the others are counted.
+const MAX_SHOWN: usize = 5;
+/// Characters of one warning in a message, so that all fit into the 2048 of a message (`storable`).
+const MAX_CHARACTERS_SHOWN: usize = 300;
+
+/// The number of warnings of each Whitelist, for the metric. One entry for each Whitelist that is watched, and removed with
+/// it.
+#[derive(Default)]
+pub struct WarningCounts(Mutex<HashMap<(String, String), usize>>);
+
+impl WarningCounts {
+    /// Sets the number of warnings of one Whitelist.
+    pub(super) fn set(&self, namespace: &str, name: &str, count: usize) {
+        self.change(|counts| {
+            counts.insert((namespace.to_owned(), name.to_owned()), count);
+        });
+    }
+
+    /// Removes a Whitelist that was deleted.
+    pub(super) fn forget(&self, namespace: &str, name: &str) {
+        self.change(|counts| {
+            counts.remove(&(namespace.to_owned(), name.to_owned()));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashMap<(String, String), usize>)) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut counts);
+        let with_warnings = counts.values().filter(|count| **count > 0).count();
+        metrics().whitelists(counts.len() - with_warnings, with_warnings);
+    }
+}
+
+/// The warnings of a Whitelist. One that does not decode has none: it closes its namespace, which is said elsewhere.
+pub(super) fn of(object: &DynamicObject) -> Vec<Warning> {
+    let whitelist = object.clone().try_parse::<Whitelist>();
+    whitelist.map(|whitelist| policy::lint(&whitelist).warnings).unwrap_or_default()
+}
+
+/// Puts the warnings into a status. Ready and Stalled stay as they are, so that no GitOps tool takes the Whitelist for one
+/// that failed.
+pub(super) fn say(status: &mut WhitelistStatus, warnings: &[Warning], now: Timestamp) {
+    status.warning_count = i64::try_from(warnings.len()).ok();
+    let generation = status.observed_generation;
+    if warnings.is_empty() {
+        return conditions::remove(&mut status.conditions, ConditionType::HasWarnings);
+    }
+    let message = storable(&message(warnings));
+    let type_ = ConditionType::HasWarnings;
+    conditions::set(&mut status.conditions, type_, true, "LintWarnings", &message, generation, now);
+}
+
+fn message(warnings: &[Warning]) -> String {
+    let shown = warnings.iter().take(MAX_SHOWN).map(|warning| {
+        let text = format!("{}: {}", warning.rule, warning.message);
+        let short: String = text.chars().take(MAX_CHARACTERS_SHOWN).collect();
+        if short.len() < text.len() { short + "..." } else { short }
+    });
+    let shown = shown.collect::<Vec<_>>().join("; ");
+    match warnings.len().saturating_sub(MAX_SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more (writ lint shows all)"),
+    }
+}
+
+/// The time of Writ's last write of the status.
+pub(super) fn last_written(metadata: &ObjectMeta) -> Option<Timestamp> {
+    let entries = metadata.managed_fields.iter().flatten();
+    let own = entries.filter(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.subresource.as_deref() == Some("status")
+    });
+    own.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shows_the_first_warnings_and_counts_the_others() {
+        let warning = |rule: usize| Warning { rule: format!("r{rule}"), message: "m".repeat(1000) };
+        let warnings: Vec<Warning> = (0..300).map(warning).collect();
+        let mut status = WhitelistStatus::default();
+        say(&mut status, &warnings, Timestamp::UNIX_EPOCH);
+        assert_eq!(status.warning_count, Some(300));
+        let condition = &status.conditions[0];
+        assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("HasWarnings", "True"));
+        assert!(
+            condition.message.contains("r4: m") && condition.message.ends_with("and 295 more (writ lint shows all)")
+        );
+        assert!(condition.message.len() < 2048 && !condition.message.contains("r5:"), "{}", condition.message);
+        say(&mut status, &[], Timestamp::UNIX_EPOCH);
+        assert_eq!((status.warning_count, status.conditions.len()), (Some(0), 0));
+    }
+}
