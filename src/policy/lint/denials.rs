@@ -123,7 +123,8 @@ impl<'a> Namespace<'a> {
                 .map(warning)
                 .collect();
         }
-        let Some((nearest, comparison)) = compared.iter().max_by_key(|(_, comparison)| comparison.nearness()) else {
+        let Some((nearest, comparison)) = compared.iter().rev().max_by_key(|(_, comparison)| comparison.nearness())
+        else {
             // Without a rule that allows something there is nothing to compare with.
             return Vec::new();
         };

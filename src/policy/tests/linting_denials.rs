@@ -61,6 +61,8 @@ fn a_deny_that_holds_against_nothing_names_the_nearest_rule_and_what_differs() {
     let several = format!("{ALLOW}\n- {{name: a, run: [/bin/true]}}\n- {{name: z, run: [/usr/bin/systemctl, status]}}");
     assert!(said(&several, "run: [/usr/bin/systemctl, redis.service, stop]")[0].contains("web/stop"));
     assert!(said(&several, "run: [/bin/truee]")[0].contains("web/a"));
+    // Of several that are as near, the first.
+    assert!(said(&several, "runAs: nobody")[0].contains("the nearest is web/stop, but it does not run as nobody"));
 }
 
 #[test]
