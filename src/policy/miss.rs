@@ -220,6 +220,10 @@ fn nothing_like_it(rules: &RuleSet, request: &Request) -> String {
     }
     match request.ask() {
         Ask::Command(_) => "no rule of this namespace has this text; it must be equal byte for byte".to_owned(),
+        Ask::Argv(argv) if argv.first().is_some_and(|program| !program.starts_with('/')) => {
+            "no rule of this namespace runs these words; spec.argv[0] must be the absolute path of the program"
+                .to_owned()
+        }
         Ask::Argv(_) => "no rule of this namespace runs these words; they must be equal byte for byte".to_owned(),
         Ask::Rule(wanted) => match &wanted.whitelist {
             Some(whitelist) => format!("there is no rule {} in force in a Whitelist {whitelist}", wanted.name),

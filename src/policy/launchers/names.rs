@@ -46,13 +46,13 @@ pub(super) const LAUNCHERS: &[Launcher] = &[
         long_flags: &["foreground", "preserve-status", "verbose"],
         long_values: &["kill-after", "signal"],
         operands: 1,
-        ..plain(&["timeout"], "fpv", "ks")
+        ..plain(&["timeout", "gtimeout"], "fpv", "ks")
     },
-    Launcher { long_values: &["adjustment"], ..plain(&["nice"], "0123456789", "n") },
-    plain(&["nohup"], "", ""),
-    plain(&["busybox", "toybox", "coreutils"], "", ""),
+    Launcher { long_values: &["adjustment"], ..plain(&["nice", "gnice"], "0123456789", "n") },
+    plain(&["nohup", "gnohup"], "", ""),
+    plain(&["busybox", "busybox.static", "busybox-extras", "toybox", "coreutils"], "", ""),
     Launcher { long_flags: &["ctty", "fork", "wait"], ..plain(&["setsid"], "cfw", "") },
-    Launcher { long_values: &["input", "output", "error"], ..plain(&["stdbuf"], "", "ioe") },
+    Launcher { long_values: &["input", "output", "error"], ..plain(&["stdbuf", "gstdbuf"], "", "ioe") },
     Launcher {
         long_flags: &["ignore"],
         long_values: &["class", "classdata"],
@@ -63,7 +63,7 @@ pub(super) const LAUNCHERS: &[Launcher] = &[
     Launcher {
         long_flags: &["append", "portability", "verbose", "quiet"],
         long_values: &["format", "output"],
-        ..plain(&["time"], "apvq", "fo")
+        ..plain(&["time", "gtime"], "apvq", "fo")
     },
     Launcher {
         long_flags: &[
@@ -76,7 +76,7 @@ pub(super) const LAUNCHERS: &[Launcher] = &[
         ],
         long_values: &["unset", "chdir", "split-string", "argv0"],
         has_assignments: true,
-        ..plain(&["env"], "iv", "uCSa")
+        ..plain(&["env", "genv"], "iv", "uCSa")
     },
     Launcher {
         long_flags: &[
@@ -160,6 +160,7 @@ pub(super) const ANY_LATER_WORD: &[&str] = &[
     "chrt",
     "command",
     "cpulimit",
+    "daemon",
     "dbus-launch",
     "dbus-run-session",
     "entr",
@@ -167,18 +168,25 @@ pub(super) const ANY_LATER_WORD: &[&str] = &[
     "exec",
     "fakechroot",
     "fakeroot",
+    "fakeroot-sysv",
+    "fakeroot-tcp",
     "faketime",
     "fd",
     "gdb",
     "gdbserver",
     "hyperfine",
     "i386",
+    "ifne",
+    "lckdo",
     "linux32",
     "linux64",
     "logsave",
     "ltrace",
+    "mispipe",
+    "nocache",
     "numactl",
     "parallel",
+    "pee",
     "perf",
     "pgrphack",
     "prlimit",
@@ -210,12 +218,14 @@ pub(super) const ANY_LATER_WORD: &[&str] = &[
     "trickle",
     "tsp",
     "uclampset",
-    "unbuffer",
     "uname26",
+    "unbuffer",
     "valgrind",
     "vglrun",
     "watch",
+    "watchexec",
     "with-contenv",
+    "with-lock-ex",
     "x86_64",
     "xargs",
     "xterm",
@@ -224,8 +234,10 @@ pub(super) const ANY_LATER_WORD: &[&str] = &[
 
 /// The same, and what the command runs as is not read either.
 pub(super) const ANY_LATER_WORD_AS_ANY_USER: &[&str] = &[
+    "arch-chroot",
     "capsh",
     "chpst",
+    "chrootuid",
     "daemonize",
     "envuidgid",
     "firejail",
@@ -236,7 +248,9 @@ pub(super) const ANY_LATER_WORD_AS_ANY_USER: &[&str] = &[
     "run0",
     "s6-applyuidgid",
     "s6-envuidgid",
+    "schroot",
     "setpriv",
+    "setusercontext",
     "start-stop-daemon",
     "su",
     "systemd-nspawn",

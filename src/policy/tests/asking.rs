@@ -457,6 +457,8 @@ fn a_rule_that_is_asked_for_in_another_way_is_named() {
         assert!(denial.message.contains(&named) && denial.message.contains(why), "{ask:?}: {}", denial.message);
         assert_eq!(denial.nearest.as_ref().unwrap().rule, rule, "{ask:?}: {:?}", denial.nearest);
     }
+    let bare = denied(&rules, &argv(&["df", "-k"])).message;
+    assert!(bare.contains("spec.argv[0] must be the absolute path"), "{bare}");
     let in_full = |words: &[&str]| denied(&rules, &argv(words)).nearest.unwrap().why;
     assert_eq!(
         in_full(&["/usr/bin/journalctl", "-u", "nginx", "-n"]),

@@ -165,3 +165,22 @@ fn a_deny_of_a_user_holds_against_a_launcher_that_changes_the_user() {
     let rules = sound(&format!("{allow}\n{}", denies[1]));
     assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied);
 }
+
+/// Words of a launcher that are not the program's are no program, and a Deny of one user is none of another.
+#[test]
+fn a_deny_holds_against_no_file_that_a_launched_program_reads() {
+    for (allow, deny) in [
+        ("[/usr/bin/timeout, '5', sha256sum, /usr/sbin/reboot]", "[/usr/sbin/reboot]"),
+        ("[/usr/bin/nice, -n, '5', /usr/bin/apt-get, install, python3]", "[/usr/bin/python3]"),
+        ("[/bin/ls, -l, /usr/sbin/reboot]", "[/usr/sbin/reboot]"),
+        ("[/usr/bin/apt-get, install, python3]", "[/usr/bin/python3]"),
+        ("[/usr/bin/env, A=b, /bin/echo, systemctl, stop]", "[/usr/bin/systemctl, stop]"),
+        ("[/bin/bash, /opt/check.sh, /usr/sbin/reboot]", "[/usr/sbin/reboot]"),
+        ("[/usr/local/bin/app, stop]", "[/usr/bin/app, stop]"),
+        ("[/opt/app, stop]", "[/usr/bin/app, stop]"),
+    ] {
+        let rules =
+            sound(&format!("- {{name: r, match: go, run: {allow}}}\n- {{name: no, effect: Deny, run: {deny}}}"));
+        allowed(&rules, &command("go"));
+    }
+}
