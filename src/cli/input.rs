@@ -201,7 +201,7 @@ fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     let rules = node.get("spec").and_then(|spec| spec.get("rules")).map(Node::items).unwrap_or_default();
     let rule = index.parse::<usize>().ok().and_then(|index| rules.get(index));
     let name = rule.and_then(|rule| rule.get("name")).and_then(Node::text).filter(|name| !name.is_empty());
-    let name = name.map_or_else(|| format!("[{index}]"), |name| schema::shortened(name));
+    let name = name.map_or_else(|| format!("[{index}]"), schema::shortened);
     (Some(name), rest.trim_start_matches('.'))
 }
 

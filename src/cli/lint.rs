@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::api::Whitelist;
 use crate::policy::{self, Findings};
 
 use super::input::{Found, NAMELESS, Problem};
@@ -44,6 +45,7 @@ impl Lint {
         }
         let all = policy::lint_all(&reading.whitelists.iter().map(|found| &found.whitelist).collect::<Vec<_>>());
         for (found, findings) in reading.whitelists.iter().zip(all) {
+            let findings = with_all_problems(findings, &found.whitelist);
             let errors = errors(found, &findings);
             for error in &errors {
                 writeln!(output, "{error}")?;
@@ -68,6 +70,16 @@ impl Lint {
         }
         Ok(ending)
     }
+}
+
+/// Of each rule out of force not only the first problem.
+fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
+    let namespace = whitelist.metadata.namespace.as_deref().unwrap_or_default();
+    let broken = findings.broken.iter().flat_map(|broken| {
+        let rule = whitelist.spec.rules.iter().find(|rule| rule.name == broken.rule);
+        rule.map_or_else(|| vec![broken.clone()], |rule| policy::all_problems(rule, namespace, broken))
+    });
+    Findings { broken: broken.collect(), ..findings }
 }
 
 fn ending_of(problem: &Problem) -> Ending {

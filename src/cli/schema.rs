@@ -46,11 +46,13 @@ pub enum Kind {
     Bound,
 }
 
-/// The CEL rules of the Whitelist's CRD, each with the same rule in Rust.
-const TWINS: &[(&str, fn(&Node) -> bool)] =
-    &[("has(self.run) || (has(self.effect) && self.effect == 'Deny')", |rule| {
-        rule.get("run").is_some() || rule.get("effect").and_then(Node::text) == Some("Deny")
-    })];
+/// The same as a CEL rule, in Rust.
+type Twin = fn(&Node) -> bool;
+
+/// The CEL rules of the Whitelist's CRD, each with its twin.
+const TWINS: &[(&str, Twin)] = &[("has(self.run) || (has(self.effect) && self.effect == 'Deny')", |rule| {
+    rule.get("run").is_some() || rule.get("effect").and_then(Node::text) == Some("Deny")
+})];
 
 /// Of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
 static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {

@@ -214,6 +214,19 @@ fn lint_tells_all_problems_of_all_files_and_explain_names_the_rule_out_of_force(
     ] {
         assert!(printed.contains(part), "{part}\n{printed}");
     }
+    // Each field of a rule is told of at once.
+    let fields = "runAs: '0'\n      redact: ['(']\n      workingDirectory: /a/../b\n      timeoutSeconds: {default: 9, maximum: 3}\n      environment: {PATH: {enum: [x]}}";
+    let many = file(&folder, "d.yaml", &WHITELIST.replace("subjects: [{kind: Group, name: sre}]", fields));
+    let printed = ends(&writ(&["lint", &many], ""), 3);
+    for part in [
+        "runAs must be",
+        "redact",
+        "workingDirectory must be",
+        "timeoutSeconds must be",
+        "environment must not have PATH",
+    ] {
+        assert!(printed.contains(&format!("error: rule restart: {part}")), "{part}\n{printed}");
+    }
     for arguments in [&["--", "restart sshd.service"][..], &["--rule", "restart", "--parameter", "unit=x"]] {
         let denied = ends(&writ(&[&["explain", "-f", &first, "--as", "jane"], arguments].concat(), ""), 3);
         assert!(denied.contains("out of force: the rule web/restart would have matched by its "), "{denied}");

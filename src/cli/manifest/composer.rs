@@ -182,7 +182,9 @@ impl<'a> Composer<'a> {
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 let last = self.first_line + span.end.line().saturating_sub(1);
                 let last = if span.end.col() == 0 { last.saturating_sub(1) } else { last };
-                self.blocks.push((self.line(span) + 1, last));
+                // The place of a block scalar is its sign or its text.
+                let is_at_sign = written.is_some_and(|written| written.starts_with(['|', '>']));
+                self.blocks.push((self.line(span) + usize::from(is_at_sign), last));
             }
             _ => {}
         }
@@ -209,7 +211,6 @@ impl<'a> Composer<'a> {
             let is_merge = match &event {
                 Event::Scalar(text, style, _, tag) => {
                     text == "<<" && matches!((style, tag), (ScalarStyle::Plain, None))
-                        || text == "<<" && tag.as_ref().is_some_and(|tag| tag.suffix() == "merge")
                 }
                 _ => false,
             };

@@ -42,8 +42,11 @@ fn plain_words_are_what_yaml_1_1_makes_of_them() {
         "y"
     ]);
     assert_eq!(value(text), expected);
-    assert_eq!(value("{y: 1, 0x10: 2, 'n': 3}"), json!({"true": 1, "16": 2, "n": 3}));
-    assert_eq!(value("{a: !!str n, b: ! n, c: !mine n, d: !!int '3'}"), json!({"a": "n", "b": "n", "c": "n", "d": 3}));
+    assert_eq!(value("---\n{y: 1, 0x10: 2, 'n': 3}"), json!({"true": 1, "16": 2, "n": 3}));
+    assert_eq!(
+        value("---\n{a: !!str n, b: ! n, c: !mine n, d: !!int '3'}"),
+        json!({"a": "n", "b": "n", "c": "n", "d": 3})
+    );
 }
 
 #[test]
@@ -104,4 +107,19 @@ fn lines_are_those_of_the_value_that_a_path_leads_to() {
         assert_eq!(node.line_of(path), line, "{path}");
     }
     assert_eq!((node.line_within("a.x"), node.line_within("x")), (Some(1), None));
+}
+
+#[test]
+fn tabs_are_taken_where_kubectl_takes_them() {
+    for text in
+        ["a: |\n  x\n  \ty\n", "a:\n- |\n  x\n\n  \ty\n- b\n", "a: >-\n  x\n  y\tz\nb: c\n", "a:\tb\n", "a: b\t# c\n"]
+    {
+        assert!(values(text)[0].is_ok(), "{text:?} {:?}", values(text));
+    }
+    for text in
+        ["a: |\n  x\n \ty\n", "a: |\n  \tx\n", "a:\n-\tb\n", "a: b\n\t\n", "a: b\n\t# c\n", "a: |\n  x\nb:\n \tc\n"]
+    {
+        let (_, message) = values(text).remove(0).expect_err("kubectl refuses it");
+        assert!(message.contains("tab") || message.contains("neither YAML"), "{text:?} {message}");
+    }
 }
