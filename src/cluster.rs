@@ -30,7 +30,7 @@ pub use lean::{LeanExecution, LeanMetadata};
 pub use lease::{Holders, Standing};
 pub use operation::Operation;
 pub use policies::{Policies, compile as compile_object};
-pub use secret::SshSecret;
+pub use secret::{SshKey, SshSecret};
 pub use slim::{PAGE, Slim};
 pub use stamping::{Stamping, Trust};
 pub use status::{FIELD_MANAGER, WriteOutcome};

@@ -176,6 +176,13 @@ impl Sshd {
         self.path("home")
     }
 
+    /// Lets in who has this key, too.
+    pub fn authorize(&self, line: &str) -> io::Result<()> {
+        let path = self.path("authorized_keys");
+        let before = fs::read_to_string(&path)?;
+        fs::write(&path, before + line + "\n")
+    }
+
     /// Stops listening and drops every connection, as a machine that is cut off. What was started goes on where it
     /// does not depend on its connection; [`Sshd::kill_commands`] ends that too.
     pub fn stop(&self) {

@@ -73,13 +73,16 @@ pub struct CommandExecutionSpec {
     /// only compared, never given to a shell; what runs is the rule's `run`. 1 to 4096 printable ASCII characters.
     /// Exactly one of `command`, `argv` and `rule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^[ -~]+$"))]
+    #[schemars(length(min = 1, max = 4096), extend("x-kubernetes-validations" = [
+        {"rule": r"!self.contains('\n')", "message": r"spec.command has a line break, and must be one line: write it behind `command:` on the same line, and not below `command: |`"},
+        {"rule": r"self.contains('\n') || self.matches('^[ -~]+$')", "message": "spec.command must be printable ASCII: replace tabs, typographic quotes, non-breaking blanks and accented letters"},
+    ]))]
     pub command: Option<String>,
 
     /// What to run, as an argument vector: it must equal the `run` of a rule, word for word, with values for its
     /// parameters. 1 to 64 words of at most 4096 printable ASCII characters. Exactly one of `command`, `argv`, `rule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = r"^[ -~]*$")))]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)))]
     pub argv: Option<Vec<String>>,
 
     /// What to run, by the name of a rule and values for its parameters. Exactly one of `command`, `argv` and `rule`.
@@ -89,7 +92,9 @@ pub struct CommandExecutionSpec {
     /// The kind of action, where only rules with this `actionType` may allow it. Absent: any rule may, and the rule's
     /// own is recorded. At most 63 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [
+        {"rule": "self.matches('^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$')", "message": "spec.actionType must be a word as rules have it: lower case letters, digits, - and _, with a letter or digit first and last; or leave it out"},
+    ]))]
     pub action_type: Option<String>,
 
     /// Environment variables for the command, at most 16, each with a name of at most 63 characters and a value of at most 4096 printable ASCII characters.
@@ -157,7 +162,9 @@ pub struct CommandExecutionSpec {
 #[serde(rename_all = "camelCase")]
 pub struct RuleRequest {
     /// Name of the rule.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [
+        {"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "message": "spec.rule.name must be the name of a rule: lower case letters, digits and -, with a letter or digit first and last; it is not the text of a command (that is spec.command)"},
+    ]))]
     pub name: String,
 
     /// Values for its parameters, by their names of at most 63 characters. One that is left out has the rule's default. At most 16, of at most

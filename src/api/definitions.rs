@@ -104,6 +104,10 @@ fn command_execution() -> CustomResourceDefinition {
         }
         if let Some(spec) = property(root, "spec") {
             spec.x_kubernetes_validations.get_or_insert_default().extend([immutable_spec(), cancelled_once()]);
+            if let Some(Some(JSONSchemaPropsOrArray::Schema(word))) = property(spec, "argv").map(|argv| &mut argv.items)
+            {
+                word.x_kubernetes_validations = Some(word_of_argv());
+            }
         }
         root.x_kubernetes_validations = Some(guards());
     });
@@ -191,6 +195,21 @@ fn immutable_spec() -> ValidationRule {
         fields.map(unchanged).join(" && "),
         "spec must not change after creation, but for cancelRequested; create another CommandExecution instead",
     )
+}
+
+/// What a word of `spec.argv` may be. They stand on the word, so that the API server names which one it is; a pattern would be
+/// told as a regular expression.
+fn word_of_argv() -> Vec<ValidationRule> {
+    vec![
+        guard(
+            r"!self.contains('\n')",
+            r#"this word has a line break, and must be one line: write spec.argv: ["/bin/df", "-h"], and no word below `|`"#,
+        ),
+        guard(
+            r"self.contains('\n') || self.matches('^[ -~]*$')",
+            "this word must be printable ASCII: replace tabs, typographic quotes, non-breaking blanks and accented letters",
+        ),
+    ]
 }
 
 /// Who cancelled is written together with the cancelling, and never again.

@@ -35,6 +35,7 @@ use super::{NameReference, USER_NAME};
     printcolumn(name = "Max", type_ = "integer", json_path = ".spec.maxConcurrent", priority = 1),
     printcolumn(name = "Seen", type_ = "date", json_path = ".status.lastSeenTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Login-Key", type_ = "string", json_path = ".status.loginKey.fingerprint", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
@@ -65,14 +66,18 @@ pub struct MachineSpec {
     /// Login name on the machine, also one of a directory service (`CORP\jane`, `jane@corp.example`): at most 64 printable
     /// ASCII characters, without blanks, quotes and `: / ; & < > | ( ) { }`. A `$` may be the last; `-`, `#`, `%`, `+` and `\` may
     /// not be the first. Commands run as this user.
-    #[schemars(length(min = 1, max = 64), regex(pattern = USER_NAME))]
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = [
+        {"rule": format!("self.matches(r'{USER_NAME}')"), "message": "spec.user must be a login name of the machine: printable ASCII without blanks, quotes and : / ; & < > | ( ) { }, and not -, #, %, + or \\ first; without a line break and an @host (that is spec.address)"},
+    ]))]
     pub user: String,
 
     /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (ed25519, ECDSA
     /// or RSA of at least 2048 bits, in a form that OpenSSH opens: its own, PKCS#8, PKCS#1 or SEC 1; the first key counts), with
     /// the label `writ.dev/credentials: "true"`. An encrypted key has its passphrase beside it in the key `passphrase`, and at
     /// most 256 rounds of bcrypt (`ssh-keygen -p -a 16` makes 16); a user certificate (`ssh-keygen -s`) is in the key
-    /// `ssh-certificate`. If the Secret has the annotations `writ.dev/addresses` or `writ.dev/users` (lists of patterns with
+    /// `ssh-certificate`. For a rotation there may be up to three further keys, `ssh-privatekey-2` to `ssh-privatekey-4`, each with
+    /// its own `ssh-certificate-2` and `passphrase-2` (without it, `passphrase` counts). All are tried in this order at each login,
+    /// and the Machine's `status.loginKey` says which one was taken. If the Secret has the annotations `writ.dev/addresses` or `writ.dev/users` (lists of patterns with
     /// `*` and `?`, separated by commas), address and user of this Machine must match one of them. A pattern of numbers
     /// (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) is held against each address that `address` resolves to, and never against a
     /// name. A pattern for names is held against `address` label by label: `*.example.com` has one label before the rest,
@@ -244,7 +249,9 @@ pub struct ExecutionSettings {
     /// change it while commands run, nor within the `startingDeadlineSeconds` of what was started: another folder knows
     /// nothing of what was started by way of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 512), regex(pattern = r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"))]
+    #[schemars(length(min = 2, max = 512), extend("x-kubernetes-validations" = [
+        {"rule": "self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')", "message": "spec.execution.directory must be an absolute path of letters, digits and / . _ -, without a / at its end, without // and with no part that begins with a dot"},
+    ]))]
     pub directory: Option<String>,
 }
 

@@ -34,11 +34,17 @@ pub struct MachineStatus {
     #[schemars(length(max = 16))]
     pub host_keys: Vec<SeenHostKey>,
 
+    /// The key of the Secret that the machine let Writ in by at the last login. While a key is rotated, it says which machines
+    /// take the new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_key: Option<LoginKey>,
+
     /// When the machine was logged in to for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen_time: Option<Time>,
 
-    /// When the machine was logged in to last. Written along with changes, and at least every 10 minutes.
+    /// When the machine was logged in to last, as of the last write of this status: that may be 10 minutes older than the last
+    /// login. Commands share a login while they follow each other, so a machine in use may show an older time, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_time: Option<Time>,
 
@@ -47,12 +53,12 @@ pub struct MachineStatus {
     #[schemars(range(min = 0))]
     pub latency_ms: Option<i64>,
 
-    /// How many commands run there, as of the last write of this status.
+    /// How many commands run there. Written 5 s after a change, or later: all Machines together have 5 such writes in a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub running: Option<i64>,
 
-    /// How many executions wait for it, as of the last write of this status.
+    /// How many executions wait for it. Written as `running` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub queued: Option<i64>,
@@ -108,6 +114,24 @@ pub struct SeenHostKey {
 
     /// When it was proved first.
     pub first_seen_time: Time,
+}
+
+/// A key of the Secret that a machine let Writ in by.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoginKey {
+    /// The name of its entry in the Secret: `ssh-privatekey`, `ssh-privatekey-2`.
+    #[schemars(length(max = 64))]
+    pub entry: String,
+
+    /// SHA-256 fingerprint of its public half, as `ssh-keygen -l` prints it: `SHA256:...`.
+    #[schemars(length(max = 64))]
+    pub fingerprint: String,
+
+    /// Fingerprints of the keys before it in the Secret, which the machine refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(max = 64)))]
+    pub refused: Vec<String>,
 }
 
 /// By what a host key was trusted.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct NameReference {
     /// Name of the object, in this namespace: lower case letters, digits, `-` and `.`, at most 253 characters.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [
+        {"rule": "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')", "message": "must be the name of an object in this namespace: lower case letters, digits, - and ., with a letter or digit first and last; without a namespace and a line break"},
+    ]))]
     pub name: String,
 }
 

@@ -15,6 +15,22 @@ use super::{Cluster, ClusterError, Operation};
 
 /// The longest key or certificate that is kept, in bytes. RSA keys of 16384 bits take 13 KiB; a Secret may hold 1 MiB.
 const MAXIMUM_BYTES: usize = 65_536;
+/// What is put behind the names of the entries of each key. Four: sshd ends a login after 6 keys that it refused
+/// (MaxAuthTries), and a rotation needs two.
+pub const KEY_SUFFIXES: [&str; 4] = ["", "-2", "-3", "-4"];
+
+/// One of the keys to log in with, with what belongs to it.
+#[derive(Clone)]
+pub struct SshKey {
+    /// What is put behind the names of its entries.
+    pub suffix: &'static str,
+    /// `ssh-privatekey`.
+    pub private_key: Zeroizing<Vec<u8>>,
+    /// `passphrase`: its own, else that of the first key.
+    pub passphrase: Option<Zeroizing<Vec<u8>>>,
+    /// `ssh-certificate`.
+    pub certificate: Option<Zeroizing<Vec<u8>>>,
+}
 
 /// A Secret with SSH credentials, as it was read. Its contents are not checked.
 #[derive(Clone, Default)]
@@ -33,12 +49,8 @@ pub struct SshSecret {
     pub addresses: Option<String>,
     /// Patterns of the users that it may log in as; None: all.
     pub users: Option<String>,
-    /// `ssh-privatekey`.
-    pub private_key: Option<Zeroizing<Vec<u8>>>,
-    /// `passphrase`.
-    pub passphrase: Option<Zeroizing<Vec<u8>>>,
-    /// `ssh-certificate`.
-    pub certificate: Option<Zeroizing<Vec<u8>>>,
+    /// Its keys, in the order in which they are tried.
+    pub keys: Vec<SshKey>,
 }
 
 impl fmt::Debug for SshSecret {
@@ -59,13 +71,19 @@ impl SshSecret {
             // Empty, it is told of as one that cannot be read.
             Some(if bytes.len() > MAXIMUM_BYTES { Zeroizing::default() } else { bytes })
         };
+        let first_passphrase = take("passphrase");
+        let keys = KEY_SUFFIXES.into_iter().filter_map(|suffix| {
+            let certificate = take(&format!("ssh-certificate{suffix}"));
+            let own = if suffix.is_empty() { None } else { take(&format!("passphrase{suffix}")) };
+            let passphrase = own.or_else(|| first_passphrase.clone());
+            Some(SshKey { suffix, private_key: take(&format!("ssh-privatekey{suffix}"))?, passphrase, certificate })
+        });
+        let keys = keys.collect();
         let used = Self {
             is_labelled: label.map(String::as_str) == Some("true"),
             addresses: annotation(ADDRESSES_ANNOTATION),
             users: annotation(USERS_ANNOTATION),
-            private_key: take("ssh-privatekey"),
-            passphrase: take("passphrase"),
-            certificate: take("ssh-certificate"),
+            keys,
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
@@ -77,7 +95,16 @@ impl SshSecret {
 
     /// The same without what has to stay secret: which version it was.
     pub fn without_secrets(&self) -> Self {
-        Self { private_key: None, passphrase: None, certificate: None, ..self.clone() }
+        Self {
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            resource_version: self.resource_version.clone(),
+            type_: self.type_.clone(),
+            is_labelled: self.is_labelled,
+            addresses: self.addresses.clone(),
+            users: self.users.clone(),
+            keys: Vec::new(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The controller of Machines: has them looked at, and says in each one's status what was seen.
 //!
-//! The promises kept here: a status is written where a person would want to know, and at most every 10 s (`machine::report`);
+//! The promises kept here: a status is written where a person would want to know, and at most every 10 s (`machine::report`), and how many run and wait as `runner::recount` bounds it;
 //! the only thing in it that anything rests on is a host key that was frozen on first use, and that is not written here.
 //!
 //! ```text
@@ -26,7 +26,7 @@ use crate::api::{Machine, MachinePhase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, Slim};
 use crate::fairness::Size;
 use crate::machine::{Observed, next_look, report};
-use crate::runner::{MachineFacts, MachineWakes, Runner};
+use crate::runner::{MachineFacts, MachineWakes, RECOUNT_INTERVAL, Runner};
 use crate::telemetry::{Loop, Watch};
 
 use super::fair::{Fair, UNBOUNDED};
@@ -76,7 +76,8 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
     let seen = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
         .map(|reference| ObjectRef::<Watched>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
     let fair = Fair::new(LOOKED_AT);
-    let queue = stream::select_all([changes.boxed(), seen.boxed(), fair.come_again().boxed()])
+    let counted = recounts(context.runner.clone());
+    let queue = stream::select_all([changes.boxed(), seen.boxed(), counted.boxed(), fair.come_again().boxed()])
         .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
     let queue = with_beats(Loop::Machines, queue).take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(UNBOUNDED);
@@ -95,6 +96,15 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
             }
         })
         .await;
+}
+
+/// The Machines whose status is to say anew how many run and wait.
+fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+    let rounds = stream::unfold(runner, |runner| async move {
+        tokio::time::sleep(RECOUNT_INTERVAL).await;
+        Some((stream::iter(runner.recount()), runner))
+    });
+    rounds.flatten().map(|(namespace, name)| ObjectRef::<Watched>::new(&name).within(&namespace))
 }
 
 /// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
@@ -179,18 +189,39 @@ async fn store_report(
         sight: facts.sight.as_ref(),
         running: facts.running,
         queued: facts.queued,
+        is_recount: facts.is_recount,
         since_write,
         now: context.cluster.now(),
     });
-    let Some(status) = said.status else { return Ok(said.again) };
+    let counted = || {
+        context.runner.counted(
+            &machine.namespace().unwrap_or_default(),
+            &machine.name_any(),
+            facts.running,
+            facts.queued,
+        )
+    };
+    let Some(status) = said.status else {
+        let told = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
+        let is_so = |(running, queued)| {
+            (usize::try_from(running), usize::try_from(queued)) == (Ok(facts.running), Ok(facts.queued))
+        };
+        if told.is_some_and(is_so) {
+            counted();
+        }
+        return Ok(said.again);
+    };
     let in_short = (status.observed_generation, status.phase, status.message.clone());
     if context.refused(|refused| refused.get(&reference) == Some(&in_short)) {
         return Ok(None);
     }
     match context.cluster.replace_machine_status(machine, status).await {
         Ok(_) => {
+            counted();
             context.refused(|refused| refused.remove(&reference));
-            context.written(|written| written.insert(reference, Instant::now()));
+            if !said.is_count {
+                context.written(|written| written.insert(reference, Instant::now()));
+            }
             if let Some((reason, warning, message)) = said.event {
                 context.events.publish_sight(machine.object_ref(&()), reason, warning, message);
             }

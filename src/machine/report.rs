@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::conditions::{self, ConditionType};
-use crate::api::machine_status::{KeyTrust, SeenHostKey};
+use crate::api::machine_status::{KeyTrust, LoginKey, SeenHostKey};
 use crate::api::{Machine, MachinePhase, MachineStatus, Reason};
 use crate::execution::{LaunchProblem, storable};
 
@@ -17,8 +17,6 @@ use super::{ProvedKey, Seen, Sight};
 const BETWEEN_WRITES: Duration = Duration::from_secs(10);
 /// When it was last seen, and how long that took, is written so often where nothing else is.
 const REFRESH: Duration = Duration::from_secs(600);
-/// The same for how many run and wait.
-const RECOUNT: Duration = Duration::from_secs(60);
 
 /// All that is known of a Machine at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +29,8 @@ pub struct Observed<'a> {
     pub running: usize,
     /// How many executions wait for it.
     pub queued: usize,
+    /// Whether these numbers alone are worth a write.
+    pub is_recount: bool,
     /// How long ago its status was written by this process; None: not yet.
     pub since_write: Option<Duration>,
     /// Now.
@@ -44,6 +44,8 @@ pub struct Report {
     pub status: Option<MachineStatus>,
     /// The event that goes with it: the word, whether it is a warning, the sentence.
     pub event: Option<(String, bool, String)>,
+    /// Whether it tells nothing but how many run and wait. Such a write delays no other one.
+    pub is_count: bool,
     /// When there will be something to write that it is too early for.
     pub again: Option<Duration>,
 }
@@ -51,14 +53,15 @@ pub struct Report {
 /// What to tell of a Machine.
 pub fn report(observed: &Observed<'_>) -> Report {
     let before = observed.machine.status.clone().unwrap_or_default();
-    let Some(mut status) = described(observed, &before) else { return Report::default() };
+    let described = described(observed, &before).or_else(|| observed.is_recount.then(|| before.clone()));
+    let Some(mut status) = described else { return Report::default() };
     status.running = i64::try_from(observed.running).ok();
     status.queued = i64::try_from(observed.queued).ok();
     let says_something = differs(&before, &status);
     let due = if says_something {
         BETWEEN_WRITES
-    } else if (before.running, before.queued) != (status.running, status.queued) {
-        RECOUNT
+    } else if observed.is_recount && (before.running, before.queued) != (status.running, status.queued) {
+        return Report { status: Some(status), is_count: true, ..Report::default() };
     } else if before.last_seen_time != status.last_seen_time {
         REFRESH
     } else {
@@ -68,7 +71,7 @@ pub fn report(observed: &Observed<'_>) -> Report {
     let age = last_seen_age(&before, observed.now).filter(|_| due == REFRESH);
     match observed.since_write.or(age).and_then(|since| due.checked_sub(since)).filter(|left| !left.is_zero()) {
         Some(left) => Report { again: Some(left), ..Report::default() },
-        None => Report { event: event(&before, &status), status: Some(status), again: None },
+        None => Report { event: event(&before, &status), status: Some(status), is_count: false, again: None },
     }
 }
 
@@ -89,9 +92,10 @@ fn described(observed: &Observed<'_>, before: &MachineStatus) -> Option<MachineS
     }
     let Some(sight) = observed.sight.filter(|sight| sight.is_of(machine)) else { return unwatched(observed, status) };
     match &sight.seen {
-        Seen::Online { latency, key, system } => {
+        Seen::Online { latency, key, login, system } => {
             turn(&mut status, observed, MachinePhase::Online, "Online", "commands can be started");
-            status.message = None;
+            status.message = refused_keys(login);
+            status.login_key = Some(login.clone());
             keep_key(&mut status.host_keys, key, sight.at);
             status.first_seen_time.get_or_insert(Time(sight.at));
             status.last_seen_time = Some(Time(sight.at));
@@ -107,6 +111,18 @@ fn described(observed: &Observed<'_>, before: &MachineStatus) -> Option<MachineS
         }
     }
     Some(status)
+}
+
+/// What a person who rotates a key wants to know: the machine does not take the one that is to be used.
+fn refused_keys(login: &LoginKey) -> Option<String> {
+    let LoginKey { entry, fingerprint, refused } = login;
+    (!refused.is_empty()).then(|| {
+        storable(&format!(
+            "commands can be started: let in by {entry} of the Secret ({fingerprint}); the machine refused what comes before it \
+             there ({})",
+            refused.join(", ")
+        ))
+    })
 }
 
 /// Where nobody looks before a command is to run there, there is nothing to wait for: said once for each generation, so that
@@ -209,6 +225,7 @@ fn differs(before: &MachineStatus, now: &MachineStatus) -> bool {
         || before.message != now.message
         || before.observed_generation != now.observed_generation
         || before.host_keys != now.host_keys
+        || before.login_key != now.login_key
         || before.system != now.system
         || words(before) != words(now)
 }

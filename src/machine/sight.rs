@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::machine_status::{KeyTrust, SystemFacts};
+use crate::api::machine_status::{KeyTrust, LoginKey, SystemFacts};
 use crate::api::{Machine, MachinePhase, Reason};
 use crate::execution::LaunchProblem;
 
@@ -30,6 +30,8 @@ pub enum Seen {
         latency: Duration,
         /// The host key that it proved.
         key: ProvedKey,
+        /// By which key it let Writ in.
+        login: LoginKey,
         /// What it says of itself; None where it was not asked.
         system: Option<SystemFacts>,
     },

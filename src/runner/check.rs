@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::ExecutionMode;
 use crate::cluster::Cluster;
-use crate::ssh::{self, ConnectError, Connection, Network, ProvedBy};
+use crate::ssh::{self, ConnectError, Connection, Credentials, Network, ProvedBy};
 
 use super::attempt::AttemptEnd;
 use super::connections::open_patiently;
@@ -81,7 +81,8 @@ async fn log_in(
         }
     };
     let credentials = &key.credentials;
-    tell("Secret", Ok(format!("{}, key {}", host.secret.name, credentials.fingerprint())));
+    let fingerprints: Vec<String> = credentials.in_order().map(Credentials::fingerprint).collect();
+    tell("Secret", Ok(format!("{}, key {}", host.secret.name, fingerprints.join(", then "))));
     let target = match host.target(first_use::seen(&host.machine)) {
         Ok(target) => target,
         Err(end) => {
@@ -105,7 +106,13 @@ async fn log_in(
             tell("connection", Ok(connection.at().to_owned()));
             tell("host key", Ok(format!("{} ({}), {by}", proof.fingerprint, proof.algorithm)));
             let milliseconds = connection.login_time().as_millis();
-            tell("login", Ok(format!("as {} in {milliseconds} ms", host.machine.spec.user)));
+            let login = connection.login();
+            let by = if login.refused.is_empty() {
+                String::new()
+            } else {
+                format!(" by {} ({}); refused: {}", login.entry, login.fingerprint, login.refused.join(", "))
+            };
+            tell("login", Ok(format!("as {} in {milliseconds} ms{by}", host.machine.spec.user)));
             Some(connection)
         }
         Err(error) => {

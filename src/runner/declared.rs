@@ -150,7 +150,7 @@ impl Declared {
             ));
         }
         self.admission()?;
-        if secret.private_key.is_none() {
+        if !secret.keys.iter().any(|key| key.suffix.is_empty()) {
             return invalid("must have the private key in data.ssh-privatekey".to_owned());
         }
         Ok(())

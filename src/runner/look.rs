@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::ExecutionMode;
-use crate::api::machine_status::{KeyTrust, SystemFacts};
+use crate::api::machine_status::{KeyTrust, LoginKey, SystemFacts};
 use crate::cluster::ClusterError;
 use crate::launcher::{self, Answer, Described};
 use crate::machine::{ProvedKey, Seen};
@@ -102,7 +102,9 @@ pub(super) fn online(connection: &Connection, system: Option<SystemFacts>) -> Se
         ProvedBy::FirstUse => KeyTrust::FirstUse,
     };
     let key = ProvedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
-    Seen::Online { latency: connection.login_time(), key, system }
+    let login = connection.login().clone();
+    let login = LoginKey { entry: login.entry, fingerprint: login.fingerprint, refused: login.refused };
+    Seen::Online { latency: connection.login_time(), key, login, system }
 }
 
 /// What the machine says of itself; None where it says nothing.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::Reason;
 use crate::cluster::SshSecret;
 use crate::fairness::{Pool, Size};
-use crate::ssh::{Credentials, CredentialsError};
+use crate::ssh::{Credentials, EntryError, KeyEntry};
 
 use super::attempt::{AGAIN_AFTER_CHANGE, AttemptEnd};
 use super::declared::{Declared, refused};
@@ -31,7 +31,7 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 /// All keys of this process that are open.
 static OPENING: LazyLock<Opening> = LazyLock::new(|| Opening::new(KEPT_FOR));
 
-type Cell = OnceCell<Result<Credentials, CredentialsError>>;
+type Cell = OnceCell<Result<Credentials, EntryError>>;
 
 /// What there is to log in with; the key stays open for those who have a copy of this.
 pub(super) struct OpenKey {
@@ -63,8 +63,8 @@ struct Opening {
 pub(super) async fn open(declared: &Declared) -> Result<OpenKey, AttemptEnd> {
     let secret = &declared.secret;
     let invalid =
-        |error: &CredentialsError| refused(Reason::CredentialsInvalid, format!("the Secret {}: {error}", secret.name));
-    if secret.passphrase.is_none() {
+        |error: &EntryError| refused(Reason::CredentialsInvalid, format!("the Secret {}: {error}", secret.name));
+    if secret.keys.iter().all(|key| key.passphrase.is_none()) {
         let credentials = parse(secret).map_err(|error| invalid(&error))?;
         return Ok(OpenKey { credentials, kept: None });
     }
@@ -79,10 +79,14 @@ pub(super) async fn open(declared: &Declared) -> Result<OpenKey, AttemptEnd> {
     }
 }
 
-fn parse(secret: &SshSecret) -> Result<Credentials, CredentialsError> {
-    let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
-    let (passphrase, certificate) = (secret.passphrase.as_ref(), secret.certificate.as_ref());
-    Credentials::parse(key, passphrase.map(|bytes| bytes.as_slice()), certificate.map(|bytes| bytes.as_slice()))
+/// Reads the keys of a Secret.
+pub(crate) fn parse(secret: &SshSecret) -> Result<Credentials, EntryError> {
+    Credentials::parse_all(secret.keys.iter().map(|key| KeyEntry {
+        suffix: key.suffix,
+        private_key: key.private_key.as_slice(),
+        passphrase: key.passphrase.as_ref().map(|bytes| bytes.as_slice()),
+        certificate: key.certificate.as_ref().map(|bytes| bytes.as_slice()),
+    }))
 }
 
 impl Opening {
@@ -126,7 +130,7 @@ impl Opening {
         secret: &SshSecret,
         namespace: &str,
         is_old: impl Fn() -> bool,
-    ) -> Result<Result<Credentials, CredentialsError>, AttemptEnd> {
+    ) -> Result<Result<Credentials, EntryError>, AttemptEnd> {
         let place = self.pool.place(namespace).await;
         // First of all: a core is not spent on what has to be read again.
         if is_old() {
@@ -155,6 +159,8 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::cluster::SshKey;
+    use crate::ssh::CredentialsError;
 
     const ENCRYPTED: &str = include_str!("../ssh/credentials/encrypted");
 
@@ -162,8 +168,12 @@ mod tests {
         SshSecret {
             uid: "uid".to_owned(),
             resource_version: resource_version.to_owned(),
-            private_key: Some(Zeroizing::new(ENCRYPTED.as_bytes().to_vec())),
-            passphrase: Some(Zeroizing::new(passphrase.as_bytes().to_vec())),
+            keys: vec![SshKey {
+                suffix: "",
+                private_key: Zeroizing::new(ENCRYPTED.as_bytes().to_vec()),
+                passphrase: Some(Zeroizing::new(passphrase.as_bytes().to_vec())),
+                certificate: None,
+            }],
             ..SshSecret::default()
         }
     }
@@ -208,7 +218,7 @@ mod tests {
     async fn a_key_that_does_not_open_is_nobodys_later() {
         let opening = Opening::new(KEPT_FOR);
         let key = opening.open(&secret("1", "battery staple"), "team", || false).await.ok().unwrap();
-        assert!(matches!(key.get(), Some(Err(CredentialsError::PassphraseWrong))));
+        assert!(matches!(key.get(), Some(Err(EntryError { error: CredentialsError::PassphraseWrong, .. }))));
         drop(key);
         let _ = opening.cell(&secret("2", ""));
         assert_eq!(lock(&opening.known).len(), 1);

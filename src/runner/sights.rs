@@ -20,6 +20,7 @@ use crate::telemetry::metrics;
 use super::attempt::AttemptEnd;
 use super::look::look;
 use super::queue::{MachineKey, random_fraction};
+use super::recount::Counted;
 use super::{Inner, Runner, WAKE_QUEUE, lock};
 
 /// How many machines are looked at at a time, of those that were away, and of the others: of those that swallow packets each
@@ -29,14 +30,14 @@ const LOOKS: Size = Size { places: 64, share: 32 };
 
 /// What was seen of all machines. Their number is bounded by that of the Machines: who is gone is forgotten.
 pub(super) struct Sights {
-    known: Mutex<HashMap<MachineKey, Known>>,
+    pub(super) known: Mutex<HashMap<MachineKey, Known>>,
     looks: Pool,
     looks_at_lost: Pool,
     changed: mpsc::Sender<ObjectRef<Machine>>,
 }
 
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     sight: Option<Sight>,
     /// How many times in a row it was not reached.
     failures: u32,
@@ -47,6 +48,8 @@ struct Known {
     looked: Option<Instant>,
     /// How many looks in a row have seen nothing.
     blind: u32,
+    /// What was told last of how many run and wait.
+    pub counted: Counted,
 }
 
 /// What is known of a machine here.
@@ -68,6 +71,8 @@ pub struct MachineFacts {
     pub running: usize,
     /// How many wait for it.
     pub queued: usize,
+    /// Whether these numbers alone are worth a write now.
+    pub is_recount: bool,
 }
 
 /// The other end of the sights: the Machines of which something new was seen.
@@ -196,6 +201,7 @@ impl Runner {
         let is_blocked = self.inner.queues().is_misconfigured(&key);
         let mut known = lock(&self.inner.sights.known);
         let known = known.entry(key).or_default();
+        let is_recount = std::mem::take(&mut known.counted.is_due);
         MachineFacts {
             sight: known.sight.clone(),
             failures: known.failures,
@@ -205,6 +211,7 @@ impl Runner {
             is_blocked,
             running,
             queued,
+            is_recount,
         }
     }
 

@@ -61,9 +61,21 @@ pub struct Connection {
     guard: Guard,
     at: String,
     proof: Proof,
+    login: Login,
     login_time: Duration,
     /// Connections through this one that it was asked for and has not answered to.
     forwards: Arc<Semaphore>,
+}
+
+/// By which key a host let us in.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Login {
+    /// The name of its entry in the Secret.
+    pub entry: String,
+    /// SHA-256 fingerprint of its public half.
+    pub fingerprint: String,
+    /// Those of the keys that were tried before it, and refused.
+    pub refused: Vec<String>,
 }
 
 /// How a host is reached.
@@ -149,7 +161,7 @@ impl Attempt<'_> {
     }
 
     async fn establish(&self, credentials: &Credentials) -> Result<Connection, ConnectError> {
-        credentials.check_now()?;
+        credentials.usable_now()?;
         let addresses = match self.route {
             Route::Direct(network) => {
                 self.progress.enter("resolve to an address");
@@ -173,13 +185,21 @@ impl Attempt<'_> {
             result => result?,
         };
         self.progress.enter("finish authentication");
-        self.authenticate(&mut greeted.handle, credentials).await?;
+        let login = self.authenticate(&mut greeted.handle, credentials).await?;
         let Some(proof) = self.progress.proof() else {
             return Err(ConnectError::Handshake(format!("{}: it showed no key", self.name())));
         };
         let Greeted { handle, guard, at } = greeted;
         let forwards = Arc::new(Semaphore::new(FORWARDS));
-        Ok(Connection { handle: Arc::new(handle), guard, at, proof, login_time: self.started.elapsed(), forwards })
+        Ok(Connection {
+            handle: Arc::new(handle),
+            guard,
+            at,
+            proof,
+            login,
+            login_time: self.started.elapsed(),
+            forwards,
+        })
     }
 
     /// Reaches the host and has it prove itself.
@@ -227,9 +247,35 @@ impl Attempt<'_> {
         &self,
         handle: &mut Handle<HostCheck>,
         credentials: &Credentials,
-    ) -> Result<(), ConnectError> {
-        let refusal = match log_in(handle, &self.target.user, credentials).await {
-            Ok(AuthResult::Success) => return Ok(()),
+    ) -> Result<Login, ConnectError> {
+        let mut refused = Vec::new();
+        let mut last = LoginRefusal::Key;
+        for key in credentials.usable_now()? {
+            let Some(refusal) = self.offer(handle, key, !refused.is_empty()).await? else {
+                return Ok(Login { entry: key.entry(), fingerprint: key.fingerprint(), refused });
+            };
+            last = refusal;
+            if refusal == LoginRefusal::TooMany {
+                break;
+            }
+            refused.push(key.fingerprint());
+            if refusal == LoginRefusal::NotEnough {
+                break;
+            }
+        }
+        let (user, fingerprint) = (self.target.user.clone(), refused.join(", "));
+        Err(ConnectError::AuthenticationRefused { user, fingerprint, refusal: last })
+    }
+
+    /// Offers one key; None where it lets us in. `is_further`: another one was refused before.
+    async fn offer(
+        &self,
+        handle: &mut Handle<HostCheck>,
+        key: &Credentials,
+        is_further: bool,
+    ) -> Result<Option<LoginRefusal>, ConnectError> {
+        Ok(Some(match log_in(handle, &self.target.user, key).await {
+            Ok(AuthResult::Success) => return Ok(None),
             // russh says so too where the connection ends before there is an answer.
             Ok(AuthResult::Failure { remaining_methods, .. })
                 if remaining_methods.is_empty() && self.was_cut(handle).await =>
@@ -249,13 +295,17 @@ impl Attempt<'_> {
                 return Err(ConnectError::Unreachable(message));
             }
             Ok(AuthResult::Failure { partial_success: true, .. }) => LoginRefusal::NotEnough,
-            Ok(AuthResult::Failure { .. }) if credentials.certificate().is_some() => LoginRefusal::Certificate,
+            Ok(AuthResult::Failure { remaining_methods, .. })
+                if is_further && remaining_methods.is_empty() && self.progress.was_dismissed() =>
+            {
+                LoginRefusal::TooMany
+            }
+            Ok(AuthResult::Failure { .. }) if key.certificate().is_some() => LoginRefusal::Certificate,
             Ok(AuthResult::Failure { .. }) => LoginRefusal::Key,
+            Err(LoginError::Lost(_)) if is_further && self.progress.was_dismissed() => LoginRefusal::TooMany,
             Err(LoginError::Lost(error)) => return Err(self.classify(&error)),
             Err(error) => return Err(ConnectError::Handshake(format!("{}: {error}", self.name()))),
-        };
-        let (user, fingerprint) = (self.target.user.clone(), credentials.fingerprint());
-        Err(ConnectError::AuthenticationRefused { user, fingerprint, refusal })
+        }))
     }
 
     /// Whether the connection ended without a word. One that ends with a goodbye, as sshd does after too many failures,
@@ -322,6 +372,11 @@ impl Connection {
     /// What proved that the host is the right one.
     pub fn proof(&self) -> &Proof {
         &self.proof
+    }
+
+    /// By which key the host let us in.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 
     /// SHA-256 fingerprint of the host key that was proved.

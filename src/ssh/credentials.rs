@@ -2,6 +2,7 @@
 
 mod file;
 mod sealed;
+mod several;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,8 @@ use russh::keys::ssh_key::{HashAlg, Kdf};
 use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 
 use file::{Block, Form, first_key, pkcs8_of_rsa};
+
+pub use several::{EntryError, KeyEntry};
 
 use super::clock::seconds_now;
 use super::host_key::{KeyProblem, SMALLEST_RSA, date, usable};
@@ -35,6 +38,10 @@ const AES: [u8; 8] = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01];
 pub struct Credentials {
     key: Arc<PrivateKey>,
     certificate: Option<Arc<Certificate>>,
+    /// Behind the names of its entries in the Secret.
+    suffix: &'static str,
+    /// The keys to be tried after this one, at most 3.
+    further: Vec<Credentials>,
 }
 
 impl fmt::Debug for Credentials {
@@ -168,7 +175,7 @@ impl Credentials {
             Err(KeyProblem::Type) => return Err(CredentialsError::Unsupported(key.algorithm().to_string())),
         }
         let certificate = certificate.map(|bytes| parse_certificate(bytes, &key)).transpose()?.map(Arc::new);
-        let credentials = Self { key: Arc::new(key), certificate };
+        let credentials = Self { key: Arc::new(key), certificate, suffix: "", further: Vec::new() };
         credentials.check(now)?;
         Ok(credentials)
     }

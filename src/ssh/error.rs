@@ -65,7 +65,7 @@ pub enum ConnectError {
     AuthenticationRefused {
         /// The login user.
         user: String,
-        /// Fingerprint of the key's public half.
+        /// Fingerprints of the public halves of the keys that were tried.
         fingerprint: String,
         /// What was refused.
         refusal: LoginRefusal,
@@ -126,12 +126,14 @@ pub enum LoginRefusal {
     Certificate,
     /// It took it, and wants something else besides.
     NotEnough,
+    /// It ended the login before all keys were tried.
+    TooMany,
 }
 
 impl LoginRefusal {
     fn offered(self) -> &'static str {
         match self {
-            LoginRefusal::Key | LoginRefusal::NotEnough => "key",
+            LoginRefusal::Key | LoginRefusal::NotEnough | LoginRefusal::TooMany => "key",
             LoginRefusal::Certificate => "the certificate for key",
         }
     }
@@ -143,6 +145,10 @@ impl LoginRefusal {
             }
             LoginRefusal::Certificate => {
                 "the machine's TrustedUserCAKeys must name the authority, the certificate the user among its principals,                  and the account may not be locked"
+            }
+            LoginRefusal::TooMany => {
+                "the machine ended the login after that, and further keys of the Secret were not tried: raise MaxAuthTries in its \
+                 sshd_config, or take keys out of the Secret"
             }
             LoginRefusal::NotEnough => {
                 "the machine takes it and wants another method besides; let that user in with publickey alone                  (AuthenticationMethods in its sshd_config)"

@@ -11,6 +11,7 @@ use crate::api::whitelist::{Effect, WhitelistRule};
 use crate::api::{Machine, Whitelist};
 use crate::cluster::{Cluster, Operation};
 use crate::policy;
+use crate::runner::parse_credentials;
 use crate::ssh::Credentials;
 
 /// Of how many combinations of parameters each gets a line of its own.
@@ -23,16 +24,13 @@ pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<Strin
     let secret = cluster.ssh_secret(namespace, &machine.spec.credentials_ref.name).await;
     let secret =
         secret.context("the Secret with the key cannot be read: without it, `ssh-keygen -y -f KEY` prints the line")?;
-    let key = secret.private_key.as_ref().map_or(&[][..], |key| key.as_slice());
-    let (passphrase, certificate) = (secret.passphrase.as_ref(), secret.certificate.as_ref());
-    let (passphrase, certificate) =
-        (passphrase.map(|bytes| bytes.as_slice()), certificate.map(|bytes| bytes.as_slice()));
-    let credentials =
-        Credentials::parse(key, passphrase, certificate).with_context(|| format!("the Secret {}", secret.name))?;
+    let credentials = parse_credentials(&secret).with_context(|| format!("the Secret {}", secret.name))?;
+    let keys: Vec<String> = credentials.in_order().map(Credentials::public_line).collect();
+    let has_certificate = secret.keys.iter().any(|key| key.certificate.is_some());
     let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
     let whitelists = cluster.call(Operation::Tool, "the Whitelists", list.list(&ListParams::default())).await?;
     let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(in_force).collect();
-    Ok(text(&machine, &credentials.public_line(), secret.certificate.is_some(), &rules))
+    Ok(text(&machine, &keys, has_certificate, &rules))
 }
 
 /// The rules that allow something: what is out of force is granted nothing.
@@ -45,11 +43,15 @@ fn in_force(whitelist: Whitelist) -> Vec<WhitelistRule> {
     whitelist.spec.rules.into_iter().filter(|rule| !is_broken(rule)).collect()
 }
 
-fn text(machine: &Machine, key: &str, has_certificate: bool, rules: &[WhitelistRule]) -> String {
+fn text(machine: &Machine, keys: &[String], has_certificate: bool, rules: &[WhitelistRule]) -> String {
     let user = &machine.spec.user;
     // No port forwarding, no agent, no terminal, no X11; and those that sshd will have one day.
     let options = if machine.spec.allow_jump { "restrict,port-forwarding" } else { "restrict" };
-    let mut text = format!("# ~{user}/.ssh/authorized_keys on the machine, one line:\n{options} {key} writ\n");
+    let lines = if keys.len() > 1 { "one line for each key of the Secret" } else { "one line" };
+    let mut text = format!("# ~{user}/.ssh/authorized_keys on the machine, {lines}:\n");
+    for key in keys {
+        let _ = writeln!(text, "{options} {key} writ");
+    }
     if has_certificate {
         text.push_str(
             "# or, as the Secret has a certificate: TrustedUserCAKeys in sshd_config, with the key of the authority that signed it\n",

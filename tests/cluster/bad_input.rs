@@ -292,3 +292,52 @@ fn check(case: &Case, cases: &[(Value, Option<&str>)]) {
         }
     }
 }
+
+/// A block in YAML leaves a line end, and an editor a typographic quote: the API server says so, and no regular expression.
+#[tokio::test]
+async fn what_the_schema_refuses_is_told_in_words() {
+    let case = Case::new().await;
+    let refused = |result: Result<(), kube::Error>| match result {
+        Err(kube::Error::Api(status)) if status.code == 422 => status.message.clone(),
+        other => panic!("not refused: {other:?}"),
+    };
+    for (spec, words) in [
+        (json!({"command": "say hello\n"}), "spec.command has a line break"),
+        (json!({"command": "say\u{a0}hello"}), "spec.command must be printable ASCII"),
+        (
+            json!({"argv": ["/bin/echo", "hello\n"]}),
+            r#"spec.argv[1]: Invalid value: "hello\n": this word has a line break"#,
+        ),
+        (json!({"argv": ["/bin/echo", "\u{201c}hello\u{201d}"]}), "this word must be printable ASCII"),
+        (json!({"rule": {"name": "say hello"}}), "spec.rule.name must be the name of a rule"),
+        (json!({"command": "say hello", "actionType": "Restart it"}), "spec.actionType must be a word"),
+        (
+            json!({"command": "say hello", "machineRef": {"name": "ops/web-1"}}),
+            "must be the name of an object in this namespace",
+        ),
+    ] {
+        let message = refused(case.try_execute("x", spec).await.map(drop));
+        assert!(message.contains(words) && !message.contains("should match"), "{words}: {message}");
+    }
+    for (spec, words) in [
+        (json!({"user": "deploy\n"}), "spec.user must be a login name"),
+        (json!({"user": "deploy@web-1:22"}), "spec.user must be a login name"),
+        (json!({"execution": {"directory": "/srv/writ/"}}), "spec.execution.directory must be an absolute path"),
+        (json!({"jumpHosts": [{"name": "Bastion"}]}), "must be the name of an object in this namespace"),
+    ] {
+        let whole = json!({"address": "192.0.2.1", "user": "deploy", "credentialsRef": {"name": "web-ssh"}, "hostKeyPolicy": "TrustOnFirstUse"});
+        let mut spec_of = whole.as_object().cloned().expect("an object");
+        spec_of.extend(spec.as_object().cloned().expect("an object"));
+        let message = refused(case.try_apply("writ.dev/v1alpha1", "Machine", "new", json!({"spec": spec_of})).await);
+        assert!(message.contains(words) && !message.contains("should match"), "{words}: {message}");
+    }
+    // What login names, words and names may be is as before.
+    for user in ["jane", "CORP\\jane", "jane@corp.example", "PC-1$"] {
+        case.apply_machine("named", json!({"user": user})).await;
+    }
+    case.execute_with(
+        "y",
+        json!({"argv": ["/bin/echo", "hello"], "actionType": "read-only", "reason": "z\u{fc}ge\nzwei"}),
+    )
+    .await;
+}

@@ -70,6 +70,7 @@ mod receipts;
 mod refused_logins;
 mod retention;
 mod rights;
+mod rotation;
 mod run_as;
 mod running;
 mod secrets;

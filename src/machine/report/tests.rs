@@ -22,9 +22,20 @@ fn key(fingerprint: &str, trust: KeyTrust) -> ProvedKey {
     ProvedKey { algorithm: "ssh-ed25519".to_owned(), fingerprint: fingerprint.to_owned(), trust }
 }
 
+fn login(refused: &[&str]) -> LoginKey {
+    let entry = if refused.is_empty() { "ssh-privatekey" } else { "ssh-privatekey-2" };
+    let refused = refused.iter().map(|refused| (*refused).to_owned()).collect();
+    LoginKey { entry: entry.to_owned(), fingerprint: "SHA256:used".to_owned(), refused }
+}
+
 fn online() -> Seen {
     let system = SystemFacts { hostname: Some("web-1".to_owned()), ..SystemFacts::default() };
-    Seen::Online { latency: Duration::from_millis(12), key: key("SHA256:a", KeyTrust::Pinned), system: Some(system) }
+    Seen::Online {
+        latency: Duration::from_millis(12),
+        key: key("SHA256:a", KeyTrust::Pinned),
+        login: login(&[]),
+        system: Some(system),
+    }
 }
 
 fn problem(reason: Reason, message: &str) -> Seen {
@@ -33,7 +44,15 @@ fn problem(reason: Reason, message: &str) -> Seen {
 
 /// What is told, as if nothing had been written for a while.
 fn told(machine: &Machine, sight: &Sight) -> Report {
-    let observed = Observed { machine, sight: Some(sight), running: 0, queued: 0, since_write: None, now: sight.at };
+    let observed = Observed {
+        machine,
+        sight: Some(sight),
+        running: 0,
+        queued: 0,
+        is_recount: false,
+        since_write: None,
+        now: sight.at,
+    };
     report(&observed)
 }
 
@@ -78,6 +97,7 @@ fn what_a_person_wants_to_know_waits_ten_seconds_after_another_write() {
         sight: Some(&sight),
         running: 0,
         queued: 0,
+        is_recount: false,
         since_write: Some(Duration::from_secs(since)),
         now: at(4),
     };
@@ -138,7 +158,7 @@ fn a_frozen_key_is_never_replaced_by_what_is_seen() {
     frozen.status = Some(MachineStatus { host_keys: vec![first.clone()], ..MachineStatus::default() });
     for seen in ["SHA256:first", "SHA256:other"] {
         let key = key(seen, KeyTrust::FirstUse);
-        let seen = sight(1, Seen::Online { latency: Duration::ZERO, key, system: None });
+        let seen = sight(1, Seen::Online { latency: Duration::ZERO, key, login: login(&[]), system: None });
         assert_eq!(told(&frozen, &seen).status.expect("a status").host_keys, vec![first.clone()]);
     }
     // A person has pinned another one, and the machine has proved it.
@@ -147,22 +167,28 @@ fn a_frozen_key_is_never_replaced_by_what_is_seen() {
 }
 
 #[test]
-fn what_runs_and_waits_is_counted_anew_every_minute() {
+fn what_runs_and_waits_is_written_when_it_is_due_and_delays_nothing_else() {
     let machine = after(machine(), &sight(0, online()));
     let seen = sight(0, online());
-    let counted = |since| {
+    let counted = |is_recount, sight| {
         report(&Observed {
             machine: &machine,
-            sight: Some(&seen),
+            sight,
             running: 2,
             queued: 5,
-            since_write: Some(Duration::from_secs(since)),
+            is_recount,
+            since_write: Some(Duration::ZERO),
             now: at(0),
         })
     };
-    assert_eq!(counted(20).again, Some(Duration::from_secs(40)));
-    let status = counted(60).status.expect("a count");
-    assert_eq!((status.running, status.queued), (Some(2), Some(5)));
+    assert_eq!(counted(false, Some(&seen)), Report::default());
+    // Also of one that was not seen as it is declared now.
+    for sight in [Some(&seen), None] {
+        let report = counted(true, sight);
+        assert!(report.is_count && report.event.is_none());
+        let status = report.status.expect("a count");
+        assert_eq!((status.running, status.queued, status.phase), (Some(2), Some(5), Some(MachinePhase::Online)));
+    }
 }
 
 #[test]
@@ -198,8 +224,32 @@ fn a_frozen_key_outlives_an_authority() {
         first_seen_time: Time(at(0)),
     };
     frozen.status = Some(MachineStatus { host_keys: vec![first], ..MachineStatus::default() });
-    let seen = Seen::Online { latency: Duration::ZERO, key: key("SHA256:first", KeyTrust::Authority), system: None };
+    let seen = Seen::Online {
+        latency: Duration::ZERO,
+        key: key("SHA256:first", KeyTrust::Authority),
+        login: login(&[]),
+        system: None,
+    };
     let kept = told(&frozen, &sight(1, seen)).status.expect("a status").host_keys;
     // What runner::first_use::seen() goes by.
     assert!(kept.iter().any(|key| key.trust != KeyTrust::Authority), "{kept:?}");
+}
+
+#[test]
+fn a_key_that_a_machine_refused_is_told_while_another_one_lets_writ_in() {
+    let key = || key("SHA256:a", KeyTrust::Pinned);
+    let seen = |refused: &[&str]| {
+        sight(60, Seen::Online { latency: Duration::ZERO, key: key(), login: login(refused), system: None })
+    };
+    let machine = machine();
+    let said = |machine: &Machine, sight: &Sight| told(machine, sight).status.unwrap();
+    let during = said(&machine, &seen(&["SHA256:new"]));
+    assert_eq!(during.phase, Some(MachinePhase::Online));
+    let message = during.message.clone().unwrap();
+    assert!(message.contains("ssh-privatekey-2") && message.contains("SHA256:new"), "{message}");
+    assert_eq!(during.login_key.as_ref().unwrap().refused, ["SHA256:new"]);
+    let mut rotated = machine.clone();
+    rotated.status = Some(during);
+    let after = said(&rotated, &seen(&[]));
+    assert_eq!((after.message, after.login_key), (None, Some(login(&[]))));
 }

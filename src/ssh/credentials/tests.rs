@@ -4,11 +4,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::*;
 
 /// Made with `ssh-keygen -t ed25519 -a 4 -N 'correct horse'`.
-const ENCRYPTED: &str = include_str!("encrypted");
+pub const ENCRYPTED: &str = include_str!("encrypted");
 /// Made with `ssh-keygen -t ed25519 -a 300 -N ''correct horse'`.
 const SLOW: &str = include_str!("slow");
 /// Made with `openssl genpkey -algorithm ed25519 -aes-256-cbc`, and with `openssl pkcs8 -topk8 -scrypt`.
-const PKCS8: &str = include_str!("pkcs8.pem");
+pub const PKCS8: &str = include_str!("pkcs8.pem");
 const SCRYPT: &str = include_str!("scrypt.pem");
 const SHORT_RSA: &str = include_str!("short_rsa");
 

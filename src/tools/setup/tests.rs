@@ -26,7 +26,7 @@ fn machine() -> Machine {
 
 #[test]
 fn the_lines_are_as_narrow_as_the_rules() {
-    let text = text(&machine(), "ssh-ed25519 AAAA", false, &rules());
+    let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules());
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     assert_eq!(
         lines,
@@ -43,7 +43,7 @@ fn the_lines_are_as_narrow_as_the_rules() {
 
 #[test]
 fn sudo_takes_the_lines() {
-    let text = text(&machine(), "ssh-ed25519 AAAA", false, &rules());
+    let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules());
     let (_, sudoers) = text.split_once("# visudo").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("# visudo{sudoers}")).unwrap();
@@ -58,7 +58,7 @@ fn sudo_takes_the_lines() {
 fn a_machine_to_go_through_may_forward_and_a_certificate_is_told_of() {
     let mut machine = machine();
     machine.spec.allow_jump = true;
-    let text = text(&machine, "ssh-ed25519 AAAA", true, &[]);
+    let text = text(&machine, &["ssh-ed25519 AAAA".to_owned()], true, &[]);
     assert!(text.contains("restrict,port-forwarding ssh-ed25519 AAAA"));
     assert!(text.contains("TrustedUserCAKeys") && text.contains("nothing is needed from sudo"));
 }
@@ -76,7 +76,7 @@ fn a_user_of_a_directory_service_is_no_other_grant() {
     ] {
         let rule = json!([{"name": "r", "run": ["/usr/bin/id"], "runAs": run_as}]);
         let rules: Vec<WhitelistRule> = serde_json::from_value(rule).unwrap();
-        let text = text(&machine(), "ssh-ed25519 AAAA", false, &rules);
+        let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules);
         let grant = text.lines().find(|line| line.starts_with("writ "));
         assert_eq!(grant.map(|grant| grant.trim_end_matches(" \"\"")), line, "{text}");
     }
@@ -90,6 +90,6 @@ fn a_value_cannot_add_a_line_to_sudoers() {
          "parameters": {"unit": {"enum": ["a\nmallory ALL=(ALL) NOPASSWD: ALL"]}}},
     ]))
     .unwrap();
-    let text = text(&machine(), "ssh-ed25519 AAAA", false, &rules);
+    let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules);
     assert!(!text.lines().any(|line| line.starts_with("mallory")), "{text}");
 }

@@ -1,0 +1,120 @@
+//! Which Machines' statuses say something else than how many commands run there and how many executions wait.
+//!
+//! Each such status costs a write to etcd. So their number is bounded for the whole process, and namespaces take turns: one with a
+//! thousand busy machines does not keep another one's numbers old.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Runner;
+use super::lock;
+use super::queue::MachineKey;
+
+/// How often it is looked which numbers have changed.
+pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(2);
+/// A Machine's numbers are written at most so often.
+const BETWEEN_COUNTS: Duration = Duration::from_secs(5);
+/// At most so many are written each time: 5 in a second. A write takes the API server about 2 ms.
+const MAX_COUNTS: usize = 10;
+
+/// What was told of a machine's numbers last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    /// How many commands ran there, and how many executions waited. None where this process has told nothing.
+    pub counts: Option<(usize, usize)>,
+    /// When they were to be told last.
+    pub at: Option<Instant>,
+    /// Whether the numbers are to be written now.
+    pub is_due: bool,
+}
+
+impl Counted {
+    /// How long ago; None where that is too short, or there is nothing new to tell.
+    fn due_since(&self, counts: (usize, usize), now: Instant) -> Option<Duration> {
+        let since = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        (self.counts != Some(counts) && since >= BETWEEN_COUNTS).then_some(since)
+    }
+}
+
+/// Of those whose numbers are due, with how long they are: some of each namespace, the oldest first.
+fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
+    due.sort_by(|left, right| right.cmp(left));
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut ranked: Vec<(usize, MachineKey)> = due
+        .into_iter()
+        .map(|(_, machine)| {
+            let rank = taken.entry(machine.0.clone()).or_default();
+            *rank += 1;
+            (*rank, machine)
+        })
+        .collect();
+    // Stable: within a round the oldest come first.
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().take(MAX_COUNTS).map(|(_, machine)| machine).collect()
+}
+
+impl Runner {
+    /// The Machines (namespace, name) whose numbers are to be written now. Call it every [`RECOUNT_INTERVAL`].
+    pub fn recount(&self) -> Vec<(String, String)> {
+        let now = Instant::now();
+        let queues = self.inner.queues();
+        let mut known = lock(&self.inner.sights.known);
+        let due = known.iter().filter_map(|(machine, known)| {
+            Some((known.counted.due_since(queues.busy(machine), now)?, machine.clone()))
+        });
+        let chosen = choose(due.collect());
+        for machine in &chosen {
+            if let Some(known) = known.get_mut(machine) {
+                (known.counted.is_due, known.counted.at) = (true, Some(now));
+            }
+        }
+        chosen
+    }
+
+    /// The status of a Machine says these numbers now.
+    pub fn counted(&self, namespace: &str, name: &str, running: usize, queued: usize) {
+        if let Some(known) = lock(&self.inner.sights.known).get_mut(&(namespace.to_owned(), name.to_owned())) {
+            known.counted.counts = Some((running, queued));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(namespace: &str, name: usize) -> MachineKey {
+        (namespace.to_owned(), format!("web-{name}"))
+    }
+
+    #[test]
+    fn numbers_are_told_when_they_change_and_not_more_often_than_every_five_seconds() {
+        let now = Instant::now();
+        let told = Counted { counts: Some((1, 2)), at: Some(now), is_due: false };
+        assert_eq!(told.due_since((1, 2), now + Duration::from_secs(60)), None);
+        assert_eq!(told.due_since((1, 3), now + Duration::from_secs(4)), None);
+        assert_eq!(told.due_since((1, 3), now + BETWEEN_COUNTS), Some(BETWEEN_COUNTS));
+        // Another process may have told something else.
+        assert!(Counted::default().due_since((0, 0), now).is_some());
+    }
+
+    #[test]
+    fn a_namespace_with_many_busy_machines_leaves_turns_to_others_and_each_comes_around() {
+        let mut ages: HashMap<MachineKey, u64> = (0..100).map(|name| (machine("many", name), 5)).collect();
+        ages.insert(machine("few", 0), 5);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..12 {
+            let chosen = choose(ages.iter().map(|(key, age)| (Duration::from_secs(*age), key.clone())).collect());
+            assert_eq!(chosen.len(), MAX_COUNTS);
+            assert!(chosen.contains(&machine("few", 0)));
+            ages.values_mut().for_each(|age| *age += 2);
+            for key in chosen {
+                ages.insert(key.clone(), 5);
+                seen.insert(key);
+            }
+        }
+        assert_eq!(seen.len(), 101);
+    }
+}

@@ -1,0 +1,128 @@
+//! Several keys of one Secret, to be tried in their order: so that a key can be rotated on one machine after the other.
+
+use std::fmt;
+
+use super::{Credentials, CredentialsError};
+
+/// One key of several, as it stands in the Secret. Nothing of it can be printed.
+pub struct KeyEntry<'a> {
+    /// What is put behind the names of its entries (`ssh-privatekey`, `ssh-certificate`): nothing, or `-2`.
+    pub suffix: &'static str,
+    /// The private key.
+    pub private_key: &'a [u8],
+    /// Its passphrase.
+    pub passphrase: Option<&'a [u8]>,
+    /// The certificate for it.
+    pub certificate: Option<&'a [u8]>,
+}
+
+/// What is wrong with one key of several.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub struct EntryError {
+    /// Behind the names of its entries.
+    pub suffix: &'static str,
+    /// What is wrong.
+    pub error: CredentialsError,
+}
+
+impl fmt::Display for EntryError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.error.to_string();
+        if self.suffix.is_empty() {
+            return formatter.write_str(&text);
+        }
+        let named = ["ssh-privatekey", "ssh-certificate"]
+            .into_iter()
+            .fold(text, |text, name| text.replace(name, &format!("{name}{}", self.suffix)));
+        formatter.write_str(&named)
+    }
+}
+
+impl Credentials {
+    /// Reads the keys of a Secret. A key that comes twice is tried once. A certificate that is not valid now is no error if
+    /// another key can be used.
+    ///
+    /// Like [`Credentials::parse`], call it if waiting is no harm.
+    ///
+    /// # Errors
+    /// What is wrong with the first of them that has something wrong with it.
+    pub fn parse_all<'a>(entries: impl IntoIterator<Item = KeyEntry<'a>>) -> Result<Self, EntryError> {
+        let mut usable: Vec<Self> = Vec::new();
+        let mut untimely = None;
+        for KeyEntry { suffix, private_key, passphrase, certificate } in entries {
+            match Self::parse(private_key, passphrase, certificate) {
+                Ok(key) if usable.iter().any(|other| other.is_same(&key)) => {}
+                Ok(key) => usable.push(Self { suffix, ..key }),
+                Err(error @ (CredentialsError::CertificateExpired(_) | CredentialsError::CertificateNotYet(_))) => {
+                    untimely.get_or_insert(EntryError { suffix, error });
+                }
+                Err(error) => return Err(EntryError { suffix, error }),
+            }
+        }
+        let mut usable = usable.into_iter();
+        match (usable.next(), untimely) {
+            (Some(first), _) => Ok(Self { further: usable.collect(), ..first }),
+            (None, Some(untimely)) => Err(untimely),
+            (None, None) => Err(EntryError { suffix: "", error: CredentialsError::Unparsable }),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let certificate = |key: &Self| key.certificate.as_ref().map(|certificate| certificate.signature().to_owned());
+        self.key.public_key().key_data() == other.key.public_key().key_data() && certificate(self) == certificate(other)
+    }
+
+    /// All keys, in the order in which they are tried.
+    pub fn in_order(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.further.iter())
+    }
+
+    /// The name of its entry in the Secret.
+    pub fn entry(&self) -> String {
+        format!("ssh-privatekey{}", self.suffix)
+    }
+
+    /// The keys that may be used now, in their order.
+    pub(in crate::ssh) fn usable_now(&self) -> Result<Vec<&Self>, CredentialsError> {
+        let usable: Vec<&Self> = self.in_order().filter(|key| key.check_now().is_ok()).collect();
+        if usable.is_empty() {
+            self.check_now()?;
+        }
+        Ok(usable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{ENCRYPTED, PKCS8};
+    use super::*;
+
+    fn entry<'a>(suffix: &'static str, key: &'a str, passphrase: Option<&'a str>) -> KeyEntry<'a> {
+        let passphrase = passphrase.map(str::as_bytes);
+        KeyEntry { suffix, private_key: key.as_bytes(), passphrase, certificate: None }
+    }
+
+    #[test]
+    fn keys_are_tried_in_their_order_and_each_once() {
+        let secret = Some("correct horse");
+        let all = [entry("", PKCS8, secret), entry("-2", ENCRYPTED, secret), entry("-3", PKCS8, secret)];
+        let credentials = Credentials::parse_all(all).unwrap();
+        let entries: Vec<String> = credentials.in_order().map(Credentials::entry).collect();
+        assert_eq!(entries, ["ssh-privatekey", "ssh-privatekey-2"]);
+        let alone = Credentials::parse(PKCS8.as_bytes(), secret.map(str::as_bytes), None).unwrap();
+        assert_eq!(credentials.fingerprint(), alone.fingerprint());
+        assert_eq!(credentials.usable_now().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_named_by_its_entry() {
+        let secret = Some("correct horse");
+        let error = Credentials::parse_all([entry("", PKCS8, secret), entry("-2", "x", secret)]).unwrap_err();
+        assert!(error.to_string().starts_with("ssh-privatekey-2 does not parse"), "{error}");
+        let error = Credentials::parse_all([entry("", PKCS8, secret), entry("-3", ENCRYPTED, None)]).unwrap_err();
+        assert!(error.to_string().starts_with("ssh-privatekey-3 is encrypted"), "{error}");
+        let error = Credentials::parse_all([entry("", "x", None)]).unwrap_err();
+        assert!(error.to_string().starts_with("ssh-privatekey does not parse"), "{error}");
+        assert!(Credentials::parse_all([]).is_err());
+    }
+}
