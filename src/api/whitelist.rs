@@ -226,6 +226,13 @@ pub struct Parameter {
     #[schemars(length(min = 1, max = 1024))]
     pub pattern: Option<String>,
 
+    /// True: the values of `pattern` may lead to a parent directory. False, which is the default: the rule is out of force
+    /// if the pattern makes `..` possible as a segment of a path in `run` or in a variable (`..`, `../x`, `x/../y`,
+    /// `--file=..`). A pattern whose segments begin with a letter, a digit or `_` does not:
+    /// `[A-Za-z0-9_][A-Za-z0-9._-]*`. Only with `pattern`, and not on a Deny, whose patterns may be as wide as you like.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_parent_directory: bool,
+
     /// The longest value, in characters, 1 to 4096. Default 256. Holds beside each of the three.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]

@@ -7,7 +7,7 @@ use crate::api::whitelist::{Effect, WhitelistRule};
 
 use super::redaction::Redaction;
 use super::template::{NamedValues, Template};
-use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, programs, unprintable};
+use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, unprintable};
 
 /// What a rule allows of time, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,19 +147,6 @@ pub(super) fn parameters_are_used(
             return Err(RuleProblem::UnusedParameter { field: "run", name: name() });
         } else if rule.match_text.is_some() && !in_text && parameter.values.default.is_none() {
             return Err(RuleProblem::NoValueFromMatch { name: name() });
-        }
-    }
-    Ok(())
-}
-
-/// No value can be taken for an option, unless a `--` stands before it.
-pub(super) fn no_option_as_operand(run: &[Template], parameters: &[NamedValues]) -> Check {
-    let program = run.first().and_then(Template::constant).unwrap_or_default();
-    let is_end = |word: &&Template| word.constant() == Some("--") && !programs::minds_no_dashes(program);
-    for word in run.iter().take_while(|word| !is_end(word)) {
-        let parameter = word.begins_with_place().and_then(|place| parameters.get(place));
-        if let Some(parameter) = parameter.filter(|parameter| parameter.values.may_look_like_an_option()) {
-            return Err(RuleProblem::OptionAsOperand { name: parameter.name.clone() });
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use super::out_of_force::Wording;
 use super::subjects::{self, Principal};
 use super::template::{NamedValues, Template};
 use super::values::{Use, Values};
-use super::{RuleProblem, programs};
+use super::{RuleProblem, options, parents, programs};
 
 /// What the action type of a rule is that does not say.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
@@ -23,6 +23,11 @@ pub const DEFAULT_ACTION_TYPE: &str = "custom";
 /// time and the memory of a controller that serves others too. The usual pattern costs about 1000, on a Deny 16 times
 /// that; a Whitelist at this bound takes about a tenth of a second for a request that was made for it.
 const PATTERN_COST: usize = 1024 * 1024;
+
+/// What helps where a text can be read in two ways.
+const A_WORD_OF_ITS_OWN: &str = "give what follows it a word of its own in run";
+const AT_THE_END: &str = "move it to the end of match";
+const A_MATCH_OF_ITS_OWN: &str = "give the rule a match of its own with this parameter at the end";
 
 /// One Whitelist, as it was when it was compiled.
 #[derive(Clone, Debug)]
@@ -147,12 +152,15 @@ fn compile_rule(
     let text = compile_text(rule, effect, &run, &parameters)?;
     checks::parameters_are_used(rule, effect, &parameters, &run, text.as_ref())?;
     if effect == Effect::Allow {
-        checks::no_option_as_operand(&run, &parameters)?;
+        options::check(&run, &parameters)?;
         if let Some(problem) = programs::check(&run, &parameters) {
             return Err(problem);
         }
     }
     let environment = compile_environment(&rule.environment, cost)?;
+    if effect == Effect::Allow {
+        parents::check(&run, &parameters, &environment)?;
+    }
     Ok(CompiledRule {
         name: rule.name.clone(),
         action_type: match effect {
@@ -211,7 +219,7 @@ fn compile_run(rule: &WhitelistRule, effect: Effect, parameters: &[NamedValues])
     let run = rule.run.iter().map(|word| {
         checks::word("run", word)?;
         let template = Template::parse("run", word, parameters)?;
-        template.check_readable("run", parameters, false)?;
+        template.check_readable("run", parameters, false, A_WORD_OF_ITS_OWN)?;
         Ok::<_, RuleProblem>(template)
     });
     let run = run.collect::<Result<Vec<_>, RuleProblem>>()?;
@@ -236,6 +244,7 @@ fn compile_text(
         None if effect == Effect::Deny => return Ok(None),
         None => Template::joined(run),
     };
-    text.check_readable("match", parameters, true)?;
+    let remedy = if rule.match_text.is_some() { AT_THE_END } else { A_MATCH_OF_ITS_OWN };
+    text.check_readable("match", parameters, true, remedy)?;
     Ok(Some(text))
 }

@@ -2,16 +2,14 @@
 
 mod denials;
 mod overlap;
-mod reading;
+mod patterns;
 mod relation;
 mod scope;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regex_syntax::ast::{Ast, ClassSetItem, ClassSetRange, Visitor, parse, visit};
-
 use crate::api::Whitelist;
-use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
+use crate::api::whitelist::{Effect, WhitelistRule};
 
 use super::compile::CompiledRule;
 use super::template::Template;
@@ -40,9 +38,6 @@ pub struct Findings {
     /// How many rules would be in force.
     pub rule_count: usize,
 }
-
-/// Values that a pattern for a file name rarely is meant to admit.
-const PATHS_UPWARDS: &[&str] = &["..", "../x", "x/..", "/x/../y", "../../x", "x/../../y"];
 
 /// The most requests that are made up for one rule.
 const MAX_EXAMPLES: usize = 32;
@@ -82,7 +77,7 @@ fn lint_alone(whitelist: &Whitelist) -> (CompiledWhitelist, Findings) {
     // What is out of force is mended first.
     let is_in_force = |rule: &&WhitelistRule| compiled.broken.iter().all(|broken| broken.rule != rule.name);
     let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(of_rule).collect();
-    warnings.extend(compiled.allowing.iter().filter_map(reading::of_rule));
+    warnings.extend(compiled.allowing.iter().flat_map(patterns::of_rule));
     warnings.extend(shadows(&compiled));
     let findings = Findings {
         names: names.map(|rule| rule.name.clone()).collect(),
@@ -126,9 +121,6 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
     for name in rule.environment.keys().filter(|name| !environment::is_harmless(name) && !environment::steers(name)) {
         messages.push(format!("environment has {name}, which is not known to be harmless: make sure that the program does not take code or file names from it"));
     }
-    let is_allow = rule.effect != Some(Effect::Deny);
-    let parameters = rule.parameters.iter().chain(&rule.environment).filter(|_| is_allow);
-    messages.extend(parameters.flat_map(|(name, parameter)| wide(name, parameter)));
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
 }
 
@@ -136,59 +128,6 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
 fn chooses_an_option(word: &str) -> bool {
     let rest = word.trim_start_matches('-');
     rest.len() < word.len() && rest.starts_with('{') && !rest.starts_with("{{")
-}
-
-/// What a pattern admits that its looks do not tell.
-fn wide(name: &str, parameter: &Parameter) -> Vec<String> {
-    let Some(text) = &parameter.pattern else { return Vec::new() };
-    let mut messages = Vec::new();
-    if let Ok(tree) = parse::Parser::new().parse(text) {
-        for range in visit(&tree, OddRanges::default()).unwrap_or_default() {
-            messages.push(format!(
-                "{name}: the range {range} in the pattern takes in more than letters or digits; write it out"
-            ));
-        }
-        if matches!(tree, Ast::Alternation(_)) {
-            messages.push(format!("{name}: the pattern is several, parted by |, and each is held against the whole value; put ( and ) around them if that is meant"));
-        }
-    }
-    let Ok(pattern) = super::pattern::Pattern::compile(name, text) else { return messages };
-    if let Some(path) = PATHS_UPWARDS.iter().find(|path| pattern.admits(path)) {
-        messages.push(format!("{name}: the pattern admits {path:?}, which may lead out of the folder that is meant"));
-    }
-    if let Some(byte) = pattern.first.find(|byte| matches!(byte, b'@' | b'+')) {
-        messages.push(format!("{name}: the pattern admits a value that begins with {:?}, which some programs take for a file or a command", char::from(byte)));
-    }
-    if let Some(byte) = pattern.bytes.find(|byte| b" ;|&$`<>*?~#\"".contains(&byte)) {
-        messages.push(format!(
-            "{name}: the pattern admits {:?}; no shell sees it, but the program may take it for more than a value",
-            char::from(byte)
-        ));
-    }
-    messages
-}
-
-/// Ranges from one kind of character to another: `[A-z]` has `[`, `\`, `]`, `^`, `_` and a backquote in it.
-#[derive(Default)]
-struct OddRanges(Vec<String>);
-
-impl Visitor for OddRanges {
-    type Output = Vec<String>;
-    type Err = ();
-
-    fn finish(self) -> Result<Self::Output, ()> {
-        Ok(self.0)
-    }
-
-    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), ()> {
-        if let ClassSetItem::Range(ClassSetRange { start, end, .. }) = item {
-            let kinds = [char::is_ascii_lowercase, char::is_ascii_uppercase, char::is_ascii_digit];
-            if !kinds.iter().any(|is_kind| is_kind(&start.c) && is_kind(&end.c)) {
-                self.0.push(format!("{}-{}", start.c, end.c));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Rules that come to the same request: shown by an example for each.

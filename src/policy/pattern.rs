@@ -6,6 +6,7 @@
 //! reach out of it.
 
 use regex_automata::meta;
+use regex_automata::nfa::thompson::{NFA, WhichCaptures};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use regex_syntax::{ParserBuilder, hir};
 
@@ -81,9 +82,7 @@ impl Pattern {
         if text.len() > PATTERN_BYTES {
             return Err(RuleProblem::PatternTooLarge { field: field() });
         }
-        // Without Unicode: values are ASCII, and `\w` then is just [0-9A-Za-z_].
-        let mut parser = ParserBuilder::new().unicode(false).utf8(false).nest_limit(NESTING).build();
-        let tree = parser.parse(text).map_err(|error| {
+        let tree = parse(text).map_err(|error| {
             let message = match &error {
                 regex_syntax::Error::Parse(error) => error.kind().to_string(),
                 regex_syntax::Error::Translate(error) => error.kind().to_string(),
@@ -128,11 +127,26 @@ impl Pattern {
         self.regex.is_match(value.as_bytes())
     }
 
+    /// The automaton of the values that it describes. It is built each time, and not kept: only the checks of a rule need
+    /// it. `None` if it does not keep to the bound on the size.
+    pub fn automaton(&self) -> Option<NFA> {
+        let tree = parse(&self.text).ok()?;
+        let config = NFA::config().utf8(false).which_captures(WhichCaptures::None);
+        NFA::compiler().configure(config.nfa_size_limit(Some(COMPILED_BYTES))).build_from_hir(&tree).ok()
+    }
+
     /// What it takes in memory to search forwards, in bytes. As much again is there to search backwards, which is not
     /// done, and up to [`SEARCH_BYTES`] for each search at a time.
     pub fn memory(&self) -> usize {
         self.regex.memory_usage() / 2
     }
+}
+
+// The error is large, and turned into a short one at once.
+#[allow(clippy::result_large_err, reason = "it does not leave this file")]
+fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {
+    // Without Unicode: values are ASCII, and `\w` then is just [0-9A-Za-z_].
+    ParserBuilder::new().unicode(false).utf8(false).nest_limit(NESTING).build().parse(text)
 }
 
 /// Some value that the tree describes, a short one.

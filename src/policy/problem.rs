@@ -92,13 +92,15 @@ pub enum RuleProblem {
     /// A text that can be read in two ways.
     #[error(
         "{field} can be read in two ways: behind {{{name}}} there must be text whose first character it does not admit, \
-         and in match it must not admit a space unless it is at the end; narrow it, or give the rule a match of its own"
+         and in match it must not admit a space unless it is at the end; narrow it, or {remedy}"
     )]
     AmbiguousTemplate {
         /// The field.
         field: &'static str,
         /// The parameter.
         name: String,
+        /// What to do instead.
+        remedy: &'static str,
     },
     /// A parameter that says how its values look in no way, or in several.
     #[error("{field} must have exactly one of enum (with at least one value), integer and pattern")]
@@ -135,7 +137,10 @@ pub enum RuleProblem {
         field: String,
     },
     /// A pattern that no value matches.
-    #[error("{field}.pattern matches no value at all")]
+    #[error(
+        "{field}.pattern matches no value at all; `&&`, `--` and `~~` inside of [ ] are operators on sets, write \\&, \\- and \\~ for \
+         the characters"
+    )]
     PatternNeverMatches {
         /// Its path.
         field: String,
@@ -154,7 +159,7 @@ pub enum RuleProblem {
     },
     /// A value with a byte that is not printable ASCII, or a pattern that admits a quote, a backslash or `!`.
     #[error(
-        "{field} must not admit byte 0x{byte:02x}: say which characters it admits, for example [A-Za-z0-9._-]+ \
+        "{field} must not admit byte 0x{byte:02x}: say which characters it admits, for example [A-Za-z0-9_][A-Za-z0-9._-]* \
          (printable ASCII without `'`, `!` and `\\`, which only an enum may list; `.` and [^...] admit more than that)"
     )]
     AdmitsByte {
@@ -165,12 +170,53 @@ pub enum RuleProblem {
     },
     /// A value that a program would take for an option.
     #[error(
-        "the parameter {name} admits a value that begins with `-` at the beginning of a word of run, which the program would \
-         take for an option: begin its pattern with another character, or put -- before it in run (not with find, test and expr)"
+        "the parameter {name} admits {value:?} at the beginning of a word of run, which the program would take for an option: \
+         {remedy}"
     )]
     OptionAsOperand {
         /// The parameter.
         name: String,
+        /// A value that it admits.
+        value: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// The same behind a `--` that may be the value of an option.
+    #[error(
+        "the parameter {name} admits {value:?} at the beginning of a word of run, which the program would take for an option: \
+         the -- before it may be the value of {option}; begin the pattern with a letter, a digit or _, for example \
+         [A-Za-z0-9_][A-Za-z0-9._-]*, or, if {option} takes a value, write that value between {option} and --"
+    )]
+    DashesOfAnOption {
+        /// The parameter.
+        name: String,
+        /// A value that it admits.
+        value: String,
+        /// The option before the `--`.
+        option: String,
+    },
+    /// A pattern with which a path can leave its folder.
+    #[error(
+        "{field} admits values with which {place} is {word:?}, and `..` leads to a parent directory: begin its pattern, and what \
+         it has behind each /, with a letter, a digit or _, for example [A-Za-z0-9_][A-Za-z0-9._-]* for a name and \
+         [A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)* for a path below a folder; or write allowParentDirectory: \
+         true beside the pattern, if that is meant"
+    )]
+    ParentDirectory {
+        /// Path of the parameter or the variable.
+        field: String,
+        /// The word of run, or the variable.
+        place: String,
+        /// A word that it makes possible.
+        word: String,
+    },
+    /// A field about patterns beside an enum or an integer.
+    #[error(
+        "{field}.allowParentDirectory means nothing beside enum and integer, whose values the author has chosen; remove it"
+    )]
+    OnlyForPatterns {
+        /// Path of the parameter.
+        field: String,
     },
     /// A default that the parameter itself does not admit.
     #[error("{field}.default is none of its values")]

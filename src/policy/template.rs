@@ -26,6 +26,14 @@ pub(super) enum Segment {
     Place(usize),
 }
 
+/// One piece of a template.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Piece<'t> {
+    Text(&'t str),
+    /// A value of the parameter with this index.
+    Place(usize),
+}
+
 /// Why a text is not what a template describes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Miss {
@@ -109,6 +117,7 @@ impl Template {
         field: &'static str,
         parameters: &[NamedValues],
         is_text: bool,
+        remedy: &'static str,
     ) -> Result<(), RuleProblem> {
         for (index, segment) in self.0.iter().enumerate() {
             let Segment::Place(place) = segment else { continue };
@@ -123,10 +132,23 @@ impl Template {
                 }
             };
             if is_ambiguous {
-                return Err(RuleProblem::AmbiguousTemplate { field, name: parameter.name.clone() });
+                return Err(RuleProblem::AmbiguousTemplate { field, name: parameter.name.clone(), remedy });
             }
         }
         Ok(())
+    }
+
+    /// A word that is nothing but a value of the parameter with this index.
+    pub fn of_place(place: usize) -> Self {
+        Self(vec![Segment::Place(place)])
+    }
+
+    /// What it consists of, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> + '_ {
+        self.0.iter().map(|segment| match segment {
+            Segment::Text(text) => Piece::Text(text),
+            Segment::Place(place) => Piece::Place(*place),
+        })
     }
 
     /// The indexes of the parameters in it, in order, as often as they occur.

@@ -19,6 +19,8 @@ pub(super) struct Values {
     kind: Kind,
     /// The longest value, in bytes; None: as long as the text lets it be.
     maximum_bytes: Option<usize>,
+    /// True if a pattern may have a path segment `..` in it.
+    allows_parent_directory: bool,
     /// The value where the caller gives none.
     pub default: Option<String>,
     /// Every byte that may stand in a value.
@@ -87,9 +89,16 @@ impl Values {
             // A longer value, or one that was left out, would walk around the Deny.
             return Err(RuleProblem::MeansNothingOnDeny { field: format!("{field}.maxLength and default") });
         }
+        let allows_parent_directory = parameter.allow_parent_directory;
+        if allows_parent_directory && usage == Use::Denial {
+            return Err(RuleProblem::MeansNothingOnDeny { field: format!("{field}.allowParentDirectory") });
+        }
+        if allows_parent_directory && parameter.pattern.is_none() {
+            return Err(RuleProblem::OnlyForPatterns { field: field.to_owned() });
+        }
         let maximum = parameter.max_length.unwrap_or(DEFAULT_MAXIMUM_BYTES);
         let maximum_bytes = (usage != Use::Denial).then(|| usize::try_from(maximum).unwrap_or(usize::MAX));
-        let values = Self { kind, maximum_bytes, default: parameter.default.clone(), bytes };
+        let values = Self { kind, maximum_bytes, allows_parent_directory, default: parameter.default.clone(), bytes };
         if values.default.as_ref().is_some_and(|default| values.check(default).is_err()) {
             return Err(RuleProblem::DefaultNotAdmitted { field: field.to_owned() });
         }
@@ -133,9 +142,38 @@ impl Values {
         }
     }
 
-    /// Whether a value may begin with `-`. What is listed in an enum was chosen by who wrote the rule.
-    pub fn may_look_like_an_option(&self) -> bool {
-        matches!(&self.kind, Kind::Pattern(pattern) if pattern.first.contains(b'-'))
+    /// The pattern, if they are of that kind.
+    pub fn pattern(&self) -> Option<&Pattern> {
+        match &self.kind {
+            Kind::Pattern(pattern) => Some(pattern),
+            Kind::OneOf(_) | Kind::Integer { .. } => None,
+        }
+    }
+
+    /// The longest value, in bytes; `None` if only the text around it bounds it.
+    pub fn maximum_bytes(&self) -> Option<usize> {
+        self.maximum_bytes
+    }
+
+    /// True if a requester chooses freely within a pattern. The author of an enum or a range knows each value.
+    pub fn is_pattern(&self) -> bool {
+        self.pattern().is_some()
+    }
+
+    /// True if no path segment `..` may come from these values.
+    pub fn keeps_out_parent_directory(&self) -> bool {
+        self.is_pattern() && !self.allows_parent_directory
+    }
+
+    /// Values that stand for all of them, if there is no pattern: each of an enum, the ends of a range.
+    pub fn samples(&self) -> Vec<String> {
+        let mut values = match &self.kind {
+            Kind::OneOf(values) => values.clone(),
+            Kind::Integer { minimum, maximum, .. } => vec![minimum.to_string(), maximum.to_string()],
+            Kind::Pattern(_) => Vec::new(),
+        };
+        values.retain(|value| self.check(value).is_ok());
+        values
     }
 
     /// One of them, for examples.

@@ -55,20 +55,28 @@ fn what_is_wider_than_it_looks_is_warned_of() {
     let with = |pattern: &str| {
         format!("- {{name: r, run: [/bin/cat, --, 'x{{p}}'], parameters: {{p: {{pattern: '{pattern}'}}}}}}")
     };
-    warns(&with("[a-z./]+"), "r", "lead out of the folder");
-    warns(&with("[a-z.]+/[a-z.]+"), "r", "lead out of the folder");
-    warns(&with("[+-9]+"), "r", "the range +-9");
+    warns(&with("[(-+]+"), "r", "the range (-+");
     warns(&with("[0-Z]+"), "r", "the range 0-Z");
     warns(&with("a|b"), "r", "parted by |");
     warns(&with("[a-z ]+"), "r", "admits ' '");
-    warns(&with("[a-z;]+"), "r", "admits ';'");
+    warns(&with("[a-z;]+"), "r", "admits ';', for example \";\"");
+    // All of them at once: who takes out the one that is shown is not shown the next.
+    warns(&with("[a-z ;|]+"), "r", "admits ' ', ';', '|', for example");
+    // Not what no value has, because of its length.
+    is_quiet("- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: '(a|b;{9})', maxLength: 5}}}");
+    warns(
+        "- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: 'b{9}', maxLength: 5}}}",
+        "r",
+        "raise maxLength",
+    );
     is_quiet(&with("(a|b)-[0-9]+"));
 }
 
 #[test]
 fn a_parameter_that_can_name_the_launchers_files_is_warned_of() {
     let with = |word: &str, pattern: &str| {
-        format!("- {{name: r, run: [/bin/cat, --, '{word}'], parameters: {{p: {{pattern: '{pattern}'}}}}}}")
+        let parameter = format!("{{pattern: '{pattern}', allowParentDirectory: true}}");
+        format!("- {{name: r, run: [/bin/cat, --, '{word}'], parameters: {{p: {parameter}}}}}")
     };
     let directory = "in the launcher's directory";
     for (word, pattern) in [
@@ -130,7 +138,7 @@ fn rules_that_meet_are_warned_of_with_an_example() {
     warns(&format!("{one}\n- {{name: freeze, effect: Deny}}"), "one", "the Deny rule freeze");
     let narrow = "- {name: no, effect: Deny, run: [/bin/restart, --, '{u}'], parameters: {u: {pattern: '.*'}}}";
     warns(&format!("{one}\n{narrow}"), "no", "the nearest is one, but it does not have --");
-    warns("- {name: r, run: [/bin/x, '{u}'], parameters: {u: {pattern: '@[a-z]+'}}}", "r", "begins with '@'");
+    warns("- {name: r, run: [/bin/x, '{u}'], parameters: {u: {pattern: '@[a-z]+'}}}", "r", "run[1] can be \"@a\"");
     is_quiet(&format!("{one}\n- {{name: freeze, effect: Deny, machineSelector: {{matchLabels: {{a: b}}}}}}"));
 }
 
@@ -167,4 +175,76 @@ fn a_value_is_no_configuration_file_that_runs_programs() {
     ] {
         assert_eq!(errors(run), Vec::<String>::new(), "{run}");
     }
+}
+
+/// Of each kind: what is warned of, and the same as the advice has it.
+#[test]
+fn operators_in_classes_are_named_and_the_advice_helps() {
+    let with = |pattern: &str| {
+        let pattern = serde_json::Value::from(pattern);
+        format!("- {{name: r, run: [/bin/cat, --, 'x{{p}}'], parameters: {{p: {{pattern: {pattern}}}}}}}")
+    };
+    for (pattern, of, meant) in [
+        ("[a-z--x]+", "-- inside of [ ] in the pattern is an operator", r"[a-z\-x]+"),
+        ("[a-z&&x]+", "&& inside of [ ] in the pattern is an operator", "[a-zx]+"),
+        ("[a-c~~b-d]+", "~~ inside of [ ] in the pattern is an operator", "[ad]+"),
+        ("[a-z[0-9]]+", "a class inside of a class", "[a-z0-9]+"),
+        ("[a-z[]]]+", "a class inside of a class", r"[a-z\[\]]+"),
+        ("([:alpha:])+", "[:alpha:] in the pattern is the characters", "([[:alpha:]])+"),
+        ("[0-Z]+", "the range 0-Z", "[0-9A-Z]+"),
+        ("a|b", "parted by |", "(a|b)"),
+        ("[a-z @]+", "admits ' '", "[a-z@]+"),
+    ] {
+        warns(&with(pattern), "r", of);
+        is_quiet(&with(meant));
+    }
+}
+
+/// What is an option, or two dots, in another writing.
+#[test]
+fn other_writings_of_options_and_dots_are_warned_of() {
+    let with =
+        |run: &str, pattern: &str| format!("- {{name: r, run: {run}, parameters: {{p: {{pattern: '{pattern}'}}}}}}");
+    let url = "[/usr/bin/curl, -fsS, 'https://files.example/pub/{p}']";
+    warns(&with(url, "[a-z0-9%/]+"), "r", "%2e is a dot in a URL");
+    warns(&with("[/usr/bin/curl, 'https://files.example/%{p}']", "[0-9][A-F]"), "r", "%2E");
+    is_quiet(&with(url, "[a-df-z0-9%/]+"));
+    is_quiet(&with(url, "[a-z0-9/]+"));
+    for run in ["[/bin/tar, '{p}', /srv/a.tar]", "[/bin/tar, '{p}f', /srv/a.tar]", "[/bin/ps, '{p}']"] {
+        warns(&with(run, "[a-eg-z]+"), "r", "as options, with a dash or without");
+    }
+    is_quiet("- {name: r, run: [/bin/tar, '{p}', /srv/a.tar], parameters: {p: {enum: [tf, xf]}}}");
+    is_quiet(&with("[/bin/tar, tf, '/srv/{p}.tar']", "[a-z]+"));
+}
+
+/// A whole path that is the requester's choice, and not one behind a folder.
+#[test]
+fn a_free_absolute_path_is_warned_of() {
+    let with = |word: &str, pattern: &str| {
+        format!("- {{name: r, run: [/bin/cat, --, '{word}'], parameters: {{p: {{pattern: '{pattern}'}}}}}}")
+    };
+    for (word, pattern) in [
+        ("{p}", "/[a-z/]+"),
+        ("{p}", "(/[a-z]+)+"),
+        ("{p}", "[a-z/]+"),
+        ("--file={p}", "/[a-z/]+"),
+        ("-f{p}", "/[a-z/]+"),
+        ("/{p}", "[a-z]+/[a-z]+"),
+        ("@{p}", "/[a-z/]+"),
+        ("host:{p}", "/[a-z/]+"),
+    ] {
+        warns(&with(word, pattern), "r", "chooses a path anywhere on the machine");
+    }
+    for (word, pattern) in [
+        ("/srv/app{p}", "/[a-z/]+"),
+        ("/srv/{p}", "[a-z/]+"),
+        ("{p}", "/srv/[a-z/]+"),
+        ("{p}", "/(srv|opt)/[a-z/]+"),
+        ("https://{p}/health", "[a-z]+"),
+        ("{p}", "[a-z]+/[a-z]+"),
+        ("{p}", "/[A-Z]+"),
+    ] {
+        is_quiet(&with(word, pattern));
+    }
+    is_quiet("- {name: r, run: [/bin/cat, '{p}'], parameters: {p: {enum: [/etc/a, /srv/a, /var/a, /usr/a]}}}");
 }

@@ -332,7 +332,9 @@ fn whitelist_rule(rule: &Rule) -> WhitelistRule {
         };
         pieces.iter().map(piece).collect()
     };
-    let parameters = |values: &[Values]| values.iter().map(|values| (values.name.clone(), parameter(values))).collect();
+    let parameters = |values: &[Values]| {
+        values.iter().map(|values| (values.name.clone(), parameter(values, rule.is_deny))).collect()
+    };
     WhitelistRule {
         name: rule.name.clone(),
         effect: rule.is_deny.then_some(Effect::Deny),
@@ -362,9 +364,14 @@ fn whitelist_rule(rule: &Rule) -> WhitelistRule {
     }
 }
 
-fn parameter(values: &Values) -> Parameter {
-    let mut parameter =
-        Parameter { default: values.default.clone(), max_length: values.maximum, ..Parameter::default() };
+fn parameter(values: &Values, is_deny: bool) -> Parameter {
+    let mut parameter = Parameter {
+        default: values.default.clone(),
+        max_length: values.maximum,
+        // Whether a pattern that admits `..` is in force is no question here.
+        allow_parent_directory: matches!(values.kind, Kind::Pattern(index) if !is_deny && (PATTERNS[index].admits)("..")),
+        ..Parameter::default()
+    };
     match &values.kind {
         Kind::OneOf(listed) => parameter.one_of = Some(listed.clone()),
         Kind::Integer(minimum, maximum) => {

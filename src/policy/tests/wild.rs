@@ -74,6 +74,7 @@ fn parameter(source: &mut Source<'_>) -> Parameter {
             unrecognized: unrecognized(source),
         }),
         pattern: maybe(source, |source| text(source, PATTERN_TOKENS) + &text(source, PATTERN_TOKENS)),
+        allow_parent_directory: source.once_in(3),
         max_length: maybe(source, |source| source.pick(&[0, 1, 4096, u32::MAX])),
         default: maybe(source, |source| text(source, TOKENS)),
         description: None,

@@ -1,0 +1,188 @@
+//! Scanners: small automata that find something in a word. Each is written as a function from one state to the next, over
+//! states that have names; the table is computed from that once.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// A state, by its number.
+pub(in crate::policy) type ScannerState = u16;
+/// Bytes between which a scanner makes no difference, by their number.
+pub(in crate::policy) type Class = u8;
+
+/// See the module.
+pub(in crate::policy) struct Scanner {
+    /// By state, then whether the byte is the requester's choice, then class.
+    next: Vec<ScannerState>,
+    /// By byte.
+    classes: Vec<Option<Class>>,
+    class_count: usize,
+    found: Vec<Option<usize>>,
+}
+
+impl Scanner {
+    /// Builds the table. `step` reads a byte, with whether it is the requester's choice; `found` says at the end of the
+    /// word what was found.
+    pub fn new<S: Clone + Ord>(
+        start: S,
+        step: impl Fn(&S, u8, bool) -> S,
+        found: impl Fn(&S) -> Option<usize>,
+    ) -> Self {
+        let bytes: Vec<u8> = (b' '..=b'~').collect();
+        let mut numbers = BTreeMap::from([(start.clone(), 0)]);
+        let mut states = vec![start];
+        let mut rows: Vec<Vec<ScannerState>> = Vec::new();
+        while let Some(state) = states.get(rows.len()).cloned() {
+            let mut row = Vec::with_capacity(bytes.len() * 2);
+            for is_free in [false, true] {
+                for byte in &bytes {
+                    let next = step(&state, *byte, is_free);
+                    let number = *numbers.entry(next.clone()).or_insert_with(|| {
+                        states.push(next);
+                        states.len() - 1
+                    });
+                    row.push(ScannerState::try_from(number).unwrap_or(ScannerState::MAX));
+                }
+            }
+            rows.push(row);
+        }
+        // Bytes with the same column are of one class.
+        let cell = |row: &Vec<ScannerState>, index: usize| row.get(index).copied().unwrap_or_default();
+        let (mut columns, mut classes) = (BTreeMap::new(), vec![None; 256]);
+        for (index, byte) in bytes.iter().enumerate() {
+            let column: Vec<_> =
+                rows.iter().flat_map(|row| [cell(row, index), cell(row, index + bytes.len())]).collect();
+            let known = columns.len();
+            let (class, _) = *columns.entry(column).or_insert((known, index));
+            if let Some(known) = classes.get_mut(usize::from(*byte)) {
+                *known = Class::try_from(class).ok();
+            }
+        }
+        let mut representatives: Vec<(usize, usize)> = columns.into_values().collect();
+        representatives.sort_unstable();
+        let class_count = representatives.len();
+        let mut next = Vec::with_capacity(rows.len() * 2 * class_count);
+        for row in &rows {
+            for half in [0, bytes.len()] {
+                next.extend(representatives.iter().map(|(_, index)| cell(row, half + index)));
+            }
+        }
+        Self { next, classes, class_count, found: states.iter().map(found).collect() }
+    }
+
+    pub fn start(&self) -> ScannerState {
+        0
+    }
+
+    pub fn states(&self) -> usize {
+        self.found.len()
+    }
+
+    /// The class of a byte; `None` if it cannot stand in a word, as it is not printable ASCII.
+    pub fn class(&self, byte: u8) -> Option<Class> {
+        self.classes.get(usize::from(byte)).copied().flatten()
+    }
+
+    pub fn step(&self, state: ScannerState, class: Class, is_free: bool) -> ScannerState {
+        let row = usize::from(state) * 2 + usize::from(is_free);
+        self.next.get(row * self.class_count + usize::from(class)).copied().unwrap_or_default()
+    }
+
+    pub fn read(&self, state: ScannerState, text: &str, is_free: bool) -> ScannerState {
+        let classes = text.bytes().filter_map(|byte| self.class(byte));
+        classes.fold(state, |state, class| self.step(state, class, is_free))
+    }
+
+    /// What was found in a word that ends in this state.
+    pub fn found(&self, state: ScannerState) -> Option<usize> {
+        self.found.get(usize::from(state)).copied().flatten()
+    }
+}
+
+/// A byte that ends a file name inside a word: `/`, and whatever programs use to put several values or a name and a value
+/// into one word (`=`, `:`, `,`, `@`, a space ...). The others are usual inside of names and of ranges of revisions.
+pub(in crate::policy) fn is_edge(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() && !b"._-+~%^".contains(&byte)
+}
+
+/// Where a scanner for `..` is. `true`: the requester chose a part of it.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Parents {
+    /// At the beginning of the word.
+    Start,
+    /// Behind the dash that the word begins with, and behind letters behind that: `-C..` leads upwards too.
+    Dash(bool),
+    Cluster(bool),
+    /// Behind a byte that ends a segment.
+    Edge(bool),
+    Dot(bool),
+    DotDot(bool),
+    Name,
+    Found,
+}
+
+/// Finds a segment `..` that the requester chose, as a whole or in part.
+pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
+    let step = |state: &Parents, byte: u8, is_free: bool| match (state, byte) {
+        (Parents::Found, _) => Parents::Found,
+        (Parents::DotDot(was_free), byte) if is_edge(byte) && (*was_free || is_free) => Parents::Found,
+        (_, byte) if is_edge(byte) => Parents::Edge(is_free),
+        (Parents::Start, b'.') => Parents::Dot(is_free),
+        (Parents::Edge(was_free) | Parents::Cluster(was_free), b'.') => Parents::Dot(*was_free || is_free),
+        (Parents::Dot(was_free), b'.') => Parents::DotDot(*was_free || is_free),
+        (Parents::Start, b'-') => Parents::Dash(is_free),
+        (Parents::Dash(was_free) | Parents::Cluster(was_free), byte) if byte.is_ascii_alphanumeric() => {
+            Parents::Cluster(*was_free)
+        }
+        _ => Parents::Name,
+    };
+    Scanner::new(Parents::Start, step, |state| matches!(state, Parents::Found | Parents::DotDot(true)).then_some(0))
+});
+
+/// Finds a dot in the code of URLs (`%2e`) that the requester chose. Many programs read it as a dot.
+pub(in crate::policy) static ENCODED_DOT: LazyLock<Scanner> = LazyLock::new(|| {
+    // How much of it was read, and whether the requester chose a part of that.
+    let step = |(read, was_free): &(usize, bool), byte: u8, is_free: bool| match (read, byte.to_ascii_lowercase()) {
+        (3, _) => (3, true),
+        (1, b'2') => (2, *was_free || is_free),
+        (2, b'e') if *was_free || is_free => (3, true),
+        (_, b'%') => (1, is_free),
+        _ => (0, false),
+    };
+    Scanner::new((0, false), step, |(read, _)| (*read == 3).then_some(0))
+});
+
+/// Finds a word that begins with this byte.
+pub(in crate::policy) fn beginning_with(wanted: u8) -> Scanner {
+    let step = |state: &Option<bool>, byte: u8, _: bool| Some(state.unwrap_or(byte == wanted));
+    Scanner::new(None, step, |state| (*state == Some(true)).then_some(0))
+}
+
+/// Finds a word that begins with a dash.
+pub(in crate::policy) static DASH: LazyLock<Scanner> = LazyLock::new(|| beginning_with(b'-'));
+
+/// Finds this byte where the requester chose it.
+pub(in crate::policy) fn containing(wanted: u8) -> Scanner {
+    let step = |state: &bool, byte: u8, is_free: bool| *state || (is_free && byte == wanted);
+    Scanner::new(false, step, |state| state.then_some(0))
+}
+
+/// Finds this byte where the requester chose it, at the beginning of the word or of a value in it (`--data={value}`).
+pub(in crate::policy) fn leading(wanted: u8) -> Scanner {
+    #[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
+    enum At {
+        Edge,
+        Dash,
+        Inside,
+        Found,
+    }
+    let step = move |state: &At, byte: u8, is_free: bool| match state {
+        At::Found => At::Found,
+        At::Edge | At::Dash if is_free && byte == wanted => At::Found,
+        At::Edge if byte == b'-' => At::Dash,
+        // `-d@file`: a value right behind the letter of its option.
+        At::Dash if byte.is_ascii_alphabetic() => At::Dash,
+        _ if matches!(byte, b'=' | b':' | b',' | b' ') => At::Edge,
+        _ => At::Inside,
+    };
+    Scanner::new(At::Edge, step, |state| matches!(state, At::Found).then_some(0))
+}

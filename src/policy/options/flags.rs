@@ -1,0 +1,313 @@
+//! Which options of common programs take a value, and which take none: from their manuals (getopt's notation).
+//!
+//! An option that is not listed may take one. The price of a missing entry is small: an author is asked to begin a pattern
+//! with a letter, which is good in any case.
+
+/// The options of some programs.
+struct Known {
+    /// With spaces between them.
+    programs: &'static str,
+    /// Letters, each with a `:` behind it if the option takes a value in all of the programs. A letter is left out if one of
+    /// them takes a value where another takes none.
+    letters: &'static str,
+    /// Long options, and words with one dash, that take none.
+    words: &'static str,
+}
+
+fn is_in(words: &str, word: &str) -> bool {
+    words.split(' ').any(|listed| listed == word)
+}
+
+/// What an option does with the word behind it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Takes {
+    Nothing,
+    /// The word behind it, for certain.
+    Value,
+    Unknown,
+}
+
+/// Stands for text that is the requester's choice. No program has such an option.
+pub(super) const ANY_TEXT: &str = "\u{fffd}";
+
+/// Programs that give what stands behind `--` to another program as its words, where they may be options again.
+const PASS_ON: &str = "bundle cargo conda dotnet gcloud minikube nix npm npx pnpm poetry stack uv vagrant yarn";
+
+/// Programs whose first word may be a bundle of letters without a dash: `tar xf ARCHIVE`.
+const BUNDLES: &str = "ar bsdtar gtar jar star tar";
+
+/// Programs that take a signal for an option: `kill -TERM`.
+const SIGNALLERS: &str = "kill killall pkill skill snice pgrep";
+
+/// Long options that take no value in any program that is known to have them.
+const EVERYWHERE: &str = "--dry-run --force --help --no-pager --quiet --recursive --silent --verbose --yes";
+
+const KNOWN: &[Known] = &[
+    Known { programs: "rm", letters: "dfiIrRv", words: "--dir --one-file-system --preserve-root" },
+    Known { programs: "rmdir", letters: "pv", words: "--parents --ignore-fail-on-non-empty" },
+    Known {
+        programs: "cp mv ln install",
+        letters: "abcdDfg:HiLlm:no:PpRrst:S:TuvxZC",
+        words: "--archive --interactive --link --no-clobber --no-dereference --no-target-directory \
+            --one-file-system --parents --relative --symbolic --symbolic-link",
+    },
+    Known { programs: "mkdir", letters: "m:pvZ", words: "--parents" },
+    Known { programs: "touch", letters: "acd:fhmr:t:", words: "--no-create --no-dereference" },
+    Known {
+        programs: "ls dir vdir",
+        letters: "aAbBcCdDfFgGhHiI:klLmnNopqQrRsStuUvw:xXZ",
+        words: "--all --almost-all --directory --human-readable --inode --reverse --size",
+    },
+    Known { programs: "cat", letters: "AbeEnsTtuv", words: "--number --number-nonblank --show-all" },
+    Known { programs: "head tail", letters: "c:n:qvzfFs:", words: "--follow --retry --zero-terminated" },
+    Known {
+        programs: "grep egrep fgrep zgrep zegrep zfgrep bzgrep xzgrep zstdgrep",
+        letters: "A:B:C:D:d:e:f:m:EFGPivwxcLloqshHnTZaUrRIbuyz",
+        words: "--basic-regexp --count --extended-regexp --files-with-matches --files-without-match --fixed-strings \
+            --ignore-case --invert-match --line-number --line-regexp --no-filename --no-messages --only-matching \
+            --perl-regexp --text --with-filename --word-regexp",
+    },
+    Known {
+        programs: "sort",
+        letters: "bcCdfghik:Mmno:RrsS:t:T:uVz",
+        words: "--human-numeric-sort --numeric-sort --reverse --stable --unique --version-sort",
+    },
+    Known { programs: "uniq", letters: "cdDf:is:uw:z", words: "--count --repeated --unique" },
+    Known { programs: "wc", letters: "clLmw", words: "--bytes --chars --lines --words" },
+    Known { programs: "cut", letters: "b:c:d:f:nsz", words: "--complement --only-delimited" },
+    Known { programs: "diff", letters: "aBbcC:dD:eEfF:iI:lL:nNpPqrsS:tTuU:vwW:x:X:yZ", words: "--brief" },
+    Known {
+        programs: "chmod chown chgrp",
+        letters: "cfhHLPRv",
+        words: "--changes --dereference --no-dereference --no-preserve-root --preserve-root",
+    },
+    Known { programs: "stat", letters: "L", words: "--dereference --file-system --terse" },
+    Known {
+        programs: "du",
+        letters: "aB:bcd:DhHklLmPsSx",
+        words: "--all --apparent-size --human-readable --inodes --one-file-system --summarize --total",
+    },
+    Known {
+        programs: "df",
+        letters: "aB:hHiklPt:Tx:",
+        words: "--all --human-readable --inodes --local --portability --total",
+    },
+    Known {
+        programs: "file",
+        letters: "bcde:f:F:hiklLm:nNprsSzZ",
+        words: "--brief --dereference --mime --mime-encoding --mime-type --no-dereference",
+    },
+    Known {
+        programs: "readlink realpath",
+        letters: "efmnqsvzLP",
+        words: "--canonicalize --canonicalize-existing --canonicalize-missing --no-newline --strip --zero",
+    },
+    Known { programs: "basename", letters: "as:z", words: "--multiple --zero" },
+    Known { programs: "dirname", letters: "z", words: "--zero" },
+    Known {
+        programs: "md5sum sha1sum sha224sum sha256sum sha384sum sha512sum",
+        letters: "bctwz",
+        words: "--binary --check --ignore-missing --status --strict --tag --text --warn",
+    },
+    Known { programs: "tee", letters: "aip", words: "--append --ignore-interrupts" },
+    Known { programs: "truncate", letters: "cor:s:", words: "--no-create" },
+    Known {
+        programs: "tar bsdtar gtar",
+        letters: "b:BcC:df:hijJkmOopPrtT:uUvxX:zZ",
+        words: "--append --bzip2 --create --diff --extract --get --gzip --keep-old-files --list --no-recursion \
+            --no-same-owner --no-same-permissions --preserve-permissions --update --xz",
+    },
+    Known {
+        programs: "gzip gunzip zcat bzip2 bunzip2 bzcat xz unxz xzcat zstd unzstd zstdcat",
+        letters: "cdfhklnNqrtvVz",
+        words: "--best --compress --decompress --fast --keep --list --stdout --test",
+    },
+    Known { programs: "unzip", letters: "d:jlnoqtv", words: "" },
+    Known { programs: "zip", letters: "jqrvy", words: "" },
+    Known {
+        programs: "rsync",
+        letters: "aAB:cCdDe:f:FghHiIklKLM:nNoOpPqrRsStT:uUvWxXyz",
+        words: "--archive --checksum --compress --delete --delete-after --itemize-changes --partial --progress \
+            --stats",
+    },
+    Known { programs: "scp", letters: "ABCc:D:F:i:J:l:o:OP:pqrRS:TvX:", words: "" },
+    Known {
+        programs: "curl",
+        letters: "A:aBb:c:C:d:D:E:e:fF:gGH:iIjJK:kLlm:MnNo:OP:pqQ:r:RsSt:T:u:U:vVw:x:X:y:Y:z:Z",
+        words: "--compressed --fail --get --globoff --head --include --insecure --location --remote-name \
+            --show-error",
+    },
+    Known {
+        programs: "wget",
+        letters: "a:A:bB:cdD:e:EFHi:I:kKl:LmNo:O:pP:qQ:rR:St:T:U:vVw:xX:",
+        words: "-nH -nc -nd -np -nv --continue --no-check-certificate --no-verbose --server-response --spider",
+    },
+    Known {
+        programs: "systemctl journalctl loginctl hostnamectl timedatectl localectl networkctl resolvectl",
+        letters: "aefH:hklM:o:p:P:qrs:t:u:S:U:c:D:g:",
+        words: "--all --catalog --dmesg --failed --follow --full --global --no-ask-password --no-block --no-full \
+            --no-hostname --no-legend --no-reload --no-tail --no-wall --now --plain --reverse --runtime --system \
+            --user --utc --value --wait",
+    },
+    Known { programs: "service rc-service", letters: "", words: "--full-restart --ifexists --ifstarted --status-all" },
+    Known {
+        programs: "pgrep pkill",
+        letters: "acefF:g:G:ilnoP:s:t:u:U:vwx",
+        words: "--count --echo --exact --full --ignore-case --list-full --list-name --newest --oldest",
+    },
+    Known { programs: "killall", letters: "egiIlqrvVw", words: "--exact --ignore-case --regexp --wait" },
+    Known { programs: "id groups", letters: "aGgnruzZ", words: "--group --groups --name --real --user --zero" },
+    Known {
+        programs: "useradd",
+        letters: "b:c:d:e:f:g:G:k:K:mMNop:rR:s:u:UZ:",
+        words: "--create-home --no-create-home --no-user-group --system --user-group",
+    },
+    Known {
+        programs: "usermod",
+        letters: "ac:d:e:f:g:G:l:Lmop:s:u:UZ:",
+        words: "--append --lock --move-home --unlock",
+    },
+    Known { programs: "adduser", letters: "", words: "--disabled-login --disabled-password --no-create-home --system" },
+    Known { programs: "userdel deluser groupdel delgroup", letters: "fr", words: "--remove --remove-home --system" },
+    Known { programs: "passwd", letters: "adekluSq", words: "--delete --expire --lock --status --unlock" },
+    Known { programs: "chage", letters: "l", words: "--list" },
+    Known {
+        programs: "apt-get apt aptitude",
+        letters: "c:dfmo:qst:uVvy",
+        words: "--allow-downgrades --assume-yes --auto-remove --autoremove --download-only --fix-broken --installed \
+            --no-install-recommends --no-upgrade --only-upgrade --purge --reinstall --simulate --upgradable",
+    },
+    Known { programs: "apt-cache", letters: "afginqo:c:", words: "--full --installed --names-only" },
+    Known { programs: "apt-mark", letters: "qo:c:", words: "" },
+    Known {
+        programs: "dpkg dpkg-query",
+        letters: "lLPrsSWi",
+        words: "--list --listfiles --purge --remove --search --show --status",
+    },
+    Known {
+        programs: "yum dnf microdnf tdnf",
+        letters: "46Cbqvy",
+        words: "--assumeno --assumeyes --best --downloadonly --nobest --nogpgcheck --refresh",
+    },
+    Known { programs: "zypper", letters: "nqvy", words: "--non-interactive --refresh" },
+    Known {
+        programs: "rpm",
+        letters: "aceE:fhiKlpqRUVvdF",
+        words: "--all --erase --info --install --list --query --upgrade --verify",
+    },
+    Known { programs: "ping ping6", letters: "46aAbBc:dDfi:I:LnOqrRs:t:UvVw:W:", words: "" },
+    Known { programs: "host", letters: "aCdilrsvwTUV46c:N:R:t:W:", words: "" },
+    Known {
+        programs: "mount",
+        letters: "aBfFhilno:O:rRst:vw",
+        words: "--all --bind --fake --move --rbind --read-only",
+    },
+    Known { programs: "umount", letters: "aAdfhilnqrRvO:t:", words: "--all --all-targets --fake --lazy --read-only" },
+    Known { programs: "logger", letters: "deisTf:n:p:P:t:u:", words: "--id --skip-empty --stderr" },
+    Known { programs: "echo", letters: "eEn", words: "" },
+    Known {
+        programs: "git",
+        letters: "qv",
+        words: "--abbrev-commit --all --allow-empty --amend --bare --cached --detach --ff-only --graph --hard \
+            --keep --mixed --name-only --name-status --no-color --no-commit --no-edit --no-ff --no-tags \
+            --no-verify --numstat --oneline --patch --porcelain --prune --short --shortstat --signoff --soft \
+            --staged --stat --tags",
+    },
+    Known {
+        programs: "docker podman nerdctl",
+        letters: "q",
+        words: "--all --all-tags --detach --details --no-cache --no-stream --no-trunc --rm --timestamps --volumes",
+    },
+    Known {
+        programs: "kubectl oc",
+        letters: "ARw",
+        words: "--all --all-containers --all-namespaces --delete-emptydir-data --follow --ignore-daemonsets \
+            --no-headers --now --prefix --previous --show-labels --timestamps --watch",
+    },
+    Known {
+        programs: "helm",
+        letters: "q",
+        words: "--all --all-namespaces --atomic --debug --install --reset-values --reuse-values --wait",
+    },
+    Known {
+        programs: "psql pg_dump pg_dumpall pg_restore createdb dropdb vacuumdb reindexdb",
+        letters: "",
+        words: "--analyze --clean --create --data-only --full --if-exists --list --no-align --no-owner \
+            --no-password --no-psqlrc --password --schema-only --tuples-only",
+    },
+    Known { programs: "smartctl", letters: "aHicAx", words: "--all --attributes --health --info --scan --xall" },
+    Known {
+        programs: "lsblk",
+        letters: "abdfhiJlmnOpPsStv",
+        words: "--all --bytes --fs --json --list --nodeps --paths",
+    },
+    Known { programs: "zfs zpool", letters: "Hprv", words: "" },
+    Known { programs: "sysctl", letters: "abenNqw", words: "--all --ignore --names --values --write" },
+];
+
+/// True if a program gives the words behind `--` to another program.
+pub(super) fn passes_words_on(program: &str) -> bool {
+    is_in(PASS_ON, name(program))
+}
+
+/// True if a program reads its first word as letters of options, with a dash or without.
+pub(super) fn reads_bundles(program: &str) -> bool {
+    is_in(BUNDLES, name(program)) || name(program) == "ps"
+}
+
+/// What an option takes of the word behind it. Another word than an option takes nothing.
+pub(super) fn takes(program: &str, word: &str) -> Takes {
+    let program = name(program);
+    let known = KNOWN.iter().find(|known| is_in(known.programs, program));
+    let is_listed = known.is_some_and(|known| is_in(known.words, word)) || is_in(EVERYWHERE, word);
+    // `--lines=5` has its value; `-` is a file, and `--` no option.
+    let is_whole = matches!(word, "-" | "--") || (word.starts_with("--") && word.contains('='));
+    if is_listed || is_whole || !word.starts_with('-') {
+        return Takes::Nothing;
+    }
+    if word.starts_with("--") {
+        return Takes::Unknown;
+    }
+    let is_signal = |word: &str| word.len() > 3 && word.bytes().skip(1).all(|byte| byte.is_ascii_uppercase());
+    if is_in(SIGNALLERS, program) && is_signal(word) {
+        return Takes::Nothing;
+    }
+    cluster(known.map_or("", |known| known.letters), word)
+}
+
+/// `-euo`: the first letter that takes a value has the rest of the word, or the next word if it is the last one.
+fn cluster(letters: &str, word: &str) -> Takes {
+    let mut rest = word.chars().skip(1).peekable();
+    // What is left of a word behind a letter that is not known may be its value, or more letters.
+    while let Some(letter) = rest.next() {
+        let is_last = rest.peek().is_none();
+        match listed(letters, letter) {
+            Some(true) => return if is_last { Takes::Value } else { Takes::Nothing },
+            Some(false) => {}
+            // `-n5`: no program has a digit for an option that takes the next word.
+            None if is_last && !letter.is_ascii_digit() => return Takes::Unknown,
+            None => {}
+        }
+    }
+    Takes::Nothing
+}
+
+/// Whether a letter takes a value; `None` if it is not listed.
+fn listed(letters: &str, letter: char) -> Option<bool> {
+    let (_, behind) = letters.split_once(letter).filter(|_| letter != ':')?;
+    Some(behind.starts_with(':'))
+}
+
+/// `tar xbf 20 ARCHIVE`: how many words behind a bundle may be values of its letters. They have them in their order.
+pub(super) fn values_of_a_bundle(program: &str, word: &str) -> usize {
+    if !is_in(BUNDLES, name(program)) || word.starts_with('-') {
+        return 0;
+    }
+    let letters = KNOWN.iter().find(|known| is_in(known.programs, name(program))).map_or("", |known| known.letters);
+    // A letter that is not known may take one.
+    word.chars().filter(|letter| listed(letters, *letter) != Some(false)).count()
+}
+
+fn name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}

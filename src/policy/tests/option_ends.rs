@@ -1,0 +1,190 @@
+//! Which `--` ends the options for certain, and what is said where it does not.
+
+use super::*;
+
+fn rule(run: &str) -> String {
+    rule_with(run, "p: {pattern: '[a-z-]+'}")
+}
+
+fn rule_with(run: &str, parameters: &str) -> String {
+    format!("- {{name: r, run: {run}, parameters: {{{parameters}}}}}")
+}
+
+#[track_caller]
+fn problem(rules: &str) -> RuleProblem {
+    let compiled = compile(&whitelist("web", rules));
+    compiled.broken.first().unwrap_or_else(|| panic!("in force: {rules}")).problem.clone()
+}
+
+#[track_caller]
+fn may_be_a_value(run: &str, of: &str) {
+    match problem(&rule(run)) {
+        RuleProblem::DashesOfAnOption { option, .. } => assert_eq!(option, of, "{run}"),
+        other => panic!("{run}: {other}"),
+    }
+}
+
+#[test]
+fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
+    may_be_a_value("[/bin/tar, -xf, --, '{p}']", "-xf");
+    may_be_a_value("[/bin/tar, xf, --, '{p}']", "xf");
+    may_be_a_value("[/bin/tar, cbf, '20', --, '{p}']", "cbf");
+    may_be_a_value("[/usr/bin/sort, -o, --, '{p}']", "-o");
+    may_be_a_value("[/usr/bin/sort, -ro, --, '{p}']", "-ro");
+    may_be_a_value("[/usr/bin/sort, --output, --, '{p}']", "--output");
+    may_be_a_value("[/usr/bin/sort, --outp, --, '{p}']", "--outp");
+    may_be_a_value("[/usr/bin/git, commit, -m, --, '{p}']", "-m");
+    may_be_a_value("[/usr/bin/grep, -e, --, '{p}']", "-e");
+    may_be_a_value("[/usr/bin/grep, -re, --, '{p}']", "-re");
+    may_be_a_value("[/usr/local/bin/backup, --to, --, '{p}']", "--to");
+    may_be_a_value("[/usr/local/bin/backup, -v, --, '{p}']", "-v");
+    may_be_a_value("[/bin/head, -n, --, '{p}']", "-n");
+    may_be_a_value("[/usr/bin/kubectl, -n, --, get, '{p}']", "-n");
+    may_be_a_value("[/usr/bin/tail, -s, --, x, '{p}']", "-s");
+    may_be_a_value("[/usr/bin/helm, list, --version, --, '{p}']", "--version");
+    // The requester chooses the last letter of the option, or the option.
+    let two = |word: &str, o: &str| {
+        rule_with(&format!("[/usr/bin/sort, '{word}', --, '{{p}}']"), &format!("o: {o}, p: {{pattern: '[a-z-]+'}}"))
+    };
+    for (word, o) in [
+        ("-{o}", "{pattern: '[a-z]+'}"),
+        ("-r{o}", "{pattern: '[a-z]+'}"),
+        ("-{o}", "{enum: [r, o]}"),
+        ("--{o}", "{pattern: '[a-z]+'}"),
+    ] {
+        assert!(matches!(problem(&two(word, o)), RuleProblem::DashesOfAnOption { .. }), "{word} {o}");
+    }
+    for (word, o) in [
+        ("-{o}", "{enum: [r, n]}"),
+        ("--{o}", "{enum: [reverse, unique]}"),
+        ("--key={o}", "{pattern: '[0-9]+'}"),
+        ("-k{o}", "{pattern: '[0-9]+'}"),
+        ("-k{o}", "{integer: {maximum: 9}}"),
+    ] {
+        sound(&two(word, o));
+    }
+}
+
+#[test]
+fn usual_forms_are_taken() {
+    for run in [
+        "[/bin/rm, --, '{p}']",
+        "[/bin/rm, -f, --, '{p}']",
+        "[/bin/rm, -rf, --, '{p}']",
+        "[/usr/bin/grep, -F, --, '{p}', /var/log/app.log]",
+        "[/usr/bin/grep, -c, -i, --, '{p}', /var/log/app.log]",
+        "[/usr/bin/grep, -A, '3', --, '{p}', /var/log/app.log]",
+        "[/usr/bin/grep, -A3, --, '{p}', /var/log/app.log]",
+        "[/usr/bin/grep, --fixed-strings, --, '{p}', /var/log/app.log]",
+        "[/usr/bin/systemctl, restart, --, '{p}']",
+        "[/usr/bin/systemctl, --no-block, restart, --, '{p}']",
+        "[/usr/bin/systemctl, restart, --no-block, --, '{p}']",
+        "[/usr/bin/tail, -n, '50', --, '{p}']",
+        "[/usr/bin/tail, -n50, --, '{p}']",
+        "[/usr/bin/tail, --lines=50, --, '{p}']",
+        "[/bin/ls, -la, --, '{p}']",
+        "[/bin/cp, -a, --, /srv/a, '{p}']",
+        "[/bin/tar, -xf, /srv/a.tar, --, '{p}']",
+        "[/bin/tar, xf, /srv/a.tar, --, '{p}']",
+        "[/bin/tar, --file=/srv/a.tar, -x, --, '{p}']",
+        "[/usr/bin/sort, -o, /srv/out, --, '{p}']",
+        "[/usr/bin/sort, -t, '-', --, '{p}']",
+        "[/usr/bin/sort, -o, --, --, '{p}']",
+        "[/usr/bin/git, checkout, --quiet, --, '{p}']",
+        "[/usr/bin/pkill, -TERM, -f, --, '{p}']",
+        "[/usr/bin/pkill, -HUP, --, '{p}']",
+        "[/bin/kill, '-9', --, '{p}']",
+        "[/usr/bin/apt-get, install, -y, --, '{p}']",
+        "[/usr/bin/logger, -t, deploy, --, '{p}']",
+        "[/usr/bin/rsync, -a, --delete, --, '{p}', /srv/backup]",
+        "[/usr/bin/curl, -fsS, --max-time, '5', --, '{p}']",
+        "[/usr/local/bin/deploy, --force, --, '{p}']",
+        "[/usr/local/bin/deploy, web, --, '{p}']",
+        "[/bin/sh, /opt/deploy.sh, --, '{p}']",
+        "[/usr/bin/nice, -n, '5', /bin/rm, --, '{p}']",
+    ] {
+        sound(&rule(run));
+    }
+    // No false alarm about a value that cannot begin with a dash.
+    sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {pattern: '[a-z][a-z-]*'}"));
+    sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {enum: [--all]}"));
+}
+
+/// The dashes of the program around it are not those of the program that it runs.
+#[test]
+fn two_dashes_before_a_program_that_another_one_runs_are_not_its_own() {
+    for run in [
+        "[/usr/bin/nice, --, /bin/rm, '{p}']",
+        "[/usr/bin/timeout, '5', --, /bin/rm, '{p}']",
+        "[/usr/bin/nohup, --, /usr/bin/nice, --, /bin/rm, '{p}']",
+        "[/bin/bash, --, /opt/deploy.sh, '{p}']",
+        "[/usr/bin/npm, run, build, --, '{p}']",
+    ] {
+        assert!(matches!(problem(&rule(run)), RuleProblem::OptionAsOperand { .. }), "{run}");
+    }
+    sound(&rule("[/usr/bin/timeout, '5', --, /bin/rm, --, '{p}']"));
+    assert!(matches!(
+        problem(&rule("[/usr/bin/nice, /usr/bin/sort, -o, --, '{p}']")),
+        RuleProblem::DashesOfAnOption { .. }
+    ));
+}
+
+/// Each message says what to do; who does it has a rule that is in force.
+#[test]
+fn who_follows_the_messages_has_a_rule_in_force() {
+    let pattern = "[A-Za-z0-9_][A-Za-z0-9._-]*";
+    let told = problem(&rule("[/bin/tar, -xf, --, '{p}']")).to_string();
+    assert!(told.contains("admits \"-\" at the beginning") && told.contains(pattern), "{told}");
+    assert!(told.contains("write that value between -xf and --"), "{told}");
+    sound(&rule("[/bin/tar, -xf, /srv/a.tar, --, '{p}']"));
+    let told = problem(&rule("[/bin/rm, '{p}']")).to_string();
+    assert!(told.contains(pattern) && told.contains("put -- before it in run"), "{told}");
+    sound(&rule("[/bin/rm, --, '{p}']"));
+    // Where dashes do not help nothing is said of them.
+    for program in ["/usr/bin/find", "/bin/dd", "/usr/bin/ps", "/usr/sbin/ip", "/usr/bin/npm"] {
+        let told = problem(&rule(&format!("[{program}, '{{p}}']"))).to_string();
+        assert!(!told.contains("put --"), "{told}");
+    }
+    // The pattern that is shown is one that no check minds.
+    let shown = |run: &str| rule_with(run, &format!("p: {{pattern: '{pattern}'}}"));
+    sound(&shown("[/bin/tar, -xf, --, '{p}']"));
+    for run in ["[/bin/rm, '{p}']", "[/bin/cat, '/srv/{p}']", "[/usr/bin/find, '{p}']"] {
+        let findings = lint(&whitelist("web", &shown(run)));
+        assert!(findings.is_sound() && findings.warnings.is_empty(), "{:?} {:?}", findings.errors(), findings.warnings);
+    }
+    // A byte that is not to be admitted: the pattern in that message, too.
+    let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '.+'}")).to_string();
+    assert!(told.contains(pattern), "{told}");
+    // A path below a folder.
+    let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '[a-z./]+'}")).to_string();
+    let path = "[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*";
+    assert!(told.contains(path) && told.contains("run[1] is \"/srv/..\""), "{told}");
+    let findings = lint(&whitelist("web", &rule_with("[/bin/cat, '/srv/{p}']", &format!("p: {{pattern: '{path}'}}"))));
+    assert!(findings.is_sound() && findings.warnings.is_empty(), "{:?}", findings.warnings);
+    sound(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '[a-z./]+', allowParentDirectory: true}"));
+}
+
+#[test]
+fn who_follows_the_messages_has_a_rule_that_is_read_in_one_way() {
+    let two = |text: &str, run: &str, a: &str| {
+        format!(
+            "- {{name: r, {text}run: [/bin/echo, {run}], parameters: {{a: {{pattern: '{a}'}}, b: {{pattern: b}}}}}}"
+        )
+    };
+    let told = |rules: String, of: &str| assert!(problem(&rules).to_string().contains(of), "{}", problem(&rules));
+    told(two("match: 'copy {a} {b}', ", "'{a}', '{b}'", "[a-z ]+"), "move it to the end of match");
+    sound(&two("match: 'copy {b} {a}', ", "'{a}', '{b}'", "[a-z ]+"));
+    told(two("", "'{a}', '{b}'", "[a-z ]+"), "a match of its own with this parameter at the end");
+    told(two("match: 'x {b} {a}', ", "'{a}{b}'", "[a-z]+"), "give what follows it a word of its own");
+    sound(&two("match: 'x {b} {a}', ", "'{a}', '{b}'", "[a-z]+"));
+}
+
+#[test]
+fn dashes_that_an_option_takes_for_certain_are_warned_of() {
+    let warned = |run: &str| {
+        let findings = lint(&whitelist("web", &rule_with(run, "p: {pattern: '[a-z]+'}")));
+        findings.warnings.iter().any(|warning| warning.message.contains("not the end of the options"))
+    };
+    assert!(warned("[/bin/tar, -xf, --, '{p}']") && warned("[/usr/bin/sort, -o, --, '{p}']"));
+    assert!(!warned("[/bin/rm, -f, --, '{p}']") && !warned("[/usr/bin/grep, --, -e, --, '{p}']"));
+}
