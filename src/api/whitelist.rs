@@ -102,8 +102,9 @@ pub struct WhitelistRule {
     /// What is executed: an argument vector of 1 to 64 words, never a shell line. The first is the program, a constant
     /// absolute path without `..` and `//`. Each word is passed to the program as it stands, but for `{name}`, which
     /// stands for the value of that parameter (alone, or inside a word: `--since={day}`); `{{` and `}}` stand for the
-    /// braces themselves. At most 4096 printable ASCII characters each, also `'`, `!` and `\`. Programs that run other programs (env, xargs, sudo, ssh ...) take no parameters; interpreters
-    /// (sh, python3, perl ...) only behind the constant absolute path of a script.
+    /// braces themselves. At most 4096 printable ASCII characters each, also `'`, `!` and `\`. A parameter with a `pattern`
+    /// must not be there if the program takes that word as a program, code, a configuration or a library, as far as Writ
+    /// knows the program (`writ lint` warns of others). Listed values (`enum`, `integer`) may be there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = r"^[ -~]*$")))]
     pub run: Vec<String>,
@@ -142,8 +143,9 @@ pub struct WhitelistRule {
 
     /// The environment variables that a caller may set (`spec.environment`), and the values that each may have, at
     /// most 16. One with a `default` is always set. Names that steer a loader, a shell or an interpreter (PATH, LD_*,
-    /// BASH_ENV, PYTHON* and their like) are refused. With `runAs`, sudoers must let them pass (`env_keep`; see
-    /// docs/guides/run-as.md).
+    /// BASH_ENV, PYTHON* and their like) are refused. Names from which programs take programs, options or
+    /// configurations (GEM_PATH, RCLONE_* and their like) need listed values. With `runAs`, sudoers must let them pass
+    /// (`env_keep`; see docs/guides/run-as.md).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub environment: BTreeMap<String, Parameter>,

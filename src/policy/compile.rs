@@ -15,7 +15,7 @@ use super::out_of_force::Wording;
 use super::subjects::{self, Principal};
 use super::template::{NamedValues, Template};
 use super::values::{Use, Values};
-use super::{RuleProblem, options, parents, programs};
+use super::{RuleProblem, environment, options, parents, programs};
 
 /// What the action type of a rule is that does not say.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
@@ -208,6 +208,9 @@ fn compile_environment(
         .map(|(name, parameter)| {
             checks::variable(name)?;
             let values = Values::compile(&format!("environment.{name}"), parameter, Use::Environment)?;
+            if environment::loads(name) && programs::is_free(&values) {
+                return Err(RuleProblem::LoadingVariable { name: name.clone() });
+            }
             *cost += values.cost();
             Ok((name.clone(), values))
         })

@@ -9,7 +9,7 @@ mod scope;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::Whitelist;
-use crate::api::whitelist::{Effect, WhitelistRule};
+use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
 
 use super::compile::CompiledRule;
 use super::template::Template;
@@ -78,6 +78,10 @@ fn lint_alone(whitelist: &Whitelist) -> (CompiledWhitelist, Findings) {
     let is_in_force = |rule: &&WhitelistRule| compiled.broken.iter().all(|broken| broken.rule != rule.name);
     let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(of_rule).collect();
     warnings.extend(compiled.allowing.iter().flat_map(patterns::of_rule));
+    for rule in &compiled.allowing {
+        let found = programs::warnings(&rule.run, &rule.parameters).into_iter();
+        warnings.extend(found.map(|message| Warning { rule: rule.name.clone(), message }));
+    }
     warnings.extend(shadows(&compiled));
     let findings = Findings {
         names: names.map(|rule| rule.name.clone()).collect(),
@@ -106,9 +110,6 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
             );
         }
     } else {
-        if let Some(program) = rule.run.first().filter(|program| programs::runs_others(program)) {
-            messages.push(format!("{program} runs other programs: what it may do is what they may do; name the program itself, or a script, where that is possible"));
-        }
         for word in rule.run.iter().filter(|word| chooses_an_option(word)) {
             messages.push(format!("in {word} the caller chooses which option the program gets, not only its value; write one rule for each, or use enum"));
         }
@@ -118,10 +119,18 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
             );
         }
     }
-    for name in rule.environment.keys().filter(|name| !environment::is_harmless(name) && !environment::steers(name)) {
-        messages.push(format!("environment has {name}, which is not known to be harmless: make sure that the program does not take code or file names from it"));
+    for (name, _) in rule.environment.iter().filter(|(name, parameter)| is_doubtful(name, parameter)) {
+        messages.push(format!("environment has {name}, which is not known to be harmless, and a caller may set it to a path, an option or several words: make sure that no program takes code, options or file names from it, or use enum"));
     }
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
+}
+
+/// Returns true if a variable can bring a program what its author did not mean. A listed value was chosen by the author.
+fn is_doubtful(name: &str, parameter: &Parameter) -> bool {
+    let Some(text) = parameter.pattern.as_ref().filter(|_| !environment::is_harmless(name)) else { return false };
+    let Ok(pattern) = super::pattern::Pattern::compile(name, text) else { return false };
+    let is_reaching = pattern.bytes.find(|byte| b" /=".contains(&byte)).is_some() || pattern.first.contains(b'-');
+    is_reaching || (programs::is_telling(name) && pattern.bytes.find(|byte| !byte.is_ascii_digit()).is_some())
 }
 
 /// Whether a place follows nothing but dashes.

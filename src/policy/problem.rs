@@ -21,14 +21,14 @@ pub enum RuleProblem {
     )]
     ProgramNotAbsolute,
     /// A parameter where the program is said, or in what an interpreter reads as its program.
-    #[error(
-        "run must not have the parameter {{{name}}} there: {program} takes a part of its words as a program to run; {remedy}"
-    )]
+    #[error("run must not have the parameter {{{name}}} there: {program} takes it as {what}; {remedy}")]
     ParameterAsProgram {
         /// The parameter.
         name: String,
         /// The program that would run it.
         program: String,
+        /// Description of what the value would be to that program.
+        what: &'static str,
         /// What to do instead.
         remedy: &'static str,
     },
@@ -233,6 +233,15 @@ pub enum RuleProblem {
     /// A variable by which a caller would steer what runs.
     #[error("environment must not have {name}: it steers a shell, a loader or an interpreter")]
     SteeringVariable {
+        /// The variable.
+        name: String,
+    },
+    /// A variable of which programs take a program, code or configuration, with values that the author did not list.
+    #[error(
+        "environment.{name} must have enum: programs take a program, an option, code or a configuration from that variable, so the \
+         rule has to list the values that are meant"
+    )]
+    LoadingVariable {
         /// The variable.
         name: String,
     },

@@ -1,5 +1,6 @@
 mod asking;
 mod constants;
+mod corpus;
 mod denying;
 mod hostile;
 mod languages;
@@ -11,6 +12,7 @@ mod oracle;
 mod output_limits;
 mod properties;
 mod redacting_rules;
+mod roles;
 mod spoilt;
 mod users;
 mod wild;

@@ -104,11 +104,9 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/bin/bash, '-lc', 'x', '{p}']",
     "[/bin/sh, '{p}']",
     "[/usr/bin/env, '{p}']",
-    "[/usr/bin/env, 'A={p}', /bin/true]",
     "[/usr/bin/env, -S, 'x {p}']",
     "[/usr/bin/xargs, '{p}']",
     "[/usr/bin/timeout, 5, '{p}']",
-    "[/usr/bin/sudo, -n, /bin/ls, '{p}']",
     "[/usr/bin/ssh, host, '{p}']",
     "[/usr/bin/python3, -c, '{p}']",
     "[/usr/bin/python3.11, -m, '{p}']",
@@ -123,7 +121,7 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/usr/bin/docker, exec, web, '{p}']",
     "[/usr/bin/docker, '{p}', web]",
     "[/usr/bin/docker, -H, x, '{p}']",
-    "[/usr/bin/kubectl, exec, '{p}']",
+    "[/usr/bin/kubectl, exec, web, '{p}']",
     "[/opt/wrapper, sh, -c, '{p}']",
     "[/opt/wrapper, /bin/bash, -ec, '{p}']",
     "[/opt/wrapper, /bin/bash, -x, -o, -c, '{p}']",
@@ -131,7 +129,6 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/usr/bin/make, '{p}']",
     "[/usr/bin/xterm, '{p}']",
     "[/usr/bin/nice, -n, 5, '{p}']",
-    "[/usr/bin/nice, -n, '{p}', /bin/ls]",
     "[/usr/bin/timeout, 5, /bin/sh, -c, '{p}']",
     "[/usr/bin/timeout, 5, /usr/bin/env, '{p}']",
     "[/usr/bin/run0, '{p}']",
@@ -158,13 +155,16 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/opt/wrapper, /usr/bin/python3, '{p}']",
     "[/opt/wrapper, /usr/bin/env, '{p}']",
     "[/usr/bin/docker, compose, -f, /x.yaml, exec, web, '{p}']",
-    "[/usr/bin/kubectl, -n, web, exec, '{p}']",
-    "[/usr/bin/kubectl, -n, '{p}']",
+    "[/usr/bin/kubectl, -n, web, exec, web-0, --, '{p}']",
     "[/usr/bin/git, -c, 'alias.x={p}', x]",
 ];
 
 /// In each of these it is no more than a value.
 const NO_MORE_THAN_A_VALUE: &[&str] = &[
+    "[/usr/bin/kubectl, -n, '{p}']",
+    "[/usr/bin/nice, -n, '{p}', /bin/ls]",
+    "[/usr/bin/env, 'A={p}', /bin/true]",
+    "[/usr/bin/sudo, -n, /bin/ls, '{p}']",
     "[/usr/bin/systemctl, restart, '{p}']",
     "[/bin/sh, /opt/restart.sh, '{p}']",
     "[/usr/bin/python3, /opt/report.py, '--day={p}']",
@@ -429,6 +429,12 @@ fn a_variable_that_steers_what_runs_is_refused() {
     ] {
         let rule = format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{enum: [a]}}}}}}");
         problem_is!(rule, RuleProblem::SteeringVariable { .. });
+    }
+    for name in ["GEM_PATH", "RCLONE_PASSWORD_COMMAND", "LDFLAGS", "TF_PLUGIN_CACHE_DIR", "PGPASSFILE"] {
+        let rule = |values: &str| format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{{values}}}}}}}");
+        problem_is!(rule("pattern: '[a-z/]+'"), RuleProblem::LoadingVariable { .. });
+        sound(&rule("enum: [/srv/a, /srv/b]"));
+        sound(&rule("integer: {maximum: 3}"));
     }
     problem_is!("- {name: r, run: [/bin/true], environment: {'A=B': {enum: [a]}}}", RuleProblem::Name { .. });
     problem_is!("- {name: r, run: [/bin/true], environment: {A: {pattern: '.*'}}}", RuleProblem::AdmitsEmpty { .. });

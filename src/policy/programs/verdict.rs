@@ -1,0 +1,225 @@
+//! Says what a free parameter may be to a program: nothing that decides what runs, and no file that nobody meant.
+
+use super::super::template::NamedValues;
+use super::super::values::Values;
+use super::is_telling;
+use super::table::Role;
+use super::walk::Use;
+
+const NAME_THE_PROGRAM: &str = "put the constant absolute path of the program that it starts before the parameter, or name that program in run[0] \
+     (for another user there is runAs), or list the programs that are meant with enum";
+const NAME_THE_SCRIPT: &str =
+    "put what it runs into a script and name that by its absolute path in run[1]; behind it there may be parameters";
+const NAME_THE_SUBCOMMAND: &str = "make it constant, or list the subcommands that are meant with enum";
+const NOT_THERE: &str = "make it constant, or list the values that are meant with enum";
+/// Values that lead to files which a rule rarely means.
+const PROBES: &[&str] =
+    &["/etc/passwd", "/etc/hosts", "/tmp/x", "/tmp/x.y", "/tmp/x/", "/bin/sh", "/a", "tmp/x", "a/b", "x/y.z"];
+
+/// What is to be said of a use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    /// The rule is out of force.
+    Error {
+        what: &'static str,
+        remedy: &'static str,
+    },
+    Warning(String),
+    Fine,
+}
+
+/// Returns true if the author did not list the values: a pattern that admits more than digits.
+pub(in super::super) fn is_free(values: &Values) -> bool {
+    values.listed().is_none()
+        && (values.bytes.find(|byte| !byte.is_ascii_digit()).is_some() || values.example().is_none())
+}
+
+pub(super) fn of(one: &Use, parameter: &NamedValues) -> Verdict {
+    let values = &parameter.values;
+    if let Some(choices) = &one.choices {
+        return if choices.iter().any(|choice| chooses(values, choice)) {
+            Verdict::Error { what: "an option, among them options that name programs or code", remedy: NOT_THERE }
+        } else {
+            Verdict::Fine
+        };
+    }
+    let place = Place { one, name: &parameter.name, values };
+    match one.role {
+        Role::Value => Verdict::Fine,
+        Role::Code => Verdict::Error { what: "code, or as a file that says what to run", remedy: code_remedy(one) },
+        Role::Program | Role::Command => Verdict::Error { what: "a program to run", remedy: NAME_THE_PROGRAM },
+        Role::Script => Verdict::Error { what: "a script to run", remedy: NAME_THE_SCRIPT },
+        Role::Account => {
+            Verdict::Error { what: "an account or group that decides what a program may do", remedy: NOT_THERE }
+        }
+        Role::Subcommand => {
+            Verdict::Error { what: "the subcommand, which decides what runs", remedy: NAME_THE_SUBCOMMAND }
+        }
+        Role::Goal => Verdict::Error { what: "a target to build, or a setting of the build", remedy: NOT_THERE },
+        Role::Configuration => place.unless_pinned("a configuration, which can name programs or modules"),
+        Role::Library => place.unless_pinned("a library, module or plugin to load"),
+        Role::Project => place.project(),
+        Role::Package => place.package(),
+        Role::Identity => place.identity(),
+        Role::Address => place.address(),
+        Role::Setting => place.setting(),
+        Role::File => place.file("reads or writes the file that it names"),
+        Role::Remote => place.remote(),
+        Role::Unknown => place.unknown(),
+    }
+}
+
+fn code_remedy(one: &Use) -> &'static str {
+    if one.option.is_none() { NAME_THE_SCRIPT } else { NOT_THERE }
+}
+
+/// Returns true if a value gives the program this option, with or without a value of its own.
+fn chooses(values: &Values, choice: &str) -> bool {
+    let longer = ["", "=x", "=/x", "x", "/x", "=a", "a"].map(|end| format!("{choice}{end}"));
+    longer.iter().any(|value| values.check(value).is_ok())
+        || (choice.len() == 1 && choice.bytes().all(|byte| values.bytes.contains(byte)))
+}
+
+struct Place<'a> {
+    one: &'a Use,
+    name: &'a str,
+    values: &'a Values,
+}
+
+impl Place<'_> {
+    /// `the option --x of tar` or `tar`.
+    fn taker(&self) -> String {
+        let program = &self.one.program;
+        self.one.option.as_ref().map_or_else(|| program.clone(), |option| format!("{program} ({option})"))
+    }
+
+    fn admits_slash(&self) -> bool {
+        self.values.bytes.contains(b'/')
+    }
+
+    /// Returns true if the text before the place, or the pattern itself, says which folder or host it is.
+    fn is_pinned(&self) -> bool {
+        let before = self.one.before.as_str();
+        let path = before.rsplit(['=', ',']).next().unwrap_or(before);
+        let path = path.split_once("://").map_or(path, |(_, path)| path);
+        path.trim_start_matches('/').contains('/') || (self.one.before.is_empty() && is_pinned_itself(self.values))
+    }
+
+    /// Returns true if it can name any file.
+    fn is_wild(&self) -> bool {
+        self.admits_slash() && !self.is_pinned()
+    }
+
+    fn warn(&self, what: &str) -> Verdict {
+        Verdict::Warning(format!("{}: {} {what}", self.name, self.taker()))
+    }
+
+    /// Something that decides what runs, if it can be anywhere; in a folder that the author named it is likely meant.
+    fn unless_pinned(&self, what: &'static str) -> Verdict {
+        if !self.is_pinned() {
+            return Verdict::Error { what, remedy: NOT_THERE };
+        }
+        self.warn("takes it as a configuration or as something to load: make sure that only trusted people can write into that folder")
+    }
+
+    fn project(&self) -> Verdict {
+        match (self.is_pinned(), self.admits_slash()) {
+            (true, _) => Verdict::Fine,
+            (false, true) => Verdict::Error { what: "a folder or file that can say what to run", remedy: NOT_THERE },
+            (false, false) => self.warn(
+                "takes it as a folder or file that can say what to run: put the constant folder before it, or use enum",
+            ),
+        }
+    }
+
+    fn package(&self) -> Verdict {
+        if self.values.bytes.find(|byte| matches!(byte, b'/' | b':')).is_some() && !self.is_pinned() {
+            return Verdict::Error {
+                what: "a package to install, also one that the caller has made",
+                remedy: NOT_THERE,
+            };
+        }
+        self.warn(
+            "takes it as a package, whose scripts run at the installation: list the packages that are meant with enum",
+        )
+    }
+
+    fn setting(&self) -> Verdict {
+        match self.one.before.split_once('=') {
+            Some((key, _)) if is_telling(key) => {
+                self.warn("takes it as the value of a setting that looks like a program, code or configuration: make it constant, or use enum")
+            }
+            Some(_) => self.unknown(),
+            None if self.one.option.is_some() || self.values.bytes.contains(b'=') => {
+                Verdict::Error { what: "a setting, with its name", remedy: "write the name of the setting and = before the parameter, or use enum" }
+            }
+            None => self.warn("takes it as a setting: write the name of the setting and = before the parameter, or use enum"),
+        }
+    }
+
+    fn file(&self, does: &str) -> Verdict {
+        if !self.is_wild() {
+            return Verdict::Fine;
+        }
+        self.warn(&format!(
+            "{does}, in whichever folder that is: put the constant folder before the parameter and leave / out of the pattern, or use enum"
+        ))
+    }
+
+    fn identity(&self) -> Verdict {
+        if !self.one.before.is_empty() || begins_with_constant(self.values) {
+            return Verdict::Fine;
+        }
+        self.warn("acts on the account, group, container or machine that it names, and the caller chooses any: list those that are meant with enum")
+    }
+
+    fn address(&self) -> Verdict {
+        let is_address = self.one.before.is_empty() && self.values.bytes.find(|byte| b":/=@".contains(&byte)).is_some();
+        if is_address { self.remote() } else { Verdict::Fine }
+    }
+
+    fn remote(&self) -> Verdict {
+        // `backup.internal:/srv/{name}`
+        let has_host =
+            self.one.before.split_once(':').is_some_and(|(host, rest)| !host.is_empty() && !rest.starts_with("//"));
+        if has_host || self.is_pinned() {
+            return Verdict::Fine;
+        }
+        self.warn("connects to the host or address that it names, and the caller chooses which: put the constant host before the parameter, or use enum")
+    }
+
+    fn unknown(&self) -> Verdict {
+        let is_telling = self.one.option.as_deref().is_some_and(is_telling);
+        if is_telling && !self.is_pinned() {
+            return self.warn("seems to take it as a program, code or configuration, by the name of the option: make it constant, or use enum");
+        }
+        self.file("is not known to take this word as no more than a value: it may read, write, load or run the file that it names")
+    }
+}
+
+/// Returns true if no value begins with another character than the example does.
+fn begins_with_constant(values: &Values) -> bool {
+    let Some(example) = values.example() else { return false };
+    let Some(rest) = example.get(1..) else { return false };
+    !["a", "q", "z", "0", "7"]
+        .iter()
+        .any(|first| !example.starts_with(first) && values.check(&format!("{first}{rest}")).is_ok())
+}
+
+/// Returns true if each value begins with the same folder or host: the first part of an example cannot be another one.
+fn is_pinned_itself(values: &Values) -> bool {
+    let Some(example) = values.example() else { return false };
+    if PROBES.iter().any(|probe| values.check(probe).is_ok()) {
+        return false;
+    }
+    let start = example.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = example.split_at_checked(start).unwrap_or(("", &example));
+    let slash = if rest.starts_with('/') { "/" } else { "" };
+    let Some((first, tail)) = rest.trim_start_matches('/').split_once('/') else { return false };
+    let changed = |letter: char| {
+        let first: String = first.chars().map(|one| if one.is_ascii_lowercase() { letter } else { one }).collect();
+        values.check(&format!("{scheme}{slash}{first}/{tail}")).is_ok()
+    };
+    let has_letters = first.bytes().any(|byte| byte.is_ascii_alphabetic());
+    has_letters && !changed('q') && !changed('z')
+}
