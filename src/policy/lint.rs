@@ -5,6 +5,7 @@ mod overlap;
 mod patterns;
 mod relation;
 mod scope;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,6 +111,7 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
             );
         }
     } else {
+        messages.extend(words::of_rule(rule));
         for word in rule.run.iter().filter(|word| chooses_an_option(word)) {
             messages.push(format!("in {word} the caller chooses which option the program gets, not only its value; write one rule for each, or use enum"));
         }

@@ -114,6 +114,42 @@ fn a_parameter_that_can_name_the_launchers_files_is_warned_of() {
 }
 
 #[test]
+fn words_that_look_like_several_are_warned_of_with_the_words_that_may_be_meant() {
+    for (run, expected) in [
+        ("['/usr/bin/uptime -p']", r#"write run: ["/usr/bin/uptime", "-p"]"#),
+        ("['/bin/df  -h /var']", r#"write run: ["/bin/df", "-h", "/var"]"#),
+        ("[/usr/bin/tail, '-n 5', /var/log/syslog]", r#"run[1] is the one word "-n 5""#),
+        ("[/usr/bin/tail, '-n {lines}', /x]", r#"write them as ["-n", "{lines}"]"#),
+        ("[/usr/bin/journalctl, '--unit nginx -n 50']", r#"["--unit", "nginx", "-n", "50"]"#),
+        ("[/bin/ps, '-eo pid,comm']", r#"["-eo", "pid,comm"]"#),
+        ("[/usr/bin/systemctl, 'restart nginx.service']", r#"["restart", "nginx.service"]"#),
+        ("[/usr/sbin/service, 'nginx restart']", r#"["nginx", "restart"]"#),
+        ("[/bin/df, -h, '|', /bin/grep, /dev]", r#"run[2] is "|""#),
+        ("[/bin/echo, a, '>', /tmp/x]", r#"run[2] is ">""#),
+        ("[/bin/true, '&&', /bin/false]", "there is none"),
+    ] {
+        let parameters = if run.contains('{') { ", parameters: {lines: {integer: {maximum: 9}}}" } else { "" };
+        warns(&format!("- {{name: r, run: {run}{parameters}}}"), "r", expected);
+    }
+    // Words with blanks that are one word.
+    for run in [
+        "[/bin/echo, 'Hello from a command that a rule allows.']",
+        "[/usr/bin/stat, '--format=%n %s', /]",
+        "[/bin/date, '+%F %T']",
+        "[/usr/bin/find, /tmp, -name, 'a b', -exec, /bin/ls, '{{}}', ;]",
+        "[/bin/test, a, '>', b]",
+        "[/usr/bin/printf, --, '-n 5']",
+        "[/bin/echo, '- a list', ' -n 5']",
+        "[/usr/bin/awk, '{{ print $1 }}', /x]",
+        "[/usr/bin/psql, -c, 'select 1']",
+    ] {
+        let findings = findings(&format!("- {{name: r, run: {run}}}"));
+        let glued = findings.warnings.iter().filter(|warning| warning.message.starts_with("run["));
+        assert_eq!(glued.count(), 0, "{run}: {:?}", findings.warnings);
+    }
+}
+
+#[test]
 fn who_and_what_runs_is_warned_of_where_it_is_much() {
     is_quiet("- {name: r, run: [/bin/sh, -c, 'exit 0']}");
     is_quiet("- {name: r, run: [/usr/bin/sudo, -n, /bin/true]}");

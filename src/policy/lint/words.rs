@@ -1,0 +1,94 @@
+//! Words of `run` that look like several words, or like a part of a shell line. Writ starts a program with exactly these
+//! words, without a shell: what was glued together stays together.
+
+use crate::api::whitelist::WhitelistRule;
+
+/// Programs whose first word is a command of theirs, without blanks in it.
+const WITH_COMMANDS: [&str; 33] = [
+    "apk",
+    "apt",
+    "apt-get",
+    "crictl",
+    "ctr",
+    "dnf",
+    "docker",
+    "etcdctl",
+    "flatpak",
+    "git",
+    "helm",
+    "hostnamectl",
+    "ip",
+    "kubectl",
+    "lxc",
+    "loginctl",
+    "machinectl",
+    "nerdctl",
+    "networkctl",
+    "nmcli",
+    "npm",
+    "openssl",
+    "podman",
+    "rc-service",
+    "resolvectl",
+    "service",
+    "snap",
+    "supervisorctl",
+    "systemctl",
+    "timedatectl",
+    "yum",
+    "zfs",
+    "zypper",
+];
+/// Words that mean something to a shell, and nothing by themselves to a program.
+const OF_A_SHELL: [&str; 10] = ["|", "||", "&&", "&", ">", ">>", "<", "2>", "2>&1", ">/dev/null"];
+/// Programs to which some of those words mean something too.
+const COMPARING: [&str; 4] = ["[", "expr", "find", "test"];
+
+/// What is said of the words of an Allow rule.
+pub(super) fn of_rule(rule: &WhitelistRule) -> Vec<String> {
+    let Some((program, words)) = rule.run.split_first() else { return Vec::new() };
+    let mut messages: Vec<String> = glued(program, |_| true).map(|split| {
+        format!(
+            "run[0] is the one word {program:?}, so the program that starts is a file of this name, blank included (exit code \
+             127 if there is none); if several words are meant, write run: {split}"
+        )
+    }).into_iter().collect();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let mut options_end = false;
+    for (number, word) in (1..).zip(words) {
+        let is_command = number == 1 && WITH_COMMANDS.contains(&name);
+        let split = glued(word, |first| (!options_end && is_option(first)) || (is_command && is_plain(first)));
+        messages.extend(split.map(|split| {
+            format!(
+                "run[{number}] is the one word {word:?}, and the program gets it as one; if several words are meant, write \
+                 them as {split}"
+            )
+        }));
+        if OF_A_SHELL.contains(&word.as_str()) && !COMPARING.contains(&name) {
+            messages.push(format!(
+                "run[{number}] is {word:?}, which only a shell takes for more than a word, and there is none; put the \
+                 line into a script on the machine and name that in run[0]"
+            ));
+        }
+        options_end |= word == "--";
+    }
+    messages
+}
+
+/// The words that a word with blanks falls into, as YAML, if the first of them is `like` the beginning of several.
+fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
+    let parts: Vec<&str> = word.split_ascii_whitespace().collect();
+    let (first, rest) = parts.split_first()?;
+    let is_glued = !rest.is_empty() && word.starts_with(first) && like(first);
+    is_glued.then(|| format!("{parts:?}"))
+}
+
+/// `-n` or `--lines`; not `--format=%h`, whose value may have blanks, nor the `-` of a sentence.
+fn is_option(word: &str) -> bool {
+    let name = word.trim_start_matches('-');
+    (1..=2).contains(&(word.len() - name.len())) && is_plain(name)
+}
+
+fn is_plain(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
