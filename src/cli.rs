@@ -9,6 +9,7 @@ mod input;
 mod lint;
 pub mod manifest;
 mod output;
+pub mod pipe;
 mod ready;
 mod remote;
 pub mod schema;

@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod error;
 mod events;
+mod forbidden;
 mod gate;
 mod lean;
 mod lease;

@@ -122,6 +122,12 @@ impl MachineTools {
 
 impl Keyscan {
     async fn run(&self, out: &mut (dyn Write + Send)) -> anyhow::Result<Ending> {
+        if let Some((host, port)) = self.host.split_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
+            anyhow::bail!(
+                "{:?} is neither a name nor an address; the port has a flag: {host} --port {port}",
+                self.host
+            );
+        }
         let network = self.ranges.network(Vec::new());
         let keys = scan(&self.host, self.port, &network, Duration::from_secs(self.timeout)).await?;
         writeln!(

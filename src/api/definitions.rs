@@ -193,7 +193,7 @@ fn immutable_spec() -> ValidationRule {
     ];
     guard(
         fields.map(unchanged).join(" && "),
-        "spec must not change after creation, but for cancelRequested; create another CommandExecution instead",
+        "spec must not change after creation, but for cancelRequested; create another CommandExecution instead, with another metadata.name",
     )
 }
 

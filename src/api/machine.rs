@@ -48,14 +48,17 @@ use super::{NameReference, USER_NAME};
 pub struct MachineSpec {
     /// Where sshd listens: a host name (resolved at each connection; its addresses are tried in order), an IPv4 or an
     /// IPv6 address without brackets. A link-local one has its zone behind it (`fe80::1%eth0`), a network interface of the host
-    /// that Writ runs on. Which addresses may be connected to at all is said by `writ serve --allow-cidr`, `--deny-cidr` and
-    /// `--refuse-cidr`. A change holds for connections opened after it.
+    /// that Writ runs on. The port is in `port`, never in here. Which addresses may be connected to at all is said by
+    /// `writ serve --allow-cidr`, `--deny-cidr` and `--refuse-cidr`. A change holds for connections opened after it.
     #[schemars(
         length(min = 1, max = 253),
         regex(
             pattern = r"^[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9_])?[.]?$|^::[0-9A-Fa-f:.]*$|^[Ff][Ee][89ABab][0-9A-Fa-f]:[0-9A-Fa-f:.]*%[A-Za-z0-9._-]{1,15}$"
         )
     )]
+    #[x_kube(validation = Rule::new(
+        r"!self.contains(':') || self.matches('^[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,8}(:?[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+)?(%[A-Za-z0-9._-]+)?$')"
+    ).message("spec.address must be a host name, an IPv4 address, or an IPv6 address without brackets; put the port into spec.port"))]
     pub address: String,
 
     /// TCP port of sshd, 1 to 65535. Default 22.
@@ -227,12 +230,43 @@ impl MachineSpec {
 
     /// Why nobody may connect by this spec, whatever it says else: it has fields that this version does not know.
     pub fn problem(&self) -> Option<String> {
-        let name = self.unrecognized.keys().next()?;
-        Some(format!(
-            "spec.{name} is not known to this version of writ, which therefore does not connect: take it out if it is a misspelling, \
-             else upgrade writ and its CRDs"
-        ))
+        if let Some(name) = self.unrecognized.keys().next() {
+            return Some(format!(
+                "spec.{name} is not known to this version of writ, which therefore does not connect: take it out if it is a \
+                 misspelling, else upgrade writ and its CRDs"
+            ));
+        }
+        self.address_problem()
     }
+
+    /// Why `address` is neither a name nor an address: names have no colons. The API server refuses such a Machine, but may have
+    /// stored it before it did.
+    fn address_problem(&self) -> Option<String> {
+        let address = &self.address;
+        let without_zone = address.split('%').next().unwrap_or_default();
+        if !address.contains(':') || is_ipv6(without_zone) {
+            return None;
+        }
+        let bracketed = address.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+        let (host, port) = bracketed.or_else(|| address.rsplit_once(':'))?;
+        let remedy = match port.parse::<u16>() {
+            Ok(port) if bracketed.is_some() || !host.contains(':') => {
+                format!("put the port into spec.port: address: {host}, port: {port}")
+            }
+            _ => "write an IPv6 address without brackets, and put the port into spec.port".to_owned(),
+        };
+        Some(format!("spec.address {address:?} is neither a host name nor an IP address; {remedy}"))
+    }
+}
+
+/// Returns true if a text has the form of an IPv6 address (RFC 4291, section 2.2).
+fn is_ipv6(text: &str) -> bool {
+    let groups: Vec<&str> = text.split(':').collect();
+    let (last, before) = groups.split_last().unwrap_or((&"", &[]));
+    let is_group = |group: &&str| group.len() <= 4 && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_quad = last.split('.').count() == 4 && last.split('.').all(|part| part.parse::<u8>().is_ok());
+    let is_long_enough = text.contains("::") || groups.len() == if is_quad { 7 } else { 8 };
+    groups.len() <= 9 && is_long_enough && before.iter().all(is_group) && (is_quad || is_group(last))
 }
 
 /// How commands are started on a machine.
@@ -286,4 +320,38 @@ fn default_max_concurrent() -> u32 {
 
 fn default_queue_limit() -> u32 {
     1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_port_in_it_is_a_problem_that_names_the_field_for_it() {
+        let problem = |address: &str| MachineSpec::new(address, "deploy", "web-ssh").problem();
+        for (address, remedy) in [
+            ("127.0.0.1:22022", "address: 127.0.0.1, port: 22022"),
+            ("web-1.example:22", "address: web-1.example, port: 22"),
+            ("[fe80::1]:22", "address: fe80::1, port: 22"),
+            ("web-1:ssh", "spec.port"),
+            ("ab:cd:22", "without brackets"),
+            ("10.0.0.1:22:33", "without brackets"),
+            ("::1:99999", "without brackets"),
+        ] {
+            let said = problem(address).unwrap();
+            assert!(said.contains(address) && said.contains("spec.port") && said.contains(remedy), "{said}");
+        }
+        for address in [
+            "web-1",
+            "web-1.example.",
+            "10.0.0.1",
+            "::1",
+            "2001:db8::1:22",
+            "fe80::1%eth0",
+            "::ffff:10.0.0.1",
+            "1:2:3:4:5:6:7::",
+        ] {
+            assert_eq!(problem(address), None, "{address}");
+        }
+    }
 }

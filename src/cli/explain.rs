@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::{Value, json};
 
+use crate::api::Reason;
 use crate::api::command_execution::{Requester, RuleRequest};
-use crate::policy::{self, Ask, Identity, Request, RuleSet, Verdict};
+use crate::policy::{self, Ask, Denial, Identity, Request, RuleSet, Verdict};
 
 use super::Ending;
 use super::input::{Question, pair};
@@ -18,6 +19,10 @@ use super::remote::{self, Ground};
 
 /// The longest line of JSON that is read; a request is well under 100 KiB.
 const MAXIMUM_LINE_BYTES: u64 = 1024 * 1024;
+
+/// How to name the requester, if a rule depends on that.
+const NAME_SOMEBODY: &str =
+    "add --as USER, and --as-group GROUP for each group (with --json-lines: requestedBy in the line), to ask as a user";
 
 /// Say what would be decided about a request, and why. Nothing is run.
 ///
@@ -58,7 +63,7 @@ pub struct Explain {
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "machine")]
     pub(super) machine_label: Vec<(String, String)>,
 
-    /// Who asks [default: offline nobody in particular; against a cluster you].
+    /// Who asks [default: against a cluster you; with -f nobody, so that rules with subjects do not hold].
     #[arg(long = "as", value_name = "USER")]
     pub(super) asked_by: Option<String>,
 
@@ -226,6 +231,16 @@ impl Explain {
                 record.as_object_mut().map(|fields| fields.remove("decidedTime"));
                 Answer::Allowed(record)
             }
+            Verdict::Deny(denial) if self.depends_on_nobody(ground, question, &request, &denial) => {
+                let message = match &denial.nearest {
+                    Some(nearest) if denial.reason == Reason::NotPermitted => format!(
+                        "the rule {}/{} lists it, but only for its subjects, and nobody was named who asks; {NAME_SOMEBODY}",
+                        nearest.whitelist, nearest.rule
+                    ),
+                    _ => format!("{}; but nobody was named who asks; {NAME_SOMEBODY}", denial.message),
+                };
+                Answer::Denied { reason: format!("{:?}", denial.reason), message, nearest: None, out_of_force: None }
+            }
             Verdict::Deny(denial) => Answer::Denied {
                 out_of_force: out_of_force(&ground.rules, &request),
                 reason: format!("{:?}", denial.reason),
@@ -254,6 +269,23 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
         input.consume(end.map_or(length, |end| end + 1));
         if end.is_some() || length == 0 {
             return Ok(());
+        }
+    }
+}
+
+impl Explain {
+    /// Whether a denial from files comes of nobody being named who asks: with a name that is in no list it is another one. (The
+    /// controller's reason for that case, a missing admission policy, is not the cause then.)
+    fn depends_on_nobody(&self, ground: &Ground, question: &Question, request: &Request, denial: &Denial) -> bool {
+        let is_named = question.requested_by.is_some() || self.asked_by.is_some() || ground.requester.is_some();
+        if is_named || self.file.is_empty() {
+            return false;
+        }
+        let nobody = Requester { username: String::new(), uid: String::new(), groups: Vec::new() };
+        let labels = question.machine_labels.as_ref().unwrap_or(&ground.labels);
+        match policy::decide(&ground.rules, request, labels, Identity::Known(&nobody)) {
+            Verdict::Deny(other) => other.message != denial.message,
+            Verdict::Allow(_) => true,
         }
     }
 }

@@ -90,7 +90,7 @@ impl Output {
         let namespace = cluster.home().to_owned();
         let execution = cluster.execution(&namespace, &self.name).await.map_err(|error| match error {
             error @ ClusterError::NotFound { .. } => anyhow::Error::new(error)
-                .context("there is no such execution (kubectl get cmdexec -n NAMESPACE lists them)"),
+                .context(format!("there is no such execution (kubectl -n {namespace} get cmdexec lists them)")),
             error => error.into(),
         })?;
         // Checked, all of it, before the first byte is printed.
@@ -193,7 +193,7 @@ fn recorded(execution: &CommandExecution, kind: StreamKind) -> Result<(&str, &St
     let status = execution.status.as_ref();
     if !phase.is_finished() {
         let message = format!(
-            "{name} has not finished (it is {}); wait for it: kubectl wait cmdexec/{name} --for=condition=Reconciling=False",
+            "{name} has not finished (it is {}); wait for it: kubectl wait commandexecution/{name} --for=condition=Finished",
             phase.as_str()
         );
         return Err((Ending::Unfinished, message));

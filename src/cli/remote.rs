@@ -10,8 +10,8 @@ use kube::discovery::ApiResource;
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 
-use crate::api::Whitelist;
 use crate::api::command_execution::Requester;
+use crate::api::{Machine, Whitelist};
 use crate::cluster::{ClientOptions, Cluster, ClusterError, Operation, Policies};
 use crate::policy::RuleSet;
 
@@ -43,7 +43,8 @@ pub(super) async fn read(explain: &Explain) -> anyhow::Result<Ground> {
     })?;
     let (mut machine, mut question, mut requester) = (explain.machine.clone(), None, None);
     if let Some(name) = &explain.execution {
-        let execution = cluster.execution(&namespace, name).await?;
+        let execution =
+            cluster.execution(&namespace, name).await.map_err(|error| missing(error, "", &namespace, "cmdexec"))?;
         machine = Some(execution.spec.machine_ref.name.clone());
         requester = execution.spec.requested_by.clone();
         question = Some(Question::of(&execution.spec));
@@ -51,7 +52,7 @@ pub(super) async fn read(explain: &Explain) -> anyhow::Result<Ground> {
         requester = Some(myself(&cluster).await?);
     }
     let labels = match &machine {
-        Some(name) => cluster.machine(&namespace, name).await?.labels().clone(),
+        Some(name) => read_machine(&cluster, &namespace, name).await?.labels().clone(),
         None if explain.machine_label.is_empty() => {
             bail!("say which Machine: --machine NAME, or --machine-label NAME=VALUE")
         }
@@ -59,6 +60,30 @@ pub(super) async fn read(explain: &Explain) -> anyhow::Result<Ground> {
     };
     let is_stamped = is_stamped(&cluster, &namespace).await?;
     Ok(Ground { rules, labels, requester, question, is_stamped })
+}
+
+/// Reads a Machine; where there is none, the error names the one that may be meant, if the person may list them.
+async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<Machine> {
+    let error = match cluster.machine(namespace, name).await {
+        Ok(machine) => return Ok(machine),
+        Err(error) => error,
+    };
+    let meant = match &error {
+        ClusterError::NotFound { .. } => cluster.machine_like(namespace, name).await,
+        _ => None,
+    };
+    let meant = meant.map(|nearest| format!("; did you mean --machine {nearest}?")).unwrap_or_default();
+    Err(missing(error, &meant, namespace, "machines"))
+}
+
+/// The same error, with how to find what exists.
+fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> anyhow::Error {
+    match error {
+        error @ ClusterError::NotFound { .. } => anyhow::anyhow!(
+            "{error}{meant} (kubectl -n {namespace} get {kind} lists those that exist; -n NAMESPACE names another namespace)"
+        ),
+        error => error.into(),
+    }
 }
 
 /// Whether no Whitelist says that it is not known who asks.

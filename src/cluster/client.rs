@@ -17,6 +17,7 @@ use tokio::net::lookup_host;
 use crate::telemetry::{health, metrics};
 
 use super::clock::{Clock, Dates};
+use super::forbidden::Caller;
 use super::gate::Gate;
 use super::{ClusterError, Operation};
 
@@ -39,6 +40,8 @@ pub struct ClientOptions {
     /// The namespace for what belongs to this process; None: the one that is looked at, where it is one, else the one that
     /// it runs in (the kubeconfig's, or the Pod's).
     pub home: Option<String>,
+    /// True if a person runs this with rights of their own: messages about missing rights then address that person.
+    pub is_person: bool,
 }
 
 impl ClientOptions {
@@ -48,6 +51,7 @@ impl ClientOptions {
             kubeconfig: kubeconfig.map(Path::to_owned),
             namespaces: namespace.map(str::to_owned).into_iter().collect(),
             home: None,
+            is_person: true,
         }
     }
 }
@@ -61,6 +65,7 @@ pub struct Cluster {
     /// Host and port of the API server.
     server: (String, u16),
     pub(super) clock: Arc<Clock>,
+    caller: Caller,
 }
 
 /// Names one CommandExecution for good: another one of the same name has another UID.
@@ -108,7 +113,8 @@ impl Cluster {
         // The time is read before an answer waits for its turn.
         let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
         let client = builder.with_layer(&Gate::new()).build();
-        Ok(Self { client, namespaces: options.namespaces.clone(), home, server, clock })
+        let caller = if options.is_person { Caller::Person } else { Caller::Operator };
+        Ok(Self { client, namespaces: options.namespaces.clone(), home, server, clock, caller })
     }
 
     /// The addresses of the API server, as they are now: those by which it is reached from here, that of the Service
@@ -183,7 +189,7 @@ impl Cluster {
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ClusterError> {
         let began = Instant::now();
-        let result = within_deadline(what, call).await;
+        let result = within_deadline(what, call, self.caller).await;
         metrics().called(operation.as_str(), result.as_ref().map_or_else(ClusterError::category, |_| "ok"), began);
         if !matches!(result, Err(ClusterError::Unavailable { .. })) {
             health().answered();
@@ -195,10 +201,11 @@ impl Cluster {
 async fn within_deadline<T>(
     what: impl Display,
     call: impl Future<Output = Result<T, kube::Error>>,
+    caller: Caller,
 ) -> Result<T, ClusterError> {
     match tokio::time::timeout(CALL_DEADLINE, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(ClusterError::of(what.to_string(), &error)),
+        Ok(Err(error)) => Err(ClusterError::of(what.to_string(), &error, caller)),
         Err(_) => Err(ClusterError::Unavailable {
             what: what.to_string(),
             message: format!("no answer within {} s", CALL_DEADLINE.as_secs()),

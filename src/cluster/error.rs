@@ -1,5 +1,7 @@
 //! What can go wrong between here and the API server, by what to do about it.
 
+use super::forbidden::{self, Caller};
+
 /// A call that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -31,12 +33,14 @@ pub enum ClusterError {
         /// The API server's words.
         message: String,
     },
-    /// This process may not do that.
-    #[error("writ may not access {what}: {message}")]
+    /// This process, or the person who runs it, lacks a right.
+    #[error("{who} may not access {what}: {message}")]
     Forbidden {
+        /// The one who lacks it: `writ`, or `you (user NAME)`.
+        who: String,
         /// What was to be accessed.
         what: String,
-        /// The API server's words.
+        /// The API server's words, and the command that gives the right.
         message: String,
     },
     /// The object is not what this version can read.
@@ -58,7 +62,7 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
-    pub(super) fn of(what: String, error: &kube::Error) -> Self {
+    pub(super) fn of(what: String, error: &kube::Error, caller: Caller) -> Self {
         match error {
             kube::Error::Api(status) if is_too_large(status.code, &status.message) => {
                 Self::TooLarge { what, message: status.message.clone() }
@@ -67,7 +71,11 @@ impl ClusterError {
                 404 => Self::NotFound { what },
                 409 => Self::Conflict { what },
                 400 | 422 => Self::Invalid { what, message: status.message.clone() },
-                401 | 403 => Self::Forbidden { what, message: status.message.clone() },
+                401 | 403 => Self::Forbidden {
+                    who: forbidden::who(&status.message, caller),
+                    what,
+                    message: forbidden::explained(&status.message, caller),
+                },
                 _ => Self::Unavailable { what, message: format!("{} {}", status.code, status.message) },
             },
             kube::Error::SerdeError(error) => Self::Undecodable { what, message: error.to_string() },

@@ -7,13 +7,15 @@ use kube::core::{NamespaceResourceScope, Request};
 use kube::{Api, Resource, ResourceExt};
 
 use crate::api::{CommandExecution, Machine, Phase};
-use crate::execution::ObjectSize;
+use crate::execution::{ObjectSize, nearest};
 
 use super::lean::LeanExecution;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
 /// The longest labels of a Machine, in bytes: rules choose by them, and they are kept for as long as a connection.
 const MACHINE_LABELS: usize = 65_536;
+/// Machines that a person's tool lists for a hint at the one that may be meant: metadata alone, below 1 MiB as a rule.
+const MOST_NAMES: u32 = 500;
 
 impl Cluster {
     /// Asks for one execution of each namespace that is served, to see that the API server answers, that the CRDs are there
@@ -131,6 +133,17 @@ impl Cluster {
             return Err(ClusterError::Undecodable { what, message });
         }
         Ok(machine)
+    }
+
+    /// The Machine whose name is nearest to one that does not exist, of the first [`MOST_NAMES`] of its namespace. `None` if none
+    /// is near, or if this user may not list them.
+    pub async fn machine_like(&self, namespace: &str, name: &str) -> Option<String> {
+        let api: Api<Slim<Machine>> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = ListParams::default().limit(MOST_NAMES);
+        let list = self.list_metadata(&api, &parameters);
+        let page = self.call(Operation::Tool, format!("the Machines of {namespace}"), list).await.ok()?;
+        let names: Vec<String> = page.items.iter().map(ResourceExt::name_any).collect();
+        nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
     }
 
     /// A page of a list, of which the API server sends the metadata alone.

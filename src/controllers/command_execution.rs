@@ -10,6 +10,7 @@
 //! ```
 
 mod gathering;
+mod names;
 mod watches;
 mod weights;
 
@@ -38,6 +39,7 @@ use super::fair::{Fair, UNBOUNDED};
 use super::watching::{measured, with_beats};
 
 use gathering::Gathering;
+use names::MachineNames;
 use weights::Weights;
 
 /// Reconciles under way at a time. Each is a few short calls, of which the list of Whitelists seems to wait for the API
@@ -70,7 +72,8 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let cluster = context.cluster.clone();
     let gathering = Arc::new(Gathering::new(context.runner.clone()));
-    let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering));
+    let names = MachineNames::default();
+    let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering), &names);
     let fair = Fair::new(LOOKED_AT);
     let again = fair.come_again().map(|reference| Ok(ReconcileRequest::from(reference)));
     let queue = stream::select(queue.boxed(), again.boxed());
@@ -78,13 +81,13 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let config = Config::default().concurrency(UNBOUNDED);
     let weights = Arc::new(Weights::default());
     let look = |object: Arc<Execution>, context| {
-        let (gathering, weights) = (Arc::clone(&gathering), Arc::clone(&weights));
+        let (gathering, weights, names) = (Arc::clone(&gathering), Arc::clone(&weights), names.clone());
         let reference = ObjectRef::from(object.as_ref());
         fair.look(&reference.clone(), move || async move {
             // Held to the end of the look.
             let _room = weights.take(reference.namespace.as_deref().unwrap_or_default(), object.bytes).await;
             let span = span(&object);
-            let result = measured(Loop::Executions, reconcile(object, context)).instrument(span).await;
+            let result = measured(Loop::Executions, reconcile(object, context, names)).instrument(span).await;
             gathering.seen(&reference);
             result
         })
@@ -117,7 +120,7 @@ fn span(object: &Execution) -> tracing::Span {
 /// 1. gather: read it, its Machine and the Whitelists live, and ask the runner;
 /// 2. decide: [`execution::decide`];
 /// 3. apply: store the status, then carry out the effects.
-async fn reconcile(object: Arc<Execution>, context: Arc<Context>) -> Result<Action, ClusterError> {
+async fn reconcile(object: Arc<Execution>, context: Arc<Context>, names: MachineNames) -> Result<Action, ClusterError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let (live, size) = match context.cluster.execution_and_size(&namespace, &name).await {
         Ok(read) => read,
@@ -129,7 +132,7 @@ async fn reconcile(object: Arc<Execution>, context: Arc<Context>) -> Result<Acti
         // That is a change, which comes by the watch.
         return Ok(Action::await_change());
     }
-    let (plan, machine) = gather_and_decide(&live, size, &context).await?;
+    let (plan, machine) = gather_and_decide(&live, size, &context, &names).await?;
     let about = live.object_ref(&());
     let applied = apply(live, plan, machine, &context).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
@@ -143,6 +146,7 @@ async fn gather_and_decide(
     live: &CommandExecution,
     size: ObjectSize,
     context: &Context,
+    names: &MachineNames,
 ) -> Result<(Plan, Option<ObjectMeta>), ClusterError> {
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
@@ -168,7 +172,7 @@ async fn gather_and_decide(
             Err(problem) => FirstFact::Unreadable(problem.clone()),
         },
         machine: match &machine {
-            None => MachineFact::Missing,
+            None => MachineFact::Missing { nearest: names.nearest(&namespace, machine_name) },
             Some(Ok(machine)) => MachineFact::Found(machine),
             Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
         },

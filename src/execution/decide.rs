@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 
+use crate::api::conditions::ConditionType;
 use crate::api::{
     CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, RUN_AGAIN_ANNOTATION, Reason,
 };
@@ -82,7 +83,10 @@ impl Notice {
             Phase::Cancelled => reason == Reason::RemoteMayStillRun,
             phase => phase.is_finished() || reason == Reason::MachineMisconfigured,
         };
-        Some(Self { reason, warning, message: status.message.clone().unwrap_or_default() })
+        // The conditions say the same, without what the command wrote: more people may read events than executions.
+        let ready = status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
+        let message = ready.map(|condition| condition.message.clone()).or_else(|| status.message.clone());
+        Some(Self { reason, warning, message: message.unwrap_or_default() })
     }
 }
 
@@ -258,11 +262,12 @@ fn judged(observed: &Observed<'_>) -> Plan {
     };
     let machine = match &observed.machine {
         MachineFact::Found(machine) => machine,
-        MachineFact::Missing => {
-            let name = &observed.execution.spec.machine_ref.name;
-            let message =
-                format!("there is no Machine {name} in this namespace; create it, then create the execution anew");
-            return reject_after_grace(observed, Reason::MachineNotFound, &message);
+        MachineFact::Missing { nearest } => {
+            return reject_after_grace(
+                observed,
+                Reason::MachineNotFound,
+                &no_machine(observed.execution, nearest.as_deref()),
+            );
         }
         MachineFact::Unreadable(problem) => {
             let message = format!("the Machine cannot be read: {problem}");
@@ -292,6 +297,18 @@ fn judged(observed: &Observed<'_>) -> Plan {
         }
         Verdict::Deny(denial) => reject(observed, denial.reason, &denial.message),
     }
+}
+
+/// What a requester is told whose Machine does not exist. `nearest` is the Machine that may be meant.
+fn no_machine(execution: &CommandExecution, nearest: Option<&str>) -> String {
+    let name = &execution.spec.machine_ref.name;
+    let namespace = execution.namespace().unwrap_or_default();
+    let meant = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
+    format!(
+        "spec.machineRef.name: there is no Machine {name} in the namespace {namespace}{meant} (kubectl -n {namespace} get \
+         machines lists those that exist); create another CommandExecution that names one of them, or create the Machine and then another \
+         CommandExecution"
+    )
 }
 
 /// An allowed execution: into the queue of its machine, and the status says what it waits for.

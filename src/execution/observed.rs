@@ -53,7 +53,10 @@ pub enum MachineFact<'a> {
     /// It is there.
     Found(&'a Machine),
     /// There is none of this name.
-    Missing,
+    Missing {
+        /// The Machine of the namespace whose name is nearest, if one is near.
+        nearest: Option<String>,
+    },
     /// There is one, and it does not decode.
     Unreadable(String),
 }

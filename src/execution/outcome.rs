@@ -8,7 +8,11 @@ use crate::api::execution_status::{IncompleteReason, OutputRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 
 use super::LaunchProblem;
-use super::status::{moved, not_before_what_is_recorded};
+use super::last_line::last_line;
+use super::status::{moved, not_before_what_is_recorded, storable};
+
+/// Characters of a program's path in a message: no path that people write is longer.
+const LONGEST_PROGRAM: usize = 128;
 
 /// How a claimed command ended, as far as it was seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -88,7 +92,7 @@ pub struct Outcome {
 
 /// The finished status of a claimed execution.
 pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) -> CommandExecutionStatus {
-    let (phase, reason, mut message) = verdict(&outcome);
+    let (phase, reason, mut message) = verdict(&outcome, execution);
     // An end that was read after a reboot has no known start.
     let ended = matches!(outcome.ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::Gone);
     let has_output = outcome.started.is_some() || ended;
@@ -97,6 +101,10 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
     }
     let started = outcome.started.map(|started| not_before_what_is_recorded(execution, started));
     let mut status = moved(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
+    // Only here, not in the conditions: events and what is shown beside the object repeat those.
+    if let Some(line) = last_line(&outcome.stderr, &outcome.output.stderr).filter(|_| has_failed_by_itself(&outcome)) {
+        status.message = Some(storable(&format!("{message}; last line of stderr: {line}")));
+    }
     match &outcome.ending {
         Ending::Exited { code } => status.exit_code = Some(i64::from(*code)),
         Ending::Signalled { signal } => status.signal = Some(signal.clone()),
@@ -112,7 +120,13 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
     status
 }
 
-fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
+/// Whether the command was seen to end, and not with success, without Writ's doing.
+fn has_failed_by_itself(outcome: &Outcome) -> bool {
+    let failed = matches!(outcome.ending, Ending::Exited { code: 1.. } | Ending::Signalled { .. });
+    failed && outcome.told_to_stop.is_none()
+}
+
+fn verdict(outcome: &Outcome, execution: &CommandExecution) -> (Phase, Reason, String) {
     let took = match outcome.duration_ms {
         // The machine measures in steps of 10 ms.
         Some(0) => "in less than 10 ms".to_owned(),
@@ -134,9 +148,12 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
         (Ending::Unknown { reason, problem }, told) if told.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
         }
-        (ending, Some(cause)) => stopped(ending, cause, outcome.nothing_left),
+        (ending, Some(cause)) => stopped(ending, &why_stopped(cause, execution), cause, outcome.nothing_left),
         (Ending::Exited { code: 0 }, None) => (Phase::Succeeded, Reason::Completed, format!("exit code 0 {took}")),
-        (Ending::Exited { code }, None) => (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}")),
+        (Ending::Exited { code }, None) => {
+            let hint = exit_hint(*code, execution);
+            (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}{hint}"))
+        }
         (Ending::Signalled { signal }, None) => {
             (Phase::Failed, Reason::Signalled, format!("ended by signal {signal} {took}"))
         }
@@ -163,22 +180,57 @@ fn verdict(outcome: &Outcome) -> (Phase, Reason, String) {
     }
 }
 
+/// What the exit codes of a shell for a program that does not start mean; the command may have used them itself.
+fn exit_hint(code: u32, execution: &CommandExecution) -> String {
+    let why = match code {
+        126 => "cannot be executed (its rights, or its format)",
+        127 => "does not exist",
+        _ => return String::new(),
+    };
+    let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
+    let program = decision.and_then(|decision| decision.argv.first());
+    program.map_or_else(String::new, |program| {
+        let program: String = program.chars().take(LONGEST_PROGRAM).collect();
+        format!(
+            "; this code usually means that a program {why} on the machine: check decision.argv[0], {program:?}, and what it starts"
+        )
+    })
+}
+
+/// What the command did for which it was told to stop, with the limit and the field that sets it.
+fn why_stopped(cause: StopCause, execution: &CommandExecution) -> String {
+    let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
+    match cause {
+        StopCause::Timeout => match (execution.spec.timeout_seconds, decision) {
+            (Some(seconds), _) => format!(
+                "ran longer than {seconds} s (spec.timeoutSeconds of the execution; the rule's timeoutSeconds.maximum bounds it)"
+            ),
+            (None, Some(decision)) => format!(
+                "ran longer than {} s (timeoutSeconds.default of the rule {}/{}; the execution can set spec.timeoutSeconds up to \
+                 the rule's maximum)",
+                decision.timeout_seconds, decision.whitelist.name, decision.rule
+            ),
+            (None, None) => "ran longer than decision.timeoutSeconds".to_owned(),
+        },
+        StopCause::Cancel => "was cancelled".to_owned(),
+        StopCause::OutputLimit { maximum_bytes } => {
+            format!("wrote more than decision.output.maximumBytes ({maximum_bytes} bytes)")
+        }
+    }
+}
+
 /// A command that was told to stop: what the status may say of it hangs on whether its end was seen.
-fn stopped(ending: &Ending, cause: StopCause, nothing_left: bool) -> (Phase, Reason, String) {
+fn stopped(ending: &Ending, why: &str, cause: StopCause, nothing_left: bool) -> (Phase, Reason, String) {
     let rest = if nothing_left {
         "no process of it was found on the machine any more"
     } else {
         "processes that it left behind may still run"
     };
-    let (phase, why, told) = match cause {
-        StopCause::Timeout => {
-            (Phase::TimedOut, "ran longer than decision.timeoutSeconds".to_owned(), ", was told to stop")
-        }
-        StopCause::Cancel => (Phase::Cancelled, "was cancelled".to_owned(), ", was told to stop"),
+    let (phase, told) = match cause {
+        StopCause::Timeout => (Phase::TimedOut, ", was told to stop"),
+        StopCause::Cancel => (Phase::Cancelled, ", was told to stop"),
         // The command may have ended by itself before a stop request reached it.
-        StopCause::OutputLimit { maximum_bytes } => {
-            (Phase::Failed, format!("wrote more than decision.output.maximumBytes ({maximum_bytes} bytes)"), "")
-        }
+        StopCause::OutputLimit { .. } => (Phase::Failed, ""),
     };
     let (reason, message) = match ending {
         Ending::Exited { code } => {

@@ -19,7 +19,8 @@ const MAXIMUM_BYTES: usize = 1_572_864 - 65_536;
 /// Room for the smallest whole result: every field but the text of the output, with a short message, and what
 /// `metadata.managedFields` says of these fields.
 const SMALLEST_RESULT: usize = 4096;
-/// Room for long messages: 2048 characters of at most six bytes, and why a stream was not stored, twice 256.
+/// Room for long messages: 2048 characters of at most six bytes (with the last line of standard error, of at most 256 bytes,
+/// which the conditions do not repeat), and why a stream was not stored, twice 256.
 const MESSAGES: usize = 18_432;
 /// Objects from this size on hold room for the largest result, not only for the smallest. Somebody fills them, and beside
 /// them that room is small. For the others it would be most of what is written to etcd.

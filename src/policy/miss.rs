@@ -2,8 +2,8 @@
 //! the policy.
 //!
 //! The promise kept here: what is said to who asked shows no text, pattern or value of a rule, nor how much of a word
-//! was right that was guessed. Names of rules and parameters it does show: they are what one asks with. If all words are
-//! a rule's except the directory of the program, it says so.
+//! was right that was guessed. Names of rules and parameters it does show, and the most seconds: they are what one asks with.
+//! If all words are a rule's except the directory of the program, it says so.
 
 mod other_way;
 
@@ -236,8 +236,10 @@ fn nothing_like_it(rules: &RuleSet, request: &Request) -> String {
 fn broken(rules: &RuleSet) -> String {
     match rules.whitelists().iter().map(|whitelist| whitelist.broken.len()).sum::<usize>() {
         0 => String::new(),
-        1 => " (1 rule of the namespace is broken and out of force)".to_owned(),
-        count => format!(" ({count} rules of the namespace are broken and out of force)"),
+        1 => " (1 rule of the namespace is broken and out of force: see `kubectl describe whitelists`)".to_owned(),
+        count => {
+            format!(" ({count} rules of the namespace are broken and out of force: see `kubectl describe whitelists`)")
+        }
     }
 }
 
@@ -271,7 +273,9 @@ fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> 
         Mismatch::VariableValue(index) => {
             format!("spec.environment.{} must not have this value", variable(request, index).0)
         }
-        Mismatch::Timeout => "spec.timeoutSeconds is over its maximum".to_owned(),
+        Mismatch::Timeout => {
+            format!("spec.timeoutSeconds is over its maximum of {} s (timeoutSeconds.maximum)", rule.limits.maximum)
+        }
         Mismatch::TooLong => {
             format!("what would be executed has more than {MAXIMUM_COMMAND_BYTES} bytes, with its environment")
         }

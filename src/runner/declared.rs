@@ -128,17 +128,19 @@ impl Declared {
     /// Whether the Secret may be used here at all.
     pub fn check_secret(&self) -> Result<(), AttemptEnd> {
         let (secret, spec) = (&self.secret, &self.machine.spec);
-        let name = &secret.name;
+        let (name, namespace) = (&secret.name, self.machine.metadata.namespace.as_deref().unwrap_or_default());
         let invalid = |what: String| Err(refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}")));
         if secret.type_ != CREDENTIALS_TYPE {
             return invalid(format!(
-                "must have the type {CREDENTIALS_TYPE}; a Secret's type cannot change, create it anew"
+                "must have the type {CREDENTIALS_TYPE}; a Secret's type cannot change, so replace it: kubectl -n {namespace} \
+                 delete secret {name} && {}",
+                create_command(namespace, name)
             ));
         }
         if !secret.is_labelled {
             let label = crate::api::CREDENTIALS_LABEL;
             return invalid(format!(
-                "must have the label {label}: \"true\" to be used by writ (kubectl label secret {name} {label}=true)"
+                "must have the label {label}: \"true\" to be used by writ: kubectl -n {namespace} label secret {name} {label}=true"
             ));
         }
         let users = secret.users.as_deref();
@@ -151,7 +153,10 @@ impl Declared {
         }
         self.admission()?;
         if !secret.keys.iter().any(|key| key.suffix.is_empty()) {
-            return invalid("must have the private key in data.ssh-privatekey".to_owned());
+            return invalid(format!(
+                "must have the private key in data.ssh-privatekey; replace it: kubectl -n {namespace} delete secret {name} && {}",
+                create_command(namespace, name)
+            ));
         }
         Ok(())
     }
@@ -234,10 +239,13 @@ async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<S
     cluster.ssh_secret(namespace, name).await.map_err(|error| match error {
         ClusterError::NotFound { .. } => refused(
             Reason::CredentialsNotFound,
-            format!("there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it"),
+            format!(
+                "there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it: {}",
+                create_command(namespace, name)
+            ),
         ),
-        ClusterError::Forbidden { message, .. } => {
-            refused(Reason::CredentialsNotFound, format!("writ may not read the Secret {name}: {message}"))
+        ClusterError::Forbidden { who, message, .. } => {
+            refused(Reason::CredentialsNotFound, format!("{who} may not read the Secret {name}: {message}"))
         }
         error => obsolete_or_again(&error),
     })
@@ -301,6 +309,15 @@ async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Decl
     }
     let secret = read_secret(cluster, namespace, &machine.spec.credentials_ref.name).await?;
     Ok(Declared { machine, secret, hops: Vec::new(), read: Instant::now(), prefer: None })
+}
+
+/// The commands that make a Secret for Writ from a file with a private key.
+fn create_command(namespace: &str, name: &str) -> String {
+    let label = crate::api::CREDENTIALS_LABEL;
+    format!(
+        "kubectl -n {namespace} create secret generic {name} --type={CREDENTIALS_TYPE} --from-file=ssh-privatekey=KEYFILE && \
+         kubectl -n {namespace} label secret {name} {label}=true"
+    )
 }
 
 /// What is wrong with what is declared, so that others on this machine would meet it too, but at no cost.

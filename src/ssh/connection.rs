@@ -15,7 +15,7 @@ use super::algorithms::config;
 use super::error::LoginRefusal;
 use super::handshake::{HostCheck, Progress};
 use super::login::{LoginError, log_in};
-use super::reaching::{Wanted, connect_to_any, place, resolve};
+use super::reaching::{Wanted, connect_to_any, not_connected, place, resolve};
 use super::resolve::zone_of;
 use super::stream::{Guard, Stream};
 use super::text::printable;
@@ -207,9 +207,8 @@ impl Attempt<'_> {
         match self.route {
             Route::Direct(_) => {
                 self.progress.enter("accept a connection");
-                let (stream, peer) = connect_to_any(addresses, self.until)
-                    .await
-                    .map_err(|error| ConnectError::Unreachable(format!("{}: {error}", self.name())))?;
+                let (stream, peer) =
+                    connect_to_any(addresses, self.until).await.map_err(|error| not_connected(&self.name(), &error))?;
                 // A zone by its name: its number is another one after a reboot.
                 let zone = zone_of(&self.target.address);
                 let at = zone.map_or_else(|| peer.to_string(), |_| place(&self.target.address, peer.port()));

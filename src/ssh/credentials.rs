@@ -58,8 +58,9 @@ pub enum CredentialsError {
     NotText,
     /// Protected by a passphrase that is not there.
     #[error(
-        "ssh-privatekey is encrypted; put its passphrase into the Secret's key passphrase, or use a key without one \
-         (ssh-keygen -p -N '' -f FILE takes it away)"
+        "ssh-privatekey is encrypted; put its passphrase into the Secret's key passphrase (kubectl create secret generic NAME \
+         --type=kubernetes.io/ssh-auth --from-file=ssh-privatekey=KEYFILE --from-file=passphrase=FILE), or use a key without \
+         one (ssh-keygen -p -N '' -f FILE takes it away)"
     )]
     PassphraseMissing,
     /// Protected by another passphrase.

@@ -27,7 +27,7 @@ pub enum ConnectError {
     /// The host showed a key that it is not known by. Nothing was said to it after that.
     #[error(
         "host key changed: expected {}, got {shown}; if the host was re-installed, check its new key on its console and \
-         put it into spec.hostKeys, else somebody is in between",
+         put it into spec.hostKeys (`writ machine keyscan HOST` prints the line), else somebody is in between",
         if .expected.is_empty() { "what is listed".to_owned() } else { list(.expected, KEYS_TOLD) }
     )]
     HostKeyMismatch {
@@ -141,17 +141,20 @@ impl LoginRefusal {
     fn advice(self) -> &'static str {
         match self {
             LoginRefusal::Key => {
-                "put the key's public half into that user's authorized_keys, and check that the account is not locked"
+                "put the key's public half into that user's authorized_keys (`writ machine setup MACHINE` prints the line), and \
+                 check that the account exists and is not locked"
             }
             LoginRefusal::Certificate => {
-                "the machine's TrustedUserCAKeys must name the authority, the certificate the user among its principals,                  and the account may not be locked"
+                "the machine's TrustedUserCAKeys must name the authority, the certificate the user among its principals, \
+                 and the account may not be locked"
             }
             LoginRefusal::TooMany => {
                 "the machine ended the login after that, and further keys of the Secret were not tried: raise MaxAuthTries in its \
                  sshd_config, or take keys out of the Secret"
             }
             LoginRefusal::NotEnough => {
-                "the machine takes it and wants another method besides; let that user in with publickey alone                  (AuthenticationMethods in its sshd_config)"
+                "the machine takes it and wants another method besides; let that user in with publickey alone \
+                 (AuthenticationMethods in its sshd_config)"
             }
         }
     }

@@ -60,28 +60,32 @@ pub struct Network {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The installation denies it.
-    #[error("{address} is in {range}, which `writ serve --deny-cidr` refuses")]
+    #[error("{address} is in {range}, which `writ serve --deny-cidr` refuses (in the chart: serve.denyCidrs)")]
     Denied {
         /// The address.
         address: IpAddr,
         /// What it is in.
         range: Cidr,
     },
-    /// Nobody has a machine there on purpose.
+    /// Nobody has a machine there on purpose. An address may be in several such ranges: the address itself lifts all.
     #[error(
-        "{address} is {what}, which is refused unless `writ serve --allow-cidr` names it more closely than {range} (and \
-         then every other range that machines are in)"
+        "{address} is {what}, which is refused by default; if a machine is there on purpose, start `writ serve` (or `writ machine`) \
+         with --allow-cidr {} (in the chart: serve.allowCidrs), and with --allow-cidr for each other range that machines are \
+         in, because then only these are connected to",
+        Cidr::single(*.address)
     )]
     BuiltIn {
         /// The address.
         address: IpAddr,
         /// What such addresses are.
         what: &'static str,
-        /// The range that they are in.
-        range: Cidr,
     },
     /// The installation says where machines are, and this is elsewhere.
-    #[error("{address} is in none of the ranges that `writ serve --allow-cidr` names")]
+    #[error(
+        "{address} is in none of the ranges that `writ serve --allow-cidr` names; if a machine is there, add --allow-cidr {} or \
+         its range (in the chart: serve.allowCidrs)",
+        Cidr::single(*.address)
+    )]
     NotAllowed {
         /// The address.
         address: IpAddr,
@@ -159,7 +163,7 @@ impl Network {
             // Only what lies within lifts it: who allows 0.0.0.0/0 or 10.0.0.0/8 does not think of these.
             let is_lifted = |allowed: &Cidr| allowed.lies_within(&range) && allowed.contains(address);
             if range.contains(address) && !self.allow.iter().any(is_lifted) {
-                return Err(Refusal::BuiltIn { address, what, range });
+                return Err(Refusal::BuiltIn { address, what });
             }
         }
         if !self.allow.is_empty() && !self.allow.iter().any(|range| range.contains(address)) {

@@ -40,7 +40,10 @@ pub(super) struct Wanted<'a> {
 pub(super) async fn resolve(wanted: Wanted<'_>, network: &Network) -> Result<Vec<SocketAddr>, ConnectError> {
     let at = place(wanted.address, wanted.port);
     let found = addresses(wanted.address, wanted.namespace).await;
-    let found = found.map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+    let found = found.map_err(|error| {
+        let advice = "check spec.address, and the DNS of the host that writ runs on";
+        ConnectError::Unreachable(format!("{at}: the name does not resolve: {error}; {advice}"))
+    })?;
     let permitted = admitted(wanted, permitted(&at, found, network)?)?;
     let is_without_zone =
         |address: &SocketAddr| matches!(address, SocketAddr::V6(v6) if is_link_local(*v6.ip()) && v6.scope_id() == 0);
@@ -109,6 +112,18 @@ pub(super) async fn connect_to_any(addresses: &[SocketAddr], until: Instant) -> 
         }
     }
     Err(last)
+}
+
+/// Why there is no TCP connection, and what to check.
+pub(super) fn not_connected(at: &str, error: &io::Error) -> ConnectError {
+    let advice = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "; nothing listens there: check spec.port, and that sshd runs",
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "; check spec.address, and the network and firewalls on the way"
+        }
+        _ => "",
+    };
+    ConnectError::Unreachable(format!("{at}: {error}{advice}"))
 }
 
 /// How long the first of so many addresses may take: its part of the time that is left. The last one has all of it.
@@ -195,6 +210,9 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(30);
         let (_, reached) = connect_to_any(&[nobody, there], until).await.unwrap();
         assert_eq!(reached, there);
-        assert_eq!(connect_to_any(&[nobody], until).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let refused = connect_to_any(&[nobody], until).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let said = not_connected("web-1:22", &refused).to_string();
+        assert!(said.starts_with("web-1:22: Connection refused") && said.contains("spec.port"), "{said}");
     }
 }

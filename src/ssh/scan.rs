@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::algorithms::config;
 use super::host_key::KEY_TYPES;
-use super::reaching::{Wanted, connect_to_any, place, resolve};
+use super::reaching::{Wanted, connect_to_any, not_connected, place, resolve};
 use super::stream::Stream;
 use super::text::printable;
 use super::{ConnectError, Network};
@@ -63,9 +63,7 @@ async fn scan_all(
     let is_rsa = |algorithm: &Algorithm| matches!(algorithm, Algorithm::Rsa { .. });
     let (rsa, others): (Vec<Algorithm>, Vec<Algorithm>) = KEY_TYPES.into_iter().partition(is_rsa);
     for wanted in others.into_iter().map(|algorithm| vec![algorithm]).chain([rsa]) {
-        let (stream, reached) = connect_to_any(&places, until)
-            .await
-            .map_err(|error| ConnectError::Unreachable(format!("{at}: {error}")))?;
+        let (stream, reached) = connect_to_any(&places, until).await.map_err(|error| not_connected(&at, &error))?;
         // The other keys are asked of the same one.
         places = vec![reached];
         keys.extend(look(&at, stream, wanted).await?);

@@ -92,8 +92,12 @@ async fn a_machine_that_has_no_key_of_a_pinned_type_is_a_mismatch() {
 async fn without_a_machine_it_is_rejected_and_says_which() {
     let case = Case::new().await;
     case.execute_with("x", json!({"command": "say hello", "machineRef": {"name": "web-9"}})).await;
-    let status = case.ends("x", Phase::Rejected, Reason::MachineNotFound).await;
-    assert!(status.message.unwrap_or_default().contains("web-9"));
+    case.execute_with("y", json!({"command": "say hello", "machineRef": {"name": "something-else"}})).await;
+    for (name, machine, is_near) in [("x", "web-9", true), ("y", "something-else", false)] {
+        let message = case.ends(name, Phase::Rejected, Reason::MachineNotFound).await.message.unwrap_or_default();
+        assert!(message.contains(machine) && message.contains(&case.namespace), "{message}");
+        assert_eq!(message.contains("did you mean web-1?"), is_near, "{message}");
+    }
     nothing_reached(&case);
 }
 
@@ -137,8 +141,8 @@ async fn a_secret_that_cannot_be_used_fails_the_launch_and_says_how_to_mend_it()
     case.apply("v1", "Secret", "empty", secret(ssh, labelled(), "ssh-privatekey", "\n")).await;
     let expected = [
         ("missing", Reason::CredentialsNotFound, "create it"),
-        ("unlabelled", Reason::CredentialsInvalid, "kubectl label secret"),
-        ("label-false", Reason::CredentialsInvalid, "kubectl label secret"),
+        ("unlabelled", Reason::CredentialsInvalid, "label secret"),
+        ("label-false", Reason::CredentialsInvalid, "label secret"),
         ("opaque", Reason::CredentialsInvalid, "kubernetes.io/ssh-auth"),
         ("garbage", Reason::CredentialsInvalid, "does not parse"),
         ("cut", Reason::CredentialsInvalid, "does not parse"),
@@ -237,6 +241,11 @@ async fn machines_that_make_no_sense_are_refused() {
         (machine(json!({"address": "-oProxyCommand=x"})), Some("spec.address")),
         (machine(json!({"address": "fe80::1%eth0"})), None),
         (machine(json!({"address": "web-1%eth0"})), Some("spec.address")),
+        (machine(json!({"address": "127.0.0.1:22022"})), Some("put the port into spec.port")),
+        (machine(json!({"address": "web-1.example:22"})), Some("put the port into spec.port")),
+        (machine(json!({"address": "10.0.0.1:22:33"})), Some("put the port into spec.port")),
+        (machine(json!({"address": "2001:db8::1:22"})), None),
+        (machine(json!({"address": "::ffff:10.0.0.1"})), None),
         (machine(json!({"address": "fe80::1%$(id)"})), Some("spec.address")),
         (machine(json!({"address": "web;id"})), Some("spec.address")),
         (machine(json!({"user": "a b"})), Some("spec.user")),

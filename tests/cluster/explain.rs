@@ -78,8 +78,46 @@ fn a_request_is_explained_from_files_as_allowed_denied_or_none() {
     ends(&explain(&[]), 2);
     ends(&explain(&["--parameter", "x"]), 2);
     ends(&explain(&["--timeout-seconds", "0", "--", "restart nginx.service"]), 2);
-    let nobody = writ(&["explain", "-f", &file, "--machine-label", "role=web", "--", "restart nginx.service"], "");
-    assert!(ends(&nobody, 3).contains("it is not established who asks"));
+    // Nobody is named: that is said, and not that an admission policy is missing.
+    let nobody =
+        ends(&writ(&["explain", "-f", &file, "--machine-label", "role=web", "--", "restart nginx.service"], ""), 3);
+    assert!(nobody.contains("add --as USER") && nobody.contains("web/restart"), "{nobody}");
+    assert!(!nobody.contains("admission policy") && !nobody.contains("established"), "{nobody}");
+    // Where another name changes nothing, no flag is asked for.
+    let other = ends(&writ(&["explain", "-f", &file, "--", "reboot"], ""), 3);
+    assert!(!other.contains("--as"), "{other}");
+}
+
+/// As in `writ explain ... | head -1`.
+#[test]
+fn a_reader_that_goes_away_ends_every_subcommand_without_a_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = file(&folder, "web.yaml", WHITELIST);
+    let line = "{\"command\": \"restart nginx.service\"}\n".repeat(5000);
+    // Each reads its input before it writes, and by then nobody reads.
+    let cases: [(&[&str], &str, i32); 4] = [
+        (&["lint", "-"], WHITELIST, 141),
+        (&["explain", "-f", "-", "--", "restart nginx.service"], WHITELIST, 141),
+        (&["explain", "-f", &file, "--json-lines"], &line, 141),
+        (&["--help"], "", 0),
+    ];
+    for (arguments, input, code) in cases {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_writ"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("writ starts");
+        drop(child.stdout.take());
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("an end");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.is_empty(), "{arguments:?}: {errors}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -264,12 +302,18 @@ async fn a_cluster_is_asked_with_the_rights_of_who_asks_and_says_what_the_contro
         printed.contains("nearest: web/hello: it takes \"say hello\"; the request differs from byte 7 on"),
         "{printed}"
     );
-    assert!(ends(&explained(&case, &admin, &["--machine", "web-9", "--", "say hello"]), 2).contains("web-9"));
+    let missing = ends(&explained(&case, &admin, &["--machine", "web-9", "--", "say hello"]), 2);
+    for part in ["web-9", "did you mean --machine web-1?", "get machines"] {
+        assert!(missing.contains(part), "{part} is not in: {missing}");
+    }
     assert!(ends(&explained(&case, &admin, &["--", "say hello"]), 2).contains("--machine"));
     // Who may not read the policy is not told of it.
     let jane = case.world.control_plane.kubeconfig(User::Jane);
     let printed = ends(&explained(&case, &jane, &["--machine", "web-1", "--", "say helo"]), 2);
     assert!(printed.contains("may not read the Whitelists") && !printed.contains("say hello"), "{printed}");
+    for part in ["you (user jane)", "create rolebinding writ-viewer-jane --clusterrole=writ-viewer --user='jane'"] {
+        assert!(printed.contains(part), "{part} is not in: {printed}");
+    }
     // Who asks is who runs it, where it is not said.
     let rule = json!([{"name": "mine", "match": "mine", "run": ["/bin/true"], "subjects": [{"kind": "User", "name": "admin"}]}]);
     case.apply_whitelist("mine", rule).await;

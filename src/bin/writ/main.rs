@@ -2,10 +2,11 @@
 
 mod serve;
 
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use writ::cli::pipe::{READER_GONE, ReaderGone};
 use writ::cli::{Ending, Explain, Lint, Output, Ready};
 use writ::tools::MachineTools;
 
@@ -34,29 +35,43 @@ enum Command {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stderr, reason = "the last word of a program goes to its user")]
 async fn main() -> ExitCode {
-    let (outcome, of_failure) = match Cli::parse().command {
-        Command::Serve(options) => (serve(options).await.map(|()| Ending::Good), ExitCode::FAILURE),
-        Command::Explain(options) => {
-            let outcome = options.run(BufReader::new(std::io::stdin()), &mut std::io::stdout().lock()).await;
-            (outcome, Ending::BadInput.code().into())
-        }
-        Command::Output(options) => {
-            let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
-            (outcome, Ending::BadInput.code().into())
-        }
-        Command::Ready(options) => {
-            let outcome = options.run(&mut std::io::stdout().lock(), &mut std::io::stderr().lock()).await;
-            (outcome, Ending::BadInput.code().into())
-        }
-        Command::Machine(options) => (options.run(&mut std::io::stdout()).await, Ending::BadInput.code().into()),
-        Command::Lint(options) => (options.run(&mut std::io::stdout().lock()), Ending::BadInput.code().into()),
+    let command = match Cli::parse().command {
+        Command::Serve(options) => return ended(serve(options).await.map(|()| Ending::Good), ExitCode::FAILURE),
+        command => command,
     };
+    let gone = ReaderGone::default();
+    let outcome = run(command, &mut gone.watch(std::io::stdout()), &mut gone.watch(std::io::stderr())).await;
+    if gone.is_set() {
+        return READER_GONE.into();
+    }
+    ended(outcome, Ending::BadInput.code().into())
+}
+
+/// Runs what a person asks for at a terminal.
+async fn run(
+    command: Command,
+    stdout: &mut (dyn Write + Send),
+    stderr: &mut (dyn Write + Send),
+) -> anyhow::Result<Ending> {
+    let ending = match command {
+        Command::Serve(options) => serve(options).await.map(|()| Ending::Good),
+        Command::Explain(options) => options.run(BufReader::new(std::io::stdin()), stdout).await,
+        Command::Output(options) => options.run(stdout, stderr).await,
+        Command::Ready(options) => options.run(stdout, stderr).await,
+        Command::Machine(options) => options.run(stdout).await,
+        Command::Lint(options) => options.run(stdout),
+    }?;
+    stdout.flush()?;
+    Ok(ending)
+}
+
+fn ended(outcome: anyhow::Result<Ending>, of_failure: ExitCode) -> ExitCode {
     match outcome {
         Ok(ending) => ending.code().into(),
         Err(error) => {
-            eprintln!("writ: {error:#}");
+            // Where nobody reads it, there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "writ: {error:#}");
             of_failure
         }
     }

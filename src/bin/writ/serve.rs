@@ -111,7 +111,8 @@ impl Serve {
     /// Where the API server is, and what of it is served: each namespace once.
     fn client(&self) -> ClientOptions {
         let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-        ClientOptions { kubeconfig: self.kubeconfig.clone(), namespaces, home: self.lease_namespace.clone() }
+        let (kubeconfig, home) = (self.kubeconfig.clone(), self.lease_namespace.clone());
+        ClientOptions { kubeconfig, namespaces, home, is_person: false }
     }
 
     fn start_logs(&self) -> anyhow::Result<Option<Exporting>> {

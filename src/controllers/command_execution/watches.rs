@@ -23,6 +23,7 @@ use crate::telemetry::{Watch, health};
 
 use super::Execution;
 use super::gathering::Gathering;
+use super::names::MachineNames;
 
 /// Starts the watches; the store has the metadata of what has not finished.
 pub(super) fn start(
@@ -30,11 +31,12 @@ pub(super) fn start(
     runner: Runner,
     wakes: Wakes,
     gathering: Arc<Gathering>,
+    names: &MachineNames,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
     let unfinished = watch_all(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()));
     let known = reader.clone();
-    let asked = runner.clone();
+    let (asked, names) = (runner.clone(), names.clone());
     let executions = reflector(writer, unfinished).flat_map(move |event| {
         if let Ok(Event::Delete(gone)) = &event {
             let key = key_of(gone);
@@ -62,8 +64,9 @@ pub(super) fn start(
             Watch::MachinesOfExecutions,
             reader.clone(),
             move |execution, machine| asked.minds(&key_of(execution), &machine.name_any()),
+            move |event| names.note(event),
         ),
-        affected_by_changes::<Whitelist>(cluster, Watch::WhitelistsOfExecutions, reader.clone(), |_, _| true),
+        affected_by_changes::<Whitelist>(cluster, Watch::WhitelistsOfExecutions, reader.clone(), |_, _| true, |_| {}),
     ]);
     (reader, queue.map(|reference| Ok(ReconcileRequest::from(reference))))
 }
@@ -81,6 +84,7 @@ fn affected_by_changes<K>(
     watch: Watch,
     executions: Store<Execution>,
     minds: impl Fn(&Execution, &Slim<K>) -> bool + Send + 'static,
+    note: impl Fn(&Event<Slim<K>>) + Send + 'static,
 ) -> BoxStream<'static, ObjectRef<Execution>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
@@ -88,6 +92,9 @@ where
     let mut before = Before::default();
     watch_all(cluster.watched::<Slim<K>>(), watch_config())
         .filter_map(move |event| {
+            if let Ok(event) = &event {
+                note(event);
+            }
             let news = match event {
                 Ok(Event::Apply(changed)) => before.is_news(&changed).then_some(Some(changed)),
                 Ok(Event::Delete(gone)) => {

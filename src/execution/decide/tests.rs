@@ -133,7 +133,7 @@ impl Situation {
                 Err(problem) => FirstFact::Unreadable(problem.clone()),
             },
             machine: match &self.machine {
-                None => MachineFact::Missing,
+                None => MachineFact::Missing { nearest: Some("web-1".to_owned()) },
                 Some(Ok(machine)) => MachineFact::Found(machine),
                 Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
             },
@@ -248,7 +248,11 @@ fn a_missing_machine_is_waited_for_then_rejected() {
     let mut situation = Situation::pending();
     situation.machine = None;
     situation.waits();
-    situation.aged(10).becomes(Phase::Rejected, Reason::MachineNotFound);
+    let plan = situation.aged(10).becomes(Phase::Rejected, Reason::MachineNotFound);
+    let message = plan.status.unwrap().message.unwrap();
+    for part in ["spec.machineRef.name", "did you mean web-1?", "get machines"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
 }
 
 #[test]

@@ -308,3 +308,61 @@ fn the_message_says_nothing_of_an_output_that_is_complete_or_that_the_status_doe
     let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
     assert_eq!(status.message.as_deref(), Some("exit code 0 in 7 ms"), "versions without a reason say none");
 }
+
+/// The message of a finished command, and the execution's own seconds.
+fn said(
+    ending: Ending,
+    told_to_stop: Option<StopCause>,
+    own_seconds: Option<u32>,
+    stderr: &str,
+) -> CommandExecutionStatus {
+    let mut execution = execution_with(1);
+    execution.spec.timeout_seconds = own_seconds;
+    let outcome = Outcome { stderr: stderr.to_owned(), ..outcome(ending, told_to_stop) };
+    conclude(&execution, outcome, "2026-11-21T12:00:01Z".parse().unwrap())
+}
+
+#[test]
+fn a_message_says_the_seconds_that_were_over_and_who_sets_them_and_what_a_failed_command_complained_of() {
+    let term = || Ending::Signalled { signal: "TERM".to_owned() };
+    let exit = |code| Ending::Exited { code };
+    let timeout = Some(StopCause::Timeout);
+    for (ending, told, own, stderr, expected) in [
+        (term(), timeout, None, "", "ran longer than 30 s (timeoutSeconds.default of the rule web/hello;"),
+        (term(), timeout, Some(7), "", "ran longer than 7 s (spec.timeoutSeconds of the execution;"),
+        (exit(3), None, None, "oh\nno space\n", "exit code 3 in 7 ms; last line of stderr: no space"),
+        (exit(127), None, None, "", "does not exist on the machine: check decision.argv[0], \"/bin/echo\""),
+        (
+            exit(126),
+            None,
+            None,
+            "x",
+            "cannot be executed (its rights, or its format) on the machine: check decision.argv[0]",
+        ),
+        (term(), None, None, "oh\n", "ended by signal TERM in 7 ms; last line of stderr: oh"),
+    ] {
+        let message = said(ending, told, own, stderr).message.unwrap();
+        assert!(message.contains(expected), "{expected} is not in: {message}");
+    }
+}
+
+#[test]
+fn a_line_of_output_is_in_the_message_of_the_status_alone_and_only_where_the_command_failed_by_itself() {
+    let status = said(Ending::Exited { code: 3 }, None, None, "a line\n");
+    assert!(status.message.as_ref().unwrap().ends_with("last line of stderr: a line"));
+    assert!(status.conditions.iter().all(|condition| !condition.message.contains("a line")));
+    assert!(!crate::execution::Notice::of(&status).unwrap().message.contains("a line"));
+    let lost = || Ending::ConnectionLost { problem: "reset".to_owned() };
+    for (ending, told) in [
+        (Ending::Exited { code: 0 }, None),
+        (Ending::Exited { code: 3 }, Some(StopCause::Timeout)),
+        (Ending::Exited { code: 3 }, Some(StopCause::Cancel)),
+        (Ending::Exited { code: 3 }, Some(OVER)),
+        (lost(), None),
+    ] {
+        let message = said(ending, told, None, "a line\n").message.unwrap();
+        assert!(!message.contains("a line"), "{message}");
+    }
+    let long = said(Ending::Exited { code: 3 }, None, None, &"e<".repeat(100_000)).message.unwrap();
+    assert!(long.contains("stderr: e<e<") && long.chars().count() < 400, "{}", long.len());
+}

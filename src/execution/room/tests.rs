@@ -59,6 +59,12 @@ fn claimed(size: &ObjectSize) -> CommandExecution {
 
 /// As large as a result can be.
 fn largest(execution: &CommandExecution) -> CommandExecutionStatus {
+    let problem = "\u{2028}".repeat(2 * MAXIMUM_MESSAGE_CHARACTERS);
+    result(execution, Ending::Unknown { reason: Reason::StartNotConfirmed, problem }, 'y')
+}
+
+/// A result with this end, whose standard error is full of one character.
+fn result(execution: &CommandExecution, ending: Ending, character: char) -> CommandExecutionStatus {
     let stream = StreamRecord {
         bytes: i64::MAX,
         sha256: "0".repeat(64),
@@ -69,18 +75,17 @@ fn largest(execution: &CommandExecution) -> CommandExecutionStatus {
         encoding: Encoding::Base64,
     };
     let holder = OutputHolder { process_id: i64::MAX, name: "n".repeat(15) };
-    let problem = "\u{2028}".repeat(2 * MAXIMUM_MESSAGE_CHARACTERS);
     let outcome = Outcome {
-        ending: Ending::Unknown { reason: Reason::StartNotConfirmed, problem },
+        ending,
         told_to_stop: None,
         nothing_left: false,
         started: Some(noon()),
         duration_ms: Some(i64::MAX),
         stdout: "x".repeat(16_384),
-        stderr: "y".repeat(16_384),
+        stderr: format!("e{}", character.to_string().repeat(16_383)),
         output: OutputRecord {
             stdout: stream.clone(),
-            stderr: stream,
+            stderr: StreamRecord { encoding: Encoding::Utf8, ..stream },
             incomplete: true,
             incomplete_reason: Some(IncompleteReason::StillOpen),
             held_by: vec![holder; 8],
@@ -109,6 +114,20 @@ fn the_smallest_result_fits_into_the_room_of_every_claim() {
     let output = result.output.unwrap();
     assert!(output.stdout.truncated && output.stderr.truncated && output.stdout.sha256.len() == 64);
     assert!(result.exit_code.is_some() && result.start_time.is_some() && result.stdout.is_none());
+}
+
+#[test]
+fn a_result_with_the_longest_last_line_of_standard_error_fits_as_well() {
+    let execution = claimed(&ObjectSize::default());
+    let room = length(execution.status.as_ref().unwrap());
+    let mut result = result(&execution, Ending::Exited { code: u32::MAX }, '<');
+    assert!(result.message.as_ref().unwrap().contains("last line of stderr: e<<<"));
+    for step in 1..=3 {
+        reduce(&mut result, step, "labels, annotations or other metadata fill the object");
+    }
+    let needed = length(&result) + MANAGED_FIELDS;
+    assert!(needed <= room, "{needed} of {room} bytes");
+    assert!(result.message.unwrap().starts_with("exit code 4294967295"));
 }
 
 #[test]

@@ -14,7 +14,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 pub struct Reaching {
     /// A range of addresses that machines may have, like 10.0.0.0/8, or one address; may be given several times. Where it is
     /// given, only these are connected to. Loopback, link-local and cloud metadata addresses, those of the API server, and what
-    /// --refuse-cidr names are refused unless a range names them as closely: 127.0.0.0/8 lets loopback in, 0.0.0.0/0 does not.
+    /// --refuse-cidr names are refused unless a range names them as closely: 127.0.0.0/8 lets loopback in, 0.0.0.0/0 does
+    /// not. An address that is refused for two causes (loopback, with the API server on this host too) needs a range as
+    /// close as both: 127.0.0.1/32.
     /// What lies behind a jump host is that host's matter.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     allow_cidr: Vec<Cidr>,

@@ -1,0 +1,53 @@
+//! Standard output and standard error as Unix tools write them: when the reader of a pipe is gone (`writ explain ... | head`),
+//! the program ends without a word.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The exit code when the reader is gone: that of a program which SIGPIPE ended, as a shell reports it (128 + 13).
+pub const READER_GONE: u8 = 141;
+
+/// True once a write has failed because the reader of the pipe was gone. A broken connection to a server does not count.
+#[derive(Clone, Debug, Default)]
+pub struct ReaderGone(Arc<AtomicBool>);
+
+impl ReaderGone {
+    /// Returns true if the reader is gone.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A writer that notes here if the reader of `inner` is gone.
+    pub fn watch<W: Write>(&self, inner: W) -> Watched<W> {
+        Watched { inner, gone: self.clone() }
+    }
+}
+
+/// See [`ReaderGone::watch`].
+#[derive(Debug)]
+pub struct Watched<W> {
+    inner: W,
+    gone: ReaderGone,
+}
+
+impl<W> Watched<W> {
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::BrokenPipe) {
+            self.gone.0.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes);
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.flush();
+        self.note(flushed)
+    }
+}

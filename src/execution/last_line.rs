@@ -1,0 +1,92 @@
+//! What a command that failed complained of: the last line of its standard error, for `status.message`.
+//!
+//! The promises kept here: the line comes from what the status shows of the stream, which is redacted as the rule says. A
+//! line that was redacted as a whole is not repeated, and neither is one that does not read as text.
+
+use crate::api::execution_status::{Encoding, StreamRecord};
+
+/// The longest line in a message, in bytes: enough for an error, and far below the 2048 characters of a message, for
+/// which there is room in each claim (see `room`).
+const MAXIMUM_BYTES: usize = 256;
+/// What is put behind a line that was cut.
+const CUT: &str = "...";
+/// What stands for redacted text (`policy::REDACTED`), as text.
+const REDACTED: &str = "***";
+/// How Writ's own remarks in a stream begin.
+const REMARK: &str = "[writ: ";
+
+/// The last line of a stream that has text in it; `None` if there is none to repeat.
+pub(super) fn last_line(text: &str, record: &StreamRecord) -> Option<String> {
+    if record.encoding != Encoding::Utf8 {
+        return None;
+    }
+    let line: String = text.lines().rev().map(printable).find(|line| !line.is_empty())?;
+    // A line of remarks and redacted text alone tells nothing.
+    let told = line.split(REMARK).next().unwrap_or_default().replace(REDACTED, "");
+    if !told.contains(char::is_alphanumeric) {
+        return None;
+    }
+    Some(cut(line))
+}
+
+/// Without control characters, and without those that change how text is displayed.
+fn printable(line: &str) -> String {
+    let is_hidden = |each: char| {
+        each.is_control()
+            || matches!(each, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let line: String = line.chars().map(|each| if is_hidden(each) { ' ' } else { each }).collect();
+    line.trim().to_owned()
+}
+
+fn cut(mut line: String) -> String {
+    if line.len() > MAXIMUM_BYTES {
+        let end = line.floor_char_boundary(MAXIMUM_BYTES - CUT.len());
+        line.truncate(end);
+        line.push_str(CUT);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Option<String> {
+        last_line(text, &record(Encoding::Utf8))
+    }
+
+    fn record(encoding: Encoding) -> StreamRecord {
+        let text = serde_json::json!({"bytes": 1, "sha256": "", "truncated": false, "encoding": "utf-8"});
+        StreamRecord { encoding, ..serde_json::from_value(text).unwrap() }
+    }
+
+    #[test]
+    fn the_last_line_with_text_is_repeated_printable_and_bounded() {
+        for (text, expected) in [
+            ("no space left on the disk\n", Some("no space left on the disk")),
+            ("first\nsecond", Some("second")),
+            ("an error\n\n  \t\n", Some("an error")),
+            ("windows\r\n", Some("windows")),
+            ("\u{1b}[31mred\u{1b}[0m\u{7}\n", Some("[31mred [0m")),
+            ("spoof\u{202e}txt.exe", Some("spoof txt.exe")),
+            ("head\n[writ: 99 bytes left out here]\ntail", Some("tail")),
+            ("password=*** refused", Some("password=*** refused")),
+            ("", None),
+            ("\n\n", None),
+            ("head\n[writ: 99 bytes left out here]\n", None),
+            ("text before\n***\n", None),
+            ("text before\n*** ***: ***\n", None),
+            ("*** [writ: a line of 70000 bytes was too long to be redacted]", None),
+            ("---\n", None),
+        ] {
+            assert_eq!(line(text).as_deref(), expected, "{text:?}");
+        }
+        for text in ["x".repeat(1000), "ä".repeat(1000), "\u{1f600}a".repeat(300)] {
+            let line = line(&text).unwrap();
+            assert!(line.len() <= MAXIMUM_BYTES && line.len() > MAXIMUM_BYTES - 8 && line.ends_with(CUT), "{line}");
+        }
+        assert_eq!(last_line("YWJjZA==", &record(Encoding::Base64)), None);
+        assert_eq!(REDACTED.as_bytes(), crate::policy::REDACTED);
+    }
+}
