@@ -198,3 +198,22 @@ fn names_of_metrics_say_their_unit_and_whether_they_only_grow() {
         assert!(kind != "counter" || scrape.contains(&format!("\n{name}_total")), "{name} is a counter");
     }
 }
+
+/// docs/guides/it-does-not-run.md has a row for each reason but those of a run that goes well.
+#[test]
+fn every_reason_has_its_remedy_in_the_guide() {
+    let guide = file("docs/guides/it-does-not-run.md");
+    let definitions = writ::api::definitions::all();
+    let (_, definition) = definitions.iter().find(|(name, _)| name == "commandexecutions.yaml").expect("a definition");
+    let definition = serde_json::to_value(definition).expect("JSON");
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/reason/enum";
+    let reasons = definition.pointer(path).and_then(Value::as_array).expect("the reasons");
+    assert!(reasons.len() > 40);
+    let is_named = |reason: &str| guide.split(|each: char| !each.is_ascii_alphanumeric()).any(|word| word == reason);
+    let missing: Vec<&str> = reasons
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|reason| !["Claimed", "Started", "Completed"].contains(reason) && !is_named(reason))
+        .collect();
+    assert!(missing.is_empty(), "no row in docs/guides/it-does-not-run.md for {missing:?}");
+}

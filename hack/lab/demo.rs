@@ -119,12 +119,15 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
     signals.check()?;
 
     let log = reaper.folder().join("writ.log");
-    let step = say::step(format_args!("starting writ serve as {} (log: {})", cluster.operator_name, log.display()));
+    let (operator, namespace) = (&cluster.operator_name, &cluster.namespace);
+    let what =
+        format_args!("starting writ serve as {operator}, for the namespace {namespace} only (log: {})", log.display());
+    let step = say::step(what);
     let writ = start_writ(tools, &cluster, reaper, &log)?;
     step.done();
     let outcome = show(&cluster, &sshd, &writ, &log, signals);
     if outcome.is_ok() && !options.once {
-        invite(&cluster, &tools.kubectl, &log);
+        invite(&cluster, tools, &log);
         signals.wait();
     }
     if outcome.is_err() && !signals.received() {
@@ -183,19 +186,23 @@ fn show(cluster: &Cluster, sshd: &Sshd, writ: &Process, log: &Path, signals: &Si
     Err(LabError::DemoDiffers { differences: differences.join("\n"), log: log.to_owned(), tail: files::tail(log) })
 }
 
+/// A program as a person calls it: by its name if that leads to it.
+fn called(name: &str, path: &Path) -> String {
+    let is_found = files::find_program(name, &[]).as_deref() == Some(path);
+    if is_found { name.to_owned() } else { path.display().to_string() }
+}
+
 /// Says how to go on from a second terminal. The lines start at the margin, to be copied as they are.
-fn invite(cluster: &Cluster, kubectl: &Path, log: &Path) {
+fn invite(cluster: &Cluster, tools: &Tools, log: &Path) {
     let (caller, admin, namespace) = (cluster.caller.display(), cluster.admin.display(), &cluster.namespace);
-    let kubectl = if files::find_program("kubectl", &[]).as_deref() == Some(kubectl) {
-        "kubectl".to_owned()
-    } else {
-        kubectl.display().to_string()
-    };
+    let (kubectl, writ) = (called("kubectl", &tools.kubectl), called("writ", &tools.writ));
     println!(
         "
-It stays up until ctrl-C. Try it from a second terminal, as {name}:
+It stays up until ctrl-C, and serves the namespace {namespace}: an execution in another one stays Pending.
+Try it from a second terminal, as {name}:
 
 export KUBECONFIG={caller}
+{writ} explain -n {namespace} --machine web-1 -- /usr/bin/id
 {kubectl} -n {namespace} apply -f - <<'END'
 apiVersion: writ.dev/v1alpha1
 kind: CommandExecution
@@ -206,19 +213,29 @@ spec:
     name: web-1
   command: /usr/bin/id
 END
-{kubectl} -n {namespace} get cmdexec who-am-i -o wide -w
+{kubectl} -n {namespace} wait --for=jsonpath='{{.status.phase}}'=Succeeded --timeout=30s cmdexec/who-am-i
+{writ} output -n {namespace} who-am-i
 {kubectl} -n {namespace} get cmdexec who-am-i -o yaml
+{writ} explain -n {namespace} --execution not-listed
 {kubectl} explain cmdexec.spec
 
 What may run is said by the Whitelist:
 
 {kubectl} --kubeconfig {admin} -n {namespace} edit whitelist examples
+{writ} lint {whitelist}
+
+Whether the machine can be used (web-2 pins a wrong host key on purpose):
+
+{writ} machine check web-1 --kubeconfig {admin} -n {namespace} {loopback}
+{writ} machine check web-2 --kubeconfig {admin} -n {namespace} {loopback}
 
 What writ does:
 
 tail -f {log}
 ",
         name = cluster.caller_name,
+        whitelist = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/whitelist.yaml").display(),
+        loopback = super::lab::LOOPBACK.join(" "),
         log = log.display()
     );
 }
