@@ -10,13 +10,17 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use schemars::schema_for;
 
-use super::execution_status::{IncompleteReason, NOT_NOTICED};
+use super::execution_status::IncompleteReason;
 use super::machine_status::KeyTrust;
 use super::selector::LabelOperator;
 use super::whitelist::Effect;
 use super::{
     CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist,
 };
+
+/// What the default status says, which the API server shows until a `writ serve` has written one.
+pub const NOT_NOTICED: &str = "not yet noticed by any writ serve; if this stays, none serves this namespace (is one running, and is \
+    the namespace one of its --namespace?); once it is older than spec.startingDeadlineSeconds it does not start any more";
 
 /// The definitions, each with the name of its file in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {

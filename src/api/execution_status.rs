@@ -214,10 +214,6 @@ impl Phase {
 /// The most characters of `status.commandLine`.
 pub const MAX_COMMAND_LINE: usize = 256;
 
-/// What the default status says, which the API server shows until a `writ serve` has written one.
-pub const NOT_NOTICED: &str = "not yet noticed by any writ serve; if this stays, none serves this namespace (is one running, and is \
-    the namespace one of its --namespace?); once it is older than spec.startingDeadlineSeconds it does not start any more";
-
 /// Why an execution is in its phase.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Reason {

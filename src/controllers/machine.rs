@@ -193,22 +193,8 @@ async fn store_report(
         since_write,
         now: context.cluster.now(),
     });
-    let counted = || {
-        context.runner.counted(
-            &machine.namespace().unwrap_or_default(),
-            &machine.name_any(),
-            facts.running,
-            facts.queued,
-        )
-    };
     let Some(status) = said.status else {
-        let told = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
-        let is_so = |(running, queued)| {
-            (usize::try_from(running), usize::try_from(queued)) == (Ok(facts.running), Ok(facts.queued))
-        };
-        if told.is_some_and(is_so) {
-            counted();
-        }
+        note_counts(machine, facts, context);
         return Ok(said.again);
     };
     let in_short = (status.observed_generation, status.phase, status.message.clone());
@@ -216,8 +202,8 @@ async fn store_report(
         return Ok(None);
     }
     match context.cluster.replace_machine_status(machine, status).await {
-        Ok(_) => {
-            counted();
+        Ok(stored) => {
+            note_counts(&stored, facts, context);
             context.refused(|refused| refused.remove(&reference));
             if !said.is_count {
                 context.written(|written| written.insert(reference, Instant::now()));
@@ -236,6 +222,16 @@ async fn store_report(
             Err(error)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Notes where the status says how many run and wait: they are not due before they change.
+fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
+    let told = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
+    let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());
+    if told.is_some() && told == running.zip(queued) {
+        let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
+        context.runner.counted(&namespace, &name, facts.running, facts.queued);
     }
 }
 

@@ -95,7 +95,7 @@ fn described(observed: &Observed<'_>, before: &MachineStatus) -> Option<MachineS
         Seen::Online { latency, key, login, system } => {
             turn(&mut status, observed, MachinePhase::Online, "Online", "commands can be started");
             status.message = refused_keys(login);
-            status.login_key = Some(login.clone());
+            status.login_key = Some(LoginKey::clone(login));
             keep_key(&mut status.host_keys, key, sight.at);
             status.first_seen_time.get_or_insert(Time(sight.at));
             status.last_seen_time = Some(Time(sight.at));

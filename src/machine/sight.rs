@@ -31,7 +31,7 @@ pub enum Seen {
         /// The host key that it proved.
         key: ProvedKey,
         /// By which key it let Writ in.
-        login: LoginKey,
+        login: Box<LoginKey>,
         /// What it says of itself; None where it was not asked.
         system: Option<SystemFacts>,
     },

@@ -104,7 +104,7 @@ pub(super) fn online(connection: &Connection, system: Option<SystemFacts>) -> Se
     let key = ProvedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
     let login = connection.login().clone();
     let login = LoginKey { entry: login.entry, fingerprint: login.fingerprint, refused: login.refused };
-    Seen::Online { latency: connection.login_time(), key, login, system }
+    Seen::Online { latency: connection.login_time(), key, login: Box::new(login), system }
 }
 
 /// What the machine says of itself; None where it says nothing.

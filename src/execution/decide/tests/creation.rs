@@ -27,7 +27,7 @@ fn what_is_noticed_no_longer_says_that_it_is_not() {
     let status = waiting.execution.status.as_mut().unwrap();
     status.observed_generation = Some(-1);
     status.reason = Some(Reason::WaitingForController);
-    status.message = Some(crate::api::execution_status::NOT_NOTICED.to_owned());
+    status.message = Some(crate::api::definitions::NOT_NOTICED.to_owned());
     let status = waiting.plan().status.unwrap();
     assert_eq!((status.phase, status.reason, status.observed_generation), (Phase::Pending, None, Some(-1)));
     assert!(status.message.as_deref().is_some_and(|message| message.starts_with("not decided yet")));
