@@ -226,3 +226,16 @@ fn a_free_pattern_decides_nothing_of_what_usual_programs_run() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn a_variable_that_loads_something_has_listed_values() {
+    for name in ["GEM_PATH", "RCLONE_PASSWORD_COMMAND", "LDFLAGS", "TF_PLUGIN_CACHE_DIR", "PGPASSFILE"] {
+        let broken = |values: &str| {
+            let rules = format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{{values}}}}}}}");
+            compile(&whitelist("web", &rules)).broken
+        };
+        let problems = broken("pattern: '[a-z/]+'");
+        assert!(matches!(problems[0].problem, RuleProblem::LoadingVariable { .. }), "{problems:?}");
+        assert!(broken("enum: [/srv/a, /srv/b]").is_empty() && broken("integer: {maximum: 3}").is_empty(), "{name}");
+    }
+}

@@ -430,12 +430,6 @@ fn a_variable_that_steers_what_runs_is_refused() {
         let rule = format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{enum: [a]}}}}}}");
         problem_is!(rule, RuleProblem::SteeringVariable { .. });
     }
-    for name in ["GEM_PATH", "RCLONE_PASSWORD_COMMAND", "LDFLAGS", "TF_PLUGIN_CACHE_DIR", "PGPASSFILE"] {
-        let rule = |values: &str| format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{{values}}}}}}}");
-        problem_is!(rule("pattern: '[a-z/]+'"), RuleProblem::LoadingVariable { .. });
-        sound(&rule("enum: [/srv/a, /srv/b]"));
-        sound(&rule("integer: {maximum: 3}"));
-    }
     problem_is!("- {name: r, run: [/bin/true], environment: {'A=B': {enum: [a]}}}", RuleProblem::Name { .. });
     problem_is!("- {name: r, run: [/bin/true], environment: {A: {pattern: '.*'}}}", RuleProblem::AdmitsEmpty { .. });
     sound("- {name: r, run: [/bin/true], environment: {LOG_LEVEL: {enum: [-a]}, LC_TIME: {pattern: '[A-Za-z_]+'}}}");
