@@ -168,6 +168,10 @@ impl<'r> Ends<'r> {
                 // A word that begins with it is no option: the walk has passed it, and its dashes were refused there.
                 Piece::Place(place) => {
                     let values = self.parameters.get(place).map(|parameter| &parameter.values);
+                    let listed = values.and_then(|values| values.listed()).unwrap_or_default();
+                    if text.is_empty() && listed.iter().any(|value| value.starts_with('-')) {
+                        text.push('-');
+                    }
                     let number = values.filter(|values| values.listed().is_none()).map(|values| values.samples());
                     text.push_str(
                         number.and_then(|samples| samples.into_iter().next()).as_deref().unwrap_or(flags::ANY_TEXT),

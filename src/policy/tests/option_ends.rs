@@ -54,6 +54,11 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
     ] {
         assert!(matches!(problem(&two(word, o)), RuleProblem::DashesOfAnOption { .. }), "{word} {o}");
     }
+    // Too many to be looked at one by one.
+    let many: Vec<String> = (0..70).map(|number| format!("x{number}")).collect();
+    let with = |more: &str| two("{o}", &format!("{{enum: [{}{more}]}}", many.join(", ")));
+    assert!(matches!(problem(&with(", -o")), RuleProblem::DashesOfAnOption { option, .. } if option == "{o}"));
+    sound(&with(""));
     for (word, o) in [
         ("-{o}", "{enum: [r, n]}"),
         ("--{o}", "{enum: [reverse, unique]}"),
