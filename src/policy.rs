@@ -47,7 +47,7 @@ pub use compile::{BrokenRule, CompiledWhitelist, DEFAULT_ACTION_TYPE, compile};
 pub use decision::{Decision, Denial, Verdict, decide};
 pub use display::display;
 pub use glob::any_matches;
-pub use lint::{Findings, Warning, lint, lint_all};
+pub use lint::{Findings, Warning, lint, lint_all, lint_among};
 pub use miss::NearMiss;
 pub use out_of_force::{Wording, matching_out_of_force};
 pub use problem::RuleProblem;

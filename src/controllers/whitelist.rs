@@ -24,11 +24,11 @@ use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::{
-    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Slim, Stamping, Trust, compile_object,
+    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Policies, Slim, Stamping, Trust, compile_object,
 };
 use crate::execution::storable;
 use crate::fairness::Size;
-use crate::policy::CompiledWhitelist;
+use crate::policy::{CompiledWhitelist, RuleSet};
 use crate::telemetry::{Loop, Watch};
 
 use super::fair::{Fair, UNBOUNDED};
@@ -40,6 +40,8 @@ pub use warnings::WarningCounts;
 const LOOKED_AT: Size = Size { places: 3, share: 2 };
 /// How often a Whitelist with subjects is looked at, at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the Deny rules of a Whitelist are compared with the rules of the others, which change without it.
+const COMPARE_AGAIN: Duration = Duration::from_secs(60);
 /// How often the verdict on one generation may change.
 const BETWEEN_VERDICTS: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub struct Context {
     pub stamping: Stamping,
     /// Tells people.
     pub events: EventPublisher,
+    /// The other Whitelists of a namespace.
+    pub policies: Arc<Policies>,
     /// How many warnings each Whitelist has.
     pub warnings: WarningCounts,
 }
@@ -119,13 +123,21 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     let generation = live.metadata.generation;
     let written = warnings::last_written(&live.metadata);
     // A large one takes a core for a moment, which others on this thread would wait for.
-    let compiled = tokio::task::spawn_blocking(move || (warnings::of(&live), compile_object(live))).await;
+    let has_deny = warnings::has_deny(&live);
+    let rules = if has_deny { Some(context.policies.rules(&namespace).await?) } else { None };
+    let compiled = tokio::task::spawn_blocking(move || {
+        let others = rules.as_ref().map(RuleSet::whitelists).unwrap_or_default();
+        (warnings::of(&live, others), compile_object(live))
+    })
+    .await;
     let (warnings, compiled) =
         compiled.map_err(|error| ClusterError::Unavailable { what: what.clone(), message: error.to_string() })?;
     context.warnings.set(&namespace, &name, warnings.len());
     // Whether names can be believed changes without the Whitelist: look again.
     let (trust, again) = if compiled.has_subjects() {
         (Some(context.stamping.trust(&namespace).await), Action::requeue(context.stamping.pause().min(LOOK_AGAIN)))
+    } else if has_deny {
+        (None, Action::requeue(COMPARE_AGAIN))
     } else {
         (None, Action::await_change())
     };

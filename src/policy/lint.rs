@@ -8,6 +8,7 @@ mod scope;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::api::Whitelist;
 use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
@@ -47,6 +48,23 @@ const MAX_EXAMPLES: usize = 32;
 pub fn lint(whitelist: &Whitelist) -> Findings {
     let (compiled, mut findings) = lint_alone(whitelist);
     findings.warnings.extend(denials::warnings(&[&compiled]).into_iter().flatten());
+    findings
+}
+
+/// The most pairs of a Deny and an Allow that [`lint_among`] compares. A pair takes up to a millisecond.
+const MAX_PAIRS: usize = 4096;
+
+/// Looks at a Whitelist beside the others of its namespace, as the cluster holds them: its Deny rules are compared with the
+/// rules of all. With more than 4096 pairs they are not; `writ lint` compares any number.
+pub fn lint_among(whitelist: &Whitelist, others: &[Arc<CompiledWhitelist>]) -> Findings {
+    let (compiled, mut findings) = lint_alone(whitelist);
+    let others = others.iter().map(Arc::as_ref).filter(|other| other.record.name != compiled.record.name);
+    let all: Vec<&CompiledWhitelist> = std::iter::once(&compiled).chain(others).collect();
+    let allows: usize = all.iter().map(|whitelist| whitelist.allowing.len()).sum();
+    let denies: usize = all.iter().map(|whitelist| whitelist.forbidding.len()).sum();
+    if allows.saturating_mul(denies) <= MAX_PAIRS {
+        findings.warnings.extend(denials::warnings(&all).into_iter().next().unwrap_or_default());
+    }
     findings
 }
 

@@ -226,7 +226,7 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     });
     measure(endpoints.as_ref(), &runner, &stamping);
     let finished = options.retaining.context(&cluster, store, &events);
-    let others = others(&cluster, &runner, (&stamping, &events), machine_wakes, finished, &stop);
+    let others = others((&cluster, &policies), &runner, (&stamping, &events), machine_wakes, finished, &stop);
     let context = command_execution::Context {
         cluster,
         policies,
@@ -270,7 +270,7 @@ fn measure(endpoints: Option<&Endpoints>, runner: &Runner, stamping: &Stamping) 
 
 /// Starts the controllers beside that of executions; what comes back ends with them.
 fn others(
-    cluster: &Cluster,
+    (cluster, policies): (&Cluster, &Arc<Policies>),
     runner: &Runner,
     (stamping, events): (&Stamping, &EventPublisher),
     wakes: MachineWakes,
@@ -283,6 +283,7 @@ fn others(
         cluster: cluster.clone(),
         stamping: stamping.clone(),
         events: events.clone(),
+        policies: Arc::clone(policies),
         warnings: whitelist::WarningCounts::default(),
     };
     let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));

@@ -1,18 +1,19 @@
 //! What `writ lint` would warn of, in the status of a Whitelist and in the metrics.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
+use serde_json::Value;
 
 use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::FIELD_MANAGER;
 use crate::execution::storable;
-use crate::policy::{self, Warning};
+use crate::policy::{self, CompiledWhitelist, Warning};
 use crate::telemetry::metrics;
 
 /// Warnings that a message shows; the others are counted.
@@ -48,10 +49,17 @@ impl WarningCounts {
     }
 }
 
-/// The warnings of a Whitelist. One that does not decode has none: it closes its namespace, which is said elsewhere.
-pub(super) fn of(object: &DynamicObject) -> Vec<Warning> {
+/// Whether a Whitelist has a Deny, which holds against the rules of the others too.
+pub(super) fn has_deny(object: &DynamicObject) -> bool {
+    let rules = object.data.pointer("/spec/rules").and_then(Value::as_array);
+    rules.is_some_and(|rules| rules.iter().any(|rule| rule.get("effect").and_then(Value::as_str) == Some("Deny")))
+}
+
+/// The warnings of a Whitelist beside `others` of its namespace. One that does not decode has none: it closes its namespace,
+/// which is said elsewhere.
+pub(super) fn of(object: &DynamicObject, others: &[Arc<CompiledWhitelist>]) -> Vec<Warning> {
     let whitelist = object.clone().try_parse::<Whitelist>();
-    whitelist.map(|whitelist| policy::lint(&whitelist).warnings).unwrap_or_default()
+    whitelist.map(|whitelist| policy::lint_among(&whitelist, others).warnings).unwrap_or_default()
 }
 
 /// Puts the warnings into a status. Ready and Stalled stay as they are, so that no GitOps tool takes the Whitelist for one
