@@ -49,6 +49,11 @@ pub(super) fn warnings(run: &[Template], parameters: &[NamedValues]) -> Vec<Stri
     found
 }
 
+/// Returns true if it is described what the program of a rule does with files. Then [`warnings`] says what there is to say.
+pub(super) fn is_described(run: &[Template]) -> bool {
+    run.first().and_then(Template::constant).is_some_and(|program| table::find(program).is_some())
+}
+
 /// Returns true if a program runs another one, or a script, whose words stand behind its own.
 pub(super) fn runs_others(path: &str) -> bool {
     let has_others = |roles: &[Role]| roles.iter().any(|role| matches!(role, Role::Command | Role::Script));

@@ -52,8 +52,8 @@ pub(super) const PATTERNS: &[(&str, &str)] = &[
         "lower case letters, digits, `-` and `_`, and begin and end with a letter or digit",
     ),
     ("^[ -~]+$", "printable ASCII characters"),
-    (r#"^[ "-&(-\[\]-~]*$"#, r"printable ASCII characters without ', ! and \"),
-    (r#"^/[ "-&(-\[\]-~]*$"#, r"printable ASCII characters without ', ! and \, and begin with /"),
+    ("^[ -~]*$", "printable ASCII characters"),
+    ("^/[ -~]*$", "printable ASCII characters, and begin with /"),
     (crate::api::USER_NAME, "the characters of a user name, which is no number"),
 ];
 

@@ -11,7 +11,7 @@ use crate::policy::language::paths::{ABSOLUTE, LAUNCHER};
 use crate::policy::language::scanner::{ENCODED_DOT, Scanner, containing, leading};
 use crate::policy::template::{NamedValues, Template};
 use crate::policy::values::Values;
-use crate::policy::{RuleProblem, options};
+use crate::policy::{RuleProblem, options, programs};
 
 use super::Warning;
 
@@ -128,7 +128,9 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleProblem> {
     }
     let mut absolute = Words::new(&rule.parameters, &ABSOLUTE, Values::is_pattern);
     let mut launcher = Words::new(&rule.parameters, &LAUNCHER, |_| true);
-    for (index, word) in &words {
+    // What a program that is described does with a path is said there.
+    let is_described = programs::is_described(&rule.run) || !programs::warnings(&rule.run, &rule.parameters).is_empty();
+    for (index, word) in words.iter().filter(|_| !is_described) {
         let free = absolute.find_all(word)?;
         if let [(_, first), (_, second), ..] = free.as_slice()
             && free.len() >= FREE_DIRECTORIES

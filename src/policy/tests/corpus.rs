@@ -8,9 +8,9 @@ use super::*;
 use crate::api::whitelist::WhitelistRule;
 
 /// Dangerous rules that lint may pass over. A new shape that lint does not see goes into the corpus and raises this bound.
-const DANGEROUS_SILENT: usize = 40;
+const DANGEROUS_SILENT: usize = 15;
 /// Harmless rules that lint may refuse or warn of.
-const HARMLESS_WITH_FINDINGS: usize = 8;
+const HARMLESS_WITH_FINDINGS: usize = 4;
 
 const CORPUS: &[&str] = &[
     include_str!("../../../tests/policy/corpus/dangerous.yaml"),

@@ -125,7 +125,7 @@ fn a_deny_sees_through_launchers() {
             }
         }
     }
-    let allow = "- {name: r, run: [/usr/bin/timeout, '5', /usr/bin/systemctl, '{v}', --, '{u}'], parameters: {v: {enum: [start, stop]}, u: {pattern: '[a-z.]+'}}}";
+    let allow = "- {name: r, run: [/usr/bin/timeout, '5', /usr/bin/systemctl, '{v}', --, '{u}'], parameters: {v: {enum: [start, stop]}, u: {pattern: '[a-z]+[.][a-z]+'}}}";
     let deny = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, stop, --, redis.service]}";
     let rules = sound(&format!("{allow}\n{deny}"));
     let ask = |verb: &str, unit: &str| argv(&["/usr/bin/timeout", "5", "/usr/bin/systemctl", verb, "--", unit]);

@@ -4,7 +4,7 @@ use super::*;
 
 /// A rule with three patterns: a plain word, a word with dots and dashes, and any path.
 fn rule(run: &str) -> String {
-    let patterns = [("word", "[a-z][a-z0-9]*"), ("name", "[a-z][a-z0-9._-]*"), ("path", "/[a-z][a-z0-9./-]*")];
+    let patterns = [("word", "[a-z][a-z0-9]*"), ("name", "[a-z][a-z0-9._-]*"), ("path", "(/[a-z][a-z0-9.-]*)+")];
     let used: Vec<String> = patterns
         .iter()
         .filter(|(name, _)| run.contains(&format!("{{{name}}}")))
