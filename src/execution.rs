@@ -32,7 +32,7 @@ pub use deadlines::{Deadlines, END_GRACE, LAST_LOOK, LOWEST_RATE, Limits, Pace, 
 pub use decide::{Effect, Notice, Plan, decide};
 pub use nearest::nearest;
 pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
-pub use outcome::{Ending, Outcome, StopCause, conclude};
+pub use outcome::{Ending, Outcome, StopCause, conclude, sudoers_line};
 pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
 pub use receipt::{ReceiptKey, digest, is_repetition};
 pub use room::{ObjectSize, REDUCTIONS, is_filled_by_managers, no_room, reduce, reserve};

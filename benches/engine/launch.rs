@@ -285,8 +285,7 @@ async fn plain(connection: &Connection, line: &str) {
 /// One request to the launcher, until its reply is complete; the number of bytes of output.
 async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply, hear: &mut dyn FnMut(Answer)) -> u64 {
     session.start(&request.line).await.expect("a request");
-    session.send(&request.stdin).await.expect("a request");
-    session.end_input().await.expect("a request");
+    session.feed(bytes::Bytes::copy_from_slice(&request.stdin));
     let mut bytes = 0;
     let mut take = |item: Item<'_>| match item {
         Item::Answer(answer) => hear(answer),

@@ -6,10 +6,8 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
-/// In front of that, what prints the mark of Direct mode, up to its nonce.
-const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +xv; unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && shift 2 && exec "$@"; }' 'writ' 'WRIT3' '"#;
-/// Number of hexadecimal digits of a nonce.
-const NONCE_LENGTH: usize = 32;
+/// In front of that, what waits for the permission of Direct mode and prints its marks.
+const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift 2 && exec "$@"; exit 93 ;; esac; done; }; exit 93' 'writ' 'WRIT3' 'ready' "#;
 /// Start of the text of each request of the launcher, bare or for another shell. recording-shell.sh has it, too.
 const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
 /// Number of words before those of the command in a request to launch: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START
@@ -23,11 +21,9 @@ pub fn asked(words: &[&str]) -> String {
     words.iter().fold(START.to_owned(), |line, word| line + " '" + word + "'")
 }
 
-/// Returns the mark that a command in a ledger prints first, and the command without it. `None` if it prints none.
-pub fn without_mark(record: &str) -> Option<(String, String)> {
-    let (nonce, command) = record.strip_prefix(MARKED)?.split_once("' ")?;
-    let is_nonce = nonce.len() == NONCE_LENGTH && nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_nonce.then(|| (format!("WRIT3:{nonce}"), format!("exec {command}")))
+/// Returns a command in a ledger that waits for a permission, without what does so. `None` if it does not wait.
+pub fn without_mark(record: &str) -> Option<String> {
+    record.strip_prefix(MARKED).map(|command| format!("exec {command}"))
 }
 
 /// Returns the words of each command that the launcher had to start, in the order of the requests.
@@ -96,12 +92,10 @@ mod tests {
 
     #[test]
     fn mark_is_told_from_the_command() {
-        let nonce = "0123456789abcdef0123456789abcdef";
-        let record = format!("{MARKED}{nonce}' '/usr/bin/env' '/bin/echo' 'WRIT3:'");
+        let record = format!("{MARKED}'/usr/bin/env' '/bin/echo' 'WRIT3:'");
         let command = "exec '/usr/bin/env' '/bin/echo' 'WRIT3:'".to_owned();
-        assert_eq!(without_mark(&record), Some((format!("WRIT3:{nonce}"), command.clone())));
+        assert_eq!(without_mark(&record), Some(command.clone()));
         assert_eq!(without_mark(&command), None);
-        assert_eq!(without_mark(&format!("{MARKED}0' '/usr/bin/env'")), None);
     }
 
     #[test]

@@ -29,8 +29,6 @@ pub enum Ending {
     },
     /// The machine refused to start it: it did not run.
     Refused(LaunchProblem),
-    /// The machine did not answer the request to start: it may have run.
-    StartNotConfirmed,
     /// It was started, and then the connection was lost.
     ConnectionLost {
         /// What was seen.
@@ -93,6 +91,13 @@ pub struct Outcome {
 /// The finished status of a claimed execution.
 pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) -> CommandExecutionStatus {
     let (phase, reason, mut message) = verdict(&outcome, execution);
+    if is_asked_for_a_password(&outcome)
+        && let Some(line) = sudoers_line(execution)
+    {
+        message = format!(
+            "{message}; standard error has the words of sudo if it wants a password: `{line}` in sudoers allows it"
+        );
+    }
     // An end that was read after a reboot has no known start.
     let ended = matches!(outcome.ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::Gone);
     let has_output = outcome.started.is_some() || ended;
@@ -139,11 +144,6 @@ fn verdict(outcome: &Outcome, execution: &CommandExecution) -> (Phase, Reason, S
             let phase = if was_cancelled { Phase::Cancelled } else { Phase::LaunchFailed };
             (phase, problem.reason, problem.message.clone())
         }
-        (Ending::StartNotConfirmed, _) => (
-            Phase::OutcomeUnknown,
-            Reason::StartNotConfirmed,
-            "the machine did not answer the request to start; the command may have run".to_owned(),
-        ),
         // Whoever cannot be reached may still run; what else is unknown stays unknown, told to stop or not.
         (Ending::Unknown { reason, problem }, told) if told.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
@@ -155,7 +155,7 @@ fn verdict(outcome: &Outcome, execution: &CommandExecution) -> (Phase, Reason, S
             (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}{hint}"))
         }
         (Ending::Signalled { signal }, None) => {
-            (Phase::Failed, Reason::Signalled, format!("ended by signal {signal} {took}"))
+            (Phase::Failed, Reason::Signalled, format!("ended by {} {took}", signal_shown(signal)))
         }
         (Ending::ConnectionLost { problem }, None) => (
             Phase::OutcomeUnknown,
@@ -237,7 +237,7 @@ fn stopped(ending: &Ending, why: &str, cause: StopCause, nothing_left: bool) -> 
             (Reason::Stopped, format!("the command {why}{told} and ended with exit code {code}; {rest}"))
         }
         Ending::Signalled { signal } => {
-            (Reason::Stopped, format!("the command {why} and ended by signal {signal}; {rest}"))
+            (Reason::Stopped, format!("the command {why} and ended by {}; {rest}", signal_shown(signal)))
         }
         Ending::Gone => {
             (Reason::Stopped, format!("the command {why} and was ended; its exit code was not seen; {rest}"))
@@ -254,6 +254,33 @@ fn stopped(ending: &Ending, why: &str, cause: StopCause, nothing_left: bool) -> 
         StopCause::OutputLimit { .. } => (phase, Reason::OutputLimitExceeded, message),
         StopCause::Timeout | StopCause::Cancel => (phase, reason, message),
     }
+}
+
+/// OpenSSH gives every signal that RFC 4254 does not name the same name, with an `@` (section 6.10).
+fn signal_shown(signal: &str) -> String {
+    if signal.contains('@') {
+        format!(
+            "a signal that the SSH server of the machine does not name ({signal}: XFSZ, XCPU, BUS, SYS or a real-time signal, say)"
+        )
+    } else {
+        format!("signal {signal}")
+    }
+}
+
+/// A line for sudoers that allows what an execution runs as another user. `None` if it runs as the login user.
+pub fn sudoers_line(execution: &CommandExecution) -> Option<String> {
+    let status = execution.status.as_ref()?;
+    let decision = status.decision.as_ref()?;
+    let (user, program) = (decision.run_as.as_ref()?, decision.argv.first()?);
+    let login = status.machine.as_ref().map_or("LOGIN-USER", |machine| &machine.user);
+    Some(format!("{login} ALL=({user}) NOPASSWD: {program}"))
+}
+
+/// Whether a command did no more than sudo does if it wants a password. It may have been the command's own doing.
+fn is_asked_for_a_password(outcome: &Outcome) -> bool {
+    outcome.ending == (Ending::Exited { code: 1 })
+        && outcome.stdout.is_empty()
+        && outcome.stderr.trim_end() == "sudo: a password is required"
 }
 
 /// Seconds of waiting for output that the decision allows; `None` if the execution has no decision.
@@ -292,7 +319,9 @@ fn incomplete_text(output: &OutputRecord, drain_seconds: Option<u32>) -> Option<
                 .to_owned()
         }
         IncompleteReason::NotReceived => {
-            "writ could not read all of it (connection lost, end unknown, or other text in the session)".to_owned()
+            "writ could not read all of it (connection lost, end unknown, other text in the session, or a start-up file that sends \
+             standard error elsewhere)"
+                .to_owned()
         }
     };
     Some(format!("the output is incomplete: {why}"))

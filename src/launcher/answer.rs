@@ -127,6 +127,8 @@ pub struct Ended {
     pub was_ended: bool,
     /// It was ended by [`super::stop`].
     pub stopped: bool,
+    /// sudo wanted a password and did not execute the command: the exit code is that of sudo.
+    pub refused_by_sudo: bool,
     /// Why output is missing. None if it is whole as far as the machine knows.
     pub missing: Option<Missing>,
     /// Processes that held the output when the wait for its end was over, at most [`MAX_HOLDERS`] of them.
@@ -205,6 +207,8 @@ pub enum NotStarted {
     SudoSaid(String),
     /// The files for its output could not be made: the disk is full.
     Space,
+    /// A file could not be opened: the login's limit of open files is too low.
+    Files,
 }
 
 /// Why a request was refused.
@@ -217,8 +221,12 @@ pub enum Refusal {
     /// The directory is not the one of the claim; or, to a probe, cannot be used: it is not there, not the user's own, a
     /// symbolic link, or others may write to it.
     Directory,
+    /// The directory is not there and could not be made, and this was said of it: printable ASCII, at most 256 characters.
+    Said(String),
     /// The disk is full.
     Space,
+    /// A file could not be opened: the login's limit of open files is too low.
+    Files,
     /// The directory cannot be written to.
     Unwritable,
     /// The machine has no /proc.
@@ -314,6 +322,7 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
             Answer::NotStarted(NotStarted::SudoSaid(presentable(&said.join(" "))))
         }
         ("X", ["space"]) => Answer::NotStarted(NotStarted::Space),
+        ("X", ["files"]) => Answer::NotStarted(NotStarted::Files),
         ("K", [left]) => Answer::Stopped { left: counted(left)? },
         ("Q", []) => Answer::Done,
         _ => return None,
@@ -325,7 +334,7 @@ fn ended(words: &[&str]) -> Option<Ended> {
         return None;
     };
     let flags = flags.strip_prefix('-')?;
-    if !flags.bytes().all(|flag| b"TCKOHRFSIG".contains(&flag)) {
+    if !flags.bytes().all(|flag| b"TCKOHRFSIGN".contains(&flag)) {
         return None;
     }
     let outcome = match (*code, *signal) {
@@ -355,6 +364,7 @@ fn ended(words: &[&str]) -> Option<Ended> {
         over_limit: flags.contains(['C', 'O']),
         was_ended: flags.contains(['T', 'C', 'K']),
         stopped: flags.contains('K'),
+        refused_by_sudo: flags.contains('N'),
         missing: missing.into_iter().find_map(|(flag, missing)| flags.contains(flag).then_some(missing)),
         holders: holders(held)?,
         output_gone: flags.contains('G'),
@@ -401,10 +411,12 @@ fn refusal(why: &str) -> Option<Refusal> {
         "boot" => Refusal::OtherBoot,
         "directory" => Refusal::Directory,
         "space" => Refusal::Space,
+        "files" => Refusal::Files,
         "unwritable" => Refusal::Unwritable,
         "proc" => Refusal::NoProc,
         "clock" => Refusal::NoClock,
         "cut" => Refusal::Cut,
+        _ if why.starts_with("said ") => Refusal::Said(presentable(why.strip_prefix("said ")?)),
         _ => Refusal::NoTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64).map(presentable)?),
     })
 }

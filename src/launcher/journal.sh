@@ -46,7 +46,7 @@ load() {
 			esac
 			;;
 		esac
-	done <"$_path.j"
+	done <"${_record:-$_path.j}"
 	# The name of a user may hold characters of patterns.
 	set -f
 	# shellcheck disable=SC2086 # splitting into fields is what is wanted

@@ -10,16 +10,18 @@ _later='
 @LATER@'
 
 # The command: in a session of its own, with the pipes as its output, and nothing else of ours. Its start is in the
-# journal before it is executed; if the journal was closed first, it is not.
+# journal before it is executed; if the journal was closed first, it is not. Redirections may fail (ulimit -n), so they come
+# before that; the last one needs no number that was not there.
 execute() {
+	command exec </dev/null >&4 2>/dev/null 3>&- 4>&- 5<&- 7<&- 8>&- 9>&- || exit
 	{
 		read -r _pid _ _ _parent _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _begun _ </proc/self/stat
 		now
 		note "S $_pid $_parent $_begun $_now" || exit
 		load
 		[ "$_state" = S ] || exit
-	} 2>/dev/null
-	exec </dev/null >&4 2>&6 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
+	}
+	exec 2>&6 6>&-
 	# Only bash minds it, and only in the shell that has it.
 	[ -z "$_t" ] || export TMOUT="$_t"
 	# Programs of ours that only the PATH of the login has are found by it. The command gets the fixed PATH.
@@ -40,6 +42,17 @@ _not_started() {
 	[ -z "$_text" ] || set -- "said $_text"
 	note X "$1"
 	reply X "$1"
+}
+
+# Whether the login may open so few files that this is why one could not be opened. Asking takes two files.
+_has_few_files() {
+	case $(ulimit -n) in "" | ? | [12]?) ;; *) return 1 ;; esac
+}
+
+# Nothing was started, as a file could not be opened or written.
+_no_files() {
+	_has_few_files && _not_started files
+	_not_started space
 }
 
 # Puts the path of sudo in the place of its name, which is the first of these words.
@@ -81,6 +94,41 @@ _await_readers() {
 	_status_err=$?
 }
 
+# sudo wanted a password for the question and has written this and nothing else: it did not execute the command.
+_judge_sudo() {
+	read -r _line <"$_path.e"
+	case $_line in
+	"sudo: a password is required" | "sudo: interactive authentication is required") ;;
+	*) return ;;
+	esac
+	[ "$_err" != $((${#_line} + 1)) ] || _flags=${_flags}N
+}
+
+# The journal is not there any more; standard error still is the file that it was. Sets _answered if the watchdog answers.
+_read_what_was_taken() {
+	_record=/proc/self/fd/2
+	load
+	_record="" _answered=$_live
+}
+
+# Makes another one that says as much.
+_record_again() {
+	note S 4194305 0 0 "$_now" || _reply_lost
+	[ -z "$_answered" ] || note A
+	load
+}
+
+# The directory was taken away, too: the command has run, and nothing can be recorded of it.
+_reply_lost() {
+	exec 4>&- 6>&-
+	[ "$_answered" ] && wait "$_watch" && exit
+	kill -9 "$_watch"
+	eval "$_later"
+	conclude
+	_open_output
+	_send_end
+}
+
 # Runs the command as its shell would have: in the foreground, since dash and busybox leave SIGINT and SIGQUIT ignored for
 # good in processes that they start with `&`.
 supervise() {
@@ -95,13 +143,14 @@ supervise() {
 	[ -z "$BASH_VERSION" ] || command set +o posix
 	(execute "$@")
 	_code=$?
+	[ -e "$_path.j" ] || _read_what_was_taken
 	exec 2>/dev/null
 	[ -z "$BASH_VERSION" ] || command set -o posix
 	load
 	# The journal was taken away while the command ran: that it started stays true. The number is no process.
-	[ "$_state$_fence" ] || { note S 4194305 0 0 "$_now" && load; }
+	[ "$_state$_fence" ] || _record_again
 	[ "$_state" = Z ] && reply V
-	[ "$_state" = S ] || _not_started space
+	[ "$_state" = S ] || _no_files
 	# 128 and the signal is also what a program may exit with; only after a signal does the shell say something.
 	_signal=-
 	[ "$_code" -gt 128 ] && [ "$_message" ] && _signal=$((_code - 128))
@@ -120,6 +169,7 @@ supervise() {
 		_await_count
 		;;
 	esac
+	[ "$_asks:$_code:$_out" != 1:1:0 ] || _judge_sudo
 	write_end "$_code" "$_signal" "$_ended" "$_told$_flags"
 	load
 	[ "$_live" ] || _answer_early
@@ -158,22 +208,26 @@ if command exec 9>"$_path.j"; then
 	exec 9>&-
 else
 	[ -e "$_path.j" ] && _tell
+	_has_few_files && refuse files
 	[ -w "$_directory" ] && refuse space
 	refuse unwritable
 fi
-note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || refuse space
+note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || {
+	_has_few_files && refuse files
+	refuse space
+}
 
 # sudo that refuses exits 1, as the command may: so it is asked first. If it wants a password for the question (listpw), it
-# may allow the command all the same: the command itself shows that.
+# may allow the command all the same: that shows when it runs.
 [ "$_user" = - ] || _said=$(
 	shift "$_skip"
 	exec sudo -n -l -u "$_user" -- "$@" 2>&1 >/dev/null
 ) || case $_said in
-*"password is required"* | *"authentication is required"*) ;;
+*"password is required"* | *"authentication is required"*) _asks=1 ;;
 *) _not_started sudo "$_said" ;;
 esac
 
-_make_pipes && command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || _not_started space
+_make_pipes && command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || _no_files
 # Another user's program opens /dev/stdout by name, too. Only who holds the pipe can find it.
 [ "$_user" = - ] || chmod 622 /proc/self/fd/5 /proc/self/fd/7
 umask "$_mask"

@@ -19,7 +19,12 @@ printable() {
 
 printable
 umask 77
-[ -d "$_directory" ] || mkdir -p "$_directory"
+[ -d "$_directory" ] || _said=$(mkdir -p "$_directory" 2>&1) || {
+	_said=${_said%%"
+"*}
+	case $_said in "" | *[!" "-~]* | *"\\"*) refuse directory ;; esac
+	refuse said "$_said"
+}
 [ -L "$_directory" ] && refuse directory
 [ -d "$_directory" ] && [ -O "$_directory" ] && cd "$_directory" && _directory=$(pwd -P) || refuse directory
 # Whoever else may write here could take a fence away.

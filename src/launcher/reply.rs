@@ -156,6 +156,14 @@ impl Reply {
             && self.settled.is_some_and(|(_, has_output)| !has_output || is_over(&self.stderr))
     }
 
+    /// Returns true if all was said on standard output, and standard error has not begun: once the session is closed, a start-up file
+    /// of the login has sent standard error elsewhere.
+    pub fn is_without_stderr(&self) -> bool {
+        !self.is_broken
+            && matches!((&self.stdout.state, &self.stderr.state), (State::Over, State::Noise))
+            && self.settled.is_some_and(|(_, has_output)| has_output)
+    }
+
     /// Returns true if a mark of this request was found: the machine evaluated it, or refused it.
     pub fn has_begun(&self) -> bool {
         !matches!(self.stdout.state, State::Noise)

@@ -19,6 +19,8 @@ case $BASH_VERSION in
 	command set -o posix
 	;;
 esac
+# A start-up file may have sent standard error into standard output (`exec 2>&1`): two streams would be read as one there.
+[ /proc/self/fd/1 -ef /proc/self/fd/3 ] && exec 3>/dev/null
 unset @VARIABLES@
 PATH=/bin:/usr/bin:@PATH@
 # Behind it that of the login, for the tools of this program only. The bootstrap has kept it.

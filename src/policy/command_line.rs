@@ -11,7 +11,7 @@
 //!     'PROGRAM' 'argument'...
 //! ```
 //!
-//! In Direct mode an sh that prints a mark comes before all of it ([`marked_command_line`]). Each of these executes the next in its own place, so that sshd reports the program's own exit code or signal (a shell
+//! In Direct mode an sh that waits for a permission and prints marks comes before all of it ([`marked_command_line`]). Each of these executes the next in its own place, so that sshd reports the program's own exit code or signal (a shell
 //! in between would turn signal 15 into exit code 143); sudo alone may stay, and ends as its program does. `docs/design/20261121-what-the-machine-reads.md` says why so.
 
 use crate::api::execution_status::DecisionRecord;
@@ -61,10 +61,20 @@ const UNSET: &[&str] = &[
 /// goes on (tried with 6.24), and a `cd` of somebody's startup file may do anything.
 const IN_DIRECTORY: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
-/// Prints its first two arguments, joined, and executes the others, but not where its output is a file or nothing, so that
-/// nobody would see that. Done by sh behind the login shell's `exec`, so it shows that the login shell came so far. The
-/// request holds the two apart: whoever prints it (a forced command, a trace, a shell that refuses it) prints no mark.
-const MARKED: &str = r#"set +xv; unset -f echo test; test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && shift 2 && exec "$@"; }"#;
+/// The sh of Direct mode, in three parts. It prints its first two arguments, joined, as the mark that the login shell came so far.
+/// Then it reads a line of 32 characters from standard input, passes over others before it, prints the first argument joined
+/// with that line, and executes the other arguments with an empty standard input. Without the word it executes nothing. It does not
+/// begin if its output is a file or nothing, as nobody would see the mark, or if its input is, as no word could come.
+///
+/// Done by sh behind the login shell's `exec`. The request holds the parts of the mark apart: whoever prints the request (a forced
+/// command, a trace, a shell that refuses it) prints no mark. `TMOUT` would end the wait in bash and ksh; the command gets it back.
+const PREPARE: &str = r#"set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { "#;
+
+/// With `runAs`, sudo is asked first whether it allows the command; its third argument is the user, the fourth the number of
+/// words before the program. sudo may want a password for this question and none for the command (`listpw`): a mark says so.
+const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@; exec sudo -n -l -u "$_n" -- "$@" 2>&1 >/dev/null </dev/null) || case $_s in *"password is required"* | *"authentication is required"*) echo "$1:asks" ;; *) echo "$_s" >&2; exit 94 ;; esac; "#;
+
+const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift @COUNT@ && exec "$@"; exit 93 ;; esac; done; }; exit 93"#;
 
 /// What is sent instead where a variable's name is none. sudo would take it for an option or for the command.
 const REFUSAL: &str = r#"echo "writ: an environment variable has a name that is none; nothing was run" >&2; exit 126"#;
@@ -78,12 +88,23 @@ pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
 }
 
-/// The same text, which first prints a line with the mark `PREFIX:NONCE`: what comes behind that is the command's. A session
-/// that ends without it has not executed the command. Both parts hold letters and digits only. They stand in the arguments of
-/// processes until the mark is printed, each by itself.
-pub fn marked_command_line(decision: &DecisionRecord, (prefix, nonce): (&str, &str)) -> String {
-    let marked = ["/bin/sh", "-c", MARKED, "writ", prefix, nonce].map(str::to_owned);
-    exec(marked.into_iter().chain(line_words(decision)))
+/// The same text, which first prints the line `PREFIX:READY`, and executes nothing before it has read a line of 32 characters
+/// from standard input. It prints that line as `PREFIX:LINE`: what comes behind that is the command's. A session that did not get
+/// the line has not executed the command. All parts hold letters and digits only. No argument holds the line.
+///
+/// With `runAs`, sudo is asked first. If it refuses, the session ends with exit code 94 and without the first line. If it wants a
+/// password for that question, `PREFIX:asks` comes before that line.
+pub fn marked_command_line(decision: &DecisionRecord, (prefix, ready): (&str, &str)) -> String {
+    let words = line_words(decision);
+    let Some(user) = decision.run_as.as_deref() else {
+        let script = [PREPARE, &WAIT.replace("@COUNT@", "2")].concat();
+        let marked = ["/bin/sh", "-c", &script, "writ", prefix, ready].map(str::to_owned);
+        return exec(marked.into_iter().chain(words));
+    };
+    let script = [PREPARE, &ASK_SUDO.replace("@PATH@", PATH), &WAIT.replace("@COUNT@", "4")].concat();
+    let before_program = words.len().saturating_sub(decision.argv.len()).to_string();
+    let marked = ["/bin/sh", "-c", &script, "writ", prefix, ready, user, &before_program].map(str::to_owned);
+    exec(marked.into_iter().chain(words))
 }
 
 /// Variables that are removed from the environment of a session before a command of it starts; for the launcher.

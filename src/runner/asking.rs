@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -99,14 +100,11 @@ pub(super) fn new_nonce() -> Nonce {
 }
 
 /// Sends a request, and ends the standard input behind it: a request that arrives cut is then refused at once, and a
-/// start-up file that asks a question reads the end of its input.
-pub(super) async fn send(session: &Session, request: &ExecRequest) -> Result<(), AskError> {
-    let sent = async {
-        session.start(&request.line).await?;
-        session.send(&request.stdin).await?;
-        session.end_input().await
-    };
-    sent.await.map_err(|error| AskError::Silence(error.to_string()))
+/// start-up file that asks a question reads the end of its input. The input goes out while the session is listened to.
+pub(super) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), AskError> {
+    session.start(&request.line).await.map_err(|error| AskError::Silence(error.to_string()))?;
+    session.feed(Bytes::copy_from_slice(&request.stdin));
+    Ok(())
 }
 
 /// Returns true if the machine closed a session because the request had not arrived whole, and the reply had no nonce: it

@@ -56,10 +56,8 @@ impl Holding {
     /// or its host, was stopped for a while, and others may have taken it for gone.
     pub fn reason_not_to_start(&self, inner: &Inner, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let is_stale = self.decided.elapsed() > inner.holders.duration();
-        let (reason, why) = if inner.halted.is_cancelled() {
-            (Reason::HolderLost, "this writ was told to end before it had started it")
-        } else if is_stale || inner.holders.standing() != Some(self.standing) {
-            (Reason::HolderLost, "this writ was cut off for too long after the claim to start it")
+        let (reason, why) = if let Some(lost) = self.lost(inner, is_stale) {
+            lost
         } else if !self.is_whole {
             let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
                        (kubectl apply --server-side -f crds/)";
@@ -73,6 +71,30 @@ impl Holding {
             return None;
         };
         Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
+    }
+
+    /// Why a login that waits for the permission to start it does not get it. The login may have taken long.
+    pub fn reason_not_to_permit(&self, inner: &Inner, cancel: &CancellationToken) -> Option<LaunchProblem> {
+        let (reason, why) = if let Some(lost) = self.lost(inner, false) {
+            lost
+        } else if cancel.is_cancelled() {
+            (Reason::CancelledBeforeStart, "cancelled before it started")
+        } else if !in_time(&self.execution, inner.cluster.now()) {
+            let why = "the starting deadline was over when the login's start-up files were done";
+            (Reason::StartingDeadlineExceeded, why)
+        } else {
+            return None;
+        };
+        Some(LaunchProblem { reason, message: format!("{why}; the machine was not told to start it") })
+    }
+
+    /// Why the claim is of no use any more.
+    fn lost(&self, inner: &Inner, is_stale: bool) -> Option<(Reason, &'static str)> {
+        if inner.halted.is_cancelled() {
+            return Some((Reason::HolderLost, "this writ was told to end before it had started it"));
+        }
+        let is_lost = is_stale || inner.holders.standing() != Some(self.standing);
+        is_lost.then_some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
     }
 
     /// The patterns of the stored decision.

@@ -5,14 +5,16 @@
 //! and end of output come in any order. The end is the closing of the channel, or the end of the wait after the exit
 //! status (`decision.output.drainSeconds`) if another process still holds the output open.
 //!
-//! The exit code, and the time, count from the mark that the command's own text prints (`start`). A session that ends without it
-//! has not executed the command.
+//! The machine starts the command once it has read a permission that Writ sends when the login shell has come to it (`start`). The
+//! exit code, and the time, count from the mark behind that. Without the permission it has not started, whatever is lost
+//! (`not_started`).
 //!
 //! What the stored decision says of the output holds from the first byte on. Patterns are compiled before the command is
 //! sent. A command that writes more than `decision.output.maximumBytes` receives a stop request, and the loop discards
 //! what it writes beyond that limit.
 
 mod again;
+mod not_started;
 mod start;
 
 use std::future::pending;
@@ -37,15 +39,15 @@ use super::claim::Holding;
 use super::connections::Open;
 use super::turned_away::{Cause, Instead};
 use super::{Inner, Work};
-use start::Mark;
+use not_started::{FirstWords, refused_to_execute};
+use start::{EMPTY_ANSWERS, Marks, READY_WORDS};
 
 /// How long the machine may take to answer the request to execute.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// How long the login may take from there to the mark of the command, while its start-up files do their work.
+/// How long the login may take from there until it is ready for the command, while its start-up files do their work.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
-/// What to do if the session ends without the mark.
-const NO_MARK: &str = "the login did not start the command: its shell must be one that executes `exec` with quoted words, \
-    no start-up file may end it or send its output elsewhere, and no ForceCommand may replace what is asked for";
+/// How long the command may take to start from the permission on: this is a way to the machine and back.
+const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
 /// Minimum silence after the exit status, whatever `drainSeconds` says: bytes that the command itself wrote may arrive
 /// after its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
@@ -71,11 +73,15 @@ struct Run {
     requested: Instant,
     /// When the machine confirmed that it executes the login shell.
     accepted: Option<Instant>,
-    mark: Mark,
-    /// What the login said and did before the mark.
+    marks: Marks,
+    /// When the permission to start was sent, or may have been.
+    permitted: Option<Instant>,
+    /// What the login said and did before the command started.
     instead: Instead,
-    /// When the mark of the command came, on both clocks.
+    /// When the mark of the start came, on both clocks.
     started: Option<(Timestamp, Instant)>,
+    /// Whether the connection was lost.
+    is_lost: bool,
     /// When and how it ended.
     exit: Option<(Ending, Instant)>,
     /// When output was last recorded or discarded.
@@ -87,6 +93,8 @@ struct Run {
     timeout: Duration,
     /// Whether it runs as another user, with sudo in between.
     by_sudo: bool,
+    /// What it wrote first, if sudo may be what wrote it.
+    first_words: FirstWords,
 }
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
@@ -113,7 +121,7 @@ pub(super) async fn run(
             Some(Cause::Unfit) | None => return (outcome, None),
         }
         tries += 1;
-        match again::open_again(inner, work, holding, &cancel, &problem.message, tries).await {
+        match again::open_again(inner, work, holding, &cancel, &problem, tries).await {
             Ok(opened) => (open, session) = opened,
             Err(problem) => return (Outcome { ending: Ending::Refused(problem), ..outcome }, None),
         }
@@ -135,7 +143,10 @@ async fn run_once(
         Err(problem) => Err(problem),
     };
     let ending = match requested {
-        Ok(()) => run.watch(inner, holding, &cancel).await,
+        Ok(()) => {
+            let ending = run.watch(inner, holding, &cancel).await;
+            run.unless_sudo_asked(ending, &holding.execution)
+        }
         Err(problem) => Ending::Refused(problem),
     };
     let cause = run.cause(&ending);
@@ -155,15 +166,18 @@ impl Run {
             drain: Duration::from_secs(u64::from(decision.output.drain_seconds)),
             requested: now,
             accepted: None,
-            mark: Mark::new(&Uuid::new_v4().simple().to_string()),
+            marks: Marks::new(&Uuid::new_v4().simple().to_string()),
+            permitted: None,
             instead: Instead::default(),
             started: None,
+            is_lost: false,
             exit: None,
             last_output: now,
             is_drain_over: false,
             told: None,
             timeout: Duration::from_secs(u64::from(decision.timeout_seconds)),
             by_sudo: decision.run_as.is_some(),
+            first_words: FirstWords::default(),
         }
     }
 
@@ -172,14 +186,25 @@ impl Run {
         if let Some(problem) = holding.reason_not_to_start(inner, cancel) {
             return Err(problem);
         }
-        let line = marked_command_line(&holding.decision, self.mark.words());
+        let line = marked_command_line(&holding.decision, READY_WORDS);
         self.session.start(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecutionRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
-        })?;
-        // Neither a start-up file nor the command waits for input. That the connection is gone is seen by who listens.
-        let _ = self.session.end_input().await;
-        Ok(())
+        })
+    }
+
+    /// Lets the command start, unless it may not any more.
+    async fn permit(&mut self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Option<Ending> {
+        if let Some(problem) = holding.reason_not_to_permit(inner, cancel) {
+            return Some(Ending::Refused(problem));
+        }
+        // From here on it may have started, even if sending fails.
+        self.permitted = Some(Instant::now());
+        // That the connection is gone is seen by who listens. The command waits for no input.
+        if self.session.send(self.marks.permission()).await.is_ok() {
+            let _ = self.session.end_input().await;
+        }
+        None
     }
 
     async fn watch(&mut self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Ending {
@@ -192,11 +217,24 @@ impl Run {
                     if let Some(ending) = self.take(event).await {
                         return ending;
                     }
+                    if self.budget.is_exceeded() && self.permitted.is_none() {
+                        return self.prints_too_much();
+                    }
+                    // What has an exit code already waits for nothing.
+                    if self.marks.is_ready() && self.permitted.is_none() && self.exit.is_none()
+                        && let Some(ending) = self.permit(inner, holding, cancel).await {
+                        return ending;
+                    }
                     if self.budget.is_exceeded() && self.may_be_told() {
                         self.tell_to_stop(self.output_limit()).await;
                     }
                 }
-                () = cancel.cancelled(), if may_be_told => self.tell_to_stop(StopCause::Cancel).await,
+                () = cancel.cancelled(), if may_be_told => {
+                    self.tell_to_stop(StopCause::Cancel).await;
+                    if self.permitted.is_none() {
+                        return self.not_started();
+                    }
+                }
                 () = inner.halted.cancelled() => return self.ended_or(Ending::HolderStopped),
                 () = sleep_until(deadline) => {
                     if let (Some((started, since)), false) = (self.started, shown)
@@ -217,16 +255,12 @@ impl Run {
     /// Takes in what the machine said; Some when that was the end.
     async fn take(&mut self, event: Event) -> Option<Ending> {
         match event {
-            Event::Started => self.accepted = self.accepted.or_else(|| Some(Instant::now())),
-            Event::Refused if self.accepted.is_none() => {
-                return Some(Ending::Refused(LaunchProblem {
-                    reason: Reason::ExecutionRefused,
-                    message: "the machine refused to execute in the session that it had opened; look at sshd's \
-                              configuration for this user (ForceCommand, PermitTTY, chroot) and at its log"
-                        .to_owned(),
-                }));
+            Event::Started if self.accepted.is_none() => {
+                self.accepted = Some(Instant::now());
+                let _ = self.session.send(Bytes::from_static(EMPTY_ANSWERS)).await;
             }
-            Event::Refused => {}
+            Event::Refused if self.accepted.is_none() && self.permitted.is_none() => return Some(refused_to_execute()),
+            Event::Started | Event::Refused => {}
             Event::Stdout(bytes) => self.hear(StreamKind::Stdout, bytes).await,
             Event::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
             // The first word counts: a command ends once.
@@ -241,6 +275,7 @@ impl Run {
             Event::ExitCode(_) | Event::Signal(_) => {}
             Event::Closed => return Some(self.ended_or(Ending::NoExitStatus)),
             Event::Lost => {
+                self.is_lost = true;
                 let problem = "the machine, the network or sshd went away".to_owned();
                 return Some(self.ended_or(Ending::ConnectionLost { problem }));
             }
@@ -250,12 +285,14 @@ impl Run {
 
     /// Takes in the next bytes of a stream. What a start-up file prints before the mark is output, as under ssh.
     async fn hear(&mut self, kind: StreamKind, bytes: Bytes) {
-        if !self.mark.is_found() {
-            self.instead.said(&bytes);
-        }
-        let output = self.mark.take_off(kind, bytes);
-        if self.mark.is_found() && self.started.is_none() {
+        let output = self.marks.take_off(kind, bytes);
+        if !self.marks.is_started() {
+            self.instead.said(&output);
+        } else if self.started.is_none() {
             self.started = Some((self.cluster.now(), Instant::now()));
+        }
+        if self.marks.is_started() && self.marks.sudo_asks() {
+            self.first_words.push(kind, &output);
         }
         self.record(kind, &output).await;
     }
@@ -283,28 +320,6 @@ impl Run {
         }
     }
 
-    /// The end where the mark did not come. An exit code is none of the command then. The mark stands before all that the
-    /// command does, so a session that was seen to end without it has not started the command.
-    fn not_started(&self) -> Ending {
-        let is_over = self.session.is_closed() || self.exit.is_some();
-        if self.accepted.is_none() || !is_over {
-            return Ending::StartNotConfirmed;
-        }
-        if let Some((StopCause::Cancel, _, _)) = self.told {
-            let message = "cancelled before it started; the login was told to end".to_owned();
-            return Ending::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
-        }
-        let message = format!("{}; the command was not started", self.instead.told(NO_MARK));
-        Ending::Refused(LaunchProblem { reason: Reason::MachineUnfit, message })
-    }
-
-    /// Why the login did not execute, if that is how it ended.
-    fn cause(&self, ending: &Ending) -> Option<Cause> {
-        let is_refused = matches!(ending, Ending::Refused(problem) if problem.reason == Reason::MachineUnfit);
-        // A login that was told to end has not refused anything.
-        (is_refused && self.accepted.is_some() && self.told.is_none()).then(|| self.instead.cause())
-    }
-
     /// When something has to be done even if nothing happens.
     fn next_deadline(&self, shown: bool) -> Instant {
         if let Some((_, ended)) = &self.exit {
@@ -314,15 +329,24 @@ impl Run {
             return since + if killed { KILL_GRACE } else { TERM_GRACE };
         }
         match self.started {
-            None => self.accepted.map_or(self.requested + START_DEADLINE, |accepted| accepted + LOGIN_DEADLINE),
+            None => self.start_due(),
             Some((_, started)) if !shown => started + SHOW_PROGRESS_AFTER.min(self.timeout),
             Some((_, started)) => started + self.timeout,
         }
     }
 
+    /// Until when the next step towards the start must be seen.
+    fn start_due(&self) -> Instant {
+        match (self.permitted, self.accepted) {
+            (Some(permitted), _) => permitted + PERMISSION_DEADLINE,
+            (None, Some(accepted)) => accepted + LOGIN_DEADLINE,
+            (None, None) => self.requested + START_DEADLINE,
+        }
+    }
+
     /// Whether there is a login, or a running command, that was not told yet.
     fn may_be_told(&self) -> bool {
-        self.told.is_none() && self.exit.is_none() && self.accepted.is_some()
+        self.told.is_none() && self.exit.is_none()
     }
 
     async fn tell_to_stop(&mut self, cause: StopCause) {
@@ -342,18 +366,11 @@ impl Run {
                 self.told = Some((cause, Instant::now(), true));
                 self.session.signal(Signal::Kill).await;
             }
-            (None, None) if self.accepted.is_some() => {
+            (None, None) => {
                 // It must not start later, when nobody watches it.
                 self.session.signal(Signal::Kill).await;
-                let problem = format!(
-                    "{}the login did not start the command within {} s: a start-up file takes longer, or waits for something; \
-                     the login was told to end, and the command may have run if it was not",
-                    self.instead.quoted(),
-                    LOGIN_DEADLINE.as_secs()
-                );
-                return Some(Ending::Unknown { reason: Reason::StartNotConfirmed, problem });
+                return Some(self.start_overdue());
             }
-            (None, None) => return Some(Ending::StartNotConfirmed),
             (None, Some((_, started))) if started.elapsed() >= self.timeout => {
                 self.tell_to_stop(StopCause::Timeout).await;
             }

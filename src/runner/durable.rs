@@ -38,7 +38,7 @@ use crate::telemetry::SPANS;
 use super::asking::new_nonce;
 use super::claim::Holding;
 use super::reach::Reached;
-use super::saying::signal_name;
+use super::saying::{signal_name, sudo_refused};
 use super::{Inner, Work};
 use clock::Clock;
 use conversation::Said;
@@ -294,6 +294,12 @@ impl<'a> Run<'a> {
 
     /// The end of the command by the machine's record.
     async fn ended(&mut self, ended: Ended) -> Outcome {
+        if ended.refused_by_sudo {
+            // What was there for a moment was sudo.
+            self.started = None;
+            let problem = sudo_refused("a password is required", &self.holding.execution);
+            return self.outcome(Ending::Refused(problem), Some(ended)).await;
+        }
         let told = self.told(&ended);
         // Where nobody could see what is left, something may be.
         let survivors = ended.was_ended && (ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));

@@ -66,6 +66,10 @@ pub(super) async fn probe(
         Ok(Answer::Refused(Refusal::Cut)) => {
             Err(AskError::Unfit(format!("{}{}", instead.quoted(), refused(&Refusal::Cut))))
         }
+        // sshd says of a home that is missing that it could not go there.
+        Ok(Answer::Refused(refusal @ (Refusal::Directory | Refusal::Said(_)))) => {
+            Err(AskError::Unfit(format!("{}{}", instead.quoted(), refused(&refusal))))
+        }
         Ok(Answer::Refused(refusal)) => Err(AskError::Unfit(refused(&refusal))),
         Ok(other) => {
             Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}")))

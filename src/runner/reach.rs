@@ -159,13 +159,16 @@ pub(super) async fn reach(inner: &Inner, declared: &Declared) -> Result<Reached,
     Ok(Reached { line, known, identity })
 }
 
-/// A machine that has executed before and refuses to now has no room (its sshd cannot fork, for one). One that never did is
-/// none to execute on.
+/// A machine that refuses to execute may have no room (its sshd cannot fork, for one): that passes. One that has executed before
+/// surely has none.
 pub(super) fn refused_for_now(inner: &Inner, identity: &str, error: AskError) -> AskError {
     match error {
         AskError::Refused(message) if inner.connections.has_executed(identity) => AskError::TurnedAway(format!(
             "{message}; it has executed there before, so it may have no room for a further process"
         )),
+        AskError::Refused(message) => {
+            AskError::TurnedAway(format!("{message}; it may have no room for a further process, so it is tried again"))
+        }
         other => other,
     }
 }

@@ -1,12 +1,15 @@
 //! One session: one command, and everything the machine says of it, until the channel is closed.
 
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{Channel, ChannelMsg, Sig};
-use tokio::time::timeout;
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use tokio::time::{Instant, timeout};
 
 /// Of standard input goes at most so much at once: larger writes broke over a key exchange.
 const LARGEST_WRITE: usize = 32 << 10;
@@ -14,9 +17,18 @@ const LARGEST_WRITE: usize = 32 << 10;
 /// How long a word may take to go out: a machine that reads nothing makes it wait.
 const WORD_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Standard input on its way.
+type Feeding = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send + Sync>>;
+
 /// A session in which one command is executed.
 pub struct Session {
-    channel: Channel<Msg>,
+    channel: ChannelReadHalf,
+    /// Shared with the task that feeds, which is dropped with this.
+    writer: Arc<ChannelWriteHalf<Msg>>,
+    /// What [`Session::feed`] was given and has not gone out yet.
+    feeding: Option<Feeding>,
+    /// When all of that had gone out.
+    fed: Option<Instant>,
     /// Whether the machine closed the channel itself: then nothing is missing.
     closed: bool,
     /// True once the end of standard input was sent. Some servers close a connection that receives it twice.
@@ -57,7 +69,16 @@ pub enum Signal {
 
 impl Session {
     pub(super) fn new(channel: Channel<Msg>) -> Self {
-        Self { channel, closed: false, has_ended_input: AtomicBool::new(false), slack: Duration::ZERO }
+        let (channel, writer) = channel.split();
+        Self {
+            channel,
+            writer: Arc::new(writer),
+            feeding: None,
+            fed: None,
+            closed: false,
+            has_ended_input: AtomicBool::new(false),
+            slack: Duration::ZERO,
+        }
     }
 
     /// Notes how much longer than usual this machine takes to execute something, for whoever waits for that.
@@ -81,18 +102,36 @@ impl Session {
     /// The connection is gone, and the request was not sent.
     pub async fn start(&self, command_line: &str) -> Result<(), russh::Error> {
         // It is not sent if it waits for so long: the connection takes nothing.
-        timeout(WORD_DEADLINE, self.channel.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
+        timeout(WORD_DEADLINE, self.writer.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
     }
 
-    /// Sends bytes to the command's standard input, which stays open.
+    /// Sends a few bytes to the command's standard input, which stays open. They may have been sent if this fails.
     ///
     /// # Errors
-    /// The connection is gone.
-    pub async fn send(&self, bytes: &[u8]) -> Result<(), russh::Error> {
-        for piece in bytes.chunks(LARGEST_WRITE) {
-            self.channel.data_bytes(Bytes::copy_from_slice(piece)).await?;
-        }
-        Ok(())
+    /// The connection is gone, or the machine takes nothing.
+    pub async fn send(&self, bytes: Bytes) -> Result<(), russh::Error> {
+        let sent = timeout(WORD_DEADLINE, self.writer.data_bytes(bytes)).await;
+        sent.unwrap_or(Err(russh::Error::SendError))
+    }
+
+    /// Sends bytes to the command's standard input, and its end behind them, while [`Session::next`] is waited for: a machine
+    /// that refuses to execute takes no byte and says so, and whoever only waits for it to take them does not hear that.
+    pub fn feed(&mut self, bytes: Bytes) {
+        let writer = Arc::clone(&self.writer);
+        self.fed = None;
+        self.feeding = Some(Box::pin(async move {
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                let piece = rest.split_to(rest.len().min(LARGEST_WRITE));
+                writer.data_bytes(piece).await?;
+            }
+            writer.eof().await
+        }));
+    }
+
+    /// When the machine had taken all that [`Session::feed`] was given. `None` if it has not.
+    pub fn fed(&self) -> Option<Instant> {
+        self.fed
     }
 
     /// Ends the command's standard input.
@@ -103,7 +142,7 @@ impl Session {
         if self.has_ended_input.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        self.channel.eof().await
+        self.writer.eof().await
     }
 
     /// Ends the command's standard input and closes the channel, whatever still runs at the other end.
@@ -111,7 +150,7 @@ impl Session {
         // Both fail only where the connection is gone, and with it the channel, or where the machine reads nothing.
         let _ = timeout(WORD_DEADLINE, async {
             let _ = self.end_input().await;
-            let _ = self.channel.close().await;
+            let _ = self.writer.close().await;
         })
         .await;
     }
@@ -124,13 +163,26 @@ impl Session {
             Signal::Terminate => Sig::TERM,
             Signal::Kill => Sig::KILL,
         };
-        let _ = timeout(WORD_DEADLINE, self.channel.signal(signal)).await;
+        let _ = timeout(WORD_DEADLINE, self.writer.signal(signal)).await;
     }
 
     /// The next thing that the machine says. Waits as long as it takes; safe to drop and call again.
     pub async fn next(&mut self) -> Event {
         loop {
-            let Some(message) = self.channel.wait().await else {
+            let feeding = &mut self.feeding;
+            let message = tokio::select! {
+                message = self.channel.wait() => message,
+                sent = async { match feeding.as_mut() { Some(feeding) => feeding.await, None => pending().await } } => {
+                    self.feeding = None;
+                    // If it fails, the machine has closed the channel or the connection is gone: both are heard next.
+                    if sent.is_ok() {
+                        self.has_ended_input.store(true, Ordering::Relaxed);
+                        self.fed = Some(Instant::now());
+                    }
+                    continue;
+                }
+            };
+            let Some(message) = message else {
                 return if self.closed { Event::Closed } else { Event::Lost };
             };
             match message {

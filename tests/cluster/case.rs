@@ -243,7 +243,7 @@ impl Case {
     /// What reached the login shell, in order; of a command in Direct mode without its mark.
     pub fn ledger(&self) -> Vec<String> {
         let records = self.sshd.ledger().unwrap_or_default().into_iter();
-        records.map(|record| without_mark(&record).map_or(record, |(_, command)| command)).collect()
+        records.map(|record| without_mark(&record).unwrap_or(record)).collect()
     }
 
     /// How often something stands in sshd's log.

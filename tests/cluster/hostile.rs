@@ -17,8 +17,10 @@ use crate::lab::asked::without_mark;
 /// What the fake says when it is asked to execute.
 #[derive(Clone, Debug)]
 enum Word {
-    /// It executes, and the command prints its mark.
+    /// It executes; the command prints that it is ready, waits for the permission, and prints its mark.
     Success,
+    /// It executes, the command prints that it is ready, and reads no permission.
+    Ready,
     /// It executes something else.
     SuccessWithoutMark,
     Failure,
@@ -37,6 +39,9 @@ enum Word {
 
 struct Fake {
     words: Vec<Word>,
+    /// What it says once it has read the permission.
+    later: Vec<Word>,
+    stdin: Vec<u8>,
     accepts_sessions: bool,
 }
 
@@ -68,12 +73,40 @@ impl Handler for Fake {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let mark = without_mark(&String::from_utf8_lossy(data)).map(|(mark, _)| mark + "\n");
-        for word in self.words.clone() {
+        let text = String::from_utf8_lossy(data);
+        assert!(
+            text.starts_with("set +") || text.starts_with("exec /bin/sh") || without_mark(&text).is_some(),
+            "{text}"
+        );
+        let words = self.words.clone();
+        self.say(words, channel, session)
+    }
+
+    async fn data(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+        self.stdin.extend_from_slice(data);
+        let line = self.stdin.split(|byte| *byte == b'\n').find(|line| line.len() == 32);
+        let (Some(nonce), false) = (line, self.later.is_empty()) else { return Ok(()) };
+        let mark = [b"WRIT3:", nonce, b"\n"].concat();
+        session.data(channel, mark)?;
+        let words = std::mem::take(&mut self.later);
+        self.say(words, channel, session)
+    }
+}
+
+impl Fake {
+    fn say(&mut self, words: Vec<Word>, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
             match word {
                 Word::Success => {
                     session.channel_success(channel)?;
-                    session.data(channel, mark.clone().unwrap_or_default().into_bytes())?;
+                    session.data(channel, b"WRIT3:ready\n".to_vec())?;
+                    self.later = words.collect();
+                    return Ok(());
+                }
+                Word::Ready => {
+                    session.channel_success(channel)?;
+                    session.data(channel, b"WRIT3:ready\n".to_vec())?;
                 }
                 Word::SuccessWithoutMark => session.channel_success(channel)?,
                 Word::Failure => session.channel_failure(channel)?,
@@ -101,18 +134,37 @@ impl Handler for Fake {
     }
 }
 
+/// How a fake is reached.
+struct Reached {
+    accepts_sessions: bool,
+    mode: &'static str,
+    /// Bytes that it takes unasked. sshd takes none before it executes.
+    window: u32,
+}
+
+const DIRECT: Reached = Reached { accepts_sessions: true, mode: "Direct", window: 1 << 20 };
+
 /// Runs a command on a fake that says these words, and waits for what is recorded.
 async fn record_of(words: Vec<Word>, accepts_sessions: bool) -> CommandExecutionStatus {
+    record_of_turns(vec![words], Reached { accepts_sessions, ..DIRECT }).await
+}
+
+/// The same with other words on each connection; the last ones are said again and again.
+async fn record_of_turns(turns: Vec<Vec<Word>>, reached: Reached) -> CommandExecutionStatus {
     let case = Case::new().await;
     // A key of the right kind that is at hand; here it is the fake's host key.
     let key = decode_secret_key(&case.sshd.private_key().expect("a key"), None).expect("a key");
     let public = key.public_key().to_openssh().expect("a public key");
-    let config = Arc::new(Config { keys: vec![key], ..Config::default() });
+    let Reached { accepts_sessions, mode, window } = reached;
+    let config = Arc::new(Config { keys: vec![key], window_size: window, ..Config::default() });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
+        let mut turn = 0;
         while let Ok((stream, _)) = listener.accept().await {
-            let fake = Fake { words: words.clone(), accepts_sessions };
+            let words = turns.get(turn).or(turns.last()).cloned().unwrap_or_default();
+            turn += 1;
+            let fake = Fake { words, later: Vec::new(), stdin: Vec::new(), accepts_sessions };
             let config = Arc::clone(&config);
             tokio::spawn(async move {
                 if let Ok(session) = run_stream(config, stream, fake).await {
@@ -121,7 +173,8 @@ async fn record_of(words: Vec<Word>, accepts_sessions: bool) -> CommandExecution
             });
         }
     });
-    case.apply_machine("web-1", json!({"port": port, "hostKeys": [public]})).await;
+    let machine = json!({"port": port, "hostKeys": [public], "execution": {"mode": mode}});
+    case.apply_machine("web-1", machine).await;
     case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 20, "timeoutSeconds": 8})).await;
     case.finished("x").await
 }
@@ -166,9 +219,19 @@ async fn without_the_mark_there_is_no_exit_code() {
             assert_eq!((status.signal, status.stdout), (None, None));
         }
     }
-    // What is not seen to end may have run.
+    // It was not told to start, so it has not.
     let status = recorded(vec![Word::SuccessWithoutMark, Word::Disconnect]).await;
-    is(&status, Phase::OutcomeUnknown, Reason::StartNotConfirmed, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+}
+
+/// What was told to start and is not seen to have started may have run, however the session ends.
+#[tokio::test]
+async fn a_permission_without_a_mark_is_an_unknown_start() {
+    for end in [vec![Word::Exit(0), Word::Close], vec![Word::Disconnect], vec![]] {
+        let status = recorded([vec![Word::Ready], end].concat()).await;
+        is(&status, Phase::OutcomeUnknown, Reason::StartNotConfirmed, None);
+        assert_eq!(status.stdout, None);
+    }
 }
 
 #[tokio::test]
@@ -192,6 +255,27 @@ async fn a_refused_request_did_not_start() {
     assert!(status.start_time.is_none() && status.claim.is_some());
 }
 
+/// As sshd does while it has no room for a process: nothing has run, and it runs once there is room.
+#[tokio::test]
+async fn a_request_that_is_refused_for_now_is_tried_again() {
+    let works = vec![Word::Success, Word::Exit(0), Word::Close];
+    for refusals in [vec![Word::Failure], vec![Word::Close], vec![Word::Disconnect]] {
+        let turns = vec![refusals.clone(), refusals, works.clone()];
+        let status = record_of_turns(turns, DIRECT).await;
+        is(&status, Phase::Succeeded, Reason::Completed, Some(0));
+    }
+}
+
+/// In Durable mode it is heard at once, though the machine takes nothing of the request.
+#[tokio::test]
+async fn a_refusal_is_heard_while_the_request_is_not_taken() {
+    let reached = Reached { mode: "Durable", window: 0, ..DIRECT };
+    let status = record_of_turns(vec![vec![Word::Failure]], reached).await;
+    is(&status, Phase::Expired, Reason::MachineOffline, None);
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("refused to execute") && message.contains("room for a further process"), "{message}");
+}
+
 #[tokio::test]
 async fn a_channel_closed_without_an_exit_code_is_unknown() {
     let status = recorded(vec![Word::Success, Word::Stdout(b"half".to_vec()), Word::Eof, Word::Close]).await;
@@ -199,13 +283,15 @@ async fn a_channel_closed_without_an_exit_code_is_unknown() {
     assert_eq!(status.stdout.as_deref(), Some("half"));
 }
 
+/// It is tried again meanwhile, since nothing was told to start.
 #[tokio::test]
-async fn a_request_that_is_never_answered_is_unknown() {
+async fn a_request_that_is_never_answered_did_not_start() {
     let status = recorded(vec![]).await;
-    is(&status, Phase::OutcomeUnknown, Reason::StartNotConfirmed, None);
-    // And so is one that is answered by nothing but the end.
+    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    // And neither did one that is answered by nothing but the end.
     let status = recorded(vec![Word::Close]).await;
-    is(&status, Phase::OutcomeUnknown, Reason::StartNotConfirmed, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    assert!(status.start_time.is_none() && status.claim.is_some());
 }
 
 #[tokio::test]
@@ -229,7 +315,7 @@ async fn data_of_a_stream_that_is_not_defined_is_not_taken_for_output() {
 async fn an_exit_code_of_what_never_started_is_not_success() {
     let status = recorded(vec![Word::Exit(0), Word::Close]).await;
     assert_ne!(status.phase, Phase::Succeeded, "{status:?}");
-    is(&status, Phase::OutcomeUnknown, Reason::StartNotConfirmed, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
 }
 
 #[tokio::test]

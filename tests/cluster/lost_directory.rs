@@ -1,5 +1,6 @@
 //! The launcher's directory is removed while a connection is open: what was known of it is of no use any more.
 
+use serde_json::json;
 use writ::api::{Phase, Reason};
 
 use crate::case::Case;
@@ -24,4 +25,30 @@ async fn a_directory_that_somebody_removed_is_made_anew() {
         let status = case.finished(name).await;
         assert_eq!(status.phase, Phase::Succeeded, "{status:?}\n{}", case.log());
     }
+}
+
+/// It has run, so it is neither said that it has not nor sent again; the next ones have a directory again.
+#[tokio::test]
+async fn a_command_that_removes_the_directory_itself_has_an_unknown_end() {
+    let case = Case::durable().await;
+    let directory = case.sshd.home().join(".local/state/writ");
+    let ran = case.sshd.home().join("ran");
+    for (rule, pause) in [("quick", "0"), ("slow", "1")] {
+        let script = format!("echo {rule} >>{}; sleep {pause}; rm -rf {}", ran.display(), directory.display());
+        let rule = json!({"name": rule, "match": rule, "run": ["/bin/sh", "-c", script]});
+        case.apply_whitelist(&format!("remove-{pause}"), json!([rule])).await;
+    }
+    for name in ["quick", "slow"] {
+        case.execute(name, name).await;
+        let status = case.finished(name).await;
+        let is_honest = status.phase == Phase::OutcomeUnknown
+            && matches!(status.reason, Some(Reason::RecordLost | Reason::MachineChanged));
+        assert!(is_honest && status.exit_code.is_none(), "{status:#?}\n{}", case.log());
+        // What is known of the directory on an open connection is of no use any more.
+        case.execute(&format!("after-{name}"), "say hello").await;
+        case.finished(&format!("after-{name}")).await;
+        case.execute(&format!("later-{name}"), "say hello").await;
+        case.ends(&format!("later-{name}"), Phase::Succeeded, Reason::Completed).await;
+    }
+    assert_eq!(std::fs::read_to_string(&ran).expect("a file"), "quick\nslow\n");
 }

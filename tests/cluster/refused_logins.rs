@@ -308,6 +308,7 @@ async fn no_exit_code_of_a_start_up_file_is_that_of_a_command() {
         ("exec /bin/echo another shell\n", "another shell"),
         ("exec >/dev/null\n", "exit code"),
         ("exec >>$HOME/log 2>&1\n", "exit code"),
+        ("exec </dev/null\n", "exit code"),
         ("enable -n exec\n", "exit code"),
         // What prints the request is not the command that starts.
         ("set -x; exec() { :; }\n", "exec"),
@@ -325,11 +326,18 @@ async fn no_exit_code_of_a_start_up_file_is_that_of_a_command() {
 /// What is no obstacle to ssh is none here.
 #[tokio::test]
 async fn odd_start_up_files_change_nothing() {
-    for bashrc in ["exec > >(cat)\n", "echo() { :; }; export -f echo\n", "cd /; set -u; trap 'echo bye' EXIT\n"] {
+    for bashrc in [
+        "exec > >(cat)\n",
+        "exec 2>&1\n",
+        "exec 2>/dev/null\n",
+        "echo() { :; }; export -f echo\n",
+        "cd /; set -u; trap 'echo bye' EXIT\n",
+    ] {
         let Some(visit) = Visit::to(with_bash(bashrc)).await else { return };
         visit.ask_both().await;
         for mode in MODES {
-            visit.succeeds(&mode.to_lowercase()).await;
+            let status = visit.succeeds(&mode.to_lowercase()).await;
+            assert!(!status.output.expect("a record").incomplete, "{bashrc}");
         }
     }
     let Some(visit) = Visit::to(with_bash("exec 1>&2\n")).await else { return };

@@ -56,17 +56,61 @@ async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
     assert_eq!(status.stdout, Some(format!("{USER}\nstable\n")));
     assert_eq!(status.decision.expect("a decision").run_as.as_deref(), Some(USER));
 
-    // sudo refuses: nothing ran, and its words are there.
+    // sudo refuses: nothing ran, and the line is named that allows it.
     case.execute("other", "other").await;
-    let status = case.ends("other", Phase::Failed, Reason::NonZeroExitCode).await;
-    assert_eq!((status.exit_code, status.stdout.as_deref()), (Some(1), Some("")));
-    assert!(status.stderr.unwrap_or_default().contains("sudo"));
+    let status = case.ends("other", Phase::LaunchFailed, Reason::NotStarted).await;
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains(&format!("`{login} ALL=(root) NOPASSWD: /bin/echo`")), "{message}");
+    assert_eq!((status.exit_code, status.start_time), (None, None));
 
     // KILL ends sudo and not what it started.
     case.execute_with("stay", json!({"command": "release stay", "timeoutSeconds": 1})).await;
     let status = case.ends("stay", Phase::TimedOut, Reason::RemoteMayStillRun).await;
     assert_eq!((status.exit_code, status.signal), (None, None));
     std::process::Command::new("pkill").args(["-KILL", "-f", program]).status().expect("pkill");
+}
+
+/// Sudoers lets the login user run it with a password only: in both modes nothing has run, and the line is named that mends it.
+/// With another line without a password, sudo allows the question and refuses the command.
+#[tokio::test]
+async fn a_command_that_sudo_wants_a_password_for_is_not_started() {
+    if !openssh::is_root() {
+        say::note("this needs root, for sudo: passed over");
+        return;
+    }
+    drop(Sudoers::install("").expect("sudo, and another user"));
+    let case = Case::new().await;
+    let stranger =
+        Stranger::start(&case.world.reaper, &StrangerOptions { own_etc: true, ..StrangerOptions::default() });
+    let stranger = stranger.expect("an SSH server");
+    case.apply_secret("strange", &stranger.private_key().expect("a key")).await;
+    let rule = json!({"name": "who", "match": "who", "run": ["/usr/bin/id", "-un"], "runAs": USER});
+    case.apply_whitelist("who", json!([rule])).await;
+    let login = stranger.user();
+    let without = format!("{login} ALL=({USER}) /usr/bin/id -un\n");
+    for mode in ["Durable", "Direct"] {
+        let machine = mode.to_lowercase();
+        let changes = json!({"port": stranger.port(), "user": login, "hostKeys": [stranger.host_key()],
+            "credentialsRef": {"name": "strange"}, "execution": {"mode": mode}});
+        case.apply_machine(&machine, changes).await;
+        let run = async |what: &str, rules: String| {
+            std::fs::write(stranger.etc("sudoers.d/strange"), rules).expect("a file");
+            let name = format!("{machine}-{what}");
+            case.execute_with(&name, json!({"command": "who", "machineRef": {"name": machine}})).await;
+            case.finished(&name).await
+        };
+        let status = run("without", without.clone()).await;
+        let seen = (status.phase, status.reason, status.exit_code, status.start_time.is_some());
+        assert_eq!(seen, (Phase::LaunchFailed, Some(Reason::NotStarted), None, false), "{mode}: {status:#?}");
+        let line = format!("{login} ALL=({USER}) NOPASSWD: /usr/bin/id");
+        assert!(status.message.as_deref().is_some_and(|message| message.contains(&line)), "{mode}: {status:#?}");
+        // What sudo asks for then looks like the end of any command: the message says what it may mean.
+        let status = run("mixed", format!("{without}{login} ALL=({USER}) NOPASSWD: /bin/kill\n")).await;
+        assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(1)), "{mode}: {status:#?}");
+        assert!(status.message.as_deref().is_some_and(|message| message.contains(&line)), "{mode}: {status:#?}");
+        let status = run("with", without.replace("/usr", "NOPASSWD: /usr")).await;
+        assert_eq!(status.stdout, Some(format!("{USER}\n")), "{mode}: {status:#?}");
+    }
 }
 
 /// Names with a domain, dots and capitals, which useradd makes only if it is told to; a directory service has them.

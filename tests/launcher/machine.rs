@@ -248,6 +248,17 @@ impl Machine {
         self.shell(line).stdin(Stdio::null()).output().expect("a shell").stdout
     }
 
+    /// A command of Direct mode, with its three pipes. `before` is executed first, as a start-up file would be.
+    pub fn direct(&self, before: &str, line: &str) -> Child {
+        let mut line = line.to_owned();
+        if matches!(self.kind, Kind::Bash | Kind::Busybox) {
+            line = line.replace("exec '/bin/sh'", &format!("exec '{}/sh'", self.tools().display()));
+        }
+        let mut shell = self.shell(&format!("{before}{line}"));
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell.spawn().expect("a shell")
+    }
+
     fn shell(&self, text: &str) -> Command {
         let mut shell = Command::new(&self.login_shell);
         shell.arg("-c").arg(text).env_clear().current_dir(self.home.path());

@@ -8,8 +8,8 @@ use crate::lab::say;
 use crate::lab::sudo::{Sudoers, USER};
 use crate::machine::{KINDS, Kind, Machine, decision, make_executable, uid};
 
-/// Says who it is; with `stay`, minds no TERM.
-const PROGRAM: &str = "#!/bin/sh\nid -un\ncase $1 in stay) trap '' TERM; while :; do sleep 0.1; done ;; go) exit 3 ;; wait) exec sleep 600 ;; esac\n";
+/// Says who it is; with `stay`, minds no TERM; with `forge`, says what sudo says.
+const PROGRAM: &str = "#!/bin/sh\ncase $1 in forge*) echo sudo: a password is required >&2; exit 1 ;; esac\nid -un\ncase $1 in stay) trap '' TERM; while :; do sleep 0.1; done ;; go) exit 3 ;; wait) exec sleep 600 ;; esac\n";
 
 struct Other {
     machine: Machine,
@@ -95,12 +95,33 @@ fn a_question_that_sudo_refuses_does_not_keep_a_command_from_running() {
             let Some(other) = Other::with_rules(kind, rules) else { return };
             let said = other.machine.run(&other.decision("go"));
             assert_eq!(said.ended().outcome, Outcome::Exited(3), "{kind:?} {listpw}");
-            // What sudo does not allow has not run all the same; that it was sudo that ended, its words say.
+            assert!(!said.ended().refused_by_sudo, "{kind:?} {listpw}");
+            // What sudo does not allow has not run all the same.
             let mut refused = other.decision("go");
             refused.argv = vec!["/bin/echo".to_owned(), "ran".to_owned()];
             let said = other.machine.run(&refused);
             assert_eq!((said.ended().outcome, &*said.stdout), (Outcome::Exited(1), &b""[..]), "{kind:?} {listpw}");
-            assert!(String::from_utf8_lossy(&said.stderr).contains("sudo"), "{kind:?} {listpw}");
+            assert!(said.ended().refused_by_sudo, "{kind:?} {listpw}: {said:?}");
+        }
+    }
+}
+
+/// A rule in sudoers without NOPASSWD. What a program writes is not taken for the words of sudo, where sudo had none.
+#[test]
+fn a_password_that_sudo_wants_is_told_from_an_exit_code() {
+    for kind in KINDS {
+        let Some(other) = Other::with_rules(kind, |login, program| format!("{login} ALL=({USER}) {program} *\n"))
+        else {
+            return;
+        };
+        let said = other.machine.run(&other.decision("go"));
+        assert!(said.ended().refused_by_sudo && said.stdout.is_empty(), "{kind:?}: {said:?}");
+        drop(other);
+        let Some(other) = Other::new(kind, false) else { return };
+        for how in ["forge", "forge-more"] {
+            let said = other.machine.run(&other.decision(how));
+            assert_eq!(said.ended().outcome, Outcome::Exited(1), "{kind:?} {how}");
+            assert!(!said.ended().refused_by_sudo, "{kind:?} {how}: {said:?}");
         }
     }
 }

@@ -106,6 +106,24 @@ fn what_took_its_journal_away_is_not_started_again() {
     });
 }
 
+/// The whole directory, with the record of this command and of all others.
+#[test]
+fn a_command_that_removes_the_directory_is_not_said_to_have_never_started() {
+    everywhere(|kind| {
+        for before in ["", "sleep 0.6; "] {
+            let machine = Machine::new(kind);
+            let uid = uid();
+            let script = format!("{before}rm -rf {}; echo out; exit 7", machine.facts.directory);
+            let said = machine.launch(&uid, &machine.noted(&script));
+            assert_eq!(machine.ran().len(), 1, "{kind:?}");
+            assert!(matches!(said.answer(), Answer::Lost(Lost { rebooted: false, .. })), "{kind:?} {before}: {said:?}");
+            let nonce = crate::machine::nonce();
+            let later = machine.session(&nonce, launcher::poll(&nonce, &machine.facts, &uid)).finish();
+            assert_eq!(*later.answer(), Answer::Refused(launcher::Refusal::Directory), "{kind:?}");
+        }
+    });
+}
+
 #[test]
 fn a_short_command_that_removes_its_journal_is_not_said_to_have_never_started() {
     everywhere(|kind| {

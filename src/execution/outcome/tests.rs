@@ -63,8 +63,12 @@ fn no_record_ends_before_it_began() {
         assert!(at("2026-11-21T12:10:00Z") <= start && start <= end, "{started}: {start} {end}");
         assert!(running.start_time.unwrap().0 >= at("2026-11-21T12:10:00Z"));
     }
-    let refused = conclude(&execution, outcome(Ending::StartNotConfirmed, None), early);
+    let refused = conclude(&execution, outcome(not_confirmed(), None), early);
     assert_eq!(refused.completion_time.unwrap().0, at("2026-11-21T12:10:00Z"));
+}
+
+fn not_confirmed() -> Ending {
+    Ending::Unknown { reason: Reason::StartNotConfirmed, problem: "it may have run".to_owned() }
 }
 
 fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
@@ -81,7 +85,7 @@ fn outcome(ending: Ending, told_to_stop: Option<StopCause>) -> Outcome {
         not_stored: None,
         encoding: Encoding::Utf8,
     };
-    let started = !matches!(ending, Ending::Refused(_) | Ending::StartNotConfirmed);
+    let started = !matches!(ending, Ending::Refused(_)) && ending != not_confirmed();
     Outcome {
         ending,
         told_to_stop,
@@ -131,7 +135,7 @@ fn unobserved_endings() -> Vec<Ending> {
     let problem = LaunchProblem { reason: Reason::ExecutionRefused, message: "no".to_owned() };
     vec![
         Ending::Refused(problem),
-        Ending::StartNotConfirmed,
+        not_confirmed(),
         Ending::ConnectionLost { problem: "reset".to_owned() },
         Ending::NoExitStatus,
         Ending::NotSeenToStop,
@@ -220,8 +224,39 @@ fn what_was_not_observed_is_unknown() {
 
 #[test]
 fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
-    let status = concluded(Ending::StartNotConfirmed, Some(StopCause::Timeout));
+    let status = concluded(not_confirmed(), Some(StopCause::Timeout));
     assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
+}
+
+/// What sudo writes may be the command's own doing: the end stays what it is, and the message names the line that may be missing.
+#[test]
+fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
+    let mut execution = execution_with(1);
+    let message = |execution: &CommandExecution, code: u32, stdout: &str, stderr: &str| {
+        let mut outcome = outcome(Ending::Exited { code }, None);
+        (outcome.stdout, outcome.stderr) = (stdout.to_owned(), stderr.to_owned());
+        let status = conclude(execution, outcome, "2026-11-21T12:00:01Z".parse().unwrap());
+        assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(i64::from(code))));
+        status.message.unwrap()
+    };
+    let words = "sudo: a password is required\n";
+    assert!(!message(&execution, 1, "", words).contains("sudoers"), "it runs as the login user");
+    execution.status.as_mut().unwrap().decision.as_mut().unwrap().run_as = Some("deploy".to_owned());
+    assert!(message(&execution, 1, "", words).contains("`LOGIN-USER ALL=(deploy) NOPASSWD: /bin/echo`"));
+    for (code, stdout, stderr) in
+        [(2, "", words), (1, "out", words), (1, "", "no\n"), (1, "", "x\nsudo: a password is required\n")]
+    {
+        assert!(!message(&execution, code, stdout, stderr).contains("sudoers"), "{code} {stdout} {stderr}");
+    }
+}
+
+#[test]
+fn a_signal_without_a_name_is_told_as_one() {
+    let message = |signal: &str| concluded(Ending::Signalled { signal: signal.to_owned() }, None).message.unwrap();
+    assert!(message("XFSZ").starts_with("ended by signal XFSZ "));
+    assert!(
+        message("SIG@openssh.com").starts_with("ended by a signal that the SSH server of the machine does not name (")
+    );
 }
 
 #[test]
@@ -296,7 +331,7 @@ fn every_cause_of_an_incomplete_output_has_a_text_of_its_own() {
 #[test]
 fn the_message_says_nothing_of_an_output_that_is_complete_or_that_the_status_does_not_have() {
     for reason in REASONS {
-        for (ending, incomplete) in [(Ending::Exited { code: 0 }, false), (Ending::StartNotConfirmed, true)] {
+        for (ending, incomplete) in [(Ending::Exited { code: 0 }, false), (not_confirmed(), true)] {
             let mut outcome = outcome(ending, None);
             outcome.output = OutputRecord { incomplete, incomplete_reason: Some(reason), ..outcome.output };
             let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());

@@ -188,3 +188,14 @@ fn other_answers_are_read_in_their_form_only() {
         assert!(matches!(read(line), Some(Line::Answer { bytes, .. }) if bytes == has_bytes), "{line}");
     }
 }
+
+#[test]
+fn what_was_not_executed_is_told_with_its_reason() {
+    assert_eq!(answer("R files"), Some(Answer::Refused(Refusal::Files)));
+    let said = Refusal::Said("mkdir: cannot create directory".to_owned());
+    assert_eq!(answer("R said mkdir: cannot create directory"), Some(Answer::Refused(said)));
+    assert_eq!(answer("X files"), Some(Answer::NotStarted(NotStarted::Files)));
+    assert!(
+        matches!(answer("D S 0 0 1 1 - 0 29 2 -N -"), Some(Answer::Ended(ended)) if ended.refused_by_sudo && !ended.was_ended)
+    );
+}

@@ -97,6 +97,7 @@ fn ended(lengths: Offsets) -> Ended {
         over_limit: false,
         was_ended: false,
         stopped: false,
+        refused_by_sudo: false,
         missing: None,
         holders: Vec::new(),
         output_gone: false,
@@ -112,6 +113,27 @@ fn short_command_is_its_frames_and_an_answer() {
     // Nothing but the last mark on standard error, if it has no output.
     let said = read_text("@D S 0 0 100 7 - 0 0 105 - -\n@.\n", "@.\n");
     assert_eq!((said.answers, said.complete), (vec![Answer::Ended(ended(Offsets::default()))], true));
+}
+
+/// A start-up file may send standard error elsewhere, after a greeting or without one.
+#[test]
+fn what_is_told_without_standard_error_is_known_to_lack_it() {
+    for (stdout, stderr, is_without) in [
+        ("@C 0 4\nout\n@+\n@D S 0 0 100 7 - 4 3 105 - -\n@.\n", "", true),
+        ("@L S 0 0 - 0 0\n@.\n", "motd\n", true),
+        ("@D S 0 0 100 7 - 0 3 105 - -\n@.\n", "@C 0 3\n", false),
+        ("@D S 0 0 100 7 - 0 3 105 - -\n@.\n", "@C 0 3\nerr@.\n", false),
+        ("@D S 0 0 100 7 - 0 3 105 - -\n", "", false),
+        ("@p D S 0 0 100 7 - 0 3 105 - -\n@.\n", "", false),
+        ("@N\n@.\n", "", false),
+        ("@C 0 3\nerr@.\n", "", false),
+    ] {
+        let mut reply = reply_from(Offsets::default());
+        reply.stdout(&marked(stdout), &mut |_| {});
+        reply.stderr(&marked(stderr), &mut |_| {});
+        assert_eq!(reply.is_without_stderr(), is_without, "{stdout} {stderr}");
+        assert!(!(is_without && reply.is_complete()));
+    }
 }
 
 #[test]

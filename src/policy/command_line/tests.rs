@@ -242,3 +242,23 @@ proptest! {
         prop_assert_eq!(seen.has("LC_ALL"), Some("C"));
     }
 }
+
+/// What varies in the text of Direct mode is the command; with `runAs`, sudo is asked for the same user and program.
+#[test]
+fn the_text_of_direct_mode_waits_and_asks_sudo_for_what_it_will_execute() {
+    let mut decision = decision(&["/bin/echo", "it's"]);
+    let plain = marked_command_line(&decision, ("WRIT3", "ready"));
+    let script = plain.strip_prefix("exec '/bin/sh' '-c' '").unwrap().split_once("' 'writ' 'WRIT3' 'ready' ").unwrap();
+    assert_eq!(format!("exec {}", script.1), command_line(&decision));
+    // Read alike by every login shell, and without sudo.
+    assert!(!script.0.contains(['\'', '\\', '!', '\n']) && !script.0.contains("sudo"), "{}", script.0);
+    decision.run_as = Some("deploy".to_owned());
+    decision.environment = variables(&[("CHANNEL", "stable")]);
+    let asking = marked_command_line(&decision, ("WRIT3", "ready"));
+    let (script, rest) = asking.split_once("' 'writ' 'WRIT3' 'ready' 'deploy' '").unwrap();
+    assert!(script.contains("sudo -n -l -u") && !script.contains("@PATH@") && !script.contains("@COUNT@"), "{script}");
+    let (count, words) = rest.split_once("' ").unwrap();
+    let words: Vec<&str> = words.split("' '").collect();
+    assert_eq!(words[count.parse::<usize>().unwrap()], "/bin/echo", "{words:?}");
+    assert!(asking.len() < 2500, "{} bytes: dropbear takes 9,000", asking.len());
+}

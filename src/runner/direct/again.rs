@@ -46,9 +46,10 @@ pub(super) async fn open_again(
     work: &Work,
     holding: &mut Holding,
     cancel: &CancellationToken,
-    problem: &str,
+    refused: &LaunchProblem,
     tries: u32,
 ) -> Result<(Open, Session), LaunchProblem> {
+    let problem = &refused.message;
     tracing::info!(execution = %holding.key, problem, "the login of a claimed command did not start it; trying again");
     if tries == 1 {
         let status = execution::waits_for_login(&holding.execution, problem, inner.cluster.now());
@@ -68,6 +69,9 @@ pub(super) async fn open_again(
             Ok(opened) => return Ok(opened),
             Err(Not::Yet) => {}
             Err(Not::Ever(LaunchProblem { reason, message })) => {
+                // What was in the way all the time says more than that the time is over.
+                let is_plain = reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecutionRefused;
+                let reason = if is_plain { refused.reason } else { reason };
                 return Err(LaunchProblem { reason, message: format!("{message}; the login said last: {problem}") });
             }
         }

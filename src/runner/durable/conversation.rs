@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::api::{CommandExecutionStatus, Reason};
 use crate::cluster::{ExecutionKey, WriteOutcome};
@@ -81,22 +81,14 @@ impl Run<'_> {
     pub(super) async fn converse(
         &mut self,
         reached: Arc<Reached>,
-        session: Session,
+        mut session: Session,
         request: &ExecRequest,
         nonce: Nonce,
         place: Place,
     ) -> Said {
-        // What does not fit into the request waits for the machine to take it. One that refused the request, or whose
-        // connection is lost meanwhile, never does, and nobody wakes who waits for that.
-        let sent = timeout(ANSWER_DEADLINE, asking::send(&session, request)).await;
-        let problem = match sent {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the machine did not take the request within {} s", ANSWER_DEADLINE.as_secs())),
-        };
-        if let Some(problem) = problem {
+        if let Err(error) = asking::send(&mut session, request).await {
             reached.line.give_up().await;
-            return Said::Silence(problem);
+            return Said::Silence(error.to_string());
         }
         let mut conversation = Conversation {
             session,
@@ -219,6 +211,8 @@ impl Run<'_> {
                     other => Heard::Said(Said::Silence(other.to_string())),
                 });
             }
+            // What is missing is not under way: the record says that it was not received.
+            Event::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
             Event::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
                 return Some(Heard::Said(Said::Silence(problem)));
@@ -229,11 +223,7 @@ impl Run<'_> {
             self.keep(kind, &bytes).await;
         }
         if heard.is_none() && reply.is_complete() {
-            heard = match end.take() {
-                Some(End::Ended(ended)) => Some(Heard::Said(Said::Ended(ended))),
-                Some(End::Lost { rebooted }) => Some(Heard::Journal(Journal::Lost { rebooted })),
-                None => None,
-            };
+            heard = end.take().map(Heard::from);
         }
         heard
     }
@@ -306,7 +296,7 @@ impl Run<'_> {
                 problem: "the command had started, and the record of that on the machine is gone".to_owned(),
             }))),
             Answer::NotStarted(why) => {
-                let problem = not_started(why, self.holding.decision.run_as.as_deref());
+                let problem = not_started(&why, &self.holding.execution);
                 Some(Heard::Said(Said::Concluded(Ending::Refused(problem))))
             }
             Answer::Refused(refusal) => Some(Heard::Refused(launch_refused(&refusal))),
@@ -348,9 +338,8 @@ impl Run<'_> {
 
     /// When the machine must have answered. Output may come before the answer.
     fn answer_due(&self, conversation: &Conversation) -> Instant {
-        self.progressed.map_or(conversation.asked, |at| at.max(conversation.asked))
-            + ANSWER_DEADLINE
-            + conversation.session.slack()
+        let asked = conversation.session.fed().unwrap_or(conversation.asked);
+        self.progressed.map_or(asked, |at| at.max(asked)) + ANSWER_DEADLINE + conversation.session.slack()
     }
 
     /// A deadline is over; Some when there is nothing more to wait for in this session.
@@ -363,7 +352,11 @@ impl Run<'_> {
             if now < self.answer_due(conversation) {
                 return None;
             }
-            let problem = format!("the machine did not answer within {} s", ANSWER_DEADLINE.as_secs());
+            let seconds = ANSWER_DEADLINE.as_secs();
+            let problem = match conversation.session.fed() {
+                Some(_) => format!("the machine did not answer within {seconds} s"),
+                None => format!("the machine did not take the request within {seconds} s"),
+            };
             return Some(Heard::Said(Said::Silence(problem)));
         }
         match &mut self.stop {
@@ -405,4 +398,13 @@ enum Heard {
     Mixed(String),
     Journal(Journal),
     Refused(LaunchProblem),
+}
+
+impl From<End> for Heard {
+    fn from(end: End) -> Self {
+        match end {
+            End::Ended(ended) => Heard::Said(Said::Ended(ended)),
+            End::Lost { rebooted } => Heard::Journal(Journal::Lost { rebooted }),
+        }
+    }
 }
