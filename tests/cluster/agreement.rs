@@ -57,6 +57,8 @@ async fn lint_and_the_controller_agree_on_every_whitelist_that_the_documentation
     let case = Case::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut agreed = 0;
+    // In the cluster a Deny is held against the rules of all Whitelists: here there is one at a time, as in a file.
+    case.whitelists().delete("web", &kube::api::DeleteParams::default()).await.expect("deleted");
     for (number, (origin, text)) in shown_whitelists().into_iter().enumerate() {
         let mut object = manifest::read(text.as_bytes()).expect("text").remove(0).expect("YAML").value();
         let name = format!("shown-{number}");
@@ -250,4 +252,16 @@ async fn warnings_come_with_kubectl_apply_and_stand_in_the_status() {
     assert!(!apply(&case, &lines.collect::<Vec<_>>().join("\n")).contains("Warning"));
     let status = until(&case, |status| status.warning_count == Some(0)).await;
     assert!(status.conditions.iter().all(|it| it.type_ != "HasWarnings"), "{status:?}");
+    // A Deny is compared with the rules of the other Whitelists: one says `hello`, none says `hallo`.
+    for (word, count) in [("hallo", 1), ("hello", 0)] {
+        let head = "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: careless}\nspec:\n  rules:\n";
+        apply(&case, &format!("{head}  - {{name: no, effect: Deny, run: [/bin/echo, {word}]}}\n"));
+        let status = until(&case, |status| status.warning_count == Some(count)).await;
+        let message = status.conditions.iter().find(|it| it.type_ == "HasWarnings").map(|it| it.message.as_str());
+        assert_eq!(
+            message.is_some_and(|message| message.contains("the nearest is web/hello")),
+            count == 1,
+            "{message:?}"
+        );
+    }
 }

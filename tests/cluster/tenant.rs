@@ -121,23 +121,8 @@ impl Tenant {
             }
             // A Whitelist of patterns that take as long to compile as they may, changed each time.
             1 => self.apply("Whitelist", &name, heavy_whitelist(number)).await,
-            // Labels as large as the API server takes them.
-            2 => {
-                let labels: serde_json::Map<String, Value> = (0..1500)
-                    .map(|label| (format!("{}/l{label:060}", "a".repeat(60)), json!("x".repeat(63))))
-                    .collect();
-                let metadata = json!({"labels": labels});
-                let spec = json!({"address": "192.0.2.1", "user": "x", "credentialsRef": {"name": "plain"}, "hostKeys": [self.host_key]});
-                self.apply("Machine", &name, json!({"metadata": metadata, "spec": spec})).await;
-            }
-            // Machines that do not answer, that do not exist, and that have no address.
-            3 => {
-                let address = ["192.0.2.77", "127.0.0.1", "no-such-host.invalid", "198.51.100.3"];
-                let address = address[usize::try_from(index % 4).expect("small")];
-                let timeout = json!({"address": address, "port": self.silent});
-                self.machine(&name, timeout).await;
-                self.ask(&name, &name, "anything", json!({})).await;
-            }
+            2 => self.large_machine(&name).await,
+            3 => self.unreachable_machine(&name, index).await,
             // A name of its own for each lookup.
             4 => self.machine(&name, json!({"address": format!("n{number}.invalid")})).await,
             // Logins at the other namespace's machine that are refused, and one under another user.
@@ -157,20 +142,40 @@ impl Tenant {
                 let cancel = Patch::Merge(json!({"spec": {"cancel": true}}));
                 let _ = self.api(&self.own, "CommandExecution").patch(&name, &PatchParams::default(), &cancel).await;
             }
-            // Labels of a Machine and of executions, to and fro.
-            9 => {
-                let patch = Patch::Merge(json!({"metadata": {"labels": {"turn": format!("{number}")}}}));
-                for kind in ["Machine", "CommandExecution", "Whitelist"] {
-                    let api = self.api(&self.own, kind);
-                    for object in
-                        api.list(&ListParams::default().limit(20)).await.map(|list| list.items).unwrap_or_default()
-                    {
-                        let name = object.metadata.name.unwrap_or_default();
-                        let _ = api.patch(&name, &PatchParams::default(), &patch).await;
-                    }
-                }
-            }
+            9 => self.label_all(number).await,
             _ => self.pry(&name).await,
+        }
+    }
+
+    /// Labels as large as the API server takes them.
+    async fn large_machine(&self, name: &str) {
+        let labels: serde_json::Map<String, Value> =
+            (0..1500).map(|label| (format!("{}/l{label:060}", "a".repeat(60)), json!("x".repeat(63)))).collect();
+        let metadata = json!({"labels": labels});
+        let spec = json!({
+            "address": "192.0.2.1", "user": "x", "credentialsRef": {"name": "plain"}, "hostKeys": [self.host_key],
+        });
+        self.apply("Machine", name, json!({"metadata": metadata, "spec": spec})).await;
+    }
+
+    /// Machines that do not answer, that do not exist, and that have no address.
+    async fn unreachable_machine(&self, name: &str, index: u64) {
+        let address = ["192.0.2.77", "127.0.0.1", "no-such-host.invalid", "198.51.100.3"];
+        let address = address[usize::try_from(index % 4).expect("small")];
+        self.machine(name, json!({"address": address, "port": self.silent})).await;
+        self.ask(name, name, "anything", json!({})).await;
+    }
+
+    /// Labels of all kinds of objects, to and fro.
+    async fn label_all(&self, number: u64) {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {"turn": format!("{number}")}}}));
+        for kind in ["Machine", "CommandExecution", "Whitelist"] {
+            let api = self.api(&self.own, kind);
+            let some = api.list(&ListParams::default().limit(20)).await;
+            for object in some.map(|list| list.items).unwrap_or_default() {
+                let name = object.metadata.name.unwrap_or_default();
+                let _ = api.patch(&name, &PatchParams::default(), &patch).await;
+            }
         }
     }
 

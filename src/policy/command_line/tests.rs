@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -125,14 +126,21 @@ fn every_login_shell_passes_every_printable_word_on() {
     decision.argv.extend(words.clone());
     decision.environment = variables(&[("X", r"it's \!a\")]);
     let lines = [command_line(&decision), marked_command_line(&decision, ("a", "b"))];
+    let permission = "0123456789abcdef".repeat(2);
     let mut tried = Vec::new();
     for shell in ["sh", "dash", "bash", "busybox", "zsh", "ksh", "ksh93", "mksh", "fish", "tcsh", "csh", "yash"] {
         for line in &lines {
             let mut command = Command::new(shell);
             command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
-            let Ok(mut output) = command.output() else { continue };
-            let mark = output.stdout.strip_prefix(b"a:b\n").map(<[u8]>::to_vec);
-            output.stdout = mark.unwrap_or(output.stdout);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let Ok(mut child) = command.spawn() else { continue };
+            // The plain line reads nothing, and may have ended.
+            let _ = child.stdin.take().expect("a pipe").write_all(format!("{permission}\n").as_bytes());
+            let mut output = child.wait_with_output().expect("output");
+            let marks = format!("a:b\na:{permission}\n");
+            let marked = output.stdout.strip_prefix(marks.as_bytes()).map(<[u8]>::to_vec);
+            assert_eq!(marked.is_some(), line == &lines[1], "{shell}: {output:?}");
+            output.stdout = marked.unwrap_or(output.stdout);
             let seen = Seen::of(&output);
             assert_eq!(seen.words, words, "{shell}");
             assert_eq!(seen.has("X"), Some(r"it's \!a\"), "{shell}");

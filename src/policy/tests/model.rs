@@ -192,9 +192,7 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
             }
             let runs_as = rule.run_as.take();
             rule.run_as = runs_as.filter(|_| source.once_in(2));
-            if source.once_in(4) {
-                rule.run_as = Some(source.pick(&["root", "quzza"]).to_owned());
-            }
+            rule.run_as = source.once_in(4).then(|| source.pick(&["root", "quzza"]).to_owned()).or(rule.run_as);
             rule.action_type = rule.action_type.filter(|_| source.once_in(2));
             for values in &mut rule.parameters {
                 (values.default, values.maximum) = (None, None);
@@ -208,8 +206,7 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     rule
 }
 
-/// Puts a launcher before what an Allow runs, whose program then may be a bare name. The names of launchers may not: they
-/// are in messages of another meaning.
+/// Puts a launcher before what an Allow runs, whose program then may be a bare name; names of launchers are in messages.
 fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     let Some([Piece::Text(program)]) = rule.run.first_mut().map(Vec::as_mut_slice) else { return };
     if rule.is_deny || !program.starts_with('/') {
