@@ -127,7 +127,7 @@ impl Tenant {
             4 => self.machine(&name, json!({"address": format!("n{number}.invalid")})).await,
             // Logins at the other namespace's machine that are refused, and one under another user.
             5 => {
-                self.machine(&name, json!({"user": if index % 2 == 0 { "nobody" } else { &self.user }})).await;
+                self.machine(&name, json!({"user": if index.is_multiple_of(2) { "nobody" } else { &self.user }})).await;
                 self.ask(&name, &name, "anything", json!({})).await;
             }
             // Executions that nothing lists, with as much annotation as is taken.
