@@ -75,8 +75,7 @@ use claim::Holding;
 use connections::Connections;
 use durable::Begin;
 use logins::Logins;
-#[cfg(feature = "cli")]
-pub(crate) use opening::parse as parse_credentials;
+pub use opening::parse as parse_credentials;
 use queue::{MachineKey, Queues, Settled};
 pub use recount::RECOUNT_INTERVAL;
 use sights::Sights;

@@ -79,8 +79,11 @@ pub(super) async fn open(declared: &Declared) -> Result<OpenKey, AttemptEnd> {
     }
 }
 
-/// Reads the keys of a Secret.
-pub(crate) fn parse(secret: &SshSecret) -> Result<Credentials, EntryError> {
+/// Reads the keys of a Secret, in their order.
+///
+/// # Errors
+/// An entry that is no key, names no passphrase for one that is encrypted, or has a certificate of another key.
+pub fn parse(secret: &SshSecret) -> Result<Credentials, EntryError> {
     Credentials::parse_all(secret.keys.iter().map(|key| KeyEntry {
         suffix: key.suffix,
         private_key: key.private_key.as_slice(),

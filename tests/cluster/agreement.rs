@@ -255,7 +255,7 @@ async fn warnings_come_with_kubectl_apply_and_stand_in_the_status() {
     // A Deny is compared with the rules of the other Whitelists: one says `hello`, none says `hallo`.
     for (word, count) in [("hallo", 1), ("hello", 0)] {
         let head = "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: careless}\nspec:\n  rules:\n";
-        apply(&case, &format!("{head}  - {{name: no, effect: Deny, run: [/bin/echo, {word}]}}\n"));
+        apply(&case, &format!("{head}  - {{name: never, effect: Deny, run: [/bin/echo, {word}]}}\n"));
         let status = until(&case, |status| status.warning_count == Some(count)).await;
         let message = status.conditions.iter().find(|it| it.type_ == "HasWarnings").map(|it| it.message.as_str());
         assert_eq!(
