@@ -81,6 +81,17 @@ fn is_unsafe_in_a_pattern(byte: u8) -> bool {
     !matches!(byte, 0x20..=0x7e) || matches!(byte, b'\'' | b'!' | b'\\')
 }
 
+/// The name of a program without its directory.
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Whether a path is absolute and can be read in one way only: without empty segments, `.` and `..`.
+fn is_plain_path(path: &str) -> bool {
+    let mut parts = path.split('/');
+    path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// Whether a text is a name of a parameter or of an environment variable: letters, digits and `_`, no digit first.
 fn is_identifier(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

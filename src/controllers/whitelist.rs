@@ -127,7 +127,8 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     let rules = if has_deny { Some(context.policies.rules(&namespace).await?) } else { None };
     let compiled = tokio::task::spawn_blocking(move || {
         let others = rules.as_ref().map(RuleSet::whitelists).unwrap_or_default();
-        (warnings::of(&live, others), compile_object(live))
+        let compiled = compile_object(live.clone());
+        (warnings::of(live, &compiled, others), compiled)
     })
     .await;
     let (warnings, compiled) =

@@ -7,7 +7,7 @@ use crate::api::whitelist::{Effect, WhitelistRule};
 
 use super::redaction::Redaction;
 use super::template::{NamedValues, Template};
-use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, unprintable};
+use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, is_plain_path, unprintable};
 
 /// What a rule allows of time, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,11 +83,6 @@ pub(super) fn run_length(rule: &WhitelistRule, effect: Effect) -> Check {
 pub(super) fn program(run: &[Template]) -> Check {
     let program = run.first().and_then(Template::constant).unwrap_or_default();
     if is_plain_path(program) && !program.contains('=') { Ok(()) } else { Err(RuleProblem::ProgramNotAbsolute) }
-}
-
-fn is_plain_path(path: &str) -> bool {
-    let mut parts = path.split('/');
-    path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// A word of what is executed.

@@ -371,7 +371,7 @@ impl<'a> Outcome<'a> {
 
 /// Words as a key for [`RuleSet::forbidding`], which goes by the program's name without its directory.
 pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    key_of_words(words.enumerate().map(|(index, word)| if index == 0 { launchers::base_name(word) } else { word }))
+    key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
 }
 
 /// Whether a Deny rule holds against what is asked. Where something about it is not known (who asks), it does.

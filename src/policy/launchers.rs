@@ -6,7 +6,7 @@
 
 mod names;
 
-use super::MAXIMUM_WORDS;
+use super::{MAXIMUM_WORDS, base_name, is_plain_path};
 use names::{ANY_LATER_WORD, ANY_LATER_WORD_AS_ANY_USER, INTERPRETERS, LAUNCHERS, LOADERS, Launcher, UserFrom};
 
 /// The most commands that one vector comes to. Without `env -S` there are at most three for each word: this bounds what
@@ -274,11 +274,6 @@ fn named(text: &str) -> User<'_> {
     }
 }
 
-/// The name of a program without its directory.
-pub(super) fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// The directories in which a program is the same as the one at `path`.
 fn same_directories(path: &str) -> &'static [&'static str] {
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
@@ -308,11 +303,6 @@ pub(super) fn spellings(word: &str, is_launched: bool) -> Vec<String> {
     let directories = searched.chain(same_directories(word));
     let paths = directories.map(|directory| format!("{directory}/{name}"));
     std::iter::once(word.to_owned()).chain(paths).collect()
-}
-
-fn is_plain_path(path: &str) -> bool {
-    let mut parts = path.split('/');
-    path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ const MAX_EXAMPLES: usize = 32;
 
 /// Looks at a Whitelist as the controller would, and for what may not be meant, as if its namespace had no other one.
 pub fn lint(whitelist: &Whitelist) -> Findings {
-    let (compiled, mut findings) = lint_alone(whitelist);
+    let compiled = compile(whitelist);
+    let mut findings = lint_alone(whitelist, &compiled);
     findings.warnings.extend(denials::warnings(&[&compiled]).into_iter().flatten());
     findings
 }
@@ -55,11 +56,12 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
 const MAX_PAIRS: usize = 4096;
 
 /// Looks at a Whitelist beside the others of its namespace, as the cluster holds them: its Deny rules are compared with the
-/// rules of all. With more than 4096 pairs they are not; `writ lint` compares any number.
-pub fn lint_among(whitelist: &Whitelist, others: &[Arc<CompiledWhitelist>]) -> Findings {
-    let (compiled, mut findings) = lint_alone(whitelist);
+/// rules of all. With more than 4096 pairs they are not; `writ lint` compares any number. `compiled` is what `whitelist` compiles
+/// into.
+pub fn lint_among(whitelist: &Whitelist, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Findings {
+    let mut findings = lint_alone(whitelist, compiled);
     let others = others.iter().map(Arc::as_ref).filter(|other| other.record.name != compiled.record.name);
-    let all: Vec<&CompiledWhitelist> = std::iter::once(&compiled).chain(others).collect();
+    let all: Vec<&CompiledWhitelist> = std::iter::once(compiled).chain(others).collect();
     let allows: usize = all.iter().map(|whitelist| whitelist.allowing.len()).sum();
     let denies: usize = all.iter().map(|whitelist| whitelist.forbidding.len()).sum();
     if allows.saturating_mul(denies) <= MAX_PAIRS {
@@ -71,25 +73,25 @@ pub fn lint_among(whitelist: &Whitelist, others: &[Arc<CompiledWhitelist>]) -> F
 /// Looks at Whitelists together, in their order: a Deny holds against the rules of all Whitelists of its namespace. Those
 /// without a namespace are taken to be in the same one.
 pub fn lint_all(whitelists: &[&Whitelist]) -> Vec<Findings> {
-    let mut all: Vec<_> = whitelists.iter().map(|whitelist| lint_alone(whitelist)).collect();
+    let compiled: Vec<_> = whitelists.iter().map(|whitelist| compile(whitelist)).collect();
+    let mut all: Vec<_> =
+        whitelists.iter().zip(&compiled).map(|(whitelist, compiled)| lint_alone(whitelist, compiled)).collect();
     let mut namespaces: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
     for (index, whitelist) in whitelists.iter().enumerate() {
         namespaces.entry(whitelist.metadata.namespace.as_deref()).or_default().push(index);
     }
     for indexes in namespaces.into_values() {
-        let members: Vec<_> =
-            indexes.iter().filter_map(|index| all.get(*index)).map(|(compiled, _)| compiled).collect();
+        let members: Vec<_> = indexes.iter().filter_map(|index| compiled.get(*index)).collect();
         let found = denials::warnings(&members);
         for (index, warnings) in indexes.into_iter().zip(found) {
-            all.get_mut(index).into_iter().for_each(|(_, findings)| findings.warnings.extend(warnings.iter().cloned()));
+            all.get_mut(index).into_iter().for_each(|findings| findings.warnings.extend(warnings.iter().cloned()));
         }
     }
-    all.into_iter().map(|(_, findings)| findings).collect()
+    all
 }
 
-/// A Whitelist, compiled, and what can be seen of it by itself.
-fn lint_alone(whitelist: &Whitelist) -> (CompiledWhitelist, Findings) {
-    let compiled = compile(whitelist);
+/// What can be seen of a Whitelist by itself.
+fn lint_alone(whitelist: &Whitelist, compiled: &CompiledWhitelist) -> Findings {
     let mut seen = BTreeSet::new();
     let rules = &whitelist.spec.rules;
     let names = rules.iter().filter(|rule| !is_name(&rule.name) || !seen.insert(&rule.name));
@@ -101,15 +103,14 @@ fn lint_alone(whitelist: &Whitelist) -> (CompiledWhitelist, Findings) {
         let found = programs::warnings(&rule.run, &rule.parameters).into_iter();
         warnings.extend(found.map(|message| Warning { rule: rule.name.clone(), message }));
     }
-    warnings.extend(shadows(&compiled));
-    let findings = Findings {
+    warnings.extend(shadows(compiled));
+    Findings {
         names: names.map(|rule| rule.name.clone()).collect(),
         rule_count: compiled.rule_count(),
         closed: compiled.closed.clone(),
         broken: compiled.broken.clone(),
         warnings,
-    };
-    (compiled, findings)
+    }
 }
 
 fn is_name(name: &str) -> bool {
@@ -165,7 +166,8 @@ fn shadows(compiled: &CompiledWhitelist) -> Vec<Warning> {
     for (index, rule) in compiled.allowing.iter().enumerate() {
         let Some((text, argv)) = examples(rule).into_iter().next() else { continue };
         let by_run = |other: &CompiledRule| reads_words(&other.run, other, &argv);
-        let by_text = |other: &CompiledRule| other.text.as_ref().is_some_and(|own| reads(own, other, &text));
+        let by_text =
+            |other: &CompiledRule| other.text.as_ref().is_some_and(|own| own.admits(&other.parameters, &text));
         let others = compiled.allowing.iter().enumerate().filter(|(other, _)| *other != index);
         if let Some((other_index, other)) = others.into_iter().find(|(_, other)| by_text(other) || by_run(other)) {
             let what = if by_text(other) { format!("{text:?}") } else { format!("{argv:?}") };
@@ -204,10 +206,6 @@ fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
         Some((rule.text.as_ref()?.expand(&values), argv))
     };
     all.iter().filter_map(example).collect()
-}
-
-fn reads(template: &Template, rule: &CompiledRule, text: &str) -> bool {
-    template.read(text, &rule.parameters, &mut vec![None; rule.parameters.len()]).is_ok()
 }
 
 fn reads_words(run: &[Template], rule: &CompiledRule, argv: &[String]) -> bool {

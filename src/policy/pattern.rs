@@ -142,6 +142,11 @@ impl Pattern {
     }
 }
 
+/// The syntax tree of a pattern; `None` if it is no pattern.
+pub(super) fn tree(text: &str) -> Option<Hir> {
+    parse(text).ok()
+}
+
 // The error is large, and turned into a short one at once.
 #[allow(clippy::result_large_err, reason = "it does not leave this file")]
 fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {

@@ -10,8 +10,8 @@ mod table;
 mod verdict;
 mod walk;
 
-use super::RuleProblem;
 use super::template::{NamedValues, Template};
+use super::{RuleProblem, base_name};
 use table::Role;
 use verdict::Verdict;
 pub(super) use verdict::is_free;
@@ -62,8 +62,7 @@ pub(super) fn runs_others(path: &str) -> bool {
 
 /// Returns true if a program takes what begins with `-` for more than a value also behind `--`.
 pub(super) fn minds_no_dashes(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let name = table::find(path).map_or(name, |(name, _)| name);
+    let name = table::find(path).map_or_else(|| base_name(path), |(name, _)| name);
     matches!(name, "[" | "dd" | "expr" | "find" | "ip" | "ps" | "test")
 }
 

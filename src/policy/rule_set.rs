@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::compile::{CompiledRule, CompiledWhitelist};
 use super::index::{END_OF_WORD, Index, key_of_name};
-use super::launchers;
 
 /// In how many ways a rule may begin in an index, by the values that its parameters list.
 const MOST_BEGINNINGS: usize = 32;
@@ -200,7 +199,7 @@ fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
 /// The same, with the program's name without its directory. One whose program is not known for certain is always found.
 fn first_words_by_base_name(rule: &CompiledRule) -> Vec<String> {
     let by_name = |key: String| match key.split_once(END_OF_WORD) {
-        Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", launchers::base_name(program)),
+        Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", super::base_name(program)),
         None => String::new(),
     };
     first_words(rule, MOST_BEGINNINGS).into_iter().map(by_name).collect()

@@ -217,6 +217,11 @@ impl Template {
         }
     }
 
+    /// Whether a text is one that the template describes, with values that these parameters take.
+    pub fn admits(&self, parameters: &[NamedValues], text: &str) -> bool {
+        self.read(text, parameters, &mut vec![None; parameters.len()]).is_ok()
+    }
+
     /// Reads a text: puts the value of each place into `values`, which holds those that are known already.
     pub fn read<'t>(
         &self,

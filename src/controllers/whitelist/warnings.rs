@@ -57,9 +57,13 @@ pub(super) fn has_deny(object: &DynamicObject) -> bool {
 
 /// The warnings of a Whitelist beside `others` of its namespace. One that does not decode has none: it closes its namespace,
 /// which is said elsewhere.
-pub(super) fn of(object: &DynamicObject, others: &[Arc<CompiledWhitelist>]) -> Vec<Warning> {
-    let whitelist = object.clone().try_parse::<Whitelist>();
-    whitelist.map(|whitelist| policy::lint_among(&whitelist, others).warnings).unwrap_or_default()
+pub(super) fn of(
+    object: DynamicObject,
+    compiled: &CompiledWhitelist,
+    others: &[Arc<CompiledWhitelist>],
+) -> Vec<Warning> {
+    let whitelist = object.try_parse::<Whitelist>();
+    whitelist.map(|whitelist| policy::lint_among(&whitelist, compiled, others).warnings).unwrap_or_default()
 }
 
 /// Puts the warnings into a status. Ready and Stalled stay as they are, so that no GitOps tool takes the Whitelist for one

@@ -1,10 +1,10 @@
 //! Deny rules that do not do what they seem to: of all Whitelists of a namespace together, as a Deny holds against the rules
 //! of all of them.
 
-use crate::policy::CompiledWhitelist;
 use crate::policy::compile::CompiledRule;
 use crate::policy::decision::{Outcome, forbids_outcome, forbids_words};
-use crate::policy::launchers::{self, Command, base_name};
+use crate::policy::launchers::{self, Command};
+use crate::policy::{CompiledWhitelist, base_name};
 
 use super::overlap::{LintWord, Overlaps};
 use super::relation::{Relation, words_relation};

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use regex_automata::hybrid::{LazyStateID, dfa};
 use regex_automata::nfa::thompson;
 use regex_automata::{Anchored, Input, MatchKind};
-use regex_syntax::ParserBuilder;
 use regex_syntax::hir::Hir;
 
 use crate::policy::launchers::Word;
+use crate::policy::pattern;
 use crate::policy::template::{NamedValues, Segment, Template};
 use crate::policy::values::Shape;
 
@@ -79,17 +79,17 @@ impl Overlaps {
     pub fn word(&self, word: LintWord<'_>, own: &[NamedValues], template: &Template, others: &[NamedValues]) -> bool {
         match word {
             LintWord::Template(word) => self.templates(word, own, template, others),
-            LintWord::Text(text) => reads(template, others, text),
+            LintWord::Text(text) => template.admits(others, text),
         }
     }
 
     /// Whether two templates may have a text in common.
     pub fn templates(&self, left: &Template, own: &[NamedValues], right: &Template, others: &[NamedValues]) -> bool {
         if let Some(constant) = left.constant() {
-            return reads(right, others, constant);
+            return right.admits(others, constant);
         }
         if let Some(constant) = right.constant() {
-            return reads(left, own, constant);
+            return left.admits(own, constant);
         }
         if let (Some(Shape::Integer(minimum, maximum)), Some(Shape::Integer(least, most))) =
             (whole(left, own), whole(right, others))
@@ -100,7 +100,7 @@ impl Overlaps {
         for (listing, own, other, others) in [(left, own, right, others), (right, others, left, own)] {
             let mut texts = vec![String::new()];
             if listing.extend(&mut texts, own, 64) {
-                return texts.iter().any(|text| reads(other, others, text));
+                return texts.iter().any(|text| other.admits(others, text));
             }
         }
         if self.answers.get() >= MAX_ANSWERS {
@@ -109,10 +109,6 @@ impl Overlaps {
         self.answers.set(self.answers.get() + 1);
         meet(&language(left, own), &language(right, others)).unwrap_or(true)
     }
-}
-
-fn reads(template: &Template, parameters: &[NamedValues], text: &str) -> bool {
-    template.read(text, parameters, &mut vec![None; parameters.len()]).is_ok()
 }
 
 /// The values of the template's parameter if it is nothing but that.
@@ -144,9 +140,8 @@ fn literal(text: &str) -> Hir {
 }
 
 /// The tree of a pattern, which compiled before.
-fn parsed(pattern: &str) -> Hir {
-    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
-    parser.parse(pattern).unwrap_or_else(|_| Hir::fail())
+fn parsed(text: &str) -> Hir {
+    pattern::tree(text).unwrap_or_else(Hir::fail)
 }
 
 /// Whether a text is in both. None: it is not known, within the bounds.

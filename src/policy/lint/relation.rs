@@ -1,7 +1,8 @@
 //! How the words of a Deny and those of a command that an Allow comes to differ.
 
+use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;
-use crate::policy::launchers::{Command, Word, base_name, may_be_program, spellings};
+use crate::policy::launchers::{Command, Word, may_be_program, spellings};
 use crate::policy::template::Template;
 
 use super::overlap::{LintWord, Overlaps};

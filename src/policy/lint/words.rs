@@ -2,6 +2,7 @@
 //! words, without a shell: what was glued together stays together.
 
 use crate::api::whitelist::WhitelistRule;
+use crate::policy::base_name;
 
 /// Programs whose first word is a command of theirs, without blanks in it.
 const WITH_COMMANDS: [&str; 33] = [
@@ -53,7 +54,7 @@ pub(super) fn of_rule(rule: &WhitelistRule) -> Vec<String> {
              127 if there is none); if several words are meant, write run: {split}"
         )
     }).into_iter().collect();
-    let name = program.rsplit('/').next().unwrap_or_default();
+    let name = base_name(program);
     let mut options_end = false;
     for (number, word) in (1..).zip(words) {
         let is_command = number == 1 && WITH_COMMANDS.contains(&name);

@@ -1,9 +1,9 @@
 //! Rules that describe what is asked for, but in another way of asking: the words of their run in `command`, their text
 //! in `argv`, or a program without the directory that the rule has.
 
+use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;
 use crate::policy::decision::{key_by_base_name, read_words};
-use crate::policy::launchers::base_name;
 use crate::policy::rule_set::Lookup;
 use crate::policy::{Ask, CompiledWhitelist, RuleSet};
 

@@ -3,6 +3,8 @@
 //! An option that is not listed may take one. The price of a missing entry is small: an author is asked to begin a pattern
 //! with a letter, which is good in any case.
 
+use crate::policy::base_name;
+
 /// The options of some programs.
 struct Known {
     /// With spaces between them.
@@ -247,17 +249,17 @@ const KNOWN: &[Known] = &[
 
 /// True if a program gives the words behind `--` to another program.
 pub(super) fn passes_words_on(program: &str) -> bool {
-    is_in(PASS_ON, name(program))
+    is_in(PASS_ON, base_name(program))
 }
 
 /// True if a program reads its first word as letters of options, with a dash or without.
 pub(super) fn reads_bundles(program: &str) -> bool {
-    is_in(BUNDLES, name(program)) || name(program) == "ps"
+    is_in(BUNDLES, base_name(program)) || base_name(program) == "ps"
 }
 
 /// What an option takes of the word behind it. Another word than an option takes nothing.
 pub(super) fn takes(program: &str, word: &str) -> Takes {
-    let program = name(program);
+    let program = base_name(program);
     let known = KNOWN.iter().find(|known| is_in(known.programs, program));
     let is_listed = known.is_some_and(|known| is_in(known.words, word)) || is_in(EVERYWHERE, word);
     // `--lines=5` has its value; `-` is a file, and `--` no option.
@@ -300,14 +302,11 @@ fn listed(letters: &str, letter: char) -> Option<bool> {
 
 /// `tar xbf 20 ARCHIVE`: how many words behind a bundle may be values of its letters. They have them in their order.
 pub(super) fn values_of_a_bundle(program: &str, word: &str) -> usize {
-    if !is_in(BUNDLES, name(program)) || word.starts_with('-') {
+    if !is_in(BUNDLES, base_name(program)) || word.starts_with('-') {
         return 0;
     }
-    let letters = KNOWN.iter().find(|known| is_in(known.programs, name(program))).map_or("", |known| known.letters);
+    let letters =
+        KNOWN.iter().find(|known| is_in(known.programs, base_name(program))).map_or("", |known| known.letters);
     // A letter that is not known may take one.
     word.chars().filter(|letter| listed(letters, *letter) != Some(false)).count()
-}
-
-fn name(program: &str) -> &str {
-    program.rsplit('/').next().unwrap_or(program)
 }

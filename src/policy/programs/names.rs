@@ -1,5 +1,7 @@
 //! Names of programs: one name for all the files that hold the same program.
 
+use crate::policy::base_name;
+
 /// Endings that packages add to the name of a variant (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
 const VARIANTS: &[&str] = &[
     "athena",
@@ -38,7 +40,7 @@ const VENDORS: &[&str] =
 /// `/usr/bin/perl5.36-x86_64-linux-gnu`. `None` if no such program is known. A known name is never shortened, so
 /// `sqlite3` and `bzip2` stay as they are.
 pub(super) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = base_name(path);
     let name = if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("ld64.so") {
         "ld.so"
     } else {

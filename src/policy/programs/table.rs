@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use super::super::base_name;
 use super::names::known_name;
 
 const TEXTS: &[&str] = &[
@@ -143,7 +144,7 @@ pub(super) fn find(path: &str) -> Option<(&str, &'static Description)> {
         return Some((name, programs.get(name)?));
     }
     // `/usr/lib/git-core/git-submodule` is `git submodule`.
-    let subcommand = path.rsplit('/').next()?.strip_prefix("git-")?;
+    let subcommand = base_name(path).strip_prefix("git-")?;
     let (name, description) = programs.get_key_value(&format!("git {subcommand}"))?;
     Some((name, description))
 }

@@ -1,7 +1,7 @@
 //! Reads the words of a rule as the program would, and finds what each parameter is to it.
 
-use super::super::environment;
 use super::super::template::Template;
+use super::super::{base_name, environment};
 use super::table::{Description, ProgramOption, Role, find, find_subcommand};
 
 /// How many programs may stand behind each other (`sudo nice timeout ...`) before the rest counts as unknown.
@@ -73,7 +73,7 @@ pub(super) struct Use {
 pub(super) fn command(words: &[Word], depth: usize, uses: &mut Vec<Use>) {
     let Some((program, words)) = words.split_first() else { return };
     let Some(path) = program.constant() else { return };
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = base_name(path);
     let known = if depth < NESTED_PROGRAMS { find(path) } else { None };
     let mut walk = Walk { program: name, words, next: 0, depth, key: String::new(), levels: Vec::new(), uses };
     match known {
@@ -174,7 +174,7 @@ impl<'a> Walk<'a> {
     /// What stands behind a script are the script's own words.
     fn script(&mut self, path: &'a str) {
         let words = self.words.get(self.next + 1..).unwrap_or_default();
-        let program = path.rsplit('/').next().unwrap_or(path);
+        let program = base_name(path);
         let (key, levels) = (String::new(), Vec::new());
         let mut walk = Walk { program, words, next: 0, depth: self.depth + 1, key, levels, uses: self.uses };
         walk.unknown();
