@@ -11,8 +11,8 @@
 //! | was it executed before? | `cluster`: its receipt, read live; [`execution`] | AlreadyExecuted, in the phase of the first |
 //! | it is held against the Whitelists | [`policy`]: compile, decide, quote | Rejected, or `status.decision` |
 //! | what to do next is decided | [`execution`]: the state machine, pure | phase, reason, message, conditions |
-//! | it waits for its machine | `runner`: queues, slots, pauses | Queued |
-//! | a connection is opened | `ssh`: pinned host key, login, session | LaunchFailed where the machine is not the right one |
+//! | it waits for its machine | `runner`: queues, slots; `fleet`: back-off | Queued |
+//! | a connection is opened | `fleet`: pool, probes; `ssh`: pinned host key, login, session | LaunchFailed where the machine is not the right one |
 //! | it is claimed | `runner`, `cluster`: one PUT with the resourceVersion that was read | Dispatched: the point of no return |
 //! | it is launched, once | `launcher`: fence, session of its own, output to files; sent by `runner::durable` | Running, after 2 s |
 //! | it runs, whoever watches | `runner`, `ssh`, `output`: follow by offset, redact, count, digest, store, stop | |
@@ -22,7 +22,7 @@
 //!
 //! # The modules
 //!
-//! Each may use those above it in this list; `tests/architecture.rs` holds the exact table.
+//! Each may use those above it in this list; `tests/architecture` holds the exact table.
 //!
 //! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
 //! - [`policy`]: what may run. Pure.
@@ -35,7 +35,8 @@
 //! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
 //! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
 //! - [`cluster`]: the API server, with a deadline on every call.
-//! - [`runner`]: queues, connections and tasks; claims, launches, follows, adopts, records.
+//! - [`fleet`]: reaching machines: connections, host trust, probes, what is known of each Machine. Runs no commands.
+//! - [`runner`]: running executions: queues and tasks; claims, launches, follows, adopts, records.
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
 //! - [`tools`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
@@ -59,6 +60,8 @@ pub mod controllers;
 pub mod execution;
 #[cfg(feature = "client")]
 pub mod fairness;
+#[cfg(feature = "operator")]
+pub mod fleet;
 #[cfg(feature = "operator")]
 pub mod launcher;
 pub mod machine;

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::Ending;
 use crate::cluster::{ClientOptions, Cluster};
-use crate::runner::{Step, check};
+use crate::fleet::{Step, check};
 use crate::ssh::{Cidr, Network, scan};
 
 /// Keys, logins and set-up of machines.

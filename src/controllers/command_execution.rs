@@ -31,7 +31,7 @@ use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holder
 use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, ObjectSize, Observed, Plan, ReceiptKey};
 use crate::fairness::Size;
 use crate::policy::{Identity, RuleSet};
-use crate::runner::{Runner, Wakes, Work, log_end};
+use crate::runner::{QueuedExecution, Runner, Wakes, log_end};
 use crate::telemetry::{Loop, SPANS, metrics};
 use crate::traces;
 
@@ -157,6 +157,9 @@ async fn gather_and_decide(
     } else {
         (None, RuleSet::default(), Ok(None))
     };
+    if let Some(Ok(machine)) = &machine {
+        context.runner.configure(machine);
+    }
     let holder = match live.claim() {
         Some(claim) => context.holders.fact(&claim.holder).await?,
         None => HolderFact::Myself,
@@ -249,9 +252,9 @@ async fn apply(
     let key = key_of(&live);
     for effect in plan.effects {
         match effect {
-            Effect::Enqueue { max_concurrent, urgent, suspended } => {
+            Effect::Enqueue { urgent } => {
                 let requester = requester(&live, context).await;
-                context.runner.enqueue(Work { max_concurrent, urgent, suspended, requester, ..work(&live) });
+                context.runner.enqueue(QueuedExecution { urgent, requester, ..work(&live) });
             }
             Effect::Adopt => context.runner.adopt(work(&live)),
             Effect::Withdraw => context.runner.withdraw(&key),
@@ -338,15 +341,13 @@ async fn requester(live: &CommandExecution, context: &Context) -> String {
     }
 }
 
-/// An execution that waits for no slot, so that how many there are does not matter.
-fn work(live: &CommandExecution) -> Work {
-    Work {
+/// The execution for the queue of its machine.
+fn work(live: &CommandExecution) -> QueuedExecution {
+    QueuedExecution {
         key: key_of(live),
         machine: live.spec.machine_ref.name.clone(),
         created: live.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
         urgent: false,
-        max_concurrent: 1,
-        suspended: false,
         requester: String::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! The controller of Machines: has them looked at, and says in each one's status what was seen.
 //!
-//! The promises kept here: a status is written where a person would want to know, and at most every 10 s (`machine::report`), and how many run and wait as `runner::recount` bounds it;
+//! The promises kept here: a status is written where a person would want to know, and at most every 10 s (`machine::report`), and how many run and wait as `fleet::counts` bounds it;
 //! the only thing in it that anything rests on is a host key that was frozen on first use, and that is not written here.
 //!
 //! ```text
@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Machine, MachinePhase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, Slim};
 use crate::fairness::Size;
+use crate::fleet::{MachineWakes, RECOUNT_INTERVAL};
 use crate::machine::{Observed, next_look, report};
-use crate::runner::{MachineFacts, MachineWakes, RECOUNT_INTERVAL, Runner};
+use crate::runner::{MachineFacts, Runner};
 use crate::telemetry::{Loop, Watch};
 
 use super::fair::{Fair, UNBOUNDED};
@@ -155,19 +156,20 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
         Err(ClusterError::NotFound { .. }) => return Ok(Action::await_change()),
         Err(error) => return Err(error),
     };
+    context.runner.configure(&machine);
     let facts = context.runner.machine_facts(&namespace, &name);
     let written_again = store_report(&machine, &facts, &context).await?;
-    context.runner.go_on(&namespace, &name);
-    let sight = facts.sight.as_ref();
+    context.runner.resume(&namespace, &name);
+    let sight = facts.observation.as_ref();
     let is_waited_for = facts.queued > 0;
     let now = context.cluster.now();
-    let due = next_look(&machine, sight, facts.failures, is_waited_for, facts.is_blocked, facts.spread, now);
+    let due = next_look(&machine, sight, facts.failures, is_waited_for, facts.needs_person, facts.jitter, now);
     // Those that see nothing grow rarer: they cost the machine a connection all the same.
-    let pause = BETWEEN_LOOKS.saturating_mul(1 << facts.blind.saturating_sub(1).min(5));
-    let too_soon = facts.since_look.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
+    let pause = BETWEEN_LOOKS.saturating_mul(1 << facts.inconclusive_probes.saturating_sub(1).min(5));
+    let too_soon = facts.since_probe.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
     let next = match due.map(|due| due.max(too_soon)) {
         Some(due) if due.is_zero() => {
-            context.runner.look_at(&namespace, &name);
+            context.runner.request_probe(&namespace, &name);
             Some(BETWEEN_LOOKS)
         }
         due => due,
@@ -186,7 +188,7 @@ async fn store_report(
     let since_write = context.written(|written| written.get(&reference).map(Instant::elapsed));
     let said = report(&Observed {
         machine,
-        sight: facts.sight.as_ref(),
+        sight: facts.observation.as_ref(),
         running: facts.running,
         queued: facts.queued,
         is_recount: facts.is_recount,
@@ -231,7 +233,7 @@ fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
     let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());
     if told.is_some() && told == running.zip(queued) {
         let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
-        context.runner.counted(&namespace, &name, facts.running, facts.queued);
+        context.runner.record_counts(&namespace, &name, facts.running, facts.queued);
     }
 }
 

@@ -45,12 +45,8 @@ pub struct Plan {
 pub enum Effect {
     /// Put it into the queue of its machine.
     Enqueue {
-        /// How many may run on the machine at a time.
-        max_concurrent: u32,
-        /// Whether it may not wait: one attempt, now.
+        /// True if it may not wait: one attempt, now.
         urgent: bool,
-        /// Whether nothing may start there now.
-        suspended: bool,
     },
     /// Take it out of the queue, and forget what is known of it.
     Withdraw,
@@ -327,9 +323,9 @@ fn queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Pl
         return finish(observed, Phase::Expired, Reason::MachineSuspended, message);
     }
     let mut plan = Plan { requeue: Some(look_again(observed)), ..Plan::default() };
-    // What waits is put in again, which changes nothing but how many may run there, or whether anything may.
+    // An execution that waits already is not put in again; this one may have been dropped with its queue.
     if matches!(observed.work, WorkFact::Absent | WorkFact::WaitingForSlot | WorkFact::WaitingForMachine { .. }) {
-        plan.effects.push(Effect::Enqueue { max_concurrent: machine.spec.max_concurrent, urgent, suspended });
+        plan.effects.push(Effect::Enqueue { urgent });
     }
     let shown = observed.execution.phase() == Phase::Queued;
     let (reason, message) = match &observed.work {

@@ -10,78 +10,75 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::api::CommandExecution;
-use crate::api::execution_status::DecisionRecord;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, Standing};
 use crate::execution::{self, HolderFact};
 use crate::telemetry::metrics;
 
 use super::audit::log_claim;
-use super::claim::{Holding, Settled, settle};
-use super::{Inner, Work};
+use super::claim::{ClaimState, HeldClaim, resolve_claim};
+use super::context::Context;
+use super::queued_execution::QueuedExecution;
 
 /// How often somebody else may change the object between read and write before it is left for later.
 const CONFLICT_TRIES: u32 = 5;
 /// The pause after such a change.
-const AGAIN_AFTER_CHANGE: Duration = Duration::from_millis(200);
+const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 
 /// Takes the claim of an execution over. None where that is not possible now, or not called for any more; the controller
 /// looks again.
-pub(super) async fn take_over(inner: &Inner, work: &Work) -> Option<Holding> {
+pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Option<HeldClaim> {
     let token = Uuid::new_v4().to_string();
     for _ in 0..CONFLICT_TRIES {
-        let standing = inner.holders.standing()?;
+        let standing = context.holders.standing()?;
         let decided = Instant::now();
-        let live = inner.cluster.execution(&work.key.namespace, &work.key.name).await.ok()?;
+        let live = context.cluster.execution(&work.key.namespace, &work.key.name).await.ok()?;
         if live.metadata.uid.as_deref() != Some(&work.key.uid) || live.phase().is_finished() {
             return None;
         }
         let claim = live.claim()?;
-        if matches!(inner.holders.fact(&claim.holder).await.ok()?, HolderFact::MayBeAlive) {
+        if matches!(context.holders.fact(&claim.holder).await.ok()?, HolderFact::MayBeAlive) {
             return None;
         }
-        if claim.holder == inner.holder {
+        if claim.holder == context.holders.own() {
             // Nobody else can write with its token, and the task that could has ended.
-            let (token, decision) = (claim.token.clone(), decision_of(&live)?);
-            metrics().adopted();
+            let token = claim.token.clone();
             log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
-            let key = work.key.clone();
-            return Some(Holding { key, token, execution: live, decision, is_whole: true, standing, decided });
+            return held_claim(work, token, live, standing, decided);
         }
         let before = claim.holder.clone();
-        let status = execution::taken_over(&live, &inner.holder, &token, inner.cluster.now())?;
-        let settled = match inner.cluster.replace_status(&live, status).await {
-            Ok(stored) => Settled::Ours(Box::new(stored)),
-            Err(error) if error.is_ambiguous() => settle(inner, &work.key, &token).await,
-            Err(ClusterError::Conflict { .. }) => Settled::NotStored,
+        let status = execution::taken_over(&live, context.holders.own(), &token, context.cluster.now())?;
+        let state = match context.cluster.replace_status(&live, status).await {
+            Ok(stored) => ClaimState::Ours(Box::new(stored)),
+            Err(error) if error.is_ambiguous() => resolve_claim(context, &work.key, &token).await,
+            Err(ClusterError::Conflict { .. }) => ClaimState::NotStored,
             Err(error) => {
                 tracing::warn!(%error, execution = %work.key, "a claim that was left behind could not be taken over");
                 return None;
             }
         };
-        match settled {
-            Settled::Ours(execution) => {
-                metrics().adopted();
+        match state {
+            ClaimState::Ours(execution) => {
                 log_claim(&execution, "took over a claim that was left behind", Some(&before));
-                let decision = decision_of(&execution)?;
-                let key = work.key.clone();
-                // Whether the decision is whole is seen before it would be launched: it has to equal a new one.
-                return Some(Holding {
-                    key,
-                    token,
-                    execution: *execution,
-                    decision,
-                    is_whole: true,
-                    standing,
-                    decided,
-                });
+                return held_claim(work, token, *execution, standing, decided);
             }
-            Settled::NotStored => sleep(AGAIN_AFTER_CHANGE).await,
-            Settled::Over => return None,
+            ClaimState::NotStored => sleep(RETRY_AFTER_CHANGE).await,
+            ClaimState::Lost => return None,
         }
     }
     None
 }
 
-fn decision_of(execution: &CommandExecution) -> Option<DecisionRecord> {
-    execution.status.as_ref().and_then(|status| status.decision.clone())
+/// The adopted claim. `None` if the execution has no decision, which no claim of Writ lacks.
+fn held_claim(
+    work: &QueuedExecution,
+    token: String,
+    execution: CommandExecution,
+    standing: Standing,
+    decided: Instant,
+) -> Option<HeldClaim> {
+    let decision = execution.status.as_ref().and_then(|status| status.decision.clone())?;
+    metrics().adopted();
+    let key = work.key.clone();
+    // A launch needs a decision that equals a new one, so it need not be compared here.
+    Some(HeldClaim { key, token, execution, decision, is_stored_unchanged: true, standing, decided })
 }

@@ -1,7 +1,7 @@
 //! The point of no return: one PUT of the status with the resourceVersion of a live read.
 //!
-//! An answer that was lost is settled by a live read and the claim's token (crash point 1 of the design): our token,
-//! go on; no claim, try once more; another token, or finished in the meantime, stop. While it cannot be settled nothing
+//! An answer that was lost is state by a live read and the claim's token (crash point 1 of the design): our token,
+//! go on; no claim, try once more; another token, or finished in the meantime, stop. While it cannot be state nothing
 //! is sent. What is sent then is what is stored: argument vector and timeout are read from the stored decision.
 
 use std::time::Duration;
@@ -20,22 +20,23 @@ use crate::output::{Owner, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Connection;
 
-use super::attempt::{
-    AGAIN_AFTER_CHANGE, AttemptEnd, Ground, Way, decide_by, in_time, is_ours, not_after, obsolete_or_again,
-    read_execution,
+use crate::fleet::{ConnectFailure, RETRY_AFTER_CHANGE, ResolvedMachine, TimedFacts, read_again};
+
+use super::context::Context;
+use super::decision_input::{
+    DecisionInput, decide_with, is_before_deadline, is_claimed_with, read_execution, start_deadline,
 };
-use super::declared::{Declared, read_again, refused};
-use super::probing::Known;
-use super::{Inner, Work};
+use super::queued_execution::QueuedExecution;
+use super::transport::Transport;
 
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
 /// into its queue.
 const CONFLICT_TRIES: u32 = 5;
-/// The pause between live reads while a lost answer is being settled.
+/// The pause between live reads while a lost answer is being state.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stored claim: the right to send the command, and to write the result.
-pub(super) struct Holding {
+pub(super) struct HeldClaim {
     pub key: ExecutionKey,
     pub token: String,
     /// The execution as it was stored with the claim.
@@ -44,26 +45,26 @@ pub(super) struct Holding {
     pub decision: DecisionRecord,
     /// Whether it was stored as it was made. CRDs of another version drop fields that they do not know, `runAs` and
     /// `redact` and the reserved room among them.
-    pub is_whole: bool,
+    pub is_stored_unchanged: bool,
     /// The claim is good for a start only while this process is in the same standing as when it was made.
     pub standing: Standing,
     /// When the decision was made that is stored with the claim, or before.
     pub decided: Instant,
 }
 
-impl Holding {
+impl HeldClaim {
     /// Why it may not be sent any more, where that is so: too much time may have passed since the claim, as this process,
     /// or its host, was stopped for a while, and others may have taken it for gone.
-    pub fn reason_not_to_start(&self, inner: &Inner, cancel: &CancellationToken) -> Option<LaunchProblem> {
-        let is_stale = self.decided.elapsed() > inner.holders.duration();
-        let (reason, why) = if let Some(lost) = self.lost(inner, is_stale) {
+    pub fn check_still_valid(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
+        let is_stale = self.decided.elapsed() > context.holders.duration();
+        let (reason, why) = if let Some(lost) = self.lost(context, is_stale) {
             lost
-        } else if !self.is_whole {
+        } else if !self.is_stored_unchanged {
             let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
                        (kubectl apply --server-side -f crds/)";
             // A word that older CRDs know too.
             (Reason::PolicyBroken, why)
-        } else if !in_time(&self.execution, inner.cluster.now()) {
+        } else if !is_before_deadline(&self.execution, context.cluster.now()) {
             (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
         } else if self.execution.is_unwanted() || cancel.is_cancelled() {
             (Reason::CancelledBeforeStart, "cancelled before it started")
@@ -74,12 +75,12 @@ impl Holding {
     }
 
     /// Why a login that waits for the permission to start it does not get it. The login may have taken long.
-    pub fn reason_not_to_permit(&self, inner: &Inner, cancel: &CancellationToken) -> Option<LaunchProblem> {
-        let (reason, why) = if let Some(lost) = self.lost(inner, false) {
+    pub fn check_may_permit(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
+        let (reason, why) = if let Some(lost) = self.lost(context, false) {
             lost
         } else if cancel.is_cancelled() {
             (Reason::CancelledBeforeStart, "cancelled before it started")
-        } else if !in_time(&self.execution, inner.cluster.now()) {
+        } else if !is_before_deadline(&self.execution, context.cluster.now()) {
             let why = "the starting deadline was over when the login's start-up files were done";
             (Reason::StartingDeadlineExceeded, why)
         } else {
@@ -89,11 +90,11 @@ impl Holding {
     }
 
     /// Why the claim is of no use any more.
-    fn lost(&self, inner: &Inner, is_stale: bool) -> Option<(Reason, &'static str)> {
-        if inner.halted.is_cancelled() {
+    fn lost(&self, context: &Context, is_stale: bool) -> Option<(Reason, &'static str)> {
+        if context.aborting.is_cancelled() {
             return Some((Reason::HolderLost, "this writ was told to end before it had started it"));
         }
-        let is_lost = is_stale || inner.holders.standing() != Some(self.standing);
+        let is_lost = is_stale || context.holders.standing() != Some(self.standing);
         is_lost.then_some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
     }
 
@@ -103,11 +104,11 @@ impl Holding {
     }
 
     /// Takes the output of the command, as the decision says.
-    pub fn recorder(&self, inner: &Inner, redaction: &Redaction) -> Recorder {
+    pub fn recorder(&self, context: &Context, redaction: &Redaction) -> Recorder {
         // Bounds that are none, which the API server lets nobody store, allow nothing.
         let inline_bytes = usize::try_from(self.decision.output.inline_bytes).unwrap_or(0);
         let owner = Owner { namespace: self.key.namespace.clone(), uid: self.key.uid.clone() };
-        Recorder::new(owner, inline_bytes, redaction, &inner.outputs.hub, inner.outputs.store.clone())
+        Recorder::new(owner, inline_bytes, redaction, &context.outputs.hub, context.outputs.store.clone())
     }
 }
 
@@ -124,90 +125,90 @@ fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
 }
 
 /// Where the claim with a token is, once it is known.
-pub(super) enum Settled {
+pub(super) enum ClaimState {
     /// Stored, and the execution is unfinished.
     Ours(Box<CommandExecution>),
     /// Not stored. It may be tried again.
     NotStored,
     /// The execution is finished, gone, or somebody else's.
-    Over,
+    Lost,
 }
 
 /// Reads everything again, decides again, claims.
 pub(super) async fn claim(
-    inner: &Inner,
-    work: &Work,
-    connected_by: &Declared,
-    way: &Way,
-) -> Result<Holding, AttemptEnd> {
+    context: &Context,
+    work: &QueuedExecution,
+    connected_by: &ResolvedMachine,
+    way: &Transport,
+) -> Result<HeldClaim, ConnectFailure> {
     // One token for all tries: a write that was thought lost and lands late is then still known as ours.
     let token = Uuid::new_v4().to_string();
-    let standing = inner.holders.standing().ok_or(AttemptEnd::Again(SETTLE_PAUSE))?;
+    let standing = context.holders.standing().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
     let decided = Instant::now();
     // What this token may have been stored with.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
         // All of it live, with the connection open, and at the same time.
-        let (execution, declared, rules) = tokio::join!(
-            read_execution(inner, work, Some(&token)),
-            read_again(&inner.cluster, &work.key.namespace, connected_by),
-            inner.policies.rules(&work.key.namespace),
+        let (execution, resolved, rules) = tokio::join!(
+            read_execution(context, work, Some(&token)),
+            read_again(&context.dialer.cluster, &work.key.namespace, connected_by),
+            context.policies.rules(&work.key.namespace),
         );
         let (execution, size) = execution?;
-        if is_ours(&execution, &token) {
-            return holding(work, token, execution, &made, standing, decided);
+        if is_claimed_with(&execution, &token) {
+            return held_claim(work, token, execution, &made, standing, decided);
         }
-        let Some(declared) = declared? else {
+        let Some(resolved) = resolved? else {
             // The connection is to what the Machine or the Secret said before. Make another one.
-            inner.connections.forget(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
-            return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
+            context.dialer.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
+            return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         };
-        let ground = Ground { execution, declared };
+        let ground = DecisionInput { execution, resolved };
         // Without the finalizer, which somebody may have taken off, it could vanish while it runs.
-        if !in_time(&ground.execution, inner.cluster.now()) || !ground.execution.is_protected() {
-            return Err(AttemptEnd::Obsolete);
+        if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.is_protected() {
+            return Err(ConnectFailure::Obsolete);
         }
-        let rules = rules.map_err(|error| obsolete_or_again(&error))?;
-        let decision = decide_by(inner, &ground, &rules).await?;
-        let now = inner.cluster.now();
-        let records = records(inner, &ground, way, &token, now);
+        let rules = rules.map_err(|error| ConnectFailure::from_read(&error))?;
+        let decision = decide_with(context, &ground, &rules).await?;
+        let now = context.cluster.now();
+        let records = records(context, &ground, way, &token, now);
         let mut status = execution::claimed(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
-        if inner.holders.standing() != Some(standing) {
+        if context.holders.standing() != Some(standing) {
             // Others may take this process for gone, and what it claims for left behind.
-            return Err(AttemptEnd::Again(SETTLE_PAUSE));
+            return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
         }
-        let settled = put(inner, work, (&ground.execution, &size), status, &token).await?;
-        match settled {
-            Settled::Ours(execution) => return holding(work, token, *execution, &made, standing, decided),
-            Settled::NotStored => {}
-            Settled::Over => return Err(AttemptEnd::Obsolete),
+        let state = put(context, work, (&ground.execution, &size), status, &token).await?;
+        match state {
+            ClaimState::Ours(execution) => return held_claim(work, token, *execution, &made, standing, decided),
+            ClaimState::NotStored => {}
+            ClaimState::Lost => return Err(ConnectFailure::Obsolete),
         }
     }
-    Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE))
+    Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
 }
 
 /// Writes the claim, by the resourceVersion that was read.
 async fn put(
-    inner: &Inner,
-    work: &Work,
+    context: &Context,
+    work: &QueuedExecution,
     (read, size): (&CommandExecution, &ObjectSize),
     status: CommandExecutionStatus,
     token: &str,
-) -> Result<Settled, AttemptEnd> {
+) -> Result<ClaimState, ConnectFailure> {
     // From here on the controller leaves the status alone, also while the answer is under way.
-    inner.queues().hold(&work.key);
-    match inner.cluster.replace_status(read, status).await {
-        Ok(execution) => Ok(Settled::Ours(Box::new(execution))),
+    context.queues().mark_claiming(&work.key);
+    match context.cluster.replace_status(read, status).await {
+        Ok(execution) => Ok(ClaimState::Ours(Box::new(execution))),
         // No answer, one that cannot be read, or somebody was quicker, perhaps we ourselves: see what is there.
         Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
-            Ok(settle(inner, &work.key, token).await)
+            Ok(resolve_claim(context, &work.key, token).await)
         }
         // With the room for its result: it may have grown since it was decided, or this etcd stores less.
         Err(ClusterError::TooLarge { message, .. }) => {
             let message = format!("{} ({message}; nothing was sent)", execution::no_room(size));
-            Err(refused(Reason::ObjectTooLarge, message))
+            Err(ConnectFailure::from_configuration(Reason::ObjectTooLarge, message))
         }
         Err(error @ ClusterError::Invalid { .. }) => {
             tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
@@ -216,60 +217,61 @@ async fn put(
                 "the API server refused to record the claim, so nothing was sent: {error}; install the CRDs of this version of \
                  writ (kubectl apply --server-side -f crds/), and look at the admission policies"
             );
-            Err(refused(Reason::PolicyBroken, message))
+            Err(ConnectFailure::from_configuration(Reason::PolicyBroken, message))
         }
-        Err(error) => Err(obsolete_or_again(&error)),
+        Err(error) => Err(ConnectFailure::from_read(&error)),
     }
 }
 
-fn holding(
-    work: &Work,
+fn held_claim(
+    work: &QueuedExecution,
     token: String,
     execution: CommandExecution,
     made: &[DecisionRecord],
     standing: Standing,
     decided: Instant,
-) -> Result<Holding, AttemptEnd> {
+) -> Result<HeldClaim, ConnectFailure> {
     // There is always one beside a claim of ours; without it there is nothing that could be sent.
-    let decision = execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(AttemptEnd::Obsolete)?;
+    let decision =
+        execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(ConnectFailure::Obsolete)?;
     // The time is stored in microseconds.
     let time = &decision.decided_time;
     let is_made = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
-    let is_whole = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());
-    Ok(Holding { key: work.key.clone(), token, execution, decision, is_whole, standing, decided })
+    let is_stored_unchanged = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());
+    Ok(HeldClaim { key: work.key.clone(), token, execution, decision, is_stored_unchanged, standing, decided })
 }
 
 /// Reads until it is known whether the claim with this token is stored.
-pub(super) async fn settle(inner: &Inner, key: &ExecutionKey, token: &str) -> Settled {
+pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: &str) -> ClaimState {
     loop {
-        match inner.cluster.execution(&key.namespace, &key.name).await {
+        match context.cluster.execution(&key.namespace, &key.name).await {
             Ok(live) if live.metadata.uid.as_deref() != Some(&key.uid) || live.phase().is_finished() => {
-                return Settled::Over;
+                return ClaimState::Lost;
             }
-            Ok(live) if is_ours(&live, token) => return Settled::Ours(Box::new(live)),
-            Ok(live) if live.is_claimed() => return Settled::Over,
-            Ok(_) => return Settled::NotStored,
-            Err(ClusterError::NotFound { .. }) => return Settled::Over,
+            Ok(live) if is_claimed_with(&live, token) => return ClaimState::Ours(Box::new(live)),
+            Ok(live) if live.is_claimed() => return ClaimState::Lost,
+            Ok(_) => return ClaimState::NotStored,
+            Err(ClusterError::NotFound { .. }) => return ClaimState::Lost,
             // Whatever else it is, also a missing permission, says nothing of what is stored.
-            Err(error) if !inner.halted.is_cancelled() => {
+            Err(error) if !context.aborting.is_cancelled() => {
                 tracing::warn!(%error, execution = %key, "it is not known yet whether a claim is stored");
                 tokio::time::sleep(SETTLE_PAUSE).await;
             }
-            Err(_) => return Settled::Over,
+            Err(_) => return ClaimState::Lost,
         }
     }
 }
 
 /// What is recorded with the claim: who made it, what it goes to, and in Durable mode what the start hangs on there.
-fn records(inner: &Inner, ground: &Ground, way: &Way, token: &str, now: Timestamp) -> ClaimRecords {
-    let not_after = not_after(&ground.execution, now);
+fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &str, now: Timestamp) -> ClaimRecords {
+    let not_after = start_deadline(&ground.execution, now);
     let (mode, remote) = match way {
-        Way::Direct(_) => (ExecutionMode::Direct, None),
-        Way::Durable(reached) => (ExecutionMode::Durable, Some(remote_record(&reached.known, not_after, now))),
+        Transport::Direct(_) => (ExecutionMode::Direct, None),
+        Transport::Durable(reached) => (ExecutionMode::Durable, Some(remote_record(&reached.known, not_after, now))),
     };
     let claim = Claim {
         token: token.to_owned(),
-        holder: inner.holder.clone(),
+        holder: context.holders.own().to_owned(),
         mode,
         dispatched_time: MicroTime(now),
         not_after_time: remote.is_some().then_some(MicroTime(not_after)),
@@ -278,7 +280,7 @@ fn records(inner: &Inner, ground: &Ground, way: &Way, token: &str, now: Timestam
 }
 
 /// In the machine's uptime, as its clock may be wrong: from now as long as it still is by ours.
-fn remote_record(known: &Known, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
+fn remote_record(known: &TimedFacts, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
     let left = u64::try_from(not_after.duration_since(now).as_millis()).unwrap_or(0);
     let facts = &known.facts;
     RemoteRecord {
@@ -289,14 +291,14 @@ fn remote_record(known: &Known, not_after: Timestamp, now: Timestamp) -> RemoteR
     }
 }
 
-fn machine_record(ground: &Ground, connection: &Connection) -> MachineRecord {
-    let metadata = &ground.declared.machine.metadata;
+fn machine_record(ground: &DecisionInput, connection: &Connection) -> MachineRecord {
+    let metadata = &ground.resolved.machine.metadata;
     MachineRecord {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
         address: connection.at().to_owned(),
-        user: ground.declared.machine.spec.user.clone(),
+        user: ground.resolved.machine.spec.user.clone(),
         host_key_fingerprint: connection.fingerprint().to_owned(),
     }
 }

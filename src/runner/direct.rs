@@ -14,6 +14,8 @@
 //! what it writes beyond that limit.
 
 mod again;
+mod first_words;
+mod launch_problem;
 mod not_started;
 mod start;
 
@@ -35,11 +37,13 @@ use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
 use crate::policy::{Redaction, marked_command_line};
 use crate::ssh::{Event, Session, Signal};
 
-use super::claim::Holding;
-use super::connections::Open;
-use super::turned_away::{Cause, Instead};
-use super::{Inner, Work};
-use not_started::{FirstWords, refused_to_execute};
+use crate::fleet::{Open, RefusalCause, UnexpectedOutput};
+
+use super::claim::HeldClaim;
+use super::context::Context;
+use super::queued_execution::QueuedExecution;
+use first_words::FirstWords;
+use launch_problem::refused_to_execute;
 use start::{EMPTY_ANSWERS, Marks, READY_WORDS};
 
 /// How long the machine may take to answer the request to execute.
@@ -77,7 +81,7 @@ struct Run {
     /// When the permission to start was sent, or may have been.
     permitted: Option<Instant>,
     /// What the login said and did before the command started.
-    instead: Instead,
+    unexpected: UnexpectedOutput,
     /// When the mark of the start came, on both clocks.
     started: Option<(Timestamp, Instant)>,
     /// Whether the connection was lost.
@@ -102,26 +106,26 @@ type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 /// Sends a claimed command and watches it to its end. Also why the machine's account keeps others from starting there, if
 /// that is so.
 pub(super) async fn run(
-    inner: &Inner,
-    work: &Work,
-    holding: &mut Holding,
+    context: &Context,
+    work: &QueuedExecution,
+    held: &mut HeldClaim,
     opened: (Open, Session),
     cancel: CancellationToken,
 ) -> (Outcome, Option<LaunchProblem>) {
     let (mut open, mut session) = opened;
     let mut tries = 0;
     loop {
-        let (outcome, cause) = run_once(inner, holding, session, cancel.clone()).await;
+        let (outcome, cause) = run_once(context, held, session, cancel.clone()).await;
         open.connection.close().await;
         let Ending::Refused(problem) = &outcome.ending else { return (outcome, None) };
         let problem = problem.clone();
         match cause {
-            Some(Cause::Passing) => {}
-            Some(Cause::Account) => return (outcome, Some(problem)),
-            Some(Cause::Unfit) | None => return (outcome, None),
+            Some(RefusalCause::Transient) => {}
+            Some(RefusalCause::Account) => return (outcome, Some(problem)),
+            Some(RefusalCause::Unsupported) | None => return (outcome, None),
         }
         tries += 1;
-        match again::open_again(inner, work, holding, &cancel, &problem, tries).await {
+        match again::open_again(context, work, held, &cancel, &problem, tries).await {
             Ok(opened) => (open, session) = opened,
             Err(problem) => return (Outcome { ending: Ending::Refused(problem), ..outcome }, None),
         }
@@ -130,27 +134,27 @@ pub(super) async fn run(
 
 /// One session. Also why the login did not execute, if that is how it ended.
 async fn run_once(
-    inner: &Inner,
-    holding: &Holding,
+    context: &Context,
+    held: &HeldClaim,
     session: Session,
     cancel: CancellationToken,
-) -> (Outcome, Option<Cause>) {
-    let usable = holding.redaction();
-    let recorder = holding.recorder(inner, usable.as_ref().unwrap_or(&Redaction::default()));
-    let mut run = Run::new(session, &holding.decision, recorder, inner.cluster.clone());
+) -> (Outcome, Option<RefusalCause>) {
+    let usable = held.redaction();
+    let recorder = held.recorder(context, usable.as_ref().unwrap_or(&Redaction::default()));
+    let mut run = Run::new(session, &held.decision, recorder, context.cluster.clone());
     let requested = match usable {
-        Ok(_) => run.request(inner, holding, &cancel).await,
+        Ok(_) => run.request(context, held, &cancel).await,
         Err(problem) => Err(problem),
     };
     let ending = match requested {
         Ok(()) => {
-            let ending = run.watch(inner, holding, &cancel).await;
-            run.unless_sudo_asked(ending, &holding.execution)
+            let ending = run.watch(context, held, &cancel).await;
+            run.unless_sudo_asked(ending, &held.execution)
         }
         Err(problem) => Ending::Refused(problem),
     };
     let cause = run.cause(&ending);
-    (run.outcome(ending, inner.halted.cancelled()).await, cause)
+    (run.outcome(ending, context.aborting.cancelled()).await, cause)
 }
 
 impl Run {
@@ -168,7 +172,7 @@ impl Run {
             accepted: None,
             marks: Marks::new(&Uuid::new_v4().simple().to_string()),
             permitted: None,
-            instead: Instead::default(),
+            unexpected: UnexpectedOutput::default(),
             started: None,
             is_lost: false,
             exit: None,
@@ -182,11 +186,16 @@ impl Run {
     }
 
     /// Sends the request to execute, unless it may not start any more.
-    async fn request(&self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), LaunchProblem> {
-        if let Some(problem) = holding.reason_not_to_start(inner, cancel) {
+    async fn request(
+        &self,
+        context: &Context,
+        held: &HeldClaim,
+        cancel: &CancellationToken,
+    ) -> Result<(), LaunchProblem> {
+        if let Some(problem) = held.check_still_valid(context, cancel) {
             return Err(problem);
         }
-        let line = marked_command_line(&holding.decision, READY_WORDS);
+        let line = marked_command_line(&held.decision, READY_WORDS);
         self.session.start(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecutionRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
@@ -194,8 +203,8 @@ impl Run {
     }
 
     /// Lets the command start, unless it may not any more.
-    async fn permit(&mut self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Option<Ending> {
-        if let Some(problem) = holding.reason_not_to_permit(inner, cancel) {
+    async fn permit(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Option<Ending> {
+        if let Some(problem) = held.check_may_permit(context, cancel) {
             return Some(Ending::Refused(problem));
         }
         // From here on it may have started, even if sending fails.
@@ -207,7 +216,7 @@ impl Run {
         None
     }
 
-    async fn watch(&mut self, inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Ending {
+    async fn watch(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Ending {
         let mut progress: Option<Progress<'_>> = None;
         let mut shown = false;
         loop {
@@ -222,7 +231,7 @@ impl Run {
                     }
                     // What has an exit code already waits for nothing.
                     if self.marks.is_ready() && self.permitted.is_none() && self.exit.is_none()
-                        && let Some(ending) = self.permit(inner, holding, cancel).await {
+                        && let Some(ending) = self.permit(context, held, cancel).await {
                         return ending;
                     }
                     if self.budget.is_exceeded() && self.may_be_told() {
@@ -235,12 +244,12 @@ impl Run {
                         return self.not_started();
                     }
                 }
-                () = inner.halted.cancelled() => return self.ended_or(Ending::HolderStopped),
+                () = context.aborting.cancelled() => return self.ended_or(Ending::HolderStopped),
                 () = sleep_until(deadline) => {
                     if let (Some((started, since)), false) = (self.started, shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER && self.exit.is_none() {
                         shown = true;
-                        progress = Some(show_running(inner, holding, started));
+                        progress = Some(show_running(context, held, started));
                     } else if let Some(ending) = self.time_passed().await {
                         return ending;
                     }
@@ -265,11 +274,11 @@ impl Run {
             Event::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
             // The first word counts: a command ends once.
             Event::ExitCode(code) if self.exit.is_none() => {
-                self.instead.exited(code);
+                self.unexpected.exited(code);
                 self.exit = Some((Ending::Exited { code }, Instant::now()));
             }
             Event::Signal(signal) if self.exit.is_none() => {
-                self.instead.signalled(&signal);
+                self.unexpected.signalled(&signal);
                 self.exit = Some((Ending::Signalled { signal }, Instant::now()));
             }
             Event::ExitCode(_) | Event::Signal(_) => {}
@@ -287,7 +296,7 @@ impl Run {
     async fn hear(&mut self, kind: StreamKind, bytes: Bytes) {
         let output = self.marks.take_off(kind, bytes);
         if !self.marks.is_started() {
-            self.instead.said(&output);
+            self.unexpected.push(&output);
         } else if self.started.is_none() {
             self.started = Some((self.cluster.now(), Instant::now()));
         }
@@ -438,10 +447,10 @@ fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) 
 
 /// Tells the status that the command runs. It is written beside the draining, and losing it loses nothing: the result
 /// follows.
-fn show_running<'a>(inner: &'a Inner, holding: &'a Holding, started: Timestamp) -> Progress<'a> {
+fn show_running<'a>(context: &'a Context, held: &'a HeldClaim, started: Timestamp) -> Progress<'a> {
     Box::pin(async move {
-        let status = execution::running(&holding.execution, started, inner.cluster.now());
-        inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await
+        let status = execution::running(&held.execution, started, context.cluster.now());
+        context.cluster.write_as_holder(&held.key, &held.token, &status).await
     })
 }
 

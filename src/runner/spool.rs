@@ -15,8 +15,7 @@ use crate::api::CommandExecutionStatus;
 use crate::cluster::{Cluster, ExecutionKey, WriteOutcome};
 
 use super::audit::log_end;
-use super::claim::Holding;
-use super::record::{REFUSED, TOO_LARGE, reduced};
+use super::shrink::{REFUSED, TOO_LARGE, shrink_status};
 
 /// How many results are looked at; there can be no more than ran at a time.
 const MAXIMUM_RESULTS: usize = 100_000;
@@ -49,19 +48,19 @@ impl Spool {
     }
 
     /// Keeps a result until [`Spool::forget`]. A disk that is full costs nothing but this net.
-    pub(super) async fn keep(&self, holding: &Holding, status: &CommandExecutionStatus) {
+    pub(super) async fn keep(&self, key: &ExecutionKey, token: &str, status: &CommandExecutionStatus) {
         let kept = Kept {
-            namespace: holding.key.namespace.clone(),
-            name: holding.key.name.clone(),
-            uid: holding.key.uid.clone(),
-            token: holding.token.clone(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: key.uid.clone(),
+            token: token.to_owned(),
             status: status.clone(),
         };
         let spool = self.clone();
         // A disk may take its time; the threads of the runtime are for those who do not wait.
         let written = tokio::task::spawn_blocking(move || spool.write(&kept)).await;
         if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            tracing::warn!(%error, execution = %holding.key, "a result could not be kept on disk before it is written");
+            tracing::warn!(%error, execution = %key, "a result could not be kept on disk before it is written");
         }
     }
 
@@ -113,8 +112,8 @@ impl Spool {
                         log_end(&stored, &status, None);
                     }
                 }
-                WriteOutcome::Refused(_) if reduced(&mut status, &mut step, REFUSED) => continue,
-                WriteOutcome::TooLarge(_) if reduced(&mut status, &mut step, TOO_LARGE) => continue,
+                WriteOutcome::Refused(_) if shrink_status(&mut status, &mut step, REFUSED) => continue,
+                WriteOutcome::TooLarge(_) if shrink_status(&mut status, &mut step, TOO_LARGE) => continue,
                 WriteOutcome::NotOurs(why) | WriteOutcome::Refused(why) => {
                     tracing::warn!(execution = %key, why, "a kept result is not stored");
                 }

@@ -10,8 +10,8 @@ use kube::{Api, ResourceExt as _};
 use crate::api::whitelist::{Effect, WhitelistRule};
 use crate::api::{Machine, Whitelist};
 use crate::cluster::{Cluster, Operation};
+use crate::fleet::parse_credentials;
 use crate::policy;
-use crate::runner::parse_credentials;
 use crate::ssh::Credentials;
 
 /// Of how many combinations of parameters each gets a line of its own.

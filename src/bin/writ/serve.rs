@@ -18,9 +18,10 @@ use writ::cli::store;
 use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
 use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
+use writ::fleet::MachineWakes;
 use writ::operations::{Endpoints, LogFormat, start_logs};
 use writ::output::{Hub, Store};
-use writ::runner::{MachineWakes, Outputs, Parts, Patience, Runner, Spool};
+use writ::runner::{FollowLimits, OutputSinks, Runner, RunnerConfig, Spool};
 use writ::ssh::judge_certificates_by;
 use writ::telemetry::health;
 use writ::traces::Exporting;
@@ -135,9 +136,9 @@ impl Serve {
     }
 
     /// How long machines of claimed commands are waited for.
-    fn patience(&self) -> Patience {
+    fn patience(&self) -> FollowLimits {
         let seconds = Duration::from_secs;
-        Patience { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
+        FollowLimits { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
     }
 
     /// The results that another process left on disk are written before anything is taken for left behind.
@@ -213,15 +214,15 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(Policies::new(cluster.clone()));
     let stop = CancellationToken::new();
-    let (runner, wakes, machine_wakes) = Runner::new(Parts {
+    let (runner, wakes, machine_wakes) = Runner::new(RunnerConfig {
         cluster: cluster.clone(),
         policies: Arc::clone(&policies),
         stamping: stamping.clone(),
         events: events.clone(),
         holders: Arc::clone(&holders),
-        outputs: Outputs { hub: Hub::default(), store: store.clone() },
+        outputs: OutputSinks { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
-        patience: options.patience(),
+        limits: options.patience(),
         network: options.reaching.network(&cluster, &stop).await,
     });
     measure(endpoints.as_ref(), &runner, &stamping);
@@ -263,7 +264,7 @@ fn measure(endpoints: Option<&Endpoints>, runner: &Runner, stamping: &Stamping) 
     let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
     endpoints.measure_by(move || {
-        runner.measure();
+        runner.update_gauges();
         stamping.measure();
     });
 }

@@ -27,12 +27,12 @@ impl Gathering {
 
     /// The list is there.
     pub fn begin(self: &Arc<Self>, all: impl Iterator<Item = ObjectRef<Execution>>) {
-        if self.runner.has_begun() {
+        if self.runner.is_started() {
             return;
         }
         let all: HashSet<_> = all.collect();
         if all.is_empty() {
-            self.runner.begin();
+            self.runner.start();
             return;
         }
         self.with(|left| *left = Some(all));
@@ -59,7 +59,7 @@ impl Gathering {
 
     fn end(&self) {
         if self.with(Option::take).is_some() {
-            self.runner.begin();
+            self.runner.start();
         }
     }
 

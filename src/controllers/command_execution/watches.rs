@@ -63,7 +63,7 @@ pub(super) fn start(
             cluster,
             Watch::MachinesOfExecutions,
             reader.clone(),
-            move |execution, machine| asked.minds(&key_of(execution), &machine.name_any()),
+            move |execution, machine| asked.is_affected_by(&key_of(execution), &machine.name_any()),
             move |event| names.note(event),
         ),
         affected_by_changes::<Whitelist>(cluster, Watch::WhitelistsOfExecutions, reader.clone(), |_, _| true, |_| {}),

@@ -192,7 +192,7 @@ fn condition<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
 fn an_allowed_execution_with_a_free_slot_is_enqueued_without_a_write() {
     let plan = Situation::pending().plan();
     assert_eq!(plan.status, None);
-    assert_eq!(plan.effects, [Effect::Enqueue { max_concurrent: 4, urgent: false, suspended: false }]);
+    assert_eq!(plan.effects, [Effect::Enqueue { urgent: false }]);
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn a_deadline_that_is_over_expires_and_says_why() {
 #[test]
 fn a_deadline_of_zero_means_one_attempt_now() {
     let now = || Situation::pending().with_deadline(0);
-    assert_eq!(now().plan().effects, [Effect::Enqueue { max_concurrent: 4, urgent: true, suspended: false }]);
+    assert_eq!(now().plan().effects, [Effect::Enqueue { urgent: true }]);
     assert_eq!(now().doing(WorkFact::Connecting { since: Duration::ZERO, problem: None }).plan().status, None);
     now().doing(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };

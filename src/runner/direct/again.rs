@@ -10,16 +10,14 @@ use crate::api::Reason;
 use crate::execution::{self, LaunchProblem};
 use crate::ssh::Session;
 
-use super::super::attempt::{
-    AttemptEnd, Ground, OPEN_DEADLINE, decide_again, in_time, is_ours, read_execution, with_machine,
+use crate::fleet::{ConnectFailure, OPEN_DEADLINE, Open, ResolvedMachine, connect, jitter, read_and_resolve};
+
+use super::super::claim::HeldClaim;
+use super::super::context::Context;
+use super::super::decision_input::{
+    DecisionInput, decide_again, is_before_deadline, is_claimed_with, is_same_command, read_execution, with_machine,
 };
-use super::super::claim::Holding;
-use super::super::connections::Open;
-use super::super::declared::{Declared, read_declared};
-use super::super::durable::runs_the_same;
-use super::super::queue::random_fraction;
-use super::super::reach::connect;
-use super::super::{Inner, Work};
+use super::super::queued_execution::QueuedExecution;
 
 /// The pause before the machine is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -42,30 +40,30 @@ fn never<T>(reason: Reason, why: &str) -> Result<T, Not> {
 /// # Errors
 /// Why it will not start.
 pub(super) async fn open_again(
-    inner: &Inner,
-    work: &Work,
-    holding: &mut Holding,
+    context: &Context,
+    work: &QueuedExecution,
+    held: &mut HeldClaim,
     cancel: &CancellationToken,
     refused: &LaunchProblem,
     tries: u32,
 ) -> Result<(Open, Session), LaunchProblem> {
     let problem = &refused.message;
-    tracing::info!(execution = %holding.key, problem, "the login of a claimed command did not start it; trying again");
+    tracing::info!(execution = %held.key, problem, "the login of a claimed command did not start it; trying again");
     if tries == 1 {
-        let status = execution::waits_for_login(&holding.execution, problem, inner.cluster.now());
+        let status = execution::waits_for_login(&held.execution, problem, context.cluster.now());
         // It is for people: nothing hangs on it.
-        let _ = inner.cluster.write_as_holder(&holding.key, &holding.token, &status).await;
+        let _ = context.cluster.write_as_holder(&held.key, &held.token, &status).await;
     }
     let mut failures = tries.saturating_sub(1);
     loop {
         let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
         failures = failures.saturating_add(1);
         tokio::select! {
-            () = sleep(pause + pause.mul_f64(0.25 * random_fraction())) => {}
+            () = sleep(pause + pause.mul_f64(0.25 * jitter())) => {}
             () = cancel.cancelled() => {}
-            () = inner.stopping.cancelled() => {}
+            () = context.draining.cancelled() => {}
         }
-        match try_again(inner, work, holding, cancel).await {
+        match try_again(context, work, held, cancel).await {
             Ok(opened) => return Ok(opened),
             Err(Not::Yet) => {}
             Err(Not::Ever(LaunchProblem { reason, message })) => {
@@ -79,18 +77,19 @@ pub(super) async fn open_again(
 }
 
 async fn try_again(
-    inner: &Inner,
-    work: &Work,
-    holding: &mut Holding,
+    context: &Context,
+    work: &QueuedExecution,
+    held: &mut HeldClaim,
     cancel: &CancellationToken,
 ) -> Result<(Open, Session), Not> {
-    may_go_on(inner, holding, cancel)?;
-    let declared = read_declared(&inner.cluster, &work.key.namespace, &work.machine).await.map_err(|_| Not::Yet)?;
-    if declared.machine.spec.suspend {
+    may_go_on(context, held, cancel)?;
+    let resolved =
+        read_and_resolve(&context.cluster, &work.key.namespace, &work.machine).await.map_err(|_| Not::Yet)?;
+    if resolved.machine.spec.suspend {
         return never(Reason::MachineSuspended, "the machine was suspended before it had started");
     }
-    let open = connect(inner, &declared).await.map_err(|_| Not::Yet)?;
-    let opened = match may_start(inner, work, holding, cancel, &declared, &open).await {
+    let open = connect(&context.dialer, &resolved).await.map_err(|_| Not::Yet)?;
+    let opened = match may_start(context, work, held, cancel, &resolved, &open).await {
         Ok(()) => open.connection.open(OPEN_DEADLINE).await.map_err(|_| Not::Yet),
         Err(not) => Err(not),
     };
@@ -103,14 +102,14 @@ async fn try_again(
     }
 }
 
-fn may_go_on(inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Result<(), Not> {
-    if inner.stopping.is_cancelled() {
+fn may_go_on(context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Result<(), Not> {
+    if context.draining.is_cancelled() {
         return never(Reason::HolderLost, "this writ was told to end before it had started it");
     }
     if cancel.is_cancelled() {
         return never(Reason::CancelledBeforeStart, "cancelled before it started");
     }
-    if !in_time(&holding.execution, inner.cluster.now()) {
+    if !is_before_deadline(&held.execution, context.cluster.now()) {
         return never(Reason::StartingDeadlineExceeded, "the starting deadline was over before the login let it start");
     }
     Ok(())
@@ -118,51 +117,51 @@ fn may_go_on(inner: &Inner, holding: &Holding, cancel: &CancellationToken) -> Re
 
 /// With the connection open, everything is read again and decided again, as before the claim.
 async fn may_start(
-    inner: &Inner,
-    work: &Work,
-    holding: &mut Holding,
+    context: &Context,
+    work: &QueuedExecution,
+    held: &mut HeldClaim,
     cancel: &CancellationToken,
-    declared: &Declared,
+    resolved: &ResolvedMachine,
     open: &Open,
 ) -> Result<(), Not> {
-    let standing = inner.holders.standing().ok_or(Not::Yet)?;
+    let standing = context.holders.standing().ok_or(Not::Yet)?;
     let decided = Instant::now();
     let read = async {
-        let (execution, _) = read_execution(inner, work, Some(&holding.token)).await?;
-        with_machine(inner, work, execution).await
+        let (execution, _) = read_execution(context, work, Some(&held.token)).await?;
+        with_machine(context, work, execution).await
     };
-    let ground: Ground = match read.await {
-        Ok(ground) if is_ours(&ground.execution, &holding.token) => ground,
-        Ok(_) | Err(AttemptEnd::Obsolete) => {
+    let ground: DecisionInput = match read.await {
+        Ok(ground) if is_claimed_with(&ground.execution, &held.token) => ground,
+        Ok(_) | Err(ConnectFailure::Obsolete) => {
             return never(Reason::HolderLost, "the claim is no longer that of this writ");
         }
         Err(_) => return Err(Not::Yet),
     };
-    may_go_on(inner, holding, cancel)?;
+    may_go_on(context, held, cancel)?;
     if ground.execution.is_unwanted() {
         return never(Reason::CancelledBeforeStart, "cancelled before it started");
     }
-    let recorded = holding.execution.status.as_ref().and_then(|status| status.machine.as_ref());
+    let recorded = held.execution.status.as_ref().and_then(|status| status.machine.as_ref());
     let is_same = recorded.is_some_and(|machine| {
         machine.address == open.connection.at()
             && machine.host_key_fingerprint == open.connection.fingerprint()
-            && Some(&machine.uid) == declared.machine.metadata.uid.as_ref()
-            && machine.user == declared.machine.spec.user
+            && Some(&machine.uid) == resolved.machine.metadata.uid.as_ref()
+            && machine.user == resolved.machine.spec.user
     });
-    if !is_same || ground.declared.identity() != declared.identity() {
+    if !is_same || ground.resolved.pool_key() != resolved.pool_key() {
         return never(Reason::MachineChanged, "the Machine, or where it leads, changed before it had started");
     }
-    match decide_again(inner, &ground).await {
-        Ok(decision) if runs_the_same(&decision.record(holding.decision.decided_time.clone()), &holding.decision) => {}
-        Ok(_) | Err(AttemptEnd::Obsolete) => {
+    match decide_again(context, &ground).await {
+        Ok(decision) if is_same_command(&decision.record(held.decision.decided_time.clone()), &held.decision) => {}
+        Ok(_) | Err(ConnectFailure::Obsolete) => {
             let why = "the policy changed before it had started, and would not run the same";
             return never(Reason::PolicyChanged, why);
         }
         Err(_) => return Err(Not::Yet),
     }
-    if inner.holders.standing() != Some(standing) {
+    if context.holders.standing() != Some(standing) {
         return Err(Not::Yet);
     }
-    (holding.standing, holding.decided) = (standing, decided);
+    (held.standing, held.decided) = (standing, decided);
     Ok(())
 }

@@ -5,11 +5,10 @@
 
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{Ending, LaunchProblem, StopCause};
-use crate::output::StreamKind;
+use crate::fleet::RefusalCause;
 
-use super::super::asking::REFUSED;
-use super::super::saying::{is_sudo_asking, sudo_refused};
-use super::super::turned_away::Cause;
+use super::super::messages::{is_sudo_asking, sudo_refused};
+use super::launch_problem::not_started;
 use super::{LOGIN_DEADLINE, PERMISSION_DEADLINE, Run, START_DEADLINE};
 
 /// What to do if the session ends before the login shell came to the command.
@@ -18,37 +17,6 @@ const NOT_READY: &str = "the login did not start the command: its shell must be 
 
 /// Exit code of the sh in front of the command if sudo does not allow it.
 const SUDO_REFUSES: u32 = 94;
-/// More than sudo writes if it wants a password.
-const MAX_FIRST_WORDS: usize = 128;
-
-/// The start of what a command writes.
-#[derive(Debug, Default)]
-pub(super) struct FirstWords {
-    stderr: Vec<u8>,
-    has_stdout: bool,
-}
-
-impl FirstWords {
-    pub fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
-        match kind {
-            StreamKind::Stdout => self.has_stdout |= !bytes.is_empty(),
-            StreamKind::Stderr => {
-                let room = MAX_FIRST_WORDS.saturating_sub(self.stderr.len());
-                self.stderr.extend(bytes.iter().take(room));
-            }
-        }
-    }
-}
-
-fn not_started(reason: Reason, message: &str) -> Ending {
-    Ending::Refused(LaunchProblem { reason, message: format!("{message}; the command was not started") })
-}
-
-/// The machine answered the request to execute with no.
-pub(super) fn refused_to_execute() -> Ending {
-    not_started(Reason::ExecutionRefused, REFUSED)
-}
-
 impl Run {
     /// Takes an end by sudo for what it is: the command was not executed. Before, sudo wanted a password for the question whether
     /// it allows the command. Now its words for that are all that was written, and the exit code is that of sudo.
@@ -56,9 +24,9 @@ impl Run {
         if let Ending::Refused(problem) = &ending
             && self.by_sudo
             && problem.reason == Reason::MachineUnfit
-            && self.instead.exit_code() == Some(SUDO_REFUSES)
+            && self.unexpected.exit_code() == Some(SUDO_REFUSES)
         {
-            return Ending::Refused(sudo_refused(&self.instead.words(), execution));
+            return Ending::Refused(sudo_refused(&self.unexpected.words(), execution));
         }
         let is_asked = ending == (Ending::Exited { code: 1 }) && self.marks.sudo_asks() && !self.first_words.has_stdout;
         match is_sudo_asking(&self.first_words.stderr).filter(|_| is_asked) {
@@ -84,7 +52,7 @@ impl Run {
             return Ending::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
         }
         match (self.is_over(), self.accepted) {
-            (true, Some(_)) => not_started(Reason::MachineUnfit, &self.instead.told(NOT_READY)),
+            (true, Some(_)) => not_started(Reason::MachineUnfit, &self.unexpected.explain(NOT_READY)),
             // As sshd does if it has no room for a process.
             (true, None) => not_started(
                 Reason::ExecutionRefused,
@@ -104,7 +72,7 @@ impl Run {
 
     /// The end if the next step towards the start was not seen in time.
     pub(super) fn start_overdue(&self) -> Ending {
-        let quoted = self.instead.quoted();
+        let quoted = self.unexpected.quoted();
         match (self.permitted, self.accepted) {
             (Some(_), _) => {
                 self.start_not_confirmed(&format!("nothing came of that within {} s", PERMISSION_DEADLINE.as_secs()))
@@ -131,7 +99,7 @@ impl Run {
             &format!(
                 "{}the start-up files of the login print more than decision.output.maximumBytes ({} bytes); let them print \
                  in interactive shells only",
-                self.instead.quoted(),
+                self.unexpected.quoted(),
                 self.maximum_bytes
             ),
         )
@@ -140,19 +108,19 @@ impl Run {
     fn start_not_confirmed(&self, what: &str) -> Ending {
         let problem = format!(
             "{}the login was ready and was told to start the command; {what}; the command may have run",
-            self.instead.quoted()
+            self.unexpected.quoted()
         );
         Ending::Unknown { reason: Reason::StartNotConfirmed, problem }
     }
 
     /// Why the login did not execute, if that is how it ended. A login that was told to end has not refused anything.
-    pub(super) fn cause(&self, ending: &Ending) -> Option<Cause> {
+    pub(super) fn cause(&self, ending: &Ending) -> Option<RefusalCause> {
         let Ending::Refused(problem) = ending else { return None };
         match problem.reason {
             _ if self.told.is_some() => None,
-            Reason::MachineUnfit if self.accepted.is_some() => Some(self.instead.cause()),
+            Reason::MachineUnfit if self.accepted.is_some() => Some(self.unexpected.cause()),
             // It did not come to the login, or the connection was lost.
-            Reason::ExecutionRefused => Some(Cause::Passing),
+            Reason::ExecutionRefused => Some(RefusalCause::Transient),
             _ => None,
         }
     }

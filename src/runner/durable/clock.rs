@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::CommandExecution;
 use crate::execution::{Deadlines, Limits, Pace};
-
-use super::super::lock;
+use crate::fleet::lock;
 
 /// Time that an orderly end of a session gets before the step is cut off. Both notice the deadline at the same moment.
 const OVERDUE: Duration = Duration::from_secs(2);
@@ -165,4 +164,9 @@ impl Clock {
             }
         }
     }
+}
+
+/// Returns a duration as the launcher counts it, in hundredths of a second.
+pub(super) fn centiseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
 }

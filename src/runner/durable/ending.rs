@@ -1,19 +1,16 @@
 //! What ends the search for a command, or delays it: pauses, stop requests of the run, and the deadline.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
 use crate::api::Reason;
 use crate::execution::{self, Ending, Journal, LAST_LOOK, Outcome, Place, StopCause};
+use crate::fleet::{LauncherConnection, connect_launcher, jitter};
 use crate::launcher::Ended;
 
-use super::super::queue::random_fraction;
-use super::super::reach::{Reached, reach};
-use super::conversation::Said;
+use super::run_state::{DurableRun, NextStep, SessionEnd};
 use super::stopping::Stop;
-use super::{Run, Step};
 
 /// What the journal was seen to say, in the order in which it may change.
 fn rank(journal: &Journal) -> u8 {
@@ -26,22 +23,22 @@ fn rank(journal: &Journal) -> u8 {
     }
 }
 
-impl Run<'_> {
+impl DurableRun<'_> {
     /// Takes one step, and ends it at the deadline, whatever it waits for.
-    pub(super) async fn take_step(&mut self, step: Step) -> Said {
+    pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
         let taken = async {
             match step {
-                Step::Launch { reached, session } => self.launch(reached, session).await,
-                Step::Look => self.look().await,
-                Step::Close { reached, problem } => self.close(reached, problem).await,
+                NextStep::Launch { reached, session } => self.launch(reached, session).await,
+                NextStep::Reattach => self.look().await,
+                NextStep::Close { reached, problem } => self.close(reached, problem).await,
             }
         };
-        clock.in_time(&cancel, taken).await.unwrap_or(Said::OutOfTime)
+        clock.in_time(&cancel, taken).await.unwrap_or(SessionEnd::OutOfTime)
     }
 
     /// The end of the command if the machine has recorded it, without the output.
-    pub(super) async fn poll_in_time(&self, reached: &Reached) -> Option<Ended> {
+    pub(super) async fn poll_in_time(&self, reached: &LauncherConnection) -> Option<Ended> {
         self.clock.in_time(&self.cancel, self.poll(reached)).await.flatten()
     }
 
@@ -57,11 +54,11 @@ impl Run<'_> {
     }
 
     /// Looks again after a pause. The error is the end: an outcome if the time is over, None if this process is ending.
-    pub(super) async fn look_again(&mut self, problem: &str) -> Result<Step, Option<Outcome>> {
+    pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<Outcome>> {
         if self.wait_out(problem).await {
             return Err(Some(self.out_of_time().await));
         }
-        if self.inner.halted.is_cancelled() { Err(None) } else { Ok(Step::Look) }
+        if self.context.aborting.is_cancelled() { Err(None) } else { Ok(NextStep::Reattach) }
     }
 
     /// A pause before the machine is tried again; true if the time is over.
@@ -70,15 +67,15 @@ impl Run<'_> {
         problem.clone_into(&mut self.problem);
         self.silent_since.get_or_insert_with(tokio::time::Instant::now);
         let pause = self.clock.pause();
-        let pause = pause + pause.mul_f64(0.5 * random_fraction());
+        let pause = pause + pause.mul_f64(0.5 * jitter());
         tracing::warn!(
-            execution = %self.holding.key, problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            execution = %self.held.key, problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "the machine of a claimed command does not answer as it should; trying again"
         );
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
         tokio::select! {
             () = sleep(pause) => false,
-            () = self.inner.halted.cancelled() => false,
+            () = self.context.aborting.cancelled() => false,
             () = clock.over(&cancel) => true,
         }
     }
@@ -97,7 +94,7 @@ impl Run<'_> {
         if let Ok(Some(ended)) = timeout(LAST_LOOK, self.last_look()).await {
             return self.ended(ended).await;
         }
-        if self.cancel.is_cancelled() || self.holding.execution.is_unwanted() {
+        if self.cancel.is_cancelled() || self.held.execution.is_unwanted() {
             self.stop.get_or_insert_with(|| Stop::new(StopCause::Cancel));
         }
         let problem = if self.problem.is_empty() { "it did not report the end" } else { self.problem.as_str() };
@@ -125,7 +122,7 @@ impl Run<'_> {
 
     async fn last_look(&self) -> Option<Ended> {
         let ground = self.ground().await.ok()?;
-        let reached = reach(self.inner, &ground.declared).await.ok()?;
+        let reached = connect_launcher(&self.context.dialer, &ground.resolved).await.ok()?;
         let place = self.compare(&reached).ok()?;
         let has_record = matches!(place, Place::Same | Place::Rebooted | Place::Elsewhere { same_folder: true });
         if has_record { self.poll(&reached).await } else { None }
@@ -133,7 +130,7 @@ impl Run<'_> {
 
     /// Tells the machine to stop the command, where somebody wants that, or the command had to be over. A stop request
     /// belongs to the run: it is sent also if no session lasts.
-    pub(super) async fn stop_beforehand(&mut self, reached: &Arc<Reached>, place: Place) {
+    pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: Place) {
         // Another host does not see the processes.
         if place != Place::Same || !self.has_run {
             return;
@@ -149,9 +146,9 @@ impl Run<'_> {
         let Some(stop) = self.stop.as_mut().filter(|stop| !stop.is_answered()) else { return };
         stop.note_asked();
         tokio::select! {
-            report = Stop::ask(self.inner, self.work, Arc::clone(reached), self.uid.clone()) => stop.note(report),
+            report = Stop::ask(&self.context.dialer, self.work.machine_key(), Arc::clone(reached), self.uid.clone()) => stop.note(report),
             // The next holder asks.
-            () = self.inner.halted.cancelled() => {}
+            () = self.context.aborting.cancelled() => {}
         }
     }
 
@@ -163,17 +160,12 @@ impl Run<'_> {
     /// Stores when the stop was noticed, if it was, and not stored yet: another holder counts from the same moment.
     pub(super) fn status_of_stop(&mut self) -> Option<crate::api::CommandExecutionStatus> {
         let noticed = self.clock.cancel_noticed()?;
-        let status = self.holding.execution.status.as_ref()?;
+        let status = self.held.execution.status.as_ref()?;
         if status.stop_requested_time.is_some() {
             return None;
         }
-        let status = execution::stopping(&self.holding.execution, noticed, self.inner.cluster.now());
-        self.holding.execution.status = Some(status.clone());
+        let status = execution::stopping(&self.held.execution, noticed, self.context.cluster.now());
+        self.held.execution.status = Some(status.clone());
         Some(status)
     }
-}
-
-/// As the launcher counts.
-pub(super) fn centiseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
 }

@@ -6,12 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::execution::{StopCause, TERM_GRACE};
+use crate::fleet::{Dialer, LauncherConnection, MachineKey, open_control_session, request};
 use crate::launcher::{self, Answer, Uid};
 
-use super::super::asking::ask_in;
-use super::super::reach::{Reached, open_beside};
-use super::super::{Inner, Work};
-use super::centiseconds;
+use super::clock::centiseconds;
 
 /// How long the machine may take to say what is left: it waits the grace itself, and a moment after KILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -101,13 +99,14 @@ impl Stop {
     }
 
     /// Asks the machine, in a session of its own.
-    pub async fn ask(inner: &Inner, work: &Work, reached: Arc<Reached>, uid: Uid) -> StopReport {
-        let (_other, session) = match open_beside(inner, work, &reached).await {
+    pub async fn ask(dialer: &Dialer, machine: MachineKey, reached: Arc<LauncherConnection>, uid: Uid) -> StopReport {
+        let (_other, session) = match open_control_session(dialer, &machine, &reached).await {
             Ok(opened) => opened,
             Err(problem) => return StopReport::Unknown(problem),
         };
         let facts = &reached.known.facts;
-        match ask_in(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE))).await
+        match request(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE)))
+            .await
         {
             // What cannot be seen may be there.
             Ok(Answer::Stopped { left }) => StopReport::Left(left.unwrap_or(1)),

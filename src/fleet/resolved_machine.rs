@@ -12,36 +12,35 @@ use tokio::time::Instant;
 
 use crate::api::{CREDENTIALS_TYPE, HostKeyPolicy, Machine, NameReference, Reason};
 use crate::cluster::{Cluster, ClusterError, SshSecret};
-use crate::execution::LaunchProblem;
 use crate::policy;
 use crate::ssh::{Admission, HostTrust, Target, TrustParts, Verdict};
 
-use super::attempt::{AttemptEnd, obsolete_or_again};
-use super::first_use;
-use super::opening::{self, OpenKey};
+use super::connect_failure::ConnectFailure;
+use super::credentials::{self, OpenKey};
+use super::trust_on_first_use;
 
 /// Through how many machines a way may lead in all.
-const MOST_HOPS: usize = 8;
+const MAX_HOPS: usize = 8;
 
 /// How long what was read is good to log in by: who waits for others in between reads it again.
-const GOOD_FOR: Duration = Duration::from_secs(15);
+const FRESH_FOR: Duration = Duration::from_secs(15);
 
 /// A machine as it is declared: where it is, and with which key.
 #[derive(Clone)]
-pub(super) struct Declared {
+pub(crate) struct ResolvedMachine {
     pub machine: Machine,
     pub secret: SshSecret,
     /// The machines to go through, the first one to connect to first. They have none themselves.
-    pub hops: Vec<Declared>,
+    pub hops: Vec<ResolvedMachine>,
     /// When it was read.
     pub read: Instant,
     /// Of several addresses, the one to connect to first, as `IP:PORT`: the one that a command was sent to.
     pub prefer: Option<String>,
 }
 
-impl Declared {
+impl ResolvedMachine {
     /// What a connection is good for: this state of the Machines on the way, and of their Secrets.
-    pub fn identity(&self) -> String {
+    pub fn pool_key(&self) -> String {
         let mut identity = String::new();
         for host in self.hops.iter().chain([self]) {
             let machine = &host.machine.metadata;
@@ -49,9 +48,9 @@ impl Declared {
             let generation = machine.generation.unwrap_or_default();
             let secret = &host.secret;
             identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
-            if host.is_known_by_first_use() {
+            if host.trusts_first_use() {
                 // What was proved is good only while that is what is frozen.
-                for (algorithm, fingerprint) in first_use::seen(&host.machine) {
+                for (algorithm, fingerprint) in trust_on_first_use::pinned_keys(&host.machine) {
                     identity.push_str(&format!("{algorithm}/{fingerprint};"));
                 }
             }
@@ -59,7 +58,7 @@ impl Declared {
         identity
     }
 
-    fn is_known_by_first_use(&self) -> bool {
+    fn trusts_first_use(&self) -> bool {
         let spec = &self.machine.spec;
         spec.host_key_policy == HostKeyPolicy::TrustOnFirstUse
             && spec.host_keys.is_empty()
@@ -67,12 +66,12 @@ impl Declared {
     }
 
     /// Whether it was read so long ago that it has to be read again before anybody logs in by it.
-    pub fn is_old(&self) -> bool {
-        self.read.elapsed() > GOOD_FOR
+    pub fn is_stale(&self) -> bool {
+        self.read.elapsed() > FRESH_FOR
     }
 
     /// The way to the hop with this number, as if that were where to go.
-    pub fn up_to(&self, index: usize) -> Option<Self> {
+    pub fn truncate_at(&self, index: usize) -> Option<Self> {
         let hop = self.hops.get(index)?;
         Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
     }
@@ -96,7 +95,7 @@ impl Declared {
     }
 
     /// Where it is, and what it has to prove. `seen` is what it was seen with first.
-    pub fn target(&self, seen: Vec<(String, String)>) -> Result<Target, AttemptEnd> {
+    pub fn target(&self, seen: Vec<(String, String)>) -> Result<Target, ConnectFailure> {
         let spec = &self.machine.spec;
         let parts = TrustParts {
             host_keys: &spec.host_keys,
@@ -106,7 +105,8 @@ impl Declared {
             first_use: spec.host_key_policy == HostKeyPolicy::TrustOnFirstUse,
             name: &spec.address,
         };
-        let trust = HostTrust::parse(parts).map_err(|error| refused(Reason::MachineInvalid, error.to_string()))?;
+        let trust = HostTrust::parse(parts)
+            .map_err(|error| ConnectFailure::from_configuration(Reason::MachineInvalid, error.to_string()))?;
         let prefer = self.prefer.as_ref().and_then(|at| at.parse::<SocketAddr>().ok()).map(|at| at.ip());
         Ok(Target {
             address: spec.address.clone(),
@@ -120,16 +120,19 @@ impl Declared {
     }
 
     /// With which key to log in.
-    pub async fn credentials(&self) -> Result<OpenKey, AttemptEnd> {
+    pub async fn credentials(&self) -> Result<OpenKey, ConnectFailure> {
         self.check_secret()?;
-        opening::open(self).await
+        let namespace = self.machine.metadata.namespace.as_deref().unwrap_or_default();
+        credentials::open(&self.secret, namespace, || self.is_stale()).await
     }
 
     /// Whether the Secret may be used here at all.
-    pub fn check_secret(&self) -> Result<(), AttemptEnd> {
+    pub fn check_secret(&self) -> Result<(), ConnectFailure> {
         let (secret, spec) = (&self.secret, &self.machine.spec);
         let (name, namespace) = (&secret.name, self.machine.metadata.namespace.as_deref().unwrap_or_default());
-        let invalid = |what: String| Err(refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}")));
+        let invalid = |what: String| {
+            Err(ConnectFailure::from_configuration(Reason::CredentialsInvalid, format!("the Secret {name} {what}")))
+        };
         if secret.type_ != CREDENTIALS_TYPE {
             return invalid(format!(
                 "must have the type {CREDENTIALS_TYPE}; a Secret's type cannot change, so replace it: kubectl -n {namespace} \
@@ -162,14 +165,16 @@ impl Declared {
     }
 }
 
-impl Declared {
+impl ResolvedMachine {
     /// The patterns that the addresses have to match which the Machine's name resolves to; None where nothing is to be looked at
     /// any more. Where the Secret says that its key is not for this Machine, that is the end.
-    fn admission(&self) -> Result<Option<Admission>, AttemptEnd> {
+    fn admission(&self) -> Result<Option<Admission>, ConnectFailure> {
         let Some(patterns) = &self.secret.addresses else { return Ok(None) };
         let (name, address, annotation) =
             (&self.secret.name, &self.machine.spec.address, crate::api::ADDRESSES_ANNOTATION);
-        let invalid = |what: String| Err(refused(Reason::CredentialsInvalid, format!("the Secret {name} {what}")));
+        let invalid = |what: String| {
+            Err(ConnectFailure::from_configuration(Reason::CredentialsInvalid, format!("the Secret {name} {what}")))
+        };
         let admission = match Admission::parse(patterns) {
             Ok(admission) => admission,
             Err(error) => return invalid(format!("may not be used: its annotation {annotation} {error}")),
@@ -187,75 +192,88 @@ impl Declared {
 }
 
 /// Reads a Machine, its Secret, and all that is on the way to it.
-pub(super) async fn read_declared(cluster: &Cluster, namespace: &str, machine: &str) -> Result<Declared, AttemptEnd> {
-    let machine = cluster.machine(namespace, machine).await.map_err(|error| obsolete_or_again(&error))?;
-    declare(cluster, namespace, machine).await
+pub(crate) async fn read_and_resolve(
+    cluster: &Cluster,
+    namespace: &str,
+    machine: &str,
+) -> Result<ResolvedMachine, ConnectFailure> {
+    let machine = cluster.machine(namespace, machine).await.map_err(|error| ConnectFailure::from_read(&error))?;
+    resolve(cluster, namespace, machine).await
 }
 
 /// Reads what belongs to a Machine that was just read.
-pub(super) async fn declare(cluster: &Cluster, namespace: &str, machine: Machine) -> Result<Declared, AttemptEnd> {
+pub(crate) async fn resolve(
+    cluster: &Cluster,
+    namespace: &str,
+    machine: Machine,
+) -> Result<ResolvedMachine, ConnectFailure> {
     let (secret, hops) = tokio::join!(
         read_secret(cluster, namespace, &machine.spec.credentials_ref.name),
         read_hops(cluster, namespace, &machine)
     );
     if let Some(problem) = machine.spec.problem() {
-        return Err(refused(Reason::MachineInvalid, problem));
+        return Err(ConnectFailure::from_configuration(Reason::MachineInvalid, problem));
     }
-    Ok(Declared { secret: secret?, hops: hops?, machine, read: Instant::now(), prefer: None })
+    Ok(ResolvedMachine { secret: secret?, hops: hops?, machine, read: Instant::now(), prefer: None })
 }
 
 /// Reads all of it again, at the same time: None where it is no longer what it was.
-pub(super) async fn read_again(
+pub(crate) async fn read_again(
     cluster: &Cluster,
     namespace: &str,
-    before: &Declared,
-) -> Result<Option<Declared>, AttemptEnd> {
+    before: &ResolvedMachine,
+) -> Result<Option<ResolvedMachine>, ConnectFailure> {
     let (again, hops) = tokio::join!(
         read_host_again(cluster, namespace, before),
         try_join_all(before.hops.iter().map(|hop| read_host_again(cluster, namespace, hop)))
     );
     let (Some(mut now), Some(hops)) = (again?, hops?.into_iter().collect::<Option<Vec<_>>>()) else { return Ok(None) };
     now.hops = hops;
-    Ok((before.identity() == now.identity()).then_some(now))
+    Ok((before.pool_key() == now.pool_key()).then_some(now))
 }
 
 async fn read_host_again(
     cluster: &Cluster,
     namespace: &str,
-    before: &Declared,
-) -> Result<Option<Declared>, AttemptEnd> {
+    before: &ResolvedMachine,
+) -> Result<Option<ResolvedMachine>, ConnectFailure> {
     let (machine, secret) =
         tokio::join!(cluster.machine(namespace, before.name()), read_secret(cluster, namespace, &before.secret.name));
-    let machine = machine.map_err(|error| obsolete_or_again(&error))?;
+    let machine = machine.map_err(|error| ConnectFailure::from_read(&error))?;
     let (was, is) = (&before.machine.metadata, &machine.metadata);
     if (&was.uid, was.generation) != (&is.uid, is.generation) {
         // What became of the Secret that it had before is of no account.
         return Ok(None);
     }
-    Ok(Some(Declared { machine, secret: secret?, hops: Vec::new(), read: Instant::now(), prefer: None }))
+    Ok(Some(ResolvedMachine { machine, secret: secret?, hops: Vec::new(), read: Instant::now(), prefer: None }))
 }
 
-async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<SshSecret, AttemptEnd> {
+async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<SshSecret, ConnectFailure> {
     cluster.ssh_secret(namespace, name).await.map_err(|error| match error {
-        ClusterError::NotFound { .. } => refused(
+        ClusterError::NotFound { .. } => ConnectFailure::from_configuration(
             Reason::CredentialsNotFound,
             format!(
                 "there is no Secret {name} in this namespace (spec.credentialsRef of the Machine); create it: {}",
                 create_command(namespace, name)
             ),
         ),
-        ClusterError::Forbidden { who, message, .. } => {
-            refused(Reason::CredentialsNotFound, format!("{who} may not read the Secret {name}: {message}"))
-        }
-        error => obsolete_or_again(&error),
+        ClusterError::Forbidden { who, message, .. } => ConnectFailure::from_configuration(
+            Reason::CredentialsNotFound,
+            format!("{who} may not read the Secret {name}: {message}"),
+        ),
+        error => ConnectFailure::from_read(&error),
     })
 }
 
 /// The machines on the way, the first one first: those that the Machine names, and before the first of them those that it
 /// is reached by itself.
-async fn read_hops(cluster: &Cluster, namespace: &str, machine: &Machine) -> Result<Vec<Declared>, AttemptEnd> {
+async fn read_hops(
+    cluster: &Cluster,
+    namespace: &str,
+    machine: &Machine,
+) -> Result<Vec<ResolvedMachine>, ConnectFailure> {
     let mut names = vec![machine.metadata.name.clone().unwrap_or_default()];
-    let mut hops: Vec<Declared> = Vec::new();
+    let mut hops: Vec<ResolvedMachine> = Vec::new();
     let mut named: Vec<NameReference> = machine.spec.jump_hosts.clone();
     while !named.is_empty() {
         let mut before = Vec::new();
@@ -264,14 +282,14 @@ async fn read_hops(cluster: &Cluster, namespace: &str, machine: &Machine) -> Res
             names.push(reference.name.clone());
             if is_again {
                 let way = names.join(", ");
-                return Err(refused(
+                return Err(ConnectFailure::from_configuration(
                     Reason::MachineInvalid,
                     format!("spec.jumpHosts go in a circle: {way}; take one out"),
                 ));
             }
-            if names.len() > MOST_HOPS + 1 {
-                let message = format!("spec.jumpHosts lead through more than {MOST_HOPS} machines");
-                return Err(refused(Reason::MachineInvalid, message));
+            if names.len() > MAX_HOPS + 1 {
+                let message = format!("spec.jumpHosts lead through more than {MAX_HOPS} machines");
+                return Err(ConnectFailure::from_configuration(Reason::MachineInvalid, message));
             }
             before.push(read_hop(cluster, namespace, &reference.name).await?);
         }
@@ -282,33 +300,36 @@ async fn read_hops(cluster: &Cluster, namespace: &str, machine: &Machine) -> Res
     Ok(hops)
 }
 
-async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Declared, AttemptEnd> {
+async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<ResolvedMachine, ConnectFailure> {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
         // It may come with the same sync, and be back from maintenance: neither ends what waits.
         Err(ClusterError::NotFound { .. }) => {
-            return Err(AttemptEnd::Offline(format!(
+            return Err(ConnectFailure::Unreachable(format!(
                 "the jump host {name} is no Machine of this namespace; create it"
             )));
         }
         Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Forbidden { .. })) => {
-            return Err(obsolete_or_again(&error));
+            return Err(ConnectFailure::from_read(&error));
         }
-        Err(error) => return Err(AttemptEnd::Offline(format!("the jump host {name} cannot be read: {error}"))),
+        Err(error) => return Err(ConnectFailure::Unreachable(format!("the jump host {name} cannot be read: {error}"))),
     };
     if machine.spec.suspend {
-        return Err(AttemptEnd::Offline(format!("the jump host {name} is suspended")));
+        return Err(ConnectFailure::Unreachable(format!("the jump host {name} is suspended")));
     }
     if let Some(problem) = machine.spec.problem() {
-        return Err(refused(Reason::MachineInvalid, format!("the jump host {name}: {problem}")));
+        return Err(ConnectFailure::from_configuration(
+            Reason::MachineInvalid,
+            format!("the jump host {name}: {problem}"),
+        ));
     }
     if !machine.spec.allow_jump {
         let message =
             format!("the Machine {name} lets nobody go through it; set allowJump: true there if it is meant to");
-        return Err(refused(Reason::MachineInvalid, message));
+        return Err(ConnectFailure::from_configuration(Reason::MachineInvalid, message));
     }
     let secret = read_secret(cluster, namespace, &machine.spec.credentials_ref.name).await?;
-    Ok(Declared { machine, secret, hops: Vec::new(), read: Instant::now(), prefer: None })
+    Ok(ResolvedMachine { machine, secret, hops: Vec::new(), read: Instant::now(), prefer: None })
 }
 
 /// The commands that make a Secret for Writ from a file with a private key.
@@ -320,11 +341,6 @@ fn create_command(namespace: &str, name: &str) -> String {
     )
 }
 
-/// What is wrong with what is declared, so that others on this machine would meet it too, but at no cost.
-pub(super) fn refused(reason: Reason, message: String) -> AttemptEnd {
-    AttemptEnd::Refused { problem: LaunchProblem { reason, message }, machine_at_fault: false }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +349,7 @@ mod tests {
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    fn frozen(fingerprint: Option<&str>) -> Declared {
+    fn frozen(fingerprint: Option<&str>) -> ResolvedMachine {
         let mut machine = Machine::new("web-1", MachineSpec::new("192.0.2.1", "deploy", "web-ssh"));
         machine.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
         machine.metadata.uid = Some("uid".to_owned());
@@ -346,39 +362,39 @@ mod tests {
         };
         let host_keys = fingerprint.map(key).into_iter().collect();
         machine.status = Some(MachineStatus { host_keys, ..MachineStatus::default() });
-        Declared { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now(), prefer: None }
+        ResolvedMachine { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now(), prefer: None }
     }
 
     /// A connection to a host with the key that was frozen is not good any more when a person has frozen another one, or
     /// none.
     #[test]
     fn a_connection_is_good_for_one_frozen_key() {
-        let before = frozen(Some("SHA256:first")).identity();
-        assert_ne!(before, frozen(Some("SHA256:other")).identity());
-        assert_ne!(before, frozen(None).identity());
+        let before = frozen(Some("SHA256:first")).pool_key();
+        assert_ne!(before, frozen(Some("SHA256:other")).pool_key());
+        assert_ne!(before, frozen(None).pool_key());
     }
 
     /// What a jump host resolves is not seen here, so a pattern of numbers says nothing of a name.
     #[test]
     fn behind_a_jump_host_only_the_text_of_the_address_counts() {
-        let declared = |address: &str, patterns: &str, hops: usize| {
-            let mut declared = frozen(None);
-            declared.machine.spec.address = address.to_owned();
-            declared.secret.addresses = Some(patterns.to_owned());
-            declared.hops = vec![frozen(None); hops];
-            declared.admission()
+        let resolved = |address: &str, patterns: &str, hops: usize| {
+            let mut resolved = frozen(None);
+            resolved.machine.spec.address = address.to_owned();
+            resolved.secret.addresses = Some(patterns.to_owned());
+            resolved.hops = vec![frozen(None); hops];
+            resolved.admission()
         };
-        assert!(matches!(declared("web-1", "10.0.*", 0), Ok(Some(_))), "looked at when it is resolved");
+        assert!(matches!(resolved("web-1", "10.0.*", 0), Ok(Some(_))), "looked at when it is resolved");
         for (address, patterns) in [("10.0.0.1", "10.0.*"), ("web-1", "web-*"), ("web-1", "*")] {
             for hops in [0, 1] {
-                assert!(matches!(declared(address, patterns, hops), Ok(None)), "{address} {patterns} {hops}");
+                assert!(matches!(resolved(address, patterns, hops), Ok(None)), "{address} {patterns} {hops}");
             }
         }
         for (address, patterns, hops) in
             [("web-1", "10.0.*", 1), ("10.1.0.1", "10.0.*", 1), ("web-1", "db-*", 0), ("a.b", "*.b/8", 0)]
         {
-            let end = declared(address, patterns, hops);
-            let Err(AttemptEnd::Refused { problem, .. }) = end else {
+            let end = resolved(address, patterns, hops);
+            let Err(ConnectFailure::Refused { problem, .. }) = end else {
                 panic!("{address} {patterns} {hops} is admitted")
             };
             assert_eq!(problem.reason, Reason::CredentialsInvalid);

@@ -6,13 +6,13 @@ use crate::api::ExecutionMode;
 use crate::cluster::Cluster;
 use crate::ssh::{self, ConnectError, Connection, Credentials, Network, ProvedBy};
 
-use super::attempt::AttemptEnd;
-use super::connections::open_patiently;
-use super::declared::{Declared, declare};
-use super::first_use;
-use super::look::describe;
-use super::probing::probe;
-use super::reach::{end_of, fit};
+use super::connect_failure::ConnectFailure;
+use super::inspect::inspect;
+use super::launcher_support::check_support;
+use super::pooled_connection::open_with_retry;
+use super::resolved_machine::{ResolvedMachine, resolve};
+use super::system_info::request_system_info;
+use super::trust_on_first_use;
 
 /// One step: what was tried, and what was seen, or what is wrong and what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,21 +38,21 @@ pub async fn check(cluster: &Cluster, network: &Network, namespace: &str, name: 
     let suspended = if spec.suspend { "; suspended: nothing starts" } else { "" };
     let is = format!("{}, port {}, as {}{suspended}", spec.address, spec.port, spec.user);
     say(Step { hop: None, what: "Machine", seen: Ok(is) });
-    let declared = match declare(cluster, namespace, machine).await {
-        Ok(declared) => declared,
+    let resolved = match resolve(cluster, namespace, machine).await {
+        Ok(resolved) => resolved,
         Err(end) => return failed(say, None, "declaration", end.into_problem()),
     };
     // Each goes through the one before it, so all of them have to stay.
     let mut open: Vec<Connection> = Vec::new();
-    for (index, host) in declared.hops.iter().chain([&declared]).enumerate() {
-        let hop = (index < declared.hops.len()).then(|| host.name().to_owned());
+    for (index, host) in resolved.hops.iter().chain([&resolved]).enumerate() {
+        let hop = (index < resolved.hops.len()).then(|| host.name().to_owned());
         match log_in(network, host, open.last(), hop.as_deref(), say).await {
             Some(connection) => open.push(connection),
             None => return false,
         }
     }
     let Some(connection) = open.last() else { return false };
-    let good = try_out(connection, &declared, say).await;
+    let good = try_out(connection, &resolved, say).await;
     for connection in open.iter().rev() {
         connection.close().await;
     }
@@ -67,7 +67,7 @@ fn failed(say: Say<'_>, hop: Option<&str>, what: &'static str, problem: String) 
 /// Credentials, connection, host key, login.
 async fn log_in(
     network: &Network,
-    host: &Declared,
+    host: &ResolvedMachine,
     outer: Option<&Connection>,
     hop: Option<&str>,
     say: Say<'_>,
@@ -83,7 +83,7 @@ async fn log_in(
     let credentials = &key.credentials;
     let fingerprints: Vec<String> = credentials.in_order().map(Credentials::fingerprint).collect();
     tell("Secret", Ok(format!("{}, key {}", host.secret.name, fingerprints.join(", then "))));
-    let target = match host.target(first_use::seen(&host.machine)) {
+    let target = match host.target(trust_on_first_use::pinned_keys(&host.machine)) {
         Ok(target) => target,
         Err(end) => {
             tell("host keys", Err(end.into_problem()));
@@ -162,29 +162,29 @@ fn explain(error: &ConnectError) -> String {
 }
 
 /// Whether commands can be started, and what the machine says of itself.
-async fn try_out(connection: &Connection, declared: &Declared, say: Say<'_>) -> bool {
-    let spec = &declared.machine.spec;
+async fn try_out(connection: &Connection, resolved: &ResolvedMachine, say: Say<'_>) -> bool {
+    let spec = &resolved.machine.spec;
     if spec.execution.mode == ExecutionMode::Durable {
-        match fitness(connection, declared).await {
+        match fitness(connection, resolved).await {
             Ok(directory) => say(Step { hop: None, what: "launcher", seen: Ok(format!("works in {directory}")) }),
             Err(end) => return failed(say, None, "launcher", end.into_problem()),
         }
     }
-    match describe(connection).await {
-        Some(system) => {
+    match request_system_info(connection).await {
+        Ok(system) => {
             let words = [system.hostname, system.os, system.architecture, system.kernel, system.shell];
             let seen = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
             say(Step { hop: None, what: "system", seen: Ok(seen) });
             true
         }
-        None => {
+        Err(_) => {
             failed(say, None, "system", "the machine executes nothing: see sshd's configuration and log".to_owned())
         }
     }
 }
 
-async fn fitness(connection: &Connection, declared: &Declared) -> Result<String, AttemptEnd> {
-    let session = open_patiently(connection).await.map_err(|error| end_of(&error))?;
-    let known = probe(connection, session, declared.machine.spec.execution.directory.as_deref()).await;
-    Ok(fit(known, &declared.machine)?.facts.directory)
+async fn fitness(connection: &Connection, resolved: &ResolvedMachine) -> Result<String, ConnectFailure> {
+    let session = open_with_retry(connection).await.map_err(|error| ConnectFailure::from_ssh(&error))?;
+    let known = inspect(connection, session, resolved.machine.spec.execution.directory.as_deref()).await;
+    Ok(check_support(known, &resolved.machine)?.facts.directory)
 }

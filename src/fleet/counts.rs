@@ -1,4 +1,4 @@
-//! Which Machines' statuses say something else than how many commands run there and how many executions wait.
+//! Numbers of running commands and queued executions in the statuses of Machines: which Machines' statuses say something else than how many commands run there and how many executions wait.
 //!
 //! Each such status costs a write to etcd. So their number is bounded for the whole process, and namespaces take turns: one with a
 //! thousand busy machines does not keep another one's numbers old.
@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Runner;
-use super::lock;
-use super::queue::MachineKey;
+use super::machine_key::MachineKey;
 
 /// How often it is looked which numbers have changed.
 pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(2);
@@ -21,7 +19,7 @@ const MAX_COUNTS: usize = 10;
 
 /// What was told of a machine's numbers last.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counted {
+pub(crate) struct ReportedCounts {
     /// How many commands ran there, and how many executions waited. None where this process has told nothing.
     pub counts: Option<(usize, usize)>,
     /// When they were to be told last.
@@ -30,16 +28,16 @@ pub(super) struct Counted {
     pub is_due: bool,
 }
 
-impl Counted {
+impl ReportedCounts {
     /// How long ago; None where that is too short, or there is nothing new to tell.
-    fn due_since(&self, counts: (usize, usize), now: Instant) -> Option<Duration> {
+    pub fn due_since(&self, counts: (usize, usize), now: Instant) -> Option<Duration> {
         let since = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         (self.counts != Some(counts) && since >= BETWEEN_COUNTS).then_some(since)
     }
 }
 
 /// Of those whose numbers are due, with how long they are: some of each namespace, the oldest first.
-fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
+pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
     due.sort_by(|left, right| right.cmp(left));
     let mut taken: HashMap<String, usize> = HashMap::new();
     let mut ranked: Vec<(usize, MachineKey)> = due
@@ -55,32 +53,6 @@ fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
     ranked.into_iter().take(MAX_COUNTS).map(|(_, machine)| machine).collect()
 }
 
-impl Runner {
-    /// The Machines (namespace, name) whose numbers are to be written now. Call it every [`RECOUNT_INTERVAL`].
-    pub fn recount(&self) -> Vec<(String, String)> {
-        let now = Instant::now();
-        let queues = self.inner.queues();
-        let mut known = lock(&self.inner.sights.known);
-        let due = known.iter().filter_map(|(machine, known)| {
-            Some((known.counted.due_since(queues.busy(machine), now)?, machine.clone()))
-        });
-        let chosen = choose(due.collect());
-        for machine in &chosen {
-            if let Some(known) = known.get_mut(machine) {
-                (known.counted.is_due, known.counted.at) = (true, Some(now));
-            }
-        }
-        chosen
-    }
-
-    /// The status of a Machine says these numbers now.
-    pub fn counted(&self, namespace: &str, name: &str, running: usize, queued: usize) {
-        if let Some(known) = lock(&self.inner.sights.known).get_mut(&(namespace.to_owned(), name.to_owned())) {
-            known.counted.counts = Some((running, queued));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,12 +64,12 @@ mod tests {
     #[test]
     fn numbers_are_told_when_they_change_and_not_more_often_than_every_five_seconds() {
         let now = Instant::now();
-        let told = Counted { counts: Some((1, 2)), at: Some(now), is_due: false };
+        let told = ReportedCounts { counts: Some((1, 2)), at: Some(now), is_due: false };
         assert_eq!(told.due_since((1, 2), now + Duration::from_secs(60)), None);
         assert_eq!(told.due_since((1, 3), now + Duration::from_secs(4)), None);
         assert_eq!(told.due_since((1, 3), now + BETWEEN_COUNTS), Some(BETWEEN_COUNTS));
         // Another process may have told something else.
-        assert!(Counted::default().due_since((0, 0), now).is_some());
+        assert!(ReportedCounts::default().due_since((0, 0), now).is_some());
     }
 
     #[test]

@@ -17,9 +17,8 @@ use crate::cluster::SshSecret;
 use crate::fairness::{Pool, Size};
 use crate::ssh::{Credentials, EntryError, KeyEntry};
 
-use super::attempt::{AGAIN_AFTER_CHANGE, AttemptEnd};
-use super::declared::{Declared, refused};
-use super::lock;
+use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
+use super::lock::lock;
 
 /// Keys that are opened at a time.
 const AT_ONCE: Size = Size { places: 2, share: 1 };
@@ -34,14 +33,14 @@ static OPENING: LazyLock<Opening> = LazyLock::new(|| Opening::new(KEPT_FOR));
 type Cell = OnceCell<Result<Credentials, EntryError>>;
 
 /// What there is to log in with; the key stays open for those who have a copy of this.
-pub(super) struct OpenKey {
+pub(crate) struct OpenKey {
     pub credentials: Credentials,
     kept: Option<KeptOpen>,
 }
 
 /// Keeps a key open. It cannot be printed, and there is nothing to be had from it.
 #[derive(Clone)]
-pub(super) struct KeptOpen {
+pub(crate) struct KeptOpen {
     _key: Arc<Cell>,
 }
 
@@ -59,23 +58,29 @@ struct Opening {
     known: Mutex<HashMap<(String, String), Weak<Cell>>>,
 }
 
-/// Reads the key of a declaration, which may be used there.
-pub(super) async fn open(declared: &Declared) -> Result<OpenKey, AttemptEnd> {
-    let secret = &declared.secret;
-    let invalid =
-        |error: &EntryError| refused(Reason::CredentialsInvalid, format!("the Secret {}: {error}", secret.name));
+/// Reads the keys of a Secret that may be used. `is_stale` tells if the Secret must be read again before its keys are used.
+///
+/// # Errors
+/// The Secret has no usable key, or is stale.
+pub(crate) async fn open(
+    secret: &SshSecret,
+    namespace: &str,
+    is_stale: impl Fn() -> bool,
+) -> Result<OpenKey, ConnectFailure> {
+    let invalid = |error: &EntryError| {
+        ConnectFailure::from_configuration(Reason::CredentialsInvalid, format!("the Secret {}: {error}", secret.name))
+    };
     if secret.keys.iter().all(|key| key.passphrase.is_none()) {
         let credentials = parse(secret).map_err(|error| invalid(&error))?;
         return Ok(OpenKey { credentials, kept: None });
     }
-    let namespace = declared.machine.metadata.namespace.as_deref().unwrap_or_default();
-    let key = OPENING.open(secret, namespace, || declared.is_old()).await?;
+    let key = OPENING.open(secret, namespace, is_stale).await?;
     match key.get() {
         Some(Ok(credentials)) => {
             Ok(OpenKey { credentials: credentials.clone(), kept: Some(KeptOpen { _key: Arc::clone(&key) }) })
         }
         Some(Err(error)) => Err(invalid(error)),
-        None => Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE)),
+        None => Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE)),
     }
 }
 
@@ -102,10 +107,10 @@ impl Opening {
         &self,
         secret: &SshSecret,
         namespace: &str,
-        is_old: impl Fn() -> bool,
-    ) -> Result<Arc<Cell>, AttemptEnd> {
+        is_stale: impl Fn() -> bool,
+    ) -> Result<Arc<Cell>, ConnectFailure> {
         let key = self.cell(secret);
-        let opened = key.get_or_try_init(async || self.decrypt(secret, namespace, is_old).await).await?;
+        let opened = key.get_or_try_init(async || self.decrypt(secret, namespace, is_stale).await).await?;
         if opened.is_ok() {
             let (kept, kept_for) = (Arc::clone(&key), self.kept_for);
             tokio::spawn(async move {
@@ -132,12 +137,12 @@ impl Opening {
         &self,
         secret: &SshSecret,
         namespace: &str,
-        is_old: impl Fn() -> bool,
-    ) -> Result<Result<Credentials, EntryError>, AttemptEnd> {
+        is_stale: impl Fn() -> bool,
+    ) -> Result<Result<Credentials, EntryError>, ConnectFailure> {
         let place = self.pool.place(namespace).await;
         // First of all: a core is not spent on what has to be read again.
-        if is_old() {
-            return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
+        if is_stale() {
+            return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         }
         let (name, secret) = (secret.name.clone(), secret.clone());
         let opening = tokio::task::spawn_blocking(move || {
@@ -147,8 +152,8 @@ impl Opening {
         });
         match timeout(DEADLINE, opening).await {
             Ok(Ok(parsed)) => Ok(parsed),
-            Ok(Err(_)) => Err(AttemptEnd::Offline(format!("the key in the Secret {name} was not read"))),
-            Err(_) => Err(AttemptEnd::Offline(format!(
+            Ok(Err(_)) => Err(ConnectFailure::Unreachable(format!("the key in the Secret {name} was not read"))),
+            Err(_) => Err(ConnectFailure::Unreachable(format!(
                 "the key in the Secret {name} was not opened within {} s; encrypt it anew with fewer rounds (ssh-keygen -p -a 16 \
                  -f FILE), or give writ more of a core",
                 DEADLINE.as_secs()
@@ -213,7 +218,7 @@ mod tests {
     async fn what_is_old_when_its_turn_comes_is_not_opened() {
         let opening = Opening::new(KEPT_FOR);
         let end = opening.open(&secret("1", "correct horse"), "team", || true).await.err();
-        assert!(matches!(end, Some(AttemptEnd::Again(_))));
+        assert!(matches!(end, Some(ConnectFailure::RetryAfter(_))));
         assert!(!opening.pool.is_in_use());
     }
 

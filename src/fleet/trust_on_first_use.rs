@@ -7,48 +7,47 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::machine_status::{KeyTrust, SeenHostKey};
 use crate::api::{Machine, MachineStatus};
-use crate::cluster::ClusterError;
+use crate::cluster::{Cluster, ClusterError};
 
-use super::Inner;
-use super::attempt::{AGAIN_AFTER_CHANGE, AttemptEnd, obsolete_or_again};
+use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 
 /// How often somebody else may write the status at the same time.
 const TRIES: u32 = 5;
 
 /// What a machine was seen with, as algorithm and fingerprint. What an authority has vouched for may change by its word.
-pub(super) fn seen(machine: &Machine) -> Vec<(String, String)> {
+pub(crate) fn pinned_keys(machine: &Machine) -> Vec<(String, String)> {
     let keys = machine.status.as_ref().map(|status| status.host_keys.as_slice()).unwrap_or_default();
     let kept = keys.iter().filter(|key| key.trust != KeyTrust::Authority);
     kept.map(|key| (key.algorithm.clone(), key.fingerprint.clone())).collect()
 }
 
 /// Freezes a key, unless one is frozen already.
-pub(super) async fn freeze(
-    inner: &Inner,
+pub(crate) async fn pin(
+    cluster: &Cluster,
     connected_by: &Machine,
     algorithm: &str,
     fingerprint: &str,
-) -> Result<(), AttemptEnd> {
+) -> Result<(), ConnectFailure> {
     let metadata = &connected_by.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     for _ in 0..TRIES {
-        let live = inner.cluster.machine(namespace, name).await.map_err(|error| obsolete_or_again(&error))?;
+        let live = cluster.machine(namespace, name).await.map_err(|error| ConnectFailure::from_read(&error))?;
         if (&live.metadata.uid, live.metadata.generation) != (&metadata.uid, metadata.generation) {
-            return Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE));
+            return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         }
-        if !seen(&live).is_empty() {
+        if !pinned_keys(&live).is_empty() {
             return Ok(());
         }
         let key = SeenHostKey {
             algorithm: algorithm.to_owned(),
             fingerprint: fingerprint.to_owned(),
             trust: KeyTrust::FirstUse,
-            first_seen_time: Time(inner.cluster.now()),
+            first_seen_time: Time(cluster.now()),
         };
         let before = live.status.clone().unwrap_or_default();
         let status = MachineStatus { host_keys: vec![key], ..before };
-        match inner.cluster.replace_machine_status(&live, status).await {
+        match cluster.replace_machine_status(&live, status).await {
             Ok(_) => {
                 tracing::info!(
                     machine = name,
@@ -61,8 +60,8 @@ pub(super) async fn freeze(
             }
             // Somebody was quicker, or the answer was lost: see what is there.
             Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {}
-            Err(error) => return Err(obsolete_or_again(&error)),
+            Err(error) => return Err(ConnectFailure::from_read(&error)),
         }
     }
-    Err(AttemptEnd::Again(AGAIN_AFTER_CHANGE))
+    Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
 }

@@ -11,6 +11,8 @@
     reason = "a test that meets what cannot be has to fail"
 )]
 
+mod cycles;
+
 use std::path::{Path, PathBuf};
 
 use syn::spanned::Spanned as _;
@@ -29,6 +31,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("output", &["api", "policy"]),
     ("ssh", &["fairness"]),
     ("launcher", &["api", "policy"]),
+    ("fleet", &["api", "policy", "execution", "machine", "cluster", "fairness", "ssh", "launcher", "telemetry"]),
     (
         "runner",
         &[
@@ -37,20 +40,32 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "execution",
             "machine",
             "cluster",
-            "fairness",
             "output",
             "ssh",
             "launcher",
+            "fleet",
             "telemetry",
             "traces",
         ],
     ),
     (
         "controllers",
-        &["api", "policy", "execution", "machine", "cluster", "fairness", "output", "runner", "telemetry", "traces"],
+        &[
+            "api",
+            "policy",
+            "execution",
+            "machine",
+            "cluster",
+            "fairness",
+            "output",
+            "fleet",
+            "runner",
+            "telemetry",
+            "traces",
+        ],
     ),
     ("cli", &["api", "policy", "cluster", "output"]),
-    ("tools", &["api", "policy", "cli", "cluster", "runner", "ssh"]),
+    ("tools", &["api", "policy", "cli", "cluster", "fleet", "ssh"]),
     ("operations", &["telemetry", "traces"]),
 ];
 

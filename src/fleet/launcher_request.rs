@@ -10,10 +10,10 @@ use crate::launcher::{Answer, ExecRequest, Item, Nonce, REFUSED_CUT_EXIT_CODE, R
 use crate::ssh::{ConnectError, Event, Session};
 use crate::telemetry::metrics;
 
-use super::turned_away::{Cause, Instead};
+use super::unexpected_output::{RefusalCause, UnexpectedOutput};
 
 /// What to do where sshd refuses.
-pub(super) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
+pub(crate) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
     configuration for this user (ForceCommand, PermitTTY, chroot) and at its log";
 /// What to do where something else than a shell answers.
 const NO_REPLY: &str = "the machine executed the launcher's request and gave no reply: the login shell of the user must be \
@@ -21,16 +21,16 @@ const NO_REPLY: &str = "the machine executed the launcher's request and gave no 
 
 /// Why there is no answer. What was asked may have been done all the same.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum AskError {
+pub(crate) enum LauncherError {
     /// There is no connection, or no session on it.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection was lost, or nothing came in time.
     #[error("the machine did not answer the launcher's request: {0}")]
-    Silence(String),
+    NoReply(String),
     /// It let the login in and executed nothing, for a reason that passes.
     #[error("{0}")]
-    TurnedAway(String),
+    SessionRefused(String),
     /// It has accepted the session and refuses to execute in it.
     #[error("{0}")]
     Refused(String),
@@ -39,77 +39,77 @@ pub(super) enum AskError {
     Account(String),
     /// It answered, and not as a launcher does.
     #[error("{0}")]
-    Unfit(String),
+    BadReply(String),
 }
 
-impl AskError {
+impl LauncherError {
     /// The class for metrics.
     fn category(&self) -> &'static str {
         match self {
-            AskError::Connect(error) => error.category(),
-            AskError::Silence(_) => "silence",
-            AskError::TurnedAway(_) | AskError::Refused(_) => "turned_away",
-            AskError::Account(_) | AskError::Unfit(_) => "unfit",
+            LauncherError::Connect(error) => error.category(),
+            LauncherError::NoReply(_) => "silence",
+            LauncherError::SessionRefused(_) | LauncherError::Refused(_) => "turned_away",
+            LauncherError::Account(_) | LauncherError::BadReply(_) => "unfit",
         }
     }
 }
 
 /// A session that was closed before it had answered.
-pub(super) fn closed(instead: &Instead) -> AskError {
-    match instead.cause() {
-        Cause::Passing => AskError::TurnedAway(instead.told(NO_REPLY)),
-        Cause::Account => AskError::Account(instead.told(NO_REPLY)),
-        Cause::Unfit => AskError::Unfit(instead.told(NO_REPLY)),
+pub(crate) fn closed(unexpected: &UnexpectedOutput) -> LauncherError {
+    match unexpected.cause() {
+        RefusalCause::Transient => LauncherError::SessionRefused(unexpected.explain(NO_REPLY)),
+        RefusalCause::Account => LauncherError::Account(unexpected.explain(NO_REPLY)),
+        RefusalCause::Unsupported => LauncherError::BadReply(unexpected.explain(NO_REPLY)),
     }
 }
 
 /// Asks in a session of its own, and closes it. The machine may take `deadline`, and longer if its login is known to be
 /// slow.
-pub(super) async fn ask_in(
+pub(crate) async fn request(
     session: Session,
     deadline: Duration,
-    request: impl FnOnce(&Nonce) -> ExecRequest,
-) -> Result<Answer, AskError> {
-    ask_and_hear(session, deadline, request).await.0
+    build: impl FnOnce(&Nonce) -> ExecRequest,
+) -> Result<Answer, LauncherError> {
+    request_with_output(session, deadline, build).await.0
 }
 
 /// The same, and what the login said before the answer.
-pub(super) async fn ask_and_hear(
+pub(crate) async fn request_with_output(
     mut session: Session,
     deadline: Duration,
-    request: impl FnOnce(&Nonce) -> ExecRequest,
-) -> (Result<Answer, AskError>, Instead) {
+    build: impl FnOnce(&Nonce) -> ExecRequest,
+) -> (Result<Answer, LauncherError>, UnexpectedOutput) {
     let nonce = new_nonce();
     let deadline = deadline + session.slack();
-    let mut instead = Instead::default();
-    let request = request(&nonce);
-    let answer = timeout(deadline, exchange(&mut session, &request, Reply::new(&nonce), &mut instead)).await;
+    let mut unexpected = UnexpectedOutput::default();
+    let request = build(&nonce);
+    let answer = timeout(deadline, exchange(&mut session, &request, Reply::new(&nonce), &mut unexpected)).await;
     session.hang_up().await;
     let answer = answer.unwrap_or_else(|_| {
-        let quoted = instead.quoted();
-        Err(AskError::Silence(format!("{quoted}nothing came within {} s", deadline.as_secs())))
+        let quoted = unexpected.quoted();
+        Err(LauncherError::NoReply(format!("{quoted}nothing came within {} s", deadline.as_secs())))
     });
-    metrics().asked(answer.as_ref().map_or_else(AskError::category, |_| "answered"));
-    (answer, instead)
+    metrics().asked(answer.as_ref().map_or_else(LauncherError::category, |_| "answered"));
+    (answer, unexpected)
 }
 
 /// A word that nobody at the other end can know before: by it the launcher's answers are told from all else.
 #[expect(clippy::expect_used, reason = "a UUID in its simple form is 32 lower-case hexadecimal digits")]
-pub(super) fn new_nonce() -> Nonce {
+pub(crate) fn new_nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("32 lower-case hexadecimal digits")
 }
 
 /// Sends a request, and ends the standard input behind it: a request that arrives cut is then refused at once, and a
 /// start-up file that asks a question reads the end of its input. The input goes out while the session is listened to.
-pub(super) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), AskError> {
-    session.start(&request.line).await.map_err(|error| AskError::Silence(error.to_string()))?;
+pub(crate) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), LauncherError> {
+    session.start(&request.line).await.map_err(|error| LauncherError::NoReply(error.to_string()))?;
     session.feed(Bytes::copy_from_slice(&request.stdin));
     Ok(())
 }
 
 /// Returns true if the machine closed a session because the request had not arrived whole, and the reply had no nonce: it
 /// was lost with the request. The exit code comes from sshd, so no output of anybody can claim this.
-pub(super) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
+pub(crate) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
     exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }
 
@@ -117,15 +117,15 @@ async fn exchange(
     session: &mut Session,
     request: &ExecRequest,
     mut reply: Reply,
-    instead: &mut Instead,
-) -> Result<Answer, AskError> {
+    unexpected: &mut UnexpectedOutput,
+) -> Result<Answer, LauncherError> {
     send(session, request).await?;
     loop {
         let mut heard = None;
         let mut hear = |item: Item<'_>| {
             heard = match item {
                 Item::Answer(answer) => Some(Ok(answer)),
-                Item::Broken(broken) => Some(Err(AskError::Unfit(broken.to_string()))),
+                Item::Broken(broken) => Some(Err(LauncherError::BadReply(broken.to_string()))),
                 Item::Stdout(_) | Item::Stderr(_) => None,
             }
         };
@@ -133,21 +133,23 @@ async fn exchange(
             Event::Stdout(bytes) => {
                 // What follows the mark is ours, and nothing that the login says.
                 if !reply.has_begun() {
-                    instead.said(&bytes);
+                    unexpected.push(&bytes);
                 }
                 reply.stdout(&bytes, &mut hear);
             }
             Event::Stderr(bytes) => {
-                instead.said(&bytes);
+                unexpected.push(&bytes);
                 reply.stderr(&bytes, &mut hear);
             }
-            Event::ExitCode(code) => instead.exited(code),
-            Event::Signal(signal) => instead.signalled(&signal),
+            Event::ExitCode(code) => unexpected.exited(code),
+            Event::Signal(signal) => unexpected.signalled(&signal),
             Event::Started => {}
-            Event::Refused => return Err(AskError::Refused(REFUSED.to_owned())),
-            Event::Closed if is_refused_cut(&reply, instead.exit_code()) => return Ok(Answer::Refused(Refusal::Cut)),
-            Event::Closed => return Err(closed(instead)),
-            Event::Lost => return Err(AskError::Silence("the connection was lost".to_owned())),
+            Event::Refused => return Err(LauncherError::Refused(REFUSED.to_owned())),
+            Event::Closed if is_refused_cut(&reply, unexpected.exit_code()) => {
+                return Ok(Answer::Refused(Refusal::Cut));
+            }
+            Event::Closed => return Err(closed(unexpected)),
+            Event::Lost => return Err(LauncherError::NoReply("the connection was lost".to_owned())),
         }
         if let Some(answer) = heard {
             return answer;

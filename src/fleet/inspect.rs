@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::launcher::{self, Answer, MachineFacts, Refusal};
 use crate::ssh::{Connection, Session};
 
-use super::asking::{AskError, ask_and_hear};
-use super::saying::refused;
+use super::launcher_refusal::explain_refusal;
+use super::launcher_request::{LauncherError, request_with_output};
 
 /// How long a machine may take to say what it is, while its connection lives: a start-up file of the login may wait for a
 /// directory service, or for a network file system.
@@ -23,7 +23,7 @@ const ALIVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a machine said of itself, and when.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(crate) struct TimedFacts {
     pub facts: MachineFacts,
     /// How long it took to say so.
     took: Duration,
@@ -32,20 +32,20 @@ pub(super) struct Known {
 }
 
 /// Asks what the machine is. `directory` is the launcher's folder, if the Machine names one.
-pub(super) async fn probe(
+pub(crate) async fn inspect(
     connection: &Connection,
     session: Session,
     directory: Option<&str>,
-) -> Result<Known, AskError> {
+) -> Result<TimedFacts, LauncherError> {
     let asked = Instant::now();
-    let mut answer = pin!(ask_and_hear(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)));
-    let (answer, instead) = loop {
+    let mut answer = pin!(request_with_output(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)));
+    let (answer, unexpected) = loop {
         tokio::select! {
             answer = &mut answer => break answer,
             () = sleep(USUAL) => {
                 if !connection.answers(ALIVE_DEADLINE).await {
                     let problem = format!("nothing came within {} s", asked.elapsed().as_secs());
-                    return Err(AskError::Silence(problem));
+                    return Err(LauncherError::NoReply(problem));
                 }
                 tracing::debug!(at = connection.at(), "a login takes long to execute, and its connection lives");
             }
@@ -61,31 +61,33 @@ pub(super) async fn probe(
                     "the start-up files of a login take long; each command there starts as late"
                 );
             }
-            Ok(Known { facts, took, at: Instant::now() })
+            Ok(TimedFacts { facts, took, at: Instant::now() })
         }
         Ok(Answer::Refused(Refusal::Cut)) => {
-            Err(AskError::Unfit(format!("{}{}", instead.quoted(), refused(&Refusal::Cut))))
+            Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&Refusal::Cut))))
         }
         // sshd says of a home that is missing that it could not go there.
         Ok(Answer::Refused(refusal @ (Refusal::Directory | Refusal::Said(_)))) => {
-            Err(AskError::Unfit(format!("{}{}", instead.quoted(), refused(&refusal))))
+            Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&refusal))))
         }
-        Ok(Answer::Refused(refusal)) => Err(AskError::Unfit(refused(&refusal))),
-        Ok(other) => {
-            Err(AskError::Unfit(format!("the launcher answered the question what the machine is with {other:?}")))
-        }
-        // The connection lives: it is the login that says nothing.
-        Err(AskError::Silence(_)) if asked.elapsed() >= PROBE_DEADLINE => Err(AskError::TurnedAway(format!(
-            "{}the machine let the login in and did not execute within {} s: a start-up file of the login takes longer, or \
-             waits for something (input, a network file system, a directory service)",
-            instead.quoted(),
-            PROBE_DEADLINE.as_secs()
+        Ok(Answer::Refused(refusal)) => Err(LauncherError::BadReply(explain_refusal(&refusal))),
+        Ok(other) => Err(LauncherError::BadReply(format!(
+            "the launcher answered the question what the machine is with {other:?}"
         ))),
+        // The connection lives: it is the login that says nothing.
+        Err(LauncherError::NoReply(_)) if asked.elapsed() >= PROBE_DEADLINE => {
+            Err(LauncherError::SessionRefused(format!(
+                "{}the machine let the login in and did not execute within {} s: a start-up file of the login takes longer, or \
+             waits for something (input, a network file system, a directory service)",
+                unexpected.quoted(),
+                PROBE_DEADLINE.as_secs()
+            )))
+        }
         Err(error) => Err(error),
     }
 }
 
-impl Known {
+impl TimedFacts {
     /// Time to wait beyond a usual deadline for the first word of a session, by what the first one took.
     pub fn slack(&self) -> Duration {
         // Three times, as it may take longer when more come at once. A login of a usual machine takes milliseconds.

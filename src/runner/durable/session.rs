@@ -14,16 +14,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::api::{CommandExecutionStatus, Reason};
 use crate::cluster::{ExecutionKey, WriteOutcome};
 use crate::execution::{self, Ending, Journal, LaunchProblem, Next, Place, SHOW_PROGRESS_AFTER, StopCause};
+use crate::fleet::{LauncherConnection, LauncherError, REFUSED, UnexpectedOutput, closed, is_refused_cut, send};
 use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Refusal, Reply};
 use crate::output::StreamKind;
 use crate::ssh::{Event, Session};
 
-use super::super::Inner;
-use super::super::asking::{self, AskError, REFUSED};
-use super::super::reach::Reached;
-use super::super::saying::{launch_refused, not_started};
-use super::super::turned_away::Instead;
-use super::Run;
+use super::super::context::Context;
+use super::super::messages::{launch_refused, not_started};
+use super::run_state::{DurableRun, SessionEnd};
 use super::stopping::{Stop, StopReport};
 
 /// How long the machine may take to answer.
@@ -31,28 +29,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for the machine to report the end of a command that wrote more than its rule allows. The machine's own watchdog
 /// ends such a command within a second; if it does not, Writ sends a stop request.
 const OVER_LIMIT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// What came of a session.
-pub(super) enum Said {
-    /// It ended, and all that it wrote was received.
-    Ended(Ended),
-    /// There is nothing more to be learned.
-    Concluded(Ending),
-    /// The machine's record says that it does not run.
-    Journal { reached: Arc<Reached>, place: Place, journal: Journal },
-    /// The connection was lost, or the machine does not answer as it should.
-    Silence(String),
-    /// Another host, or another address, was reached, and what it says settles nothing.
-    Elsewhere(String),
-    /// The deadline of the command is over.
-    OutOfTime,
-    /// Other text was mixed into the reply. The bytes before it count.
-    Mixed { reached: Arc<Reached>, problem: String },
-    /// The machine refused the launch.
-    Refused { reached: Arc<Reached>, problem: LaunchProblem },
-    /// It is somebody else's now, or this process is ending.
-    NotOurs,
-}
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 type Stopping<'a> = Pin<Box<dyn Future<Output = StopReport> + Send + 'a>>;
@@ -67,7 +43,7 @@ struct Conversation {
     /// What it said of the end; the output may still be under way.
     end: Option<End>,
     /// What the login said and did before the reply.
-    instead: Instead,
+    unexpected: UnexpectedOutput,
 }
 
 /// What a machine says of the end.
@@ -76,19 +52,19 @@ enum End {
     Lost { rebooted: bool },
 }
 
-impl Run<'_> {
+impl DurableRun<'_> {
     /// Sends a request and takes in what comes of it.
     pub(super) async fn converse(
         &mut self,
-        reached: Arc<Reached>,
+        reached: Arc<LauncherConnection>,
         mut session: Session,
         request: &ExecRequest,
         nonce: Nonce,
         place: Place,
-    ) -> Said {
-        if let Err(error) = asking::send(&mut session, request).await {
-            reached.line.give_up().await;
-            return Said::Silence(error.to_string());
+    ) -> SessionEnd {
+        if let Err(error) = send(&mut session, request).await {
+            reached.permit.discard().await;
+            return SessionEnd::Silence(error.to_string());
         }
         let mut conversation = Conversation {
             session,
@@ -96,38 +72,38 @@ impl Run<'_> {
             asked: Instant::now(),
             running_since: None,
             end: None,
-            instead: Instead::default(),
+            unexpected: UnexpectedOutput::default(),
         };
         let heard = self.listen(&reached, &mut conversation).await;
         self.clock.note_session(conversation.asked.elapsed());
         conversation.session.hang_up().await;
         match heard {
-            Heard::Said(Said::Silence(problem)) => {
+            Heard::End(SessionEnd::Silence(problem)) => {
                 // Whoever shares the connection finds out sooner this way.
-                reached.line.give_up().await;
-                Said::Silence(problem)
+                reached.permit.discard().await;
+                SessionEnd::Silence(problem)
             }
-            Heard::Said(said) => said,
+            Heard::End(said) => said,
             // The connection lives, and others share it.
-            Heard::TurnedAway(problem) => Said::Silence(problem),
-            Heard::Mixed(problem) => Said::Mixed { reached, problem },
+            Heard::TurnedAway(problem) => SessionEnd::Silence(problem),
+            Heard::Mixed(problem) => SessionEnd::Mixed { reached, problem },
             Heard::Journal(journal) => self.weigh(reached, place, journal),
-            Heard::Refused(problem) => Said::Refused { reached, problem },
+            Heard::Refused(problem) => SessionEnd::Refused { reached, problem },
         }
     }
 
     /// What another host does not know settles nothing.
-    fn weigh(&mut self, reached: Arc<Reached>, place: Place, journal: Journal) -> Said {
+    fn weigh(&mut self, reached: Arc<LauncherConnection>, place: Place, journal: Journal) -> SessionEnd {
         if execution::next(place, &journal, self.has_run, Ok(())) == Next::LookOn {
             self.is_elsewhere = true;
-            return Said::Elsewhere(elsewhere(&reached));
+            return SessionEnd::Elsewhere(elsewhere(&reached));
         }
-        Said::Journal { reached, place, journal }
+        SessionEnd::Journal { reached, place, journal }
     }
 
-    async fn listen(&mut self, reached: &Arc<Reached>, conversation: &mut Conversation) -> Heard {
-        let (inner, work, cancel, key) = (self.inner, self.work, self.cancel.clone(), self.holding.key.clone());
-        let token = self.holding.token.clone();
+    async fn listen(&mut self, reached: &Arc<LauncherConnection>, conversation: &mut Conversation) -> Heard {
+        let (context, work, cancel, key) = (self.context, self.work, self.cancel.clone(), self.held.key.clone());
+        let token = self.held.token.clone();
         let mut progress: Option<Progress<'_>> = None;
         let mut stopping: Option<Stopping<'_>> = None;
         loop {
@@ -143,7 +119,7 @@ impl Run<'_> {
                     self.clock.note_cancel();
                     self.decide_to_stop(StopCause::Cancel);
                 }
-                () = inner.halted.cancelled() => return Heard::Said(Said::NotOurs),
+                () = context.aborting.cancelled() => return Heard::End(SessionEnd::NotOurs),
                 report = async { match stopping.as_mut() { Some(task) => task.await, None => pending().await } } => {
                     stopping = None;
                     if let Some(stop) = self.stop.as_mut() {
@@ -160,29 +136,39 @@ impl Run<'_> {
                     if let (Some(since), Some(started), false) = (conversation.running_since, self.started, self.shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER {
                         self.shown = true;
-                        let status = execution::running(&self.holding.execution, started, inner.cluster.now());
-                        self.holding.execution.status = Some(status.clone());
-                        progress = Some(show(inner, &key, &token, status));
+                        let status = execution::running(&self.held.execution, started, context.cluster.now());
+                        self.held.execution.status = Some(status.clone());
+                        progress = Some(show(context, &key, &token, status));
                     }
                 }
             }
             if progress.is_none()
                 && let Some(status) = self.status_of_stop()
             {
-                progress = Some(show(inner, &key, &token, status));
+                progress = Some(show(context, &key, &token, status));
             }
             if let (Some(stop), None) = (self.stop.as_mut(), &stopping)
                 && stop.is_due()
             {
                 stop.note_asked();
-                stopping = Some(Box::pin(Stop::ask(inner, work, Arc::clone(reached), self.uid.clone())));
+                stopping = Some(Box::pin(Stop::ask(
+                    &context.dialer,
+                    work.machine_key(),
+                    Arc::clone(reached),
+                    self.uid.clone(),
+                )));
             }
         }
     }
 
     /// Takes in what the machine said; Some where that ends the session.
-    async fn take(&mut self, event: Event, reached: &Reached, conversation: &mut Conversation) -> Option<Heard> {
-        let Conversation { reply, running_since, end, instead, .. } = conversation;
+    async fn take(
+        &mut self,
+        event: Event,
+        reached: &LauncherConnection,
+        conversation: &mut Conversation,
+    ) -> Option<Heard> {
+        let Conversation { reply, running_since, end, unexpected, .. } = conversation;
         let mut heard = None;
         // No more than the event brought.
         let mut written = Vec::new();
@@ -193,31 +179,31 @@ impl Run<'_> {
             Item::Broken(broken) => heard = Some(Heard::Mixed(broken.to_string())),
         };
         if let (Event::Stdout(bytes) | Event::Stderr(bytes), false) = (&event, reply.has_begun()) {
-            instead.said(bytes);
+            unexpected.push(bytes);
         }
         match event {
             Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
             Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
-            Event::ExitCode(code) => instead.exited(code),
-            Event::Signal(signal) => instead.signalled(&signal),
+            Event::ExitCode(code) => unexpected.exited(code),
+            Event::Signal(signal) => unexpected.signalled(&signal),
             Event::Started => {}
-            Event::Refused => return Some(Heard::Said(Said::Silence(REFUSED.to_owned()))),
-            Event::Closed if asking::is_refused_cut(reply, instead.exit_code()) => {
+            Event::Refused => return Some(Heard::End(SessionEnd::Silence(REFUSED.to_owned()))),
+            Event::Closed if is_refused_cut(reply, unexpected.exit_code()) => {
                 return Some(Heard::Refused(launch_refused(&Refusal::Cut)));
             }
             Event::Closed if !reply.has_begun() => {
-                return Some(match asking::closed(instead) {
-                    AskError::TurnedAway(problem) => Heard::TurnedAway(problem),
-                    other => Heard::Said(Said::Silence(other.to_string())),
+                return Some(match closed(unexpected) {
+                    LauncherError::SessionRefused(problem) => Heard::TurnedAway(problem),
+                    other => Heard::End(SessionEnd::Silence(other.to_string())),
                 });
             }
             // What is missing is not under way: the record says that it was not received.
             Event::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
             Event::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
-                return Some(Heard::Said(Said::Silence(problem)));
+                return Some(Heard::End(SessionEnd::Silence(problem)));
             }
-            Event::Lost => return Some(Heard::Said(Said::Silence("the connection was lost".to_owned()))),
+            Event::Lost => return Some(Heard::End(SessionEnd::Silence("the connection was lost".to_owned()))),
         }
         for (kind, bytes) in written {
             self.keep(kind, &bytes).await;
@@ -256,7 +242,7 @@ impl Run<'_> {
     fn hear(
         &mut self,
         answer: Answer,
-        reached: &Reached,
+        reached: &LauncherConnection,
         running_since: &mut Option<Instant>,
         end: &mut Option<End>,
     ) -> Option<Heard> {
@@ -267,7 +253,7 @@ impl Run<'_> {
                 *running_since = Some(Instant::now());
                 if self.note_journal(&Journal::Running) {
                     tracing::info!(
-                        execution = %self.holding.key, uid = self.holding.key.uid, machine = self.work.machine,
+                        execution = %self.held.key, uid = self.held.key.uid, machine = self.work.machine,
                         "an execution runs"
                     );
                 }
@@ -291,28 +277,28 @@ impl Run<'_> {
             Answer::Starting => Some(Heard::Journal(Journal::Starting)),
             Answer::Tombstoned => Some(Heard::Journal(Journal::Closed)),
             // It had answered that it runs.
-            Answer::NotStarted(_) if self.has_run => Some(Heard::Said(Said::Concluded(Ending::Unknown {
+            Answer::NotStarted(_) if self.has_run => Some(Heard::End(SessionEnd::Concluded(Ending::Unknown {
                 reason: Reason::RecordLost,
                 problem: "the command had started, and the record of that on the machine is gone".to_owned(),
             }))),
             Answer::NotStarted(why) => {
-                let problem = not_started(&why, &self.holding.execution);
-                Some(Heard::Said(Said::Concluded(Ending::Refused(problem))))
+                let problem = not_started(&why, &self.held.execution);
+                Some(Heard::End(SessionEnd::Concluded(Ending::Refused(problem))))
             }
             Answer::Refused(refusal) => Some(Heard::Refused(launch_refused(&refusal))),
-            other => Some(Heard::Said(Said::Silence(format!("the launcher answered {other:?}")))),
+            other => Some(Heard::End(SessionEnd::Silence(format!("the launcher answered {other:?}")))),
         }
     }
 
     /// The machine says when it started in its own uptime; of another boot than this one nothing is known of when that was.
     /// Whatever it says, it was not before the claim nor is it to come.
-    fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &Reached) {
+    fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &LauncherConnection) {
         self.has_run = true;
-        let Some(status) = self.holding.execution.status.as_ref() else { return };
+        let Some(status) = self.held.execution.status.as_ref() else { return };
         let claimed = status.claim.as_ref().map(|claim| claim.dispatched_time.0);
         let same_boot = status.remote.as_ref().is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id);
         if self.started.is_none() && same_boot {
-            let now = self.inner.cluster.now();
+            let now = self.context.cluster.now();
             let said = started_centiseconds.and_then(|started| reached.known.time_at(started, now)).unwrap_or(now);
             self.started = Some(claimed.map_or(said, |claimed| said.max(claimed)).min(now));
         }
@@ -346,7 +332,7 @@ impl Run<'_> {
     fn time_passed(&mut self, conversation: &Conversation, is_stopping: bool) -> Option<Heard> {
         let now = Instant::now();
         if now >= self.clock.end() {
-            return Some(Heard::Said(Said::OutOfTime));
+            return Some(Heard::End(SessionEnd::OutOfTime));
         }
         if conversation.running_since.is_none() {
             if now < self.answer_due(conversation) {
@@ -357,11 +343,11 @@ impl Run<'_> {
                 Some(_) => format!("the machine did not answer within {seconds} s"),
                 None => format!("the machine did not take the request within {seconds} s"),
             };
-            return Some(Heard::Said(Said::Silence(problem)));
+            return Some(Heard::End(SessionEnd::Silence(problem)));
         }
         match &mut self.stop {
             Some(stop) if !is_stopping && stop.is_over(self.progressed) => {
-                Some(Heard::Said(Said::Concluded(Ending::NotSeenToStop)))
+                Some(Heard::End(SessionEnd::Concluded(Ending::NotSeenToStop)))
             }
             Some(_) => None,
             None => {
@@ -377,14 +363,14 @@ impl Run<'_> {
 }
 
 /// What a host says, in a sentence, that is not the one of the claim.
-pub(super) fn elsewhere(reached: &Reached) -> String {
+pub(super) fn elsewhere(reached: &LauncherConnection) -> String {
     format!("another host answers under this name: {} with boot id {}", reached.address(), reached.known.facts.boot_id)
 }
 
 /// Writes what is known so far. It is written beside the draining, and losing it loses nothing: the result follows.
-fn show<'a>(inner: &'a Inner, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
+fn show<'a>(context: &'a Context, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
     let (key, token) = (key.clone(), token.to_owned());
-    Box::pin(async move { inner.cluster.write_as_holder(&key, &token, &status).await })
+    Box::pin(async move { context.cluster.write_as_holder(&key, &token, &status).await })
 }
 
 /// Longer than anything that is waited for here.
@@ -392,7 +378,7 @@ const LONG: Duration = Duration::from_secs(86_400 * 2);
 
 /// What was heard in a session.
 enum Heard {
-    Said(Said),
+    End(SessionEnd),
     /// The machine executed nothing in this session, for a reason that passes.
     TurnedAway(String),
     Mixed(String),
@@ -403,7 +389,7 @@ enum Heard {
 impl From<End> for Heard {
     fn from(end: End) -> Self {
         match end {
-            End::Ended(ended) => Heard::Said(Said::Ended(ended)),
+            End::Ended(ended) => Heard::End(SessionEnd::Ended(ended)),
             End::Lost { rebooted } => Heard::Journal(Journal::Lost { rebooted }),
         }
     }

@@ -36,18 +36,18 @@ const PASSING_WORDS: [&str; 12] = [
 
 /// What follows from it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Cause {
+pub(crate) enum RefusalCause {
     /// It passes by itself: the machine boots or goes down, or has no room for a further session.
-    Passing,
+    Transient,
     /// A person has to see to the account.
     Account,
     /// Something else than a shell answers, or a start-up file ends the shell.
-    Unfit,
+    Unsupported,
 }
 
 /// What came before, or instead of, what was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Instead {
+pub(crate) struct UnexpectedOutput {
     head: String,
     tail: String,
     is_cut: bool,
@@ -55,8 +55,8 @@ pub(super) struct Instead {
     signal: Option<String>,
 }
 
-impl Instead {
-    pub fn said(&mut self, bytes: &[u8]) {
+impl UnexpectedOutput {
+    pub fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             let is_printable = matches!(byte, b'!'..=b'~');
             let next = if is_printable { char::from(*byte) } else { ' ' };
@@ -105,40 +105,40 @@ impl Instead {
         }
     }
 
-    pub fn cause(&self) -> Cause {
+    pub fn cause(&self) -> RefusalCause {
         let words = self.words().to_ascii_lowercase();
         let has = |known: &[&str]| known.iter().any(|known| words.contains(known));
         let was_killed = self.signal.as_deref().is_some_and(|signal| SIGNALS_OF_OTHERS.contains(&signal))
             || self.exit_code.is_some_and(|code| KILLED_EXIT_CODES.contains(&code));
         if is_about_account(&words) {
-            Cause::Account
+            RefusalCause::Account
         } else if self.exit_code == Some(REFUSED_EXIT_CODE) || was_killed || has(&PASSING_WORDS) {
-            Cause::Passing
+            RefusalCause::Transient
         } else {
-            Cause::Unfit
+            RefusalCause::Unsupported
         }
     }
 
     /// A message for people: first what the machine said, then what it means. `unfit` is the advice if nothing better is
     /// known.
-    pub fn told(&self, unfit: &str) -> String {
+    pub fn explain(&self, unfit: &str) -> String {
         let ended = match (self.exit_code, &self.signal) {
             (Some(code), _) => format!("its session ended with exit code {code}"),
             (None, Some(signal)) => format!("its session was ended by signal {signal}"),
             (None, None) => "its session ended without an exit code".to_owned(),
         };
         let advice = match self.cause() {
-            Cause::Passing => {
+            RefusalCause::Transient => {
                 format!(
                     "the machine let the login in and then refused the session ({ended}); it does so while it boots or \
                      goes down, and if it has no room for a further session (limits of PAM, of processes, of the disk)"
                 )
             }
-            Cause::Account => format!(
+            RefusalCause::Account => format!(
                 "the machine let the login in, and the account may not execute ({ended}); somebody has to see to the \
                  account: its password, its expiry (`chage -l USER` there) and its login shell"
             ),
-            Cause::Unfit => format!("{unfit}; {ended}"),
+            RefusalCause::Unsupported => format!("{unfit}; {ended}"),
         };
         format!("{}{advice}", self.quoted())
     }
@@ -148,61 +148,61 @@ impl Instead {
 mod tests {
     use super::*;
 
-    fn instead(code: u32, words: &str) -> Instead {
-        let mut instead = Instead::default();
-        instead.said(words.as_bytes());
-        instead.exited(code);
-        instead
+    fn unexpected(code: u32, words: &str) -> UnexpectedOutput {
+        let mut unexpected = UnexpectedOutput::default();
+        unexpected.push(words.as_bytes());
+        unexpected.exited(code);
+        unexpected
     }
 
     #[test]
     fn what_passes_is_told_from_what_needs_a_person() {
         let cases = [
-            (254, "booting, come back later\n", Cause::Passing),
-            (254, "", Cause::Passing),
-            (254, "There were too many logins for 'writ'.", Cause::Passing),
-            (254, "bash: fork: retry: Resource temporarily unavailable\n", Cause::Passing),
-            (2, "sh: 1: Cannot fork\n", Cause::Passing),
-            (137, "", Cause::Passing),
+            (254, "booting, come back later\n", RefusalCause::Transient),
+            (254, "", RefusalCause::Transient),
+            (254, "There were too many logins for 'writ'.", RefusalCause::Transient),
+            (254, "bash: fork: retry: Resource temporarily unavailable\n", RefusalCause::Transient),
+            (2, "sh: 1: Cannot fork\n", RefusalCause::Transient),
+            (137, "", RefusalCause::Transient),
             (
                 1,
                 "WARNING: Your password has expired.\nPassword change required but no TTY available.\n",
-                Cause::Account,
+                RefusalCause::Account,
             ),
-            (254, "Your account has expired; please contact your system administrator.", Cause::Account),
-            (1, "This account is currently not available.\n", Cause::Account),
-            (0, "", Cause::Unfit),
-            (1, "Welcome", Cause::Unfit),
-            (127, "writ: 1: exec: /bin/sh: not found", Cause::Unfit),
+            (254, "Your account has expired; please contact your system administrator.", RefusalCause::Account),
+            (1, "This account is currently not available.\n", RefusalCause::Account),
+            (0, "", RefusalCause::Unsupported),
+            (1, "Welcome", RefusalCause::Unsupported),
+            (127, "writ: 1: exec: /bin/sh: not found", RefusalCause::Unsupported),
         ];
         for (code, words, cause) in cases {
-            assert_eq!(instead(code, words).cause(), cause, "{code} {words}");
+            assert_eq!(unexpected(code, words).cause(), cause, "{code} {words}");
         }
-        let mut killed = Instead::default();
+        let mut killed = UnexpectedOutput::default();
         killed.signalled("KILL");
-        assert_eq!(killed.cause(), Cause::Passing);
+        assert_eq!(killed.cause(), RefusalCause::Transient);
     }
 
     #[test]
     fn the_words_of_the_machine_come_first() {
-        let told = instead(1, "WARNING: Your password has expired.\nPassword change required").told("advice");
+        let told = unexpected(1, "WARNING: Your password has expired.\nPassword change required").explain("advice");
         assert!(told.starts_with("WARNING: Your password has expired. Password change required (said by"), "{told}");
         assert!(!told.contains("advice"), "{told}");
-        assert_eq!(instead(3, " \n").told("advice"), "advice; its session ended with exit code 3");
+        assert_eq!(unexpected(3, " \n").explain("advice"), "advice; its session ended with exit code 3");
     }
 
     #[test]
     fn of_much_text_the_start_and_the_end_are_kept() {
-        let mut instead = Instead::default();
-        instead.said(b"Welcome.\n");
+        let mut unexpected = UnexpectedOutput::default();
+        unexpected.push(b"Welcome.\n");
         for _ in 0..10_000 {
-            instead.said(b"\x1b[1mnoise\xff\r\n");
+            unexpected.push(b"\x1b[1mnoise\xff\r\n");
         }
-        instead.said(b"Password change required but no TTY available.\n");
-        instead.exited(1);
-        let words = instead.words();
+        unexpected.push(b"Password change required but no TTY available.\n");
+        unexpected.exited(1);
+        let words = unexpected.words();
         assert!(words.len() <= MAX_HEAD + MAX_TAIL + 5, "{words}");
         assert!(words.starts_with("Welcome. [1mnoise") && words.ends_with("no TTY available."), "{words}");
-        assert_eq!(instead.cause(), Cause::Account);
+        assert_eq!(unexpected.cause(), RefusalCause::Account);
     }
 }

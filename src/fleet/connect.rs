@@ -1,0 +1,122 @@
+//! Connecting to a machine, directly or through jump hosts.
+
+use std::time::Duration;
+
+use tracing::Instrument as _;
+
+use crate::api::machine_status::{KeyTrust, LoginKey, SystemFacts};
+use crate::machine::{ProvedKey, Seen};
+use crate::ssh::{self, ConnectError, Connection, ProvedBy};
+use crate::telemetry::{SPANS, metrics};
+
+use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
+use super::dialer::Dialer;
+use super::jitter::jitter;
+use super::pooled_connection::{Open, ProxyConnection};
+use super::resolved_machine::ResolvedMachine;
+use super::trust_on_first_use::{self, pin};
+
+/// How long resolving, connecting, the handshake and logging in may take together. A healthy machine takes well under
+/// a second; sshd's UseDNS may cost 5 s where its resolver is down.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a jump host may take to say that it is there.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
+const DROPPED_TRIES: u32 = 4;
+/// The pause after the first of them; it doubles, and half as much again is added at random.
+const DROPPED_PAUSE: Duration = Duration::from_millis(150);
+
+/// A connection to the machine, by way of those that it names.
+pub(crate) async fn connect(dialer: &Dialer, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
+    // Nobody is gone through on the way to where nobody will log in.
+    resolved.check_secret()?;
+    let mut outer: Option<ProxyConnection> = None;
+    for index in 0..resolved.hops.len() {
+        let Some(hop) = resolved.truncate_at(index) else { break };
+        let through = outer.take();
+        let (machine, pool_key) = (dialer.machine_of(&hop), hop.pool_key());
+        let connect_hop = async || connect_by(dialer, &hop, through).await;
+        let connected = machine.connections.acquire_proxy(&pool_key, connect_hop);
+        let proxy = match connected.await {
+            Ok(proxy) => proxy,
+            Err(failure) => {
+                if let Some(problem) = failure.probe_result() {
+                    dialer.record(&hop.machine, problem);
+                }
+                return Err(failure.at_hop(hop.name()));
+            }
+        };
+        if proxy.take_unrecorded() {
+            dialer.record(&hop.machine, online(proxy.connection(), None));
+        }
+        outer = Some(proxy);
+    }
+    connect_by(dialer, resolved, outer).await
+}
+
+/// One connection, directly or through one that is open.
+async fn connect_by(
+    dialer: &Dialer,
+    resolved: &ResolvedMachine,
+    outer: Option<ProxyConnection>,
+) -> Result<Open, ConnectFailure> {
+    let key = resolved.credentials().await?;
+    let credentials = &key.credentials;
+    let target = resolved.target(trust_on_first_use::pinned_keys(&resolved.machine))?;
+    let deadline = Duration::from_secs(u64::from(resolved.machine.spec.probe.timeout_seconds));
+    let mut tries = 0;
+    let _permit = dialer.logins.acquire(resolved).await;
+    if resolved.is_stale() {
+        return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
+    }
+    loop {
+        let span = tracing::info_span!(target: SPANS, "connect", machine = resolved.name());
+        let connected = match &outer {
+            None => ssh::connect(&target, credentials, &dialer.network, deadline).instrument(span).await,
+            Some(outer) => {
+                ssh::connect_through(outer.connection(), &target, credentials, deadline).instrument(span).await
+            }
+        };
+        metrics().connected(
+            connected.as_ref().map_or_else(ConnectError::category, |_| "connected"),
+            connected.as_ref().ok().map(Connection::login_time),
+        );
+        match connected {
+            Ok(connection) => return Ok(Open { connection, _outer: outer, _key: key.kept() }),
+            Err(ConnectError::HostKeyNew { algorithm, fingerprint }) => {
+                pin(&dialer.cluster, &resolved.machine, &algorithm, &fingerprint).await?;
+                // From the start, by what is frozen now.
+                return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
+            }
+            Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
+                tracing::debug!(message, "the machine dropped a connection; trying again");
+                let pause = DROPPED_PAUSE.saturating_mul(1 << tries);
+                tokio::time::sleep(pause + pause.mul_f64(0.5 * jitter())).await;
+                tries += 1;
+            }
+            Err(error) => {
+                if let (Some(outer), ConnectError::Unreachable(_)) = (&outer, &error)
+                    && !outer.connection().answers(ANSWER_DEADLINE).await
+                {
+                    // It has died without anybody having said so: whoever comes next makes another one.
+                    outer.connection().close().await;
+                }
+                return Err(ConnectFailure::from_ssh(&error));
+            }
+        }
+    }
+}
+
+/// What was seen where a connection is open.
+pub(crate) fn online(connection: &Connection, system: Option<SystemFacts>) -> Seen {
+    let proof = connection.proof();
+    let trust = match proof.by {
+        ProvedBy::Pinned => KeyTrust::Pinned,
+        ProvedBy::Authority => KeyTrust::Authority,
+        ProvedBy::FirstUse => KeyTrust::FirstUse,
+    };
+    let key = ProvedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
+    let login = connection.login().clone();
+    let login = LoginKey { entry: login.entry, fingerprint: login.fingerprint, refused: login.refused };
+    Seen::Online { latency: connection.login_time(), key, login: Box::new(login), system }
+}

@@ -1,0 +1,266 @@
+//! Open connections to one machine, and through it.
+//!
+//! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). A change of
+//! any of these opens another one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use tokio::time::Instant;
+
+use super::connect_failure::ConnectFailure;
+use super::lock::lock;
+use super::pooled_connection::{Open, PooledConnection, ProxyConnection, SessionPermit};
+use super::resolved_machine::ResolvedMachine;
+
+/// Connections by pool key.
+type Entries = Mutex<HashMap<String, Arc<PoolEntry>>>;
+
+/// The connections of one machine.
+#[derive(Default)]
+pub(crate) struct ConnectionPool {
+    /// Connections for commands.
+    sessions: Entries,
+    /// Connections that carry connections to other machines. They are apart from those for commands: sshd does not count
+    /// forwarded connections as sessions.
+    proxies: Entries,
+    /// The specification by which the machine was reached last, without its keys.
+    last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
+    /// Pool keys with which the machine has executed something.
+    executed: Mutex<HashSet<String>>,
+}
+
+/// The connections for one pool key.
+#[derive(Default)]
+struct PoolEntry {
+    connections: Mutex<Vec<Arc<PooledConnection>>>,
+    /// Locked while a task opens a connection. Tasks that arrive meanwhile share the connection or its failure.
+    opening: tokio::sync::Mutex<Option<SharedFailure>>,
+}
+
+/// Why no connection was opened.
+struct SharedFailure {
+    at: Instant,
+    failure: ConnectFailure,
+}
+
+impl SharedFailure {
+    /// `None` if the failure concerns one task only.
+    fn new(failure: &ConnectFailure) -> Option<Self> {
+        Some(Self { at: Instant::now(), failure: failure.shared()? })
+    }
+
+    /// Returns the failure for a task that waits since `began`.
+    fn since(&self, began: Instant) -> Option<ConnectFailure> {
+        if self.at >= began { self.failure.shared() } else { None }
+    }
+}
+
+impl ConnectionPool {
+    /// Returns a permit for one session. `connect` opens a connection if none has a free one. `at` (`IP:PORT`) demands a
+    /// connection to that address.
+    ///
+    /// # Errors
+    /// The failure of `connect`, also if another task called it meanwhile.
+    pub async fn acquire(
+        &self,
+        pool_key: &str,
+        at: Option<&str>,
+        connect: impl AsyncFnOnce() -> Result<Open, ConnectFailure>,
+    ) -> Result<SessionPermit, ConnectFailure> {
+        let entry = Arc::clone(lock(&self.sessions).entry(pool_key.to_owned()).or_default());
+        if let Some(permit) = entry.try_acquire(at) {
+            return Ok(permit);
+        }
+        let began = Instant::now();
+        let mut last_failure = entry.opening.lock().await;
+        // Another task may have opened one meanwhile, or failed to.
+        if let Some(permit) = entry.try_acquire(at) {
+            return Ok(permit);
+        }
+        if let Some(failure) = last_failure.as_ref().and_then(|failure| failure.since(began)) {
+            return Err(failure);
+        }
+        let open = connect().await.inspect_err(|failure| *last_failure = SharedFailure::new(failure))?;
+        let (connection, permit) = PooledConnection::with_permit(open).await;
+        lock(&entry.connections).push(connection);
+        Ok(permit)
+    }
+
+    /// Returns a connection to go through. `connect` opens one if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub async fn acquire_proxy(
+        &self,
+        pool_key: &str,
+        connect: impl AsyncFnOnce() -> Result<Open, ConnectFailure>,
+    ) -> Result<ProxyConnection, ConnectFailure> {
+        let entry = Arc::clone(lock(&self.proxies).entry(pool_key.to_owned()).or_default());
+        let began = Instant::now();
+        let mut last_failure = entry.opening.lock().await;
+        if let Some(connection) = entry.first_open() {
+            return Ok(ProxyConnection::new(connection));
+        }
+        if let Some(failure) = last_failure.as_ref().and_then(|failure| failure.since(began)) {
+            return Err(failure);
+        }
+        let open = connect().await.inspect_err(|failure| *last_failure = SharedFailure::new(failure))?;
+        let connection = Arc::new(PooledConnection::new(open));
+        lock(&entry.connections).push(Arc::clone(&connection));
+        Ok(ProxyConnection::new(connection))
+    }
+
+    /// Returns a permit on a connection that is open.
+    pub fn try_acquire(&self, pool_key: &str) -> Option<SessionPermit> {
+        let entry = Arc::clone(lock(&self.sessions).get(pool_key)?);
+        entry.try_acquire(None)
+    }
+
+    /// Returns the number of commands that the connections carry on which this machine executes.
+    pub fn room(&self, pool_key: &str) -> usize {
+        lock(&self.sessions).get(pool_key).map_or(0, |entry| entry.room())
+    }
+
+    /// Returns true if the machine has executed something, with the specification of this pool key.
+    pub fn has_executed(&self, pool_key: &str) -> bool {
+        lock(&self.executed).contains(pool_key)
+    }
+
+    /// Records that the machine has executed something.
+    pub fn record_executed(&self, pool_key: &str) {
+        let mut executed = lock(&self.executed);
+        if !executed.contains(pool_key) {
+            executed.insert(pool_key.to_owned());
+        }
+    }
+
+    /// Returns the specification by which the machine was reached last.
+    pub fn last_spec(&self) -> Option<Arc<ResolvedMachine>> {
+        lock(&self.last_spec).clone()
+    }
+
+    /// Remembers the specification by which the machine was reached.
+    pub fn remember_spec(&self, resolved: &ResolvedMachine) {
+        *lock(&self.last_spec) = Some(Arc::new(resolved.without_secrets()));
+    }
+
+    /// Takes out the connections to or through the Machine with this UID, except those by `except_generation`. Returns the
+    /// idle ones, to be closed. A connection in use is closed when its last permit is released.
+    pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) -> Vec<Arc<PooledConnection>> {
+        let current = except_generation.map(|generation| format!("{uid}/{generation}/"));
+        let stays = |key: &str| !key.contains(uid) || current.as_ref().is_some_and(|current| key.contains(current));
+        let mut last_spec = lock(&self.last_spec);
+        if last_spec.as_ref().is_some_and(|resolved| !stays(&resolved.pool_key())) {
+            *last_spec = None;
+        }
+        drop(last_spec);
+        lock(&self.executed).retain(|key| stays(key));
+        let mut removed = Vec::new();
+        for entries in [&self.sessions, &self.proxies] {
+            lock(entries).retain(|key, entry| {
+                let stays = stays(key);
+                if !stays {
+                    removed.append(&mut lock(&entry.connections));
+                }
+                stays
+            });
+        }
+        removed.retain(|connection| Arc::strong_count(connection) == 1);
+        removed
+    }
+
+    /// Takes out the connections that were idle for long enough, to be closed.
+    pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
+        let mut idle = take_idle(&self.sessions);
+        idle.append(&mut take_idle(&self.proxies));
+        let open: HashSet<String> = lock(&self.sessions).keys().cloned().collect();
+        let mut last_spec = lock(&self.last_spec);
+        if last_spec.as_ref().is_some_and(|resolved| !open.contains(&resolved.pool_key())) {
+            *last_spec = None;
+        }
+        idle
+    }
+
+    /// Takes out all connections, to be closed.
+    pub fn take_all(&self) -> Vec<Arc<PooledConnection>> {
+        let entries = [&self.sessions, &self.proxies].map(|entries| lock(entries).drain().collect::<Vec<_>>());
+        entries.iter().flatten().flat_map(|(_, entry)| lock(&entry.connections).drain(..).collect::<Vec<_>>()).collect()
+    }
+
+    /// Returns the number of open connections for commands, and of those that carry others.
+    pub fn open_counts(&self) -> (usize, usize) {
+        (count_open(&self.sessions), count_open(&self.proxies))
+    }
+}
+
+/// Closes connections concurrently. Each has a deadline.
+pub(crate) async fn close_all(connections: &[Arc<PooledConnection>]) {
+    futures::future::join_all(connections.iter().map(|connection| connection.close())).await;
+}
+
+fn count_open(entries: &Entries) -> usize {
+    let count =
+        |entry: &Arc<PoolEntry>| lock(&entry.connections).iter().filter(|connection| !connection.is_closed()).count();
+    lock(entries).values().map(count).sum()
+}
+
+fn take_idle(entries: &Entries) -> Vec<Arc<PooledConnection>> {
+    let mut idle = Vec::new();
+    lock(entries).retain(|_, entry| {
+        let mut connections = lock(&entry.connections);
+        connections.retain(|connection| {
+            let stays = !connection.is_idle(Arc::strong_count(connection) > 1);
+            if !stays {
+                idle.push(Arc::clone(connection));
+            }
+            stays
+        });
+        // A task that opens a connection holds the entry, too.
+        !connections.is_empty() || Arc::strong_count(entry) > 1
+    });
+    idle
+}
+
+impl PoolEntry {
+    fn first_open(&self) -> Option<Arc<PooledConnection>> {
+        let mut connections = lock(&self.connections);
+        connections.retain(|connection| !connection.is_closed());
+        connections.first().map(Arc::clone)
+    }
+
+    /// Returns the number of commands that the connections carry on which the machine executes.
+    fn room(&self) -> usize {
+        lock(&self.connections).iter().filter(|connection| connection.is_executing()).map(|it| it.room()).sum()
+    }
+
+    /// Returns a permit on an open connection, to this address if one is given. Drops closed connections.
+    fn try_acquire(&self, at: Option<&str>) -> Option<SessionPermit> {
+        let mut connections = lock(&self.connections);
+        connections.retain(|connection| !connection.is_closed());
+        connections.iter().find_map(|connection| PooledConnection::try_acquire(connection, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// 8 machines behind a jump host that swallows packets: each must learn of it in the time of one attempt.
+    #[tokio::test]
+    async fn tasks_that_wait_for_a_dead_jump_host_share_its_failure() {
+        let pool = ConnectionPool::default();
+        let started = Instant::now();
+        let attempt = || {
+            pool.acquire_proxy("hop", async || {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Err(ConnectFailure::Unreachable("silence".to_owned()))
+            })
+        };
+        let all = futures::future::join_all((0..8).map(|_| attempt())).await;
+        assert!(all.iter().all(Result::is_err));
+        assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    }
+}

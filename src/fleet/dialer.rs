@@ -1,0 +1,89 @@
+//! What connecting to machines needs, shared by all tasks of this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::api::Machine;
+use crate::cluster::Cluster;
+use crate::machine::{Seen, Sight};
+use crate::ssh::Network;
+
+use super::connection_pool::close_all;
+use super::login_limiter::LoginLimiter;
+use super::machine_key::MachineKey;
+use super::machines::{Machines, ManagedMachine};
+use super::resolved_machine::ResolvedMachine;
+
+/// Interval between sweeps for idle connections.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Reaches machines.
+pub(crate) struct Dialer {
+    /// The API server.
+    pub cluster: Cluster,
+    /// Addresses that may be connected to.
+    pub network: Network,
+    /// Logins that are being made.
+    pub logins: LoginLimiter,
+    /// The state of each Machine.
+    pub machines: Arc<Machines>,
+}
+
+impl Dialer {
+    /// Returns the value of the Machine that was read.
+    pub fn machine_of(&self, resolved: &ResolvedMachine) -> Arc<ManagedMachine> {
+        self.machines.entry(&key_of(&resolved.machine))
+    }
+
+    /// Records what an attempt or a probe observed. A machine in order is open to its queue again.
+    pub fn record(&self, machine: &Machine, seen: Seen) {
+        let metadata = &machine.metadata;
+        let (uid, generation) = (metadata.uid.clone(), metadata.generation);
+        self.machines.record(machine, Sight { uid, generation, at: self.cluster.now(), seen });
+    }
+
+    /// Takes connections to or through the Machine with this UID out of use, except those by `except_generation`.
+    pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) {
+        let all = self.machines.all();
+        // All of them at once: nobody may go through a connection that is being closed.
+        let removed: Vec<_> =
+            all.iter().flat_map(|(_, machine)| machine.connections.invalidate(uid, except_generation)).collect();
+        // The caller does not wait for the disconnect messages. Each has a deadline.
+        tokio::spawn(async move { close_all(&removed).await });
+    }
+
+    /// Drops the value of a deleted Machine, and closes its connections that are not in use.
+    pub fn drop_machine(&self, machine: &MachineKey) {
+        if let Some(machine) = self.machines.remove(machine) {
+            let mut removed = machine.connections.take_all();
+            removed.retain(|connection| Arc::strong_count(connection) == 1);
+            tokio::spawn(async move { close_all(&removed).await });
+        }
+    }
+
+    /// Closes idle connections, for as long as this process lives.
+    pub async fn evict_idle_loop(&self) {
+        loop {
+            sleep(SWEEP_INTERVAL).await;
+            for (_, machine) in self.machines.all() {
+                for idle in machine.connections.take_idle() {
+                    idle.close().await;
+                }
+            }
+        }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        let all: Vec<_> = self.machines.all().iter().flat_map(|(_, machine)| machine.connections.take_all()).collect();
+        close_all(&all).await;
+    }
+}
+
+/// Returns the key of a Machine that was read.
+pub(crate) fn key_of(machine: &Machine) -> MachineKey {
+    let metadata = &machine.metadata;
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}

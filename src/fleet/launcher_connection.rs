@@ -1,0 +1,163 @@
+//! Connections on which a machine runs the launcher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::execution::MachineShown;
+use crate::ssh::{ConnectError, Session};
+
+use super::connect::{connect, online};
+use super::connect_failure::ConnectFailure;
+use super::dialer::Dialer;
+use super::inspect::TimedFacts;
+use super::launcher_request::LauncherError;
+use super::launcher_support::{check_support, refused_for_now};
+use super::machine_key::MachineKey;
+use super::pooled_connection::SessionPermit;
+use super::resolved_machine::{ResolvedMachine, read_and_resolve};
+
+/// A place on a shared connection, and what the machine said of itself.
+pub(crate) struct LauncherConnection {
+    pub permit: SessionPermit,
+    pub known: TimedFacts,
+    /// What was declared when it was reached.
+    pub pool_key: String,
+}
+
+impl LauncherConnection {
+    /// What the machine shows of itself, to be held against a claim.
+    pub fn shown<'a>(&'a self, address: &'a str) -> MachineShown<'a> {
+        let facts = &self.known.facts;
+        MachineShown {
+            address,
+            host_key_fingerprint: self.permit.connection().fingerprint(),
+            boot_id: &facts.boot_id,
+            uptime: Duration::from_millis(self.known.uptime_ms()),
+            directory: &facts.directory,
+            directory_id: &facts.directory_id,
+        }
+    }
+
+    /// Opens a session. A connection on which that fails is given up, unless it is only busy: others share it.
+    pub async fn open(&self) -> Result<Session, ConnectError> {
+        let opened = self.permit.open().await;
+        if matches!(&opened, Err(error) if !matches!(error, ConnectError::Busy(_))) {
+            self.permit.discard().await;
+        }
+        opened
+    }
+
+    /// The address and port that were reached.
+    pub fn address(&self) -> String {
+        self.permit.connection().at().to_owned()
+    }
+}
+
+/// Opens a session where a connection to the machine is open and has room. Reads nothing: whether it is still the right
+/// machine has to be seen before the claim.
+pub(crate) async fn try_open_existing(
+    dialer: &Dialer,
+    machine: &MachineKey,
+) -> Option<(Arc<ResolvedMachine>, LauncherConnection, Session)> {
+    let machine = dialer.machines.get(machine)?;
+    let resolved = machine.connections.last_spec()?;
+    let pool_key = resolved.pool_key();
+    let permit = machine.connections.try_acquire(&pool_key)?;
+    let known = permit.facts(resolved.machine.spec.execution.directory.as_deref()).await.ok()?.clone();
+    let reached = LauncherConnection { permit, known, pool_key };
+    let session = reached.open().await.ok()?;
+    Some((resolved, reached, session))
+}
+
+/// Reaches a machine and opens a session. A shared connection may have died unnoticed, or be full: then it is done once
+/// more, on another.
+pub(crate) async fn connect_and_open(
+    dialer: &Dialer,
+    resolved: &ResolvedMachine,
+) -> Result<(LauncherConnection, Session), ConnectFailure> {
+    let reached = connect_launcher(dialer, resolved).await?;
+    match reached.open().await {
+        Ok(session) => Ok((reached, session)),
+        Err(_) => {
+            let reached = connect_launcher(dialer, resolved).await?;
+            let session = reached.open().await.map_err(|error| ConnectFailure::from_ssh(&error))?;
+            Ok((reached, session))
+        }
+    }
+}
+
+/// Reaches the machine of an execution by what is declared now, for those who only try again where that fails.
+pub(crate) async fn connect_current(dialer: &Dialer, machine: &MachineKey) -> Result<LauncherConnection, String> {
+    connect_preferring(dialer, machine, None).await
+}
+
+/// The same, at this address (`IP:PORT`) if the name has it and it answers.
+async fn connect_preferring(
+    dialer: &Dialer,
+    machine: &MachineKey,
+    prefer: Option<String>,
+) -> Result<LauncherConnection, String> {
+    let reached = async {
+        let resolved = read_and_resolve(&dialer.cluster, &machine.0, &machine.1).await?;
+        connect_launcher(dialer, &ResolvedMachine { prefer, ..resolved }).await
+    };
+    reached.await.map_err(ConnectFailure::into_problem)
+}
+
+/// Opens a session beside those that are open, for a word to a command that runs. A machine that has no session to spare
+/// on the connection is reached by another one.
+pub(crate) async fn open_control_session(
+    dialer: &Dialer,
+    machine: &MachineKey,
+    reached: &LauncherConnection,
+) -> Result<(Option<LauncherConnection>, Session), String> {
+    match reached.open().await {
+        Ok(session) => Ok((None, session)),
+        Err(ConnectError::Busy(_)) => {
+            let other = connect_preferring(dialer, machine, Some(reached.address())).await?;
+            if other.address() != reached.address() {
+                return Err(format!("{} answers, and not {}", other.address(), reached.address()));
+            }
+            let session = other.open().await.map_err(|error| error.to_string())?;
+            Ok((Some(other), session))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Finds or opens a connection, and requests what the machine reports of itself.
+///
+/// # Errors
+/// The machine was not reached, or cannot run the launcher.
+pub(crate) async fn connect_launcher(
+    dialer: &Dialer,
+    resolved: &ResolvedMachine,
+) -> Result<LauncherConnection, ConnectFailure> {
+    let pool_key = resolved.pool_key();
+    let managed = dialer.machine_of(resolved);
+    let connections = &managed.connections;
+    let connect = async || connect(dialer, resolved).await;
+    let permit = connections.acquire(&pool_key, resolved.prefer.as_deref(), connect).await?;
+    let directory = resolved.machine.spec.execution.directory.as_deref();
+    let known = permit.facts(directory).await.cloned();
+    let known = known.map_err(|error| refused_for_now(connections, &pool_key, error));
+    match &known {
+        Ok(_) => connections.record_executed(&pool_key),
+        // It may be dead, and nothing has said so.
+        Err(LauncherError::NoReply(_)) => permit.discard().await,
+        Err(LauncherError::SessionRefused(problem)) => {
+            permit.discard().await;
+            // It executes on other connections: it allows no further one, and queued executions use those.
+            let room = connections.room(&pool_key);
+            if room > 0 {
+                return Err(ConnectFailure::Full { room, problem: problem.clone() });
+            }
+        }
+        Err(_) => {}
+    }
+    let known = check_support(known, &resolved.machine)?;
+    if permit.take_unrecorded() {
+        dialer.record(&resolved.machine, online(permit.connection(), None));
+    }
+    Ok(LauncherConnection { permit, known, pool_key })
+}

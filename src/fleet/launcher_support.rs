@@ -1,0 +1,98 @@
+//! Whether commands can be started on a machine, by what its launcher reports.
+
+use crate::api::Machine;
+use crate::api::execution_status::{LONGEST_DIRECTORY, LONGEST_ID};
+use crate::launcher::MachineFacts;
+
+use super::connect_failure::ConnectFailure;
+use super::connection_pool::ConnectionPool;
+use super::inspect::TimedFacts;
+use super::launcher_request::LauncherError;
+
+/// A machine that refuses to execute may have no room (its sshd cannot fork, for one): that passes. One that has executed before
+/// surely has none.
+pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, error: LauncherError) -> LauncherError {
+    match error {
+        LauncherError::Refused(message) if connections.has_executed(pool_key) => LauncherError::SessionRefused(
+            format!("{message}; it has executed there before, so it may have no room for a further process"),
+        ),
+        LauncherError::Refused(message) => LauncherError::SessionRefused(format!(
+            "{message}; it may have no room for a further process, so it is tried again"
+        )),
+        other => other,
+    }
+}
+
+/// What a machine says of itself, where commands can be started there.
+pub(crate) fn check_support(
+    known: Result<TimedFacts, LauncherError>,
+    machine: &Machine,
+) -> Result<TimedFacts, ConnectFailure> {
+    match known {
+        Ok(known) if known.facts.ends_with_session && machine.spec.user != "root" => Err(ConnectFailure::unsupported(
+            "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
+             command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine"
+                .to_owned(),
+        )),
+        Ok(known) => match unrecordable(&known.facts) {
+            Some(problem) => Err(ConnectFailure::unsupported(problem)),
+            None => Ok(known),
+        },
+        Err(LauncherError::Connect(error)) => Err(ConnectFailure::from_ssh(&error)),
+        Err(LauncherError::NoReply(problem) | LauncherError::SessionRefused(problem)) => {
+            Err(ConnectFailure::Unreachable(problem))
+        }
+        Err(LauncherError::Refused(message) | LauncherError::Account(message) | LauncherError::BadReply(message)) => {
+            Err(ConnectFailure::unsupported(message))
+        }
+    }
+}
+
+/// What of a machine could not be recorded with a claim: told before anything is claimed, as the API server would refuse it
+/// each time.
+fn unrecordable(facts: &MachineFacts) -> Option<String> {
+    let length = |text: &str| text.chars().count();
+    if length(&facts.directory) > LONGEST_DIRECTORY {
+        return Some(format!(
+            "the launcher's folder on the machine has a path of {} characters, and at most {LONGEST_DIRECTORY} can be recorded; set \
+             spec.execution.directory of the Machine to a shorter one",
+            length(&facts.directory)
+        ));
+    }
+    for (what, id) in [("file id in the launcher's folder", &facts.directory_id), ("boot id", &facts.boot_id)] {
+        if length(id) > LONGEST_ID {
+            return Some(format!(
+                "the {what} has {} characters on the machine, and at most {LONGEST_ID} can be recorded; find out what has written \
+                 it, or set spec.execution.directory to another folder",
+                length(id)
+            ));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_recorded_is_told_with_the_bound() {
+        let facts = |directory: usize, id: usize, boot: usize| MachineFacts {
+            boot_id: "b".repeat(boot),
+            uptime_centiseconds: 1,
+            directory: format!("/{}", "ä".repeat(directory - 1)),
+            directory_id: "d".repeat(id),
+            reads_sh: true,
+            ends_with_session: false,
+        };
+        assert_eq!(unrecordable(&facts(LONGEST_DIRECTORY, LONGEST_ID, LONGEST_ID)), None);
+        for (facts, bound, remedy) in [
+            (facts(LONGEST_DIRECTORY + 1, 1, 1), "1024", "spec.execution.directory"),
+            (facts(2, LONGEST_ID + 1, 1), "64", "file id"),
+            (facts(2, 1, LONGEST_ID + 1), "64", "boot id"),
+        ] {
+            let said = unrecordable(&facts).unwrap();
+            assert!(said.contains(bound) && said.contains(remedy), "{said}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What this process knows of one Machine: its settings, its last probe, and the pause after a failure. Plain data; time is
+//! an argument.
+//!
+//! Both the queue of a machine and the controller of Machines read it here, so there is nothing to synchronise.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::api::Machine;
+use crate::execution::LaunchProblem;
+use crate::machine::{Seen, Sight};
+
+use super::counts::ReportedCounts;
+use super::jitter::jitter;
+
+/// Pause after the first failure to reach a machine. It doubles up to [`MAX_BACKOFF`].
+pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+/// Maximum pause between attempts while executions wait.
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// What the Machine's spec says that queues need.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Settings {
+    /// UID and generation of the Machine that says so.
+    uid: Option<String>,
+    generation: Option<i64>,
+    /// Maximum number of commands that run on the machine concurrently, at least 1.
+    pub max_concurrent: usize,
+    /// True if nothing may start there (`spec.suspend`).
+    pub is_suspended: bool,
+}
+
+/// What a read of a Machine changed for its queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SettingsChange {
+    /// Nothing.
+    None,
+    /// More or fewer commands may run, or it is the first read.
+    Capacity,
+    /// `spec.suspend`: the statuses of queued executions say so.
+    Suspension,
+}
+
+/// State of one Machine in this process.
+#[derive(Debug, Default)]
+pub(crate) struct MachineState {
+    /// `None` until the first read of the Machine. Nothing starts before that.
+    pub settings: Option<Settings>,
+    /// The last observation.
+    pub observation: Option<Sight>,
+    /// Number of failed observations in a row.
+    pub failures: u32,
+    /// In 0..1, another for each observation. It keeps the probes of machines apart.
+    pub jitter: f64,
+    /// True while a probe runs.
+    is_probing: bool,
+    /// End of the last probe.
+    pub probed: Option<Instant>,
+    /// Number of probes in a row that observed nothing, because the API server did not answer.
+    pub inconclusive_probes: u32,
+    /// The numbers in the Machine's status.
+    pub counts: ReportedCounts,
+    /// Last time at which the machine was in order. By the API server's clock.
+    last_online: Option<Timestamp>,
+    /// Set while the machine is not reached, or not usable.
+    pub backoff: Option<Backoff>,
+}
+
+/// The pause after a failure.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    /// The last failure.
+    pub problem: LaunchProblem,
+    /// True if the machine needs manual repair. Then only probes connect, because an attempt would end its execution.
+    pub needs_person: bool,
+    failures: u32,
+    /// Time of the first such failure.
+    since: Instant,
+    /// The same by the API server's clock.
+    since_time: Timestamp,
+    /// End of the pause.
+    pub until: Instant,
+}
+
+impl Settings {
+    fn of(machine: &Machine) -> Self {
+        Self {
+            uid: machine.metadata.uid.clone(),
+            generation: machine.metadata.generation,
+            max_concurrent: usize::try_from(machine.spec.max_concurrent).unwrap_or(1).max(1),
+            is_suspended: machine.spec.suspend,
+        }
+    }
+}
+
+impl MachineState {
+    /// Stores the settings of a Machine that was just read. A read that is older than the last one changes nothing. What was
+    /// known of a Machine with another UID, which was deleted, is forgotten.
+    pub fn configure(&mut self, machine: &Machine) -> SettingsChange {
+        let settings = Settings::of(machine);
+        let Some(known) = self.settings.take() else {
+            self.settings = Some(settings);
+            return SettingsChange::Capacity;
+        };
+        if known.uid == settings.uid && known.generation > settings.generation {
+            self.settings = Some(known);
+            return SettingsChange::None;
+        }
+        if known.uid != settings.uid {
+            *self = Self { is_probing: self.is_probing, probed: self.probed, ..Self::default() };
+        }
+        let change = if known.is_suspended != settings.is_suspended {
+            SettingsChange::Suspension
+        } else if known.max_concurrent != settings.max_concurrent {
+            SettingsChange::Capacity
+        } else {
+            SettingsChange::None
+        };
+        self.settings = Some(settings);
+        change
+    }
+
+    /// Returns true, and marks a probe as running, if none is.
+    pub fn start_probe(&mut self) -> bool {
+        if self.is_probing {
+            return false;
+        }
+        self.is_probing = true;
+        // Any observation sets it back.
+        self.inconclusive_probes = self.inconclusive_probes.saturating_add(1);
+        true
+    }
+
+    /// Marks a probe as ended.
+    pub fn end_probe(&mut self, now: Instant) {
+        self.is_probing = false;
+        self.probed = Some(now);
+    }
+
+    /// Records an observation. A machine in order is open to its queue again.
+    pub fn record(&mut self, observation: Sight, machine: &Machine) {
+        self.inconclusive_probes = 0;
+        match &observation.seen {
+            Seen::Online { .. } => {
+                self.failures = 0;
+                self.mark_online(observation.at);
+                self.backoff = None;
+            }
+            Seen::Problem(problem) => {
+                self.failures = self.failures.saturating_add(1);
+                // Another process, or this one before its restart, may have reached it.
+                let reported = machine.status.as_ref().and_then(|status| status.last_seen_time.as_ref());
+                self.last_online = self.last_online.max(reported.map(|time| time.0));
+                if let Some(backoff) = &mut self.backoff {
+                    backoff.problem = problem.clone();
+                }
+            }
+        }
+        self.jitter = jitter();
+        self.observation = Some(observation);
+    }
+
+    /// Returns true if the last observation was a failure.
+    pub fn has_problem(&self) -> bool {
+        self.observation.as_ref().is_some_and(|observation| matches!(observation.seen, Seen::Problem(_)))
+    }
+
+    /// An attempt reached the machine at `now`. It may have used a connection that is older than what needs repair.
+    pub fn mark_reachable(&mut self, now: Timestamp) {
+        if !self.needs_person() {
+            self.backoff = None;
+            self.mark_online(now);
+        }
+    }
+
+    fn mark_online(&mut self, now: Timestamp) {
+        self.last_online = self.last_online.max(Some(now));
+    }
+
+    /// Returns true if the machine needs manual repair.
+    pub fn needs_person(&self) -> bool {
+        self.backoff.as_ref().is_some_and(|backoff| backoff.needs_person)
+    }
+
+    /// Returns true if an execution was created after the machine was last in order.
+    pub fn is_created_since_online(&self, created: Timestamp) -> bool {
+        self.last_online.is_none_or(|online| created >= online)
+    }
+
+    /// Returns true if the machine was known to be out of reach before `since`.
+    pub fn was_unreachable_before(&self, since: Option<Instant>) -> bool {
+        let backoff = self.backoff.as_ref().filter(|backoff| !backoff.needs_person);
+        backoff.is_some_and(|backoff| since.is_some_and(|since| backoff.since < since))
+    }
+
+    /// Returns true if an attempt may connect. After the pause one attempt at a time does.
+    pub fn allows_attempt(&self, connecting: usize, now: Instant) -> bool {
+        self.backoff.as_ref().is_none_or(|backoff| !backoff.needs_person && now >= backoff.until && connecting == 0)
+    }
+
+    /// Records a failed attempt. Returns the pause until the next one.
+    pub fn start_backoff(
+        &mut self,
+        problem: LaunchProblem,
+        needs_person: bool,
+        now: Instant,
+        now_time: Timestamp,
+    ) -> Duration {
+        let failures = self.backoff.as_ref().map_or(0, |backoff| backoff.failures);
+        let pause = INITIAL_BACKOFF.saturating_mul(1 << failures.min(8)).min(MAX_BACKOFF);
+        // Up to a quarter more, so that machines that failed together are not tried together.
+        let pause = pause + pause.mul_f64(0.25 * jitter());
+        let same = self.backoff.as_ref().filter(|backoff| backoff.needs_person == needs_person);
+        let (since, since_time) = same.map_or((now, now_time), |backoff| (backoff.since, backoff.since_time));
+        let failures = failures.saturating_add(1);
+        self.backoff = Some(Backoff { problem, needs_person, failures, since, since_time, until: now + pause });
+        pause
+    }
+
+    /// Forgets a pause that is over, if the machine was only out of reach. What needs repair is remembered until a probe
+    /// finds the machine in order.
+    pub fn forget_old_backoff(&mut self, now: Instant) {
+        if self.backoff.as_ref().is_some_and(|backoff| !backoff.needs_person && now >= backoff.until) {
+            self.backoff = None;
+        }
+    }
+}
+
+impl Backoff {
+    /// Returns true if an execution with this creation time was created before the failure was known, or up to `margin`
+    /// after it.
+    pub fn began_before(&self, created: Timestamp, margin: Duration) -> bool {
+        self.since_time.checked_add(margin).map_or(true, |known| created <= known)
+    }
+}

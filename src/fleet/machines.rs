@@ -1,0 +1,133 @@
+//! One value for each Machine that this process knows: its state and its connections. It is created by the first read of the
+//! Machine, and dropped when the Machine is deleted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc;
+
+use crate::api::{Machine, MachinePhase};
+use crate::machine::Sight;
+use crate::telemetry::metrics;
+
+use super::connection_pool::ConnectionPool;
+use super::lock::lock;
+use super::machine_key::MachineKey;
+use super::machine_state::MachineState;
+
+/// Machines that wait to be reconciled. The controller takes them off at once, so this is only for bursts. If it is full,
+/// the controller finds the observation at its next reconcile.
+const WAKE_QUEUE: usize = 1024;
+
+/// The Machines with a new observation.
+pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
+
+/// All Machines of this process. Their number is bounded by that of the Machines in the cluster.
+pub(crate) struct Machines {
+    entries: Mutex<HashMap<MachineKey, Arc<ManagedMachine>>>,
+    changed: mpsc::Sender<ObjectRef<Machine>>,
+}
+
+/// One Machine.
+#[derive(Default)]
+pub(crate) struct ManagedMachine {
+    state: Mutex<MachineState>,
+    /// Connections to it, and through it.
+    pub connections: ConnectionPool,
+}
+
+impl ManagedMachine {
+    /// Locks the state. Nothing is awaited while it is held.
+    pub fn state(&self) -> MutexGuard<'_, MachineState> {
+        lock(&self.state)
+    }
+}
+
+impl Machines {
+    /// No Machines, and the receiver of those with a new observation.
+    pub fn new() -> (Self, MachineWakes) {
+        let (changed, wakes) = mpsc::channel(WAKE_QUEUE);
+        (Self { entries: Mutex::default(), changed }, wakes)
+    }
+
+    /// Returns the value of a Machine; creates it if this process does not know the Machine.
+    pub fn entry(&self, machine: &MachineKey) -> Arc<ManagedMachine> {
+        Arc::clone(lock(&self.entries).entry(machine.clone()).or_default())
+    }
+
+    /// Returns the value of a Machine that this process knows.
+    pub fn get(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
+        lock(&self.entries).get(machine).cloned()
+    }
+
+    /// Returns all of them.
+    pub fn all(&self) -> Vec<(MachineKey, Arc<ManagedMachine>)> {
+        lock(&self.entries).iter().map(|(key, machine)| (key.clone(), Arc::clone(machine))).collect()
+    }
+
+    /// Drops the value of a deleted Machine. Returns it, for its connections to be closed.
+    pub fn remove(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
+        lock(&self.entries).remove(machine)
+    }
+
+    /// Records an observation, and wakes the controller. An observation of a Machine that was deleted meanwhile is dropped.
+    pub fn record(&self, machine: &Machine, observation: Sight) {
+        let metadata = &machine.metadata;
+        let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        let Some(known) = self.get(&key) else { return };
+        known.state().record(observation, machine);
+        self.wake(&key);
+    }
+
+    /// Has the controller reconcile a Machine.
+    pub fn wake(&self, machine: &MachineKey) {
+        let (namespace, name) = machine;
+        let _ = self.changed.try_send(ObjectRef::new(name).within(namespace));
+    }
+
+    /// Updates the gauges of machines and of connections.
+    pub fn update_gauges(&self) {
+        let all = self.all();
+        let phases: Vec<MachinePhase> = all
+            .iter()
+            .map(|(_, machine)| {
+                let state = machine.state();
+                state.observation.as_ref().map_or(MachinePhase::Unknown, |observation| observation.seen.phase())
+            })
+            .collect();
+        for phase in [MachinePhase::Unknown, MachinePhase::Online, MachinePhase::Offline, MachinePhase::Misconfigured] {
+            metrics().machines(phase.as_str(), phases.iter().filter(|is| **is == phase).count());
+        }
+        let counts = all.iter().map(|(_, machine)| machine.connections.open_counts());
+        let (commands, proxies) = counts.fold((0, 0), |(left, right), (a, b)| (left + a, right + b));
+        metrics().connections(crate::telemetry::Purpose::Commands, commands);
+        metrics().connections(crate::telemetry::Purpose::Jump, proxies);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::api::{MachineSpec, Reason};
+    use crate::execution::LaunchProblem;
+    use crate::machine::Seen;
+
+    /// A probe of a black hole ends 10 s after its Machine was deleted.
+    #[test]
+    fn observation_of_a_deleted_machine_is_dropped() {
+        let (machines, _wakes) = Machines::new();
+        let key = ("team".to_owned(), "web-1".to_owned());
+        let held = machines.entry(&key);
+        assert!(held.state().start_probe() && !held.state().start_probe());
+        machines.remove(&key);
+        let problem = LaunchProblem { reason: Reason::MachineOffline, message: "gone".to_owned() };
+        let seen = Seen::Problem(problem);
+        let mut machine = Machine::new("web-1", MachineSpec::new("192.0.2.1", "deploy", "web-ssh"));
+        machine.metadata.namespace = Some("team".to_owned());
+        machines.record(&machine, Sight { uid: None, generation: None, at: Timestamp::UNIX_EPOCH, seen });
+        assert!(machines.get(&key).is_none() && machines.all().is_empty());
+    }
+}

@@ -1,0 +1,95 @@
+//! One probe of a machine: a full login, and what the machine reports of itself.
+//!
+//! A bare connect tells little, and sshd 9.8 locks out addresses that connect without logging in. If a shared connection is
+//! open, the probe uses it.
+
+use crate::api::ExecutionMode;
+use crate::cluster::ClusterError;
+use crate::machine::Seen;
+use crate::ssh::Connection;
+
+use super::connect::{connect, online};
+use super::connect_failure::ConnectFailure;
+use super::dialer::Dialer;
+use super::inspect::inspect;
+use super::launcher_request::LauncherError;
+use super::launcher_support::{check_support, refused_for_now};
+use super::machine_key::MachineKey;
+use super::pooled_connection::open_with_retry;
+use super::resolved_machine::{ResolvedMachine, resolve};
+use super::system_info::{read_in, request_system_info};
+
+/// Probes a machine, and records the observation. Records nothing if the API server does not answer, or the Machine is
+/// suspended or gone.
+pub(crate) async fn probe(dialer: &Dialer, key: &MachineKey) {
+    let (namespace, name) = key;
+    let machine = match dialer.cluster.machine(namespace, name).await {
+        Ok(machine) => machine,
+        Err(ClusterError::NotFound { .. }) => return,
+        Err(error) => {
+            tracing::debug!(%error, machine = %name, "probe skipped");
+            return;
+        }
+    };
+    if machine.spec.suspend {
+        return;
+    }
+    let probed = match resolve(&dialer.cluster, namespace, machine.clone()).await {
+        Ok(resolved) => {
+            let may_share = dialer.machines.get(key).is_some_and(|known| !known.state().has_problem());
+            probe_with(dialer, &resolved, may_share).await
+        }
+        Err(failure) => Err(failure),
+    };
+    if let Some(seen) = probed.map_or_else(|failure| failure.probe_result(), Some) {
+        dialer.record(&machine, seen);
+    }
+}
+
+async fn probe_with(dialer: &Dialer, resolved: &ResolvedMachine, may_share: bool) -> Result<Seen, ConnectFailure> {
+    // A connection in use shows that the machine is there, and costs no login. Only a login shows that a fault is repaired.
+    let managed = dialer.machine_of(resolved);
+    if let Some(permit) = managed.connections.try_acquire(&resolved.pool_key()).filter(|_| may_share) {
+        let described = async { read_in(permit.open().await?).await };
+        match described.await {
+            Ok(system) => return Ok(online(permit.connection(), Some(system))),
+            // It may be dead, and nothing has said so.
+            Err(LauncherError::NoReply(_)) => permit.discard().await,
+            // It lives, and has no free session, or no words.
+            Err(_) if !permit.connection().is_closed() => return Ok(online(permit.connection(), None)),
+            Err(_) => {}
+        }
+    }
+    let open = connect(dialer, resolved).await?;
+    let seen = check_connection(dialer, &open.connection, resolved).await;
+    open.connection.close().await;
+    seen
+}
+
+/// Returns what a fresh connection shows: if commands can be started, and what the machine reports of itself.
+async fn check_connection(
+    dialer: &Dialer,
+    connection: &Connection,
+    resolved: &ResolvedMachine,
+) -> Result<Seen, ConnectFailure> {
+    let (machine, pool_key) = (&resolved.machine, resolved.pool_key());
+    if machine.spec.execution.mode == ExecutionMode::Durable {
+        let managed = dialer.machine_of(resolved);
+        let session = open_with_retry(connection).await.map_err(|error| ConnectFailure::from_ssh(&error))?;
+        let facts = inspect(connection, session, machine.spec.execution.directory.as_deref()).await;
+        match facts.map_err(|error| refused_for_now(&managed.connections, &pool_key, error)) {
+            // It executes on other connections, so it supports the launcher.
+            Err(LauncherError::SessionRefused(_)) if managed.connections.room(&pool_key) > 0 => {
+                return Ok(online(connection, None));
+            }
+            facts => drop(check_support(facts, machine)?),
+        }
+    }
+    match request_system_info(connection).await {
+        Ok(system) => Ok(online(connection, Some(system))),
+        Err(LauncherError::SessionRefused(problem)) => Err(ConnectFailure::Unreachable(problem)),
+        Err(LauncherError::Account(problem)) => Err(ConnectFailure::unsupported(problem)),
+        // It may execute nothing but a command of its own (ForceCommand).
+        Err(_) => Ok(online(connection, None)),
+    }
+}

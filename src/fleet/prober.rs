@@ -1,0 +1,58 @@
+//! Probes of machines that no execution tries, by turns between namespaces.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::fairness::{Pool, Size};
+
+use super::dialer::Dialer;
+use super::machine_key::MachineKey;
+use super::machines::ManagedMachine;
+use super::probe::probe;
+
+/// Concurrent probes of machines that were lost, and of the others. A probe of a machine that swallows packets takes its whole
+/// deadline. The others are probed meanwhile, those of other namespaces above all. Each costs a socket and about 64 KiB.
+const MAX_CONCURRENT_PROBES: Size = Size { places: 64, share: 32 };
+
+/// Runs probes.
+pub(crate) struct Prober {
+    others: Pool,
+    lost: Pool,
+}
+
+impl Default for Prober {
+    fn default() -> Self {
+        Self { others: Pool::new(MAX_CONCURRENT_PROBES), lost: Pool::new(MAX_CONCURRENT_PROBES) }
+    }
+}
+
+impl Prober {
+    /// Probes a machine, unless a probe of it runs.
+    pub async fn probe(&self, dialer: &Dialer, key: &MachineKey) {
+        let machine = dialer.machines.entry(key);
+        let has_problem = {
+            let mut state = machine.state();
+            if !state.start_probe() {
+                return;
+            }
+            state.has_problem()
+        };
+        let _guard = ProbeGuard { machine };
+        // A machine that was lost waits for others like it only.
+        let pool = if has_problem { &self.lost } else { &self.others };
+        let _permit = pool.place(&key.0).await;
+        probe(dialer, key).await;
+    }
+}
+
+/// Marks the probe as ended, also if its task is cancelled or panics.
+struct ProbeGuard {
+    machine: Arc<ManagedMachine>,
+}
+
+impl Drop for ProbeGuard {
+    fn drop(&mut self) {
+        self.machine.state().end_probe(Instant::now());
+    }
+}

@@ -1,0 +1,42 @@
+//! What a machine reports of itself for people: host name, operating system, kernel, shell.
+
+use std::time::Duration;
+
+use crate::api::machine_status::SystemFacts;
+use crate::launcher::{self, Answer, Described};
+use crate::ssh::{Connection, Session};
+
+use super::launcher_request::{LauncherError, request};
+use super::pooled_connection::open_with_retry;
+
+/// Time that the machine may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Requests it in a session of its own.
+///
+/// # Errors
+/// The machine opens no session, or did not answer as a launcher does.
+pub(crate) async fn request_system_info(connection: &Connection) -> Result<SystemFacts, LauncherError> {
+    read_in(open_with_retry(connection).await?).await
+}
+
+/// Requests it in this session.
+///
+/// # Errors
+/// The machine did not answer as a launcher does.
+pub(crate) async fn read_in(session: Session) -> Result<SystemFacts, LauncherError> {
+    let described = match request(session, ANSWER_DEADLINE, launcher::facts).await? {
+        Answer::Described(described) => described,
+        other => return Err(LauncherError::BadReply(format!("it answered {other:?}"))),
+    };
+    let Described { boot_id, hostname, architecture, kernel, shell, os } = described;
+    let some = |word: String| (!word.is_empty()).then_some(word);
+    Ok(SystemFacts {
+        hostname: some(hostname),
+        os: some(os),
+        architecture: some(architecture),
+        kernel: some(kernel),
+        shell: some(shell),
+        boot_id: some(boot_id),
+    })
+}

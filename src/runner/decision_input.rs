@@ -1,0 +1,112 @@
+//! Everything that a decision before the start depends on, read live, and the decision.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use crate::api::CommandExecution;
+use crate::api::execution_status::{DecisionRecord, ObjectRecord};
+use crate::execution::{NOW_MEANS_WITHIN, ObjectSize};
+use crate::fleet::{CONNECT_DEADLINE, ConnectFailure, OPEN_DEADLINE, ResolvedMachine, read_and_resolve};
+use crate::policy::{self, Decision, Request, RuleSet, Verdict};
+
+use super::context::Context;
+use super::queued_execution::QueuedExecution;
+
+/// Everything that a decision rests on, read live.
+pub(super) struct DecisionInput {
+    pub execution: CommandExecution,
+    pub resolved: ResolvedMachine,
+}
+
+/// Whether an unfinished execution is claimed with this token.
+pub(super) fn is_claimed_with(execution: &CommandExecution, token: &str) -> bool {
+    !execution.phase().is_finished() && execution.claim().is_some_and(|claim| claim.token == token)
+}
+
+/// Reads the execution, its Machine and its Secret.
+pub(super) async fn read_decision_input(
+    context: &Context,
+    work: &QueuedExecution,
+) -> Result<DecisionInput, ConnectFailure> {
+    let (execution, _) = read_execution(context, work, None).await?;
+    with_machine(context, work, execution).await
+}
+
+/// Reads the execution, and how large it is. A claim with `token` is our own, made a moment ago.
+pub(super) async fn read_execution(
+    context: &Context,
+    work: &QueuedExecution,
+    token: Option<&str>,
+) -> Result<(CommandExecution, ObjectSize), ConnectFailure> {
+    let namespace = &work.key.namespace;
+    let read = context.cluster.execution_and_size(namespace, &work.key.name).await;
+    let (execution, size) = read.map_err(|error| ConnectFailure::from_read(&error))?;
+    let is_own = token.is_some_and(|token| is_claimed_with(&execution, token));
+    if execution.metadata.uid.as_deref() != Some(&work.key.uid)
+        || execution.phase().is_finished()
+        || (!is_own && (execution.is_claimed() || execution.is_unwanted() || context.draining.is_cancelled()))
+    {
+        return Err(ConnectFailure::Obsolete);
+    }
+    Ok((execution, size))
+}
+
+/// Reads the Machine and the Secret beside an execution.
+pub(super) async fn with_machine(
+    context: &Context,
+    work: &QueuedExecution,
+    execution: CommandExecution,
+) -> Result<DecisionInput, ConnectFailure> {
+    let resolved = read_and_resolve(&context.cluster, &work.key.namespace, &work.machine).await?;
+    Ok(DecisionInput { execution, resolved })
+}
+
+/// Decides again, from what is live.
+pub(super) async fn decide_again(context: &Context, ground: &DecisionInput) -> Result<Decision, ConnectFailure> {
+    let namespace = ground.execution.metadata.namespace.as_deref().unwrap_or_default();
+    let rules = context.policies.rules(namespace).await.map_err(|error| ConnectFailure::from_read(&error))?;
+    decide_with(context, ground, &rules).await
+}
+
+/// The same by rules that were just read.
+pub(super) async fn decide_with(
+    context: &Context,
+    ground: &DecisionInput,
+    rules: &RuleSet,
+) -> Result<Decision, ConnectFailure> {
+    let request = Request::parse(&ground.execution.spec).map_err(|_| ConnectFailure::Obsolete)?;
+    let identity = context.stamping.identity(&ground.execution).await;
+    match policy::decide(rules, &request, ground.resolved.machine.labels(), identity) {
+        Verdict::Allow(decision) => Ok(*decision),
+        // The controller sees the same, and says why.
+        Verdict::Deny(_) => Err(ConnectFailure::Obsolete),
+    }
+}
+
+/// Whether the execution may still start: its deadline is not over.
+pub(super) fn is_before_deadline(execution: &CommandExecution, now: Timestamp) -> bool {
+    execution.metadata.creation_timestamp.is_some() && now < start_deadline(execution, now)
+}
+
+/// When its deadline is over. It counts from its creation; both are by the API server's clock.
+pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Timestamp {
+    let may_wait = match execution.spec.starting_deadline_seconds {
+        // One attempt, now; the attempt itself may take as long as its own deadlines let it.
+        0 => NOW_MEANS_WITHIN + CONNECT_DEADLINE + OPEN_DEADLINE,
+        seconds => Duration::from_secs(u64::from(seconds)),
+    };
+    let left = may_wait.saturating_sub(execution.age(now).unwrap_or(may_wait));
+    now.checked_add(left).unwrap_or(now)
+}
+
+/// Returns true if two decisions are the same, except for the version of the Whitelist.
+pub(super) fn is_same_command(now: &DecisionRecord, then: &DecisionRecord) -> bool {
+    let stripped = |record: &DecisionRecord| DecisionRecord {
+        whitelist: ObjectRecord { generation: 0, ..record.whitelist.clone() },
+        digest: String::new(),
+        ..record.clone()
+    };
+    stripped(now) == stripped(then)
+}

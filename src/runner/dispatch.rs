@@ -1,0 +1,320 @@
+//! From the queue of a machine to the tasks of its executions: one task for each slot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::api::CommandExecution;
+use crate::cluster::ExecutionKey;
+use crate::execution::LaunchProblem;
+use crate::fleet::{ConnectFailure, MachineKey};
+use crate::launcher::Uid;
+use crate::machine::Seen;
+use crate::telemetry::{SPANS, metrics};
+use crate::traces;
+
+use super::acknowledge::acknowledge_all;
+use super::adopt::adopt_claim;
+use super::attempt::{Claimed, attempt};
+use super::claim::HeldClaim;
+use super::context::Context;
+use super::durable::{self, Start};
+use super::queue::{Added, FinishResult, Now};
+use super::queued_execution::QueuedExecution;
+use super::remote_gc;
+use super::transport::Transport;
+use super::{direct, record};
+
+/// Executions that wait to be reconciled. The controller takes them off at once, so this is only for bursts. A task that finds
+/// it full waits, which delays nothing but itself.
+pub(super) const WAKE_QUEUE: usize = 1024;
+/// Pause after a claim could not be adopted.
+const RETRY_AFTER_ADOPTION: Duration = Duration::from_secs(2);
+/// Pause after a machine allowed no further connection. A command there may end meanwhile.
+const RETRY_AFTER_FULL: Duration = Duration::from_millis(500);
+/// Time after the drain for writing results.
+const RECORD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Starts the tasks. Clones are the same dispatcher.
+#[derive(Clone)]
+pub(super) struct Dispatcher {
+    pub context: Arc<Context>,
+    tasks: TaskTracker,
+    wake: mpsc::Sender<ObjectRef<CommandExecution>>,
+    /// True once the executions that were queued before this process started are in their queues: the oldest goes first.
+    is_started: Arc<AtomicBool>,
+}
+
+impl Dispatcher {
+    /// A dispatcher without tasks. `wake`: executions that the controller reconciles.
+    pub fn new(context: Arc<Context>, wake: mpsc::Sender<ObjectRef<CommandExecution>>) -> Self {
+        Self { context, tasks: TaskTracker::new(), wake, is_started: Arc::default() }
+    }
+
+    /// Returns this moment.
+    pub fn now(&self) -> Now {
+        Now { instant: Instant::now(), time: self.context.cluster.now() }
+    }
+
+    /// Puts an execution into the queue of its machine. Does nothing if it is there, or runs.
+    pub fn enqueue(&self, queued: QueuedExecution) {
+        if self.context.draining.is_cancelled() {
+            return;
+        }
+        let (machine, key) = (queued.machine_key(), queued.key.clone());
+        let added = self.context.queues().add(queued, self.now());
+        if added != Added::Known {
+            metrics().allowed();
+        }
+        if self.context.dialer.machines.entry(&machine).state().needs_person() {
+            // An execution waits for a repair now: the machine is probed more often.
+            self.context.dialer.machines.wake(&machine);
+            if added != Added::Known {
+                // Its status reports the fault.
+                let dispatcher = self.clone();
+                tokio::spawn(async move { dispatcher.wake(key).await });
+            }
+        }
+        self.dispatch_ready(&machine);
+    }
+
+    /// Follows a command whose holder is gone to its end. Does nothing if that is being done. The command occupies the
+    /// machine already, so it waits for no slot.
+    pub fn adopt(&self, queued: QueuedExecution) {
+        if self.context.draining.is_cancelled() {
+            return;
+        }
+        let Some(cancel) = self.context.queues().adopt(&queued) else { return };
+        let dispatcher = self.clone();
+        let span = span(&queued);
+        self.tasks.spawn(async move { dispatcher.adopt_task(queued, cancel).await }.instrument(span));
+    }
+
+    /// Stops taking executions, lets running commands end within `drain`, then records the outcome of the rest as unknown.
+    pub async fn shut_down(&self, drain: Duration) {
+        self.context.draining.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(drain, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                running = self.tasks.len(),
+                "commands still run: the durable ones are left to the next writ, the outcome of the others is unknown"
+            );
+            self.context.aborting.cancel();
+            if tokio::time::timeout(RECORD_DEADLINE, self.tasks.wait()).await.is_err() {
+                tracing::error!(lost = self.tasks.len(), "results could not be written before the end");
+            }
+        }
+        self.context.dialer.close().await;
+    }
+
+    /// Returns true if executions start.
+    pub fn is_started(&self) -> bool {
+        self.is_started.load(Ordering::Acquire)
+    }
+
+    /// Starts queued executions from here on.
+    pub fn start(&self) {
+        self.is_started.store(true, Ordering::Release);
+        let machines = self.context.queues().machines();
+        for machine in machines {
+            self.dispatch_ready(&machine);
+        }
+    }
+
+    /// Starts the tasks of all executions of a machine that may go now.
+    pub fn dispatch_ready(&self, machine: &MachineKey) {
+        let only_urgent = !self.is_started();
+        while !self.context.draining.is_cancelled() {
+            let next = self.context.queues().next(machine, only_urgent, Instant::now());
+            let Some((queued, cancel)) = next else { return };
+            let dispatcher = self.clone();
+            let span = span(&queued);
+            self.tasks.spawn(async move { dispatcher.run(queued, cancel).await }.instrument(span));
+        }
+    }
+
+    /// Has the controller reconcile an execution.
+    pub async fn wake(&self, key: ExecutionKey) {
+        // It fails only if the controller is gone, and then nobody needs it.
+        let _ = self.wake.send(ObjectRef::new(&key.name).within(&key.namespace)).await;
+    }
+
+    /// Has the controller reconcile all executions that wait for a machine.
+    pub fn wake_waiting(&self, machine: &MachineKey) {
+        let waiting = self.context.queues().waiting(machine);
+        let dispatcher = self.clone();
+        // Not tracked: the shutdown does not wait for it.
+        tokio::spawn(async move {
+            for key in waiting {
+                dispatcher.wake(key).await;
+            }
+        });
+    }
+
+    /// One execution, from the slot to the stored result.
+    async fn run(self, queued: QueuedExecution, cancel: CancellationToken) {
+        let machine = queued.machine_key();
+        let mut slot = SlotGuard::new(&self, &queued);
+        match attempt(&self.context, &queued).await {
+            Ok(claimed) => {
+                self.context.queues().mark_connected(&machine, self.now());
+                slot.is_connected = true;
+                self.dispatch_ready(&machine);
+                self.run_claimed(claimed, &queued, cancel).await;
+                slot.finish(None).await;
+            }
+            Err(failure) => slot.finish(Some(failure)).await,
+        }
+    }
+
+    async fn run_claimed(&self, claimed: Claimed, queued: &QueuedExecution, cancel: CancellationToken) {
+        let context = &self.context;
+        let Claimed { mut held, transport, session } = claimed;
+        match transport {
+            Transport::Direct(open) => {
+                let (outcome, fault) = direct::run(context, queued, &mut held, (open, session), cancel).await;
+                record::record(context, &held, outcome).await;
+                if let Some(problem) = fault {
+                    self.mark_faulty(queued, problem).await;
+                }
+            }
+            Transport::Durable(reached) => {
+                let start = Start::Launch { reached, session };
+                self.run_durable(&mut held, queued, start, cancel).await;
+            }
+        }
+    }
+
+    /// A command that had a slot found that its machine needs manual repair: queued executions wait for that.
+    async fn mark_faulty(&self, queued: &QueuedExecution, problem: LaunchProblem) {
+        let machine_key = queued.machine_key();
+        let result = self.context.queues().mark_faulty(&machine_key, &problem, self.now());
+        if let Ok(machine) = self.context.cluster.machine(&queued.key.namespace, &queued.machine).await {
+            self.context.dialer.record(&machine, Seen::Problem(problem));
+        }
+        self.apply(result, &machine_key).await;
+    }
+
+    async fn run_durable(
+        &self,
+        held: &mut HeldClaim,
+        queued: &QueuedExecution,
+        start: Start,
+        cancel: CancellationToken,
+    ) {
+        let context = &self.context;
+        let Some(outcome) = durable::run(context, queued, held, start, cancel).await else { return };
+        if !record::record(context, held, outcome).await {
+            return;
+        }
+        let Some(uid) = Uid::new(&queued.key.uid) else { return };
+        let is_redacted = !held.decision.redact.is_empty();
+        let machine = queued.machine_key();
+        if context.acknowledgements.add(machine.clone(), uid, is_redacted) {
+            let (context, machine) = (Arc::clone(context), machine.clone());
+            self.tasks.spawn(async move { acknowledge_all(&context, &machine).await });
+        }
+        if context.gc_schedule.is_due(&machine) {
+            let (context, queued) = (Arc::clone(context), queued.clone());
+            self.tasks.spawn(async move { remote_gc::collect(&context, &queued).await });
+        }
+    }
+
+    async fn adopt_task(self, queued: QueuedExecution, cancel: CancellationToken) {
+        let mut slot = SlotGuard::new(&self, &queued);
+        slot.is_connected = true;
+        match adopt_claim(&self.context, &queued).await {
+            Some(mut held) => self.run_durable(&mut held, &queued, Start::Reattach, cancel).await,
+            // The controller reconciles it again at once. What prevents the adoption may take a moment.
+            None => tokio::select! {
+                () = tokio::time::sleep(RETRY_AFTER_ADOPTION) => {}
+                () = self.context.draining.cancelled() => {}
+            },
+        }
+        slot.finish(None).await;
+    }
+
+    async fn finish(&self, queued: QueuedExecution, failure: Option<ConnectFailure>) {
+        let machine = queued.machine_key();
+        let pause = match &failure {
+            Some(ConnectFailure::RetryAfter(pause)) => Some(*pause),
+            Some(ConnectFailure::Full { .. }) => Some(RETRY_AFTER_FULL),
+            _ => None,
+        };
+        if let Some(pause) = pause {
+            // The slot stays in use meanwhile: another execution on the machine would fail in the same way.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.context.draining.cancelled() => {}
+            }
+        }
+        let result = self.context.queues().finish(queued, failure, self.now());
+        self.apply(result, &machine).await;
+        self.dispatch_ready(&machine);
+    }
+
+    async fn apply(&self, result: FinishResult, machine: &MachineKey) {
+        if let Some(pause) = result.dispatch_after {
+            let dispatcher = self.clone();
+            let machine = machine.clone();
+            // Not tracked: the shutdown does not wait for a pause.
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                dispatcher.dispatch_ready(&machine);
+            });
+        }
+        for key in result.wake {
+            self.wake(key).await;
+        }
+    }
+}
+
+/// Gives a slot back when its task ends, also if the task panics.
+struct SlotGuard {
+    dispatcher: Dispatcher,
+    queued: QueuedExecution,
+    /// True if its attempt no longer counts as connecting.
+    is_connected: bool,
+    is_finished: bool,
+}
+
+impl SlotGuard {
+    fn new(dispatcher: &Dispatcher, queued: &QueuedExecution) -> Self {
+        Self { dispatcher: dispatcher.clone(), queued: queued.clone(), is_connected: false, is_finished: false }
+    }
+
+    /// Gives the slot back now.
+    async fn finish(mut self, failure: Option<ConnectFailure>) {
+        self.is_finished = true;
+        let dispatcher = self.dispatcher.clone();
+        dispatcher.finish(self.queued.clone(), failure).await;
+    }
+}
+
+impl Drop for SlotGuard {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            tracing::error!(execution = %self.queued.key, "the task of an execution ended by a panic");
+            let (dispatcher, queued) = (self.dispatcher.clone(), self.queued.clone());
+            let failure = (!self.is_connected).then_some(ConnectFailure::Obsolete);
+            tokio::spawn(async move { dispatcher.finish(queued, failure).await });
+        }
+    }
+}
+
+/// The span of what this process does for an execution, from its slot to its stored result.
+fn span(queued: &QueuedExecution) -> tracing::Span {
+    let QueuedExecution { key, machine, .. } = queued;
+    let span = tracing::info_span!(
+        target: SPANS, "execute", uid = key.uid, namespace = key.namespace, name = key.name, machine
+    );
+    traces::of_execution(&span, &key.uid);
+    span
+}
