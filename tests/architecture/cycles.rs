@@ -22,6 +22,7 @@ const KNOWN: &[&str] = &[
     "src/execution/room.rs src/execution/status.rs",
     "src/fairness.rs src/fairness/turns.rs",
     "src/launcher.rs src/launcher/answer.rs",
+    "src/ssh/credentials.rs src/ssh/credentials/file.rs src/ssh/credentials/sealed.rs src/ssh/error.rs src/ssh/host_key.rs src/ssh/host_key/certificate.rs",
     "src/policy/compile.rs src/policy/out_of_force.rs src/policy/rule_set.rs",
     "src/policy/decision.rs src/policy/miss.rs src/policy/miss/other_way.rs",
     "src/policy/lint.rs src/policy/lint/denials.rs src/policy/lint/patterns.rs",
