@@ -48,7 +48,7 @@ impl ConnectFailure {
 
     /// The machine cannot run the launcher until somebody changes it.
     pub fn unsupported(message: String) -> Self {
-        Self::Refused { problem: LaunchProblem { reason: Reason::MachineUnfit, message }, affects_machine: true }
+        Self::Refused { problem: LaunchProblem { reason: Reason::LauncherUnsupported, message }, affects_machine: true }
     }
 
     /// A failed read before the claim. The controller judges what is gone or changed; a read without an answer is repeated.

@@ -82,7 +82,7 @@ impl Stage {
             Reason::MachineOffline => Stage::Reach,
             Reason::HostKeyMismatch | Reason::HandshakeFailed => Stage::HostKey,
             Reason::AuthenticationRefused => Stage::Login,
-            Reason::MachineUnfit => Stage::Use,
+            Reason::LauncherUnsupported => Stage::Use,
             _ => Stage::Declaration,
         }
     }

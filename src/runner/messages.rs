@@ -15,7 +15,7 @@ pub(super) fn launch_refused(refusal: &Refusal) -> LaunchProblem {
         | Refusal::NoProc
         | Refusal::NoClock
         | Refusal::Cut
-        | Refusal::NoTool(_) => Reason::MachineUnfit,
+        | Refusal::NoTool(_) => Reason::LauncherUnsupported,
         Refusal::Space | Refusal::Files | Refusal::Unwritable => Reason::NotStarted,
     };
     LaunchProblem { reason, message: format!("{}; it was not started", explain_refusal(refusal)) }

@@ -181,6 +181,6 @@ async fn a_folder_that_cannot_be_recorded_is_refused_once_and_says_the_bound() {
     let directory = short.path().join("s/writ").display().to_string();
     case.apply_machine("web-1", json!({"execution": {"mode": "Durable", "directory": directory}})).await;
     case.execute("x", "say hello").await;
-    let message = case.ends("x", Phase::LaunchFailed, Reason::MachineUnfit).await.message.unwrap_or_default();
+    let message = case.ends("x", Phase::LaunchFailed, Reason::LauncherUnsupported).await.message.unwrap_or_default();
     assert!(message.contains("1024") && message.contains("spec.execution.directory"), "{message}");
 }

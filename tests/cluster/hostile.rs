@@ -215,7 +215,7 @@ async fn without_the_mark_there_is_no_exit_code() {
         for end in [Word::Exit(0), Word::Exit(1), Word::Signal(Sig::SEGV)] {
             let words = [vec![Word::SuccessWithoutMark], words.clone(), vec![end, Word::Close]].concat();
             let status = recorded(words).await;
-            is(&status, Phase::LaunchFailed, Reason::MachineUnfit, None);
+            is(&status, Phase::LaunchFailed, Reason::LauncherUnsupported, None);
             assert_eq!((status.signal, status.stdout), (None, None));
         }
     }

@@ -212,7 +212,7 @@ async fn a_machine_with_nothing_but_busybox_works() {
 async fn a_login_shell_that_refuses_everybody_is_unfit_and_nothing_runs() {
     for shell in ["/usr/sbin/nologin", "/bin/false"] {
         let Some(visit) = visit_to_shell(shell.into(), &[]).await else { return };
-        visit.is_refused(Reason::MachineUnfit, "login shell").await;
+        visit.is_refused(Reason::LauncherUnsupported, "login shell").await;
         visit.does_not_succeed_directly().await;
     }
 }
@@ -235,7 +235,7 @@ async fn what_start_up_files_print_is_no_output_of_the_command_in_durable_mode()
 #[tokio::test]
 async fn a_start_up_file_that_ends_the_shell_is_unfit_and_nothing_runs() {
     let Some(visit) = visit_to_shell("/bin/bash".into(), &[(".bashrc", "echo no; exit 0\n")]).await else { return };
-    visit.is_refused(Reason::MachineUnfit, "login shell").await;
+    visit.is_refused(Reason::LauncherUnsupported, "login shell").await;
     // The shell ends with 0, which is no exit code of the command.
     let name = visit.ask("Direct", "does-it", json!({})).await;
     let status = visit.case.finished(&name).await;
@@ -252,7 +252,7 @@ async fn a_start_up_file_that_reads_standard_input_is_unfit_and_nothing_runs() {
         "ssh other true; cat >/dev/null\n",
     ] {
         let Some(visit) = visit_to_shell("/bin/bash".into(), &[(".bashrc", text)]).await else { return };
-        visit.is_refused(Reason::MachineUnfit, "reads standard input").await;
+        visit.is_refused(Reason::LauncherUnsupported, "reads standard input").await;
     }
 }
 

@@ -16,7 +16,7 @@ async fn a_directory_that_somebody_removed_is_made_anew() {
     case.execute("second", "say hello").await;
     let status = case.finished("second").await;
     assert!(
-        status.phase == Phase::Succeeded || status.reason == Some(Reason::MachineUnfit),
+        status.phase == Phase::Succeeded || status.reason == Some(Reason::LauncherUnsupported),
         "{status:?}\n{}",
         case.log()
     );

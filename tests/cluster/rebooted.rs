@@ -136,7 +136,7 @@ async fn a_machine_that_answers_with_something_else_than_a_shell_is_unfit_and_no
     let options = crate::lab::SshdOptions { login_shell, ..crate::lab::SshdOptions::default() };
     let case = Case::durable_with(options, &["--lease-seconds", "3"]).await;
     execute(&case, &work_of("x", 10, "0", 0)).await;
-    let status = case.ends("x", Phase::LaunchFailed, Reason::MachineUnfit).await;
+    let status = case.ends("x", Phase::LaunchFailed, Reason::LauncherUnsupported).await;
     assert!(status.message.expect("a message").contains("login shell") && status.claim.is_none());
     assert_eq!(work::started(&case.sshd), Vec::<String>::new());
 }
@@ -151,7 +151,7 @@ async fn a_folder_that_others_may_write_to_is_unfit_and_says_what_is_wanted() {
     let execution = json!({"mode": "Durable", "directory": folder});
     case.apply_machine("web-1", json!({"execution": execution})).await;
     execute(&case, &work_of("x", 10, "0", 0)).await;
-    let status = case.ends("x", Phase::LaunchFailed, Reason::MachineUnfit).await;
+    let status = case.ends("x", Phase::LaunchFailed, Reason::LauncherUnsupported).await;
     assert!(status.message.expect("a message").contains("execution.directory"));
     assert_eq!(work::started(&case.sshd), Vec::<String>::new());
 }

@@ -95,7 +95,7 @@ impl Visit {
 
     /// It has not run, and says so.
     async fn is_refused(&self, name: &str, words: &[&str]) -> CommandExecutionStatus {
-        let status = self.case.ends(name, Phase::LaunchFailed, Reason::MachineUnfit).await;
+        let status = self.case.ends(name, Phase::LaunchFailed, Reason::LauncherUnsupported).await;
         let message = status.message.clone().unwrap_or_default();
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
         assert_eq!((status.exit_code, status.signal.as_deref(), self.starts_of(name)), (None, None, 0), "{status:#?}");

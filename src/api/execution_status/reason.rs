@@ -97,7 +97,8 @@ pub enum Reason {
     NotStarted,
     /// LaunchFailed. Surfaces when the machine cannot run the launcher: no `/proc` or `setsid`, a login shell that is none,
     /// a folder that is not fit. The message says what to do; `execution.mode: Direct` of the Machine needs none of it.
-    MachineUnfit,
+    #[serde(alias = "MachineUnfit")]
+    LauncherUnsupported,
     /// OutcomeUnknown. Surfaces when the machine was booted anew before the end of the command was recorded on it.
     Rebooted,
     /// OutcomeUnknown. Surfaces when the machine is no longer declared or has another folder, or when another host answered

@@ -121,7 +121,7 @@ fn the_conditions_say_how_far_it_came() {
         is(&["Authenticated=False", "HostKeyVerified=True", "Reachable=True", "Ready=False", "Stalled=True"])
     );
     assert_eq!(
-        seen(Reason::MachineUnfit),
+        seen(Reason::LauncherUnsupported),
         is(&["Authenticated=True", "HostKeyVerified=True", "Reachable=True", "Ready=False", "Stalled=True"])
     );
     assert_eq!(seen(Reason::CredentialsNotFound), is(&["Ready=False", "Stalled=True"]));
@@ -206,7 +206,7 @@ fn pauses_between_looks_grow_with_failures_and_stay_short_while_somebody_waits()
 
 #[test]
 fn what_a_machine_says_cannot_steer_a_terminal() {
-    let seen = sight(0, problem(Reason::MachineUnfit, "it says \u{1b}[2J\nboo"));
+    let seen = sight(0, problem(Reason::LauncherUnsupported, "it says \u{1b}[2J\nboo"));
     let status = told(&machine(), &seen).status.expect("a status");
     assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
 }

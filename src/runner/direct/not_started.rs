@@ -23,7 +23,7 @@ impl Run {
     pub(super) fn unless_sudo_asked(&mut self, ending: Ending, execution: &CommandExecution) -> Ending {
         if let Ending::Refused(problem) = &ending
             && self.by_sudo
-            && problem.reason == Reason::MachineUnfit
+            && problem.reason == Reason::LauncherUnsupported
             && self.unexpected.exit_code() == Some(SUDO_REFUSES)
         {
             return Ending::Refused(sudo_refused(&self.unexpected.words(), execution));
@@ -52,7 +52,7 @@ impl Run {
             return Ending::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
         }
         match (self.is_over(), self.accepted) {
-            (true, Some(_)) => not_started(Reason::MachineUnfit, &self.unexpected.explain(NOT_READY)),
+            (true, Some(_)) => not_started(Reason::LauncherUnsupported, &self.unexpected.explain(NOT_READY)),
             // As sshd does if it has no room for a process.
             (true, None) => not_started(
                 Reason::ExecutionRefused,
@@ -78,7 +78,7 @@ impl Run {
                 self.start_not_confirmed(&format!("nothing came of that within {} s", PERMISSION_DEADLINE.as_secs()))
             }
             (None, Some(_)) => not_started(
-                Reason::MachineUnfit,
+                Reason::LauncherUnsupported,
                 &format!(
                     "{quoted}the login was not ready for the command within {} s: a start-up file takes longer, or waits for \
                      something (it reads standard input to its end, say); the login was told to end",
@@ -95,7 +95,7 @@ impl Run {
     /// The start-up files alone print more than the command may.
     pub(super) fn prints_too_much(&self) -> Ending {
         not_started(
-            Reason::MachineUnfit,
+            Reason::LauncherUnsupported,
             &format!(
                 "{}the start-up files of the login print more than decision.output.maximumBytes ({} bytes); let them print \
                  in interactive shells only",
@@ -118,7 +118,7 @@ impl Run {
         let Ending::Refused(problem) = ending else { return None };
         match problem.reason {
             _ if self.told.is_some() => None,
-            Reason::MachineUnfit if self.accepted.is_some() => Some(self.unexpected.cause()),
+            Reason::LauncherUnsupported if self.accepted.is_some() => Some(self.unexpected.cause()),
             // It did not come to the login, or the connection was lost.
             Reason::ExecutionRefused => Some(RefusalCause::Transient),
             _ => None,
