@@ -124,14 +124,14 @@ pub fn next(place: Place, journal: &Journal, has_run: bool, may_start: Result<()
             unknown(Reason::RecordLost, "the command had started, and the record of that on the machine is gone")
         }
         (_, Journal::Starting) => Next::Close(LaunchProblem {
-            reason: Reason::NotStarted,
+            reason: Reason::LauncherFailed,
             message: "the machine accepted the command and was interrupted before it had started it; it will not start"
                 .to_owned(),
         }),
         (_, Journal::Closed) => Next::Conclude(Ending::Refused(match may_start {
             Err(problem) => problem,
             Ok(()) => LaunchProblem {
-                reason: Reason::NotStarted,
+                reason: Reason::LauncherFailed,
                 message: "the machine was told never to start it before it had started".to_owned(),
             },
         })),

@@ -16,7 +16,7 @@ pub(super) fn launch_refused(refusal: &Refusal) -> LaunchProblem {
         | Refusal::NoClock
         | Refusal::Cut
         | Refusal::NoTool(_) => Reason::LauncherUnsupported,
-        Refusal::Space | Refusal::Files | Refusal::Unwritable => Reason::NotStarted,
+        Refusal::Space | Refusal::Files | Refusal::Unwritable => Reason::LauncherFailed,
     };
     LaunchProblem { reason, message: format!("{}; it was not started", explain_refusal(refusal)) }
 }
@@ -33,7 +33,7 @@ pub(super) fn not_started(why: &NotStarted, execution: &CommandExecution) -> Lau
         }
         NotStarted::Files => format!("{FILES}; it was not started"),
     };
-    LaunchProblem { reason: Reason::NotStarted, message }
+    LaunchProblem { reason: Reason::LauncherFailed, message }
 }
 
 /// sudo does not let the login user run a command. `words`: what it said, if it said something.
@@ -44,7 +44,7 @@ pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchP
         "{said}sudo on the machine does not let the login user run this without a password; a line such as `{line}` in its sudoers \
          does (visudo; docs/guides/run-as.md); it was not started"
     );
-    LaunchProblem { reason: Reason::NotStarted, message }
+    LaunchProblem { reason: Reason::LauncherFailed, message }
 }
 
 /// The only words with which sudo ends if it wants a password that it cannot ask for: of sudo, and of sudo-rs.

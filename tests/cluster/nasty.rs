@@ -243,7 +243,7 @@ async fn a_command_that_fills_the_disk_is_recorded_as_such_and_the_next_one_is_n
         }
     }
     let status = run(&case, "next", "echo started").await;
-    assert_eq!((status.phase, status.reason), (Phase::LaunchFailed, Some(Reason::NotStarted)), "{status:?}");
+    assert_eq!((status.phase, status.reason), (Phase::LaunchFailed, Some(Reason::LauncherFailed)), "{status:?}");
     assert!(status.message.expect("a message").contains("full"));
 }
 

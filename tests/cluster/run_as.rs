@@ -58,7 +58,7 @@ async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
 
     // sudo refuses: nothing ran, and the line is named that allows it.
     case.execute("other", "other").await;
-    let status = case.ends("other", Phase::LaunchFailed, Reason::NotStarted).await;
+    let status = case.ends("other", Phase::LaunchFailed, Reason::LauncherFailed).await;
     let message = status.message.unwrap_or_default();
     assert!(message.contains(&format!("`{login} ALL=(root) NOPASSWD: /bin/echo`")), "{message}");
     assert_eq!((status.exit_code, status.start_time), (None, None));
@@ -101,7 +101,7 @@ async fn a_command_that_sudo_wants_a_password_for_is_not_started() {
         };
         let status = run("without", without.clone()).await;
         let seen = (status.phase, status.reason, status.exit_code, status.start_time.is_some());
-        assert_eq!(seen, (Phase::LaunchFailed, Some(Reason::NotStarted), None, false), "{mode}: {status:#?}");
+        assert_eq!(seen, (Phase::LaunchFailed, Some(Reason::LauncherFailed), None, false), "{mode}: {status:#?}");
         let line = format!("{login} ALL=({USER}) NOPASSWD: /usr/bin/id");
         assert!(status.message.as_deref().is_some_and(|message| message.contains(&line)), "{mode}: {status:#?}");
         // What sudo asks for then looks like the end of any command: the message says what it may mean.
@@ -185,7 +185,7 @@ async fn what_runs_by_sudo_rs_is_ended_by_the_lines_of_the_guide() {
     let status = case.ends("go", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(status.stdout, Some(format!("{USER}\nstable\n")));
     case.execute("other", "other").await;
-    case.ends("other", Phase::LaunchFailed, Reason::NotStarted).await;
+    case.ends("other", Phase::LaunchFailed, Reason::LauncherFailed).await;
     case.execute_with("stay", json!({"command": "release stay", "timeoutSeconds": 1})).await;
     let status = case.ends("stay", Phase::TimedOut, Reason::Stopped).await;
     let left = std::process::Command::new("pgrep").args(["-f", program]).status().expect("pgrep");
@@ -215,7 +215,7 @@ async fn durably_a_refusal_of_sudo_is_no_exit_code_and_what_may_be_killed_is_see
         let status = case.ends("go", Phase::Succeeded, Reason::Completed).await;
         assert_eq!(status.stdout, Some(format!("{USER}\n\n")));
         case.execute("other", "other").await;
-        let status = case.ends("other", Phase::LaunchFailed, Reason::NotStarted).await;
+        let status = case.ends("other", Phase::LaunchFailed, Reason::LauncherFailed).await;
         assert!(status.exit_code.is_none() && status.message.expect("a message").contains("sudo"));
         case.execute_with("stay", json!({"command": "release stay", "timeoutSeconds": 1})).await;
         let status = case.ends("stay", Phase::TimedOut, Reason::RemoteMayStillRun).await;

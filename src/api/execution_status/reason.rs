@@ -94,7 +94,8 @@ pub enum Reason {
     PolicyChanged,
     /// LaunchFailed. Surfaces when the launcher could not start the command: no space, a folder that is not fit, sudo that
     /// refuses. The message says which.
-    NotStarted,
+    #[serde(alias = "NotStarted")]
+    LauncherFailed,
     /// LaunchFailed. Surfaces when the machine cannot run the launcher: no `/proc` or `setsid`, a login shell that is none,
     /// a folder that is not fit. The message says what to do; `execution.mode: Direct` of the Machine needs none of it.
     #[serde(alias = "MachineUnfit")]
