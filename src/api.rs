@@ -2,12 +2,12 @@
 //! (`writ.dev/v1alpha1`).
 //!
 //! The promise kept here: what the API server admits is well-formed, and what it has stored as finished stays
-//! (CEL rules in [`definitions`]). Pure types: no I/O, no clock. The doc comment of a field is its manual; it
+//! (CEL rules in [`crds`]). Pure types: no I/O, no clock. The doc comment of a field is its manual; it
 //! ends up in the CRD and so in `kubectl explain`.
 
 pub mod command_execution;
 pub mod conditions;
-pub mod definitions;
+pub mod crds;
 pub mod execution_receipt;
 pub mod execution_status;
 pub mod machine;

@@ -1,17 +1,22 @@
-//! The life of a CommandExecution as one total function of what was observed. Pure: no I/O, time is an argument.
+//! The state machine of a CommandExecution: one total function of the observed facts. Pure: no I/O, time is an
+//! argument.
 //!
-//! The promises kept here: a claimed execution is never started again but by who has asked its machine (`reattach`); a finished one never
-//! changes; an outcome that was not observed is OutcomeUnknown, and no exit code is made up; what its time to live deleted
-//! is known again by its receipt, and not run again.
+//! # Guarantees
+//!
+//! - The command of a claimed execution is started again only after its machine reported that it has not started
+//!   (`reattach`).
+//! - A finished execution does not change.
+//! - An outcome that was not observed is OutcomeUnknown, without an exit code.
+//! - An execution that was deleted when its TTL expired does not run again as long as its receipt exists.
 //!
 //! ```text
-//! Observed {execution, machine, policy, work, now} --decide--> Plan {status, effects, requeue}
-//! Place, Journal, may it start                   --next------> follow, launch, close, look on, conclude
-//! Limits, what was noted when                    --Deadlines-> until when it is followed
-//! Outcome {ending, output}                       --conclude--> the finished status
+//! Observed {execution, machine, policy, runner, now} --decide-----> Plan {status, effects, requeue}
+//! MachineMatch, Journal, may it start                --next_step--> follow, launch, close, retry, conclude
+//! Limits and times of the command                    --Deadlines--> how long Writ follows it
+//! CommandOutcome {ending, output}                    --conclude---> the finished status
 //! ```
 //!
-//! Until the claim the controller writes the status, from the claim on its holder alone.
+//! Until the claim the controller writes the status, from the claim on only the holder.
 
 mod audit;
 mod creation;
@@ -23,32 +28,33 @@ mod observed;
 mod outcome;
 mod reattach;
 mod receipt;
-mod room;
+mod space;
 mod status;
 
 pub use audit::{AuditFields, argv_digest};
 pub use creation::creation;
-pub use deadlines::{Deadlines, END_GRACE, LAST_LOOK, LOWEST_RATE, Limits, Pace, TAKEOVER, TERM_GRACE};
-pub use decide::{Effect, Notice, Plan, decide};
+pub use deadlines::{Deadlines, END_GRACE, FINAL_POLL, Limits, MIN_RATE, Pace, TAKEOVER, TERM_GRACE};
+pub use decide::{EventNotice, Plan, SideEffect, decide};
 pub use nearest::nearest;
-pub use observed::{FirstFact, HolderFact, LaunchProblem, MachineFact, Observed, QueueFact, WorkFact};
-pub use outcome::{Ending, Outcome, StopCause, conclude, sudoers_line};
-pub use reattach::{Journal, MachineShown, Next, Place, compare, next};
-pub use receipt::{ReceiptKey, digest, is_repetition};
-pub use room::{ObjectSize, REDUCTIONS, is_filled_by_managers, no_room, reduce, reserve};
+pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, PriorExecutionFact, QueueFact, RunnerFact};
+pub use outcome::{CommandOutcome, StopCause, Termination, conclude, sudoers_line};
+pub use reattach::{Journal, MachineMatch, ObservedMachine, ReattachStep, compare, next_step};
+pub use receipt::{ReceiptKey, digest, is_already_executed};
+pub use space::{ObjectSize, REDUCTIONS, is_filled_by_managers, no_space_message, reduce, reserve};
 pub use status::{
-    ClaimRecords, MAXIMUM_MESSAGE_CHARACTERS, claimed, running, stopping, storable, taken_over, waits_for_login,
+    ClaimRecord, MAX_MESSAGE_CHARACTERS, storable, with_claim, with_login_wait, with_new_holder, with_start,
+    with_stop_request,
 };
 
 use std::time::Duration;
 
-/// How long a Machine or a rule that is not there is waited for, from the creation of the execution: one sync of a
-/// GitOps pipeline applies them all at once, in any order.
+/// Wait for a missing Machine or rule, from the creation of the execution. One sync of a GitOps pipeline applies all
+/// objects at once, in any order.
 pub const DEFAULT_GRACE_FOR_MISSING: Duration = Duration::from_secs(10);
 
-/// How old an execution with `startingDeadlineSeconds: 0` may be when it is first seen. "Now" has to survive the way
-/// through the watch, and a restart of Writ must not run what was meant for an hour ago.
-pub const NOW_MEANS_WITHIN: Duration = Duration::from_secs(10);
+/// Maximum age of an execution with `startingDeadlineSeconds: 0` when Writ first reads it. It covers the delay of the
+/// watch. After a restart of Writ, an older execution must not start.
+pub const IMMEDIATE_START_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// How long a start may take before the status says that it is under way: what is quicker needs no write of its own.
+/// Time after which a slow start is written to the status. A quicker start needs no write of its own.
 pub const SHOW_PROGRESS_AFTER: Duration = Duration::from_secs(2);

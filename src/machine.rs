@@ -1,17 +1,20 @@
-//! What is said of a Machine, and when it is looked at next. Pure: no I/O, time is an argument.
+//! The status of a Machine, and the time of its next probe. Pure: no I/O, time is an argument.
 //!
-//! The promises kept here: what the status says was seen, by a full login; it is written where a person would want to know,
-//! and at most every 10 s; the key that was frozen on first use is never replaced by another one.
+//! # Guarantees
+//!
+//! - The status reports the result of a full login.
+//! - The status is written if a user would want to know the change, and at most every 10 s.
+//! - A host key that was pinned on first use is never replaced.
 //!
 //! ```text
-//! Sight (by a look, or by whoever connected) --report--> status, event
-//!                                            --next_look--> when to look again
+//! MachineObservation (by a probe or by an attempt) --report-----> status, event
+//!                                                  --next_probe-> delay until the next probe
 //! ```
 
+mod observation;
 mod report;
 mod schedule;
-mod sight;
 
-pub use report::{Observed, Report, report};
-pub use schedule::next_look;
-pub use sight::{ProvedKey, Seen, Sight};
+pub use observation::{MachineObservation, ProbeResult, VerifiedKey};
+pub use report::{Report, ReportInput, report};
+pub use schedule::{ProbeSchedule, next_probe};

@@ -50,9 +50,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, Machine};
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
-use crate::execution::{QueueFact, WorkFact};
+use crate::execution::{QueueFact, RunnerFact};
 use crate::fleet::{Dialer, LoginLimiter, MachineWakes, Machines, Prober, SettingsChange, choose, key_of};
-use crate::machine::Sight;
+use crate::machine::MachineObservation;
 use crate::ssh::Network;
 use crate::telemetry::metrics;
 
@@ -95,7 +95,7 @@ pub struct RunnerConfig {
 #[derive(Clone, Debug, Default)]
 pub struct MachineFacts {
     /// The last observation.
-    pub observation: Option<Sight>,
+    pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
     /// In 0..1, another for each observation.
@@ -188,7 +188,7 @@ impl Runner {
     }
 
     /// Returns what is known of an execution and of the queue of its machine.
-    pub fn facts(&self, key: &ExecutionKey, machine: &str) -> (WorkFact, QueueFact) {
+    pub fn facts(&self, key: &ExecutionKey, machine: &str) -> (RunnerFact, QueueFact) {
         self.context().queues().facts(key, machine, Instant::now())
     }
 

@@ -144,7 +144,10 @@ impl Client {
         let failed_before = self.failing.swap(problem.is_some(), Ordering::Relaxed);
         match problem {
             Some(problem) if !failed_before => {
-                tracing::warn!(problem, "spans could not be sent to the collector (--otlp-endpoint); they are dropped");
+                tracing::warn!(
+                    error = problem,
+                    "spans could not be sent to the collector (--otlp-endpoint); they are dropped"
+                );
             }
             None if failed_before => tracing::info!("spans are sent to the collector again"),
             _ => {}

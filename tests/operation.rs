@@ -203,7 +203,7 @@ fn names_of_metrics_say_their_unit_and_whether_they_only_grow() {
 #[test]
 fn every_reason_has_its_remedy_in_the_guide() {
     let guide = file("docs/guides/it-does-not-run.md");
-    let definitions = writ::api::definitions::all();
+    let definitions = writ::api::crds::all();
     let (_, definition) = definitions.iter().find(|(name, _)| name == "commandexecutions.yaml").expect("a definition");
     let definition = serde_json::to_value(definition).expect("JSON");
     let path = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/reason/enum";

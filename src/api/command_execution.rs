@@ -225,7 +225,7 @@ fn default_starting_deadline_seconds() -> u32 {
 
 impl CommandExecution {
     /// Whether somebody wants it not to run: it was cancelled, or is being deleted.
-    pub fn is_unwanted(&self) -> bool {
+    pub fn is_cancelled_or_deleted(&self) -> bool {
         self.spec.cancel_requested || self.metadata.deletion_timestamp.is_some()
     }
 
@@ -247,7 +247,7 @@ impl CommandExecution {
     }
 
     /// Whether Writ's finalizer holds it: it cannot vanish while it runs.
-    pub fn is_protected(&self) -> bool {
+    pub fn has_audit_finalizer(&self) -> bool {
         self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == super::AUDIT_FINALIZER)
     }
 
@@ -281,7 +281,7 @@ impl CommandExecutionSpec {
 #[cfg(test)]
 impl CommandExecutionSpec {
     /// For tests: asks for `command` on the Machine `web-1`, and leaves all else to the defaults.
-    pub(crate) fn asking_for(command: &str) -> Self {
+    pub(crate) fn with_command(command: &str) -> Self {
         Self { command: Some(command.to_owned()), ..Self::on_machine("web-1") }
     }
 }

@@ -13,7 +13,7 @@ mod output;
 mod phase;
 mod reason;
 
-pub use claim::{Claim, LONGEST_DIRECTORY, LONGEST_ID, MachineRecord, RemoteRecord};
+pub use claim::{Claim, MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH, MachineRecord, RemoteRecord};
 pub use creation::CreationRecord;
 pub use decision::{DecisionRecord, ObjectRecord, OutputBounds};
 pub use output::{Encoding, IncompleteReason, OutputHolder, OutputRecord, StreamRecord};

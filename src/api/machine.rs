@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::machine_status::MachineStatus;
-use super::whitelist::Unrecognized;
+use super::whitelist::UnknownFields;
 use super::{NameReference, USER_NAME};
 
 /// A host that Writ reaches over SSH: where it is, which host key proves that it is it, and with which key to log
@@ -165,7 +165,7 @@ pub struct MachineSpec {
     /// Fields that this version does not know. A Machine that has any is not connected to: they may narrow what is trusted.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// What becomes of a machine whose key is not listed.
@@ -224,13 +224,13 @@ impl MachineSpec {
             suspend: false,
             execution: ExecutionSettings::default(),
             probe: ProbeSettings::default(),
-            unrecognized: Unrecognized::new(),
+            unknown_fields: UnknownFields::new(),
         }
     }
 
     /// Why nobody may connect by this spec, whatever it says else: it has fields that this version does not know.
     pub fn problem(&self) -> Option<String> {
-        if let Some(name) = self.unrecognized.keys().next() {
+        if let Some(name) = self.unknown_fields.keys().next() {
             return Some(format!(
                 "spec.{name} is not known to this version of writ, which therefore does not connect: take it out if it is a \
                  misspelling, else upgrade writ and its CRDs"

@@ -32,7 +32,7 @@ pub struct MachineStatus {
     /// how a person says that the next key is to be trusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
-    pub host_keys: Vec<SeenHostKey>,
+    pub host_keys: Vec<ObservedHostKey>,
 
     /// The key of the Secret that the machine let Writ in by at the last login. While a key is rotated, it says which machines
     /// take the new one.
@@ -65,7 +65,7 @@ pub struct MachineStatus {
 
     /// What the machine says of itself. It can lie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system: Option<SystemFacts>,
+    pub system: Option<SystemInfo>,
 }
 
 /// How a machine is.
@@ -100,7 +100,7 @@ impl MachinePhase {
 /// A host key that a machine has proved to have.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SeenHostKey {
+pub struct ObservedHostKey {
     /// Its type, as `ssh-keygen -l` of the public key file has it at the start of the line: `ssh-ed25519`.
     #[schemars(length(max = 64))]
     pub algorithm: String,
@@ -148,7 +148,7 @@ pub enum KeyTrust {
 /// What a machine says of itself: printable ASCII, cut to 256 characters each.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SystemFacts {
+pub struct SystemInfo {
     /// `uname -n`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::whitelist::Unrecognized;
+use super::whitelist::UnknownFields;
 
 /// Machines by their labels: all of `matchLabels` and all of `matchExpressions` must hold. An empty one chooses every
 /// Machine.
@@ -29,7 +29,7 @@ pub struct MachineSelector {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// A condition on one label.
@@ -53,7 +53,7 @@ pub struct LabelExpression {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// How a label is looked at.
@@ -71,7 +71,7 @@ pub enum LabelOperator {
 
 impl MachineSelector {
     /// Whether a Machine with these labels is chosen.
-    pub fn chooses(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|expression| {
                 let value = labels.get(&expression.key);

@@ -1,6 +1,6 @@
 //! Whitelist: the only source of permission.
 //!
-//! Everything in it keeps what it does not understand (`unrecognized`) instead of having the API server drop it: a
+//! Everything in it keeps what it does not understand (`unknown_fields`) instead of having the API server drop it: a
 //! field that narrows a rule (written for a later version and then rolled back) must close the rule, never be forgotten
 //! and so widen it. See `docs/design/20261121-unknown-rule-fields.md`.
 
@@ -17,7 +17,7 @@ use super::USER_NAME;
 use super::selector::MachineSelector;
 
 /// Fields that this version does not know, by name.
-pub type Unrecognized = BTreeMap<String, serde_json::Value>;
+pub type UnknownFields = BTreeMap<String, serde_json::Value>;
 
 /// What may run on the Machines of this namespace. Nothing runs that no rule lists.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -55,7 +55,7 @@ pub struct WhitelistSpec {
     /// Fields that this version does not know. A Whitelist that has any closes its namespace: it may forbid something.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// One thing that may run, or that may never run: how a caller may ask for it, and what is executed then.
@@ -184,7 +184,7 @@ pub struct WhitelistRule {
     /// Fields that this version does not know. A rule that has any is out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// Allow (default): what the rule describes may run. Deny: it may not, whatever other rules say. A Deny is held
@@ -253,7 +253,7 @@ pub struct Parameter {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// Whole numbers from `minimum` to `maximum`, both included.
@@ -273,7 +273,7 @@ pub struct IntegerRange {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// Somebody who may ask, as in RBAC.
@@ -296,7 +296,7 @@ pub struct Subject {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// The kind of a subject.
@@ -329,7 +329,7 @@ pub struct TimeoutLimits {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// Limits on the output: how much the status shows, how much there may be, and how long Writ waits for its end.
@@ -360,7 +360,7 @@ pub struct OutputLimits {
     /// Fields that this version does not know. They put the rule out of force.
     #[serde(flatten)]
     #[schemars(skip)]
-    pub unrecognized: Unrecognized,
+    pub unknown_fields: UnknownFields,
 }
 
 /// What Writ makes of a Whitelist.

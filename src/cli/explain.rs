@@ -72,7 +72,7 @@ pub struct Explain {
     as_group: Vec<String>,
 
     /// Only rules with this action type.
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "TYPE")]
     action_type: Option<String>,
 
     /// An environment variable to set.
@@ -106,7 +106,7 @@ pub struct Explain {
     json_lines: bool,
 
     /// The request: text as spec.command has it (several words are joined with one space), or words with --argv.
-    #[arg(last = true, value_name = "WORDS")]
+    #[arg(last = true, value_name = "WORD")]
     words: Vec<String>,
 }
 
@@ -154,7 +154,7 @@ impl Explain {
                 let parameters = self.parameter.iter().cloned().collect();
                 question.rule = Some(RuleRequest { name: name.clone(), parameters, whitelist: self.whitelist.clone() });
             }
-            (None, []) => bail!("say what is asked for: -- WORDS, --rule NAME, --json-lines or --execution NAME"),
+            (None, []) => bail!("say what is asked for: -- WORD..., --rule NAME, --json-lines or --execution NAME"),
             (None, words) if self.argv => question.argv = Some(words.to_vec()),
             (None, words) => question.command = Some(words.join(" ")),
         }

@@ -90,7 +90,7 @@ fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> any
 async fn is_stamped(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
-    let list = cluster.call(Operation::Tool, "the Whitelists", api.list(&ListParams::default())).await?;
+    let list = cluster.call(Operation::Cli, "the Whitelists", api.list(&ListParams::default())).await?;
     let mut conditions =
         list.items.iter().filter_map(|object| object.data.pointer("/status/conditions")?.as_array()).flatten();
     let is = |condition: &Value, field: &str, value: &str| condition.get(field).and_then(Value::as_str) == Some(value);
@@ -101,7 +101,7 @@ async fn is_stamped(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> 
 async fn myself(cluster: &Cluster) -> anyhow::Result<Requester> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let review = SelfSubjectReview::default();
-    Ok(Requester::of(cluster.call(Operation::Tool, "who you are", api.create(&PostParams::default(), &review)).await?))
+    Ok(Requester::of(cluster.call(Operation::Cli, "who you are", api.create(&PostParams::default(), &review)).await?))
 }
 
 /// The same from files.

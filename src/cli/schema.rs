@@ -16,7 +16,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use regex_automata::meta::Regex;
 use serde_json::Value;
 
-use crate::api::definitions;
+use crate::api::crds;
 
 use super::manifest::{Content, Entry, Node};
 
@@ -56,7 +56,7 @@ const TWINS: &[(&str, Twin)] = &[("has(self.run) || (has(self.effect) && self.ef
 
 /// Of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
 static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
-    let definitions = definitions::all().into_iter().map(|(_, definition)| definition);
+    let definitions = crds::all().into_iter().map(|(_, definition)| definition);
     let whitelist = definitions.filter(|definition| definition.spec.names.kind == "Whitelist");
     let schema = whitelist.flat_map(|definition| definition.spec.versions).find_map(|version| version.schema);
     schema.and_then(|schema| schema.open_api_v3_schema).unwrap_or_default()

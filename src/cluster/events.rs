@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::api::CommandExecution;
-use crate::execution::Notice;
+use crate::execution::EventNotice;
 use crate::telemetry::metrics;
 
 use super::Cluster;
@@ -57,8 +57,8 @@ impl EventPublisher {
     }
 
     /// Queues an event about an execution.
-    pub fn publish(&self, about: &CommandExecution, notice: Notice) {
-        let Notice { reason, warning, message } = notice;
+    pub fn publish(&self, about: &CommandExecution, notice: EventNotice) {
+        let EventNotice { reason, warning, message } = notice;
         let note = Note { reason: format!("{reason:?}"), warning, message, action: "Execute" };
         self.queue(about.object_ref(&()), note);
     }

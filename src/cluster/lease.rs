@@ -170,8 +170,10 @@ impl Holders {
     pub async fn leave(&self) {
         let api = self.api(&self.namespace);
         let parameters = DeleteParams::default();
-        if let Err(error) =
-            self.cluster.call(Operation::Leases, "the Lease of this process", api.delete(&self.name, &parameters)).await
+        if let Err(error) = self
+            .cluster
+            .call(Operation::DeleteLease, "the Lease of this process", api.delete(&self.name, &parameters))
+            .await
         {
             tracing::warn!(%error, "the Lease of this process could not be removed");
         }
@@ -190,12 +192,12 @@ impl Holders {
     /// Its Lease cannot be read: nothing is known.
     pub async fn fact(&self, holder: &str) -> Result<HolderFact, ClusterError> {
         if holder == self.own {
-            return Ok(HolderFact::Myself);
+            return Ok(HolderFact::Own);
         }
         let (namespace, name) = holder.split_once('/').unwrap_or((&self.namespace, holder));
         let (version, duration) = match self
             .cluster
-            .call(Operation::Leases, format!("the Lease {holder}"), self.api(namespace).get(name))
+            .call(Operation::ReadLeases, format!("the Lease {holder}"), self.api(namespace).get(name))
             .await
         {
             Ok(lease) => (lease.metadata.resource_version.clone().unwrap_or_default(), self.duration_of(&lease)),
@@ -203,7 +205,7 @@ impl Holders {
             Err(error) => return Err(error),
         };
         let unchanged = self.note(holder, version, LONGEST_BLINK);
-        Ok(if unchanged > duration { HolderFact::Gone } else { HolderFact::MayBeAlive })
+        Ok(if unchanged > duration { HolderFact::Expired } else { HolderFact::MayBeAlive })
     }
 
     /// How long a Lease holds: what its process says, and at least what this one would say.
@@ -261,7 +263,7 @@ impl Holders {
         let mut selector = ListParams::default().labels(LABEL).limit(PAGE);
         loop {
             let call = api.list(&selector);
-            let page = self.cluster.call(Operation::Leases, "the Leases of all processes", call).await?;
+            let page = self.cluster.call(Operation::ReadLeases, "the Leases of all processes", call).await?;
             self.sweep_page(&api, page.items).await?;
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
                 Some(more) => selector = selector.continue_token(&more),
@@ -286,7 +288,7 @@ impl Holders {
                 let parameters = DeleteParams::default().preconditions(condition);
                 match self
                     .cluster
-                    .call(Operation::Leases, format!("the Lease {name}"), api.delete(&name, &parameters))
+                    .call(Operation::DeleteLease, format!("the Lease {name}"), api.delete(&name, &parameters))
                     .await
                 {
                     Ok(_) | Err(ClusterError::NotFound { .. } | ClusterError::Conflict { .. }) => {}

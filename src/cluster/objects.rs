@@ -141,7 +141,7 @@ impl Cluster {
         let api: Api<Slim<Machine>> = Api::namespaced(self.client.clone(), namespace);
         let parameters = ListParams::default().limit(MOST_NAMES);
         let list = self.list_metadata(&api, &parameters);
-        let page = self.call(Operation::Tool, format!("the Machines of {namespace}"), list).await.ok()?;
+        let page = self.call(Operation::Cli, format!("the Machines of {namespace}"), list).await.ok()?;
         let names: Vec<String> = page.items.iter().map(ResourceExt::name_any).collect();
         nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
     }

@@ -12,9 +12,11 @@ pub enum Operation {
     /// The status of a claimed execution is written, by its token.
     WriteResult,
     /// The finalizer is put on an execution, or taken off.
-    Finalize,
-    /// An execution is marked as one that others may delete.
-    Mark,
+    PatchFinalizer,
+    /// A finished execution is annotated as one that others may delete.
+    MarkRetentionOver,
+    /// The managed fields of an execution are cleared.
+    ClearManagedFields,
     /// An execution is deleted.
     DeleteExecution,
     /// A receipt is read.
@@ -35,12 +37,14 @@ pub enum Operation {
     GetSecret,
     /// The own Lease is renewed.
     RenewLease,
-    /// Leases are read or removed.
-    Leases,
+    /// Leases of other processes are read.
+    ReadLeases,
+    /// A Lease is deleted: the own one at the end, or that of a process that is gone.
+    DeleteLease,
     /// It is tried whether the API server stamps who asks.
     CheckStamping,
-    /// What a person at a terminal asks for.
-    Tool,
+    /// A command-line tool reads objects for its user.
+    Cli,
 }
 
 impl Operation {
@@ -51,8 +55,9 @@ impl Operation {
             Operation::ListExecutions => "list_executions",
             Operation::WriteStatus => "write_status",
             Operation::WriteResult => "write_result",
-            Operation::Finalize => "finalize",
-            Operation::Mark => "mark",
+            Operation::PatchFinalizer => "patch_finalizer",
+            Operation::MarkRetentionOver => "mark_retention_over",
+            Operation::ClearManagedFields => "clear_managed_fields",
             Operation::DeleteExecution => "delete_execution",
             Operation::GetReceipt => "get_receipt",
             Operation::WriteReceipt => "write_receipt",
@@ -63,9 +68,10 @@ impl Operation {
             Operation::WriteWhitelist => "write_whitelist",
             Operation::GetSecret => "get_secret",
             Operation::RenewLease => "renew_lease",
-            Operation::Leases => "leases",
+            Operation::ReadLeases => "read_leases",
+            Operation::DeleteLease => "delete_lease",
             Operation::CheckStamping => "check_stamping",
-            Operation::Tool => "tool",
+            Operation::Cli => "cli",
         }
     }
 }

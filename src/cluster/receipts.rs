@@ -37,7 +37,7 @@ impl Cluster {
         };
         let what = format!("ExecutionReceipt {}/{name}", key.namespace);
         match self.call(Operation::GetReceipt, &what, get).await? {
-            Some(receipt) if !key.is_of(&receipt) => {
+            Some(receipt) if !key.matches(&receipt) => {
                 let message = format!("it is not that of the execution {} with this spec", key.execution);
                 Err(ClusterError::Undecodable { what, message })
             }

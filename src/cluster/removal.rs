@@ -51,7 +51,7 @@ impl Cluster {
             operation("test", &path, json!(AUDIT_FINALIZER)),
             operation("remove", &path, Value::Null),
         ];
-        self.patch_undecoded(Operation::Finalize, "finalizer", key, patch_of(patch)).await
+        self.patch_undecoded(Operation::PatchFinalizer, "finalizer", key, patch_of(patch)).await
     }
 
     /// Has the API server make `metadata.managedFields` anew: whoever may patch can write entries there by hand.
@@ -64,7 +64,7 @@ impl Cluster {
             // One empty entry clears the list: https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
             operation("replace", &["metadata", "managedFields"], json!([{}])),
         ];
-        self.patch_undecoded(Operation::Mark, "managedFields", key, patch_of(patch)).await
+        self.patch_undecoded(Operation::ClearManagedFields, "managedFields", key, patch_of(patch)).await
     }
 
     /// Deletes an execution, if it is still what was read.
@@ -94,7 +94,7 @@ impl Cluster {
         let annotations = json!({RETENTION_OVER_ANNOTATION: "true"});
         let metadata = json!({"uid": key.uid, "resourceVersion": resource_version, "annotations": annotations});
         let patch = Patch::Merge(json!({"metadata": metadata}));
-        self.patch_undecoded(Operation::Mark, "annotation", key, Ok(patch)).await
+        self.patch_undecoded(Operation::MarkRetentionOver, "annotation", key, Ok(patch)).await
     }
 
     /// Patches the metadata of an execution. What comes back is not decoded: an object that is not what this version can read
@@ -122,7 +122,7 @@ impl Cluster {
             let request = self.execution_requests(namespace).patch(name, &parameters(), &patch_of(patch)?);
             Ok(self.read_execution(request.map_err(kube::Error::BuildRequest)?).await?.0)
         };
-        self.call(Operation::Finalize, format!("{what} of {namespace}/{name}"), call).await
+        self.call(Operation::PatchFinalizer, format!("{what} of {namespace}/{name}"), call).await
     }
 }
 

@@ -146,7 +146,11 @@ impl Stamping {
             Ok(Finding::Works { now }) => now,
             Ok(Finding::DoesNot(why)) => return Trust::None(why),
             Ok(Finding::CouldNotBeTried { why, refusal }) => {
-                tracing::warn!(namespace, refusal, "it could not be tried whether the API server stamps who asks");
+                tracing::warn!(
+                    namespace,
+                    error = refusal,
+                    "it could not be tried whether the API server stamps who asks"
+                );
                 return Trust::Undecided(why);
             }
             Err(error) => {
@@ -176,7 +180,7 @@ fn tell(namespace: &str, trust: &Trust) {
     match trust {
         Trust::None(why) | Trust::Undecided(why) => tracing::warn!(
             namespace,
-            why,
+            error = why,
             "who asks is not established: every requester counts as nobody, rules with subjects allow nothing; \
              install the chart with admission.install=true, or apply deploy/requester-1.36.yaml (deploy/requester-1.31.yaml on \
              Kubernetes 1.31 to 1.35)"

@@ -28,7 +28,9 @@ use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Slim, Stamping};
-use crate::execution::{self, Effect, FirstFact, HolderFact, MachineFact, ObjectSize, Observed, Plan, ReceiptKey};
+use crate::execution::{
+    self, HolderFact, MachineFact, ObjectSize, Observed, Plan, PriorExecutionFact, ReceiptKey, SideEffect,
+};
 use crate::fairness::Size;
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{QueuedExecution, Runner, Wakes, log_end};
@@ -136,7 +138,7 @@ async fn reconcile(object: Arc<Execution>, context: Arc<Context>, names: Machine
     let about = live.object_ref(&());
     let applied = apply(live, plan, machine, &context).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
-        context.events.publish_staying(about, "ObjectTooLarge", &execution::no_room(&size));
+        context.events.publish_staying(about, "ObjectTooLarge", &execution::no_space_message(&size));
     }
     applied
 }
@@ -162,17 +164,17 @@ async fn gather_and_decide(
     }
     let holder = match live.claim() {
         Some(claim) => context.holders.fact(&claim.holder).await?,
-        None => HolderFact::Myself,
+        None => HolderFact::Own,
     };
     let identity = context.stamping.identity(live).await;
     let (work, queue) = context.runner.facts(&key_of(live), machine_name);
     let plan = execution::decide(&Observed {
         execution: live,
         size,
-        first: match &first {
-            Ok(None) => FirstFact::None,
-            Ok(Some(receipt)) => FirstFact::Known(receipt),
-            Err(problem) => FirstFact::Unreadable(problem.clone()),
+        prior_execution: match &first {
+            Ok(None) => PriorExecutionFact::None,
+            Ok(Some(receipt)) => PriorExecutionFact::Known(receipt),
+            Err(problem) => PriorExecutionFact::Unreadable(problem.clone()),
         },
         machine: match &machine {
             None => MachineFact::Missing { nearest: names.nearest(&namespace, machine_name) },
@@ -181,7 +183,7 @@ async fn gather_and_decide(
         },
         rules,
         identity,
-        work,
+        runner: work,
         queue,
         holder,
         grace_for_missing: context.grace_for_missing,
@@ -233,7 +235,7 @@ async fn apply(
     // Nothing can be put on one that is being deleted.
     let is_deleted = live.metadata.deletion_timestamp.is_some();
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
-    let protects = (plan.protect || ends) && !is_deleted;
+    let protects = (plan.needs_finalizer || ends) && !is_deleted;
     let Some(live) = protected(live, protects, context).await? else {
         return Ok(Action::requeue(Duration::from_millis(100)));
     };
@@ -245,21 +247,21 @@ async fn apply(
         },
         None => live,
     };
-    let enqueues = plan.effects.iter().any(|effect| matches!(effect, Effect::Enqueue { .. }));
+    let enqueues = plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
     let Some(live) = protected(live, enqueues, context).await? else {
         return Ok(Action::requeue(Duration::from_secs(1)));
     };
     let key = key_of(&live);
     for effect in plan.effects {
         match effect {
-            Effect::Enqueue { urgent } => {
+            SideEffect::Enqueue { urgent } => {
                 let requester = requester(&live, context).await;
                 context.runner.enqueue(QueuedExecution { urgent, requester, ..work(&live) });
             }
-            Effect::Adopt => context.runner.adopt(work(&live)),
-            Effect::Withdraw => context.runner.withdraw(&key),
-            Effect::Cancel => context.runner.cancel(&key),
-            Effect::Publish(notice) => context.events.publish(&live, notice),
+            SideEffect::Adopt => context.runner.adopt(work(&live)),
+            SideEffect::Withdraw => context.runner.withdraw(&key),
+            SideEffect::Cancel => context.runner.cancel(&key),
+            SideEffect::Publish(notice) => context.events.publish(&live, notice),
         }
     }
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
@@ -274,7 +276,7 @@ async fn protected(
     is_needed: bool,
     context: &Context,
 ) -> Result<Option<CommandExecution>, ClusterError> {
-    if !is_needed || live.is_protected() {
+    if !is_needed || live.has_audit_finalizer() {
         return Ok(Some(live));
     }
     match context.cluster.protect(&live).await {
@@ -329,7 +331,7 @@ fn tell(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     } else {
         let (key, name, phase) = (key_of(stored), &stored.spec.machine_ref.name, status.phase.as_str());
         let reason = status.reason.map(field::debug);
-        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "an execution has a new phase");
+        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "phase changed");
     }
 }
 

@@ -26,7 +26,7 @@ use crate::api::{Machine, MachinePhase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, Slim};
 use crate::fairness::Size;
 use crate::fleet::{MachineWakes, RECOUNT_INTERVAL};
-use crate::machine::{Observed, next_look, report};
+use crate::machine::{ProbeSchedule, ReportInput, next_probe, report};
 use crate::runner::{MachineFacts, Runner};
 use crate::telemetry::{Loop, Watch};
 
@@ -160,10 +160,15 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     let facts = context.runner.machine_facts(&namespace, &name);
     let written_again = store_report(&machine, &facts, &context).await?;
     context.runner.resume(&namespace, &name);
-    let sight = facts.observation.as_ref();
-    let is_waited_for = facts.queued > 0;
-    let now = context.cluster.now();
-    let due = next_look(&machine, sight, facts.failures, is_waited_for, facts.needs_person, facts.jitter, now);
+    let due = next_probe(&ProbeSchedule {
+        machine: &machine,
+        observation: facts.observation.as_ref(),
+        failures: facts.failures,
+        is_waited_for: facts.queued > 0,
+        needs_person: facts.needs_person,
+        jitter: facts.jitter,
+        now: context.cluster.now(),
+    });
     // Those that see nothing grow rarer: they cost the machine a connection all the same.
     let pause = BETWEEN_LOOKS.saturating_mul(1 << facts.inconclusive_probes.saturating_sub(1).min(5));
     let too_soon = facts.since_probe.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
@@ -186,9 +191,9 @@ async fn store_report(
 ) -> Result<Option<Duration>, ClusterError> {
     let reference = ObjectRef::<Watched>::new(&machine.name_any()).within(&machine.namespace().unwrap_or_default());
     let since_write = context.written(|written| written.get(&reference).map(Instant::elapsed));
-    let said = report(&Observed {
+    let said = report(&ReportInput {
         machine,
-        sight: facts.observation.as_ref(),
+        observation: facts.observation.as_ref(),
         running: facts.running,
         queued: facts.queued,
         is_recount: facts.is_recount,
@@ -197,7 +202,7 @@ async fn store_report(
     });
     let Some(status) = said.status else {
         note_counts(machine, facts, context);
-        return Ok(said.again);
+        return Ok(said.retry_after);
     };
     let in_short = (status.observed_generation, status.phase, status.message.clone());
     if context.refused(|refused| refused.get(&reference) == Some(&in_short)) {

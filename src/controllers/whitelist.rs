@@ -255,7 +255,7 @@ fn verdict(compiled: &CompiledWhitelist) -> (&'static str, String) {
     let broken: Vec<String> =
         compiled.broken.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
     match &compiled.closed {
-        Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
+        Some(why) => ("FailedClosed", format!("nothing is allowed in this namespace until this is fixed: {why}")),
         None if broken.is_empty() => {
             let message = match compiled.rule_count() {
                 1 => "1 rule is in force".to_owned(),

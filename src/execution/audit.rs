@@ -1,4 +1,4 @@
-//! Who asked for what, by which rule and where: what log lines and receipts say of an execution when its object is gone.
+//! Audit fields of an execution (requester, rule, machine) for log lines and receipts, which outlive the object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -7,25 +7,25 @@ use sha2::{Digest as _, Sha256};
 use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::policy::canonical;
 
-/// All of it. Arguments and output are not in it: they may hold what is nobody else's business.
+/// Audit fields of an execution. They contain no arguments and no output, because both may be confidential.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AuditFields {
-    /// User name of who created the execution (`spec.requestedBy`); worth what the admission policies are worth.
+    /// User name of the creator (`spec.requestedBy`). It is as trustworthy as the admission policies that write it.
     pub requester: Option<String>,
-    /// User name of who cancelled it.
+    /// User name of the user who cancelled the execution.
     pub canceller: Option<String>,
     /// Name of the Whitelist with the rule that allowed it.
     pub whitelist: Option<String>,
-    /// Name of that rule.
+    /// Name of the rule that allowed it.
     pub rule: Option<String>,
-    /// SHA-256 of the argument vector that was decided, else of the one that was asked for, if it was asked for as one.
+    /// SHA-256 of the decided argument vector, else of the requested one (`spec.argv`).
     pub argv_digest: Option<String>,
-    /// UID of the Machine that it was sent to.
+    /// UID of the Machine to which the execution was sent.
     pub machine_uid: Option<String>,
 }
 
 impl AuditFields {
-    /// Of an execution with a status, which may be newer than its own.
+    /// Returns the fields of an execution with `status`, which may be newer than its own.
     pub fn of(execution: &CommandExecution, status: &CommandExecutionStatus) -> Self {
         let (spec, decision) = (&execution.spec, status.decision.as_ref());
         let named = |name: &String| (!name.is_empty()).then(|| name.clone());
@@ -39,7 +39,7 @@ impl AuditFields {
         }
     }
 
-    /// With the UID of the Machine as it was seen, if the execution was not sent to any.
+    /// Adds the UID of the Machine as the controller read it, if the execution was not sent to any.
     #[must_use]
     pub fn seen_on(mut self, machine: Option<&ObjectMeta>) -> Self {
         self.machine_uid = self.machine_uid.or_else(|| machine?.uid.clone());
@@ -47,7 +47,7 @@ impl AuditFields {
     }
 }
 
-/// SHA-256 of an argument vector, in lower case hexadecimal: of its JSON without blanks.
+/// Returns the SHA-256 of an argument vector, in lower case hexadecimal, of its JSON without blanks.
 pub fn argv_digest(argv: &[String]) -> String {
     let words = argv.iter().cloned().map(Value::String).collect();
     let mut text = String::new();
@@ -55,7 +55,7 @@ pub fn argv_digest(argv: &[String]) -> String {
     hexadecimal(text.as_bytes())
 }
 
-/// SHA-256 in lower case hexadecimal.
+/// Returns the SHA-256 of a text in lower case hexadecimal.
 pub(super) fn hexadecimal(text: &[u8]) -> String {
     Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -1,25 +1,28 @@
-//! What was so at the creation of an execution.
+//! Record of the metadata of an execution at its creation.
 //!
-//! The promise kept here: once it is stored in the status, nothing that somebody does to the metadata changes it. Metadata
-//! can be written by whoever may patch executions; the status only by Writ.
+//! # Guarantees
+//!
+//! Once the record is stored in the status, later changes of the metadata do not affect it. Anyone who may patch
+//! executions may write metadata, but only Writ writes the status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use crate::api::execution_status::CreationRecord;
 use crate::api::{CommandExecution, RESTORED_ANNOTATION, RUN_AGAIN_ANNOTATION};
 
-/// How many characters the API server adds to `metadata.generateName`, and which: no vowels, nothing that looks alike.
-const GENERATED: usize = 5;
-const GENERATED_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
-/// The phases of Argo CD's hooks (its documentation, "Sync Phases and Waves"), in lower case.
+/// Number of characters that the API server appends to `metadata.generateName`.
+const NAME_SUFFIX_LENGTH: usize = 5;
+/// Characters that the API server appends: no vowels, and none that look alike.
+const NAME_SUFFIX_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
+/// Phases of Argo CD's hooks (its documentation, "Sync Phases and Waves"), in lower case.
 const ARGO_CD_PHASES: [&str; 6] = ["presync", "sync", "postsync", "syncfail", "predelete", "postdelete"];
-/// What `kubectl apply` leaves on what it applied.
+/// Annotation that `kubectl apply` sets on an applied object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// A `metadata.generateName` that is longer is cut before that.
-const GENERATED_PREFIX: usize = 58;
+/// Length to which the API server cuts a longer `metadata.generateName`, in characters.
+const MAX_NAME_PREFIX: usize = 58;
 
-/// What was so at its creation: as it is stored, else as the metadata say it now. Until it is stored the admission policies
-/// of the chart keep the metadata that count here as they were.
+/// Returns the record of the creation: the stored one, else that of the current metadata. Until it is stored, the
+/// admission policies of the chart protect the relevant metadata.
 pub fn creation(execution: &CommandExecution) -> CreationRecord {
     if let Some(stored) = execution.status.as_ref().and_then(|status| status.creation) {
         return stored;
@@ -32,14 +35,14 @@ pub fn creation(execution: &CommandExecution) -> CreationRecord {
     }
 }
 
-/// Whether the name was made up, and so does not come again: by the API server, of `metadata.generateName` and five
-/// characters of its own, or by Argo CD. Another name that was given beside `generateName` is none of these.
+/// Returns true if the name was generated, and so is not used again: by the API server, from `metadata.generateName`
+/// and five characters of its own, or by Argo CD. Another explicit name in addition to `generateName` is not generated.
 fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
-    if name.strip_prefix(start.as_str()).is_some_and(is_made_up_by_argo_cd) {
+    if name.strip_prefix(start.as_str()).is_some_and(is_argo_cd_generated) {
         return !start.is_empty();
     }
-    // Somebody keeps it somewhere, and may apply it again: an export that was put into Git.
+    // An applied object may be applied again, for example an export in a Git repository.
     let is_applied = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Apply");
     let annotations = metadata.annotations.iter().flatten();
     if metadata.managed_fields.iter().flatten().any(is_applied)
@@ -47,14 +50,14 @@ fn is_name_generated(metadata: &ObjectMeta) -> bool {
     {
         return false;
     }
-    let start: String = start.chars().take(GENERATED_PREFIX).collect();
+    let start: String = start.chars().take(MAX_NAME_PREFIX).collect();
     let own = name.strip_prefix(&start).unwrap_or_default();
-    !start.is_empty() && own.len() == GENERATED && own.chars().all(|own| GENERATED_CHARACTERS.contains(own))
+    !start.is_empty() && own.len() == NAME_SUFFIX_LENGTH && own.chars().all(|own| NAME_SUFFIX_CHARACTERS.contains(own))
 }
 
-/// What Argo CD puts behind `generateName` of a hook: revision, phase and seconds of its clock, `0123abc-presync-1795219200`
-/// (gitops-engine, `pkg/sync/sync_context.go`).
-fn is_made_up_by_argo_cd(own: &str) -> bool {
+/// Returns true if a suffix is one that Argo CD appends to `generateName` of a hook: revision, phase and seconds of its
+/// clock, `0123abc-presync-1795219200` (gitops-engine, `pkg/sync/sync_context.go`).
+fn is_argo_cd_generated(own: &str) -> bool {
     let Some((before, time)) = own.rsplit_once('-') else { return false };
     let Some((revision, phase)) = before.rsplit_once('-') else { return false };
     (10..=11).contains(&time.len())
@@ -77,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_counts_whatever_the_metadata_say() {
+    fn stored_creation_record_wins_over_metadata() {
         let marks = serde_json::json!({RESTORED_ANNOTATION: "true", RUN_AGAIN_ANNOTATION: "true"});
         let changed = serde_json::json!({"name": "m-x7k2p", "generateName": "m-", "annotations": marks});
         let unstored = creation(&execution(changed.clone(), serde_json::json!({})));

@@ -1,35 +1,37 @@
-//! What a command that failed complained of: the last line of its standard error, for `status.message`.
+//! The last line of standard error of a failed command, for `status.message`.
 //!
-//! The promises kept here: the line comes from what the status shows of the stream, which is redacted as the rule says. A
-//! line that was redacted as a whole is not repeated, and neither is one that does not read as text.
+//! # Guarantees
+//!
+//! The line comes from the text in the status, which is redacted as the rule says. A line that was redacted as a whole,
+//! or that is not text, is not repeated.
 
 use crate::api::execution_status::{Encoding, StreamRecord};
 
-/// The longest line in a message, in bytes: enough for an error, and far below the 2048 characters of a message, for
-/// which there is room in each claim (see `room`).
-const MAXIMUM_BYTES: usize = 256;
-/// What is put behind a line that was cut.
+/// Maximum length of the line, in bytes. It is enough for an error, and far below the 2048 characters of a message, for
+/// which each claim reserves space (see `space`).
+const MAX_LINE_BYTES: usize = 256;
+/// Mark at the end of a line that was cut.
 const CUT: &str = "...";
-/// What stands for redacted text (`policy::REDACTED`), as text.
+/// Replacement for redacted text (`policy::REDACTED`), as text.
 const REDACTED: &str = "***";
-/// How Writ's own remarks in a stream begin.
+/// Start of Writ's own remarks in a stream.
 const REMARK: &str = "[writ: ";
 
-/// The last line of a stream that has text in it; `None` if there is none to repeat.
+/// Returns the last line of a stream that contains text; `None` if there is none, or if it must not be repeated.
 pub(super) fn last_line(text: &str, record: &StreamRecord) -> Option<String> {
     if record.encoding != Encoding::Utf8 {
         return None;
     }
     let line: String = text.lines().rev().map(printable).find(|line| !line.is_empty())?;
-    // A line of remarks and redacted text alone tells nothing.
-    let told = line.split(REMARK).next().unwrap_or_default().replace(REDACTED, "");
-    if !told.contains(char::is_alphanumeric) {
+    // A line that consists only of remarks and redacted text has no information.
+    let information = line.split(REMARK).next().unwrap_or_default().replace(REDACTED, "");
+    if !information.contains(char::is_alphanumeric) {
         return None;
     }
     Some(cut(line))
 }
 
-/// Without control characters, and without those that change how text is displayed.
+/// Replaces control characters, and characters that change the display of text, by blanks.
 fn printable(line: &str) -> String {
     let is_hidden = |each: char| {
         each.is_control()
@@ -40,8 +42,8 @@ fn printable(line: &str) -> String {
 }
 
 fn cut(mut line: String) -> String {
-    if line.len() > MAXIMUM_BYTES {
-        let end = line.floor_char_boundary(MAXIMUM_BYTES - CUT.len());
+    if line.len() > MAX_LINE_BYTES {
+        let end = line.floor_char_boundary(MAX_LINE_BYTES - CUT.len());
         line.truncate(end);
         line.push_str(CUT);
     }
@@ -84,7 +86,7 @@ mod tests {
         }
         for text in ["x".repeat(1000), "ä".repeat(1000), "\u{1f600}a".repeat(300)] {
             let line = line(&text).unwrap();
-            assert!(line.len() <= MAXIMUM_BYTES && line.len() > MAXIMUM_BYTES - 8 && line.ends_with(CUT), "{line}");
+            assert!(line.len() <= MAX_LINE_BYTES && line.len() > MAX_LINE_BYTES - 8 && line.ends_with(CUT), "{line}");
         }
         assert_eq!(last_line("YWJjZA==", &record(Encoding::Base64)), None);
         assert_eq!(REDACTED.as_bytes(), crate::policy::REDACTED);

@@ -1,25 +1,25 @@
-//! The name that may be meant by one that does not exist.
+//! Suggestions for names that do not exist.
 
-/// Names that are compared at most: more would take too long for a hint.
-const MOST_NAMES: usize = 10_000;
+/// Maximum number of names that are compared. More would take too long for a hint.
+const MAX_NAMES: usize = 10_000;
 
-/// Of some names the one nearest to `wanted`, if it is near: one edit for 3 or 4 characters, two for more. An edit adds,
-/// removes or replaces a character, or swaps two neighbours. Who asks learns one name that differs by so little from the one
-/// they wrote, of a namespace in which they may create executions.
+/// Returns the name that is nearest to `wanted`, if it is near: one edit for 3 or 4 characters, two for more. An edit
+/// adds, removes or replaces a character, or swaps two neighbours. The requester thereby learns at most one name, which
+/// is almost the one in their request, of a namespace in which they may create executions.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let most = match wanted.len() {
+    let maximum = match wanted.len() {
         0..=2 => return None,
         3 | 4 => 1,
         _ => 2,
     };
-    let near = names.into_iter().take(MOST_NAMES).filter_map(|name| Some((distance(wanted, name, most)?, name)));
-    // Of several as near, the first by its name: the answer does not depend on their order.
+    let near = names.into_iter().take(MAX_NAMES).filter_map(|name| Some((distance(wanted, name, maximum)?, name)));
+    // If several names are equally near, the first by name is taken, so the answer does not depend on their order.
     near.min().map(|(_, name)| name)
 }
 
-/// Number of edits from one name to another; `None` if it is more than `most`.
-fn distance(from: &str, to: &str, most: usize) -> Option<usize> {
-    if from.len().abs_diff(to.len()) > most {
+/// Returns the number of edits from one name to another; `None` if it is more than `maximum`.
+fn distance(from: &str, to: &str, maximum: usize) -> Option<usize> {
+    if from.len().abs_diff(to.len()) > maximum {
         return None;
     }
     let (from, to) = (from.as_bytes(), to.as_bytes());
@@ -36,12 +36,12 @@ fn distance(from: &str, to: &str, most: usize) -> Option<usize> {
             }
             next.push(edits);
         }
-        if next.iter().min().is_none_or(|least| *least > most) {
+        if next.iter().min().is_none_or(|least| *least > maximum) {
             return None;
         }
         before = std::mem::replace(&mut last, next);
     }
-    last.last().copied().filter(|edits| *edits <= most)
+    last.last().copied().filter(|edits| *edits <= maximum)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The facts that a decision rests on, gathered by the controller and the runner.
+//! The facts on which a decision depends, gathered by the controller and the runner.
 
 use std::time::Duration;
 
@@ -9,110 +9,110 @@ use crate::policy::{Identity, RuleSet};
 
 use super::ObjectSize;
 
-/// Everything that is known about one execution at one moment.
+/// Facts about one execution at one time.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
     /// The execution, read live.
     pub execution: &'a CommandExecution,
-    /// How large it is.
+    /// Size of the object.
     pub size: ObjectSize,
-    /// Whether one of its name and spec was handled before, read live; means nothing once it is queued or claimed.
-    pub first: FirstFact<'a>,
+    /// Prior execution of its name and spec, read live. Ignored once the execution is queued or claimed.
+    pub prior_execution: PriorExecutionFact<'a>,
     /// Its Machine, read live.
     pub machine: MachineFact<'a>,
-    /// The Whitelists of its namespace, looked at live.
+    /// Rules of its namespace, read live.
     pub rules: RuleSet,
-    /// Who asks, as far as it can be believed.
+    /// Requester, as far as it is verified.
     pub identity: Identity<'a>,
-    /// What the runner does with it.
-    pub work: WorkFact,
-    /// How busy its machine is.
+    /// State of the execution in the runner of this process.
+    pub runner: RunnerFact,
+    /// Load of its machine.
     pub queue: QueueFact,
-    /// Whether the holder of its claim is there; means nothing where there is no claim.
+    /// Holder of its claim. Ignored if there is no claim.
     pub holder: HolderFact,
-    /// How long a missing Machine or rule is waited for.
+    /// Wait for a missing Machine or rule, from the creation of the execution.
     pub grace_for_missing: Duration,
-    /// When all this was observed.
+    /// Time at which these facts were gathered.
     pub now: Timestamp,
 }
 
-/// Whether an execution of the same name and spec has been handled, and was deleted by its time to live.
+/// An earlier execution of the same name and spec that was deleted when its TTL expired.
 #[derive(Clone, Debug)]
-pub enum FirstFact<'a> {
-    /// None was; or it is of no account, as nobody can ask for this one again.
+pub enum PriorExecutionFact<'a> {
+    /// There was none, or it is irrelevant, because the name of this execution is not used again.
     None,
-    /// One was: its receipt.
+    /// There was one. This is its receipt.
     Known(&'a ExecutionReceipt),
-    /// That cannot be seen.
+    /// Writ cannot read the receipt.
     Unreadable(String),
 }
 
-/// The Machine.
+/// The Machine of an execution.
 #[derive(Clone, Debug)]
 pub enum MachineFact<'a> {
-    /// It is there.
+    /// The Machine exists.
     Found(&'a Machine),
-    /// There is none of this name.
+    /// No Machine has this name.
     Missing {
-        /// The Machine of the namespace whose name is nearest, if one is near.
+        /// The Machine of the namespace with the most similar name, if one is similar.
         nearest: Option<String>,
     },
-    /// There is one, and it does not decode.
+    /// The Machine exists, but cannot be decoded.
     Unreadable(String),
 }
 
-/// What the runner of this process does with an execution.
+/// State of an execution in the runner of this process.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum WorkFact {
-    /// Nothing.
-    Absent,
-    /// It is in the queue of its machine, as there is no free slot.
+pub enum RunnerFact {
+    /// The runner does not have the execution.
+    Idle,
+    /// In the queue of its machine, because no slot is free.
     WaitingForSlot,
-    /// It is in the queue of its machine, as the machine was not reached or cannot be used.
+    /// In the queue of its machine, because the machine cannot be reached or used.
     WaitingForMachine {
-        /// What was seen.
+        /// Last failure.
         problem: String,
-        /// Whether a person has to mend it.
-        misconfigured: bool,
+        /// True if the machine needs manual repair.
+        needs_person: bool,
     },
-    /// A connection is being opened for it. Nothing is claimed yet.
+    /// The runner opens a connection for the execution. Nothing is claimed yet.
     Connecting {
-        /// For how long.
+        /// Time since the start of the attempt.
         since: Duration,
-        /// What was seen of the machine the last time, where it was not reached then.
+        /// Last failure to reach the machine, if the last attempt failed.
         problem: Option<String>,
     },
-    /// It is claimed, or about to be: only the runner writes its status.
-    Holding,
-    /// It will not start.
+    /// Claimed, or about to be claimed. Only the runner writes the status.
+    Owned,
+    /// The execution will not start.
     Refused(LaunchProblem),
 }
 
-/// Why an execution did not start.
+/// Reason why an execution did not start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LaunchProblem {
-    /// The word.
+    /// Reason for the status.
     pub reason: Reason,
-    /// The sentence, with what to do.
+    /// Message for the status, with the remedy.
     pub message: String,
 }
 
-/// How busy a machine is.
+/// Load of a machine.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct QueueFact {
-    /// Executions that wait for it.
+    /// Number of queued executions.
     pub waiting: usize,
-    /// Whether one more could go at once.
+    /// True if one more execution could start at once.
     pub has_free_slot: bool,
 }
 
-/// The holder of a claim.
+/// Holder of a claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HolderFact {
     /// This process.
-    Myself,
-    /// Another process, which has shown that it lives; or not long enough ago to be sure that it does not.
+    Own,
+    /// Another process that renewed its Lease, or whose Lease has not been unchanged for long enough.
     MayBeAlive,
-    /// Another process, which is gone.
-    Gone,
+    /// Another process, whose Lease expired.
+    Expired,
 }

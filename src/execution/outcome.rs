@@ -1,4 +1,4 @@
-//! What was observed of a command, turned into the finished status. Every combination has its row; none makes up an
+//! From the observed outcome of a command to the finished status. Every combination has its row, and none invents an
 //! exit code.
 
 use jiff::Timestamp;
@@ -9,110 +9,113 @@ use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 
 use super::LaunchProblem;
 use super::last_line::last_line;
-use super::status::{moved, not_before_what_is_recorded, storable};
+use super::status::{not_before_recorded_times, storable, with_phase};
 
-/// Characters of a program's path in a message: no path that people write is longer.
-const LONGEST_PROGRAM: usize = 128;
+/// Maximum length of a program's path in a message, in characters. Paths in practice are shorter.
+const MAX_PROGRAM_SHOWN: usize = 128;
 
-/// How a claimed command ended, as far as it was seen.
+/// Observed end of a claimed command.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Ending {
+pub enum Termination {
     /// The machine reported an exit code.
     Exited {
-        /// The code.
+        /// Exit code.
         code: u32,
     },
     /// The machine reported a signal.
     Signalled {
-        /// Its name without `SIG`.
+        /// Name of the signal, without `SIG`.
         signal: String,
     },
-    /// The machine refused to start it: it did not run.
+    /// The machine refused to start the command, so it did not run.
     Refused(LaunchProblem),
-    /// It was started, and then the connection was lost.
+    /// The command was started, then the connection was lost.
     ConnectionLost {
-        /// What was seen.
+        /// Last failure.
         problem: String,
     },
-    /// It was started, and the channel was closed with no exit code and no signal.
+    /// The command was started, and its channel was closed without an exit code or a signal.
     NoExitStatus,
-    /// It was started and told to stop, and no end of it was seen.
-    NotSeenToStop,
-    /// It was told to stop and seen to be gone; how it ended was not seen.
-    Gone,
-    /// This process was told to stop before the command ended.
+    /// The command was started and received a stop request, and its end was not observed.
+    StopNotConfirmed,
+    /// The command received a stop request and is gone. Its exit code or signal was not observed.
+    StoppedExitUnknown,
+    /// This process was stopped before the command ended.
     HolderStopped,
-    /// It may have run, and how it ended cannot be learned any more.
+    /// The command may have run, and its end cannot be learned any more.
     Unknown {
-        /// The word.
+        /// Reason for the status.
         reason: Reason,
-        /// What was seen.
+        /// Last failure.
         problem: String,
     },
 }
 
-/// Why a command was told to stop.
+/// Cause of a stop request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StopCause {
-    /// It ran longer than it may.
+    /// The command exceeded its timeout.
     Timeout,
-    /// Somebody set `spec.cancelRequested`.
+    /// Somebody set `spec.cancelRequested` or deleted the execution.
     Cancel,
-    /// It wrote more than it may.
+    /// The command wrote more than its limit.
     OutputLimit {
-        /// How much that is, both streams together.
+        /// The limit, in bytes of both streams together.
         maximum_bytes: u64,
     },
 }
 
-/// Everything that was observed of a claimed command.
+/// Observed outcome of a claimed command.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// How it ended.
-    pub ending: Ending,
-    /// Whether it had been told to stop before that. One that wrote too much counts as told even where its end was
-    /// quicker: which of the two is seen first must not decide between success and failure. So a message about the
-    /// output limit never claims that the command received a stop request, unless its end was not seen.
-    pub told_to_stop: Option<StopCause>,
-    /// Whether the machine looked for processes of a command that was told to stop, and found none any more.
-    pub nothing_left: bool,
-    /// When the machine confirmed the start.
+pub struct CommandOutcome {
+    /// Observed end.
+    pub ending: Termination,
+    /// Cause of the stop request, if there was one. The output limit counts even if the command ended before the
+    /// request: the order of two observations must not decide between success and failure. So a message about the
+    /// output limit never claims that the command received a stop request, unless its end was not observed.
+    pub stop_cause: Option<StopCause>,
+    /// True if the machine searched for processes of a stopped command and found none.
+    pub no_processes_left: bool,
+    /// Time at which the machine confirmed the start.
     pub started: Option<Timestamp>,
-    /// From then to the end, in milliseconds; only where an end was observed.
+    /// Duration from the start to the end, in milliseconds. Only if the end was observed.
     pub duration_ms: Option<i64>,
-    /// What is kept of standard output.
+    /// Recorded standard output.
     pub stdout: String,
-    /// What is kept of standard error.
+    /// Recorded standard error.
     pub stderr: String,
-    /// Size and digest of both.
+    /// Size and digest of both streams.
     pub output: OutputRecord,
 }
 
-/// The finished status of a claimed execution.
-pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) -> CommandExecutionStatus {
-    let (phase, reason, mut message) = verdict(&outcome, execution);
-    if is_asked_for_a_password(&outcome)
+/// Returns the finished status of a claimed execution.
+pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Timestamp) -> CommandExecutionStatus {
+    let (phase, reason, mut message) = phase_and_reason(&outcome, execution);
+    if is_sudo_password_prompt(&outcome)
         && let Some(line) = sudoers_line(execution)
     {
         message = format!(
-            "{message}; standard error has the words of sudo if it wants a password: `{line}` in sudoers allows it"
+            "{message}; standard error is the message of sudo if it needs a password: `{line}` in sudoers allows the command"
         );
     }
     // An end that was read after a reboot has no known start.
-    let ended = matches!(outcome.ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::Gone);
+    let ended = matches!(
+        outcome.ending,
+        Termination::Exited { .. } | Termination::Signalled { .. } | Termination::StoppedExitUnknown
+    );
     let has_output = outcome.started.is_some() || ended;
     if let Some(text) = incomplete_text(&outcome.output, drain_seconds(execution)).filter(|_| has_output) {
         message = format!("{message}; {text}");
     }
-    let started = outcome.started.map(|started| not_before_what_is_recorded(execution, started));
-    let mut status = moved(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
-    // Only here, not in the conditions: events and what is shown beside the object repeat those.
+    let started = outcome.started.map(|started| not_before_recorded_times(execution, started));
+    let mut status = with_phase(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
+    // The line is only in the message, not in the conditions, because events and other tools repeat the conditions.
     if let Some(line) = last_line(&outcome.stderr, &outcome.output.stderr).filter(|_| has_failed_by_itself(&outcome)) {
         status.message = Some(storable(&format!("{message}; last line of stderr: {line}")));
     }
     match &outcome.ending {
-        Ending::Exited { code } => status.exit_code = Some(i64::from(*code)),
-        Ending::Signalled { signal } => status.signal = Some(signal.clone()),
+        Termination::Exited { code } => status.exit_code = Some(i64::from(*code)),
+        Termination::Signalled { signal } => status.signal = Some(signal.clone()),
         _ => {}
     }
     status.start_time = started.map(MicroTime);
@@ -125,54 +128,57 @@ pub fn conclude(execution: &CommandExecution, outcome: Outcome, now: Timestamp) 
     status
 }
 
-/// Whether the command was seen to end, and not with success, without Writ's doing.
-fn has_failed_by_itself(outcome: &Outcome) -> bool {
-    let failed = matches!(outcome.ending, Ending::Exited { code: 1.. } | Ending::Signalled { .. });
-    failed && outcome.told_to_stop.is_none()
+/// Returns true if the command was observed to fail by itself, without a stop request.
+fn has_failed_by_itself(outcome: &CommandOutcome) -> bool {
+    let failed = matches!(outcome.ending, Termination::Exited { code: 1.. } | Termination::Signalled { .. });
+    failed && outcome.stop_cause.is_none()
 }
 
-fn verdict(outcome: &Outcome, execution: &CommandExecution) -> (Phase, Reason, String) {
+fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (Phase, Reason, String) {
     let took = match outcome.duration_ms {
         // The machine measures in steps of 10 ms.
         Some(0) => "in less than 10 ms".to_owned(),
         Some(duration) => format!("in {duration} ms"),
         None => "at an unknown time".to_owned(),
     };
-    match (&outcome.ending, outcome.told_to_stop) {
-        (Ending::Refused(problem), _) => {
+    match (&outcome.ending, outcome.stop_cause) {
+        (Termination::Refused(problem), _) => {
             let was_cancelled = problem.reason == Reason::CancelledBeforeStart;
             let phase = if was_cancelled { Phase::Cancelled } else { Phase::LaunchFailed };
             (phase, problem.reason, problem.message.clone())
         }
-        // Whoever cannot be reached may still run; what else is unknown stays unknown, told to stop or not.
-        (Ending::Unknown { reason, problem }, told) if told.is_none() || *reason != Reason::ConnectionLost => {
+        // If the connection is lost, the command may still run. Any other unknown outcome stays unknown, even after a
+        // stop request.
+        (Termination::Unknown { reason, problem }, cause) if cause.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
         }
-        (ending, Some(cause)) => stopped(ending, &why_stopped(cause, execution), cause, outcome.nothing_left),
-        (Ending::Exited { code: 0 }, None) => (Phase::Succeeded, Reason::Completed, format!("exit code 0 {took}")),
-        (Ending::Exited { code }, None) => {
+        (ending, Some(cause)) => {
+            stopped_phase(ending, &stop_cause_text(cause, execution), cause, outcome.no_processes_left)
+        }
+        (Termination::Exited { code: 0 }, None) => (Phase::Succeeded, Reason::Completed, format!("exit code 0 {took}")),
+        (Termination::Exited { code }, None) => {
             let hint = exit_hint(*code, execution);
             (Phase::Failed, Reason::NonZeroExitCode, format!("exit code {code} {took}{hint}"))
         }
-        (Ending::Signalled { signal }, None) => {
-            (Phase::Failed, Reason::Signalled, format!("ended by {} {took}", signal_shown(signal)))
+        (Termination::Signalled { signal }, None) => {
+            (Phase::Failed, Reason::Signalled, format!("ended by {} {took}", describe_signal(signal)))
         }
-        (Ending::ConnectionLost { problem }, None) => (
+        (Termination::ConnectionLost { problem }, None) => (
             Phase::OutcomeUnknown,
             Reason::ConnectionLost,
             format!("the connection was lost while the command was running ({problem}); it may still run"),
         ),
-        (Ending::NoExitStatus, None) => (
+        (Termination::NoExitStatus, None) => (
             Phase::OutcomeUnknown,
             Reason::NoExitStatus,
             "the machine closed the session and reported no exit code and no signal".to_owned(),
         ),
-        (Ending::Gone, None) => (
+        (Termination::StoppedExitUnknown, None) => (
             Phase::OutcomeUnknown,
             Reason::RecordLost,
             "the command ended on the machine, and how it ended was not recorded there".to_owned(),
         ),
-        (Ending::NotSeenToStop | Ending::HolderStopped | Ending::Unknown { .. }, None) => (
+        (Termination::StopNotConfirmed | Termination::HolderStopped | Termination::Unknown { .. }, None) => (
             Phase::OutcomeUnknown,
             Reason::HolderLost,
             "writ was stopped while the command was running; it may still run".to_owned(),
@@ -180,7 +186,8 @@ fn verdict(outcome: &Outcome, execution: &CommandExecution) -> (Phase, Reason, S
     }
 }
 
-/// What the exit codes of a shell for a program that does not start mean; the command may have used them itself.
+/// Returns the meaning of the exit codes of a shell for a program that does not start. The command may also have used
+/// these codes itself.
 fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     let why = match code {
         126 => "cannot be executed (its rights, or its format)",
@@ -190,15 +197,15 @@ fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
     let program = decision.and_then(|decision| decision.argv.first());
     program.map_or_else(String::new, |program| {
-        let program: String = program.chars().take(LONGEST_PROGRAM).collect();
+        let program: String = program.chars().take(MAX_PROGRAM_SHOWN).collect();
         format!(
-            "; this code usually means that a program {why} on the machine: check decision.argv[0], {program:?}, and what it starts"
+            "; this code usually means that a program {why} on the machine: check decision.argv[0], {program:?}, and the programs that it starts"
         )
     })
 }
 
-/// What the command did for which it was told to stop, with the limit and the field that sets it.
-fn why_stopped(cause: StopCause, execution: &CommandExecution) -> String {
+/// Returns the cause of a stop request as a clause, with the limit and the field that sets it.
+fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
     match cause {
         StopCause::Timeout => match (execution.spec.timeout_seconds, decision) {
@@ -219,35 +226,42 @@ fn why_stopped(cause: StopCause, execution: &CommandExecution) -> String {
     }
 }
 
-/// A command that was told to stop: what the status may say of it hangs on whether its end was seen.
-fn stopped(ending: &Ending, why: &str, cause: StopCause, nothing_left: bool) -> (Phase, Reason, String) {
-    let rest = if nothing_left {
-        "no process of it was found on the machine any more"
+/// Returns phase, reason and message of a command with a stop request. They depend on whether its end was observed.
+fn stopped_phase(
+    ending: &Termination,
+    why: &str,
+    cause: StopCause,
+    no_processes_left: bool,
+) -> (Phase, Reason, String) {
+    let rest = if no_processes_left {
+        "no process of the command was found on the machine any more"
     } else {
         "processes that it left behind may still run"
     };
-    let (phase, told) = match cause {
-        StopCause::Timeout => (Phase::TimedOut, ", was told to stop"),
-        StopCause::Cancel => (Phase::Cancelled, ", was told to stop"),
+    let (phase, request) = match cause {
+        StopCause::Timeout => (Phase::TimedOut, ", received a stop request"),
+        StopCause::Cancel => (Phase::Cancelled, ", received a stop request"),
         // The command may have ended by itself before a stop request reached it.
         StopCause::OutputLimit { .. } => (Phase::Failed, ""),
     };
     let (reason, message) = match ending {
-        Ending::Exited { code } => {
-            (Reason::Stopped, format!("the command {why}{told} and ended with exit code {code}; {rest}"))
+        Termination::Exited { code } => {
+            (Reason::Stopped, format!("the command {why}{request} and ended with exit code {code}; {rest}"))
         }
-        Ending::Signalled { signal } => {
-            (Reason::Stopped, format!("the command {why} and ended by {}; {rest}", signal_shown(signal)))
+        Termination::Signalled { signal } => {
+            (Reason::Stopped, format!("the command {why} and ended by {}; {rest}", describe_signal(signal)))
         }
-        Ending::Gone => {
-            (Reason::Stopped, format!("the command {why} and was ended; its exit code was not seen; {rest}"))
+        Termination::StoppedExitUnknown => {
+            (Reason::Stopped, format!("the command {why} and ended; its exit code is unknown; {rest}"))
         }
-        Ending::Unknown { problem, .. } => {
-            (Reason::RemoteMayStillRun, format!("the command {why}, and was not seen to end: {problem}"))
+        Termination::Unknown { problem, .. } => {
+            (Reason::RemoteMayStillRun, format!("the command {why}, and its end was not confirmed: {problem}"))
         }
         _ => (
             Reason::RemoteMayStillRun,
-            format!("the command {why} and was told to stop, but was not seen to end: it may still run on the machine"),
+            format!(
+                "the command {why} and was sent a stop request, but its end was not confirmed: it may still run on the machine"
+            ),
         ),
     };
     match cause {
@@ -256,18 +270,20 @@ fn stopped(ending: &Ending, why: &str, cause: StopCause, nothing_left: bool) -> 
     }
 }
 
-/// OpenSSH gives every signal that RFC 4254 does not name the same name, with an `@` (section 6.10).
-fn signal_shown(signal: &str) -> String {
+/// Returns the name of a signal for a message. OpenSSH gives all signals without a name in RFC 4254 the same name, with
+/// an `@` (section 6.10).
+fn describe_signal(signal: &str) -> String {
     if signal.contains('@') {
         format!(
-            "a signal that the SSH server of the machine does not name ({signal}: XFSZ, XCPU, BUS, SYS or a real-time signal, say)"
+            "a signal that the SSH server of the machine does not name ({signal}: for example XFSZ, XCPU, BUS, SYS or a real-time signal)"
         )
     } else {
         format!("signal {signal}")
     }
 }
 
-/// A line for sudoers that allows what an execution runs as another user. `None` if it runs as the login user.
+/// Returns a line for sudoers that allows the command of an execution with `runAs`; `None` if it runs as the login
+/// user.
 pub fn sudoers_line(execution: &CommandExecution) -> Option<String> {
     let status = execution.status.as_ref()?;
     let decision = status.decision.as_ref()?;
@@ -276,20 +292,21 @@ pub fn sudoers_line(execution: &CommandExecution) -> Option<String> {
     Some(format!("{login} ALL=({user}) NOPASSWD: {program}"))
 }
 
-/// Whether a command did no more than sudo does if it wants a password. It may have been the command's own doing.
-fn is_asked_for_a_password(outcome: &Outcome) -> bool {
-    outcome.ending == (Ending::Exited { code: 1 })
+/// Returns true if the outcome is that of sudo without a password. The command itself may also have caused it.
+fn is_sudo_password_prompt(outcome: &CommandOutcome) -> bool {
+    outcome.ending == (Termination::Exited { code: 1 })
         && outcome.stdout.is_empty()
         && outcome.stderr.trim_end() == "sudo: a password is required"
 }
 
-/// Seconds of waiting for output that the decision allows; `None` if the execution has no decision.
+/// Returns `drainSeconds` of the decision; `None` if the execution has no decision.
 fn drain_seconds(execution: &CommandExecution) -> Option<u32> {
     let decision = execution.status.as_ref()?.decision.as_ref()?;
     Some(decision.output.drain_seconds)
 }
 
-/// Clause of the message that says why output is missing; `None` if none is, or if the cause was not recorded.
+/// Returns the clause of the message that says why output is missing; `None` if none is missing, or if the cause was
+/// not recorded.
 fn incomplete_text(output: &OutputRecord, drain_seconds: Option<u32>) -> Option<String> {
     let why = match output.incomplete_reason.filter(|_| output.incomplete)? {
         IncompleteReason::StillOpen => {

@@ -1,154 +1,172 @@
-//! What to do about a claimed execution whose machine was reached again: after a lost connection, a lost `writ`, a reboot.
+//! Next step for a claimed execution whose machine was reached again: after a lost connection, a lost `writ`, a reboot.
 //!
-//! The promise kept here: the command is sent (again) only to the very machine that the claim names, only where the
-//! machine itself says that nothing of it has begun, and only while it may still start; whatever cannot be known is said
-//! to be unknown.
+//! # Guarantees
+//!
+//! The command is sent (again) only if three conditions are true: the machine is the one in the claim, the machine
+//! reports that nothing of the command has started, and the command may still start. In all other cases without a
+//! recorded end, the outcome is unknown.
 
 use std::time::Duration;
 
 use crate::api::Reason;
 use crate::api::execution_status::{MachineRecord, RemoteRecord};
 
-use super::{Ending, LaunchProblem};
+use super::{LaunchProblem, Termination};
 
-/// What a machine shows of itself to who is connected to it.
+/// Identity of a machine, as a connection observed it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct MachineShown<'a> {
-    /// The address and port that were reached, as the claim has them.
+pub struct ObservedMachine<'a> {
+    /// Address and port of the connection, in the form of the claim.
     pub address: &'a str,
-    /// SHA-256 fingerprint of the host key that it proved itself with.
+    /// SHA-256 fingerprint of the host key that the machine proved to have.
     pub host_key_fingerprint: &'a str,
-    /// Its boot id.
+    /// Boot ID.
     pub boot_id: &'a str,
-    /// How long ago that boot was.
+    /// Time since the boot.
     pub uptime: Duration,
-    /// The launcher's folder.
+    /// The launcher's directory.
     pub directory: &'a str,
-    /// The random word in that folder.
+    /// Random ID in that directory.
     pub directory_id: &'a str,
 }
 
-/// How what is shown compares with what the claim recorded.
+/// Result of the comparison of an observed machine with the record of the claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Place {
-    /// Folder, boot and address are the same: what the machine says of the command is true, also that there is nothing.
-    Same,
-    /// The host of the claim with the same folder, booted since: what is recorded there is true, but that nothing is recorded
-    /// says nothing.
+pub enum MachineMatch {
+    /// Directory, boot and address are the same. All reports of the machine about the command are true, also that it
+    /// has no journal of it.
+    Exact,
+    /// The host of the claim with the same directory, after a reboot. Its journal is true, but a missing journal proves
+    /// nothing.
     Rebooted,
-    /// The host of the claim, with another folder: the record is gone.
-    OtherFolder,
-    /// Another address, or another host that answers under the same name. What it says of a command that it does not know,
-    /// or whose processes it does not see, says nothing of the host of the claim.
-    Elsewhere {
-        /// Whether it has the folder of the claim (a home that hosts share, or the same host by another address): what is
-        /// recorded there is true.
-        same_folder: bool,
+    /// The host of the claim, with another directory: the journal is gone.
+    OtherDirectory,
+    /// Another address, or another host that answers under the same name. If such a host has no journal or no processes
+    /// of the command, this proves nothing about the host of the claim.
+    Different {
+        /// True if it has the directory of the claim (a home that several hosts share, or the same host by another
+        /// address). Its journal is true.
+        same_directory: bool,
     },
 }
 
-/// Holds what a machine shows against what was recorded with the claim, which was made `claim_age` ago.
+/// Compares an observed machine with the record of the claim, which was made `claim_age` ago.
 ///
-/// A reboot is another boot of the *same* host: it has the host key of the claim, and either the address of the claim or an
-/// uptime that is shorter than the age of the claim. Several hosts may answer under one name.
-pub fn compare(machine: &MachineRecord, remote: &RemoteRecord, shown: &MachineShown<'_>, claim_age: Duration) -> Place {
-    let same_folder = shown.directory_id == remote.directory_id && shown.directory == remote.directory;
+/// A reboot is another boot of the *same* host: it has the host key of the claim, and either the address of the claim
+/// or an uptime shorter than the age of the claim. Several hosts may answer under one name.
+pub fn compare(
+    machine: &MachineRecord,
+    remote: &RemoteRecord,
+    shown: &ObservedMachine<'_>,
+    claim_age: Duration,
+) -> MachineMatch {
+    let same_directory = shown.directory_id == remote.directory_id && shown.directory == remote.directory;
     let same_boot = shown.boot_id == remote.boot_id;
     let same_address = shown.address == machine.address;
     let same_key = shown.host_key_fingerprint == machine.host_key_fingerprint;
     let booted_since = !same_boot && same_key && shown.uptime < claim_age;
-    match (same_folder, same_boot) {
-        (true, true) if same_address => Place::Same,
-        (true, false) if same_key && (same_address || booted_since) => Place::Rebooted,
-        (false, true) if same_key && same_address => Place::OtherFolder,
-        // A folder that does not outlive a boot.
-        (false, false) if booted_since => Place::OtherFolder,
-        _ => Place::Elsewhere { same_folder },
+    match (same_directory, same_boot) {
+        (true, true) if same_address => MachineMatch::Exact,
+        (true, false) if same_key && (same_address || booted_since) => MachineMatch::Rebooted,
+        (false, true) if same_key && same_address => MachineMatch::OtherDirectory,
+        // A directory that does not survive a reboot.
+        (false, false) if booted_since => MachineMatch::OtherDirectory,
+        _ => MachineMatch::Different { same_directory },
     }
 }
 
-/// What the launcher's journal says of the command.
+/// State of the command in the launcher's journal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Journal {
-    /// There is none: nothing has begun.
+    /// There is no journal: nothing has started.
     Absent,
-    /// It runs, or its end is being written.
+    /// The command runs, or its end is being written.
     Running,
-    /// It ended, and how is recorded.
+    /// The command ended, and its end is recorded.
     Ended,
-    /// The fence is made and nothing more is recorded: it is about to start, or who would start it has died.
+    /// The fence exists, without further records: the command is about to start, or its launcher died.
     Starting,
-    /// It was closed before anything had begun: it never starts.
-    Closed,
-    /// It was started; how it ended was not recorded, and nothing is left of who would.
+    /// The fence was closed before the start: the command never starts.
+    Tombstoned,
+    /// The command was started, its end was not recorded, and its supervisor is gone.
     Lost {
-        /// Whether the machine was booted since.
+        /// True if the machine rebooted since.
         rebooted: bool,
     },
 }
 
-/// What to do next.
+/// Next step of the holder.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Next {
-    /// Read the output from where it was left, and the end.
+pub enum ReattachStep {
+    /// Read the output from the last offset, and the end.
     Follow,
-    /// Send the command; the fence on the machine lets it start once.
+    /// Send the command. The fence on the machine lets it start once.
     Launch,
-    /// Close the fence, and then say that it did not start for this reason.
+    /// Close the fence, then finish the execution with this reason.
     Close(LaunchProblem),
-    /// The host of the claim was not reached: look for it again, until the deadline.
-    LookOn,
-    /// There is nothing more to be learned.
-    Conclude(Ending),
+    /// The host of the claim was not reached: try to reach it again, until the deadline.
+    Retry,
+    /// Finish the execution: nothing more can be learned.
+    Conclude(Termination),
 }
 
-/// Decides what to do. `has_run` where the start was confirmed before; `may_start` says whether it may still start.
-pub fn next(place: Place, journal: &Journal, has_run: bool, may_start: Result<(), LaunchProblem>) -> Next {
-    let unknown = |reason, problem: &str| Next::Conclude(Ending::Unknown { reason, problem: problem.to_owned() });
+/// Returns the next step. `start_confirmed` is true if the machine has confirmed the start before. `may_start` is the
+/// reason why the command may not start any more, if there is one.
+pub fn next_step(
+    place: MachineMatch,
+    journal: &Journal,
+    start_confirmed: bool,
+    may_start: Result<(), LaunchProblem>,
+) -> ReattachStep {
+    let unknown =
+        |reason, problem: &str| ReattachStep::Conclude(Termination::Unknown { reason, problem: problem.to_owned() });
     match (place, journal) {
-        (Place::OtherFolder, _) => unknown(
+        (MachineMatch::OtherDirectory, _) => unknown(
             Reason::MachineChanged,
-            "the launcher's folder on the machine is not the one that the command was sent to",
+            "the launcher's directory on the machine is not the one to which the command was sent",
         ),
-        (Place::Elsewhere { same_folder: false }, _) => Next::LookOn,
-        (_, Journal::Running | Journal::Ended) => Next::Follow,
-        // What another host does not have, or does not see running, may be on the host of the claim.
-        (Place::Elsewhere { .. }, Journal::Absent | Journal::Starting | Journal::Lost { .. }) => Next::LookOn,
-        // What was written last before a power cut may not have reached the disk: that includes the line of the start.
-        (Place::Rebooted, Journal::Starting) => unknown(
-            Reason::Rebooted,
-            "the machine was booted anew when the command had just been, or was about to be, started",
-        ),
-        // It is another journal than the one that the start was read from.
-        (_, Journal::Starting | Journal::Closed) if has_run => {
-            unknown(Reason::RecordLost, "the command had started, and the record of that on the machine is gone")
+        (MachineMatch::Different { same_directory: false }, _) => ReattachStep::Retry,
+        (_, Journal::Running | Journal::Ended) => ReattachStep::Follow,
+        // Another host may lack a journal or a process that the host of the claim has.
+        (MachineMatch::Different { .. }, Journal::Absent | Journal::Starting | Journal::Lost { .. }) => {
+            ReattachStep::Retry
         }
-        (_, Journal::Starting) => Next::Close(LaunchProblem {
+        // The last writes before a power failure may be lost, and the record of the start is one of them.
+        (MachineMatch::Rebooted, Journal::Starting) => {
+            unknown(Reason::Rebooted, "the machine rebooted when the command was about to start or had just started")
+        }
+        // This is another journal than the one with the start.
+        (_, Journal::Starting | Journal::Tombstoned) if start_confirmed => {
+            unknown(Reason::RecordLost, "the command started, but its journal on the machine is gone")
+        }
+        (_, Journal::Starting) => ReattachStep::Close(LaunchProblem {
             reason: Reason::LauncherFailed,
-            message: "the machine accepted the command and was interrupted before it had started it; it will not start"
-                .to_owned(),
+            message:
+                "the machine accepted the command and was interrupted before the start; the command will not start"
+                    .to_owned(),
         }),
-        (_, Journal::Closed) => Next::Conclude(Ending::Refused(match may_start {
+        (_, Journal::Tombstoned) => ReattachStep::Conclude(Termination::Refused(match may_start {
             Err(problem) => problem,
             Ok(()) => LaunchProblem {
                 reason: Reason::LauncherFailed,
-                message: "the machine was told never to start it before it had started".to_owned(),
+                message: "the journal on the machine was closed before the start; the command will not start"
+                    .to_owned(),
             },
         })),
-        (Place::Rebooted, Journal::Absent | Journal::Lost { .. }) | (_, Journal::Lost { rebooted: true }) => {
-            unknown(Reason::Rebooted, "the machine was booted anew before the end of the command was recorded on it")
+        (MachineMatch::Rebooted, Journal::Absent | Journal::Lost { .. }) | (_, Journal::Lost { rebooted: true }) => {
+            unknown(Reason::Rebooted, "the machine rebooted before it recorded the end of the command")
         }
         (_, Journal::Lost { rebooted: false }) => unknown(
             Reason::RecordLost,
             "the launcher's supervisor on the machine ended before it recorded the end of the command: it was killed, ran out \
              of memory, or the command ended it (as `pkill -u USER` and `killall` do); the command may still run",
         ),
-        (_, Journal::Absent) if has_run => {
-            unknown(Reason::RecordLost, "the command had started, and the machine has no record of it any more")
+        (_, Journal::Absent) if start_confirmed => {
+            unknown(Reason::RecordLost, "the command started, but the machine has no journal of it any more")
         }
         (_, Journal::Absent) => match may_start {
-            Ok(()) => Next::Launch,
-            Err(problem) => Next::Close(problem),
+            Ok(()) => ReattachStep::Launch,
+            Err(problem) => ReattachStep::Close(problem),
         },
     }
 }

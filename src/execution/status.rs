@@ -1,4 +1,4 @@
-//! Statuses, built in one place so that phase, reason, message and conditions never disagree.
+//! Construction of statuses in one place, so that phase, reason, message and conditions never disagree.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -9,27 +9,27 @@ use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use crate::policy;
 
 use super::creation::creation;
-use super::room::keep_length;
+use super::space::keep_length;
 
-/// The longest message in a status, in characters (the CRD's bound for it). What machines say goes into messages, so
-/// they have to be cut.
-pub const MAXIMUM_MESSAGE_CHARACTERS: usize = 2048;
+/// Maximum length of a message in a status, in characters (the bound in the CRD). Messages are cut, because they quote
+/// machines.
+pub const MAX_MESSAGE_CHARACTERS: usize = 2048;
 
-/// What is put behind a message that was cut.
+/// Mark at the end of a message that was cut.
 const CUT: &str = " ... (cut)";
 
-/// A message as it can be stored: no control characters for whoever prints it, as what machines say may be in it, and no more
-/// than the bound; whoever reads it sees where it was cut.
+/// Returns a message that can be stored: without control characters, which a machine may have sent, and within the
+/// bound. A mark shows that it was cut.
 pub fn storable(message: &str) -> String {
     let printable = |character: char| if character.is_control() { ' ' } else { character };
-    if message.chars().count() <= MAXIMUM_MESSAGE_CHARACTERS {
+    if message.chars().count() <= MAX_MESSAGE_CHARACTERS {
         return message.chars().map(printable).collect();
     }
-    message.chars().map(printable).take(MAXIMUM_MESSAGE_CHARACTERS - CUT.len()).chain(CUT.chars()).collect()
+    message.chars().map(printable).take(MAX_MESSAGE_CHARACTERS - CUT.len()).chain(CUT.chars()).collect()
 }
 
-/// The status of `execution` moved to another phase, with the conditions that go with it.
-pub(super) fn moved(
+/// Returns the status of `execution` in another phase, with the conditions of that phase.
+pub(super) fn with_phase(
     execution: &CommandExecution,
     phase: Phase,
     reason: Reason,
@@ -37,7 +37,7 @@ pub(super) fn moved(
     now: Timestamp,
 ) -> CommandExecutionStatus {
     let mut status = execution.status.clone().unwrap_or_default();
-    let now = not_before_what_is_recorded(execution, now);
+    let now = not_before_recorded_times(execution, now);
     let generation = execution.metadata.generation;
     let message = storable(message);
     status.creation = Some(creation(execution));
@@ -48,7 +48,7 @@ pub(super) fn moved(
         status.queued_time = Some(MicroTime(now));
     }
     if phase == Phase::Rejected {
-        // What was allowed while it was queued is not any more.
+        // A decision from the queue is not valid any more.
         (status.decision, status.command_line) = (None, None);
     }
     if phase.is_finished() {
@@ -61,7 +61,7 @@ pub(super) fn moved(
         conditions::set(&mut status.conditions, type_, value, reason, message, generation, now);
     };
     if reason == Reason::AlreadyExecuted {
-        // Nothing was decided about this one.
+        // Nothing was decided about this execution.
     } else if phase == Phase::Rejected {
         set(ConditionType::Accepted, false, &word, &message);
     } else if is_allowed && !is_accepted(execution) {
@@ -70,7 +70,7 @@ pub(super) fn moved(
     set(ConditionType::Ready, phase == Phase::Succeeded, &word, &message);
     set(ConditionType::Reconciling, !phase.is_finished(), &word, &message);
     if phase.is_finished() {
-        // The others repeat the message. Room for the result is kept in each claim, so this one does without.
+        // The other conditions repeat the message. This one has none, because each claim reserves space for the result.
         set(ConditionType::Finished, true, phase.as_str(), "");
     }
     if phase.is_finished() && phase != Phase::Succeeded {
@@ -82,15 +82,15 @@ pub(super) fn moved(
     status
 }
 
-/// Records what was decided in a status, and in short what is to be executed.
+/// Records the decision in a status, and the command as text.
 pub(super) fn with_decision(status: &mut CommandExecutionStatus, decision: &policy::Decision, now: Timestamp) {
     status.command_line = Some(policy::display(&decision.argv));
     status.decision = Some(decision.record(MicroTime(now)));
 }
 
-/// `now`, or the latest time that is recorded already. Two processes know the API server's clock to a fraction of a second
-/// only, and it may be set back: no record says that an execution ended before it began.
-pub(super) fn not_before_what_is_recorded(execution: &CommandExecution, now: Timestamp) -> Timestamp {
+/// Returns `now`, or the latest recorded time if that is later. Two processes know the clock of the API server only to
+/// a fraction of a second, and it may be set back. No record may say that an execution ended before it started.
+pub(super) fn not_before_recorded_times(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let status = execution.status.as_ref();
     let queued = status.and_then(|status| Some(status.queued_time.as_ref()?.0));
@@ -107,30 +107,30 @@ fn is_accepted(execution: &CommandExecution) -> bool {
         .any(|condition| condition.type_ == ConditionType::Accepted.as_str() && condition.status == "True")
 }
 
-/// What is recorded with a claim.
+/// Record of a claim.
 #[derive(Clone, Debug)]
-pub struct ClaimRecords {
-    /// Who is responsible.
+pub struct ClaimRecord {
+    /// Holder and token.
     pub claim: Claim,
-    /// Where it is sent.
+    /// Machine to which the command is sent.
     pub machine: MachineRecord,
-    /// What its start hangs on there; None in Direct mode.
+    /// Place of the journal on the machine; `None` in Direct mode.
     pub remote: Option<RemoteRecord>,
 }
 
-/// The status with a claim: the point of no return. Its holder starts the command after this is stored, and nobody
-/// else does before they have asked the machine.
-pub fn claimed(
+/// Returns the status with a claim: the point of no return. After it is stored, its holder starts the command. Any
+/// other process first has to read the journal on the machine.
+pub fn with_claim(
     execution: &CommandExecution,
     decision: &policy::Decision,
-    records: ClaimRecords,
+    records: ClaimRecord,
     now: Timestamp,
 ) -> CommandExecutionStatus {
-    let ClaimRecords { mut claim, machine, remote } = records;
-    let now = not_before_what_is_recorded(execution, now);
+    let ClaimRecord { mut claim, machine, remote } = records;
+    let now = not_before_recorded_times(execution, now);
     claim.dispatched_time = MicroTime(claim.dispatched_time.0.max(now));
-    let message = format!("{} starts it on {}", claim.holder, machine.address);
-    let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
+    let message = format!("{} starts the command on {}", claim.holder, machine.address);
+    let mut status = with_phase(execution, Phase::Dispatched, Reason::Claimed, &message, now);
     with_decision(&mut status, decision, now);
     status.machine = Some(machine);
     status.claim = Some(claim);
@@ -138,9 +138,9 @@ pub fn claimed(
     status
 }
 
-/// The status of a claimed execution that another holder takes over, with a token of its own. None where there is no
-/// claim to take over.
-pub fn taken_over(
+/// Returns the status of a claimed execution that another holder adopts, with a token of its own; `None` if there is no
+/// claim.
+pub fn with_new_holder(
     execution: &CommandExecution,
     holder: &str,
     token: &str,
@@ -148,24 +148,24 @@ pub fn taken_over(
 ) -> Option<CommandExecutionStatus> {
     let claim = execution.claim()?;
     let status = execution.status.as_ref()?;
-    let message = format!("{holder} took it over from {}", claim.holder);
+    let message = format!("{holder} adopted the claim of {}", claim.holder);
     let claim = Claim { token: token.to_owned(), holder: holder.to_owned(), ..claim.clone() };
     let reason = status.reason.unwrap_or(Reason::Claimed);
-    let mut taken = moved(execution, status.phase, reason, &message, now);
+    let mut taken = with_phase(execution, status.phase, reason, &message, now);
     taken.claim = Some(claim);
-    if execution.is_unwanted() {
-        // Whoever had the claim may have noticed it, and not lived to store that.
+    if execution.is_cancelled_or_deleted() {
+        // The previous holder may have noticed the stop request and died before it stored the time.
         taken.stop_requested_time.get_or_insert(MicroTime(now));
     }
     keep_length(status, &mut taken);
     Some(taken)
 }
 
-/// The same status, with the time at which it was noticed that the command is to be stopped.
-pub fn stopping(execution: &CommandExecution, noticed: Timestamp, now: Timestamp) -> CommandExecutionStatus {
+/// Returns the same status with the time at which Writ noticed the stop request.
+pub fn with_stop_request(execution: &CommandExecution, noticed: Timestamp, now: Timestamp) -> CommandExecutionStatus {
     let phase = execution.phase();
     let reason = execution.status.as_ref().and_then(|status| status.reason).unwrap_or(Reason::Claimed);
-    let mut status = moved(execution, phase, reason, "the machine is asked to stop the command", now);
+    let mut status = with_phase(execution, phase, reason, "Writ asks the machine to stop the command", now);
     status.stop_requested_time = Some(MicroTime(noticed));
     if let Some(before) = &execution.status {
         keep_length(before, &mut status);
@@ -173,20 +173,20 @@ pub fn stopping(execution: &CommandExecution, noticed: Timestamp, now: Timestamp
     status
 }
 
-/// The status of a claimed execution whose login did not start it, for a reason that passes.
-pub fn waits_for_login(execution: &CommandExecution, problem: &str, now: Timestamp) -> CommandExecutionStatus {
-    let message = format!("waits for the machine, which has not started it: {problem}");
-    let mut status = moved(execution, Phase::Dispatched, Reason::Claimed, &message, now);
+/// Returns the status of a claimed execution whose login did not start the command, for a temporary reason.
+pub fn with_login_wait(execution: &CommandExecution, problem: &str, now: Timestamp) -> CommandExecutionStatus {
+    let message = format!("waits for the machine, which has not started the command: {problem}");
+    let mut status = with_phase(execution, Phase::Dispatched, Reason::Claimed, &message, now);
     if let Some(before) = &execution.status {
         keep_length(before, &mut status);
     }
     status
 }
 
-/// The status of a claimed execution whose start the machine confirmed.
-pub fn running(execution: &CommandExecution, started: Timestamp, now: Timestamp) -> CommandExecutionStatus {
-    let mut status = moved(execution, Phase::Running, Reason::Started, "the machine confirmed the start", now);
-    status.start_time = Some(MicroTime(not_before_what_is_recorded(execution, started)));
+/// Returns the status of a claimed execution after the machine confirmed the start.
+pub fn with_start(execution: &CommandExecution, started: Timestamp, now: Timestamp) -> CommandExecutionStatus {
+    let mut status = with_phase(execution, Phase::Running, Reason::Started, "the machine confirmed the start", now);
+    status.start_time = Some(MicroTime(not_before_recorded_times(execution, started)));
     if let Some(before) = &execution.status {
         keep_length(before, &mut status);
     }
@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn every_end_is_finished_and_nothing_before_it_is() {
-        let execution = CommandExecution::new("x", crate::api::CommandExecutionSpec::asking_for("say hello"));
+        let execution = CommandExecution::new("x", crate::api::CommandExecutionSpec::with_command("say hello"));
         for phase in Phase::ALL {
-            let status = moved(&execution, phase, Reason::Completed, "as it is", Timestamp::UNIX_EPOCH);
+            let status = with_phase(&execution, phase, Reason::Completed, "as it is", Timestamp::UNIX_EPOCH);
             let finished = status.conditions.iter().find(|condition| condition.type_ == "Finished");
             assert_eq!(finished.is_some(), phase.is_finished(), "{phase:?}");
             if let Some(finished) = finished {
@@ -214,10 +214,10 @@ mod tests {
     #[test]
     fn a_message_that_is_too_long_says_that_it_was_cut() {
         assert_eq!(storable("a\u{1b}b\nc"), "a b c");
-        let whole = "ä".repeat(MAXIMUM_MESSAGE_CHARACTERS);
+        let whole = "ä".repeat(MAX_MESSAGE_CHARACTERS);
         assert_eq!(storable(&whole), whole);
         let cut = storable(&format!("{whole}x"));
-        assert_eq!(cut.chars().count(), MAXIMUM_MESSAGE_CHARACTERS);
+        assert_eq!(cut.chars().count(), MAX_MESSAGE_CHARACTERS);
         assert!(cut.ends_with("ä ... (cut)"));
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use crate::api::machine_status::{KeyTrust, LoginKey, SystemFacts};
-use crate::machine::{ProvedKey, Seen};
+use crate::api::machine_status::{KeyTrust, LoginKey, SystemInfo};
+use crate::machine::{ProbeResult, VerifiedKey};
 use crate::ssh::{self, ConnectError, Connection, ProvedBy};
 use crate::telemetry::{SPANS, metrics};
 
@@ -89,7 +89,7 @@ async fn connect_by(
                 return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
             }
             Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
-                tracing::debug!(message, "the machine dropped a connection; trying again");
+                tracing::debug!(error = message, "the machine dropped a connection; trying again");
                 let pause = DROPPED_PAUSE.saturating_mul(1 << tries);
                 tokio::time::sleep(pause + pause.mul_f64(0.5 * jitter())).await;
                 tries += 1;
@@ -108,15 +108,15 @@ async fn connect_by(
 }
 
 /// What was seen where a connection is open.
-pub(crate) fn online(connection: &Connection, system: Option<SystemFacts>) -> Seen {
+pub(crate) fn online(connection: &Connection, system: Option<SystemInfo>) -> ProbeResult {
     let proof = connection.proof();
     let trust = match proof.by {
         ProvedBy::Pinned => KeyTrust::Pinned,
         ProvedBy::Authority => KeyTrust::Authority,
         ProvedBy::FirstUse => KeyTrust::FirstUse,
     };
-    let key = ProvedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
+    let key = VerifiedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
     let login = connection.login().clone();
     let login = LoginKey { entry: login.entry, fingerprint: login.fingerprint, refused: login.refused };
-    Seen::Online { latency: connection.login_time(), key, login: Box::new(login), system }
+    ProbeResult::Online { latency: connection.login_time(), key, login: Box::new(login), system }
 }

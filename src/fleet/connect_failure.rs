@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::api::Reason;
 use crate::cluster::ClusterError;
 use crate::execution::LaunchProblem;
-use crate::machine::Seen;
+use crate::machine::ProbeResult;
 use crate::ssh::ConnectError;
 
 /// Pause after a change under an attempt: long enough to be no loop, short enough not to be noticed.
@@ -108,12 +108,12 @@ impl ConnectFailure {
     }
 
     /// Returns what the failure says of the machine. `None` if it says nothing.
-    pub fn probe_result(&self) -> Option<Seen> {
+    pub fn probe_result(&self) -> Option<ProbeResult> {
         match self {
             Self::Unreachable(message) => {
-                Some(Seen::Problem(LaunchProblem { reason: Reason::MachineOffline, message: message.clone() }))
+                Some(ProbeResult::Failed(LaunchProblem { reason: Reason::MachineOffline, message: message.clone() }))
             }
-            Self::Refused { problem, .. } => Some(Seen::Problem(problem.clone())),
+            Self::Refused { problem, .. } => Some(ProbeResult::Failed(problem.clone())),
             Self::Obsolete | Self::RetryAfter(_) | Self::Full { .. } => None,
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::api::Machine;
 use crate::cluster::Cluster;
-use crate::machine::{Seen, Sight};
+use crate::machine::{MachineObservation, ProbeResult};
 use crate::ssh::Network;
 
 use super::connection_pool::close_all;
@@ -38,10 +38,10 @@ impl Dialer {
     }
 
     /// Records what an attempt or a probe observed. A machine in order is open to its queue again.
-    pub fn record(&self, machine: &Machine, seen: Seen) {
+    pub fn record(&self, machine: &Machine, seen: ProbeResult) {
         let metadata = &machine.metadata;
         let (uid, generation) = (metadata.uid.clone(), metadata.generation);
-        self.machines.record(machine, Sight { uid, generation, at: self.cluster.now(), seen });
+        self.machines.record(machine, MachineObservation { uid, generation, at: self.cluster.now(), result: seen });
     }
 
     /// Takes connections to or through the Machine with this UID out of use, except those by `except_generation`.

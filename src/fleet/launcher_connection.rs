@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::execution::MachineShown;
+use crate::execution::ObservedMachine;
 use crate::ssh::{ConnectError, Session};
 
 use super::connect::{connect, online};
@@ -26,9 +26,9 @@ pub(crate) struct LauncherConnection {
 
 impl LauncherConnection {
     /// What the machine shows of itself, to be held against a claim.
-    pub fn shown<'a>(&'a self, address: &'a str) -> MachineShown<'a> {
+    pub fn shown<'a>(&'a self, address: &'a str) -> ObservedMachine<'a> {
         let facts = &self.known.facts;
-        MachineShown {
+        ObservedMachine {
             address,
             host_key_fingerprint: self.permit.connection().fingerprint(),
             boot_id: &facts.boot_id,

@@ -11,7 +11,7 @@ pub(crate) const FILES: &str = "the login's limit of open files is too low for t
 pub(crate) fn explain_refusal(refusal: &Refusal) -> String {
     let why = match refusal {
         Refusal::Late => "the starting deadline was over when the machine was asked to start it",
-        Refusal::OtherBoot => "the machine was booted anew after the claim",
+        Refusal::OtherBoot => "the machine rebooted after the claim",
         Refusal::Directory => {
             "the launcher's folder on the machine is not fit (execution.directory of the Machine; by default \
              .local/state/writ in the login user's home): it must be a folder of the login user's own, no symbolic link, \

@@ -47,9 +47,9 @@ impl LauncherError {
     fn category(&self) -> &'static str {
         match self {
             LauncherError::Connect(error) => error.category(),
-            LauncherError::NoReply(_) => "silence",
+            LauncherError::NoReply(_) => "no_reply",
             LauncherError::SessionRefused(_) | LauncherError::Refused(_) => "turned_away",
-            LauncherError::Account(_) | LauncherError::BadReply(_) => "unfit",
+            LauncherError::Account(_) | LauncherError::BadReply(_) => "bad_reply",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether commands can be started on a machine, by what its launcher reports.
 
 use crate::api::Machine;
-use crate::api::execution_status::{LONGEST_DIRECTORY, LONGEST_ID};
+use crate::api::execution_status::{MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH};
 use crate::launcher::MachineFacts;
 
 use super::connect_failure::ConnectFailure;
@@ -52,17 +52,17 @@ pub(crate) fn check_support(
 /// each time.
 fn unrecordable(facts: &MachineFacts) -> Option<String> {
     let length = |text: &str| text.chars().count();
-    if length(&facts.directory) > LONGEST_DIRECTORY {
+    if length(&facts.directory) > MAX_DIRECTORY_LENGTH {
         return Some(format!(
-            "the launcher's folder on the machine has a path of {} characters, and at most {LONGEST_DIRECTORY} can be recorded; set \
+            "the launcher's folder on the machine has a path of {} characters, and at most {MAX_DIRECTORY_LENGTH} can be recorded; set \
              spec.execution.directory of the Machine to a shorter one",
             length(&facts.directory)
         ));
     }
     for (what, id) in [("file id in the launcher's folder", &facts.directory_id), ("boot id", &facts.boot_id)] {
-        if length(id) > LONGEST_ID {
+        if length(id) > MAX_ID_LENGTH {
             return Some(format!(
-                "the {what} has {} characters on the machine, and at most {LONGEST_ID} can be recorded; find out what has written \
+                "the {what} has {} characters on the machine, and at most {MAX_ID_LENGTH} can be recorded; find out what has written \
                  it, or set spec.execution.directory to another folder",
                 length(id)
             ));
@@ -85,11 +85,11 @@ mod tests {
             reads_sh: true,
             ends_with_session: false,
         };
-        assert_eq!(unrecordable(&facts(LONGEST_DIRECTORY, LONGEST_ID, LONGEST_ID)), None);
+        assert_eq!(unrecordable(&facts(MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH, MAX_ID_LENGTH)), None);
         for (facts, bound, remedy) in [
-            (facts(LONGEST_DIRECTORY + 1, 1, 1), "1024", "spec.execution.directory"),
-            (facts(2, LONGEST_ID + 1, 1), "64", "file id"),
-            (facts(2, 1, LONGEST_ID + 1), "64", "boot id"),
+            (facts(MAX_DIRECTORY_LENGTH + 1, 1, 1), "1024", "spec.execution.directory"),
+            (facts(2, MAX_ID_LENGTH + 1, 1), "64", "file id"),
+            (facts(2, 1, MAX_ID_LENGTH + 1), "64", "boot id"),
         ] {
             let said = unrecordable(&facts).unwrap();
             assert!(said.contains(bound) && said.contains(remedy), "{said}");

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::api::Machine;
 use crate::execution::LaunchProblem;
-use crate::machine::{Seen, Sight};
+use crate::machine::{MachineObservation, ProbeResult};
 
 use super::counts::ReportedCounts;
 use super::jitter::jitter;
@@ -49,7 +49,7 @@ pub(crate) struct MachineState {
     /// `None` until the first read of the Machine. Nothing starts before that.
     pub settings: Option<Settings>,
     /// The last observation.
-    pub observation: Option<Sight>,
+    pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
     /// In 0..1, another for each observation. It keeps the probes of machines apart.
@@ -140,15 +140,15 @@ impl MachineState {
     }
 
     /// Records an observation. A machine in order is open to its queue again.
-    pub fn record(&mut self, observation: Sight, machine: &Machine) {
+    pub fn record(&mut self, observation: MachineObservation, machine: &Machine) {
         self.inconclusive_probes = 0;
-        match &observation.seen {
-            Seen::Online { .. } => {
+        match &observation.result {
+            ProbeResult::Online { .. } => {
                 self.failures = 0;
                 self.mark_online(observation.at);
                 self.backoff = None;
             }
-            Seen::Problem(problem) => {
+            ProbeResult::Failed(problem) => {
                 self.failures = self.failures.saturating_add(1);
                 // Another process, or this one before its restart, may have reached it.
                 let reported = machine.status.as_ref().and_then(|status| status.last_seen_time.as_ref());
@@ -164,7 +164,7 @@ impl MachineState {
 
     /// Returns true if the last observation was a failure.
     pub fn has_problem(&self) -> bool {
-        self.observation.as_ref().is_some_and(|observation| matches!(observation.seen, Seen::Problem(_)))
+        self.observation.as_ref().is_some_and(|observation| matches!(observation.result, ProbeResult::Failed(_)))
     }
 
     /// An attempt reached the machine at `now`. It may have used a connection that is older than what needs repair.

@@ -8,7 +8,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
 use crate::api::{Machine, MachinePhase};
-use crate::machine::Sight;
+use crate::machine::MachineObservation;
 use crate::telemetry::metrics;
 
 use super::connection_pool::ConnectionPool;
@@ -72,7 +72,7 @@ impl Machines {
     }
 
     /// Records an observation, and wakes the controller. An observation of a Machine that was deleted meanwhile is dropped.
-    pub fn record(&self, machine: &Machine, observation: Sight) {
+    pub fn record(&self, machine: &Machine, observation: MachineObservation) {
         let metadata = &machine.metadata;
         let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
         let Some(known) = self.get(&key) else { return };
@@ -93,7 +93,7 @@ impl Machines {
             .iter()
             .map(|(_, machine)| {
                 let state = machine.state();
-                state.observation.as_ref().map_or(MachinePhase::Unknown, |observation| observation.seen.phase())
+                state.observation.as_ref().map_or(MachinePhase::Unknown, |observation| observation.result.phase())
             })
             .collect();
         for phase in [MachinePhase::Unknown, MachinePhase::Online, MachinePhase::Offline, MachinePhase::Misconfigured] {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::api::{MachineSpec, Reason};
     use crate::execution::LaunchProblem;
-    use crate::machine::Seen;
+    use crate::machine::ProbeResult;
 
     /// A probe of a black hole ends 10 s after its Machine was deleted.
     #[test]
@@ -124,10 +124,13 @@ mod tests {
         assert!(held.state().start_probe() && !held.state().start_probe());
         machines.remove(&key);
         let problem = LaunchProblem { reason: Reason::MachineOffline, message: "gone".to_owned() };
-        let seen = Seen::Problem(problem);
+        let seen = ProbeResult::Failed(problem);
         let mut machine = Machine::new("web-1", MachineSpec::new("192.0.2.1", "deploy", "web-ssh"));
         machine.metadata.namespace = Some("team".to_owned());
-        machines.record(&machine, Sight { uid: None, generation: None, at: Timestamp::UNIX_EPOCH, seen });
+        machines.record(
+            &machine,
+            MachineObservation { uid: None, generation: None, at: Timestamp::UNIX_EPOCH, result: seen },
+        );
         assert!(machines.get(&key).is_none() && machines.all().is_empty());
     }
 }

@@ -222,7 +222,7 @@ pub(crate) async fn open_with_retry(connection: &Connection) -> Result<Session, 
         metrics().session(opened.as_ref().map_or_else(ConnectError::category, |_| "opened"));
         match opened {
             Err(ConnectError::Busy(message)) if tries < BUSY_TRIES => {
-                tracing::debug!(message, "no free session on the machine; trying again");
+                tracing::debug!(error = message, "no free session on the machine; trying again");
                 sleep(BUSY_PAUSE.saturating_mul(1 << tries)).await;
                 tries += 1;
             }

@@ -5,7 +5,7 @@
 
 use crate::api::ExecutionMode;
 use crate::cluster::ClusterError;
-use crate::machine::Seen;
+use crate::machine::ProbeResult;
 use crate::ssh::Connection;
 
 use super::connect::{connect, online};
@@ -46,7 +46,11 @@ pub(crate) async fn probe(dialer: &Dialer, key: &MachineKey) {
     }
 }
 
-async fn probe_with(dialer: &Dialer, resolved: &ResolvedMachine, may_share: bool) -> Result<Seen, ConnectFailure> {
+async fn probe_with(
+    dialer: &Dialer,
+    resolved: &ResolvedMachine,
+    may_share: bool,
+) -> Result<ProbeResult, ConnectFailure> {
     // A connection in use shows that the machine is there, and costs no login. Only a login shows that a fault is repaired.
     let managed = dialer.machine_of(resolved);
     if let Some(permit) = managed.connections.try_acquire(&resolved.pool_key()).filter(|_| may_share) {
@@ -71,7 +75,7 @@ async fn check_connection(
     dialer: &Dialer,
     connection: &Connection,
     resolved: &ResolvedMachine,
-) -> Result<Seen, ConnectFailure> {
+) -> Result<ProbeResult, ConnectFailure> {
     let (machine, pool_key) = (&resolved.machine, resolved.pool_key());
     if machine.spec.execution.mode == ExecutionMode::Durable {
         let managed = dialer.machine_of(resolved);

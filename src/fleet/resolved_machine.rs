@@ -344,7 +344,7 @@ fn create_command(namespace: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::machine_status::{KeyTrust, SeenHostKey};
+    use crate::api::machine_status::{KeyTrust, ObservedHostKey};
     use crate::api::{MachineSpec, MachineStatus};
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -354,7 +354,7 @@ mod tests {
         machine.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
         machine.metadata.uid = Some("uid".to_owned());
         machine.metadata.generation = Some(1);
-        let key = |fingerprint: &str| SeenHostKey {
+        let key = |fingerprint: &str| ObservedHostKey {
             algorithm: "ssh-ed25519".to_owned(),
             fingerprint: fingerprint.to_owned(),
             trust: KeyTrust::FirstUse,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::machine_status::SystemFacts;
+use crate::api::machine_status::SystemInfo;
 use crate::launcher::{self, Answer, Described};
 use crate::ssh::{Connection, Session};
 
@@ -16,7 +16,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The machine opens no session, or did not answer as a launcher does.
-pub(crate) async fn request_system_info(connection: &Connection) -> Result<SystemFacts, LauncherError> {
+pub(crate) async fn request_system_info(connection: &Connection) -> Result<SystemInfo, LauncherError> {
     read_in(open_with_retry(connection).await?).await
 }
 
@@ -24,14 +24,14 @@ pub(crate) async fn request_system_info(connection: &Connection) -> Result<Syste
 ///
 /// # Errors
 /// The machine did not answer as a launcher does.
-pub(crate) async fn read_in(session: Session) -> Result<SystemFacts, LauncherError> {
+pub(crate) async fn read_in(session: Session) -> Result<SystemInfo, LauncherError> {
     let described = match request(session, ANSWER_DEADLINE, launcher::facts).await? {
         Answer::Described(described) => described,
         other => return Err(LauncherError::BadReply(format!("it answered {other:?}"))),
     };
     let Described { boot_id, hostname, architecture, kernel, shell, os } = described;
     let some = |word: String| (!word.is_empty()).then_some(word);
-    Ok(SystemFacts {
+    Ok(SystemInfo {
         hostname: some(hostname),
         os: some(os),
         architecture: some(architecture),

@@ -5,7 +5,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::machine_status::{KeyTrust, SeenHostKey};
+use crate::api::machine_status::{KeyTrust, ObservedHostKey};
 use crate::api::{Machine, MachineStatus};
 use crate::cluster::{Cluster, ClusterError};
 
@@ -39,7 +39,7 @@ pub(crate) async fn pin(
         if !pinned_keys(&live).is_empty() {
             return Ok(());
         }
-        let key = SeenHostKey {
+        let key = ObservedHostKey {
             algorithm: algorithm.to_owned(),
             fingerprint: fingerprint.to_owned(),
             trust: KeyTrust::FirstUse,

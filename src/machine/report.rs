@@ -1,4 +1,4 @@
-//! From what was seen to what the status says.
+//! From an observation to the status of a Machine.
 
 use std::time::Duration;
 
@@ -6,72 +6,73 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::conditions::{self, ConditionType};
-use crate::api::machine_status::{KeyTrust, LoginKey, SeenHostKey};
+use crate::api::machine_status::{KeyTrust, LoginKey, ObservedHostKey};
 use crate::api::{Machine, MachinePhase, MachineStatus, Reason};
 use crate::execution::{LaunchProblem, storable};
 
-use super::sight::Stage;
-use super::{ProvedKey, Seen, Sight};
+use super::observation::ProbeStage;
+use super::{MachineObservation, ProbeResult, VerifiedKey};
 
-/// A status is written at most so often.
-const BETWEEN_WRITES: Duration = Duration::from_secs(10);
-/// When it was last seen, and how long that took, is written so often where nothing else is.
-const REFRESH: Duration = Duration::from_secs(600);
+/// Minimum interval between writes of a status.
+const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(10);
+/// Interval between writes of `lastSeenTime` and `latencyMs` if nothing else changes.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 
-/// All that is known of a Machine at one moment.
+/// Facts that determine the status of a Machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed<'a> {
+pub struct ReportInput<'a> {
     /// The Machine, read live.
     pub machine: &'a Machine,
-    /// What was seen of it last.
-    pub sight: Option<&'a Sight>,
-    /// How many commands run there.
+    /// Last observation of the machine.
+    pub observation: Option<&'a MachineObservation>,
+    /// Number of running commands.
     pub running: usize,
-    /// How many executions wait for it.
+    /// Number of queued executions.
     pub queued: usize,
-    /// Whether these numbers alone are worth a write.
+    /// True if a change of these numbers alone should be written.
     pub is_recount: bool,
-    /// How long ago its status was written by this process; None: not yet.
+    /// Time since this process wrote the status; `None` if it has not written it yet.
     pub since_write: Option<Duration>,
-    /// Now.
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// What to tell.
+/// Writes that are due for a Machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The status to store; None: leave it.
+    /// Status to store; `None` if the stored one stays.
     pub status: Option<MachineStatus>,
-    /// The event that goes with it: the word, whether it is a warning, the sentence.
+    /// Event for the status: its reason, true if it is a warning, and its message.
     pub event: Option<(String, bool, String)>,
-    /// Whether it tells nothing but how many run and wait. Such a write delays no other one.
+    /// True if only the numbers of running commands and queued executions change. Such a write delays no other write.
     pub is_count: bool,
-    /// When there will be something to write that it is too early for.
-    pub again: Option<Duration>,
+    /// Delay until the next status write, if the minimum interval has not passed.
+    pub retry_after: Option<Duration>,
 }
 
-/// What to tell of a Machine.
-pub fn report(observed: &Observed<'_>) -> Report {
+/// Returns the writes that are due for a Machine.
+pub fn report(observed: &ReportInput<'_>) -> Report {
     let before = observed.machine.status.clone().unwrap_or_default();
-    let described = described(observed, &before).or_else(|| observed.is_recount.then(|| before.clone()));
+    let described = build_status(observed, &before).or_else(|| observed.is_recount.then(|| before.clone()));
     let Some(mut status) = described else { return Report::default() };
     status.running = i64::try_from(observed.running).ok();
     status.queued = i64::try_from(observed.queued).ok();
-    let says_something = differs(&before, &status);
+    let says_something = is_significant_change(&before, &status);
     let due = if says_something {
-        BETWEEN_WRITES
+        MIN_WRITE_INTERVAL
     } else if observed.is_recount && (before.running, before.queued) != (status.running, status.queued) {
         return Report { status: Some(status), is_count: true, ..Report::default() };
     } else if before.last_seen_time != status.last_seen_time {
-        REFRESH
+        REFRESH_INTERVAL
     } else {
         return Report::default();
     };
-    // What this process has not written yet is due, unless it only refreshes what another has written a moment ago.
-    let age = last_seen_age(&before, observed.now).filter(|_| due == REFRESH);
+    // The first write of this process is due at once, unless it only refreshes a status that another process wrote
+    // recently.
+    let age = last_seen_age(&before, observed.now).filter(|_| due == REFRESH_INTERVAL);
     match observed.since_write.or(age).and_then(|since| due.checked_sub(since)).filter(|left| !left.is_zero()) {
-        Some(left) => Report { again: Some(left), ..Report::default() },
-        None => Report { event: event(&before, &status), status: Some(status), is_count: false, again: None },
+        Some(left) => Report { retry_after: Some(left), ..Report::default() },
+        None => Report { event: event(&before, &status), status: Some(status), is_count: false, retry_after: None },
     }
 }
 
@@ -80,62 +81,68 @@ fn last_seen_age(before: &MachineStatus, now: Timestamp) -> Option<Duration> {
     Duration::try_from(now.duration_since(seen.0)).ok()
 }
 
-/// The status by what is known; None where nothing is known that would say anything.
-fn described(observed: &Observed<'_>, before: &MachineStatus) -> Option<MachineStatus> {
+/// Returns the status for the facts, or `None` if no facts are known yet.
+fn build_status(observed: &ReportInput<'_>, before: &MachineStatus) -> Option<MachineStatus> {
     let machine = observed.machine;
     let mut status = before.clone();
     if machine.spec.suspend {
-        let message = "spec.suspend is true: nothing connects, and what waits goes on waiting";
-        turn(&mut status, observed, MachinePhase::Suspended, "Suspended", message);
+        let message = "spec.suspend is true: Writ opens no connection, and queued executions keep waiting";
+        set_phase(&mut status, observed, MachinePhase::Suspended, "Suspended", message);
         conditions::remove(&mut status.conditions, ConditionType::Stalled);
         return Some(status);
     }
-    let Some(sight) = observed.sight.filter(|sight| sight.is_of(machine)) else { return unwatched(observed, status) };
-    match &sight.seen {
-        Seen::Online { latency, key, login, system } => {
-            turn(&mut status, observed, MachinePhase::Online, "Online", "commands can be started");
+    let Some(observation) = observed.observation.filter(|observation| observation.is_current_for(machine)) else {
+        return not_probed_status(observed, status);
+    };
+    match &observation.result {
+        ProbeResult::Online { latency, key, login, system } => {
+            set_phase(&mut status, observed, MachinePhase::Online, "Online", "commands can be started");
             status.message = refused_keys(login);
             status.login_key = Some(LoginKey::clone(login));
-            keep_key(&mut status.host_keys, key, sight.at);
-            status.first_seen_time.get_or_insert(Time(sight.at));
-            status.last_seen_time = Some(Time(sight.at));
+            record_host_key(&mut status.host_keys, key, observation.at);
+            status.first_seen_time.get_or_insert(Time(observation.at));
+            status.last_seen_time = Some(Time(observation.at));
             status.latency_ms = i64::try_from(latency.as_millis()).ok();
             if let Some(system) = system {
                 status.system = Some(system.clone());
             }
         }
-        Seen::Problem(problem) => {
+        ProbeResult::Failed(problem) => {
             let reason = format!("{:?}", problem.reason);
-            turn(&mut status, observed, sight.seen.phase(), &reason, &problem.message);
-            explain(&mut status, observed, problem, &reason);
+            set_phase(&mut status, observed, observation.result.phase(), &reason, &problem.message);
+            set_stage_conditions(&mut status, observed, problem, &reason);
         }
     }
     Some(status)
 }
 
-/// What a person who rotates a key wants to know: the machine does not take the one that is to be used.
+/// Returns the message about keys that the machine refused. During a rotation it shows that the machine does not accept
+/// the new key yet.
 fn refused_keys(login: &LoginKey) -> Option<String> {
     let LoginKey { entry, fingerprint, refused } = login;
     (!refused.is_empty()).then(|| {
         storable(&format!(
-            "commands can be started: let in by {entry} of the Secret ({fingerprint}); the machine refused what comes before it \
-             there ({})",
+            "commands can be started: the machine accepted {entry} of the Secret ({fingerprint}) and refused the keys before it \
+             ({})",
             refused.join(", ")
         ))
     })
 }
 
-/// Where nobody looks before a command is to run there, there is nothing to wait for: said once for each generation, so that
-/// tools that wait for the Machine do not wait for ever.
-fn unwatched(observed: &Observed<'_>, mut status: MachineStatus) -> Option<MachineStatus> {
+/// Returns the status of a machine without probes, once for each generation. Without it, tools that wait for the
+/// Machine would wait for ever.
+fn not_probed_status(observed: &ReportInput<'_>, mut status: MachineStatus) -> Option<MachineStatus> {
     let machine = observed.machine;
     if machine.spec.probe.interval_seconds > 0 || status.observed_generation == machine.metadata.generation {
         return None;
     }
     status.observed_generation = machine.metadata.generation;
     status.phase = Some(MachinePhase::Unknown);
-    status.message = Some("looked at when a command is to run there (spec.probe.intervalSeconds is 0)".to_owned());
-    // What was found of it as it was declared before.
+    status.message = Some(
+        "not probed, because spec.probe.intervalSeconds is 0: Writ connects when a command is about to run there"
+            .to_owned(),
+    );
+    // These conditions belong to an earlier generation.
     for found in [
         ConditionType::Ready,
         ConditionType::Reachable,
@@ -148,8 +155,8 @@ fn unwatched(observed: &Observed<'_>, mut status: MachineStatus) -> Option<Machi
     Some(status)
 }
 
-/// Phase, message and the conditions that each phase has.
-fn turn(status: &mut MachineStatus, observed: &Observed<'_>, phase: MachinePhase, reason: &str, message: &str) {
+/// Sets phase, message, and the conditions that every phase has.
+fn set_phase(status: &mut MachineStatus, observed: &ReportInput<'_>, phase: MachinePhase, reason: &str, message: &str) {
     let generation = observed.machine.metadata.generation;
     let message = storable(message);
     status.observed_generation = generation;
@@ -167,18 +174,18 @@ fn turn(status: &mut MachineStatus, observed: &Observed<'_>, phase: MachinePhase
     status.message = Some(message);
 }
 
-/// The conditions that say how far it came.
-fn explain(status: &mut MachineStatus, observed: &Observed<'_>, problem: &LaunchProblem, reason: &str) {
-    let stage = Stage::of(problem.reason);
+/// Sets the conditions for the stage at which the attempt failed.
+fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, problem: &LaunchProblem, reason: &str) {
+    let stage = ProbeStage::of(problem.reason);
     let generation = observed.machine.metadata.generation;
     let message = status.message.clone().unwrap_or_default();
     let steps = [
-        (ConditionType::Reachable, Stage::Reach),
-        (ConditionType::HostKeyVerified, Stage::HostKey),
-        (ConditionType::Authenticated, Stage::Login),
+        (ConditionType::Reachable, ProbeStage::Connect),
+        (ConditionType::HostKeyVerified, ProbeStage::HostKey),
+        (ConditionType::Authenticated, ProbeStage::Login),
     ];
     for (type_, step) in steps {
-        // What was not tried this time is not known.
+        // Later stages were not tried, so their conditions are unknown.
         match step.cmp(&stage) {
             std::cmp::Ordering::Less => {
                 conditions::set(&mut status.conditions, type_, true, "Seen", "", generation, observed.now);
@@ -189,7 +196,7 @@ fn explain(status: &mut MachineStatus, observed: &Observed<'_>, problem: &Launch
             std::cmp::Ordering::Greater => conditions::remove(&mut status.conditions, type_),
         }
     }
-    // A machine that is away comes back by itself; all else waits for a person.
+    // An offline machine comes back by itself. All other failures need manual action.
     if problem.reason == Reason::MachineOffline {
         conditions::remove(&mut status.conditions, ConditionType::Stalled);
     } else {
@@ -198,16 +205,17 @@ fn explain(status: &mut MachineStatus, observed: &Observed<'_>, problem: &Launch
     }
 }
 
-/// What was frozen on first use is there already, and stays: nothing is added for it here. Of what is pinned or vouched for
-/// the latest is shown. What an authority vouches for takes nothing away: it would be forgotten with the authority.
-fn keep_key(keys: &mut Vec<SeenHostKey>, key: &ProvedKey, now: Timestamp) {
+/// Records a verified host key in the status. A key that was pinned on first use is already there, and stays. A key of
+/// `hostKeys` replaces all others. A key from an authority replaces only an earlier one from an authority, because it
+/// loses its trust together with the authority.
+fn record_host_key(keys: &mut Vec<ObservedHostKey>, key: &VerifiedKey, now: Timestamp) {
     if key.trust == KeyTrust::FirstUse {
         return;
     }
-    let is_same = |seen: &SeenHostKey| seen.fingerprint == key.fingerprint;
+    let is_same = |seen: &ObservedHostKey| seen.fingerprint == key.fingerprint;
     let first_seen_time = keys.iter().find(|seen| is_same(seen)).map_or(Time(now), |seen| seen.first_seen_time.clone());
     let (algorithm, fingerprint) = (key.algorithm.clone(), key.fingerprint.clone());
-    let proved = SeenHostKey { algorithm, fingerprint, trust: key.trust, first_seen_time };
+    let proved = ObservedHostKey { algorithm, fingerprint, trust: key.trust, first_seen_time };
     match key.trust {
         KeyTrust::Authority => keys.retain(|seen| seen.trust != KeyTrust::Authority),
         _ => keys.clear(),
@@ -215,8 +223,8 @@ fn keep_key(keys: &mut Vec<SeenHostKey>, key: &ProvedKey, now: Timestamp) {
     keys.push(proved);
 }
 
-/// Whether a person would want to know: all but when it was seen, how long that took, and how many run and wait.
-fn differs(before: &MachineStatus, now: &MachineStatus) -> bool {
+/// Returns true if a user would want to know the change: everything except times, latency and counts.
+fn is_significant_change(before: &MachineStatus, now: &MachineStatus) -> bool {
     let words = |status: &MachineStatus| -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter();
         conditions.map(|each| (each.type_.clone(), each.status.clone(), each.reason.clone())).collect()

@@ -1,4 +1,4 @@
-//! When to look at a machine.
+//! Time of the next probe.
 
 use std::time::Duration;
 
@@ -6,44 +6,57 @@ use jiff::Timestamp;
 
 use crate::api::Machine;
 
-use super::{Seen, Sight};
+use super::{MachineObservation, ProbeResult};
 
-/// The pause after the first failure, and the longest while executions wait. It doubles up to the interval: from 9.8 on sshd
-/// locks addresses out that fail often (PerSourcePenalties).
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
+/// Delay after the first failure, and the longest delay while executions wait. It doubles up to the interval, because
+/// sshd from version 9.8 on locks out addresses that fail often (PerSourcePenalties).
+const INITIAL_BACKOFF: Duration = Duration::from_secs(10);
 
-/// How long until the machine is to be looked at; zero: now; None: not at all, as it is suspended, or nobody
-/// wants it (`intervalSeconds: 0`).
-///
-/// `is_blocked`: what waits for it waits until a look has come through. `failures` is how many there were in a row, `spread` a number in 0..1, another for each look, which keeps machines apart
-/// that were seen together.
-pub fn next_look(
-    machine: &Machine,
-    sight: Option<&Sight>,
-    failures: u32,
-    is_waited_for: bool,
-    is_blocked: bool,
-    spread: f64,
-    now: Timestamp,
-) -> Option<Duration> {
+/// Facts that determine the time of the next probe.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeSchedule<'a> {
+    /// The Machine, read live.
+    pub machine: &'a Machine,
+    /// Last observation of the machine.
+    pub observation: Option<&'a MachineObservation>,
+    /// Number of consecutive failures.
+    pub failures: u32,
+    /// True if executions wait for the machine.
+    pub is_waited_for: bool,
+    /// True if the queued executions wait for a successful probe, because the machine needed manual repair.
+    pub needs_person: bool,
+    /// Random number from 0 to 1, another one for each probe. It spreads the probes of machines that were probed
+    /// together.
+    pub jitter: f64,
+    /// Current time.
+    pub now: Timestamp,
+}
+
+/// Returns the delay until the next probe; zero means at once. Returns `None` if no probe is due: the machine is
+/// suspended, or probes are switched off (`intervalSeconds: 0`) and nothing waits for one.
+pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
+    let ProbeSchedule { machine, is_waited_for, .. } = *schedule;
     if machine.spec.suspend {
         return None;
     }
     let interval = Duration::from_secs(u64::from(machine.spec.probe.interval_seconds));
-    let only_for_who_waits = interval.is_zero();
-    if only_for_who_waits && !is_waited_for {
+    let only_on_demand = interval.is_zero();
+    if only_on_demand && !is_waited_for {
         return None;
     }
-    let Some(sight) = sight.filter(|sight| sight.is_of(machine)) else { return Some(Duration::ZERO) };
-    let pause = match &sight.seen {
-        Seen::Online { .. } if is_blocked && is_waited_for => FIRST_PAUSE,
-        Seen::Online { .. } if only_for_who_waits => return None,
-        Seen::Online { .. } => interval,
-        Seen::Problem(_) if is_waited_for => FIRST_PAUSE,
-        Seen::Problem(_) => FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(interval),
+    let observation = schedule.observation.filter(|observation| observation.is_current_for(machine));
+    let Some(observation) = observation else { return Some(Duration::ZERO) };
+    let delay = match &observation.result {
+        ProbeResult::Online { .. } if schedule.needs_person && is_waited_for => INITIAL_BACKOFF,
+        ProbeResult::Online { .. } if only_on_demand => return None,
+        ProbeResult::Online { .. } => interval,
+        ProbeResult::Failed(_) if is_waited_for => INITIAL_BACKOFF,
+        ProbeResult::Failed(_) => {
+            INITIAL_BACKOFF.saturating_mul(1 << schedule.failures.saturating_sub(1).min(16)).min(interval)
+        }
     };
-    // Up to a tenth less: the interval is the longest that it may take.
-    let pause = pause.mul_f64(1.0 - 0.1 * spread.clamp(0.0, 1.0));
-    let passed = Duration::try_from(now.duration_since(sight.at)).unwrap_or(Duration::ZERO);
-    Some(pause.saturating_sub(passed))
+    // The jitter shortens the delay by up to a tenth, because the interval is a maximum.
+    let delay = delay.mul_f64(1.0 - 0.1 * schedule.jitter.clamp(0.0, 1.0));
+    let passed = Duration::try_from(schedule.now.duration_since(observation.at)).unwrap_or(Duration::ZERO);
+    Some(delay.saturating_sub(passed))
 }

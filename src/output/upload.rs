@@ -125,7 +125,7 @@ impl Upload {
             () = no_time_left => Err(NotStored::Abandoned),
         };
         if let Err(problem) = &result {
-            tracing::warn!(namespace = self.owner.namespace, uid = self.owner.uid, %problem, "an output is not stored");
+            tracing::warn!(namespace = self.owner.namespace, uid = self.owner.uid, error = %problem, "an output is not stored");
         }
         result
     }

@@ -36,13 +36,13 @@ type Check = Result<(), RuleProblem>;
 
 /// No field that this version does not know, however deep.
 pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
-    let top = rule.unrecognized.keys().map(|field| ("", field));
-    let selector = rule.machine_selector.iter().flat_map(|selector| selector.unrecognized.keys());
+    let top = rule.unknown_fields.keys().map(|field| ("", field));
+    let selector = rule.machine_selector.iter().flat_map(|selector| selector.unknown_fields.keys());
     let expressions = rule.machine_selector.iter().flat_map(|selector| &selector.match_expressions);
-    let expressions = expressions.flat_map(|expression| expression.unrecognized.keys());
-    let subjects = rule.subjects.iter().flatten().flat_map(|subject| subject.unrecognized.keys());
-    let timeout = rule.timeout_seconds.iter().flat_map(|limits| limits.unrecognized.keys());
-    let output = rule.output.iter().flat_map(|limits| limits.unrecognized.keys());
+    let expressions = expressions.flat_map(|expression| expression.unknown_fields.keys());
+    let subjects = rule.subjects.iter().flatten().flat_map(|subject| subject.unknown_fields.keys());
+    let timeout = rule.timeout_seconds.iter().flat_map(|limits| limits.unknown_fields.keys());
+    let output = rule.output.iter().flat_map(|limits| limits.unknown_fields.keys());
     let first = top
         .chain(selector.map(|field| ("machineSelector.", field)))
         .chain(expressions.map(|field| ("machineSelector.matchExpressions[].", field)))

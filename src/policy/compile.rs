@@ -108,7 +108,7 @@ pub fn compile(whitelist: &Whitelist) -> CompiledWhitelist {
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
     };
-    if let Some(field) = whitelist.spec.unrecognized.keys().next() {
+    if let Some(field) = whitelist.spec.unknown_fields.keys().next() {
         let problem = RuleProblem::UnknownField { field: format!("spec.{field}") };
         return CompiledWhitelist { closed: Some(problem.to_string()), ..CompiledWhitelist::empty(record) };
     }

@@ -197,7 +197,7 @@ fn gives_the_same(left: &Decision, right: &Decision) -> bool {
 
 /// Whether the rule is for this machine.
 fn is_for_machine(rule: &CompiledRule, labels: &BTreeMap<String, String>) -> bool {
-    rule.selector.as_ref().is_none_or(|selector| selector.chooses(labels))
+    rule.selector.as_ref().is_none_or(|selector| selector.matches(labels))
 }
 
 /// Holds one Allow rule against what is asked. The steps are in the order of how near a rule comes.

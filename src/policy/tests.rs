@@ -38,7 +38,7 @@ const RESTART: &str = "
 /// A Whitelist of these rules, in YAML.
 fn whitelist(name: &str, rules: &str) -> Whitelist {
     let rules = serde_saphyr::from_str(rules).unwrap_or_else(|error| panic!("{error}\n{rules}"));
-    let mut whitelist = Whitelist::new(name, WhitelistSpec { rules, unrecognized: BTreeMap::new() });
+    let mut whitelist = Whitelist::new(name, WhitelistSpec { rules, unknown_fields: BTreeMap::new() });
     whitelist.metadata.namespace = Some("team".to_owned());
     whitelist.metadata.uid = Some(format!("uid-{name}"));
     whitelist.metadata.generation = Some(1);
@@ -65,11 +65,11 @@ fn sound(rules: &str) -> RuleSet {
 
 /// Asks for nothing yet.
 fn spec() -> CommandExecutionSpec {
-    CommandExecutionSpec { command: None, ..CommandExecutionSpec::asking_for("") }
+    CommandExecutionSpec { command: None, ..CommandExecutionSpec::with_command("") }
 }
 
 fn command(text: &str) -> CommandExecutionSpec {
-    CommandExecutionSpec::asking_for(text)
+    CommandExecutionSpec::with_command(text)
 }
 
 fn argv(words: &[&str]) -> CommandExecutionSpec {

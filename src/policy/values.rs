@@ -75,8 +75,9 @@ impl Values {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn compile(field: &str, parameter: &Parameter, usage: Use) -> Result<Self, RuleProblem> {
-        let unknown = parameter.unrecognized.keys();
-        if let Some(name) = unknown.chain(parameter.integer.iter().flat_map(|range| range.unrecognized.keys())).next() {
+        let unknown = parameter.unknown_fields.keys();
+        if let Some(name) = unknown.chain(parameter.integer.iter().flat_map(|range| range.unknown_fields.keys())).next()
+        {
             return Err(RuleProblem::UnknownField { field: format!("{field}.{name}") });
         }
         let (kind, bytes) = match (&parameter.one_of, &parameter.integer, &parameter.pattern) {

@@ -40,7 +40,7 @@ pub(super) async fn acknowledge_all(context: &Context, machine: &MachineKey) {
             reached = None;
             let Some(pause) = pauses.next().filter(|_| !context.draining.is_cancelled()) else {
                 tracing::warn!(
-                    machine = %machine.1, problem, count = uids.len(),
+                    machine = %machine.1, error = problem, executions = uids.len(),
                     "output of finished commands stays on a machine for some days: it could not be told that it is stored"
                 );
                 break;

@@ -46,7 +46,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
             return held_claim(work, token, live, standing, decided);
         }
         let before = claim.holder.clone();
-        let status = execution::taken_over(&live, context.holders.own(), &token, context.cluster.now())?;
+        let status = execution::with_new_holder(&live, context.holders.own(), &token, context.cluster.now())?;
         let state = match context.cluster.replace_status(&live, status).await {
             Ok(stored) => ClaimState::Ours(Box::new(stored)),
             Err(error) if error.is_ambiguous() => resolve_claim(context, &work.key, &token).await,
@@ -58,7 +58,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
         };
         match state {
             ClaimState::Ours(execution) => {
-                log_claim(&execution, "took over a claim that was left behind", Some(&before));
+                log_claim(&execution, "claim adopted", Some(&before));
                 return held_claim(work, token, *execution, standing, decided);
             }
             ClaimState::NotStored => sleep(RETRY_AFTER_CHANGE).await,

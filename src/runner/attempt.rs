@@ -52,7 +52,7 @@ pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result
             let waited =
                 Duration::try_from(context.cluster.now().duration_since(work.created)).unwrap_or(Duration::ZERO);
             metrics().claimed(waited);
-            log_claim(&held.execution, "an execution is claimed", None);
+            log_claim(&held.execution, "execution claimed", None);
             Ok(Claimed { held, transport: way, session })
         }
         Err(end) => {

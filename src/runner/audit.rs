@@ -9,14 +9,14 @@ use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::cluster::ExecutionKey;
 use crate::execution::AuditFields;
 
-/// Tells of a claim that is stored. `from` is who held it before.
-pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, from: Option<&str>) {
+/// Logs a claim that is stored. `previous_holder` is the holder from which it was adopted.
+pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, previous_holder: Option<&str>) {
     let (key, status) = (key_of(execution), execution.status.clone().unwrap_or_default());
     let audit = AuditFields::of(execution, &status);
     tracing::info!(
         execution = %key, uid = key.uid, machine = execution.spec.machine_ref.name, machine_uid = audit.machine_uid,
         requester = audit.requester, whitelist = audit.whitelist, rule = audit.rule, argv_digest = audit.argv_digest,
-        phase = status.phase.as_str(), from, "{message}"
+        phase = status.phase.as_str(), previous_holder, "{message}"
     );
 }
 
@@ -27,7 +27,7 @@ pub fn log_end(execution: &CommandExecution, status: &CommandExecutionStatus, ma
         execution = %key, uid = key.uid, machine = execution.spec.machine_ref.name, machine_uid = audit.machine_uid,
         requester = audit.requester, canceller = audit.canceller, whitelist = audit.whitelist, rule = audit.rule,
         argv_digest = audit.argv_digest, phase = status.phase.as_str(), reason = status.reason.map(field::debug),
-        duration_ms = status.duration_ms, "an execution has ended"
+        duration_ms = status.duration_ms, "execution finished"
     );
 }
 

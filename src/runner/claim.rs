@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Reason};
 use crate::cluster::{ClusterError, ExecutionKey, Standing};
-use crate::execution::{self, ClaimRecords, LaunchProblem, ObjectSize};
+use crate::execution::{self, ClaimRecord, LaunchProblem, ObjectSize};
 use crate::output::{Owner, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Connection;
@@ -66,7 +66,7 @@ impl HeldClaim {
             (Reason::PolicyBroken, why)
         } else if !is_before_deadline(&self.execution, context.cluster.now()) {
             (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
-        } else if self.execution.is_unwanted() || cancel.is_cancelled() {
+        } else if self.execution.is_cancelled_or_deleted() || cancel.is_cancelled() {
             (Reason::CancelledBeforeStart, "cancelled before it started")
         } else {
             return None;
@@ -165,14 +165,14 @@ pub(super) async fn claim(
         };
         let ground = DecisionInput { execution, resolved };
         // Without the finalizer, which somebody may have taken off, it could vanish while it runs.
-        if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.is_protected() {
+        if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.has_audit_finalizer() {
             return Err(ConnectFailure::Obsolete);
         }
         let rules = rules.map_err(|error| ConnectFailure::from_read(&error))?;
         let decision = decide_with(context, &ground, &rules).await?;
         let now = context.cluster.now();
         let records = records(context, &ground, way, &token, now);
-        let mut status = execution::claimed(&ground.execution, &decision, records, now);
+        let mut status = execution::with_claim(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
         if context.holders.standing() != Some(standing) {
@@ -207,7 +207,7 @@ async fn put(
         }
         // With the room for its result: it may have grown since it was decided, or this etcd stores less.
         Err(ClusterError::TooLarge { message, .. }) => {
-            let message = format!("{} ({message}; nothing was sent)", execution::no_room(size));
+            let message = format!("{} ({message}; nothing was sent)", execution::no_space_message(size));
             Err(ConnectFailure::from_configuration(Reason::ObjectTooLarge, message))
         }
         Err(error @ ClusterError::Invalid { .. }) => {
@@ -263,7 +263,7 @@ pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: 
 }
 
 /// What is recorded with the claim: who made it, what it goes to, and in Durable mode what the start hangs on there.
-fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &str, now: Timestamp) -> ClaimRecords {
+fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &str, now: Timestamp) -> ClaimRecord {
     let not_after = start_deadline(&ground.execution, now);
     let (mode, remote) = match way {
         Transport::Direct(_) => (ExecutionMode::Direct, None),
@@ -276,7 +276,7 @@ fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &s
         dispatched_time: MicroTime(now),
         not_after_time: remote.is_some().then_some(MicroTime(not_after)),
     };
-    ClaimRecords { claim, machine: machine_record(ground, way.connection()), remote }
+    ClaimRecord { claim, machine: machine_record(ground, way.connection()), remote }
 }
 
 /// In the machine's uptime, as its clock may be wrong: from now as long as it still is by ours.

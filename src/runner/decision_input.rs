@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 
 use crate::api::CommandExecution;
 use crate::api::execution_status::{DecisionRecord, ObjectRecord};
-use crate::execution::{NOW_MEANS_WITHIN, ObjectSize};
+use crate::execution::{IMMEDIATE_START_TOLERANCE, ObjectSize};
 use crate::fleet::{CONNECT_DEADLINE, ConnectFailure, OPEN_DEADLINE, ResolvedMachine, read_and_resolve};
 use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 
@@ -46,7 +46,8 @@ pub(super) async fn read_execution(
     let is_own = token.is_some_and(|token| is_claimed_with(&execution, token));
     if execution.metadata.uid.as_deref() != Some(&work.key.uid)
         || execution.phase().is_finished()
-        || (!is_own && (execution.is_claimed() || execution.is_unwanted() || context.draining.is_cancelled()))
+        || (!is_own
+            && (execution.is_claimed() || execution.is_cancelled_or_deleted() || context.draining.is_cancelled()))
     {
         return Err(ConnectFailure::Obsolete);
     }
@@ -94,7 +95,7 @@ pub(super) fn is_before_deadline(execution: &CommandExecution, now: Timestamp) -
 pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let may_wait = match execution.spec.starting_deadline_seconds {
         // One attempt, now; the attempt itself may take as long as its own deadlines let it.
-        0 => NOW_MEANS_WITHIN + CONNECT_DEADLINE + OPEN_DEADLINE,
+        0 => IMMEDIATE_START_TOLERANCE + CONNECT_DEADLINE + OPEN_DEADLINE,
         seconds => Duration::from_secs(u64::from(seconds)),
     };
     let left = may_wait.saturating_sub(execution.age(now).unwrap_or(may_wait));

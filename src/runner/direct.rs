@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, IncompleteReason, OutputRecord};
 use crate::cluster::{Cluster, WriteOutcome};
-use crate::execution::{self, Ending, LaunchProblem, Outcome, SHOW_PROGRESS_AFTER, StopCause};
+use crate::execution::{self, CommandOutcome, LaunchProblem, SHOW_PROGRESS_AFTER, StopCause, Termination};
 use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
 use crate::policy::{Redaction, marked_command_line};
 use crate::ssh::{Event, Session, Signal};
@@ -87,7 +87,7 @@ struct Run {
     /// Whether the connection was lost.
     is_lost: bool,
     /// When and how it ended.
-    exit: Option<(Ending, Instant)>,
+    exit: Option<(Termination, Instant)>,
     /// When output was last recorded or discarded.
     last_output: Instant,
     /// True once the wait after the exit status was over and the channel still open.
@@ -111,13 +111,13 @@ pub(super) async fn run(
     held: &mut HeldClaim,
     opened: (Open, Session),
     cancel: CancellationToken,
-) -> (Outcome, Option<LaunchProblem>) {
+) -> (CommandOutcome, Option<LaunchProblem>) {
     let (mut open, mut session) = opened;
     let mut tries = 0;
     loop {
         let (outcome, cause) = run_once(context, held, session, cancel.clone()).await;
         open.connection.close().await;
-        let Ending::Refused(problem) = &outcome.ending else { return (outcome, None) };
+        let Termination::Refused(problem) = &outcome.ending else { return (outcome, None) };
         let problem = problem.clone();
         match cause {
             Some(RefusalCause::Transient) => {}
@@ -127,7 +127,7 @@ pub(super) async fn run(
         tries += 1;
         match again::open_again(context, work, held, &cancel, &problem, tries).await {
             Ok(opened) => (open, session) = opened,
-            Err(problem) => return (Outcome { ending: Ending::Refused(problem), ..outcome }, None),
+            Err(problem) => return (CommandOutcome { ending: Termination::Refused(problem), ..outcome }, None),
         }
     }
 }
@@ -138,7 +138,7 @@ async fn run_once(
     held: &HeldClaim,
     session: Session,
     cancel: CancellationToken,
-) -> (Outcome, Option<RefusalCause>) {
+) -> (CommandOutcome, Option<RefusalCause>) {
     let usable = held.redaction();
     let recorder = held.recorder(context, usable.as_ref().unwrap_or(&Redaction::default()));
     let mut run = Run::new(session, &held.decision, recorder, context.cluster.clone());
@@ -151,7 +151,7 @@ async fn run_once(
             let ending = run.watch(context, held, &cancel).await;
             run.unless_sudo_asked(ending, &held.execution)
         }
-        Err(problem) => Ending::Refused(problem),
+        Err(problem) => Termination::Refused(problem),
     };
     let cause = run.cause(&ending);
     (run.outcome(ending, context.aborting.cancelled()).await, cause)
@@ -197,15 +197,15 @@ impl Run {
         }
         let line = marked_command_line(&held.decision, READY_WORDS);
         self.session.start(&line).await.map_err(|error| LaunchProblem {
-            reason: Reason::ExecutionRefused,
+            reason: Reason::ExecRequestRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
         })
     }
 
     /// Lets the command start, unless it may not any more.
-    async fn permit(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Option<Ending> {
+    async fn permit(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Option<Termination> {
         if let Some(problem) = held.check_may_permit(context, cancel) {
-            return Some(Ending::Refused(problem));
+            return Some(Termination::Refused(problem));
         }
         // From here on it may have started, even if sending fails.
         self.permitted = Some(Instant::now());
@@ -216,7 +216,7 @@ impl Run {
         None
     }
 
-    async fn watch(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Ending {
+    async fn watch(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Termination {
         let mut progress: Option<Progress<'_>> = None;
         let mut shown = false;
         loop {
@@ -244,7 +244,7 @@ impl Run {
                         return self.not_started();
                     }
                 }
-                () = context.aborting.cancelled() => return self.ended_or(Ending::HolderStopped),
+                () = context.aborting.cancelled() => return self.ended_or(Termination::HolderStopped),
                 () = sleep_until(deadline) => {
                     if let (Some((started, since)), false) = (self.started, shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER && self.exit.is_none() {
@@ -262,7 +262,7 @@ impl Run {
     }
 
     /// Takes in what the machine said; Some when that was the end.
-    async fn take(&mut self, event: Event) -> Option<Ending> {
+    async fn take(&mut self, event: Event) -> Option<Termination> {
         match event {
             Event::Started if self.accepted.is_none() => {
                 self.accepted = Some(Instant::now());
@@ -275,18 +275,18 @@ impl Run {
             // The first word counts: a command ends once.
             Event::ExitCode(code) if self.exit.is_none() => {
                 self.unexpected.exited(code);
-                self.exit = Some((Ending::Exited { code }, Instant::now()));
+                self.exit = Some((Termination::Exited { code }, Instant::now()));
             }
             Event::Signal(signal) if self.exit.is_none() => {
                 self.unexpected.signalled(&signal);
-                self.exit = Some((Ending::Signalled { signal }, Instant::now()));
+                self.exit = Some((Termination::Signalled { signal }, Instant::now()));
             }
             Event::ExitCode(_) | Event::Signal(_) => {}
-            Event::Closed => return Some(self.ended_or(Ending::NoExitStatus)),
+            Event::Closed => return Some(self.ended_or(Termination::NoExitStatus)),
             Event::Lost => {
                 self.is_lost = true;
                 let problem = "the machine, the network or sshd went away".to_owned();
-                return Some(self.ended_or(Ending::ConnectionLost { problem }));
+                return Some(self.ended_or(Termination::ConnectionLost { problem }));
             }
         }
         None
@@ -321,7 +321,7 @@ impl Run {
     }
 
     /// The end where nothing more comes: what was observed before counts, else `otherwise`.
-    fn ended_or(&self, otherwise: Ending) -> Ending {
+    fn ended_or(&self, otherwise: Termination) -> Termination {
         match (&self.exit, self.started) {
             (_, None) => self.not_started(),
             (Some((ending, _)), Some(_)) => ending.clone(),
@@ -364,13 +364,13 @@ impl Run {
     }
 
     /// A deadline is over; Some when there is nothing more to wait for.
-    async fn time_passed(&mut self) -> Option<Ending> {
+    async fn time_passed(&mut self) -> Option<Termination> {
         if self.exit.is_some() {
             self.is_drain_over = true;
-            return Some(self.ended_or(Ending::NotSeenToStop));
+            return Some(self.ended_or(Termination::StopNotConfirmed));
         }
         match (self.told, self.started) {
-            (Some((_, _, true)), _) => return Some(Ending::NotSeenToStop),
+            (Some((_, _, true)), _) => return Some(Termination::StopNotConfirmed),
             (Some((cause, _, false)), _) => {
                 self.told = Some((cause, Instant::now(), true));
                 self.session.signal(Signal::Kill).await;
@@ -388,11 +388,11 @@ impl Run {
         None
     }
 
-    async fn outcome(self, ending: Ending, hurry: impl Future<Output = ()>) -> Outcome {
+    async fn outcome(self, ending: Termination, hurry: impl Future<Output = ()>) -> CommandOutcome {
         // KILL ends sudo, which cannot pass it on: what ran as the other user may still run.
         let is_only_sudo =
-            self.by_sudo && matches!((&ending, self.told), (Ending::Signalled { .. }, Some((_, _, true))));
-        let ending = if is_only_sudo { Ending::NotSeenToStop } else { ending };
+            self.by_sudo && matches!((&ending, self.told), (Termination::Signalled { .. }, Some((_, _, true))));
+        let ending = if is_only_sudo { Termination::StopNotConfirmed } else { ending };
         let ended = self.exit.as_ref().map(|(_, at)| *at);
         let duration_ms = match (self.started, ended) {
             (Some((_, started)), Some(ended)) => {
@@ -400,18 +400,18 @@ impl Run {
             }
             _ => None,
         };
-        let told_to_stop =
+        let stop_cause =
             self.told.map(|(cause, _, _)| cause).or_else(|| self.budget.is_exceeded().then(|| self.output_limit()));
         let incomplete_reason =
             incomplete_reason(self.budget.is_exceeded(), self.session.is_closed(), self.is_drain_over);
         let incomplete = incomplete_reason.is_some();
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
-        let cut_off = incomplete || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
+        let cut_off = incomplete || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let Recorded { stdout, stderr, stdout_record, stderr_record } = self.recorder.finish(cut_off, hurry).await;
-        Outcome {
+        CommandOutcome {
             ending,
-            told_to_stop,
-            nothing_left: false,
+            stop_cause,
+            no_processes_left: false,
             started: self.started.map(|(timestamp, _)| timestamp),
             duration_ms,
             stdout,
@@ -449,7 +449,7 @@ fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) 
 /// follows.
 fn show_running<'a>(context: &'a Context, held: &'a HeldClaim, started: Timestamp) -> Progress<'a> {
     Box::pin(async move {
-        let status = execution::running(&held.execution, started, context.cluster.now());
+        let status = execution::with_start(&held.execution, started, context.cluster.now());
         context.cluster.write_as_holder(&held.key, &held.token, &status).await
     })
 }

@@ -16,7 +16,7 @@ use crate::cluster::ExecutionKey;
 use crate::execution::LaunchProblem;
 use crate::fleet::{ConnectFailure, MachineKey};
 use crate::launcher::Uid;
-use crate::machine::Seen;
+use crate::machine::ProbeResult;
 use crate::telemetry::{SPANS, metrics};
 use crate::traces;
 
@@ -103,12 +103,12 @@ impl Dispatcher {
         self.tasks.close();
         if tokio::time::timeout(drain, self.tasks.wait()).await.is_err() {
             tracing::warn!(
-                running = self.tasks.len(),
+                executions = self.tasks.len(),
                 "commands still run: the durable ones are left to the next writ, the outcome of the others is unknown"
             );
             self.context.aborting.cancel();
             if tokio::time::timeout(RECORD_DEADLINE, self.tasks.wait()).await.is_err() {
-                tracing::error!(lost = self.tasks.len(), "results could not be written before the end");
+                tracing::error!(executions = self.tasks.len(), "results could not be written before the end");
             }
         }
         self.context.dialer.close().await;
@@ -197,7 +197,7 @@ impl Dispatcher {
         let machine_key = queued.machine_key();
         let result = self.context.queues().mark_faulty(&machine_key, &problem, self.now());
         if let Ok(machine) = self.context.cluster.machine(&queued.key.namespace, &queued.machine).await {
-            self.context.dialer.record(&machine, Seen::Problem(problem));
+            self.context.dialer.record(&machine, ProbeResult::Failed(problem));
         }
         self.apply(result, &machine_key).await;
     }

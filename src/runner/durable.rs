@@ -2,7 +2,7 @@
 //!
 //! The command hangs on nothing here: a lost connection is made again, and the output read on from where it was left; a
 //! `writ` that is lost is followed by another, which reads it all anew. The promise kept here: the launch is sent only
-//! where [`execution::next`] allows it, and the machine's fence lets it start once.
+//! where [`execution::next_step`] allows it, and the machine's fence lets it start once.
 //!
 //! ```text
 //!            +--> launch --+                      +--> ended: the outcome
@@ -26,7 +26,9 @@ use tracing::Instrument as _;
 
 use crate::api::Reason;
 use crate::api::execution_status::{IncompleteReason, OutputHolder, OutputRecord};
-use crate::execution::{self, Ending, LaunchProblem, Next, Outcome, Place, StopCause, TERM_GRACE};
+use crate::execution::{
+    self, CommandOutcome, LaunchProblem, MachineMatch, ReattachStep, StopCause, TERM_GRACE, Termination,
+};
 use crate::fleet::{LauncherConnection, new_nonce};
 use crate::launcher::{self, Ended, Holder, Missing, Outcome as Exit, Uid};
 use crate::output::Recorded;
@@ -53,7 +55,7 @@ pub(super) async fn run(
     held: &mut HeldClaim,
     begin: Start,
     cancel: CancellationToken,
-) -> Option<Outcome> {
+) -> Option<CommandOutcome> {
     let Some(uid) = Uid::new(&held.key.uid) else {
         tracing::error!(execution = %held.key, "the API server gave a UID that cannot be one");
         return None;
@@ -71,11 +73,11 @@ pub(super) async fn run(
                 }
                 // Another version of writ may have sent it, which could read them.
                 Start::Reattach => {
-                    tracing::error!(execution = %run.held.key, problem = problem.message, "a stored decision is of no use");
+                    tracing::error!(execution = %run.held.key, error = problem.message, "a stored decision is of no use");
                     let problem = "the patterns to redact its output by cannot be used by this version of writ, so nothing of it \
                                    was read; another writ had claimed it, and it may have run"
                         .to_owned();
-                    run.outcome(Ending::Unknown { reason: Reason::PolicyBroken, problem }, None).await
+                    run.outcome(Termination::Unknown { reason: Reason::PolicyBroken, problem }, None).await
                 }
             });
         }
@@ -101,7 +103,7 @@ fn holder_record(holder: &Holder) -> OutputHolder {
 }
 
 impl DurableRun<'_> {
-    async fn follow_through(&mut self, begin: Start) -> Option<Outcome> {
+    async fn follow_through(&mut self, begin: Start) -> Option<CommandOutcome> {
         let mut step = match begin {
             Start::Launch { reached, session } => NextStep::Launch { reached, session },
             Start::Reattach => {
@@ -153,7 +155,7 @@ impl DurableRun<'_> {
     async fn launch(&mut self, reached: Arc<LauncherConnection>, session: Session) -> SessionEnd {
         let (decision, status) = (&self.held.decision, self.held.execution.status.as_ref());
         let Some(remote) = status.and_then(|status| status.remote.as_ref()) else {
-            return SessionEnd::Concluded(Ending::Refused(LaunchProblem {
+            return SessionEnd::Concluded(Termination::Refused(LaunchProblem {
                 reason: Reason::PolicyBroken,
                 message:
                     "the API server did not store where the command is sent (status.remote): install the CRDs of this \
@@ -171,25 +173,25 @@ impl DurableRun<'_> {
         };
         self.clock.note_sent();
         let request = launcher::launch(&nonce, &reached.known.facts, &launch);
-        self.converse(reached, session, &request, nonce, Place::Same).await
+        self.converse(reached, session, &request, nonce, MachineMatch::Exact).await
     }
 
     /// The end of the command by the machine's record.
-    async fn ended(&mut self, ended: Ended) -> Outcome {
+    async fn ended(&mut self, ended: Ended) -> CommandOutcome {
         if ended.refused_by_sudo {
             // What was there for a moment was sudo.
             self.started = None;
             let problem = sudo_refused("a password is required", &self.held.execution);
-            return self.outcome(Ending::Refused(problem), Some(ended)).await;
+            return self.outcome(Termination::Refused(problem), Some(ended)).await;
         }
         let told = self.told(&ended);
         // Where nobody could see what is left, something may be.
         let survivors = ended.was_ended && (ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
         let ending = match ended.outcome {
-            _ if told.is_some() && survivors => Ending::NotSeenToStop,
-            Exit::Exited(code) => Ending::Exited { code: u32::from(code) },
-            Exit::Signalled(number) => Ending::Signalled { signal: signal_name(number) },
-            Exit::Unknown => Ending::Gone,
+            _ if told.is_some() && survivors => Termination::StopNotConfirmed,
+            Exit::Exited(code) => Termination::Exited { code: u32::from(code) },
+            Exit::Signalled(number) => Termination::Signalled { signal: signal_name(number) },
+            Exit::Unknown => Termination::StoppedExitUnknown,
         };
         // What the machine says counts: a command may have ended before it could be told.
         self.stop = told.map(Stop::new);
@@ -210,7 +212,7 @@ impl DurableRun<'_> {
         if ended.over_limit || self.budget.is_exceeded() {
             return Some(self.output_limit());
         }
-        let asked_for = if self.cancel.is_cancelled() || self.held.execution.is_unwanted() {
+        let asked_for = if self.cancel.is_cancelled() || self.held.execution.is_cancelled_or_deleted() {
             StopCause::Cancel
         } else {
             // Nobody wanted that: a holder found it to run past its time.
@@ -219,28 +221,28 @@ impl DurableRun<'_> {
         ended.stopped.then(|| self.stop.as_ref().map_or(asked_for, |stop| stop.cause))
     }
 
-    async fn refused(&mut self, problem: LaunchProblem) -> Outcome {
-        self.outcome(Ending::Refused(problem), None).await
+    async fn refused(&mut self, problem: LaunchProblem) -> CommandOutcome {
+        self.outcome(Termination::Refused(problem), None).await
     }
 
-    async fn outcome(&mut self, ending: Ending, ended: Option<Ended>) -> Outcome {
+    async fn outcome(&mut self, ending: Termination, ended: Option<Ended>) -> CommandOutcome {
         if let Some(status) = self.status_of_stop() {
             // Stored with the result.
             self.held.execution.status = Some(status);
         }
         let incomplete_reason = self.missing_output(ended.as_ref());
         let whole = incomplete_reason.is_none();
-        let told_to_stop = self.stop.as_ref().map(|stop| stop.cause);
+        let stop_cause = self.stop.as_ref().map(|stop| stop.cause);
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
-        let cut_off = !whole || told_to_stop.is_some() || !matches!(ending, Ending::Exited { .. });
+        let cut_off = !whole || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let recorder = self.recorder.take().unwrap_or_else(|| self.held.recorder(self.context, &Redaction::default()));
         let hurry = self.context.aborting.cancelled();
         let Recorded { stdout, stderr, stdout_record, stderr_record } = recorder.finish(cut_off, hurry).await;
         let held_by = ended.iter().flat_map(|ended| &ended.holders).map(holder_record).collect();
-        Outcome {
+        CommandOutcome {
             ending,
-            told_to_stop,
-            nothing_left: ended.as_ref().is_some_and(|ended| ended.left == Some(0)),
+            stop_cause,
+            no_processes_left: ended.as_ref().is_some_and(|ended| ended.left == Some(0)),
             started: self.started,
             duration_ms: ended.as_ref().and_then(|ended| {
                 let centiseconds = ended.ended_centiseconds?.checked_sub(ended.started_centiseconds?)?;
@@ -283,9 +285,9 @@ impl DurableRun<'_> {
     async fn judge_journal(
         &mut self,
         reached: Arc<LauncherConnection>,
-        place: Place,
+        place: MachineMatch,
         journal: &execution::Journal,
-    ) -> Result<NextStep, Option<Outcome>> {
+    ) -> Result<NextStep, Option<CommandOutcome>> {
         // A machine that says the same again, or something from before, is asked no sooner for it.
         if !self.note_journal(journal) && self.wait_out("its journal did not move on").await {
             return Err(Some(self.out_of_time().await));
@@ -302,11 +304,11 @@ impl DurableRun<'_> {
     async fn decide(
         &mut self,
         reached: Arc<LauncherConnection>,
-        place: Place,
+        place: MachineMatch,
         journal: &execution::Journal,
     ) -> ReattachResult {
         let has_run = self.has_run;
-        let may_start = if *journal == execution::Journal::Absent && place == Place::Same && !has_run {
+        let may_start = if *journal == execution::Journal::Absent && place == MachineMatch::Exact && !has_run {
             match self.may_start(&reached).await {
                 Ok(may_start) => may_start,
                 Err(look) => return look,
@@ -314,14 +316,14 @@ impl DurableRun<'_> {
         } else {
             Ok(())
         };
-        match execution::next(place, journal, has_run, may_start) {
-            Next::Launch => match reached.open().await {
+        match execution::next_step(place, journal, has_run, may_start) {
+            ReattachStep::Launch => match reached.open().await {
                 Ok(session) => ReattachResult::Step(NextStep::Launch { reached, session }),
                 Err(_) => ReattachResult::Step(NextStep::Reattach),
             },
-            Next::Close(problem) => ReattachResult::Step(NextStep::Close { reached, problem }),
-            Next::Conclude(ending) => ReattachResult::Concluded(ending),
-            Next::Follow | Next::LookOn => ReattachResult::Step(NextStep::Reattach),
+            ReattachStep::Close(problem) => ReattachResult::Step(NextStep::Close { reached, problem }),
+            ReattachStep::Conclude(ending) => ReattachResult::Concluded(ending),
+            ReattachStep::Follow | ReattachStep::Retry => ReattachResult::Step(NextStep::Reattach),
         }
     }
 }

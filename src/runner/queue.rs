@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
 use crate::cluster::ExecutionKey;
-use crate::execution::{LaunchProblem, QueueFact, WorkFact};
+use crate::execution::{LaunchProblem, QueueFact, RunnerFact};
 use crate::fleet::{ConnectFailure, MachineKey, Machines, ManagedMachine};
 
 use super::fair_queue::{FairQueue, QueueKey};
@@ -287,27 +287,27 @@ impl MachineQueues {
     }
 
     /// Returns what is known of an execution, and of the queue of its machine.
-    pub fn facts(&self, key: &ExecutionKey, machine: &str, now: Instant) -> (WorkFact, QueueFact) {
+    pub fn facts(&self, key: &ExecutionKey, machine: &str, now: Instant) -> (RunnerFact, QueueFact) {
         let machine_key = (key.namespace.clone(), machine.to_owned());
         let queue = self.queues.get(&machine_key);
         let known = self.registry.get(&machine_key);
         let state = known.as_ref().map(|machine| machine.state());
         let backoff = state.as_ref().and_then(|state| state.backoff.as_ref());
         let work = match self.executions.get(key) {
-            None => WorkFact::Absent,
+            None => RunnerFact::Idle,
             Some(State::Waiting { .. }) => match backoff {
-                Some(backoff) => WorkFact::WaitingForMachine {
+                Some(backoff) => RunnerFact::WaitingForMachine {
                     problem: backoff.problem.message.clone(),
-                    misconfigured: backoff.needs_person,
+                    needs_person: backoff.needs_person,
                 },
-                None => WorkFact::WaitingForSlot,
+                None => RunnerFact::WaitingForSlot,
             },
-            Some(State::Connecting { since, .. }) => WorkFact::Connecting {
+            Some(State::Connecting { since, .. }) => RunnerFact::Connecting {
                 since: now.saturating_duration_since(*since),
                 problem: backoff.map(|backoff| backoff.problem.message.clone()),
             },
-            Some(State::Owned { .. }) => WorkFact::Holding,
-            Some(State::Refused { problem, .. }) => WorkFact::Refused(problem.clone()),
+            Some(State::Owned { .. }) => RunnerFact::Owned,
+            Some(State::Refused { problem, .. }) => RunnerFact::Refused(problem.clone()),
         };
         let settings = state.as_ref().and_then(|state| state.settings.as_ref());
         let has_free_slot = queue.is_none_or(|queue| {

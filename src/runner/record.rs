@@ -7,7 +7,7 @@ use tracing::Instrument as _;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Phase};
 use crate::cluster::WriteOutcome;
-use crate::execution::{Notice, Outcome, conclude};
+use crate::execution::{CommandOutcome, EventNotice, conclude};
 use crate::fleet::jitter;
 use crate::telemetry::{SPANS, metrics};
 
@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause where somebody has to make room in the object.
 const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
 /// Writes it; false where it is not ours to write, or was refused.
-pub(super) async fn record(context: &Context, held: &HeldClaim, outcome: Outcome) -> bool {
+pub(super) async fn record(context: &Context, held: &HeldClaim, outcome: CommandOutcome) -> bool {
     let mut status = conclude(&held.execution, outcome, context.cluster.now());
     // What a durable command did can be read again from its machine.
     let is_only_here = held.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
@@ -40,7 +40,7 @@ pub(super) async fn record(context: &Context, held: &HeldClaim, outcome: Outcome
         metrics().finished(&status);
         let cancelled = if status.phase == Phase::Cancelled { who_cancelled(context, held).await } else { None };
         log_end(cancelled.as_ref().unwrap_or(&held.execution), &status, None);
-        if let Some(notice) = Notice::of(&status) {
+        if let Some(notice) = EventNotice::of(&status) {
             context.events.publish(&held.execution, notice);
         }
     }
@@ -62,7 +62,7 @@ async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutio
             WriteOutcome::Stored => return true,
             WriteOutcome::NotOurs(why) => {
                 metrics().result_lost("not_ours");
-                tracing::error!(execution = %held.key, uid = held.key.uid, why, "a result was not stored: the claim is no longer ours");
+                tracing::error!(execution = %held.key, uid = held.key.uid, error = why, "a result was not stored: the claim is no longer ours");
                 return false;
             }
             WriteOutcome::Refused(message) => (REFUSED, message),
@@ -77,15 +77,15 @@ async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutio
             }
         };
         if shrink_status(status, &mut step, why) {
-            tracing::error!(execution = %held.key, message, step, "a result was refused; it is stored with less in it");
+            tracing::error!(execution = %held.key, error = message, step, "a result was refused; it is stored with less in it");
         } else if why == TOO_LARGE {
             // A claim of a version that reserved no room. The outcome is known, so it is not given up.
             waits.get_or_insert_with(|| metrics().result_waits());
-            tracing::error!(execution = %held.key, uid = held.key.uid, message, "a result does not fit; remove labels or annotations of the execution");
+            tracing::error!(execution = %held.key, uid = held.key.uid, error = message, "a result does not fit; remove labels or annotations of the execution");
             tokio::time::sleep(PAUSE_WHERE_FULL).await;
         } else {
             metrics().result_lost("refused");
-            tracing::error!(execution = %held.key, uid = held.key.uid, message, "a result was refused and is lost");
+            tracing::error!(execution = %held.key, uid = held.key.uid, error = message, "a result was refused and is lost");
             return false;
         }
     }

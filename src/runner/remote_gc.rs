@@ -37,7 +37,7 @@ pub(super) async fn collect(context: &Context, work: &QueuedExecution) {
         () = context.draining.cancelled() => return,
     };
     if let Err(problem) = outcome {
-        tracing::warn!(machine = %work.machine, problem, "a machine could not be tidied; it is tried again later");
+        tracing::warn!(machine = %work.machine, error = problem, "a machine could not be tidied; it is tried again later");
         context.gc_schedule.postpone(work.machine_key());
     }
 }

@@ -115,10 +115,10 @@ impl Spool {
                 WriteOutcome::Refused(_) if shrink_status(&mut status, &mut step, REFUSED) => continue,
                 WriteOutcome::TooLarge(_) if shrink_status(&mut status, &mut step, TOO_LARGE) => continue,
                 WriteOutcome::NotOurs(why) | WriteOutcome::Refused(why) => {
-                    tracing::warn!(execution = %key, why, "a kept result is not stored");
+                    tracing::warn!(execution = %key, error = why, "a kept result is not stored");
                 }
                 WriteOutcome::TooLarge(why) => {
-                    tracing::error!(execution = %key, why, "a kept result does not fit; remove labels or annotations of the execution");
+                    tracing::error!(execution = %key, error = why, "a kept result does not fit; remove labels or annotations of the execution");
                     return;
                 }
                 WriteOutcome::Again(error) => {

@@ -36,10 +36,10 @@ impl Collector for Process {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
         let whole = |value: Option<i64>| value.map(|value| value as f64);
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
-        gauge("process_start_time", "When it started, in Unix time.", seconds, read.start_seconds)?;
-        gauge("process_resident_memory", "Memory in use.", bytes, whole(read.resident_bytes))?;
+        gauge("process_start_time", "Start of the process, in Unix time.", seconds, read.start_seconds)?;
+        gauge("process_resident_memory", "Resident memory.", bytes, whole(read.resident_bytes))?;
         gauge("process_open_fds", "Open files and sockets.", None, whole(read.open_files))?;
-        gauge("process_max_fds", "How many there may be.", None, whole(read.most_files))?;
+        gauge("process_max_fds", "Maximum number of open files and sockets.", None, whole(read.most_files))?;
         if let Some(cpu_seconds) = read.cpu_seconds {
             let counter = ConstCounter::new(cpu_seconds);
             let help = "Processor time.";

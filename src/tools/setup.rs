@@ -28,7 +28,7 @@ pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<Strin
     let keys: Vec<String> = credentials.in_order().map(Credentials::public_line).collect();
     let has_certificate = secret.keys.iter().any(|key| key.certificate.is_some());
     let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
-    let whitelists = cluster.call(Operation::Tool, "the Whitelists", list.list(&ListParams::default())).await?;
+    let whitelists = cluster.call(Operation::Cli, "the Whitelists", list.list(&ListParams::default())).await?;
     let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(in_force).collect();
     Ok(text(&machine, &keys, has_certificate, &rules))
 }
@@ -58,7 +58,7 @@ fn text(machine: &Machine, keys: &[String], has_certificate: bool, rules: &[Whit
         );
     }
     let for_machine = |rule: &&WhitelistRule| {
-        let chosen = rule.machine_selector.as_ref().is_none_or(|selector| selector.chooses(machine.labels()));
+        let chosen = rule.machine_selector.as_ref().is_none_or(|selector| selector.matches(machine.labels()));
         chosen && rule.run_as.as_ref().is_some_and(|run_as| run_as != user) && rule.effect != Some(Effect::Deny)
     };
     let mut lines = String::new();

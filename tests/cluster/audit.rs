@@ -100,11 +100,11 @@ async fn the_log_says_of_each_claim_and_each_end_who_asked_for_what_by_which_rul
         machine(&api.get("wrong").await.expect("a Machine").uid().expect("a UID")),
     );
     let lines = [
-        ("an execution is claimed", &uids[0], vec!["rule=\"hello\"", "whitelist=\"web\"", &decided, &web]),
-        ("an execution has ended", &uids[0], vec!["rule=\"hello\"", "whitelist=\"web\"", &decided, &web, "Succeeded"]),
-        ("an execution has ended", &uids[1], vec!["Rejected", &web]),
-        ("an execution has ended", &uids[2], vec!["LaunchFailed", "machine=\"wrong\"", &wrong]),
-        ("an execution has ended", &uids[3], vec!["canceller=\"jane\"", "Cancelled", &web]),
+        ("execution claimed", &uids[0], vec!["rule=\"hello\"", "whitelist=\"web\"", &decided, &web]),
+        ("execution finished", &uids[0], vec!["rule=\"hello\"", "whitelist=\"web\"", &decided, &web, "Succeeded"]),
+        ("execution finished", &uids[1], vec!["Rejected", &web]),
+        ("execution finished", &uids[2], vec!["LaunchFailed", "machine=\"wrong\"", &wrong]),
+        ("execution finished", &uids[3], vec!["canceller=\"jane\"", "Cancelled", &web]),
     ];
     let asked = digest(&["/bin/rm", "-rf", "/"]);
     let log = case.log();

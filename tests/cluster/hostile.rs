@@ -221,7 +221,7 @@ async fn without_the_mark_there_is_no_exit_code() {
     }
     // It was not told to start, so it has not.
     let status = recorded(vec![Word::SuccessWithoutMark, Word::Disconnect]).await;
-    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
 }
 
 /// What was told to start and is not seen to have started may have run, however the session ends.
@@ -251,7 +251,7 @@ async fn a_signal_of_a_made_up_name_is_recorded_without_what_could_harm() {
 #[tokio::test]
 async fn a_refused_request_did_not_start() {
     let status = recorded(vec![Word::Failure]).await;
-    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
     assert!(status.start_time.is_none() && status.claim.is_some());
 }
 
@@ -287,10 +287,10 @@ async fn a_channel_closed_without_an_exit_code_is_unknown() {
 #[tokio::test]
 async fn a_request_that_is_never_answered_did_not_start() {
     let status = recorded(vec![]).await;
-    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
     // And neither did one that is answered by nothing but the end.
     let status = recorded(vec![Word::Close]).await;
-    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
     assert!(status.start_time.is_none() && status.claim.is_some());
 }
 
@@ -315,7 +315,7 @@ async fn data_of_a_stream_that_is_not_defined_is_not_taken_for_output() {
 async fn an_exit_code_of_what_never_started_is_not_success() {
     let status = recorded(vec![Word::Exit(0), Word::Close]).await;
     assert_ne!(status.phase, Phase::Succeeded, "{status:?}");
-    is(&status, Phase::LaunchFailed, Reason::ExecutionRefused, None);
+    is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
 }
 
 #[tokio::test]

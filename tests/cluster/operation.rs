@@ -235,17 +235,17 @@ async fn log_lines_in_json_say_which_execution_where_and_how_it_ended_and_no_mor
     };
     let started = Instant::now();
     let find = |message: &str| lines().into_iter().find(|line| line["fields"]["message"] == message);
-    while find("an execution has ended").is_none() && started.elapsed() < PATIENCE {
+    while find("execution finished").is_none() && started.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let execution = format!("{}/x", case.namespace);
-    for message in ["an execution is claimed", "an execution runs", "an execution has ended"] {
+    for message in ["execution claimed", "command running", "execution finished"] {
         let line = find(message).unwrap_or_else(|| panic!("no line says that {message}:\n{}", case.log()));
         let fields = &line["fields"];
         assert_eq!(fields["execution"], execution, "{line}");
         assert_eq!((&fields["uid"], &fields["machine"]), (&json!(uid), &json!("web-1")), "{line}");
     }
-    let ended = find("an execution has ended").expect("a line")["fields"].clone();
+    let ended = find("execution finished").expect("a line")["fields"].clone();
     assert_eq!((&ended["phase"], &ended["reason"]), (&json!("Succeeded"), &json!("Completed")));
     assert!(ended["duration_ms"].is_i64(), "{ended}");
     assert!(!case.whole_log().contains("echo done"), "arguments are in the log");

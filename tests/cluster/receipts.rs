@@ -184,7 +184,7 @@ async fn a_process_that_is_late_does_not_undo_the_receipt_that_another_one_relie
     let (case, go_on) = held_between_receipt_and_deletion().await;
     // What another process does that finds the receipt: it makes it its own, and deletes.
     let [receipt] = &all_receipts(&case).await[..] else { panic!("one receipt") };
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/seen": "by another"}}}));
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/revision-nonce": "by another"}}}));
     receipts(&case).patch(&receipt.name_any(), &PatchParams::default(), &patch).await.expect("seen");
     case.executions().delete("x", &DeleteParams::default()).await.expect("deleted");
     go_on.notify_one();

@@ -249,7 +249,7 @@ async fn a_machine_whose_account_was_mended_runs_what_waited() {
         assert!(status.message.expect("a message").starts_with("Your account has expired"));
         let later = format!("{name}-later");
         visit.ask(mode, &later, 0).await;
-        visit.waits_with(&later, "waits until the machine is mended: Your account has expired").await;
+        visit.waits_with(&later, "waits until the machine is fixed: Your account has expired").await;
         assert_eq!(visit.case.in_phase(&later, Phase::Queued).await.reason, Some(Reason::MachineMisconfigured));
     }
     std::fs::write(visit.stranger.home().join(".bashrc"), "").expect("a file");

@@ -66,7 +66,7 @@ async fn a_key_is_rotated_without_a_gap_and_the_machine_says_which_one_it_takes(
     let login = status.login_key.expect("a key");
     assert_eq!((login.entry.as_str(), login.refused), ("ssh-privatekey-2", vec![keys.fingerprint("new")]));
     assert_eq!(status.phase, Some(MachinePhase::Online));
-    assert!(status.message.is_some_and(|message| message.contains("refused what comes before it")));
+    assert!(status.message.is_some_and(|message| message.contains("refused the keys before it")));
     let wide = case.world.kubectl_succeeds(&["get", "machines", "-n", &case.namespace, "-o", "wide"]);
     assert!(wide.contains("LOGIN-KEY") && wide.contains(&login.fingerprint), "{wide}");
 

@@ -52,9 +52,9 @@ pub struct Claim {
 }
 
 /// The longest folder that is recorded, in characters.
-pub const LONGEST_DIRECTORY: usize = 1024;
+pub const MAX_DIRECTORY_LENGTH: usize = 1024;
 /// The longest id of a folder or of a boot that is recorded, in characters.
-pub const LONGEST_ID: usize = 64;
+pub const MAX_ID_LENGTH: usize = 64;
 
 /// What the start of a command hangs on, as the machine showed it before the claim. The command is started only where all
 /// of it is still so: a name may lead to another host tomorrow, and a folder may be another one.
@@ -62,13 +62,13 @@ pub const LONGEST_ID: usize = 64;
 #[serde(rename_all = "camelCase")]
 pub struct RemoteRecord {
     /// The folder with the journal of the command.
-    #[schemars(length(max = LONGEST_DIRECTORY))]
+    #[schemars(length(max = MAX_DIRECTORY_LENGTH))]
     pub directory: String,
     /// A random word that Writ keeps in that folder: another folder has another one.
-    #[schemars(length(max = LONGEST_ID))]
+    #[schemars(length(max = MAX_ID_LENGTH))]
     pub directory_id: String,
     /// The machine's boot id (`/proc/sys/kernel/random/boot_id`): another one after each boot.
-    #[schemars(length(max = LONGEST_ID))]
+    #[schemars(length(max = MAX_ID_LENGTH))]
     pub boot_id: String,
     /// The machine's uptime, in milliseconds, after which its launcher does not start the command any more. Uptime, as
     /// the machine's clock may be wrong.

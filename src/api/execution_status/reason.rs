@@ -76,7 +76,8 @@ pub enum Reason {
     /// LaunchFailed. Surfaces when the two ends agree on no algorithm, or the other end does not speak SSH.
     HandshakeFailed,
     /// LaunchFailed. Surfaces when the machine refused to execute in the session that it had opened, or the connection was lost before it was asked to.
-    ExecutionRefused,
+    #[serde(alias = "ExecutionRefused")]
+    ExecRequestRefused,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running: in Direct mode at
     /// once, in Durable mode when the machine could not be reached, or did not report the end, until `timeoutSeconds` and an
     /// hour after the start.
@@ -119,4 +120,22 @@ pub enum Reason {
     /// Rejected. Surfaces when labels, annotations and other metadata fill the object, so that its result might not fit into
     /// it. The message says how many bytes each of them takes.
     ObjectTooLarge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_reasons_decode_and_are_written_by_their_present_names() {
+        for (former, present) in [
+            ("MachineUnfit", Reason::LauncherUnsupported),
+            ("NotStarted", Reason::LauncherFailed),
+            ("ExecutionRefused", Reason::ExecRequestRefused),
+        ] {
+            let reason: Reason = serde_json::from_value(former.into()).unwrap();
+            assert_eq!(reason, present, "{former}");
+            assert_eq!(serde_json::to_value(reason).unwrap(), format!("{present:?}"));
+        }
+    }
 }

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 /// Each generated file, by its path in the repository, with its text.
 fn rendered() -> Result<Vec<(PathBuf, String)>, String> {
-    let definitions = writ::api::definitions::all();
+    let definitions = writ::api::crds::all();
     let mut files = vec![(PathBuf::from("docs/reference.md"), reference::markdown(&definitions))];
     for (name, definition) in definitions {
         let yaml = serde_saphyr::to_string(&definition).map_err(|error| format!("{name}: {error}"))?;

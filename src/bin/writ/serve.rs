@@ -80,7 +80,7 @@ pub struct Serve {
 
     /// Folder of this process for what must outlive it: outputs, where no other store is named, and results of commands in
     /// Direct mode that are not written yet [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
 
     /// Where output goes that the status cannot show whole: a folder, file:///PATH, or s3://BUCKET/PREFIX with credentials
@@ -151,7 +151,7 @@ impl Serve {
             }
             Err(error) => {
                 tracing::warn!(
-                    folder = %folder.display(), %error,
+                    directory = %folder.display(), %error,
                     "results of Direct mode are not kept on disk before they are written; see --state-directory"
                 );
                 None

@@ -105,7 +105,7 @@ impl Teller {
         if event.is_none_or(|event| self.logged.is_news(&format!("{event} {}", key.namespace), now)) {
             let source = std::error::Error::source(problem).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(
-                execution = %key, uid = key.uid, %problem, source,
+                execution = %key, uid = key.uid, error = %problem, source,
                 "a finished execution could not be removed; trying again"
             );
         }

@@ -7,13 +7,14 @@
 
 use crate::api::{CommandExecution, ExecutionReceipt};
 use crate::cluster::{Cluster, ClusterError};
-use crate::execution::{ReceiptKey, is_repetition};
+use crate::execution::{ReceiptKey, is_already_executed};
 
 use super::Problem;
 use super::room::Room;
 
-/// An annotation that makes a version of a receipt one's own; its value means nothing.
-const SEEN_ANNOTATION: &str = "writ.dev/seen";
+/// Annotation of a receipt with a random value. A new value forces a new resourceVersion, so that the next write of another
+/// process conflicts.
+const NONCE_ANNOTATION: &str = "writ.dev/revision-nonce";
 
 /// Writes and removes receipts.
 pub(super) struct Receipts {
@@ -43,7 +44,7 @@ impl Receipts {
         let new = key.receipt(execution).ok_or_else(no_end)?;
         let Some(mut found) = self.cluster.receipt(&key).await.map_err(refused)? else {
             // Somebody deleted the receipt that this one was not run for, to have the next one run.
-            if is_repetition(execution) {
+            if is_already_executed(execution) {
                 return Ok(Written::None);
             }
             return self.create(new).await;
@@ -51,7 +52,7 @@ impl Receipts {
         let is_named = found.spec.expired_uid == new.spec.uid;
         if is_named {
             let word = uuid::Uuid::new_v4().simple().to_string();
-            found.metadata.annotations.get_or_insert_default().insert(SEEN_ANNOTATION.to_owned(), word);
+            found.metadata.annotations.get_or_insert_default().insert(NONCE_ANNOTATION.to_owned(), word);
         }
         found.spec.expired_uid = new.spec.uid;
         let stored = self.cluster.replace_receipt(&found).await.map_err(refused)?;

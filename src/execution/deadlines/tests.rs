@@ -11,8 +11,8 @@ fn limits() -> Limits {
         timeout: seconds(30),
         drain: seconds(2),
         maximum_bytes: 64 << 20,
-        patience: seconds(3600),
-        stop_patience: seconds(300),
+        unreachable_timeout: seconds(3600),
+        stop_timeout: seconds(300),
     }
 }
 
@@ -39,7 +39,7 @@ fn a_cancel_ends_it_within_its_patience_and_the_first_one_counts() {
     let mut deadlines = Deadlines::new(limits());
     deadlines.note_stop(seconds(100));
     deadlines.note_stop(seconds(200));
-    assert_eq!(deadlines.end() + LAST_LOOK, seconds(400));
+    assert_eq!(deadlines.end() + FINAL_POLL, seconds(400));
     // A run that is over before that ends before that.
     let mut late = Deadlines::new(limits());
     late.note_stop(RUN - seconds(1));
@@ -47,7 +47,7 @@ fn a_cancel_ends_it_within_its_patience_and_the_first_one_counts() {
 }
 
 #[test]
-fn who_takes_it_over_has_time_to_look_and_no_more_than_that() {
+fn adopting_holder_has_time_to_poll_and_no_more() {
     let mut deadlines = Deadlines::new(limits());
     deadlines.note_stop(seconds(100));
     deadlines.note_takeover(seconds(100_000));
@@ -59,7 +59,7 @@ fn who_takes_it_over_has_time_to_look_and_no_more_than_that() {
 }
 
 #[test]
-fn what_is_launched_days_after_its_claim_by_another_holder_has_its_whole_time() {
+fn late_launch_by_another_holder_has_its_whole_timeout() {
     let mut deadlines = Deadlines::new(limits());
     deadlines.note_takeover(seconds(200_000));
     deadlines.note_sent(seconds(200_001));
@@ -73,7 +73,7 @@ fn a_backlog_is_read_to_its_end_if_it_comes_fast_enough() {
     // A byte each second gains nothing that counts.
     deadlines.note_received(3600);
     assert!(deadlines.end() < RUN + seconds(1));
-    deadlines.note_received(LOWEST_RATE * 60);
+    deadlines.note_received(MIN_RATE * 60);
     assert_eq!(deadlines.end(), RUN + seconds(60));
     // Beyond the limit of the rule no byte counts.
     deadlines.note_received(u64::MAX);
@@ -89,7 +89,7 @@ fn a_wrong_clock_of_a_later_holder_ends_no_healthy_command() {
     assert_eq!(deadlines.stop_due(), None);
     deadlines.note_started(seconds(7199));
     assert_eq!(deadlines.stop_due(), Some(seconds(7199 + 30 + 2 + 35)));
-    // It has no more time than the stored start allows, and time enough to read what there is.
+    // The adopting holder has no more time than the stored start allows, and enough time to read the journal.
     assert_eq!(deadlines.end(), seconds(7200) + TAKEOVER);
 }
 
@@ -121,8 +121,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever a machine does, in whatever order: the deadline is no later than two runs from the first launch, and the
-    /// time for the output; and a stop ends it within its patience.
+    /// Whatever a machine does, in whatever order: the deadline is no later than two runs from the first launch, and
+    /// the time for the output; and a stop ends it within its patience.
     #[test]
     fn nothing_that_a_machine_says_moves_the_deadline_beyond_its_bound(events in prop::collection::vec(event(), 0..60)) {
         let limits = limits();
@@ -142,10 +142,10 @@ proptest! {
                 Event::Received(bytes) => deadlines.note_received(bytes),
                 Event::Wait(time) => now += seconds(time),
             }
-            let output = seconds(limits.maximum_bytes / LOWEST_RATE);
+            let output = seconds(limits.maximum_bytes / MIN_RATE);
             prop_assert!(deadlines.end() <= sent.unwrap_or_default() + RUN + RUN + output);
             if let Some(stop) = stop {
-                prop_assert!(deadlines.end() + LAST_LOOK <= stop + limits.stop_patience);
+                prop_assert!(deadlines.end() + FINAL_POLL <= stop + limits.stop_timeout);
             }
         }
     }
@@ -184,8 +184,8 @@ fn words_without_progress_lead_to_the_longest_pause() {
             pause
         })
         .collect();
-    assert_eq!(pauses.first(), Some(&FIRST_PAUSE));
-    assert!(pauses.iter().skip(8).all(|pause| *pause >= LONGEST_PAUSE), "{pauses:?}");
+    assert_eq!(pauses.first(), Some(&INITIAL_BACKOFF));
+    assert!(pauses.iter().skip(8).all(|pause| *pause >= MAX_BACKOFF), "{pauses:?}");
     pace.note_step();
-    assert!(pace.pause(now) < LONGEST_PAUSE);
+    assert!(pace.pause(now) < MAX_BACKOFF);
 }

@@ -27,7 +27,7 @@ struct Situation {
     machine: Option<Result<Machine, String>>,
     rules: RuleSet,
     identity: Identity<'static>,
-    work: WorkFact,
+    work: RunnerFact,
     queue: QueueFact,
     holder: HolderFact,
     age: Duration,
@@ -37,7 +37,7 @@ struct Situation {
 
 impl Situation {
     fn pending() -> Self {
-        let spec = CommandExecutionSpec::asking_for("say hello");
+        let spec = CommandExecutionSpec::with_command("say hello");
         let metadata = ObjectMeta {
             name: Some("x".to_owned()),
             namespace: Some("team".to_owned()),
@@ -55,9 +55,9 @@ impl Situation {
             machine: Some(Ok(machine)),
             rules: rules("say hello"),
             identity: Identity::Unknown,
-            work: WorkFact::Absent,
+            work: RunnerFact::Idle,
             queue: QueueFact { waiting: 0, has_free_slot: true },
-            holder: HolderFact::Myself,
+            holder: HolderFact::Own,
             age: Duration::from_secs(1),
             first: Ok(None),
             size: ObjectSize::default(),
@@ -113,7 +113,7 @@ impl Situation {
         self
     }
 
-    fn doing(mut self, work: WorkFact) -> Self {
+    fn doing(mut self, work: RunnerFact) -> Self {
         self.work = work;
         self
     }
@@ -127,10 +127,10 @@ impl Situation {
         decide(&Observed {
             execution: &self.execution,
             size: self.size,
-            first: match &self.first {
-                Ok(None) => FirstFact::None,
-                Ok(Some(receipt)) => FirstFact::Known(receipt),
-                Err(problem) => FirstFact::Unreadable(problem.clone()),
+            prior_execution: match &self.first {
+                Ok(None) => PriorExecutionFact::None,
+                Ok(Some(receipt)) => PriorExecutionFact::Known(receipt),
+                Err(problem) => PriorExecutionFact::Unreadable(problem.clone()),
             },
             machine: match &self.machine {
                 None => MachineFact::Missing { nearest: Some("web-1".to_owned()) },
@@ -139,7 +139,7 @@ impl Situation {
             },
             rules: self.rules.clone(),
             identity: self.identity,
-            work: self.work.clone(),
+            runner: self.work.clone(),
             queue: self.queue,
             holder: self.holder,
             grace_for_missing: Duration::from_secs(10),
@@ -158,7 +158,7 @@ impl Situation {
     #[track_caller]
     fn waits(&self) -> Plan {
         let plan = self.plan();
-        // What was so at its creation may be stored meanwhile.
+        // The creation record may be stored in the meantime.
         let without = |status: &CommandExecutionStatus| CommandExecutionStatus { creation: None, ..status.clone() };
         let before = self.execution.status.as_ref().map(without);
         assert!(plan.status.is_none() || plan.status.as_ref().map(without) == before, "{:?}", plan.status);
@@ -180,7 +180,7 @@ fn rules(text: &str) -> RuleSet {
 }
 
 fn enqueued(plan: &Plan) -> bool {
-    plan.effects.iter().any(|effect| matches!(effect, Effect::Enqueue { .. }))
+    plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }))
 }
 
 fn condition<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
@@ -192,7 +192,7 @@ fn condition<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
 fn an_allowed_execution_with_a_free_slot_is_enqueued_without_a_write() {
     let plan = Situation::pending().plan();
     assert_eq!(plan.status, None);
-    assert_eq!(plan.effects, [Effect::Enqueue { urgent: false }]);
+    assert_eq!(plan.effects, [SideEffect::Enqueue { urgent: false }]);
 }
 
 #[test]
@@ -212,10 +212,10 @@ fn an_allowed_execution_without_a_free_slot_is_queued_and_says_so() {
 
 #[test]
 fn an_execution_that_is_queued_already_is_not_written_again_for_the_same_reason() {
-    let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot);
+    let mut situation = Situation::pending().in_phase(Phase::Queued).doing(RunnerFact::WaitingForSlot);
     situation.execution.status.as_mut().unwrap().reason = Some(Reason::WaitingForSlot);
     assert_eq!(situation.plan().status, None);
-    situation.work = WorkFact::WaitingForMachine { problem: "refused".to_owned(), misconfigured: false };
+    situation.work = RunnerFact::WaitingForMachine { problem: "refused".to_owned(), needs_person: false };
     situation.becomes(Phase::Queued, Reason::MachineOffline);
 }
 
@@ -224,7 +224,7 @@ fn the_execution_over_the_queue_limit_is_rejected() {
     let mut situation = Situation::pending();
     situation.queue = QueueFact { waiting: 10, has_free_slot: false };
     situation.becomes(Phase::Rejected, Reason::QueueFull);
-    situation.work = WorkFact::WaitingForSlot;
+    situation.work = RunnerFact::WaitingForSlot;
     assert!(situation.plan().status.is_some_and(|status| status.phase == Phase::Queued), "one of the ten stays");
 }
 
@@ -267,7 +267,7 @@ fn a_machine_or_policy_that_cannot_be_read_allows_nothing() {
 }
 
 #[test]
-fn a_deny_is_told_at_once_and_what_may_still_come_is_waited_for() {
+fn deny_rejects_at_once_and_missing_objects_are_waited_for() {
     let deny = |effect, subjects: bool| {
         let rule = WhitelistRule {
             name: "r".to_owned(),
@@ -279,7 +279,7 @@ fn a_deny_is_told_at_once_and_what_may_still_come_is_waited_for() {
                     kind: SubjectKind::User,
                     name: "jane".to_owned(),
                     namespace: None,
-                    unrecognized: Default::default(),
+                    unknown_fields: Default::default(),
                 }]
             }),
             ..WhitelistRule::default()
@@ -295,7 +295,7 @@ fn a_deny_is_told_at_once_and_what_may_still_come_is_waited_for() {
     situation.rules = deny(RuleEffect::Allow, true);
     situation.waits();
     situation.aged(11).becomes(Phase::Rejected, Reason::NotPermitted);
-    // While it is not known who asks, nothing that hangs on it is decided for good.
+    // While the requester is not verified, no decision that depends on the requester is final.
     for effect in [RuleEffect::Deny, RuleEffect::Allow] {
         let mut situation = Situation::pending().aged(11);
         situation.rules = deny(effect, true);
@@ -316,72 +316,72 @@ fn a_request_that_is_not_well_formed_is_rejected_at_once() {
 
 #[test]
 fn a_policy_that_changed_while_it_was_queued_counts() {
-    let mut situation = Situation::pending().in_phase(Phase::Queued).doing(WorkFact::WaitingForSlot).aged(20);
+    let mut situation = Situation::pending().in_phase(Phase::Queued).doing(RunnerFact::WaitingForSlot).aged(20);
     situation.rules = rules("say goodbye");
     let plan = situation.becomes(Phase::Rejected, Reason::NoMatchingRule);
-    assert!(plan.effects.contains(&Effect::Withdraw));
+    assert!(plan.effects.contains(&SideEffect::Withdraw));
 }
 
 #[test]
 fn a_deadline_that_is_over_expires_and_says_why() {
     let waiting = |work| Situation::pending().in_phase(Phase::Queued).doing(work).aged(300);
-    let plan = waiting(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
-    assert!(plan.effects.contains(&Effect::Withdraw));
-    waiting(WorkFact::WaitingForMachine { problem: "refused".to_owned(), misconfigured: false })
+    let plan = waiting(RunnerFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+    assert!(plan.effects.contains(&SideEffect::Withdraw));
+    waiting(RunnerFact::WaitingForMachine { problem: "refused".to_owned(), needs_person: false })
         .becomes(Phase::Expired, Reason::MachineOffline);
-    waiting(WorkFact::Absent).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
-    let again = WorkFact::Connecting { since: Duration::from_secs(1), problem: Some("refused".to_owned()) };
+    waiting(RunnerFact::Idle).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+    let again = RunnerFact::Connecting { since: Duration::from_secs(1), problem: Some("refused".to_owned()) };
     waiting(again).becomes(Phase::Expired, Reason::MachineOffline);
 }
 
 #[test]
 fn a_deadline_of_zero_means_one_attempt_now() {
     let now = || Situation::pending().with_deadline(0);
-    assert_eq!(now().plan().effects, [Effect::Enqueue { urgent: true }]);
-    assert_eq!(now().doing(WorkFact::Connecting { since: Duration::ZERO, problem: None }).plan().status, None);
-    now().doing(WorkFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
+    assert_eq!(now().plan().effects, [SideEffect::Enqueue { urgent: true }]);
+    assert_eq!(now().doing(RunnerFact::Connecting { since: Duration::ZERO, problem: None }).plan().status, None);
+    now().doing(RunnerFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };
-    now().doing(WorkFact::Refused(offline)).becomes(Phase::Expired, Reason::MachineOffline);
-    // A restart must not run what was meant for an hour ago.
+    now().doing(RunnerFact::Refused(offline)).becomes(Phase::Expired, Reason::MachineOffline);
+    // After a restart, a request for an immediate start must not run an hour later.
     now().aged(3600).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
 }
 
 #[test]
-fn what_waiting_does_not_mend_is_a_failed_launch() {
+fn refused_start_is_a_failed_launch() {
     let problem = LaunchProblem { reason: Reason::HostKeyMismatch, message: "another key".to_owned() };
     let plan =
-        Situation::pending().doing(WorkFact::Refused(problem)).becomes(Phase::LaunchFailed, Reason::HostKeyMismatch);
-    assert!(plan.effects.contains(&Effect::Withdraw));
+        Situation::pending().doing(RunnerFact::Refused(problem)).becomes(Phase::LaunchFailed, Reason::HostKeyMismatch);
+    assert!(plan.effects.contains(&SideEffect::Withdraw));
     assert_eq!(plan.status.unwrap().exit_code, None);
 }
 
 #[test]
 fn a_cancelled_execution_that_has_not_started_never_does() {
     for phase in [Phase::Pending, Phase::Queued] {
-        let mut situation = Situation::pending().in_phase(phase).doing(WorkFact::WaitingForSlot);
+        let mut situation = Situation::pending().in_phase(phase).doing(RunnerFact::WaitingForSlot);
         situation.execution.spec.cancel_requested = true;
         let plan = situation.becomes(Phase::Cancelled, Reason::CancelledBeforeStart);
-        assert!(plan.effects.contains(&Effect::Withdraw));
+        assert!(plan.effects.contains(&SideEffect::Withdraw));
     }
 }
 
 #[test]
 fn a_cancelled_execution_that_runs_is_told_to_its_task() {
-    let mut situation = Situation::claimed_by(HolderFact::Myself).doing(WorkFact::Holding);
+    let mut situation = Situation::claimed_by(HolderFact::Own).doing(RunnerFact::Owned);
     situation.execution.spec.cancel_requested = true;
     let plan = situation.plan();
-    assert_eq!((plan.status, plan.effects), (None, vec![Effect::Cancel]));
+    assert_eq!((plan.status, plan.effects), (None, vec![SideEffect::Cancel]));
 }
 
 #[test]
 fn a_claim_that_is_held_is_left_alone() {
-    Situation::claimed_by(HolderFact::Myself).doing(WorkFact::Holding).waits();
+    Situation::claimed_by(HolderFact::Own).doing(RunnerFact::Owned).waits();
     assert!(Situation::claimed_by(HolderFact::MayBeAlive).waits().requeue.is_some());
 }
 
 #[test]
 fn a_claim_that_was_left_behind_is_unknown_and_never_started_again() {
-    for situation in [Situation::claimed_by(HolderFact::Gone), Situation::claimed_by(HolderFact::Myself)] {
+    for situation in [Situation::claimed_by(HolderFact::Expired), Situation::claimed_by(HolderFact::Own)] {
         let plan = situation.becomes(Phase::OutcomeUnknown, Reason::HolderLost);
         assert!(!enqueued(&plan));
         assert_eq!(plan.status.unwrap().exit_code, None);
@@ -390,21 +390,21 @@ fn a_claim_that_was_left_behind_is_unknown_and_never_started_again() {
 
 #[test]
 fn a_durable_claim_that_was_left_behind_is_taken_over() {
-    for situation in [Situation::claimed_by(HolderFact::Gone), Situation::claimed_by(HolderFact::Myself)] {
+    for situation in [Situation::claimed_by(HolderFact::Expired), Situation::claimed_by(HolderFact::Own)] {
         let plan = situation.durably().plan();
-        assert_eq!((plan.status, plan.effects), (None, vec![Effect::Adopt]));
+        assert_eq!((plan.status, plan.effects), (None, vec![SideEffect::Adopt]));
         assert!(plan.requeue.is_some(), "in case that it does not come to it");
     }
     Situation::claimed_by(HolderFact::MayBeAlive).durably().waits();
-    let under_way = Situation::claimed_by(HolderFact::Gone).durably().doing(WorkFact::Holding);
+    let under_way = Situation::claimed_by(HolderFact::Expired).durably().doing(RunnerFact::Owned);
     assert_eq!(under_way.plan(), Plan::default());
 }
 
 #[test]
 fn a_claim_counts_whatever_the_phase_says() {
     for phase in Phase::ALL {
-        for work in [WorkFact::Absent, WorkFact::WaitingForSlot, WorkFact::Holding] {
-            for holder in [HolderFact::Myself, HolderFact::MayBeAlive, HolderFact::Gone] {
+        for work in [RunnerFact::Idle, RunnerFact::WaitingForSlot, RunnerFact::Owned] {
+            for holder in [HolderFact::Own, HolderFact::MayBeAlive, HolderFact::Expired] {
                 let situation = Situation::claimed_by(holder).in_phase(phase).doing(work.clone());
                 assert!(!enqueued(&situation.plan()), "{phase:?} {work:?} {holder:?}");
             }
@@ -418,19 +418,19 @@ fn a_finished_execution_never_changes() {
         let mut situation = Situation::pending().in_phase(phase).aged(100_000);
         situation.execution.spec.cancel_requested = true;
         situation.waits();
-        let leftover = situation.doing(WorkFact::WaitingForSlot).plan();
-        assert_eq!((leftover.status, leftover.effects), (None, vec![Effect::Withdraw]));
+        let leftover = situation.doing(RunnerFact::WaitingForSlot).plan();
+        assert_eq!((leftover.status, leftover.effects), (None, vec![SideEffect::Withdraw]));
     }
 }
 
 #[test]
 fn a_claim_under_way_is_not_written_over() {
-    Situation::pending().doing(WorkFact::Holding).aged(400).waits();
+    Situation::pending().doing(RunnerFact::Owned).aged(400).waits();
 }
 
 #[test]
 fn a_connection_that_takes_long_is_shown() {
-    let connecting = |seconds| WorkFact::Connecting { since: Duration::from_secs(seconds), problem: None };
+    let connecting = |seconds| RunnerFact::Connecting { since: Duration::from_secs(seconds), problem: None };
     assert_eq!(Situation::pending().doing(connecting(1)).plan().status, None);
     Situation::pending().doing(connecting(2)).becomes(Phase::Queued, Reason::Connecting);
 }
@@ -459,7 +459,7 @@ fn a_copy_from_a_backup_that_is_marked_is_rejected_unless_it_is_to_run_again() {
 }
 
 #[test]
-fn what_leaves_no_room_for_its_result_is_rejected_and_told_what_fills_it() {
+fn object_without_space_for_its_result_is_rejected() {
     let mut full = Situation::pending();
     full.size = ObjectSize { total: 1_500_000, labels: 1_490_000, ..ObjectSize::default() };
     let message = full.becomes(Phase::Rejected, Reason::ObjectTooLarge).status.unwrap().message.unwrap();
@@ -468,5 +468,5 @@ fn what_leaves_no_room_for_its_result_is_rejected_and_told_what_fills_it() {
     assert!(enqueued(&full.plan()));
     // The API server itself refused the claim.
     let problem = LaunchProblem { reason: Reason::ObjectTooLarge, message: "no room".to_owned() };
-    Situation::pending().doing(WorkFact::Refused(problem)).becomes(Phase::Rejected, Reason::ObjectTooLarge);
+    Situation::pending().doing(RunnerFact::Refused(problem)).becomes(Phase::Rejected, Reason::ObjectTooLarge);
 }

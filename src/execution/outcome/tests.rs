@@ -6,7 +6,7 @@ use crate::api::{CommandExecutionSpec, Whitelist, WhitelistSpec};
 use crate::policy;
 
 fn execution() -> CommandExecution {
-    CommandExecution::new("x", CommandExecutionSpec::asking_for("say hello"))
+    CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"))
 }
 
 /// One with a decision that waits for output this long.
@@ -55,9 +55,9 @@ fn no_record_ends_before_it_began() {
         ..CommandExecutionStatus::default()
     });
     for started in ["2026-11-21T12:00:00Z", "2026-11-21T12:09:59.7Z", "2026-11-21T12:10:30Z"] {
-        let mut outcome = outcome(Ending::Exited { code: 0 }, None);
+        let mut outcome = outcome(Termination::Exited { code: 0 }, None);
         outcome.started = Some(at(started));
-        let running = crate::execution::running(&execution, at(started), early);
+        let running = crate::execution::with_start(&execution, at(started), early);
         let status = conclude(&execution, outcome, early);
         let (start, end) = (status.start_time.unwrap().0, status.completion_time.unwrap().0);
         assert!(at("2026-11-21T12:10:00Z") <= start && start <= end, "{started}: {start} {end}");
@@ -67,15 +67,15 @@ fn no_record_ends_before_it_began() {
     assert_eq!(refused.completion_time.unwrap().0, at("2026-11-21T12:10:00Z"));
 }
 
-fn not_confirmed() -> Ending {
-    Ending::Unknown { reason: Reason::StartNotConfirmed, problem: "it may have run".to_owned() }
+fn not_confirmed() -> Termination {
+    Termination::Unknown { reason: Reason::StartNotConfirmed, problem: "it may have run".to_owned() }
 }
 
-fn concluded(ending: Ending, told_to_stop: Option<StopCause>) -> CommandExecutionStatus {
-    conclude(&execution(), outcome(ending, told_to_stop), "2026-11-21T12:00:01Z".parse().unwrap())
+fn concluded(ending: Termination, stop_cause: Option<StopCause>) -> CommandExecutionStatus {
+    conclude(&execution(), outcome(ending, stop_cause), "2026-11-21T12:00:01Z".parse().unwrap())
 }
 
-fn outcome(ending: Ending, told_to_stop: Option<StopCause>) -> Outcome {
+fn outcome(ending: Termination, stop_cause: Option<StopCause>) -> CommandOutcome {
     let stream = StreamRecord {
         bytes: 0,
         sha256: String::new(),
@@ -85,11 +85,11 @@ fn outcome(ending: Ending, told_to_stop: Option<StopCause>) -> Outcome {
         not_stored: None,
         encoding: Encoding::Utf8,
     };
-    let started = !matches!(ending, Ending::Refused(_)) && ending != not_confirmed();
-    Outcome {
+    let started = !matches!(ending, Termination::Refused(_)) && ending != not_confirmed();
+    CommandOutcome {
         ending,
-        told_to_stop,
-        nothing_left: false,
+        stop_cause,
+        no_processes_left: false,
         started: started.then(|| "2026-11-21T12:00:00Z".parse().unwrap()),
         duration_ms: Some(7),
         stdout: "out".to_owned(),
@@ -106,7 +106,7 @@ fn outcome(ending: Ending, told_to_stop: Option<StopCause>) -> Outcome {
 
 /// The message about a command that exited with 0, and whose output is incomplete.
 fn message_about(reason: IncompleteReason, held_by: Vec<OutputHolder>, execution: &CommandExecution) -> String {
-    let mut outcome = outcome(Ending::Exited { code: 0 }, None);
+    let mut outcome = outcome(Termination::Exited { code: 0 }, None);
     outcome.output = OutputRecord { incomplete: true, incomplete_reason: Some(reason), held_by, ..outcome.output };
     let status = conclude(execution, outcome, "2026-11-21T12:00:01Z".parse().unwrap());
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
@@ -127,33 +127,37 @@ const REASONS: [IncompleteReason; 7] = [
 
 const OVER: StopCause = StopCause::OutputLimit { maximum_bytes: 65_536 };
 
-fn observed_endings() -> Vec<Ending> {
-    vec![Ending::Exited { code: 0 }, Ending::Exited { code: 255 }, Ending::Signalled { signal: "TERM".to_owned() }]
+fn observed_endings() -> Vec<Termination> {
+    vec![
+        Termination::Exited { code: 0 },
+        Termination::Exited { code: 255 },
+        Termination::Signalled { signal: "TERM".to_owned() },
+    ]
 }
 
-fn unobserved_endings() -> Vec<Ending> {
-    let problem = LaunchProblem { reason: Reason::ExecutionRefused, message: "no".to_owned() };
+fn unobserved_endings() -> Vec<Termination> {
+    let problem = LaunchProblem { reason: Reason::ExecRequestRefused, message: "no".to_owned() };
     vec![
-        Ending::Refused(problem),
+        Termination::Refused(problem),
         not_confirmed(),
-        Ending::ConnectionLost { problem: "reset".to_owned() },
-        Ending::NoExitStatus,
-        Ending::NotSeenToStop,
-        Ending::HolderStopped,
-        Ending::Gone,
-        Ending::Unknown { reason: Reason::Rebooted, problem: "booted anew".to_owned() },
-        Ending::Unknown { reason: Reason::ConnectionLost, problem: "out of reach".to_owned() },
+        Termination::ConnectionLost { problem: "reset".to_owned() },
+        Termination::NoExitStatus,
+        Termination::StopNotConfirmed,
+        Termination::HolderStopped,
+        Termination::StoppedExitUnknown,
+        Termination::Unknown { reason: Reason::Rebooted, problem: "booted anew".to_owned() },
+        Termination::Unknown { reason: Reason::ConnectionLost, problem: "out of reach".to_owned() },
     ]
 }
 
 #[test]
 fn exit_code_zero_and_only_that_is_success() {
-    assert_eq!(concluded(Ending::Exited { code: 0 }, None).phase, Phase::Succeeded);
+    assert_eq!(concluded(Termination::Exited { code: 0 }, None).phase, Phase::Succeeded);
     for ending in observed_endings().into_iter().skip(1).chain(unobserved_endings()) {
         assert_ne!(concluded(ending.clone(), None).phase, Phase::Succeeded, "{ending:?}");
     }
     for cause in [StopCause::Timeout, StopCause::Cancel, OVER] {
-        assert_ne!(concluded(Ending::Exited { code: 0 }, Some(cause)).phase, Phase::Succeeded);
+        assert_ne!(concluded(Termination::Exited { code: 0 }, Some(cause)).phase, Phase::Succeeded);
     }
 }
 
@@ -183,31 +187,31 @@ fn every_outcome_is_finished_and_has_a_reason_and_a_message() {
 }
 
 #[test]
-fn a_command_that_was_told_to_stop_and_not_seen_to_may_still_run() {
+fn unconfirmed_stop_may_still_run() {
     for (cause, phase) in [(StopCause::Timeout, Phase::TimedOut), (StopCause::Cancel, Phase::Cancelled)] {
-        let lost = Ending::ConnectionLost { problem: "reset".to_owned() };
-        for ending in [Ending::NotSeenToStop, Ending::NoExitStatus, Ending::HolderStopped, lost] {
+        let lost = Termination::ConnectionLost { problem: "reset".to_owned() };
+        for ending in [Termination::StopNotConfirmed, Termination::NoExitStatus, Termination::HolderStopped, lost] {
             let status = concluded(ending, Some(cause));
             assert_eq!((status.phase, status.reason), (phase, Some(Reason::RemoteMayStillRun)));
             assert!(status.message.is_some_and(|message| message.contains("may still run")));
         }
-        let status = concluded(Ending::Signalled { signal: "KILL".to_owned() }, Some(cause));
+        let status = concluded(Termination::Signalled { signal: "KILL".to_owned() }, Some(cause));
         assert_eq!((status.phase, status.reason), (phase, Some(Reason::Stopped)));
     }
 }
 
 #[test]
-fn a_command_that_wrote_too_much_failed_for_that_however_it_ended() {
+fn output_over_the_limit_fails_however_the_command_ended() {
     for ending in observed_endings() {
         let status = concluded(ending.clone(), Some(OVER));
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{ending:?}");
         let message = status.message.unwrap();
         assert!(message.contains("65536 bytes") && message.contains("left behind may still run"), "{message}");
-        // It may have been quicker than the word to stop.
-        assert!(!message.contains("told to stop"), "{message}");
+        // The command may have ended before the stop request.
+        assert!(!message.contains("stop request"), "{message}");
     }
-    let lost = Ending::ConnectionLost { problem: "reset".to_owned() };
-    for ending in [Ending::NotSeenToStop, Ending::NoExitStatus, Ending::HolderStopped, lost] {
+    let lost = Termination::ConnectionLost { problem: "reset".to_owned() };
+    for ending in [Termination::StopNotConfirmed, Termination::NoExitStatus, Termination::HolderStopped, lost] {
         let status = concluded(ending.clone(), Some(OVER));
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{ending:?}");
         let message = status.message.unwrap();
@@ -216,7 +220,7 @@ fn a_command_that_wrote_too_much_failed_for_that_however_it_ended() {
 }
 
 #[test]
-fn what_was_not_observed_is_unknown() {
+fn unobserved_end_is_unknown() {
     for ending in unobserved_endings().into_iter().skip(1) {
         assert_eq!(concluded(ending.clone(), None).phase, Phase::OutcomeUnknown, "{ending:?}");
     }
@@ -228,12 +232,13 @@ fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
     assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
 }
 
-/// What sudo writes may be the command's own doing: the end stays what it is, and the message names the line that may be missing.
+/// The command itself may have written the message of sudo. The end does not change, and the message names the line for
+/// sudoers.
 #[test]
 fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
     let mut execution = execution_with(1);
     let message = |execution: &CommandExecution, code: u32, stdout: &str, stderr: &str| {
-        let mut outcome = outcome(Ending::Exited { code }, None);
+        let mut outcome = outcome(Termination::Exited { code }, None);
         (outcome.stdout, outcome.stderr) = (stdout.to_owned(), stderr.to_owned());
         let status = conclude(execution, outcome, "2026-11-21T12:00:01Z".parse().unwrap());
         assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(i64::from(code))));
@@ -251,8 +256,8 @@ fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
 }
 
 #[test]
-fn a_signal_without_a_name_is_told_as_one() {
-    let message = |signal: &str| concluded(Ending::Signalled { signal: signal.to_owned() }, None).message.unwrap();
+fn signal_without_a_name_is_described() {
+    let message = |signal: &str| concluded(Termination::Signalled { signal: signal.to_owned() }, None).message.unwrap();
     assert!(message("XFSZ").starts_with("ended by signal XFSZ "));
     assert!(
         message("SIG@openssh.com").starts_with("ended by a signal that the SSH server of the machine does not name (")
@@ -260,27 +265,27 @@ fn a_signal_without_a_name_is_told_as_one() {
 }
 
 #[test]
-fn what_is_unknown_for_good_stays_unknown_whoever_wanted_it_to_stop() {
+fn unknown_outcome_stays_unknown_after_a_stop_request() {
     for reason in [Reason::Rebooted, Reason::MachineChanged, Reason::RecordLost] {
         for told in [None, Some(StopCause::Timeout), Some(StopCause::Cancel)] {
-            let status = concluded(Ending::Unknown { reason, problem: "why".to_owned() }, told);
+            let status = concluded(Termination::Unknown { reason, problem: "why".to_owned() }, told);
             assert_eq!((status.phase, status.reason), (Phase::OutcomeUnknown, Some(reason)));
         }
     }
-    let out_of_reach = Ending::Unknown { reason: Reason::ConnectionLost, problem: "why".to_owned() };
+    let out_of_reach = Termination::Unknown { reason: Reason::ConnectionLost, problem: "why".to_owned() };
     let status = concluded(out_of_reach, Some(StopCause::Cancel));
     assert_eq!((status.phase, status.reason), (Phase::Cancelled, Some(Reason::RemoteMayStillRun)));
 }
 
 #[test]
-fn one_that_is_seen_to_be_gone_was_stopped_and_has_no_exit_code() {
-    let status = concluded(Ending::Gone, Some(StopCause::Timeout));
+fn stopped_command_without_exit_code_is_stopped() {
+    let status = concluded(Termination::StoppedExitUnknown, Some(StopCause::Timeout));
     assert_eq!((status.phase, status.reason, status.exit_code), (Phase::TimedOut, Some(Reason::Stopped), None));
 }
 
 #[test]
-fn a_command_that_wrote_too_much_and_ended_by_itself_was_not_told_to_stop() {
-    let status = concluded(Ending::Exited { code: 0 }, Some(OVER));
+fn output_limit_message_does_not_claim_a_stop_request() {
+    let status = concluded(Termination::Exited { code: 0 }, Some(OVER));
     assert_eq!(
         status.message.as_deref(),
         Some(
@@ -288,13 +293,13 @@ fn a_command_that_wrote_too_much_and_ended_by_itself_was_not_told_to_stop() {
              processes that it left behind may still run"
         )
     );
-    let outcome = Outcome { nothing_left: true, ..outcome(Ending::Exited { code: 3 }, Some(OVER)) };
+    let outcome = CommandOutcome { no_processes_left: true, ..outcome(Termination::Exited { code: 3 }, Some(OVER)) };
     let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
     assert_eq!(
         status.message.as_deref(),
         Some(
             "the command wrote more than decision.output.maximumBytes (65536 bytes) and ended with exit code 3; \
-             no process of it was found on the machine any more"
+             no process of the command was found on the machine any more"
         )
     );
 }
@@ -331,14 +336,14 @@ fn every_cause_of_an_incomplete_output_has_a_text_of_its_own() {
 #[test]
 fn the_message_says_nothing_of_an_output_that_is_complete_or_that_the_status_does_not_have() {
     for reason in REASONS {
-        for (ending, incomplete) in [(Ending::Exited { code: 0 }, false), (not_confirmed(), true)] {
+        for (ending, incomplete) in [(Termination::Exited { code: 0 }, false), (not_confirmed(), true)] {
             let mut outcome = outcome(ending, None);
             outcome.output = OutputRecord { incomplete, incomplete_reason: Some(reason), ..outcome.output };
             let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
             assert!(!status.message.unwrap().contains("incomplete"), "{reason:?}");
         }
     }
-    let mut outcome = outcome(Ending::Exited { code: 0 }, None);
+    let mut outcome = outcome(Termination::Exited { code: 0 }, None);
     outcome.output.incomplete = true;
     let status = conclude(&execution(), outcome, "2026-11-21T12:00:01Z".parse().unwrap());
     assert_eq!(status.message.as_deref(), Some("exit code 0 in 7 ms"), "versions without a reason say none");
@@ -346,21 +351,21 @@ fn the_message_says_nothing_of_an_output_that_is_complete_or_that_the_status_doe
 
 /// The message of a finished command, and the execution's own seconds.
 fn said(
-    ending: Ending,
-    told_to_stop: Option<StopCause>,
+    ending: Termination,
+    stop_cause: Option<StopCause>,
     own_seconds: Option<u32>,
     stderr: &str,
 ) -> CommandExecutionStatus {
     let mut execution = execution_with(1);
     execution.spec.timeout_seconds = own_seconds;
-    let outcome = Outcome { stderr: stderr.to_owned(), ..outcome(ending, told_to_stop) };
+    let outcome = CommandOutcome { stderr: stderr.to_owned(), ..outcome(ending, stop_cause) };
     conclude(&execution, outcome, "2026-11-21T12:00:01Z".parse().unwrap())
 }
 
 #[test]
-fn a_message_says_the_seconds_that_were_over_and_who_sets_them_and_what_a_failed_command_complained_of() {
-    let term = || Ending::Signalled { signal: "TERM".to_owned() };
-    let exit = |code| Ending::Exited { code };
+fn message_names_the_exceeded_limit_and_the_last_stderr_line() {
+    let term = || Termination::Signalled { signal: "TERM".to_owned() };
+    let exit = |code| Termination::Exited { code };
     let timeout = Some(StopCause::Timeout);
     for (ending, told, own, stderr, expected) in [
         (term(), timeout, None, "", "ran longer than 30 s (timeoutSeconds.default of the rule web/hello;"),
@@ -383,21 +388,21 @@ fn a_message_says_the_seconds_that_were_over_and_who_sets_them_and_what_a_failed
 
 #[test]
 fn a_line_of_output_is_in_the_message_of_the_status_alone_and_only_where_the_command_failed_by_itself() {
-    let status = said(Ending::Exited { code: 3 }, None, None, "a line\n");
+    let status = said(Termination::Exited { code: 3 }, None, None, "a line\n");
     assert!(status.message.as_ref().unwrap().ends_with("last line of stderr: a line"));
     assert!(status.conditions.iter().all(|condition| !condition.message.contains("a line")));
-    assert!(!crate::execution::Notice::of(&status).unwrap().message.contains("a line"));
-    let lost = || Ending::ConnectionLost { problem: "reset".to_owned() };
+    assert!(!crate::execution::EventNotice::of(&status).unwrap().message.contains("a line"));
+    let lost = || Termination::ConnectionLost { problem: "reset".to_owned() };
     for (ending, told) in [
-        (Ending::Exited { code: 0 }, None),
-        (Ending::Exited { code: 3 }, Some(StopCause::Timeout)),
-        (Ending::Exited { code: 3 }, Some(StopCause::Cancel)),
-        (Ending::Exited { code: 3 }, Some(OVER)),
+        (Termination::Exited { code: 0 }, None),
+        (Termination::Exited { code: 3 }, Some(StopCause::Timeout)),
+        (Termination::Exited { code: 3 }, Some(StopCause::Cancel)),
+        (Termination::Exited { code: 3 }, Some(OVER)),
         (lost(), None),
     ] {
         let message = said(ending, told, None, "a line\n").message.unwrap();
         assert!(!message.contains("a line"), "{message}");
     }
-    let long = said(Ending::Exited { code: 3 }, None, None, &"e<".repeat(100_000)).message.unwrap();
+    let long = said(Termination::Exited { code: 3 }, None, None, &"e<".repeat(100_000)).message.unwrap();
     assert!(long.contains("stderr: e<e<") && long.chars().count() < 400, "{}", long.len());
 }

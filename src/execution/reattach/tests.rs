@@ -3,8 +3,8 @@ use super::*;
 const AGE: Duration = Duration::from_secs(60);
 const OLD: Duration = Duration::from_secs(100_000);
 const FRESH: Duration = Duration::from_secs(20);
-/// What the claim recorded, and what the same host shows.
-const RECORDED: MachineShown<'static> = MachineShown {
+/// The record of a claim, and the observation of the same host.
+const RECORDED: ObservedMachine<'static> = ObservedMachine {
     address: "10.0.0.1:22",
     host_key_fingerprint: "SHA256:a",
     boot_id: "boot",
@@ -13,7 +13,7 @@ const RECORDED: MachineShown<'static> = MachineShown {
     directory_id: "word",
 };
 
-fn place(shown: &MachineShown<'_>) -> Place {
+fn place(shown: &ObservedMachine<'_>) -> MachineMatch {
     let machine = MachineRecord {
         name: "web-1".to_owned(),
         uid: "u".to_owned(),
@@ -37,59 +37,61 @@ fn problem() -> LaunchProblem {
 
 #[test]
 fn a_place_is_the_same_only_where_folder_boot_and_address_are() {
-    assert_eq!(place(&RECORDED), Place::Same);
-    let shared = Place::Elsewhere { same_folder: true };
-    assert_eq!(place(&MachineShown { address: "10.0.0.2:22", ..RECORDED }), shared);
+    assert_eq!(place(&RECORDED), MachineMatch::Exact);
+    let shared = MachineMatch::Different { same_directory: true };
+    assert_eq!(place(&ObservedMachine { address: "10.0.0.2:22", ..RECORDED }), shared);
     // Another port may lead to another machine behind the same address.
-    assert_eq!(place(&MachineShown { address: "10.0.0.1:23", ..RECORDED }), shared);
-    assert_eq!(place(&MachineShown { directory: "/home/b", ..RECORDED }), Place::OtherFolder);
-    assert_eq!(place(&MachineShown { directory_id: "other", ..RECORDED }), Place::OtherFolder);
+    assert_eq!(place(&ObservedMachine { address: "10.0.0.1:23", ..RECORDED }), shared);
+    assert_eq!(place(&ObservedMachine { directory: "/home/b", ..RECORDED }), MachineMatch::OtherDirectory);
+    assert_eq!(place(&ObservedMachine { directory_id: "other", ..RECORDED }), MachineMatch::OtherDirectory);
 }
 
 #[test]
 fn a_reboot_is_another_boot_of_the_same_host() {
-    let later = MachineShown { boot_id: "later", ..RECORDED };
-    assert_eq!(place(&later), Place::Rebooted);
+    let later = ObservedMachine { boot_id: "later", ..RECORDED };
+    assert_eq!(place(&later), MachineMatch::Rebooted);
     // With another address after it.
-    let moved = MachineShown { address: "10.0.0.2:22", ..later.clone() };
-    assert_eq!(place(&MachineShown { uptime: FRESH, ..moved.clone() }), Place::Rebooted);
+    let moved = ObservedMachine { address: "10.0.0.2:22", ..later.clone() };
+    assert_eq!(place(&ObservedMachine { uptime: FRESH, ..moved.clone() }), MachineMatch::Rebooted);
     // It was up before the claim was made: a clone.
-    assert_eq!(place(&moved), Place::Elsewhere { same_folder: true });
-    let other_key = MachineShown { host_key_fingerprint: "SHA256:b", uptime: FRESH, ..later.clone() };
-    assert_eq!(place(&other_key), Place::Elsewhere { same_folder: true });
+    assert_eq!(place(&moved), MachineMatch::Different { same_directory: true });
+    let other_key = ObservedMachine { host_key_fingerprint: "SHA256:b", uptime: FRESH, ..later.clone() };
+    assert_eq!(place(&other_key), MachineMatch::Different { same_directory: true });
     // With a folder that did not outlive it.
-    let emptied = MachineShown { directory_id: "other", ..later };
-    assert_eq!(place(&MachineShown { uptime: FRESH, ..emptied.clone() }), Place::OtherFolder);
-    assert_eq!(place(&emptied), Place::Elsewhere { same_folder: false });
+    let emptied = ObservedMachine { directory_id: "other", ..later };
+    assert_eq!(place(&ObservedMachine { uptime: FRESH, ..emptied.clone() }), MachineMatch::OtherDirectory);
+    assert_eq!(place(&emptied), MachineMatch::Different { same_directory: false });
 }
 
-const PLACES: [Place; 5] = [
-    Place::Same,
-    Place::Rebooted,
-    Place::OtherFolder,
-    Place::Elsewhere { same_folder: true },
-    Place::Elsewhere { same_folder: false },
+const PLACES: [MachineMatch; 5] = [
+    MachineMatch::Exact,
+    MachineMatch::Rebooted,
+    MachineMatch::OtherDirectory,
+    MachineMatch::Different { same_directory: true },
+    MachineMatch::Different { same_directory: false },
 ];
 
 const JOURNALS: [Journal; 7] = [
     Journal::Absent,
     Journal::Running,
     Journal::Ended,
-    Journal::Closed,
+    Journal::Tombstoned,
     Journal::Starting,
     Journal::Lost { rebooted: false },
     Journal::Lost { rebooted: true },
 ];
 
 #[test]
-fn it_is_launched_only_where_nothing_has_begun_on_the_very_machine_and_it_may_start() {
+fn launch_only_on_the_same_machine_without_a_journal() {
     for place in PLACES {
         for journal in &JOURNALS {
-            for has_run in [false, true] {
+            for start_confirmed in [false, true] {
                 for may_start in [Ok(()), Err(problem())] {
-                    let launches = next(place, journal, has_run, may_start.clone()) == Next::Launch;
-                    let may = (place, journal, has_run, may_start) == (Place::Same, &Journal::Absent, false, Ok(()));
-                    assert_eq!(launches, may, "{place:?} {journal:?} {has_run}");
+                    let launches =
+                        next_step(place, journal, start_confirmed, may_start.clone()) == ReattachStep::Launch;
+                    let may = (place, journal, start_confirmed, may_start)
+                        == (MachineMatch::Exact, &Journal::Absent, false, Ok(()));
+                    assert_eq!(launches, may, "{place:?} {journal:?} {start_confirmed}");
                 }
             }
         }
@@ -97,42 +99,43 @@ fn it_is_launched_only_where_nothing_has_begun_on_the_very_machine_and_it_may_st
 }
 
 #[test]
-fn no_other_host_ends_the_search_but_by_what_is_recorded_in_the_same_folder() {
-    for same_folder in [false, true] {
+fn other_host_counts_only_with_a_journal_in_the_same_directory() {
+    for same_directory in [false, true] {
         for journal in &JOURNALS {
-            for has_run in [false, true] {
-                let next = next(Place::Elsewhere { same_folder }, journal, has_run, Ok(()));
-                let is_recorded = same_folder && matches!(journal, Journal::Running | Journal::Ended | Journal::Closed);
-                assert_eq!(next != Next::LookOn, is_recorded, "{same_folder} {journal:?}: {next:?}");
-                assert!(!matches!(next, Next::Conclude(Ending::Unknown { reason: Reason::Rebooted, .. })));
+            for start_confirmed in [false, true] {
+                let next = next_step(MachineMatch::Different { same_directory }, journal, start_confirmed, Ok(()));
+                let is_recorded =
+                    same_directory && matches!(journal, Journal::Running | Journal::Ended | Journal::Tombstoned);
+                assert_eq!(next != ReattachStep::Retry, is_recorded, "{same_directory} {journal:?}: {next:?}");
+                assert!(!matches!(next, ReattachStep::Conclude(Termination::Unknown { reason: Reason::Rebooted, .. })));
             }
         }
     }
 }
 
 #[test]
-fn what_may_not_start_any_more_is_closed_before_it_is_said_so() {
-    assert_eq!(next(Place::Same, &Journal::Absent, false, Err(problem())), Next::Close(problem()));
-    let concluded = next(Place::Same, &Journal::Closed, false, Err(problem()));
-    assert_eq!(concluded, Next::Conclude(Ending::Refused(problem())));
+fn forbidden_start_closes_the_fence_first() {
+    assert_eq!(next_step(MachineMatch::Exact, &Journal::Absent, false, Err(problem())), ReattachStep::Close(problem()));
+    let concluded = next_step(MachineMatch::Exact, &Journal::Tombstoned, false, Err(problem()));
+    assert_eq!(concluded, ReattachStep::Conclude(Termination::Refused(problem())));
 }
 
 #[test]
-fn what_is_recorded_is_read_also_after_a_reboot_and_what_is_not_is_unknown() {
-    assert_eq!(next(Place::Rebooted, &Journal::Ended, true, Ok(())), Next::Follow);
-    for (place, journal, has_run, expected) in [
-        (Place::Rebooted, Journal::Lost { rebooted: true }, true, Reason::Rebooted),
-        (Place::Same, Journal::Lost { rebooted: true }, true, Reason::Rebooted),
-        (Place::Rebooted, Journal::Starting, false, Reason::Rebooted),
-        (Place::Rebooted, Journal::Absent, false, Reason::Rebooted),
-        (Place::Same, Journal::Lost { rebooted: false }, true, Reason::RecordLost),
-        (Place::Same, Journal::Absent, true, Reason::RecordLost),
-        (Place::Same, Journal::Starting, true, Reason::RecordLost),
-        (Place::Same, Journal::Closed, true, Reason::RecordLost),
-        (Place::OtherFolder, Journal::Ended, true, Reason::MachineChanged),
+fn journal_is_read_after_a_reboot_and_a_missing_end_is_unknown() {
+    assert_eq!(next_step(MachineMatch::Rebooted, &Journal::Ended, true, Ok(())), ReattachStep::Follow);
+    for (place, journal, start_confirmed, expected) in [
+        (MachineMatch::Rebooted, Journal::Lost { rebooted: true }, true, Reason::Rebooted),
+        (MachineMatch::Exact, Journal::Lost { rebooted: true }, true, Reason::Rebooted),
+        (MachineMatch::Rebooted, Journal::Starting, false, Reason::Rebooted),
+        (MachineMatch::Rebooted, Journal::Absent, false, Reason::Rebooted),
+        (MachineMatch::Exact, Journal::Lost { rebooted: false }, true, Reason::RecordLost),
+        (MachineMatch::Exact, Journal::Absent, true, Reason::RecordLost),
+        (MachineMatch::Exact, Journal::Starting, true, Reason::RecordLost),
+        (MachineMatch::Exact, Journal::Tombstoned, true, Reason::RecordLost),
+        (MachineMatch::OtherDirectory, Journal::Ended, true, Reason::MachineChanged),
     ] {
-        match next(place, &journal, has_run, Ok(())) {
-            Next::Conclude(Ending::Unknown { reason, .. }) => assert_eq!(reason, expected),
+        match next_step(place, &journal, start_confirmed, Ok(())) {
+            ReattachStep::Conclude(Termination::Unknown { reason, .. }) => assert_eq!(reason, expected),
             other => panic!("{place:?} {journal:?}: {other:?}"),
         }
     }

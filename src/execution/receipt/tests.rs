@@ -14,7 +14,7 @@ fn execution(name: &str, status: serde_json::Value) -> CommandExecution {
 /// Receipts in a cluster have these: a digest that changes lets commands run again.
 #[test]
 fn the_digest_of_a_spec_is_the_same_for_ever() {
-    let small = CommandExecutionSpec::asking_for("say hello");
+    let small = CommandExecutionSpec::with_command("say hello");
     let all = CommandExecutionSpec {
         rule: Some(RuleRequest {
             name: "greet".to_owned(),
@@ -35,8 +35,8 @@ fn the_digest_of_a_spec_is_the_same_for_ever() {
 }
 
 #[test]
-fn who_asks_and_how_long_it_is_kept_are_not_in_the_digest_and_all_else_is() {
-    let spec = CommandExecutionSpec::asking_for("say hello");
+fn digest_has_all_fields_except_requester_and_ttl() {
+    let spec = CommandExecutionSpec::with_command("say hello");
     let same = CommandExecutionSpec {
         requested_by: Some(Requester { username: "jane".to_owned(), ..Requester::default() }),
         cancelled_by: Some(Canceller::default()),
@@ -74,28 +74,28 @@ fn the_name_of_a_receipt_is_a_dns_name_of_bounded_length_that_hangs_on_name_and_
 }
 
 #[test]
-fn a_receipt_says_what_became_of_the_first_one() {
+fn receipt_records_the_first_execution() {
     let status = serde_json::json!({"phase": "Failed", "reason": "NonZeroExitCode", "exitCode": 3,
         "startTime": "2026-11-21T11:59:59.000000Z", "completionTime": "2026-11-21T12:00:00.000000Z"});
     let execution = execution("x", status);
     let key = ReceiptKey::of(&execution).unwrap();
     let receipt = key.receipt(&execution).unwrap();
-    assert!(key.is_of(&receipt));
-    assert!(!ReceiptKey { execution: "y".to_owned(), ..key.clone() }.is_of(&receipt));
-    assert!(!ReceiptKey { digest: "0".repeat(64), ..key }.is_of(&receipt));
+    assert!(key.matches(&receipt));
+    assert!(!ReceiptKey { execution: "y".to_owned(), ..key.clone() }.matches(&receipt));
+    assert!(!ReceiptKey { digest: "0".repeat(64), ..key }.matches(&receipt));
     let spec = &receipt.spec;
     assert_eq!((spec.uid.as_str(), spec.expired_uid.as_str(), spec.machine.as_str()), ("uid-1", "uid-1", "web-1"));
     assert_eq!((spec.phase, spec.reason, spec.exit_code), (Phase::Failed, Some(Reason::NonZeroExitCode), Some(3)));
     assert!(spec.start_time.is_some());
-    let sentence = sentence(&receipt);
+    let message = message(&receipt);
     for word in ["uid-1", "2026-11-21T12:00:00", "exit code 3", "NonZeroExitCode", "spec.reason", &receipt.name_any()] {
-        assert!(sentence.contains(word), "{word} is not in: {sentence}");
+        assert!(message.contains(word), "{word} is not in: {message}");
     }
-    assert_eq!(first(&receipt).exit_code, Some(3));
+    assert_eq!(first_execution(&receipt).exit_code, Some(3));
 }
 
 #[test]
-fn what_has_no_end_has_no_receipt() {
+fn unfinished_execution_has_no_receipt() {
     for status in [serde_json::json!({"phase": "Running"}), serde_json::json!({"phase": "Failed"})] {
         let execution = execution("x", status);
         assert_eq!(ReceiptKey::of(&execution).unwrap().receipt(&execution), None);

@@ -1,7 +1,7 @@
 use super::*;
-use crate::api::machine_status::SystemFacts;
+use crate::api::machine_status::SystemInfo;
 use crate::api::{HostKeyPolicy, MachineSpec};
-use crate::machine::next_look;
+use crate::machine::{ProbeSchedule, next_probe};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -14,12 +14,25 @@ fn machine() -> Machine {
     machine
 }
 
-fn sight(second: i64, seen: Seen) -> Sight {
-    Sight { uid: Some("uid".to_owned()), generation: Some(3), at: at(second), seen }
+fn sight(second: i64, seen: ProbeResult) -> MachineObservation {
+    MachineObservation { uid: Some("uid".to_owned()), generation: Some(3), at: at(second), result: seen }
 }
 
-fn key(fingerprint: &str, trust: KeyTrust) -> ProvedKey {
-    ProvedKey { algorithm: "ssh-ed25519".to_owned(), fingerprint: fingerprint.to_owned(), trust }
+/// A schedule at `second`, after no failures and with nothing that waits.
+fn schedule<'a>(machine: &'a Machine, observation: Option<&'a MachineObservation>, second: i64) -> ProbeSchedule<'a> {
+    ProbeSchedule {
+        machine,
+        observation,
+        failures: 0,
+        is_waited_for: false,
+        needs_person: false,
+        jitter: 0.5,
+        now: at(second),
+    }
+}
+
+fn key(fingerprint: &str, trust: KeyTrust) -> VerifiedKey {
+    VerifiedKey { algorithm: "ssh-ed25519".to_owned(), fingerprint: fingerprint.to_owned(), trust }
 }
 
 fn login(refused: &[&str]) -> Box<LoginKey> {
@@ -28,9 +41,9 @@ fn login(refused: &[&str]) -> Box<LoginKey> {
     Box::new(LoginKey { entry: entry.to_owned(), fingerprint: "SHA256:used".to_owned(), refused })
 }
 
-fn online() -> Seen {
-    let system = SystemFacts { hostname: Some("web-1".to_owned()), ..SystemFacts::default() };
-    Seen::Online {
+fn online() -> ProbeResult {
+    let system = SystemInfo { hostname: Some("web-1".to_owned()), ..SystemInfo::default() };
+    ProbeResult::Online {
         latency: Duration::from_millis(12),
         key: key("SHA256:a", KeyTrust::Pinned),
         login: login(&[]),
@@ -38,26 +51,26 @@ fn online() -> Seen {
     }
 }
 
-fn problem(reason: Reason, message: &str) -> Seen {
-    Seen::Problem(LaunchProblem { reason, message: message.to_owned() })
+fn problem(reason: Reason, message: &str) -> ProbeResult {
+    ProbeResult::Failed(LaunchProblem { reason, message: message.to_owned() })
 }
 
-/// What is told, as if nothing had been written for a while.
-fn told(machine: &Machine, sight: &Sight) -> Report {
-    let observed = Observed {
+/// The report if nothing was written for a while.
+fn told(machine: &Machine, observation: &MachineObservation) -> Report {
+    let observed = ReportInput {
         machine,
-        sight: Some(sight),
+        observation: Some(observation),
         running: 0,
         queued: 0,
         is_recount: false,
         since_write: None,
-        now: sight.at,
+        now: observation.at,
     };
     report(&observed)
 }
 
-/// The machine after what was told is stored.
-fn after(mut machine: Machine, seen: &Sight) -> Machine {
+/// The machine after its report is stored.
+fn after(mut machine: Machine, seen: &MachineObservation) -> Machine {
     machine.status = Some(told(&machine, seen).status.expect("something to write"));
     machine
 }
@@ -67,7 +80,7 @@ fn conditions_of(status: &MachineStatus) -> Vec<String> {
 }
 
 #[test]
-fn a_machine_that_was_logged_in_to_is_online_and_says_what_it_is() {
+fn successful_login_is_online_with_system_info() {
     let report = told(&machine(), &sight(5, online()));
     let status = report.status.expect("a status");
     assert_eq!(status.phase, Some(MachinePhase::Online));
@@ -79,29 +92,29 @@ fn a_machine_that_was_logged_in_to_is_online_and_says_what_it_is() {
 }
 
 #[test]
-fn seeing_the_same_again_is_written_every_ten_minutes() {
+fn unchanged_observation_is_written_every_ten_minutes() {
     let machine = after(machine(), &sight(0, online()));
     let again = |second| told(&machine, &sight(second, online()));
-    assert_eq!(again(300), Report { again: Some(Duration::from_secs(300)), ..Report::default() });
+    assert_eq!(again(300), Report { retry_after: Some(Duration::from_secs(300)), ..Report::default() });
     let late = again(600);
     assert_eq!(late.status.expect("a refresh").last_seen_time, Some(Time(at(600))));
     assert_eq!(late.event, None, "nothing new for people");
 }
 
 #[test]
-fn what_a_person_wants_to_know_waits_ten_seconds_after_another_write() {
+fn significant_change_waits_ten_seconds_after_a_write() {
     let machine = after(machine(), &sight(0, online()));
     let sight = sight(4, problem(Reason::MachineOffline, "no route to host"));
-    let observed = |since| Observed {
+    let observed = |since| ReportInput {
         machine: &machine,
-        sight: Some(&sight),
+        observation: Some(&sight),
         running: 0,
         queued: 0,
         is_recount: false,
         since_write: Some(Duration::from_secs(since)),
         now: at(4),
     };
-    assert_eq!(report(&observed(4)), Report { again: Some(Duration::from_secs(6)), ..Report::default() });
+    assert_eq!(report(&observed(4)), Report { retry_after: Some(Duration::from_secs(6)), ..Report::default() });
     let status = report(&observed(10)).status.expect("now");
     assert_eq!((status.phase, status.message.as_deref()), (Some(MachinePhase::Offline), Some("no route to host")));
     assert_eq!(status.last_seen_time, Some(Time(at(0))), "when it was last seen stays");
@@ -128,11 +141,11 @@ fn the_conditions_say_how_far_it_came() {
 }
 
 #[test]
-fn what_was_seen_of_another_generation_says_nothing() {
+fn observation_of_another_generation_is_ignored() {
     let mut changed = after(machine(), &sight(0, online()));
     changed.metadata.generation = Some(4);
     assert_eq!(told(&changed, &sight(1, problem(Reason::MachineOffline, "x"))), Report::default());
-    assert_eq!(next_look(&changed, Some(&sight(1, online())), 0, false, false, 0.5, at(1)), Some(Duration::ZERO));
+    assert_eq!(next_probe(&schedule(&changed, Some(&sight(1, online())), 1)), Some(Duration::ZERO));
 }
 
 #[test]
@@ -142,14 +155,14 @@ fn a_suspended_machine_is_said_to_be_and_not_looked_at() {
     let status = told(&machine, &sight(1, online())).status.expect("a status");
     assert_eq!(status.phase, Some(MachinePhase::Suspended));
     assert!(!conditions_of(&status).contains(&"Stalled=True".to_owned()));
-    assert_eq!(next_look(&machine, None, 0, true, false, 0.5, at(1)), None);
+    assert_eq!(next_probe(&ProbeSchedule { is_waited_for: true, ..schedule(&machine, None, 1) }), None);
 }
 
 #[test]
-fn a_frozen_key_is_never_replaced_by_what_is_seen() {
+fn pinned_key_is_never_replaced() {
     let mut frozen = machine();
     frozen.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
-    let first = SeenHostKey {
+    let first = ObservedHostKey {
         algorithm: "ssh-ed25519".to_owned(),
         fingerprint: "SHA256:first".to_owned(),
         trust: KeyTrust::FirstUse,
@@ -158,7 +171,7 @@ fn a_frozen_key_is_never_replaced_by_what_is_seen() {
     frozen.status = Some(MachineStatus { host_keys: vec![first.clone()], ..MachineStatus::default() });
     for seen in ["SHA256:first", "SHA256:other"] {
         let key = key(seen, KeyTrust::FirstUse);
-        let seen = sight(1, Seen::Online { latency: Duration::ZERO, key, login: login(&[]), system: None });
+        let seen = sight(1, ProbeResult::Online { latency: Duration::ZERO, key, login: login(&[]), system: None });
         assert_eq!(told(&frozen, &seen).status.expect("a status").host_keys, vec![first.clone()]);
     }
     // A person has pinned another one, and the machine has proved it.
@@ -167,13 +180,13 @@ fn a_frozen_key_is_never_replaced_by_what_is_seen() {
 }
 
 #[test]
-fn what_runs_and_waits_is_written_when_it_is_due_and_delays_nothing_else() {
+fn counts_are_written_when_due_and_delay_nothing_else() {
     let machine = after(machine(), &sight(0, online()));
     let seen = sight(0, online());
     let counted = |is_recount, sight| {
-        report(&Observed {
+        report(&ReportInput {
             machine: &machine,
-            sight,
+            observation: sight,
             running: 2,
             queued: 5,
             is_recount,
@@ -182,7 +195,7 @@ fn what_runs_and_waits_is_written_when_it_is_due_and_delays_nothing_else() {
         })
     };
     assert_eq!(counted(false, Some(&seen)), Report::default());
-    // Also of one that was not seen as it is declared now.
+    // Also for a machine without an observation of the current generation.
     for sight in [Some(&seen), None] {
         let report = counted(true, sight);
         assert!(report.is_count && report.event.is_none());
@@ -195,36 +208,41 @@ fn what_runs_and_waits_is_written_when_it_is_due_and_delays_nothing_else() {
 fn pauses_between_looks_grow_with_failures_and_stay_short_while_somebody_waits() {
     let machine = machine();
     let offline = sight(0, problem(Reason::MachineOffline, "x"));
-    let pause =
-        |failures, waited| next_look(&machine, Some(&offline), failures, waited, false, 0.0, at(0)).unwrap().as_secs();
+    let pause = |failures, is_waited_for| {
+        let schedule = ProbeSchedule { failures, is_waited_for, jitter: 0.0, ..schedule(&machine, Some(&offline), 0) };
+        next_probe(&schedule).unwrap().as_secs()
+    };
     assert_eq!([1, 2, 3, 4, 5, 6, 60].map(|failures| pause(failures, false)), [10, 20, 40, 80, 160, 300, 300]);
     assert_eq!([1, 2, 60].map(|failures| pause(failures, true)), [10, 10, 10]);
     let online = sight(0, online());
-    let next = |spread, now| next_look(&machine, Some(&online), 0, true, false, spread, at(now)).unwrap().as_secs();
+    let next = |jitter, now| {
+        let schedule = ProbeSchedule { is_waited_for: true, jitter, ..schedule(&machine, Some(&online), now) };
+        next_probe(&schedule).unwrap().as_secs()
+    };
     assert_eq!((next(0.0, 0), next(1.0, 0), next(0.0, 299), next(0.0, 900)), (300, 270, 1, 0));
 }
 
 #[test]
-fn what_a_machine_says_cannot_steer_a_terminal() {
+fn text_of_a_machine_cannot_control_a_terminal() {
     let seen = sight(0, problem(Reason::LauncherUnsupported, "it says \u{1b}[2J\nboo"));
     let status = told(&machine(), &seen).status.expect("a status");
     assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
 }
 
-/// First use, then for a while an authority, then first use again: the key that was frozen still counts (or the one that the
-/// authority has vouched for); it is not the next one that comes.
+/// First use, then for a while an authority, then first use again: the key that was frozen still counts (or the one
+/// that the authority has vouched for); it is not the next one that comes.
 #[test]
 fn a_frozen_key_outlives_an_authority() {
     let mut frozen = machine();
     frozen.spec.host_key_policy = HostKeyPolicy::TrustOnFirstUse;
-    let first = SeenHostKey {
+    let first = ObservedHostKey {
         algorithm: "ssh-ed25519".to_owned(),
         fingerprint: "SHA256:first".to_owned(),
         trust: KeyTrust::FirstUse,
         first_seen_time: Time(at(0)),
     };
     frozen.status = Some(MachineStatus { host_keys: vec![first], ..MachineStatus::default() });
-    let seen = Seen::Online {
+    let seen = ProbeResult::Online {
         latency: Duration::ZERO,
         key: key("SHA256:first", KeyTrust::Authority),
         login: login(&[]),
@@ -236,13 +254,13 @@ fn a_frozen_key_outlives_an_authority() {
 }
 
 #[test]
-fn a_key_that_a_machine_refused_is_told_while_another_one_lets_writ_in() {
+fn refused_key_is_reported_while_another_one_is_accepted() {
     let key = || key("SHA256:a", KeyTrust::Pinned);
     let seen = |refused: &[&str]| {
-        sight(60, Seen::Online { latency: Duration::ZERO, key: key(), login: login(refused), system: None })
+        sight(60, ProbeResult::Online { latency: Duration::ZERO, key: key(), login: login(refused), system: None })
     };
     let machine = machine();
-    let said = |machine: &Machine, sight: &Sight| told(machine, sight).status.unwrap();
+    let said = |machine: &Machine, observation: &MachineObservation| told(machine, observation).status.unwrap();
     let during = said(&machine, &seen(&["SHA256:new"]));
     assert_eq!(during.phase, Some(MachinePhase::Online));
     let message = during.message.clone().unwrap();

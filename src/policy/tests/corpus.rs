@@ -47,7 +47,7 @@ fn entries() -> Vec<Entry> {
 }
 
 fn outcome(entry: &Entry) -> (Outcome, Vec<String>) {
-    let spec = WhitelistSpec { rules: vec![entry.rule.clone()], unrecognized: BTreeMap::new() };
+    let spec = WhitelistSpec { rules: vec![entry.rule.clone()], unknown_fields: BTreeMap::new() };
     let findings = lint(&Whitelist::new("corpus", spec));
     let warnings = findings.warnings.iter().map(|warning| warning.message.clone()).collect::<Vec<_>>();
     match (findings.is_sound(), warnings.is_empty()) {

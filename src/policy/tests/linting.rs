@@ -35,7 +35,7 @@ fn every_problem_of_a_rule_is_an_error() {
     let closing = findings("- {name: no, effect: Deny, run: ['{x}']}").errors();
     assert!(closing.len() == 1 && closing[0].contains("nothing would be allowed"), "{closing:?}");
     let mut unknown = whitelist("web", RESTART);
-    unknown.spec.unrecognized.insert("suspend".to_owned(), true.into());
+    unknown.spec.unknown_fields.insert("suspend".to_owned(), true.into());
     let errors = lint(&unknown).errors();
     assert!(errors.len() == 1 && errors[0].contains("spec.suspend"), "{errors:?}");
 }

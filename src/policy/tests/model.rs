@@ -316,7 +316,7 @@ pub fn fitting(source: &mut Source<'_>, values: &Values) -> String {
 /// The Whitelist that says what the model says.
 pub fn whitelist(list: &List) -> Whitelist {
     let rules = list.rules.iter().map(whitelist_rule).collect();
-    let mut whitelist = Whitelist::new(&list.name, WhitelistSpec { rules, unrecognized: BTreeMap::new() });
+    let mut whitelist = Whitelist::new(&list.name, WhitelistSpec { rules, unknown_fields: BTreeMap::new() });
     whitelist.metadata.namespace = Some("team".to_owned());
     whitelist
 }
@@ -348,7 +348,7 @@ fn whitelist_rule(rule: &Rule) -> WhitelistRule {
                 kind: *kind,
                 name: name.clone(),
                 namespace: None,
-                unrecognized: BTreeMap::new(),
+                unknown_fields: BTreeMap::new(),
             };
             subjects.iter().map(subject).collect()
         }),
@@ -373,7 +373,7 @@ fn parameter(values: &Values, is_deny: bool) -> Parameter {
         Kind::OneOf(listed) => parameter.one_of = Some(listed.clone()),
         Kind::Integer(minimum, maximum) => {
             let (minimum, maximum) = (i64::from(*minimum), i64::from(*maximum));
-            parameter.integer = Some(IntegerRange { minimum, maximum, unrecognized: BTreeMap::new() });
+            parameter.integer = Some(IntegerRange { minimum, maximum, unknown_fields: BTreeMap::new() });
         }
         Kind::Pattern(index) => parameter.pattern = Some(PATTERNS[*index].text.to_owned()),
     }

@@ -51,7 +51,7 @@ fn a_broken_deny_closes_the_namespace() {
         assert!(denial.message.contains("Whitelist b"), "{}", denial.message);
     }
     let mut whitelist = whitelist("b", RESTART);
-    whitelist.spec.unrecognized.insert("defaultEffect".to_owned(), "Deny".into());
+    whitelist.spec.unknown_fields.insert("defaultEffect".to_owned(), "Deny".into());
     let rules = RuleSet::new(vec![compile(&whitelist).into()]);
     assert_eq!(denied(&rules, &command("systemctl restart nginx.service")).reason, Reason::PolicyBroken);
     let record = crate::api::execution_status::ObjectRecord { name: "b".into(), uid: "u".into(), generation: 1 };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::api::command_execution::RuleRequest;
 use super::api::selector::{LabelExpression, LabelOperator, MachineSelector};
 use super::api::whitelist::{
-    Effect, IntegerRange, OutputLimits, Parameter, Subject, SubjectKind, TimeoutLimits, Unrecognized,
+    Effect, IntegerRange, OutputLimits, Parameter, Subject, SubjectKind, TimeoutLimits, UnknownFields,
 };
 use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
 use super::model::{Source, labels, nothing, requester};
@@ -60,7 +60,7 @@ fn maybe<T>(source: &mut Source<'_>, make: impl FnOnce(&mut Source<'_>) -> T) ->
     source.once_in(3).then(|| make(source))
 }
 
-fn unrecognized(source: &mut Source<'_>) -> Unrecognized {
+fn unknown_fields(source: &mut Source<'_>) -> UnknownFields {
     if source.once_in(40) { BTreeMap::from([("later".to_owned(), true.into())]) } else { BTreeMap::new() }
 }
 
@@ -71,14 +71,14 @@ fn parameter(source: &mut Source<'_>) -> Parameter {
         integer: maybe(source, |source| IntegerRange {
             minimum: source.pick(&integers),
             maximum: source.pick(&integers),
-            unrecognized: unrecognized(source),
+            unknown_fields: unknown_fields(source),
         }),
         pattern: maybe(source, |source| text(source, PATTERN_TOKENS) + &text(source, PATTERN_TOKENS)),
         allow_parent_directory: source.once_in(3),
         max_length: maybe(source, |source| source.pick(&[0, 1, 4096, u32::MAX])),
         default: maybe(source, |source| text(source, TOKENS)),
         description: None,
-        unrecognized: unrecognized(source),
+        unknown_fields: unknown_fields(source),
     }
 }
 
@@ -96,12 +96,12 @@ fn selector(source: &mut Source<'_>) -> MachineSelector {
         key: source.pick(&["role", ""]).to_owned(),
         operator: source.pick(&operators),
         values: (0..source.below(3)).map(|_| source.pick(&["web", "db", ""]).to_owned()).collect(),
-        unrecognized: unrecognized(source),
+        unknown_fields: unknown_fields(source),
     };
     MachineSelector {
         match_labels: (0..source.below(2)).map(|_| ("role".to_owned(), text(source, TOKENS))).collect(),
         match_expressions: (0..source.below(2)).map(|_| expression(source)).collect(),
-        unrecognized: unrecognized(source),
+        unknown_fields: unknown_fields(source),
     }
 }
 
@@ -110,7 +110,7 @@ fn subject(source: &mut Source<'_>) -> Subject {
         kind: source.pick(&[SubjectKind::User, SubjectKind::Group, SubjectKind::ServiceAccount]),
         name: source.pick(&["quzza", "quzzgroup", "", "é"]).to_owned(),
         namespace: maybe(source, |source| text(source, TOKENS)),
-        unrecognized: unrecognized(source),
+        unknown_fields: unknown_fields(source),
     }
 }
 
@@ -133,18 +133,18 @@ fn rule(source: &mut Source<'_>) -> WhitelistRule {
         timeout_seconds: maybe(source, |source| TimeoutLimits {
             default: maybe(source, |source| source.pick(&[0, 1, 86_400, u32::MAX])),
             maximum: maybe(source, |source| source.pick(&[0, 1, 86_400, u32::MAX])),
-            unrecognized: unrecognized(source),
+            unknown_fields: unknown_fields(source),
         }),
         interactive: source.once_in(5),
         output: maybe(source, |source| OutputLimits {
             inline_bytes: Some(source.pick(&[0, 10, u32::MAX])),
             maximum_bytes: Some(source.pick(&[1024, i64::MAX, i64::MIN])),
             drain_seconds: Some(source.pick(&[0, 60, 61, u32::MAX])),
-            unrecognized: unrecognized(source),
+            unknown_fields: unknown_fields(source),
         }),
         minimum_retention_seconds: maybe(source, |source| source.pick(&[0, 86_400, u32::MAX])),
         redact: if source.once_in(6) { vec![text(source, PATTERN_TOKENS)] } else { Vec::new() },
-        unrecognized: unrecognized(source),
+        unknown_fields: unknown_fields(source),
         ..WhitelistRule::default()
     }
 }
@@ -178,7 +178,7 @@ fn request(source: &mut Source<'_>, whitelists: &[Whitelist]) -> CommandExecutio
 pub fn judge(source: &mut Source<'_>) {
     let whitelist = |name: String, source: &mut Source<'_>| {
         let rules = (0..1 + source.below(3)).map(|_| rule(source)).collect();
-        Whitelist::new(&name, WhitelistSpec { rules, unrecognized: unrecognized(source) })
+        Whitelist::new(&name, WhitelistSpec { rules, unknown_fields: unknown_fields(source) })
     };
     let whitelists: Vec<Whitelist> =
         (0..1 + source.below(2)).map(|index| whitelist(format!("w{index}"), source)).collect();
@@ -201,7 +201,7 @@ pub fn judge(source: &mut Source<'_>) {
             whitelists.iter().find(|whitelist| whitelist.metadata.name.as_ref() == Some(&decision.whitelist.name));
         let rules = whitelist.map(|whitelist| whitelist.spec.rules.as_slice()).unwrap_or_default();
         assert!(rules.iter().any(|rule| {
-            rule.name == decision.rule && rule.effect != Some(Effect::Deny) && rule.unrecognized.is_empty()
+            rule.name == decision.rule && rule.effect != Some(Effect::Deny) && rule.unknown_fields.is_empty()
         }));
         let mut parts = decision.argv[0].split('/');
         assert!(parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | "..")), "{decision:?}");

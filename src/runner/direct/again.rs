@@ -48,9 +48,9 @@ pub(super) async fn open_again(
     tries: u32,
 ) -> Result<(Open, Session), LaunchProblem> {
     let problem = &refused.message;
-    tracing::info!(execution = %held.key, problem, "the login of a claimed command did not start it; trying again");
+    tracing::info!(execution = %held.key, error = problem, "the login of a claimed command did not start it; trying again");
     if tries == 1 {
-        let status = execution::waits_for_login(&held.execution, problem, context.cluster.now());
+        let status = execution::with_login_wait(&held.execution, problem, context.cluster.now());
         // It is for people: nothing hangs on it.
         let _ = context.cluster.write_as_holder(&held.key, &held.token, &status).await;
     }
@@ -68,7 +68,8 @@ pub(super) async fn open_again(
             Err(Not::Yet) => {}
             Err(Not::Ever(LaunchProblem { reason, message })) => {
                 // What was in the way all the time says more than that the time is over.
-                let is_plain = reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecutionRefused;
+                let is_plain =
+                    reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecRequestRefused;
                 let reason = if is_plain { refused.reason } else { reason };
                 return Err(LaunchProblem { reason, message: format!("{message}; the login said last: {problem}") });
             }
@@ -138,7 +139,7 @@ async fn may_start(
         Err(_) => return Err(Not::Yet),
     };
     may_go_on(context, held, cancel)?;
-    if ground.execution.is_unwanted() {
+    if ground.execution.is_cancelled_or_deleted() {
         return never(Reason::CancelledBeforeStart, "cancelled before it started");
     }
     let recorded = held.execution.status.as_ref().and_then(|status| status.machine.as_ref());

@@ -4,7 +4,7 @@
 //! With the permission it may have started, unless the machine shows the contrary.
 
 use crate::api::{CommandExecution, Reason};
-use crate::execution::{Ending, LaunchProblem, StopCause};
+use crate::execution::{LaunchProblem, StopCause, Termination};
 use crate::fleet::RefusalCause;
 
 use super::super::messages::{is_sudo_asking, sudo_refused};
@@ -20,26 +20,27 @@ const SUDO_REFUSES: u32 = 94;
 impl Run {
     /// Takes an end by sudo for what it is: the command was not executed. Before, sudo wanted a password for the question whether
     /// it allows the command. Now its words for that are all that was written, and the exit code is that of sudo.
-    pub(super) fn unless_sudo_asked(&mut self, ending: Ending, execution: &CommandExecution) -> Ending {
-        if let Ending::Refused(problem) = &ending
+    pub(super) fn unless_sudo_asked(&mut self, ending: Termination, execution: &CommandExecution) -> Termination {
+        if let Termination::Refused(problem) = &ending
             && self.by_sudo
             && problem.reason == Reason::LauncherUnsupported
             && self.unexpected.exit_code() == Some(SUDO_REFUSES)
         {
-            return Ending::Refused(sudo_refused(&self.unexpected.words(), execution));
+            return Termination::Refused(sudo_refused(&self.unexpected.words(), execution));
         }
-        let is_asked = ending == (Ending::Exited { code: 1 }) && self.marks.sudo_asks() && !self.first_words.has_stdout;
+        let is_asked =
+            ending == (Termination::Exited { code: 1 }) && self.marks.sudo_asks() && !self.first_words.has_stdout;
         match is_sudo_asking(&self.first_words.stderr).filter(|_| is_asked) {
             Some(words) => {
                 self.started = None;
-                Ending::Refused(sudo_refused(words, execution))
+                Termination::Refused(sudo_refused(words, execution))
             }
             None => ending,
         }
     }
 
     /// The end if the mark of the start did not come. An exit code is none of the command then.
-    pub(super) fn not_started(&self) -> Ending {
+    pub(super) fn not_started(&self) -> Termination {
         if self.permitted.is_some() {
             return self.start_not_confirmed(match (self.is_over(), self.is_lost) {
                 (true, _) => "its session ended without showing that it did",
@@ -49,17 +50,17 @@ impl Run {
         }
         if let Some((StopCause::Cancel, _, _)) = self.told {
             let message = "cancelled before it started; the login was told to end".to_owned();
-            return Ending::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
+            return Termination::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
         }
         match (self.is_over(), self.accepted) {
             (true, Some(_)) => not_started(Reason::LauncherUnsupported, &self.unexpected.explain(NOT_READY)),
             // As sshd does if it has no room for a process.
             (true, None) => not_started(
-                Reason::ExecutionRefused,
+                Reason::ExecRequestRefused,
                 "the machine closed the session that it had opened and did not answer the request to execute; look at sshd's log",
             ),
             (false, _) if self.is_lost => not_started(
-                Reason::ExecutionRefused,
+                Reason::ExecRequestRefused,
                 "the connection was lost before the login was ready for the command",
             ),
             (false, _) => not_started(Reason::HolderLost, "this writ was told to end before it had started it"),
@@ -71,7 +72,7 @@ impl Run {
     }
 
     /// The end if the next step towards the start was not seen in time.
-    pub(super) fn start_overdue(&self) -> Ending {
+    pub(super) fn start_overdue(&self) -> Termination {
         let quoted = self.unexpected.quoted();
         match (self.permitted, self.accepted) {
             (Some(_), _) => {
@@ -86,14 +87,14 @@ impl Run {
                 ),
             ),
             (None, None) => not_started(
-                Reason::ExecutionRefused,
+                Reason::ExecRequestRefused,
                 &format!("the machine did not answer the request to execute within {} s", START_DEADLINE.as_secs()),
             ),
         }
     }
 
     /// The start-up files alone print more than the command may.
-    pub(super) fn prints_too_much(&self) -> Ending {
+    pub(super) fn prints_too_much(&self) -> Termination {
         not_started(
             Reason::LauncherUnsupported,
             &format!(
@@ -105,22 +106,22 @@ impl Run {
         )
     }
 
-    fn start_not_confirmed(&self, what: &str) -> Ending {
+    fn start_not_confirmed(&self, what: &str) -> Termination {
         let problem = format!(
             "{}the login was ready and was told to start the command; {what}; the command may have run",
             self.unexpected.quoted()
         );
-        Ending::Unknown { reason: Reason::StartNotConfirmed, problem }
+        Termination::Unknown { reason: Reason::StartNotConfirmed, problem }
     }
 
     /// Why the login did not execute, if that is how it ended. A login that was told to end has not refused anything.
-    pub(super) fn cause(&self, ending: &Ending) -> Option<RefusalCause> {
-        let Ending::Refused(problem) = ending else { return None };
+    pub(super) fn cause(&self, ending: &Termination) -> Option<RefusalCause> {
+        let Termination::Refused(problem) = ending else { return None };
         match problem.reason {
             _ if self.told.is_some() => None,
             Reason::LauncherUnsupported if self.accepted.is_some() => Some(self.unexpected.cause()),
             // It did not come to the login, or the connection was lost.
-            Reason::ExecutionRefused => Some(RefusalCause::Transient),
+            Reason::ExecRequestRefused => Some(RefusalCause::Transient),
             _ => None,
         }
     }

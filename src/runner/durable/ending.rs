@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{sleep, timeout};
 
 use crate::api::Reason;
-use crate::execution::{self, Ending, Journal, LAST_LOOK, Outcome, Place, StopCause};
+use crate::execution::{self, CommandOutcome, FINAL_POLL, Journal, MachineMatch, StopCause, Termination};
 use crate::fleet::{LauncherConnection, connect_launcher, jitter};
 use crate::launcher::Ended;
 
@@ -19,7 +19,7 @@ fn rank(journal: &Journal) -> u8 {
         Journal::Starting => 2,
         Journal::Running => 3,
         Journal::Lost { .. } => 4,
-        Journal::Closed | Journal::Ended => 5,
+        Journal::Tombstoned | Journal::Ended => 5,
     }
 }
 
@@ -54,7 +54,7 @@ impl DurableRun<'_> {
     }
 
     /// Looks again after a pause. The error is the end: an outcome if the time is over, None if this process is ending.
-    pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<Outcome>> {
+    pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<CommandOutcome>> {
         if self.wait_out(problem).await {
             return Err(Some(self.out_of_time().await));
         }
@@ -69,7 +69,7 @@ impl DurableRun<'_> {
         let pause = self.clock.pause();
         let pause = pause + pause.mul_f64(0.5 * jitter());
         tracing::warn!(
-            execution = %self.held.key, problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            execution = %self.held.key, error = problem, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "the machine of a claimed command does not answer as it should; trying again"
         );
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
@@ -90,11 +90,11 @@ impl DurableRun<'_> {
     }
 
     /// The time is over. The machine is asked once more, for the end alone; then what is known is all that will be.
-    pub(super) async fn out_of_time(&mut self) -> Outcome {
-        if let Ok(Some(ended)) = timeout(LAST_LOOK, self.last_look()).await {
+    pub(super) async fn out_of_time(&mut self) -> CommandOutcome {
+        if let Ok(Some(ended)) = timeout(FINAL_POLL, self.last_look()).await {
             return self.ended(ended).await;
         }
-        if self.cancel.is_cancelled() || self.held.execution.is_unwanted() {
+        if self.cancel.is_cancelled() || self.held.execution.is_cancelled_or_deleted() {
             self.stop.get_or_insert_with(|| Stop::new(StopCause::Cancel));
         }
         let problem = if self.problem.is_empty() { "it did not report the end" } else { self.problem.as_str() };
@@ -117,22 +117,25 @@ impl DurableRun<'_> {
             None if !self.has_run => Reason::StartNotConfirmed,
             _ => Reason::ConnectionLost,
         };
-        self.outcome(Ending::Unknown { reason, problem }, None).await
+        self.outcome(Termination::Unknown { reason, problem }, None).await
     }
 
     async fn last_look(&self) -> Option<Ended> {
         let ground = self.ground().await.ok()?;
         let reached = connect_launcher(&self.context.dialer, &ground.resolved).await.ok()?;
         let place = self.compare(&reached).ok()?;
-        let has_record = matches!(place, Place::Same | Place::Rebooted | Place::Elsewhere { same_folder: true });
+        let has_record = matches!(
+            place,
+            MachineMatch::Exact | MachineMatch::Rebooted | MachineMatch::Different { same_directory: true }
+        );
         if has_record { self.poll(&reached).await } else { None }
     }
 
     /// Tells the machine to stop the command, where somebody wants that, or the command had to be over. A stop request
     /// belongs to the run: it is sent also if no session lasts.
-    pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: Place) {
+    pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
         // Another host does not see the processes.
-        if place != Place::Same || !self.has_run {
+        if place != MachineMatch::Exact || !self.has_run {
             return;
         }
         if self.stop.is_none() {
@@ -164,7 +167,7 @@ impl DurableRun<'_> {
         if status.stop_requested_time.is_some() {
             return None;
         }
-        let status = execution::stopping(&self.held.execution, noticed, self.context.cluster.now());
+        let status = execution::with_stop_request(&self.held.execution, noticed, self.context.cluster.now());
         self.held.execution.status = Some(status.clone());
         Some(status)
     }

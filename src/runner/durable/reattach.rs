@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::Reason;
 use crate::cluster::ClusterError;
-use crate::execution::{self, Ending, Journal, LaunchProblem, Place};
+use crate::execution::{self, Journal, LaunchProblem, MachineMatch, Termination};
 use crate::fleet::{ConnectFailure, LauncherConnection, connect_launcher, new_nonce, request};
 use crate::launcher::{self, Answer, Ended, Refusal};
 
@@ -52,15 +52,15 @@ impl DurableRun<'_> {
             Ok(place) => place,
             Err(said) => return said,
         };
-        self.is_elsewhere &= matches!(place, Place::Elsewhere { .. });
+        self.is_elsewhere &= matches!(place, MachineMatch::Different { .. });
         // Whatever one with another folder says of this UID is of no account; it is not even asked.
         match place {
-            Place::OtherFolder => return SessionEnd::Journal { reached, place, journal: Journal::Absent },
-            Place::Elsewhere { same_folder: false } => {
+            MachineMatch::OtherDirectory => return SessionEnd::Journal { reached, place, journal: Journal::Absent },
+            MachineMatch::Different { same_directory: false } => {
                 (self.has_answered, self.is_elsewhere) = (true, true);
                 return SessionEnd::Elsewhere(elsewhere(&reached));
             }
-            Place::Same | Place::Rebooted | Place::Elsewhere { same_folder: true } => {}
+            MachineMatch::Exact | MachineMatch::Rebooted | MachineMatch::Different { same_directory: true } => {}
         }
         self.stop_beforehand(&reached, place).await;
         let session = match reached.open().await {
@@ -91,7 +91,7 @@ impl DurableRun<'_> {
                 match self.silent_since {
                     Some(since) if since.elapsed() >= MISSING_PATIENCE => {
                         let problem = format!("{gone}; the command may have run, and may still run");
-                        Err(SessionEnd::Concluded(Ending::Unknown { reason: Reason::MachineChanged, problem }))
+                        Err(SessionEnd::Concluded(Termination::Unknown { reason: Reason::MachineChanged, problem }))
                     }
                     _ => Err(SessionEnd::Silence(gone)),
                 }
@@ -100,13 +100,13 @@ impl DurableRun<'_> {
         }
     }
 
-    pub(super) fn compare(&self, reached: &LauncherConnection) -> Result<Place, SessionEnd> {
+    pub(super) fn compare(&self, reached: &LauncherConnection) -> Result<MachineMatch, SessionEnd> {
         let status = self.held.execution.status.as_ref();
         let machine = status.and_then(|status| status.machine.as_ref());
         let remote = status.and_then(|status| status.remote.as_ref());
         let (Some(machine), Some(remote)) = (machine, remote) else {
             let problem = "the claim does not say where the command was sent".to_owned();
-            return Err(SessionEnd::Concluded(Ending::Unknown { reason: Reason::RecordLost, problem }));
+            return Err(SessionEnd::Concluded(Termination::Unknown { reason: Reason::RecordLost, problem }));
         };
         Ok(execution::compare(machine, remote, &reached.shown(&reached.address()), self.clock.now()))
     }
@@ -135,9 +135,9 @@ impl DurableRun<'_> {
             reached.permit.discard().await;
         }
         match answer {
-            Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Ending::Refused(problem)),
+            Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Termination::Refused(problem)),
             // Nobody has sent it but in the one request that was refused.
-            Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Ending::Refused(problem)),
+            Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Termination::Refused(problem)),
             // It may run, or be about to: that the fence cannot be seen, or closed, now does not say that it did not start.
             Ok(Answer::Refused(refusal)) => SessionEnd::Silence(launch_refused(&refusal).message),
             // Somebody was quicker: see what there is.
@@ -169,7 +169,7 @@ impl DurableRun<'_> {
             Err(_) => return Err(again),
         };
         let refusal = |reason, message: &str| Ok(Err(LaunchProblem { reason, message: message.to_owned() }));
-        if ground.execution.is_unwanted() || self.cancel.is_cancelled() {
+        if ground.execution.is_cancelled_or_deleted() || self.cancel.is_cancelled() {
             return refusal(Reason::CancelledBeforeStart, "cancelled before it had started; it will not start");
         }
         if ground.resolved.machine.spec.suspend {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::execution::{Ending, Journal, LaunchProblem, Limits, Place};
+use crate::execution::{Journal, LaunchProblem, Limits, MachineMatch, Termination};
 use crate::fleet::LauncherConnection;
 use crate::launcher::{Ended, FrameSize, Offsets, Uid};
 use crate::output::{ByteBudget, Recorder};
@@ -100,9 +100,9 @@ pub(super) enum SessionEnd {
     /// It ended, and all that it wrote was received.
     Ended(Ended),
     /// There is nothing more to be learned.
-    Concluded(Ending),
+    Concluded(Termination),
     /// The machine's record says that it does not run.
-    Journal { reached: Arc<LauncherConnection>, place: Place, journal: Journal },
+    Journal { reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal },
     /// The connection was lost, or the machine does not answer as it should.
     Silence(String),
     /// Another host, or another address, was reached, and what it says settles nothing.
@@ -120,7 +120,7 @@ pub(super) enum SessionEnd {
 /// What follows from looking.
 pub(super) enum ReattachResult {
     Step(NextStep),
-    Concluded(Ending),
+    Concluded(Termination),
     NotOurs,
 }
 
@@ -175,7 +175,7 @@ fn limits_of(context: &Context, held: &HeldClaim) -> Limits {
         timeout: Duration::from_secs(u64::from(decision.timeout_seconds)),
         drain: Duration::from_secs(u64::from(decision.output.drain_seconds)),
         maximum_bytes: u64::try_from(decision.output.maximum_bytes).unwrap_or(0),
-        patience: context.limits.unreachable,
-        stop_patience: context.limits.stop,
+        unreachable_timeout: context.limits.unreachable,
+        stop_timeout: context.limits.stop,
     }
 }

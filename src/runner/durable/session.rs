@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::api::{CommandExecutionStatus, Reason};
 use crate::cluster::{ExecutionKey, WriteOutcome};
-use crate::execution::{self, Ending, Journal, LaunchProblem, Next, Place, SHOW_PROGRESS_AFTER, StopCause};
+use crate::execution::{
+    self, Journal, LaunchProblem, MachineMatch, ReattachStep, SHOW_PROGRESS_AFTER, StopCause, Termination,
+};
 use crate::fleet::{LauncherConnection, LauncherError, REFUSED, UnexpectedOutput, closed, is_refused_cut, send};
 use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Refusal, Reply};
 use crate::output::StreamKind;
@@ -60,7 +62,7 @@ impl DurableRun<'_> {
         mut session: Session,
         request: &ExecRequest,
         nonce: Nonce,
-        place: Place,
+        place: MachineMatch,
     ) -> SessionEnd {
         if let Err(error) = send(&mut session, request).await {
             reached.permit.discard().await;
@@ -93,8 +95,8 @@ impl DurableRun<'_> {
     }
 
     /// What another host does not know settles nothing.
-    fn weigh(&mut self, reached: Arc<LauncherConnection>, place: Place, journal: Journal) -> SessionEnd {
-        if execution::next(place, &journal, self.has_run, Ok(())) == Next::LookOn {
+    fn weigh(&mut self, reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal) -> SessionEnd {
+        if execution::next_step(place, &journal, self.has_run, Ok(())) == ReattachStep::Retry {
             self.is_elsewhere = true;
             return SessionEnd::Elsewhere(elsewhere(&reached));
         }
@@ -136,7 +138,7 @@ impl DurableRun<'_> {
                     if let (Some(since), Some(started), false) = (conversation.running_since, self.started, self.shown)
                         && since.elapsed() >= SHOW_PROGRESS_AFTER {
                         self.shown = true;
-                        let status = execution::running(&self.held.execution, started, context.cluster.now());
+                        let status = execution::with_start(&self.held.execution, started, context.cluster.now());
                         self.held.execution.status = Some(status.clone());
                         progress = Some(show(context, &key, &token, status));
                     }
@@ -254,7 +256,7 @@ impl DurableRun<'_> {
                 if self.note_journal(&Journal::Running) {
                     tracing::info!(
                         execution = %self.held.key, uid = self.held.key.uid, machine = self.work.machine,
-                        "an execution runs"
+                        "command running"
                     );
                 }
                 self.note_start(running.started_centiseconds, reached);
@@ -275,15 +277,15 @@ impl DurableRun<'_> {
             }
             Answer::Absent => Some(Heard::Journal(Journal::Absent)),
             Answer::Starting => Some(Heard::Journal(Journal::Starting)),
-            Answer::Tombstoned => Some(Heard::Journal(Journal::Closed)),
+            Answer::Tombstoned => Some(Heard::Journal(Journal::Tombstoned)),
             // It had answered that it runs.
-            Answer::NotStarted(_) if self.has_run => Some(Heard::End(SessionEnd::Concluded(Ending::Unknown {
+            Answer::NotStarted(_) if self.has_run => Some(Heard::End(SessionEnd::Concluded(Termination::Unknown {
                 reason: Reason::RecordLost,
-                problem: "the command had started, and the record of that on the machine is gone".to_owned(),
+                problem: "the command started, but its journal on the machine is gone".to_owned(),
             }))),
             Answer::NotStarted(why) => {
                 let problem = not_started(&why, &self.held.execution);
-                Some(Heard::End(SessionEnd::Concluded(Ending::Refused(problem))))
+                Some(Heard::End(SessionEnd::Concluded(Termination::Refused(problem))))
             }
             Answer::Refused(refusal) => Some(Heard::Refused(launch_refused(&refusal))),
             other => Some(Heard::End(SessionEnd::Silence(format!("the launcher answered {other:?}")))),
@@ -347,7 +349,7 @@ impl DurableRun<'_> {
         }
         match &mut self.stop {
             Some(stop) if !is_stopping && stop.is_over(self.progressed) => {
-                Some(Heard::End(SessionEnd::Concluded(Ending::NotSeenToStop)))
+                Some(Heard::End(SessionEnd::Concluded(Termination::StopNotConfirmed)))
             }
             Some(_) => None,
             None => {

@@ -66,7 +66,7 @@ impl Stop {
 
     pub fn note(&mut self, report: StopReport) {
         if let StopReport::Unknown(problem) = &report {
-            tracing::warn!(problem, "a machine did not say whether it has stopped a command");
+            tracing::warn!(error = problem, "a machine did not say whether it has stopped a command");
         }
         self.asked = Some(Instant::now());
         self.report = Some(report);

@@ -4,7 +4,7 @@ use super::*;
 use crate::api::machine_status::KeyTrust;
 use crate::api::{Machine, MachineSpec};
 use crate::fleet::{INITIAL_BACKOFF, MAX_BACKOFF};
-use crate::machine::{ProvedKey, Seen, Sight};
+use crate::machine::{MachineObservation, ProbeResult, VerifiedKey};
 
 pub(super) fn machine() -> MachineKey {
     ("team".to_owned(), "web-1".to_owned())
@@ -59,10 +59,10 @@ pub(super) fn configure(queues: &MachineQueues, machine: &Machine) {
 
 /// A probe finds the machine in order.
 pub(super) fn online(queues: &MachineQueues, second: i64) {
-    let key = ProvedKey { algorithm: String::new(), fingerprint: String::new(), trust: KeyTrust::Pinned };
-    let seen = Seen::Online { latency: Duration::ZERO, key, login: Box::default(), system: None };
+    let key = VerifiedKey { algorithm: String::new(), fingerprint: String::new(), trust: KeyTrust::Pinned };
+    let seen = ProbeResult::Online { latency: Duration::ZERO, key, login: Box::default(), system: None };
     let at = Timestamp::from_second(second).unwrap();
-    queues.registry.record(&spec(2, false), Sight { uid: None, generation: None, at, seen });
+    queues.registry.record(&spec(2, false), MachineObservation { uid: None, generation: None, at, result: seen });
 }
 
 pub(super) fn unreachable(message: &str) -> Option<ConnectFailure> {
@@ -78,18 +78,18 @@ pub(super) fn another_key() -> Option<ConnectFailure> {
 pub(super) fn is_refused(queues: &MachineQueues, name: &str) {
     let fact = fact(queues, name, Instant::now());
     assert!(
-        matches!(&fact, WorkFact::Refused(problem) if problem.reason == Reason::HostKeyMismatch),
+        matches!(&fact, RunnerFact::Refused(problem) if problem.reason == Reason::HostKeyMismatch),
         "{name}: {fact:?}"
     );
 }
 
 #[track_caller]
 pub(super) fn waits_for_repair(queues: &MachineQueues, name: &str) {
-    let waits = WorkFact::WaitingForMachine { problem: "another key".to_owned(), misconfigured: true };
+    let waits = RunnerFact::WaitingForMachine { problem: "another key".to_owned(), needs_person: true };
     assert_eq!(fact(queues, name, Instant::now()), waits, "{name}");
 }
 
-pub(super) fn fact(queues: &MachineQueues, name: &str, now: Instant) -> WorkFact {
+pub(super) fn fact(queues: &MachineQueues, name: &str, now: Instant) -> RunnerFact {
     queues.facts(&work(name, 0).key, "web-1", now).0
 }
 
@@ -111,7 +111,7 @@ fn the_oldest_goes_first_and_what_may_not_wait_before_all() {
     assert_eq!(starts(&mut queues, now).key.name, "now");
     assert_eq!(starts(&mut queues, now).key.name, "old");
     starts_nothing(&mut queues, now);
-    assert_eq!(fact(&queues, "young", now), WorkFact::WaitingForSlot);
+    assert_eq!(fact(&queues, "young", now), RunnerFact::WaitingForSlot);
 }
 
 #[test]
@@ -123,10 +123,10 @@ fn a_slot_is_free_again_only_when_its_task_has_settled() {
     queues.mark_claiming(&a.key);
     queues.mark_connected(&machine(), at(now));
     starts_nothing(&mut queues, now);
-    assert_eq!(fact(&queues, "a", now), WorkFact::Holding);
+    assert_eq!(fact(&queues, "a", now), RunnerFact::Owned);
     queues.finish(a, None, at(now));
     assert_eq!(starts(&mut queues, now).key.name, "c");
-    assert_eq!(fact(&queues, "a", now), WorkFact::Absent);
+    assert_eq!(fact(&queues, "a", now), RunnerFact::Idle);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_machine_that_is_not_reached_is_left_alone_then_tried_by_one() {
     starts_nothing(&mut queues, now);
     assert_eq!(
         fact(&queues, "b", now),
-        WorkFact::WaitingForMachine { problem: "refused".to_owned(), misconfigured: false }
+        RunnerFact::WaitingForMachine { problem: "refused".to_owned(), needs_person: false }
     );
     let later = now + pause;
     assert_eq!(starts(&mut queues, later).key.name, "a", "it has kept its place");
@@ -199,7 +199,7 @@ fn what_may_not_wait_tries_an_offline_machine_at_once_and_is_refused() {
     assert_eq!(urgent.key.name, "now");
     queues.finish(urgent, unreachable("refused"), at(now));
     assert!(
-        matches!(fact(&queues, "now", now), WorkFact::Refused(problem) if problem.reason == Reason::MachineOffline)
+        matches!(fact(&queues, "now", now), RunnerFact::Refused(problem) if problem.reason == Reason::MachineOffline)
     );
 }
 
@@ -213,9 +213,9 @@ fn a_refusal_is_kept_until_it_is_fetched() {
     let end = ConnectFailure::Refused { problem: problem.clone(), affects_machine: false };
     let result = queues.finish(a, Some(end), at(now));
     assert_eq!((result.wake, result.dispatch_after), (vec![key.clone()], None));
-    assert_eq!(fact(&queues, "a", now), WorkFact::Refused(problem));
+    assert_eq!(fact(&queues, "a", now), RunnerFact::Refused(problem));
     queues.withdraw(&key, now);
-    assert_eq!(fact(&queues, "a", now), WorkFact::Absent);
+    assert_eq!(fact(&queues, "a", now), RunnerFact::Idle);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_withdrawn_execution_does_not_start_and_a_running_one_is_not_touched() {
     starts_nothing(&mut queues, now);
     queues.mark_claiming(&a.key);
     queues.withdraw(&a.key, now);
-    assert_eq!(fact(&queues, "a", now), WorkFact::Holding);
+    assert_eq!(fact(&queues, "a", now), RunnerFact::Owned);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection()
     queues.mark_connected(&machine(), at(now));
     let b = starts(&mut queues, now);
     queues.finish(b, Some(ConnectFailure::Full { room: 1, problem: "no".to_owned() }), at(now));
-    assert_eq!(fact(&queues, "b", now), WorkFact::WaitingForSlot);
+    assert_eq!(fact(&queues, "b", now), RunnerFact::WaitingForSlot);
     starts_nothing(&mut queues, now);
     // Later one more is tried.
     let later = now + REMEMBER_ROOM;

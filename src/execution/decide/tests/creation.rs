@@ -1,4 +1,4 @@
-//! What was so at the creation is stored by the first write, and counts from then on.
+//! The first status write stores the creation record, which counts from then on.
 
 use super::*;
 use crate::api::RESTORED_ANNOTATION;
@@ -9,7 +9,7 @@ fn stored(plan: &Plan) -> Option<CreationRecord> {
 }
 
 #[test]
-fn what_waits_before_anything_is_decided_has_it_stored_at_once_and_only_once() {
+fn waiting_execution_stores_its_creation_record_once() {
     let mut waiting = Situation::pending();
     waiting.machine = None;
     let plan = waiting.waits();
@@ -19,15 +19,15 @@ fn what_waits_before_anything_is_decided_has_it_stored_at_once_and_only_once() {
     assert_eq!(waiting.waits().status, None);
 }
 
-/// The API server's default says that nobody has noticed it.
+/// The default status says that no `writ serve` has read the execution.
 #[test]
-fn what_is_noticed_no_longer_says_that_it_is_not() {
+fn read_execution_loses_the_default_message() {
     let mut waiting = Situation::pending();
     waiting.machine = None;
     let status = waiting.execution.status.as_mut().unwrap();
     status.observed_generation = Some(-1);
     status.reason = Some(Reason::WaitingForController);
-    status.message = Some(crate::api::definitions::NOT_NOTICED.to_owned());
+    status.message = Some(crate::api::crds::NOT_NOTICED.to_owned());
     let status = waiting.plan().status.unwrap();
     assert_eq!((status.phase, status.reason, status.observed_generation), (Phase::Pending, None, Some(-1)));
     assert!(status.message.as_deref().is_some_and(|message| message.starts_with("not decided yet")));
@@ -35,7 +35,7 @@ fn what_is_noticed_no_longer_says_that_it_is_not() {
     enqueued_only.execution.status.as_mut().unwrap().reason = Some(Reason::WaitingForController);
     assert_eq!(enqueued_only.plan().status, None);
     enqueued_only
-        .doing(WorkFact::Connecting { since: Duration::from_secs(2), problem: None })
+        .doing(RunnerFact::Connecting { since: Duration::from_secs(2), problem: None })
         .becomes(Phase::Queued, Reason::Connecting);
 }
 

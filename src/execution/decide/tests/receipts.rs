@@ -15,12 +15,12 @@ fn receipt(phase: &str, exit_code: Option<i64>) -> ExecutionReceipt {
 }
 
 #[test]
-fn what_was_executed_before_ends_as_the_first_did_and_nothing_is_sent() {
+fn repeated_execution_finishes_like_the_first() {
     for phase in Phase::ALL.into_iter().filter(|phase| phase.is_finished()) {
         let mut situation = Situation::pending();
         situation.first = Ok(Some(receipt(phase.as_str(), Some(0))));
         let plan = situation.becomes(phase, Reason::AlreadyExecuted);
-        assert!(plan.protect && !enqueued(&plan));
+        assert!(plan.needs_finalizer && !enqueued(&plan));
         let status = plan.status.as_ref().unwrap();
         let first = status.first_execution.as_ref().unwrap();
         assert_eq!((first.uid.as_str(), first.exit_code), ("uid-first", Some(0)));
@@ -38,19 +38,19 @@ fn what_was_executed_before_ends_as_the_first_did_and_nothing_is_sent() {
 }
 
 #[test]
-fn what_was_executed_before_counts_before_all_that_could_be_said_of_this_one() {
+fn prior_execution_wins_over_all_other_rules() {
     let mut situation = Situation::pending().asking("say\nhello").aged(100_000);
     situation.first = Ok(Some(receipt("Succeeded", None)));
     situation.machine = None;
     situation.execution.spec.cancel_requested = true;
     situation.becomes(Phase::Succeeded, Reason::AlreadyExecuted);
-    situation.work = WorkFact::WaitingForSlot;
-    assert!(situation.plan().effects.contains(&Effect::Withdraw));
+    situation.work = RunnerFact::WaitingForSlot;
+    assert!(situation.plan().effects.contains(&SideEffect::Withdraw));
 }
 
 #[test]
-fn a_receipt_is_of_no_account_for_what_is_claimed_or_has_finished() {
-    let mut situation = Situation::claimed_by(HolderFact::Myself).doing(WorkFact::Holding);
+fn receipt_is_ignored_after_claim_and_end() {
+    let mut situation = Situation::claimed_by(HolderFact::Own).doing(RunnerFact::Owned);
     situation.first = Ok(Some(receipt("Succeeded", None)));
     situation.waits();
     let mut situation = Situation::pending().in_phase(Phase::Failed);
@@ -63,10 +63,10 @@ fn while_it_cannot_be_seen_whether_it_was_executed_before_nothing_goes_on_and_it
     let mut situation = Situation::pending();
     situation.first = Err("writ may not access it".to_owned());
     let plan = situation.becomes(Phase::Pending, Reason::ReceiptUnreadable);
-    assert!(!enqueued(&plan) && !plan.protect && plan.requeue.is_some());
-    assert!(plan.effects.iter().any(|effect| matches!(effect, Effect::Publish(notice) if notice.warning)));
+    assert!(!enqueued(&plan) && !plan.needs_finalizer && plan.requeue.is_some());
+    assert!(plan.effects.iter().any(|effect| matches!(effect, SideEffect::Publish(notice) if notice.warning)));
     assert_eq!(condition(&plan, "Reconciling"), Some("True"));
-    // Said once.
+    // The reason is written once.
     situation.execution.status = plan.status;
     assert!(situation.waits().requeue.is_some());
     let over = Situation { age: Duration::from_secs(300), ..situation };
@@ -74,6 +74,6 @@ fn while_it_cannot_be_seen_whether_it_was_executed_before_nothing_goes_on_and_it
     let mut cancelled = Situation { first: Err(String::new()), ..Situation::pending() };
     cancelled.execution.spec.cancel_requested = true;
     cancelled.becomes(Phase::Cancelled, Reason::CancelledBeforeStart);
-    let queued = Situation { first: Err(String::new()), ..Situation::pending().doing(WorkFact::WaitingForSlot) };
-    assert_eq!(queued.plan().effects.first(), Some(&Effect::Withdraw));
+    let queued = Situation { first: Err(String::new()), ..Situation::pending().doing(RunnerFact::WaitingForSlot) };
+    assert_eq!(queued.plan().effects.first(), Some(&SideEffect::Withdraw));
 }

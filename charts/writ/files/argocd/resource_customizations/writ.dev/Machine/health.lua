@@ -22,7 +22,7 @@ end
 
 if obj.spec.suspend == true then
   hs.status = "Suspended"
-  hs.message = "spec.suspend is true: nothing connects, and what waits goes on waiting"
+  hs.message = "spec.suspend is true: Writ opens no connection, and queued executions keep waiting"
   return hs
 end
 

@@ -63,7 +63,7 @@ fn unwrap_lines(text: &str) -> String {
 
 fn machine() -> CustomResourceDefinition {
     let mut definition = Machine::crd();
-    for_each_root(&mut definition, &mut |root| {
+    for_each_schema_root(&mut definition, &mut |root| {
         if let Some(status) = property(root, "status") {
             status.default = Some(JSON(serde_json::json!({
                 "observedGeneration": -1,
@@ -73,30 +73,30 @@ fn machine() -> CustomResourceDefinition {
         }
     });
     for_each_schema(&mut definition, &mut |schema| {
-        explain_values(schema, "hostKeyPolicy", schema_for!(HostKeyPolicy));
-        explain_values(schema, "mode", schema_for!(ExecutionMode));
-        explain_values(schema, "phase", schema_for!(MachinePhase));
-        explain_values(schema, "trust", schema_for!(KeyTrust));
+        describe_enum_values(schema, "hostKeyPolicy", schema_for!(HostKeyPolicy));
+        describe_enum_values(schema, "mode", schema_for!(ExecutionMode));
+        describe_enum_values(schema, "phase", schema_for!(MachinePhase));
+        describe_enum_values(schema, "trust", schema_for!(KeyTrust));
     });
     definition
 }
 
 fn whitelist() -> CustomResourceDefinition {
     let mut definition = Whitelist::crd();
-    for_each_root(&mut definition, &mut |root| not_looked_at_yet(root));
+    for_each_schema_root(&mut definition, &mut |root| default_unobserved_status(root));
     for_each_schema(&mut definition, &mut |schema| {
-        explain_values(schema, "effect", schema_for!(Effect));
-        explain_values(schema, "operator", schema_for!(LabelOperator));
+        describe_enum_values(schema, "effect", schema_for!(Effect));
+        describe_enum_values(schema, "operator", schema_for!(LabelOperator));
     });
     definition
 }
 
 fn command_execution() -> CustomResourceDefinition {
     let mut definition = CommandExecution::crd();
-    for_each_root(&mut definition, &mut |root| {
+    for_each_schema_root(&mut definition, &mut |root| {
         if let Some(status) = property(root, "status") {
-            explain_values(status, "phase", schema_for!(Phase));
-            explain_values(status, "reason", schema_for!(Reason));
+            describe_enum_values(status, "phase", schema_for!(Phase));
+            describe_enum_values(status, "reason", schema_for!(Reason));
             // Without this default kstatus takes a fresh object, which has no status, for finished. What no `writ serve`
             // has noticed has no other status, ever.
             status.default = Some(JSON(serde_json::json!({
@@ -116,13 +116,13 @@ fn command_execution() -> CustomResourceDefinition {
         root.x_kubernetes_validations = Some(guards());
     });
     for_each_schema(&mut definition, &mut |schema| {
-        explain_values(schema, "incompleteReason", schema_for!(IncompleteReason));
+        describe_enum_values(schema, "incompleteReason", schema_for!(IncompleteReason));
     });
     definition
 }
 
 /// Without this default kstatus takes a fresh object, which has no status, for one that is done.
-fn not_looked_at_yet(root: &mut JSONSchemaProps) {
+fn default_unobserved_status(root: &mut JSONSchemaProps) {
     if let Some(status) = property(root, "status") {
         status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
     }
@@ -147,11 +147,11 @@ fn execution_receipt() -> CustomResourceDefinition {
         "argvDigest",
     ];
     let mut definition = ExecutionReceipt::crd();
-    for_each_root(&mut definition, &mut |root| {
+    for_each_schema_root(&mut definition, &mut |root| {
         if let Some(spec) = property(root, "spec") {
             spec.x_kubernetes_validations.get_or_insert_default().extend([
                 guard(
-                    fields.map(unchanged).join(" && "),
+                    fields.map(immutable_field_rule).join(" && "),
                     "spec must not change after creation, but for expiredUid: it is the record",
                 ),
                 guard(format!("self.phase in {}", finished_phases()), "spec.phase must be a finished one"),
@@ -167,7 +167,7 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut J
 
 /// Puts what each value of an enum means into the description of its field: a structural schema has no other place
 /// for it, and `kubectl explain` is to be enough.
-fn explain_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::Schema) {
+fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::Schema) {
     let Some(field) = property(parent, field).filter(|field| field.type_.as_deref() == Some("string")) else { return };
     let mut text = field.description.take().unwrap_or_default();
     text.push('\n');
@@ -196,7 +196,7 @@ fn immutable_spec() -> ValidationRule {
         "requestedBy",
     ];
     guard(
-        fields.map(unchanged).join(" && "),
+        fields.map(immutable_field_rule).join(" && "),
         "spec must not change after creation, but for cancelRequested; create another CommandExecution instead, with another metadata.name",
     )
 }
@@ -219,12 +219,12 @@ fn word_of_argv() -> Vec<ValidationRule> {
 /// Who cancelled is written together with the cancelling, and never again.
 fn cancelled_once() -> ValidationRule {
     guard(
-        format!("self.cancelRequested != oldSelf.cancelRequested || ({})", unchanged("cancelledBy")),
+        format!("self.cancelRequested != oldSelf.cancelRequested || ({})", immutable_field_rule("cancelledBy")),
         "spec.cancelledBy may only change together with spec.cancelRequested; it is written by the API server's admission",
     )
 }
 
-fn unchanged(field: &str) -> String {
+fn immutable_field_rule(field: &str) -> String {
     format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
 }
 
@@ -290,7 +290,7 @@ fn guard(rule: impl Into<String>, message: &str) -> ValidationRule {
     ValidationRule { rule: rule.into(), message: Some(message.to_owned()), ..ValidationRule::default() }
 }
 
-fn for_each_root(definition: &mut CustomResourceDefinition, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
+fn for_each_schema_root(definition: &mut CustomResourceDefinition, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
     for version in &mut definition.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             change(root);
@@ -300,7 +300,7 @@ fn for_each_root(definition: &mut CustomResourceDefinition, change: &mut dyn FnM
 
 /// Visits every schema of the definition.
 fn for_each_schema(definition: &mut CustomResourceDefinition, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
-    for_each_root(definition, &mut |root| visit(root, change));
+    for_each_schema_root(definition, &mut |root| visit(root, change));
 }
 
 fn visit(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaProps)) {

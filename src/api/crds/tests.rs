@@ -11,7 +11,7 @@ fn descriptions_keep_paragraphs_and_lists_and_lose_the_lines_of_the_source() {
 fn every_string_list_and_number_has_a_bound_and_every_field_a_description() {
     let mut missing = Vec::new();
     for (name, mut definition) in all() {
-        for_each_root(&mut definition, &mut |root| {
+        for_each_schema_root(&mut definition, &mut |root| {
             for part in ["spec", "status"] {
                 if let Some(schema) = property(root, part) {
                     look(&format!("{name} {part}"), schema, &mut missing);
@@ -57,7 +57,7 @@ fn look(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>) {
 fn every_field_of_a_spec_is_kept_by_its_guard() {
     let mut definition = command_execution();
     let rule = format!("{} && {}", immutable_spec().rule, cancelled_once().rule);
-    for_each_root(&mut definition, &mut |root| {
+    for_each_schema_root(&mut definition, &mut |root| {
         let spec = property(root, "spec").expect("a spec");
         for field in spec.properties.iter().flatten().map(|(name, _)| name).filter(|name| *name != "cancelRequested") {
             assert!(
@@ -71,7 +71,7 @@ fn every_field_of_a_spec_is_kept_by_its_guard() {
 #[test]
 fn every_field_of_a_receipt_but_its_last_uid_is_kept_by_its_guard() {
     let mut definition = execution_receipt();
-    for_each_root(&mut definition, &mut |root| {
+    for_each_schema_root(&mut definition, &mut |root| {
         let spec = property(root, "spec").expect("a spec");
         let rules = spec.x_kubernetes_validations.clone().unwrap_or_default();
         for field in spec.properties.iter().flatten().map(|(name, _)| name) {

@@ -1,9 +1,11 @@
-//! Room for the result. An object in etcd has a largest size, and labels, annotations and managed fields belong to others.
-//! A result that does not fit would be lost.
+//! Space for the result. etcd limits the size of an object, and others write labels, annotations and managed fields. A
+//! result that does not fit would be lost.
 //!
-//! The promises kept here: an execution that has no room for its result is refused before anything is sent. A claim holds
-//! room for the smallest whole result, which nobody else can take. A result that does not fit is stored with less text in
-//! it, and says so.
+//! # Guarantees
+//!
+//! - An execution without space for its result is refused before anything is sent.
+//! - A claim reserves space for the smallest whole result, which others cannot fill.
+//! - A result that does not fit is stored with less text, and its message says so.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,29 +15,30 @@ use serde::Serialize;
 use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::policy::Decision;
 
-/// The most bytes of an object with its result. etcd takes requests of 1.5 MiB by default; 64 KiB are left for what others
-/// write later in good faith: a cancel, a deletion.
-const MAXIMUM_BYTES: usize = 1_572_864 - 65_536;
-/// Room for the smallest whole result: every field but the text of the output, with a short message, and what
-/// `metadata.managedFields` says of these fields.
+/// Maximum size of an object with its result, in bytes. etcd accepts requests of 1.5 MiB by default. 64 KiB are left
+/// for later writes of others, for example a cancellation or a deletion.
+const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
+/// Space for the smallest whole result, in bytes: every field except the text of the output, with a short message, and
+/// the entries of these fields in `metadata.managedFields`.
 const SMALLEST_RESULT: usize = 4096;
-/// Room for long messages: 2048 characters of at most six bytes (with the last line of standard error, of at most 256 bytes,
-/// which the conditions do not repeat), and why a stream was not stored, twice 256.
+/// Space for long messages, in bytes: 2048 characters of at most six bytes (with the last line of standard error, of at
+/// most 256 bytes, which the conditions do not repeat), and twice 256 for the reason why a stream was not stored.
 const MESSAGES: usize = 18_432;
-/// Objects from this size on hold room for the largest result, not only for the smallest. Somebody fills them, and beside
-/// them that room is small. For the others it would be most of what is written to etcd.
-const LARGE: usize = 262_144;
-/// What a claim adds to the object beside its decision: machine, claim, remote, command line, conditions.
+/// Size from which objects reserve space for the largest result, not only for the smallest, in bytes. Such objects are
+/// filled by others, and the space is small in comparison. For smaller objects it would be most of the writes to etcd.
+const LARGE_OBJECT: usize = 262_144;
+/// Size that a claim adds to the object in addition to its decision, in bytes: machine, claim, remote, command line,
+/// conditions.
 const CLAIM: usize = 18_432;
-/// What the first write with `startTime` or `stopRequestedTime` adds to `metadata.managedFields`.
+/// Size that the first write with `startTime` or `stopRequestedTime` adds to `metadata.managedFields`, in bytes.
 const TIME_IN_MANAGED_FIELDS: usize = 64;
-/// Characters of a message that is one of several with the same text.
+/// Maximum length of a message that repeats another one, in characters.
 const SHORT_MESSAGE: usize = 128;
 
-/// How large an object is, as the API server wrote it down, and what of it.
+/// Size of an object in the JSON of the API server, in bytes, in total and of parts that others write.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ObjectSize {
-    /// All of it.
+    /// The whole object.
     pub total: usize,
     /// `metadata.labels`.
     pub labels: usize,
@@ -59,16 +62,16 @@ impl fmt::Display for ObjectSize {
     }
 }
 
-/// Whether somebody has filled `metadata.managedFields` of an execution that waits, where nothing but its age and the room for its
-/// result depends on them any more. The API server makes up to 10 entries of a few KiB by itself. Refused for these, it would be
-/// ended by whoever may patch it.
+/// Returns true if others filled `metadata.managedFields` of a waiting execution whose creation record is stored, so
+/// that they can be cleared. The API server itself makes up to 10 entries of a few KiB. Without this, anyone who may
+/// patch an execution could have it rejected.
 pub fn is_filled_by_managers(execution: &CommandExecution, size: &ObjectSize) -> bool {
     let knows_creation = execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     let waits = !execution.is_claimed() && !execution.phase().is_finished();
-    size.managed_fields > LARGE && knows_creation && waits
+    size.managed_fields > LARGE_OBJECT && knows_creation && waits
 }
 
-/// Why an execution of this size is not started by a decision: its result might not fit. None where it does.
+/// Returns the reason why an execution of this size must not start: its result might not fit. `None` if it fits.
 pub(super) fn problem(
     size: &ObjectSize,
     status: Option<&CommandExecutionStatus>,
@@ -77,14 +80,14 @@ pub(super) fn problem(
     let is_stored = status.is_some_and(|status| status.decision.is_some());
     let record = if is_stored { 0 } else { length(&(&decision.argv, &decision.environment, &decision.redact)) };
     let needed = largest_result(decision.output.inline_bytes) + record + CLAIM;
-    (size.total + needed > MAXIMUM_BYTES).then(|| no_room(size))
+    (size.total + needed > MAX_OBJECT_BYTES).then(|| no_space_message(size))
 }
 
-/// The same, where the API server itself refused the claim.
-pub fn no_room(size: &ObjectSize) -> String {
+/// Returns the same reason for a claim that the API server refused.
+pub fn no_space_message(size: &ObjectSize) -> String {
     format!(
-        "{size} and leaves no room for the result, as etcd stores at most 1.5 MiB of it; \
-         create the execution anew with fewer and shorter labels, annotations, finalizers and arguments"
+        "{size} and leaves no space for the result, because etcd stores at most 1.5 MiB of it; \
+         create another execution with fewer and shorter labels, annotations, finalizers and arguments"
     )
 }
 
@@ -93,15 +96,15 @@ fn largest_result(inline_bytes: u32) -> usize {
     inline.saturating_mul(2).saturating_add(MESSAGES + SMALLEST_RESULT)
 }
 
-/// Reserves room for the result, in the status of a claim.
+/// Reserves space for the result, in the status of a claim.
 pub fn reserve(status: &mut CommandExecutionStatus, size: &ObjectSize) {
     let inline_bytes = status.decision.as_ref().map_or(0, |decision| decision.output.inline_bytes);
-    let bytes = if size.total < LARGE { SMALLEST_RESULT } else { largest_result(inline_bytes) };
+    let bytes = if size.total < LARGE_OBJECT { SMALLEST_RESULT } else { largest_result(inline_bytes) };
     status.reserved = Some(filler(bytes));
 }
 
-/// Takes from the reserved room what `after`, a status of the same claim, has more than `before`: others may have filled the
-/// object to its last byte.
+/// Shrinks the reserved space by the growth from `before` to `after`, a status of the same claim. Others may have
+/// filled the object to its last byte.
 pub(super) fn keep_length(before: &CommandExecutionStatus, after: &mut CommandExecutionStatus) {
     if after.reserved.is_none() {
         return;
@@ -117,11 +120,11 @@ fn filler(bytes: usize) -> String {
     ".".repeat(bytes)
 }
 
-/// How often [`reduce`] can take something out.
+/// Number of steps of [`reduce`].
 pub const REDUCTIONS: u32 = 4;
 
-/// Takes text out of a finished status that was refused as it is, more at each step from 1 to [`REDUCTIONS`]. False where a
-/// step has nothing to take.
+/// Removes text from a finished status that the API server refused, more at each step from 1 to [`REDUCTIONS`]. Returns
+/// false if a step has nothing to remove.
 pub fn reduce(status: &mut CommandExecutionStatus, step: u32, why: &str) -> bool {
     match step {
         1 => shorten_conditions(status),
@@ -137,13 +140,13 @@ pub fn reduce(status: &mut CommandExecutionStatus, step: u32, why: &str) -> bool
         }
         _ => {
             (status.output, status.start_time, status.duration_ms) = (None, None, None);
-            status.message = Some(format!("{why}; what is here is all that could be stored"));
+            status.message = Some(format!("{why}; the rest of the result could not be stored"));
             true
         }
     }
 }
 
-/// Conditions repeat the message of the status.
+/// Shortens the conditions, which repeat the message of the status.
 fn shorten_conditions(status: &mut CommandExecutionStatus) -> bool {
     let mut any = false;
     for condition in &mut status.conditions {
@@ -161,15 +164,15 @@ fn drop_text(status: &mut CommandExecutionStatus, why: &str) -> bool {
         for (stream, text) in [(&mut output.stdout, &status.stdout), (&mut output.stderr, &status.stderr)] {
             if !is_empty(text) && !stream.truncated {
                 stream.truncated = true;
-                // It is stored before it is known whether the status takes it.
-                stream.not_stored = Some("the status was to show all of it and had no room".to_owned());
+                // The output store decides before the status is refused.
+                stream.not_stored = Some("the status had no space for the whole stream".to_owned());
             }
         }
     }
     (status.stdout, status.stderr) = (None, None);
     let message = status.message.take().unwrap_or_default();
-    let message = format!("{message}; the text of the output is left out: {why}");
-    status.message = Some(message.chars().take(super::MAXIMUM_MESSAGE_CHARACTERS).collect());
+    let message = format!("{message}; the text of the output is omitted: {why}");
+    status.message = Some(message.chars().take(super::MAX_MESSAGE_CHARACTERS).collect());
     true
 }
 
@@ -182,10 +185,10 @@ fn shorten(text: Option<&mut String>, characters: usize) -> bool {
     })
 }
 
-/// Bytes of a value in the API server's own JSON.
+/// Returns the size of a value in the JSON of the API server, in bytes.
 fn length(value: &impl Serialize) -> usize {
     let mut counter = Counter::default();
-    // It cannot fail: all keys are text, and counting does not.
+    // Serialization cannot fail, because all keys are text and counting never fails.
     let _ = serde_json::to_writer(&mut counter, value);
     counter.bytes
 }
@@ -193,14 +196,14 @@ fn length(value: &impl Serialize) -> usize {
 #[derive(Default)]
 struct Counter {
     bytes: usize,
-    /// The two bytes before.
+    /// The two previous bytes.
     last: [u8; 2],
 }
 
 impl Write for Counter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
-            // Go escapes these to six bytes, also U+2028 and U+2029, which are of three bytes.
+            // Go escapes these characters to six bytes, also U+2028 and U+2029, which have three bytes.
             self.bytes += match (self.last, byte) {
                 (_, b'<' | b'>' | b'&') => 6,
                 ([0xe2, 0x80], 0xa8 | 0xa9) => 4,

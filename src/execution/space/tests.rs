@@ -7,20 +7,20 @@ use crate::api::execution_status::{
     OutputRecord, StreamRecord,
 };
 use crate::api::{CommandExecution, CommandExecutionSpec, ExecutionMode, Phase, Reason};
-use crate::execution::{Ending, MAXIMUM_MESSAGE_CHARACTERS, Outcome, conclude, running, taken_over};
+use crate::execution::{CommandOutcome, MAX_MESSAGE_CHARACTERS, Termination, conclude, with_new_holder, with_start};
 
-/// What `metadata.managedFields` may say of the fields that a result adds, as the API server wrote it, twice over.
+/// Entries of `metadata.managedFields` for the fields that a result adds, as the API server wrote them, twice.
 const MANAGED_FIELDS: usize = 1400;
 
 fn noon() -> Timestamp {
     "2026-11-29T12:00:00.123456Z".parse().unwrap()
 }
 
-/// One with a claim, whose messages are as short as they can be.
+/// A claimed execution with the shortest possible messages.
 fn claimed(size: &ObjectSize) -> CommandExecution {
-    let mut execution = CommandExecution::new("x", CommandExecutionSpec::asking_for("say hello"));
+    let mut execution = CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"));
     let object = ObjectRecord { name: "w".to_owned(), uid: "u".to_owned(), generation: 1 };
-    let mut status = crate::execution::status::moved(&execution, Phase::Dispatched, Reason::Claimed, "", noon());
+    let mut status = crate::execution::status::with_phase(&execution, Phase::Dispatched, Reason::Claimed, "", noon());
     status.claim = Some(Claim {
         token: "t".to_owned(),
         holder: "h".to_owned(),
@@ -57,14 +57,14 @@ fn claimed(size: &ObjectSize) -> CommandExecution {
     execution
 }
 
-/// As large as a result can be.
+/// The largest possible result.
 fn largest(execution: &CommandExecution) -> CommandExecutionStatus {
-    let problem = "\u{2028}".repeat(2 * MAXIMUM_MESSAGE_CHARACTERS);
-    result(execution, Ending::Unknown { reason: Reason::StartNotConfirmed, problem }, 'y')
+    let problem = "\u{2028}".repeat(2 * MAX_MESSAGE_CHARACTERS);
+    result(execution, Termination::Unknown { reason: Reason::StartNotConfirmed, problem }, 'y')
 }
 
 /// A result with this end, whose standard error is full of one character.
-fn result(execution: &CommandExecution, ending: Ending, character: char) -> CommandExecutionStatus {
+fn result(execution: &CommandExecution, ending: Termination, character: char) -> CommandExecutionStatus {
     let stream = StreamRecord {
         bytes: i64::MAX,
         sha256: "0".repeat(64),
@@ -75,10 +75,10 @@ fn result(execution: &CommandExecution, ending: Ending, character: char) -> Comm
         encoding: Encoding::Base64,
     };
     let holder = OutputHolder { process_id: i64::MAX, name: "n".repeat(15) };
-    let outcome = Outcome {
+    let outcome = CommandOutcome {
         ending,
-        told_to_stop: None,
-        nothing_left: false,
+        stop_cause: None,
+        no_processes_left: false,
         started: Some(noon()),
         duration_ms: Some(i64::MAX),
         stdout: "x".repeat(16_384),
@@ -92,7 +92,7 @@ fn result(execution: &CommandExecution, ending: Ending, character: char) -> Comm
         },
     };
     let mut status = conclude(execution, outcome, noon());
-    // No result has both with an unknown end.
+    // A result with an unknown end never has both.
     (status.exit_code, status.signal) = (Some(4_294_967_295), Some("\u{2028}".repeat(32)));
     status.observed_generation = Some(i64::MAX);
     status.conditions.iter_mut().for_each(|condition| condition.observed_generation = Some(i64::MAX));
@@ -110,7 +110,7 @@ fn the_smallest_result_fits_into_the_room_of_every_claim() {
     }
     let needed = length(&result) + MANAGED_FIELDS;
     assert!(needed <= room, "{needed} of {room} bytes");
-    // It still says how it ended, how much was written, and that it does not show it.
+    // The status still has the end, the size of the output, and a note that the output is omitted.
     let output = result.output.unwrap();
     assert!(output.stdout.truncated && output.stderr.truncated && output.stdout.sha256.len() == 64);
     assert!(result.exit_code.is_some() && result.start_time.is_some() && result.stdout.is_none());
@@ -120,7 +120,7 @@ fn the_smallest_result_fits_into_the_room_of_every_claim() {
 fn a_result_with_the_longest_last_line_of_standard_error_fits_as_well() {
     let execution = claimed(&ObjectSize::default());
     let room = length(execution.status.as_ref().unwrap());
-    let mut result = result(&execution, Ending::Exited { code: u32::MAX }, '<');
+    let mut result = result(&execution, Termination::Exited { code: u32::MAX }, '<');
     assert!(result.message.as_ref().unwrap().contains("last line of stderr: e<<<"));
     for step in 1..=3 {
         reduce(&mut result, step, "labels, annotations or other metadata fill the object");
@@ -132,7 +132,7 @@ fn a_result_with_the_longest_last_line_of_standard_error_fits_as_well() {
 
 #[test]
 fn a_large_object_holds_room_for_the_text_of_the_output_too() {
-    let execution = claimed(&ObjectSize { total: LARGE, ..ObjectSize::default() });
+    let execution = claimed(&ObjectSize { total: LARGE_OBJECT, ..ObjectSize::default() });
     let room = length(execution.status.as_ref().unwrap());
     let mut result = largest(&execution);
     reduce(&mut result, 1, "it is full");
@@ -144,12 +144,12 @@ fn a_large_object_holds_room_for_the_text_of_the_output_too() {
 fn whatever_is_written_between_claim_and_result_takes_no_more_than_the_claim() {
     let mut execution = claimed(&ObjectSize::default());
     let before = length(execution.status.as_ref().unwrap());
-    let running = running(&execution, noon(), noon());
+    let running = with_start(&execution, noon(), noon());
     assert_eq!(length(&running), before - TIME_IN_MANAGED_FIELDS);
     for status in [execution.status.clone().unwrap(), running] {
         let before = length(&status);
         execution.status = Some(status);
-        let taken = taken_over(&execution, &"holder".repeat(40), "token", noon()).unwrap();
+        let taken = with_new_holder(&execution, &"holder".repeat(40), "token", noon()).unwrap();
         assert_eq!(length(&taken), before);
     }
 }
