@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 40 characters: the longest name that is made of it has 17 more, and a label's value may have 63. */}}
+{{/* At most 40 characters. The longest derived name has 17 more, and a label's value may have 63. */}}
 {{- define "writ.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -25,17 +25,17 @@
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "writ.serviceAccountName" . }}
 {{- end -}}
 
-{{/* Who runs as Writ, as a list in CEL. */}}
+{{/* User names of Writ, as a list in CEL. */}}
 {{- define "writ.operators" -}}
 {{- concat (list (include "writ.username" .)) .Values.admission.operators | toJson -}}
 {{- end -}}
 
-{{/* Who may do what only Writ may otherwise. */}}
+{{/* User names with the rights of Writ. */}}
 {{- define "writ.exempt" -}}
 {{- concat (list (include "writ.username" .)) .Values.admission.operators .Values.admission.exemptUsers | toJson -}}
 {{- end -}}
 
-{{/* Where the policies hold: where somebody serves. What is created elsewhere gets no finalizer that nobody takes off. */}}
+{{/* Namespaces of the policies: the served ones. In others, nothing would remove the finalizer. */}}
 {{- define "writ.served" -}}
 {{- if .Values.watchNamespaces -}}
 namespaceSelector:
@@ -44,14 +44,14 @@ namespaceSelector:
 {{- end -}}
 {{- end -}}
 
-{{/* What belongs to the release. */}}
+{{/* Labels of the objects of the release. */}}
 {{- define "writ.labels" -}}
 app.kubernetes.io/name: {{ include "writ.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: writ
 {{- end -}}
 
-{{/* What a cluster has once. */}}
+{{/* Labels of the objects that exist once per cluster. */}}
 {{- define "writ.sharedLabels" -}}
 app.kubernetes.io/name: writ
 app.kubernetes.io/part-of: writ
@@ -86,7 +86,7 @@ validate
 {{- end -}}
 {{- end -}}
 
-{{/* The namespaces in which Secrets may be read, as JSON. */}}
+{{/* Namespaces in which Writ may read Secrets, as JSON. */}}
 {{- define "writ.credentialsNamespaces" -}}
 {{- if kindIs "invalid" .Values.credentialsNamespaces -}}
 {{- .Values.watchNamespaces | toJson -}}
@@ -95,7 +95,7 @@ validate
 {{- end -}}
 {{- end -}}
 
-{{/* Where outputs go: a URL or none. */}}
+{{/* Output store: a URL or none. */}}
 {{- define "writ.outputStore" -}}
 {{- if .Values.outputStore -}}
 {{- .Values.outputStore -}}
@@ -106,7 +106,7 @@ none
 {{- end -}}
 {{- end -}}
 
-{{/* Ranges in which no Machines are, as a JSON array: those that are named, and those of Services where the cluster tells of them. */}}
+{{/* Ranges without Machines, as a JSON array: the named ones, and those of Services if the cluster publishes them. */}}
 {{- define "writ.refuseCidrs" -}}
 {{- $ranges := .Values.serve.refuseCidrs }}
 {{- if .Values.serve.refuseServiceCidrs }}

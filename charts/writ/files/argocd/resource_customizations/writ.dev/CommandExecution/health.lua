@@ -2,14 +2,14 @@
 --
 --   Healthy      the command ended with exit code 0
 --   Degraded     it finished in any other way, which is final: a sync wave or hook that waits for it fails
---   Suspended    a person has suspended its machine: it waits, and is no failure until its starting deadline is over
---   Progressing  everything else. Also a phase that this script does not know (a newer Writ), by its conditions where they
---                say that it has failed, and never Healthy by a guess: a wave that waits is seen and harmless, one that
---                goes on after a command that has not run is neither.
+--   Suspended    a person has suspended its machine: it waits, and is no failure until its starting deadline
+--   Progressing  everything else. A phase that this script does not know (a newer Writ) is Degraded if the condition
+--                Stalled is true, and never Healthy: a waiting wave is visible and harmless, but a wave must not
+--                continue after a command that did not run.
 --
--- Uses no Lua library but base and table, which is all that a script in argocd-cm has.
+-- Uses only the Lua libraries base and table, because a script in argocd-cm has no others.
 
-local hs = { status = "Progressing", message = "Waiting for Writ to look at it" }
+local hs = { status = "Progressing", message = "Waiting for the first status of Writ" }
 
 local failed = {
   Rejected = true,
@@ -33,7 +33,7 @@ local function is_hook()
   return false
 end
 
--- A hook that somebody deletes is held by Argo CD until it has a verdict on it: once it is finished it needs one.
+-- Argo CD holds a deleted hook until the hook has a verdict. So a finished hook needs one.
 local is_deleted = obj.metadata.deletionTimestamp ~= nil
 if is_deleted and not (is_finished and is_hook()) then
   hs.message = "Pending deletion"
@@ -43,7 +43,7 @@ if is_deleted and not (is_finished and is_hook()) then
   return hs
 end
 
--- Deleting counts the generation up, and of what has finished nothing else does.
+-- A deletion increments the generation. Nothing else increments it after the end.
 if not is_deleted and (status.observedGeneration == nil or status.observedGeneration ~= obj.metadata.generation) then
   return hs
 end

@@ -1,16 +1,16 @@
--- Health of a writ.dev Machine: a host that commands can be run on, as Writ saw it last.
+-- Health of a writ.dev Machine: a host for commands, by Writ's last observation.
 --
---   Healthy      Writ was let in, and commands can be started; or nobody wants it looked at before one is
---                (spec.probe.intervalSeconds: 0), as waiting for a look that waits for a command would be for ever
---   Degraded     Misconfigured: a person has to mend something (another host key, a login that is refused)
+--   Healthy      Writ logged in, and can start commands. Also a machine without probes (spec.probe.intervalSeconds: 0):
+--                only a command would observe it, and the command may wait for this health
+--   Degraded     Misconfigured: the machine needs manual repair (another host key, a refused login)
 --   Suspended    spec.suspend is true
---   Progressing  it was not looked at since its last change, or is Offline. Offline is no failure: a machine that is away
---                comes back by itself, and what is to run there waits for it. A sync must not fail because a host is
---                being rebooted at that moment; it goes on when the host is back.
+--   Progressing  Writ has not probed it since its last change, or it is Offline. Offline is no failure: the machine
+--                comes back by itself, and executions wait for it. A sync must not fail during the reboot of a host. It
+--                continues when the host is back.
 --
--- Uses no Lua library but base and table, which is all that a script in argocd-cm has.
+-- Uses only the Lua libraries base and table, because a script in argocd-cm has no others.
 
-local hs = { status = "Progressing", message = "Waiting for Writ to look at the machine" }
+local hs = { status = "Progressing", message = "Waiting for Writ to probe the machine" }
 
 if obj.metadata.deletionTimestamp ~= nil then
   hs.message = "Pending deletion"
@@ -44,9 +44,9 @@ elseif is_current and status.phase == "Misconfigured" then
 elseif not is_probed then
   hs.status = "Healthy"
   if is_current and status.phase ~= nil and status.phase ~= "Unknown" then
-    hs.message = "Looked at when a command is to run there (spec.probe.intervalSeconds is 0); the last time: " .. hs.message
+    hs.message = "Writ connects only to run a command (spec.probe.intervalSeconds is 0); last result: " .. hs.message
   else
-    hs.message = "Looked at when a command is to run there (spec.probe.intervalSeconds is 0)"
+    hs.message = "Writ connects only to run a command (spec.probe.intervalSeconds is 0)"
   end
 end
 return hs

@@ -1,14 +1,15 @@
 -- Health of a writ.dev Whitelist: which commands may run.
 --
 --   Healthy      every rule is in force
---   Degraded     Stalled: a rule is broken, and with some nothing is allowed in the namespace until it is mended
---   Progressing  it was not looked at since its last change; or it has rules with subjects while Writ cannot be sure of
---                who asks (RequesterKnown is False), so that they allow nobody. That is so for some seconds after Writ's
---                admission policies were installed, hence no failure; where it stays so, the message says what is missing.
+--   Degraded     Stalled: a rule is invalid. An invalid Deny also blocks every command of the namespace
+--   Progressing  Writ has not read it since its last change. Or it has rules with subjects, and Writ cannot verify
+--                requesters (RequesterKnown is False), so these rules allow nobody. This lasts some seconds after the
+--                installation of Writ's admission policies, so it is no failure. If it lasts longer, the message says
+--                what is missing.
 --
--- Uses no Lua library but base and table, which is all that a script in argocd-cm has.
+-- Uses only the Lua libraries base and table, because a script in argocd-cm has no others.
 
-local hs = { status = "Progressing", message = "Waiting for Writ to look at the rules" }
+local hs = { status = "Progressing", message = "Waiting for Writ to read the rules" }
 
 if obj.metadata.deletionTimestamp ~= nil then
   hs.message = "Pending deletion"
