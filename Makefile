@@ -1,4 +1,4 @@
-# Short ways in; each is a line or two over cargo and hack/.
+# Shortcuts. Each one is a line or two over cargo and hack/.
 .DEFAULT_GOAL := help
 .PHONY: help demo test chaos-lite large tenant-attack launcher-long interop lint bench fleet generate image need-cargo
 ARGS ?=
@@ -6,7 +6,7 @@ ARGS ?=
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: need-cargo ## run Writ for real: control plane, sshd, four executions (ARGS=--once, ARGS=--kubeconfig=PATH)
+demo: need-cargo ## run Writ on a control plane and an sshd of its own, with four executions (ARGS=--once, ARGS=--kubeconfig=PATH)
 	@echo '==> compiling writ (1 to 3 minutes the first time) ...' >&2
 	@cargo build --locked --quiet --bin writ --example lab
 	@cargo run --locked --quiet --example lab -- demo $(ARGS)
@@ -15,14 +15,14 @@ test: need-cargo ## all tests: unit, architecture, and on a real control plane a
 	@cargo test --locked --quiet --doc $(ARGS)
 	cargo test --locked --tests $(ARGS)
 
-chaos-lite: need-cargo ## 200 times kill -9, 200 connection resets, 500 commands, and a look at every record (about 25 minutes)
+chaos-lite: need-cargo ## 200 times kill -9, 200 connection resets, 500 commands, then a check of every record (about 25 minutes)
 	WRIT_CHAOS_KILLS=200 WRIT_CHAOS_RESETS=200 WRIT_CHAOS_RUNS=500 \
 		cargo test --locked --test cluster -- --nocapture --test-threads=1 chaos:: $(ARGS)
 
-large: need-cargo ## a store full of the largest objects, and the memory of writ serve beside it (about 10 minutes, 4 GB)
+large: need-cargo ## a store with the largest objects, and the memory of writ serve next to it (about 10 minutes, 4 GB)
 	WRIT_TEST_LARGE=1 cargo test --locked --test cluster -- --nocapture --test-threads=1 large:: $(ARGS)
 
-tenant-attack: need-cargo ## a tenant attacks another namespace for an hour; prints how long the others waited (ATTACK=3600)
+tenant-attack: need-cargo ## a tenant attacks another namespace for an hour; prints the waiting times of the others (ATTACK=3600)
 	WRIT_TENANT_ATTACK_SECONDS=$(or $(ATTACK),3600) \
 		cargo test --locked --test cluster -- --nocapture --test-threads=1 tenant:: $(ARGS)
 
@@ -31,24 +31,24 @@ launcher-long: need-cargo ## the launcher attacked, raced, cut at every offset, 
 		WRIT_LAUNCHER_KILLS=$(or $(KILLS),128) WRIT_LAUNCHER_OUTPUTS=2000 WRIT_LAUNCHER_EVERY_OFFSET=1 \
 		cargo test --locked --test launcher -- --nocapture untrusted:: fence::of_many whole:: killed:: $(ARGS)
 
-interop: need-cargo ## SSH servers and login shells that take more packages: asyncssh, newer OpenSSH, mksh, ksh, tcsh, fish, sudo-rs (as root, on Debian)
+interop: need-cargo ## SSH servers and login shells that need more packages: asyncssh, newer OpenSSH, mksh, ksh, tcsh, fish, sudo-rs (as root, on Debian)
 	cargo test --locked --test cluster -- --ignored interop:: run_as:: $(ARGS)
 
-lint: need-cargo ## format, clippy, layers, CRDs, dependencies, shell scripts
+lint: need-cargo ## format, wording, clippy, layers, CRDs, dependencies, shell scripts
 	@hack/lint
 
-bench: need-cargo ## how long decisions take (docs/benchmarks.md), what the engine costs (docs/performance.md)
+bench: need-cargo ## duration of decisions (docs/benchmarks.md), cost of the engine (docs/performance.md)
 	cargo bench --locked --bench policy
 	cargo bench --locked --bench engine -- $(ARGS)
 
-fleet: need-cargo ## good machines beside bad ones, queues that come back, idle connections, probing (about 20 minutes; ARGS=one of them)
+fleet: need-cargo ## good machines next to bad ones, queues that become reachable, idle connections, probing (about 20 minutes; ARGS=one of them)
 	cargo bench --locked --bench fleet -- $(ARGS)
 
-generate: need-cargo ## write what is generated: crds/ and docs/reference.md from src/api, deploy/ from charts/writ
+generate: need-cargo ## write the generated files: crds/ and docs/reference.md from src/api, deploy/ from charts/writ
 	cargo run --locked --quiet --bin crdgen -- write
 	hack/deploy
 
-image: need-cargo ## what the Containerfile builds, without a container engine, run with the chart's arguments (as root)
+image: need-cargo ## build the tree of the Containerfile without a container engine, and run it with the chart's arguments (as root)
 	hack/image
 
 need-cargo:
