@@ -1,12 +1,16 @@
-//! What a person asks at a terminal, beside `writ serve`: what a policy allows (`writ explain`), whether it is sound
-//! (`writ lint`), what a command wrote (`writ output`), and whether a `writ serve` is ready (`writ ready`).
+//! Commands for people, next to `writ serve`: `writ explain` and `writ lint` about policies, `writ output` for the
+//! output of a command, `writ ready` for readiness, `writ machine` for machines.
 //!
-//! The promises kept here: output is printed only where it is what was recorded; of a policy, the answer is the one that the controller would give, from the same code; and nothing is shown
-//! of a cluster's policy that the caller's own rights do not show.
+//! # Guarantees
+//! - `writ output` prints only the output that was recorded.
+//! - `writ explain` and `writ lint` use the code of the controller, so they give its answers.
+//! - No command shows more of a cluster's policy than the rights of its user do.
 
 mod explain;
 mod input;
 mod lint;
+#[cfg(feature = "operator")]
+pub mod machine;
 pub mod manifest;
 mod output;
 pub mod pipe;
@@ -20,33 +24,33 @@ pub use lint::Lint;
 pub use output::Output;
 pub use ready::Ready;
 
-/// How a command ends; its exit code.
+/// Result of a command, as an exit code.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Ending {
-    /// Allowed; sound. 0.
-    Good,
-    /// Denied; broken. 3.
+pub enum CliExit {
+    /// Allowed, or valid. Exit code 0.
+    Success,
+    /// Denied, or invalid. Exit code 3.
     Denied,
-    /// What was given cannot be used. 2, as for a flag that is none.
-    BadInput,
-    /// What was asked for is not there. 4.
-    Lacking,
-    /// What was asked for is not there yet. 5.
-    Unfinished,
-    /// What was asked for is there, and is not what was recorded. 6.
-    Damaged,
+    /// The input cannot be used. Exit code 2, as for an unknown flag.
+    Usage,
+    /// The requested object does not exist. Exit code 4.
+    NotAvailable,
+    /// The requested object does not exist yet. Exit code 5.
+    NotReady,
+    /// The requested object differs from its record. Exit code 6.
+    Corrupt,
 }
 
-impl Ending {
-    /// The exit code.
+impl CliExit {
+    /// Returns the exit code.
     pub fn code(self) -> u8 {
         match self {
-            Ending::Good => 0,
-            Ending::Denied => 3,
-            Ending::BadInput => 2,
-            Ending::Lacking => 4,
-            Ending::Unfinished => 5,
-            Ending::Damaged => 6,
+            CliExit::Success => 0,
+            CliExit::Denied => 3,
+            CliExit::Usage => 2,
+            CliExit::NotAvailable => 4,
+            CliExit::NotReady => 5,
+            CliExit::Corrupt => 6,
         }
     }
 }

@@ -1,37 +1,43 @@
-//! The API server, with a deadline on every call: live reads, compiled policies, status writes, removal, receipts, events, leases, who asks.
+//! The API server, with a deadline on every call: live reads, compiled policies, status writes, removal, receipts,
+//! events, membership, trust in requesters, and calls as a requester.
 //!
-//! The promises kept here: no call waits for ever; a write whose answer was lost is told apart from one that was
-//! refused ([`ClusterError::is_ambiguous`]), so that the caller can settle it by a live read; an object that does not
-//! decode is that object's fault alone; answers are taken in by turns (`gate`), and of what others may fill nothing is kept
-//! (`lean`, `slim`).
+//! # Guarantees
+//! 1. No call waits for ever.
+//! 2. Errors distinguish a write without an answer from a refused one ([`ClusterError::is_ambiguous`]). After a write
+//!    without an answer, the caller finds the outcome by a live read.
+//! 3. An object that cannot be decoded never affects other objects.
+//! 4. The memory for answers is bounded (`gate`), and metadata that users may fill is not kept (`lean`, `slim`).
 
+mod acting;
 mod client;
 mod clock;
+mod coalesce;
 mod error;
 mod events;
 mod forbidden;
 mod gate;
 mod lean;
-mod lease;
+mod membership;
 mod objects;
 mod operation;
 mod policies;
 mod receipts;
 mod removal;
+mod requester_trust;
 mod secret;
-mod sharing;
+mod self_review;
 mod slim;
-mod stamping;
 mod status;
 
+pub use acting::{Acting, ActingError, AsRequester, RequesterError, RequesterKind};
 pub use client::{ClientOptions, Cluster, ExecutionKey};
 pub use error::ClusterError;
 pub use events::EventPublisher;
 pub use lean::{LeanExecution, LeanMetadata};
-pub use lease::{Holders, Standing};
+pub use membership::{LeaseEpoch, Member, Membership, OwnLease};
 pub use operation::Operation;
-pub use policies::{Policies, compile as compile_object};
+pub use policies::{PolicyCache, compile as compile_object};
+pub use requester_trust::{RequesterTrust, RequesterTrustChecker};
 pub use secret::{SshKey, SshSecret};
 pub use slim::{PAGE, Slim};
-pub use stamping::{Stamping, Trust};
 pub use status::{FIELD_MANAGER, WriteOutcome};

@@ -1,11 +1,15 @@
-//! Places that all namespaces share, so that none of them keeps the others waiting.
+//! Places that all namespaces share, so that no namespace delays the others.
 //!
-//! The promises kept here: no namespace holds more places than its share. A free place goes to the namespace whose turn it is:
-//! while one waits and holds less than its share, each other one gets at most one place before it. Within a namespace whoever
-//! came first goes first. Nothing is kept of a namespace that neither holds a place nor waits.
+//! # Guarantees
+//! 1. No namespace holds more places than its share.
+//! 2. A free place goes to the namespaces in turn. While a namespace waits and holds less than its share, each other
+//!    namespace gets at most one place before it.
+//! 3. Within a namespace, places go out in the order of the requests.
+//! 4. A namespace that holds no place and waits for none takes no memory.
 //!
-//! One [`Pool`] for each kind of work that costs something which all namespaces share: a core, a thread, a socket, a call.
-//! Who waits is bounded by those who ask: there is at most one for each object of a watch, or for each slot of a Machine.
+//! There is one [`Pool`] for each kind of work that uses something all namespaces share: a core, a thread, a socket, a
+//! call. The callers bound the number of waiting tasks: at most one for each object of a watch, or for each slot of a
+//! Machine.
 
 mod turns;
 
@@ -16,25 +20,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+pub use turns::Size;
 use turns::Ticket;
 pub(crate) use turns::Turns;
 
-/// How many places there are, and how many of them one namespace may hold.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Size {
-    /// All of them; at least 1.
-    pub places: usize,
-    /// The most that one namespace holds; at least 1.
-    pub share: usize,
-}
-
-/// Places that namespaces share. A clone is the same pool.
+/// Places that namespaces share. Clones share the places.
 #[derive(Clone, Debug)]
 pub struct Pool {
     turns: Arc<Mutex<Turns<oneshot::Sender<()>>>>,
 }
 
-/// A place. It is given back when it is dropped.
+/// A place. Dropping it gives the place back.
 #[derive(Debug)]
 pub struct Place {
     pool: Pool,
@@ -42,12 +38,12 @@ pub struct Place {
 }
 
 impl Pool {
-    /// Places of which nobody holds one.
+    /// Returns a pool in which all places are free.
     pub fn new(size: Size) -> Self {
         Self { turns: Arc::new(Mutex::new(Turns::new(size))) }
     }
 
-    /// Waits for a place. Whoever stops waiting leaves nothing behind.
+    /// Waits for a place. A caller may drop the future at any time: the place then goes to the next task.
     pub async fn place(&self, namespace: &str) -> Place {
         let (sender, receiver) = oneshot::channel();
         let ticket = {
@@ -57,13 +53,13 @@ impl Pool {
             ticket
         };
         let mut waiting = Waiting { pool: self, namespace, ticket, receiver, is_over: false };
-        // The sender is with those who wait until it has sent.
+        // `turns` keeps the sender until it has sent.
         let _ = (&mut waiting.receiver).await;
         waiting.is_over = true;
         Place { pool: self.clone(), namespace: namespace.to_owned() }
     }
 
-    /// Whether somebody holds a place or waits, or is about to.
+    /// Returns true if a task holds a place or waits for one, or has a clone of this pool.
     pub fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.turns) > 1 || !self.turns().is_idle()
     }
@@ -79,7 +75,8 @@ impl Pool {
     }
 }
 
-/// Tells those whose turn it is. One who does not wait any more has taken himself out, under the same lock.
+/// Gives the free places to the tasks whose turn it is. A task that stopped waiting has left `turns` under the same
+/// lock.
 fn grant(turns: &mut Turns<oneshot::Sender<()>>) {
     while let Some(sender) = turns.next() {
         let _ = sender.send(());
@@ -92,7 +89,7 @@ impl Drop for Place {
     }
 }
 
-/// Somebody who waits; takes himself out where he is dropped before he has a place.
+/// A task that waits for a place. It leaves the pool if it is dropped before it has one.
 struct Waiting<'a> {
     pool: &'a Pool,
     namespace: &'a str,
@@ -108,7 +105,7 @@ impl Drop for Waiting<'_> {
         }
         let is_taken_out = self.pool.turns().leave(self.namespace, self.ticket);
         if !is_taken_out {
-            // It was given a place meanwhile, which nobody has taken.
+            // The pool gave a place to this task, and the task never took it.
             self.pool.give_back(self.namespace);
         }
     }

@@ -25,9 +25,11 @@
 //! Each may use those above it in this list; `tests/architecture` holds the exact table.
 //!
 //! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
+//! - [`backoff`]: delays between retries. Pure.
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
 //! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
+//! - [`placement`]: which of several `writ serve` owns a Machine (rendezvous hashing). Pure; nothing depends on it yet.
 //! - [`telemetry`]: what happened, in numbers, and whether this process is alive and ready. Decides nothing.
 //! - [`traces`]: spans of what is done for an execution, to a collector that was asked for.
 //! - [`fairness`]: places that all namespaces share, so that none keeps the others waiting. Knows nothing of what they are for.
@@ -39,7 +41,7 @@
 //! - [`runner`]: running executions: queues and tasks; claims, launches, follows, adopts, records.
 //! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
 //! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
-//! - [`tools`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
+//! - [`cli::machine`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
 //! - [`operations`]: log lines, and the endpoints for who operates Writ.
 //!
 //! The binaries are `src/bin/writ` (flags, wiring, run) and `src/bin/crdgen` (the CRDs in `crds/`).
@@ -51,6 +53,7 @@
 //! only read and write the objects: no tokio, no russh.
 
 pub mod api;
+pub mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "client")]
@@ -69,6 +72,7 @@ pub mod machine;
 pub mod operations;
 #[cfg(feature = "output")]
 pub mod output;
+pub mod placement;
 pub mod policy;
 #[cfg(feature = "operator")]
 pub mod runner;
@@ -76,10 +80,8 @@ pub mod runner;
 pub mod ssh;
 #[cfg(feature = "client")]
 pub mod telemetry;
-#[cfg(all(feature = "cli", feature = "operator"))]
-pub mod tools;
 #[cfg(feature = "otlp")]
 pub mod traces;
 #[cfg(all(feature = "operator", not(feature = "otlp")))]
-#[path = "traces/absent.rs"]
+#[path = "traces/noop.rs"]
 pub mod traces;

@@ -1,10 +1,11 @@
-//! What who operates Writ looks at: log lines, and the endpoints for metrics and health.
+//! Log lines, and the endpoints for metrics and health.
 //!
-//! The promises kept here: output and argument values of commands are never logged; whatever is sent to the endpoints
-//! costs a bounded amount of memory, time and sockets, and changes nothing.
+//! # Guarantees
+//! - Writ never logs the output or the argument values of commands.
+//! - Requests to the endpoints change nothing, and cost bounded memory, time and sockets.
 
-mod endpoints;
 mod logs;
+mod ops_server;
 
-pub use endpoints::Endpoints;
 pub use logs::{LogFormat, start_logs};
+pub use ops_server::OpsServer;

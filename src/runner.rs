@@ -49,11 +49,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, Machine};
-use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Holders, Policies, Stamping};
+use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Membership, PolicyCache, RequesterTrustChecker};
 use crate::execution::{QueueFact, RunnerFact};
 use crate::fleet::{Dialer, LoginLimiter, MachineWakes, Machines, Prober, SettingsChange, choose, key_of};
 use crate::machine::MachineObservation;
-use crate::ssh::Network;
+use crate::ssh::AddressPolicy;
 use crate::telemetry::metrics;
 
 use acknowledgements::Acknowledgements;
@@ -74,13 +74,13 @@ pub struct RunnerConfig {
     /// The API server.
     pub cluster: Cluster,
     /// The compiled Whitelists.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<PolicyCache>,
     /// Tells if `spec.requestedBy` can be trusted.
-    pub stamping: Stamping,
+    pub stamping: RequesterTrustChecker,
     /// Publishes events.
     pub events: EventPublisher,
     /// The Lease of this process. Claims carry its name.
-    pub holders: Arc<Holders>,
+    pub holders: Arc<Membership>,
     /// Destinations of output.
     pub outputs: OutputSinks,
     /// Keeps Direct-mode results until they are stored.
@@ -88,7 +88,7 @@ pub struct RunnerConfig {
     /// How long Writ waits for the machines of claimed commands.
     pub limits: FollowLimits,
     /// Addresses that may be connected to.
-    pub network: Network,
+    pub network: AddressPolicy,
 }
 
 /// What this process knows of a Machine.

@@ -1,11 +1,15 @@
-//! The only place that knows SSH, and the only one that knows russh. It knows no Kubernetes.
+//! The only module that knows SSH and russh. It knows no Kubernetes.
 //!
-//! The promises kept here: nothing is connected to that the installation refuses; a host that does not prove itself gets no
-//! authentication attempt; every step has a deadline; what the machine sends is drained until the channel is closed.
+//! # Guarantees
+//! - Writ connects to no address that the installation refuses.
+//! - A host with an unverified key gets no authentication attempt.
+//! - Every step has a deadline.
+//! - Everything that a machine sends is drained until the channel is closed.
 //!
 //! ```text
-//! name --resolve, Network--> addresses --TCP, or a channel of another Connection--> stream
-//!      --handshake, HostTrust--> Proof --Credentials--> Connection --open--> Session --start--> Event, ... Closed | Lost
+//! name --resolve, AddressPolicy--> addresses --TCP, or a channel of another Connection--> stream
+//!      --handshake, HostKeyVerifier--> VerifiedHostKey --Credentials--> Connection --open--> Session
+//!      --exec--> SessionEvent, ... Closed | Lost
 //! ```
 
 mod account;
@@ -14,12 +18,12 @@ mod algorithms;
 mod clock;
 mod connection;
 mod credentials;
+mod dial;
 mod error;
 mod handshake;
 mod host_key;
 mod login;
 mod network;
-mod reaching;
 mod resolve;
 mod scan;
 mod session;
@@ -28,11 +32,11 @@ mod text;
 
 pub use account::is_about_account;
 pub use admission::{Admission, PatternError, Verdict};
-pub use clock::judge_certificates_by;
+pub use clock::use_certificate_clock;
 pub use connection::{Connection, Login, Target, connect, connect_through};
 pub use credentials::{Credentials, CredentialsError, EntryError, KeyEntry};
 pub use error::{ConnectError, LoginRefusal};
-pub use host_key::{HostTrust, Proof, ProvedBy, TrustError, TrustParts};
-pub use network::{Cidr, CidrError, Network, Refusal};
+pub use host_key::{HostKeyConfig, HostKeyConfigError, HostKeyVerifier, VerifiedBy, VerifiedHostKey};
+pub use network::{AddressPolicy, AddressRefusal, Cidr, CidrError};
 pub use scan::{ScannedKey, scan};
-pub use session::{Event, Session, Signal};
+pub use session::{Session, SessionEvent, Signal};

@@ -1,11 +1,13 @@
-//! Spans of what is done for an execution, sent to a collector by OpenTelemetry's protocol (HTTP, protobuf).
+//! Spans about executions, sent to a collector by OpenTelemetry's protocol (HTTP, protobuf).
 //!
-//! The promises kept here: without a collector a span costs the reading of one number; with one, spans wait in a bounded
-//! queue and are dropped where it is full, so that a collector that is slow or away delays nothing; no span has arguments,
-//! output or who asked in it. All spans have the target `writ_trace` and are no log lines.
+//! # Guarantees
+//! - Without a collector a span costs one atomic read.
+//! - With a collector, spans wait in a bounded queue and are dropped if it is full. A slow or unreachable collector
+//!   delays nothing.
+//! - No span contains arguments, output or the requester.
 //!
-//! The trace of an execution has the execution's UID as its ID, without the dashes: who has the object finds the trace, and
-//! what different processes did for it stands in one.
+//! All spans have the target `writ_trace` and are no log lines. The trace ID of an execution is its UID without the
+//! dashes. So anyone with the object finds the trace, and it contains the spans of all processes.
 
 use std::fmt;
 use std::future::Future;
@@ -29,57 +31,57 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::telemetry::{SPANS, metrics};
 
-/// Spans that may wait: of some 300 executions, about 2 MiB.
-const QUEUE: usize = 2048;
-/// Spans in one request.
-const BATCH: usize = 256;
-/// How long they are gathered.
-const GATHER: Duration = Duration::from_secs(2);
-/// How long the collector may take for one request.
+/// Maximum spans in the queue: those of about 300 executions, about 2 MiB.
+const MAX_QUEUED_SPANS: usize = 2048;
+/// Maximum spans in one request.
+const MAX_BATCH_SPANS: usize = 256;
+/// Time for which spans are gathered into one request.
+const BATCH_WINDOW: Duration = Duration::from_secs(2);
+/// Deadline for one request.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Where a collector takes spans, by the protocol.
+/// Path for spans, defined by the protocol.
 const PATH: &str = "/v1/traces";
 
-/// Sends spans while it is kept.
-pub struct Exporting {
+/// Sends spans until it is dropped.
+pub struct TraceExporter {
     provider: SdkTracerProvider,
 }
 
-impl Exporting {
-    /// Sends what is left, and waits so long for that.
-    pub async fn end(self, deadline: Duration) {
-        // It waits for a thread of its own, which needs this runtime.
+impl TraceExporter {
+    /// Sends the remaining spans, within `deadline`.
+    pub async fn shut_down(self, deadline: Duration) {
+        // The call waits for a thread of its own, which needs this runtime.
         let ended = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(deadline));
         let _ = tokio::time::timeout(deadline, ended).await;
     }
 }
 
-/// Sends spans to a collector: what takes them, and what keeps that up. Its headers may be said in
-/// `OTEL_EXPORTER_OTLP_HEADERS`.
+/// Starts to send spans to a collector. Returns the layer that collects them and the exporter.
+/// `OTEL_EXPORTER_OTLP_HEADERS` may set headers.
 ///
 /// # Errors
-/// The URL is none that can be used.
-pub fn export(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, Exporting)> {
+/// The URL is not usable.
+pub fn start(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, TraceExporter)> {
     let client = Client::new()?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
-        // Not what the environment says, which may be meant for others: there is no other one in this build.
+        // Ignores the environment, which may be meant for others. This build has no other protocol.
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(endpoint(collector)?)
         .with_timeout(DEADLINE)
         .build()
-        .context("spans cannot be sent (--otlp-endpoint)")?;
+        .context("setup of the exporter failed (--otlp-endpoint)")?;
     let batches = BatchConfigBuilder::default()
-        .with_max_queue_size(QUEUE)
-        .with_max_export_batch_size(BATCH)
-        .with_scheduled_delay(GATHER)
+        .with_max_queue_size(MAX_QUEUED_SPANS)
+        .with_max_export_batch_size(MAX_BATCH_SPANS)
+        .with_scheduled_delay(BATCH_WINDOW)
         .build();
     let provider = SdkTracerProvider::builder()
         .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
         .with_resource(Resource::builder().with_service_name("writ").build())
         .build();
-    Ok((layer(&provider), Exporting { provider }))
+    Ok((layer(&provider), TraceExporter { provider }))
 }
 
 fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
@@ -96,60 +98,57 @@ where
 }
 
 fn endpoint(collector: &str) -> anyhow::Result<String> {
-    let url = url::Url::parse(collector).context("the collector's URL cannot be read (--otlp-endpoint)")?;
+    let url = url::Url::parse(collector).context("the URL of the collector is not valid (--otlp-endpoint)")?;
     anyhow::ensure!(
         matches!(url.scheme(), "http" | "https") && url.has_host(),
-        "the collector's URL must be http://HOST:PORT or https://HOST:PORT (--otlp-endpoint)"
+        "the URL of the collector must be http://HOST:PORT or https://HOST:PORT (--otlp-endpoint)"
     );
     let base = collector.trim_end_matches('/');
     Ok(if base.ends_with(PATH) { base.to_owned() } else { format!("{base}{PATH}") })
 }
 
 /// Puts a span into the trace of an execution.
-pub fn of_execution(span: &tracing::Span, uid: &str) {
+pub fn set_execution_trace(span: &tracing::Span, uid: &str) {
     if span.is_disabled() {
         return;
     }
     let Ok(uid) = uuid::Uuid::try_parse(uid) else { return };
     let (high, low) = uid.as_u64_pair();
-    // There is no such span: all processes that do something for the execution stand beside each other below it.
+    // This span does not exist. All processes that work on the execution have spans below it.
     let parent = SpanId::from(if low == 0 { high } else { low });
     let execution =
         SpanContext::new(TraceId::from(uid.as_u128()), parent, TraceFlags::SAMPLED, true, TraceState::default());
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(execution));
 }
 
-/// Sends requests in this process's runtime: the thread that gathers spans is in none.
+/// Sends requests in the runtime of this process, because the thread that gathers spans has none.
 struct Client {
     client: reqwest::Client,
     runtime: Handle,
-    /// Whether the last request failed, so that it is told once.
+    /// True if the last request failed, so that a failure is logged once.
     failing: AtomicBool,
 }
 
 impl Client {
     fn new() -> anyhow::Result<Self> {
-        // It fails where one is installed: then that one is it.
+        // Fails if a provider is installed. That one is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .context("a client for the collector cannot be made")?;
+            .context("setup of the HTTP client for the collector failed")?;
         Ok(Self { client, runtime: Handle::current(), failing: AtomicBool::new(false) })
     }
 
-    fn tell(&self, problem: Option<&str>) {
+    fn report(&self, problem: Option<&str>) {
         metrics().traces_exported(if problem.is_some() { "failed" } else { "sent" });
         let failed_before = self.failing.swap(problem.is_some(), Ordering::Relaxed);
         match problem {
             Some(problem) if !failed_before => {
-                tracing::warn!(
-                    error = problem,
-                    "spans could not be sent to the collector (--otlp-endpoint); they are dropped"
-                );
+                tracing::warn!(error = problem, "spans dropped: the collector (--otlp-endpoint) did not accept them");
             }
-            None if failed_before => tracing::info!("spans are sent to the collector again"),
+            None if failed_before => tracing::info!("spans sent to the collector again"),
             _ => {}
         }
     }
@@ -167,7 +166,7 @@ async fn send(client: reqwest::Client, request: Request<Bytes>) -> Result<Respon
     let answer = sent.send().await?;
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = answer.status();
-    // What it says besides is of no use, and may be without end.
+    // The body is not needed, and may be endless.
     Ok(response)
 }
 
@@ -187,9 +186,9 @@ impl HttpClient for Client {
                 Err(error) => Err(error.to_string()),
             };
             match &answer {
-                Ok(response) if response.status().is_success() => self.tell(None),
-                Ok(response) => self.tell(Some(&format!("it answered {}", response.status()))),
-                Err(problem) => self.tell(Some(problem)),
+                Ok(response) if response.status().is_success() => self.report(None),
+                Ok(response) => self.report(Some(&format!("status {}", response.status()))),
+                Err(problem) => self.report(Some(problem)),
             }
             Ok(answer?)
         })

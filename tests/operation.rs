@@ -46,8 +46,8 @@ fn scrape() -> String {
     metrics.connected("connected", Some(Duration::ZERO));
     metrics.connections(Purpose::Commands, 1);
     metrics.session("opened");
-    metrics.asked("answered");
-    metrics.called("get_execution", "ok", Instant::now());
+    metrics.ssh_request("answered");
+    metrics.api_request("get_execution", "ok", Instant::now());
     metrics.watch_failed("executions");
     metrics.lease_gap();
     metrics.clock_offset(0.5);

@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use writ::api::execution_status::DecisionRecord;
 use writ::api::{CommandExecutionSpec, Whitelist};
-use writ::launcher::{self, Answer, ExecRequest, Item, Launch, MachineFacts, Nonce, Reply, Uid};
+use writ::launcher::{self, Answer, ExecRequest, Launch, LauncherFacts, Nonce, Reply, ReplyEvent, Uid};
 use writ::policy::{self, Identity, Request, RuleSet, Verdict};
-use writ::ssh::{self, ConnectError, Connection, Credentials, Event, HostTrust, Network, Session, Target, TrustParts};
+use writ::ssh::{
+    self, AddressPolicy, ConnectError, Connection, Credentials, HostKeyConfig, HostKeyVerifier, Session,
+    SessionEvent as Event, Target,
+};
 
 use crate::lab::Sshd;
 use crate::measure::{Row, Target as Bound, p50, shown};
@@ -70,7 +73,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
 
 struct Bench {
     connections: Vec<Connection>,
-    facts: MachineFacts,
+    facts: LauncherFacts,
     decision: DecisionRecord,
     line: String,
 }
@@ -82,13 +85,14 @@ impl Bench {
             address: "127.0.0.1".to_owned(),
             port: sshd.port(),
             user: sshd.user().to_owned(),
-            trust: HostTrust::parse(TrustParts { host_keys: &host_keys, ..TrustParts::default() }).expect("keys"),
+            host_keys: HostKeyVerifier::parse(HostKeyConfig { host_keys: &host_keys, ..HostKeyConfig::default() })
+                .expect("keys"),
             prefer: None,
             namespace: "bench".to_owned(),
             admission: None,
         };
         let key = Credentials::parse(sshd.private_key().expect("a key").as_bytes(), None, None).expect("credentials");
-        let network = Network::new(vec!["127.0.0.0/8".parse().expect("a range")], Vec::new(), Vec::new());
+        let network = AddressPolicy::new(vec!["127.0.0.0/8".parse().expect("a range")], Vec::new(), Vec::new());
         let mut connections = Vec::new();
         for _ in 0..2 {
             connections.push(ssh::connect(&target, &key, &network, DEADLINE).await.expect("a connection"));
@@ -96,9 +100,9 @@ impl Bench {
         let nonce = nonce();
         let mut answered = None;
         let session = open(&connections[0]).await;
-        converse(session, &launcher::probe(&nonce, None), Reply::new(&nonce), &mut |answer| answered = Some(answer))
+        converse(session, &launcher::inspect(&nonce, None), Reply::new(&nonce), &mut |answer| answered = Some(answer))
             .await;
-        let Some(Answer::Probed(facts)) = answered else { panic!("the machine answered {answered:?}") };
+        let Some(Answer::Inspected(facts)) = answered else { panic!("the machine answered {answered:?}") };
         let decision = decision();
         let line = policy::command_line(&decision);
         Self { connections, facts, decision, line }
@@ -147,9 +151,9 @@ impl Bench {
             ("'/bin/true'", &words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")),
         ]
         .into_iter()
-        .fold(first_edition(facts.reads_sh), |line, (name, value)| line.replace(name, value));
+        .fold(first_edition(facts.login_shell_is_posix), |line, (name, value)| line.replace(name, value));
         let mut session = open(connection).await;
-        session.start(&line).await.expect("a request");
+        session.exec(&line).await.expect("a request");
         // It has answered once the line of its end is there, behind all output.
         let (mut last, mut bytes, end) = (Vec::new(), 0, format!("WRIT:{nonce}:D "));
         while !(last.ends_with(b"\n") && String::from_utf8_lossy(&last).contains(&end)) {
@@ -163,7 +167,7 @@ impl Bench {
                 _ => {}
             }
         }
-        session.hang_up().await;
+        session.close().await;
         bytes
     }
 
@@ -190,7 +194,7 @@ impl Bench {
             }
         };
         let bytes = converse(session, &request, Reply::new(&nonce), &mut hear).await;
-        assert_eq!(code, Some(launcher::Outcome::Exited(0)));
+        assert_eq!(code, Some(launcher::ExitOutcome::Exited(0)));
         bytes
     }
 
@@ -228,10 +232,10 @@ impl Bench {
 }
 
 /// The request of the first edition, in the form for this login shell: one that reads sh read the script itself.
-fn first_edition(reads_sh: bool) -> String {
+fn first_edition(login_shell_is_posix: bool) -> String {
     let line = FIRST_EDITION.trim_end();
     let parts = line.strip_prefix("exec /bin/sh -c '").and_then(|rest| rest.split_once("' writ "));
-    match parts.filter(|_| reads_sh) {
+    match parts.filter(|_| login_shell_is_posix) {
         Some((script, words)) => format!("set -- {words}; {script}"),
         None => line.to_owned(),
     }
@@ -269,7 +273,7 @@ async fn open(connection: &Connection) -> Session {
 /// One exec request, until the machine has closed the channel.
 async fn plain(connection: &Connection, line: &str) {
     let mut session = open(connection).await;
-    session.start(line).await.expect("a request");
+    session.exec(line).await.expect("a request");
     let mut code = None;
     loop {
         match session.next().await {
@@ -284,13 +288,13 @@ async fn plain(connection: &Connection, line: &str) {
 
 /// One request to the launcher, until its reply is complete; the number of bytes of output.
 async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply, hear: &mut dyn FnMut(Answer)) -> u64 {
-    session.start(&request.line).await.expect("a request");
+    session.exec(&request.command).await.expect("a request");
     session.feed(bytes::Bytes::copy_from_slice(&request.stdin));
     let mut bytes = 0;
-    let mut take = |item: Item<'_>| match item {
-        Item::Answer(answer) => hear(answer),
-        Item::Broken(broken) => panic!("{broken}"),
-        Item::Stdout(part) | Item::Stderr(part) => bytes += part.len() as u64,
+    let mut take = |item: ReplyEvent<'_>| match item {
+        ReplyEvent::Answer(answer) => hear(answer),
+        ReplyEvent::Malformed(broken) => panic!("{broken}"),
+        ReplyEvent::Stdout(part) | ReplyEvent::Stderr(part) => bytes += part.len() as u64,
     };
     loop {
         match session.next().await {
@@ -304,6 +308,6 @@ async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply,
             break;
         }
     }
-    session.hang_up().await;
+    session.close().await;
     bytes
 }

@@ -1,7 +1,7 @@
-//! Manifests and requests as they come from files and from standard input.
+//! Reads manifests and requests from files and standard input.
 
 mod kinds;
-mod question;
+mod request_input;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,49 +17,49 @@ use super::manifest::{self, Fault, Node};
 use super::schema::{self, Kind};
 use kinds::Sorted;
 
-pub(super) use question::{Question, pair};
+pub(super) use request_input::{RequestInput, parse_key_value};
 
-/// The largest file that is read: etcd takes objects of 1.5 MiB, and a file may have a few.
-const MAXIMUM_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Maximum size of a file. etcd accepts objects of 1.5 MiB, and a file may contain several.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Something that keeps a file, a document or a Whitelist from being used.
+/// Problem of a file, a document or a Whitelist that prevents its use.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub file: PathBuf,
-    /// From 1; 0: it is of the whole file.
+    /// Line, from 1. 0 if the problem concerns the whole file.
     pub line: usize,
-    /// The name of the Whitelist.
+    /// Name of the Whitelist.
     pub whitelist: Option<String>,
-    /// With rule and field in front.
+    /// Message, with rule and field first.
     pub message: String,
-    /// Whether it could not be read at all, so that it is not even known what it says.
+    /// True if no part of the content could be read.
     pub is_unreadable: bool,
-    /// The rule and the first step of the path behind it, where only the form of a text is wrong.
+    /// The rule and the first step of the path in it, if only the form of a text is wrong.
     pub of_form: Option<(String, String)>,
 }
 
-/// A Whitelist of a file.
+/// A Whitelist in a file.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub file: PathBuf,
-    /// With the rules that could be read.
+    /// Contains only the readable rules.
     pub whitelist: Whitelist,
     pub node: Node,
-    /// What the API server would refuse it for.
+    /// Problems for which the API server would refuse it.
     pub problems: Vec<Problem>,
 }
 
-/// What was found in some files.
+/// Content of several files.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub whitelists: Vec<Found>,
-    /// Of files and documents that are no Whitelists.
+    /// Problems of files and documents that are no Whitelists.
     pub problems: Vec<Problem>,
-    /// What was passed over, a line each.
+    /// Ignored documents, one line each.
     pub notes: Vec<String>,
 }
 
-/// The Whitelists in some files; `-` is standard input. A file that cannot be read does not hide the others.
+/// Reads the Whitelists of several files; `-` is standard input. An unreadable file does not hide the others.
 pub(super) fn read(files: &[PathBuf]) -> Reading {
     let mut reading = Reading::default();
     for file in files {
@@ -79,7 +79,7 @@ pub(super) fn read(files: &[PathBuf]) -> Reading {
     reading
 }
 
-/// The Whitelists in some files, where nothing is wrong with them that the API server would refuse.
+/// Returns the Whitelists of several files, or an error if the API server would refuse one of them.
 pub(super) fn whitelists(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Whitelist)>> {
     let reading = read(files);
     let of_whitelists = reading.whitelists.iter().flat_map(|found| &found.problems);
@@ -91,7 +91,7 @@ pub(super) fn whitelists(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Whit
 }
 
 fn bytes(file: &Path) -> Result<Vec<u8>, (usize, String)> {
-    let failed = |error: std::io::Error| (0, format!("it cannot be read: {error}"));
+    let failed = |error: std::io::Error| (0, format!("cannot be read: {error}"));
     if file == Path::new("-") {
         return read_bounded(std::io::stdin().lock());
     }
@@ -100,12 +100,12 @@ fn bytes(file: &Path) -> Result<Vec<u8>, (usize, String)> {
 
 fn read_bounded(from: impl std::io::Read) -> Result<Vec<u8>, (usize, String)> {
     let mut bytes = Vec::new();
-    let read = std::io::Read::take(from, MAXIMUM_FILE_BYTES + 1);
+    let read = std::io::Read::take(from, MAX_FILE_BYTES + 1);
     let read = std::io::Read::read_to_end(&mut { read }, &mut bytes);
     match read {
-        Err(error) => Err((0, format!("it cannot be read: {error}"))),
-        Ok(_) if bytes.len() as u64 > MAXIMUM_FILE_BYTES => {
-            Err((0, format!("it cannot be read: it has more than {MAXIMUM_FILE_BYTES} bytes")))
+        Err(error) => Err((0, format!("cannot be read: {error}"))),
+        Ok(_) if bytes.len() as u64 > MAX_FILE_BYTES => {
+            Err((0, format!("cannot be read: more than {MAX_FILE_BYTES} bytes")))
         }
         Ok(_) => Ok(bytes),
     }
@@ -140,11 +140,11 @@ impl Reading {
             others.dedup();
             let (documents, are) = if count == 1 { ("document", "is") } else { ("documents", "are") };
             let kinds = others.join(", ");
-            self.notes.push(format!("{}: note: {count} other {documents} {are} passed over ({kinds})", file.display()));
+            self.notes.push(format!("{}: note: {count} other {documents} {are} ignored ({kinds})", file.display()));
         }
     }
 
-    /// Of two of one name in one namespace the second would replace the first.
+    /// Reports Whitelists with the same name and namespace: the second would replace the first.
     fn compare_names(&mut self) {
         let mut first: HashMap<(Option<String>, String), (PathBuf, usize)> = HashMap::new();
         for found in &mut self.whitelists {
@@ -169,7 +169,7 @@ impl Reading {
     }
 }
 
-/// A Whitelist with what the API server would say of it.
+/// Reads a Whitelist and the problems for which the API server would refuse it.
 fn found(file: &Path, node: Node) -> Found {
     let name = node.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::text).map(str::to_owned);
     let problems = schema::problems(&node).into_iter().map(|problem| {
@@ -191,10 +191,10 @@ fn found(file: &Path, node: Node) -> Found {
     Found { file: file.to_owned(), whitelist: readable_part(&node), node, problems }
 }
 
-/// What a Whitelist without a name is called.
+/// Shown for a Whitelist without a name.
 pub(super) const NAMELESS: &str = "(without a name)";
 
-/// The rule that a path leads into, by its name or else by its number, and the path from there.
+/// Returns the rule that a path leads into, by its name or else by its number, and the path from there.
 fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     let split = path.strip_prefix("spec.rules[").and_then(|rest| rest.split_once(']'));
     let Some((index, rest)) = split else { return (None, path) };
@@ -205,7 +205,7 @@ fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     (Some(name), rest.trim_start_matches('.'))
 }
 
-/// The Whitelist as far as it can be read: a rule with a wrong type is left out, and said to be wrong elsewhere.
+/// Returns the readable part of the Whitelist, without rules of a wrong type. Other code reports these rules.
 fn readable_part(node: &Node) -> Whitelist {
     let mut value = schema::stored(node);
     if let Ok(whitelist) = serde_json::from_value(value.clone()) {

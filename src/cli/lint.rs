@@ -1,4 +1,4 @@
-//! `writ lint`: what the API server and the controller would say of Whitelists, before they are applied.
+//! `writ lint`: problems that the API server and the controller would report about Whitelists, before they are applied.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,39 +9,40 @@ use crate::api::Whitelist;
 use crate::policy::{self, Findings};
 
 use super::input::{Found, NAMELESS, Problem};
-use super::{Ending, input};
+use super::{CliExit, input};
 
-/// Check Whitelists before they are applied: everything that the API server would refuse, everything that the controller
-/// would call Stalled, and what may not be meant. YAML is read as kubectl reads it.
+/// Check Whitelists before they are applied: everything that the API server would refuse, everything that the
+/// controller would report as Stalled, and likely mistakes. YAML is read as kubectl reads it.
 ///
-/// Exit code 0 if every rule would be in force (warnings or not), 3 if one would not, or the API server would refuse its
-/// Whitelist, 2 if something cannot be read: a file, a document, or a value of a type that its field does not have.
+/// Exit code 0 if every rule would be in force, with or without warnings. 3 if a rule would not, or if the API server
+/// would refuse its Whitelist. 2 if something cannot be read: a file, a document, or a value with the wrong type for
+/// its field.
 #[derive(Args, Debug)]
 pub struct Lint {
-    /// Files with Whitelists, YAML or JSON, of one or more documents; other kinds in them are passed over. `-` is
+    /// Files with Whitelists, YAML or JSON, with one or more documents; other kinds in them are ignored. `-` is
     /// standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Take warnings for errors.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
 }
 
 impl Lint {
-    /// Checks, and writes what was found: all problems of all files.
+    /// Checks all files and prints all problems.
     ///
     /// # Errors
-    /// The output cannot be written.
-    pub fn run(&self, output: &mut dyn Write) -> anyhow::Result<Ending> {
+    /// Writing to the output failed.
+    pub fn run(&self, output: &mut dyn Write) -> anyhow::Result<CliExit> {
         let reading = input::read(&self.files);
-        let mut ending = Ending::Good;
+        let mut exit = CliExit::Success;
         for note in &reading.notes {
             writeln!(output, "{note}")?;
         }
         for problem in &reading.problems {
             writeln!(output, "{problem}")?;
-            ending = ending.max(ending_of(problem));
+            exit = exit.max(exit_of(problem));
         }
         let all = policy::lint_all(&reading.whitelists.iter().map(|found| &found.whitelist).collect::<Vec<_>>());
         for (found, findings) in reading.whitelists.iter().zip(all) {
@@ -49,16 +50,16 @@ impl Lint {
             let errors = errors(found, &findings);
             for error in &errors {
                 writeln!(output, "{error}")?;
-                ending = ending.max(ending_of(error));
+                exit = exit.max(exit_of(error));
             }
             let name = found.whitelist.metadata.name.as_deref().unwrap_or(NAMELESS);
-            let place = |line: usize| format!("{}:{line}: Whitelist {name}", found.file.display());
+            let at = |line: usize| format!("{}:{line}: Whitelist {name}", found.file.display());
             for warning in &findings.warnings {
                 let line = found.line_of(Some(&warning.rule), &warning.message);
-                writeln!(output, "{}: warning: rule {}: {}", place(line), warning.rule, warning.message)?;
+                writeln!(output, "{}: warning: rule {}: {}", at(line), warning.rule, warning.message)?;
             }
             if self.strict && !findings.warnings.is_empty() {
-                ending = ending.max(Ending::Denied);
+                exit = exit.max(CliExit::Denied);
             } else if errors.is_empty() {
                 writeln!(
                     output,
@@ -68,11 +69,11 @@ impl Lint {
                 )?;
             }
         }
-        Ok(ending)
+        Ok(exit)
     }
 }
 
-/// Of each rule out of force not only the first problem.
+/// Adds the other problems of each rule out of force to the first one.
 fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
     let namespace = whitelist.metadata.namespace.as_deref().unwrap_or_default();
     let broken = findings.broken.iter().flat_map(|broken| {
@@ -82,11 +83,11 @@ fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
     Findings { broken: broken.collect(), ..findings }
 }
 
-fn ending_of(problem: &Problem) -> Ending {
-    if problem.is_unreadable { Ending::BadInput } else { Ending::Denied }
+fn exit_of(problem: &Problem) -> CliExit {
+    if problem.is_unreadable { CliExit::Usage } else { CliExit::Denied }
 }
 
-/// What the API server and the policy say, in the order of the lines.
+/// Returns the problems of the API server and of the policy, in the order of the lines.
 fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
     let mut errors = Vec::new();
     let mut said: Vec<(String, String)> = Vec::new();
@@ -95,7 +96,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             Some((rule, message)) => (Some(rule), message),
             None => (None, text.as_str()),
         };
-        // The names are in the schema, which says more of them.
+        // The schema reports more about names.
         if rule.is_some_and(|rule| findings.names.iter().any(|name| name == rule) && message.starts_with("name must")) {
             continue;
         }
@@ -112,7 +113,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             of_form: None,
         });
     }
-    // Of the form of a text the policy says more: which byte, and where.
+    // The policy reports more about the form of a text: the byte, and its position.
     let of_schema = found.problems.iter();
     errors
         .extend(of_schema.filter(|problem| problem.of_form.as_ref().is_none_or(|form| !said.contains(form))).cloned());
@@ -121,7 +122,8 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
 }
 
 impl Found {
-    /// The line of what a message speaks of: it begins with its field, or with the name of a parameter.
+    /// Returns the line of the part that a message is about. The message starts with the field, or with the name of a
+    /// parameter.
     fn line_of(&self, rule: Option<&str>, message: &str) -> usize {
         let rules = self.node.get("spec").and_then(|spec| spec.get("rules"));
         let is = |node: &&super::manifest::Node| node.get("name").and_then(|name| name.text()) == rule;

@@ -1,7 +1,8 @@
-//! Manifests as kubectl reads them, with the line of each value.
+//! Reads manifests as kubectl does, with the line of each value.
 //!
-//! The promise kept here: what is read is what kubectl sends to the API server, or it is an error. `docs/design/20261130-reads-as-kubectl.md`
-//! says why this is not left to a YAML library for serde.
+//! # Guarantees
+//! The result is what kubectl sends to the API server, or an error. `docs/design/20261130-reads-as-kubectl.md` explains
+//! why no YAML library for serde does this.
 
 mod composer;
 mod scalars;
@@ -9,19 +10,19 @@ mod stream;
 
 use serde_json::{Map, Number, Value};
 
-/// A value of a manifest, and where it stands.
+/// A value of a manifest, with its line.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// The line of its file, from 1.
+    /// Line of the file, from 1.
     pub line: usize,
-    /// What it is.
+    /// The value.
     pub content: Content,
 }
 
-/// What a value is for kubectl. What is no string has besides what was written.
+/// Value as kubectl reads it. Values other than strings also hold their source text.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// Nothing.
+    /// Null.
     Null,
     /// `true`, and the other words for it.
     Bool(bool, String),
@@ -31,7 +32,7 @@ pub enum Content {
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A map, with keys that are there twice.
+    /// A map. A key may occur twice.
     Map(Vec<Entry>),
 }
 
@@ -40,35 +41,35 @@ pub enum Content {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// What was written for the key, if kubectl makes something else of it.
+    /// Source text of the key, if kubectl reads it as something else.
     pub bare: Option<String>,
-    /// The line of the key.
+    /// Line of the key.
     pub line: usize,
-    /// Whether it comes from a merge key.
+    /// True if the entry comes from a merge key.
     pub is_merged: bool,
     /// The value.
     pub node: Node,
 }
 
-/// Why a document cannot be read.
+/// Error of a document.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// The line of its file, from 1.
+    /// Line of the file, from 1.
     pub line: usize,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
 }
 
-/// The documents of a file. One that cannot be read does not hide the others.
+/// Returns the documents of a file. An unreadable document does not hide the others.
 ///
 /// # Errors
-/// The bytes are no text.
+/// The bytes are not text.
 pub fn read(bytes: &[u8]) -> Result<Vec<Result<Node, Fault>>, Fault> {
     let text = decode(bytes)?;
     Ok(stream::documents(&text))
 }
 
-/// UTF-8, and what a byte order mark says, as kubectl does.
+/// Decodes UTF-8, or the encoding of a byte order mark, as kubectl does.
 fn decode(bytes: &[u8]) -> Result<String, Fault> {
     let utf16 = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok().map(read)).collect();
@@ -84,12 +85,12 @@ fn decode(bytes: &[u8]) -> Result<String, Fault> {
     String::from_utf8(bytes.to_vec()).map_err(|error| {
         let before = bytes.get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        Fault { line, message: "it is neither YAML nor JSON: it is not encoded in UTF-8".to_owned() }
+        Fault { line, message: "neither YAML nor JSON: not encoded in UTF-8".to_owned() }
     })
 }
 
 impl Node {
-    /// A value that has one line, of whatever depth.
+    /// Creates a value of any depth with one line for all its parts.
     fn on_one_line(value: Value, line: usize) -> Self {
         let content = match value {
             Value::Null => Content::Null,
@@ -115,7 +116,7 @@ impl Node {
         Self { line, content }
     }
 
-    /// What kubectl sends.
+    /// Returns the value that kubectl sends.
     pub fn value(&self) -> Value {
         match &self.content {
             Content::Null => Value::Null,
@@ -123,19 +124,19 @@ impl Node {
             Content::Number(number, _) => Value::Number(number.clone()),
             Content::Text(text) => Value::String(text.clone()),
             Content::List(items) => Value::Array(items.iter().map(Node::value).collect()),
-            // Of two with one key the last one counts.
+            // The last of two equal keys counts.
             Content::Map(entries) => Value::Object(
                 entries.iter().map(|entry| (entry.key.clone(), entry.node.value())).collect::<Map<_, _>>(),
             ),
         }
     }
 
-    /// Whether it is nothing.
+    /// Returns true for null.
     pub fn is_null(&self) -> bool {
         matches!(self.content, Content::Null)
     }
 
-    /// The text that it is.
+    /// Returns the text, if the value is a string.
     pub fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Text(text) => Some(text),
@@ -143,7 +144,7 @@ impl Node {
         }
     }
 
-    /// The items of a list; none where it is something else.
+    /// Returns the items of a list. Empty for other values.
     pub fn items(&self) -> &[Node] {
         match &self.content {
             Content::List(items) => items,
@@ -151,7 +152,7 @@ impl Node {
         }
     }
 
-    /// The entries of a map; none where it is something else.
+    /// Returns the entries of a map. Empty for other values.
     pub fn entries(&self) -> &[Entry] {
         match &self.content {
             Content::Map(entries) => entries,
@@ -159,7 +160,7 @@ impl Node {
         }
     }
 
-    /// The value of a field, unless that is nothing.
+    /// Returns the value of a field, unless it is null.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|entry| &entry.node).filter(|node| !node.is_null())
     }
@@ -168,17 +169,17 @@ impl Node {
         self.entries().iter().rfind(|entry| entry.key == key)
     }
 
-    /// The line of what a path like `parameters.unit.pattern` or `run[2]` leads to, or of the last step of it that is there.
+    /// Returns the line of a path like `parameters.unit.pattern` or `run[2]`, or of its last existing step.
     pub fn line_of(&self, path: &str) -> usize {
         self.follow(path).0
     }
 
-    /// The same, if at least the first step is there.
+    /// Returns the line of a path, if at least its first step exists.
     pub fn line_within(&self, path: &str) -> Option<usize> {
         Some(self.follow(path)).filter(|(_, steps)| *steps > 0).map(|(line, _)| line)
     }
 
-    /// The line, and how many steps led there.
+    /// Returns the line of a path, and the number of existing steps.
     fn follow(&self, path: &str) -> (usize, usize) {
         let (mut node, mut line, mut steps) = (self, self.line, 0);
         for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')) {
@@ -193,7 +194,7 @@ impl Node {
         (line, steps)
     }
 
-    /// How many values it has, itself among them.
+    /// Returns the number of values in this one, itself included.
     fn size(&self) -> usize {
         let inner: usize = match &self.content {
             Content::List(items) => items.iter().map(Node::size).sum(),

@@ -1,4 +1,4 @@
-//! `writ output`: what a command wrote, whole, and known to be what was recorded.
+//! `writ output`: the complete and verified output of a command.
 
 use std::io::{Seek as _, SeekFrom, Write};
 use std::path::PathBuf;
@@ -15,21 +15,21 @@ use crate::api::execution_status::{Encoding, StreamRecord};
 use crate::cluster::{ClientOptions, Cluster, ClusterError};
 use crate::output::{Owner, Store, StoreError, StreamKind};
 
-use super::Ending;
+use super::CliExit;
 use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
 
-/// Print what the command of an execution wrote.
+/// Print the output of an execution.
 ///
-/// Taken from the status where that has all of it, else from the output store of the `writ serve` that ran the command:
-/// name the same store here, with rights of your own to read it. Nothing is printed that does not have the size and the
-/// SHA-256 which the status records; it is read into a temporary file ($TMPDIR) first, so that there has to be room for it.
+/// Reads the status if it has all of the output, otherwise the output store of the `writ serve` that ran the command:
+/// name the same store here, with your own rights to read it. Prints only output with the size and the SHA-256 that the
+/// status records. Reads it into a temporary file ($TMPDIR) first, which needs as much room.
 ///
 ///   writ output restart-nginx-20261121
 ///   writ output -n ops backup --stream stdout > backup.log
 ///   writ output -n ops backup --store s3://audit/writ
 ///
-/// Exit code 0 printed, 2 it could not be looked for (no such execution, flags, cluster or store), 4 it is not there to be
-/// printed (nothing was run, or it was not stored), 5 the execution has not finished, 6 what the store has is not what was
+/// Exit code 0: printed, 2: the lookup failed (no such execution, flags, cluster or store), 4: there is no output
+/// (nothing was run, or it was not stored), 5: the execution has not finished, 6: the store has other output than was
 /// recorded.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -38,7 +38,7 @@ pub struct Output {
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// Its namespace [default: the kubeconfig's].
+    /// Namespace of the CommandExecution [default: the kubeconfig's].
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
 
@@ -46,66 +46,79 @@ pub struct Output {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// The output store: a folder, file:///PATH, or s3://BUCKET/PREFIX with credentials from the environment, as AWS'
-    /// tools read them [default: the folder that `writ serve` would use here].
+    /// Output store: a directory, file:///PATH, or s3://BUCKET/PREFIX with credentials from the environment, as AWS'
+    /// tools read them [default: the directory that `writ serve` would use here].
     #[arg(long, value_name = "URL", env = OUTPUT_STORE)]
     store: Option<String>,
 
-    /// Which stream: with `both` standard output goes to standard output, standard error to standard error.
-    #[arg(long, value_enum, default_value_t = Streams::Both)]
-    stream: Streams,
+    /// Stream to print; `both` prints standard output to standard output and standard error to standard error.
+    #[arg(long, value_enum, default_value_t = StreamArg::Both)]
+    stream: StreamArg,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Streams {
+enum StreamArg {
     Stdout,
     Stderr,
     Both,
 }
 
-impl Streams {
+impl StreamArg {
     fn kinds(self) -> &'static [StreamKind] {
         match self {
-            Streams::Stdout => &[StreamKind::Stdout],
-            Streams::Stderr => &[StreamKind::Stderr],
-            Streams::Both => &StreamKind::BOTH,
+            StreamArg::Stdout => &[StreamKind::Stdout],
+            StreamArg::Stderr => &[StreamKind::Stderr],
+            StreamArg::Both => &StreamKind::BOTH,
         }
     }
 }
 
-/// A stream that has been checked.
-struct Checked {
+/// A stream with the size and the digest of its record.
+struct VerifiedStream {
     kind: StreamKind,
     spool: std::fs::File,
 }
 
+/// Result of reading and verifying one stream.
+enum StreamCheck {
+    Verified(VerifiedStream),
+    NoOutput(NoOutput),
+}
+
+/// Reason why a stream cannot be printed: the exit code, and a message for people.
+#[derive(Debug)]
+struct NoOutput {
+    exit: CliExit,
+    message: String,
+}
+
 impl Output {
-    /// Prints the output to `stdout` and `stderr`; what is wrong goes to `stderr` too.
+    /// Prints the output to `stdout` and `stderr`, and problems to `stderr`.
     ///
     /// # Errors
     /// Flags, cluster or store that cannot be used, and an execution that does not exist.
-    pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<Ending> {
-        let options = ClientOptions::of_person(self.kubeconfig.as_deref(), self.namespace.as_deref());
+    pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<CliExit> {
+        let options = ClientOptions::for_user(self.kubeconfig.as_deref(), self.namespace.as_deref());
         let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used")?;
-        let namespace = cluster.home().to_owned();
+        let namespace = cluster.own_namespace().to_owned();
         let execution = cluster.execution(&namespace, &self.name).await.map_err(|error| match error {
             error @ ClusterError::NotFound { .. } => anyhow::Error::new(error)
-                .context(format!("there is no such execution (kubectl -n {namespace} get cmdexec lists them)")),
+                .context(format!("no such execution (kubectl -n {namespace} get cmdexec lists the existing ones)")),
             error => error.into(),
         })?;
-        // Checked, all of it, before the first byte is printed.
-        let mut checked = Vec::new();
+        // All streams are verified before the first byte is printed.
+        let mut verified = Vec::new();
         for kind in self.stream.kinds() {
             match self.check(&execution, *kind).await? {
-                Ok(stream) => checked.push(stream),
-                Err((ending, message)) => {
+                StreamCheck::Verified(stream) => verified.push(stream),
+                StreamCheck::NoOutput(NoOutput { exit, message }) => {
                     writeln!(stderr, "writ: {message}")?;
-                    return Ok(ending);
+                    return Ok(exit);
                 }
             }
         }
-        for Checked { kind, mut spool } in checked {
-            let to_stderr = kind == StreamKind::Stderr && self.stream == Streams::Both;
+        for VerifiedStream { kind, mut spool } in verified {
+            let to_stderr = kind == StreamKind::Stderr && self.stream == StreamArg::Both;
             std::io::copy(&mut spool, if to_stderr { &mut *stderr } else { &mut *stdout })?;
         }
         stdout.flush()?;
@@ -117,23 +130,19 @@ impl Output {
                 "writ: note: the record may lack output of the command (status.output.{field}{reason}); status.message says why"
             )?;
         }
-        Ok(Ending::Good)
+        Ok(CliExit::Success)
     }
 
-    /// Reads a stream and checks it; or says why there is nothing to print, and how to end.
-    async fn check(
-        &self,
-        execution: &CommandExecution,
-        kind: StreamKind,
-    ) -> anyhow::Result<Result<Checked, (Ending, String)>> {
-        let (text, record) = match recorded(execution, kind) {
+    /// Reads and verifies a stream.
+    async fn check(&self, execution: &CommandExecution, kind: StreamKind) -> anyhow::Result<StreamCheck> {
+        let (text, record) = match recorded_stream(execution, kind) {
             Ok(recorded) => recorded,
-            Err(end) => return Ok(Err(end)),
+            Err(no_output) => return Ok(StreamCheck::NoOutput(no_output)),
         };
-        let mut spool = tempfile::tempfile().context("there is no temporary file ($TMPDIR)")?;
+        let mut spool = tempfile::tempfile().context("creating a temporary file failed ($TMPDIR)")?;
         if record.truncated {
             let Some(store) = self.store_of(record, kind)? else {
-                return Ok(Err(not_stored(&self.name, kind, record)));
+                return Ok(StreamCheck::NoOutput(not_stored(&self.name, kind, record)));
             };
             let owner = Owner {
                 namespace: execution.namespace().unwrap_or_default(),
@@ -143,18 +152,18 @@ impl Output {
                 Ok(()) => {}
                 Err(error @ StoreError::Missing) => {
                     let message = format!(
-                        "{error}: {} of {} was stored elsewhere than in {store}, or was removed; \
-                         give --store as the `writ serve` that ran it has --output-store",
+                        "{error}: {} of {} was stored outside of {store}, or was removed; \
+                         set --store to the --output-store of the `writ serve` that ran it",
                         kind.as_str(),
                         self.name
                     );
-                    return Ok(Err((Ending::Lacking, message)));
+                    return Ok(StreamCheck::NoOutput(NoOutput { exit: CliExit::NotAvailable, message }));
                 }
                 Err(error @ StoreError::Damaged { .. }) => {
                     let message = format!("{} of {}: {error}; nothing was printed", kind.as_str(), self.name);
-                    return Ok(Err((Ending::Damaged, message)));
+                    return Ok(StreamCheck::NoOutput(NoOutput { exit: CliExit::Corrupt, message }));
                 }
-                Err(error) => return Err(anyhow::Error::new(error).context(format!("{store} cannot be read"))),
+                Err(error) => return Err(anyhow::Error::new(error).context(format!("reading {store} failed"))),
             }
         } else {
             let bytes = match record.encoding {
@@ -163,45 +172,45 @@ impl Output {
             };
             let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             if digest != record.sha256 {
-                let message = format!("the {} in the status is not what its own digest is of", kind.as_str());
-                return Ok(Err((Ending::Damaged, message)));
+                let message = format!("the {} in the status does not match its digest", kind.as_str());
+                return Ok(StreamCheck::NoOutput(NoOutput { exit: CliExit::Corrupt, message }));
             }
             spool.write_all(&bytes)?;
         }
         spool.seek(SeekFrom::Start(0))?;
-        Ok(Ok(Checked { kind, spool }))
+        Ok(StreamCheck::Verified(VerifiedStream { kind, spool }))
     }
 
-    /// The store to read from; None where the record says that it has nothing.
+    /// Returns the store to read from, or `None` if nothing was stored.
     fn store_of(&self, record: &StreamRecord, kind: StreamKind) -> anyhow::Result<Option<Store>> {
         if !record.stored {
             return Ok(None);
         }
         let which = || {
             let kind = kind.as_str();
-            format!("its {kind} is in the output store of the `writ serve` that ran it; say which one: --store URL")
+            format!("{kind} is in the output store of the `writ serve` that ran it; name that store: --store URL")
         };
         let location = location_or_default(self.store.as_deref()).with_context(which)?;
         Ok(Some(open_to_read(&location).with_context(which)?))
     }
 }
 
-/// The text and the record of a stream; or why there is none.
-fn recorded(execution: &CommandExecution, kind: StreamKind) -> Result<(&str, &StreamRecord), (Ending, String)> {
+/// Returns the text and the record of a stream, or the reason why there is none.
+fn recorded_stream(execution: &CommandExecution, kind: StreamKind) -> Result<(&str, &StreamRecord), NoOutput> {
     let name = execution.name_any();
     let phase = execution.phase();
     let status = execution.status.as_ref();
     if !phase.is_finished() {
         let message = format!(
-            "{name} has not finished (it is {}); wait for it: kubectl wait commandexecution/{name} --for=condition=Finished",
+            "{name} has not finished (phase {}); wait for it: kubectl wait commandexecution/{name} --for=condition=Finished",
             phase.as_str()
         );
-        return Err((Ending::Unfinished, message));
+        return Err(NoOutput { exit: CliExit::NotReady, message });
     }
     let output = status.and_then(|status| status.output.as_ref());
     let (Some(status), Some(output)) = (status, output) else {
         let message = format!("{name} is {} and no output was recorded: see status.message", phase.as_str());
-        return Err((Ending::Lacking, message));
+        return Err(NoOutput { exit: CliExit::NotAvailable, message });
     };
     let (text, record) = match kind {
         StreamKind::Stdout => (&status.stdout, &output.stdout),
@@ -210,11 +219,14 @@ fn recorded(execution: &CommandExecution, kind: StreamKind) -> Result<(&str, &St
     match text {
         Some(text) => Ok((text, record)),
         None if record.truncated => Ok(("", record)),
-        None => Err((Ending::Lacking, format!("the {} of {name} could not be put into the status", kind.as_str()))),
+        None => {
+            let message = format!("the {} of {name} does not fit into the status", kind.as_str());
+            Err(NoOutput { exit: CliExit::NotAvailable, message })
+        }
     }
 }
 
-fn not_stored(name: &str, kind: StreamKind, record: &StreamRecord) -> (Ending, String) {
+fn not_stored(name: &str, kind: StreamKind, record: &StreamRecord) -> NoOutput {
     let why = record.not_stored.as_deref().unwrap_or("the `writ serve` that ran it had no output store");
     let message = format!(
         "the {} of {name} ({} bytes) was not stored: {why}; its head and tail are in the status: \
@@ -223,7 +235,7 @@ fn not_stored(name: &str, kind: StreamKind, record: &StreamRecord) -> (Ending, S
         record.bytes,
         kind.as_str()
     );
-    (Ending::Lacking, message)
+    NoOutput { exit: CliExit::NotAvailable, message }
 }
 
 #[cfg(test)]
@@ -240,10 +252,10 @@ mod tests {
     #[test]
     fn what_has_no_output_says_why() {
         for phase in Phase::ALL {
-            let (ending, message) =
-                recorded(&with_status(serde_json::json!({"phase": phase})), StreamKind::Stdout).unwrap_err();
-            let expected = if phase.is_finished() { Ending::Lacking } else { Ending::Unfinished };
-            assert_eq!(ending, expected, "{message}");
+            let NoOutput { exit, message } =
+                recorded_stream(&with_status(serde_json::json!({"phase": phase})), StreamKind::Stdout).unwrap_err();
+            let expected = if phase.is_finished() { CliExit::NotAvailable } else { CliExit::NotReady };
+            assert_eq!(exit, expected, "{message}");
             assert!(message.contains(phase.as_str()), "{message}");
         }
     }
@@ -252,9 +264,9 @@ mod tests {
     fn what_was_not_stored_says_why_and_where_its_ends_are() {
         let record = serde_json::json!({"bytes": 7, "sha256": "x", "truncated": true, "encoding": "utf-8"});
         let mut record: StreamRecord = serde_json::from_value(record).unwrap();
-        let (_, message) = not_stored("x", StreamKind::Stderr, &record);
+        let NoOutput { message, .. } = not_stored("x", StreamKind::Stderr, &record);
         assert!(message.contains("no output store") && message.contains(".status.stderr"), "{message}");
         record.not_stored = Some("because".to_owned());
-        assert!(not_stored("x", StreamKind::Stderr, &record).1.contains("because"));
+        assert!(not_stored("x", StreamKind::Stderr, &record).message.contains("because"));
     }
 }

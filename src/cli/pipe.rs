@@ -1,14 +1,14 @@
-//! Standard output and standard error as Unix tools write them: when the reader of a pipe is gone (`writ explain ... | head`),
-//! the program ends without a word.
+//! Standard output and standard error for Unix pipes: if the reader of a pipe exits (`writ explain ... | head`), the
+//! program ends without a message.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The exit code when the reader is gone: that of a program which SIGPIPE ended, as a shell reports it (128 + 13).
+/// Exit code if the reader is gone: 128 + 13, as a shell reports for a program that SIGPIPE ended.
 pub const READER_GONE: u8 = 141;
 
-/// True once a write has failed because the reader of the pipe was gone. A broken connection to a server does not count.
+/// True once a write has failed because the reader of the pipe was gone. Broken connections to servers do not count.
 #[derive(Clone, Debug, Default)]
 pub struct ReaderGone(Arc<AtomicBool>);
 
@@ -18,7 +18,7 @@ impl ReaderGone {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// A writer that notes here if the reader of `inner` is gone.
+    /// Wraps a writer. Records if the reader of `inner` is gone.
     pub fn watch<W: Write>(&self, inner: W) -> Watched<W> {
         Watched { inner, gone: self.clone() }
     }

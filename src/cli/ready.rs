@@ -1,4 +1,4 @@
-//! `writ ready`: whether a `writ serve` says that it is ready. For `helm test`, and for images without a shell.
+//! `writ ready`: the readiness of a `writ serve`, for `helm test` and for images without a shell.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,40 +7,40 @@ use anyhow::Context as _;
 use clap::Args;
 use kube::{Client, Config};
 
-use super::Ending;
+use super::CliExit;
 
-/// How long one question may take.
+/// Deadline for one request.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The pause between two questions.
+/// Pause between two requests.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Ask a `writ serve` whether it is ready.
+/// Check if a `writ serve` is ready.
 ///
-/// Prints what it says. Exit codes: 0 it is ready; 2 the URL cannot be used; 5 it is not, or does not answer.
+/// Prints its answer. Exit code 0: ready; 2: the URL cannot be used; 5: not ready, or no answer.
 #[derive(Args, Debug)]
 pub struct Ready {
-    /// Where its operations are listened for, with the path: http://127.0.0.1:8081/readyz.
+    /// URL of the readiness endpoint, for example http://127.0.0.1:8081/readyz.
     #[arg(long, value_name = "URL")]
     url: String,
 
-    /// Seconds to wait until it is.
+    /// Seconds to wait until it is ready.
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait_seconds: u64,
 }
 
 impl Ready {
-    /// Asks, again and again until it is ready or the time is over.
+    /// Requests the endpoint until it is ready or the time has passed.
     ///
     /// # Errors
     /// The URL cannot be used.
-    pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<Ending> {
-        let url: http::Uri = self.url.parse().with_context(|| format!("--url {} is not a URL", self.url))?;
+    pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<CliExit> {
+        let url: http::Uri = self.url.parse().with_context(|| format!("--url {} must be a URL", self.url))?;
         let host = url.authority().filter(|_| url.scheme_str() == Some("http")).map(ToString::to_string);
-        let host = host.context("--url has to begin with http://HOST")?;
-        // The client puts a path of its own before that of each request.
+        let host = host.context("--url must start with http://HOST")?;
+        // The client prepends a path of its own to that of each request.
         let mut config = Config::new(format!("http://{host}/").parse()?);
         (config.connect_timeout, config.read_timeout) = (Some(DEADLINE), Some(DEADLINE));
-        // A proxy is for the way out of a cluster.
+        // A proxy is for connections out of a cluster.
         (config.proxy_url, config.default_retry) = (None, false);
         let client = Client::try_from(config).context("--url cannot be used")?;
         let until = Instant::now() + Duration::from_secs(self.wait_seconds);
@@ -50,7 +50,7 @@ impl Ready {
             let says = match answer {
                 Ok(Ok(body)) => {
                     writeln!(stdout, "{}", body.trim_end())?;
-                    return Ok(Ending::Good);
+                    return Ok(CliExit::Success);
                 }
                 Ok(Err(kube::Error::Api(status))) => status.message.clone(),
                 Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
@@ -58,7 +58,7 @@ impl Ready {
             };
             if Instant::now() >= until {
                 writeln!(stderr, "writ: not ready: {}", says.trim_end())?;
-                return Ok(Ending::Unfinished);
+                return Ok(CliExit::NotReady);
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -1,4 +1,4 @@
-//! What `writ explain` reads from a cluster, with the rights of whoever runs it.
+//! Reads the policy for `writ explain` from a cluster, with the rights of its user, or from files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,57 +12,57 @@ use serde_json::Value;
 
 use crate::api::command_execution::Requester;
 use crate::api::{Machine, Whitelist};
-use crate::cluster::{ClientOptions, Cluster, ClusterError, Operation, Policies};
+use crate::cluster::{ClientOptions, Cluster, ClusterError, Operation, PolicyCache};
 use crate::policy::RuleSet;
 
 use super::explain::Explain;
-use super::input::Question;
+use super::input::RequestInput;
 
-/// What a question is held against.
-pub(super) struct Ground {
+/// Policy and defaults for a decision.
+pub(super) struct PolicySource {
     pub rules: RuleSet,
     pub labels: BTreeMap<String, String>,
-    /// Who asks where neither the flags nor the question say.
+    /// Requester, if neither the flags nor the request name one.
     pub requester: Option<Requester>,
-    /// The question that an execution of the cluster is.
-    pub question: Option<Question>,
-    /// Whether who asks can be believed, as the controller says it in the Whitelists with subjects.
-    pub is_stamped: bool,
+    /// Request of an execution in the cluster.
+    pub input: Option<RequestInput>,
+    /// True if the recorded requester can be trusted, by the conditions of the Whitelists with subjects.
+    pub is_requester_trusted: bool,
 }
 
-/// Reads policy, Machine and execution.
-pub(super) async fn read(explain: &Explain) -> anyhow::Result<Ground> {
-    let options = ClientOptions::of_person(explain.kubeconfig.as_deref(), explain.namespace.as_deref());
+/// Reads policy, Machine and execution from the cluster.
+pub(super) async fn read(explain: &Explain) -> anyhow::Result<PolicySource> {
+    let options = ClientOptions::for_user(explain.kubeconfig.as_deref(), explain.namespace.as_deref());
     let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used (or give -f FILE)")?;
-    let namespace = cluster.home().to_owned();
-    let rules = Policies::new(cluster.clone()).rules(&namespace).await;
+    let namespace = cluster.own_namespace().to_owned();
+    let rules = PolicyCache::new(cluster.clone()).rules(&namespace).await;
     let rules = rules.map_err(|error| match error {
         ClusterError::Forbidden { .. } => anyhow::Error::new(error)
-            .context(format!("you may not read the Whitelists of {namespace}; ask somebody who may, or give -f FILE")),
+            .context(format!("you may not read the Whitelists of {namespace}; get that right, or give -f FILE")),
         error => error.into(),
     })?;
-    let (mut machine, mut question, mut requester) = (explain.machine.clone(), None, None);
+    let (mut machine, mut input, mut requester) = (explain.machine.clone(), None, None);
     if let Some(name) = &explain.execution {
         let execution =
             cluster.execution(&namespace, name).await.map_err(|error| missing(error, "", &namespace, "cmdexec"))?;
         machine = Some(execution.spec.machine_ref.name.clone());
         requester = execution.spec.requested_by.clone();
-        question = Some(Question::of(&execution.spec));
-    } else if explain.asked_by.is_none() {
-        requester = Some(myself(&cluster).await?);
+        input = Some(RequestInput::from_spec(&execution.spec));
+    } else if explain.as_user.is_none() {
+        requester = Some(own_identity(&cluster).await?);
     }
     let labels = match &machine {
         Some(name) => read_machine(&cluster, &namespace, name).await?.labels().clone(),
         None if explain.machine_label.is_empty() => {
-            bail!("say which Machine: --machine NAME, or --machine-label NAME=VALUE")
+            bail!("Machine missing: give --machine NAME, or --machine-label NAME=VALUE")
         }
         None => explain.machine_label.iter().cloned().collect(),
     };
-    let is_stamped = is_stamped(&cluster, &namespace).await?;
-    Ok(Ground { rules, labels, requester, question, is_stamped })
+    let is_requester_trusted = is_requester_trusted(&cluster, &namespace).await?;
+    Ok(PolicySource { rules, labels, requester, input, is_requester_trusted })
 }
 
-/// Reads a Machine; where there is none, the error names the one that may be meant, if the person may list them.
+/// Reads a Machine. If it does not exist, the error suggests a similar name, if the user may list Machines.
 async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<Machine> {
     let error = match cluster.machine(namespace, name).await {
         Ok(machine) => return Ok(machine),
@@ -76,18 +76,18 @@ async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow:
     Err(missing(error, &meant, namespace, "machines"))
 }
 
-/// The same error, with how to find what exists.
+/// Adds the command that lists the existing objects to a NotFound error.
 fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> anyhow::Error {
     match error {
         error @ ClusterError::NotFound { .. } => anyhow::anyhow!(
-            "{error}{meant} (kubectl -n {namespace} get {kind} lists those that exist; -n NAMESPACE names another namespace)"
+            "{error}{meant} (kubectl -n {namespace} get {kind} lists the existing ones; -n NAMESPACE selects another namespace)"
         ),
         error => error.into(),
     }
 }
 
-/// Whether no Whitelist says that it is not known who asks.
-async fn is_stamped(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
+/// Returns false if a Whitelist reports that requesters are unknown.
+async fn is_requester_trusted(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
     let list = cluster.call(Operation::Cli, "the Whitelists", api.list(&ListParams::default())).await?;
@@ -97,17 +97,19 @@ async fn is_stamped(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> 
     Ok(!conditions.any(|condition| is(condition, "type", "RequesterKnown") && is(condition, "status", "False")))
 }
 
-/// Who runs this, as the API server authenticates them.
-async fn myself(cluster: &Cluster) -> anyhow::Result<Requester> {
+/// Returns the user as the API server authenticates it.
+async fn own_identity(cluster: &Cluster) -> anyhow::Result<Requester> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let review = SelfSubjectReview::default();
-    Ok(Requester::of(cluster.call(Operation::Cli, "who you are", api.create(&PostParams::default(), &review)).await?))
+    Ok(Requester::from_review(
+        cluster.call(Operation::Cli, "who you are", api.create(&PostParams::default(), &review)).await?,
+    ))
 }
 
-/// The same from files.
-pub(super) fn from_files(explain: &Explain) -> anyhow::Result<Ground> {
+/// Reads the policy from files.
+pub(super) fn from_files(explain: &Explain) -> anyhow::Result<PolicySource> {
     let whitelists = super::input::whitelists(&explain.file)?;
-    // A policy is that of one namespace.
+    // A policy belongs to one namespace.
     let named = whitelists.iter().find_map(|(_, whitelist)| whitelist.namespace());
     let namespace = explain.namespace.clone().or(named).unwrap_or_else(|| "default".to_owned());
     let mut compiled = Vec::new();
@@ -117,11 +119,11 @@ pub(super) fn from_files(explain: &Explain) -> anyhow::Result<Ground> {
             compiled.push(Arc::new(crate::policy::compile(&whitelist)));
         } else if explain.namespace.is_none() {
             bail!(
-                "{}: there are Whitelists of the namespaces {namespace} and {own}; say which one with -n",
+                "{}: there are Whitelists of the namespaces {namespace} and {own}; select one with -n",
                 file.display()
             );
         }
     }
     let labels = explain.machine_label.iter().cloned().collect();
-    Ok(Ground { rules: RuleSet::new(compiled), labels, requester: None, question: None, is_stamped: true })
+    Ok(PolicySource { rules: RuleSet::new(compiled), labels, requester: None, input: None, is_requester_trusted: true })
 }

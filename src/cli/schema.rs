@@ -1,8 +1,12 @@
-//! What the API server would say of a manifest: the schema of the CRD itself, held against what kubectl sends.
+//! Checks manifests against the schema of the CRD, as the API server does.
 //!
-//! The promise kept here: a manifest without problems is one that the API server takes. A keyword of the schema that is not
-//! known here fails a test, and so does a CEL rule that has no twin in [`TWINS`]. Admission policies of the cluster are not
-//! looked at. `docs/design/20261130-reads-as-kubectl.md` says why there is no library behind it.
+//! # Guarantees
+//! The API server accepts a manifest without problems. A test fails for a keyword of the schema that this module does
+//! not know, and for a CEL rule without a twin in [`TWINS`].
+//!
+//! # Caveats
+//! Admission policies of the cluster are not checked. `docs/design/20261130-reads-as-kubectl.md` explains why no
+//! library does this.
 
 mod metadata;
 mod words;
@@ -22,39 +26,39 @@ use super::manifest::{Content, Entry, Node};
 
 pub(super) use words::shortened;
 
-/// Something that the API server refuses.
+/// Problem for which the API server refuses a manifest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// Where: `spec.rules[2].run[0]`.
+    /// Path of the value: `spec.rules[2].run[0]`.
     pub path: String,
-    /// The line of its file.
+    /// Line of the file.
     pub line: usize,
-    /// What is wrong, and what to do.
+    /// The problem, and the remedy.
     pub message: String,
-    /// What kind of problem it is.
+    /// Class of the problem.
     pub kind: Kind,
 }
 
-/// What a problem is of.
+/// Class of a problem.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// The value is none that the field can have: it cannot be read at all.
+    /// The value has a type that the field cannot hold.
     Type,
-    /// The text has not the form that the field asks for.
+    /// The text does not match the pattern of the field.
     Pattern,
-    /// Everything else.
+    /// Any other problem.
     Bound,
 }
 
-/// The same as a CEL rule, in Rust.
+/// A CEL rule in Rust.
 type Twin = fn(&Node) -> bool;
 
-/// The CEL rules of the Whitelist's CRD, each with its twin.
+/// CEL rules of the Whitelist's CRD, each with its twin.
 const TWINS: &[(&str, Twin)] = &[("has(self.run) || (has(self.effect) && self.effect == 'Deny')", |rule| {
     rule.get("run").is_some() || rule.get("effect").and_then(Node::text) == Some("Deny")
 })];
 
-/// Of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
+/// Schema of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
 static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     let definitions = crds::all().into_iter().map(|(_, definition)| definition);
     let whitelist = definitions.filter(|definition| definition.spec.names.kind == "Whitelist");
@@ -62,17 +66,17 @@ static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     schema.and_then(|schema| schema.open_api_v3_schema).unwrap_or_default()
 });
 
-/// The problems of a Whitelist, in the order of the file.
+/// Returns the problems of a Whitelist, in the order of the file.
 pub fn problems(object: &Node) -> Vec<Problem> {
     let mut validator = Validator::default();
     metadata::check(object, &mut validator);
-    // What a manifest says of the status is not looked at by the API server either.
+    // The API server ignores the status of a manifest too.
     validator.fields("", object, &WHITELIST, &["apiVersion", "kind", "metadata", "status"]);
     validator.found.sort_by_key(|problem| problem.line);
     validator.found
 }
 
-/// The Whitelist as the API server stores it: a field that is null is dropped, unless nobody knows it.
+/// Returns the Whitelist as the API server stores it: null fields are dropped, unless the schema does not know them.
 pub fn stored(object: &Node) -> Value {
     without_nulls(object, &WHITELIST)
 }
@@ -104,7 +108,7 @@ fn without_nulls(node: &Node, schema: &JSONSchemaProps) -> Value {
 #[derive(Default)]
 struct Validator {
     found: Vec<Problem>,
-    /// The patterns of the schema: there are few, and many values.
+    /// Compiled patterns of the schema. There are few patterns and many values.
     patterns: HashMap<String, Option<Regex>>,
 }
 
@@ -143,7 +147,7 @@ impl Validator {
     fn text(&mut self, path: &str, line: usize, text: &str, schema: &JSONSchemaProps) {
         let allowed: Vec<&str> = schema.enum_.iter().flatten().filter_map(|value| value.0.as_str()).collect();
         if !allowed.is_empty() && !allowed.contains(&text) {
-            let message = format!("it must be one of {}, but is {text:?}", allowed.join(", "));
+            let message = format!("must be one of {}, but is {text:?}", allowed.join(", "));
             return self.say(path, line, Kind::Type, message);
         }
         let length = text.chars().count();
@@ -165,7 +169,7 @@ impl Validator {
                 (Some(least), None) => format!("at least {least}"),
                 (_, most) => format!("at most {}", most.unwrap_or_default()),
             };
-            self.say(path, line, Kind::Bound, format!("it must be {bounds}, but is {number}"));
+            self.say(path, line, Kind::Bound, format!("must be {bounds}, but is {number}"));
         }
     }
 
@@ -184,24 +188,23 @@ impl Validator {
                 let Some(name) = named(item) else { continue };
                 let before = items.iter().take(index).find(|before| named(before).as_ref() == Some(&name));
                 if let Some(before) = before {
-                    let message = format!("{name} is there already, on line {}; give it another {key}", before.line);
+                    let message = format!("{name} is used on line {} already; choose another {key}", before.line);
                     self.say(&format!("{path}[{index}].{key}"), item.line_of(key), Kind::Bound, message);
                 }
             }
         }
     }
 
-    /// A map: its fields, which of them must be there, and what holds between them. `beside` are fields that are checked
-    /// elsewhere.
+    /// Checks a map: its fields, the required ones, and the rules between them. Other code checks the fields `beside`.
     fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, beside: &[&str]) {
         let entries = node.entries();
         for (index, entry) in entries.iter().enumerate() {
             self.key(path, entry, entries.get(..index).unwrap_or_default(), beside.is_empty());
         }
         for field in schema.required.iter().flatten().filter(|field| node.get(field).is_none()) {
-            self.say(&join(path, field), node.line, Kind::Type, "it is missing");
+            self.say(&join(path, field), node.line, Kind::Type, "missing");
         }
-        // A null is dropped before anything is checked, where there is no default.
+        // Null fields are dropped before the checks, if they have no default.
         let counted = entries.iter().filter(|entry| !entry.node.is_null()).count();
         if let Some(message) = words::outside(counted, schema.min_properties, schema.max_properties, "entries") {
             self.say(path, node.line, Kind::Bound, message);
@@ -212,27 +215,27 @@ impl Validator {
             match (of_field, &schema.additional_properties) {
                 (Some(of_field), _) => self.value(&own, &entry.node, of_field),
                 (None, Some(JSONSchemaPropsOrBool::Schema(of_values))) => self.value(&own, &entry.node, of_values),
-                // It is kept: the policy says what becomes of it.
+                // The field is kept, and the policy decides about it.
                 _ if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {}
-                _ => self.say(&own, entry.line, Kind::Bound, "there is no such field; is it misspelt?"),
+                _ => self.say(&own, entry.line, Kind::Bound, "unknown field; check the spelling"),
             }
         }
         for rule in schema.x_kubernetes_validations.iter().flatten() {
             let twin = TWINS.iter().find(|(cel, _)| *cel == rule.rule);
             if !twin.is_some_and(|(_, holds)| holds(node)) {
-                let message = rule.message.clone().unwrap_or_else(|| format!("it must fulfil {}", rule.rule));
+                let message = rule.message.clone().unwrap_or_else(|| format!("must fulfil {}", rule.rule));
                 self.say(path, node.line, Kind::Bound, message);
             }
         }
     }
 
-    /// A key that is there twice, or that kubectl reads as something else.
+    /// Reports a key that occurs twice, or that kubectl reads as something else.
     fn key(&mut self, path: &str, entry: &Entry, before: &[Entry], is_deep: bool) {
         let own = join(path, &entry.key);
         let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
         if let Some(first) = first.filter(|_| !entry.is_merged) {
             let message = format!(
-                "the key is there already, on line {}: kubectl takes the last one, other tools refuse the file; remove one",
+                "the key is used on line {} already: kubectl reads the last one, other tools refuse the file; remove one",
                 first.line
             );
             self.say(&own, entry.line, Kind::Type, message);

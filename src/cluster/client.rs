@@ -1,4 +1,4 @@
-//! The client: how it is made, and how long it waits.
+//! The client of the API server, and its deadlines.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -21,36 +21,35 @@ use super::forbidden::Caller;
 use super::gate::Gate;
 use super::{ClusterError, Operation};
 
-/// How long one call may take. The API server itself gives up on a request after 60 s; one that takes longer than
-/// this is better asked again.
+/// Deadline of one call. The API server itself ends a request after 60 s, but after 10 s a retry is faster.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a TCP connection to the API server may take.
+/// Deadline of a TCP connection to the API server.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a response may be silent. Watches are ended by the API server after 30 s (see the controllers), so this
-/// notices a half-open one.
+/// Maximum silence within a response. The API server ends each watch after 30 s (see the controllers), so a longer
+/// silence means that the connection is half open.
 const READ_DEADLINE: Duration = Duration::from_secs(45);
 
-/// Where the API server is.
+/// Connection to the API server, and the served namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
-    /// A kubeconfig file; None: `$KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
+    /// Path of the kubeconfig file. If `None`: `$KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
     pub kubeconfig: Option<PathBuf>,
-    /// Look at these namespaces only; empty: at all.
+    /// Served namespaces; all if empty.
     pub namespaces: Vec<String>,
-    /// The namespace for what belongs to this process; None: the one that is looked at, where it is one, else the one that
-    /// it runs in (the kubeconfig's, or the Pod's).
-    pub home: Option<String>,
-    /// True if a person runs this with rights of their own: messages about missing rights then address that person.
+    /// Namespace of the objects that belong to this process. If `None`: the served namespace if there is exactly one,
+    /// else the namespace of the kubeconfig or the Pod.
+    pub own_namespace: Option<String>,
+    /// True if a person runs this process with own rights: messages about missing rights then address that person.
     pub is_person: bool,
 }
 
 impl ClientOptions {
-    /// What a person says on the command line: a kubeconfig and a namespace, or neither.
-    pub fn of_person(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Self {
+    /// Returns the options of a command-line tool with these flags.
+    pub fn for_user(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Self {
         Self {
             kubeconfig: kubeconfig.map(Path::to_owned),
             namespaces: namespace.map(str::to_owned).into_iter().collect(),
-            home: None,
+            own_namespace: None,
             is_person: true,
         }
     }
@@ -61,21 +60,23 @@ impl ClientOptions {
 pub struct Cluster {
     pub(super) client: Client,
     namespaces: Vec<String>,
-    home: String,
+    own_namespace: String,
     /// Host and port of the API server.
     server: (String, u16),
     pub(super) clock: Arc<Clock>,
     caller: Caller,
+    /// True if the kubeconfig itself impersonates a user (`as`): each call then has its headers.
+    pub(super) is_impersonating: bool,
 }
 
-/// Names one CommandExecution for good: another one of the same name has another UID.
+/// Identity of one CommandExecution: a later one of the same name has another UID.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ExecutionKey {
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its UID.
+    /// UID.
     pub uid: String,
 }
 
@@ -86,7 +87,7 @@ impl Display for ExecutionKey {
 }
 
 impl Cluster {
-    /// Reads the configuration and makes a client. Does not call the API server.
+    /// Reads the configuration and creates a client. Does not call the API server.
     ///
     /// # Errors
     /// The configuration cannot be found or read.
@@ -99,10 +100,16 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT_DEADLINE);
         config.read_timeout = Some(READ_DEADLINE);
-        // kube's own retries may take 164 s and repeat writes; ours are by state, see ClusterError::is_ambiguous.
+        // kube's own retries take up to 164 s, and repeat writes. The callers retry by state:
+        // ClusterError::is_ambiguous.
         config.default_retry = false;
-        let home = match (&options.home, options.namespaces.as_slice()) {
-            (Some(home), _) => home.clone(),
+        let auth = &config.auth_info;
+        let is_impersonating = auth.impersonate.is_some()
+            || auth.impersonate_uid.is_some()
+            || auth.impersonate_groups.is_some()
+            || auth.impersonate_user_extra.is_some();
+        let own_namespace = match (&options.own_namespace, options.namespaces.as_slice()) {
+            (Some(namespace), _) => namespace.clone(),
             (None, [only]) => only.clone(),
             (None, _) => config.default_namespace.clone(),
         };
@@ -110,24 +117,33 @@ impl Cluster {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
         let clock = Arc::<Clock>::default();
-        // The time is read before an answer waits for its turn.
+        // The layer that reads the time comes first, because an answer waits for its turn in the gate.
         let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
         let client = builder.with_layer(&Gate::new()).build();
         let caller = if options.is_person { Caller::Person } else { Caller::Operator };
-        Ok(Self { client, namespaces: options.namespaces.clone(), home, server, clock, caller })
+        Ok(Self {
+            client,
+            namespaces: options.namespaces.clone(),
+            own_namespace,
+            server,
+            clock,
+            caller,
+            is_impersonating,
+        })
     }
 
-    /// The addresses of the API server, as they are now: those by which it is reached from here, that of the Service
-    /// `kubernetes` in a Pod, and those behind that Service where this user may read them. None where none is known.
+    /// Returns the current addresses of the API server: those of the configured host, the address of the Service
+    /// `kubernetes` in a Pod, and the endpoints of this Service if the user may read them. Empty if no address is
+    /// known.
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let (mut addresses, behind) = tokio::join!(self.reached_at(), self.endpoints());
-        // As the kubelet gives it to every container.
+        // The kubelet sets this variable in every container.
         let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
         addresses.extend(service.into_iter().chain(behind));
         addresses
     }
 
-    /// The endpoints of the Service `kubernetes`. Few are given the right to read them, and all else goes without.
+    /// Returns the endpoints of the Service `kubernetes`; empty without the right to read them, which most users lack.
     async fn endpoints(&self) -> Vec<IpAddr> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
         match tokio::time::timeout(CONNECT_DEADLINE, api.get("kubernetes")).await {
@@ -145,32 +161,30 @@ impl Cluster {
         match resolved {
             Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
             _ => {
-                tracing::warn!(
-                    host = self.server.0,
-                    "the API server's name does not resolve: its address is not refused to Machines"
-                );
+                tracing::warn!(host = self.server.0, "API server name not resolved: Machines may have its address");
                 Vec::new()
             }
         }
     }
 
-    /// The time by the API server's clock: for whatever is compared with a time in an object, or stored as one.
+    /// Returns the time by the API server's clock, for times that are compared with times in objects, or stored in
+    /// them.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The namespace for what belongs to this process; see [`ClientOptions`].
-    pub fn home(&self) -> &str {
-        &self.home
+    /// Returns the namespace of the objects that belong to this process; see [`ClientOptions`].
+    pub fn own_namespace(&self) -> &str {
+        &self.own_namespace
     }
 
-    /// A client for watches, which have their own way to try again.
+    /// Returns a client for watches, which retry by themselves.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// APIs for watching a kind: one for each namespace that was asked for, or one for all. At least one.
-    pub fn watched<K>(&self) -> Vec<Api<K>>
+    /// Returns the APIs to watch a kind: one for each served namespace, or one for all namespaces. Never empty.
+    pub fn watch_apis<K>(&self) -> Vec<Api<K>>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
         K::DynamicType: Default,
@@ -181,16 +195,21 @@ impl Cluster {
         self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
-    /// Makes one call within the deadline. `what` is for messages, `operation` for metrics.
+    /// Returns the same access for calls of another caller: for messages and metrics, not for rights.
+    pub(super) fn as_caller(&self, caller: Caller) -> Self {
+        Self { caller, ..self.clone() }
+    }
+
+    /// Makes one call within the deadline. `target` is for messages, `operation` for metrics.
     pub async fn call<T>(
         &self,
         operation: Operation,
-        what: impl Display,
+        target: impl Display,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ClusterError> {
         let began = Instant::now();
-        let result = within_deadline(what, call, self.caller).await;
-        metrics().called(operation.as_str(), result.as_ref().map_or_else(ClusterError::category, |_| "ok"), began);
+        let result = within_deadline(target, call, &self.caller).await;
+        metrics().api_request(operation.as_str(), result.as_ref().map_or_else(ClusterError::category, |_| "ok"), began);
         if !matches!(result, Err(ClusterError::Unavailable { .. })) {
             health().answered();
         }
@@ -199,15 +218,15 @@ impl Cluster {
 }
 
 async fn within_deadline<T>(
-    what: impl Display,
+    target: impl Display,
     call: impl Future<Output = Result<T, kube::Error>>,
-    caller: Caller,
+    caller: &Caller,
 ) -> Result<T, ClusterError> {
     match tokio::time::timeout(CALL_DEADLINE, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(ClusterError::of(what.to_string(), &error, caller)),
+        Ok(Err(error)) => Err(ClusterError::from_kube(target.to_string(), &error, caller)),
         Err(_) => Err(ClusterError::Unavailable {
-            what: what.to_string(),
+            target: target.to_string(),
             message: format!("no answer within {} s", CALL_DEADLINE.as_secs()),
         }),
     }

@@ -1,8 +1,8 @@
-//! One clock for ages: the API server's (docs/design/20261129-one-clock.md).
+//! The API server's clock, as the only clock for ages and stored times (docs/design/20261129-one-clock.md).
 //!
-//! Creation times are the API server's, so whatever is compared with them or stored next to them is read from here, never from
-//! this host's clock. Between two answers time passes by a clock of the kernel that nobody can set and that goes on while the
-//! host is suspended.
+//! The API server writes the creation times. A time that is compared with them, or stored next to them, must come from
+//! the same clock, and never from this host's. Between two answers this module uses the kernel's clock since boot,
+//! which nobody can set, and which runs while the host is suspended.
 
 mod dates;
 mod estimate;
@@ -18,20 +18,20 @@ pub(super) use dates::Dates;
 pub(super) use estimate::Source;
 use estimate::{Bounds, Estimate, SECOND};
 
-/// An answer that took longer proves too little.
-const LONGEST_ROUND_TRIP: i128 = 5 * SECOND;
-/// Corrections up to this much never turn time back: it stands still until it is due again.
-const SMALL: i128 = 2 * SECOND;
-/// From this difference on, in seconds, the log warns; the alert of the chart has the same bound.
+/// Maximum duration of a call whose answer counts: a slower answer says too little about the clock.
+const MAX_ROUND_TRIP: i128 = 5 * SECOND;
+/// Maximum correction, in nanoseconds, for which the clock stands still instead of going back.
+const MAX_STANDSTILL: i128 = 2 * SECOND;
+/// Difference in seconds above which the log has a warning. The alert of the chart has the same bound.
 const WARN_ABOVE: f64 = 5.0;
-/// The warning is over below this difference, in seconds.
-const WELL_BELOW: f64 = 4.0;
-/// Shortest time between two warnings: API servers that differ among themselves must not fill the log.
-const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
-/// Longest time between two warnings while the clocks differ.
-const WARN_AGAIN: Duration = Duration::from_secs(3600);
+/// Difference in seconds below which the clocks agree again after a warning.
+const AGREE_BELOW: f64 = 4.0;
+/// Minimum time between two warnings: several API servers with different clocks must not fill the log.
+const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// Time after which the warning is repeated while the clocks differ.
+const REPEAT_WARNING_AFTER: Duration = Duration::from_secs(3600);
 
-/// The API server's clock, as this process knows it.
+/// This process's estimate of the API server's clock.
 #[derive(Debug)]
 pub struct Clock {
     began: Instant,
@@ -41,7 +41,7 @@ pub struct Clock {
 #[derive(Debug, Default)]
 struct State {
     estimate: Estimate,
-    /// The latest time that was read, in nanoseconds since 1970.
+    /// The last time that was returned, in nanoseconds since 1970.
     latest: Option<i128>,
     warned: Option<Warned>,
 }
@@ -52,9 +52,9 @@ struct Warned {
     offset: f64,
 }
 
-/// What the log says of the difference.
+/// Change of the difference that is logged.
 #[derive(Debug, PartialEq)]
-enum News {
+enum OffsetChange {
     Differ,
     AgreeAgain,
 }
@@ -66,42 +66,42 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time by the API server's clock. Before its first answer this host's.
+    /// Returns the time by the API server's clock; before its first answer, by this host's.
     pub fn now(&self) -> Timestamp {
         let reading = self.reading();
         self.state().now(reading).unwrap_or_else(Timestamp::now)
     }
 
-    /// A reading of the clock that nobody can set, in nanoseconds.
+    /// Returns a reading of the clock that nobody can set, in nanoseconds.
     pub(super) fn reading(&self) -> i128 {
         boot_time().unwrap_or_else(|| nanoseconds(self.began.elapsed()))
     }
 
-    /// Takes in a time that the API server wrote, in whole seconds, while it handled a request that was sent at `sent`
-    /// ([`Clock::reading`]).
-    pub(super) fn heard(&self, source: Source, time: Timestamp, sent: i128) {
+    /// Records a time that the API server wrote, in whole seconds, while it handled a request. `sent` is the
+    /// [`Clock::reading`] before the request.
+    pub(super) fn record(&self, source: Source, time: Timestamp, sent: i128) {
         let received = self.reading();
-        if received - sent > LONGEST_ROUND_TRIP {
+        if received - sent > MAX_ROUND_TRIP {
             return;
         }
         let bounds = Bounds::of(time.as_nanosecond().div_euclid(SECOND) * SECOND, sent, received);
         let own_clock = Timestamp::now();
         let (api_server_clock, offset, news) = {
             let mut state = self.state();
-            state.estimate.take(source, bounds, received, own_clock.as_nanosecond() - received);
+            state.estimate.add(source, bounds, received, own_clock.as_nanosecond() - received);
             let Some(server) = state.now(received) else { return };
             let offset = own_clock.duration_since(server).as_secs_f64();
-            (server, offset, state.news(offset, Instant::now()))
+            (server, offset, state.offset_change(offset, Instant::now()))
         };
         metrics().clock_offset(offset);
         health().clock_offset(offset);
         match news {
-            Some(News::Differ) => tracing::warn!(
+            Some(OffsetChange::Differ) => tracing::warn!(
                 %own_clock, %api_server_clock, offset_seconds = offset,
                 "the clock of this host differs from the API server's: ages, deadlines and recorded times go by the API \
                  server's; correct the wrong one (NTP)"
             ),
-            Some(News::AgreeAgain) => tracing::info!(
+            Some(OffsetChange::AgreeAgain) => tracing::info!(
                 %own_clock, %api_server_clock, offset_seconds = offset,
                 "the clock of this host agrees with the API server's again"
             ),
@@ -117,28 +117,28 @@ impl Clock {
 impl State {
     fn now(&mut self, reading: i128) -> Option<Timestamp> {
         let now = reading + self.estimate.ahead()?;
-        let now = self.latest.filter(|latest| (now..=now + SMALL).contains(latest)).unwrap_or(now);
+        let now = self.latest.filter(|latest| (now..=now + MAX_STANDSTILL).contains(latest)).unwrap_or(now);
         self.latest = Some(now);
         let is_before_all = now < Timestamp::MIN.as_nanosecond();
         Some(Timestamp::from_nanosecond(now).unwrap_or(if is_before_all { Timestamp::MIN } else { Timestamp::MAX }))
     }
 
-    fn news(&mut self, offset: f64, now: Instant) -> Option<News> {
+    fn offset_change(&mut self, offset: f64, now: Instant) -> Option<OffsetChange> {
         let Some(warned) = self.warned else {
             return (offset.abs() > WARN_ABOVE).then(|| self.warn(offset, now));
         };
         let since = now.saturating_duration_since(warned.at);
-        if offset.abs() < WELL_BELOW && since >= BETWEEN_WARNINGS {
+        if offset.abs() < AGREE_BELOW && since >= MIN_WARNING_INTERVAL {
             self.warned = None;
-            return Some(News::AgreeAgain);
+            return Some(OffsetChange::AgreeAgain);
         }
-        let has_moved = (offset - warned.offset).abs() > WARN_ABOVE && since >= BETWEEN_WARNINGS;
-        (offset.abs() > WARN_ABOVE && (has_moved || since >= WARN_AGAIN)).then(|| self.warn(offset, now))
+        let has_moved = (offset - warned.offset).abs() > WARN_ABOVE && since >= MIN_WARNING_INTERVAL;
+        (offset.abs() > WARN_ABOVE && (has_moved || since >= REPEAT_WARNING_AFTER)).then(|| self.warn(offset, now))
     }
 
-    fn warn(&mut self, offset: f64, at: Instant) -> News {
+    fn warn(&mut self, offset: f64, at: Instant) -> OffsetChange {
         self.warned = Some(Warned { at, offset });
-        News::Differ
+        OffsetChange::Differ
     }
 }
 
@@ -146,14 +146,14 @@ fn nanoseconds(duration: Duration) -> i128 {
     i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX >> 1)
 }
 
-/// The kernel's time since boot, with the time that the host was suspended.
+/// Returns the kernel's time since boot, including the time for which the host was suspended.
 #[cfg(target_os = "linux")]
 fn boot_time() -> Option<i128> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Some(i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec))
 }
 
-/// Elsewhere only people's tools run, and not for long.
+/// Returns `None`: on other systems only command-line tools run, and only for a short time.
 #[cfg(not(target_os = "linux"))]
 fn boot_time() -> Option<i128> {
     None
@@ -174,7 +174,7 @@ mod tests {
         let clock = Clock::default();
         assert!(clock.now().duration_since(Timestamp::now()).abs() < SignedDuration::from_secs(5));
         let server = "2001-02-03T04:05:06Z".parse::<Timestamp>().unwrap();
-        clock.heard(Source::Date, server, clock.reading());
+        clock.record(Source::Date, server, clock.reading());
         let now = clock.now();
         assert!(now >= server && now < after(server, 60_000), "{now}");
     }
@@ -183,7 +183,7 @@ mod tests {
     fn an_answer_that_took_long_says_nothing() {
         let clock = Clock::default();
         let server = "2001-02-03T04:05:06Z".parse::<Timestamp>().unwrap();
-        clock.heard(Source::Date, server, clock.reading() - 6 * SECOND);
+        clock.record(Source::Date, server, clock.reading() - 6 * SECOND);
         assert!(clock.now() > after(server, 60_000));
     }
 
@@ -191,7 +191,7 @@ mod tests {
     fn a_small_correction_never_turns_time_back_and_a_large_one_does() {
         let (mut state, start) = (State::default(), 1_000_000 * SECOND);
         let take = |state: &mut State, ahead: i128, reading: i128| {
-            state.estimate.take(Source::Date, Bounds::of(ahead, 0, 0), reading, i128::MAX);
+            state.estimate.add(Source::Date, Bounds::of(ahead, 0, 0), reading, i128::MAX);
             state.now(reading).unwrap()
         };
         let first = take(&mut state, start, 0);
@@ -204,7 +204,7 @@ mod tests {
     fn times_that_no_date_can_say_are_the_first_or_the_last() {
         for (ahead, expected) in [(i128::MAX >> 8, Timestamp::MAX), (i128::MIN >> 8, Timestamp::MIN)] {
             let mut state = State::default();
-            state.estimate.take(Source::Date, Bounds::of(ahead, 0, 0), 0, 0);
+            state.estimate.add(Source::Date, Bounds::of(ahead, 0, 0), 0, 0);
             assert_eq!(state.now(0), Some(expected));
         }
     }
@@ -212,16 +212,16 @@ mod tests {
     #[test]
     fn a_difference_is_warned_of_once_and_again_after_an_hour_or_once_it_has_moved() {
         let (mut state, start) = (State::default(), Instant::now());
-        let mut news = |offset: f64, seconds: u64| state.news(offset, start + Duration::from_secs(seconds));
+        let mut news = |offset: f64, seconds: u64| state.offset_change(offset, start + Duration::from_secs(seconds));
         assert_eq!(news(4.9, 0), None);
-        assert_eq!(news(-600.0, 1), Some(News::Differ));
+        assert_eq!(news(-600.0, 1), Some(OffsetChange::Differ));
         assert_eq!(news(-600.4, 2), None);
         assert_eq!(news(600.0, 3), None);
-        assert_eq!(news(600.0, 62), Some(News::Differ));
+        assert_eq!(news(600.0, 62), Some(OffsetChange::Differ));
         assert_eq!(news(600.0, 3000), None);
-        assert_eq!(news(600.0, 3700), Some(News::Differ));
+        assert_eq!(news(600.0, 3700), Some(OffsetChange::Differ));
         assert_eq!(news(4.5, 4000), None);
-        assert_eq!(news(0.1, 4001), Some(News::AgreeAgain));
+        assert_eq!(news(0.1, 4001), Some(OffsetChange::AgreeAgain));
         assert_eq!(news(0.1, 4002), None);
     }
 }

@@ -1,94 +1,94 @@
-//! What can go wrong between here and the API server, by what to do about it.
+//! Errors of calls to the API server, one for each way to handle them.
 
 use super::forbidden::{self, Caller};
 
 /// A call that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// There is no such object.
-    #[error("{what} does not exist")]
+    /// The object does not exist.
+    #[error("{target} does not exist")]
     NotFound {
-        /// What was asked for.
-        what: String,
+        /// The object.
+        target: String,
     },
     /// The object has changed since it was read.
-    #[error("{what} has changed in the meantime")]
+    #[error("{target} has changed in the meantime")]
     Conflict {
-        /// What was to be written.
-        what: String,
+        /// The object to write.
+        target: String,
     },
-    /// The API server refuses the content: schema, CEL rule or admission.
-    #[error("{what} was refused: {message}")]
+    /// The API server refuses the content because of the schema, a CEL rule or an admission policy.
+    #[error("{target} was refused: {message}")]
     Invalid {
-        /// What was to be written.
-        what: String,
-        /// The API server's words.
+        /// The object to write.
+        target: String,
+        /// Message of the API server.
         message: String,
     },
-    /// The object is larger than the API server or etcd stores.
-    #[error("{what} does not fit into the API server: {message}")]
+    /// The object is too large for the API server or etcd.
+    #[error("{target} does not fit into the API server: {message}")]
     TooLarge {
-        /// What was to be written.
-        what: String,
-        /// The API server's words.
+        /// The object to write.
+        target: String,
+        /// Message of the API server.
         message: String,
     },
-    /// This process, or the person who runs it, lacks a right.
-    #[error("{who} may not access {what}: {message}")]
+    /// This process, or the person that runs it, lacks a right.
+    #[error("{who} may not access {target}: {message}")]
     Forbidden {
-        /// The one who lacks it: `writ`, or `you (user NAME)`.
+        /// Subject of the sentence: `writ`, or `you (user NAME)`.
         who: String,
-        /// What was to be accessed.
-        what: String,
-        /// The API server's words, and the command that gives the right.
+        /// The object or the list.
+        target: String,
+        /// Message of the API server, and the command that grants the right.
         message: String,
     },
-    /// The object is not what this version can read.
-    #[error("{what} cannot be read: {message}")]
+    /// This version of Writ cannot decode the object.
+    #[error("{target} cannot be read: {message}")]
     Undecodable {
-        /// What was read.
-        what: String,
-        /// The decoder's words.
+        /// The object.
+        target: String,
+        /// Message of the decoder.
         message: String,
     },
-    /// No answer, or one that says to come again. A write may have been done all the same.
-    #[error("the API server did not answer the call for {what}: {message}")]
+    /// The API server did not answer, or its answer asks for a retry. A write may have happened.
+    #[error("the API server did not answer the call for {target}: {message}")]
     Unavailable {
-        /// What was called for.
-        what: String,
-        /// What was seen.
+        /// The object or the list.
+        target: String,
+        /// The cause.
         message: String,
     },
 }
 
 impl ClusterError {
-    pub(super) fn of(what: String, error: &kube::Error, caller: Caller) -> Self {
+    pub(super) fn from_kube(target: String, error: &kube::Error, caller: &Caller) -> Self {
         match error {
             kube::Error::Api(status) if is_too_large(status.code, &status.message) => {
-                Self::TooLarge { what, message: status.message.clone() }
+                Self::TooLarge { target, message: status.message.clone() }
             }
             kube::Error::Api(status) => match status.code {
-                404 => Self::NotFound { what },
-                409 => Self::Conflict { what },
-                400 | 422 => Self::Invalid { what, message: status.message.clone() },
+                404 => Self::NotFound { target },
+                409 => Self::Conflict { target },
+                400 | 422 => Self::Invalid { target, message: status.message.clone() },
                 401 | 403 => Self::Forbidden {
                     who: forbidden::who(&status.message, caller),
-                    what,
+                    target,
                     message: forbidden::explained(&status.message, caller),
                 },
-                _ => Self::Unavailable { what, message: format!("{} {}", status.code, status.message) },
+                _ => Self::Unavailable { target, message: format!("{} {}", status.code, status.message) },
             },
-            kube::Error::SerdeError(error) => Self::Undecodable { what, message: error.to_string() },
-            other => Self::Unavailable { what, message: other.to_string() },
+            kube::Error::SerdeError(error) => Self::Undecodable { target, message: error.to_string() },
+            other => Self::Unavailable { target, message: other.to_string() },
         }
     }
 
-    /// Whether a write with this answer may have been done all the same: there was none, or none that can be read.
+    /// Returns true if a write with this error may have happened: no answer came, or none that can be decoded.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
 
-    /// The class for metrics and logs.
+    /// Returns the class for metrics and logs.
     pub fn category(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
@@ -102,9 +102,11 @@ impl ClusterError {
     }
 }
 
-/// Whether an answer says that an object is too large to be stored. etcd's refusals come as 500: of the server ("etcdserver:
-/// request is too large"), and of gRPC on either side ("trying to send message larger than max", "received message larger
-/// than max"). The API server's own bound is on the request, and comes as 413. Asked again, they answer the same.
+/// Returns true if an answer means that an object is too large to be stored. A retry gets the same answer.
+///
+/// The API server's own limit is on the request, with status 413. etcd's limits come with status 500: from its server
+/// ("etcdserver: request is too large") and from gRPC on both sides ("trying to send message larger than max",
+/// "received message larger than max").
 fn is_too_large(code: u16, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let says_so = ["request is too large", "message larger than max", "entity too large"];

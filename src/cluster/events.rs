@@ -1,5 +1,5 @@
-//! Kubernetes events. They are for people, not for the record: publishing never delays or fails anything, so they go
-//! through a bounded queue, and what does not fit is counted and dropped.
+//! Kubernetes events, for people and not for the record. Publishing never delays the caller and never fails: events go
+//! through a bounded queue, and a full queue drops and counts them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,27 +20,26 @@ use crate::telemetry::metrics;
 
 use super::Cluster;
 
-/// Events that may wait. A burst of 200 executions has three each; more than that is noise that the API server should
-/// be spared.
-const QUEUE: usize = 1024;
-/// Events that are remembered, to count one that comes again instead of telling it twice. Most never come again: each is about
-/// another execution. An event that comes again does so within fewer than this.
+/// Maximum number of queued events. A burst of 200 executions makes 600; more would only be load for the API server.
+const MAX_QUEUED_EVENTS: usize = 1024;
+/// Maximum number of remembered events. A remembered event that repeats is counted in its series and not created again.
+/// Most events never repeat, as each regards another execution.
 const REMEMBERED: usize = 256;
-/// How long an event is remembered.
+/// Time for which an event is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(360);
-/// Who tells.
+/// Reporting controller of all events.
 const CONTROLLER: &str = "writ.dev/writ";
-/// How long publishing one may take.
+/// Deadline of publishing one event.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Hands events to a task that publishes them.
+/// Queue of a task that publishes events.
 #[derive(Clone)]
 pub struct EventPublisher {
-    queue: mpsc::Sender<(ObjectReference, Note)>,
+    queue: mpsc::Sender<(ObjectReference, QueuedEvent)>,
 }
 
-/// An event, in the words of Kubernetes.
-struct Note {
+/// An event in the queue.
+struct QueuedEvent {
     reason: String,
     warning: bool,
     message: String,
@@ -48,63 +47,64 @@ struct Note {
 }
 
 impl EventPublisher {
-    /// Starts the task; it ends when the last publisher is dropped and the queue is empty.
+    /// Starts the task. The task ends when the last publisher is dropped and the queue is empty.
     pub fn start(cluster: &Cluster, holder: &str) -> (Self, tokio::task::JoinHandle<()>) {
-        let (queue, receiver) = mpsc::channel(QUEUE);
+        let (queue, receiver) = mpsc::channel(MAX_QUEUED_EVENTS);
         let recorder = Recorder { cluster: cluster.clone(), holder: holder.to_owned(), told: HashMap::new() };
         let task = tokio::spawn(publish_all(recorder, receiver));
         (Self { queue }, task)
     }
 
-    /// Queues an event about an execution.
-    pub fn publish(&self, about: &CommandExecution, notice: EventNotice) {
+    /// Queues an event that regards an execution.
+    pub fn publish(&self, regarding: &CommandExecution, notice: EventNotice) {
         let EventNotice { reason, warning, message } = notice;
-        let note = Note { reason: format!("{reason:?}"), warning, message, action: "Execute" };
-        self.queue(about.object_ref(&()), note);
+        let event = QueuedEvent { reason: format!("{reason:?}"), warning, message, action: "Execute" };
+        self.queue(regarding.object_ref(&()), event);
     }
 
-    /// Queues an event about what Writ makes of a Whitelist.
-    pub fn publish_verdict(&self, about: ObjectReference, reason: &str, warning: bool, message: &str) {
-        let note = Note { reason: reason.to_owned(), warning, message: message.to_owned(), action: "Compile" };
-        self.queue(about, note);
+    /// Queues an event about the state of a Whitelist.
+    pub fn publish_whitelist(&self, regarding: ObjectReference, reason: &str, warning: bool, message: &str) {
+        let event = QueuedEvent { reason: reason.to_owned(), warning, message: message.to_owned(), action: "Compile" };
+        self.queue(regarding, event);
     }
 
-    /// Queues an event about what was seen of a Machine.
-    pub fn publish_sight(&self, about: ObjectReference, reason: String, warning: bool, message: String) {
-        self.queue(about, Note { reason, warning, message, action: "Look" });
+    /// Queues an event about the state of a Machine.
+    pub fn publish_machine(&self, regarding: ObjectReference, reason: String, warning: bool, message: String) {
+        self.queue(regarding, QueuedEvent { reason, warning, message, action: "Look" });
     }
 
-    /// Queues a warning about an execution that should be deleted and stays.
-    pub fn publish_staying(&self, about: ObjectReference, reason: &str, message: &str) {
-        let note = Note { reason: reason.to_owned(), warning: true, message: message.to_owned(), action: "Remove" };
-        self.queue(about, note);
+    /// Queues a warning about an execution that cannot be deleted.
+    pub fn publish_removal_blocked(&self, regarding: ObjectReference, reason: &str, message: &str) {
+        let event =
+            QueuedEvent { reason: reason.to_owned(), warning: true, message: message.to_owned(), action: "Remove" };
+        self.queue(regarding, event);
     }
 
-    fn queue(&self, about: ObjectReference, note: Note) {
-        if self.queue.try_send((about, note)).is_err() {
+    fn queue(&self, regarding: ObjectReference, event: QueuedEvent) {
+        if self.queue.try_send((regarding, event)).is_err() {
             metrics().event("dropped");
-            tracing::warn!("too many events wait to be published; one was dropped");
+            tracing::warn!("event dropped: the queue is full");
         }
     }
 }
 
-/// What is the same about events that are one, told several times.
+/// Fields that are equal in all events of a series.
 #[derive(Eq, Hash, PartialEq)]
 struct Key {
-    about: (Option<String>, Option<String>, Option<String>),
+    regarding: (Option<String>, Option<String>, Option<String>),
     reason: String,
     action: &'static str,
     warning: bool,
 }
 
-/// An event that was published.
+/// A published event and the length of its series.
 struct Told {
     name: String,
     count: i32,
     last: Instant,
 }
 
-/// Publishes events. As kube's own recorder, but its times are the API server's, as all times next to them.
+/// Publisher of events. Unlike kube's recorder, it takes all times from the API server's clock.
 struct Recorder {
     cluster: Cluster,
     holder: String,
@@ -112,30 +112,31 @@ struct Recorder {
 }
 
 impl Recorder {
-    async fn publish(&mut self, about: ObjectReference, note: Note) -> Result<(), kube::Error> {
+    async fn publish(&mut self, regarding: ObjectReference, event: QueuedEvent) -> Result<(), kube::Error> {
         self.told.retain(|_, told| told.last.elapsed() < REMEMBERED_FOR);
         if self.told.len() >= REMEMBERED {
             self.told.clear();
         }
         let key = Key {
-            about: (about.namespace.clone(), about.name.clone(), about.uid.clone()),
-            reason: note.reason.clone(),
-            action: note.action,
-            warning: note.warning,
+            regarding: (regarding.namespace.clone(), regarding.name.clone(), regarding.uid.clone()),
+            reason: event.reason.clone(),
+            action: event.action,
+            warning: event.warning,
         };
         let (now, last) = (self.cluster.now(), Instant::now());
-        let api: Api<Event> = Api::namespaced(self.cluster.client(), about.namespace.as_deref().unwrap_or("default"));
+        let api: Api<Event> =
+            Api::namespaced(self.cluster.client(), regarding.namespace.as_deref().unwrap_or("default"));
         if let Some(told) = self.told.get_mut(&key) {
             (told.count, told.last) = (told.count.saturating_add(1), last);
             let series = json!({"series": {"count": told.count, "lastObservedTime": MicroTime(now)}});
             let patched = api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&series)).await;
             if patched.is_err() {
-                // The API server forgets events after an hour.
+                // The API server deletes events after an hour.
                 self.told.remove(&key);
             }
             return patched.map(drop);
         }
-        let event = event(about, note, &self.holder, now);
+        let event = new_event(regarding, event, &self.holder, now);
         let name = event.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &event).await?;
         self.told.insert(key, Told { name, count: 1, last });
@@ -143,33 +144,33 @@ impl Recorder {
     }
 }
 
-fn event(about: ObjectReference, note: Note, holder: &str, now: Timestamp) -> Event {
-    let name = format!("{}.{:x}", about.name.as_deref().unwrap_or("writ"), now.as_nanosecond());
+fn new_event(regarding: ObjectReference, event: QueuedEvent, holder: &str, now: Timestamp) -> Event {
+    let name = format!("{}.{:x}", regarding.name.as_deref().unwrap_or("writ"), now.as_nanosecond());
     Event {
-        metadata: ObjectMeta { name: Some(name), namespace: about.namespace.clone(), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(name), namespace: regarding.namespace.clone(), ..ObjectMeta::default() },
         event_time: Some(MicroTime(now)),
-        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
-        reason: Some(note.reason),
-        action: Some(note.action.to_owned()),
-        note: Some(note.message.chars().take(1024).collect()),
-        regarding: Some(about),
+        type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(event.reason),
+        action: Some(event.action.to_owned()),
+        note: Some(event.message.chars().take(1024).collect()),
+        regarding: Some(regarding),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(holder.to_owned()),
         ..Event::default()
     }
 }
 
-async fn publish_all(mut recorder: Recorder, mut queue: mpsc::Receiver<(ObjectReference, Note)>) {
-    while let Some((about, note)) = queue.recv().await {
-        match timeout(DEADLINE, recorder.publish(about, note)).await {
+async fn publish_all(mut recorder: Recorder, mut queue: mpsc::Receiver<(ObjectReference, QueuedEvent)>) {
+    while let Some((regarding, event)) = queue.recv().await {
+        match timeout(DEADLINE, recorder.publish(regarding, event)).await {
             Ok(Ok(())) => metrics().event("published"),
             Ok(Err(error)) => {
                 metrics().event("failed");
-                tracing::warn!(%error, "an event could not be published");
+                tracing::warn!(%error, "event not published");
             }
             Err(_) => {
                 metrics().event("failed");
-                tracing::warn!("an event could not be published in time");
+                tracing::warn!("event not published in time");
             }
         }
     }

@@ -1,19 +1,27 @@
-//! A refusal by the API server for lack of rights: whom it refused, and the command that gives the right.
+//! Refusals by the API server for lack of rights: the refused subject, and the command that grants the right.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-/// On whose behalf a call is made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Subject on whose behalf a call is made.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Caller {
     /// A person at a terminal.
     Person,
     /// `writ serve`.
     Operator,
+    /// A requester, for whom this process acts.
+    Requester {
+        /// The requester's user name.
+        name: Arc<str>,
+        /// True for a ServiceAccount: acting for one needs another right.
+        is_service_account: bool,
+    },
 }
 
-/// A refusal as RBAC words it: `secrets "x" is forbidden: User "jane" cannot get resource "secrets" in API group "" in the
-/// namespace "ops"`.
-struct Refusal<'a> {
+/// A refusal in RBAC's text: `secrets "x" is forbidden: User "jane" cannot get resource "secrets" in API group "" in
+/// the namespace "ops"`.
+struct RequestRefusal<'a> {
     user: &'a str,
     verb: &'a str,
     resource: &'a str,
@@ -22,8 +30,8 @@ struct Refusal<'a> {
     name: Option<&'a str>,
 }
 
-impl<'a> Refusal<'a> {
-    /// `None` if the words are others, or concern the whole cluster.
+impl<'a> RequestRefusal<'a> {
+    /// Returns `None` if the text has another form, or regards the whole cluster.
     fn parse(message: &'a str) -> Option<Self> {
         let (object, rest) = message.split_once(" is forbidden: User \"")?;
         let (user, rest) = rest.split_once("\" cannot ")?;
@@ -34,12 +42,12 @@ impl<'a> Refusal<'a> {
         let name = object.split_once(" \"").and_then(|(_, name)| name.strip_suffix('"'));
         let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         let are_plain = [verb, namespace, name.unwrap_or_default()].into_iter().all(is_plain);
-        // The API server quotes with backslashes; a name that has one goes into no command.
+        // The API server quotes with backslashes. A quoted name must not get into a command.
         let is_usable = are_plain && !user.contains(['\\', '\'']) && !user.is_empty();
         is_usable.then_some(Self { user, verb, resource, group, namespace, name })
     }
 
-    /// The flag of `kubectl create rolebinding` that names the user.
+    /// Returns the flag of `kubectl create rolebinding` that names the user.
     fn subject(&self) -> String {
         let account = self.user.strip_prefix("system:serviceaccount:").filter(|account| account.contains(':'));
         match account {
@@ -48,14 +56,14 @@ impl<'a> Refusal<'a> {
         }
     }
 
-    /// A name for the binding, in which the user can be seen.
+    /// Returns a name for the binding that contains the user's name.
     fn binding(&self, what: &str) -> String {
         let usable = |each: char| if each.is_ascii_alphanumeric() { each.to_ascii_lowercase() } else { '-' };
         let user: String = self.user.chars().map(usable).take(40).collect();
         format!("{what}-{}", user.trim_matches('-'))
     }
 
-    fn command(&self, caller: Caller) -> Option<String> {
+    fn command(&self, caller: &Caller) -> Option<String> {
         let (namespace, subject) = (self.namespace, self.subject());
         let bind =
             |name: String, role: &str| format!("kubectl -n {namespace} create rolebinding {name} {role} {subject}");
@@ -80,23 +88,49 @@ impl<'a> Refusal<'a> {
     }
 }
 
-/// The caller, as the subject of a sentence.
-pub(super) fn who(message: &str, caller: Caller) -> String {
-    match (caller, Refusal::parse(message)) {
-        (Caller::Operator, _) => "writ".to_owned(),
+/// Returns the caller as the subject of a sentence.
+pub(super) fn who(message: &str, caller: &Caller) -> String {
+    match (caller, RequestRefusal::parse(message)) {
+        (Caller::Operator | Caller::Requester { .. }, _) => "writ".to_owned(),
         (Caller::Person, Some(refusal)) => format!("you (user {})", refusal.user),
         (Caller::Person, None) => "you".to_owned(),
     }
 }
 
-/// The API server's words, with the command that gives the right if there is a role for it.
-pub(super) fn explained(message: &str, caller: Caller) -> String {
+/// Returns the API server's message, and the command that grants the right if there is a role for it.
+pub(super) fn explained(message: &str, caller: &Caller) -> String {
     let mut text = message.to_owned();
-    if let Some(command) = Refusal::parse(message).and_then(|refusal| refusal.command(caller)) {
+    if let Caller::Requester { name, is_service_account } = caller {
+        let _ = write!(text, "; {}", how_to_let_act_for(name, *is_service_account));
+        return text;
+    }
+    if let Some(command) = RequestRefusal::parse(message).and_then(|refusal| refusal.command(caller)) {
         let shown = if command.contains("--resource=secrets") { ", which shows the private key too" } else { "" };
         let _ = write!(text, "; an administrator can give this right{shown}: {command}");
     }
     text
+}
+
+/// Returns true if a refusal says that this process may not impersonate, rather than that the requester may not do what
+/// was called for: `users "alice" is forbidden: User "writ" cannot impersonate:user-info resource "users" ...`. The API
+/// server writes names as Go quotes them, so a name never contains the bare quotes that are searched for.
+pub(super) fn lacks_impersonation(message: &str) -> bool {
+    let words = message.split_once(" is forbidden: User \"").and_then(|(_, rest)| rest.split_once("\" cannot "));
+    words.is_some_and(|(user, rest)| !user.contains(['"', '\\']) && rest.starts_with("impersonate"))
+}
+
+/// Returns which ClusterRoles an administrator must bind so that this process may act for a requester.
+fn how_to_let_act_for(name: &str, is_service_account: bool) -> String {
+    let (role, place) = match name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
+        Some((namespace, _)) if is_service_account => {
+            ("writ-gateway-serviceaccounts", format!("by a RoleBinding in namespace {namespace}"))
+        }
+        _ => ("writ-gateway-identities", "by a ClusterRoleBinding".to_owned()),
+    };
+    format!(
+        "an administrator can let Writ act for {name}: bind the ClusterRole {role} to Writ's ServiceAccount {place}, and \
+         the ClusterRole writ-gateway-actions by a RoleBinding in the namespace of the object (Kubernetes 1.36 or newer)"
+    )
 }
 
 #[cfg(test)]
@@ -129,8 +163,8 @@ mod tests {
                 "kubectl -n ops create rolebinding writ-viewer-jane-corp-example --clusterrole=writ-viewer --user='jane@corp.example'",
             ),
         ] {
-            assert_eq!(who(message, caller), subject);
-            let said = explained(message, caller);
+            assert_eq!(who(message, &caller), subject);
+            let said = explained(message, &caller);
             assert!(said.starts_with(message) && said.ends_with(command), "{said}");
         }
     }
@@ -145,9 +179,42 @@ mod tests {
             r#"secrets "x" is forbidden: User "a\"b" cannot get resource "secrets" in API group "" in the namespace "ops""#,
             r#"secrets "x" is forbidden: User "jane" cannot delete resource "secrets" in API group "" in the namespace "ops""#,
         ] {
-            assert_eq!(explained(message, Caller::Person), message);
-            assert_eq!(who(message, Caller::Operator), "writ");
+            assert_eq!(explained(message, &Caller::Person), message);
+            assert_eq!(who(message, &Caller::Operator), "writ");
         }
-        assert_eq!(who("Unauthorized", Caller::Person), "you");
+        assert_eq!(who("Unauthorized", &Caller::Person), "you");
+    }
+
+    #[test]
+    fn a_refusal_to_impersonate_is_told_from_one_of_the_requester() {
+        let own = "system:serviceaccount:writ-system:writ-gateway";
+        for verb in ["impersonate", "impersonate:user-info", "impersonate-on:user-info:create"] {
+            let message =
+                format!(r#"users "alice" is forbidden: User "{own}" cannot {verb} resource "users" in API group"#);
+            assert!(lacks_impersonation(&message), "{message}");
+        }
+        let resource = "resource \"commandexecutions\" in API group \"writ.dev\" in the namespace \"ops\"";
+        let by_alice = format!(r#"commandexecutions.writ.dev is forbidden: User "alice" cannot create {resource}"#);
+        let by_a_liar = format!(
+            r#"commandexecutions.writ.dev is forbidden: User "x\" cannot impersonate resource \"users" cannot create {resource}"#
+        );
+        for message in [by_alice.as_str(), by_a_liar.as_str(), "Unauthorized"] {
+            assert!(!lacks_impersonation(message), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_lets_writ_act_for_a_requester_is_named_by_its_cluster_roles() {
+        let person = Caller::Requester { name: "alice".into(), is_service_account: false };
+        let account = Caller::Requester { name: "system:serviceaccount:ci:robot".into(), is_service_account: true };
+        let message = r#"users "x" is forbidden: User "writ" cannot impersonate resource "users""#;
+        let for_person = explained(message, &person);
+        assert!(for_person.starts_with(message) && for_person.contains("ClusterRole writ-gateway-identities"));
+        let for_account = explained(message, &account);
+        assert!(
+            for_account
+                .contains("writ-gateway-serviceaccounts to Writ's ServiceAccount by a RoleBinding in namespace ci")
+        );
+        assert!([for_person, for_account].iter().all(|text| text.contains("ClusterRole writ-gateway-actions")));
     }
 }

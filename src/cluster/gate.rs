@@ -1,5 +1,7 @@
-//! How much of the API server's answers is in memory at a time. Each answer may be as large as somebody made it, so whole
-//! answers are taken in turns, and the namespaces take turns. Watches are streams, of which one event is in memory.
+//! A bound on the memory for answers of the API server.
+//!
+//! Users decide how large an object is, so the client reads only a few answers concurrently, and the namespaces take
+//! turns. Watches are exempt: a watch is a stream, with one event in memory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,15 +17,15 @@ use tower_service::Service;
 
 use crate::fairness::{Pool, Size};
 
-/// Answers with one object that may be taken in at a time. etcd stores 1.5 MiB of each, and up to three copies of a text
-/// are in memory until it is decoded: 72 MiB at the very most.
-const OBJECTS: Size = Size { places: 16, share: 12 };
-/// Pages of lists that may be taken in at a time. A page has up to ten objects: 135 MiB at the very most.
-const PAGES: Size = Size { places: 3, share: 2 };
+/// Concurrently read answers with one object: at most 72 MiB. etcd stores up to 1.5 MiB for an object, and up to three
+/// copies of the text are in memory until it is decoded.
+const CONCURRENT_OBJECTS: Size = Size { places: 16, share: 12 };
+/// Concurrently read pages of lists: at most 135 MiB, as a page has up to ten objects.
+const CONCURRENT_PAGES: Size = Size { places: 3, share: 2 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Lets answers through in turns.
+/// Layer that lets the answers through in turns.
 #[derive(Clone)]
 pub(super) struct Gate {
     objects: Pool,
@@ -32,7 +34,7 @@ pub(super) struct Gate {
 
 impl Gate {
     pub fn new() -> Self {
-        Self { objects: Pool::new(OBJECTS), pages: Pool::new(PAGES) }
+        Self { objects: Pool::new(CONCURRENT_OBJECTS), pages: Pool::new(CONCURRENT_PAGES) }
     }
 }
 
@@ -44,7 +46,7 @@ impl<S> Layer<S> for Gate {
     }
 }
 
-/// A way to the API server whose answers are taken in in turns.
+/// Service whose answers are read in turns.
 pub(super) struct Gated<S> {
     inner: S,
     gate: Gate,
@@ -67,15 +69,16 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let pool = match kind_of(request.uri()) {
-            Kind::Object => Some(self.gate.objects.clone()),
-            Kind::Page => Some(self.gate.pages.clone()),
-            Kind::Stream => None,
+            AnswerKind::Object => Some(self.gate.objects.clone()),
+            AnswerKind::Page => Some(self.gate.pages.clone()),
+            AnswerKind::Stream => None,
         };
         let namespace = namespace(request.uri()).to_owned();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            // Waiting costs no memory: what is not read stays with the API server. The deadline of the call holds for it.
+            // Waiting takes no memory: the API server keeps an answer that is not read. The deadline of the call
+            // includes it.
             let turn = match pool {
                 None => None,
                 Some(pool) => Some(pool.place(&namespace).await),
@@ -91,27 +94,27 @@ where
     }
 }
 
-/// What the answer to a request is.
+/// AnswerKind of the answer to a request.
 #[derive(Debug, Eq, PartialEq)]
-enum Kind {
+enum AnswerKind {
     Object,
     Page,
     Stream,
 }
 
-fn kind_of(uri: &Uri) -> Kind {
-    let mut kind = Kind::Object;
+fn kind_of(uri: &Uri) -> AnswerKind {
+    let mut kind = AnswerKind::Object;
     for parameter in uri.query().unwrap_or_default().split('&') {
         match parameter.split_once('=') {
-            Some(("watch", _)) => return Kind::Stream,
-            Some(("limit", limit)) if limit != "1" => kind = Kind::Page,
+            Some(("watch", _)) => return AnswerKind::Stream,
+            Some(("limit", limit)) if limit != "1" => kind = AnswerKind::Page,
             _ => {}
         }
     }
     kind
 }
 
-/// Whose turn it takes. What is of no namespace takes turns like one.
+/// Returns the namespace of a request. Requests without a namespace share turns like one more namespace.
 fn namespace(uri: &Uri) -> &str {
     let mut parts = uri.path().split('/');
     parts.find(|part| *part == "namespaces").and_then(|_| parts.next()).unwrap_or_default()
@@ -128,10 +131,10 @@ mod tests {
             (kind_of(&uri), namespace(&uri).to_owned())
         };
         let (a, none) = ("a".to_owned(), String::new());
-        assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/machines/b"), (Kind::Object, a.clone()));
-        assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/machines?limit=1"), (Kind::Object, a.clone()));
-        assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/whitelists?&limit=10"), (Kind::Page, a));
-        assert_eq!(of("/apis/writ.dev/v1alpha1/machines?limit=500"), (Kind::Page, none.clone()));
-        assert_eq!(of("/apis/writ.dev/v1alpha1/machines?&watch=true&limit=10"), (Kind::Stream, none));
+        assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/machines/b"), (AnswerKind::Object, a.clone()));
+        assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/machines?limit=1"), (AnswerKind::Object, a.clone()));
+        assert_eq!(of("/apis/writ.dev/v1alpha1/namespaces/a/whitelists?&limit=10"), (AnswerKind::Page, a));
+        assert_eq!(of("/apis/writ.dev/v1alpha1/machines?limit=500"), (AnswerKind::Page, none.clone()));
+        assert_eq!(of("/apis/writ.dev/v1alpha1/machines?&watch=true&limit=10"), (AnswerKind::Stream, none));
     }
 }

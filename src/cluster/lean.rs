@@ -1,5 +1,5 @@
-//! Objects as small as they are needed. Everybody who may create an object may fill its labels, annotations, finalizers and
-//! managed fields. These are counted while they are decoded, and not kept.
+//! Objects without the metadata that users may fill: labels, annotations, finalizers, managed fields and owners. The
+//! decoder counts these parts and drops them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,22 +12,22 @@ use serde::{Deserialize, de};
 use crate::api::{AUDIT_FINALIZER, CommandExecution, CommandExecutionSpec, CommandExecutionStatus};
 use crate::execution::ObjectSize;
 
-/// Annotations with this prefix are Writ's own; of the others nobody asks. All of them are kept, as what they say must not
-/// be lost among many: the API server stores 256 KiB of annotations.
+/// Prefix of Writ's own annotations, which are all kept: a user must not be able to hide one behind many others. The
+/// API server stores up to 256 KiB of annotations.
 const OWN_ANNOTATIONS: &str = "writ.dev/";
-/// That `kubectl apply` wrote the object is all that is asked of this one.
+/// Annotation of `kubectl apply`. Only its presence is kept.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// The most finalizers, and managers of either operation, that are kept of an object. Who has more of them fills it.
-const KEPT: usize = 32;
-/// The longest value of an annotation that is kept, in bytes. Writ's own are words.
-const KEPT_VALUE: usize = 1024;
+/// Maximum number of finalizers, and of managers for each operation, that are kept for an object.
+const MAX_KEPT_ENTRIES: usize = 32;
+/// Maximum length in bytes of a kept annotation value. Writ's own values are single words.
+const MAX_KEPT_VALUE_BYTES: usize = 1024;
 
-/// Any JSON, counted and hashed while it is decoded. Nothing of it is kept.
+/// Size and hash of any JSON value; the value itself is dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counted {
-    /// About as many bytes as it takes as text.
+    /// Approximate length as text, in bytes.
     pub bytes: usize,
-    /// Of all that is in it, in its order. The API server sorts the keys of maps.
+    /// Hash of the content in its order. The API server sorts the keys of maps.
     pub hash: u64,
 }
 
@@ -45,13 +45,13 @@ impl Counted {
 
 impl<'de> Deserialize<'de> for Counted {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Counting)
+        deserializer.deserialize_any(CountingVisitor)
     }
 }
 
-struct Counting;
+struct CountingVisitor;
 
-impl<'de> Visitor<'de> for Counting {
+impl<'de> Visitor<'de> for CountingVisitor {
     type Value = Counted;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,15 +99,15 @@ impl<'de> Visitor<'de> for Counting {
     }
 }
 
-/// Metadata without what others fill. What is left of it in [`LeanMetadata::kept`] names the object, and says when it was
-/// created, who manages it and what of Writ's own is on it.
+/// Metadata without the parts that users may fill. [`LeanMetadata::kept`] has the names, the times, the managers and
+/// Writ's own annotations and finalizer.
 #[derive(Clone, Debug, Default)]
 pub struct LeanMetadata {
-    /// Without labels and owners.
+    /// The kept parts; without labels and owners.
     pub kept: ObjectMeta,
-    /// How large the parts of the metadata were; `total` is not known here.
+    /// Sizes of the metadata's parts. `total` is 0.
     pub size: ObjectSize,
-    /// Where Writ's finalizer stands in the whole list.
+    /// Index of Writ's finalizer in the complete list.
     pub audit_finalizer: Option<usize>,
 }
 
@@ -188,7 +188,7 @@ impl<'de> Deserialize<'de> for Annotations {
                     if key.starts_with(OWN_ANNOTATIONS) {
                         let mut value = entries.next_value::<String>()?;
                         all.bytes += value.len() + 2;
-                        value.truncate(value.floor_char_boundary(KEPT_VALUE));
+                        value.truncate(value.floor_char_boundary(MAX_KEPT_VALUE_BYTES));
                         value.shrink_to_fit();
                         all.kept.insert(key, value);
                     } else {
@@ -221,7 +221,7 @@ impl<'de> Deserialize<'de> for Finalizers {
             if name == AUDIT_FINALIZER {
                 all.audit = Some(index);
             }
-            if all.kept.len() < KEPT || name == AUDIT_FINALIZER {
+            if all.kept.len() < MAX_KEPT_ENTRIES || name == AUDIT_FINALIZER {
                 all.kept.push(name);
             }
             index += 1;
@@ -250,9 +250,9 @@ impl<'de> Deserialize<'de> for Managers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut all = Self::default();
         each(deserializer, |entry: Manager| {
-            // The names of the fields, and the times.
+            // 128 bytes stand for the names of the fields, and the times.
             all.bytes += entry.fields_v1.bytes + entry.manager.as_ref().map_or(0, String::len) + 128;
-            if all.kept.iter().filter(|kept| kept.operation == entry.operation).count() < KEPT {
+            if all.kept.iter().filter(|kept| kept.operation == entry.operation).count() < MAX_KEPT_ENTRIES {
                 let Manager { manager, operation, subresource, time, .. } = entry;
                 all.kept.push(ManagedFieldsEntry { manager, operation, subresource, time, ..Default::default() });
             }
@@ -261,7 +261,7 @@ impl<'de> Deserialize<'de> for Managers {
     }
 }
 
-/// Decodes a list, item by item; null is an empty one.
+/// Decodes a list item by item. `null` counts as an empty list.
 fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, take: impl FnMut(T)) -> Result<(), D::Error> {
     struct Each<T, F>(F, std::marker::PhantomData<T>);
     impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
@@ -295,7 +295,7 @@ pub struct LeanExecution {
 }
 
 impl LeanExecution {
-    /// As the others know it, and its size. `total` is the length of the text that it was decoded from.
+    /// Returns the execution and its size. `total` is the length in bytes of the JSON text.
     pub fn with_size(self, total: usize) -> (CommandExecution, ObjectSize) {
         let Self { metadata, spec, status } = self;
         (CommandExecution { metadata: metadata.kept, spec, status }, ObjectSize { total, ..metadata.size })

@@ -1,4 +1,4 @@
-//! Live reads. Nothing is decided or claimed from a cache: a change that was committed before the read counts.
+//! Live reads. No decision and no claim comes from a cache: a change that was committed before the read counts.
 
 use std::collections::HashSet;
 
@@ -12,34 +12,35 @@ use crate::execution::{ObjectSize, nearest};
 use super::lean::LeanExecution;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// The longest labels of a Machine, in bytes: rules choose by them, and they are kept for as long as a connection.
-const MACHINE_LABELS: usize = 65_536;
-/// Machines that a person's tool lists for a hint at the one that may be meant: metadata alone, below 1 MiB as a rule.
-const MOST_NAMES: u32 = 500;
+/// Maximum size in bytes of the labels of a Machine. Rules match them, and memory holds them as long as a connection.
+const MAX_MACHINE_LABEL_BYTES: usize = 65_536;
+/// Maximum number of Machines that a command-line tool lists to suggest a similar name. Only metadata, usually below 1
+/// MiB.
+const MAX_MACHINE_NAMES: u32 = 500;
 
 impl Cluster {
-    /// Asks for one execution of each namespace that is served, to see that the API server answers, that the CRDs are there
-    /// and that this user may read them.
+    /// Lists one execution in each served namespace, to check that the API server answers, that the CRDs exist and that
+    /// this user may list them.
     ///
     /// # Errors
     /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission in any of them.
-    pub async fn check(&self) -> Result<(), ClusterError> {
-        self.may_list::<CommandExecution>(Operation::ListExecutions, "CommandExecutions").await
+    pub async fn check_access(&self) -> Result<(), ClusterError> {
+        self.check_list_permission::<CommandExecution>(Operation::ListExecutions, "CommandExecutions").await
     }
 
-    /// Asks for one object of a kind in each namespace that is served.
-    pub(super) async fn may_list<K>(&self, operation: Operation, what: &str) -> Result<(), ClusterError>
+    /// Lists one object of a kind in each served namespace. Succeeds if this user may list in at least one of them.
+    pub(super) async fn check_list_permission<K>(&self, operation: Operation, what: &str) -> Result<(), ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         let one = ListParams::default().limit(1);
         let (mut may, mut refused) = (false, None);
-        for api in self.watched::<Slim<K>>() {
+        for api in self.watch_apis::<Slim<K>>() {
             match self.call(operation, what, api.list(&one)).await {
                 Ok(_) => may = true,
-                // One namespace that is gone, with the rights in it, must not keep the others from being served.
+                // The other namespaces stay served if one namespace is deleted with the rights in it.
                 Err(error @ ClusterError::Forbidden { .. }) => {
-                    tracing::warn!(%error, "a namespace cannot be served");
+                    tracing::warn!(%error, "namespace not served");
                     refused = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -56,7 +57,7 @@ impl Cluster {
         self.execution_and_size(namespace, name).await.map(|(execution, _)| execution)
     }
 
-    /// Reads an execution, with lean metadata, and how large it is.
+    /// Reads an execution with lean metadata, and its size.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -76,7 +77,7 @@ impl Cluster {
         Request::new(CommandExecution::url_path(&(), Some(namespace)))
     }
 
-    /// Makes a request whose answer is an execution.
+    /// Sends a request whose answer is an execution.
     pub(super) async fn read_execution(
         &self,
         request: http::Request<Vec<u8>>,
@@ -86,11 +87,11 @@ impl Cluster {
         Ok(lean.with_size(text.len()))
     }
 
-    /// Which of some UIDs are those of executions on a Machine that have finished.
+    /// Returns those of the UIDs that belong to finished executions on a Machine.
     ///
     /// # Errors
     /// See [`ClusterError`].
-    pub async fn finished_among(
+    pub async fn filter_finished(
         &self,
         namespace: &str,
         machine: &str,
@@ -114,8 +115,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a Machine, without who wrote which of its fields: nobody asks for that, and it is larger than all the rest where
-    /// the Machine is kept (as long as a connection is).
+    /// Reads a Machine without managed fields, annotations, finalizers and owners. Memory holds the Machine as long as
+    /// a connection, and these parts would be most of it.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -127,26 +128,27 @@ impl Cluster {
         (machine.metadata.finalizers, machine.metadata.owner_references) = (None, None);
         let labels =
             machine.metadata.labels.iter().flatten().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        if labels > MACHINE_LABELS {
-            let message =
-                format!("its metadata.labels take {labels} bytes, at most {MACHINE_LABELS}; remove some of them");
-            return Err(ClusterError::Undecodable { what, message });
+        if labels > MAX_MACHINE_LABEL_BYTES {
+            let message = format!(
+                "its metadata.labels take {labels} bytes, at most {MAX_MACHINE_LABEL_BYTES}; remove some of them"
+            );
+            return Err(ClusterError::Undecodable { target: what, message });
         }
         Ok(machine)
     }
 
-    /// The Machine whose name is nearest to one that does not exist, of the first [`MOST_NAMES`] of its namespace. `None` if none
-    /// is near, or if this user may not list them.
+    /// Returns the name of the Machine that is most similar to a name that does not exist, from the first
+    /// [`MAX_MACHINE_NAMES`] of the namespace. `None` if no name is similar, or if this user may not list Machines.
     pub async fn machine_like(&self, namespace: &str, name: &str) -> Option<String> {
         let api: Api<Slim<Machine>> = Api::namespaced(self.client.clone(), namespace);
-        let parameters = ListParams::default().limit(MOST_NAMES);
+        let parameters = ListParams::default().limit(MAX_MACHINE_NAMES);
         let list = self.list_metadata(&api, &parameters);
         let page = self.call(Operation::Cli, format!("the Machines of {namespace}"), list).await.ok()?;
         let names: Vec<String> = page.items.iter().map(ResourceExt::name_any).collect();
         nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
     }
 
-    /// A page of a list, of which the API server sends the metadata alone.
+    /// Lists one page; the API server sends only the metadata.
     pub(super) async fn list_metadata<K>(
         &self,
         api: &Api<Slim<K>>,

@@ -1,4 +1,4 @@
-//! The kinds of calls, for metrics: what a call is about in words names objects, of which there is no bound.
+//! The kinds of calls, as a bounded label of metrics.
 
 /// A kind of call to the API server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +43,8 @@ pub enum Operation {
     DeleteLease,
     /// It is tried whether the API server stamps who asks.
     CheckStamping,
+    /// An object is created or changed as a requester.
+    ActForRequester,
     /// A command-line tool reads objects for its user.
     Cli,
 }
@@ -71,6 +73,7 @@ impl Operation {
             Operation::ReadLeases => "read_leases",
             Operation::DeleteLease => "delete_lease",
             Operation::CheckStamping => "check_stamping",
+            Operation::ActForRequester => "act_for_requester",
             Operation::Cli => "cli",
         }
     }

@@ -1,9 +1,11 @@
-//! The policy of a namespace, as of one moment: compiled once, looked at live each time.
+//! The policy of a namespace at one moment: compiled once, and checked against the API server at each use.
 //!
-//! The promise kept here: a change of a Whitelist that was committed before [`Policies::rules`] was called counts. Those who
-//! ask at the same time share a reading that began after they asked. Only names and versions are read for that; where they are no longer those that are compiled, the Whitelists are read in
-//! full, all in one list, so that rules of two moments are never mixed (a Deny that moved from one Whitelist to another
-//! would be in neither).
+//! # Guarantees
+//! 1. A change of a Whitelist that was committed before the call of [`PolicyCache::rules`] counts. Concurrent callers
+//!    share a read that starts after their calls.
+//! 2. Rules of two moments are never mixed: otherwise a Deny that moved from one Whitelist to another could be in
+//!    neither. A check reads only names and versions. If they differ from the compiled ones, one list reads all
+//!    Whitelists in full.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,73 +22,78 @@ use crate::api::execution_status::ObjectRecord;
 use crate::fairness::{Pool, Size};
 use crate::policy::{self, CompiledWhitelist, RuleSet};
 
+use super::coalesce::Coalescer;
 use super::lean::LeanMetadata;
-use super::sharing::Shared;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// After how long a namespace that nobody asks about is forgotten.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// Time without a use after which the compiled rules of a namespace are dropped.
+const EVICT_AFTER: Duration = Duration::from_secs(3600);
 
-/// The most bytes of metadata of a namespace's Whitelists: each decision asks for all of it.
-const MAXIMUM_METADATA: usize = 16_777_216;
-/// The most bytes of rules of a namespace, as text. A Whitelist has up to 256 rules, which take about 100 KiB.
-const MAXIMUM_RULES: usize = 4_194_304;
-/// The most bytes of rules, as text, of which the compiled form is kept, of all namespaces together.
-const MAXIMUM_KEPT: usize = 16_777_216;
-/// Whitelists in a page where they are read whole: 6 MiB at most.
-const WHOLE_PAGE: u32 = 4;
-/// Namespaces whose Whitelists are read whole at a time: each may take several MiB. A namespace reads its own once at a time.
-const READ_WHOLE: Size = Size { places: 2, share: 1 };
+/// Maximum size in bytes of the metadata of a namespace's Whitelists. Each decision reads all of it.
+const MAX_METADATA_BYTES: usize = 16_777_216;
+/// Maximum size in bytes of a namespace's rules as text. A Whitelist has up to 256 rules, which take about 100 KiB.
+const MAX_RULE_BYTES: usize = 4_194_304;
+/// Maximum size in bytes, as text, of all rules that are kept in compiled form.
+const MAX_CACHED_BYTES: usize = 16_777_216;
+/// Number of Whitelists in a page of a full read: at most 6 MiB.
+const FULL_READ_PAGE: u32 = 4;
+/// Concurrent full reads, at most one for each namespace. A full read may take several MiB.
+const CONCURRENT_FULL_READS: Size = Size { places: 2, share: 1 };
 
-/// The compiled Whitelists of the namespaces that were asked for. Bounded in bytes; a namespace that has no Whitelists, or
-/// that nobody asks about, is forgotten, and what one Whitelist may compile into has a bound of its own.
-pub struct Policies {
+/// Compiled Whitelists of the used namespaces. Bounded in bytes; the compiled form of one Whitelist has a bound of
+/// its own. Namespaces without Whitelists, or without a use for some time, take no memory.
+pub struct PolicyCache {
     cluster: Cluster,
-    namespaces: Mutex<HashMap<String, (Instant, Known)>>,
-    /// The readings of the namespaces that are asked about now.
-    readings: Mutex<HashMap<String, Arc<Shared<RuleSet>>>>,
-    /// Namespaces whose Whitelists are read whole at a time.
+    namespaces: Mutex<HashMap<String, (Instant, CachedPolicy)>>,
+    /// Shared reads of the namespaces that are in use now.
+    in_flight: Mutex<HashMap<String, Arc<Coalescer<RuleSet>>>>,
+    /// Turns of the full reads.
     turns: Pool,
 }
 
-/// What a Whitelist was when it was compiled.
+/// Version of a Whitelist that is compiled.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Version {
+struct CachedVersion {
     uid: String,
     resource_version: String,
 }
 
-/// The Whitelists of one namespace at one moment: what they were, and what they come to.
+/// The Whitelists of one namespace at one moment: their versions and their rules.
 #[derive(Clone, Default)]
-struct Known {
-    versions: BTreeMap<String, Version>,
-    /// How many bytes the rules took as text.
+struct CachedPolicy {
+    versions: BTreeMap<String, CachedVersion>,
+    /// Size of the rules as text, in bytes.
     bytes: usize,
     rules: RuleSet,
 }
 
-impl Policies {
-    /// Knows nothing yet.
+impl PolicyCache {
+    /// Returns an empty cache.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, namespaces: Mutex::default(), readings: Mutex::default(), turns: Pool::new(READ_WHOLE) }
+        Self {
+            cluster,
+            namespaces: Mutex::default(),
+            in_flight: Mutex::default(),
+            turns: Pool::new(CONCURRENT_FULL_READS),
+        }
     }
 
-    /// The rules of a namespace, as they are at some moment after the call.
+    /// Returns the rules of a namespace at some moment after the call.
     ///
     /// # Errors
-    /// See [`ClusterError`]. A Whitelist that does not decode is no error: it closes the namespace.
+    /// See [`ClusterError`]. A Whitelist that cannot be decoded is no error: the namespace then fails closed.
     pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
-        self.readings_of(namespace).ask(async || self.look(namespace).await).await
+        self.coalescer_for(namespace).call(async || self.refresh(namespace).await).await
     }
 
-    fn readings_of(&self, namespace: &str) -> Arc<Shared<RuleSet>> {
-        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        readings.retain(|name, shared| name == namespace || Arc::strong_count(shared) > 1);
-        Arc::clone(readings.entry(namespace.to_owned()).or_default())
+    fn coalescer_for(&self, namespace: &str) -> Arc<Coalescer<RuleSet>> {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.retain(|name, shared| name == namespace || Arc::strong_count(shared) > 1);
+        Arc::clone(in_flight.entry(namespace.to_owned()).or_default())
     }
 
-    /// Reads what they are now.
-    async fn look(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
+    /// Reads the current versions, and the Whitelists if a version has changed.
+    async fn refresh(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         let api: Api<Slim<Whitelist>> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
         let (mut versions, mut bytes) = (BTreeMap::new(), 0);
@@ -96,50 +103,59 @@ impl Policies {
             let page = self.cluster.call(Operation::GetWhitelists, &what, list).await?;
             bytes += page.items.iter().map(|whitelist| whitelist.bytes).sum::<usize>();
             versions.extend(page.items.iter().filter_map(|whitelist| named_version(whitelist.meta())));
-            // All pages are of one moment: the token says which.
+            // All pages are of one moment, which the token fixes.
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
-                _ if bytes > MAXIMUM_METADATA => return Ok(closed(bytes, "metadata", MAXIMUM_METADATA)),
+                _ if bytes > MAX_METADATA_BYTES => return Ok(fail_closed(bytes, "metadata", MAX_METADATA_BYTES)),
                 Some(more) => parameters = parameters.continue_token(&more),
                 None => break,
             }
         }
-        let known = self.known(namespace);
-        if known.versions == versions { Ok(known.rules) } else { self.read(namespace, &what, known).await }
+        let cached = self.cached(namespace);
+        if cached.versions == versions {
+            Ok(cached.rules)
+        } else {
+            self.read_and_compile(namespace, &what, cached).await
+        }
     }
 
-    fn known(&self, namespace: &str) -> Known {
+    fn cached(&self, namespace: &str) -> CachedPolicy {
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((asked, known)) = namespaces.get_mut(namespace) else { return Known::default() };
+        let Some((asked, cached)) = namespaces.get_mut(namespace) else { return CachedPolicy::default() };
         *asked = Instant::now();
-        known.clone()
+        cached.clone()
     }
 
-    /// Reads all Whitelists of a namespace in one list, and compiles those that have changed.
-    async fn read(&self, namespace: &str, what: &str, known: Known) -> Result<RuleSet, ClusterError> {
+    /// Reads all Whitelists of a namespace in one list, and compiles the changed ones.
+    async fn read_and_compile(
+        &self,
+        namespace: &str,
+        what: &str,
+        cached: CachedPolicy,
+    ) -> Result<RuleSet, ClusterError> {
         let _turn = self.turns.place(namespace).await;
         let (list, bytes) = self.read_all(namespace, what).await?;
         // Patterns take a while to compile, where there are many.
-        let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &known)).await;
+        let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &cached)).await;
         let current = current.map_err(|error| ClusterError::Unavailable {
-            what: what.to_owned(),
+            target: what.to_owned(),
             message: format!("they could not be compiled: {error}"),
         })?;
         let rules = current.rules.clone();
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.retain(|name, (asked, _)| name != namespace && asked.elapsed() < FORGOTTEN_AFTER);
+        namespaces.retain(|name, (asked, _)| name != namespace && asked.elapsed() < EVICT_AFTER);
         if !current.versions.is_empty() {
             namespaces.insert(namespace.to_owned(), (Instant::now(), current));
         }
-        forget_oldest(&mut namespaces);
+        evict_oldest(&mut namespaces);
         Ok(rules)
     }
 
-    /// The Whitelists of a namespace, without their status, and how many bytes they take. Where that is too much, those
-    /// that were read until then: the caller sees it by the bytes.
+    /// Returns the Whitelists of a namespace without their status, and their size in bytes. Stops above
+    /// [`MAX_RULE_BYTES`]: then the caller must not use the incomplete list.
     async fn read_all(&self, namespace: &str, what: &str) -> Result<(Vec<DynamicObject>, usize), ClusterError> {
         let requests = Request::new(Whitelist::url_path(&(), Some(namespace)));
         let (mut all, mut bytes) = (Vec::new(), 0);
-        let mut parameters = ListParams::default().limit(WHOLE_PAGE);
+        let mut parameters = ListParams::default().limit(FULL_READ_PAGE);
         loop {
             let read = async {
                 let request = requests.list(&parameters).map_err(kube::Error::BuildRequest)?;
@@ -153,14 +169,14 @@ impl Policies {
                 all.push(whole.into_object());
             }
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
-                Some(more) if bytes <= MAXIMUM_RULES => parameters = parameters.continue_token(&more),
+                Some(more) if bytes <= MAX_RULE_BYTES => parameters = parameters.continue_token(&more),
                 _ => return Ok((all, bytes)),
             }
         }
     }
 }
 
-/// A Whitelist, also one that does not decode, without what others may fill.
+/// A Whitelist with lean metadata, also one that cannot be decoded.
 #[derive(Clone, Deserialize)]
 struct Whole {
     metadata: LeanMetadata,
@@ -185,8 +201,8 @@ fn json_length(value: &Value) -> usize {
     }
 }
 
-/// The rules of a namespace whose Whitelists are too many or too large to be read: none, and the namespace is closed.
-fn closed(bytes: usize, what: &str, most: usize) -> RuleSet {
+/// Returns the rules of a namespace with too many or too large Whitelists: none, and the namespace fails closed.
+fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     let record = ObjectRecord { name: "(all of them)".to_owned(), uid: String::new(), generation: 0 };
     let problem = format!(
         "the {what} of the Whitelists of this namespace take more than {most} bytes together ({bytes} until reading was given up); \
@@ -195,41 +211,40 @@ fn closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     RuleSet::new(vec![Arc::new(CompiledWhitelist::unreadable(record, &problem))])
 }
 
-/// Keeps what is compiled within its bound: who has not asked for the longest time is forgotten, and read again when he
-/// asks.
-fn forget_oldest(namespaces: &mut HashMap<String, (Instant, Known)>) {
-    let mut total: usize = namespaces.values().map(|(_, known)| known.bytes).sum();
-    while total > MAXIMUM_KEPT {
+/// Drops the namespaces with the oldest use until the cache is within [`MAX_CACHED_BYTES`].
+fn evict_oldest(namespaces: &mut HashMap<String, (Instant, CachedPolicy)>) {
+    let mut total: usize = namespaces.values().map(|(_, cached)| cached.bytes).sum();
+    while total > MAX_CACHED_BYTES {
         let oldest = namespaces.iter().min_by_key(|(_, (asked, _))| *asked).map(|(name, _)| name.clone());
         let Some((_, gone)) = oldest.and_then(|oldest| namespaces.remove(&oldest)) else { return };
         total = total.saturating_sub(gone.bytes);
     }
 }
 
-fn compile_all(objects: Vec<DynamicObject>, bytes: usize, known: &Known) -> Known {
+fn compile_all(objects: Vec<DynamicObject>, bytes: usize, cached: &CachedPolicy) -> CachedPolicy {
     let before: HashMap<&str, &Arc<CompiledWhitelist>> =
-        known.rules.whitelists().iter().map(|whitelist| (whitelist.record.name.as_str(), whitelist)).collect();
+        cached.rules.whitelists().iter().map(|whitelist| (whitelist.record.name.as_str(), whitelist)).collect();
     let (mut versions, mut whitelists) = (BTreeMap::new(), Vec::new());
-    if bytes > MAXIMUM_RULES {
-        // Not remembered: it is read again as soon as somebody may have mended it.
-        return Known { versions, bytes: 0, rules: closed(bytes, "rules", MAXIMUM_RULES) };
+    if bytes > MAX_RULE_BYTES {
+        // Without versions the next call reads the Whitelists again, so that a repair takes effect at once.
+        return CachedPolicy { versions, bytes: 0, rules: fail_closed(bytes, "rules", MAX_RULE_BYTES) };
     }
     for object in objects {
         let Some((name, version)) = named_version(&object.metadata) else { continue };
-        let is_known = known.versions.get(&name) == Some(&version);
+        let is_known = cached.versions.get(&name) == Some(&version);
         let compiled = before.get(name.as_str()).filter(|_| is_known).map(|compiled| Arc::clone(compiled));
         whitelists.push(compiled.unwrap_or_else(|| Arc::new(compile(object))));
         versions.insert(name, version);
     }
-    Known { versions, bytes, rules: RuleSet::new(whitelists) }
+    CachedPolicy { versions, bytes, rules: RuleSet::new(whitelists) }
 }
 
-fn named_version(metadata: &ObjectMeta) -> Option<(String, Version)> {
-    let version = Version { uid: metadata.uid.clone()?, resource_version: metadata.resource_version.clone()? };
+fn named_version(metadata: &ObjectMeta) -> Option<(String, CachedVersion)> {
+    let version = CachedVersion { uid: metadata.uid.clone()?, resource_version: metadata.resource_version.clone()? };
     Some((metadata.name.clone()?, version))
 }
 
-/// Compiles a Whitelist as the API server has it, also one that does not decode.
+/// Compiles a Whitelist from the API server, also one that cannot be decoded.
 pub fn compile(object: DynamicObject) -> CompiledWhitelist {
     let record = ObjectRecord {
         name: object.metadata.name.clone().unwrap_or_default(),

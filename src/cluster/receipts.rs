@@ -1,7 +1,8 @@
-//! Receipts in the API server: live reads, and writes of what was read.
+//! Receipts in the API server: live reads, and writes of the version that was read.
 //!
-//! The promises kept here: "there is no such receipt" is only said where the API server says it of this very object, never
-//! where the kind is missing; each write is of the version that was read.
+//! # Guarantees
+//! 1. A receipt counts as absent only if the API server's 404 names this receipt. A 404 for a missing kind is an error.
+//! 2. Each write regards the version that was read.
 
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
@@ -12,26 +13,26 @@ use crate::execution::ReceiptKey;
 use super::{Cluster, ClusterError, FIELD_MANAGER, Operation, PAGE, Slim};
 
 impl Cluster {
-    /// Asks for one receipt of each namespace that is served, to see that there is such a kind and that this user may list it.
+    /// Lists one receipt in each served namespace, to check that the kind exists and that this user may list it.
     ///
     /// # Errors
     /// [`ClusterError::NotFound`] without the CRD, [`ClusterError::Forbidden`] without the permission in any of them.
     pub async fn check_receipts(&self) -> Result<(), ClusterError> {
-        self.may_list::<ExecutionReceipt>(Operation::CountReceipts, "ExecutionReceipts").await
+        self.check_list_permission::<ExecutionReceipt>(Operation::CountReceipts, "ExecutionReceipts").await
     }
 
-    /// Reads the receipt of an execution; None where there is none.
+    /// Reads the receipt of an execution; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] where there is no such kind, [`ClusterError::Undecodable`] also where the receipt of this
-    /// name is that of another execution.
+    /// [`ClusterError::NotFound`] if the kind does not exist, [`ClusterError::Undecodable`] also if the receipt of this
+    /// name belongs to another execution.
     pub async fn receipt(&self, key: &ReceiptKey) -> Result<Option<ExecutionReceipt>, ClusterError> {
         let name = key.object_name();
         let api = self.receipts(&key.namespace);
         let get = async {
             match api.get(&name).await {
                 Ok(receipt) => Ok(Some(receipt)),
-                Err(kube::Error::Api(status)) if status.code == 404 && is_about(&status, &name) => Ok(None),
+                Err(kube::Error::Api(status)) if status.code == 404 && refers_to(&status, &name) => Ok(None),
                 Err(error) => Err(error),
             }
         };
@@ -39,7 +40,7 @@ impl Cluster {
         match self.call(Operation::GetReceipt, &what, get).await? {
             Some(receipt) if !key.matches(&receipt) => {
                 let message = format!("it is not that of the execution {} with this spec", key.execution);
-                Err(ClusterError::Undecodable { what, message })
+                Err(ClusterError::Undecodable { target: what, message })
             }
             found => Ok(found),
         }
@@ -48,26 +49,26 @@ impl Cluster {
     /// Stores a new receipt.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where there is one of its name.
+    /// [`ClusterError::Conflict`] if a receipt of this name exists.
     pub async fn create_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
         let api = self.receipts(namespace_of(receipt));
         self.call(Operation::WriteReceipt, what(receipt), api.create(&parameters(), receipt)).await
     }
 
-    /// Stores a receipt where it is still the one that was read.
+    /// Stores a receipt if its version is still the one that was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where it is not.
+    /// [`ClusterError::Conflict`] if it is not.
     pub async fn replace_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
         let api = self.receipts(namespace_of(receipt));
         let name = receipt.metadata.name.as_deref().unwrap_or_default();
         self.call(Operation::WriteReceipt, what(receipt), api.replace(name, &parameters(), receipt)).await
     }
 
-    /// Deletes a receipt where it is still the one that was read.
+    /// Deletes a receipt if its version is still the one that was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where it is not, [`ClusterError::NotFound`] where it is gone.
+    /// [`ClusterError::Conflict`] if it is not, [`ClusterError::NotFound`] if the receipt does not exist.
     pub async fn delete_receipt(&self, receipt: &ExecutionReceipt) -> Result<(), ClusterError> {
         let metadata = &receipt.metadata;
         let preconditions =
@@ -78,7 +79,7 @@ impl Cluster {
         self.call(Operation::WriteReceipt, what(receipt), api.delete(name, &parameters)).await.map(drop)
     }
 
-    /// How many receipts a namespace has.
+    /// Returns the number of receipts in a namespace.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -93,7 +94,7 @@ impl Cluster {
             let more = page.metadata.continue_.filter(|more| !more.is_empty());
             match (page.metadata.remaining_item_count, more) {
                 (Some(remaining), _) => return Ok(count.saturating_add(u64::try_from(remaining).unwrap_or_default())),
-                // It does not say: they are counted.
+                // Without a remaining count all pages are counted.
                 (None, Some(more)) => parameters = ListParams::default().limit(PAGE).continue_token(&more),
                 (None, None) => return Ok(count),
             }
@@ -105,8 +106,8 @@ impl Cluster {
     }
 }
 
-/// Whether a 404 speaks of this object: where the kind is not served it speaks of nothing.
-fn is_about(status: &kube::core::Status, name: &str) -> bool {
+/// Returns true if a 404 names this receipt. If the kind is not served, a 404 names no object.
+fn refers_to(status: &kube::core::Status, name: &str) -> bool {
     let is_kind = |details: &kube::core::response::StatusDetails| details.kind == "executionreceipts";
     status.details.as_ref().is_some_and(|details| details.name == name && is_kind(details))
 }

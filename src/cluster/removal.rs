@@ -1,8 +1,9 @@
-//! What becomes of executions at the end of their lives: held by a finalizer until they are over and what is stored of
-//! them is removed, deleted when their time is over.
+//! The end of an execution's life. A finalizer holds the execution until it has finished and its stored output is
+//! removed. Writ deletes the execution when its TTL has expired.
 //!
-//! The promise kept here: each of these writes is of the object that was read, by UID and, where it matters, by
-//! resourceVersion, so that another one of the same name is never touched.
+//! # Guarantees
+//! Each write names the UID of the execution that was read, and its resourceVersion if the content matters. So no write
+//! changes a later execution of the same name.
 
 use std::fmt::Debug;
 
@@ -17,12 +18,12 @@ use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation, Slim};
 
 impl Cluster {
-    /// Puts the audit finalizer on an execution, if it is still the one that was read: from then on it stays until Writ
-    /// has seen its end. The API server refuses that for one that is being deleted.
+    /// Adds the audit finalizer to an execution of this version. The execution then stays until Writ has recorded its
+    /// end. The API server refuses a new finalizer on an execution that is being deleted.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`] also where it has changed since it was read.
-    pub async fn protect(&self, read: &CommandExecution) -> Result<CommandExecution, ClusterError> {
+    /// [`ClusterError::Invalid`] also if the execution has changed since it was read.
+    pub async fn add_finalizer(&self, read: &CommandExecution) -> Result<CommandExecution, ClusterError> {
         let metadata = &read.metadata;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let name = metadata.name.as_deref().unwrap_or_default();
@@ -38,12 +39,13 @@ impl Cluster {
         self.patch_metadata(namespace, name, "finalizer", patch).await
     }
 
-    /// Takes the audit finalizer off an execution, where it stands at `index` of its finalizers: if nobody else holds it, it
-    /// is gone.
+    /// Removes the audit finalizer, at `index` of the finalizers, from an execution. Without other finalizers a deleted
+    /// execution then disappears.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`] also where it does not stand there any more, [`ClusterError::NotFound`] where it is gone.
-    pub async fn release(&self, key: &ExecutionKey, index: usize) -> Result<(), ClusterError> {
+    /// [`ClusterError::Invalid`] also if another finalizer is at this index, [`ClusterError::NotFound`] if the
+    /// execution does not exist.
+    pub async fn remove_finalizer(&self, key: &ExecutionKey, index: usize) -> Result<(), ClusterError> {
         let index = index.to_string();
         let path = ["metadata", "finalizers", index.as_str()];
         let patch = vec![
@@ -54,27 +56,29 @@ impl Cluster {
         self.patch_undecoded(Operation::PatchFinalizer, "finalizer", key, patch_of(patch)).await
     }
 
-    /// Has the API server make `metadata.managedFields` anew: whoever may patch can write entries there by hand.
+    /// Has the API server create `metadata.managedFields` again: every user with the right to patch can write entries
+    /// there.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`] if another execution has this name now, [`ClusterError::NotFound`] if none has.
     pub async fn clear_managed_fields(&self, key: &ExecutionKey) -> Result<(), ClusterError> {
         let patch = vec![
             operation("test", &["metadata", "uid"], json!(key.uid)),
-            // One empty entry clears the list: https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
+            // One empty entry clears the list:
+            // https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
             operation("replace", &["metadata", "managedFields"], json!([{}])),
         ];
         self.patch_undecoded(Operation::ClearManagedFields, "managedFields", key, patch_of(patch)).await
     }
 
-    /// Deletes an execution, if it is still what was read.
+    /// Deletes an execution if it has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where it has changed, [`ClusterError::NotFound`] where it is gone.
+    /// [`ClusterError::Conflict`] if it has changed, [`ClusterError::NotFound`] if it does not exist.
     pub async fn delete(&self, key: &ExecutionKey, resource_version: Option<String>) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(key.uid.clone()), resource_version };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        // What comes back is not decoded, as with `patch_undecoded`.
+        // The answer is not decoded, as in `patch_undecoded`.
         let delete = async {
             let request = self.execution_requests(&key.namespace).delete(&key.name, &parameters);
             self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
@@ -82,10 +86,10 @@ impl Cluster {
         self.call(Operation::DeleteExecution, format!("CommandExecution {key}"), delete).await.map(drop)
     }
 
-    /// Says of a finished execution that others may delete it from now on, if it is still what was read.
+    /// Annotates a finished execution as one that others may delete, if it has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where it has changed, [`ClusterError::NotFound`] where it is gone.
+    /// [`ClusterError::Conflict`] if it has changed, [`ClusterError::NotFound`] if it does not exist.
     pub async fn mark_retention_over(
         &self,
         key: &ExecutionKey,
@@ -97,8 +101,8 @@ impl Cluster {
         self.patch_undecoded(Operation::MarkRetentionOver, "annotation", key, Ok(patch)).await
     }
 
-    /// Patches the metadata of an execution. What comes back is not decoded: an object that is not what this version can read
-    /// has to go too.
+    /// Patches the metadata of an execution. The answer is not decoded, so that executions that this version cannot
+    /// decode can be removed, too.
     async fn patch_undecoded<P: Serialize + Debug>(
         &self,
         operation: Operation,

@@ -1,7 +1,11 @@
-//! What of a Secret is used to log in: in a type that is wiped when it is dropped, and that cannot be printed.
+//! Credentials from a Secret, in a type that is wiped when it is dropped and that cannot be printed.
 //!
-//! The promise kept here: a Secret is read by its name when it is needed, never listed or watched; what of it is not used is
-//! wiped at once. What the HTTP client and the decoder have held of it on the way is freed, and not wiped.
+//! # Guarantees
+//! Writ reads a Secret by its name when it needs it, and never lists or watches Secrets. Unused entries are wiped at
+//! once.
+//!
+//! # Caveats
+//! The buffers of the HTTP client and the decoder are freed, but not wiped.
 
 use std::fmt;
 
@@ -13,43 +17,43 @@ use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
 
 use super::{Cluster, ClusterError, Operation};
 
-/// The longest key or certificate that is kept, in bytes. RSA keys of 16384 bits take 13 KiB; a Secret may hold 1 MiB.
-const MAXIMUM_BYTES: usize = 65_536;
-/// What is put behind the names of the entries of each key. Four: sshd ends a login after 6 keys that it refused
-/// (MaxAuthTries), and a rotation needs two.
+/// Maximum length of a key or certificate in bytes. An RSA key of 16384 bits takes 13 KiB; a Secret may hold 1 MiB.
+const MAX_ENTRY_BYTES: usize = 65_536;
+/// Suffixes of the entries of each key. Four keys: sshd ends a login after 6 refused keys (MaxAuthTries), and a
+/// rotation needs two.
 pub const KEY_SUFFIXES: [&str; 4] = ["", "-2", "-3", "-4"];
 
-/// One of the keys to log in with, with what belongs to it.
+/// One of the private keys for a login, with its passphrase and certificate.
 #[derive(Clone)]
 pub struct SshKey {
-    /// What is put behind the names of its entries.
+    /// Suffix of the names of its entries.
     pub suffix: &'static str,
     /// `ssh-privatekey`.
     pub private_key: Zeroizing<Vec<u8>>,
-    /// `passphrase`: its own, else that of the first key.
+    /// `passphrase` of this key, else of the first key.
     pub passphrase: Option<Zeroizing<Vec<u8>>>,
     /// `ssh-certificate`.
     pub certificate: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// A Secret with SSH credentials, as it was read. Its contents are not checked.
+/// A Secret with SSH credentials. Its content is not checked.
 #[derive(Clone, Default)]
 pub struct SshSecret {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its UID.
+    /// UID.
     pub uid: String,
-    /// Which version of it was read.
+    /// Version that was read.
     pub resource_version: String,
-    /// Its type.
+    /// Type.
     pub type_: String,
-    /// Whether it has the label by which it may be used.
-    pub is_labelled: bool,
-    /// Patterns of the addresses that it may be used at; None: all.
-    pub addresses: Option<String>,
-    /// Patterns of the users that it may log in as; None: all.
-    pub users: Option<String>,
-    /// Its keys, in the order in which they are tried.
+    /// True if the Secret has the label that allows its use.
+    pub has_credentials_label: bool,
+    /// Patterns of the addresses at which it may be used; all if `None`.
+    pub allowed_addresses: Option<String>,
+    /// Patterns of the users that may log in with it; all if `None`.
+    pub allowed_users: Option<String>,
+    /// Keys, in the order of use.
     pub keys: Vec<SshKey>,
 }
 
@@ -60,7 +64,7 @@ impl fmt::Debug for SshSecret {
 }
 
 impl SshSecret {
-    fn of(secret: Secret) -> Self {
+    fn from_secret(secret: Secret) -> Self {
         let metadata = secret.metadata;
         let annotation =
             |name: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(name)).cloned();
@@ -68,8 +72,8 @@ impl SshSecret {
         let mut data = secret.data.unwrap_or_default();
         let mut take = |key: &str| {
             let bytes = Zeroizing::new(data.remove(key)?.0);
-            // Empty, it is told of as one that cannot be read.
-            Some(if bytes.len() > MAXIMUM_BYTES { Zeroizing::default() } else { bytes })
+            // An empty entry is later reported as unreadable.
+            Some(if bytes.len() > MAX_ENTRY_BYTES { Zeroizing::default() } else { bytes })
         };
         let first_passphrase = take("passphrase");
         let keys = KEY_SUFFIXES.into_iter().filter_map(|suffix| {
@@ -80,9 +84,9 @@ impl SshSecret {
         });
         let keys = keys.collect();
         let used = Self {
-            is_labelled: label.map(String::as_str) == Some("true"),
-            addresses: annotation(ADDRESSES_ANNOTATION),
-            users: annotation(USERS_ANNOTATION),
+            has_credentials_label: label.map(String::as_str) == Some("true"),
+            allowed_addresses: annotation(ADDRESSES_ANNOTATION),
+            allowed_users: annotation(USERS_ANNOTATION),
             keys,
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
@@ -93,28 +97,30 @@ impl SshSecret {
         used
     }
 
-    /// The same without what has to stay secret: which version it was.
+    /// Returns a copy without the keys, which tells the version that was used.
     pub fn without_secrets(&self) -> Self {
         Self {
             name: self.name.clone(),
             uid: self.uid.clone(),
             resource_version: self.resource_version.clone(),
             type_: self.type_.clone(),
-            is_labelled: self.is_labelled,
-            addresses: self.addresses.clone(),
-            users: self.users.clone(),
+            has_credentials_label: self.has_credentials_label,
+            allowed_addresses: self.allowed_addresses.clone(),
+            allowed_users: self.allowed_users.clone(),
             keys: Vec::new(),
         }
     }
 }
 
 impl Cluster {
-    /// Reads one Secret by name (a list would read them all).
+    /// Reads one Secret by name; a list would read them all.
     ///
     /// # Errors
     /// See [`ClusterError`].
     pub async fn ssh_secret(&self, namespace: &str, name: &str) -> Result<SshSecret, ClusterError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        self.call(Operation::GetSecret, format!("Secret {namespace}/{name}"), api.get(name)).await.map(SshSecret::of)
+        self.call(Operation::GetSecret, format!("Secret {namespace}/{name}"), api.get(name))
+            .await
+            .map(SshSecret::from_secret)
     }
 }

@@ -1,4 +1,4 @@
-//! Objects as watches and lists know them: a name, a version and a size. What is in them is read when it is needed.
+//! Objects in watches and lists: name, version and size. The content is read live when it is needed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,15 +11,15 @@ use serde::{Deserialize, Deserializer};
 
 use super::lean::Counted;
 
-/// The most objects in a page of a list. They may be of 1.5 MiB each, so a page takes at most 15 MiB.
+/// Maximum number of objects in a page of a list. An object takes up to 1.5 MiB, so a page takes up to 15 MiB.
 pub const PAGE: u32 = 10;
 
-/// An object of kind `K`, of which name, version and times are kept: about 500 bytes.
+/// An object of kind `K` with its name, version and times only: about 500 bytes.
 pub struct Slim<K> {
     metadata: ObjectMeta,
-    /// About how many bytes the whole object takes.
+    /// Approximate size of the whole object in bytes.
     pub bytes: usize,
-    /// A hash of its labels.
+    /// Hash of the labels.
     pub labels: u64,
     kind: PhantomData<fn() -> K>,
 }

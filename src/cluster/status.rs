@@ -1,5 +1,5 @@
-//! Status writes. Before the claim, and the claim itself: a PUT with the resourceVersion of a live read. After the
-//! claim: a JSON Patch that names UID and token, so that whoever keeps changing labels cannot keep a result out.
+//! Status writes. The claim, and each write before it, is a PUT with the resourceVersion of a live read. Writes after
+//! the claim are JSON Patches that name UID and token: frequent changes of labels by others then cannot prevent them.
 
 use std::fmt::Debug;
 
@@ -14,35 +14,36 @@ use crate::api::{CommandExecution, CommandExecutionStatus, Machine, MachineStatu
 
 use super::{Cluster, ClusterError, ExecutionKey, Operation, Slim};
 
-/// The name under which Writ's writes stand in `managedFields`.
+/// Field manager of Writ's writes in `managedFields`.
 pub const FIELD_MANAGER: &str = "writ";
 
-/// What became of a write that only the holder of a claim may make.
+/// Result of a write that only the holder of a claim may make.
 #[derive(Debug)]
 pub enum WriteOutcome {
-    /// It is stored.
+    /// The API server has stored the status.
     Stored,
-    /// Somebody else holds the claim, the execution has finished otherwise, or it is gone: there is nothing to write.
-    NotOurs(String),
-    /// The content was refused.
+    /// Another process holds the claim, the execution has finished in another way, or it does not exist: nothing is
+    /// left to write.
+    ClaimLost(String),
+    /// The API server refuses the content.
     Refused(String),
-    /// The object is too large with it.
+    /// The object would become too large.
     TooLarge(String),
-    /// Not known; write it again.
-    Again(ClusterError),
+    /// Unknown: the caller must write again.
+    Unknown(ClusterError),
 }
 
 impl Cluster {
-    /// Stores a status where the object is still the one that was read.
+    /// Stores a status if the execution has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where it is not; ambiguous ones have to be settled by a live read.
+    /// [`ClusterError::Conflict`] if it has changed. After an ambiguous error a live read must show the outcome.
     pub async fn replace_status(
         &self,
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        // The API server takes nothing but the status from it; what is read lean must not be written as if it were whole.
+        // The API server uses only the status of this object. Lean metadata must not be written as if it were complete.
         let from = &read.metadata;
         let metadata = ObjectMeta {
             name: from.name.clone(),
@@ -63,15 +64,15 @@ impl Cluster {
         self.call(Operation::WriteStatus, what, put).await
     }
 
-    /// Stores what was seen of a Machine where it is still the one that was read.
+    /// Stores the status of a Machine if the Machine has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] where it is not.
+    /// [`ClusterError::Conflict`] if it has changed.
     pub async fn replace_machine_status(&self, read: &Machine, status: MachineStatus) -> Result<Machine, ClusterError> {
         self.put_status(Operation::WriteMachine, Machine { status: Some(status), ..read.clone() }).await
     }
 
-    /// With the resourceVersion that is in it.
+    /// Stores a status if the object still has its resourceVersion.
     async fn put_status<K>(&self, operation: Operation, mut changed: K) -> Result<K, ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
@@ -94,34 +95,36 @@ impl Cluster {
             Ok(patch) => patch,
             Err(error) => return WriteOutcome::Refused(error.to_string()),
         };
-        // Nothing of the answer is of use.
+        // `Slim` decodes almost nothing: the answer is not needed.
         let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch: Patch<()> = Patch::Json(patch);
         let call = api.patch_status(&key.name, &parameters, &patch);
         match self.call(Operation::WriteResult, format!("result of {key}"), call).await {
             Ok(_) => WriteOutcome::Stored,
-            Err(ClusterError::NotFound { .. }) => WriteOutcome::NotOurs("the object was deleted".to_owned()),
-            Err(ClusterError::Invalid { message, .. }) => self.settle(key, token, WriteOutcome::Refused(message)).await,
-            Err(ClusterError::TooLarge { message, .. }) => {
-                self.settle(key, token, WriteOutcome::TooLarge(message)).await
+            Err(ClusterError::NotFound { .. }) => WriteOutcome::ClaimLost("the object was deleted".to_owned()),
+            Err(ClusterError::Invalid { message, .. }) => {
+                self.classify_refusal(key, token, WriteOutcome::Refused(message)).await
             }
-            Err(error) => WriteOutcome::Again(error),
+            Err(ClusterError::TooLarge { message, .. }) => {
+                self.classify_refusal(key, token, WriteOutcome::TooLarge(message)).await
+            }
+            Err(error) => WriteOutcome::Unknown(error),
         }
     }
 
-    /// A refused write is either not ours any more, or its content is at fault: the live object tells.
-    async fn settle(&self, key: &ExecutionKey, token: &str, refused: WriteOutcome) -> WriteOutcome {
+    /// Finds the cause of a refused write by a live read: the claim is lost, or the content is wrong.
+    async fn classify_refusal(&self, key: &ExecutionKey, token: &str, refused: WriteOutcome) -> WriteOutcome {
         let live = match self.execution(&key.namespace, &key.name).await {
             Ok(live) => live,
             Err(ClusterError::NotFound { .. }) => {
-                return WriteOutcome::NotOurs("the object was deleted".to_owned());
+                return WriteOutcome::ClaimLost("the object was deleted".to_owned());
             }
-            Err(error) => return WriteOutcome::Again(error),
+            Err(error) => return WriteOutcome::Unknown(error),
         };
         let holds_token = live.claim().is_some_and(|claim| claim.token == token);
         if live.metadata.uid.as_deref() != Some(&key.uid) || !holds_token || live.phase().is_finished() {
-            return WriteOutcome::NotOurs(format!(
+            return WriteOutcome::ClaimLost(format!(
                 "the execution is {} and not claimed by this one",
                 live.phase().as_str()
             ));
@@ -153,8 +156,8 @@ fn holder_patch(
             value: serde_json::to_value(status)?,
         }),
     ];
-    // The generation may have moved on since the claim (a cancel, a deletion). A status that says an older one counts as
-    // not yet up to date for kubectl wait and kstatus, and a finished one could never be mended.
+    // A cancel or a deletion increases the generation after the claim. For kubectl wait and kstatus a status with an
+    // older generation is outdated, and nobody writes the status of a finished execution again.
     let observed = |path: PointerBuf| {
         let from = PointerBuf::from_tokens(["metadata", "generation"]);
         json_patch::PatchOperation::Copy(json_patch::CopyOperation { from, path })

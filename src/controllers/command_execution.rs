@@ -27,14 +27,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionReceipt, Machine, Phase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, Holders, Policies, Slim, Stamping};
+use crate::cluster::{
+    Cluster, ClusterError, EventPublisher, ExecutionKey, Membership, PolicyCache, RequesterTrustChecker, Slim,
+};
 use crate::execution::{
     self, HolderFact, MachineFact, ObjectSize, Observed, Plan, PriorExecutionFact, ReceiptKey, SideEffect,
 };
 use crate::fairness::Size;
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{QueuedExecution, Runner, Wakes, log_end};
-use crate::telemetry::{Loop, SPANS, metrics};
+use crate::telemetry::{BackgroundTask, SPANS, metrics};
 use crate::traces;
 
 use super::fair::{Fair, UNBOUNDED};
@@ -56,13 +58,13 @@ pub struct Context {
     /// The API server.
     pub cluster: Cluster,
     /// What is allowed, compiled.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<PolicyCache>,
     /// Tells whose names can be believed.
-    pub stamping: Stamping,
+    pub stamping: RequesterTrustChecker,
     /// Runs what is allowed.
     pub runner: Runner,
     /// Tells whose claims are left behind.
-    pub holders: Arc<Holders>,
+    pub holders: Arc<Membership>,
     /// Tells people.
     pub events: EventPublisher,
     /// How long a missing Machine or rule is waited for.
@@ -79,7 +81,7 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
     let fair = Fair::new(LOOKED_AT);
     let again = fair.come_again().map(|reference| Ok(ReconcileRequest::from(reference)));
     let queue = stream::select(queue.boxed(), again.boxed());
-    let queue = Box::pin(with_beats(Loop::Executions, queue).take_until(stop.cancelled_owned()));
+    let queue = Box::pin(with_beats(BackgroundTask::Executions, queue).take_until(stop.cancelled_owned()));
     let config = Config::default().concurrency(UNBOUNDED);
     let weights = Arc::new(Weights::default());
     let look = |object: Arc<Execution>, context| {
@@ -89,7 +91,7 @@ pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
             // Held to the end of the look.
             let _room = weights.take(reference.namespace.as_deref().unwrap_or_default(), object.bytes).await;
             let span = span(&object);
-            let result = measured(Loop::Executions, reconcile(object, context, names)).instrument(span).await;
+            let result = measured(BackgroundTask::Executions, reconcile(object, context, names)).instrument(span).await;
             gathering.seen(&reference);
             result
         })
@@ -113,7 +115,7 @@ fn span(object: &Execution) -> tracing::Span {
     let metadata = object.meta();
     let (uid, namespace, name) = (metadata.uid.as_deref(), metadata.namespace.as_deref(), metadata.name.as_deref());
     let span = tracing::info_span!(target: SPANS, "reconcile", uid, namespace, name, phase = field::Empty);
-    traces::of_execution(&span, uid.unwrap_or_default());
+    traces::set_execution_trace(&span, uid.unwrap_or_default());
     span
 }
 
@@ -138,7 +140,7 @@ async fn reconcile(object: Arc<Execution>, context: Arc<Context>, names: Machine
     let about = live.object_ref(&());
     let applied = apply(live, plan, machine, &context).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
-        context.events.publish_staying(about, "ObjectTooLarge", &execution::no_space_message(&size));
+        context.events.publish_removal_blocked(about, "ObjectTooLarge", &execution::no_space_message(&size));
     }
     applied
 }
@@ -163,7 +165,7 @@ async fn gather_and_decide(
         context.runner.configure(machine);
     }
     let holder = match live.claim() {
-        Some(claim) => context.holders.fact(&claim.holder).await?,
+        Some(claim) => context.holders.holder_fact(&claim.holder).await?,
         None => HolderFact::Own,
     };
     let identity = context.stamping.identity(live).await;
@@ -279,7 +281,7 @@ async fn protected(
     if !is_needed || live.has_audit_finalizer() {
         return Ok(Some(live));
     }
-    match context.cluster.protect(&live).await {
+    match context.cluster.add_finalizer(&live).await {
         Ok(protected) => Ok(Some(protected)),
         // Refused: it is another one than was read, or it is being deleted by now.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),

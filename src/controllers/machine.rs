@@ -28,7 +28,7 @@ use crate::fairness::Size;
 use crate::fleet::{MachineWakes, RECOUNT_INTERVAL};
 use crate::machine::{ProbeSchedule, ReportInput, next_probe, report};
 use crate::runner::{MachineFacts, Runner};
-use crate::telemetry::{Loop, Watch};
+use crate::telemetry::{BackgroundTask, Watch};
 
 use super::fair::{Fair, UNBOUNDED};
 use super::places::watch_all;
@@ -80,10 +80,12 @@ pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken)
     let counted = recounts(context.runner.clone());
     let queue = stream::select_all([changes.boxed(), seen.boxed(), counted.boxed(), fair.come_again().boxed()])
         .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
-    let queue = with_beats(Loop::Machines, queue).take_until(stop.cancelled_owned());
+    let queue = with_beats(BackgroundTask::Machines, queue).take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(UNBOUNDED);
     let look = |object: Arc<Watched>, context| {
-        fair.look(&ObjectRef::from(object.as_ref()), move || measured(Loop::Machines, reconcile(object, context)))
+        fair.look(&ObjectRef::from(object.as_ref()), move || {
+            measured(BackgroundTask::Machines, reconcile(object, context))
+        })
     };
     applier(look, retry_later, context, reader, Box::pin(queue), config)
         .for_each(|result| async {
@@ -111,7 +113,7 @@ fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<Watched>> + Send {
 /// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
 fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = ObjectRef<Watched>> + Send + use<>) {
     let (reader, writer) = store::<Watched>();
-    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config());
+    let watched = watch_all(context.cluster.watch_apis::<Watched>(), watch_config());
     let (known, before) = (reader.clone(), reader.clone());
     let watched = watched.filter_map(move |event| {
         // Looked at before the reflector stores it.
@@ -216,7 +218,7 @@ async fn store_report(
                 context.written(|written| written.insert(reference, Instant::now()));
             }
             if let Some((reason, warning, message)) = said.event {
-                context.events.publish_sight(machine.object_ref(&()), reason, warning, message);
+                context.events.publish_machine(machine.object_ref(&()), reason, warning, message);
             }
             Ok(None)
         }

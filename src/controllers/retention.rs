@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{CommandExecution, Phase};
 use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, LeanExecution, Operation};
 use crate::output::{Owner, Store, StoreError};
-use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
+use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, Watch, health, metrics};
 
 use super::places::watch_all;
 use super::watching::{failed, watch_config};
@@ -83,19 +83,19 @@ struct Working {
 pub async fn run(context: Context, stop: CancellationToken) {
     let Context { cluster, store, events: publisher, keeping, receipt_limit } = context;
     let config = watch_config().fields(&finished_selector());
-    let mut events = watch_all(cluster.watched::<Finished>(), config);
+    let mut events = watch_all(cluster.watch_apis::<Finished>(), config);
     let receipts = Receipts::new(cluster.clone(), receipt_limit);
     let context = Arc::new(Working { cluster: cluster.clone(), store, keeping, receipts });
     let mut teller = Teller::new(publisher);
     let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
     let (mut due, mut busy) = (Due::new(keeping), HashSet::new());
-    let (mut not_before, mut turns) = (Instant::now(), interval(BEAT));
+    let (mut not_before, mut turns) = (Instant::now(), interval(HEARTBEAT_INTERVAL));
     loop {
         let wait = due.wait(cluster.now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
         let next = wait.map_or_else(|| Instant::now() + LONGEST_WAIT, |at| at.max(not_before));
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = turns.tick() => health().beat(Loop::Retention),
+            _ = turns.tick() => health().heartbeat(BackgroundTask::Retention),
             event = events.next() => match event {
                 Some(Ok(event)) => {
                     if matches!(event, Event::InitDone) {
@@ -125,10 +125,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 }
                 let context = Arc::clone(&context);
                 looking.push(Box::pin(async move {
-                    let _looking = health().looks(Loop::Retention);
+                    let _guard = health().track(BackgroundTask::Retention);
                     let began = std::time::Instant::now();
                     let result = look(&context, &key).await;
-                    metrics().reconciled(Loop::Retention.as_str(), began);
+                    metrics().reconciled(BackgroundTask::Retention.as_str(), began);
                     (key, result)
                 }));
             }
@@ -205,7 +205,7 @@ async fn let_go(context: &Working, key: &ExecutionKey, live: &Live) -> Result<()
         context.receipts.remove_where_a_person_deleted(execution).await?;
     }
     remove_stored(context, key).await?;
-    match context.cluster.release(key, finalizer).await {
+    match context.cluster.remove_finalizer(key, finalizer).await {
         Ok(()) => tracing::info!(execution = %key, uid = key.uid, "an execution that was deleted is let go"),
         Err(ClusterError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event};
 use tokio::time::interval;
 
 use crate::cluster::{ClusterError, PAGE};
-use crate::telemetry::{BEAT, Loop, Watch, health, metrics};
+use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, Watch, health, metrics};
 
 /// How long the API server keeps one watch open, in seconds: a half-open connection is noticed after that.
 const WATCH_SECONDS: u32 = 30;
@@ -47,13 +47,13 @@ pub(super) fn failed(watch: Watch, error: &watcher::Error) {
 }
 
 /// The same queue, which gives signs of life for the loop that takes from it, for as long as it does.
-pub(super) fn with_beats<T>(which: Loop, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
-    let turns = stream::unfold(interval(BEAT), |mut turns| async move {
+pub(super) fn with_beats<T>(which: BackgroundTask, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
+    let turns = stream::unfold(interval(HEARTBEAT_INTERVAL), |mut turns| async move {
         turns.tick().await;
         Some(((), turns))
     });
     let beats = turns.map(move |()| {
-        health().beat(which);
+        health().heartbeat(which);
         None
     });
     stream::select(queue.map(Some), beats).filter_map(std::future::ready)
@@ -61,10 +61,10 @@ pub(super) fn with_beats<T>(which: Loop, queue: impl Stream<Item = T>) -> impl S
 
 /// Looks at one object: timed, counted, and found out where it does not end.
 pub(super) async fn measured<T>(
-    which: Loop,
+    which: BackgroundTask,
     look: impl Future<Output = Result<T, ClusterError>>,
 ) -> Result<T, ClusterError> {
-    let _looking = health().looks(which);
+    let _guard = health().track(which);
     let began = Instant::now();
     let result = look.await;
     metrics().reconciled(which.as_str(), began);

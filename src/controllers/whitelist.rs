@@ -24,12 +24,13 @@ use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::{
-    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, Policies, Slim, Stamping, Trust, compile_object,
+    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, PolicyCache, RequesterTrust,
+    RequesterTrustChecker, Slim, compile_object,
 };
 use crate::execution::storable;
 use crate::fairness::Size;
 use crate::policy::{CompiledWhitelist, RuleSet};
-use crate::telemetry::{Loop, Watch};
+use crate::telemetry::{BackgroundTask, Watch};
 
 use super::fair::{Fair, UNBOUNDED};
 use super::places::watch_all;
@@ -52,11 +53,11 @@ pub struct Context {
     /// The API server.
     pub cluster: Cluster,
     /// Tells whether subjects are in force.
-    pub stamping: Stamping,
+    pub stamping: RequesterTrustChecker,
     /// Tells people.
     pub events: EventPublisher,
     /// The other Whitelists of a namespace.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<PolicyCache>,
     /// How many warnings each Whitelist has.
     pub warnings: WarningCounts,
 }
@@ -64,20 +65,22 @@ pub struct Context {
 /// Runs until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let (reader, writer) = store::<Watched>();
-    let watched = watch_all(context.cluster.watched::<Watched>(), watch_config());
+    let watched = watch_all(context.cluster.watch_apis::<Watched>(), watch_config());
     let known = reader.clone();
     let changes =
         reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(Watch::Whitelists, event, &known)));
     let fair = Fair::new(LOOKED_AT);
     let queue = stream::select(changes.boxed(), fair.come_again().boxed());
     let queue = queue.map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)));
-    let queue = with_beats(Loop::Whitelists, queue).take_until(stop.cancelled_owned());
+    let queue = with_beats(BackgroundTask::Whitelists, queue).take_until(stop.cancelled_owned());
     let config = Config::default().concurrency(UNBOUNDED);
     let context = Arc::new(context);
     let counts = Arc::clone(&context);
     applier(
         |object: Arc<Watched>, context| {
-            fair.look(&ObjectRef::from(object.as_ref()), move || measured(Loop::Whitelists, reconcile(object, context)))
+            fair.look(&ObjectRef::from(object.as_ref()), move || {
+                measured(BackgroundTask::Whitelists, reconcile(object, context))
+            })
         },
         |_, _, _| Action::requeue(Duration::from_secs(10)),
         context,
@@ -132,11 +135,14 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     })
     .await;
     let (warnings, compiled) =
-        compiled.map_err(|error| ClusterError::Unavailable { what: what.clone(), message: error.to_string() })?;
+        compiled.map_err(|error| ClusterError::Unavailable { target: what.clone(), message: error.to_string() })?;
     context.warnings.set(&namespace, &name, warnings.len());
     // Whether names can be believed changes without the Whitelist: look again.
     let (trust, again) = if compiled.has_subjects() {
-        (Some(context.stamping.trust(&namespace).await), Action::requeue(context.stamping.pause().min(LOOK_AGAIN)))
+        (
+            Some(context.stamping.trust(&namespace).await),
+            Action::requeue(context.stamping.recheck_interval().min(LOOK_AGAIN)),
+        )
     } else if has_deny {
         (None, Action::requeue(COMPARE_AGAIN))
     } else {
@@ -208,7 +214,7 @@ fn tell(
         let Some(now) = condition(status, type_) else { continue };
         let before = condition(before, type_);
         if before.is_none_or(|before| before.status != now.status || before.message != now.message) {
-            context.events.publish_verdict(about.clone(), &now.reason, now.status == is_bad, &now.message);
+            context.events.publish_whitelist(about.clone(), &now.reason, now.status == is_bad, &now.message);
         }
     }
 }
@@ -218,7 +224,7 @@ fn status_of(
     compiled: &CompiledWhitelist,
     before: &WhitelistStatus,
     generation: Option<i64>,
-    trust: Option<&Trust>,
+    trust: Option<&RequesterTrust>,
     now: Timestamp,
 ) -> WhitelistStatus {
     let mut status = before.clone();
@@ -237,10 +243,10 @@ fn status_of(
     let known = ConditionType::RequesterKnown;
     match trust {
         None => conditions::remove(conditions, known),
-        Some(Trust::Since(_)) => {
+        Some(RequesterTrust::Since(_)) => {
             conditions::set(conditions, known, true, "Stamped", "the API server says who asks", generation, now);
         }
-        Some(Trust::None(problem) | Trust::Undecided(problem)) => {
+        Some(RequesterTrust::Untrusted(problem) | RequesterTrust::Undecided(problem)) => {
             let message = format!(
                 "{problem}; rules with subjects allow nobody, and a Deny with subjects holds against everybody (docs/guides/roles.md)"
             );

@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
+
 /// Time between TERM and KILL if the machine's watchdog ends a command.
 pub const TERM_GRACE: Duration = Duration::from_secs(5);
 /// Time for the machine's watchdog to end a command and report its end, after the limits of the command. Then Writ
@@ -149,6 +151,7 @@ pub struct Pace {
 /// Pause after the first failure. It doubles up to [`MAX_BACKOFF`].
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
 /// Average interval between sessions.
 const SESSION_EVERY: Duration = Duration::from_secs(10);
 /// Number of sessions that may come sooner, for a bad network or a machine that restarts.
@@ -164,7 +167,7 @@ const LONG_SESSION: Duration = Duration::from_secs(60);
 impl Pace {
     /// Returns the pause before the next session, and counts that session.
     pub fn pause(&mut self, now: Duration) -> Duration {
-        let doubled = INITIAL_BACKOFF.saturating_mul(1 << self.failures.min(8)).min(MAX_BACKOFF);
+        let doubled = BACKOFF.delay(self.failures, 0.0);
         self.failures = self.failures.saturating_add(1);
         let due = self.paid.saturating_sub(SESSION_EVERY.saturating_mul(EARLY_SESSIONS));
         self.sessions = self.sessions.saturating_add(1);

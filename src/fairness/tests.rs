@@ -12,9 +12,9 @@ const NAMESPACES: [&str; 4] = ["a", "b", "c", "d"];
 #[derive(Clone, Debug)]
 enum Step {
     Wait(usize),
-    /// The one with this number of those who wait stops waiting.
+    /// The waiting task with this number stops waiting.
     Leave(usize),
-    /// The one with this number of those who hold a place gives it back.
+    /// The holder with this number gives its place back.
     GiveBack(usize),
 }
 
@@ -30,7 +30,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..200)
 }
 
-/// What is promised, counted in another way than by what is tested.
+/// The guarantees, counted independently of the tested code.
 #[derive(Default)]
 struct Model {
     /// Who waits, oldest first, with how often each other namespace has got a place since it could have had one.

@@ -1,20 +1,27 @@
-//! Whose turn it is, as plain data: no time, no waiting.
+//! The order in which tasks get places, as plain data without time and waiting.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::Size;
+/// The number of places, and the share of one namespace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size {
+    /// Number of places; at least 1.
+    pub places: usize,
+    /// Maximum number of places that one namespace holds; at least 1.
+    pub share: usize,
+}
 
-/// Names one who waits, in the order in which they came.
+/// Number of a waiting task, in the order of arrival.
 pub(crate) type Ticket = u64;
 
-/// Who holds how many places, and who waits. `W` is what is told to one whose turn it is.
+/// The held places and the waiting tasks of each namespace. `W` is the value that a task gets back with its place.
 #[derive(Debug)]
 pub(crate) struct Turns<W> {
     free: usize,
     share: usize,
-    /// Those who hold a place or wait.
+    /// Namespaces that hold a place or wait for one.
     namespaces: HashMap<String, Namespace<W>>,
-    /// Those who wait, each once, in the order of their turns.
+    /// Waiting namespaces, each once, in the order of their turns.
     turns: VecDeque<String>,
     issued: Ticket,
 }
@@ -22,7 +29,7 @@ pub(crate) struct Turns<W> {
 #[derive(Debug)]
 struct Namespace<W> {
     held: usize,
-    /// By ticket, so that the first is the one who came first, and whoever leaves is found at once.
+    /// Waiting tasks by ticket: the first entry arrived first, and a task that leaves is found without a search.
     waiting: BTreeMap<Ticket, W>,
 }
 
@@ -37,7 +44,7 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Waits behind those of the same namespace.
+    /// Adds a waiting task behind the others of its namespace.
     pub fn wait(&mut self, namespace: &str, waiting: W) -> Ticket {
         self.issued += 1;
         let entry = self
@@ -51,7 +58,7 @@ impl<W> Turns<W> {
         self.issued
     }
 
-    /// Whether one who waited was taken out; false where it has a place, or never waited.
+    /// Removes a waiting task. Returns false if the task has a place already, or never waited.
     pub fn leave(&mut self, namespace: &str, ticket: Ticket) -> bool {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return false };
         let is_taken_out = entry.waiting.remove(&ticket).is_some();
@@ -62,7 +69,8 @@ impl<W> Turns<W> {
         is_taken_out
     }
 
-    /// The next one to have a place, which it has from now on; None where there is no place, or nobody who may have it.
+    /// Gives a place to the next task, and returns the task's value. `None` if no place is free, or if no waiting
+    /// namespace is below its share.
     pub fn next(&mut self) -> Option<W> {
         if self.free == 0 {
             return None;
@@ -80,7 +88,7 @@ impl<W> Turns<W> {
         Some(waiting)
     }
 
-    /// A place of this namespace is free again.
+    /// Takes a place back from this namespace.
     pub fn give_back(&mut self, namespace: &str) {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return };
         entry.held = entry.held.saturating_sub(1);

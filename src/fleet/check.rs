@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::ExecutionMode;
 use crate::cluster::Cluster;
-use crate::ssh::{self, ConnectError, Connection, Credentials, Network, ProvedBy};
+use crate::ssh::{self, AddressPolicy, ConnectError, Connection, Credentials, VerifiedBy};
 
 use super::connect_failure::ConnectFailure;
 use super::inspect::inspect;
@@ -29,7 +29,7 @@ pub struct Step {
 type Say<'a> = &'a mut (dyn FnMut(Step) + Send);
 
 /// Logs in to a machine as executions do, and says each step. True where commands can be started.
-pub async fn check(cluster: &Cluster, network: &Network, namespace: &str, name: &str, say: Say<'_>) -> bool {
+pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, name: &str, say: Say<'_>) -> bool {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
         Err(error) => return failed(say, None, "Machine", error.to_string()),
@@ -66,7 +66,7 @@ fn failed(say: Say<'_>, hop: Option<&str>, what: &'static str, problem: String) 
 
 /// Credentials, connection, host key, login.
 async fn log_in(
-    network: &Network,
+    network: &AddressPolicy,
     host: &ResolvedMachine,
     outer: Option<&Connection>,
     hop: Option<&str>,
@@ -97,13 +97,13 @@ async fn log_in(
     };
     match connected {
         Ok(connection) => {
-            let proof = connection.proof();
+            let proof = connection.host_key();
             let by = match proof.by {
-                ProvedBy::Pinned => "pinned in spec.hostKeys",
-                ProvedBy::Authority => "vouched for by spec.hostKeyAuthorities",
-                ProvedBy::FirstUse => "the one that was seen first",
+                VerifiedBy::Pinned => "pinned in spec.hostKeys",
+                VerifiedBy::Authority => "vouched for by spec.hostKeyAuthorities",
+                VerifiedBy::FirstUse => "the one that was seen first",
             };
-            tell("connection", Ok(connection.at().to_owned()));
+            tell("connection", Ok(connection.peer().to_owned()));
             tell("host key", Ok(format!("{} ({}), {by}", proof.fingerprint, proof.algorithm)));
             let milliseconds = connection.login_time().as_millis();
             let login = connection.login();
@@ -129,14 +129,14 @@ fn failed_at(error: &ConnectError) -> &'static str {
     match error {
         ConnectError::AddressRefused { .. } => "address",
         ConnectError::Unreachable(_)
-        | ConnectError::Dropped(_)
+        | ConnectError::ConnectionDropped(_)
         | ConnectError::Busy(_)
         | ConnectError::ForwardingRefused(_) => "connection",
         ConnectError::Handshake(_) => "handshake",
         ConnectError::HostKeyMismatch { .. }
         | ConnectError::HostKeyRevoked { .. }
         | ConnectError::HostCertificateRefused { .. }
-        | ConnectError::HostKeyNew { .. } => "host key",
+        | ConnectError::HostKeyUnknown { .. } => "host key",
         ConnectError::AuthenticationRefused { .. } | ConnectError::AccountRefused { .. } => "login",
         ConnectError::CredentialsUnusable(_) => "Secret",
     }
@@ -153,7 +153,7 @@ fn passed(error: &ConnectError) -> &'static [&'static str] {
 
 fn explain(error: &ConnectError) -> String {
     match error {
-        ConnectError::HostKeyNew { algorithm, fingerprint } => format!(
+        ConnectError::HostKeyUnknown { algorithm, fingerprint } => format!(
             "{fingerprint} ({algorithm}) is seen for the first time, and nothing was said to it; `writ serve` freezes the key \
              when it looks at the machine or runs something there"
         ),

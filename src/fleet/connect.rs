@@ -5,8 +5,9 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use crate::api::machine_status::{KeyTrust, LoginKey, SystemInfo};
+use crate::backoff::Backoff;
 use crate::machine::{ProbeResult, VerifiedKey};
-use crate::ssh::{self, ConnectError, Connection, ProvedBy};
+use crate::ssh::{self, ConnectError, Connection, VerifiedBy};
 use crate::telemetry::{SPANS, metrics};
 
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
@@ -23,8 +24,8 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
 const DROPPED_TRIES: u32 = 4;
-/// The pause after the first of them; it doubles, and half as much again is added at random.
-const DROPPED_PAUSE: Duration = Duration::from_millis(150);
+/// Pauses between them.
+const DROPPED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_secs(2)).with_jitter(0.5);
 
 /// A connection to the machine, by way of those that it names.
 pub(crate) async fn connect(dialer: &Dialer, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
@@ -83,20 +84,19 @@ async fn connect_by(
         );
         match connected {
             Ok(connection) => return Ok(Open { connection, _outer: outer, _key: key.kept() }),
-            Err(ConnectError::HostKeyNew { algorithm, fingerprint }) => {
+            Err(ConnectError::HostKeyUnknown { algorithm, fingerprint }) => {
                 pin(&dialer.cluster, &resolved.machine, &algorithm, &fingerprint).await?;
                 // From the start, by what is frozen now.
                 return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
             }
-            Err(ConnectError::Dropped(message)) if tries < DROPPED_TRIES => {
+            Err(ConnectError::ConnectionDropped(message)) if tries < DROPPED_TRIES => {
                 tracing::debug!(error = message, "the machine dropped a connection; trying again");
-                let pause = DROPPED_PAUSE.saturating_mul(1 << tries);
-                tokio::time::sleep(pause + pause.mul_f64(0.5 * jitter())).await;
+                tokio::time::sleep(DROPPED_BACKOFF.delay(tries, jitter())).await;
                 tries += 1;
             }
             Err(error) => {
                 if let (Some(outer), ConnectError::Unreachable(_)) = (&outer, &error)
-                    && !outer.connection().answers(ANSWER_DEADLINE).await
+                    && !outer.connection().is_responsive(ANSWER_DEADLINE).await
                 {
                     // It has died without anybody having said so: whoever comes next makes another one.
                     outer.connection().close().await;
@@ -109,11 +109,11 @@ async fn connect_by(
 
 /// What was seen where a connection is open.
 pub(crate) fn online(connection: &Connection, system: Option<SystemInfo>) -> ProbeResult {
-    let proof = connection.proof();
+    let proof = connection.host_key();
     let trust = match proof.by {
-        ProvedBy::Pinned => KeyTrust::Pinned,
-        ProvedBy::Authority => KeyTrust::Authority,
-        ProvedBy::FirstUse => KeyTrust::FirstUse,
+        VerifiedBy::Pinned => KeyTrust::Pinned,
+        VerifiedBy::Authority => KeyTrust::Authority,
+        VerifiedBy::FirstUse => KeyTrust::FirstUse,
     };
     let key = VerifiedKey { algorithm: proof.algorithm.clone(), fingerprint: proof.fingerprint.clone(), trust };
     let login = connection.login().clone();

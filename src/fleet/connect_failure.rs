@@ -69,13 +69,15 @@ impl ConnectFailure {
     /// A failed connect, login or session.
     pub fn from_ssh(error: &ConnectError) -> Self {
         let (reason, affects_machine) = match error {
-            ConnectError::Unreachable(message) | ConnectError::Dropped(message) | ConnectError::Busy(message) => {
+            ConnectError::Unreachable(message)
+            | ConnectError::ConnectionDropped(message)
+            | ConnectError::Busy(message) => {
                 return Self::Unreachable(message.clone());
             }
             ConnectError::HostKeyMismatch { .. }
             | ConnectError::HostKeyRevoked { .. }
             | ConnectError::HostCertificateRefused { .. }
-            | ConnectError::HostKeyNew { .. } => (Reason::HostKeyMismatch, true),
+            | ConnectError::HostKeyUnknown { .. } => (Reason::HostKeyMismatch, true),
             ConnectError::AuthenticationRefused { .. } | ConnectError::AccountRefused { .. } => {
                 (Reason::AuthenticationRefused, true)
             }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::api::Machine;
 use crate::cluster::Cluster;
 use crate::machine::{MachineObservation, ProbeResult};
-use crate::ssh::Network;
+use crate::ssh::AddressPolicy;
 
 use super::connection_pool::close_all;
 use super::login_limiter::LoginLimiter;
@@ -24,7 +24,7 @@ pub(crate) struct Dialer {
     /// The API server.
     pub cluster: Cluster,
     /// Addresses that may be connected to.
-    pub network: Network,
+    pub network: AddressPolicy,
     /// Logins that are being made.
     pub logins: LoginLimiter,
     /// The state of each Machine.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use crate::launcher::{self, Answer, MachineFacts, Refusal};
+use crate::launcher::{self, Answer, LauncherFacts, RequestRefusal};
 use crate::ssh::{Connection, Session};
 
 use super::launcher_refusal::explain_refusal;
@@ -24,7 +24,7 @@ const ALIVE_DEADLINE: Duration = Duration::from_secs(5);
 /// What a machine said of itself, and when.
 #[derive(Clone, Debug)]
 pub(crate) struct TimedFacts {
-    pub facts: MachineFacts,
+    pub facts: LauncherFacts,
     /// How long it took to say so.
     took: Duration,
     /// When it was asked.
@@ -38,36 +38,36 @@ pub(crate) async fn inspect(
     directory: Option<&str>,
 ) -> Result<TimedFacts, LauncherError> {
     let asked = Instant::now();
-    let mut answer = pin!(request_with_output(session, PROBE_DEADLINE, |nonce| launcher::probe(nonce, directory)));
+    let mut answer = pin!(request_with_output(session, PROBE_DEADLINE, |nonce| launcher::inspect(nonce, directory)));
     let (answer, unexpected) = loop {
         tokio::select! {
             answer = &mut answer => break answer,
             () = sleep(USUAL) => {
-                if !connection.answers(ALIVE_DEADLINE).await {
+                if !connection.is_responsive(ALIVE_DEADLINE).await {
                     let problem = format!("nothing came within {} s", asked.elapsed().as_secs());
                     return Err(LauncherError::NoReply(problem));
                 }
-                tracing::debug!(at = connection.at(), "a login takes long to execute, and its connection lives");
+                tracing::debug!(at = connection.peer(), "a login takes long to execute, and its connection lives");
             }
         }
     };
     match answer {
-        Ok(Answer::Probed(facts)) => {
+        Ok(Answer::Inspected(facts)) => {
             let took = asked.elapsed();
             if took > USUAL {
                 tracing::warn!(
-                    at = connection.at(),
+                    at = connection.peer(),
                     seconds = took.as_secs(),
                     "the start-up files of a login take long; each command there starts as late"
                 );
             }
             Ok(TimedFacts { facts, took, at: Instant::now() })
         }
-        Ok(Answer::Refused(Refusal::Cut)) => {
-            Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&Refusal::Cut))))
+        Ok(Answer::Refused(RequestRefusal::Cut)) => {
+            Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&RequestRefusal::Cut))))
         }
         // sshd says of a home that is missing that it could not go there.
-        Ok(Answer::Refused(refusal @ (Refusal::Directory | Refusal::Said(_)))) => {
+        Ok(Answer::Refused(refusal @ (RequestRefusal::DirectoryUnsuitable | RequestRefusal::Said(_)))) => {
             Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&refusal))))
         }
         Ok(Answer::Refused(refusal)) => Err(LauncherError::BadReply(explain_refusal(&refusal))),

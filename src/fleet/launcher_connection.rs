@@ -49,7 +49,7 @@ impl LauncherConnection {
 
     /// The address and port that were reached.
     pub fn address(&self) -> String {
-        self.permit.connection().at().to_owned()
+        self.permit.connection().peer().to_owned()
     }
 }
 

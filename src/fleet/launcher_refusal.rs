@@ -1,6 +1,6 @@
 //! The launcher's short words for a refused request, as sentences for people.
 
-use crate::launcher::Refusal;
+use crate::launcher::RequestRefusal;
 use crate::policy::command_path;
 
 /// What to do about a login with too low a limit of open files.
@@ -8,39 +8,39 @@ pub(crate) const FILES: &str = "the login's limit of open files is too low for t
     start-up files, limits.conf and sshd's service on the machine";
 
 /// Why the machine refused a request, and what to do.
-pub(crate) fn explain_refusal(refusal: &Refusal) -> String {
+pub(crate) fn explain_refusal(refusal: &RequestRefusal) -> String {
     let why = match refusal {
-        Refusal::Late => "the starting deadline was over when the machine was asked to start it",
-        Refusal::OtherBoot => "the machine rebooted after the claim",
-        Refusal::Directory => {
+        RequestRefusal::DeadlinePassed => "the starting deadline was over when the machine was asked to start it",
+        RequestRefusal::Rebooted => "the machine rebooted after the claim",
+        RequestRefusal::DirectoryUnsuitable => {
             "the launcher's folder on the machine is not fit (execution.directory of the Machine; by default \
              .local/state/writ in the login user's home): it must be a folder of the login user's own, no symbolic link, \
              that nobody else may write to"
         }
-        Refusal::Said(words) => {
+        RequestRefusal::Said(words) => {
             return format!(
                 "{words} (said by the machine); the launcher's folder could not be made there: give the login user a home that it \
                  may write to, with room on its disk, or set execution.directory of the Machine to a folder of its own"
             );
         }
-        Refusal::Space => {
+        RequestRefusal::DiskFull => {
             "the disk with the launcher's folder on the machine is full, or the login user's quota there is used up \
              (`df -h` and `df -i` of status.remote.directory, `quota`); make room there"
         }
-        Refusal::Files => FILES,
-        Refusal::Unwritable => "the launcher's folder on the machine cannot be written to",
-        Refusal::NoProc => {
+        RequestRefusal::Files => FILES,
+        RequestRefusal::NotWritable => "the launcher's folder on the machine cannot be written to",
+        RequestRefusal::NoProc => {
             "the machine has no /proc, which the launcher needs; set execution.mode: Direct on the Machine"
         }
-        Refusal::NoClock => {
+        RequestRefusal::NoClock => {
             "the machine's clock /proc/uptime cannot be read, or went back; make it readable for the login user (if lxcfs \
              provides it, restart lxcfs)"
         }
-        Refusal::Cut => {
+        RequestRefusal::Cut => {
             "the request arrived cut or mixed with other text, so nothing of it was executed: a startup file of the login \
              reads standard input (a `read`, an `ssh` without -n, a question); let it do that in interactive shells only"
         }
-        Refusal::NoTool(tool) => {
+        RequestRefusal::MissingTool(tool) => {
             return format!(
                 "the machine has no {tool}, which the launcher needs: neither in {} nor in the PATH of the login; install it, or \
                  set execution.mode: Direct on the Machine",

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::launcher::{Answer, ExecRequest, Item, Nonce, REFUSED_CUT_EXIT_CODE, Refusal, Reply};
-use crate::ssh::{ConnectError, Event, Session};
+use crate::launcher::{Answer, ExecRequest, Nonce, REFUSED_CUT_EXIT_CODE, Reply, ReplyEvent, RequestRefusal};
+use crate::ssh::{ConnectError, Session, SessionEvent};
 use crate::telemetry::metrics;
 
 use super::unexpected_output::{RefusalCause, UnexpectedOutput};
@@ -84,12 +84,12 @@ pub(crate) async fn request_with_output(
     let mut unexpected = UnexpectedOutput::default();
     let request = build(&nonce);
     let answer = timeout(deadline, exchange(&mut session, &request, Reply::new(&nonce), &mut unexpected)).await;
-    session.hang_up().await;
+    session.close().await;
     let answer = answer.unwrap_or_else(|_| {
         let quoted = unexpected.quoted();
         Err(LauncherError::NoReply(format!("{quoted}nothing came within {} s", deadline.as_secs())))
     });
-    metrics().asked(answer.as_ref().map_or_else(LauncherError::category, |_| "answered"));
+    metrics().ssh_request(answer.as_ref().map_or_else(LauncherError::category, |_| "answered"));
     (answer, unexpected)
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn new_nonce() -> Nonce {
 /// Sends a request, and ends the standard input behind it: a request that arrives cut is then refused at once, and a
 /// start-up file that asks a question reads the end of its input. The input goes out while the session is listened to.
 pub(crate) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), LauncherError> {
-    session.start(&request.line).await.map_err(|error| LauncherError::NoReply(error.to_string()))?;
+    session.exec(&request.command).await.map_err(|error| LauncherError::NoReply(error.to_string()))?;
     session.feed(Bytes::copy_from_slice(&request.stdin));
     Ok(())
 }
@@ -122,34 +122,34 @@ async fn exchange(
     send(session, request).await?;
     loop {
         let mut heard = None;
-        let mut hear = |item: Item<'_>| {
+        let mut hear = |item: ReplyEvent<'_>| {
             heard = match item {
-                Item::Answer(answer) => Some(Ok(answer)),
-                Item::Broken(broken) => Some(Err(LauncherError::BadReply(broken.to_string()))),
-                Item::Stdout(_) | Item::Stderr(_) => None,
+                ReplyEvent::Answer(answer) => Some(Ok(answer)),
+                ReplyEvent::Malformed(broken) => Some(Err(LauncherError::BadReply(broken.to_string()))),
+                ReplyEvent::Stdout(_) | ReplyEvent::Stderr(_) => None,
             }
         };
         match session.next().await {
-            Event::Stdout(bytes) => {
+            SessionEvent::Stdout(bytes) => {
                 // What follows the mark is ours, and nothing that the login says.
                 if !reply.has_begun() {
                     unexpected.push(&bytes);
                 }
                 reply.stdout(&bytes, &mut hear);
             }
-            Event::Stderr(bytes) => {
+            SessionEvent::Stderr(bytes) => {
                 unexpected.push(&bytes);
                 reply.stderr(&bytes, &mut hear);
             }
-            Event::ExitCode(code) => unexpected.exited(code),
-            Event::Signal(signal) => unexpected.signalled(&signal),
-            Event::Started => {}
-            Event::Refused => return Err(LauncherError::Refused(REFUSED.to_owned())),
-            Event::Closed if is_refused_cut(&reply, unexpected.exit_code()) => {
-                return Ok(Answer::Refused(Refusal::Cut));
+            SessionEvent::ExitCode(code) => unexpected.exited(code),
+            SessionEvent::Signal(signal) => unexpected.signalled(&signal),
+            SessionEvent::Started => {}
+            SessionEvent::Refused => return Err(LauncherError::Refused(REFUSED.to_owned())),
+            SessionEvent::Closed if is_refused_cut(&reply, unexpected.exit_code()) => {
+                return Ok(Answer::Refused(RequestRefusal::Cut));
             }
-            Event::Closed => return Err(closed(unexpected)),
-            Event::Lost => return Err(LauncherError::NoReply("the connection was lost".to_owned())),
+            SessionEvent::Closed => return Err(closed(unexpected)),
+            SessionEvent::Lost => return Err(LauncherError::NoReply("the connection was lost".to_owned())),
         }
         if let Some(answer) = heard {
             return answer;

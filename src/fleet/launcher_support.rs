@@ -2,7 +2,7 @@
 
 use crate::api::Machine;
 use crate::api::execution_status::{MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH};
-use crate::launcher::MachineFacts;
+use crate::launcher::LauncherFacts;
 
 use super::connect_failure::ConnectFailure;
 use super::connection_pool::ConnectionPool;
@@ -29,11 +29,13 @@ pub(crate) fn check_support(
     machine: &Machine,
 ) -> Result<TimedFacts, ConnectFailure> {
     match known {
-        Ok(known) if known.facts.ends_with_session && machine.spec.user != "root" => Err(ConnectFailure::unsupported(
-            "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
+        Ok(known) if known.facts.kills_user_processes && machine.spec.user != "root" => {
+            Err(ConnectFailure::unsupported(
+                "systemd on the machine ends what a login leaves behind (KillUserProcesses=yes in logind.conf), so no \
              command would outlive its connection; set it to no, or set execution.mode: Direct on the Machine"
-                .to_owned(),
-        )),
+                    .to_owned(),
+            ))
+        }
         Ok(known) => match unrecordable(&known.facts) {
             Some(problem) => Err(ConnectFailure::unsupported(problem)),
             None => Ok(known),
@@ -50,7 +52,7 @@ pub(crate) fn check_support(
 
 /// What of a machine could not be recorded with a claim: told before anything is claimed, as the API server would refuse it
 /// each time.
-fn unrecordable(facts: &MachineFacts) -> Option<String> {
+fn unrecordable(facts: &LauncherFacts) -> Option<String> {
     let length = |text: &str| text.chars().count();
     if length(&facts.directory) > MAX_DIRECTORY_LENGTH {
         return Some(format!(
@@ -77,13 +79,13 @@ mod tests {
 
     #[test]
     fn what_could_not_be_recorded_is_told_with_the_bound() {
-        let facts = |directory: usize, id: usize, boot: usize| MachineFacts {
+        let facts = |directory: usize, id: usize, boot: usize| LauncherFacts {
             boot_id: "b".repeat(boot),
             uptime_centiseconds: 1,
             directory: format!("/{}", "ä".repeat(directory - 1)),
             directory_id: "d".repeat(id),
-            reads_sh: true,
-            ends_with_session: false,
+            login_shell_is_posix: true,
+            kills_user_processes: false,
         };
         assert_eq!(unrecordable(&facts(MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH, MAX_ID_LENGTH)), None);
         for (facts, bound, remedy) in [

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::api::Machine;
+use crate::backoff::Backoff;
 use crate::execution::LaunchProblem;
 use crate::machine::{MachineObservation, ProbeResult};
 
@@ -19,6 +20,8 @@ use super::jitter::jitter;
 pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum pause between attempts while executions wait.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// Up to a quarter more, so that machines that failed together are not tried together.
+const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF).with_jitter(0.25);
 
 /// What the Machine's spec says that queues need.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,12 +68,12 @@ pub(crate) struct MachineState {
     /// Last time at which the machine was in order. By the API server's clock.
     last_online: Option<Timestamp>,
     /// Set while the machine is not reached, or not usable.
-    pub backoff: Option<Backoff>,
+    pub backoff: Option<AttemptBackoff>,
 }
 
 /// The pause after a failure.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
+pub(crate) struct AttemptBackoff {
     /// The last failure.
     pub problem: LaunchProblem,
     /// True if the machine needs manual repair. Then only probes connect, because an attempt would end its execution.
@@ -209,13 +212,11 @@ impl MachineState {
         now_time: Timestamp,
     ) -> Duration {
         let failures = self.backoff.as_ref().map_or(0, |backoff| backoff.failures);
-        let pause = INITIAL_BACKOFF.saturating_mul(1 << failures.min(8)).min(MAX_BACKOFF);
-        // Up to a quarter more, so that machines that failed together are not tried together.
-        let pause = pause + pause.mul_f64(0.25 * jitter());
+        let pause = BACKOFF.delay(failures, jitter());
         let same = self.backoff.as_ref().filter(|backoff| backoff.needs_person == needs_person);
         let (since, since_time) = same.map_or((now, now_time), |backoff| (backoff.since, backoff.since_time));
         let failures = failures.saturating_add(1);
-        self.backoff = Some(Backoff { problem, needs_person, failures, since, since_time, until: now + pause });
+        self.backoff = Some(AttemptBackoff { problem, needs_person, failures, since, since_time, until: now + pause });
         pause
     }
 
@@ -228,7 +229,7 @@ impl MachineState {
     }
 }
 
-impl Backoff {
+impl AttemptBackoff {
     /// Returns true if an execution with this creation time was created before the failure was known, or up to `margin`
     /// after it.
     pub fn began_before(&self, created: Timestamp, margin: Duration) -> bool {

@@ -88,7 +88,7 @@ impl PooledConnection {
 
     /// Returns a permit if the connection has a free session and leads to this address (`IP:PORT`).
     pub fn try_acquire(pooled: &Arc<Self>, at: Option<&str>) -> Option<SessionPermit> {
-        if pooled.is_full.load(Ordering::Relaxed) || at.is_some_and(|at| pooled.open.connection.at() != at) {
+        if pooled.is_full.load(Ordering::Relaxed) || at.is_some_and(|at| pooled.open.connection.peer() != at) {
             return None;
         }
         let permit = Arc::clone(&pooled.permits).try_acquire_owned().ok()?;

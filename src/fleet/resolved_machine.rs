@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::api::{CREDENTIALS_TYPE, HostKeyPolicy, Machine, NameReference, Reason};
 use crate::cluster::{Cluster, ClusterError, SshSecret};
 use crate::policy;
-use crate::ssh::{Admission, HostTrust, Target, TrustParts, Verdict};
+use crate::ssh::{Admission, HostKeyConfig, HostKeyVerifier, Target, Verdict};
 
 use super::connect_failure::ConnectFailure;
 use super::credentials::{self, OpenKey};
@@ -97,22 +97,22 @@ impl ResolvedMachine {
     /// Where it is, and what it has to prove. `seen` is what it was seen with first.
     pub fn target(&self, seen: Vec<(String, String)>) -> Result<Target, ConnectFailure> {
         let spec = &self.machine.spec;
-        let parts = TrustParts {
+        let parts = HostKeyConfig {
             host_keys: &spec.host_keys,
             authorities: &spec.host_key_authorities,
             revoked: &spec.revoked_host_keys,
-            seen,
+            first_use_keys: seen,
             first_use: spec.host_key_policy == HostKeyPolicy::TrustOnFirstUse,
             name: &spec.address,
         };
-        let trust = HostTrust::parse(parts)
+        let trust = HostKeyVerifier::parse(parts)
             .map_err(|error| ConnectFailure::from_configuration(Reason::MachineInvalid, error.to_string()))?;
         let prefer = self.prefer.as_ref().and_then(|at| at.parse::<SocketAddr>().ok()).map(|at| at.ip());
         Ok(Target {
             address: spec.address.clone(),
             port: spec.port,
             user: spec.user.clone(),
-            trust,
+            host_keys: trust,
             prefer,
             namespace: self.machine.metadata.namespace.clone().unwrap_or_default(),
             admission: self.admission()?,
@@ -140,13 +140,13 @@ impl ResolvedMachine {
                 create_command(namespace, name)
             ));
         }
-        if !secret.is_labelled {
+        if !secret.has_credentials_label {
             let label = crate::api::CREDENTIALS_LABEL;
             return invalid(format!(
                 "must have the label {label}: \"true\" to be used by writ: kubectl -n {namespace} label secret {name} {label}=true"
             ));
         }
-        let users = secret.users.as_deref();
+        let users = secret.allowed_users.as_deref();
         if users.is_some_and(|users| !policy::any_matches(users, &spec.user)) {
             let annotation = crate::api::USERS_ANNOTATION;
             return invalid(format!(
@@ -169,7 +169,7 @@ impl ResolvedMachine {
     /// The patterns that the addresses have to match which the Machine's name resolves to; None where nothing is to be looked at
     /// any more. Where the Secret says that its key is not for this Machine, that is the end.
     fn admission(&self) -> Result<Option<Admission>, ConnectFailure> {
-        let Some(patterns) = &self.secret.addresses else { return Ok(None) };
+        let Some(patterns) = &self.secret.allowed_addresses else { return Ok(None) };
         let (name, address, annotation) =
             (&self.secret.name, &self.machine.spec.address, crate::api::ADDRESSES_ANNOTATION);
         let invalid = |what: String| {
@@ -380,7 +380,7 @@ mod tests {
         let resolved = |address: &str, patterns: &str, hops: usize| {
             let mut resolved = frozen(None);
             resolved.machine.spec.address = address.to_owned();
-            resolved.secret.addresses = Some(patterns.to_owned());
+            resolved.secret.allowed_addresses = Some(patterns.to_owned());
             resolved.hops = vec![frozen(None); hops];
             resolved.admission()
         };

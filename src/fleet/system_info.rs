@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::machine_status::SystemInfo;
-use crate::launcher::{self, Answer, Described};
+use crate::launcher::{self, Answer, SystemInfoReply};
 use crate::ssh::{Connection, Session};
 
 use super::launcher_request::{LauncherError, request};
@@ -25,11 +25,11 @@ pub(crate) async fn request_system_info(connection: &Connection) -> Result<Syste
 /// # Errors
 /// The machine did not answer as a launcher does.
 pub(crate) async fn read_in(session: Session) -> Result<SystemInfo, LauncherError> {
-    let described = match request(session, ANSWER_DEADLINE, launcher::facts).await? {
-        Answer::Described(described) => described,
+    let described = match request(session, ANSWER_DEADLINE, launcher::system_info).await? {
+        Answer::SystemInfo(described) => described,
         other => return Err(LauncherError::BadReply(format!("it answered {other:?}"))),
     };
-    let Described { boot_id, hostname, architecture, kernel, shell, os } = described;
+    let SystemInfoReply { boot_id, hostname, architecture, kernel, shell, os } = described;
     let some = |word: String| (!word.is_empty()).then_some(word);
     Ok(SystemInfo {
         hostname: some(hostname),

@@ -1,143 +1,144 @@
-//! What a machine answers, read from one line each. Whatever the line holds, this ends in an answer or in None.
+//! Answers of a machine, each read from one line. Any line yields an answer or `None`.
 
 use super::Uid;
 
-/// Maximum number of processes that are named as holders of an output, `_find_holders` in drain.sh.
+/// Maximum number of named processes that hold an output, `_find_holders` in drain.sh.
 pub const MAX_HOLDERS: usize = 8;
-/// How much of what a machine says of itself is kept, in characters.
-const LONGEST_FACT: usize = 256;
+/// Maximum characters of each fact about the system.
+const MAX_FACT_CHARACTERS: usize = 256;
 
-/// What was learned of a machine, by [`super::probe`]. Only for the connection on which it was learned.
+/// Facts about a machine, from [`super::inspect`]. Valid only for the connection on which they were read.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct MachineFacts {
-    /// Another one after each start of the machine.
+pub struct LauncherFacts {
+    /// Boot id, a new one after each boot.
     pub boot_id: String,
-    /// How long ago that was, in hundredths of a second.
+    /// Uptime, in hundredths of a second.
     pub uptime_centiseconds: u64,
-    /// Where the fences and outputs are: absolute, without symbolic links.
+    /// Directory of the fences and outputs: absolute, without symbolic links.
     pub directory: String,
-    /// What tells this directory from any other: random, kept in it. At most 128 characters; [`crate::api`] records fewer.
+    /// Random identity of this directory, stored in it. At most 128 characters; [`crate::api`] records fewer.
     pub directory_id: String,
-    /// Whether the login shell reads the scripts itself (dash or busybox): a shell less to start.
-    pub reads_sh: bool,
-    /// Whether the machine ends what a login has left behind when its connection is closed (systemd's
-    /// KillUserProcesses): a command there does not outlive its connection.
-    pub ends_with_session: bool,
+    /// True if the login shell can read the scripts itself (dash or busybox). That saves a shell.
+    pub login_shell_is_posix: bool,
+    /// True if the machine kills the processes of a login when its connection is closed (systemd's KillUserProcesses).
+    /// A command there does not outlive its connection.
+    pub kills_user_processes: bool,
 }
 
-/// What a machine says of itself, by [`super::facts`]: printable ASCII, at most 256 characters each; empty where it says
-/// nothing.
+/// Facts about the system, from [`super::system_info`]: printable ASCII, at most 256 characters each, empty if unknown.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Described {
-    /// Another one after each start of the machine.
+pub struct SystemInfoReply {
+    /// Boot id, a new one after each boot.
     pub boot_id: String,
-    /// Its name.
+    /// Host name.
     pub hostname: String,
-    /// What it is built of.
+    /// Processor architecture.
     pub architecture: String,
-    /// The release of its kernel.
+    /// Release of the kernel.
     pub kernel: String,
-    /// The login user's shell.
+    /// Shell of the login user.
     pub shell: String,
-    /// Its operating system.
+    /// Name of the operating system.
     pub os: String,
 }
 
-/// How many bytes of each stream.
+/// Byte offsets in the two streams.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Offsets {
-    /// Of standard output.
+    /// Offset in standard output.
     pub stdout: u64,
-    /// Of standard error.
+    /// Offset in standard error.
     pub stderr: u64,
 }
 
-/// What a request was answered.
+/// Answer to a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// To [`super::probe`].
-    Probed(MachineFacts),
-    /// To [`super::facts`].
-    Described(Described),
-    /// It runs. To a launch or an attach, its output follows as it comes, and then a second answer: Ended or Lost.
+    /// Answer to [`super::inspect`].
+    Inspected(LauncherFacts),
+    /// Answer to [`super::system_info`].
+    SystemInfo(SystemInfoReply),
+    /// The execution runs. To a launch or an attach, its output follows as it is written, and then a second answer:
+    /// Ended or Lost.
     Running(Running),
-    /// It has ended. Its output follows, or has come, up to the lengths; not to a poll, a stop or a close.
+    /// The execution has ended. Its output has come or follows, up to the lengths; but not after a poll, a stop or a
+    /// close.
     Ended(Ended),
-    /// It was started, and how it ended cannot be known; it may still run. What there is of its output follows as
-    /// with Ended.
+    /// The execution was started, and its end is unknown; it may still run. Its output follows as for Ended.
     Lost(Lost),
-    /// Nothing is known of it: no request to launch it has come to the fence yet. One still may.
+    /// The execution is unknown: no launch request has reached the fence yet. One still may.
     Absent,
-    /// There is a fence but neither a start nor a refusal: it is about to start, or its launcher has died.
-    /// [`super::close`] settles which.
+    /// There is a fence without a start or a refusal. The command is about to start, or its launcher has died.
+    /// [`super::close`] decides between them.
     Starting,
-    /// It was closed before it started: it did not and never will.
+    /// The execution was closed before it started. It never starts.
     Tombstoned,
-    /// It was launched, did not start, and never will.
+    /// The execution was launched and did not start. It never starts.
     NotStarted(NotStarted),
-    /// The request was refused, and has started nothing. Says nothing of other requests.
-    Refused(Refusal),
-    /// To [`super::stop`]: it was told to end.
+    /// The request was refused and has started nothing. Other requests are not affected.
+    Refused(RequestRefusal),
+    /// Answer to [`super::stop`]: the processes got the signals.
     Stopped {
-        /// How many of its processes are there all the same. None where that cannot be seen (with `runAs`, under
-        /// `hidepid`).
-        left: Option<u64>,
+        /// Number of processes that are still there. `None` if that cannot be observed (with `runAs`, under `hidepid`).
+        processes_left: Option<u64>,
     },
-    /// To [`super::acknowledge`] and [`super::reap`].
+    /// Answer to [`super::acknowledge`] and [`super::prune`].
     Done,
-    /// To [`super::leftovers`].
-    Leftovers(Vec<Uid>),
+    /// Answer to [`super::unacknowledged`].
+    Unacknowledged(Vec<Uid>),
 }
 
-/// An execution that runs.
+/// A running execution.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Running {
-    /// Whether another request started it.
-    pub attached: bool,
-    /// From where on its output follows.
+    /// True if another request started it.
+    pub started_by_other: bool,
+    /// Offsets from which its output follows.
     pub from: Offsets,
-    /// When it was started: the machine's uptime, in hundredths of a second. None if its clock could not be read then.
+    /// Start: the machine's uptime, in hundredths of a second. `None` if the clock was not readable then.
     pub started_centiseconds: Option<u64>,
-    /// The machine's uptime now, in the same form.
+    /// Uptime of the machine now, in hundredths of a second.
     pub now_centiseconds: Option<u64>,
-    /// The process group, which is the process and the session, too.
+    /// Process group, which is also the process and the session.
     pub process_group: u64,
 }
 
-/// An execution that has ended.
+/// A finished execution.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ended {
-    /// Whether another request started it.
-    pub attached: bool,
-    /// From where on its output follows.
+    /// True if another request started it.
+    pub started_by_other: bool,
+    /// Offsets from which its output follows.
     pub from: Offsets,
-    /// How much output there is in all.
+    /// Total length of its output.
     pub lengths: Offsets,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// When it was started: the machine's uptime, in hundredths of a second. None if its clock could not be read then.
+    /// Exit of the command.
+    pub outcome: ExitOutcome,
+    /// Start: the machine's uptime, in hundredths of a second. `None` if the clock was not readable then.
     pub started_centiseconds: Option<u64>,
-    /// When its own process ended, in the same form. Its output may have gone on.
+    /// End of the command's own process: the machine's uptime, in hundredths of a second. Other processes may have
+    /// written output later.
     pub ended_centiseconds: Option<u64>,
-    /// It was ended on the machine because its time was over.
+    /// True if the machine ended the command because its timeout expired.
     pub timed_out: bool,
-    /// It wrote too much. It was ended for that unless it had ended before.
+    /// True if the command wrote too much. The machine ended it for that, unless it had ended before.
     pub over_limit: bool,
-    /// It was ended, for its time, for its output or by [`super::stop`]; false if it ended by itself.
+    /// True if the command was ended for its timeout, for its output or by [`super::stop`]; false if it ended by
+    /// itself.
     pub was_ended: bool,
-    /// It was ended by [`super::stop`].
+    /// True if [`super::stop`] ended the command.
     pub stopped: bool,
-    /// sudo wanted a password and did not execute the command: the exit code is that of sudo.
+    /// True if sudo required a password and did not execute the command. The exit code is sudo's.
     pub refused_by_sudo: bool,
-    /// Why output is missing. None if it is whole as far as the machine knows.
+    /// Reason for missing output. `None` if the output is complete as far as the machine knows.
     pub missing: Option<Missing>,
-    /// Processes that held the output when the wait for its end was over, at most [`MAX_HOLDERS`] of them.
+    /// Processes that held the output when the wait for its end expired, at most [`MAX_HOLDERS`].
     pub holders: Vec<Holder>,
-    /// The output was acknowledged, and is gone.
-    pub output_gone: bool,
-    /// Where it was ended: how many of its processes are there all the same. None where nobody could see it or has looked,
-    /// as with one that ended by itself.
-    pub left: Option<u64>,
+    /// True if the output was acknowledged and removed.
+    pub output_removed: bool,
+    /// Number of processes that were still there after the command was ended. `None` if nobody could observe or has
+    /// checked it, as for a command that ended by itself.
+    pub processes_left: Option<u64>,
 }
 
 impl Ended {
@@ -147,119 +148,121 @@ impl Ended {
     }
 }
 
-/// Why output is missing on the machine.
+/// Reason for missing output on the machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// Other processes still held it when the wait for its end was over.
+    /// Other processes still held the output when the wait for its end expired.
     Held,
-    /// The process that writes it to the disk ended early.
+    /// The process that writes the output to the disk ended early.
     ReaderEnded,
     /// The disk was full.
     DiskFull,
     /// The login has a hard limit on the size of files.
     FileSizeLimit,
-    /// The files are shorter than they were.
+    /// The files are shorter than before.
     Removed,
 }
 
 /// A process that held the output.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Holder {
-    /// Its number.
+    /// Process id.
     pub process: u64,
-    /// Its name: 1 to 15 of letters, digits and `._+-`.
+    /// Process name: 1 to 15 letters, digits and `._+-`.
     pub name: String,
 }
 
-/// How a command ended.
+/// Exit of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// With this exit code, 0 to 255. From 129 on it may have been the signal of this number less 128, where the shell of
-    /// the machine does not say so (dash: INT and PIPE).
+pub enum ExitOutcome {
+    /// Exit code, 0 to 255. From 129 on it may have been the signal with this number less 128, if the machine's shell
+    /// does not report that (dash: INT and PIPE).
     Exited(u8),
-    /// By this signal, by its number on Linux.
+    /// Signal, by its number on Linux.
     Signalled(u8),
-    /// It was seen to be ended by Writ, and its exit code was not.
+    /// Writ ended the command, and its exit code is unknown.
     Unknown,
 }
 
-/// An execution of which nothing but the start is known.
+/// An execution with a known start and an unknown end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lost {
-    /// Whether the machine has been started anew since, so that it runs no more.
+    /// True if the machine was rebooted since, so that the command runs no more.
     pub rebooted: bool,
-    /// Whether another request started it.
-    pub attached: bool,
-    /// From where on its output follows.
+    /// True if another request started it.
+    pub started_by_other: bool,
+    /// Offsets from which its output follows.
     pub from: Offsets,
-    /// How much output there is in all; it may grow.
+    /// Total length of its output; it may grow.
     pub lengths: Offsets,
-    /// When it was started: the machine's uptime then, in hundredths of a second. None where that is not known.
+    /// Start: the machine's uptime, in hundredths of a second. `None` if unknown.
     pub started_centiseconds: Option<u64>,
 }
 
-/// Why a launch started nothing and never will.
+/// Reason why a launch started nothing and never will.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NotStarted {
-    /// sudo does not allow it.
-    Sudo,
-    /// sudo refused, and said this: printable ASCII, at most 256 characters.
+    /// sudo does not allow the command.
+    SudoRefused,
+    /// sudo refused with this message: printable ASCII, at most 256 characters.
     SudoSaid(String),
-    /// The files for its output could not be made: the disk is full.
-    Space,
-    /// A file could not be opened: the login's limit of open files is too low.
+    /// The output files could not be created, because the disk is full.
+    DiskFull,
+    /// A file could not be opened, because the login's limit of open files is too low.
     Files,
 }
 
-/// Why a request was refused.
+/// Reason why a request was refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refusal {
-    /// It came later than the last moment to start.
-    Late,
-    /// The machine was started anew since the claim.
-    OtherBoot,
-    /// The directory is not the one of the claim; or, to a probe, cannot be used: it is not there, not the user's own, a
-    /// symbolic link, or others may write to it.
-    Directory,
-    /// The directory is not there and could not be made, and this was said of it: printable ASCII, at most 256 characters.
+pub enum RequestRefusal {
+    /// The request came after the deadline for the start.
+    DeadlinePassed,
+    /// The machine was rebooted since the claim.
+    Rebooted,
+    /// The directory is not the one of the claim. For an inspection: the directory does not exist, belongs to another
+    /// user, is a symbolic link, or is writable for others.
+    DirectoryUnsuitable,
+    /// The directory does not exist and could not be created, with this message: printable ASCII, at most 256
+    /// characters.
     Said(String),
     /// The disk is full.
-    Space,
-    /// A file could not be opened: the login's limit of open files is too low.
+    DiskFull,
+    /// A file could not be opened, because the login's limit of open files is too low.
     Files,
-    /// The directory cannot be written to.
-    Unwritable,
+    /// The directory is not writable.
+    NotWritable,
     /// The machine has no /proc.
     NoProc,
-    /// The machine's /proc/uptime is not readable, or holds an earlier time than it did.
+    /// /proc/uptime of the machine is not readable, or its time has moved backwards.
     NoClock,
-    /// The request did not arrive whole: something on the machine read a part of it. Nothing of it was evaluated.
+    /// The request did not arrive whole, because something on the machine read a part of it. Nothing of it was
+    /// evaluated.
     Cut,
-    /// The machine has not this program. At most 64 characters.
-    NoTool(String),
+    /// The machine lacks this program. At most 64 characters.
+    MissingTool(String),
 }
 
-/// What stands behind the mark.
-pub(super) enum Line {
-    /// An answer, and whether output belongs to it.
+/// Content of a line after the mark.
+pub(super) enum ReplyLine {
+    /// An answer, and true if output belongs to it.
     Answer { answer: Answer, bytes: bool },
     /// A frame: `length` bytes of the stream follow, from `offset` on.
     Frame { offset: u64, length: u64 },
-    /// Nothing: it confirms what stands before it.
+    /// No content; the mark confirms the part before it.
     Nothing,
-    /// The end of the stream.
+    /// End of the stream.
     Last,
 }
 
-pub(super) fn read(line: &str) -> Option<Line> {
+pub(super) fn read(line: &str) -> Option<ReplyLine> {
     match line {
-        "+" => return Some(Line::Nothing),
-        "." => return Some(Line::Last),
+        "+" => return Some(ReplyLine::Nothing),
+        "." => return Some(ReplyLine::Last),
         _ => {}
     }
     if let Some(frame) = line.strip_prefix("C ") {
         let (offset, length) = frame.split_once(' ')?;
-        return Some(Line::Frame { offset: number(offset)?, length: number(length)? });
+        return Some(ReplyLine::Frame { offset: number(offset)?, length: number(length)? });
     }
     let (bytes, line) = match line.strip_prefix("p ") {
         Some(polled) => (false, polled),
@@ -267,18 +270,18 @@ pub(super) fn read(line: &str) -> Option<Line> {
     };
     let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
     let answer = match kind {
-        "P" => Answer::Probed(facts(rest)?),
-        "F" => Answer::Described(described(rest)?),
-        "U" => Answer::Leftovers(rest.split_whitespace().map(Uid::new).collect::<Option<_>>()?),
+        "P" => Answer::Inspected(parse_facts(rest)?),
+        "F" => Answer::SystemInfo(parse_system_info(rest)?),
+        "U" => Answer::Unacknowledged(rest.split_whitespace().map(Uid::new).collect::<Option<_>>()?),
         "R" => Answer::Refused(refusal(rest)?),
-        _ => of_words(kind, &rest.split_whitespace().collect::<Vec<_>>())?,
+        _ => parse_words(kind, &rest.split_whitespace().collect::<Vec<_>>())?,
     };
-    Some(Line::Answer { answer, bytes })
+    Some(ReplyLine::Answer { answer, bytes })
 }
 
-fn described(rest: &str) -> Option<Described> {
-    let mut words = rest.splitn(6, '|').map(presentable);
-    Some(Described {
+fn parse_system_info(rest: &str) -> Option<SystemInfoReply> {
+    let mut words = rest.splitn(6, '|').map(sanitize);
+    Some(SystemInfoReply {
         boot_id: words.next()?,
         hostname: words.next()?,
         architecture: words.next()?,
@@ -288,18 +291,18 @@ fn described(rest: &str) -> Option<Described> {
     })
 }
 
-/// What may be shown on a terminal and stored in a status.
-fn presentable(word: &str) -> String {
-    word.trim().chars().filter(|each| matches!(each, ' '..='~')).take(LONGEST_FACT).collect()
+/// Keeps the characters that may go to a terminal and into a status.
+fn sanitize(word: &str) -> String {
+    word.trim().chars().filter(|each| matches!(each, ' '..='~')).take(MAX_FACT_CHARACTERS).collect()
 }
 
-fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
+fn parse_words(kind: &str, words: &[&str]) -> Option<Answer> {
     Some(match (kind, words) {
         ("A", [who, out, err, started, now, group]) => Answer::Running(Running {
-            attached: attached(who)?,
+            started_by_other: attached(who)?,
             from: offsets(out, err)?,
-            started_centiseconds: counted(started)?,
-            now_centiseconds: counted(now)?,
+            started_centiseconds: parse_count(started)?,
+            now_centiseconds: parse_count(now)?,
             process_group: number(group)?,
         }),
         ("D", words) => Answer::Ended(ended(words)?),
@@ -309,21 +312,21 @@ fn of_words(kind: &str, words: &[&str]) -> Option<Answer> {
                 ["boot"] => true,
                 _ => return None,
             },
-            attached: attached(who)?,
+            started_by_other: attached(who)?,
             from: offsets(from_out, from_err)?,
             lengths: offsets(out, err)?,
-            started_centiseconds: counted(started)?,
+            started_centiseconds: parse_count(started)?,
         }),
         ("N", []) => Answer::Absent,
         ("B", []) => Answer::Starting,
         ("V", []) => Answer::Tombstoned,
-        ("X", ["sudo"]) => Answer::NotStarted(NotStarted::Sudo),
+        ("X", ["sudo"]) => Answer::NotStarted(NotStarted::SudoRefused),
         ("X", ["said", said @ ..]) if !said.is_empty() => {
-            Answer::NotStarted(NotStarted::SudoSaid(presentable(&said.join(" "))))
+            Answer::NotStarted(NotStarted::SudoSaid(sanitize(&said.join(" "))))
         }
-        ("X", ["space"]) => Answer::NotStarted(NotStarted::Space),
+        ("X", ["space"]) => Answer::NotStarted(NotStarted::DiskFull),
         ("X", ["files"]) => Answer::NotStarted(NotStarted::Files),
-        ("K", [left]) => Answer::Stopped { left: counted(left)? },
+        ("K", [left]) => Answer::Stopped { processes_left: parse_count(left)? },
         ("Q", []) => Answer::Done,
         _ => return None,
     })
@@ -338,14 +341,14 @@ fn ended(words: &[&str]) -> Option<Ended> {
         return None;
     }
     let outcome = match (*code, *signal) {
-        ("-", "-") => Outcome::Unknown,
-        (code, "-") => Outcome::Exited(number(code)?.try_into().ok()?),
+        ("-", "-") => ExitOutcome::Unknown,
+        (code, "-") => ExitOutcome::Exited(number(code)?.try_into().ok()?),
         (code, signal) => {
             number(code)?;
-            Outcome::Signalled(number(signal)?.try_into().ok().filter(|signal| (1..=127).contains(signal))?)
+            ExitOutcome::Signalled(number(signal)?.try_into().ok().filter(|signal| (1..=127).contains(signal))?)
         }
     };
-    // The cause that explains most comes first.
+    // The most specific cause comes first.
     let missing = [
         ('H', Missing::Held),
         ('F', Missing::DiskFull),
@@ -354,12 +357,12 @@ fn ended(words: &[&str]) -> Option<Ended> {
         ('I', Missing::Removed),
     ];
     Some(Ended {
-        attached: attached(who)?,
+        started_by_other: attached(who)?,
         from: offsets(from_out, from_err)?,
         lengths: offsets(out, err)?,
         outcome,
-        started_centiseconds: counted(started)?,
-        ended_centiseconds: counted(when)?,
+        started_centiseconds: parse_count(started)?,
+        ended_centiseconds: parse_count(when)?,
         timed_out: flags.contains('T'),
         over_limit: flags.contains(['C', 'O']),
         was_ended: flags.contains(['T', 'C', 'K']),
@@ -367,15 +370,16 @@ fn ended(words: &[&str]) -> Option<Ended> {
         refused_by_sudo: flags.contains('N'),
         missing: missing.into_iter().find_map(|(flag, missing)| flags.contains(flag).then_some(missing)),
         holders: holders(held)?,
-        output_gone: flags.contains('G'),
-        left: counted(left)?,
+        output_removed: flags.contains('G'),
+        processes_left: parse_count(left)?,
     })
 }
 
-/// Their number, then up to [`MAX_HOLDERS`] of them as PROCESS:NAME; `-` if it is not known; nothing if none was looked for.
+/// Reads the number of holders, then up to [`MAX_HOLDERS`] of them as PROCESS:NAME. The number is `-` if unknown.
+/// Returns no holders if there is no number.
 fn holders(held: &[&str]) -> Option<Vec<Holder>> {
     let [count, named @ ..] = held else { return Some(Vec::new()) };
-    counted(count)?;
+    parse_count(count)?;
     let holder = |word: &&str| {
         let (process, name) = word.split_once(':')?;
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte));
@@ -385,39 +389,39 @@ fn holders(held: &[&str]) -> Option<Vec<Holder>> {
     named.iter().take(MAX_HOLDERS).map(holder).collect()
 }
 
-fn facts(rest: &str) -> Option<MachineFacts> {
+fn parse_facts(rest: &str) -> Option<LauncherFacts> {
     let mut words = rest.splitn(6, ' ');
     let mut word = || words.next();
-    let (boot_id, uptime, directory_id, reads_sh, ends, directory) =
+    let (boot_id, uptime, directory_id, login_shell_is_posix, ends, directory) =
         (word()?, word()?, word()?, word()?, word()?, word()?);
     let is_id = |text: &str| {
         !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
     };
     let usable = directory.starts_with('/') && !directory.contains(char::is_control);
     (is_id(boot_id) && is_id(directory_id) && usable).then_some(())?;
-    Some(MachineFacts {
+    Some(LauncherFacts {
         boot_id: boot_id.to_owned(),
         uptime_centiseconds: number(uptime)?,
         directory: directory.to_owned(),
         directory_id: directory_id.to_owned(),
-        reads_sh: truth(reads_sh)?,
-        ends_with_session: truth(ends)?,
+        login_shell_is_posix: parse_bool(login_shell_is_posix)?,
+        kills_user_processes: parse_bool(ends)?,
     })
 }
 
-fn refusal(why: &str) -> Option<Refusal> {
+fn refusal(why: &str) -> Option<RequestRefusal> {
     Some(match why {
-        "late" => Refusal::Late,
-        "boot" => Refusal::OtherBoot,
-        "directory" => Refusal::Directory,
-        "space" => Refusal::Space,
-        "files" => Refusal::Files,
-        "unwritable" => Refusal::Unwritable,
-        "proc" => Refusal::NoProc,
-        "clock" => Refusal::NoClock,
-        "cut" => Refusal::Cut,
-        _ if why.starts_with("said ") => Refusal::Said(presentable(why.strip_prefix("said ")?)),
-        _ => Refusal::NoTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64).map(presentable)?),
+        "late" => RequestRefusal::DeadlinePassed,
+        "boot" => RequestRefusal::Rebooted,
+        "directory" => RequestRefusal::DirectoryUnsuitable,
+        "space" => RequestRefusal::DiskFull,
+        "files" => RequestRefusal::Files,
+        "unwritable" => RequestRefusal::NotWritable,
+        "proc" => RequestRefusal::NoProc,
+        "clock" => RequestRefusal::NoClock,
+        "cut" => RequestRefusal::Cut,
+        _ if why.starts_with("said ") => RequestRefusal::Said(sanitize(why.strip_prefix("said ")?)),
+        _ => RequestRefusal::MissingTool(why.strip_prefix("tool ").filter(|tool| tool.len() <= 64).map(sanitize)?),
     })
 }
 
@@ -429,12 +433,12 @@ fn attached(who: &str) -> Option<bool> {
     }
 }
 
-/// A number, or none.
-fn counted(text: &str) -> Option<Option<u64>> {
+/// Reads a number, or `-` for none.
+fn parse_count(text: &str) -> Option<Option<u64>> {
     if text == "-" { Some(None) } else { number(text).map(Some) }
 }
 
-fn truth(text: &str) -> Option<bool> {
+fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "0" => Some(false),
         "1" => Some(true),
@@ -446,7 +450,7 @@ fn offsets(stdout: &str, stderr: &str) -> Option<Offsets> {
     Some(Offsets { stdout: number(stdout)?, stderr: number(stderr)? })
 }
 
-/// Digits and nothing else, as far as 64 bits go.
+/// Reads digits only, up to 64 bits.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

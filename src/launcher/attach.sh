@@ -1,7 +1,8 @@
-# Telling of an execution. Starts nothing.
+# Reports an execution. Starts nothing.
 
-# tell MODE: of an execution that does not run any more; `follow` wants the bytes, too, `poll` does not.
-tell() {
+# report MODE: reports an execution that does not run any more. Mode `follow` sends its output too, mode `poll` does
+# not.
+report() {
 	conclude
 	[ "$1" = poll ] && reply "p $_verdict"
 	_open_output
@@ -13,13 +14,13 @@ attach() {
 	_who=A
 	[ -e "$_path.j" ] || {
 		[ -e "$_path.o" ] || reply N
-		# Output without a journal: somebody took the journal away.
+		# There is output without a journal, because somebody removed the journal.
 		load
-		tell "$1"
+		report "$1"
 	}
 	load
-	# From the fence to the start it takes some milliseconds, and a second or two if the machine is very busy. From the exit
-	# to the end it may take longer, but not if nobody is left to write the end.
+	# The step from the fence to the start takes some milliseconds, and a second or two if the machine is very busy. The
+	# step from the exit to the end may take longer, but only while a process is left to write the end.
 	_looks=0
 	while [ "$_looks" -lt 30 ] && [ "$_boot" = "${_fence_boot:-$_boot}" ]; do
 		case $_state:$_exit in
@@ -37,7 +38,7 @@ attach() {
 			[ "$1" = poll ] && reply "p A $_who 0 0 $_started $_now $_group"
 			follow
 		fi
-		# It may have ended since the journal was read.
+		# The execution may have ended since the journal was read.
 		load
 	fi
 	case $_state in
@@ -45,5 +46,5 @@ attach() {
 	Z) reply V ;;
 	"") [ "$_boot" = "${_fence_boot:-$_boot}" ] && reply B ;;
 	esac
-	tell "$1"
+	report "$1"
 }

@@ -1,29 +1,29 @@
-# The text of every exec request. It reads the request from standard input, and evaluates it only if it is whole.
+# Text of every exec request. It reads the request from standard input, and evaluates it only if it is whole.
 #
-# Each line ends in what separates it from the next one, since they are sent as one line. The text holds no single quote,
-# backslash, newline or `!`, so every login shell passes it on unchanged. It stays in the arguments of the processes that
-# outlive the start, so it is short, and `pgrep -f` finds it by its words alone: keep docs/interoperation.md true.
+# Each line ends with its separator, because all lines are sent as one. The text holds no single quote, backslash,
+# newline or `!`, so every login shell passes it on unchanged. It stays in the arguments of processes that outlive the
+# start, so it is short, and `pgrep -f` finds it by its words alone: keep docs/interoperation.md true.
 #
 # Standard input: `WRIT2 NONCE LENGTH SEPARATOR`, a newline, then the script, the separator, and the script again. The
 # script starts with `#NONCE` and a newline. LENGTH is that of one script; the separator is a character that the script
-# does not have. Two equal scripts of the announced length with the announced nonce cannot come from a request that was
-# cut, doubled, reordered or mixed with other text.
+# does not contain. A request that was truncated, doubled, reordered or mixed with other text cannot contain two equal
+# scripts with the announced length and nonce.
 #
-# Functions, options and variables of the login must not steer what follows: `set` and `unset` come first.
+# Functions, options and variables of the login must not affect the rest: `set` and `unset` come first.
 set +aCeuvxmb -f;
 unset -f read cat export echo;
 _t=$TMOUT;
 _p=$PATH;
 unset IFS TMOUT _h _n _l _s;
 export LC_ALL=C PATH=/bin:/usr/bin;
-# The tools of this program may be where only the login finds them (NixOS).
+# On NixOS, only the PATH of the login has the tools of this program.
 PATH=$PATH:$_p;
 IFS="" read -r _h;
 set -- $_h;
 _n=$2 _l=$3 _s=$4;
 IFS=$_s;
 set --;
-# bash reads by itself what the other shells read by a program.
+# bash reads the file itself, the other shells need a program for it.
 case $BASH_VERSION in ?*) set -- $(</dev/stdin) ;; esac;
 case $# in 0) set -- $(cat) ;; esac;
 unset IFS;

@@ -1,18 +1,18 @@
-# Makes sure that the execution is not started any more, by the fence itself; tells of what there is already.
+# Prevents the execution from starting, by creating the fence itself. Reports an execution that is known already.
 _from_out=0 _from_err=0
 if [ -e "$_path.j" ]; then
 	load
 else
 	umask 77
 	set -C
-	# Whoever comes second here finds what the first has made.
+	# The second of two processes finds the file of the first.
 	command exec 7>"$_path.j"
 	set +C
 	load
 fi
 if [ -z "$_state" ]; then
 	now
-	# The empty line ends one that was torn off when a disk was full.
+	# The empty line ends a line that was truncated by a full disk.
 	note && note "Z $_now"
 	load
 fi

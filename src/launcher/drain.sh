@@ -1,7 +1,7 @@
-# The end of an output that others than the command still hold, and of readers that ended early.
+# Handles an output that processes other than the command still hold, and readers that ended early.
 
-# _discard FD-OF-PIPE: reads the rest of a stream into nothing until nobody holds it any more, so that neither the disk
-# fills nor a service that keeps its output dies of it.
+# _discard FD-OF-PIPE: reads the rest of a stream and discards it until no process holds it. So the disk does not fill,
+# and a service that keeps its output does not die of a closed pipe.
 _discard() {
 	(
 		exec <&"$1" >/dev/null 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
@@ -9,19 +9,20 @@ _discard() {
 	) &
 }
 
-# _is_reader PROCESS: whether this reader is still there. Once the supervisor has collected it, its number may be another's.
+# _is_reader PROCESS: true if this reader still runs. After the supervisor has collected it, another process may have
+# its number.
 _is_reader() {
 	runs "$1" && { [ "$_process_parent" = $$ ] || [ "$_orphan" ]; }
 }
 
-# Ends the readers that are still there.
+# Ends the readers that still run.
 _end_readers() {
 	for _entry in "$_reader_out" "$_reader_err"; do
 		_is_reader "$_entry" && kill -9 "$_entry"
 	done
 }
 
-# Whether both readers are gone or wait for more: then every byte that was written before is in the files.
+# True if both readers are gone or wait for more. Then the files have every byte that was written before.
 _readers_are_idle() {
 	for _entry in "$_reader_out" "$_reader_err"; do
 		_is_reader "$_entry" && [ "$_process_state" != S ] && return 1
@@ -60,8 +61,8 @@ _find_holders() {
 	_held=$_count$_held
 }
 
-# Ends the wait for the end of the output: stores what was written so far, names the holders in the journal, and ends the
-# readers. The search for holders asks every file of every process, and a dead network file system does not answer.
+# Ends the wait for the end of the output: stores the output so far, writes the holders into the journal, and ends the
+# readers. The search for holders touches every file of every process, and a dead network file system does not answer.
 release() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		_readers_are_idle && break
@@ -82,7 +83,7 @@ release() {
 	_end_readers
 }
 
-# _blame STATUS SIZE: sets _flag to why a reader ended before the end of its stream.
+# _blame STATUS SIZE: sets _flag to the reason why a reader ended before the end of its stream.
 _blame() {
 	_flag=R
 	[ -z "$_held" ] || _flag=H
@@ -93,12 +94,12 @@ _blame() {
 	*) [ "$2" -lt $((_hard * 512)) ] || _flag=S ;;
 	esac
 	[ "$_flag" = R ] || return
-	# Whether another block fits onto the disk is tried.
+	# Tests if another block fits onto the disk.
 	dd if=/dev/zero of="$_path.full" bs=4096 count=2 || _flag=F
 	rm -f "$_path.full"
 }
 
-# Without a watchdog, the supervisor bounds the wait for the end of the output itself.
+# Bounds the wait for the end of the output, without a watchdog.
 _bound_wait() {
 	_orphan="" _drained=0
 	now
@@ -113,7 +114,8 @@ _bound_wait() {
 	done
 }
 
-# Sets _flags to what is missing of the output, and sees that nobody is stopped by a pipe that is not read.
+# Sets _flags to the reasons for missing output. Discards streams without a reader, so that a full pipe stops no
+# process.
 _judge_output() {
 	load
 	if [ "$_status_out" != 0 ]; then
@@ -126,19 +128,19 @@ _judge_output() {
 		_blame "$_status_err" "$_err"
 		case $_flags in *$_flag*) ;; *) _flags=$_flags$_flag ;; esac
 	fi
-	# More than the limit, in a command that was quicker than the watchdog.
+	# The command was faster than the watchdog and wrote more than the limit.
 	if [ $((_out + _err)) -gt "$_most" ]; then
-		case $_told in *C*) ;; *) _flags=O$_flags ;; esac
+		case $_signals_sent in *C*) ;; *) _flags=O$_flags ;; esac
 	fi
 }
 
-# Whoever ends a command counts the processes that are left before it is said to have ended.
+# Waits until the process that ends the command has counted the remaining processes. Only then is the end recorded.
 _await_count() {
 	_patience=$((_grace / 10 + 50))
-	while [ "$_told" ] && [ -z "$_left" ] && [ "$_patience" -gt 0 ]; do
+	while [ "$_signals_sent" ] && [ -z "$_left" ] && [ "$_patience" -gt 0 ]; do
 		_patience=$((_patience - 1))
 		pause 0.1
 		load
 	done
-	[ "$_told" ] || _left=""
+	[ "$_signals_sent" ] || _left=""
 }

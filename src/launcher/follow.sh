@@ -1,6 +1,6 @@
-# Answering with what the journal says.
+# Answers from the journal.
 
-# lengths OUT ERR: sets _out and _err to the sizes of the files, but to no more than these.
+# lengths OUT ERR: sets _out and _err to the sizes of the files, at most to OUT and ERR.
 lengths() {
 	_out=$(wc -c <"$_path.o")
 	_err=$(wc -c <"$_path.e")
@@ -14,10 +14,10 @@ lengths() {
 	[ "$_from_err" -le "$_err" ] || _from_err=$_err
 }
 
-# Sets _verdict for an execution that does not run any more, and _out and _err. Bytes that are missing in the files are not
-# promised: the flags then say G (acknowledged, gone) or I (a part is missing).
+# Sets _verdict for an execution that does not run any more, and _out and _err. The lengths exclude bytes that the files
+# have lost: the flags then say G (acknowledged and removed) or I (a part is missing).
 conclude() {
-	# A supervisor that died after its command: the exit code is known, the end of the output is not.
+	# The supervisor died after its command: the exit code is known, the end of the output is not.
 	[ "$_state" = S ] && [ "$_exit" ] && [ "$_boot" = "$_fence_boot" ] && _ended_without_supervisor
 	if [ "$_state" = E ]; then
 		# Exit code, signal, lengths, time, flags, processes left.
@@ -28,21 +28,21 @@ conclude() {
 	else
 		lengths 999999999999999 999999999999999
 		_verdict="L $_who $_from_out $_from_err ${_started:--} $_out $_err"
-		# A journal that was taken away says nothing of a boot.
+		# Without a journal the boot of the start is unknown.
 		[ "$_boot" = "${_fence_boot:-$_boot}" ] || _verdict="$_verdict boot"
 	fi
 }
 
-# Sets _state and _end to what can be said then.
+# Sets _state and _end to the known facts.
 _ended_without_supervisor() {
 	lengths 999999999999999 999999999999999
 	# shellcheck disable=SC2086
 	set -- $_exit
-	_state=E _end="$1 $2 $_out $_err $3 -${_told}R ${_left:--}"
+	_state=E _end="$1 $2 $_out $_err $3 -${_signals_sent}R ${_left:--}"
 }
 
-# The output while the command runs, then the verdict. The launch runs it in a process of its own: a reader that does not
-# read stops that process, and nothing else.
+# Sends the output while the command runs, then the verdict. A launch runs this in a process of its own: a client that
+# does not read blocks that process and nothing else.
 follow() {
 	answer "A $_who $_from_out $_from_err $_started $_now $_group"
 	answer +
@@ -50,16 +50,16 @@ follow() {
 	_ticks=0 _tick=0.05 _quiet=0
 	while load && [ "$_state" = S ]; do
 		_before=$_sent_out
-		# The supervisor has the files of the output open, at their ends.
+		# The supervisor has the output files open, at their ends.
 		if { read -r _ _out <"/proc/$_supervisor/fdinfo/8"; } && { read -r _ _err <"/proc/$_supervisor/fdinfo/9"; }; then
 			_send_output "$_out" "$_err"
 		elif load && [ "$_state" = S ]; then
 			_supervised || { [ "$_exit" ] && pause 1 && load; break; }
 		fi
-		# Every 0.05 s at first; every 0.2 s from about the tenth second on.
+		# The interval is 0.05 s at first, and 0.2 s from about the tenth second on.
 		_ticks=$((_ticks + 1))
 		[ "$_ticks" -lt 200 ] || _tick=0.2
-		# A mark every two seconds: if nobody listens, writing it ends this process.
+		# Writes a mark every two seconds. If the client is gone, the write ends this process.
 		_quiet=$((_quiet + 1))
 		[ "$_before" = "$_sent_out" ] || _quiet=0
 		case $_tick:$_quiet in 0.05:40 | 0.2:1[0-9] | 0.2:[2-9][0-9]) _quiet=0 && answer + ;; esac

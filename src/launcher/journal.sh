@@ -1,4 +1,4 @@
-# The directory of the request, and how the journal is read.
+# Checks the directory of the request, and reads the journal.
 #
 # Arguments: DIRECTORY DIRECTORY-ID UID.
 _directory=$1
@@ -7,21 +7,22 @@ _uid=$3
 _path=$1/$3
 shift 3
 
-# note LINE: in the journal.
+# note LINE: appends a line to the journal.
 note() {
 	printf "%s\n" "$*" >>"$_path.j"
 }
 
-# Sleeps a part of a second, or a second if `sleep` knows no parts. Holds no file of the channel or of the output.
+# Sleeps for a fraction of a second, or for a second if `sleep` knows no fractions. Holds no file of the channel or of
+# the output.
 pause() {
 	sleep "$1" || sleep 1
 } >/dev/null 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
 
-# Reads the journal. Sets _state to S (started), E (ended), X (not started), Z (closed before a start) or nothing (none of
-# these yet), and what the lines say. Lines are appended whole, so their order is the order of the events: a start behind
-# Z is none, and nothing behind E counts. A line without its newline does not count yet.
+# Reads the journal. Sets _state to S (started), E (ended), X (not started), Z (closed before a start) or nothing (none
+# of these yet), and the variables of the lines. Lines are appended whole, so their order is the order of the events: a
+# start after Z does not count, and no line after E counts. A line without its newline does not count yet.
 load() {
-	_state="" _fence="" _start="" _exit="" _end="" _why="" _live="" _told="" _left="" _message="" _held=""
+	_state="" _fence="" _start="" _exit="" _end="" _why="" _live="" _signals_sent="" _left="" _message="" _held=""
 	while read -r _kind _rest; do
 		case $_state:$_kind in
 		:F) _fence=$_rest ;;
@@ -30,14 +31,14 @@ load() {
 		:Z) _state=Z && break ;;
 		S:E) _state=E _end=$_rest && break ;;
 		*:A) _live=1 ;;
-		# After the exit of the command itself, this ends what it left behind.
-		S:[TCK]) [ "$_exit" ] || _told=$_told$_kind ;;
+		# After the exit of the command itself, a signal ends only the processes that it left behind.
+		S:[TCK]) [ "$_exit" ] || _signals_sent=$_signals_sent$_kind ;;
 		S:R) _left=$_rest ;;
 		S:P) _exit=$_rest ;;
 		S:H) _held=$_rest ;;
 		S:Z | S:) ;;
-		# What the supervisor's shell says if a signal ended the command. bash also says it of its other processes, with
-		# their numbers.
+		# The supervisor's shell prints a message if a signal ended the command. bash also prints messages about its
+		# other processes, with their numbers.
 		S:*)
 			case "$_kind $_rest " in
 			*" ${_start%% *} "*) _message=1 ;;
@@ -47,7 +48,7 @@ load() {
 			;;
 		esac
 	done <"${_record:-$_path.j}"
-	# The name of a user may hold characters of patterns.
+	# The name of a user may contain characters of patterns.
 	set -f
 	# shellcheck disable=SC2086 # splitting into fields is what is wanted
 	_take_fence $_fence
@@ -56,19 +57,19 @@ load() {
 	set +f
 }
 
-# The fence: version, boot id, time, time limit and grace in hundredths of a second, most output in bytes, other user or
+# The fence: version, boot id, time, timeout and grace in hundredths of a second, maximum output in bytes, other user or
 # `-`, wait for the end of the output in hundredths of a second.
 _take_fence() {
 	_fence_boot=$2 _grace=$5 _user=$7
 }
 
-# The start: process group (and session, and process) of the command, process of its supervisor, start of the former as
-# in /proc/PID/stat, time.
+# The start: process group (and session, and process) of the command, process of its supervisor, start time of the
+# command as in /proc/PID/stat, time.
 _take_start() {
 	_group=$1 _supervisor=$2 _begun=$3 _started=$4
 }
 
-# The decision for this machine holds for this very directory: in another one the fence would be missing.
+# The decision for this machine is valid for this directory only: another directory has no fence.
 _found=""
 [ -L "$_directory" ] && refuse directory
 if [ -d "$_directory" ] && [ -O "$_directory" ]; then

@@ -1,17 +1,17 @@
-# Starts the command, unless somebody has: then it tells of that execution.
+# Starts the command, unless the execution was started before. Then it reports that execution.
 #
-# Further arguments: BOOT-ID NOT-BEFORE LAST-START (hundredths of a second since the machine started) TIME-LIMIT and GRACE
-# (hundredths of a second) MOST-OUTPUT (bytes, both streams) DRAIN (hundredths of a second) USER (or -) DIRECTORY (or
-# empty) SKIP, then the words to execute; after SKIP of them comes the program.
+# Further arguments: BOOT-ID NOT-BEFORE LAST-START (hundredths of a second since the machine started) TIME-LIMIT and
+# GRACE (hundredths of a second) MOST-OUTPUT (bytes, both streams) DRAIN (hundredths of a second) USER (or -) DIRECTORY
+# (or empty) SKIP, then the words to execute. SKIP of these words come before the program.
 
-# The parts of this script that a short command does not need are a text, which is read once it is: that saves their
-# parsing, 0.3 ms in dash and 0.8 ms in bash.
+# Parts that a short command does not need. They are a text that is evaluated on demand: that saves 0.3 ms of parsing in
+# dash and 0.8 ms in bash.
 _later='
 @LATER@'
 
-# The command: in a session of its own, with the pipes as its output, and nothing else of ours. Its start is in the
-# journal before it is executed; if the journal was closed first, it is not. Redirections may fail (ulimit -n), so they come
-# before that; the last one needs no number that was not there.
+# Executes the command in a session of its own, with the pipes as its output, and without other files of the launcher.
+# The start is in the journal before the command is executed. If the journal was closed first, the command is not
+# executed. Redirections may fail (ulimit -n), so they come before the start; the last one needs no new number.
 execute() {
 	command exec </dev/null >&4 2>/dev/null 3>&- 4>&- 5<&- 7<&- 8>&- 9>&- || exit
 	{
@@ -22,9 +22,9 @@ execute() {
 		[ "$_state" = S ] || exit
 	}
 	exec 2>&6 6>&-
-	# Only bash minds it, and only in the shell that has it.
+	# Only bash uses it, and only in the shell that has it.
 	[ -z "$_t" ] || export TMOUT="$_t"
-	# Programs of ours that only the PATH of the login has are found by it. The command gets the fixed PATH.
+	# Finds programs of the launcher that only the PATH of the login has. The command gets the fixed PATH.
 	_program=setsid
 	[ -x /usr/bin/setsid ] || [ -x /bin/setsid ] || _program=$(command -v setsid)
 	[ "$_user" = - ] || [ -x /usr/bin/sudo ] || [ -x /usr/local/bin/sudo ] || _find_sudo "$@"
@@ -34,7 +34,7 @@ execute() {
 	exec "$_program" "$@"
 }
 
-# _not_started WHY [TEXT]: what sudo said is kept if its first line is plain text.
+# _not_started WHY [TEXT]: keeps the message of sudo if its first line is plain text.
 _not_started() {
 	_text=${2%%"
 "*}
@@ -44,31 +44,31 @@ _not_started() {
 	reply X "$1"
 }
 
-# Whether the login may open so few files that this is why one could not be opened. Asking takes two files.
+# True if the login's limit of open files is so low that it explains the failure. This check takes two files.
 _has_few_files() {
 	case $(ulimit -n) in "" | ? | [12]?) ;; *) return 1 ;; esac
 }
 
-# Nothing was started, as a file could not be opened or written.
+# A file could not be opened or written, so nothing was started.
 _no_files() {
 	_has_few_files && _not_started files
 	_not_started space
 }
 
-# Puts the path of sudo in the place of its name, which is the first of these words.
+# Replaces the name of sudo, the first of these words, by its path.
 _sudo=""
 _find_sudo() {
 	[ "$1" = sudo ] && _sudo=$(command -v sudo)
 }
 
-# write_end CODE SIGNAL TIME FLAGS: the last line of the journal that counts.
+# write_end CODE SIGNAL TIME FLAGS: writes the last line of the journal that counts.
 write_end() {
 	until note "E $1 $2 $_out $_err $3 -$4 ${_left:--}"; do
 		pause 1
 	done
 }
 
-# The reply of a launch that was quicker than the watchdog.
+# Replies for a command that ended before the watchdog answered.
 _answer_early() {
 	kill -9 "$_watch"
 	_open_output
@@ -82,7 +82,7 @@ watch() {
 	watch_on
 }
 
-# Waits for the end of the output. The watchdog bounds that; if it is gone, this does.
+# Waits for the end of the output. The watchdog bounds the wait. Without it, this function does.
 _await_readers() {
 	[ -e "/proc/$_watch/exe" ] || {
 		eval "$_later"
@@ -94,7 +94,7 @@ _await_readers() {
 	_status_err=$?
 }
 
-# sudo wanted a password for the question and has written this and nothing else: it did not execute the command.
+# sudo required a password for the query and wrote this message only: it did not execute the command.
 _judge_sudo() {
 	read -r _line <"$_path.e"
 	case $_line in
@@ -104,21 +104,21 @@ _judge_sudo() {
 	[ "$_err" != $((${#_line} + 1)) ] || _flags=${_flags}N
 }
 
-# The journal is not there any more; standard error still is the file that it was. Sets _answered if the watchdog answers.
+# The journal was removed, but standard error is still the same file. Sets _answered if the watchdog answers.
 _read_what_was_taken() {
 	_record=/proc/self/fd/2
 	load
 	_record="" _answered=$_live
 }
 
-# Makes another one that says as much.
+# Writes another journal with the same facts.
 _record_again() {
 	note S 4194305 0 0 "$_now" || _reply_lost
 	[ -z "$_answered" ] || note A
 	load
 }
 
-# The directory was taken away, too: the command has run, and nothing can be recorded of it.
+# The directory was removed too: the command has run, and no record of it is possible.
 _reply_lost() {
 	exec 4>&- 6>&-
 	[ "$_answered" ] && wait "$_watch" && exit
@@ -129,8 +129,8 @@ _reply_lost() {
 	_send_end
 }
 
-# Runs the command as its shell would have: in the foreground, since dash and busybox leave SIGINT and SIGQUIT ignored for
-# good in processes that they start with `&`.
+# Runs the command in the foreground, as its own shell would. dash and busybox make background processes (`&`) ignore
+# SIGINT and SIGQUIT for good.
 supervise() {
 	_start_readers
 	exec 2>>"$_path.j"
@@ -139,7 +139,7 @@ supervise() {
 		watch
 	) &
 	_watch=$!
-	# As sh, bash says nothing of a signal.
+	# As sh, bash prints no message about a signal.
 	[ -z "$BASH_VERSION" ] || command set +o posix
 	(execute "$@")
 	_code=$?
@@ -147,11 +147,11 @@ supervise() {
 	exec 2>/dev/null
 	[ -z "$BASH_VERSION" ] || command set -o posix
 	load
-	# The journal was taken away while the command ran: that it started stays true. The number is no process.
+	# The journal was removed while the command ran. The start stays true. The number belongs to no process.
 	[ "$_state$_fence" ] || _record_again
 	[ "$_state" = Z ] && reply V
 	[ "$_state" = S ] || _no_files
-	# 128 and the signal is also what a program may exit with; only after a signal does the shell say something.
+	# A program may also exit with 128 and the number of a signal. The shell prints a message only after a signal.
 	_signal=-
 	[ "$_code" -gt 128 ] && [ "$_message" ] && _signal=$((_code - 128))
 	now
@@ -161,7 +161,7 @@ supervise() {
 	_await_readers
 	written
 	_flags=""
-	case $_status_out:$_status_err:$_told in
+	case $_status_out:$_status_err:$_signals_sent in
 	0:0:) [ $((_out + _err)) -le "$_most" ] || _flags=O ;;
 	*)
 		eval "$_later"
@@ -170,7 +170,7 @@ supervise() {
 		;;
 	esac
 	[ "$_asks:$_code:$_out" != 1:1:0 ] || _judge_sudo
-	write_end "$_code" "$_signal" "$_ended" "$_told$_flags"
+	write_end "$_code" "$_signal" "$_ended" "$_signals_sent$_flags"
 	load
 	[ "$_live" ] || _answer_early
 	wait "$_watch"
@@ -178,13 +178,13 @@ supervise() {
 }
 
 _who=S _from_out=0 _from_err=0
-# _tell: of an execution that was started already.
+# _tell: reports an execution that was started before.
 _tell() {
 	eval "$_later"
 	attach follow
 }
 
-# The output is told of, too: a command that has taken its journal away is not started again.
+# Output alone is reported too: a command that removed its journal is not started again.
 [ -e "$_path.j" ] || [ -e "$_path.o" ] && _tell
 now
 [ "$_boot" = "$1" ] || refuse boot
@@ -196,12 +196,12 @@ shift 9
 _skip=$1
 shift
 
-# The command gets the umask of the session back: asked without a process if the kernel tells it (since 4.7).
+# Restores the umask of the session for the command. From Linux 4.7 on the kernel reports it, without another process.
 { read -r _ && read -r _kind _mask; } </proc/self/status
 [ "$_kind" = Umask: ] || _mask=$(umask)
 umask 77
 
-# The fence: of all that try, ever, one makes the journal.
+# The fence: of all processes that ever try, exactly one creates the journal.
 set -C
 if command exec 9>"$_path.j"; then
 	set +C
@@ -217,8 +217,8 @@ note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || {
 	refuse space
 }
 
-# sudo that refuses exits 1, as the command may: so it is asked first. If it wants a password for the question (listpw), it
-# may allow the command all the same: that shows when it runs.
+# sudo exits with 1 if it refuses, and the command may exit with 1 too. So sudo is queried first. If it requires a
+# password for the query (listpw), it may still allow the command. Then the execution shows it.
 [ "$_user" = - ] || _said=$(
 	shift "$_skip"
 	exec sudo -n -l -u "$_user" -- "$@" 2>&1 >/dev/null
@@ -228,7 +228,7 @@ note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || {
 esac
 
 _make_pipes && command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || _no_files
-# Another user's program opens /dev/stdout by name, too. Only who holds the pipe can find it.
+# The program of another user may open /dev/stdout by name. Only processes that hold the pipe can find it.
 [ "$_user" = - ] || chmod 622 /proc/self/fd/5 /proc/self/fd/7
 umask "$_mask"
 supervise "$@"

@@ -1,10 +1,11 @@
-# The output of a command: two pipes, and a reader for each that writes the file.
+# The output of a command: two pipes, and a reader for each pipe that writes the file.
 #
-# Files of the supervisor: 3 the standard error of the channel; 4 and 6 the writing ends of the pipes for standard output
-# and standard error, 5 and 7 their reading ends; 8 and 9 the files behind them. dash knows no number above 9.
+# Files of the supervisor: 3 is the standard error of the channel; 4 and 6 are the writing ends of the pipes for
+# standard output and standard error, 5 and 7 their reading ends; 8 and 9 are the output files. dash knows no number
+# above 9.
 
-# Makes the pipes. A here-document is a pipe in dash, busybox and, from 5.1 on, bash: that costs no process. Elsewhere it
-# is a file, and the pipes are made by a program.
+# Creates the pipes. A here-document is a pipe in dash, in busybox and in bash from 5.1 on, which costs no process. In
+# other shells it is a file, and mkfifo creates the pipes.
 _make_pipes() {
 	command exec 5<<_ 7<<_ || return
 line
@@ -25,14 +26,15 @@ _
 	fi
 }
 
-# In a reader: as much as the machine is to keep of a stream, to the block (512 bytes). The soft limit of the login would
-# cut the output earlier; a hard one does. At the limit the reader ends with an error instead of a signal.
+# Runs in a reader. Limits the file to the maximum output, in blocks of 512 bytes. A lower soft limit of the login would
+# truncate the output, so it is raised; a hard limit stays. At the limit the reader ends with an error instead of a
+# signal.
 _limit_file() {
 	trap "" XFSZ
 	ulimit -S -f "$((_most / 512 + 1))" || ulimit -S -f "$(ulimit -H -f)"
 }
 
-# Starts the readers. The supervisor keeps the reading ends open: a reader that dies does not end the command.
+# Starts the readers. The supervisor keeps the reading ends open, so the death of a reader does not end the command.
 _start_readers() {
 	(
 		exec <&5 >&8 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-

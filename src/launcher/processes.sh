@@ -1,7 +1,7 @@
-# What the machine says of processes, and of time that passes.
+# Reads processes and elapsed time from /proc.
 
-# step LEAST: sets _step to how long a round took, in hundredths of a second. A sleep that returned proves LEAST. The
-# clock counts only if two readings agree with that: a reading that fails or jumps is not a time.
+# step LEAST: sets _step to the duration of a round, in hundredths of a second. A `sleep` that returned proves LEAST.
+# The clock counts only if two readings agree with that: a failed or jumping reading is ignored.
 step() {
 	_last=$_now
 	now
@@ -15,8 +15,9 @@ step() {
 	esac
 }
 
-# _stat_of PROCESS: sets its state, parent, group, session and start. A process chooses its own name, which stands in
-# parentheses and may hold anything, newlines too: the fields come behind the last parenthesis of the last line.
+# _stat_of PROCESS: sets the state, parent, group, session and start of a process. A process chooses its own name, which
+# stands in parentheses and may contain anything, newlines too. So the fields are read after the last parenthesis of the
+# last line.
 _stat_of() {
 	_line=""
 	while read -r _part || [ "$_part" ]; do _line=$_part; done <"/proc/$1/stat"
@@ -28,13 +29,13 @@ _stat_of() {
 	_process_start=${11}
 }
 
-# runs PROCESS: whether it is there, and more than an entry that its parent has yet to collect.
+# runs PROCESS: true if the process exists and is not a zombie.
 runs() {
 	_stat_of "$1" || return
 	case $_process_state in [ZX]) return 1 ;; esac
 }
 
-# Whether the supervisor is there, and not a later process with its number. It is older than the command.
+# True if the supervisor runs, and its number does not belong to a later process. It is older than the command.
 _supervised() {
 	runs "$_supervisor" && [ "$_process_start" -le "$_begun" ]
 }

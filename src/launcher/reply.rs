@@ -1,120 +1,120 @@
-//! A reply, read from the two streams of a session as they come.
+//! Reads a reply from the two streams of a session.
 //!
 //! ```text
-//! stdout: [noise] (MARK line NEWLINE [bytes])... MARK . NEWLINE
-//! stderr: [noise] (MARK line NEWLINE [bytes])... MARK . NEWLINE      for a reply with output only
+//! stdout: [preamble] (MARK line NEWLINE [bytes])... MARK . NEWLINE
+//! stderr: [preamble] (MARK line NEWLINE [bytes])... MARK . NEWLINE      for a reply with output only
 //! MARK:   WRIT2:NONCE:
 //! line:   C OFFSET LENGTH      a frame: LENGTH bytes of the stream, from OFFSET on, follow
-//!         +                    nothing; confirms what comes before it
+//!         +                    no content; confirms the part before it
 //!         an answer            on standard output only, see `answer`
 //! ```
 //!
-//! Noise is what the login's own files print before the first mark. From then on each mark stands in its place: output is
-//! never searched, so a command cannot write a reply, whatever bytes it writes.
+//! The preamble is the output of the login's own files before the first mark. After it, each mark stands at a known
+//! position. Output is never searched, so no command can forge a reply, whatever bytes it writes.
 //!
-//! An answer or a frame counts only once the mark behind it was found in its place. Text that others write into the
-//! session (a background job of a start-up file) shifts that mark, and cannot hold the nonce: then the reply is broken.
-//! Everything that counted before that is right, and the rest is read again in another session. A mark and its line are
-//! one write, so text of others stands before or behind them.
+//! An answer or a frame counts only once the next mark was found at its position. Text that others write into the
+//! session (a background job of a start-up file) shifts that mark, and cannot contain the nonce. The reply is then
+//! malformed: everything that counted before is right, and another session reads the rest. A mark and its line are one
+//! write, so other text stands before or after them.
 //!
-//! A hostile machine can lie; it cannot make this hold more than one line and one frame of each stream.
+//! A hostile machine can lie. It cannot make this reader hold more than one line and one frame of each stream.
 
 use super::Nonce;
-use super::answer::{Answer, Line, Offsets, read};
+use super::answer::{Answer, Offsets, ReplyLine, read};
 
-/// Maximum noise before the reply, in bytes on each stream. A start-up file that prints more is faulty.
-const MAX_NOISE: usize = 64 * 1024;
-/// Maximum length of a line in bytes: a path of 4,096 characters, with room.
+/// Maximum preamble, in bytes on each stream. A start-up file that prints more is faulty.
+const MAX_PREAMBLE: usize = 64 * 1024;
+/// Maximum length of a line, in bytes: a path of 4,096 characters, and some room.
 const MAX_LINE: usize = 8 * 1024;
-/// Maximum length of a frame in bytes, `_frame` in send.sh. One frame of each stream is held in memory.
+/// Maximum length of a frame, in bytes, `_frame` in send.sh. The reader holds one frame of each stream in memory.
 const MAX_FRAME: u64 = 1 << 20;
 
-/// Something that a reply says.
+/// An event of a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Item<'a> {
-    /// An answer. After [`Answer::Running`] to a launch or an attach comes another one, when the execution has ended.
+pub enum ReplyEvent<'a> {
+    /// An answer. After [`Answer::Running`] to a launch or an attach, another one follows when the execution has ended.
     Answer(Answer),
     /// The next bytes of standard output.
     Stdout(&'a [u8]),
     /// The next bytes of standard error.
     Stderr(&'a [u8]),
-    /// The rest cannot be read. Nothing more comes.
-    Broken(Broken),
+    /// The rest cannot be read. No event follows.
+    Malformed(ReplyError),
 }
 
-/// What is wrong with what a machine has sent.
+/// Fault of a reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Broken {
-    /// No reply within the first 64 KiB of a stream.
-    #[error("the login prints more than 64 KiB, and no reply of the launcher came")]
-    Noise,
-    /// A line that says nothing known, or is too long.
-    #[error("the reply of the launcher cannot be read")]
+pub enum ReplyError {
+    /// There is no reply in the first 64 KiB of a stream.
+    #[error("the login prints more than 64 KiB before any reply of the launcher")]
+    NoReplyFound,
+    /// A line is unknown or too long.
+    #[error("the reply of the launcher is malformed")]
     Line,
-    /// A mark is not in its place.
+    /// A mark is not at its position.
     #[error(
-        "other text was mixed into the reply of the launcher: a start-up file of the login leaves a job that prints"
+        "the reply of the launcher is mixed with other text: a start-up file of the login leaves a job that prints"
     )]
     Mixed,
-    /// Offsets and lengths that contradict each other.
+    /// Offsets and lengths contradict each other.
     #[error("the lengths in the reply of the launcher contradict each other")]
-    Lengths,
+    BadLengths,
 }
 
-/// Reads one reply. Give it what comes, in pieces of any size.
+/// Reader of one reply. It accepts the bytes in pieces of any size.
 #[derive(Debug)]
 pub struct Reply {
     mark: Vec<u8>,
     stdout: Stream,
     stderr: Stream,
-    /// True once the execution was said to run: then only its end may follow.
+    /// True once the execution was reported as running. Then only its end may follow.
     is_running: bool,
-    /// The answer that the next mark confirms.
+    /// Answer that the next mark confirms.
     unconfirmed: Option<(Answer, bool)>,
-    /// The lengths that the last answer has promised, and whether output belongs to it.
-    settled: Option<(Offsets, bool)>,
+    /// Lengths in the final answer, and true if output belongs to it.
+    final_answer: Option<(Offsets, bool)>,
     from: Offsets,
     is_broken: bool,
 }
 
-/// One of the two streams.
+/// State of one of the two streams.
 #[derive(Debug)]
 struct Stream {
     state: State,
     /// Length of the part of the mark that was found so far.
     matched: usize,
-    /// Bytes of noise so far.
-    noise: usize,
+    /// Bytes of the preamble so far.
+    preamble: usize,
     /// Offset of the next byte in the output.
     offset: u64,
-    /// The frame that the next mark confirms.
+    /// Frame that the next mark confirms.
     frame: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum State {
     /// Before the first mark.
-    Noise,
-    /// In front of a mark.
+    Preamble,
+    /// At the position of a mark.
     Mark,
-    /// Behind a mark: the line so far.
+    /// After a mark: the line so far.
     Line(Vec<u8>),
-    /// In a frame: the number of bytes to come.
+    /// In a frame: the number of remaining bytes.
     Frame(usize),
-    /// Behind the last line.
-    Over,
+    /// After the last line.
+    Done,
 }
 
 impl Stream {
     fn new(offset: u64) -> Self {
-        Self { state: State::Noise, matched: 0, noise: 0, offset, frame: Vec::new() }
+        Self { state: State::Preamble, matched: 0, preamble: 0, offset, frame: Vec::new() }
     }
 
     /// Starts a frame.
-    fn announce(&mut self, offset: u64, length: u64) -> Result<(), Broken> {
-        let length = usize::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(Broken::Lengths)?;
+    fn announce(&mut self, offset: u64, length: u64) -> Result<(), ReplyError> {
+        let length = usize::try_from(length).ok().filter(|_| length <= MAX_FRAME).ok_or(ReplyError::BadLengths)?;
         if offset != self.offset {
-            return Err(Broken::Lengths);
+            return Err(ReplyError::BadLengths);
         }
         self.state = if length == 0 { State::Mark } else { State::Frame(length) };
         Ok(())
@@ -128,12 +128,12 @@ enum Which {
 }
 
 impl Reply {
-    /// A reply to the request with this nonce, with output from its start, if any.
+    /// Creates a reader for the reply to the request with this nonce, with output from its start.
     pub fn new(nonce: &Nonce) -> Self {
         Self::resuming(nonce, Offsets::default())
     }
 
-    /// A reply whose output begins at these offsets.
+    /// Creates a reader for a reply with output from these offsets.
     pub fn resuming(nonce: &Nonce, from: Offsets) -> Self {
         Self {
             mark: format!("WRIT2:{}:", nonce.0).into_bytes(),
@@ -141,69 +141,74 @@ impl Reply {
             stderr: Stream::new(from.stderr),
             is_running: false,
             unconfirmed: None,
-            settled: None,
+            final_answer: None,
             from,
             is_broken: false,
         }
     }
 
-    /// Returns true once all was said and every byte of output has come. If the session ends earlier, attach again from
-    /// the offsets that are held.
+    /// Returns true once the final answer and all output have come. If the session ends earlier, attach again from the
+    /// offsets reached so far.
     pub fn is_complete(&self) -> bool {
-        let is_over = |stream: &Stream| matches!(stream.state, State::Over);
+        let is_done = |stream: &Stream| matches!(stream.state, State::Done);
         !self.is_broken
-            && is_over(&self.stdout)
-            && self.settled.is_some_and(|(_, has_output)| !has_output || is_over(&self.stderr))
+            && is_done(&self.stdout)
+            && self.final_answer.is_some_and(|(_, has_output)| !has_output || is_done(&self.stderr))
     }
 
-    /// Returns true if all was said on standard output, and standard error has not begun: once the session is closed, a start-up file
-    /// of the login has sent standard error elsewhere.
+    /// Returns true if standard output is complete and standard error has not begun. If the session is closed then, a
+    /// start-up file of the login has redirected standard error.
     pub fn is_without_stderr(&self) -> bool {
         !self.is_broken
-            && matches!((&self.stdout.state, &self.stderr.state), (State::Over, State::Noise))
-            && self.settled.is_some_and(|(_, has_output)| has_output)
+            && matches!((&self.stdout.state, &self.stderr.state), (State::Done, State::Preamble))
+            && self.final_answer.is_some_and(|(_, has_output)| has_output)
     }
 
-    /// Returns true if a mark of this request was found: the machine evaluated it, or refused it.
+    /// Returns true if a mark of this request was found: the machine evaluated the request, or refused it.
     pub fn has_begun(&self) -> bool {
-        !matches!(self.stdout.state, State::Noise)
+        !matches!(self.stdout.state, State::Preamble)
     }
 
-    /// Takes what came on standard output.
-    pub fn stdout(&mut self, bytes: &[u8], sink: &mut dyn FnMut(Item<'_>)) {
+    /// Accepts bytes of standard output.
+    pub fn stdout(&mut self, bytes: &[u8], sink: &mut dyn FnMut(ReplyEvent<'_>)) {
         self.push(Which::Stdout, bytes, sink);
     }
 
-    /// Takes what came on standard error.
-    pub fn stderr(&mut self, bytes: &[u8], sink: &mut dyn FnMut(Item<'_>)) {
+    /// Accepts bytes of standard error.
+    pub fn stderr(&mut self, bytes: &[u8], sink: &mut dyn FnMut(ReplyEvent<'_>)) {
         self.push(Which::Stderr, bytes, sink);
     }
 
-    fn push(&mut self, which: Which, mut bytes: &[u8], sink: &mut dyn FnMut(Item<'_>)) {
+    fn push(&mut self, which: Which, mut bytes: &[u8], sink: &mut dyn FnMut(ReplyEvent<'_>)) {
         while !bytes.is_empty() && !self.is_broken {
             match self.step(which, bytes, sink) {
                 Ok(rest) => bytes = rest,
                 Err(broken) => {
                     self.is_broken = true;
-                    sink(Item::Broken(broken));
+                    sink(ReplyEvent::Malformed(broken));
                 }
             }
         }
     }
 
-    /// Takes the first part of these bytes, which are not empty, and returns the rest.
-    fn step<'a>(&mut self, which: Which, bytes: &'a [u8], sink: &mut dyn FnMut(Item<'_>)) -> Result<&'a [u8], Broken> {
+    /// Processes the first part of these bytes, which are not empty, and returns the rest.
+    fn step<'a>(
+        &mut self,
+        which: Which,
+        bytes: &'a [u8],
+        sink: &mut dyn FnMut(ReplyEvent<'_>),
+    ) -> Result<&'a [u8], ReplyError> {
         let Self { mark, stdout, stderr, .. } = self;
         let stream = match which {
             Which::Stdout => stdout,
             Which::Stderr => stderr,
         };
         match &mut stream.state {
-            State::Noise => {
+            State::Preamble => {
                 let (is_found, rest) = find(mark, &mut stream.matched, bytes);
-                stream.noise = stream.noise.saturating_add(bytes.len() - rest.len());
-                if stream.noise > MAX_NOISE {
-                    return Err(Broken::Noise);
+                stream.preamble = stream.preamble.saturating_add(bytes.len() - rest.len());
+                if stream.preamble > MAX_PREAMBLE {
+                    return Err(ReplyError::NoReplyFound);
                 }
                 if is_found {
                     stream.state = State::Line(Vec::new());
@@ -219,7 +224,7 @@ impl Reply {
                 Ok(rest)
             }
             State::Line(line) => {
-                let Some((line, rest)) = gather(line, bytes)? else { return Ok(&[]) };
+                let Some((line, rest)) = push_line(line, bytes)? else { return Ok(&[]) };
                 stream.state = State::Mark;
                 self.line(which, &line)?;
                 Ok(rest)
@@ -233,22 +238,22 @@ impl Reply {
                 }
                 Ok(rest)
             }
-            State::Over => Ok(&[]),
+            State::Done => Ok(&[]),
         }
     }
 
-    /// A mark was found in its place: what stands before it counts.
-    fn confirm(&mut self, which: Which, sink: &mut dyn FnMut(Item<'_>)) -> Result<(), Broken> {
+    /// Emits the answer or frame that the mark at this position confirms.
+    fn confirm(&mut self, which: Which, sink: &mut dyn FnMut(ReplyEvent<'_>)) -> Result<(), ReplyError> {
         let stream = match which {
             Which::Stdout => &mut self.stdout,
             Which::Stderr => &mut self.stderr,
         };
         if !stream.frame.is_empty() {
             let frame = std::mem::take(&mut stream.frame);
-            stream.offset = stream.offset.checked_add(frame.len() as u64).ok_or(Broken::Lengths)?;
+            stream.offset = stream.offset.checked_add(frame.len() as u64).ok_or(ReplyError::BadLengths)?;
             sink(match which {
-                Which::Stdout => Item::Stdout(&frame),
-                Which::Stderr => Item::Stderr(&frame),
+                Which::Stdout => ReplyEvent::Stdout(&frame),
+                Which::Stderr => ReplyEvent::Stderr(&frame),
             });
         }
         if matches!(which, Which::Stderr) {
@@ -262,78 +267,79 @@ impl Reply {
                 _ => Some(Offsets::default()),
             };
             self.is_running = lengths.is_none();
-            self.settled = lengths.map(|lengths| (lengths, has_output));
-            sink(Item::Answer(answer));
+            self.final_answer = lengths.map(|lengths| (lengths, has_output));
+            sink(ReplyEvent::Answer(answer));
         }
         Ok(())
     }
 
-    /// A whole line behind a mark.
-    fn line(&mut self, which: Which, line: &str) -> Result<(), Broken> {
-        let line = read(line).ok_or(Broken::Line)?;
+    /// Processes a whole line after a mark.
+    fn line(&mut self, which: Which, line: &str) -> Result<(), ReplyError> {
+        let line = read(line).ok_or(ReplyError::Line)?;
         let stream = match which {
             Which::Stdout => &mut self.stdout,
             Which::Stderr => &mut self.stderr,
         };
         match (line, which) {
-            (Line::Nothing, _) => Ok(()),
-            (Line::Frame { offset, length }, Which::Stderr) => stream.announce(offset, length),
-            // On standard output nothing follows the last answer.
-            (Line::Frame { offset, length }, Which::Stdout) if self.settled.is_none() => {
+            (ReplyLine::Nothing, _) => Ok(()),
+            (ReplyLine::Frame { offset, length }, Which::Stderr) => stream.announce(offset, length),
+            // No frame follows the final answer on standard output.
+            (ReplyLine::Frame { offset, length }, Which::Stdout) if self.final_answer.is_none() => {
                 stream.announce(offset, length)
             }
-            (Line::Last, _) => {
-                stream.state = State::Over;
+            (ReplyLine::Last, _) => {
+                stream.state = State::Done;
                 self.check_lengths()
             }
-            (Line::Answer { answer, bytes }, Which::Stdout) if self.settled.is_none() => {
+            (ReplyLine::Answer { answer, bytes }, Which::Stdout) if self.final_answer.is_none() => {
                 let bytes = bytes && matches!(answer, Answer::Running(_) | Answer::Ended(_) | Answer::Lost(_));
                 let is_end = bytes && !matches!(answer, Answer::Running(_));
-                // Only an end belongs to output or to a command that runs.
+                // Only the answers Ended and Lost may follow output or a running command.
                 if !is_end && (self.is_running || stream.offset != self.from.stdout) {
-                    return Err(Broken::Line);
+                    return Err(ReplyError::Line);
                 }
                 self.unconfirmed = Some((answer, bytes));
                 Ok(())
             }
-            _ => Err(Broken::Line),
+            _ => Err(ReplyError::Line),
         }
     }
 
-    /// Once both streams are over, they have what was promised. A reader that asked from behind the end gets nothing.
-    fn check_lengths(&self) -> Result<(), Broken> {
-        let Some((lengths, true)) = self.settled else { return Ok(()) };
+    /// Checks that a complete stream has the announced length. A reader whose offset is beyond the end gets nothing.
+    fn check_lengths(&self) -> Result<(), ReplyError> {
+        let Some((lengths, true)) = self.final_answer else { return Ok(()) };
         for (stream, length, from) in
             [(&self.stdout, lengths.stdout, self.from.stdout), (&self.stderr, lengths.stderr, self.from.stderr)]
         {
-            if matches!(stream.state, State::Over) && stream.offset != length.max(from) {
-                return Err(Broken::Lengths);
+            if matches!(stream.state, State::Done) && stream.offset != length.max(from) {
+                return Err(ReplyError::BadLengths);
             }
         }
         Ok(())
     }
 }
 
-/// Adds to a line what comes up to its newline: None while that has not come, else the line, and what comes behind it.
-fn gather<'a>(line: &mut Vec<u8>, bytes: &'a [u8]) -> Result<Option<(String, &'a [u8])>, Broken> {
+/// Appends bytes to a line up to its newline. Returns the line and the rest of the bytes, or `None` if the newline has
+/// not come.
+fn push_line<'a>(line: &mut Vec<u8>, bytes: &'a [u8]) -> Result<Option<(String, &'a [u8])>, ReplyError> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
     if line.len() + part.len() > MAX_LINE {
-        return Err(Broken::Line);
+        return Err(ReplyError::Line);
     }
     line.extend_from_slice(part);
     let Some(end) = end else { return Ok(None) };
-    let line = String::from_utf8(std::mem::take(line)).map_err(|_| Broken::Line)?;
+    let line = String::from_utf8(std::mem::take(line)).map_err(|_| ReplyError::Line)?;
     Ok(Some((line, bytes.get(end + 1..).unwrap_or_default())))
 }
 
-/// Reads on in the mark, which has to stand here: whether it is whole, and the bytes behind.
-fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool, &'a [u8]), Broken> {
+/// Compares bytes with the mark at this position. Returns true if the mark is complete, and the rest of the bytes.
+fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool, &'a [u8]), ReplyError> {
     let wanted = mark.get(*matched..).unwrap_or_default();
     let length = wanted.len().min(bytes.len());
     let (part, rest) = bytes.split_at(length);
     if !wanted.starts_with(part) {
-        return Err(Broken::Mixed);
+        return Err(ReplyError::Mixed);
     }
     *matched += length;
     let is_whole = *matched == mark.len();
@@ -343,9 +349,9 @@ fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool
     Ok((is_whole, rest))
 }
 
-/// Looks for the mark: whether it was found, and the bytes behind. `matched` is how much of it has gone by, and is kept
-/// from piece to piece. The first byte of the mark is nowhere else in it, so bytes that matched in part hold no start of
-/// another one.
+/// Searches for the mark. Returns true if it was found, and the rest of the bytes. `matched` keeps the length of the
+/// matched part from piece to piece. The first byte of the mark does not occur again in it, so partly matched bytes
+/// hold no start of another mark.
 fn find<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> (bool, &'a [u8]) {
     let mut rest = bytes;
     while let Some((first, behind)) = rest.split_first() {

@@ -1,14 +1,12 @@
-//! The scripts as they are sent: put together, without comments and indentation, with short names.
-//!
-//! They are written to be read, and reviewed, in `src/launcher/*.sh`. The changes made to them here cannot change their
-//! meaning; the tests run only the results.
+//! Builds the scripts from `src/launcher/*.sh`, without comments and indentation, and with short names. These changes
+//! cannot alter the meaning of a script. The tests run only the results.
 
 use std::sync::OnceLock;
 
 use crate::policy::{command_path, removed_variables};
 
-/// The largest number that is given to a script: sh computes with 64 bits and a sign.
-pub const LARGEST_NUMBER: u64 = 1 << 62;
+/// Maximum number in the arguments of a script. sh computes with signed 64-bit numbers.
+pub const MAX_NUMBER: u64 = 1 << 62;
 
 const BOOTSTRAP: &str = include_str!("bootstrap.sh");
 const SESSION: &str = include_str!("session.sh");
@@ -17,7 +15,7 @@ const PROCESSES: &str = include_str!("processes.sh");
 const SEND: &str = include_str!("send.sh");
 const FOLLOW: &str = include_str!("follow.sh");
 const ATTACH: &str = include_str!("attach.sh");
-const END: &str = include_str!("end.sh");
+const TERMINATE: &str = include_str!("terminate.sh");
 const DRAIN: &str = include_str!("drain.sh");
 const WATCH: &str = include_str!("watch.sh");
 
@@ -29,7 +27,7 @@ const COMMANDS: &[&str] = &[
     "umask", "uname", "unset", "wait", "wc",
 ];
 
-/// A script that is made once.
+/// Defines a script that is built once.
 macro_rules! script {
     ($(#[$documentation:meta])* $name:ident: $($part:expr),+) => {
         $(#[$documentation])*
@@ -41,59 +39,59 @@ macro_rules! script {
 }
 
 script!(
-    /// [`super::probe`].
-    probe: SESSION, include_str!("probe.sh")
+    /// Script of [`super::inspect`].
+    inspect: SESSION, include_str!("inspect.sh")
 );
 script!(
-    /// [`super::facts`].
-    facts: SESSION, include_str!("facts.sh")
+    /// Script of [`super::system_info`].
+    system_info: SESSION, include_str!("system_info.sh")
 );
 script!(
-    /// [`super::launch`].
+    /// Script of [`super::launch`].
     launch: SESSION, JOURNAL, SEND, include_str!("output.sh"), include_str!("launch.sh")
 );
 script!(
-    /// [`super::attach`] and [`super::poll`].
-    attach: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, include_str!("tell.sh")
+    /// Script of [`super::attach`] and [`super::poll`].
+    attach: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, include_str!("report.sh")
 );
 script!(
-    /// [`super::stop`].
-    stop: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, END, include_str!("stop.sh")
+    /// Script of [`super::stop`].
+    stop: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, TERMINATE, include_str!("stop.sh")
 );
 script!(
-    /// [`super::close`].
+    /// Script of [`super::close`].
     close: SESSION, JOURNAL, PROCESSES, SEND, FOLLOW, ATTACH, include_str!("close.sh")
 );
 script!(
-    /// [`super::acknowledge`], [`super::reap`] and [`super::leftovers`].
-    files: SESSION, JOURNAL, PROCESSES, include_str!("files.sh")
+    /// Script of [`super::acknowledge`], [`super::prune`] and [`super::unacknowledged`].
+    cleanup: SESSION, JOURNAL, PROCESSES, include_str!("cleanup.sh")
 );
 
-/// The text of every exec request: one line.
+/// Returns the text of every exec request: one line.
 pub fn bootstrap() -> &'static str {
     static SCRIPT: OnceLock<String> = OnceLock::new();
     SCRIPT.get_or_init(|| strip(BOOTSTRAP).trim_end().replace('\n', " "))
 }
 
-/// Without comments, which have lines of their own, indentation and empty lines.
+/// Removes comments, which have lines of their own, indentation and empty lines.
 fn strip(source: &str) -> String {
     let lines = source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Puts in the names and values that have another owner.
+/// Inserts the names and values that other modules define.
 fn fill(script: &str) -> String {
     let removed = removed_variables().iter().filter(|name| !matches!(**name, "SHELLOPTS" | "BASHOPTS"));
     script
-        .replace("@LATER@", &strip(&[PROCESSES, FOLLOW, ATTACH, END, DRAIN, WATCH].concat()))
+        .replace("@LATER@", &strip(&[PROCESSES, FOLLOW, ATTACH, TERMINATE, DRAIN, WATCH].concat()))
         .replace("@COMMANDS@", &COMMANDS.join(" "))
         .replace("@VARIABLES@", &removed.copied().collect::<Vec<_>>().join(" "))
         .replace("@PATH@", command_path())
 }
 
-/// Gives the variables and functions whose names start with `_` and have two letters or more a name of one or two letters,
-/// in the order in which they come, and returns how many: each kilobyte of a script costs the machine some 0.02 ms. Names of one letter are those
-/// of the bootstrap, and stay.
+/// Replaces the names of variables and functions that start with `_` and have at least two letters by names of one or
+/// two letters, in the order of their first use. Returns the script and the number of names. Each kilobyte of a script
+/// costs the machine about 0.02 ms. Names of one letter belong to the bootstrap and stay.
 fn shorten(script: &str) -> (String, usize) {
     let mut names: Vec<&str> = Vec::new();
     let mut short = String::with_capacity(script.len());
@@ -118,7 +116,7 @@ fn shorten(script: &str) -> (String, usize) {
     (short, names.len())
 }
 
-/// With short names, all of which are unset at the start.
+/// Shortens the names, and unsets all of them at the start.
 fn finish(script: &str) -> String {
     let (short, count) = shorten(script);
     short.replace("@OWN@", &(0..count).map(short_name).collect::<Vec<_>>().join(" "))
@@ -128,7 +126,7 @@ fn is_of_name(each: char) -> bool {
     each.is_ascii_alphanumeric() || each == '_'
 }
 
-/// `_A` to `_Z`, then `_aa`, `_ab` and so on.
+/// Returns the name with this number: `_A` to `_Z`, then `_aa`, `_ab` and so on.
 fn short_name(number: usize) -> String {
     let letter = |first: u8, index: usize| char::from(first + u8::try_from(index % 26).unwrap_or(0));
     match number.checked_sub(26) {

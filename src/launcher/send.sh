@@ -1,14 +1,14 @@
-# Sending the output from the reader's offset on.
+# Sends the output from the client's offset on.
 #
-# Each stream frames itself: `C OFFSET LENGTH`, then LENGTH bytes, then the next mark. So no byte of output is ever searched
-# for a mark, and bytes of others (a background job that a start-up file of the login left) shift the next mark. `+` is a
-# mark that says nothing more.
+# Each stream frames itself: `C OFFSET LENGTH`, then LENGTH bytes, then the next mark. So output is never searched for a
+# mark, and bytes of others (a background job of a start-up file of the login) shift the next mark. `+` is a mark
+# without further content.
 
-# The largest frame, in bytes: Writ holds one frame until the mark behind it has come.
+# Maximum frame, in bytes: Writ holds one frame until the next mark has come.
 _frame=1048576
 
-# _copy COUNT: that many bytes from standard input to standard output, and no more, since the file may grow. COUNT is below
-# 65536 or a multiple of it.
+# _copy COUNT: copies COUNT bytes from standard input to standard output, and no more, because the file may grow. COUNT
+# is below 65536 or a multiple of it.
 _copy() {
 	if [ "$1" -lt 65536 ]; then
 		dd bs="$1" count=1
@@ -17,7 +17,7 @@ _copy() {
 	fi
 }
 
-# _send FROM TO: frames of the file that is standard input, which stands at FROM. Sets _sent.
+# _send FROM TO: sends frames of the file at standard input, whose position is FROM. Sets _sent.
 _send() {
 	_sent=$1
 	while [ "$_sent" -lt "$2" ]; do
@@ -28,16 +28,16 @@ _send() {
 		_copy "$_count" || exit
 		_sent=$((_sent + _count))
 	done
-	# The mark behind the last frame confirms it.
+	# The mark after the last frame confirms it.
 	answer +
 }
 
-# _seek OFFSET: standard input, which stays where it is then.
+# _seek OFFSET: moves standard input to this offset.
 _seek() {
 	[ "$1" = 0 ] || dd bs=1 skip="$1" count=0 >/dev/null
 }
 
-# Opens the output as 5 and 6, at the reader's offset.
+# Opens the output as files 5 and 6, at the client's offset.
 _open_output() {
 	_sent_out=$_from_out _sent_err=$_from_err
 	command exec 5<"$_path.o" && command exec 6<"$_path.e" || return
@@ -45,13 +45,13 @@ _open_output() {
 	_seek "$_from_err" <&6
 }
 
-# _send_output OUT ERR: the output up to these offsets.
+# _send_output OUT ERR: sends the output up to these offsets.
 _send_output() {
 	[ "$1" -le "$_sent_out" ] || { _send "$_sent_out" "$1" <&5 && _sent_out=$_sent; }
 	[ "$2" -le "$_sent_err" ] || { _send "$_sent_err" "$2" <&6 >&3 && _sent_err=$_sent; }
 }
 
-# Sends the rest of the output, the verdict, and the last mark of each stream.
+# Sends the remaining output, the verdict, and the last mark of each stream.
 _send_end() {
 	_send_output "$_out" "$_err"
 	answer . >&3

@@ -1,5 +1,5 @@
-# Ends an execution that runs. Further argument: GRACE (hundredths of a second). One that has not started is closed; one
-# that has ended is reported, and the processes that it left behind are left alone.
+# Ends a running execution. Further argument: GRACE (hundredths of a second). An execution that has not started is
+# closed. An execution that has ended is reported, and processes that it left behind keep running.
 _from_out=0 _from_err=0
 [ -e "$_path.j" ] && load
 umask 77
@@ -27,7 +27,7 @@ if [ "$_mine" ]; then
 		now
 		# shellcheck disable=SC2086
 		set -- ${_exit:-- -}
-		note "E $1 $2 $_out $_err $_now -${_told}R $_remaining"
+		note "E $1 $2 $_out $_err $_now -${_signals_sent}R $_remaining"
 	fi
 	_left=$_remaining
 fi

@@ -11,7 +11,7 @@ use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
 /// Every character that may separate the two copies of a script.
 const SEPARATORS: &str = "\u{1c}\u{1d}\u{1e}\u{1f}\u{2}\u{3}\u{4}\u{5}\u{6}\u{7}\u{8}";
-/// A script that prints its words, each with a byte 0 behind it.
+/// A script that prints its words, each followed by a byte 0.
 const PRINT_WORDS: &str = r#"printf "%s\\0" "$@"; exit"#;
 /// The shells that read scripts.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
@@ -35,14 +35,14 @@ fn decision(argv: &[&str]) -> DecisionRecord {
     }
 }
 
-fn facts(reads_sh: bool) -> MachineFacts {
-    MachineFacts {
+fn facts(login_shell_is_posix: bool) -> LauncherFacts {
+    LauncherFacts {
         boot_id: "7a8a8b1f-5e0f-4b8e-8f0e-1a2b3c4d5e6f".to_owned(),
         uptime_centiseconds: 1,
         directory: "/var/lib/a-user-with-a-long-name/.local/state/writ".to_owned(),
         directory_id: "0b8e8b1f-5e0f-4b8e-8f0e-1a2b3c4d5e6f".to_owned(),
-        reads_sh,
-        ends_with_session: false,
+        login_shell_is_posix,
+        kills_user_processes: false,
     }
 }
 
@@ -54,14 +54,14 @@ fn uid() -> Uid {
     Uid::new("5e8a8b1f-5e0f-4b8e-8f0e-1a2b3c4d5e6f").unwrap()
 }
 
-fn launched(facts: &MachineFacts, decision: &DecisionRecord) -> ExecRequest {
+fn launched(facts: &LauncherFacts, decision: &DecisionRecord) -> ExecRequest {
     let boot_id = &facts.boot_id;
     let launched = Launch { uid: &uid(), decision, boot_id, not_after_centiseconds: u64::MAX, grace_centiseconds: 500 };
     launch(&nonce(), facts, &launched)
 }
 
 /// One request of each kind and form.
-fn requests(nonce: &Nonce, facts: &MachineFacts, uid: &Uid, word: &str) -> Vec<ExecRequest> {
+fn requests(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, word: &str) -> Vec<ExecRequest> {
     let many = vec![uid; 1000];
     let mut as_user = decision(&["/bin/echo", word]);
     (as_user.run_as, as_user.working_directory) = (Some("deploy".to_owned()), Some(format!("/srv/{word}")));
@@ -70,9 +70,9 @@ fn requests(nonce: &Nonce, facts: &MachineFacts, uid: &Uid, word: &str) -> Vec<E
         launch(nonce, facts, &Launch { uid, decision, boot_id, not_after_centiseconds: 1, grace_centiseconds: 1 })
     };
     vec![
-        probe(nonce, None),
-        probe(nonce, Some(word)),
-        super::facts(nonce),
+        inspect(nonce, None),
+        inspect(nonce, Some(word)),
+        super::system_info(nonce),
         launched(&decision(&[word])),
         launched(&as_user),
         attach(nonce, facts, uid, Offsets { stdout: u64::MAX, stderr: u64::MAX }, FrameSize::default()),
@@ -80,13 +80,13 @@ fn requests(nonce: &Nonce, facts: &MachineFacts, uid: &Uid, word: &str) -> Vec<E
         stop(nonce, facts, uid, u64::MAX),
         close(nonce, facts, uid),
         acknowledge(nonce, facts, &many),
-        reap(nonce, facts, 30),
-        leftovers(nonce, facts, 100),
+        prune(nonce, facts, 30),
+        unacknowledged(nonce, facts, 100),
     ]
 }
 
-/// Reads nonce, words and script from the standard input of a request, independently of the code that wrote them. `None` if
-/// nothing is sent.
+/// Reads nonce, words and script from the standard input of a request, independently of the code that wrote them.
+/// Returns `None` if the request is empty.
 fn read(request: &ExecRequest) -> Option<(String, Vec<String>, String)> {
     if request.stdin.is_empty() {
         return None;
@@ -129,14 +129,14 @@ fn run(shell: &[&str], line: &str, stdin: &[u8]) -> Output {
 fn text_of_every_request_is_one_of_two_constants() {
     let nonces = [nonce(), Nonce::new("ffffffffffffffffffffffffffffffff").unwrap()];
     let uids = [uid(), Uid::new("x").unwrap()];
-    let mut lines = [true, false].map(|reads_sh| {
+    let mut lines = [true, false].map(|login_shell_is_posix| {
         let mut lines = BTreeSet::new();
         for (nonce, uid) in nonces.iter().zip(&uids) {
-            let mut facts = facts(reads_sh);
+            let mut facts = facts(login_shell_is_posix);
             for word in ["/x", "it's", &"x".repeat(100_000), "a\nb", "a\0b", SEPARATORS] {
                 facts.directory = word.to_owned();
                 let of_executions = requests(nonce, &facts, uid, word).into_iter().skip(3);
-                lines.extend(of_executions.map(|request| request.line));
+                lines.extend(of_executions.map(|request| request.command));
             }
         }
         lines
@@ -146,10 +146,10 @@ fn text_of_every_request_is_one_of_two_constants() {
     assert_eq!(lines, [const { BTreeSet::new() }; 2]);
     assert_eq!(wrapped, format!("exec /bin/sh -c '{bare}'"));
     // The login shell is not known yet.
-    for request in [probe(&nonce(), None), probe(&nonce(), Some("/x")), super::facts(&nonce())] {
-        assert_eq!(request.line, wrapped);
+    for request in [inspect(&nonce(), None), inspect(&nonce(), Some("/x")), super::system_info(&nonce())] {
+        assert_eq!(request.command, wrapped);
     }
-    assert!(wrapped.len() < LONGEST_LINE / 8, "{} bytes", wrapped.len());
+    assert!(wrapped.len() < MAX_COMMAND_BYTES / 8, "{} bytes", wrapped.len());
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn standard_input_holds_the_script_twice_and_its_words() {
         start.into_iter().chain(more.iter().copied()).map(str::to_owned).collect()
     };
     let mut decision = decision(&["/bin/it's", "", " \n", "-n", "é\u{1}\u{7f}"]);
-    let largest = script::LARGEST_NUMBER.to_string();
+    let largest = script::MAX_NUMBER.to_string();
     let request = launched(&facts, &decision);
     let (found, words, script) = read(&request).unwrap();
     assert_eq!((found, script.as_str()), (nonce.0.clone(), script::launch().trim_end()));
@@ -191,17 +191,17 @@ fn standard_input_holds_the_script_twice_and_its_words() {
     }
     for (request, more) in [
         (acknowledge(&nonce, &facts, &uids), vec!["acknowledge", uid.as_str(), uid.as_str()]),
-        (reap(&nonce, &facts, 0), vec!["reap", "2"]),
-        (leftovers(&nonce, &facts, u32::MAX), vec!["leftovers", "100"]),
+        (prune(&nonce, &facts, 0), vec!["reap", "2"]),
+        (unacknowledged(&nonce, &facts, u32::MAX), vec!["leftovers", "100"]),
     ] {
         let mut words = of_execution(&more);
         words[3] = "-".to_owned();
-        assert_eq!(read(&request), Some((nonce.0.clone(), words, script::files().trim_end().to_owned())));
+        assert_eq!(read(&request), Some((nonce.0.clone(), words, script::cleanup().trim_end().to_owned())));
     }
     for (directory, sent) in [(None, ""), (Some("/x//"), "/x"), (Some("///"), "/"), (Some("/a b'\n"), "/a b'\n")] {
-        let request = probe(&nonce, directory);
+        let request = inspect(&nonce, directory);
         let words = vec![nonce.0.clone(), sent.to_owned()];
-        assert_eq!(read(&request), Some((nonce.0.clone(), words, script::probe().trim_end().to_owned())));
+        assert_eq!(read(&request), Some((nonce.0.clone(), words, script::inspect().trim_end().to_owned())));
     }
 }
 
@@ -214,13 +214,13 @@ fn separator_is_a_character_that_no_word_has() {
         assert!(request.stdin.starts_with(b"WRIT2 ") && request.stdin.contains(&(free as u8)));
         assert_eq!(words(&request).last(), Some(&all_others));
     }
-    // Wherever they stand.
+    // The position of the characters does not matter.
     let (some, others) = SEPARATORS.split_at(5);
     for request in [
         launched(&facts, &decision(&["/bin/echo", SEPARATORS])),
         launched(&facts, &decision(&["/bin/echo", some, others])),
-        launched(&MachineFacts { directory: some.to_owned(), ..facts.clone() }, &decision(&[others])),
-        probe(&nonce(), Some(SEPARATORS)),
+        launched(&LauncherFacts { directory: some.to_owned(), ..facts.clone() }, &decision(&[others])),
+        inspect(&nonce(), Some(SEPARATORS)),
     ] {
         assert!(request.stdin.is_empty());
     }
@@ -237,20 +237,20 @@ fn word_with_a_byte_0_is_never_sent() {
     for decision in [decision(&echo), in_directory, in_environment] {
         let words = words(&launched(&facts, &decision));
         assert!(words.iter().all(|word| word != "/bin/echo"), "{words:?}");
-        assert_eq!(words[14..], UNSPEAKABLE, "it must say why it failed");
+        assert_eq!(words[14..], NUL_GUARD, "it must say why it failed");
     }
-    // Checks elsewhere keep a byte 0 out of these. If it still comes, nothing is sent.
+    // Other checks keep a byte 0 out of these words. If one still comes, the request is empty.
     let mut as_user = decision(&["/bin/echo"]);
     as_user.run_as = Some("a\0b".to_owned());
     let nul = || "a\0b".to_owned();
     let plain = decision(&["/bin/echo"]);
     for request in [
-        launched(&MachineFacts { directory: nul(), ..facts.clone() }, &plain),
-        launched(&MachineFacts { directory_id: nul(), ..facts.clone() }, &plain),
-        launched(&MachineFacts { boot_id: nul(), ..facts.clone() }, &plain),
+        launched(&LauncherFacts { directory: nul(), ..facts.clone() }, &plain),
+        launched(&LauncherFacts { directory_id: nul(), ..facts.clone() }, &plain),
+        launched(&LauncherFacts { boot_id: nul(), ..facts.clone() }, &plain),
         launched(&facts, &as_user),
-        poll(&nonce(), &MachineFacts { directory: nul(), ..facts }, &uid()),
-        probe(&nonce(), Some("/a\0b")),
+        poll(&nonce(), &LauncherFacts { directory: nul(), ..facts }, &uid()),
+        inspect(&nonce(), Some("/a\0b")),
     ] {
         assert!(request.stdin.is_empty());
     }
@@ -308,13 +308,13 @@ fn shells_read_each_word_as_it_was_decided() {
         &long,
         "",
     ];
-    let request = request(&nonce(), true, PRINT_WORDS, &words);
+    let request = build_request(&nonce(), true, PRINT_WORDS, &words);
     let expected: Vec<u8> =
         [nonce().0.as_str()].iter().chain(&words).flat_map(|word| format!("{word}\0").into_bytes()).collect();
-    let wrapped = self::request(&nonce(), false, PRINT_WORDS, &words);
+    let wrapped = self::build_request(&nonce(), false, PRINT_WORDS, &words);
     for shell in SHELLS {
         for request in [&request, &wrapped] {
-            let output = run(shell, &request.line, &request.stdin);
+            let output = run(shell, &request.command, &request.stdin);
             let position = expected.iter().zip(&output.stdout).position(|(left, right)| left != right);
             assert!(output.stdout == expected, "{shell:?}: {position:?} {output:?}");
             assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{shell:?}");
@@ -330,8 +330,8 @@ fn is_refused(shell: &[&str], line: &str, stdin: &[u8]) -> bool {
 
 #[test]
 fn request_that_is_not_whole_is_refused_and_not_evaluated() {
-    let request = request(&nonce(), true, "echo RAN\nexit", &["it's\n\n", "\u{1c}é"]);
-    let (line, whole) = (request.line.as_str(), request.stdin.as_slice());
+    let request = build_request(&nonce(), true, "echo RAN\nexit", &["it's\n\n", "\u{1c}é"]);
+    let (line, whole) = (request.command.as_str(), request.stdin.as_slice());
     let header = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let (first, second) = whole[header..].split_at((whole.len() - header) / 2);
     let half = (first, &second[1..]);
@@ -344,7 +344,7 @@ fn request_that_is_not_whole_is_refused_and_not_evaluated() {
                 for end in 0..whole.len() {
                     assert!(is_refused(shell, line, &whole[..end]), "{shell:?}: cut at {end}");
                 }
-                // A job of a start-up file has read a part, or has written one.
+                // A job of a start-up file has read or written a part.
                 for at in (header..whole.len()).step_by(7) {
                     let (before, behind) = whole.split_at(at);
                     let lost = [before, &behind[1..]].concat();
@@ -375,14 +375,17 @@ fn request_that_is_not_whole_is_refused_and_not_evaluated() {
 
 #[test]
 fn refusal_of_a_cut_request_is_an_answer_if_its_nonce_came() {
-    let request = request(&nonce(), true, "echo RAN\nexit", &[]);
+    let request = build_request(&nonce(), true, "echo RAN\nexit", &[]);
     for shell in SHELLS {
         for (length, is_known) in [(request.stdin.len() - 1, true), (50, true), (20, false), (0, false)] {
-            let output = run(shell, &request.line, &request.stdin[..length]);
+            let output = run(shell, &request.command, &request.stdin[..length]);
             let (mut reply, mut answers) = (Reply::new(&nonce()), Vec::new());
             reply.stdout(&output.stdout, &mut |item| answers.push(format!("{item:?}")));
-            let expected =
-                if is_known { vec![format!("{:?}", Item::Answer(Answer::Refused(Refusal::Cut)))] } else { vec![] };
+            let expected = if is_known {
+                vec![format!("{:?}", ReplyEvent::Answer(Answer::Refused(RequestRefusal::Cut)))]
+            } else {
+                vec![]
+            };
             assert_eq!((answers, reply.is_complete(), reply.has_begun()), (expected, is_known, is_known), "{shell:?}");
             assert_eq!(output.status.code(), Some(93));
         }
@@ -396,7 +399,7 @@ proptest! {
     ) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let text = words.concat();
-        let request = request(&nonce(), false, "true\n", &words);
+        let request = build_request(&nonce(), false, "true\n", &words);
         let cannot_be_said = text.contains('\0') || SEPARATORS.chars().all(|each| text.contains(each));
         prop_assert_eq!(request.stdin.is_empty(), cannot_be_said);
         if let Some((_, read, script)) = read(&request) {

@@ -1,15 +1,17 @@
-# The watchdog: next to the command, in a process of its own. It answers that the command runs, once that takes longer than
-# a short one does; it bounds time and output, also if the supervisor was killed; it ends the wait for the output's end.
+# The watchdog: a process of its own next to the command. It answers that the command runs, if the command takes longer
+# than a short one. It bounds time and output, even if the supervisor was killed. It ends the wait for the end of the
+# output.
 
-# over REASON: ends the command. The journal says first why, and then how many processes are left.
-over() {
+# terminate REASON: ends the command. Writes the reason into the journal first, and then the number of remaining
+# processes.
+terminate() {
 	note "$1" "$_now"
 	finish "$_grace"
 	note R "$_left"
 	_over=1
 }
 
-# The first of A and E in the journal says who answers on the channel: this process or the supervisor.
+# The first of A and E in the journal decides which process answers on the channel: this one or the supervisor.
 _answer_late() {
 	load
 	case $_state in "" | S) note A && load ;; esac
@@ -18,7 +20,8 @@ _answer_late() {
 		pause 0.05
 		load
 	done
-	# It may have ended meanwhile: the supervisor has read that this process answers. Nobody is left to answer otherwise.
+	# The command may have ended meanwhile. The supervisor has read that this process answers, so no other process
+	# would.
 	case $_state in S | E) ;; *) return ;; esac
 	now
 	(
@@ -28,8 +31,8 @@ _answer_late() {
 	_follower=$!
 }
 
-# A reader that died must not stop the command: the rest of its stream is discarded. At the limit the command is ended
-# first, else it could still end by itself as if nothing were missing.
+# The death of a reader must not stop the command: the rest of its stream is discarded. Above the output limit the
+# command is ended first; otherwise it could end by itself, as if no output were missing.
 _replace_readers() {
 	_dead=""
 	[ "$_replaced_out" ] || _is_reader "$_reader_out" || _dead="${_dead}5"
@@ -39,25 +42,25 @@ _replace_readers() {
 	load
 	[ "$_state" = S ] && [ -z "$_exit" ] || return
 	written
-	[ $((_out + _err)) -gt "$_most" ] && over C
+	[ $((_out + _err)) -gt "$_most" ] && terminate C
 	case $_dead in *5*) _replaced_out=1 && _discard 5 ;; esac
 	case $_dead in *7*) _replaced_err=1 && _discard 7 ;; esac
 }
 
-# One look at the command while it runs. Two looks that agree are needed to end it for its time.
+# Checks the command once while it runs. Two checks must agree to end it for its timeout.
 _bound() {
 	written
 	if [ $((_out + _err)) -gt "$_most" ]; then
-		over C
+		terminate C
 	elif [ "$_elapsed" -ge "$_limit" ]; then
-		[ "$_due" ] && over T
+		[ "$_due" ] && terminate T
 		_due=1
 	else
 		_replace_readers
 	fi
 }
 
-# One look after the exit, while the output may go on. False once there is nothing more to wait for.
+# Checks once after the exit, while output may still come. False if there is nothing more to wait for.
 _drain() {
 	if [ "$_drained" -ge "$_drain" ]; then
 		release
@@ -69,7 +72,7 @@ _drain() {
 	_drained=$((_drained + _step))
 }
 
-# From the first 0.2 seconds on, see `watch`.
+# Runs after the first 0.2 seconds, see `watch`.
 watch_on() {
 	_follower="" _replaced_out="" _replaced_err="" _due="" _over="" _orphan="" _command="" _elapsed=20 _drained=0
 	_plain_grep
@@ -81,14 +84,14 @@ watch_on() {
 			_command=$_group
 			_supervised || _orphan=1
 		elif [ "$_command" ]; then
-			# The directory was taken away, and the end with it.
+			# The directory was removed, and with it the record of the end.
 			runs "$_command" || break
 		fi
 		if [ "$_exit" ]; then
 			_drain || break
 			continue
 		fi
-		[ "$_told" ] || _bound
+		[ "$_signals_sent" ] || _bound
 		[ "$_over" ] && [ "$_orphan" ] && break
 		pause 0.25
 		step 25
@@ -98,7 +101,7 @@ watch_on() {
 	[ -z "$_follower" ] || wait "$_follower"
 }
 
-# Without its supervisor, nobody else writes how it ended: the exit code, if that was seen; else only that it was ended.
+# Writes the end if the supervisor is gone: the exit code if it is known, otherwise only that the command was ended.
 _write_orphaned_end() {
 	load
 	[ "$_state" = S ] && ! _supervised || return
@@ -107,7 +110,7 @@ _write_orphaned_end() {
 	now
 	# shellcheck disable=SC2086
 	set -- ${_exit:-- - $_now}
-	write_end "$1" "$2" "$3" "${_told}R"
+	write_end "$1" "$2" "$3" "${_signals_sent}R"
 	_orphan=1
 	_end_readers
 }

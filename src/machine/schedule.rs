@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::api::Machine;
+use crate::backoff::Backoff;
 
 use super::{MachineObservation, ProbeResult};
 
@@ -52,7 +53,7 @@ pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
         ProbeResult::Online { .. } => interval,
         ProbeResult::Failed(_) if is_waited_for => INITIAL_BACKOFF,
         ProbeResult::Failed(_) => {
-            INITIAL_BACKOFF.saturating_mul(1 << schedule.failures.saturating_sub(1).min(16)).min(interval)
+            Backoff::new(INITIAL_BACKOFF, interval).delay(schedule.failures.saturating_sub(1), 0.0)
         }
     };
     // The jitter shortens the delay by up to a tenth, because the interval is a maximum.

@@ -1,4 +1,4 @@
-//! Logs. Objects are named, by namespace, name and UID.
+//! Logs. Lines name objects by namespace, name and UID.
 
 use std::io::IsTerminal as _;
 
@@ -6,31 +6,32 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::traces::{self, Exporting};
+use crate::traces::{self, TraceExporter};
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
-/// What is logged where `RUST_LOG` says nothing. kube_client warns with the whole body of an answer that it cannot
-/// decode, which may be a status with its output; russh warns with what the machine says. Spans are for traces alone.
+/// Default filter, used for everything that `RUST_LOG` does not name. kube_client warns with the whole body of an
+/// answer that it cannot decode, which may be a status with its output. russh warns with text of the machine. Spans are
+/// for traces only.
 const DEFAULT_FILTER: &str = "warn,kube_client=error,russh=off,writ=info,writ_trace=off";
 
-/// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) says how much; default: `info` for Writ,
-/// `warn` for most of the libraries. Asking for more of `kube_client` and `russh` by name may put objects and what
-/// machines say into the log. Where a collector is given, spans are sent there for as long as what comes back is kept.
+/// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) sets the levels; the default is `info` for
+/// Writ and `warn` for most libraries. Higher levels for `kube_client` and `russh` may log objects and text of
+/// machines. If a collector is given, spans are sent there until the returned exporter is dropped.
 ///
 /// # Errors
-/// The collector's URL is none that can be used.
-pub fn start_logs(format: LogFormat, collector: Option<&str>) -> anyhow::Result<Option<Exporting>> {
+/// The URL of the collector is not usable.
+pub fn start_logs(format: LogFormat, collector: Option<&str>) -> anyhow::Result<Option<TraceExporter>> {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
-    // What is asked for comes last, and so wins; what is not named stays as it is.
+    // The last directive for a target wins, so `RUST_LOG` comes last.
     let filter =
         EnvFilter::try_new(format!("{DEFAULT_FILTER},{asked}")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let lines =
@@ -40,7 +41,7 @@ pub fn start_logs(format: LogFormat, collector: Option<&str>) -> anyhow::Result<
         LogFormat::Json => lines.json().with_filter(filter).boxed(),
     };
     let mut layers = vec![lines];
-    let exporting = collector.map(traces::export).transpose()?.map(|(spans, exporting)| {
+    let exporting = collector.map(traces::start).transpose()?.map(|(spans, exporting)| {
         layers.push(spans.boxed());
         exporting
     });

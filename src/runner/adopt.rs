@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::api::CommandExecution;
-use crate::cluster::{ClusterError, Standing};
+use crate::cluster::{ClusterError, LeaseEpoch};
 use crate::execution::{self, HolderFact};
 use crate::telemetry::metrics;
 
@@ -29,24 +29,24 @@ const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Option<HeldClaim> {
     let token = Uuid::new_v4().to_string();
     for _ in 0..CONFLICT_TRIES {
-        let standing = context.holders.standing()?;
+        let standing = context.holders.current_epoch()?;
         let decided = Instant::now();
         let live = context.cluster.execution(&work.key.namespace, &work.key.name).await.ok()?;
         if live.metadata.uid.as_deref() != Some(&work.key.uid) || live.phase().is_finished() {
             return None;
         }
         let claim = live.claim()?;
-        if matches!(context.holders.fact(&claim.holder).await.ok()?, HolderFact::MayBeAlive) {
+        if matches!(context.holders.holder_fact(&claim.holder).await.ok()?, HolderFact::MayBeAlive) {
             return None;
         }
-        if claim.holder == context.holders.own() {
+        if claim.holder == context.holders.own_identity() {
             // Nobody else can write with its token, and the task that could has ended.
             let token = claim.token.clone();
             log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
             return held_claim(work, token, live, standing, decided);
         }
         let before = claim.holder.clone();
-        let status = execution::with_new_holder(&live, context.holders.own(), &token, context.cluster.now())?;
+        let status = execution::with_new_holder(&live, context.holders.own_identity(), &token, context.cluster.now())?;
         let state = match context.cluster.replace_status(&live, status).await {
             Ok(stored) => ClaimState::Ours(Box::new(stored)),
             Err(error) if error.is_ambiguous() => resolve_claim(context, &work.key, &token).await,
@@ -73,7 +73,7 @@ fn held_claim(
     work: &QueuedExecution,
     token: String,
     execution: CommandExecution,
-    standing: Standing,
+    standing: LeaseEpoch,
     decided: Instant,
 ) -> Option<HeldClaim> {
     let decision = execution.status.as_ref().and_then(|status| status.decision.clone())?;

@@ -56,7 +56,7 @@ pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result
             Ok(Claimed { held, transport: way, session })
         }
         Err(end) => {
-            session.hang_up().await;
+            session.close().await;
             if let Transport::Direct(open) = way {
                 open.connection.close().await;
             }
@@ -70,7 +70,7 @@ async fn prepare(
     context: &Context,
     work: &QueuedExecution,
 ) -> Result<(Arc<ResolvedMachine>, Transport, Session), ConnectFailure> {
-    if context.holders.standing().is_none() {
+    if context.holders.current_epoch().is_none() {
         // It could claim nothing: do not log in for that.
         return Err(ConnectFailure::RetryAfter(RETRY_AFTER_SILENCE));
     }

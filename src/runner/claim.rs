@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteRecord};
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Reason};
-use crate::cluster::{ClusterError, ExecutionKey, Standing};
+use crate::cluster::{ClusterError, ExecutionKey, LeaseEpoch};
 use crate::execution::{self, ClaimRecord, LaunchProblem, ObjectSize};
 use crate::output::{Owner, Recorder};
 use crate::policy::Redaction;
@@ -47,7 +47,7 @@ pub(super) struct HeldClaim {
     /// `redact` and the reserved room among them.
     pub is_stored_unchanged: bool,
     /// The claim is good for a start only while this process is in the same standing as when it was made.
-    pub standing: Standing,
+    pub standing: LeaseEpoch,
     /// When the decision was made that is stored with the claim, or before.
     pub decided: Instant,
 }
@@ -94,7 +94,7 @@ impl HeldClaim {
         if context.aborting.is_cancelled() {
             return Some((Reason::HolderLost, "this writ was told to end before it had started it"));
         }
-        let is_lost = is_stale || context.holders.standing() != Some(self.standing);
+        let is_lost = is_stale || context.holders.current_epoch() != Some(self.standing);
         is_lost.then_some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
     }
 
@@ -143,7 +143,7 @@ pub(super) async fn claim(
 ) -> Result<HeldClaim, ConnectFailure> {
     // One token for all tries: a write that was thought lost and lands late is then still known as ours.
     let token = Uuid::new_v4().to_string();
-    let standing = context.holders.standing().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
+    let standing = context.holders.current_epoch().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
     let decided = Instant::now();
     // What this token may have been stored with.
     let mut made = Vec::new();
@@ -175,7 +175,7 @@ pub(super) async fn claim(
         let mut status = execution::with_claim(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
-        if context.holders.standing() != Some(standing) {
+        if context.holders.current_epoch() != Some(standing) {
             // Others may take this process for gone, and what it claims for left behind.
             return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
         }
@@ -228,7 +228,7 @@ fn held_claim(
     token: String,
     execution: CommandExecution,
     made: &[DecisionRecord],
-    standing: Standing,
+    standing: LeaseEpoch,
     decided: Instant,
 ) -> Result<HeldClaim, ConnectFailure> {
     // There is always one beside a claim of ours; without it there is nothing that could be sent.
@@ -271,7 +271,7 @@ fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &s
     };
     let claim = Claim {
         token: token.to_owned(),
-        holder: context.holders.own().to_owned(),
+        holder: context.holders.own_identity().to_owned(),
         mode,
         dispatched_time: MicroTime(now),
         not_after_time: remote.is_some().then_some(MicroTime(not_after)),
@@ -297,7 +297,7 @@ fn machine_record(ground: &DecisionInput, connection: &Connection) -> MachineRec
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
-        address: connection.at().to_owned(),
+        address: connection.peer().to_owned(),
         user: ground.resolved.machine.spec.user.clone(),
         host_key_fingerprint: connection.fingerprint().to_owned(),
     }

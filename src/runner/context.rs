@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, EventPublisher, Holders, Policies, Stamping};
+use crate::cluster::{Cluster, EventPublisher, Membership, PolicyCache, RequesterTrustChecker};
 use crate::fleet::{Dialer, lock};
 use crate::output::{Hub, Store};
 
@@ -37,11 +37,11 @@ pub(super) struct Context {
     pub cluster: Cluster,
     pub events: EventPublisher,
     /// The compiled Whitelists.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<PolicyCache>,
     /// Tells if `spec.requestedBy` can be trusted.
-    pub stamping: Stamping,
+    pub stamping: RequesterTrustChecker,
     /// The Lease of this process. Claims carry its name.
-    pub holders: Arc<Holders>,
+    pub holders: Arc<Membership>,
     pub outputs: OutputSinks,
     /// Keeps Direct-mode results until they are stored.
     pub spool: Option<Spool>,

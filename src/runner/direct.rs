@@ -35,7 +35,7 @@ use crate::cluster::{Cluster, WriteOutcome};
 use crate::execution::{self, CommandOutcome, LaunchProblem, SHOW_PROGRESS_AFTER, StopCause, Termination};
 use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
 use crate::policy::{Redaction, marked_command_line};
-use crate::ssh::{Event, Session, Signal};
+use crate::ssh::{Session, SessionEvent, Signal};
 
 use crate::fleet::{Open, RefusalCause, UnexpectedOutput};
 
@@ -196,7 +196,7 @@ impl Run {
             return Err(problem);
         }
         let line = marked_command_line(&held.decision, READY_WORDS);
-        self.session.start(&line).await.map_err(|error| LaunchProblem {
+        self.session.exec(&line).await.map_err(|error| LaunchProblem {
             reason: Reason::ExecRequestRefused,
             message: format!("the connection was lost before the command was sent ({error}); nothing was sent"),
         })
@@ -210,7 +210,7 @@ impl Run {
         // From here on it may have started, even if sending fails.
         self.permitted = Some(Instant::now());
         // That the connection is gone is seen by who listens. The command waits for no input.
-        if self.session.send(self.marks.permission()).await.is_ok() {
+        if self.session.write_stdin(self.marks.permission()).await.is_ok() {
             let _ = self.session.end_input().await;
         }
         None
@@ -262,28 +262,30 @@ impl Run {
     }
 
     /// Takes in what the machine said; Some when that was the end.
-    async fn take(&mut self, event: Event) -> Option<Termination> {
+    async fn take(&mut self, event: SessionEvent) -> Option<Termination> {
         match event {
-            Event::Started if self.accepted.is_none() => {
+            SessionEvent::Started if self.accepted.is_none() => {
                 self.accepted = Some(Instant::now());
-                let _ = self.session.send(Bytes::from_static(EMPTY_ANSWERS)).await;
+                let _ = self.session.write_stdin(Bytes::from_static(EMPTY_ANSWERS)).await;
             }
-            Event::Refused if self.accepted.is_none() && self.permitted.is_none() => return Some(refused_to_execute()),
-            Event::Started | Event::Refused => {}
-            Event::Stdout(bytes) => self.hear(StreamKind::Stdout, bytes).await,
-            Event::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
+            SessionEvent::Refused if self.accepted.is_none() && self.permitted.is_none() => {
+                return Some(refused_to_execute());
+            }
+            SessionEvent::Started | SessionEvent::Refused => {}
+            SessionEvent::Stdout(bytes) => self.hear(StreamKind::Stdout, bytes).await,
+            SessionEvent::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
             // The first word counts: a command ends once.
-            Event::ExitCode(code) if self.exit.is_none() => {
+            SessionEvent::ExitCode(code) if self.exit.is_none() => {
                 self.unexpected.exited(code);
                 self.exit = Some((Termination::Exited { code }, Instant::now()));
             }
-            Event::Signal(signal) if self.exit.is_none() => {
+            SessionEvent::Signal(signal) if self.exit.is_none() => {
                 self.unexpected.signalled(&signal);
                 self.exit = Some((Termination::Signalled { signal }, Instant::now()));
             }
-            Event::ExitCode(_) | Event::Signal(_) => {}
-            Event::Closed => return Some(self.ended_or(Termination::NoExitStatus)),
-            Event::Lost => {
+            SessionEvent::ExitCode(_) | SessionEvent::Signal(_) => {}
+            SessionEvent::Closed => return Some(self.ended_or(Termination::NoExitStatus)),
+            SessionEvent::Lost => {
                 self.is_lost = true;
                 let problem = "the machine, the network or sshd went away".to_owned();
                 return Some(self.ended_or(Termination::ConnectionLost { problem }));

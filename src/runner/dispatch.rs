@@ -315,6 +315,6 @@ fn span(queued: &QueuedExecution) -> tracing::Span {
     let span = tracing::info_span!(
         target: SPANS, "execute", uid = key.uid, namespace = key.namespace, name = key.name, machine
     );
-    traces::of_execution(&span, &key.uid);
+    traces::set_execution_trace(&span, &key.uid);
     span
 }

@@ -30,7 +30,7 @@ use crate::execution::{
     self, CommandOutcome, LaunchProblem, MachineMatch, ReattachStep, StopCause, TERM_GRACE, Termination,
 };
 use crate::fleet::{LauncherConnection, new_nonce};
-use crate::launcher::{self, Ended, Holder, Missing, Outcome as Exit, Uid};
+use crate::launcher::{self, Ended, ExitOutcome as Exit, Holder, Missing, Uid};
 use crate::output::Recorded;
 use crate::policy::Redaction;
 use crate::ssh::Session;
@@ -68,7 +68,7 @@ pub(super) async fn run(
             let mut run = DurableRun::new(context, work, held, uid, (&Redaction::default(), is_taken_over), cancel);
             return Some(match begin {
                 Start::Launch { session, .. } => {
-                    session.hang_up().await;
+                    session.close().await;
                     run.refused(problem).await
                 }
                 // Another version of writ may have sent it, which could read them.
@@ -91,7 +91,7 @@ pub(super) async fn run(
     match (refusal, begin) {
         (None, begin) => run.follow_through(begin).await,
         (Some(problem), Start::Launch { session, .. }) => {
-            session.hang_up().await;
+            session.close().await;
             Some(run.refused(problem).await)
         }
         (Some(problem), Start::Reattach) => Some(run.refused(problem).await),
@@ -186,7 +186,8 @@ impl DurableRun<'_> {
         }
         let told = self.told(&ended);
         // Where nobody could see what is left, something may be.
-        let survivors = ended.was_ended && (ended.left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
+        let survivors =
+            ended.was_ended && (ended.processes_left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
         let ending = match ended.outcome {
             _ if told.is_some() && survivors => Termination::StopNotConfirmed,
             Exit::Exited(code) => Termination::Exited { code: u32::from(code) },
@@ -242,7 +243,7 @@ impl DurableRun<'_> {
         CommandOutcome {
             ending,
             stop_cause,
-            no_processes_left: ended.as_ref().is_some_and(|ended| ended.left == Some(0)),
+            no_processes_left: ended.as_ref().is_some_and(|ended| ended.processes_left == Some(0)),
             started: self.started,
             duration_ms: ended.as_ref().and_then(|ended| {
                 let centiseconds = ended.ended_centiseconds?.checked_sub(ended.started_centiseconds?)?;
@@ -276,7 +277,7 @@ impl DurableRun<'_> {
             Some(Missing::DiskFull) => Some(IncompleteReason::DiskFull),
             Some(Missing::FileSizeLimit) => Some(IncompleteReason::FileSizeLimit),
             Some(Missing::Removed) => Some(IncompleteReason::Removed),
-            None if ended.output_gone => Some(IncompleteReason::Removed),
+            None if ended.output_removed => Some(IncompleteReason::Removed),
             None => (self.received != ended.lengths).then_some(IncompleteReason::NotReceived),
         }
     }

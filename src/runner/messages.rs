@@ -3,20 +3,20 @@
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{LaunchProblem, sudoers_line};
 use crate::fleet::{FILES, explain_refusal};
-use crate::launcher::{NotStarted, Refusal};
+use crate::launcher::{NotStarted, RequestRefusal};
 
 /// The same as a problem of a launch.
-pub(super) fn launch_refused(refusal: &Refusal) -> LaunchProblem {
+pub(super) fn launch_refused(refusal: &RequestRefusal) -> LaunchProblem {
     let reason = match refusal {
-        Refusal::Late => Reason::StartingDeadlineExceeded,
-        Refusal::OtherBoot => Reason::MachineChanged,
-        Refusal::Directory
-        | Refusal::Said(_)
-        | Refusal::NoProc
-        | Refusal::NoClock
-        | Refusal::Cut
-        | Refusal::NoTool(_) => Reason::LauncherUnsupported,
-        Refusal::Space | Refusal::Files | Refusal::Unwritable => Reason::LauncherFailed,
+        RequestRefusal::DeadlinePassed => Reason::StartingDeadlineExceeded,
+        RequestRefusal::Rebooted => Reason::MachineChanged,
+        RequestRefusal::DirectoryUnsuitable
+        | RequestRefusal::Said(_)
+        | RequestRefusal::NoProc
+        | RequestRefusal::NoClock
+        | RequestRefusal::Cut
+        | RequestRefusal::MissingTool(_) => Reason::LauncherUnsupported,
+        RequestRefusal::DiskFull | RequestRefusal::Files | RequestRefusal::NotWritable => Reason::LauncherFailed,
     };
     LaunchProblem { reason, message: format!("{}; it was not started", explain_refusal(refusal)) }
 }
@@ -25,8 +25,8 @@ pub(super) fn launch_refused(refusal: &Refusal) -> LaunchProblem {
 pub(super) fn not_started(why: &NotStarted, execution: &CommandExecution) -> LaunchProblem {
     let message = match why {
         NotStarted::SudoSaid(words) => return sudo_refused(words, execution),
-        NotStarted::Sudo => return sudo_refused("", execution),
-        NotStarted::Space => {
+        NotStarted::SudoRefused => return sudo_refused("", execution),
+        NotStarted::DiskFull => {
             "the machine could not make the files for the output: its disk is full, or the login user's quota is used up; make \
              room there; it was not started"
                 .to_owned()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Phase};
+use crate::backoff::Backoff;
 use crate::cluster::WriteOutcome;
 use crate::execution::{CommandOutcome, EventNotice, conclude};
 use crate::fleet::jitter;
@@ -16,10 +17,9 @@ use super::claim::HeldClaim;
 use super::context::Context;
 use super::shrink::{REFUSED, TOO_LARGE, shrink_status};
 
-/// The pause after the first failed write; it doubles up to [`LONGEST_PAUSE`]. The slot stays taken meanwhile, so
+/// Pauses after failed writes. The slot stays in use meanwhile, so
 /// what waits to be written is bounded by `maxConcurrent` of each machine.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).with_jitter(0.25);
 /// The pause where somebody has to make room in the object.
 const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
 /// Writes it; false where it is not ours to write, or was refused.
@@ -55,24 +55,24 @@ async fn who_cancelled(context: &Context, held: &HeldClaim) -> Option<CommandExe
 
 /// Writes until it is stored, or will never be: false then.
 async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutionStatus) -> bool {
-    let (mut step, mut pause) = (0, FIRST_PAUSE);
+    let (mut step, mut failures) = (0, 0);
     let mut waits = None;
     loop {
         let (why, message) = match context.cluster.write_as_holder(&held.key, &held.token, status).await {
             WriteOutcome::Stored => return true,
-            WriteOutcome::NotOurs(why) => {
+            WriteOutcome::ClaimLost(why) => {
                 metrics().result_lost("not_ours");
                 tracing::error!(execution = %held.key, uid = held.key.uid, error = why, "a result was not stored: the claim is no longer ours");
                 return false;
             }
             WriteOutcome::Refused(message) => (REFUSED, message),
             WriteOutcome::TooLarge(message) => (TOO_LARGE, message),
-            WriteOutcome::Again(error) => {
+            WriteOutcome::Unknown(error) => {
                 // One that is stored at once has not waited.
                 waits.get_or_insert_with(|| metrics().result_waits());
                 tracing::warn!(execution = %held.key, %error, "a result waits for the API server");
-                tokio::time::sleep(pause + pause.mul_f64(0.25 * jitter())).await;
-                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                tokio::time::sleep(BACKOFF.delay(failures, jitter())).await;
+                failures += 1;
                 continue;
             }
         };

@@ -27,7 +27,7 @@ pub(super) async fn collect(context: &Context, work: &QueuedExecution) {
     let tidied = async {
         let reached = connect_current(&context.dialer, &work.machine_key()).await?;
         remove_leftovers(context, work, &reached).await?;
-        match ask(&reached, |nonce, facts| launcher::reap(nonce, facts, JOURNAL_DAYS)).await? {
+        match ask(&reached, |nonce, facts| launcher::prune(nonce, facts, JOURNAL_DAYS)).await? {
             Answer::Done => Ok(()),
             other => Err(format!("it answered {other:?}")),
         }
@@ -47,13 +47,13 @@ async fn remove_leftovers(
     work: &QueuedExecution,
     reached: &LauncherConnection,
 ) -> Result<(), String> {
-    let left = match ask(reached, |nonce, facts| launcher::leftovers(nonce, facts, MAX_LEFTOVERS)).await? {
-        Answer::Leftovers(left) if left.is_empty() => return Ok(()),
-        Answer::Leftovers(left) => left,
+    let left = match ask(reached, |nonce, facts| launcher::unacknowledged(nonce, facts, MAX_LEFTOVERS)).await? {
+        Answer::Unacknowledged(left) if left.is_empty() => return Ok(()),
+        Answer::Unacknowledged(left) => left,
         other => return Err(format!("it answered {other:?}")),
     };
     let named: HashSet<&str> = left.iter().map(Uid::as_str).collect();
-    let finished = context.cluster.finished_among(&work.key.namespace, &work.machine, &named).await;
+    let finished = context.cluster.filter_finished(&work.key.namespace, &work.machine, &named).await;
     let finished = finished.map_err(|error| error.to_string())?;
     let finished: Vec<&Uid> = left.iter().filter(|uid| finished.contains(uid.as_str())).collect();
     for uids in finished.chunks(MAX_BATCH) {
@@ -64,7 +64,7 @@ async fn remove_leftovers(
 
 async fn ask(
     reached: &LauncherConnection,
-    build: impl FnOnce(&launcher::Nonce, &launcher::MachineFacts) -> launcher::ExecRequest,
+    build: impl FnOnce(&launcher::Nonce, &launcher::LauncherFacts) -> launcher::ExecRequest,
 ) -> Result<Answer, String> {
     let session = reached.open().await.map_err(|error| error.to_string())?;
     let facts = &reached.known.facts;

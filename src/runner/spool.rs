@@ -114,14 +114,14 @@ impl Spool {
                 }
                 WriteOutcome::Refused(_) if shrink_status(&mut status, &mut step, REFUSED) => continue,
                 WriteOutcome::TooLarge(_) if shrink_status(&mut status, &mut step, TOO_LARGE) => continue,
-                WriteOutcome::NotOurs(why) | WriteOutcome::Refused(why) => {
+                WriteOutcome::ClaimLost(why) | WriteOutcome::Refused(why) => {
                     tracing::warn!(execution = %key, error = why, "a kept result is not stored");
                 }
                 WriteOutcome::TooLarge(why) => {
                     tracing::error!(execution = %key, error = why, "a kept result does not fit; remove labels or annotations of the execution");
                     return;
                 }
-                WriteOutcome::Again(error) => {
+                WriteOutcome::Unknown(error) => {
                     tracing::warn!(execution = %key, %error, "a kept result could not be written; it is tried at the next start");
                     return;
                 }

@@ -1,6 +1,6 @@
-//! What machines say of an account that may not be used.
+//! Recognizes banners about an account that may not be used.
 
-/// Words about an account, in lower case. They come from OpenSSH, PAM, shadow and util-linux.
+/// Phrases about accounts, in lower case, from OpenSSH, PAM, shadow and util-linux.
 const ACCOUNT_WORDS: [&str; 9] = [
     "password change required",
     "password has expired",
@@ -13,7 +13,7 @@ const ACCOUNT_WORDS: [&str; 9] = [
     "account is currently not available",
 ];
 
-/// Returns true if a machine says that a person has to see to the account.
+/// Returns true if the banner says that the account needs manual action.
 pub fn is_about_account(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     ACCOUNT_WORDS.iter().any(|known| words.contains(known))

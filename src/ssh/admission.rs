@@ -1,25 +1,26 @@
-//! At which addresses a key may be used, as whoever keeps the Secret says. Pure: texts and addresses in, a verdict out.
+//! The addresses at which a Secret permits the use of its key. Pure.
 //!
 //! ```text
-//! 10.0.*  10.0.0.0/16  2001:db8::*      an address pattern: held against the addresses that are connected to
-//! *.web.example  web-?                  a name pattern: held against the text of spec.address, label by label
+//! 10.0.*  10.0.0.0/16  2001:db8::*      an address pattern: matched against the addresses that Writ connects to
+//! *.web.example  web-?                  a name pattern: matched against the text of spec.address, label by label
 //! ```
 //!
-//! The promise kept here: an address pattern never admits a name for how it is written. `10.0.*` is not for
-//! `10.0.evil.example`, whatever that resolves to is looked at.
+//! # Guarantees
+//! An address pattern never admits a name by its spelling: `10.0.*` does not admit `10.0.evil.example`. Writ matches
+//! the addresses that this name resolves to.
 
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::network::{Cidr, meant};
+use super::network::{Cidr, effective_address};
 
-/// The most patterns that are looked at, and the longest one: each login looks at all of them.
-const MOST_PATTERNS: usize = 256;
-const LONGEST_PATTERN: usize = 512;
+/// Maximum number of patterns, and maximum bytes of each: every login matches all of them.
+const MAX_PATTERNS: usize = 256;
+const MAX_PATTERN_BYTES: usize = 512;
 
-/// The patterns of one Secret.
+/// Patterns of one Secret.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Admission {
     patterns: Vec<Pattern>,
@@ -32,13 +33,13 @@ enum Pattern {
     Range(Cidr),
     /// One address in one zone of this host.
     Zoned(Ipv6Addr, String),
-    /// With `*` and `?`, for an address as text.
+    /// A pattern with `*` and `?` for the text of an address.
     Address(String),
-    /// The labels of a name, with `*` and `?`; `**` as the first one stands for one or more.
+    /// Labels of a name, with `*` and `?`. `**` as the first label stands for one or more labels.
     Name(Vec<String>),
 }
 
-/// A pattern that can admit nothing as it is written.
+/// A pattern that can admit nothing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("has the pattern {pattern:?}, {why}")]
 pub struct PatternError {
@@ -46,14 +47,14 @@ pub struct PatternError {
     why: String,
 }
 
-/// What the text of an address is for the patterns.
+/// Verdict about the text of an address, before it is resolved.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// All addresses that it stands for are admitted.
+    /// All addresses of the text are admitted.
     Admitted,
-    /// It is a name, and each address that it resolves to is to be looked at.
+    /// The text is a name; each address that it resolves to must be checked.
     ByAddress,
-    /// It is not admitted.
+    /// The text is not admitted.
     Refused,
 }
 
@@ -61,17 +62,17 @@ impl Admission {
     /// Reads patterns that are separated by commas.
     ///
     /// # Errors
-    /// What is wrong with one of them. None is passed over: whoever wrote it meant something by it.
+    /// The first pattern that can admit nothing. No pattern is ignored, because its author meant something by it.
     pub fn parse(patterns: &str) -> Result<Self, PatternError> {
         let texts: Vec<&str> = patterns.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
-        if let Some(beyond) = texts.get(MOST_PATTERNS) {
-            return Err(problem(beyond, format!("and more than {MOST_PATTERNS} before it; write ranges instead")));
+        if let Some(beyond) = texts.get(MAX_PATTERNS) {
+            return Err(problem(beyond, format!("which is one of more than {MAX_PATTERNS}; use ranges instead")));
         }
         let patterns = texts.into_iter().map(Pattern::parse).collect::<Result<_, _>>()?;
         Ok(Self { patterns })
     }
 
-    /// What the text of an address is, before anything is resolved.
+    /// Returns the verdict about the text of an address, before it is resolved.
     pub fn of_text(&self, address: &str) -> Verdict {
         let (text, zone) = address.split_once('%').map_or((address, None), |(text, zone)| (text, Some(zone)));
         if let Ok(ip) = text.parse() {
@@ -85,18 +86,18 @@ impl Admission {
         if self.patterns.iter().any(is_of_addresses) { Verdict::ByAddress } else { Verdict::Refused }
     }
 
-    /// Whether an address may be connected to, in a zone of this host where it has one.
+    /// Returns true if the key may be used at an address, in this zone of the host if the address has one.
     pub fn admits(&self, address: IpAddr, zone: Option<&str>) -> bool {
-        let address = meant(address);
+        let address = effective_address(address);
         self.patterns.iter().any(|pattern| pattern.admits_address(address, zone))
     }
 }
 
 impl Pattern {
     fn parse(text: &str) -> Result<Self, PatternError> {
-        if text.len() > LONGEST_PATTERN {
+        if text.len() > MAX_PATTERN_BYTES {
             let start: String = text.chars().take(32).collect();
-            return Err(problem(&start, format!("which goes on over {LONGEST_PATTERN} bytes")));
+            return Err(problem(&start, format!("which is longer than {MAX_PATTERN_BYTES} bytes")));
         }
         let lower = text.to_ascii_lowercase();
         if lower == "*" || lower == "**" {
@@ -110,7 +111,7 @@ impl Pattern {
             return Ok(Pattern::Zoned(address, zone.to_owned()));
         }
         if let Ok(address) = lower.parse() {
-            return Ok(Pattern::Range(Cidr::single(meant(address))));
+            return Ok(Pattern::Range(Cidr::single(effective_address(address))));
         }
         let is_address =
             lower.contains(':') || lower.bytes().all(|byte| byte.is_ascii_digit() || b".*?".contains(&byte));
@@ -149,12 +150,12 @@ impl Pattern {
             _ => (pattern.as_slice(), labels),
         };
         let both = || pattern.iter().zip(labels);
-        // A name with an empty label is none.
+        // A name with an empty label is invalid.
         pattern.len() == labels.len() && both().all(|(pattern, label)| !label.is_empty() && matches(pattern, label))
     }
 }
 
-/// A pattern for the text of addresses.
+/// Reads a pattern for the text of addresses.
 fn address_pattern(text: &str, pattern: String) -> Result<Pattern, PatternError> {
     if !pattern.contains(['*', '?']) {
         return Err(problem(text, "which is no address (an IPv4 address has four numbers without leading zeros)"));
@@ -166,7 +167,7 @@ fn address_pattern(text: &str, pattern: String) -> Result<Pattern, PatternError>
     }
     let known = |character: char| character.is_ascii_hexdigit() || ".:*?".contains(character);
     if !pattern.chars().all(known) {
-        return Err(problem(text, "which is neither for addresses nor for names"));
+        return Err(problem(text, "which matches neither addresses nor names"));
     }
     Ok(Pattern::Address(pattern))
 }
@@ -175,17 +176,18 @@ fn problem(pattern: &str, why: impl Into<String>) -> PatternError {
     PatternError { pattern: pattern.to_owned(), why: why.into() }
 }
 
-/// The labels of a name in lower case; a dot at its end says nothing.
+/// Returns the labels of a name in lower case. Ignores a dot at the end.
 fn labels_of(name: &str) -> Vec<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.split('.').map(str::to_ascii_lowercase).collect()
 }
 
-/// `*` stands for any characters, also none, `?` for one. Takes time in proportion to the product of the lengths at most.
+/// Matches `*` (any characters, also none) and `?` (one character). The time grows at most with the product of the
+/// lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut in_text) = (0, 0);
-    // Where to go on after the last `*`, should what follows it not match here.
+    // Positions to continue from if the text after the last `*` does not match here.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(in_text) {
         match (pattern.get(at), star.as_mut()) {

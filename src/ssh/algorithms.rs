@@ -1,4 +1,4 @@
-//! What is offered in a handshake, by name.
+//! Algorithms and timeouts of the handshake.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,14 +6,15 @@ use std::time::Duration;
 use russh::keys::Algorithm;
 use russh::{Preferred, cipher, client, compression, kex, mac};
 
-/// How often an idle connection asks the other end whether it is there, and how many of those may stay unanswered: a
-/// dead machine is noticed after 15 s x (3 + 1).
+/// Interval of keepalives on an idle connection, and the maximum of unanswered ones. A dead machine is noticed after 15
+/// s x (3 + 1).
 const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
-/// After how long without a word from the other end a connection is given up in any case, also in the middle of a key
-/// exchange, where no keepalive is sent. Answers to keepalives count as words, so a silent command is safe.
+/// Time without any message of the other end after which russh gives up a connection, even during a key exchange, when
+/// it sends no keepalives. Answers to keepalives count as messages, so a silent command is safe.
 const INACTIVITY: Duration = Duration::from_secs(75);
 
-/// No SHA-1, no CBC, no compression; of host keys and certificates only the types that could be accepted.
+/// Returns the client's configuration: no SHA-1, no CBC, no compression, and only types of host keys and certificates
+/// that can be accepted.
 pub(super) fn config(key_types: Vec<Algorithm>, certificate_types: Vec<Algorithm>) -> client::Config {
     client::Config {
         preferred: Preferred {
@@ -27,7 +28,7 @@ pub(super) fn config(key_types: Vec<Algorithm>, certificate_types: Vec<Algorithm
                 kex::DH_G16_SHA512,
                 kex::DH_G18_SHA512,
                 kex::EXTENSION_SUPPORT_AS_CLIENT,
-                // Against prefix truncation (CVE-2023-48795); used where the server has it too.
+                // Protects against prefix truncation (CVE-2023-48795) if the server supports it too.
                 kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
             ]),
             key: Cow::Owned(key_types),

@@ -1,4 +1,4 @@
-//! One connection: resolve, connect, check the host key, log in; all of it within one deadline.
+//! Opens a connection: resolve, connect, verify the host key, log in, all within one deadline.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::account::is_about_account;
 use super::algorithms::config;
+use super::dial::{Wanted, dial_any, host_port, not_connected, resolve};
 use super::error::LoginRefusal;
-use super::handshake::{HostCheck, Progress};
+use super::handshake::{HandshakeProgress, HostKeyHandler};
 use super::login::{LoginError, log_in};
-use super::reaching::{Wanted, connect_to_any, not_connected, place, resolve};
 use super::resolve::zone_of;
-use super::stream::{Guard, Stream};
+use super::stream::{AbortOnDrop, AbortableStream};
 use super::text::printable;
-use super::{Admission, ConnectError, Credentials, HostTrust, Network, Proof, Session};
+use super::{AddressPolicy, Admission, ConnectError, Credentials, HostKeyVerifier, Session, VerifiedHostKey};
 
-/// How long the goodbye may take.
+/// Deadline for sending a disconnect message, and for the end of the connection after it.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// Of how many connections through a host its answer may be awaited. One that goes to an address which swallows packets is
-/// answered after some two minutes, and costs the host a socket for as long.
-const FORWARDS: usize = 32;
-/// How long it may take: Linux gives a connect up after 127 s.
+/// Maximum unanswered requests to open a connection through a host. A request to an address that swallows packets is
+/// answered after about two minutes, and holds a socket of the host until then.
+const MAX_PENDING_FORWARDS: usize = 32;
+/// Deadline for one such request. Linux gives up a connect after 127 s.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(150);
-/// How often it is looked whether a connection has ended.
+/// Interval at which the end of a connection is polled.
 const CLOSED_POLL: Duration = Duration::from_millis(2);
-/// Of what a library says about the other end, so much is told: it may repeat what came from there.
-const DETAIL_LENGTH: usize = 300;
-/// How an SSH signature by RSA with SHA-1 begins (RFC 4253, section 6.6): the length of its name, and the name.
+/// Maximum characters of an error of russh in a message. The error may repeat text of the other end.
+const MAX_DETAIL_SHOWN: usize = 300;
+/// Start of an SSH signature by RSA with SHA-1 (RFC 4253, section 6.6): the length of its name, and the name.
 const SHA1_SIGNATURE: &[u8] = b"\0\0\0\x07ssh-rsa";
 
-/// Where to connect, as whom, and what the host has to prove.
+/// Address, login user and host keys of a connection that is to be opened.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Host name or IP address, an IPv6 address without brackets.
@@ -44,68 +44,69 @@ pub struct Target {
     pub port: u16,
     /// Login user.
     pub user: String,
-    /// What the host may prove itself with.
-    pub trust: HostTrust,
-    /// Of several addresses of the name, the one to try first. It is not tried if the name does not have it.
+    /// Keys that the host may prove its identity with.
+    pub host_keys: HostKeyVerifier,
+    /// Address to try first if the name has several. Ignored if the name does not resolve to it.
     pub prefer: Option<IpAddr>,
-    /// Whose share of what all have in common it takes.
+    /// Namespace that the connection counts for in limits that all namespaces share.
     pub namespace: String,
-    /// At which addresses the key may be used; None: at all. Of no account through another connection, whose machine
-    /// resolves the name.
+    /// Addresses at which the Secret permits the use of the key; `None` for all. Ignored for a connection through
+    /// another one, because that machine resolves the name.
     pub admission: Option<Admission>,
 }
 
-/// An authenticated connection to the right host. Dropped, it is cut off.
+/// An authenticated connection to a host with a verified key. The connection is aborted when this value is dropped.
 pub struct Connection {
-    handle: Arc<Handle<HostCheck>>,
-    guard: Guard,
-    at: String,
-    proof: Proof,
+    handle: Arc<Handle<HostKeyHandler>>,
+    guard: AbortOnDrop,
+    peer: String,
+    host_key: VerifiedHostKey,
     login: Login,
     login_time: Duration,
-    /// Connections through this one that it was asked for and has not answered to.
+    /// Permits for requests to open a connection through this host.
     forwards: Arc<Semaphore>,
 }
 
-/// By which key a host let us in.
+/// Key that the host accepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Login {
-    /// The name of its entry in the Secret.
+    /// Name of the entry in the Secret that holds the key.
     pub entry: String,
-    /// SHA-256 fingerprint of its public half.
+    /// SHA-256 fingerprint of the key's public half.
     pub fingerprint: String,
-    /// Those of the keys that were tried before it, and refused.
+    /// Fingerprints of the keys that the host refused before.
     pub refused: Vec<String>,
 }
 
-/// How a host is reached.
+/// Path to a host.
 #[derive(Clone, Copy)]
 enum Route<'a> {
-    /// From here, to addresses that the network permits.
-    Direct(&'a Network),
-    /// Through another connection, which resolves the name at its end.
+    /// From this process, to addresses that the policy permits.
+    Direct(&'a AddressPolicy),
+    /// Through another connection, whose machine resolves the name.
     Through(&'a Connection),
 }
 
-/// Opens a connection and logs in. Of the target's addresses only those are tried that the network permits, in the order of
-/// the resolver.
+/// Opens a connection and logs in. Tries the addresses of the target that `network` permits, in the order of the
+/// resolver.
 ///
 /// # Errors
-/// Why not, see [`ConnectError`]; [`ConnectError::Unreachable`] after `deadline` for the whole of it.
+/// See [`ConnectError`]. [`ConnectError::Unreachable`] if all of it takes longer than `deadline`.
 pub async fn connect(
     target: &Target,
     credentials: &Credentials,
-    network: &Network,
+    network: &AddressPolicy,
     deadline: Duration,
 ) -> Result<Connection, ConnectError> {
     establish_within(target, credentials, Route::Direct(network), deadline).await
 }
 
-/// The same through another connection, whose machine resolves the target's name and connects to it. It lives no longer than
-/// `outer` does. What lies behind `outer` is not held against a [`Network`].
+/// Opens a connection through another one, whose machine resolves the target's name and connects to it. The connection
+/// ends with `outer` at the latest. No [`AddressPolicy`] applies to the machines behind `outer`.
 ///
 /// # Errors
-/// As [`connect`]; [`ConnectError::ForwardingRefused`] where the machine at the other end of `outer` passes nothing on.
+/// As for [`connect`]. [`ConnectError::ForwardingRefused`] if the machine at the end of `outer` forwards no
+/// connections.
 pub async fn connect_through(
     outer: &Connection,
     target: &Target,
@@ -122,7 +123,7 @@ async fn establish_within(
     deadline: Duration,
 ) -> Result<Connection, ConnectError> {
     let started = Instant::now();
-    let attempt = Attempt { target, route, progress: Arc::default(), until: started + deadline, started };
+    let attempt = ConnectAttempt { target, route, progress: Arc::default(), until: started + deadline, started };
     match timeout(deadline, attempt.establish(credentials)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Unreachable(format!(
@@ -134,29 +135,29 @@ async fn establish_within(
     }
 }
 
-/// One attempt to get a connection.
-struct Attempt<'a> {
+/// One attempt to open a connection.
+struct ConnectAttempt<'a> {
     target: &'a Target,
     route: Route<'a>,
-    progress: Arc<Progress>,
+    progress: Arc<HandshakeProgress>,
     started: Instant,
     until: Instant,
 }
 
-/// A host that has proved itself, and to which nothing was said yet.
-struct Greeted {
-    handle: Handle<HostCheck>,
-    guard: Guard,
-    at: String,
+/// A connection to a host with a verified key, before authentication.
+struct VerifiedHost {
+    handle: Handle<HostKeyHandler>,
+    guard: AbortOnDrop,
+    peer: String,
 }
 
-impl Attempt<'_> {
-    /// What is being connected to, for messages.
+impl ConnectAttempt<'_> {
+    /// Returns the address of the target, for messages.
     fn name(&self) -> String {
-        let place = place(&self.target.address, self.target.port);
+        let host_port = host_port(&self.target.address, self.target.port);
         match self.route {
-            Route::Direct(_) => place,
-            Route::Through(outer) => format!("{place} via {}", outer.at),
+            Route::Direct(_) => host_port,
+            Route::Through(outer) => format!("{host_port} via {}", outer.peer),
         }
     }
 
@@ -173,11 +174,11 @@ impl Attempt<'_> {
             }
             Route::Through(_) => Vec::new(),
         };
-        let mut greeted = match self.greet(&addresses, true).await {
-            Err(refusal) if self.target.trust.may_do_without_certificate(&refusal) => {
-                self.progress.begin_again();
-                // What it says of the certificate is of more use than that its key is another one, too.
-                self.greet(&addresses, false).await.map_err(|other| match other {
+        let mut host = match self.handshake(&addresses, true).await {
+            Err(refusal) if self.target.host_keys.may_fall_back_to_plain_key(&refusal) => {
+                self.progress.reset();
+                // The reason why the certificate was refused helps more than a changed plain key.
+                self.handshake(&addresses, false).await.map_err(|other| match other {
                     ConnectError::HostKeyMismatch { .. } => refusal,
                     other => other,
                 })?
@@ -185,66 +186,75 @@ impl Attempt<'_> {
             result => result?,
         };
         self.progress.enter("finish authentication");
-        let login = self.authenticate(&mut greeted.handle, credentials).await?;
-        let Some(proof) = self.progress.proof() else {
-            return Err(ConnectError::Handshake(format!("{}: it showed no key", self.name())));
+        let login = self.authenticate(&mut host.handle, credentials).await?;
+        let Some(host_key) = self.progress.host_key() else {
+            return Err(ConnectError::Handshake(format!("{}: the host showed no key", self.name())));
         };
-        let Greeted { handle, guard, at } = greeted;
-        let forwards = Arc::new(Semaphore::new(FORWARDS));
+        let VerifiedHost { handle, guard, peer } = host;
+        let forwards = Arc::new(Semaphore::new(MAX_PENDING_FORWARDS));
         Ok(Connection {
             handle: Arc::new(handle),
             guard,
-            at,
-            proof,
+            peer,
+            host_key,
             login,
             login_time: self.started.elapsed(),
             forwards,
         })
     }
 
-    /// Reaches the host and has it prove itself.
-    async fn greet(&self, addresses: &[SocketAddr], with_certificate: bool) -> Result<Greeted, ConnectError> {
+    /// Connects to the host and verifies its key.
+    async fn handshake(&self, addresses: &[SocketAddr], with_certificate: bool) -> Result<VerifiedHost, ConnectError> {
         match self.route {
             Route::Direct(_) => {
                 self.progress.enter("accept a connection");
-                let (stream, peer) =
-                    connect_to_any(addresses, self.until).await.map_err(|error| not_connected(&self.name(), &error))?;
-                // A zone by its name: its number is another one after a reboot.
+                let (stream, reached) =
+                    dial_any(addresses, self.until).await.map_err(|error| not_connected(&self.name(), &error))?;
+                // Records the zone by its name, because its number may change at a reboot.
                 let zone = zone_of(&self.target.address);
-                let at = zone.map_or_else(|| peer.to_string(), |_| place(&self.target.address, peer.port()));
-                self.shake(stream, at, with_certificate).await
+                let peer =
+                    zone.map_or_else(|| reached.to_string(), |_| host_port(&self.target.address, reached.port()));
+                self.handshake_over(stream, peer, with_certificate).await
             }
             Route::Through(outer) => {
-                self.progress.enter("be connected to by the machine before it");
-                let stream = outer.forward(&self.target.address, self.target.port).await?;
-                self.shake(stream, self.name(), with_certificate).await
+                self.progress.enter("accept a connection from the jump host");
+                let stream = outer.open_direct_tcpip(&self.target.address, self.target.port).await?;
+                self.handshake_over(stream, self.name(), with_certificate).await
             }
         }
     }
 
-    async fn shake<S>(&self, stream: S, at: String, with_certificate: bool) -> Result<Greeted, ConnectError>
+    async fn handshake_over<S>(
+        &self,
+        stream: S,
+        peer: String,
+        with_certificate: bool,
+    ) -> Result<VerifiedHost, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.progress.enter("complete the SSH handshake");
-        let trust = self.target.trust.clone();
-        let certificate_types = if with_certificate { trust.certificate_types() } else { Vec::new() };
-        let config = config(trust.key_types(), certificate_types);
-        let (stream, guard) = Stream::new(stream);
-        let check = HostCheck { trust, progress: Arc::clone(&self.progress) };
+        let host_keys = self.target.host_keys.clone();
+        let certificate_types = if with_certificate { host_keys.certificate_types() } else { Vec::new() };
+        let config = config(host_keys.key_types(), certificate_types);
+        let (stream, guard) = AbortableStream::new(stream);
+        let check = HostKeyHandler { host_keys, progress: Arc::clone(&self.progress) };
         let handle =
             client::connect_stream(Arc::new(config), stream, check).await.map_err(|error| self.classify(&error))?;
-        // russh verifies by whatever the signature says that it is; only SHA-2 was asked for.
+        // russh verifies a signature with the algorithm that the signature names. Only SHA-2 was offered.
         let signature = handle.agent_session_binding().map(|binding| binding.signature()).unwrap_or_default();
         if signature.starts_with(SHA1_SIGNATURE) {
-            return Err(ConnectError::Handshake(format!("{}: it signs with SHA-1, unasked", self.name())));
+            return Err(ConnectError::Handshake(format!(
+                "{}: the host signs with SHA-1, which was not offered",
+                self.name()
+            )));
         }
-        Ok(Greeted { handle, guard, at })
+        Ok(VerifiedHost { handle, guard, peer })
     }
 
     async fn authenticate(
         &self,
-        handle: &mut Handle<HostCheck>,
+        handle: &mut Handle<HostKeyHandler>,
         credentials: &Credentials,
     ) -> Result<Login, ConnectError> {
         let mut refused = Vec::new();
@@ -258,7 +268,7 @@ impl Attempt<'_> {
                 break;
             }
             refused.push(key.fingerprint());
-            if refusal == LoginRefusal::NotEnough {
+            if refusal == LoginRefusal::PartialSuccess {
                 break;
             }
         }
@@ -266,54 +276,55 @@ impl Attempt<'_> {
         Err(ConnectError::AuthenticationRefused { user, fingerprint, refusal: last })
     }
 
-    /// Offers one key; None where it lets us in. `is_further`: another one was refused before.
+    /// Offers one key. Returns `None` if the host accepts it. `is_further` is true if the host refused another key
+    /// before.
     async fn offer(
         &self,
-        handle: &mut Handle<HostCheck>,
+        handle: &mut Handle<HostKeyHandler>,
         key: &Credentials,
         is_further: bool,
     ) -> Result<Option<LoginRefusal>, ConnectError> {
         Ok(Some(match log_in(handle, &self.target.user, key).await {
             Ok(AuthResult::Success) => return Ok(None),
-            // russh says so too where the connection ends before there is an answer.
+            // russh also returns this if the connection ends before the host has answered.
             Ok(AuthResult::Failure { remaining_methods, .. })
-                if remaining_methods.is_empty() && self.was_cut(handle).await =>
+                if remaining_methods.is_empty() && self.closed_without_disconnect(handle).await =>
             {
                 let step = self.progress.step();
-                // It comes behind the key: PAM says it before sshd closes the connection.
-                let said = self.progress.said();
+                // The reason is in the banner after the key: PAM sends it before sshd closes the connection.
+                let said = self.progress.banner();
                 if is_about_account(&said) {
                     return Err(ConnectError::AccountRefused { user: self.target.user.clone(), said });
                 }
-                let quoted = if said.is_empty() { String::new() } else { format!("{said} (said by the machine); ") };
+                let quoted = if said.is_empty() { String::new() } else { format!("{said} (message of the machine); ") };
                 let message = format!(
-                    "{quoted}{} did not {step}: the connection was lost, as it also is if the machine's rules for accounts (PAM) \
+                    "{quoted}{} did not {step}: the connection was lost, which also happens if the account rules of the machine (PAM) \
                      refuse the user",
                     self.name()
                 );
                 return Err(ConnectError::Unreachable(message));
             }
-            Ok(AuthResult::Failure { partial_success: true, .. }) => LoginRefusal::NotEnough,
+            Ok(AuthResult::Failure { partial_success: true, .. }) => LoginRefusal::PartialSuccess,
             Ok(AuthResult::Failure { remaining_methods, .. })
-                if is_further && remaining_methods.is_empty() && self.progress.was_dismissed() =>
+                if is_further && remaining_methods.is_empty() && self.progress.got_disconnect() =>
             {
                 LoginRefusal::TooMany
             }
             Ok(AuthResult::Failure { .. }) if key.certificate().is_some() => LoginRefusal::Certificate,
             Ok(AuthResult::Failure { .. }) => LoginRefusal::Key,
-            Err(LoginError::Lost(_)) if is_further && self.progress.was_dismissed() => LoginRefusal::TooMany,
+            Err(LoginError::Lost(_)) if is_further && self.progress.got_disconnect() => LoginRefusal::TooMany,
             Err(LoginError::Lost(error)) => return Err(self.classify(&error)),
             Err(error) => return Err(ConnectError::Handshake(format!("{}: {error}", self.name()))),
         }))
     }
 
-    /// Whether the connection ended without a word. One that ends with a goodbye, as sshd does after too many failures,
-    /// ended because the other end wanted it.
-    async fn was_cut(&self, handle: &Handle<HostCheck>) -> bool {
-        timeout(DISCONNECT_DEADLINE, closed(handle)).await.is_ok() && !self.progress.was_dismissed()
+    /// Returns true if the connection ended without a disconnect message. sshd sends one after too many failures, so
+    /// then the host has ended the connection on purpose.
+    async fn closed_without_disconnect(&self, handle: &Handle<HostKeyHandler>) -> bool {
+        timeout(DISCONNECT_DEADLINE, closed(handle)).await.is_ok() && !self.progress.got_disconnect()
     }
 
-    /// What a failure means. Whether waiting mends it decides what becomes of the execution, so it is told by kind.
+    /// Returns the class of an error of russh. The class decides if the execution waits for the machine or fails.
     fn classify(&self, error: &russh::Error) -> ConnectError {
         if let Some(refusal) = self.progress.refusal() {
             return refusal;
@@ -321,7 +332,7 @@ impl Attempt<'_> {
         let name = self.name();
         match error {
             russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
-                self.no_common_type(&printable(&theirs.join(", "), DETAIL_LENGTH))
+                self.no_common_host_key_type(&printable(&theirs.join(", "), MAX_DETAIL_SHOWN))
             }
             russh::Error::IO(_)
             | russh::Error::HUP
@@ -331,23 +342,23 @@ impl Attempt<'_> {
             | russh::Error::KeepaliveTimeout
             | russh::Error::InactivityTimeout => {
                 let message = format!("{name} did not {}: {error}", self.progress.step());
-                if self.progress.was_checked() {
+                if self.progress.is_host_key_checked() {
                     ConnectError::Unreachable(message)
                 } else {
-                    ConnectError::Dropped(message)
+                    ConnectError::ConnectionDropped(message)
                 }
             }
-            other => ConnectError::Handshake(format!("{name}: {}", printable(&other.to_string(), DETAIL_LENGTH))),
+            other => ConnectError::Handshake(format!("{name}: {}", printable(&other.to_string(), MAX_DETAIL_SHOWN))),
         }
     }
 
-    /// The host has none of what was asked for.
-    fn no_common_type(&self, theirs: &str) -> ConnectError {
-        let expected = self.target.trust.expected();
-        if expected.is_empty() && !self.target.trust.certificate_types().is_empty() {
+    /// Returns the error for a host that has no key of a requested type.
+    fn no_common_host_key_type(&self, theirs: &str) -> ConnectError {
+        let expected = self.target.host_keys.expected();
+        if expected.is_empty() && !self.target.host_keys.certificate_types().is_empty() {
             let why = format!(
-                "it has none (it offers {theirs}); sign its key (ssh-keygen -s -h) and name the certificate in its \
-                 sshd_config (HostCertificate), or put its key into spec.hostKeys"
+                "the host has no certificate (it offers {theirs}); sign its key (ssh-keygen -s -h) and name the certificate in \
+                 its sshd_config (HostCertificate), or put its key into spec.hostKeys"
             );
             return ConnectError::HostCertificateRefused { why };
         }
@@ -355,117 +366,120 @@ impl Attempt<'_> {
     }
 }
 
-async fn closed(handle: &Handle<HostCheck>) {
+async fn closed(handle: &Handle<HostKeyHandler>) {
     while !handle.is_closed() {
         sleep(CLOSED_POLL).await;
     }
 }
 
 impl Connection {
-    /// What was reached, as it is recorded: `IP:PORT`, or `NAME:PORT via OUTER` where it was reached through another
-    /// connection.
-    pub fn at(&self) -> &str {
-        &self.at
+    /// Returns the peer as it is recorded: `IP:PORT`, or `NAME:PORT via OUTER` for a connection through another one.
+    pub fn peer(&self) -> &str {
+        &self.peer
     }
 
-    /// What proved that the host is the right one.
-    pub fn proof(&self) -> &Proof {
-        &self.proof
+    /// Returns the verified key of the host.
+    pub fn host_key(&self) -> &VerifiedHostKey {
+        &self.host_key
     }
 
-    /// By which key the host let us in.
+    /// Returns the key that the host accepted.
     pub fn login(&self) -> &Login {
         &self.login
     }
 
-    /// SHA-256 fingerprint of the host key that was proved.
+    /// Returns the SHA-256 fingerprint of the verified host key.
     pub fn fingerprint(&self) -> &str {
-        &self.proof.fingerprint
+        &self.host_key.fingerprint
     }
 
-    /// How long it took from before the name was resolved until the login had succeeded.
+    /// Returns the time from the start of the name lookup to the end of the login.
     pub fn login_time(&self) -> Duration {
         self.login_time
     }
 
-    /// Opens a session to execute in. Nothing is executed by it.
+    /// Opens a session. Executes nothing.
     ///
     /// # Errors
-    /// Busy where the machine has no session to spare now, Unreachable where it does not answer within `deadline` or the
-    /// connection is gone.
+    /// [`ConnectError::Busy`] if the machine has no free session. [`ConnectError::Unreachable`] if it does not answer
+    /// within `deadline`, or if the connection is lost.
     pub async fn open(&self, deadline: Duration) -> Result<Session, ConnectError> {
         match timeout(deadline, self.handle.channel_open_session()).await {
             Ok(Ok(channel)) => Ok(Session::new(channel)),
-            // OpenSSH says so over MaxSessions, and frees what was closed late.
+            // OpenSSH answers with this above MaxSessions. It frees closed sessions with a delay.
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
-                Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.at)))
+                Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.peer)))
             }
-            Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{}: no session: {error}", self.at))),
+            Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{}: no session: {error}", self.peer))),
             Err(_) => Err(ConnectError::Unreachable(format!(
                 "{} did not open a session within {} s",
-                self.at,
+                self.peer,
                 deadline.as_secs()
             ))),
         }
     }
 
-    /// Whether it is known to be gone. One that has just died is not known to be.
+    /// Returns true if the connection is known to be closed. A connection that broke a moment ago may still count as
+    /// open.
     pub fn is_closed(&self) -> bool {
         self.handle.is_closed()
     }
 
-    /// Whether the other end answers within `deadline`.
-    pub async fn answers(&self, deadline: Duration) -> bool {
+    /// Returns true if the other end answers a ping within `deadline`.
+    pub async fn is_responsive(&self, deadline: Duration) -> bool {
         matches!(timeout(deadline, self.handle.send_ping()).await, Ok(Ok(()))) && !self.is_closed()
     }
 
-    /// Says goodbye and closes the connection, also where others still have it.
+    /// Sends a disconnect message and closes the connection, even if other tasks still use it.
     pub async fn close(&self) {
-        // Whether it was heard does not matter: the stream is cut in any case.
+        // Delivery of the message does not matter, because the stream is aborted after it.
         let _ = timeout(DISCONNECT_DEADLINE, self.handle.disconnect(Disconnect::ByApplication, "done", "en")).await;
         let _ = timeout(DISCONNECT_DEADLINE, closed(&self.handle)).await;
-        self.guard.cut();
+        self.guard.abort();
     }
 
-    /// A way to another machine through this one. Given up, it is closed as soon as the machine has answered: before that
-    /// there is nothing that could be closed. So the answer is waited for apart from who wants it.
-    async fn forward(&self, address: &str, port: u16) -> Result<ChannelStream<Msg>, ConnectError> {
-        let name = place(address, port);
+    /// Opens a stream to another machine through this connection. A task of its own waits for the answer, because a
+    /// channel can be closed only after the machine has answered. If the caller is gone by then, the task closes the
+    /// channel.
+    async fn open_direct_tcpip(&self, address: &str, port: u16) -> Result<ChannelStream<Msg>, ConnectError> {
+        let name = host_port(address, port);
         let (handle, address, port) = (Arc::clone(&self.handle), address.to_owned(), u32::from(port));
         let (sender, receiver) = oneshot::channel();
-        let Ok(place) = Arc::clone(&self.forwards).try_acquire_owned() else {
-            let message = format!("{} has not answered to {FORWARDS} connections that it was asked for", self.at);
+        let Ok(permit) = Arc::clone(&self.forwards).try_acquire_owned() else {
+            let message = format!("{} has not answered {MAX_PENDING_FORWARDS} requests for a connection", self.peer);
             return Err(ConnectError::Busy(message));
         };
         tokio::spawn(async move {
-            let _place = place;
-            // The last two are where the connection comes from (RFC 4254, section 7.2), which is nobody's business.
+            let _permit = permit;
+            // The last two arguments are the origin of the connection (RFC 4254, section 7.2). They reveal nothing.
             let asked = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
             let Ok(opened) = timeout(FORWARD_DEADLINE, asked).await else {
-                // One that answers to nothing is no machine to go through.
+                // A machine that answers no request cannot serve as a jump host.
                 let _ = handle.disconnect(Disconnect::ByApplication, "no answer", "en").await;
                 return;
             };
-            // Dropped where nobody wants it any more, and a stream that is dropped closes its channel.
+            // If the receiver is gone, the stream is dropped, which closes its channel.
             let _ = sender.send(opened.map(|channel| channel.into_stream()));
         });
-        let outer = &self.at;
+        let outer = &self.peer;
         match receiver.await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited))) => {
                 Err(ConnectError::ForwardingRefused(format!(
-                    "{outer} passes no connection on to {name}; its sshd_config must have AllowTcpForwarding yes (or \
-                     local), and a PermitOpen that names it where there is one"
+                    "{outer} forwards no connection to {name}; its sshd_config must have AllowTcpForwarding yes (or \
+                     local), and PermitOpen, if set, must contain it"
                 )))
             }
             Ok(Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ResourceShortage))) => {
-                Err(ConnectError::Busy(format!("{outer} has no room for a connection to {name}")))
+                Err(ConnectError::Busy(format!("{outer} has no resources for a connection to {name}")))
             }
             Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
                 Err(ConnectError::Unreachable(format!("{outer} cannot connect to {name}")))
             }
             Ok(Err(error)) => Err(ConnectError::Unreachable(format!("{name} via {outer}: {error}"))),
-            Err(_) => Err(ConnectError::Unreachable(format!("{name} via {outer}: the connection was given up"))),
+            Err(_) => {
+                Err(ConnectError::Unreachable(format!("{name} via {outer}: no answer to the request for a connection")))
+            }
         }
     }
 }

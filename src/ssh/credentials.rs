@@ -1,6 +1,7 @@
-//! What to log in with: a private key, and the user certificate for it where there is one, in a type that cannot be printed.
+//! Credentials for a login: a private key and an optional user certificate, in a type that cannot be printed.
 
 mod file;
+mod pkcs8;
 mod sealed;
 mod several;
 #[cfg(test)]
@@ -9,38 +10,30 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use russh::keys::pkcs8::decode_pkcs8;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::{HashAlg, Kdf};
 use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 
-use file::{Block, Form, first_key, pkcs8_of_rsa};
+use file::{Block, Form, first_key};
 
 pub use several::{EntryError, KeyEntry};
 
 use super::clock::seconds_now;
-use super::host_key::{KeyProblem, SMALLEST_RSA, date, usable};
+use super::host_key::{MIN_RSA_BITS, WeakKey, check_strength, date};
 
-/// ssh-keygen makes 16 rounds of bcrypt (24 from 9.8 on), which take about a tenth of a second; whoever writes the Secret
-/// chooses the number, and may not keep a thread busy for hours by it.
-const MOST_BCRYPT_ROUNDS: u32 = 256;
-/// The same for PBKDF2. openssl makes 2048; OWASP recommends 600,000.
-const MOST_PBKDF2_ROUNDS: u64 = 1_000_000;
-/// The object identifier of PBKDF2 (RFC 8018), as DER has it.
-const PBKDF2: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0c];
+/// Maximum rounds of bcrypt. ssh-keygen makes 16 rounds (24 from 9.8 on), which take about 0.1 s. The author of the
+/// Secret chooses the number, and must not keep a thread busy for hours.
+const MAX_BCRYPT_ROUNDS: u32 = 256;
 
-/// How the object identifiers of AES begin (2.16.840.1.101.3.4.1): ciphers that are opened here.
-const AES: [u8; 8] = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01];
-
-/// A private key, and perhaps its certificate. It has no Display and no Serialize, its Debug says nothing, and the key is
-/// wiped from memory when the last copy is dropped (by ssh-key, whose private keys do that).
+/// A private key with an optional certificate. The type has no Display and no Serialize, and its Debug prints no
+/// content. ssh-key wipes the key from memory when the last copy is dropped.
 #[derive(Clone)]
 pub struct Credentials {
     key: Arc<PrivateKey>,
     certificate: Option<Arc<Certificate>>,
-    /// Behind the names of its entries in the Secret.
+    /// Suffix of the names of its entries in the Secret.
     suffix: &'static str,
-    /// The keys to be tried after this one, at most 3.
+    /// Keys to try after this one, at most 3.
     further: Vec<Credentials>,
 }
 
@@ -50,75 +43,75 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why there is nothing to log in with. What was given is never repeated.
+/// Reasons why credentials cannot be used. The messages never repeat the given content.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CredentialsError {
-    /// Not text.
+    /// The entry is not UTF-8.
     #[error("ssh-privatekey is not text; it must be the PEM file that ssh-keygen writes")]
     NotText,
-    /// Protected by a passphrase that is not there.
+    /// The key is encrypted, and the Secret has no passphrase.
     #[error(
         "ssh-privatekey is encrypted; put its passphrase into the Secret's key passphrase (kubectl create secret generic NAME \
          --type=kubernetes.io/ssh-auth --from-file=ssh-privatekey=KEYFILE --from-file=passphrase=FILE), or use a key without \
-         one (ssh-keygen -p -N '' -f FILE takes it away)"
+         one (ssh-keygen -p -N '' -f FILE removes it)"
     )]
     PassphraseMissing,
-    /// Protected by another passphrase.
-    #[error("passphrase does not open ssh-privatekey; put the right one there (ssh-keygen -y -f FILE asks for it)")]
+    /// The passphrase does not open the key.
+    #[error("passphrase does not open ssh-privatekey; correct it (test it with ssh-keygen -y -f FILE)")]
     PassphraseWrong,
-    /// Protected in a way that would take too long to open.
+    /// Opening the key would take too long.
     #[error(
-        "ssh-privatekey is encrypted with {rounds} rounds of {function}, and at most {most} are opened, as each login would take \
-         that long; encrypt it anew with fewer (ssh-keygen -p -a 16 -f FILE)"
+        "ssh-privatekey is encrypted with {rounds} rounds of {function}, which delay each login; the maximum is {most}: encrypt \
+         it again with fewer (ssh-keygen -p -a 16 -f FILE)"
     )]
     TooManyRounds {
-        /// How many there are.
+        /// Number of rounds.
         rounds: u64,
-        /// Of which function.
+        /// Name of the key derivation function.
         function: &'static str,
-        /// How many there may be.
+        /// Maximum number of rounds.
         most: u64,
     },
-    /// Protected in a way that is not known.
+    /// The key is encrypted in a way that Writ does not support.
     #[error(
-        "ssh-privatekey is encrypted in a way that is not opened here; encrypt it anew (ssh-keygen -p -a 16 -f FILE)"
+        "ssh-privatekey is encrypted in a way that Writ does not support; encrypt it again (ssh-keygen -p -a 16 -f FILE)"
     )]
     Encryption,
-    /// PuTTY's own form.
-    #[error("ssh-privatekey is in PuTTY's form; convert it to OpenSSH's (puttygen FILE -O private-openssh -o NEW)")]
+    /// The key is in the format of PuTTY.
+    #[error("ssh-privatekey is in PuTTY's format; convert it to OpenSSH's (puttygen FILE -O private-openssh -o NEW)")]
     Putty,
-    /// The wrong half.
-    #[error("ssh-privatekey is a public key; put the private one there (the file without .pub)")]
+    /// The entry is a public key.
+    #[error("ssh-privatekey is a public key; use the private key (the file without .pub)")]
     Public,
-    /// Base64 of a key, where the key itself belongs.
+    /// The entry is base64 of a key file.
     #[error(
         "ssh-privatekey is in base64 twice; put the file as it is into stringData, or its base64 into data (kubectl create secret \
          --from-file does that)"
     )]
     EncodedTwice,
-    /// A type that Writ does not use.
+    /// The key has a type that Writ does not use.
     #[error("ssh-privatekey has type {0}; use ed25519, ECDSA or RSA (ssh-keygen -t ed25519 makes one)")]
     Unsupported(String),
-    /// RSA of so few bits.
+    /// The RSA key is too short; holds its number of bits.
     #[error(
-        "ssh-privatekey is an RSA key of {0} bits; it must have at least {SMALLEST_RSA} (or use ssh-keygen -t ed25519)"
+        "ssh-privatekey is an RSA key of {0} bits; it must have at least {MIN_RSA_BITS} (or use ssh-keygen -t ed25519)"
     )]
     ShortRsa(u32),
-    /// Anything else.
+    /// The entry is no key in a known format.
     #[error(
         "ssh-privatekey does not parse; it must be the PEM file that ssh-keygen writes, whole, with its BEGIN and END lines"
     )]
     Unparsable,
-    /// No certificate.
+    /// The certificate entry is no certificate.
     #[error("ssh-certificate does not parse; it must be the line of a -cert.pub file, as ssh-keygen -s writes it")]
     CertificateUnparsable,
-    /// A certificate for hosts.
+    /// The certificate is one for hosts.
     #[error("ssh-certificate is a host certificate; it must be a user certificate (ssh-keygen -s without -h)")]
-    CertificateForHosts,
-    /// A certificate for another key.
+    NotAUserCertificate,
+    /// The certificate is for another key.
     #[error(
-        "ssh-certificate is for the key {certified}, and ssh-privatekey is {key}; sign the public half of that one \
-         (ssh-keygen -s), or put the other private key there"
+        "ssh-certificate is for the key {certified}, and ssh-privatekey is {key}; sign the public half of that key \
+         (ssh-keygen -s), or use the other private key"
     )]
     CertificateForOtherKey {
         /// Fingerprint of the key in the certificate.
@@ -126,34 +119,36 @@ pub enum CredentialsError {
         /// Fingerprint of the private key's public half.
         key: String,
     },
-    /// A name that resolves to addresses at which the key may not be used.
+    /// The name resolves only to addresses at which the Secret forbids the use of the key.
     #[error(
         "the Secret may not be used with spec.address {address} of this Machine, which resolves to {resolved}: its annotation \
-         writ.dev/addresses lists neither the name nor such an address"
+         writ.dev/addresses lists neither the name nor one of these addresses"
     )]
     AddressNotListed {
-        /// As the Machine has it.
+        /// Address in the Machine spec.
         address: String,
-        /// What it resolves to.
+        /// Addresses that the name resolves to.
         resolved: String,
     },
-    /// A certificate whose time is over.
-    #[error("ssh-certificate expired at {0}; sign the key anew (ssh-keygen -s), or check the clocks")]
+    /// The certificate has expired; holds the time of expiry.
+    #[error("ssh-certificate expired at {0}; sign the key again (ssh-keygen -s), or check the clocks")]
     CertificateExpired(String),
-    /// A certificate whose time has not come.
+    /// The certificate is not valid yet; holds the time from which it is.
     #[error("ssh-certificate is not valid before {0}; check the clocks")]
-    CertificateNotYet(String),
+    CertificateNotYetValid(String),
 }
 
 impl Credentials {
-    /// Reads the first private key of a file, in a form that OpenSSH opens (its own, PKCS#8, PKCS#1 for RSA, SEC 1 for EC),
-    /// encrypted or not, and the certificate for it. What stands around the key is passed over. A passphrase that is not needed is passed over, and so is a line end after it.
-    ///
-    /// Opening an encrypted key is work of a tenth of a second and more, by design: call it where waiting is no harm
-    /// (`spawn_blocking`).
+    /// Reads the first private key of a file and the certificate for it. Supports the formats that OpenSSH opens: its
+    /// own, PKCS#8, PKCS#1 for RSA and SEC 1 for EC, encrypted or not. Ignores text around the key, a passphrase that
+    /// is not needed, and one newline at the end of the passphrase.
     ///
     /// # Errors
-    /// What is wrong and how to get it right. A certificate has to be valid now.
+    /// See [`CredentialsError`]. A certificate must be valid now.
+    ///
+    /// # Caveats
+    /// Opening an encrypted key takes 0.1 s and more, by design. Call this in a context that may block
+    /// (`spawn_blocking`).
     pub fn parse(
         private_key: &[u8],
         passphrase: Option<&[u8]>,
@@ -168,12 +163,12 @@ impl Credentials {
         certificate: Option<&[u8]>,
         now: u64,
     ) -> Result<Self, CredentialsError> {
-        let passphrase = passphrase.map(without_line_end).filter(|passphrase| !passphrase.is_empty());
+        let passphrase = passphrase.map(trim_newline).filter(|passphrase| !passphrase.is_empty());
         let key = parse_key(private_key, passphrase)?;
-        match usable(key.public_key().key_data()) {
+        match check_strength(key.public_key().key_data()) {
             Ok(()) => {}
-            Err(KeyProblem::ShortRsa(bits)) => return Err(CredentialsError::ShortRsa(bits)),
-            Err(KeyProblem::Type) => return Err(CredentialsError::Unsupported(key.algorithm().to_string())),
+            Err(WeakKey::ShortRsa(bits)) => return Err(CredentialsError::ShortRsa(bits)),
+            Err(WeakKey::Type) => return Err(CredentialsError::Unsupported(key.algorithm().to_string())),
         }
         let certificate = certificate.map(|bytes| parse_certificate(bytes, &key)).transpose()?.map(Arc::new);
         let credentials = Self { key: Arc::new(key), certificate, suffix: "", further: Vec::new() };
@@ -181,19 +176,19 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// SHA-256 fingerprint of the public half.
+    /// Returns the SHA-256 fingerprint of the public half.
     pub fn fingerprint(&self) -> String {
         self.key.fingerprint(HashAlg::Sha256).to_string()
     }
 
-    /// The public half, as a line for authorized_keys, without a comment.
-    pub fn public_line(&self) -> String {
+    /// Returns the public half as a line for authorized_keys, without a comment.
+    pub fn authorized_keys_line(&self) -> String {
         let key = PublicKey::new(self.key.public_key().key_data().clone(), "");
-        // What was parsed as a key is one that can be written.
+        // A parsed key can always be encoded.
         key.to_openssh().unwrap_or_default().trim_end().to_owned()
     }
 
-    /// Whether a certificate is still, or already, valid.
+    /// Returns an error if the certificate is not valid now.
     pub(super) fn check_now(&self) -> Result<(), CredentialsError> {
         self.check(seconds_now())
     }
@@ -201,7 +196,7 @@ impl Credentials {
     fn check(&self, now: u64) -> Result<(), CredentialsError> {
         let Some(certificate) = &self.certificate else { return Ok(()) };
         if now < certificate.valid_after() {
-            return Err(CredentialsError::CertificateNotYet(date(certificate.valid_after())));
+            return Err(CredentialsError::CertificateNotYetValid(date(certificate.valid_after())));
         }
         if now >= certificate.valid_before() {
             return Err(CredentialsError::CertificateExpired(date(certificate.valid_before())));
@@ -222,39 +217,29 @@ impl Credentials {
     }
 }
 
-/// What `echo secret > file` leaves behind.
-fn without_line_end(passphrase: &[u8]) -> &[u8] {
+/// Removes the newline that `echo secret > file` appends.
+fn trim_newline(passphrase: &[u8]) -> &[u8] {
     let passphrase = passphrase.strip_suffix(b"\n").unwrap_or(passphrase);
     passphrase.strip_suffix(b"\r").unwrap_or(passphrase)
 }
 
 fn parse_key(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, CredentialsError> {
     let Block { form, sealed, bytes } = first_key(bytes)?;
-    let (bytes, or_else) = match sealed {
+    let (bytes, unparsable) = match sealed {
         None => (bytes, CredentialsError::Unparsable),
         Some(sealed) => {
             let passphrase = passphrase.ok_or(CredentialsError::PassphraseMissing)?;
-            // Another passphrase gives bytes that are no key.
+            // A wrong passphrase yields bytes that are no key.
             (sealed.open(&bytes, passphrase)?, CredentialsError::PassphraseWrong)
         }
     };
-    match form {
+    let parsed = match form {
         Form::OpenSsh => parse_openssh(&bytes, passphrase),
-        Form::Pkcs8 | Form::Sec1 => decode_pkcs8(&bytes, None).map_err(|_| or_else),
-        Form::Pkcs1 => decode_pkcs8(&pkcs8_of_rsa(&bytes), None).map_err(|_| or_else),
-        Form::EncryptedPkcs8 => parse_encrypted(&bytes, passphrase.ok_or(CredentialsError::PassphraseMissing)?),
-    }
-}
-
-fn parse_encrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKey, CredentialsError> {
-    let rounds = pbkdf2_rounds(der).ok_or(CredentialsError::Encryption)?;
-    if rounds > MOST_PBKDF2_ROUNDS {
-        return Err(CredentialsError::TooManyRounds { rounds, function: "PBKDF2", most: MOST_PBKDF2_ROUNDS });
-    }
-    if !der.windows(AES.len()).any(|window| window == AES) {
-        return Err(CredentialsError::Encryption);
-    }
-    decode_pkcs8(der, Some(passphrase)).map_err(|_| CredentialsError::PassphraseWrong)
+        Form::Pkcs8 | Form::Sec1 => pkcs8::parse(&bytes),
+        Form::Pkcs1 => pkcs8::parse_rsa(&bytes),
+        Form::EncryptedPkcs8 => pkcs8::parse_encrypted(&bytes, passphrase.ok_or(CredentialsError::PassphraseMissing)?),
+    };
+    parsed.map_err(|error| if error == CredentialsError::Unparsable { unparsable } else { error })
 }
 
 fn parse_openssh(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, CredentialsError> {
@@ -264,7 +249,7 @@ fn parse_openssh(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, 
     }
     let Some(passphrase) = passphrase else { return Err(CredentialsError::PassphraseMissing) };
     let (rounds, most) = match key.kdf() {
-        Kdf::Bcrypt { rounds, .. } => (u64::from(*rounds), u64::from(MOST_BCRYPT_ROUNDS)),
+        Kdf::Bcrypt { rounds, .. } => (u64::from(*rounds), u64::from(MAX_BCRYPT_ROUNDS)),
         _ => return Err(CredentialsError::Encryption),
     };
     if rounds > most {
@@ -273,21 +258,11 @@ fn parse_openssh(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, 
     key.decrypt(passphrase).map_err(|_| CredentialsError::PassphraseWrong)
 }
 
-/// How many rounds of PBKDF2 an encrypted PKCS#8 key asks for; None where it is encrypted in another way. After the
-/// identifier come a sequence, the salt as a string of octets, and the number.
-fn pbkdf2_rounds(der: &[u8]) -> Option<u64> {
-    let at = der.windows(PBKDF2.len()).position(|window| window == PBKDF2)?;
-    let [0x30, _, 0x04, salt, rest @ ..] = der.get(at + PBKDF2.len()..)? else { return None };
-    let [0x02, length @ 1..=8, number @ ..] = rest.get(usize::from(*salt)..)? else { return None };
-    let number = number.get(..usize::from(*length))?;
-    Some(number.iter().fold(0, |rounds, byte| rounds << 8 | u64::from(*byte)))
-}
-
 fn parse_certificate(bytes: &[u8], key: &PrivateKey) -> Result<Certificate, CredentialsError> {
     let text = std::str::from_utf8(bytes).map_err(|_| CredentialsError::CertificateUnparsable)?;
     let certificate = Certificate::from_openssh(text.trim()).map_err(|_| CredentialsError::CertificateUnparsable)?;
     if certificate.cert_type() != CertType::User {
-        return Err(CredentialsError::CertificateForHosts);
+        return Err(CredentialsError::NotAUserCertificate);
     }
     if certificate.public_key() != key.public_key().key_data() {
         return Err(CredentialsError::CertificateForOtherKey {

@@ -1,113 +1,114 @@
-//! Why there is no connection.
+//! Errors of connecting to a host.
 
-use super::network::Refusal;
-use super::text::list;
+use super::network::AddressRefusal;
+use super::text::join_limited;
 
-/// Of the keys that a host may have, so many are told in a message.
-const KEYS_TOLD: usize = 4;
+/// Maximum host keys in a message.
+const MAX_KEYS_SHOWN: usize = 4;
 
-/// Why there is no connection. None of these has sent a command. What the other end said is printable ASCII here, and cut.
+/// Error of connecting to a host. No command was sent. Text of the other end is printable ASCII here, and truncated.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ConnectError {
-    /// The machine cannot be reached now; waiting may mend it.
+    /// The machine is not reachable now. A later attempt may succeed.
     #[error("{0}")]
     Unreachable(String),
-    /// The machine accepted the connection and dropped it before it had said anything, as sshd does with some of the
-    /// connections that come at once (MaxStartups); trying again at once may mend it.
+    /// The machine accepted the connection and dropped it before its first message. sshd does that with some of many
+    /// simultaneous connections (MaxStartups). An immediate retry may succeed.
     #[error("{0}")]
-    Dropped(String),
-    /// This installation does not connect to where the machine is. Nothing was sent there.
-    #[error("{at} is not connected to: {refusal}")]
+    ConnectionDropped(String),
+    /// The address policy of this installation refuses the address. Nothing was sent there.
+    #[error("{at}: address refused: {refusal}")]
     AddressRefused {
-        /// The address as the Machine has it, and the port.
+        /// Address in the Machine spec, and the port.
         at: String,
-        /// Why not.
-        refusal: Refusal,
+        /// Reason of the refusal.
+        refusal: AddressRefusal,
     },
-    /// The host showed a key that it is not known by. Nothing was said to it after that.
+    /// The host showed another key than the expected ones. Nothing was sent after that.
     #[error(
         "host key changed: expected {}, got {shown}; if the host was re-installed, check its new key on its console and \
-         put it into spec.hostKeys (`writ machine keyscan HOST` prints the line), else somebody is in between",
-        if .expected.is_empty() { "what is listed".to_owned() } else { list(.expected, KEYS_TOLD) }
+         put it into spec.hostKeys (`writ machine keyscan HOST` prints the line); otherwise someone may be intercepting the \
+         connection",
+        if .expected.is_empty() { "a listed key".to_owned() } else { join_limited(.expected, MAX_KEYS_SHOWN) }
     )]
     HostKeyMismatch {
-        /// Fingerprints of what it may show.
+        /// Fingerprints of the expected keys.
         expected: Vec<String>,
-        /// Fingerprint of what it showed, or the types that it offers.
+        /// Fingerprint of the shown key, or the key types that the host offers.
         shown: String,
     },
-    /// The host showed a key or certificate that is revoked. Nothing was said to it after that.
+    /// The host showed a revoked key or certificate. Nothing was sent after that.
     #[error(
-        "host key revoked: {what} is in spec.revokedHostKeys; make the host a new key and put that into spec.hostKeys, or, \
-         if this is not your host, find out who is in between"
+        "host key revoked: {what} is in spec.revokedHostKeys; create a new host key and put it into spec.hostKeys; \
+         if this is not your host, someone may be intercepting the connection"
     )]
     HostKeyRevoked {
-        /// What is revoked.
+        /// The revoked key or certificate.
         what: String,
     },
-    /// The host showed a certificate that does not count. Nothing was said to it after that.
+    /// The host showed a certificate that is not valid for it. Nothing was sent after that.
     #[error("host certificate refused: {why}")]
     HostCertificateRefused {
-        /// Why it does not count, and what to do.
+        /// Reason of the refusal, and the remedy.
         why: String,
     },
-    /// The host is seen for the first time. Nothing was said to it: the key has to be kept first, then it may be connected
-    /// to again.
-    #[error("host key {fingerprint} ({algorithm}) was seen for the first time")]
-    HostKeyNew {
+    /// The host key is unknown, and the Machine trusts on first use. Nothing was sent after that: the caller first
+    /// records the key, then connects again.
+    #[error("host key {fingerprint} ({algorithm}) is unknown")]
+    HostKeyUnknown {
         /// Type of the key.
         algorithm: String,
-        /// Its fingerprint.
+        /// Fingerprint of the key.
         fingerprint: String,
     },
-    /// The host is the right one and does not let this key in.
-    #[error("authentication failed for {user} with {} {fingerprint}; {}", .refusal.offered(), .refusal.advice())]
+    /// The verified host refused all keys.
+    #[error("authentication failed for {user} with {} {fingerprint}; {}", .refusal.method(), .refusal.remedy())]
     AuthenticationRefused {
-        /// The login user.
+        /// Login user.
         user: String,
         /// Fingerprints of the public halves of the keys that were tried.
         fingerprint: String,
-        /// What was refused.
+        /// Last refusal.
         refusal: LoginRefusal,
     },
-    /// The host is the right one, and its rules for accounts refuse this user.
+    /// The account rules of the verified host refused the user.
     #[error(
-        "{said} (said by the machine); it closed the connection during the login of {user}: see to that account there \
-         (`chage -l {user}`)"
+        "{said} (message of the machine); the machine closed the connection during the login of {user}: check that \
+         account there (`chage -l {user}`)"
     )]
     AccountRefused {
-        /// The login user.
+        /// Login user.
         user: String,
-        /// What the machine said: printable, and no more than is told.
+        /// Message of the machine, printable and truncated.
         said: String,
     },
-    /// What there is to log in with cannot be used now. Nothing was sent.
+    /// The credentials cannot be used now. Nothing was sent.
     #[error("{0}")]
     CredentialsUnusable(#[from] super::CredentialsError),
-    /// The machine to go through does not pass connections on.
+    /// The jump host forwards no connections.
     #[error("{0}")]
     ForwardingRefused(String),
-    /// The connection stands, but the machine has no session to spare on it now; nothing was executed. Trying again, or on
-    /// another connection, may mend it.
+    /// The connection is open, but the machine has no free session on it now. Nothing was executed. A retry, or another
+    /// connection, may succeed.
     #[error("{0}")]
     Busy(String),
-    /// The other end does not speak SSH, or not in a way that is safe.
+    /// The other end does not speak SSH, or only in an unsafe way.
     #[error("the SSH handshake failed: {0}")]
     Handshake(String),
 }
 
 impl ConnectError {
-    /// The class for metrics and logs.
+    /// Returns the class of the error, for metrics and logs.
     pub fn category(&self) -> &'static str {
         match self {
             ConnectError::Unreachable(_) => "unreachable",
-            ConnectError::Dropped(_) => "dropped",
+            ConnectError::ConnectionDropped(_) => "dropped",
             ConnectError::Busy(_) => "busy",
             ConnectError::AddressRefused { .. } => "address_refused",
             ConnectError::HostKeyMismatch { .. } => "host_key_mismatch",
             ConnectError::HostKeyRevoked { .. } => "host_key_revoked",
             ConnectError::HostCertificateRefused { .. } => "host_certificate_refused",
-            ConnectError::HostKeyNew { .. } => "host_key_new",
+            ConnectError::HostKeyUnknown { .. } => "host_key_new",
             ConnectError::AuthenticationRefused { .. } => "authentication_refused",
             ConnectError::AccountRefused { .. } => "account_refused",
             ConnectError::CredentialsUnusable(_) => "credentials_unusable",
@@ -117,43 +118,43 @@ impl ConnectError {
     }
 }
 
-/// What a host did not take for a login.
+/// Part of a login that a host refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LoginRefusal {
     /// The key.
     Key,
     /// The certificate for the key.
     Certificate,
-    /// It took it, and wants something else besides.
-    NotEnough,
-    /// It ended the login before all keys were tried.
+    /// The host accepted the key and requires another method in addition.
+    PartialSuccess,
+    /// The host ended the login before all keys were tried.
     TooMany,
 }
 
 impl LoginRefusal {
-    fn offered(self) -> &'static str {
+    fn method(self) -> &'static str {
         match self {
-            LoginRefusal::Key | LoginRefusal::NotEnough | LoginRefusal::TooMany => "key",
+            LoginRefusal::Key | LoginRefusal::PartialSuccess | LoginRefusal::TooMany => "key",
             LoginRefusal::Certificate => "the certificate for key",
         }
     }
 
-    fn advice(self) -> &'static str {
+    fn remedy(self) -> &'static str {
         match self {
             LoginRefusal::Key => {
-                "put the key's public half into that user's authorized_keys (`writ machine setup MACHINE` prints the line), and \
+                "put the key's public half into authorized_keys of that user (`writ machine setup MACHINE` prints the line), and \
                  check that the account exists and is not locked"
             }
             LoginRefusal::Certificate => {
-                "the machine's TrustedUserCAKeys must name the authority, the certificate the user among its principals, \
-                 and the account may not be locked"
+                "TrustedUserCAKeys on the machine must contain the authority, the principals of the certificate must contain \
+                 the user, and the account must not be locked"
             }
             LoginRefusal::TooMany => {
-                "the machine ended the login after that, and further keys of the Secret were not tried: raise MaxAuthTries in its \
-                 sshd_config, or take keys out of the Secret"
+                "the machine then ended the login before all keys of the Secret were tried: raise MaxAuthTries in its \
+                 sshd_config, or remove keys from the Secret"
             }
-            LoginRefusal::NotEnough => {
-                "the machine takes it and wants another method besides; let that user in with publickey alone \
+            LoginRefusal::PartialSuccess => {
+                "the machine accepts the key and requires another method in addition; allow publickey alone for that user \
                  (AuthenticationMethods in its sshd_config)"
             }
         }

@@ -1,5 +1,4 @@
-//! What is watched while a connection is made: how far it came, and whether the host is the right one. russh's handler is
-//! an adapter here, not a brain.
+//! Progress of a connection, and the handler that verifies its host key. The handler only passes on what russh reports.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,31 +8,31 @@ use russh::keys::PublicKeyOrCertificate;
 
 use super::clock::seconds_now;
 use super::text::printable;
-use super::{ConnectError, HostTrust, Proof};
+use super::{ConnectError, HostKeyVerifier, VerifiedHostKey};
 
-/// Of what a machine says during a login, so much is told.
-const LONGEST_BANNER: usize = 300;
+/// Maximum characters of a banner in a message.
+const MAX_BANNER_SHOWN: usize = 300;
 
-/// How far a connection came; shared with the handler, as russh owns that.
+/// Progress of a connection, shared with the handler, which russh owns.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
-    state: Mutex<ProgressState>,
+pub(super) struct HandshakeProgress {
+    state: Mutex<HandshakeState>,
 }
 
 #[derive(Debug, Default)]
-struct ProgressState {
-    /// What the other end is asked to do; None: to accept the TCP connection.
+struct HandshakeState {
+    /// The step that the other end has to do; `None` for accepting the TCP connection.
     step: Option<&'static str>,
-    /// What the host key check said.
-    checked: Option<Result<Proof, ConnectError>>,
-    /// Whether the other end said goodbye (RFC 4253, section 11.1) before the connection ended.
-    dismissed: bool,
-    /// What it said last during the login (RFC 4252, section 5.4), cut.
-    said: String,
+    /// Result of the host key verification.
+    checked: Option<Result<VerifiedHostKey, ConnectError>>,
+    /// True if the other end sent a disconnect message (RFC 4253, section 11.1).
+    got_disconnect: bool,
+    /// Last banner of the other end during the login (RFC 4252, section 5.4), truncated.
+    banner: String,
 }
 
-impl Progress {
-    fn with<T>(&self, change: impl FnOnce(&mut ProgressState) -> T) -> T {
+impl HandshakeProgress {
+    fn with<T>(&self, change: impl FnOnce(&mut HandshakeState) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -45,25 +44,25 @@ impl Progress {
         self.with(|state| state.step.unwrap_or("accept a connection"))
     }
 
-    /// Forgets what the host showed: it is asked once more.
-    pub fn begin_again(&self) {
+    /// Forgets the result of the verification before another handshake.
+    pub fn reset(&self) {
         self.with(|state| state.checked = None);
     }
 
-    pub fn proof(&self) -> Option<Proof> {
+    pub fn host_key(&self) -> Option<VerifiedHostKey> {
         self.with(|state| state.checked.clone().and_then(Result::ok))
     }
 
-    pub fn was_checked(&self) -> bool {
+    pub fn is_host_key_checked(&self) -> bool {
         self.with(|state| state.checked.is_some())
     }
 
-    pub fn was_dismissed(&self) -> bool {
-        self.with(|state| state.dismissed)
+    pub fn got_disconnect(&self) -> bool {
+        self.with(|state| state.got_disconnect)
     }
 
-    pub fn said(&self) -> String {
-        self.with(|state| state.said.clone())
+    pub fn banner(&self) -> String {
+        self.with(|state| state.banner.clone())
     }
 
     pub fn refusal(&self) -> Option<ConnectError> {
@@ -71,17 +70,17 @@ impl Progress {
     }
 }
 
-/// russh's handler: an adapter that lets nobody pass who is not trusted.
-pub(super) struct HostCheck {
-    pub trust: HostTrust,
-    pub progress: Arc<Progress>,
+/// Handler of russh that accepts verified host keys only.
+pub(super) struct HostKeyHandler {
+    pub host_keys: HostKeyVerifier,
+    pub progress: Arc<HandshakeProgress>,
 }
 
-impl client::Handler for HostCheck {
+impl client::Handler for HostKeyHandler {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        let verdict = self.trust.judge(shown, seconds_now());
+        let verdict = self.host_keys.verify(shown, seconds_now());
         let is_right = verdict.is_ok();
         self.progress.with(|state| state.checked = Some(verdict));
         Ok(is_right)
@@ -89,21 +88,22 @@ impl client::Handler for HostCheck {
 
     async fn auth_banner(&mut self, banner: &str, _session: &mut client::Session) -> Result<(), Self::Error> {
         let words: String = banner.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.progress.with(|state| state.said = printable(&words, LONGEST_BANNER));
+        self.progress.with(|state| state.banner = printable(&words, MAX_BANNER_SHOWN));
         Ok(())
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => {
-                self.progress.with(|state| state.dismissed = true);
+                self.progress.with(|state| state.got_disconnect = true);
                 Ok(())
             }
             DisconnectReason::Error(error) => Err(error),
         }
     }
 
-    // A server has no business to open channels to us. russh accepts them by default; a handle that is dropped refuses.
+    // A server has no reason to open channels to a client. russh accepts them by default; dropping the handle refuses
+    // them.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

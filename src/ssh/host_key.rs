@@ -1,6 +1,6 @@
-//! What a host may prove itself with: pinned keys, authorities that sign host certificates, or the key that it was seen
-//! with first. Keys are compared as exact data, here and not by a known_hosts helper (russh's takes a key of another
-//! algorithm for merely unknown, and passes over @revoked).
+//! Verifies host keys: pinned keys, certificates of authorities, and keys recorded on first use. Keys are compared as
+//! exact data and without russh's known_hosts helper: it reports a key with another algorithm as merely unknown, and
+//! ignores @revoked.
 
 mod certificate;
 #[cfg(test)]
@@ -14,9 +14,9 @@ use russh::keys::{Algorithm, Certificate, EcdsaCurve, PublicKey, PublicKeyOrCert
 
 use super::ConnectError;
 
-/// An RSA key with fewer bits counts as broken (NIST SP 800-131A).
-pub(super) const SMALLEST_RSA: u32 = 2048;
-/// Every type of host key that can be accepted, most wanted first. RSA by SHA-2 only.
+/// Minimum length of an RSA key. Shorter keys count as broken (NIST SP 800-131A).
+pub(super) const MIN_RSA_BITS: u32 = 2048;
+/// Types of host keys that Writ accepts, the preferred one first. RSA with SHA-2 only.
 pub(super) const KEY_TYPES: [Algorithm; 6] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -26,31 +26,31 @@ pub(super) const KEY_TYPES: [Algorithm; 6] = [
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
-/// What a Machine says of its host's keys.
+/// Host key fields of a Machine.
 #[derive(Clone, Debug, Default)]
-pub struct TrustParts<'a> {
+pub struct HostKeyConfig<'a> {
     /// `spec.hostKeys`: public key lines.
     pub host_keys: &'a [String],
-    /// `spec.hostKeyAuthorities`: public key lines of those who sign host certificates.
+    /// `spec.hostKeyAuthorities`: public key lines of certificate authorities.
     pub authorities: &'a [String],
     /// `spec.revokedHostKeys`: key lines, certificate lines, fingerprints.
     pub revoked: &'a [String],
-    /// `status.hostKeys`: algorithm and fingerprint of what the host was seen with first.
-    pub seen: Vec<(String, String)>,
-    /// Whether a key that nothing is known about may be looked at (`hostKeyPolicy: TrustOnFirstUse`).
+    /// `status.hostKeys`: algorithm and fingerprint of the keys recorded on first use.
+    pub first_use_keys: Vec<(String, String)>,
+    /// True if an unknown key may be recorded (`hostKeyPolicy: TrustOnFirstUse`).
     pub first_use: bool,
-    /// `spec.address`: what a certificate has to name.
+    /// `spec.address`: the name that a certificate must contain.
     pub name: &'a str,
 }
 
-/// What a host may prove itself with. There is at least one thing, or it is to be seen for the first time.
+/// Verifier of host keys. It has at least one key or authority, or may record a key on first use.
 #[derive(Clone, Debug)]
-pub struct HostTrust {
+pub struct HostKeyVerifier {
     pins: Vec<KeyData>,
     authorities: Vec<KeyData>,
     revoked: Vec<Revoked>,
-    /// Counts only where there are neither pins nor authorities.
-    seen: Vec<(Algorithm, Fingerprint)>,
+    /// Ignored if there are pins or authorities.
+    first_use_keys: Vec<(Algorithm, Fingerprint)>,
     /// In lower case.
     name: String,
 }
@@ -62,154 +62,157 @@ enum Revoked {
     Fingerprint(Fingerprint),
 }
 
-/// What proved that a host is the right one.
+/// A verified host key.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Proof {
+pub struct VerifiedHostKey {
     /// Type of the key: `ssh-ed25519`.
     pub algorithm: String,
-    /// SHA-256 fingerprint of the key; where a certificate was shown, of the key in it.
+    /// SHA-256 fingerprint of the key. For a certificate, of the key in it.
     pub fingerprint: String,
-    /// What vouches for the key.
-    pub by: ProvedBy,
+    /// Ground on which the key was accepted.
+    pub by: VerifiedBy,
 }
 
-/// What vouches for a host key.
+/// Ground on which a host key was accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ProvedBy {
-    /// It is pinned.
+pub enum VerifiedBy {
+    /// The key is pinned.
     Pinned,
-    /// An authority's certificate.
+    /// An authority has signed its certificate.
     Authority,
-    /// It is the one that was seen first.
+    /// The key was recorded on first use.
     FirstUse,
 }
 
-/// Why lists of keys say nothing that can be used.
+/// Error in the host key fields of a Machine.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum TrustError {
-    /// Nothing to know the host by.
+pub enum HostKeyConfigError {
+    /// There is no key, no authority and no trust on first use.
     #[error(
         "spec.hostKeys must have at least one key, or spec.hostKeyAuthorities one, or spec.hostKeyPolicy must be \
          TrustOnFirstUse; `writ machine keyscan HOST` prints a host's keys"
     )]
     None,
-    /// A line that is no public key of a type that Writ uses.
+    /// A line is no public key of a type that Writ uses.
     #[error(
         "{field}[{index}] must be an OpenSSH public key line of type ssh-ed25519, ecdsa-sha2-nistp256/384/521 or ssh-rsa, \
          as `writ machine keyscan HOST` or a .pub file has it"
     )]
     Unusable {
-        /// The list.
+        /// Name of the field.
         field: &'static str,
-        /// The place in it, from 0.
+        /// Index in the list, from 0.
         index: usize,
     },
-    /// An RSA key that is too short to prove anything.
+    /// An RSA key is too short.
     #[error("{field}[{index}] must have at least 2048 bits; this RSA key has {bits}")]
     ShortRsa {
-        /// The list.
+        /// Name of the field.
         field: &'static str,
-        /// The place in it, from 0.
+        /// Index in the list, from 0.
         index: usize,
-        /// How long it is.
+        /// Length of the key in bits.
         bits: u32,
     },
-    /// An entry that would revoke nothing.
+    /// An entry would revoke nothing.
     #[error(
         "spec.revokedHostKeys[{0}] must be an OpenSSH public key line, a certificate line (of a -cert.pub file), or a \
          fingerprint SHA256:... as `ssh-keygen -lf FILE` prints it"
     )]
     Revoked(usize),
-    /// What was seen is not told in a way that can be compared.
+    /// A recorded key has no known type or no SHA-256 fingerprint.
     #[error(
         "status.hostKeys[{0}] must have the type of a host key and its fingerprint SHA256:...; put the host's key into \
-         spec.hostKeys, or empty status.hostKeys where nobody can be in between"
+         spec.hostKeys, or empty status.hostKeys if nobody can intercept the connection"
     )]
     Seen(usize),
 }
 
-impl HostTrust {
-    /// Reads what a Machine says.
+impl HostKeyVerifier {
+    /// Reads the host key fields of a Machine.
     ///
     /// # Errors
-    /// The first entry that cannot be used: one that is passed over would only be noticed on the day it is needed.
-    pub fn parse(parts: TrustParts<'_>) -> Result<Self, TrustError> {
+    /// The first entry that cannot be used. An ignored entry would be noticed only when it is needed.
+    pub fn parse(parts: HostKeyConfig<'_>) -> Result<Self, HostKeyConfigError> {
         let pins = parse_keys("spec.hostKeys", parts.host_keys)?;
         let authorities = parse_keys("spec.hostKeyAuthorities", parts.authorities)?;
-        let is_listed = !pins.is_empty() || !authorities.is_empty();
-        if !is_listed && !parts.first_use {
-            return Err(TrustError::None);
+        let has_configured_keys = !pins.is_empty() || !authorities.is_empty();
+        if !has_configured_keys && !parts.first_use {
+            return Err(HostKeyConfigError::None);
         }
         let numbered = parts.revoked.iter().enumerate();
         let revoked = numbered
-            .map(|(index, line)| Revoked::parse(line).ok_or(TrustError::Revoked(index)))
+            .map(|(index, line)| Revoked::parse(line).ok_or(HostKeyConfigError::Revoked(index)))
             .collect::<Result<_, _>>()?;
-        let numbered = parts.seen.iter().take(if is_listed { 0 } else { usize::MAX }).enumerate();
-        let seen = numbered
-            .map(|(index, (algorithm, fingerprint))| parse_seen(algorithm, fingerprint).ok_or(TrustError::Seen(index)))
+        let numbered = parts.first_use_keys.iter().take(if has_configured_keys { 0 } else { usize::MAX }).enumerate();
+        let first_use_keys = numbered
+            .map(|(index, (algorithm, fingerprint))| {
+                parse_first_use_key(algorithm, fingerprint).ok_or(HostKeyConfigError::Seen(index))
+            })
             .collect::<Result<_, _>>()?;
-        Ok(Self { pins, authorities, revoked, seen, name: parts.name.to_ascii_lowercase() })
+        Ok(Self { pins, authorities, revoked, first_use_keys, name: parts.name.to_ascii_lowercase() })
     }
 
-    /// The types of plain keys to ask for: only those that could be accepted, so that a server with several shows one.
+    /// Returns the types of plain keys to request: only acceptable ones, because a server with several keys shows one.
     pub(super) fn key_types(&self) -> Vec<Algorithm> {
-        if !self.is_listed() && self.seen.is_empty() {
+        if !self.has_configured_keys() && self.first_use_keys.is_empty() {
             return KEY_TYPES.to_vec();
         }
         let pinned = self.pins.iter().map(KeyData::algorithm);
-        let wanted: Vec<Algorithm> = pinned.chain(self.seen.iter().map(|(algorithm, _)| algorithm.clone())).collect();
+        let wanted: Vec<Algorithm> =
+            pinned.chain(self.first_use_keys.iter().map(|(algorithm, _)| algorithm.clone())).collect();
         KEY_TYPES.into_iter().filter(|known| wanted.iter().any(|wanted| same_type(wanted, known))).collect()
     }
 
-    /// The types of certificates to ask for.
+    /// Returns the types of certificates to request.
     pub(super) fn certificate_types(&self) -> Vec<Algorithm> {
         if self.authorities.is_empty() { Vec::new() } else { KEY_TYPES.to_vec() }
     }
 
-    /// Whether a host whose certificate is refused may be asked for its plain key: a server that has a certificate shows
-    /// that, whatever else it has.
-    pub(super) fn may_do_without_certificate(&self, refusal: &ConnectError) -> bool {
+    /// Returns true if a host with a refused certificate may be asked for its plain key. A server with a certificate
+    /// always shows the certificate first.
+    pub(super) fn may_fall_back_to_plain_key(&self, refusal: &ConnectError) -> bool {
         !self.pins.is_empty() && matches!(refusal, ConnectError::HostCertificateRefused { .. })
     }
 
-    /// What the host may show, as fingerprints.
+    /// Returns the fingerprints of the expected keys.
     pub(super) fn expected(&self) -> Vec<String> {
         let pinned = self.pins.iter().map(fingerprint_of);
-        pinned.chain(self.seen.iter().map(|(_, fingerprint)| fingerprint.to_string())).collect()
+        pinned.chain(self.first_use_keys.iter().map(|(_, fingerprint)| fingerprint.to_string())).collect()
     }
 
-    /// Whether what a host shows proves that it is the right one. `now` is in seconds since 1970.
-    pub(super) fn judge(&self, shown: &PublicKeyOrCertificate, now: u64) -> Result<Proof, ConnectError> {
+    /// Verifies a shown key or certificate. `now` is in seconds since 1970.
+    pub(super) fn verify(&self, shown: &PublicKeyOrCertificate, now: u64) -> Result<VerifiedHostKey, ConnectError> {
         match shown {
-            PublicKeyOrCertificate::PublicKey { key, .. } => self.judge_key(key.key_data()),
-            PublicKeyOrCertificate::Certificate(certificate) => self.judge_certificate(certificate, now),
+            PublicKeyOrCertificate::PublicKey { key, .. } => self.verify_key(key.key_data()),
+            PublicKeyOrCertificate::Certificate(certificate) => self.verify_certificate(certificate, now),
         }
     }
 
-    fn judge_key(&self, key: &KeyData) -> Result<Proof, ConnectError> {
+    fn verify_key(&self, key: &KeyData) -> Result<VerifiedHostKey, ConnectError> {
         let fingerprint = fingerprint_of(key);
         if self.is_revoked(key) {
             return Err(ConnectError::HostKeyRevoked { what: format!("the key {fingerprint}") });
         }
         if self.pins.contains(key) {
-            return Ok(Proof::of(key, ProvedBy::Pinned));
+            return Ok(VerifiedHostKey::of(key, VerifiedBy::Pinned));
         }
-        if !self.is_listed() {
-            if usable(key).is_err() {
-                let what = "its only key proves nothing; make it an ed25519 key (ssh-keygen -A as root there)";
+        if !self.has_configured_keys() {
+            if check_strength(key).is_err() {
+                let what = "the only host key is too weak; create an ed25519 key there (ssh-keygen -A as root)";
                 return Err(ConnectError::Handshake(what.to_owned()));
             }
-            if self.seen.is_empty() {
-                return Err(ConnectError::HostKeyNew { algorithm: name_of(key), fingerprint });
+            if self.first_use_keys.is_empty() {
+                return Err(ConnectError::HostKeyUnknown { algorithm: name_of(key), fingerprint });
             }
-            if self.seen.iter().any(|(_, seen)| *seen == key.fingerprint(HashAlg::Sha256)) {
-                return Ok(Proof::of(key, ProvedBy::FirstUse));
+            if self.first_use_keys.iter().any(|(_, seen)| *seen == key.fingerprint(HashAlg::Sha256)) {
+                return Ok(VerifiedHostKey::of(key, VerifiedBy::FirstUse));
             }
         }
         Err(ConnectError::HostKeyMismatch { expected: self.expected(), shown: fingerprint })
     }
 
-    fn judge_certificate(&self, certificate: &Certificate, now: u64) -> Result<Proof, ConnectError> {
+    fn verify_certificate(&self, certificate: &Certificate, now: u64) -> Result<VerifiedHostKey, ConnectError> {
         let (key, signer) = (certificate.public_key(), certificate.signature_key());
         if self.is_revoked_certificate(certificate) {
             let what = format!("the certificate for the key {}", fingerprint_of(key));
@@ -225,10 +228,10 @@ impl HostTrust {
         }
         certificate::check(certificate, &self.authorities, &self.name, now)
             .map_err(|problem| ConnectError::HostCertificateRefused { why: problem.to_string() })?;
-        Ok(Proof::of(key, ProvedBy::Authority))
+        Ok(VerifiedHostKey::of(key, VerifiedBy::Authority))
     }
 
-    fn is_listed(&self) -> bool {
+    fn has_configured_keys(&self) -> bool {
         !self.pins.is_empty() || !self.authorities.is_empty()
     }
 
@@ -241,7 +244,7 @@ impl HostTrust {
     }
 
     fn is_revoked_certificate(&self, certificate: &Certificate) -> bool {
-        // Without the comment, which is not part of what is shown.
+        // Compares without the comment, which a server does not send.
         self.revoked.iter().any(|revoked| match revoked {
             Revoked::Certificate(revoked) => {
                 matches!((revoked.to_bytes(), certificate.to_bytes()), (Ok(one), Ok(other)) if one == other)
@@ -260,33 +263,33 @@ impl Revoked {
         if line.split_whitespace().next()?.ends_with("-cert-v01@openssh.com") {
             return Certificate::from_openssh(line).ok().map(|certificate| Self::Certificate(Box::new(certificate)));
         }
-        // Of any type: what can be named can be revoked.
+        // A key of any type can be revoked.
         PublicKey::from_openssh(line).ok().map(|key| Self::Key(key.key_data().clone()))
     }
 }
 
-impl Proof {
-    fn of(key: &KeyData, by: ProvedBy) -> Self {
+impl VerifiedHostKey {
+    fn of(key: &KeyData, by: VerifiedBy) -> Self {
         Self { algorithm: name_of(key), fingerprint: fingerprint_of(key), by }
     }
 }
 
-/// What is wrong with a key that shall prove something.
+/// Fault of a key that is too weak to prove an identity.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum KeyProblem {
+pub(super) enum WeakKey {
     /// Not one of [`KEY_TYPES`].
     Type,
-    /// RSA of so few bits.
+    /// RSA with fewer than [`MIN_RSA_BITS`] bits.
     ShortRsa(u32),
 }
 
-/// Whether a key can prove anything: its type and its length.
-pub(super) fn usable(key: &KeyData) -> Result<(), KeyProblem> {
+/// Checks the type and the length of a key.
+pub(super) fn check_strength(key: &KeyData) -> Result<(), WeakKey> {
     match key {
         KeyData::Ed25519(_) | KeyData::Ecdsa(_) => Ok(()),
-        KeyData::Rsa(rsa) if rsa.key_size() < SMALLEST_RSA => Err(KeyProblem::ShortRsa(rsa.key_size())),
+        KeyData::Rsa(rsa) if rsa.key_size() < MIN_RSA_BITS => Err(WeakKey::ShortRsa(rsa.key_size())),
         KeyData::Rsa(_) => Ok(()),
-        _ => Err(KeyProblem::Type),
+        _ => Err(WeakKey::Type),
     }
 }
 
@@ -298,7 +301,7 @@ fn name_of(key: &KeyData) -> String {
     key.algorithm().to_string()
 }
 
-/// Whether two algorithms take the same kind of key: an RSA key is the same whatever it signs with.
+/// Returns true if two algorithms use the same type of key. An RSA key has one type for all its signature hashes.
 fn same_type(one: &Algorithm, other: &Algorithm) -> bool {
     match (one, other) {
         (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
@@ -306,20 +309,20 @@ fn same_type(one: &Algorithm, other: &Algorithm) -> bool {
     }
 }
 
-fn parse_keys(field: &'static str, lines: &[String]) -> Result<Vec<KeyData>, TrustError> {
+fn parse_keys(field: &'static str, lines: &[String]) -> Result<Vec<KeyData>, HostKeyConfigError> {
     let parse = |(index, line): (usize, &String)| {
-        let unusable = || TrustError::Unusable { field, index };
+        let unusable = || HostKeyConfigError::Unusable { field, index };
         let key = PublicKey::from_openssh(line.trim()).map_err(|_| unusable())?.key_data().clone();
-        match usable(&key) {
+        match check_strength(&key) {
             Ok(()) => Ok(key),
-            Err(KeyProblem::ShortRsa(bits)) => Err(TrustError::ShortRsa { field, index, bits }),
-            Err(KeyProblem::Type) => Err(unusable()),
+            Err(WeakKey::ShortRsa(bits)) => Err(HostKeyConfigError::ShortRsa { field, index, bits }),
+            Err(WeakKey::Type) => Err(unusable()),
         }
     };
     lines.iter().enumerate().map(parse).collect()
 }
 
-fn parse_seen(algorithm: &str, fingerprint: &str) -> Option<(Algorithm, Fingerprint)> {
+fn parse_first_use_key(algorithm: &str, fingerprint: &str) -> Option<(Algorithm, Fingerprint)> {
     let algorithm = Algorithm::new(algorithm).ok()?;
     let is_known = KEY_TYPES.iter().any(|known| same_type(known, &algorithm));
     let fingerprint: Fingerprint = fingerprint.parse().ok()?;

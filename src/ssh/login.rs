@@ -1,5 +1,6 @@
-//! Proving to the right host who we are: one attempt, with the key or with its certificate. A refused certificate is not
-//! followed by the bare key: that would count as a second failure there, and hide that the certificate is wrong.
+//! Authenticates to a verified host: one attempt, with the key or with its certificate. After a refused certificate the
+//! bare key is not tried: that would count as a second failure on the host, and would hide the fault of the
+//! certificate.
 
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
@@ -8,14 +9,14 @@ use russh::keys::ssh_encoding::Encode as _;
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 
 use super::Credentials;
-use super::handshake::HostCheck;
+use super::handshake::HostKeyHandler;
 
-/// Why no attempt came to its end.
+/// Error of an authentication attempt without a result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
-    #[error("the machine takes RSA keys with SHA-1 only, which is not used; log in with an ed25519 key")]
+    #[error("the machine accepts RSA keys with SHA-1 only, which Writ does not use; use an ed25519 key")]
     Sha1Only,
-    #[error("the key does not sign")]
+    #[error("signing with the key failed")]
     Unsigned,
     #[error(transparent)]
     Lost(#[from] russh::Error),
@@ -27,9 +28,9 @@ impl From<russh::SendError> for LoginError {
     }
 }
 
-/// Makes the attempt.
+/// Authenticates once with one key.
 pub(super) async fn log_in(
-    handle: &mut Handle<HostCheck>,
+    handle: &mut Handle<HostKeyHandler>,
     user: &str,
     credentials: &Credentials,
 ) -> Result<AuthResult, LoginError> {
@@ -42,13 +43,13 @@ pub(super) async fn log_in(
     if hash.is_none() {
         return Ok(handle.authenticate_openssh_cert(user, key.clone(), certificate).await?);
     }
-    // russh's own way names SHA-1 for an RSA certificate.
+    // For an RSA certificate, russh's own function offers SHA-1.
     handle.authenticate_certificate_with(user, certificate, hash, &mut RsaSigner(key)).await
 }
 
-/// What the server takes of an RSA key (RFC 8332, server-sig-algs); one that does not say gets the one that all with SHA-2
-/// have.
-async fn rsa_hash(handle: &Handle<HostCheck>) -> Result<HashAlg, LoginError> {
+/// Returns the hash that the server accepts with RSA keys (RFC 8332, server-sig-algs). Returns SHA-256, which every
+/// server with SHA-2 supports, if the server sends no list.
+async fn rsa_hash(handle: &Handle<HostKeyHandler>) -> Result<HashAlg, LoginError> {
     match handle.best_supported_rsa_hash().await? {
         Some(Some(hash)) => Ok(hash),
         Some(None) => Err(LoginError::Sha1Only),
@@ -56,7 +57,7 @@ async fn rsa_hash(handle: &Handle<HostCheck>) -> Result<HashAlg, LoginError> {
     }
 }
 
-/// Signs with an RSA key, by the hash that was agreed on.
+/// Signs with an RSA key and the negotiated hash.
 struct RsaSigner<'a>(&'a PrivateKey);
 
 impl russh::Signer for RsaSigner<'_> {
@@ -70,7 +71,7 @@ impl russh::Signer for RsaSigner<'_> {
     ) -> Result<Vec<u8>, Self::Error> {
         let (Some(pair), Some(hash)) = (self.0.key_data().rsa(), hash) else { return Err(LoginError::Unsigned) };
         let signature = (pair, Some(hash)).try_sign(&data).map_err(|_| LoginError::Unsigned)?;
-        // As one string after what was signed (RFC 4252, section 7).
+        // The signature is one string after the signed data (RFC 4252, section 7).
         let blob = signature.encode_vec().map_err(|_| LoginError::Unsigned)?;
         blob.encode(&mut data).map_err(|_| LoginError::Unsigned)?;
         Ok(data)

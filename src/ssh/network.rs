@@ -1,5 +1,5 @@
-//! Which addresses are connected to at all. Whoever may write a Machine chooses an address for `writ` to connect to from
-//! inside the cluster: this says what may never be chosen. Pure: addresses in, a verdict out.
+//! Policy for the addresses that Writ connects to. Anyone who may write a Machine chooses an address that `writ`
+//! connects to from inside the cluster; this policy holds the addresses that nobody may choose. Pure.
 
 #[cfg(test)]
 mod tests;
@@ -9,65 +9,65 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 /// A range of addresses, without bits beyond its prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cidr {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
-/// Why a text is no range of addresses.
+/// Error of a text that is no range of addresses.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CidrError {
-    /// Not an address and a length.
+    /// The text is no address with an optional prefix length.
     #[error("{0:?} must be a range of addresses like 10.0.0.0/8 or fd00::/8, or one address")]
     Unparsable(String),
-    /// A longer prefix than the address has bits.
-    #[error("{text} must have a prefix of at most {most}")]
+    /// The prefix is longer than the address.
+    #[error("{text} must have a prefix of at most {maximum}")]
     PrefixTooLong {
-        /// What was written.
+        /// The given text.
         text: String,
-        /// The most it can be.
-        most: u8,
+        /// Maximum prefix length.
+        maximum: u8,
     },
-    /// Bits that the range does not look at.
+    /// The address has bits beyond its prefix.
     #[error("{text} has bits beyond its prefix; write {range} for the whole range, or {single} for the one address")]
     BitsBeyondPrefix {
-        /// What was written.
+        /// The given text.
         text: String,
-        /// The range that it lies in.
+        /// The range that contains the address.
         range: Cidr,
         /// The address alone.
         single: Cidr,
     },
-    /// IPv4 written as IPv6: such addresses are judged as what they are.
+    /// An IPv4 address is written as IPv6. The policy treats such addresses as IPv4.
     #[error("{0} must be written as the IPv4 range that it stands for")]
     Mapped(String),
 }
 
-/// Which addresses are connected to. A clone learns of the same changes.
+/// Policy for the addresses that Writ connects to. Clones share the addresses of the API server.
 #[derive(Clone, Debug, Default)]
-pub struct Network {
+pub struct AddressPolicy {
     allow: Vec<Cidr>,
     deny: Vec<Cidr>,
-    /// Ranges that are refused unless they, or ranges within them, are allowed.
-    refused: Vec<Cidr>,
-    /// The same of single addresses: the API server's, as they are now.
+    /// Ranges that are refused unless `allow` lists them, or ranges within them.
+    denied_unless_listed: Vec<Cidr>,
+    /// Current addresses of the API server, refused in the same way.
     servers: Arc<RwLock<Vec<IpAddr>>>,
 }
 
-/// Why an address is not connected to. Says with which flag that can be changed.
+/// Reason why Writ does not connect to an address. The message names the flag that changes it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// The installation denies it.
+pub enum AddressRefusal {
+    /// A range of --deny-cidr contains the address.
     #[error("{address} is in {range}, which `writ serve --deny-cidr` refuses (in the chart: serve.denyCidrs)")]
     Denied {
         /// The address.
         address: IpAddr,
-        /// What it is in.
+        /// The range that contains it.
         range: Cidr,
     },
-    /// Nobody has a machine there on purpose. An address may be in several such ranges: the address itself lifts all.
+    /// A built-in range, --refuse-cidr or the API server has the address. An address may be in several such ranges;
+    /// listing the address itself lifts all of them.
     #[error(
         "{address} is {what}, which is refused by default; if a machine is there on purpose, start `writ serve` (or `writ machine`) \
          with --allow-cidr {} (in the chart: serve.allowCidrs), and with --allow-cidr for each other range that machines are \
@@ -77,10 +77,10 @@ pub enum Refusal {
     BuiltIn {
         /// The address.
         address: IpAddr,
-        /// What such addresses are.
+        /// Kind of the address.
         what: &'static str,
     },
-    /// The installation says where machines are, and this is elsewhere.
+    /// --allow-cidr lists other ranges only.
     #[error(
         "{address} is in none of the ranges that `writ serve --allow-cidr` names; if a machine is there, add --allow-cidr {} or \
          its range (in the chart: serve.allowCidrs)",
@@ -92,17 +92,18 @@ pub enum Refusal {
     },
 }
 
+/// Evaluated at compile time: a prefix that is too long does not compile.
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Cidr {
-    Cidr { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix }
+    Cidr(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)))
 }
 
 const fn v6(first: u16, second: u16, last: u16, prefix: u8) -> Cidr {
-    Cidr { address: IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last)), prefix }
+    Cidr(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last), prefix)))
 }
 
 const METADATA: &str = "a cloud's metadata service";
 
-/// What is refused from the start. An address may be in several: each has to be lifted.
+/// Ranges that are refused by default. An address may be in several; each of them must be lifted.
 const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(0, 0, 0, 0, 8), "no address of a machine"),
     (v6(0, 0, 0, 128), "no address of a machine"),
@@ -119,63 +120,67 @@ const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(169, 254, 170, 23, 32), METADATA),
     (v6(0xfd00, 0xec2, 0x254, 128), METADATA),
     (v6(0xfd00, 0xec2, 0x23, 128), METADATA),
-    // Alibaba Cloud, Azure's platform, Oracle's older one.
+    // Alibaba Cloud, the platform of Azure, and Oracle's older service.
     (v4(100, 100, 100, 200, 32), METADATA),
     (v4(168, 63, 129, 16, 32), METADATA),
     (v4(192, 0, 0, 192, 32), METADATA),
 ];
 
-impl Network {
-    /// `allow` and `deny` are what the installation says; `servers` are the addresses of the API server, which are refused like
-    /// the built-in ones.
+impl AddressPolicy {
+    /// Creates a policy. `allow` and `deny` are the ranges of the installation. `servers` are the addresses of the API
+    /// server, which are refused like the built-in ranges.
     pub fn new(allow: Vec<Cidr>, deny: Vec<Cidr>, servers: Vec<IpAddr>) -> Self {
         let network = Self { allow, deny, ..Self::default() };
         network.servers_are(servers);
         network
     }
 
-    /// The same with further ranges that are refused like the built-in ones.
+    /// Adds ranges that are refused like the built-in ones.
     #[must_use]
     pub fn refusing(self, refused: Vec<Cidr>) -> Self {
-        Self { refused, ..self }
+        Self { denied_unless_listed: refused, ..self }
     }
 
-    /// The API server has these addresses now. None says that they are not known, so those from before are kept.
+    /// Replaces the addresses of the API server. An empty list means that they are unknown now, so the previous ones
+    /// stay.
     pub fn servers_are(&self, servers: Vec<IpAddr>) {
         if !servers.is_empty() {
-            *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers.into_iter().map(meant).collect();
+            *self.servers.write().unwrap_or_else(PoisonError::into_inner) =
+                servers.into_iter().map(effective_address).collect();
         }
     }
 
-    /// Whether an address may be connected to.
+    /// Checks an address.
     ///
     /// # Errors
-    /// Why not, and by which flag.
-    pub fn check(&self, shown: IpAddr) -> Result<(), Refusal> {
-        let address = meant(shown);
+    /// The reason of the refusal, with the flag that changes it.
+    pub fn check(&self, shown: IpAddr) -> Result<(), AddressRefusal> {
+        let address = effective_address(shown);
         if let Some(range) = self.deny.iter().find(|range| range.contains(address) || range.contains(shown)) {
-            return Err(Refusal::Denied { address, range: *range });
+            return Err(AddressRefusal::Denied { address, range: *range });
         }
-        let refused = self.refused.iter().map(|range| (*range, "in a range that `writ serve --refuse-cidr` names"));
+        let refused =
+            self.denied_unless_listed.iter().map(|range| (*range, "in a range that `writ serve --refuse-cidr` names"));
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let servers = servers.into_iter().map(|server| (Cidr::single(server), "the Kubernetes API server"));
         for (range, what) in BUILT_IN.into_iter().chain(servers).chain(refused) {
-            // Only what lies within lifts it: who allows 0.0.0.0/0 or 10.0.0.0/8 does not think of these.
-            let is_lifted = |allowed: &Cidr| allowed.lies_within(&range) && allowed.contains(address);
+            // Only a range within the refused one lifts it: an operator who allows 0.0.0.0/0 or 10.0.0.0/8 does not
+            // mean these addresses.
+            let is_lifted = |allowed: &Cidr| allowed.is_subset_of(&range) && allowed.contains(address);
             if range.contains(address) && !self.allow.iter().any(is_lifted) {
-                return Err(Refusal::BuiltIn { address, what });
+                return Err(AddressRefusal::BuiltIn { address, what });
             }
         }
         if !self.allow.is_empty() && !self.allow.iter().any(|range| range.contains(address)) {
-            return Err(Refusal::NotAllowed { address });
+            return Err(AddressRefusal::NotAllowed { address });
         }
         Ok(())
     }
 }
 
-/// The address that is reached by way of another one: IPv4 in IPv6 (mapped and compatible, RFC 4291; NAT64, RFC 6052; 6to4,
-/// RFC 3056).
-pub(super) fn meant(address: IpAddr) -> IpAddr {
+/// Returns the address that a packet reaches: the IPv4 address inside an IPv6 address (mapped and compatible, RFC 4291;
+/// NAT64, RFC 6052; 6to4, RFC 3056), or the address itself.
+pub(super) fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let bits = v6.to_bits();
     let v4_in = |bits: u128| IpAddr::V4(Ipv4Addr::from_bits((bits & u128::from(u32::MAX)) as u32));
@@ -190,48 +195,30 @@ pub(super) fn meant(address: IpAddr) -> IpAddr {
 
 impl Cidr {
     pub(super) fn single(address: IpAddr) -> Self {
-        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+        Self(IpNet::from(address))
     }
 
-    /// The address with what is beyond the prefix cut off, as 128 bits with the address at their high end.
-    fn masked(address: IpAddr, prefix: u8) -> u128 {
-        let bits = match address {
-            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        bits & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
-    }
-
-    /// Whether an address is in it. IPv4 and IPv6 have nothing in common.
+    /// Returns true if the range contains this address. An IPv4 range contains no IPv6 address, and the reverse.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.address.is_ipv4() == address.is_ipv4()
-            && Self::masked(address, self.prefix) == Self::masked(self.address, self.prefix)
+        self.0.contains(&address)
     }
 
-    fn lies_within(&self, outer: &Self) -> bool {
-        self.prefix >= outer.prefix && outer.contains(self.address)
-    }
-
-    /// The range of this length that an address lies in.
-    fn around(address: IpAddr, prefix: u8) -> Self {
-        let bits = Self::masked(address, prefix);
-        let address = match address {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits((bits >> 96) as u32)),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
-        };
-        Self { address, prefix }
+    fn is_subset_of(&self, outer: &Self) -> bool {
+        outer.0.contains(&self.0)
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.address, self.prefix)
+        self.0.fmt(formatter)
     }
 }
 
 impl FromStr for Cidr {
     type Err = CidrError;
 
+    /// Reads an address, or an address and a prefix length. Stricter than `IpNet`: refuses bits beyond the prefix, and
+    /// IPv4 written as IPv6.
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let unparsable = || CidrError::Unparsable(text.to_owned());
         let (address, prefix) = match text.split_once('/') {
@@ -239,26 +226,26 @@ impl FromStr for Cidr {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| unparsable())?;
-        let most = Self::single(address).prefix;
+        let single = Self::single(address);
+        let maximum = single.0.max_prefix_len();
         let prefix = match prefix {
-            None => most,
-            // Not "+8", which would parse as a number.
+            None => maximum,
+            // Refuses "+8", which parses as a number.
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 digits.parse().map_err(|_| unparsable())?
             }
             Some(_) => return Err(unparsable()),
         };
-        if prefix > most {
-            return Err(CidrError::PrefixTooLong { text: text.to_owned(), most });
-        }
+        let written =
+            IpNet::new(address, prefix).map_err(|_| CidrError::PrefixTooLong { text: text.to_owned(), maximum })?;
         if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
             return Err(CidrError::Mapped(text.to_owned()));
         }
-        let range = Self::around(address, prefix);
-        if range.address == address {
+        let range = Self(written.trunc());
+        if range.0 == written {
             Ok(range)
         } else {
-            Err(CidrError::BitsBeyondPrefix { text: text.to_owned(), range, single: Self::single(address) })
+            Err(CidrError::BitsBeyondPrefix { text: text.to_owned(), range, single })
         }
     }
 }

@@ -1,6 +1,6 @@
-//! From a name to addresses. The system's resolver blocks a thread for as long as its servers are silent, and cannot be told
-//! to stop: so there is one lookup at a time for each name, shared by all who ask, and a bound on how many there are, of which
-//! each namespace has its share.
+//! Resolves names to addresses. The system's resolver blocks a thread while its servers are silent, and cannot be
+//! cancelled. So each name has at most one lookup in flight, which all callers share. The number of lookups is bounded,
+//! in total and for each namespace.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,47 +11,50 @@ use tokio::sync::watch;
 
 use crate::fairness::{Pool, Size};
 
-/// Lookups at a time: each holds a thread of tokio's 512 for blocking work, which others need too. A namespace whose names are
-/// in a zone that does not answer has 16 of them, for the half minute that the resolver waits.
+/// Maximum concurrent lookups: 64 in total, 16 for each namespace. Each blocks one of tokio's 512 threads for blocking
+/// work, which other tasks need too. If the zone of a namespace's names does not answer, its lookups block their
+/// threads for half a minute.
 const LOOKUPS: Size = Size { places: 64, share: 16 };
-/// Of a name's addresses, so many are used: who owns the name chooses how many there are.
-const ADDRESSES: usize = 16;
+/// Maximum addresses used for each name. The owner of a DNS name could return any number.
+const MAX_ADDRESSES: usize = 16;
 
-type Answer = Option<Result<Vec<SocketAddr>, String>>;
+type LookupResult = Option<Result<Vec<SocketAddr>, String>>;
 
 /// All lookups of this process.
-static LOOKUPS_NOW: LazyLock<Arc<Lookups>> = LazyLock::new(|| Arc::new(Lookups::new(LOOKUPS)));
+static IN_FLIGHT_LOOKUPS: LazyLock<Arc<Lookups>> = LazyLock::new(|| Arc::new(Lookups::new(LOOKUPS)));
 
-/// The addresses of a name, with port 0, in the order in which they are to be tried. Waits as long as it takes, and may be
-/// dropped. An address is its own; nobody is asked then. One with a zone (`fe80::1%eth0`) keeps it.
+/// Returns the addresses of a name, with port 0, in the order in which they are tried. Does not look up an IP address.
+/// Keeps the zone of an address like `fe80::1%eth0`. Has no deadline; safe to drop.
 pub(super) async fn addresses(name: &str, namespace: &str) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, 0)]);
     }
-    let found = LOOKUPS_NOW.addresses(name, namespace, ask_system).await;
+    let found = IN_FLIGHT_LOOKUPS.addresses(name, namespace, resolve_blocking).await;
     match zone_of(name) {
-        Some(zone) => found.map_err(|error| format!("{error}; is there a network interface {zone} where writ runs?")),
+        Some(zone) => {
+            found.map_err(|error| format!("{error}; check that the host of writ has the network interface {zone}"))
+        }
         None => found,
     }
 }
 
-/// The zone of an IPv6 address that has one.
+/// Returns the zone of an IPv6 address that has one.
 pub(super) fn zone_of(name: &str) -> Option<&str> {
     let (address, zone) = name.split_once('%')?;
     address.parse::<Ipv6Addr>().is_ok().then_some(zone)
 }
 
-/// The system knows the zones of its interfaces, too.
-async fn ask_system(name: String) -> io::Result<Vec<SocketAddr>> {
+/// Also resolves the zones of the host's network interfaces.
+async fn resolve_blocking(name: String) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((name, 0)).await?.collect())
 }
 
 struct Lookups {
-    under_way: Mutex<HashMap<String, watch::Receiver<Answer>>>,
+    under_way: Mutex<HashMap<String, watch::Receiver<LookupResult>>>,
     places: Pool,
 }
 
-/// A lookup that is under way; takes itself from the list, however it ends (a runtime may go away under it).
+/// A lookup in flight. Removes itself from the map when it ends, even if its runtime is shut down.
 struct Lookup {
     lookups: Arc<Lookups>,
     name: String,
@@ -82,20 +85,20 @@ impl Lookups {
             None => self.start(name, namespace, ask).await,
         };
         let answered = answer.wait_for(Option::is_some).await;
-        answered.ok().and_then(|answer| answer.clone()).unwrap_or_else(|| Err("the lookup was given up".to_owned()))
+        answered.ok().and_then(|answer| answer.clone()).unwrap_or_else(|| Err("the lookup was aborted".to_owned()))
     }
 
-    fn shared(&self, name: &str) -> Option<watch::Receiver<Answer>> {
+    fn shared(&self, name: &str) -> Option<watch::Receiver<LookupResult>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Starts a lookup, or joins one that was started while a place was waited for.
+    /// Starts a lookup, or joins one that another caller started while this one waited for a permit.
     async fn start<F>(
         self: &Arc<Self>,
         name: &str,
         namespace: &str,
         ask: impl FnOnce(String) -> F + Send,
-    ) -> watch::Receiver<Answer>
+    ) -> watch::Receiver<LookupResult>
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
     {
@@ -110,20 +113,20 @@ impl Lookups {
         let asking = ask(name.to_owned());
         tokio::spawn(async move {
             let found = asking.await;
-            // First off the list: who asks from now on asks anew.
+            // Removed before the result is published, so that later callers start a new lookup.
             drop(lookup);
             drop(place);
-            sender.send_replace(Some(found.map_err(|error| error.to_string()).and_then(usable)));
+            sender.send_replace(Some(found.map_err(|error| error.to_string()).and_then(dedup_and_limit)));
         });
         receiver
     }
 }
 
-/// Each address once, in the order of the resolver, and not too many.
-fn usable(found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+/// Removes duplicates and keeps the first addresses, in the order of the resolver.
+fn dedup_and_limit(found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {
-        if addresses.len() < ADDRESSES && !addresses.contains(&address) {
+        if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
             addresses.push(address);
         }
     }
@@ -154,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_keeps_its_zone() {
-        // Every host has this one.
+        // Every host has the interface `lo`.
         let found = addresses("fe80::1%lo", "team").await.unwrap();
         let [SocketAddr::V6(only)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((only.ip().to_string(), only.scope_id()), ("fe80::1".to_owned(), 1));
@@ -164,10 +167,13 @@ mod tests {
 
     #[test]
     fn addresses_are_tried_once_each_in_the_order_of_the_resolver() {
-        assert_eq!(usable(ips(&["::2", "10.0.0.1", "::2", "10.0.0.2"])), Ok(ips(&["::2", "10.0.0.1", "10.0.0.2"])));
+        assert_eq!(
+            dedup_and_limit(ips(&["::2", "10.0.0.1", "::2", "10.0.0.2"])),
+            Ok(ips(&["::2", "10.0.0.1", "10.0.0.2"]))
+        );
         let many: Vec<SocketAddr> = (0..100).map(|last| SocketAddr::from(([10, 0, 0, last], 0))).collect();
-        assert_eq!(usable(many).unwrap().len(), ADDRESSES);
-        assert!(usable(Vec::new()).is_err());
+        assert_eq!(dedup_and_limit(many).unwrap().len(), MAX_ADDRESSES);
+        assert!(dedup_and_limit(Vec::new()).is_err());
     }
 
     #[tokio::test]
@@ -181,7 +187,7 @@ mod tests {
                 Ok(ips(&["192.0.2.1"]))
             }
         };
-        // One who gives up leaves the lookup to those who come after.
+        // A caller that gives up leaves the lookup to later callers.
         assert!(timeout(Duration::from_millis(10), lookups.addresses("web-1", "team", ask)).await.is_err());
         let (one, two, ()) =
             tokio::join!(lookups.addresses("web-1", "team", ask), lookups.addresses("web-1", "team", ask), async {
@@ -206,7 +212,7 @@ mod tests {
             assert!(timeout(Duration::from_millis(5), lookups.addresses(name, "silent", ask)).await.is_err());
         }
         assert_eq!(asked.load(Ordering::Relaxed), 2);
-        // Nobody else waits for the zone that does not answer.
+        // Other namespaces do not wait for the silent zone.
         let answer = lookups.addresses("e", "other", |_| async { Ok(ips(&["::1"])) }).await;
         assert_eq!(answer, Ok(ips(&["::1"])));
     }

@@ -1,5 +1,5 @@
-//! The keys that a host has, for a person to compare and to pin. As ssh-keyscan: one connection for each type of key, which
-//! ends as soon as the key was shown. Nothing is said to the host, and nothing is believed.
+//! Reads the keys of a host, for a person to compare and pin. Like ssh-keyscan, it opens one connection for each type
+//! of key and ends it when the host has shown the key. It sends no credentials and trusts no key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,41 +9,42 @@ use russh::{AlgorithmKind, client};
 use tokio::time::{Instant, timeout};
 
 use super::algorithms::config;
+use super::dial::{Wanted, dial_any, host_port, not_connected, resolve};
 use super::host_key::KEY_TYPES;
-use super::reaching::{Wanted, connect_to_any, not_connected, place, resolve};
-use super::stream::Stream;
+use super::stream::AbortableStream;
 use super::text::printable;
-use super::{ConnectError, Network};
+use super::{AddressPolicy, ConnectError};
 
-/// Of what went wrong, so much is told.
-const DETAIL_LENGTH: usize = 300;
+/// Maximum characters of an error in a message.
+const MAX_DETAIL_SHOWN: usize = 300;
 
-/// A key that a host showed. Nobody has vouched for it.
+/// A key that a host showed. It is not verified.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScannedKey {
-    /// Its type: `ssh-ed25519`.
+    /// Type of the key: `ssh-ed25519`.
     pub algorithm: String,
-    /// The line for `spec.hostKeys`.
+    /// Line for `spec.hostKeys`.
     pub line: String,
     /// SHA-256 fingerprint.
     pub fingerprint: String,
 }
 
-/// Asks a host for its keys, of each type that can be pinned: ed25519 first.
+/// Reads the keys of a host, one for each type that can be pinned, ed25519 first.
 ///
 /// # Errors
-/// Why it could not be asked, within `deadline` for all of it; [`ConnectError::Handshake`] where it has none of those.
+/// See [`ConnectError`]. [`ConnectError::Unreachable`] if all of it takes longer than `deadline`.
+/// [`ConnectError::Handshake`] if the host has no key of such a type.
 pub async fn scan(
     address: &str,
     port: u16,
-    network: &Network,
+    network: &AddressPolicy,
     deadline: Duration,
 ) -> Result<Vec<ScannedKey>, ConnectError> {
     let until = Instant::now() + deadline;
     match timeout(deadline, scan_all(address, port, network, until)).await {
         Ok(result) => result,
         Err(_) => {
-            let message = format!("{} did not show its keys within {} s", place(address, port), deadline.as_secs());
+            let message = format!("{} did not show its keys within {} s", host_port(address, port), deadline.as_secs());
             Err(ConnectError::Unreachable(message))
         }
     }
@@ -52,39 +53,39 @@ pub async fn scan(
 async fn scan_all(
     address: &str,
     port: u16,
-    network: &Network,
+    network: &AddressPolicy,
     until: Instant,
 ) -> Result<Vec<ScannedKey>, ConnectError> {
-    let at = place(address, port);
-    // A person's own process: there is nobody to share with.
-    let mut places = resolve(Wanted { address, port, namespace: "", admission: None }, network).await?;
+    let at = host_port(address, port);
+    // A person's own process shares its lookups with no namespace.
+    let mut addresses = resolve(Wanted { address, port, namespace: "", admission: None }, network).await?;
     let mut keys = Vec::new();
-    // An RSA key is the same whatever it signs with, so its types are asked for together.
+    // An RSA key has one type for all its signature hashes, so one connection requests all of them.
     let is_rsa = |algorithm: &Algorithm| matches!(algorithm, Algorithm::Rsa { .. });
     let (rsa, others): (Vec<Algorithm>, Vec<Algorithm>) = KEY_TYPES.into_iter().partition(is_rsa);
     for wanted in others.into_iter().map(|algorithm| vec![algorithm]).chain([rsa]) {
-        let (stream, reached) = connect_to_any(&places, until).await.map_err(|error| not_connected(&at, &error))?;
-        // The other keys are asked of the same one.
-        places = vec![reached];
-        keys.extend(look(&at, stream, wanted).await?);
+        let (stream, reached) = dial_any(&addresses, until).await.map_err(|error| not_connected(&at, &error))?;
+        // All keys are read from the same address.
+        addresses = vec![reached];
+        keys.extend(scan_key_types(&at, stream, wanted).await?);
     }
     if keys.is_empty() {
         let shown = "no key of a type that can be pinned (ed25519, ECDSA, RSA with SHA-2)".to_owned();
-        return Err(ConnectError::Handshake(format!("{at}: it has {shown}")));
+        return Err(ConnectError::Handshake(format!("{at}: the host has {shown}")));
     }
     Ok(keys)
 }
 
-/// The key of one of these types; None where the host has none.
-async fn look(
+/// Returns the key of one of these types, or `None` if the host has none.
+async fn scan_key_types(
     at: &str,
     stream: tokio::net::TcpStream,
     wanted: Vec<Algorithm>,
 ) -> Result<Option<ScannedKey>, ConnectError> {
     let shown = Arc::new(Mutex::new(None));
-    let (stream, _guard) = Stream::new(stream);
+    let (stream, _guard) = AbortableStream::new(stream);
     let config = Arc::new(config(wanted, Vec::new()));
-    let ended = client::connect_stream(config, stream, Looker(Arc::clone(&shown))).await;
+    let ended = client::connect_stream(config, stream, KeyCollector(Arc::clone(&shown))).await;
     let key: Option<PublicKey> = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (key, ended) {
         (Some(key), _) => {
@@ -95,19 +96,19 @@ async fn look(
         }
         (None, Err(russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. })) => Ok(None),
         (None, Err(error @ (russh::Error::IO(_) | russh::Error::HUP | russh::Error::Disconnect))) => {
-            Err(ConnectError::Dropped(format!("{at} did not show its keys: {error}")))
+            Err(ConnectError::ConnectionDropped(format!("{at} did not show its keys: {error}")))
         }
         (None, Err(error)) => {
-            Err(ConnectError::Handshake(format!("{at}: {}", printable(&error.to_string(), DETAIL_LENGTH))))
+            Err(ConnectError::Handshake(format!("{at}: {}", printable(&error.to_string(), MAX_DETAIL_SHOWN))))
         }
-        (None, Ok(_)) => Err(ConnectError::Handshake(format!("{at}: it showed no key"))),
+        (None, Ok(_)) => Err(ConnectError::Handshake(format!("{at}: the host showed no key"))),
     }
 }
 
-/// Keeps the key and goes no further.
-struct Looker(Arc<Mutex<Option<PublicKey>>>);
+/// Handler of russh that keeps the key and refuses the host.
+struct KeyCollector(Arc<Mutex<Option<PublicKey>>>);
 
-impl client::Handler for Looker {
+impl client::Handler for KeyCollector {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {

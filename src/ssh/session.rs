@@ -1,4 +1,4 @@
-//! One session: one command, and everything the machine says of it, until the channel is closed.
+//! One session: one command, and all events of the machine about it until the channel is closed.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -11,59 +11,59 @@ use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::time::{Instant, timeout};
 
-/// Of standard input goes at most so much at once: larger writes broke over a key exchange.
-const LARGEST_WRITE: usize = 32 << 10;
+/// Maximum size of one write to standard input, in bytes. Larger writes broke during a key exchange.
+const MAX_WRITE_BYTES: usize = 32 << 10;
 
-/// How long a word may take to go out: a machine that reads nothing makes it wait.
-const WORD_DEADLINE: Duration = Duration::from_secs(5);
+/// Deadline for sending one message. A machine that reads nothing delays it.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Standard input on its way.
+/// A write to standard input in progress.
 type Feeding = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send + Sync>>;
 
-/// A session in which one command is executed.
+/// A session that executes one command.
 pub struct Session {
     channel: ChannelReadHalf,
-    /// Shared with the task that feeds, which is dropped with this.
+    /// Shared with `feeding`, which is dropped with this value.
     writer: Arc<ChannelWriteHalf<Msg>>,
-    /// What [`Session::feed`] was given and has not gone out yet.
+    /// The write that [`Session::feed`] started, until it is complete.
     feeding: Option<Feeding>,
-    /// When all of that had gone out.
+    /// Time at which that write was complete.
     fed: Option<Instant>,
-    /// Whether the machine closed the channel itself: then nothing is missing.
+    /// True if the machine closed the channel itself. Then no event is missing.
     closed: bool,
     /// True once the end of standard input was sent. Some servers close a connection that receives it twice.
     has_ended_input: AtomicBool,
-    /// How much longer than usual this machine takes to execute something.
+    /// Extra time that this machine needs to execute a command.
     slack: Duration,
 }
 
-/// Something that the machine said.
+/// An event of a session.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Event {
-    /// It accepted the request to execute: the login shell runs.
+pub enum SessionEvent {
+    /// The machine accepted the exec request. The login shell runs.
     Started,
-    /// It refused the request to execute: nothing runs.
+    /// The machine refused the exec request. Nothing runs.
     Refused,
     /// Bytes of standard output.
     Stdout(Bytes),
     /// Bytes of standard error.
     Stderr(Bytes),
-    /// The exit code of the command.
+    /// Exit code of the command.
     ExitCode(u32),
-    /// The signal that ended the command, without `SIG`.
+    /// Signal that ended the command, without `SIG`.
     Signal(String),
-    /// The channel is closed: nothing comes any more.
+    /// The channel is closed. No event follows.
     Closed,
-    /// The connection is lost: what would have come is not known.
+    /// The connection is lost. Later events are unknown.
     Lost,
 }
 
-/// What a command can be told.
+/// A signal for the command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// To end.
+    /// TERM.
     Terminate,
-    /// To be ended.
+    /// KILL.
     Kill,
 }
 
@@ -81,55 +81,57 @@ impl Session {
         }
     }
 
-    /// Notes how much longer than usual this machine takes to execute something, for whoever waits for that.
+    /// Records the extra time that this machine needs to execute a command.
     pub fn allow(&mut self, slack: Duration) {
         self.slack = slack;
     }
 
-    /// Time to wait beyond the usual deadline for a first word.
+    /// Returns the time to wait for the first output beyond the usual deadline.
     pub fn slack(&self) -> Duration {
         self.slack
     }
 
-    /// Whether the machine has closed the channel: then everything that it had to say was heard.
+    /// Returns true if the machine has closed the channel. Then all its events were returned.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Asks the machine to execute. Whether it does comes as [`Event::Started`] or [`Event::Refused`].
+    /// Sends the exec request. The machine's answer is [`SessionEvent::Started`] or [`SessionEvent::Refused`].
     ///
     /// # Errors
-    /// The connection is gone, and the request was not sent.
-    pub async fn start(&self, command_line: &str) -> Result<(), russh::Error> {
-        // It is not sent if it waits for so long: the connection takes nothing.
-        timeout(WORD_DEADLINE, self.writer.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
+    /// The connection is lost, and the request was not sent.
+    pub async fn exec(&self, command_line: &str) -> Result<(), russh::Error> {
+        // After this time the request was not sent, because the connection accepts no data.
+        timeout(WRITE_DEADLINE, self.writer.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
     }
 
-    /// Sends a few bytes to the command's standard input, which stays open. They may have been sent if this fails.
+    /// Writes a few bytes to the command's standard input, which stays open. If this fails, the bytes may have been
+    /// sent.
     ///
     /// # Errors
-    /// The connection is gone, or the machine takes nothing.
-    pub async fn send(&self, bytes: Bytes) -> Result<(), russh::Error> {
-        let sent = timeout(WORD_DEADLINE, self.writer.data_bytes(bytes)).await;
+    /// The connection is lost, or the machine accepts no data.
+    pub async fn write_stdin(&self, bytes: Bytes) -> Result<(), russh::Error> {
+        let sent = timeout(WRITE_DEADLINE, self.writer.data_bytes(bytes)).await;
         sent.unwrap_or(Err(russh::Error::SendError))
     }
 
-    /// Sends bytes to the command's standard input, and its end behind them, while [`Session::next`] is waited for: a machine
-    /// that refuses to execute takes no byte and says so, and whoever only waits for it to take them does not hear that.
+    /// Starts to write to the command's standard input, and to end it. [`Session::next`] drives the write, because a
+    /// machine that refuses the exec request accepts no byte: a caller that waited for the write alone would miss the
+    /// refusal.
     pub fn feed(&mut self, bytes: Bytes) {
         let writer = Arc::clone(&self.writer);
         self.fed = None;
         self.feeding = Some(Box::pin(async move {
             let mut rest = bytes;
             while !rest.is_empty() {
-                let piece = rest.split_to(rest.len().min(LARGEST_WRITE));
+                let piece = rest.split_to(rest.len().min(MAX_WRITE_BYTES));
                 writer.data_bytes(piece).await?;
             }
             writer.eof().await
         }));
     }
 
-    /// When the machine had taken all that [`Session::feed`] was given. `None` if it has not.
+    /// Returns the time at which the machine had accepted all bytes of [`Session::feed`], or `None`.
     pub fn fed(&self) -> Option<Instant> {
         self.fed
     }
@@ -137,7 +139,7 @@ impl Session {
     /// Ends the command's standard input.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub async fn end_input(&self) -> Result<(), russh::Error> {
         if self.has_ended_input.swap(true, Ordering::Relaxed) {
             return Ok(());
@@ -145,36 +147,36 @@ impl Session {
         self.writer.eof().await
     }
 
-    /// Ends the command's standard input and closes the channel, whatever still runs at the other end.
-    pub async fn hang_up(self) {
-        // Both fail only where the connection is gone, and with it the channel, or where the machine reads nothing.
-        let _ = timeout(WORD_DEADLINE, async {
+    /// Ends the command's standard input and closes the channel. A running command keeps running.
+    pub async fn close(self) {
+        // Both fail only if the connection is lost or the machine reads nothing.
+        let _ = timeout(WRITE_DEADLINE, async {
             let _ = self.end_input().await;
             let _ = self.writer.close().await;
         })
         .await;
     }
 
-    /// Asks the machine to signal the command's process group (RFC 4254, section 6.9). A request without an answer:
-    /// OpenSSH 9.2 does it only for users other than root and not under ForceCommand, so the effect has to be
-    /// seen. That the connection is gone is seen by [`Session::next`].
+    /// Requests a signal for the command's process group (RFC 4254, section 6.9). There is no answer, and OpenSSH 9.2
+    /// signals only for users other than root and not under ForceCommand. So the caller must observe the effect.
+    /// [`Session::next`] reports a lost connection.
     pub async fn signal(&self, signal: Signal) {
         let signal = match signal {
             Signal::Terminate => Sig::TERM,
             Signal::Kill => Sig::KILL,
         };
-        let _ = timeout(WORD_DEADLINE, self.writer.signal(signal)).await;
+        let _ = timeout(WRITE_DEADLINE, self.writer.signal(signal)).await;
     }
 
-    /// The next thing that the machine says. Waits as long as it takes; safe to drop and call again.
-    pub async fn next(&mut self) -> Event {
+    /// Returns the next event. Has no deadline; safe to drop and call again.
+    pub async fn next(&mut self) -> SessionEvent {
         loop {
             let feeding = &mut self.feeding;
             let message = tokio::select! {
                 message = self.channel.wait() => message,
                 sent = async { match feeding.as_mut() { Some(feeding) => feeding.await, None => pending().await } } => {
                     self.feeding = None;
-                    // If it fails, the machine has closed the channel or the connection is gone: both are heard next.
+                    // If it fails, the next event reports the closed channel or the lost connection.
                     if sent.is_ok() {
                         self.has_ended_input.store(true, Ordering::Relaxed);
                         self.fed = Some(Instant::now());
@@ -183,19 +185,21 @@ impl Session {
                 }
             };
             let Some(message) = message else {
-                return if self.closed { Event::Closed } else { Event::Lost };
+                return if self.closed { SessionEvent::Closed } else { SessionEvent::Lost };
             };
             match message {
-                ChannelMsg::Success => return Event::Started,
-                ChannelMsg::Failure => return Event::Refused,
-                ChannelMsg::Data { data } => return Event::Stdout(data),
+                ChannelMsg::Success => return SessionEvent::Started,
+                ChannelMsg::Failure => return SessionEvent::Refused,
+                ChannelMsg::Data { data } => return SessionEvent::Stdout(data),
                 // RFC 4254, section 5.2: type 1 is standard error. No other type is defined.
-                ChannelMsg::ExtendedData { data, ext: 1 } => return Event::Stderr(data),
-                ChannelMsg::ExitStatus { exit_status } => return Event::ExitCode(exit_status),
-                ChannelMsg::ExitSignal { signal_name, .. } => return Event::Signal(signal_word(signal_name)),
+                ChannelMsg::ExtendedData { data, ext: 1 } => return SessionEvent::Stderr(data),
+                ChannelMsg::ExitStatus { exit_status } => return SessionEvent::ExitCode(exit_status),
+                ChannelMsg::ExitSignal { signal_name, .. } => {
+                    return SessionEvent::Signal(sanitize_signal_name(signal_name));
+                }
                 ChannelMsg::Close => {
                     self.closed = true;
-                    return Event::Closed;
+                    return SessionEvent::Closed;
                 }
                 _ => {}
             }
@@ -203,8 +207,9 @@ impl Session {
     }
 }
 
-/// A signal's name as it is recorded; a machine may send any text as one, so it is cut to what a name can be.
-fn signal_word(signal: Sig) -> String {
+/// Returns the name of a signal as it is recorded. A machine may send any text as a name, so only 32 printable
+/// characters are kept.
+fn sanitize_signal_name(signal: Sig) -> String {
     let name = match signal {
         Sig::ABRT => "ABRT",
         Sig::ALRM => "ALRM",

@@ -1,6 +1,6 @@
-//! A stream that can be cut from outside. russh's task owns the stream and lives on where only our end of it is dropped, for
-//! as long as the other end keeps it: without this each deadline that strikes would leave a task and a socket behind, or a
-//! channel of the connection that it goes through.
+//! A stream that can be aborted from outside. russh's task owns the stream, and lives on after the client's handle is
+//! dropped, as long as the other end keeps the connection. Without this type every expired deadline would leave a task
+//! and a socket behind, or a channel of the jump host's connection.
 
 use std::io;
 use std::pin::Pin;
@@ -9,49 +9,49 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Reads as ended and refuses to be written once it is cut.
-pub(super) struct Stream<S> {
+/// After the abort, reads return the end of the stream and writes fail.
+pub(super) struct AbortableStream<S> {
     inner: S,
     token: CancellationToken,
-    /// One for each direction: they may be polled by different tasks.
+    /// One future for each direction, because different tasks may poll them.
     reading: Pin<Box<WaitForCancellationFutureOwned>>,
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// Cuts its stream, at the latest when it is dropped.
-pub(super) struct Guard(CancellationToken);
+/// Aborts its stream when it is dropped, or earlier.
+pub(super) struct AbortOnDrop(CancellationToken);
 
-impl<S> Stream<S> {
-    pub fn new(inner: S) -> (Self, Guard) {
+impl<S> AbortableStream<S> {
+    pub fn new(inner: S) -> (Self, AbortOnDrop) {
         let token = CancellationToken::new();
         let waiting = || Box::pin(token.clone().cancelled_owned());
-        (Self { inner, reading: waiting(), writing: waiting(), token: token.clone() }, Guard(token))
+        (Self { inner, reading: waiting(), writing: waiting(), token: token.clone() }, AbortOnDrop(token))
     }
 
-    fn is_cut_for_writing(&mut self, context: &mut Context<'_>) -> bool {
+    fn is_aborted_for_writing(&mut self, context: &mut Context<'_>) -> bool {
         self.token.is_cancelled() || self.writing.as_mut().poll(context).is_ready()
     }
 }
 
-impl Guard {
-    pub fn cut(&self) {
+impl AbortOnDrop {
+    pub fn abort(&self) {
         self.0.cancel();
     }
 }
 
-impl Drop for Guard {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.cut();
+        self.abort();
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AbortableStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // A future that is done may not be polled again, so the token is asked first.
+        // A finished future must not be polled again, so the token is checked first.
         if self.token.is_cancelled() || self.reading.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -59,24 +59,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AbortableStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_cut_for_writing(context) {
+        if self.is_aborted_for_writing(context) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_cut_for_writing(context) {
+        if self.is_aborted_for_writing(context) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing to wait for: being dropped ends it.
-        if self.is_cut_for_writing(context) {
+        // There is nothing to wait for: dropping the stream ends it.
+        if self.is_aborted_for_writing(context) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.inner).poll_shutdown(context)
@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_wakes_who_reads_and_who_writes() {
         let (near, mut far) = duplex(4);
-        let (stream, guard) = Stream::new(near);
+        let (stream, guard) = AbortableStream::new(near);
         let (mut read, mut write) = tokio::io::split(stream);
         far.write_all(b"ab").await.unwrap();
         let mut two = [0; 2];

@@ -1,7 +1,7 @@
-//! What a machine says of itself, before it goes into a message for people.
+//! Prepares text of a machine for messages.
 
-/// Printable ASCII, and at most so many characters: what comes from the other end may be anything, and messages end in a
-/// status, a log and a terminal.
+/// Returns printable ASCII of at most `limit` characters. A machine may send anything, and messages end in a status, a
+/// log and a terminal.
 pub(super) fn printable(text: &str, limit: usize) -> String {
     let mut characters = text.chars().map(|character| match character {
         ' '..='~' => character,
@@ -14,12 +14,12 @@ pub(super) fn printable(text: &str, limit: usize) -> String {
     kept
 }
 
-/// A list of names as one text, at most so many of them.
-pub(super) fn list(names: &[String], limit: usize) -> String {
-    let told: Vec<&str> = names.iter().take(limit).map(String::as_str).collect();
+/// Joins at most `limit` names to one text.
+pub(super) fn join_limited(names: &[String], limit: usize) -> String {
+    let shown: Vec<&str> = names.iter().take(limit).map(String::as_str).collect();
     match names.len().saturating_sub(limit) {
-        0 => told.join(", "),
-        more => format!("{} and {more} more", told.join(", ")),
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -37,8 +37,8 @@ mod tests {
     #[test]
     fn a_long_list_is_counted() {
         let names = ["a", "b", "c"].map(str::to_owned);
-        assert_eq!(list(&names, 3), "a, b, c");
-        assert_eq!(list(&names, 1), "a and 2 more");
-        assert_eq!(list(&[], 1), "");
+        assert_eq!(join_limited(&names, 3), "a, b, c");
+        assert_eq!(join_limited(&names, 1), "a and 2 more");
+        assert_eq!(join_limited(&[], 1), "");
     }
 }

@@ -1,65 +1,65 @@
-//! Whether this process is alive, and whether it is ready to run commands.
+//! Liveness and readiness of this process.
 //!
-//! Alive means that a restart would mend nothing: every loop has given a sign of life lately, and nothing that is being
-//! looked at takes longer than anything may. That the API server is away is no reason to restart; it makes the process
-//! unready, which says where to look. Time is an argument, so that all of it can be tested.
+//! The process is alive if every background task sent a heartbeat lately and no reconcile takes too long. If it is not
+//! alive, a restart helps. An unreachable API server is no reason to restart: it makes the process unready, and the
+//! report says so. Time is an argument, so all of it can be tested.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the loops give a sign of life.
-pub const BEAT: Duration = Duration::from_secs(5);
-/// After how long without one a loop is taken for hung. It is far longer than a busy machine keeps one from its turn.
+/// Interval of heartbeats.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Time without a heartbeat after which a task counts as hung. It is far longer than a busy machine delays a task.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
-/// How long looking at one object may take. Each call has a deadline of 10 s; while the API server is going away 64 of them
-/// may wait for each other's.
+/// Maximum time for one object. Each call has a deadline of 10 s; while the API server becomes unreachable, up to 64
+/// calls may wait for each other.
 const STUCK_AFTER: Duration = Duration::from_secs(900);
-/// How long ago the API server may have answered last.
-const RECENTLY: Duration = Duration::from_secs(30);
+/// Time without an answer of the API server after which the process is unready.
+const API_SERVER_STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// What must go on as long as the process does.
+/// A task that runs as long as the process.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Loop {
-    /// The controller of CommandExecutions.
+pub enum BackgroundTask {
+    /// Controller of CommandExecutions.
     Executions,
-    /// That of Machines.
+    /// Controller of Machines.
     Machines,
-    /// That of Whitelists.
+    /// Controller of Whitelists.
     Whitelists,
-    /// That of finished executions.
+    /// Retention of finished executions.
     Retention,
-    /// Who keeps the Lease.
+    /// Renewal of the Lease.
     Lease,
 }
 
-impl Loop {
-    /// Its name, for people and in labels.
+impl BackgroundTask {
+    /// Returns the name, for people and labels.
     pub fn as_str(self) -> &'static str {
         match self {
-            Loop::Executions => "executions",
-            Loop::Machines => "machines",
-            Loop::Whitelists => "whitelists",
-            Loop::Retention => "retention",
-            Loop::Lease => "lease",
+            BackgroundTask::Executions => "executions",
+            BackgroundTask::Machines => "machines",
+            BackgroundTask::Whitelists => "whitelists",
+            BackgroundTask::Retention => "retention",
+            BackgroundTask::Lease => "lease",
         }
     }
 }
 
-/// What has to be listed before anything is decided.
+/// A watch that must be listed before the process is ready.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Watch {
     /// Unfinished executions.
     Executions,
-    /// Finished ones.
+    /// Finished executions.
     Finished,
     /// Machines, for their own controller.
     Machines,
-    /// Machines, for who waits for them.
+    /// Machines, for executions that wait for one.
     MachinesOfExecutions,
     /// Whitelists, for their own controller.
     Whitelists,
-    /// Whitelists, for who waits for them.
+    /// Whitelists, for executions that wait for one.
     WhitelistsOfExecutions,
 }
 
@@ -73,7 +73,7 @@ impl Watch {
         Watch::WhitelistsOfExecutions,
     ];
 
-    /// Its name in labels.
+    /// Returns the name in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Watch::Executions => "executions",
@@ -85,7 +85,7 @@ impl Watch {
         }
     }
 
-    fn of(self) -> &'static str {
+    fn describe(self) -> &'static str {
         match self {
             Watch::Executions => "unfinished executions",
             Watch::Finished => "finished executions",
@@ -95,72 +95,72 @@ impl Watch {
     }
 }
 
-/// What is known.
+/// Health of a process.
 #[derive(Debug, Default)]
 pub struct Health {
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// When each loop gave a sign of life last, and how long it may be silent.
-    beats: BTreeMap<Loop, (Instant, Duration)>,
-    /// What is being looked at, since when, by a number.
-    busy: BTreeMap<u64, (Loop, Instant)>,
+struct HealthState {
+    /// Time of each task's last heartbeat, and the maximum time to the next one.
+    heartbeats: BTreeMap<BackgroundTask, (Instant, Duration)>,
+    /// Objects in progress by a number: the task, and the start.
+    in_progress: BTreeMap<u64, (BackgroundTask, Instant)>,
     next: u64,
     listed: Vec<Watch>,
-    /// Whether the CRDs were there, and may be read.
-    usable: bool,
-    /// When the API server answered last.
+    /// True once the CRDs were readable.
+    prerequisites_ok: bool,
+    /// Time of the API server's last answer.
     answered: Option<Instant>,
-    /// By how many seconds the host's clock is ahead of the API server's.
+    /// Seconds by which the host's clock is ahead of the API server's.
     clock_offset: Option<f64>,
-    /// When the Lease was renewed last, and for how long.
+    /// Time of the Lease's last renewal, and its duration.
     lease: Option<(Instant, Duration)>,
-    ending: bool,
+    is_stopping: bool,
 }
 
-/// The answer to a question after health: whether all is well, and a line for each thing that was looked at.
+/// Result of a health check, with one line for each part.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
-    /// Whether all is well.
-    pub well: bool,
-    /// For people.
+    /// True if all parts are healthy.
+    pub healthy: bool,
+    /// Text for people.
     pub text: String,
 }
 
 impl Report {
     fn of(checks: Vec<(String, Result<String, String>)>) -> Self {
-        let well = checks.iter().all(|(_, result)| result.is_ok());
+        let healthy = checks.iter().all(|(_, result)| result.is_ok());
         let line = |(name, result): &(String, Result<String, String>)| match result {
-            Ok(said) => format!("ok      {name}: {said}\n"),
+            Ok(detail) => format!("ok      {name}: {detail}\n"),
             Err(problem) => format!("FAILED  {name}: {problem}\n"),
         };
-        Self { well, text: checks.iter().map(line).collect() }
+        Self { healthy, text: checks.iter().map(line).collect() }
     }
 }
 
 impl Health {
-    /// A loop goes on.
-    pub fn beat(&self, which: Loop) {
-        self.beat_for(which, HUNG_AFTER);
+    /// Records a heartbeat of a task.
+    pub fn heartbeat(&self, which: BackgroundTask) {
+        self.heartbeat_within(which, HUNG_AFTER);
     }
 
-    /// The same, for one that is silent for longer between its turns.
-    pub fn beat_for(&self, which: Loop, silent_for: Duration) {
-        self.state().beats.insert(which, (Instant::now(), silent_for.max(HUNG_AFTER)));
+    /// Records a heartbeat of a task that pauses for longer between its heartbeats.
+    pub fn heartbeat_within(&self, which: BackgroundTask, silent_for: Duration) {
+        self.state().heartbeats.insert(which, (Instant::now(), silent_for.max(HUNG_AFTER)));
     }
 
-    /// Something is being looked at, until what is returned is dropped.
-    pub fn looks(&self, which: Loop) -> Looking<'_> {
+    /// Records an object in progress until the guard is dropped.
+    pub fn track(&self, which: BackgroundTask) -> TrackGuard<'_> {
         let mut state = self.state();
         let number = state.next;
         state.next = state.next.wrapping_add(1);
-        state.busy.insert(number, (which, Instant::now()));
-        Looking { health: self, number }
+        state.in_progress.insert(number, (which, Instant::now()));
+        TrackGuard { health: self, number }
     }
 
-    /// A watch has delivered its first list.
+    /// Records that a watch has delivered its first list.
     pub fn listed(&self, watch: Watch) {
         let mut state = self.state();
         if !state.listed.contains(&watch) {
@@ -168,97 +168,96 @@ impl Health {
         }
     }
 
-    /// The API server answered, whatever it said.
+    /// Records an answer of the API server, whatever its content.
     pub fn answered(&self) {
         self.state().answered = Some(Instant::now());
     }
 
-    /// The host's clock is ahead of the API server's by so many seconds.
+    /// Records the seconds by which the host's clock is ahead of the API server's.
     pub fn clock_offset(&self, seconds: f64) {
         self.state().clock_offset = Some(seconds);
     }
 
-    /// The CRDs are there, and may be read.
-    pub fn usable(&self) {
-        self.state().usable = true;
+    /// Records that the CRDs exist and are readable.
+    pub fn prerequisites_ok(&self) {
+        self.state().prerequisites_ok = true;
     }
 
-    /// The Lease of this process was renewed by a call that was sent at that time.
+    /// Records a renewal of the Lease by a call that was sent at this time.
     pub fn lease_renewed(&self, sent: Instant, duration: Duration) {
         self.state().lease = Some((sent, duration));
     }
 
-    /// This process was told to end: nothing new starts.
-    pub fn ends(&self) {
-        self.state().ending = true;
+    /// Records that the process is stopping. It starts nothing new.
+    pub fn set_stopping(&self) {
+        self.state().is_stopping = true;
     }
 
-    /// Whether it is alive.
-    pub fn alive(&self) -> Report {
-        self.alive_at(Instant::now())
+    /// Returns the liveness of this process.
+    pub fn liveness(&self) -> Report {
+        self.liveness_at(Instant::now())
     }
 
-    /// Whether it is ready.
-    pub fn ready(&self) -> Report {
-        self.ready_at(Instant::now())
+    /// Returns the readiness of this process.
+    pub fn readiness(&self) -> Report {
+        self.readiness_at(Instant::now())
     }
 
-    fn alive_at(&self, now: Instant) -> Report {
+    fn liveness_at(&self, now: Instant) -> Report {
         let state = self.state();
         let mut checks = Vec::new();
-        if state.beats.is_empty() {
-            checks.push((
-                "start".to_owned(),
-                Ok("nothing is to be watched yet; /readyz says what is waited for".to_owned()),
-            ));
+        if state.heartbeats.is_empty() {
+            checks.push(("start".to_owned(), Ok("no task has started yet; see /readyz".to_owned())));
         }
-        for (which, (at, silent_for)) in &state.beats {
+        for (which, (at, silent_for)) in &state.heartbeats {
             let silent = now.saturating_duration_since(*at);
-            let busiest = state.busy.values().filter(|(of, _)| of == which).map(|(_, since)| *since).min();
+            let busiest = state.in_progress.values().filter(|(of, _)| of == which).map(|(_, since)| *since).min();
             let stuck = busiest.map(|since| now.saturating_duration_since(since)).filter(|busy| *busy > STUCK_AFTER);
             let result = match stuck {
                 _ if silent > *silent_for => Err(format!(
-                    "no sign of life for {} s (after {} s it is taken for hung)",
+                    "no heartbeat for {} s (considered hung after {} s)",
                     silent.as_secs(),
                     silent_for.as_secs()
                 )),
-                Some(busy) => Err(format!("has looked at one object for {} s", busy.as_secs())),
-                None => Ok(format!("gave a sign of life {} s ago", silent.as_secs())),
+                Some(busy) => Err(format!("one reconcile has run for {} s", busy.as_secs())),
+                None => Ok(format!("last heartbeat {} s ago", silent.as_secs())),
             };
             checks.push((which.as_str().to_owned(), result));
         }
         Report::of(checks)
     }
 
-    fn ready_at(&self, now: Instant) -> Report {
+    fn readiness_at(&self, now: Instant) -> Report {
         let state = self.state();
         let mut checks = Vec::new();
         let mut check = |name: &str, result| checks.push((name.to_owned(), result));
-        check("crds", said(state.usable, "they are there", "the API server has not shown yet that they are there"));
+        check("crds", check_result(state.prerequisites_ok, "readable", "not read from the API server yet"));
         let lease = state.lease.map(|(_, duration)| duration).unwrap_or_default();
         check(
             "api-server",
             match state.answered.map(|at| now.saturating_duration_since(at)) {
-                None => Err("it has not answered yet".to_owned()),
-                Some(ago) if ago > RECENTLY.max(lease) => Err(format!("it answered last {} s ago", ago.as_secs())),
-                Some(ago) => Ok(format!("it answered {} s ago", ago.as_secs())),
+                None => Err("no answer yet".to_owned()),
+                Some(ago) if ago > API_SERVER_STALE_AFTER.max(lease) => {
+                    Err(format!("last answer {} s ago", ago.as_secs()))
+                }
+                Some(ago) => Ok(format!("last answer {} s ago", ago.as_secs())),
             },
         );
         check(
             "lease",
             match state.lease.map(|(at, duration)| (now.saturating_duration_since(at), duration)) {
-                None => Err("it is not written yet".to_owned()),
+                None => Err("not written yet".to_owned()),
                 Some((ago, duration)) if ago >= duration => Err(format!(
-                    "it was renewed last {} s ago and holds for {} s: nothing is claimed",
+                    "last renewed {} s ago, valid for {} s: no execution is claimed",
                     ago.as_secs(),
                     duration.as_secs()
                 )),
-                Some((ago, _)) => Ok(format!("it was renewed {} s ago", ago.as_secs())),
+                Some((ago, _)) => Ok(format!("last renewed {} s ago", ago.as_secs())),
             },
         );
         check("clock", clock(state.clock_offset));
         let mut missing: Vec<&str> =
-            Watch::ALL.iter().filter(|watch| !state.listed.contains(watch)).map(|watch| watch.of()).collect();
+            Watch::ALL.iter().filter(|watch| !state.listed.contains(watch)).map(|watch| watch.describe()).collect();
         missing.dedup();
         check(
             "watches",
@@ -268,21 +267,20 @@ impl Health {
                 Err(format!("not listed yet: {}", missing.join(", ")))
             },
         );
-        check("serving", said(!state.ending, "executions are taken", "told to end: nothing new starts"));
+        check("serving", check_result(!state.is_stopping, "accepts executions", "stopping: no command starts"));
         Report::of(checks)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A difference is no reason not to be ready: ages go by the API server's clock. They cannot if its time is not known.
+/// A difference does not affect readiness, because ages use the API server's clock. An unknown time does.
 fn clock(offset: Option<f64>) -> Result<String, String> {
     let Some(offset) = offset else {
         return Err(
-            "no answer of the API server has said what time it is (a proxy may remove the header Date): ages are by \
-                    this host's clock"
+            "no answer of the API server has had the header Date (a proxy may remove it): ages use this host's clock"
                 .to_owned(),
         );
     };
@@ -290,20 +288,20 @@ fn clock(offset: Option<f64>) -> Result<String, String> {
     Ok(format!("the API server's clock counts; this host's is {seconds:.1} s {side} it"))
 }
 
-fn said(well: bool, good: &str, bad: &str) -> Result<String, String> {
-    if well { Ok(good.to_owned()) } else { Err(bad.to_owned()) }
+fn check_result(is_ok: bool, good: &str, bad: &str) -> Result<String, String> {
+    if is_ok { Ok(good.to_owned()) } else { Err(bad.to_owned()) }
 }
 
-/// Something that is being looked at.
+/// Removes its object from the ones in progress when it is dropped.
 #[derive(Debug)]
-pub struct Looking<'a> {
+pub struct TrackGuard<'a> {
     health: &'a Health,
     number: u64,
 }
 
-impl Drop for Looking<'_> {
+impl Drop for TrackGuard<'_> {
     fn drop(&mut self) {
-        self.health.state().busy.remove(&self.number);
+        self.health.state().in_progress.remove(&self.number);
     }
 }
 
@@ -315,10 +313,10 @@ mod tests {
         Instant::now() + Duration::from_secs(seconds)
     }
 
-    /// All that a process needs to be ready.
+    /// Returns the health of a ready process.
     fn ready() -> Health {
         let health = Health::default();
-        health.usable();
+        health.prerequisites_ok();
         health.answered();
         health.lease_renewed(Instant::now(), Duration::from_secs(15));
         health.clock_offset(0.0);
@@ -329,11 +327,10 @@ mod tests {
     #[test]
     fn a_process_that_waits_for_the_api_server_is_alive_and_says_what_it_waits_for() {
         let health = Health::default();
-        assert!(health.alive_at(in_seconds(100_000)).well);
-        let report = health.ready();
-        assert!(!report.well);
-        for line in
-            ["FAILED  crds", "FAILED  api-server", "FAILED  lease: it is not written", "FAILED  watches: not listed"]
+        assert!(health.liveness_at(in_seconds(100_000)).healthy);
+        let report = health.readiness();
+        assert!(!report.healthy);
+        for line in ["FAILED  crds", "FAILED  api-server", "FAILED  lease: not written", "FAILED  watches: not listed"]
         {
             assert!(report.text.contains(line), "{line} in:\n{}", report.text);
         }
@@ -342,60 +339,60 @@ mod tests {
     #[test]
     fn a_loop_that_gives_no_sign_of_life_is_hung_whatever_the_others_do() {
         let health = Health::default();
-        health.beat(Loop::Executions);
-        health.beat_for(Loop::Lease, Duration::from_secs(600));
-        assert!(health.alive_at(in_seconds(59)).well);
-        let report = health.alive_at(in_seconds(62));
-        assert!(!report.well && report.text.contains("FAILED  executions: no sign of life"), "{}", report.text);
+        health.heartbeat(BackgroundTask::Executions);
+        health.heartbeat_within(BackgroundTask::Lease, Duration::from_secs(600));
+        assert!(health.liveness_at(in_seconds(59)).healthy);
+        let report = health.liveness_at(in_seconds(62));
+        assert!(!report.healthy && report.text.contains("FAILED  executions: no heartbeat"), "{}", report.text);
         assert!(report.text.contains("ok      lease"), "{}", report.text);
-        health.beat(Loop::Executions);
-        assert!(health.alive().well);
+        health.heartbeat(BackgroundTask::Executions);
+        assert!(health.liveness().healthy);
     }
 
     #[test]
     fn an_object_that_is_looked_at_for_longer_than_anything_may_take_is_a_hung_loop() {
         let health = Health::default();
-        let looking = health.looks(Loop::Machines);
-        health.beat_for(Loop::Machines, Duration::from_secs(10_000));
-        assert!(health.alive_at(in_seconds(890)).well);
-        assert!(!health.alive_at(in_seconds(905)).well);
-        drop(looking);
-        assert!(health.alive_at(in_seconds(905)).well);
+        let guard = health.track(BackgroundTask::Machines);
+        health.heartbeat_within(BackgroundTask::Machines, Duration::from_secs(10_000));
+        assert!(health.liveness_at(in_seconds(890)).healthy);
+        assert!(!health.liveness_at(in_seconds(905)).healthy);
+        drop(guard);
+        assert!(health.liveness_at(in_seconds(905)).healthy);
     }
 
     #[test]
     fn a_process_is_ready_once_everything_is_there_and_until_the_lease_is_over() {
         let health = ready();
-        assert!(health.ready().well, "{}", health.ready().text);
-        let report = health.ready_at(in_seconds(16));
-        assert!(!report.well && report.text.contains("FAILED  lease: it was renewed last"), "{}", report.text);
+        assert!(health.readiness().healthy, "{}", health.readiness().text);
+        let report = health.readiness_at(in_seconds(16));
+        assert!(!report.healthy && report.text.contains("FAILED  lease: last renewed"), "{}", report.text);
         assert!(report.text.contains("ok      api-server"), "{}", report.text);
-        assert!(health.ready_at(in_seconds(32)).text.contains("FAILED  api-server: it answered last"));
+        assert!(health.readiness_at(in_seconds(32)).text.contains("FAILED  api-server: last answer"));
     }
 
     #[test]
     fn a_clock_that_differs_is_named_and_only_one_that_is_unknown_makes_it_unready() {
         let health = ready();
         health.clock_offset(600.04);
-        assert!(health.ready().well);
+        assert!(health.readiness().healthy);
         let line = "ok      clock: the API server's clock counts; this host's is 600.0 s ahead of it\n";
-        assert!(health.ready().text.contains(line), "{}", health.ready().text);
+        assert!(health.readiness().text.contains(line), "{}", health.readiness().text);
         health.clock_offset(-86_400.0);
-        assert!(health.ready().text.contains("86400.0 s behind it"), "{}", health.ready().text);
-        assert!(Health::default().ready().text.contains("FAILED  clock: no answer"));
+        assert!(health.readiness().text.contains("86400.0 s behind it"), "{}", health.readiness().text);
+        assert!(Health::default().readiness().text.contains("FAILED  clock: no answer"));
     }
 
     #[test]
     fn one_list_that_is_missing_is_named() {
         let health = Health::default();
         Watch::ALL.iter().filter(|watch| **watch != Watch::Finished).for_each(|watch| health.listed(*watch));
-        assert!(health.ready().text.contains("FAILED  watches: not listed yet: finished executions\n"));
+        assert!(health.readiness().text.contains("FAILED  watches: not listed yet: finished executions\n"));
     }
 
     #[test]
     fn a_process_that_was_told_to_end_is_not_ready() {
         let health = ready();
-        health.ends();
-        assert!(health.ready().text.contains("FAILED  serving"));
+        health.set_stopping();
+        assert!(health.readiness().text.contains("FAILED  serving"));
     }
 }

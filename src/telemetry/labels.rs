@@ -1,4 +1,4 @@
-//! Labels of metrics. Each is an enum or a word of the source, so that what users choose cannot become one.
+//! Labels of metrics. Each value is an enum or a constant, so users cannot choose one.
 
 use std::fmt::{Debug, Error, Write as _};
 use std::hash::Hash;
@@ -7,21 +7,21 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 
 use crate::api::{Phase, Reason};
 
-/// A word of the API, as it stands in the objects.
+/// A value of the API, spelled as in the objects.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Word<T>(pub T);
+pub(super) struct ApiWord<T>(pub T);
 
-impl<T: Debug> EncodeLabelValue for Word<T> {
+impl<T: Debug> EncodeLabelValue for ApiWord<T> {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), Error> {
         write!(encoder, "{:?}", self.0)
     }
 }
 
-/// Why it was rejected; None where it was allowed.
+/// Reason of a rejection, or `None` for an allowed request.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) struct OfVerdict(pub Option<Reason>);
+pub(super) struct VerdictReason(pub Option<Reason>);
 
-impl EncodeLabelValue for OfVerdict {
+impl EncodeLabelValue for VerdictReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), Error> {
         match self.0 {
             Some(reason) => write!(encoder, "{reason:?}"),
@@ -30,90 +30,90 @@ impl EncodeLabelValue for OfVerdict {
     }
 }
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Purpose {
-    /// To run commands.
+    /// Runs commands.
     Commands,
-    /// To reach another machine through it.
+    /// Leads to another machine.
     Jump,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Version {
+pub(super) struct VersionLabels {
     pub version: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Decided {
+pub(super) struct DecisionLabels {
     pub verdict: &'static str,
-    pub reason: OfVerdict,
+    pub reason: VerdictReason,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Finished {
-    pub phase: Word<Phase>,
-    pub reason: Word<Reason>,
+pub(super) struct FinishedLabels {
+    pub phase: ApiWord<Phase>,
+    pub reason: ApiWord<Reason>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Called {
+pub(super) struct CallLabels {
     pub operation: &'static str,
     pub outcome: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Operation {
+pub(super) struct OperationLabels {
     pub operation: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Failed {
+pub(super) struct FailureLabels {
     pub controller: &'static str,
     pub category: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Controller {
+pub(super) struct ControllerLabels {
     pub controller: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Outcome {
+pub(super) struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct State {
+pub(super) struct StateLabels {
     pub state: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct PhaseOfMachine {
+pub(super) struct MachinePhaseLabels {
     pub phase: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct For {
+pub(super) struct PurposeLabels {
     pub purpose: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Kind {
+pub(super) struct KindLabels {
     pub kind: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Stream {
+pub(super) struct StreamLabels {
     pub stream: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Cause {
+pub(super) struct CauseLabels {
     pub cause: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct Warned {
+pub(super) struct WarningLabels {
     pub warnings: &'static str,
 }

@@ -1,5 +1,5 @@
-//! Every metric, and one method for each thing that happens. `docs/guides/operation.md` says what they mean to people;
-//! a test holds it, the dashboard and the alerts against what is registered here.
+//! All metrics, with one method for each event. `docs/guides/operation.md` describes them for operators; a test
+//! compares that guide, the dashboard and the alerts with the registered metrics.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -15,60 +15,61 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::api::{CommandExecutionStatus, Phase, Reason};
 
 use super::labels::{
-    Called, Cause, Controller, Decided, Failed, Finished, For, Kind, OfVerdict, Operation, Outcome, PhaseOfMachine,
-    Purpose, State, Stream, Version, Warned, Word,
+    ApiWord, CallLabels, CauseLabels, ControllerLabels, DecisionLabels, FailureLabels, FinishedLabels, KindLabels,
+    MachinePhaseLabels, OperationLabels, OutcomeLabels, Purpose, PurposeLabels, StateLabels, StreamLabels,
+    VerdictReason, VersionLabels, WarningLabels,
 };
 use super::process::Process;
 
-/// From a call that is answered at once to one that meets its deadline of 10 s.
-const OF_CALLS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// A login takes well under a second; its deadline is 10 s unless a Machine says otherwise.
-const OF_LOGINS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// From at once to the longest starting deadline.
-const OF_WAITS: [f64; 11] = [0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
-/// From a quick command to the longest timeout.
-const OF_COMMANDS: [f64; 11] = [0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+/// Seconds: from an immediate answer to the deadline of a call, 10 s.
+const CALL_BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Seconds: a login takes well under one; its default deadline is 10 s.
+const LOGIN_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Seconds: from immediate to the maximum starting deadline.
+const WAIT_BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
+/// Seconds: from a quick command to the maximum timeout.
+const COMMAND_BUCKETS: [f64; 11] = [0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 
 type Family1<L, M> = Family<L, M, fn() -> M>;
 
-/// The metrics.
+/// Metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    decisions: Family1<Decided, Counter>,
-    reconciles: Family1<Controller, Histogram>,
-    reconcile_errors: Family1<Failed, Counter>,
+    decisions: Family1<DecisionLabels, Counter>,
+    reconciles: Family1<ControllerLabels, Histogram>,
+    reconcile_errors: Family1<FailureLabels, Counter>,
     claimed: Counter,
     waits: Histogram,
     adopted: Counter,
-    finished: Family1<Finished, Counter>,
+    finished: Family1<FinishedLabels, Counter>,
     durations: Histogram,
     waiting: Gauge,
     running: Gauge,
-    output: Family1<Stream, Counter>,
+    output: Family1<StreamLabels, Counter>,
     results_waiting: Gauge,
-    results_lost: Family1<Cause, Counter>,
-    machines: Family1<PhaseOfMachine, Gauge>,
-    ssh_attempts: Family1<Outcome, Counter>,
+    results_lost: Family1<CauseLabels, Counter>,
+    machines: Family1<MachinePhaseLabels, Gauge>,
+    ssh_attempts: Family1<OutcomeLabels, Counter>,
     ssh_logins: Histogram,
-    ssh_connections: Family1<For, Gauge>,
-    ssh_sessions: Family1<Outcome, Counter>,
-    ssh_requests: Family1<Outcome, Counter>,
-    calls: Family1<Called, Counter>,
-    call_durations: Family1<Operation, Histogram>,
-    watch_failures: Family1<Kind, Counter>,
+    ssh_connections: Family1<PurposeLabels, Gauge>,
+    ssh_sessions: Family1<OutcomeLabels, Counter>,
+    ssh_requests: Family1<OutcomeLabels, Counter>,
+    calls: Family1<CallLabels, Counter>,
+    call_durations: Family1<OperationLabels, Histogram>,
+    watch_failures: Family1<KindLabels, Counter>,
     lease_gaps: Counter,
     clock_offset: Gauge<f64, AtomicU64>,
-    stamping: Family1<State, Gauge>,
-    whitelists: Family1<Warned, Gauge>,
-    events: Family1<Outcome, Counter>,
-    trace_exports: Family1<Outcome, Counter>,
+    stamping: Family1<StateLabels, Gauge>,
+    whitelists: Family1<WarningLabels, Gauge>,
+    events: Family1<OutcomeLabels, Counter>,
+    trace_exports: Family1<OutcomeLabels, Counter>,
 }
 
 /// Registers metrics.
-struct Registering<'a>(&'a mut Registry);
+struct Registrar<'a>(&'a mut Registry);
 
-impl Registering<'_> {
+impl Registrar<'_> {
     fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register(name, help, metric.clone());
         metric
@@ -88,11 +89,15 @@ impl Registering<'_> {
         self.add(name, help, Family::new_with_constructor(Gauge::default as fn() -> Gauge))
     }
 
+    fn histogram<const N: usize>(&mut self, name: &str, help: &str, buckets: [f64; N]) -> Histogram {
+        self.add(name, help, Histogram::new(buckets))
+    }
+
     fn call_histograms<L>(&mut self, name: &str, help: &str) -> Family1<L, Histogram>
     where
         L: Clone + EncodeLabelSet + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static,
     {
-        self.add(name, help, Family::new_with_constructor((|| Histogram::new(OF_CALLS)) as fn() -> Histogram))
+        self.add(name, help, Family::new_with_constructor((|| Histogram::new(CALL_BUCKETS)) as fn() -> Histogram))
     }
 }
 
@@ -103,79 +108,68 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them, at nothing.
+    /// Creates all metrics with value 0.
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        // By the names that Prometheus' own libraries use, without a prefix.
+        // Named without a prefix, as in Prometheus' own libraries.
         registry.register_collector(Box::new(Process));
-        let mut to = Registering(registry.sub_registry_with_prefix("writ"));
-        to.0.register("build", "Version of writ", Info::new(Version { version: env!("CARGO_PKG_VERSION") }));
+        let mut to = Registrar(registry.sub_registry_with_prefix("writ"));
+        let version = VersionLabels { version: env!("CARGO_PKG_VERSION") };
+        to.0.register("build", "Version of this process", Info::new(version));
         let metrics = Self {
             decisions: to.counters("decisions", "Requests matched against the Whitelists, by verdict and reason"),
-            reconciles: to.call_histograms("reconcile_duration_seconds", "Duration of reconciles: read, decide, apply"),
-            reconcile_errors: to.counters("reconcile_errors", "Reconciles that failed and are retried"),
-            claimed: to.add(
-                "executions_claimed",
-                "Executions claimed. Their commands are sent after the claim",
-                Counter::default(),
-            ),
-            waits: to.add(
-                "execution_wait_seconds",
-                "Time from the creation of an execution to its claim",
-                Histogram::new(OF_WAITS),
-            ),
+            reconciles: to.call_histograms("reconcile_duration_seconds", "Time to read, decide and apply one object"),
+            reconcile_errors: to.counters("reconcile_errors", "Failed reconciles, which are retried"),
+            claimed: to.add("executions_claimed", "Executions claimed by this process", Counter::default()),
+            waits: to.histogram("execution_wait_seconds", "Time from creation to claim", WAIT_BUCKETS),
             adopted: to.add(
                 "executions_adopted",
-                "Claims adopted, because the Lease of the holder expired or its task ended",
+                "Claims adopted from a process whose Lease expired",
                 Counter::default(),
             ),
-            finished: to
-                .counters("executions_finished", "Finished executions, written by this process, by phase and reason"),
-            durations: to.add("execution_duration_seconds", "Duration of commands", Histogram::new(OF_COMMANDS)),
+            finished: to.counters("executions_finished", "Executions finished by this process, by phase and reason"),
+            durations: to.histogram("execution_duration_seconds", "Run time of commands", COMMAND_BUCKETS),
             waiting: to.add("executions_waiting", "Queued executions of this process", Gauge::default()),
             running: to.add("executions_running", "Executions with a slot, connecting or running", Gauge::default()),
-            output: to.counters("output_bytes", "Recorded output of commands, by stream"),
+            output: to.counters("output_bytes", "Bytes of output, as recorded"),
             results_waiting: to.add(
                 "results_waiting",
-                "Results that are not stored yet and are retried",
+                "Results not stored at the first attempt, and retried",
                 Gauge::default(),
             ),
-            results_lost: to.counters("results_lost", "Results that were not stored, by cause"),
-            machines: to.gauges("machines", "Machines, by phase"),
+            results_lost: to.counters("results_lost", "Results that will never be stored, by cause"),
+            machines: to.gauges("machines", "Machines, by the phase of the last observation"),
             ssh_attempts: to.counters("ssh_connect_attempts", "Attempts to connect and log in, by outcome"),
-            ssh_logins: to.add(
-                "ssh_login_duration_seconds",
-                "Duration of successful logins",
-                Histogram::new(OF_LOGINS),
-            ),
+            ssh_logins: to.histogram("ssh_login_duration_seconds", "Time of successful logins", LOGIN_BUCKETS),
             ssh_connections: to.gauges("ssh_connections", "Open shared connections, by purpose"),
             ssh_sessions: to.counters("ssh_sessions", "Attempts to open a session on a connection, by outcome"),
             ssh_requests: to.counters("ssh_requests", "Short requests to machines, by outcome"),
             calls: to.counters("api_requests", "Calls to the API server, by outcome"),
             call_durations: to.call_histograms("api_request_duration_seconds", "Duration of calls to the API server"),
-            watch_failures: to.counters("watch_failures", "Watches that failed and were restarted"),
+            watch_failures: to.counters("watch_failures", "Failed watches, which are restarted"),
             lease_gaps: to.add("lease_gaps", "Late renewals of the Lease of this process", Counter::default()),
             clock_offset: to.add(
                 "clock_offset_seconds",
-                "Offset of this host's clock from the API server's, positive if ahead",
+                "Lead of this host's clock over the API server's",
                 Gauge::default(),
             ),
-            stamping: to.gauges("requester_stamping", "Namespaces, by whether the API server stamps the requester"),
-            whitelists: to.gauges("whitelists", "Whitelists, by whether writ lint warns about them"),
+            stamping: to.gauges("requester_stamping", "Namespaces, by trust in the recorded requester"),
+            whitelists: to.gauges("whitelists", "Whitelists, by warnings of writ lint"),
             events: to.counters("events", "Kubernetes events, by outcome"),
-            trace_exports: to.counters("trace_exports", "Export requests to the trace collector, by outcome"),
+            trace_exports: to.counters("trace_exports", "Batches of spans sent to the collector, by outcome"),
             registry: Registry::default(),
         };
-        Self { registry, ..metrics }.begun()
+        Self { registry, ..metrics }.with_initial_series()
     }
 
-    /// What alerts look at is there from the first scrape on: an increase from nothing to one is none.
-    fn begun(self) -> Self {
+    /// Creates the series that alerts use, with value 0. `increase()` misses the first event of a series that did not
+    /// exist.
+    fn with_initial_series(self) -> Self {
         for cause in ["not_ours", "refused"] {
-            drop(self.results_lost.get_or_create(&Cause { cause }));
+            drop(self.results_lost.get_or_create(&CauseLabels { cause }));
         }
         for outcome in ["published", "failed", "dropped"] {
-            drop(self.events.get_or_create(&Outcome { outcome }));
+            drop(self.events.get_or_create(&OutcomeLabels { outcome }));
         }
         let unknown = [
             Reason::ConnectionLost,
@@ -187,163 +181,168 @@ impl Metrics {
             Reason::RecordLost,
         ];
         for reason in unknown {
-            drop(self.finished.get_or_create(&Finished { phase: Word(Phase::OutcomeUnknown), reason: Word(reason) }));
+            drop(
+                self.finished
+                    .get_or_create(&FinishedLabels { phase: ApiWord(Phase::OutcomeUnknown), reason: ApiWord(reason) }),
+            );
         }
         for outcome in ["connected", "unreachable", "host_key_mismatch", "authentication_refused"] {
-            drop(self.ssh_attempts.get_or_create(&Outcome { outcome }));
+            drop(self.ssh_attempts.get_or_create(&OutcomeLabels { outcome }));
         }
         self.namespaces_by_stamping(0, 0, 0);
         self
     }
 
-    /// All of them as text (OpenMetrics 1.0).
+    /// Returns all metrics as text (OpenMetrics 1.0).
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // A String takes whatever is written into it.
+        // Writing to a String cannot fail.
         let _ = text::encode(&mut text, &self.registry);
         text
     }
 
-    /// A request is allowed, and its execution goes into its queue.
+    /// Counts an allowed request whose execution enters its queue.
     pub fn allowed(&self) {
-        self.decisions.get_or_create(&Decided { verdict: "allowed", reason: OfVerdict(None) }).inc();
+        self.decisions.get_or_create(&DecisionLabels { verdict: "allowed", reason: VerdictReason(None) }).inc();
     }
 
-    /// An execution has been looked at, or another object.
+    /// Records the duration of a reconcile.
     pub fn reconciled(&self, controller: &'static str, since: Instant) {
-        self.reconciles.get_or_create(&Controller { controller }).observe(since.elapsed().as_secs_f64());
+        self.reconciles.get_or_create(&ControllerLabels { controller }).observe(since.elapsed().as_secs_f64());
     }
 
-    /// An object could not be looked at.
+    /// Counts a failed reconcile.
     pub fn reconcile_failed(&self, controller: &'static str, category: &'static str) {
-        self.reconcile_errors.get_or_create(&Failed { controller, category }).inc();
+        self.reconcile_errors.get_or_create(&FailureLabels { controller, category }).inc();
     }
 
-    /// An execution was claimed, so long after its creation.
+    /// Counts a claim, and records the time from the execution's creation to it.
     pub fn claimed(&self, waited: Duration) {
         self.claimed.inc();
         self.waits.observe(waited.as_secs_f64());
     }
 
-    /// A claim was taken over.
+    /// Counts an adopted claim.
     pub fn adopted(&self) {
         self.adopted.inc();
     }
 
-    /// The end of an execution was written.
+    /// Counts an execution whose end was written.
     pub fn finished(&self, status: &CommandExecutionStatus) {
         let Some(reason) = status.reason else { return };
         if status.phase == Phase::Rejected {
-            self.decisions.get_or_create(&Decided { verdict: "rejected", reason: OfVerdict(Some(reason)) }).inc();
+            self.decisions
+                .get_or_create(&DecisionLabels { verdict: "rejected", reason: VerdictReason(Some(reason)) })
+                .inc();
         }
-        self.finished.get_or_create(&Finished { phase: Word(status.phase), reason: Word(reason) }).inc();
+        self.finished.get_or_create(&FinishedLabels { phase: ApiWord(status.phase), reason: ApiWord(reason) }).inc();
         if let Some(duration) = status.duration_ms.and_then(|duration| u64::try_from(duration).ok()) {
             self.durations.observe(Duration::from_millis(duration).as_secs_f64());
         }
         if let Some(output) = &status.output {
             for (stream, record) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
                 let bytes = u64::try_from(record.bytes).unwrap_or(0);
-                self.output.get_or_create(&Stream { stream }).inc_by(bytes);
+                self.output.get_or_create(&StreamLabels { stream }).inc_by(bytes);
             }
         }
     }
 
-    /// A result waits to be stored, until what is returned is dropped.
+    /// Counts a result that is not stored yet, until the guard is dropped.
     pub fn result_waits(&self) -> ResultWaits {
         self.results_waiting.inc();
         ResultWaits(self.results_waiting.clone())
     }
 
-    /// A result will never be stored.
+    /// Counts a result that will never be stored.
     pub fn result_lost(&self, cause: &'static str) {
-        self.results_lost.get_or_create(&Cause { cause }).inc();
+        self.results_lost.get_or_create(&CauseLabels { cause }).inc();
     }
 
-    /// How many executions wait in this process, and how many have a slot.
+    /// Sets the number of queued executions, and of executions with a slot.
     pub fn executions(&self, waiting: usize, running: usize) {
         self.waiting.set(count(waiting));
         self.running.set(count(running));
     }
 
-    /// How many machines were seen last in this phase.
+    /// Sets the number of machines whose last observation was this phase.
     pub fn machines(&self, phase: &'static str, machines: usize) {
-        self.machines.get_or_create(&PhaseOfMachine { phase }).set(count(machines));
+        self.machines.get_or_create(&MachinePhaseLabels { phase }).set(count(machines));
     }
 
-    /// A connection was tried. `login_time` where it was made.
+    /// Counts an attempt to connect. `login_time` is set if it succeeded.
     pub fn connected(&self, outcome: &'static str, login_time: Option<Duration>) {
-        self.ssh_attempts.get_or_create(&Outcome { outcome }).inc();
+        self.ssh_attempts.get_or_create(&OutcomeLabels { outcome }).inc();
         if let Some(login_time) = login_time {
             self.ssh_logins.observe(login_time.as_secs_f64());
         }
     }
 
-    /// How many shared connections are open.
+    /// Sets the number of open shared connections.
     pub fn connections(&self, purpose: Purpose, connections: usize) {
         let purpose = match purpose {
             Purpose::Commands => "commands",
             Purpose::Jump => "jump",
         };
-        self.ssh_connections.get_or_create(&For { purpose }).set(count(connections));
+        self.ssh_connections.get_or_create(&PurposeLabels { purpose }).set(count(connections));
     }
 
-    /// A session was asked for.
+    /// Counts an attempt to open a session.
     pub fn session(&self, outcome: &'static str) {
-        self.ssh_sessions.get_or_create(&Outcome { outcome }).inc();
+        self.ssh_sessions.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// A machine was asked something short.
-    pub fn asked(&self, outcome: &'static str) {
-        self.ssh_requests.get_or_create(&Outcome { outcome }).inc();
+    /// Counts a short request to a machine.
+    pub fn ssh_request(&self, outcome: &'static str) {
+        self.ssh_requests.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// The API server was called.
-    pub fn called(&self, operation: &'static str, outcome: &'static str, since: Instant) {
-        self.calls.get_or_create(&Called { operation, outcome }).inc();
-        self.call_durations.get_or_create(&Operation { operation }).observe(since.elapsed().as_secs_f64());
+    /// Counts a call to the API server and records its duration.
+    pub fn api_request(&self, operation: &'static str, outcome: &'static str, since: Instant) {
+        self.calls.get_or_create(&CallLabels { operation, outcome }).inc();
+        self.call_durations.get_or_create(&OperationLabels { operation }).observe(since.elapsed().as_secs_f64());
     }
 
-    /// A watch failed.
+    /// Counts a failed watch.
     pub fn watch_failed(&self, kind: &'static str) {
-        self.watch_failures.get_or_create(&Kind { kind }).inc();
+        self.watch_failures.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// The Lease of this process was renewed too late: others may have taken it for gone.
+    /// Counts a late renewal of this process's Lease. Other processes may have considered it expired.
     pub fn lease_gap(&self) {
         self.lease_gaps.inc();
     }
 
-    /// This host's clock is ahead of the API server's by so many seconds, or behind by as many less than none.
+    /// Sets the seconds by which the host's clock is ahead of the API server's; negative if it is behind.
     pub fn clock_offset(&self, seconds: f64) {
         self.clock_offset.set(seconds);
     }
 
-    /// In how many namespaces the API server stamps who asks, in how many it does not, and where that is not known.
+    /// Sets the number of namespaces whose requesters the API server stamps, does not stamp, or may stamp.
     pub fn namespaces_by_stamping(&self, stamped: usize, not_stamped: usize, undecided: usize) {
         for (state, namespaces) in [("stamped", stamped), ("not_stamped", not_stamped), ("undecided", undecided)] {
-            self.stamping.get_or_create(&State { state }).set(count(namespaces));
+            self.stamping.get_or_create(&StateLabels { state }).set(count(namespaces));
         }
     }
 
-    /// How many Whitelists have no warnings, and how many have some.
+    /// Sets the number of Whitelists without and with warnings.
     pub fn whitelists(&self, without: usize, with: usize) {
         for (warnings, whitelists) in [("no", without), ("yes", with)] {
-            self.whitelists.get_or_create(&Warned { warnings }).set(count(whitelists));
+            self.whitelists.get_or_create(&WarningLabels { warnings }).set(count(whitelists));
         }
     }
 
-    /// An event was published, failed or was dropped.
+    /// Counts an event that was published, failed or was dropped.
     pub fn event(&self, outcome: &'static str) {
-        self.events.get_or_create(&Outcome { outcome }).inc();
+        self.events.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Spans were sent, or could not be.
+    /// Counts a batch of spans that was sent, or could not be.
     pub fn traces_exported(&self, outcome: &'static str) {
-        self.trace_exports.get_or_create(&Outcome { outcome }).inc();
+        self.trace_exports.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 }
 
-/// A result that waits to be stored.
+/// Counts a result that is not stored yet, until it is dropped.
 #[derive(Debug)]
 pub struct ResultWaits(Gauge);
 

@@ -1,4 +1,4 @@
-//! What every process has: memory, time, files. Read when it is asked for; absent where there is no /proc.
+//! Memory, time and files of this process, read at each scrape. Absent without /proc.
 
 use std::fmt::{Debug, Error};
 
@@ -8,21 +8,21 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// The kernel's ticks in a second, as it tells them to programs: 100 on all systems that Writ is built for.
-const TICKS: f64 = 100.0;
+/// Ticks of the kernel in a second, as programs see them: 100 on all systems that Writ is built for.
+const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
-/// This process, by the names that Prometheus' own libraries use.
+/// Metrics of this process, named as in Prometheus' own libraries.
 #[derive(Debug, Default)]
 pub(super) struct Process;
 
-/// What is read.
+/// Values from /proc.
 #[derive(Debug, Default, PartialEq)]
 struct Read {
     cpu_seconds: Option<f64>,
     start_seconds: Option<f64>,
     resident_bytes: Option<i64>,
     open_files: Option<i64>,
-    most_files: Option<i64>,
+    max_files: Option<i64>,
 }
 
 impl Collector for Process {
@@ -36,13 +36,13 @@ impl Collector for Process {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
         let whole = |value: Option<i64>| value.map(|value| value as f64);
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
-        gauge("process_start_time", "Start of the process, in Unix time.", seconds, read.start_seconds)?;
+        gauge("process_start_time", "Start of this process, in Unix time.", seconds, read.start_seconds)?;
         gauge("process_resident_memory", "Resident memory.", bytes, whole(read.resident_bytes))?;
         gauge("process_open_fds", "Open files and sockets.", None, whole(read.open_files))?;
-        gauge("process_max_fds", "Maximum number of open files and sockets.", None, whole(read.most_files))?;
+        gauge("process_max_fds", "Maximum open files and sockets.", None, whole(read.max_files))?;
         if let Some(cpu_seconds) = read.cpu_seconds {
             let counter = ConstCounter::new(cpu_seconds);
-            let help = "Processor time.";
+            let help = "User and system CPU time.";
             counter.encode(encoder.encode_descriptor("process_cpu", help, seconds, counter.metric_type())?)?;
         }
         Ok(())
@@ -54,14 +54,14 @@ impl Read {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let mut read = Self::of(&text("/proc/self/stat"), &text("/proc/self/status"), &text("/proc/stat"));
         read.open_files = std::fs::read_dir("/proc/self/fd").ok().and_then(|files| i64::try_from(files.count()).ok());
-        read.most_files = number_after(&text("/proc/self/limits"), "Max open files");
+        read.max_files = number_after(&text("/proc/self/limits"), "Max open files");
         read
     }
 
     fn of(stat: &str, status: &str, machine: &str) -> Self {
-        // What comes before may have spaces in it: the name of the program.
+        // The fields before it may contain spaces: the name of the program.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok().map(|ticks| ticks / TICKS);
+        let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok().map(|ticks| ticks / CLOCK_TICKS_PER_SECOND);
         #[expect(clippy::cast_precision_loss, reason = "exact for as long as there are computers")]
         let booted = number_after(machine, "btime").map(|booted| booted as f64);
         Self {
@@ -74,7 +74,7 @@ impl Read {
     }
 }
 
-/// The number behind a word at the start of a line.
+/// Returns the number after a word at the start of a line.
 fn number_after(text: &str, word: &str) -> Option<i64> {
     text.lines().find_map(|line| line.strip_prefix(word))?.split_whitespace().next()?.parse().ok()
 }

@@ -21,21 +21,27 @@ use syn::visit::Visit;
 /// Each module, and the modules that it may use besides itself.
 const DIRECTION: &[(&str, &[&str])] = &[
     ("api", &[]),
+    ("backoff", &[]),
     ("policy", &["api"]),
-    ("execution", &["api", "policy"]),
-    ("machine", &["api", "execution"]),
+    ("execution", &["api", "backoff", "policy"]),
+    ("machine", &["api", "backoff", "execution"]),
+    ("placement", &[]),
     ("telemetry", &["api"]),
     ("traces", &["telemetry"]),
-    ("cluster", &["api", "policy", "execution", "telemetry", "fairness"]),
+    ("cluster", &["api", "backoff", "policy", "execution", "placement", "telemetry", "fairness"]),
     ("fairness", &[]),
-    ("output", &["api", "policy"]),
+    ("output", &["api", "backoff", "policy"]),
     ("ssh", &["fairness"]),
     ("launcher", &["api", "policy"]),
-    ("fleet", &["api", "policy", "execution", "machine", "cluster", "fairness", "ssh", "launcher", "telemetry"]),
+    (
+        "fleet",
+        &["api", "backoff", "policy", "execution", "machine", "cluster", "fairness", "ssh", "launcher", "telemetry"],
+    ),
     (
         "runner",
         &[
             "api",
+            "backoff",
             "policy",
             "execution",
             "machine",
@@ -52,6 +58,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "controllers",
         &[
             "api",
+            "backoff",
             "policy",
             "execution",
             "machine",
@@ -65,14 +72,24 @@ const DIRECTION: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["api", "policy", "cluster", "output"]),
-    ("tools", &["api", "policy", "cli", "cluster", "fleet", "ssh"]),
+    ("cli::machine", &["api", "policy", "cli", "cluster", "fleet", "ssh"]),
     ("operations", &["telemetry", "traces"]),
 ];
 
 /// Crates that bring I/O, a clock or randomness; the pure core may not name them.
-const IMPURE: &[&str] =
-    &["tokio", "futures", "russh", "tracing", "uuid", "anyhow", "clap", "object_store", "prometheus_client"];
-const PURE: &[&str] = &["api", "policy", "execution", "machine"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "futures",
+    "russh",
+    "tracing",
+    "uuid",
+    "anyhow",
+    "clap",
+    "object_store",
+    "prometheus_client",
+    "fastrand",
+];
+const PURE: &[&str] = &["api", "policy", "execution", "machine", "placement", "backoff"];
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;
@@ -109,6 +126,10 @@ fn module_of(path: &Path) -> Option<String> {
     let inside = path.strip_prefix(root().join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?;
     let module = first.trim_end_matches(".rs");
+    // The one part of a module with a row of its own: the rest of `cli` reaches no machine.
+    if inside.starts_with("cli/machine") || inside == Path::new("cli/machine.rs") {
+        return Some("cli::machine".to_owned());
+    }
     (!matches!(module, "lib" | "bin")).then(|| module.to_owned())
 }
 
@@ -234,11 +255,13 @@ fn files_and_functions_stay_within_their_bounds() {
 }
 
 #[test]
-fn features_are_asked_for_in_lib_rs_only_and_no_module_is_a_mod_rs() {
+fn features_are_asked_for_in_lib_rs_and_cli_rs_only_and_no_module_is_a_mod_rs() {
     for (path, text) in sources("src") {
         assert!(!path.ends_with("mod.rs"), "{}: name it after its module", shown(&path));
         let asks = text.contains("cfg(feature") || text.contains("cfg(any(feature");
-        assert!(!asks || path.ends_with("lib.rs"), "{}: cfg(feature) belongs into lib.rs", shown(&path));
+        // `writ machine` needs SSH, which the rest of the commands for people do without.
+        let may_ask = ["src/lib.rs", "src/cli.rs"].contains(&shown(&path).as_str());
+        assert!(!asks || may_ask, "{}: cfg(feature) belongs into lib.rs", shown(&path));
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use writ::api::{Phase, Reason};
-use writ::ssh::{Network, Target};
+use writ::ssh::{AddressPolicy, Target};
 
 use crate::case::Case;
 use crate::keys::{DEADLINE, credentials, options_with, pinned, start};
@@ -151,12 +151,12 @@ async fn a_link_local_address_is_reached_in_its_zone() {
     let sshd = start(&SshdOptions { listen_address: Some(Ipv6Addr::UNSPECIFIED.into()), ..options_with(&[], &[]) });
     let address = format!("fe80::77%{}", zone.0);
     let connect = async |address: &str, allowed: &str| {
-        let network = Network::new(vec![allowed.parse().expect("a range")], Vec::new(), Vec::new());
+        let network = AddressPolicy::new(vec![allowed.parse().expect("a range")], Vec::new(), Vec::new());
         let target = Target { address: address.to_owned(), ..pinned(&sshd) };
         writ::ssh::connect(&target, &credentials(&sshd), &network, DEADLINE).await
     };
     let there = connect(&address, "fe80::/10").await.expect("a connection");
-    assert_eq!(there.at(), format!("[{address}]:{}", sshd.port()));
+    assert_eq!(there.peer(), format!("[{address}]:{}", sshd.port()));
     for (address, allowed, word) in [
         (address.as_str(), "::/0", "--allow-cidr"),
         ("fe80::77", "fe80::/10", "fe80::1%INTERFACE"),

@@ -15,7 +15,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use writ::api::execution_status::{DecisionRecord, ObjectRecord, OutputBounds};
 use writ::policy::command_line;
-use writ::ssh::{Connection, Event};
+use writ::ssh::{Connection, SessionEvent};
 
 use crate::keys::{log_in, pinned, start};
 use crate::lab::packages::Package;
@@ -122,18 +122,18 @@ impl Machine {
 
     async fn run_text(&self, text: &str) -> Ran {
         let mut session = self.connection.open(DEADLINE).await.expect("a session");
-        session.start(text).await.expect("the request is sent");
+        session.exec(text).await.expect("the request is sent");
         let mut ran = Ran::default();
         let drained = async {
             loop {
                 match session.next().await {
-                    Event::Started => {}
-                    Event::Stdout(bytes) => ran.stdout.extend(bytes),
-                    Event::Stderr(bytes) => ran.stderr.extend(bytes),
-                    Event::ExitCode(code) => ran.code = Some(code),
-                    Event::Signal(signal) => ran.signal = Some(signal),
-                    Event::Closed => break,
-                    Event::Refused | Event::Lost => panic!("{} does not execute", self.shell.display()),
+                    SessionEvent::Started => {}
+                    SessionEvent::Stdout(bytes) => ran.stdout.extend(bytes),
+                    SessionEvent::Stderr(bytes) => ran.stderr.extend(bytes),
+                    SessionEvent::ExitCode(code) => ran.code = Some(code),
+                    SessionEvent::Signal(signal) => ran.signal = Some(signal),
+                    SessionEvent::Closed => break,
+                    SessionEvent::Refused | SessionEvent::Lost => panic!("{} does not execute", self.shell.display()),
                 }
             }
         };

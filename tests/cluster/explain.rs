@@ -131,12 +131,12 @@ fn files_that_cannot_be_used_are_bad_input_and_named() {
         (
             "typed.yaml",
             "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: x}\nspec: {rules: 7}\n",
-            "typed.yaml:4: Whitelist x: error: spec.rules: it must be a list, but is 7",
+            "typed.yaml:4: Whitelist x: error: spec.rules: must be a list, but is 7",
         ),
         (
             "effect.yaml",
             "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: x}\nspec: {rules: [{name: a, effect: deny}]}\n",
-            "effect.yaml:4: Whitelist x: error: rule a: effect: it must be one of Allow, Deny, but is \"deny\"",
+            "effect.yaml:4: Whitelist x: error: rule a: effect: must be one of Allow, Deny, but is \"deny\"",
         ),
     ];
     for (name, text, expected) in cases {
@@ -218,7 +218,7 @@ fn a_policy_is_that_of_one_namespace() {
     let file = file(&folder, "two.yaml", &format!("{}---\n{}", of("a", "one"), of("b", "two")));
     let explain =
         |more: &[&str]| writ(&[&["explain", "-f", &file, "--as", "system:serviceaccount:b:x"], more].concat(), "");
-    assert!(ends(&explain(&["--", "two"]), 2).contains("say which one with -n"));
+    assert!(ends(&explain(&["--", "two"]), 2).contains("select one with -n"));
     ends(&explain(&["-n", "b", "--", "two"]), 0);
     ends(&explain(&["-n", "b", "--", "one"]), 3);
     ends(&explain(&["-n", "a", "--", "two"]), 3);
@@ -247,11 +247,11 @@ fn lint_tells_all_problems_of_all_files_and_explain_names_the_rule_out_of_force(
     let printed = ends(&writ(&["lint", &unreadable, &first, &second, "/no/such/file"], ""), 2);
     for part in [
         "a.yaml:",
-        "it is neither YAML nor JSON",
-        "b.yaml: note: 1 other document is passed over (ConfigMap)",
+        "neither YAML nor JSON",
+        "b.yaml: note: 1 other document is ignored (ConfigMap)",
         "b.yaml:14: Whitelist web: error: rule restart: parameters.unit must not admit byte",
         "c.yaml:13: Whitelist other: error: rule restart: run[1]: the bare word y is a boolean for kubectl; quote it: \"y\"",
-        "/no/such/file: error: it cannot be read",
+        "/no/such/file: error: cannot be read",
     ] {
         assert!(printed.contains(part), "{part}\n{printed}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use writ::ssh::{ConnectError, Connection, HostTrust, ProvedBy, Target, TrustParts, scan};
+use writ::ssh::{ConnectError, Connection, HostKeyConfig, HostKeyVerifier, Target, VerifiedBy, scan};
 
 use crate::impostor::Impostor;
 use crate::keys::{
@@ -22,11 +22,11 @@ struct Machine {
 
 impl Machine {
     fn target(&self, sshd: &Sshd) -> Target {
-        let parts = TrustParts {
+        let parts = HostKeyConfig {
             host_keys: &self.pins,
             authorities: &self.authorities,
             revoked: &self.revoked,
-            seen: self.seen.clone(),
+            first_use_keys: self.seen.clone(),
             first_use: self.first_use,
             name: "Web-1.example",
         };
@@ -38,9 +38,9 @@ impl Machine {
     }
 
     /// The host is the right one.
-    async fn trusts(&self, sshd: &Sshd, by: ProvedBy, fingerprint: &str) {
+    async fn trusts(&self, sshd: &Sshd, by: VerifiedBy, fingerprint: &str) {
         let connection = self.log_in(sshd).await.expect("a connection");
-        assert_eq!((connection.proof().by, connection.fingerprint()), (by, fingerprint));
+        assert_eq!((connection.host_key().by, connection.fingerprint()), (by, fingerprint));
         assert_eq!(attempts(sshd), 2, "a question, and an answer with a signature");
     }
 
@@ -89,7 +89,7 @@ async fn every_type_of_pinned_key_proves_the_host() {
         let keys = host_and_authorities(kind);
         let sshd = start_with(&[&keys.path("host")], &[]);
         let machine = Machine { pins: vec![keys.line("other"), keys.line("host")], ..Machine::default() };
-        machine.trusts(&sshd, ProvedBy::Pinned, &keys.fingerprint("host")).await;
+        machine.trusts(&sshd, VerifiedBy::Pinned, &keys.fingerprint("host")).await;
     }
 }
 
@@ -98,7 +98,7 @@ async fn of_several_keys_of_a_host_one_that_is_pinned_is_asked_for() {
     let keys = host_and_authorities("-t rsa -b 2048");
     let sshd = start_with(&[&keys.path("other"), &keys.path("host")], &[]);
     let machine = Machine { pins: vec![keys.line("host")], ..Machine::default() };
-    machine.trusts(&sshd, ProvedBy::Pinned, &keys.fingerprint("host")).await;
+    machine.trusts(&sshd, VerifiedBy::Pinned, &keys.fingerprint("host")).await;
     let log = sshd.log().expect("a log");
     assert!(log.contains("kex: host key algorithm: rsa-sha2-512"), "{log}");
 }
@@ -153,7 +153,7 @@ async fn a_certificate_of_an_authority_proves_the_host() {
             let certificate = keys.sign("authority", "host", "c", "-h -n db-1,web-1.example -V -1h:+1h");
             let sshd = start_with(&[&keys.path("host")], &[&certificate]);
             let machine = Machine { authorities: vec![keys.line("authority")], ..Machine::default() };
-            machine.trusts(&sshd, ProvedBy::Authority, &keys.fingerprint("host")).await;
+            machine.trusts(&sshd, VerifiedBy::Authority, &keys.fingerprint("host")).await;
         }
     }
 }
@@ -161,13 +161,13 @@ async fn a_certificate_of_an_authority_proves_the_host() {
 #[tokio::test]
 async fn a_certificate_may_name_hosts_by_a_pattern_and_be_valid_forever() {
     let (keys, sshd, machine) = certified("-h -n web-?.*");
-    machine.trusts(&sshd, ProvedBy::Authority, &keys.fingerprint("host")).await;
+    machine.trusts(&sshd, VerifiedBy::Authority, &keys.fingerprint("host")).await;
 }
 
 #[tokio::test]
 async fn a_certificate_that_does_not_count_is_told_nothing() {
     for (options, word) in [
-        ("-h -n web-2.example,db-1", "it is for web-2.example, db-1 and not for web-1.example"),
+        ("-h -n web-2.example,db-1", "valid for web-2.example, db-1, not for web-1.example"),
         ("-h", "names no host"),
         ("-h -n web-1.example -V 20200101:20210101", "expired at 20"),
         ("-h -n web-1.example -V +1h:+2h", "not valid before 20"),
@@ -214,7 +214,7 @@ async fn a_host_without_a_certificate_is_told_nothing_where_only_authorities_are
     let keys = host_and_authorities("-t ed25519");
     let sshd = start_with(&[&keys.path("host")], &[]);
     let machine = Machine { authorities: vec![keys.line("authority")], ..Machine::default() };
-    machine.refuses(&sshd, "host_certificate_refused", &["it has none", "ssh-ed25519", "HostCertificate"]).await;
+    machine.refuses(&sshd, "host_certificate_refused", &["has no certificate", "ssh-ed25519", "HostCertificate"]).await;
 }
 
 /// A server that has a certificate shows that rather than its key.
@@ -223,7 +223,7 @@ async fn a_pinned_key_proves_a_host_whose_certificate_does_not_count() {
     for options in ["-h -n web-2.example", "-h -n web-1.example -V 20200101:20210101"] {
         let (keys, sshd, machine) = certified(options);
         let machine = Machine { pins: vec![keys.line("host")], ..machine };
-        machine.trusts(&sshd, ProvedBy::Pinned, &keys.fingerprint("host")).await;
+        machine.trusts(&sshd, VerifiedBy::Pinned, &keys.fingerprint("host")).await;
     }
     let (keys, sshd, machine) = certified("-h -n web-2.example");
     let machine = Machine { pins: vec![keys.line("other")], ..machine };
@@ -235,14 +235,14 @@ async fn a_host_is_known_by_its_first_key_only_after_that_was_kept() {
     let keys = host_and_authorities("-t ecdsa -b 256");
     let sshd = start_with(&[&keys.path("host"), &keys.path("other")], &[]);
     let mut machine = Machine { first_use: true, ..Machine::default() };
-    let Err(ConnectError::HostKeyNew { algorithm, fingerprint }) = machine.log_in(&sshd).await else {
+    let Err(ConnectError::HostKeyUnknown { algorithm, fingerprint }) = machine.log_in(&sshd).await else {
         panic!("it was not told as new")
     };
     // ed25519 is asked for first, in whatever order the host has them.
     assert_eq!((&*algorithm, &*fingerprint), ("ssh-ed25519", &*keys.fingerprint("other")));
     nothing_was_said(&sshd);
     machine.seen = vec![(algorithm, fingerprint.clone())];
-    machine.trusts(&sshd, ProvedBy::FirstUse, &fingerprint).await;
+    machine.trusts(&sshd, VerifiedBy::FirstUse, &fingerprint).await;
 }
 
 #[tokio::test]
@@ -263,11 +263,11 @@ async fn a_user_certificate_shown_as_a_host_certificate_is_told_nothing() {
     let certificate = keys.sign("authority", "host", "c", "-n web-1.example");
     let server = Impostor::start(&keys.private("host"), &certificate).await;
     let machine = Machine { authorities: vec![keys.line("authority")], ..Machine::default() };
-    let parts = TrustParts { authorities: &machine.authorities, name: "web-1.example", ..TrustParts::default() };
-    let trust = HostTrust::parse(parts).expect("something to trust");
+    let parts = HostKeyConfig { authorities: &machine.authorities, name: "web-1.example", ..HostKeyConfig::default() };
+    let trust = HostKeyVerifier::parse(parts).expect("something to trust");
     let refusal = server.log_in(trust).await;
     assert_eq!(refusal.category(), "host_certificate_refused");
-    assert!(refusal.to_string().contains("it is a user certificate"), "{refusal}");
+    assert!(refusal.to_string().contains("a user certificate"), "{refusal}");
     assert_eq!(server.attempts(), 0);
 }
 
@@ -279,8 +279,8 @@ async fn a_certificate_signed_with_sha1_is_told_nothing() {
     let certificate = keys.sign("authority", "host", "c", "-t ssh-rsa -h -n web-1.example");
     let server = Impostor::start(&keys.private("host"), &certificate).await;
     let authorities = [keys.line("authority")];
-    let parts = TrustParts { authorities: &authorities, name: "web-1.example", ..TrustParts::default() };
-    let refusal = server.log_in(HostTrust::parse(parts).expect("something to trust")).await;
+    let parts = HostKeyConfig { authorities: &authorities, name: "web-1.example", ..HostKeyConfig::default() };
+    let refusal = server.log_in(HostKeyVerifier::parse(parts).expect("something to trust")).await;
     assert!(refusal.to_string().contains("SHA-1"), "{refusal}");
     assert_eq!(server.attempts(), 0);
 }

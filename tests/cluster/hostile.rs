@@ -1,17 +1,14 @@
 //! Machines that break the rules of the protocol, as no real sshd does on demand: a fake SSH server that says what a
 //! test tells it to, in that order. The record must never say more than was seen.
 
-use std::sync::Arc;
-
-use russh::keys::decode_secret_key;
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, Disconnect, Sig};
 use serde_json::json;
-use tokio::net::TcpListener;
 use writ::api::execution_status::IncompleteReason;
 use writ::api::{CommandExecutionStatus, Phase, Reason};
 
 use crate::case::Case;
+use crate::fake_sshd;
 use crate::lab::asked::without_mark;
 
 /// What the fake says when it is asked to execute.
@@ -152,27 +149,16 @@ async fn record_of(words: Vec<Word>, accepts_sessions: bool) -> CommandExecution
 /// The same with other words on each connection; the last ones are said again and again.
 async fn record_of_turns(turns: Vec<Vec<Word>>, reached: Reached) -> CommandExecutionStatus {
     let case = Case::new().await;
-    // A key of the right kind that is at hand; here it is the fake's host key.
-    let key = decode_secret_key(&case.sshd.private_key().expect("a key"), None).expect("a key");
-    let public = key.public_key().to_openssh().expect("a public key");
+    let (key, public) = fake_sshd::host_key(&case);
     let Reached { accepts_sessions, mode, window } = reached;
-    let config = Arc::new(Config { keys: vec![key], window_size: window, ..Config::default() });
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        let mut turn = 0;
-        while let Ok((stream, _)) = listener.accept().await {
-            let words = turns.get(turn).or(turns.last()).cloned().unwrap_or_default();
-            turn += 1;
-            let fake = Fake { words, later: Vec::new(), stdin: Vec::new(), accepts_sessions };
-            let config = Arc::clone(&config);
-            tokio::spawn(async move {
-                if let Ok(session) = run_stream(config, stream, fake).await {
-                    let _ = session.await;
-                }
-            });
-        }
-    });
+    let mut turn = 0;
+    let config = Config { keys: vec![key], window_size: window, ..Config::default() };
+    let port = fake_sshd::start(config, move || {
+        let words = turns.get(turn).or(turns.last()).cloned().unwrap_or_default();
+        turn += 1;
+        Fake { words, later: Vec::new(), stdin: Vec::new(), accepts_sessions }
+    })
+    .await;
     let machine = json!({"port": port, "hostKeys": [public], "execution": {"mode": mode}});
     case.apply_machine("web-1", machine).await;
     case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 20, "timeoutSeconds": 8})).await;

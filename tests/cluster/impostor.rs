@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use russh::keys::{Certificate, PrivateKey};
 use russh::server::{self, Auth, PublicKeyOffer};
 use tokio::net::TcpListener;
-use writ::ssh::{ConnectError, Credentials, HostTrust, Target, connect};
+use writ::ssh::{ConnectError, Credentials, HostKeyVerifier, Target, connect};
 
 use crate::keys::{DEADLINE, Keys, everywhere};
 
@@ -60,13 +60,14 @@ impl Impostor {
     }
 
     /// Why a login to it fails.
-    pub async fn log_in(&self, trust: HostTrust) -> ConnectError {
+    pub async fn log_in(&self, trust: HostKeyVerifier) -> ConnectError {
         let keys = Keys::new();
         keys.make("client", "-t ed25519");
         let credentials = Credentials::parse(&keys.private("client"), None, None).expect("a key");
         let address = "127.0.0.1".to_owned();
         let (user, namespace) = ("deploy".to_owned(), "lab".to_owned());
-        let target = Target { address, port: self.port, user, trust, prefer: None, namespace, admission: None };
+        let target =
+            Target { address, port: self.port, user, host_keys: trust, prefer: None, namespace, admission: None };
         match connect(&target, &credentials, &everywhere(), DEADLINE).await {
             Ok(_) => panic!("it was logged in to"),
             Err(refusal) => refusal,

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use writ::ssh::{ConnectError, Connection, Credentials, HostTrust, Network, Target, TrustParts, connect};
+use writ::ssh::{
+    AddressPolicy, ConnectError, Connection, Credentials, HostKeyConfig, HostKeyVerifier, Target, connect,
+};
 
 use crate::lab::openssh::Openssh;
 use crate::lab::{Reaper, Sshd, SshdOptions};
@@ -14,18 +16,18 @@ use crate::lab::{Reaper, Sshd, SshdOptions};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Everything may be connected to, this host too.
-pub fn everywhere() -> Network {
+pub fn everywhere() -> AddressPolicy {
     let allow = ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128"].map(|range| range.parse().expect("a range"));
-    Network::new(allow.to_vec(), Vec::new(), Vec::new())
+    AddressPolicy::new(allow.to_vec(), Vec::new(), Vec::new())
 }
 
 /// The server, as it is known by these parts.
-pub fn target(sshd: &Sshd, parts: TrustParts<'_>) -> Target {
+pub fn target(sshd: &Sshd, parts: HostKeyConfig<'_>) -> Target {
     Target {
         address: "127.0.0.1".to_owned(),
         port: sshd.port(),
         user: sshd.user().to_owned(),
-        trust: HostTrust::parse(parts).expect("something to trust"),
+        host_keys: HostKeyVerifier::parse(parts).expect("something to trust"),
         prefer: None,
         namespace: "lab".to_owned(),
         admission: None,
@@ -38,7 +40,7 @@ pub fn pinned(sshd: &Sshd) -> Target {
 }
 
 pub fn pinned_by(sshd: &Sshd, keys: &[String]) -> Target {
-    target(sshd, TrustParts { host_keys: keys, name: "127.0.0.1", ..TrustParts::default() })
+    target(sshd, HostKeyConfig { host_keys: keys, name: "127.0.0.1", ..HostKeyConfig::default() })
 }
 
 /// The key that a server of the laboratory lets in.

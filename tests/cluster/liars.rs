@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use russh::keys::decode_secret_key;
-use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session, VerifiedPublicKey, run_stream};
+use russh::keys::PrivateKey;
+use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 use writ::api::{CommandExecutionStatus, Phase, Reason};
 
 use crate::case::Case;
+use crate::fake_sshd;
 use crate::lab::SshdOptions;
 
 /// What is asked for.
@@ -283,25 +283,12 @@ impl Liar {
         }
     }
 
-    /// Starts the fake with a host key, and says on which port.
-    async fn start(lie: Lie, private_key: &str) -> (Self, u16) {
-        let key = decode_secret_key(private_key, None).expect("a key");
-        let config = Arc::new(Config { keys: vec![key], ..Config::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+    /// Starts the fake with a host key, and returns its port.
+    async fn start(lie: Lie, key: PrivateKey) -> (Self, u16) {
         let liar = Self { lie, logins: Arc::default(), requests: Arc::default() };
         let kept = liar.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let connection = Connection { liar: kept.clone(), stdin: HashMap::new() };
-                let config = Arc::clone(&config);
-                tokio::spawn(async move {
-                    if let Ok(session) = run_stream(config, stream, connection).await {
-                        let _ = session.await;
-                    }
-                });
-            }
-        });
+        let config = Config { keys: vec![key], ..Config::default() };
+        let port = fake_sshd::start(config, move || Connection { liar: kept.clone(), stdin: HashMap::new() }).await;
         (liar, port)
     }
 }
@@ -312,14 +299,11 @@ async fn lied_to(flags: &[&str], timeout_seconds: u32) -> (Case, Vec<(String, Li
     let rule = json!({"name": "anything", "match": "anything", "run": ["/bin/true"],
         "timeoutSeconds": {"default": 30, "maximum": 600}, "output": {"maximumBytes": 65536}});
     case.apply_whitelist("liars", json!([rule])).await;
-    // A key of the right kind that is at hand; here it is the fakes' host key.
-    let private_key = case.sshd.private_key().expect("a key");
-    let key = decode_secret_key(&private_key, None).expect("a key");
-    let public = key.public_key().to_openssh().expect("a public key");
+    let (key, public) = fake_sshd::host_key(&case);
     let mut liars = Vec::new();
     for lie in LIES {
         let name = format!("{lie:?}").to_lowercase();
-        let (liar, port) = Liar::start(lie, &private_key).await;
+        let (liar, port) = Liar::start(lie, key.clone()).await;
         let machine = json!({"port": port, "hostKeys": [public], "execution": {"mode": "Durable"}});
         case.apply_machine(&name, machine).await;
         let spec = json!({"machineRef": {"name": name}, "command": "anything", "timeoutSeconds": timeout_seconds});

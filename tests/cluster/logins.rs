@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use writ::ssh::{
-    ConnectError, Connection, Credentials, CredentialsError, Event, LoginRefusal, Network, ProvedBy, Target, connect,
-    connect_through,
+    AddressPolicy, ConnectError, Connection, Credentials, CredentialsError, LoginRefusal, SessionEvent, Target,
+    VerifiedBy, connect, connect_through,
 };
 
 use crate::keys::{DEADLINE, Keys, attempts, credentials, everywhere, log_in, options_with, pinned, start};
@@ -35,13 +35,13 @@ fn plain(config: &[&str]) -> Sshd {
 /// What a command prints there.
 async fn says(connection: &Connection, command: &str) -> String {
     let mut session = connection.open(DEADLINE).await.expect("a session");
-    session.start(command).await.expect("sent");
+    session.exec(command).await.expect("sent");
     let mut said = Vec::new();
     loop {
         match session.next().await {
-            Event::Stdout(bytes) => said.extend_from_slice(&bytes),
-            Event::Closed => return String::from_utf8(said).expect("text"),
-            Event::Lost => panic!("the connection is lost"),
+            SessionEvent::Stdout(bytes) => said.extend_from_slice(&bytes),
+            SessionEvent::Closed => return String::from_utf8(said).expect("text"),
+            SessionEvent::Lost => panic!("the connection is lost"),
             _ => {}
         }
     }
@@ -215,7 +215,7 @@ async fn an_ipv6_address_is_reached() {
     let sshd = start(&SshdOptions { listen_address, ..options_with(&[], &[]) });
     let target = Target { address: "::1".to_owned(), ..pinned(&sshd) };
     let connection = log_in(&sshd, &target).await.expect("a connection");
-    assert_eq!(connection.at(), format!("[::1]:{}", sshd.port()));
+    assert_eq!(connection.peer(), format!("[::1]:{}", sshd.port()));
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn a_name_is_resolved_and_of_its_addresses_the_one_that_answers_is_used() 
     let sshd = plain(&[]);
     let target = Target { address: "localhost".to_owned(), ..pinned(&sshd) };
     let connection = log_in(&sshd, &target).await.expect("a connection");
-    assert_eq!(connection.at(), format!("127.0.0.1:{}", sshd.port()));
+    assert_eq!(connection.peer(), format!("127.0.0.1:{}", sshd.port()));
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn an_address_that_is_not_permitted_is_not_connected_to() {
     let sshd = plain(&[]);
     for address in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
         let target = Target { address: address.to_owned(), ..pinned(&sshd) };
-        let refused = connect(&target, &credentials(&sshd), &Network::default(), DEADLINE).await;
+        let refused = connect(&target, &credentials(&sshd), &AddressPolicy::default(), DEADLINE).await;
         let Err(refusal @ ConnectError::AddressRefused { .. }) = refused else { panic!("{address} was connected to") };
         assert!(refusal.to_string().contains("--allow-cidr"), "{refusal}");
     }
@@ -247,9 +247,9 @@ async fn a_machine_behind_others_is_reached_and_each_is_held_to_its_own_key() {
     let inner = go_through(&middle, &third).await.expect("the third");
     assert_eq!(says(&inner, "echo in").await, "in\n");
     let ports = [first.port(), second.port(), third.port()];
-    assert_eq!(middle.at(), format!("127.0.0.1:{} via 127.0.0.1:{}", ports[1], ports[0]));
-    assert_eq!(inner.at(), format!("127.0.0.1:{} via 127.0.0.1:{} via 127.0.0.1:{}", ports[2], ports[1], ports[0]));
-    assert_eq!(inner.proof().by, ProvedBy::Pinned);
+    assert_eq!(middle.peer(), format!("127.0.0.1:{} via 127.0.0.1:{}", ports[1], ports[0]));
+    assert_eq!(inner.peer(), format!("127.0.0.1:{} via 127.0.0.1:{} via 127.0.0.1:{}", ports[2], ports[1], ports[0]));
+    assert_eq!(inner.host_key().by, VerifiedBy::Pinned);
     // It is the machine before it that connects, and only there.
     assert!(second.log().expect("a log").contains("server_request_direct_tcpip"));
     // More than one window of a channel, through two others.

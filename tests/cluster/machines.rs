@@ -188,7 +188,7 @@ async fn a_login_that_is_cut_at_any_byte_is_never_taken_for_a_refusal() {
     for _ in 0..150 {
         match log_in(&sshd, &target).await {
             Ok(connection) => connection.close().await,
-            Err(ConnectError::Unreachable(_) | ConnectError::Dropped(_)) => cut += 1,
+            Err(ConnectError::Unreachable(_) | ConnectError::ConnectionDropped(_)) => cut += 1,
             Err(error) => panic!("{error:?}"),
         }
     }

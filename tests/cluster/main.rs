@@ -17,9 +17,11 @@ mod lab;
 
 mod case;
 mod clocks;
+mod fake_sshd;
 mod keys;
 mod world;
 
+mod acting;
 mod addresses;
 mod agreement;
 mod audit;
@@ -55,6 +57,7 @@ mod logins;
 mod lost_answers;
 mod lost_directory;
 mod machines;
+mod membership;
 mod metadata;
 mod nasty;
 mod one_name;

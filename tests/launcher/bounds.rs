@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use writ::launcher::{Answer, Offsets, Outcome};
+use writ::launcher::{Answer, ExitOutcome, Offsets};
 
 use crate::machine::{Kind, Machine, everywhere, sh, uid};
 
@@ -32,8 +32,8 @@ fn time_is_bounded_with_nobody_there() {
             let said = machine.attach(uid, Offsets::default()).finish();
             let ended = said.ended();
             assert_eq!(
-                (ended.outcome, ended.timed_out, ended.left),
-                (Outcome::Signalled(signal), true, Some(0)),
+                (ended.outcome, ended.timed_out, ended.processes_left),
+                (ExitOutcome::Signalled(signal), true, Some(0)),
                 "{kind:?} {command}"
             );
             assert_eq!(said.stdout, b"out\n");
@@ -60,7 +60,7 @@ fn time_is_bounded_without_the_supervisor() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!((ended.outcome, ended.timed_out, ended.left), (Outcome::Unknown, true, Some(0)));
+    assert_eq!((ended.outcome, ended.timed_out, ended.processes_left), (ExitOutcome::Unknown, true, Some(0)));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn output_is_bounded() {
         let said = machine.run(&decision);
         let ended = said.ended();
         assert!(ended.over_limit && !ended.timed_out, "{kind:?} {ended:?}");
-        assert!(said.stdout.len() + said.stderr.len() > 10_000_000 && ended.left == Some(0));
+        assert!(said.stdout.len() + said.stderr.len() > 10_000_000 && ended.processes_left == Some(0));
     });
 }
 
@@ -81,17 +81,21 @@ fn stopping_ends_what_runs() {
     everywhere(|kind| {
         let machine = Machine::new(kind);
         for (command, outcome) in [
-            ("echo out; exec sleep 600", Outcome::Signalled(15)),
-            ("trap 'exit 6' TERM; echo out; while :; do sleep 0.1; done", Outcome::Exited(6)),
-            ("trap '' TERM; setsid sleep 600 & echo out; while :; do sleep 0.1; done", Outcome::Signalled(9)),
+            ("echo out; exec sleep 600", ExitOutcome::Signalled(15)),
+            ("trap 'exit 6' TERM; echo out; while :; do sleep 0.1; done", ExitOutcome::Exited(6)),
+            ("trap '' TERM; setsid sleep 600 & echo out; while :; do sleep 0.1; done", ExitOutcome::Signalled(9)),
         ] {
             let uid = uid();
             let mut session = machine.start(&uid, &sh(command));
             session.until(|said| !said.stdout.is_empty());
-            assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?} {command}");
+            assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) }, "{kind:?} {command}");
             let said = session.finish();
             let ended = said.ended();
-            assert_eq!((ended.outcome, ended.stopped, ended.left), (outcome, true, Some(0)), "{kind:?} {command}");
+            assert_eq!(
+                (ended.outcome, ended.stopped, ended.processes_left),
+                (outcome, true, Some(0)),
+                "{kind:?} {command}"
+            );
             // Once more: it has ended.
             assert!(matches!(machine.stop(&uid), Answer::Ended(_)));
         }
@@ -108,7 +112,7 @@ fn stopping_what_has_not_started_closes_it_and_what_has_ended_stays_as_it_is() {
         assert!(machine.ran().is_empty());
         let uid = uid();
         machine.launch(&uid, &sh("setsid sleep 3 & echo out"));
-        assert!(matches!(machine.stop(&uid), Answer::Ended(ended) if !ended.stopped && ended.left.is_none()));
+        assert!(matches!(machine.stop(&uid), Answer::Ended(ended) if !ended.stopped && ended.processes_left.is_none()));
     });
 }
 
@@ -119,8 +123,8 @@ fn a_command_that_starts_ever_new_processes_is_ended() {
     let uid = uid();
     let mut session = machine.start(&uid, &sh("trap '' TERM; echo out; while :; do sleep 5 & sleep 0.01; done"));
     session.until(|said| !said.stdout.is_empty());
-    assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) });
-    assert_eq!(session.finish().ended().outcome, Outcome::Signalled(9));
+    assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) });
+    assert_eq!(session.finish().ended().outcome, ExitOutcome::Signalled(9));
 }
 
 /// Between the start in the journal and the command's session there is an instant; a stop that comes then ends it, too.
@@ -134,9 +138,9 @@ fn stopping_at_the_instant_of_the_start_ends_it() {
             while !machine.journal(&uid).contains("\nS ") {
                 std::thread::yield_now();
             }
-            assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?}");
+            assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) }, "{kind:?}");
             let said = session.finish();
-            assert!(said.ended().stopped && said.ended().outcome != Outcome::Exited(0), "{kind:?} {said:?}");
+            assert!(said.ended().stopped && said.ended().outcome != ExitOutcome::Exited(0), "{kind:?} {said:?}");
         }
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use writ::launcher::{Answer, Outcome, Refusal};
+use writ::launcher::{Answer, ExitOutcome, RequestRefusal};
 
 use crate::machine::{Kind, Machine, everywhere, sh, uid};
 
@@ -92,12 +92,12 @@ fn a_broken_clock_ends_no_healthy_command() {
             let uid = uid();
             let mut launch = machine.launch(&uid, &decision);
             // The start is refused while the clock says that it is too late, or nothing.
-            while matches!(launch.answer(), Answer::Refused(Refusal::Late | Refusal::NoClock)) {
+            while matches!(launch.answer(), Answer::Refused(RequestRefusal::DeadlinePassed | RequestRefusal::NoClock)) {
                 assert_eq!(how, "flapping", "{kind:?}");
                 launch = machine.launch(&uid, &decision);
             }
             let ended = launch.ended();
-            assert_eq!((ended.outcome, ended.timed_out), (Outcome::Exited(0), false), "{kind:?} {how}");
+            assert_eq!((ended.outcome, ended.timed_out), (ExitOutcome::Exited(0), false), "{kind:?} {how}");
             assert_eq!(launch.stdout, b"1\n2\n3\n4\n5\n6\n7\n8\n", "{kind:?} {how}");
         });
     }
@@ -116,7 +116,11 @@ fn a_limit_holds_whatever_the_clock_does() {
         let started = Instant::now();
         let said = machine.run(&decision);
         let ended = said.ended();
-        assert_eq!((ended.outcome, ended.timed_out, ended.left), (Outcome::Signalled(15), true, Some(0)), "{how}");
+        assert_eq!(
+            (ended.outcome, ended.timed_out, ended.processes_left),
+            (ExitOutcome::Signalled(15), true, Some(0)),
+            "{how}"
+        );
         assert!(started.elapsed() >= Duration::from_secs(4), "{how}: too early");
         assert!(started.elapsed() < Duration::from_secs(40), "{how}: it ended by itself");
     }
@@ -131,14 +135,14 @@ fn a_machine_without_a_readable_clock_says_so() {
             [None, Some(""), Some("1234567\n"), Some("1.2.3 4\n"), Some("-1.00 1\n"), Some(".50 1\n"), Some("12.5\n")]
         {
             set(machine.uptime.as_ref().unwrap(), text.map(str::to_owned));
-            assert_eq!(*machine.probed(None).answer(), Answer::Refused(Refusal::NoClock), "{kind:?} {text:?}");
+            assert_eq!(*machine.probed(None).answer(), Answer::Refused(RequestRefusal::NoClock), "{kind:?} {text:?}");
             let said = machine.run(&machine.noted("true"));
-            assert_eq!(*said.answer(), Answer::Refused(Refusal::NoClock), "{kind:?} {text:?}");
+            assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::NoClock), "{kind:?} {text:?}");
         }
         // Earlier than it was when the connection was made: it went back, and nobody knows how late it is.
         set(machine.uptime.as_ref().unwrap(), line(0.5));
         let said = machine.run(&machine.noted("true"));
-        assert_eq!(*said.answer(), Answer::Refused(Refusal::NoClock), "{kind:?}");
+        assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::NoClock), "{kind:?}");
         assert!(machine.ran().is_empty(), "{kind:?}");
     });
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use writ::launcher::{self, Answer, Outcome};
+use writ::launcher::{self, Answer, ExitOutcome};
 
 use crate::machine::{Kind, Machine, nonce, sh, uid, with_each_login};
 
 /// A whole life: a short run, a long one that is stopped with a process outside of its session, and all other requests.
 fn lives(machine: &Machine, context: &str) {
     let said = machine.run(&sh("echo out; echo err >&2; exit 7"));
-    assert_eq!(said.ended().outcome, Outcome::Exited(7), "{context}");
+    assert_eq!(said.ended().outcome, ExitOutcome::Exited(7), "{context}");
     assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "{context}");
     let said = machine.run(&sh("echo one; sleep 0.6; echo two"));
     assert_eq!(said.stdout, b"one\ntwo\n", "{context}");
@@ -18,15 +18,15 @@ fn lives(machine: &Machine, context: &str) {
     let mut session = machine.start(&stopped, &sh("echo begun; setsid sleep 300 & setsid sleep 301 & wait"));
     session.until(|said| !said.stdout.is_empty());
     assert!(matches!(machine.poll(&stopped), Answer::Running(_)), "{context}");
-    assert_eq!(machine.stop(&stopped), Answer::Stopped { left: Some(0) }, "{context}");
+    assert_eq!(machine.stop(&stopped), Answer::Stopped { processes_left: Some(0) }, "{context}");
     let ended = session.finish().ended().clone();
-    assert!(ended.stopped && ended.left == Some(0), "{context}: {ended:?}");
+    assert!(ended.stopped && ended.processes_left == Some(0), "{context}: {ended:?}");
     let closed = uid();
     assert_eq!(machine.close(&closed), Answer::Tombstoned, "{context}");
-    let left = machine.ask(|nonce, facts| launcher::leftovers(nonce, facts, 100));
-    assert!(matches!(left, Answer::Leftovers(uids) if uids.len() == 3), "{context}");
+    let left = machine.ask(|nonce, facts| launcher::unacknowledged(nonce, facts, 100));
+    assert!(matches!(left, Answer::Unacknowledged(uids) if uids.len() == 3), "{context}");
     assert_eq!(machine.ask(|nonce, facts| launcher::acknowledge(nonce, facts, &[&stopped])), Answer::Done, "{context}");
-    assert_eq!(machine.ask(|nonce, facts| launcher::reap(nonce, facts, 30)), Answer::Done, "{context}");
+    assert_eq!(machine.ask(|nonce, facts| launcher::prune(nonce, facts, 30)), Answer::Done, "{context}");
 }
 
 /// Names of everything that a shell could run: its builtins, and all programs.
@@ -146,7 +146,11 @@ fn the_login_shell_is_not_what_the_variable_says() {
         for shell in ["/bin/sh", "/bin/fish", "/no/such", ""] {
             machine.login_environment = vec![("SHELL".to_owned(), shell.to_owned())];
             machine.facts = machine.probe(None);
-            assert_eq!(machine.facts.reads_sh, matches!(kind, Kind::Dash | Kind::Busybox), "{kind:?} {shell}");
+            assert_eq!(
+                machine.facts.login_shell_is_posix,
+                matches!(kind, Kind::Dash | Kind::Busybox),
+                "{kind:?} {shell}"
+            );
             assert_eq!(machine.run(&sh("echo hello")).stdout, b"hello\n", "{kind:?} {shell}");
         }
         // Two entries of one number: either may be the one.
@@ -155,10 +159,10 @@ fn the_login_shell_is_not_what_the_variable_says() {
         let number = entry.split(':').nth(2).unwrap().to_owned();
         std::fs::write(&passwd, format!("{entry}other:x:{number}:0::/:/usr/bin/python3\n")).unwrap();
         machine.facts = machine.probe(None);
-        assert!(!machine.facts.reads_sh, "{kind:?}");
+        assert!(!machine.facts.login_shell_is_posix, "{kind:?}");
         std::fs::write(&passwd, "").unwrap();
         machine.facts = machine.probe(None);
-        assert!(!machine.facts.reads_sh, "{kind:?}");
+        assert!(!machine.facts.login_shell_is_posix, "{kind:?}");
         assert_eq!(machine.run(&sh("echo hello")).stdout, b"hello\n", "{kind:?}");
         std::fs::write(&passwd, entry).unwrap();
     });
@@ -207,6 +211,6 @@ fn no_process_shows_words_nonce_uid_or_script() {
                 }
             }
         }
-        assert_eq!(session.finish().ended().outcome, Outcome::Exited(0), "{kind:?}");
+        assert_eq!(session.finish().ended().outcome, ExitOutcome::Exited(0), "{kind:?}");
     });
 }

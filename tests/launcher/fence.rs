@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use writ::launcher::{self, Answer, Launch, Offsets, Outcome, Refusal};
+use writ::launcher::{self, Answer, ExitOutcome, Launch, Offsets, RequestRefusal};
 
 use crate::machine::{Kind, Machine, everywhere, nonce, uid};
 
@@ -30,9 +30,9 @@ fn of_many_launchers_one_starts_it_and_all_get_its_output() {
         });
         let ran = machine.ran();
         assert_eq!(ran.len(), 1, "{kind:?}");
-        assert_eq!(all.iter().filter(|said| !said.ended().attached).count(), 1, "{kind:?}");
+        assert_eq!(all.iter().filter(|said| !said.ended().started_by_other).count(), 1, "{kind:?}");
         for said in all {
-            assert_eq!(said.ended().outcome, Outcome::Exited(5));
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(5));
             assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("out {}\n", ran[0]), "{kind:?}");
             assert_eq!(said.stderr, b"err\n");
         }
@@ -47,7 +47,7 @@ fn launching_again_gives_the_same_once_more() {
         let decision = machine.noted("echo out; exit 4");
         let first = machine.launch(&uid, &decision);
         let second = machine.launch(&uid, &decision);
-        assert!(!first.ended().attached && second.ended().attached);
+        assert!(!first.ended().started_by_other && second.ended().started_by_other);
         assert_eq!((first.stdout, first.stderr), (second.stdout, second.stderr));
         assert_eq!(machine.ran().len(), 1);
     });
@@ -68,10 +68,14 @@ fn too_late_or_after_a_start_of_the_machine_or_elsewhere_nothing_starts() {
             }
         };
         let boot_id = machine.facts.boot_id.clone();
-        assert_eq!(refused(&machine, &boot_id, machine.facts.uptime_centiseconds - 1), Refusal::Late, "{kind:?}");
-        assert_eq!(refused(&machine, "another", u64::MAX), Refusal::OtherBoot, "{kind:?}");
+        assert_eq!(
+            refused(&machine, &boot_id, machine.facts.uptime_centiseconds - 1),
+            RequestRefusal::DeadlinePassed,
+            "{kind:?}"
+        );
+        assert_eq!(refused(&machine, "another", u64::MAX), RequestRefusal::Rebooted, "{kind:?}");
         machine.facts.directory_id = "another".to_owned();
-        assert_eq!(refused(&machine, &boot_id, u64::MAX), Refusal::Directory, "{kind:?}");
+        assert_eq!(refused(&machine, &boot_id, u64::MAX), RequestRefusal::DirectoryUnsuitable, "{kind:?}");
         assert!(machine.ran().is_empty() && machine.journal(&uid).is_empty());
     });
 }
@@ -98,9 +102,9 @@ fn closing_what_has_started_changes_nothing() {
         let uid = uid();
         let mut session = machine.start(&uid, &machine.noted("sleep 1; echo out"));
         session.until(|said| !said.answers.is_empty());
-        assert!(matches!(machine.close(&uid), Answer::Running(running) if running.attached), "{kind:?}");
+        assert!(matches!(machine.close(&uid), Answer::Running(running) if running.started_by_other), "{kind:?}");
         assert_eq!(session.finish().stdout, b"out\n");
-        assert!(matches!(machine.close(&uid), Answer::Ended(ended) if ended.outcome == Outcome::Exited(0)));
+        assert!(matches!(machine.close(&uid), Answer::Ended(ended) if ended.outcome == ExitOutcome::Exited(0)));
     });
 }
 
@@ -166,6 +170,6 @@ fn a_journal_from_before_a_start_of_the_machine_is_lost_or_ended() {
         assert!(matches!(machine.stop(&running), Answer::Lost(lost) if lost.rebooted));
         let ended = uid();
         std::fs::write(machine.file(&ended, "j"), format!("{started}E 3 - 0 0 7 - -\n")).unwrap();
-        assert!(matches!(machine.poll(&ended), Answer::Ended(ended) if ended.outcome == Outcome::Exited(3)));
+        assert!(matches!(machine.poll(&ended), Answer::Ended(ended) if ended.outcome == ExitOutcome::Exited(3)));
     });
 }

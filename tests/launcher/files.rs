@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use writ::launcher::{self, Answer, MachineFacts, Offsets, Outcome, Refusal, Uid};
+use writ::launcher::{self, Answer, ExitOutcome, LauncherFacts, Offsets, RequestRefusal, Uid};
 
 use crate::lab::say;
 use crate::machine::{Kind, Machine, everywhere, is_root, sh, uid};
@@ -14,8 +14,8 @@ fn acknowledge(machine: &Machine, uids: &[&Uid]) -> Answer {
 }
 
 fn leftovers(machine: &Machine, limit: u32) -> Vec<Uid> {
-    match machine.ask(|nonce, facts| launcher::leftovers(nonce, facts, limit)) {
-        Answer::Leftovers(uids) => uids,
+    match machine.ask(|nonce, facts| launcher::unacknowledged(nonce, facts, limit)) {
+        Answer::Unacknowledged(uids) => uids,
         other => panic!("{other:?}"),
     }
 }
@@ -37,8 +37,12 @@ fn what_was_acknowledged_is_gone_and_never_runs_again() {
         assert!(!machine.file(&uids[0], "o").exists() && !machine.file(&uids[0], "e").exists());
         let again = machine.launch(&uids[0], &decision);
         let ended = again.ended();
-        assert_eq!((ended.outcome, ended.output_gone, ended.lengths.stdout), (Outcome::Exited(2), true, 0), "{kind:?}");
-        assert!(ended.attached && !ended.output_incomplete() && again.stdout.is_empty());
+        assert_eq!(
+            (ended.outcome, ended.output_removed, ended.lengths.stdout),
+            (ExitOutcome::Exited(2), true, 0),
+            "{kind:?}"
+        );
+        assert!(ended.started_by_other && !ended.output_incomplete() && again.stdout.is_empty());
         assert_eq!(machine.ran().len(), 3);
         // Hundreds at once, which do not fit into the line.
         let many: Vec<Uid> = (0..500).map(|_| uid()).chain([uids[2].clone()]).collect();
@@ -78,7 +82,7 @@ fn what_is_old_is_forgotten() {
         }
         let identity = Path::new(&machine.facts.directory).join("id");
         std::fs::File::open(&identity).unwrap().set_modified(long_ago).unwrap();
-        assert_eq!(machine.ask(|nonce, facts| launcher::reap(nonce, facts, 30)), Answer::Done);
+        assert_eq!(machine.ask(|nonce, facts| launcher::prune(nonce, facts, 30)), Answer::Done);
         assert_eq!(machine.poll(&old), Answer::Absent, "{kind:?}");
         assert!(matches!(machine.poll(&new), Answer::Ended(_)) && identity.exists());
         assert!(!machine.file(&old, "o").exists());
@@ -92,8 +96,8 @@ fn the_directory_keeps_its_name_and_has_to_be_the_users_own() {
         let home = machine.home.path();
         let again = machine.probe(None);
         assert_eq!(
-            MachineFacts { uptime_centiseconds: 0, ..again },
-            MachineFacts { uptime_centiseconds: 0, ..machine.facts.clone() }
+            LauncherFacts { uptime_centiseconds: 0, ..again },
+            LauncherFacts { uptime_centiseconds: 0, ..machine.facts.clone() }
         );
         assert_eq!(again_reads_sh(&machine), matches!(kind, Kind::Dash | Kind::Busybox), "{kind:?}");
         let odd = home.join("it's \"odd\" $HOME \\ name");
@@ -105,18 +109,17 @@ fn the_directory_keeps_its_name_and_has_to_be_the_users_own() {
             other => panic!("{kind:?} {path:?} {other:?}"),
         };
         std::os::unix::fs::symlink(&odd, home.join("link")).unwrap();
-        assert_eq!(refused(&home.join("link")), Refusal::Directory);
-        assert_eq!(refused(&home.join("link/")), Refusal::Directory);
+        assert_eq!(refused(&home.join("link")), RequestRefusal::DirectoryUnsuitable);
+        assert_eq!(refused(&home.join("link/")), RequestRefusal::DirectoryUnsuitable);
         std::fs::write(home.join("file"), "").unwrap();
-        assert_eq!(refused(Path::new("/tmp")), Refusal::Directory);
+        assert_eq!(refused(Path::new("/tmp")), RequestRefusal::DirectoryUnsuitable);
         // In the machine's own words.
         for path in [home.join("file"), "/proc/no-such/home".into()] {
             let said = refused(&path);
-            let is_told =
-                matches!(&said, Refusal::Said(words) if words.starts_with("mkdir: ") && words.contains(" directory"));
+            let is_told = matches!(&said, RequestRefusal::Said(words) if words.starts_with("mkdir: ") && words.contains(" directory"));
             assert!(is_told, "{kind:?}: {said:?}");
         }
-        assert_eq!(refused(&home.join("two\nlines")), Refusal::Directory);
+        assert_eq!(refused(&home.join("two\nlines")), RequestRefusal::DirectoryUnsuitable);
         assert!(!home.join("two\nlines").exists(), "{kind:?}");
     });
 }
@@ -127,8 +130,8 @@ fn a_machine_says_what_it_is_and_leaves_nothing_behind() {
         let machine = Machine::new(kind);
         let before = std::fs::read_dir(machine.home.path()).unwrap().count();
         let nonce = crate::machine::nonce();
-        let said = machine.session(&nonce, launcher::facts(&nonce)).finish();
-        let Answer::Described(described) = said.answer() else { panic!("{kind:?} {:?}", said.answer()) };
+        let said = machine.session(&nonce, launcher::system_info(&nonce)).finish();
+        let Answer::SystemInfo(described) = said.answer() else { panic!("{kind:?} {:?}", said.answer()) };
         let uname = |flag| String::from_utf8(Command::new("uname").arg(flag).output().unwrap().stdout).unwrap();
         assert_eq!(described.hostname, uname("-n").trim());
         assert_eq!(described.architecture, uname("-m").trim());
@@ -140,7 +143,7 @@ fn a_machine_says_what_it_is_and_leaves_nothing_behind() {
 }
 
 fn again_reads_sh(machine: &Machine) -> bool {
-    machine.probe(None).reads_sh
+    machine.probe(None).login_shell_is_posix
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_directory_that_cannot_be_written_starts_nothing() {
         };
         set(0o500);
         let said = machine.run(&machine.noted("true"));
-        assert_eq!(*said.answer(), Answer::Refused(Refusal::Unwritable), "{kind:?}");
+        assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::NotWritable), "{kind:?}");
         assert!(machine.ran().is_empty());
         set(0o700);
     });
@@ -207,12 +210,12 @@ fn a_full_disk_starts_nothing_and_output_that_did_not_fit_is_said_to_be_missing(
 
         let said = machine.run(&sh("head -c 1000000 /dev/zero; exit 5"));
         let ended = said.ended();
-        assert_eq!((ended.outcome, ended.output_incomplete()), (Outcome::Exited(5), true), "{kind:?}");
+        assert_eq!((ended.outcome, ended.output_incomplete()), (ExitOutcome::Exited(5), true), "{kind:?}");
         assert_eq!(said.stdout.len() as u64, ended.lengths.stdout);
 
         let late = uid();
         let said = machine.launch(&late, &machine.noted("true"));
-        assert_eq!(*said.answer(), Answer::Refused(Refusal::Space), "{kind:?}");
+        assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::DiskFull), "{kind:?}");
         // Nor later, when there is room again.
         let outputs = leftovers(&machine, 9);
         assert_eq!(acknowledge(&machine, &outputs.iter().collect::<Vec<_>>()), Answer::Done);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use writ::launcher::{Answer, FrameSize, Offsets, Outcome};
+use writ::launcher::{Answer, ExitOutcome, FrameSize, Offsets};
 
 use crate::machine::{Machine, everywhere, sh, uid};
 use crate::session::Said;
@@ -38,7 +38,7 @@ fn whoever_comes_back_gets_every_byte_once() {
                 }
                 session = machine.attach(&uid, Offsets { stdout: stdout.len() as u64, stderr: stderr.len() as u64 });
             };
-            assert_eq!(ended.outcome, Outcome::Exited(21));
+            assert_eq!(ended.outcome, ExitOutcome::Exited(21));
             assert!((stdout, stderr) == spoken(), "{kind:?} {cut}");
             assert_eq!(machine.ran().len(), cut, "{kind:?}");
         }
@@ -56,7 +56,7 @@ fn what_nobody_reads_any_more_goes_on_and_leaves_nothing_behind() {
         session.until(|said| !said.stdout.is_empty());
         drop(session);
         let said = machine.attach(&uid, Offsets { stdout: 4, stderr: 0 }).finish();
-        assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(0), 1_000_000), "{kind:?}");
+        assert_eq!((said.ended().outcome, said.stdout.len()), (ExitOutcome::Exited(0), 1_000_000), "{kind:?}");
         assert!(done.exists());
     });
 }
@@ -74,7 +74,7 @@ fn a_reader_that_is_frozen_does_not_freeze_the_command() {
             std::thread::sleep(Duration::from_millis(20));
         }
         let said = machine.attach(&uid, Offsets::default()).finish();
-        assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(0), 3_000_000), "{kind:?}");
+        assert_eq!((said.ended().outcome, said.stdout.len()), (ExitOutcome::Exited(0), 3_000_000), "{kind:?}");
         drop(frozen);
     });
 }
@@ -108,10 +108,14 @@ fn a_supervisor_that_was_killed_is_a_loss_and_not_an_end() {
         assert!(matches!(machine.poll(&uid), Answer::Lost(_)));
         assert_eq!(said.stdout, b"out\n");
         // It is known no more how it ends, but it can be ended.
-        assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) });
+        assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) });
         let said = machine.attach(&uid, Offsets::default()).finish();
         let ended = said.ended();
-        assert_eq!((ended.outcome, ended.stopped, ended.left), (Outcome::Unknown, true, Some(0)), "{kind:?}");
+        assert_eq!(
+            (ended.outcome, ended.stopped, ended.processes_left),
+            (ExitOutcome::Unknown, true, Some(0)),
+            "{kind:?}"
+        );
     });
 }
 

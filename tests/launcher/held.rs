@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use writ::api::execution_status::DecisionRecord;
-use writ::launcher::{self, Answer, Ended, Missing, Offsets, Outcome, Refusal};
+use writ::launcher::{self, Answer, Ended, ExitOutcome, Missing, Offsets, RequestRefusal};
 
 use crate::lab::say;
 use crate::machine::{Kind, Machine, decision, everywhere, is_root, make_executable, sh, uid, with_each_login};
@@ -35,7 +35,7 @@ fn what_a_filter_of_the_command_still_writes_is_output() {
             let (filter, pause) = if round % 5 == 0 { ("sleep 0.3; cat", "") } else { ("cat", "sleep 0.01;") };
             let script = format!("exec > >({filter}) 2>&1; echo step 1; {pause} echo ERROR: disk full; exit 3");
             let said = machine.run(&decision(&[bash, "-c", &script]));
-            assert_eq!(said.ended().outcome, Outcome::Exited(3), "{kind:?}");
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(3), "{kind:?}");
             assert_eq!(String::from_utf8_lossy(&said.stdout), "step 1\nERROR: disk full\n", "{kind:?} {round}");
             assert!(!said.ended().output_incomplete(), "{kind:?}");
         }
@@ -48,7 +48,7 @@ fn what_a_filter_of_the_command_still_writes_is_output() {
         let expected: String = (1..=200).map(|number| format!("{number}\n")).collect::<String>() + "ERROR\n";
         assert_eq!(
             (said.ended().outcome, String::from_utf8_lossy(&said.stdout)),
-            (Outcome::Exited(3), expected.into())
+            (ExitOutcome::Exited(3), expected.into())
         );
         assert!(!said.ended().output_incomplete(), "{kind:?}");
     });
@@ -65,7 +65,7 @@ fn an_output_that_is_still_held_is_incomplete_and_names_who_holds_it() {
                 let ended = said.ended();
                 assert_eq!(
                     (ended.outcome, ended.missing),
-                    (Outcome::Exited(5), Some(Missing::Held)),
+                    (ExitOutcome::Exited(5), Some(Missing::Held)),
                     "{kind:?} {seconds}"
                 );
                 assert_eq!((said.stdout.as_slice(), ended.was_ended), (&b"started\n"[..], false), "{kind:?}");
@@ -139,7 +139,7 @@ fn what_a_service_writes_after_the_record_fills_nothing() {
         );
         let said = machine.launch(&uid, &draining(&writes, 1));
         let ended = said.ended().clone();
-        assert_eq!((ended.outcome, ended.missing), (Outcome::Exited(0), Some(Missing::Held)), "{kind:?}");
+        assert_eq!((ended.outcome, ended.missing), (ExitOutcome::Exited(0), Some(Missing::Held)), "{kind:?}");
         assert!(said.stdout.windows(8).any(|part| part == b"started\n"));
         for acknowledged in [false, true] {
             if acknowledged {
@@ -183,9 +183,13 @@ fn a_stop_while_the_output_is_awaited_ends_the_holders() {
         while !machine.journal(&uid).contains("\nP 5 ") {
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?}");
+        assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) }, "{kind:?}");
         let said = session.finish();
-        assert_eq!((said.ended().outcome, said.ended().output_incomplete()), (Outcome::Exited(5), false), "{kind:?}");
+        assert_eq!(
+            (said.ended().outcome, said.ended().output_incomplete()),
+            (ExitOutcome::Exited(5), false),
+            "{kind:?}"
+        );
     });
 }
 
@@ -215,11 +219,11 @@ fn the_limit_of_the_output_is_exact_to_a_block() {
                 assert!(length <= LIMIT + 512, "{kind:?} {script}: {length}");
             }
             if !is_over {
-                assert_eq!((ended.outcome, ended.lengths.stdout), (Outcome::Exited(3), LIMIT), "{kind:?}");
+                assert_eq!((ended.outcome, ended.lengths.stdout), (ExitOutcome::Exited(3), LIMIT), "{kind:?}");
                 assert!(!ended.output_incomplete());
             }
             if script.contains("cat") {
-                assert!(ended.was_ended && ended.left == Some(0), "{kind:?} {script} {ended:?}");
+                assert!(ended.was_ended && ended.processes_left == Some(0), "{kind:?} {script} {ended:?}");
             }
         }
     });
@@ -236,14 +240,14 @@ fn a_file_size_limit_of_the_login_does_not_cut_the_output_silently() {
         let ended = said.ended();
         assert_eq!(
             (ended.outcome, said.stdout.len(), ended.missing),
-            (Outcome::Exited(4), 3_000_005, None),
+            (ExitOutcome::Exited(4), 3_000_005, None),
             "{kind:?}"
         );
         assert!(said.stdout.starts_with(b"2048\n"), "{kind:?}: the command has the limit of the login");
         machine.set_startup(&format!("ulimit -S -f {0}; ulimit -H -f {0}", 524_288 / unit));
         let said = machine.run(&sh("head -c 3000000 /dev/zero; exit 4"));
         let ended = said.ended();
-        assert_eq!((ended.outcome, ended.missing), (Outcome::Exited(4), Some(Missing::FileSizeLimit)), "{kind:?}");
+        assert_eq!((ended.outcome, ended.missing), (ExitOutcome::Exited(4), Some(Missing::FileSizeLimit)), "{kind:?}");
         assert_eq!((said.stdout.len(), ended.lengths.stdout), (524_288, 524_288), "{kind:?}");
     }
 }
@@ -260,7 +264,7 @@ fn the_output_can_be_opened_by_name() {
             let mut decision = sh(script);
             decision.argv.push(file.to_str().unwrap().to_owned());
             let said = machine.run(&decision);
-            assert_eq!(said.ended().outcome, Outcome::Exited(0), "{kind:?} {said:?}");
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(0), "{kind:?} {said:?}");
             assert_eq!(String::from_utf8_lossy(&said.stdout), "one\nthree\nfour\nfive\ndata\n", "{kind:?}");
             assert_eq!(String::from_utf8_lossy(&said.stderr), "two\nthree\nsix\n", "{kind:?}");
             assert!(!said.ended().output_incomplete());
@@ -275,7 +279,7 @@ fn where_a_here_document_is_a_file_the_pipes_are_made_otherwise() {
     machine.login_environment.push(("BASH_COMPAT".to_owned(), "5.0".to_owned()));
     let uid = uid();
     let said = machine.launch(&uid, &sh("echo out; echo err >/dev/stderr; exit 6"));
-    assert_eq!(said.ended().outcome, Outcome::Exited(6));
+    assert_eq!(said.ended().outcome, ExitOutcome::Exited(6));
     assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
     let said = machine.run(&draining("echo out; sleep 300 & exit 6", 0));
     assert_eq!(said.ended().missing, Some(Missing::Held));
@@ -302,18 +306,18 @@ fn a_disk_that_fills_up_stops_no_command() {
             let (uid, said) = loop {
                 let uid = uid();
                 let said = machine.launch(&uid, &sh(script));
-                if *said.answer() != Answer::Refused(Refusal::Space) {
+                if *said.answer() != Answer::Refused(RequestRefusal::DiskFull) {
                     break (uid, said);
                 }
             };
             let ended = said.ended();
             assert_eq!(
                 (ended.outcome, ended.missing),
-                (Outcome::Exited(5), Some(Missing::DiskFull)),
+                (ExitOutcome::Exited(5), Some(Missing::DiskFull)),
                 "{kind:?} {script}"
             );
             assert!(said.stdout.len() as u64 == ended.lengths.stdout && said.stdout.iter().all(|byte| *byte == 0));
-            assert_eq!(machine.attach(&uid, Offsets::default()).finish().ended().outcome, Outcome::Exited(5));
+            assert_eq!(machine.attach(&uid, Offsets::default()).finish().ended().outcome, ExitOutcome::Exited(5));
             assert_eq!(machine.ask(|nonce, facts| launcher::acknowledge(nonce, facts, &[&uid])), Answer::Done);
         }
     });

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use writ::launcher::{Answer, Offsets, Outcome};
+use writ::launcher::{Answer, ExitOutcome, Offsets};
 
 use crate::machine::{Machine, everywhere, sh, uid};
 
@@ -82,9 +82,9 @@ fn a_process_of_the_launcher_that_is_killed_falsifies_nothing() {
             let context = format!("{kind:?} {round} {victim:?} of {family:?}: {ended:?}\n{}", machine.journal(&uid));
             assert_eq!(machine.ran().len(), before + 1, "{context}");
             match ended.outcome {
-                Outcome::Exited(code) => assert_eq!(code, 9, "{context}"),
-                Outcome::Unknown => assert!(ended.stopped, "{context}"),
-                Outcome::Signalled(_) => assert!(ended.stopped, "{context}"),
+                ExitOutcome::Exited(code) => assert_eq!(code, 9, "{context}"),
+                ExitOutcome::Unknown => assert!(ended.stopped, "{context}"),
+                ExitOutcome::Signalled(_) => assert!(ended.stopped, "{context}"),
             }
             assert!(expected.starts_with(&said.stdout), "{context}: {}", String::from_utf8_lossy(&said.stdout));
             assert!(said.stdout == expected || ended.output_incomplete() || ended.stopped, "{context}");
@@ -121,7 +121,7 @@ fn without_its_watchdog_an_execution_still_ends() {
         drop(session);
         let said = machine.attach(&uid, Offsets::default()).finish();
         let ended = said.ended();
-        assert_eq!(ended.outcome, Outcome::Exited(4), "{kind:?} {}", machine.journal(&uid));
+        assert_eq!(ended.outcome, ExitOutcome::Exited(4), "{kind:?} {}", machine.journal(&uid));
         assert_eq!(said.stdout, b"out\n", "{kind:?}");
         for holder in &ended.holders {
             let _ = std::process::Command::new("kill").args(["-9", &holder.process.to_string()]).status();

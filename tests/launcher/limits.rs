@@ -1,6 +1,6 @@
 //! Logins with too low a limit of open files: what has run is told from what has not, whatever fails on the way.
 
-use writ::launcher::{Answer, NotStarted, Outcome, Refusal};
+use writ::launcher::{Answer, ExitOutcome, NotStarted, RequestRefusal};
 
 use crate::machine::{Machine, everywhere, nonce, uid};
 
@@ -15,17 +15,21 @@ fn a_limit_of_open_files_makes_no_record_of_a_command_that_did_not_run() {
             let (nonce, uid) = (nonce(), uid());
             let before = machine.ran().len();
             let mut request = machine.localized(&machine.launching(&nonce, &uid, &machine.noted("echo out; exit 5")));
-            request.line = format!("ulimit -n {limit}; {}", request.line);
+            request.command = format!("ulimit -n {limit}; {}", request.command);
             let (said, exit_code) = machine.raw_session(&nonce, &request).exited();
             let has_run = machine.ran().len() > before;
             let context = format!("{kind:?} with {limit}: {said:?} {exit_code:?}\n{}", machine.journal(&uid));
             match said.answers.last() {
                 Some(Answer::Ended(ended)) => {
                     // Its output may be incomplete, but then that is said.
-                    assert!(has_run && ended.outcome == Outcome::Exited(5), "{context}");
+                    assert!(has_run && ended.outcome == ExitOutcome::Exited(5), "{context}");
                     assert!(ended.missing.is_some() || said.stdout == b"out\n", "{context}");
                 }
-                Some(Answer::NotStarted(NotStarted::Files) | Answer::Refused(Refusal::Files | Refusal::Cut)) | None => {
+                Some(
+                    Answer::NotStarted(NotStarted::Files)
+                    | Answer::Refused(RequestRefusal::Files | RequestRefusal::Cut),
+                )
+                | None => {
                     assert!(!has_run, "{context}");
                 }
                 // The fence was made, and the next step failed.
@@ -34,7 +38,7 @@ fn a_limit_of_open_files_makes_no_record_of_a_command_that_did_not_run() {
             }
             // What is asked later says the same.
             match machine.close(&uid) {
-                Answer::Ended(ended) => assert!(has_run && ended.outcome == Outcome::Exited(5), "{context}"),
+                Answer::Ended(ended) => assert!(has_run && ended.outcome == ExitOutcome::Exited(5), "{context}"),
                 Answer::Tombstoned | Answer::NotStarted(_) => assert!(!has_run, "{context}"),
                 Answer::Lost(_) => assert!(said.answers.is_empty(), "{context}"),
                 other => panic!("{other:?}: {context}"),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tempfile::TempDir;
 use writ::api::execution_status::{DecisionRecord, ObjectRecord, OutputBounds};
-use writ::launcher::{self, Answer, ExecRequest, FrameSize, Launch, MachineFacts, Nonce, Offsets, Reply, Uid};
+use writ::launcher::{self, Answer, ExecRequest, FrameSize, Launch, LauncherFacts, Nonce, Offsets, Reply, Uid};
 
 use crate::lab::packages::Package;
 use crate::session::{DEADLINE, Said, Session};
@@ -67,7 +67,7 @@ pub struct Machine {
     kind: Kind,
     pub home: TempDir,
     login_shell: PathBuf,
-    pub facts: MachineFacts,
+    pub facts: LauncherFacts,
     user: Option<u32>,
     /// Set in the environment of each login.
     pub login_environment: Vec<(String, String)>,
@@ -150,13 +150,13 @@ impl Machine {
         let number = user.unwrap_or_else(|| std::fs::metadata(home.path()).expect("a folder").uid());
         let entry = format!("lab:x:{number}:0::{}:{}\n", home.path().display(), login_shell.display());
         std::fs::write(home.path().join("passwd"), entry).expect("a user database");
-        let facts = MachineFacts {
+        let facts = LauncherFacts {
             boot_id: String::new(),
             uptime_centiseconds: 0,
             directory: String::new(),
             directory_id: String::new(),
-            reads_sh: false,
-            ends_with_session: false,
+            login_shell_is_posix: false,
+            kills_user_processes: false,
         };
         if let Some(user) = user {
             std::os::unix::fs::chown(home.path(), Some(user), Some(user)).expect("a folder of its own");
@@ -167,16 +167,16 @@ impl Machine {
         machine
     }
 
-    pub fn probe(&self, directory: Option<&str>) -> MachineFacts {
+    pub fn probe(&self, directory: Option<&str>) -> LauncherFacts {
         match self.probed(directory).answer() {
-            Answer::Probed(facts) => facts.clone(),
+            Answer::Inspected(facts) => facts.clone(),
             other => panic!("{other:?}"),
         }
     }
 
     pub fn probed(&self, directory: Option<&str>) -> Said {
         let nonce = nonce();
-        self.session(&nonce, launcher::probe(&nonce, directory)).finish()
+        self.session(&nonce, launcher::inspect(&nonce, directory)).finish()
     }
 
     fn tools(&self) -> PathBuf {
@@ -211,7 +211,7 @@ impl Machine {
         let (nonce, separator) = (words[1], words[3]);
         let half = self.text(body.split_once(separator).expect("two halves").0);
         let stdin = format!("WRIT2 {nonce} {} {separator}\n{half}{separator}{half}", half.len());
-        ExecRequest { line: self.text(&request.line), stdin: stdin.into_bytes() }
+        ExecRequest { command: self.text(&request.command), stdin: stdin.into_bytes() }
     }
 
     pub fn session(&self, nonce: &Nonce, request: ExecRequest) -> Session {
@@ -237,8 +237,8 @@ impl Machine {
     }
 
     fn spawn(&self, request: &ExecRequest) -> Child {
-        assert!(request.line.len() <= launcher::LONGEST_LINE, "{} bytes", request.line.len());
-        let mut shell = self.shell(&request.line);
+        assert!(request.command.len() <= launcher::MAX_COMMAND_BYTES, "{} bytes", request.command.len());
+        let mut shell = self.shell(&request.command);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         shell.spawn().expect("a shell")
     }
@@ -346,7 +346,7 @@ impl Machine {
     }
 
     /// Asks for something, and gets one answer.
-    pub fn ask(&self, request: impl Fn(&Nonce, &MachineFacts) -> ExecRequest) -> Answer {
+    pub fn ask(&self, request: impl Fn(&Nonce, &LauncherFacts) -> ExecRequest) -> Answer {
         let nonce = nonce();
         let said = self.session(&nonce, request(&nonce, &self.facts)).finish();
         assert!(said.complete && said.answers.len() == 1, "{said:?}");

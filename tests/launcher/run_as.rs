@@ -1,7 +1,7 @@
 //! Commands as another user, by sudo. As root only: else there is nobody to become.
 
 use writ::api::execution_status::DecisionRecord;
-use writ::launcher::{Answer, NotStarted, Offsets, Outcome};
+use writ::launcher::{Answer, ExitOutcome, NotStarted, Offsets};
 
 use crate::lab::openssh;
 use crate::lab::say;
@@ -53,15 +53,15 @@ fn a_command_runs_as_its_user_and_can_be_ended_where_sudo_allows_it() {
         let Some(other) = Other::new(kind, true) else { return };
         let machine = &other.machine;
         let said = machine.run(&other.decision("go"));
-        assert_eq!(said.ended().outcome, Outcome::Exited(3), "{kind:?}");
+        assert_eq!(said.ended().outcome, ExitOutcome::Exited(3), "{kind:?}");
         assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("{USER}\n"));
-        for (how, outcome) in [("stay", Outcome::Signalled(9)), ("wait", Outcome::Signalled(15))] {
+        for (how, outcome) in [("stay", ExitOutcome::Signalled(9)), ("wait", ExitOutcome::Signalled(15))] {
             let uid = uid();
             let mut session = machine.start(&uid, &other.decision(how));
             session.until(|said| !said.stdout.is_empty());
-            assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?} {how}");
+            assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) }, "{kind:?} {how}");
             let said = session.finish();
-            assert_eq!((said.ended().outcome, said.ended().left), (outcome, Some(0)), "{kind:?} {how}");
+            assert_eq!((said.ended().outcome, said.ended().processes_left), (outcome, Some(0)), "{kind:?} {how}");
         }
     }
 }
@@ -75,9 +75,9 @@ fn what_sudo_does_not_allow_is_not_started_and_never_is() {
         let uid = uid();
         for _ in 0..2 {
             let said = other.machine.launch(&uid, &refused);
-            assert_eq!(*said.answer(), Answer::NotStarted(NotStarted::Sudo), "{kind:?}");
+            assert_eq!(*said.answer(), Answer::NotStarted(NotStarted::SudoRefused), "{kind:?}");
         }
-        assert_eq!(other.machine.poll(&uid), Answer::NotStarted(NotStarted::Sudo));
+        assert_eq!(other.machine.poll(&uid), Answer::NotStarted(NotStarted::SudoRefused));
     }
 }
 
@@ -94,13 +94,13 @@ fn a_question_that_sudo_refuses_does_not_keep_a_command_from_running() {
             };
             let Some(other) = Other::with_rules(kind, rules) else { return };
             let said = other.machine.run(&other.decision("go"));
-            assert_eq!(said.ended().outcome, Outcome::Exited(3), "{kind:?} {listpw}");
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(3), "{kind:?} {listpw}");
             assert!(!said.ended().refused_by_sudo, "{kind:?} {listpw}");
             // What sudo does not allow has not run all the same.
             let mut refused = other.decision("go");
             refused.argv = vec!["/bin/echo".to_owned(), "ran".to_owned()];
             let said = other.machine.run(&refused);
-            assert_eq!((said.ended().outcome, &*said.stdout), (Outcome::Exited(1), &b""[..]), "{kind:?} {listpw}");
+            assert_eq!((said.ended().outcome, &*said.stdout), (ExitOutcome::Exited(1), &b""[..]), "{kind:?} {listpw}");
             assert!(said.ended().refused_by_sudo, "{kind:?} {listpw}: {said:?}");
         }
     }
@@ -120,7 +120,7 @@ fn a_password_that_sudo_wants_is_told_from_an_exit_code() {
         let Some(other) = Other::new(kind, false) else { return };
         for how in ["forge", "forge-more"] {
             let said = other.machine.run(&other.decision(how));
-            assert_eq!(said.ended().outcome, Outcome::Exited(1), "{kind:?} {how}");
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(1), "{kind:?} {how}");
             assert!(!said.ended().refused_by_sudo, "{kind:?} {how}: {said:?}");
         }
     }
@@ -153,6 +153,6 @@ fn what_may_not_be_killed_is_said_to_be_left() {
     drop(session);
     let said = other.machine.attach(&uid, Offsets::default()).finish();
     let ended = said.ended();
-    assert!(ended.timed_out && ended.left.is_some_and(|left| left > 0), "{ended:?}");
+    assert!(ended.timed_out && ended.processes_left.is_some_and(|left| left > 0), "{ended:?}");
     std::process::Command::new("pkill").args(["-KILL", "-u", USER, "-f", &other.program]).status().expect("pkill");
 }

@@ -1,6 +1,6 @@
 //! What a command gives is what comes: bytes, exit code, signal.
 
-use writ::launcher::{Answer, Outcome};
+use writ::launcher::{Answer, ExitOutcome};
 
 use crate::machine::{Kind, Machine, decision, everywhere, sh};
 
@@ -10,11 +10,11 @@ fn a_short_command_is_answered_in_its_own_request() {
         let machine = Machine::new(kind);
         let said = machine.run(&sh("echo out; echo err >&2; exit 7"));
         let ended = said.ended();
-        assert_eq!(ended.outcome, Outcome::Exited(7), "{kind:?}");
+        assert_eq!(ended.outcome, ExitOutcome::Exited(7), "{kind:?}");
         assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "{kind:?}");
-        assert!(!ended.attached && !ended.timed_out && !ended.stopped && !ended.output_incomplete());
+        assert!(!ended.started_by_other && !ended.timed_out && !ended.stopped && !ended.output_incomplete());
         let said = machine.run(&decision(&["/bin/true"]));
-        assert_eq!((said.ended().outcome, said.stdout.len(), said.stderr.len()), (Outcome::Exited(0), 0, 0));
+        assert_eq!((said.ended().outcome, said.stdout.len(), said.stderr.len()), (ExitOutcome::Exited(0), 0, 0));
     });
 }
 
@@ -24,7 +24,7 @@ fn a_long_command_is_followed_as_it_runs() {
         let machine = Machine::new(kind);
         let said = machine.run(&sh("echo one; sleep 1; echo two >&2; echo two; sleep 0.3; exit 3"));
         assert!(matches!(said.answers.as_slice(), [Answer::Running(_), Answer::Ended(_)]), "{kind:?} {said:?}");
-        assert_eq!(said.ended().outcome, Outcome::Exited(3));
+        assert_eq!(said.ended().outcome, ExitOutcome::Exited(3));
         assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"one\ntwo\n"[..], &b"two\n"[..]), "{kind:?}");
     });
 }
@@ -35,17 +35,17 @@ fn every_exit_code_is_told_and_every_signal_that_the_shell_tells_of() {
         let machine = Machine::new(kind);
         for code in [0, 1, 2, 126, 127, 128, 129, 130, 137, 141, 143, 254, 255] {
             let said = machine.run(&sh(&format!("exit {code}")));
-            assert_eq!(said.ended().outcome, Outcome::Exited(code), "{kind:?}");
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(code), "{kind:?}");
         }
         // HUP, INT, QUIT, ABRT, KILL, USR1, SEGV, PIPE, ALRM, TERM
         for signal in [1, 2, 3, 6, 9, 10, 11, 13, 14, 15] {
             let said = machine.run(&sh(&format!("ulimit -c 0; kill -{signal} $$; sleep 60")));
             let outcome = said.ended().outcome;
             if matches!(signal, 2 | 13) {
-                let either = [Outcome::Exited(128 + signal), Outcome::Signalled(signal)];
+                let either = [ExitOutcome::Exited(128 + signal), ExitOutcome::Signalled(signal)];
                 assert!(either.contains(&outcome), "{kind:?} {signal} {outcome:?}");
             } else {
-                assert_eq!(outcome, Outcome::Signalled(signal), "{kind:?}");
+                assert_eq!(outcome, ExitOutcome::Signalled(signal), "{kind:?}");
             }
         }
     });
@@ -123,12 +123,12 @@ fn words_arrive_as_they_were_decided_on_the_line_and_by_standard_input() {
 fn what_cannot_be_executed_says_so() {
     let machine = Machine::new(Kind::Dash);
     let said = machine.run(&decision(&["/no/such/program"]));
-    assert_eq!(said.ended().outcome, Outcome::Exited(127));
+    assert_eq!(said.ended().outcome, ExitOutcome::Exited(127));
     assert!(String::from_utf8_lossy(&said.stderr).contains("/no/such/program"));
     let mut lost = sh("echo ran");
     lost.working_directory = Some("/no/such/folder".to_owned());
     let said = machine.run(&lost);
-    assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(126), 0));
+    assert_eq!((said.ended().outcome, said.stdout.len()), (ExitOutcome::Exited(126), 0));
 }
 
 #[test]
@@ -138,20 +138,20 @@ fn a_command_may_do_to_its_own_group_and_output_what_it_likes() {
         let said = machine.run(&sh("echo before; kill -9 0; echo after"));
         assert_eq!(
             (said.ended().outcome, said.stdout.as_slice()),
-            (Outcome::Signalled(9), &b"before\n"[..]),
+            (ExitOutcome::Signalled(9), &b"before\n"[..]),
             "{kind:?}"
         );
         let said = machine.run(&sh("echo before; sleep 0.5; kill -9 0; echo after"));
         assert_eq!(
             (said.ended().outcome, said.stdout.as_slice()),
-            (Outcome::Signalled(9), &b"before\n"[..]),
+            (ExitOutcome::Signalled(9), &b"before\n"[..]),
             "{kind:?}"
         );
         let said = machine.run(&sh("exec >&- 2>&-; sleep 0.5; exit 9"));
-        assert_eq!((said.ended().outcome, said.stdout.len()), (Outcome::Exited(9), 0));
+        assert_eq!((said.ended().outcome, said.stdout.len()), (ExitOutcome::Exited(9), 0));
         // Something is left behind that holds the output: the command has ended all the same.
         let said = machine.run(&sh("echo out; setsid sleep 3 & exit 0"));
-        assert_eq!((said.ended().outcome, said.stdout.as_slice()), (Outcome::Exited(0), &b"out\n"[..]));
+        assert_eq!((said.ended().outcome, said.stdout.as_slice()), (ExitOutcome::Exited(0), &b"out\n"[..]));
     });
 }
 
@@ -163,7 +163,11 @@ fn a_command_that_ends_as_the_watchdog_wakes_up_is_answered() {
         for round in 0..30 {
             let script = format!("echo out; sleep 0.{:03}; exit 4", 170 + round * 2);
             let said = machine.run(&sh(&script));
-            assert_eq!((said.ended().outcome, said.stdout.as_slice()), (Outcome::Exited(4), &b"out\n"[..]), "{kind:?}");
+            assert_eq!(
+                (said.ended().outcome, said.stdout.as_slice()),
+                (ExitOutcome::Exited(4), &b"out\n"[..]),
+                "{kind:?}"
+            );
         }
     });
 }

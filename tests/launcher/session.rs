@@ -5,7 +5,7 @@ use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use writ::launcher::{Answer, Broken, Ended, Item, Offsets, Reply};
+use writ::launcher::{Answer, Ended, Offsets, Reply, ReplyError, ReplyEvent};
 
 /// After this a test has failed; nothing is shown by how long something takes.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -32,7 +32,7 @@ pub struct Said {
     pub answers: Vec<Answer>,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-    pub broken: Option<Broken>,
+    pub broken: Option<ReplyError>,
     pub complete: bool,
 }
 
@@ -51,12 +51,12 @@ impl Said {
         }
     }
 
-    fn take(&mut self, item: Item<'_>) {
+    fn take(&mut self, item: ReplyEvent<'_>) {
         match item {
-            Item::Answer(answer) => self.answers.push(answer),
-            Item::Stdout(bytes) => self.stdout.extend_from_slice(bytes),
-            Item::Stderr(bytes) => self.stderr.extend_from_slice(bytes),
-            Item::Broken(broken) => self.broken = Some(broken),
+            ReplyEvent::Answer(answer) => self.answers.push(answer),
+            ReplyEvent::Stdout(bytes) => self.stdout.extend_from_slice(bytes),
+            ReplyEvent::Stderr(bytes) => self.stderr.extend_from_slice(bytes),
+            ReplyEvent::Malformed(broken) => self.broken = Some(broken),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Start-up files of the login that read, ask, and print: the request is refused or runs as it is, and what is recorded are
 //! the bytes of the command.
 
-use writ::launcher::{Answer, Broken, Outcome, REFUSED_CUT_EXIT_CODE, Refusal};
+use writ::launcher::{Answer, ExitOutcome, REFUSED_CUT_EXIT_CODE, ReplyError, RequestRefusal};
 
 use crate::machine::{Kind, Machine, decision, nonce, sh, uid, with_each_login};
 
@@ -37,11 +37,11 @@ fn a_startup_file_that_reads_standard_input_executes_nothing() {
             assert!(!marker.exists(), "{kind:?} {reader}: executed");
             // A shell that reads nothing, like bash where `read -t 0` sees nothing yet, leaves the request whole.
             if exit_code == Some(0) && reader.contains("read -t 0") {
-                assert_eq!(said.ended().outcome, Outcome::Exited(0), "{kind:?} {reader}");
+                assert_eq!(said.ended().outcome, ExitOutcome::Exited(0), "{kind:?} {reader}");
                 continue;
             }
             assert!(
-                matches!(said.answers.as_slice(), [] | [Answer::Refused(Refusal::Cut)]),
+                matches!(said.answers.as_slice(), [] | [Answer::Refused(RequestRefusal::Cut)]),
                 "{kind:?} {reader}: {said:?}"
             );
             assert_eq!(exit_code, i32::try_from(REFUSED_CUT_EXIT_CODE).ok(), "{kind:?} {reader}: {said:?}");
@@ -95,7 +95,7 @@ fn what_a_startup_job_prints_is_no_output() {
                 assert!(!said.ended().output_incomplete());
             } else {
                 assert!(
-                    matches!(said.broken, Some(Broken::Mixed | Broken::Line)),
+                    matches!(said.broken, Some(ReplyError::Mixed | ReplyError::Line)),
                     "{kind:?} {round}: {:?}",
                     said.broken
                 );
@@ -112,7 +112,7 @@ fn what_the_login_prints_is_passed_over() {
         let prints = "echo hello; echo WRIT2:; echo 'WRIT2:0123456789abcdef0123456789abcdef:.'; printf 'no newline'";
         if machine.set_startup(prints) {
             let said = machine.run(&sh("echo out; echo err >&2; exit 4"));
-            assert_eq!(said.ended().outcome, Outcome::Exited(4), "{kind:?}");
+            assert_eq!(said.ended().outcome, ExitOutcome::Exited(4), "{kind:?}");
             assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "{kind:?}");
         }
     });
@@ -124,7 +124,7 @@ fn every_login_shell_runs_follows_stops_and_tells() {
     with_each_login(|kind| {
         let machine = Machine::new(kind);
         let said = machine.run(&sh("echo out; echo err >&2; exit 7"));
-        assert_eq!(said.ended().outcome, Outcome::Exited(7), "{kind:?}");
+        assert_eq!(said.ended().outcome, ExitOutcome::Exited(7), "{kind:?}");
         assert_eq!((said.stdout.as_slice(), said.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "{kind:?}");
         let words = ["", "it's", "a\\", "!!", "$(id) `id` \"x\" *", "two\nlines\n", "é"];
         let mut printing = sh("shift; printf '%s\\0' \"$@\"");
@@ -135,7 +135,7 @@ fn every_login_shell_runs_follows_stops_and_tells() {
         let mut session = machine.start(&uid, &sh("echo begun; setsid sleep 300 & exec sleep 300"));
         session.until(|said| !said.stdout.is_empty());
         assert!(matches!(machine.poll(&uid), Answer::Running(_)), "{kind:?}");
-        assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) }, "{kind:?}");
-        assert_eq!(session.finish().ended().outcome, Outcome::Signalled(15), "{kind:?}");
+        assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) }, "{kind:?}");
+        assert_eq!(session.finish().ended().outcome, ExitOutcome::Signalled(15), "{kind:?}");
     });
 }

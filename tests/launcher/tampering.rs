@@ -12,7 +12,7 @@ fn make_old(path: &std::path::Path) {
 }
 
 fn reap(machine: &Machine) {
-    assert_eq!(machine.ask(|nonce, facts| launcher::reap(nonce, facts, 30)), Answer::Done);
+    assert_eq!(machine.ask(|nonce, facts| launcher::prune(nonce, facts, 30)), Answer::Done);
 }
 
 /// `spec.execution.directory` may name a folder that holds other things, too.
@@ -119,7 +119,7 @@ fn a_command_that_removes_the_directory_is_not_said_to_have_never_started() {
             assert!(matches!(said.answer(), Answer::Lost(Lost { rebooted: false, .. })), "{kind:?} {before}: {said:?}");
             let nonce = crate::machine::nonce();
             let later = machine.session(&nonce, launcher::poll(&nonce, &machine.facts, &uid)).finish();
-            assert_eq!(*later.answer(), Answer::Refused(launcher::Refusal::Directory), "{kind:?}");
+            assert_eq!(*later.answer(), Answer::Refused(launcher::RequestRefusal::DirectoryUnsuitable), "{kind:?}");
         }
     });
 }

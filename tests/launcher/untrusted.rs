@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use writ::api::execution_status::DecisionRecord;
-use writ::launcher::{Answer, Offsets, Outcome};
+use writ::launcher::{Answer, ExitOutcome, Offsets};
 
 use crate::lab::openssh;
 use crate::lab::say;
@@ -68,9 +68,9 @@ proptest! {
         let request = machine.launching(&nonce, &uid, &sh(&script));
         let said = machine.session(&nonce, request).finish();
         let ended = said.ended();
-        prop_assert_eq!(ended.outcome, Outcome::Exited(code));
+        prop_assert_eq!(ended.outcome, ExitOutcome::Exited(code));
         prop_assert!(said.stdout == *stdout && said.stderr == *stderr, "{:?}", ended);
-        prop_assert!(!ended.output_incomplete() && !ended.attached);
+        prop_assert!(!ended.output_incomplete() && !ended.started_by_other);
         let journal = machine.journal(&uid);
         let end = journal.lines().find_map(|line| line.strip_prefix("E ")).expect("an end");
         let expected = format!("{code} - {} {} ", stdout.len(), stderr.len());
@@ -164,11 +164,14 @@ fn withstands(machine: &Machine, decision: &DecisionRecord, expected: Option<&[u
         let said = machine.launch(&uid, decision);
         let ended = said.ended();
         let context = format!("{rounds}: {ended:?}\n{}", machine.journal(&uid));
-        assert_eq!((ended.outcome, ended.missing, ended.was_ended), (Outcome::Exited(9), None, false), "{context}");
+        assert_eq!((ended.outcome, ended.missing, ended.was_ended), (ExitOutcome::Exited(9), None, false), "{context}");
         let stored = std::fs::read(machine.file(&uid, "o")).expect("the output");
         assert!(said.stdout == expected.unwrap_or(&stored), "{context}: {:?}", String::from_utf8_lossy(&said.stdout));
         assert!(machine.journal(&uid).contains("\nE 9 - "), "{context}");
-        assert!(matches!(machine.poll(&uid), Answer::Ended(again) if again.outcome == Outcome::Exited(9)), "{context}");
+        assert!(
+            matches!(machine.poll(&uid), Answer::Ended(again) if again.outcome == ExitOutcome::Exited(9)),
+            "{context}"
+        );
     }
     say::note(format_args!("{rounds} executions under attack"));
 }
@@ -272,8 +275,8 @@ fn a_name_that_looks_like_fields_hides_nothing_and_is_not_counted() {
         })
         .collect();
     assert!(others.len() >= 2);
-    assert_eq!(machine.stop(&uid), Answer::Stopped { left: Some(0) });
-    assert_eq!(session.finish().ended().outcome, Outcome::Signalled(15));
+    assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) });
+    assert_eq!(session.finish().ended().outcome, ExitOutcome::Signalled(15));
     for mut other in others {
         assert!(other.try_wait().expect("a state").is_none(), "it was ended, too");
         other.kill().expect("an end");

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use writ::launcher::{Answer, ExecRequest, REFUSED_CUT_EXIT_CODE, Refusal, Uid};
+use writ::launcher::{Answer, ExecRequest, REFUSED_CUT_EXIT_CODE, RequestRefusal, Uid};
 
 use crate::machine::{Kind, Machine, decision, everywhere, nonce, uid};
 
@@ -36,14 +36,14 @@ impl<'a> Victim<'a> {
         if stdin == self.request.stdin {
             return;
         }
-        let spoilt = ExecRequest { line: self.request.line.clone(), stdin };
+        let spoilt = ExecRequest { command: self.request.command.clone(), stdin };
         let (said, exit_code) = self.machine.raw_session(&self.nonce, &spoilt).exited();
         assert!(!self.marker.exists(), "{how}: executed");
         assert!(!self.machine.file(&self.uid, "j").exists(), "{how}: came to the fence: {said:?}");
         assert!(said.stdout.is_empty() && said.stderr.is_empty(), "{how}: {said:?}");
         // The refusal may have lost its nonce with the request, but not its exit code.
         assert_eq!(exit_code, i32::try_from(REFUSED_CUT_EXIT_CODE).ok(), "{how}: {said:?}");
-        assert!(matches!(said.answers.as_slice(), [] | [Answer::Refused(Refusal::Cut)]), "{how}: {said:?}");
+        assert!(matches!(said.answers.as_slice(), [] | [Answer::Refused(RequestRefusal::Cut)]), "{how}: {said:?}");
     }
 
     fn offsets(&self) -> Vec<usize> {
@@ -155,5 +155,5 @@ fn a_refusal_tells_its_reason_if_the_header_is_whole() {
     let mut spoilt = victim.request.clone();
     spoilt.stdin.truncate(spoilt.stdin.len() - 300);
     let said = machine.raw_session(&victim.nonce, &spoilt).finish();
-    assert_eq!(said.answers, [Answer::Refused(Refusal::Cut)], "{said:?}");
+    assert_eq!(said.answers, [Answer::Refused(RequestRefusal::Cut)], "{said:?}");
 }

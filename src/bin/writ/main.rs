@@ -6,9 +6,9 @@ use std::io::{BufReader, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use writ::cli::machine::MachineCommand;
 use writ::cli::pipe::{READER_GONE, ReaderGone};
-use writ::cli::{Ending, Explain, Lint, Output, Ready};
-use writ::tools::MachineTools;
+use writ::cli::{CliExit, Explain, Lint, Output, Ready};
 
 use serve::{Serve, serve};
 
@@ -31,13 +31,15 @@ enum Command {
     Lint(Lint),
     Output(Output),
     Ready(Ready),
-    Machine(MachineTools),
+    Machine(MachineCommand),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = match Cli::parse().command {
-        Command::Serve(options) => return ended(serve(options).await.map(|()| Ending::Good), ExitCode::FAILURE),
+        Command::Serve(options) => {
+            return exit_code(serve(options).await.map(|()| CliExit::Success), ExitCode::FAILURE);
+        }
         command => command,
     };
     let gone = ReaderGone::default();
@@ -45,7 +47,7 @@ async fn main() -> ExitCode {
     if gone.is_set() {
         return READER_GONE.into();
     }
-    ended(outcome, Ending::BadInput.code().into())
+    exit_code(outcome, CliExit::Usage.code().into())
 }
 
 /// Runs what a person asks for at a terminal.
@@ -53,9 +55,9 @@ async fn run(
     command: Command,
     stdout: &mut (dyn Write + Send),
     stderr: &mut (dyn Write + Send),
-) -> anyhow::Result<Ending> {
-    let ending = match command {
-        Command::Serve(options) => serve(options).await.map(|()| Ending::Good),
+) -> anyhow::Result<CliExit> {
+    let exit = match command {
+        Command::Serve(options) => serve(options).await.map(|()| CliExit::Success),
         Command::Explain(options) => options.run(BufReader::new(std::io::stdin()), stdout).await,
         Command::Output(options) => options.run(stdout, stderr).await,
         Command::Ready(options) => options.run(stdout, stderr).await,
@@ -63,16 +65,16 @@ async fn run(
         Command::Lint(options) => options.run(stdout),
     }?;
     stdout.flush()?;
-    Ok(ending)
+    Ok(exit)
 }
 
-fn ended(outcome: anyhow::Result<Ending>, of_failure: ExitCode) -> ExitCode {
+fn exit_code(outcome: anyhow::Result<CliExit>, on_failure: ExitCode) -> ExitCode {
     match outcome {
-        Ok(ending) => ending.code().into(),
+        Ok(exit) => exit.code().into(),
         Err(error) => {
             // Where nobody reads it, there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "writ: {error:#}");
-            of_failure
+            on_failure
         }
     }
 }

@@ -15,16 +15,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use writ::cli::store;
-use writ::cluster::{ClientOptions, Cluster, ClusterError, EventPublisher, Holders, Policies, Stamping};
+use writ::cluster::{
+    ClientOptions, Cluster, ClusterError, EventPublisher, Membership, OwnLease, PolicyCache, RequesterTrustChecker,
+};
 use writ::controllers::{command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::fleet::MachineWakes;
-use writ::operations::{Endpoints, LogFormat, start_logs};
+use writ::operations::{LogFormat, OpsServer, start_logs};
 use writ::output::{Hub, Store};
 use writ::runner::{FollowLimits, OutputSinks, Runner, RunnerConfig, Spool};
-use writ::ssh::judge_certificates_by;
+use writ::ssh::use_certificate_clock;
 use writ::telemetry::health;
-use writ::traces::Exporting;
+use writ::traces::TraceExporter;
 
 /// For how long an API server that was away may say that there are no CRDs and no rights: it reads them at its start.
 const STARTING: Duration = Duration::from_secs(30);
@@ -112,11 +114,11 @@ impl Serve {
     /// Where the API server is, and what of it is served: each namespace once.
     fn client(&self) -> ClientOptions {
         let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-        let (kubeconfig, home) = (self.kubeconfig.clone(), self.lease_namespace.clone());
-        ClientOptions { kubeconfig, namespaces, home, is_person: false }
+        let (kubeconfig, own_namespace) = (self.kubeconfig.clone(), self.lease_namespace.clone());
+        ClientOptions { kubeconfig, namespaces, own_namespace, is_person: false }
     }
 
-    fn start_logs(&self) -> anyhow::Result<Option<Exporting>> {
+    fn start_logs(&self) -> anyhow::Result<Option<TraceExporter>> {
         let format = match self.log_format {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
@@ -125,9 +127,9 @@ impl Serve {
         start_logs(format, self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()))
     }
 
-    async fn listen(&self) -> anyhow::Result<Option<Endpoints>> {
+    async fn listen(&self) -> anyhow::Result<Option<OpsServer>> {
         let Some(address) = self.listen_operations else { return Ok(None) };
-        Endpoints::start(address).await.map(Some)
+        OpsServer::start(address).await.map(Some)
     }
 
     /// Where this process keeps what must outlive it.
@@ -207,12 +209,12 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     }
 
     let holder = holder();
-    let holders = Arc::new(announce(&cluster, &holder, Duration::from_secs(options.lease_seconds)).await?);
+    let holders = Arc::new(join(&cluster, &holder, Duration::from_secs(options.lease_seconds)).await?);
     let (events, _publishing) = EventPublisher::start(&cluster, &holder);
-    let keeping = Arc::clone(&holders);
-    let lease_kept = tokio::spawn(async move { keeping.keep().await });
-    let stamping = Stamping::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
-    let policies = Arc::new(Policies::new(cluster.clone()));
+    let membership = Arc::clone(&holders);
+    let renewing = tokio::spawn(async move { membership.run().await });
+    let stamping = RequesterTrustChecker::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
+    let policies = Arc::new(PolicyCache::new(cluster.clone()));
     let stop = CancellationToken::new();
     let (runner, wakes, machine_wakes) = Runner::new(RunnerConfig {
         cluster: cluster.clone(),
@@ -245,25 +247,25 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         ended = &mut controller => bail!("the controller ended by itself ({ended:?}); this is a bug, please report it"),
     }
     let others = async { tokio::join!(controller, others) };
-    end(&runner, Duration::from_secs(options.drain_seconds), &stop, others).await;
-    lease_kept.abort();
-    holders.leave().await;
+    end((&runner, &holders), Duration::from_secs(options.drain_seconds), &stop, others).await;
+    renewing.abort();
+    holders.release().await;
     tracing::info!("stopped");
     send_last_spans(exporting).await;
     Ok(())
 }
 
-async fn send_last_spans(exporting: Option<Exporting>) {
+async fn send_last_spans(exporting: Option<TraceExporter>) {
     if let Some(exporting) = exporting {
-        exporting.end(LAST_SPANS).await;
+        exporting.shut_down(LAST_SPANS).await;
     }
 }
 
 /// Brings up to date what is counted only when metrics are asked for.
-fn measure(endpoints: Option<&Endpoints>, runner: &Runner, stamping: &Stamping) {
+fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterTrustChecker) {
     let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
-    endpoints.measure_by(move || {
+    endpoints.before_scrape(move || {
         runner.update_gauges();
         stamping.measure();
     });
@@ -271,9 +273,9 @@ fn measure(endpoints: Option<&Endpoints>, runner: &Runner, stamping: &Stamping) 
 
 /// Starts the controllers beside that of executions; what comes back ends with them.
 fn others(
-    (cluster, policies): (&Cluster, &Arc<Policies>),
+    (cluster, policies): (&Cluster, &Arc<PolicyCache>),
     runner: &Runner,
-    (stamping, events): (&Stamping, &EventPublisher),
+    (stamping, events): (&RequesterTrustChecker, &EventPublisher),
     wakes: MachineWakes,
     finished: retention::Context,
     stop: &CancellationToken,
@@ -296,7 +298,7 @@ fn others(
 async fn connect(options: &ClientOptions) -> anyhow::Result<Cluster> {
     let cluster = Cluster::connect(options).await.context("the kubeconfig cannot be used")?;
     let clock = cluster.clone();
-    judge_certificates_by(move || u64::try_from(clock.now().as_second()).unwrap_or(0));
+    use_certificate_clock(move || u64::try_from(clock.now().as_second()).unwrap_or(0));
     Ok(cluster)
 }
 
@@ -304,10 +306,11 @@ fn serves(options: &ClientOptions) -> String {
     if options.namespaces.is_empty() { "(all)".to_owned() } else { options.namespaces.join(",") }
 }
 
-async fn announce(cluster: &Cluster, holder: &str, lease: Duration) -> anyhow::Result<Holders> {
-    let home = cluster.home();
-    let announced = Holders::announce(cluster, home, holder, lease).await;
-    announced.with_context(|| format!("the Lease of this process cannot be written in namespace {home}"))
+/// Creates the Lease of this process. It serves the other members at no address yet.
+async fn join(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<Membership> {
+    let namespace = cluster.own_namespace();
+    let joined = Membership::join(cluster, OwnLease { namespace, name, duration, address: None }).await;
+    joined.with_context(|| format!("the Lease of this process cannot be written in namespace {namespace}"))
 }
 
 /// Waits for SIGTERM or ctrl-C.
@@ -319,11 +322,17 @@ async fn told_to_end((terminate, interrupt): &mut (Signal, Signal)) {
 }
 
 /// Lets what runs end, and then the controllers.
-async fn end<T>(runner: &Runner, drain: Duration, stop: &CancellationToken, controllers: impl Future<Output = T>) {
-    health().ends();
+async fn end<T>(
+    (runner, membership): (&Runner, &Membership),
+    drain: Duration,
+    stop: &CancellationToken,
+    controllers: impl Future<Output = T>,
+) {
+    health().set_stopping();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: nothing new starts, what runs may end");
     // The controllers go on while the runner drains, so that somebody may still cancel.
-    runner.shut_down(drain).await;
+    // The first poll stops the start of commands; only then the other members may take over the Machines.
+    tokio::join!(biased; runner.shut_down(drain), async { membership.leave() });
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
 }
@@ -334,7 +343,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     loop {
         match usable(cluster).await {
             Ok(()) => {
-                health().usable();
+                health().prerequisites_ok();
                 return Ok(());
             }
             Err(error @ (ClusterError::NotFound { .. } | ClusterError::Forbidden { .. }))
@@ -361,7 +370,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// Both kinds that nothing can be decided without: what is asked for, and what is known of those that are deleted.
 async fn usable(cluster: &Cluster) -> Result<(), ClusterError> {
-    cluster.check().await?;
+    cluster.check_access().await?;
     cluster.check_receipts().await
 }
 

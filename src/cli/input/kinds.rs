@@ -1,22 +1,22 @@
-//! Which documents are Whitelists, which are others, and which were meant to be something that they are not.
+//! Sorts documents: Whitelists, other objects, and misspelt objects of Writ.
 
 use crate::api::{GROUP, VERSION};
 use crate::cli::manifest::{Content, Node};
 
-/// Our kinds, for what is misspelt.
+/// Kinds of Writ, for misspelt ones.
 const KINDS: &[&str] = &["Whitelist", "Machine", "CommandExecution", "ExecutionReceipt"];
-/// Changes of a letter within which a word is taken for a misspelt one.
+/// Maximum number of changed letters for which a word counts as misspelt.
 const MISSPELT: usize = 2;
 
 pub(super) enum Sorted {
     Whitelist(Node),
-    /// Another object, by its kind.
+    /// Another object, with its kind.
     Other(String),
-    /// The line, and what is wrong.
+    /// A wrong document: the line, and the problem.
     Wrong(usize, String),
 }
 
-/// What a document is; a list is each of its items.
+/// Sorts a document, or each item of a list.
 pub(super) fn sort(document: Node) -> Vec<Sorted> {
     sort_item(document, None)
 }
@@ -37,7 +37,7 @@ fn sort_item(node: Node, of_list: Option<(&str, &str)>) -> Vec<Sorted> {
             && kind != "List"
             && version.starts_with(GROUP)
         {
-            let message = format!("a {kind} has no items: kubectl takes it for a list; is it misspelt?");
+            let message = format!("a {kind} has no items: kubectl reads it as a list; check the spelling");
             return vec![Sorted::Wrong(node.line, message)];
         }
         let of_items = version.as_deref().zip(of_items);
@@ -61,7 +61,7 @@ fn ours() -> String {
     format!("{GROUP}/{VERSION}")
 }
 
-/// What is wrong with apiVersion and kind, and with which of them.
+/// Returns the wrong field of apiVersion and kind, and the problem.
 fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let is_ours = group == GROUP;
@@ -77,7 +77,7 @@ fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
         (true, None) => {
             Some(("kind", format!("there is no kind {kind} of {version}; it has the kinds {}", KINDS.join(", "))))
         }
-        // Somebody else may have a kind Machine.
+        // Other software may have a kind Machine.
         (false, Some("Whitelist")) if distance(&kind.to_ascii_lowercase(), "whitelist") <= 1 => Some((
             "apiVersion",
             format!("a kind {kind} of {version} is none of Writ's; write apiVersion: {} and kind: Whitelist", ours()),
@@ -89,7 +89,7 @@ fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
     }
 }
 
-/// Our kind that is meant by a word.
+/// Returns the kind of Writ that a misspelt word means.
 fn nearest(kind: &str) -> Option<&'static str> {
     let plain = |word: &str| {
         let word: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -102,7 +102,8 @@ fn nearest(kind: &str) -> Option<&'static str> {
     named.min().filter(|(changes, _)| *changes <= MISSPELT).map(|(_, known)| known)
 }
 
-/// How many letters must be put in, taken out or changed to make the one of the other. Long words are not compared.
+/// Returns the number of letters that must be added, removed or changed to turn one word into the other. Does not
+/// compare long words.
 fn distance(left: &str, right: &str) -> usize {
     if left.len() > 64 {
         return left.len();

@@ -52,7 +52,7 @@ fn what_was_meant_to_be_a_whitelist_is_never_passed_over() {
         assert_eq!(reading.whitelists.len(), 1);
         match expected {
             None => assert!(
-                said.is_empty() && reading.notes[0].contains("1 other document is passed over"),
+                said.is_empty() && reading.notes[0].contains("1 other document is ignored"),
                 "{kind} {version} {said:?}"
             ),
             Some(expected) => assert!(said.len() == 1 && said[0].contains(expected), "{kind} {version}: {said:?}"),
@@ -111,7 +111,7 @@ fn a_file_or_rule_that_cannot_be_read_does_not_hide_the_others() {
     let starts = [
         "0.yaml:",
         "3.yaml: error: there is no Whitelist in it",
-        "2.yaml:6: Whitelist v: error: rule a: run: it must be a list, but is false",
+        "2.yaml:6: Whitelist v: error: rule a: run: must be a list, but is false",
         "2.yaml:7: Whitelist v: error: rule b: run[0]: the bare word true is a boolean for kubectl",
     ];
     assert_eq!(said.len(), 4, "{said:#?}");
@@ -119,5 +119,5 @@ fn a_file_or_rule_that_cannot_be_read_does_not_hide_the_others() {
         assert!(said.starts_with(start), "{start}\n{said}");
     }
     let missing = read(&[PathBuf::from("/no/such/file")]);
-    assert!(missing.problems[0].to_string().starts_with("/no/such/file: error: it cannot be read: "));
+    assert!(missing.problems[0].to_string().starts_with("/no/such/file: error: cannot be read: "));
 }

@@ -1,4 +1,5 @@
-//! From the events of a YAML parser to a [`Node`], by the rules of go-yaml v2: scalars, tags, aliases and merge keys.
+//! Builds a [`Node`] from the events of a YAML parser by the rules of go-yaml v2: scalars, tags, aliases and merge
+//! keys.
 
 use std::collections::HashMap;
 
@@ -8,19 +9,19 @@ use serde_json::Value;
 use super::scalars::{self, Scalar};
 use super::{Content, Entry, Fault, Node};
 
-/// Nodes of one document, with what its aliases stand for. A file is at most 64 MiB; an alias of an alias of a list may
-/// stand for any number.
+/// Maximum nodes of one document, aliases expanded. A file has at most 64 MiB, but an alias of an alias of a list may
+/// expand to any number.
 const MAXIMUM_NODES: usize = 1_000_000;
-/// Nested lists and maps: a Whitelist has 8.
+/// Maximum nesting of lists and maps. A Whitelist has 8 levels.
 const MAXIMUM_DEPTH: usize = 100;
 
 type Events<'a> = Box<dyn Iterator<Item = Result<(Event<'a>, Span), granit_parser::ScanError>> + 'a>;
 
-/// What was read.
+/// Result of reading a text.
 pub(super) struct Composed {
-    /// The first document; None: it is empty.
+    /// First document, or `None` if it is empty.
     pub root: Option<Node>,
-    /// The first and the last line of the text of each block scalar.
+    /// First and last line of the text of each block scalar.
     pub blocks: Vec<(usize, usize)>,
 }
 
@@ -28,14 +29,14 @@ struct Composer<'a> {
     text: &'a str,
     events: Events<'a>,
     blocks: Vec<(usize, usize)>,
-    /// Flow collections that the next node is in.
+    /// Number of flow collections around the next node.
     flow: usize,
     first_line: usize,
     anchors: HashMap<usize, Node>,
     nodes: usize,
 }
 
-/// The first document of a text that begins on this line of its file; kubectl takes no further one.
+/// Reads the first document of a text that starts on this line of its file. kubectl reads no further one.
 pub(super) fn compose(text: &str, first_line: usize) -> Result<Composed, Fault> {
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
@@ -49,7 +50,8 @@ pub(super) fn compose(text: &str, first_line: usize) -> Result<Composed, Fault> 
             Event::StreamStart | Event::DocumentEnd => {}
             Event::DocumentStart(_, version) => {
                 if root.is_some() {
-                    let message = "a further document begins here without a line --- before it: kubectl passes over it; write ---";
+                    let message =
+                        "a further document starts here without a line --- before it: kubectl ignores it; write ---";
                     return Err(composer.fault(&span, message.to_owned()));
                 }
                 if version.is_some_and(|version| (version.major, version.minor) != (1, 1)) {
@@ -68,7 +70,7 @@ impl<'a> Composer<'a> {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
                 let line = self.first_line + error.marker().line().saturating_sub(1);
-                Err(Fault { line, message: format!("it is neither YAML nor JSON: {}", error.info()) })
+                Err(Fault { line, message: format!("neither YAML nor JSON: {}", error.info()) })
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -84,11 +86,11 @@ impl<'a> Composer<'a> {
 
     fn count(&mut self, nodes: usize, span: &Span) -> Result<(), Fault> {
         self.nodes += nodes;
-        let message = || format!("the document has more than {MAXIMUM_NODES} values, with what its aliases stand for");
+        let message = || format!("the document has more than {MAXIMUM_NODES} values, aliases expanded");
         if self.nodes > MAXIMUM_NODES { Err(self.fault(span, message())) } else { Ok(()) }
     }
 
-    /// The node that begins with this event.
+    /// Reads the node that starts with this event.
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
         if depth > MAXIMUM_DEPTH {
             return Err(self.fault(span, format!("lists and maps are nested more than {MAXIMUM_DEPTH} deep")));
@@ -97,7 +99,7 @@ impl<'a> Composer<'a> {
         let (anchor, content) = match event {
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).cloned() else {
-                    return Err(self.fault(span, "the alias stands within what it stands for".to_owned()));
+                    return Err(self.fault(span, "the alias is used within its own value".to_owned()));
                 };
                 self.count(node.size(), span)?;
                 return Ok(node);
@@ -117,7 +119,7 @@ impl<'a> Composer<'a> {
                 self.flow -= is_flow;
                 (anchor, map)
             }
-            _ => return Err(self.fault(span, "it is neither YAML nor JSON: a value is missing".to_owned())),
+            _ => return Err(self.fault(span, "neither YAML nor JSON: a value is missing".to_owned())),
         };
         let node = Node { line: self.line(span), content };
         if anchor != 0 {
@@ -132,13 +134,13 @@ impl<'a> Composer<'a> {
         self.check_notation(text, style, span)?;
         let written = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
         let tag = match &written {
-            // A tag of somebody's own, and `!` alone: it is the text.
+            // A custom tag, or `!` alone, makes the value a string.
             Some(tag) => Some(tag.strip_prefix("tag:yaml.org,2002:").unwrap_or("str")),
             None if is_plain => None,
             None => Some("str"),
         };
         if tag == Some("binary") {
-            return Err(self.fault(span, "!!binary is not read; write the text itself".to_owned()));
+            return Err(self.fault(span, "!!binary is not supported; write the text itself".to_owned()));
         }
         match scalars::resolve(text, tag) {
             Scalar::Value(Value::Null) => Ok(Content::Null),
@@ -149,7 +151,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// What YAML 1.1 reads in another way than YAML 1.2, or not at all.
+    /// Refuses notations that YAML 1.1 reads differently from YAML 1.2, or does not know.
     fn check_notation(&mut self, text: &str, style: ScalarStyle, span: &Span) -> Result<(), Fault> {
         let source = self.text;
         let part = |from: Option<usize>, to: Option<usize>| source.get(from?..to?);
@@ -174,7 +176,7 @@ impl<'a> Composer<'a> {
                 let ends_in_colon = [":,", ":]", ":}"].iter().any(|end| behind.starts_with(end));
                 if text.contains('?') || text.starts_with(':') || ends_in_colon {
                     let message = format!(
-                        "kubectl reads {text} otherwise between brackets; quote it, and put a blank behind the `:` of a key"
+                        "kubectl reads {text} differently between brackets; quote it, and put a blank after the `:` of a key"
                     );
                     return Err(self.fault(span, message));
                 }
@@ -182,7 +184,7 @@ impl<'a> Composer<'a> {
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 let last = self.first_line + span.end.line().saturating_sub(1);
                 let last = if span.end.col() == 0 { last.saturating_sub(1) } else { last };
-                // The place of a block scalar is its sign or its text.
+                // The parser reports the indicator or the text as the position of a block scalar.
                 let is_at_sign = written.is_some_and(|written| written.starts_with(['|', '>']));
                 self.blocks.push((self.line(span) + usize::from(is_at_sign), last));
             }
@@ -222,13 +224,13 @@ impl<'a> Composer<'a> {
                 continue;
             }
             let Some((key, bare)) = key_of(key.content) else {
-                return Err(self.fault(&span, "a key must be a word, not a list, a map or nothing".to_owned()));
+                return Err(self.fault(&span, "a key must be a scalar, not a list, a map or null".to_owned()));
             };
             entries.push(Entry { key, bare, line: self.line(&span), is_merged: false, node });
         }
     }
 
-    /// What is merged takes the place of what stands before it, and gives way to what stands behind it.
+    /// Merges entries: they replace the entries before, and later ones replace them.
     fn merge(&self, entries: &mut Vec<Entry>, merged: Node, span: &Span) -> Result<(), Fault> {
         let maps = match merged.content {
             Content::List(items) => items.into_iter().rev().collect(),
@@ -247,7 +249,7 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// A key as text, and what was written where that is something else.
+/// Returns a key as text, and its source text if it is no string.
 fn key_of(content: Content) -> Option<(String, Option<String>)> {
     match content {
         Content::Text(text) => Some((text, None)),

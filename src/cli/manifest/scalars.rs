@@ -1,14 +1,14 @@
-//! What a plain scalar is for kubectl. It reads YAML 1.1 by go-yaml v2 (through sigs.k8s.io/yaml), where `n` and `off` are
-//! booleans and `0777` is an octal number. This follows that library's resolve.go, function by function.
+//! Reads plain scalars as kubectl does. kubectl reads YAML 1.1 by go-yaml v2 (through sigs.k8s.io/yaml): `n` and `off` are
+//! booleans, and `0777` is an octal number. This follows resolve.go of that library, function by function.
 
 use serde_json::{Number, Value};
 
-/// A scalar with its meaning.
+/// Meaning of a scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scalar {
-    /// It is a value of JSON: null, a boolean, a number or a string.
+    /// A value of JSON: null, a boolean, a number or a string.
     Value(Value),
-    /// JSON has no such value, or the tag does not fit; the text says why.
+    /// JSON has no such value, or the tag does not match. Holds the reason.
     Unusable(String),
 }
 
@@ -18,7 +18,7 @@ const NULL: &[&str] = &["", "~", "null", "Null", "NULL"];
 const NOT_FINITE: &[&str] =
     &[".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"];
 
-/// The meaning of `text` under a tag of YAML's own (`str`, `int` ...), or under none.
+/// Returns the meaning of `text` with a standard tag of YAML (`str`, `int` ...), or without a tag.
 pub(super) fn resolve(text: &str, tag: Option<&str>) -> Scalar {
     let (kind, value) = match tag {
         Some("str") => return Scalar::Value(Value::from(text)),
@@ -52,7 +52,7 @@ fn untagged(text: &str) -> (&'static str, Value) {
     };
     match number {
         Some((kind, number)) => (kind, Value::Number(number)),
-        // A date stays the text that it is.
+        // A date remains text.
         None => ("str", Value::from(text)),
     }
 }
@@ -62,12 +62,12 @@ fn number(text: &str) -> Option<(&'static str, Number)> {
     integer(&plain).or_else(|| is_decimal(&plain).then(|| float(&plain)).flatten())
 }
 
-/// Whether a text that is a number is a whole one by its form: kubectl writes a key like `1e15` otherwise.
+/// Returns true if a number is written as an integer. kubectl formats a key like `1e15` differently.
 pub(super) fn is_integer(text: &str) -> bool {
     integer(&text.replace('_', "")).is_some()
 }
 
-/// As Go's strconv.ParseInt with base 0, then ParseUint.
+/// Parses like Go's strconv.ParseInt with base 0, then like ParseUint.
 fn integer(text: &str) -> Option<(&'static str, Number)> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -86,14 +86,14 @@ fn integer(text: &str) -> Option<(&'static str, Number)> {
     let size = u64::from_str_radix(digits, radix).ok()?;
     let number = match is_negative {
         true => Number::from(i64::try_from(-i128::from(size)).ok()?),
-        // ParseUint takes no sign.
+        // ParseUint accepts no sign.
         false if text.starts_with('+') => Number::from(i64::try_from(size).ok()?),
         false => Number::from(size),
     };
     Some(("int", number))
 }
 
-/// Whether it is written as `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`.
+/// Returns true if the text matches `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`.
 fn is_decimal(text: &str) -> bool {
     let text = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
@@ -113,7 +113,7 @@ fn float(text: &str) -> Option<(&'static str, Number)> {
     Some(("float", whole_or_not(value)?))
 }
 
-/// A whole one comes to the API server as an integer.
+/// Returns an integer for a whole number, as kubectl sends it.
 pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     #[allow(clippy::cast_possible_truncation, reason = "it is compared with what it was")]
     let whole = value as i64;
@@ -122,7 +122,7 @@ pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     if is_whole { Some(Number::from(whole)) } else { Number::from_f64(value) }
 }
 
-/// Whether Go's time.Parse takes it by one of the formats of go-yaml: a date, or a date and a time.
+/// Returns true if Go's time.Parse accepts the text in one of the formats of go-yaml: a date, or a date and a time.
 fn is_timestamp(text: &str) -> bool {
     let Some((date, time)) = split_date(text) else { return false };
     let mut parts = date.split('-');

@@ -1,10 +1,10 @@
-//! How kubectl parts a file into documents: JSON values one behind the other, or YAML between lines of `---`.
+//! Splits a file into documents as kubectl does: consecutive JSON values, or YAML between lines of `---`.
 
 use serde_json::Value;
 
 use super::{Fault, Node, composer};
 
-/// The documents of a text, in order, each read or with what is wrong with it.
+/// Returns the documents of a text in order, each as a value or an error.
 pub(super) fn documents(text: &str) -> Vec<Result<Node, Fault>> {
     if text.trim_start().starts_with('{') {
         return json_documents(text);
@@ -32,7 +32,7 @@ fn lines_in(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
-/// Reads JSON values, one behind the other.
+/// Reads consecutive JSON values.
 fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let (mut found, mut consumed) = (Vec::new(), 0);
@@ -44,9 +44,9 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
         match value {
             None => return found,
             Some(Err(error)) => {
-                // The library counts from the beginning of the text.
+                // The library counts lines from the start of the text.
                 let message = format!(
-                    "it is no JSON, which a file that begins with {{ is for kubectl: {error}; if it is YAML, put a line --- in front"
+                    "not JSON, but kubectl reads a file that starts with {{ as JSON: {error}; if it is YAML, start it with a line ---"
                 );
                 found.push(Err(Fault { line: error.line().max(1), message }));
                 return found;
@@ -54,7 +54,8 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
             Some(Ok(value)) => {
                 let end = values.byte_offset();
                 let written = text.get(consumed..end).unwrap_or_default();
-                // JSON is YAML; read as such each value has its line. A few escapes are JSON's alone.
+                // JSON is also YAML, and reading it as YAML yields the line of each value. A few escapes exist in JSON
+                // only.
                 let composed = composer::compose(written, line).ok().and_then(|composed| composed.root);
                 let plain = Node::on_one_line(value, first);
                 found.push(Ok(composed.filter(|node| node.value() == plain.value()).unwrap_or(plain)));
@@ -64,13 +65,12 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
     }
 }
 
-/// The text between lines of `---`, which may have blanks and a comment behind them and nothing else, and the line on which
-/// each begins.
+/// Returns the texts between lines of `---` with their first lines. Only blanks and a comment may follow `---`.
 fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
     let mut parts = Vec::new();
     let (mut part, mut begin) = (String::new(), 1);
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        // As the last line too: kubectl puts a line break there.
+        // kubectl appends a line break to the last line.
         let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
         let number = 1 + index;
         let Some(behind) = line.strip_prefix("---") else {
@@ -82,7 +82,7 @@ fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
         begin = number + 1;
         let behind = behind.trim();
         if !behind.is_empty() && !behind.starts_with('#') {
-            let message = "behind --- there must be nothing but a comment: kubectl refuses the file".to_owned();
+            let message = "only a comment may follow ---: kubectl refuses the file".to_owned();
             parts.push(Err(Fault { line: number, message }));
         }
     }
@@ -90,10 +90,10 @@ fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
     parts
 }
 
-/// kubectl's parser takes no tab where a line is indented. In a block scalar that is so within the indentation of its first
-/// line; `blocks` are the lines of their text, first and last.
+/// Refuses tabs in the indentation, as kubectl's parser does. In a block scalar the indentation is that of its first
+/// line. `blocks` are the first and last lines of their text.
 fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Result<(), Fault> {
-    // The indentation of the block scalar that the line is in, where that is known already.
+    // Indentation of the current block scalar, once it is known.
     let mut indentation = None;
     for (index, line) in text.lines().enumerate() {
         let number = first_line + index;
@@ -112,14 +112,14 @@ fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Resul
             is_indented_by_a_tab(line)
         };
         if is_tab {
-            let message = "it is neither YAML nor JSON: a tab stands where the line is indented; use spaces".to_owned();
+            let message = "neither YAML nor JSON: a tab in the indentation; use spaces".to_owned();
             return Err(Fault { line: number, message });
         }
     }
     Ok(())
 }
 
-/// Whether a tab stands before the first word of a line, also behind the `-` of a list.
+/// Returns true if a tab precedes the first word of a line, also after the `-` of a list.
 fn is_indented_by_a_tab(line: &str) -> bool {
     let mut rest = line.trim_start_matches(' ');
     while let Some(behind) = rest.strip_prefix(['-', '?', ':']).filter(|behind| behind.starts_with([' ', '\t'])) {
@@ -128,7 +128,7 @@ fn is_indented_by_a_tab(line: &str) -> bool {
     rest.starts_with('\t')
 }
 
-/// libyaml takes no control characters, and takes for line breaks what YAML 1.2 does not.
+/// Refuses control characters, as libyaml does, and line breaks that only YAML 1.1 knows.
 fn check_characters(text: &str, first_line: usize) -> Result<(), Fault> {
     let is_refused = |character: char| {
         matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}')
@@ -139,7 +139,7 @@ fn check_characters(text: &str, first_line: usize) -> Result<(), Fault> {
         Some((position, character)) => Err(Fault {
             line: first_line + lines_in(text.get(..position).unwrap_or_default()),
             message: format!(
-                "it is neither YAML nor JSON: it has the control character U+{:04X}; remove it",
+                "neither YAML nor JSON: contains the control character U+{:04X}; remove it",
                 u32::from(character)
             ),
         }),

@@ -1,4 +1,4 @@
-//! What the API server asks of `metadata`, which no CRD says.
+//! Checks of `metadata` that the API server does and no CRD defines.
 
 use super::words::shortened;
 use super::{Kind, Node, Validator};
@@ -22,42 +22,42 @@ const FIELDS: &[&str] = &[
     "selfLink",
     "uid",
 ];
-/// Of a DNS subdomain, which the name of an object is.
+/// Maximum length of a DNS subdomain, the form of an object's name.
 const LONGEST_NAME: usize = 253;
-/// Of a DNS label, which the name of a namespace is, and of what stands behind the `/` of a label's name.
+/// Maximum length of a DNS label, the form of a namespace's name and of the part after the `/` in a label's name.
 const LONGEST_LABEL: usize = 63;
-/// Names and values together; Kubernetes' own bound.
+/// Maximum bytes of names and values together, defined by Kubernetes.
 const ANNOTATION_BYTES: usize = 256 * 1024;
 
 pub(super) fn check(object: &Node, validator: &mut Validator) {
     let Some(metadata) = object.get("metadata") else {
-        return validator.say("metadata.name", object.line, Kind::Bound, "it is missing: give the Whitelist a name");
+        return validator.say("metadata.name", object.line, Kind::Bound, "missing; give the Whitelist a name");
     };
     if !matches!(metadata.content, Content::Map(_)) {
-        return validator.say("metadata", metadata.line, Kind::Type, "it must be a map");
+        return validator.say("metadata", metadata.line, Kind::Type, "must be a map");
     }
     for (index, entry) in metadata.entries().iter().enumerate() {
         validator.key("metadata", entry, metadata.entries().get(..index).unwrap_or_default(), true);
         if !FIELDS.contains(&entry.key.as_str()) {
             let path = format!("metadata.{}", entry.key);
-            validator.say(&path, entry.line, Kind::Bound, "there is no such field; is it misspelt?");
+            validator.say(&path, entry.line, Kind::Bound, "unknown field; check the spelling");
         }
     }
     let name = text(metadata, "name", validator);
     let generated = text(metadata, "generateName", validator);
     if name.is_none() && generated.is_none() && metadata.get("name").is_none() {
-        validator.say("metadata.name", metadata.line, Kind::Bound, "it is missing: give the Whitelist a name");
+        validator.say("metadata.name", metadata.line, Kind::Bound, "missing; give the Whitelist a name");
     }
     if let Some(name) = name.filter(|name| !is_subdomain(name)) {
         let message = format!(
-            "it must have at most {LONGEST_NAME} lower case letters, digits, `-` and `.`, and begin and end with a letter or digit, but is {:?}",
+            "must have at most {LONGEST_NAME} lower case letters, digits, `-` and `.`, and begin and end with a letter or digit, but is {:?}",
             shortened(&name)
         );
         validator.say("metadata.name", metadata.line_of("name"), Kind::Bound, message);
     }
     if let Some(namespace) = text(metadata, "namespace", validator).filter(|namespace| !is_label(namespace)) {
         let message = format!(
-            "it must have at most {LONGEST_LABEL} lower case letters, digits and `-`, and begin and end with a letter or digit, but is {:?}",
+            "must have at most {LONGEST_LABEL} lower case letters, digits and `-`, and begin and end with a letter or digit, but is {:?}",
             shortened(&namespace)
         );
         validator.say("metadata.namespace", metadata.line_of("namespace"), Kind::Bound, message);
@@ -66,7 +66,7 @@ pub(super) fn check(object: &Node, validator: &mut Validator) {
     annotations(metadata, validator);
 }
 
-/// A field that is a string; what is none is said.
+/// Returns a field that is a string, and reports one that is not.
 fn text(metadata: &Node, field: &str, validator: &mut Validator) -> Option<String> {
     let node = metadata.get(field)?;
     let text = node.text().map(str::to_owned);
@@ -81,11 +81,11 @@ fn labels(metadata: &Node, validator: &mut Validator) {
     for (key, value, line) in pairs(metadata, "labels", validator) {
         let path = format!("metadata.labels.{key}");
         if !is_qualified(&key) {
-            validator.say(&path, line, Kind::Bound, "it is no name of a label");
+            validator.say(&path, line, Kind::Bound, "not a valid name of a label");
         }
         if !value.is_empty() && !is_value(&value) {
             let message = format!(
-                "it must have at most {LONGEST_LABEL} letters, digits, `-`, `_` and `.`, and begin and end with a letter or digit, but is {:?}",
+                "must have at most {LONGEST_LABEL} letters, digits, `-`, `_` and `.`, and begin and end with a letter or digit, but is {:?}",
                 shortened(&value)
             );
             validator.say(&path, line, Kind::Bound, message);
@@ -97,21 +97,26 @@ fn annotations(metadata: &Node, validator: &mut Validator) {
     let pairs = pairs(metadata, "annotations", validator);
     let bytes: usize = pairs.iter().map(|(key, value, _)| key.len() + value.len()).sum();
     if bytes > ANNOTATION_BYTES {
-        let message = format!("they must have at most {ANNOTATION_BYTES} bytes together, but have {bytes}");
+        let message = format!("must have at most {ANNOTATION_BYTES} bytes together, but have {bytes}");
         validator.say("metadata.annotations", metadata.line_of("annotations"), Kind::Bound, message);
     }
     for (key, _, line) in pairs {
         if !is_qualified(&key.to_lowercase()) {
-            validator.say(&format!("metadata.annotations.{key}"), line, Kind::Bound, "it is no name of an annotation");
+            validator.say(
+                &format!("metadata.annotations.{key}"),
+                line,
+                Kind::Bound,
+                "not a valid name of an annotation",
+            );
         }
     }
 }
 
-/// The entries of a map of strings, each with its line.
+/// Returns the entries of a map of strings, each with its line.
 fn pairs(metadata: &Node, field: &str, validator: &mut Validator) -> Vec<(String, String, usize)> {
     let Some(map) = metadata.get(field) else { return Vec::new() };
     if !matches!(map.content, Content::Map(_)) {
-        validator.say(&format!("metadata.{field}"), map.line, Kind::Type, "it must be a map of strings");
+        validator.say(&format!("metadata.{field}"), map.line, Kind::Type, "must be a map of strings");
     }
     let mut pairs = Vec::new();
     for (index, entry) in map.entries().iter().enumerate() {
@@ -138,7 +143,7 @@ fn is_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    // Unlike a label by itself, a part of a subdomain has no bound of its own.
+    // A part of a subdomain has no length limit of its own.
     let is_part = |part: &str| {
         let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')
@@ -154,7 +159,7 @@ fn is_value(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// A name with or without a prefix: `app`, `example.com/app`.
+/// Returns true for a name with or without a prefix: `app`, `example.com/app`.
 fn is_qualified(text: &str) -> bool {
     match text.split_once('/') {
         Some((prefix, name)) => is_subdomain(prefix) && is_value(name),

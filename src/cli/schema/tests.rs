@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::cli::manifest;
 
-/// The keywords that [`Validator`] looks at, or that say nothing of a value.
+/// Keywords that [`Validator`] checks, or that do not restrict values.
 const KEYWORDS: &[&str] = &[
     "additionalProperties",
     "default",
@@ -90,7 +90,7 @@ fn a_bare_word_that_is_no_string_for_kubectl_is_named_with_the_remedy() {
         "8:spec.rules[0].parameters.true: the bare word on is true for kubectl; quote it: \"on\"",
         "8:spec.rules[0].parameters.true.enum[0]: the bare word off is a boolean",
         "8:spec.rules[0].parameters.true.enum[1]: the bare word 1.5 is a number",
-        "8:spec.rules[0].parameters.true.enum[2]: it must be a string, but is nothing",
+        "8:spec.rules[0].parameters.true.enum[2]: must be a string, but is nothing",
     ] {
         assert!(said.iter().any(|said| said.starts_with(part)), "{part}\n{said:#?}");
     }
@@ -104,15 +104,15 @@ fn all_problems_are_told_at_once_each_with_its_line() {
     );
     let said = said(&text);
     for part in [
-        "7:spec.rules[0].effect: it must be one of Allow, Deny, but is \"deny\"",
-        "8:spec.rules[0].run: it must have at least 1 entries, but has 0",
-        "9:spec.rules[1].name: a is there already, on line 6",
-        "10:spec.rules[1].match: it must have printable ASCII characters, but is \"é\"",
-        "12:spec.rules[1].run: the key is there already, on line 11",
-        "13:spec.rules[1].subjects: it must be a list, but is a map",
-        "14:spec.rules[2].name: it is missing",
+        "7:spec.rules[0].effect: must be one of Allow, Deny, but is \"deny\"",
+        "8:spec.rules[0].run: must have at least 1 entries, but has 0",
+        "9:spec.rules[1].name: a is used on line 6 already",
+        "10:spec.rules[1].match: must have printable ASCII characters, but is \"é\"",
+        "12:spec.rules[1].run: the key is used on line 11 already",
+        "13:spec.rules[1].subjects: must be a list, but is a map",
+        "14:spec.rules[2].name: missing",
         "14:spec.rules[2]: a rule must say in `run`",
-        "15:spec.rules[2].interactive: it must be true or false, but is 1",
+        "15:spec.rules[2].interactive: must be true or false, but is 1",
     ] {
         assert!(said.iter().any(|said| said.starts_with(part)), "{part}\n{said:#?}");
     }

@@ -1,8 +1,8 @@
-//! Problems of a schema in words for people.
+//! Messages about problems of a schema.
 
 use crate::cli::manifest::Content;
 
-/// What a value is, where another type is asked for, and how to write what was meant.
+/// Describes a value of a wrong type, and how to write the intended one.
 pub(super) fn of_type(wanted: &str, content: &Content) -> String {
     let kind = match wanted {
         "string" => "a string",
@@ -19,21 +19,21 @@ pub(super) fn of_type(wanted: &str, content: &Content) -> String {
             format!("the bare word {written} is a number for kubectl; quote it: \"{written}\"")
         }
         Content::Null if wanted == "string" => {
-            "it must be a string, but is nothing (null) for kubectl; quote what was meant: \"\"".to_owned()
+            "must be a string, but is nothing (null) for kubectl; quote the intended text: \"\"".to_owned()
         }
         Content::Text(text) if matches!(wanted, "integer" | "boolean") => {
-            format!("it must be {kind}, but is the text {:?}; write it without quotes, if it is one", shortened(text))
+            format!("must be {kind}, but is the text {:?}; remove the quotes if it is one", shortened(text))
         }
-        Content::Text(text) => format!("it must be {kind}, but is the text {:?}", shortened(text)),
-        Content::Null => format!("it must be {kind}, but is nothing (null)"),
-        Content::Bool(value, _) => format!("it must be {kind}, but is {value}"),
-        Content::Number(number, _) => format!("it must be {kind}, but is {number}"),
-        Content::List(_) => format!("it must be {kind}, but is a list"),
-        Content::Map(_) => format!("it must be {kind}, but is a map; if {{ and }} are a part of a text, quote it"),
+        Content::Text(text) => format!("must be {kind}, but is the text {:?}", shortened(text)),
+        Content::Null => format!("must be {kind}, but is nothing (null)"),
+        Content::Bool(value, _) => format!("must be {kind}, but is {value}"),
+        Content::Number(number, _) => format!("must be {kind}, but is {number}"),
+        Content::List(_) => format!("must be {kind}, but is a list"),
+        Content::Map(_) => format!("must be {kind}, but is a map; quote it if {{ and }} belong to a text"),
     }
 }
 
-/// That a length is not in its bounds.
+/// Describes a length outside of its bounds.
 pub(super) fn outside(length: usize, least: Option<i64>, most: Option<i64>, of: &str) -> Option<String> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let bounds = match (least, most) {
@@ -41,10 +41,10 @@ pub(super) fn outside(length: usize, least: Option<i64>, most: Option<i64>, of: 
         (_, Some(most)) if length > most => format!("at most {most}"),
         _ => return None,
     };
-    Some(format!("it must have {bounds} {of}, but has {length}"))
+    Some(format!("must have {bounds} {of}, but has {length}"))
 }
 
-/// The patterns of the CRD, and what each means.
+/// Patterns of the CRD with their descriptions.
 pub(super) const PATTERNS: &[(&str, &str)] = &[
     ("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "lower case letters, digits and `-`, and begin and end with a letter or digit"),
     (
@@ -57,15 +57,15 @@ pub(super) const PATTERNS: &[(&str, &str)] = &[
     (crate::api::USER_NAME, "the characters of a user name, which is no number"),
 ];
 
-/// That a text has not the form of its field.
+/// Describes a text that does not match the pattern of its field.
 pub(super) fn of_pattern(pattern: &str, text: &str) -> String {
     match PATTERNS.iter().find(|(known, _)| *known == pattern) {
-        Some((_, meaning)) => format!("it must have {meaning}, but is {:?}", shortened(text)),
-        None => format!("it must match {pattern}, but is {:?}", shortened(text)),
+        Some((_, meaning)) => format!("must have {meaning}, but is {:?}", shortened(text)),
+        None => format!("must match {pattern}, but is {:?}", shortened(text)),
     }
 }
 
-/// A value in a message: whoever wrote it knows it by its beginning.
+/// Shortens a value for a message. Its author recognizes the start.
 pub(in crate::cli) fn shortened(text: &str) -> String {
     let mut shown: String = text.chars().take(60).collect();
     if shown.len() < text.len() {

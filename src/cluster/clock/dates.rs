@@ -1,4 +1,4 @@
-//! A layer of the client that hands the `Date` of every answer to the clock.
+//! A layer of the client that gives the `Date` header of each answer to the clock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use tower_service::Service;
 
 use super::{Clock, Source};
 
-/// Reads dates as HTTP writes them: `Sun, 29 Nov 2026 20:41:34 GMT`.
+/// Parser for dates of HTTP: `Sun, 29 Nov 2026 20:41:34 GMT`.
 static PARSER: DateTimeParser = DateTimeParser::new();
 
-/// Puts [`Timed`] around a service.
+/// Layer that wraps a service in [`Timed`].
 pub(in crate::cluster) struct Dates(pub Arc<Clock>);
 
-/// A service whose answers say what time it is.
+/// Service whose answers set the clock.
 pub(in crate::cluster) struct Timed<S> {
     inner: S,
     clock: Arc<Clock>,
@@ -54,7 +54,7 @@ where
         Box::pin(async move {
             let answer = answer.await?;
             if let Some(date) = date_of(&answer) {
-                clock.heard(Source::Date, date, sent);
+                clock.record(Source::Date, date, sent);
             }
             Ok(answer)
         })

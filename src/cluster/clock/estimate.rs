@@ -1,15 +1,15 @@
-//! The difference between two clocks, as far as answers prove it. Pure: times are arguments.
+//! Bounds for the difference between two clocks. Pure: times are arguments.
 //!
-//! An answer that was sent within a second S of the server, and whose request took from `sent` to `received` by the own
-//! clock, proves that the server is ahead by at least `S - received` and at most `S + 1 s - sent`. What several answers prove
-//! together is narrower than a second, so a resolution of a second is no jitter.
+//! The server writes its time in whole seconds. If it wrote the second `S` for a request that took from `sent` to
+//! `received` by the own clock, then the server is ahead by at least `S - received` and at most `S + 1 s - sent`. The
+//! intersection of several such bounds is narrower than a second, so the estimate does not jump by a second.
 
 /// Nanoseconds in a second.
 pub(super) const SECOND: i128 = 1_000_000_000;
-/// How much two clocks may drift apart: 1 in 1000. NTP slews a clock by at most half of that.
+/// Maximum drift between two clocks: 1 in 1000. NTP slews a clock by at most half of that.
 const DRIFT: i128 = 1000;
 
-/// What is proved: the server's clock is ahead by at least `low` and at most `high` nanoseconds.
+/// Bounds for the lead of the server's clock: at least `low` and at most `high` nanoseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Bounds {
     low: i128,
@@ -17,13 +17,14 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// What one answer proves; all in nanoseconds. `second` is the time that the server wrote, cut to whole seconds.
+    /// Returns the bounds from one answer; all times in nanoseconds. `second` is the time that the server wrote, in
+    /// whole seconds.
     pub fn of(second: i128, sent: i128, received: i128) -> Self {
         let received = received.max(sent);
         Self { low: second - received, high: second + SECOND - sent }
     }
 
-    fn both(self, other: Self) -> Option<Self> {
+    fn intersection(self, other: Self) -> Option<Self> {
         let both = Self { low: self.low.max(other.low), high: self.high.min(other.high) };
         (both.low <= both.high).then_some(both)
     }
@@ -41,58 +42,62 @@ impl Bounds {
     }
 }
 
-/// What one kind of answers proves together.
+/// Intersection of the bounds from one kind of answers, and the time of the last answer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Proved(Option<(Bounds, i128)>);
+struct ProvenBounds(Option<(Bounds, i128)>);
 
-impl Proved {
+impl ProvenBounds {
     fn at(self, now: i128) -> Option<Bounds> {
         let (bounds, at) = self.0?;
         Some(bounds.widened((now - at).max(0) / DRIFT))
     }
 
-    /// Takes in one more; false if it contradicts the others, which are forgotten then: one of the clocks was set.
-    fn take(&mut self, bounds: Bounds, now: i128) -> bool {
+    /// Adds the bounds from one answer. Returns false if they contradict the earlier ones, which are then dropped:
+    /// somebody set one of the clocks.
+    fn add(&mut self, bounds: Bounds, now: i128) -> bool {
         let before = self.at(now);
-        let both = before.map_or(Some(bounds), |before| before.both(bounds));
+        let both = before.map_or(Some(bounds), |before| before.intersection(bounds));
         self.0 = Some((both.unwrap_or(bounds), now));
         both.is_some()
     }
 }
 
-/// From where the server's time is known.
+/// Origin of a time of the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::cluster) enum Source {
-    /// A time that the API server itself wrote into an object of ours.
+    /// A time that the API server itself wrote into an object for this process.
     Write,
-    /// The `Date` header of an answer. A proxy may have put its own time there.
+    /// The `Date` header of an answer. A proxy may have set it by its own clock.
     Date,
 }
 
-/// The difference that is used, and what it rests on.
+/// The estimated difference, and the bounds that it depends on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Estimate {
-    writes: Proved,
-    dates: Proved,
-    /// True if the last own write contradicted the dates: a proxy puts its own time there, or an old one.
+    writes: ProvenBounds,
+    dates: ProvenBounds,
+    /// True if the last own write contradicted the `Date` headers: a proxy sets them by its own clock, or replays old
+    /// ones.
     are_dates_foreign: bool,
     ahead: Option<i128>,
 }
 
 impl Estimate {
-    /// Takes in what an answer proves. `own` is by how much this host's own clock is ahead: if it may be right, it is taken for
-    /// right, as it says more than whole seconds.
-    pub fn take(&mut self, source: Source, bounds: Bounds, now: i128, own: i128) {
+    /// Adds the bounds from an answer. `own` is the lead of this host's own clock: within the bounds it is used as it
+    /// is, because it is more exact than whole seconds.
+    pub fn add(&mut self, source: Source, bounds: Bounds, now: i128, own: i128) {
         match source {
-            Source::Write if !self.writes.take(bounds, now) => self.dates = Proved::default(),
-            Source::Date if !self.dates.take(bounds, now) && !self.are_dates_foreign => self.writes = Proved::default(),
+            Source::Write if !self.writes.add(bounds, now) => self.dates = ProvenBounds::default(),
+            Source::Date if !self.dates.add(bounds, now) && !self.are_dates_foreign => {
+                self.writes = ProvenBounds::default()
+            }
             Source::Write | Source::Date => {}
         }
         let (writes, dates) = (self.writes.at(now), self.dates.at(now));
         let both = match (writes, dates) {
-            // What is compared with are times that the API server writes.
+            // Writes win over dates: ages are compared with times that the API server itself writes.
             (Some(writes), Some(dates)) => {
-                let both = writes.both(dates);
+                let both = writes.intersection(dates);
                 if source == Source::Write {
                     self.are_dates_foreign = both.is_none();
                 }
@@ -101,7 +106,7 @@ impl Estimate {
             (writes, dates) => writes.or(dates),
         };
         let Some(bounds) = both else { return };
-        // As little is changed as the answers demand.
+        // The smallest change that the bounds allow.
         self.ahead = Some(match self.ahead {
             Some(ahead) if bounds.contain(ahead) => ahead,
             _ if bounds.contain(own) => own,
@@ -110,7 +115,7 @@ impl Estimate {
         });
     }
 
-    /// By how many nanoseconds the server is ahead; None: no answer has said it yet.
+    /// Returns the server's lead in nanoseconds; `None` before the first answer.
     pub fn ahead(&self) -> Option<i128> {
         self.ahead
     }
@@ -124,7 +129,7 @@ mod tests {
     /// A clock of the host that cannot be right.
     const WRONG: i128 = -1_000_000 * SECOND;
 
-    /// A server that is ahead by so much, seen at these times of the own clock with round trips of 20 ms.
+    /// A server with this lead. Each of its answers takes 20 ms.
     struct Server {
         ahead: i128,
         estimate: Estimate,
@@ -138,7 +143,7 @@ mod tests {
         fn answers(&mut self, source: Source, at: i128) -> i128 {
             let written = (at + 10 * MILLISECOND + self.ahead).div_euclid(SECOND) * SECOND;
             let bounds = Bounds::of(written, at, at + 20 * MILLISECOND);
-            self.estimate.take(source, bounds, at + 20 * MILLISECOND, WRONG);
+            self.estimate.add(source, bounds, at + 20 * MILLISECOND, WRONG);
             self.estimate.ahead().unwrap()
         }
     }
@@ -161,12 +166,12 @@ mod tests {
     fn a_clock_of_the_host_that_may_be_right_is_taken_for_right() {
         let mut estimate = Estimate::default();
         let own = 400 * MILLISECOND;
-        estimate.take(Source::Date, Bounds::of(0, 100, 200), 200, own);
+        estimate.add(Source::Date, Bounds::of(0, 100, 200), 200, own);
         assert_eq!(estimate.ahead(), Some(own));
-        // It stays so while nothing contradicts it, also if the host's clock is set.
-        estimate.take(Source::Date, Bounds::of(0, 300, 400), 400, own + SECOND / 4);
+        // The difference stays while no bounds contradict it, also if somebody sets the host's clock.
+        estimate.add(Source::Date, Bounds::of(0, 300, 400), 400, own + SECOND / 4);
         assert_eq!(estimate.ahead(), Some(own));
-        estimate.take(Source::Date, Bounds::of(SECOND, SECOND / 2, SECOND / 2), SECOND / 2, own + SECOND / 4);
+        estimate.add(Source::Date, Bounds::of(SECOND, SECOND / 2, SECOND / 2), SECOND / 2, own + SECOND / 4);
         assert_eq!(estimate.ahead(), Some(own + SECOND / 4));
     }
 
@@ -203,7 +208,7 @@ mod tests {
         server.answers(Source::Date, 0);
         let before = server.answers(Source::Date, 700 * MILLISECOND);
         let late = Bounds::of(92 * SECOND, SECOND, 9 * SECOND);
-        server.estimate.take(Source::Date, late, 9 * SECOND, WRONG);
+        server.estimate.add(Source::Date, late, 9 * SECOND, WRONG);
         assert_eq!(server.estimate.ahead(), Some(before));
     }
 
@@ -219,7 +224,7 @@ mod tests {
             let ahead = server.answers(Source::Write, number * SECOND + SECOND / 2);
             assert!(ahead.abs() <= SECOND, "{ahead}");
         }
-        // Also if its word was all there was at first.
+        // Also if the first answers had no other time.
         let mut server = Server::ahead(300 * SECOND);
         server.answers(Source::Date, 0);
         server.ahead = 0;
@@ -231,11 +236,11 @@ mod tests {
         let mut estimate = Estimate::default();
         for number in 0..100 {
             let at = number * 400 * MILLISECOND;
-            estimate.take(Source::Date, Bounds::of(-900 * SECOND, at, at), at, WRONG);
-            // Until the first own write it is all there is.
+            estimate.add(Source::Date, Bounds::of(-900 * SECOND, at, at), at, WRONG);
+            // Before the first own write there is no other time.
             assert!(number == 0 || estimate.ahead().unwrap().abs() <= SECOND, "{number}: {:?}", estimate.ahead());
             if number % 10 == 0 {
-                estimate.take(Source::Write, Bounds::of(at.div_euclid(SECOND) * SECOND, at, at), at, WRONG);
+                estimate.add(Source::Write, Bounds::of(at.div_euclid(SECOND) * SECOND, at, at), at, WRONG);
             }
         }
     }
@@ -244,9 +249,9 @@ mod tests {
     fn times_beyond_all_dates_are_no_overflow() {
         let mut estimate = Estimate::default();
         for second in [i128::from(i64::MAX), i128::from(i64::MIN), 0] {
-            estimate.take(Source::Date, Bounds::of(second * SECOND, 0, -1), 0, WRONG);
+            estimate.add(Source::Date, Bounds::of(second * SECOND, 0, -1), 0, WRONG);
             let now = i128::from(i64::MAX);
-            estimate.take(Source::Write, Bounds::of(-second * SECOND, now, 1), now, WRONG);
+            estimate.add(Source::Write, Bounds::of(-second * SECOND, now, 1), now, WRONG);
         }
         assert!(estimate.ahead().is_some());
     }

@@ -30,7 +30,7 @@ fn what_others_fill_is_counted_and_not_kept() {
     assert_eq!(annotations, [(LAST_APPLIED, ""), ("writ.dev/restored", "true")]);
     assert_eq!(
         (kept.managed_fields.as_ref().unwrap().len(), kept.finalizers.as_ref().unwrap().len()),
-        (KEPT, KEPT + 1)
+        (MAX_KEPT_ENTRIES, MAX_KEPT_ENTRIES + 1)
     );
     assert_eq!(lean.audit_finalizer, Some(1000));
     let length = |part: &str| metadata[part].to_string().len();

@@ -34,7 +34,7 @@ pub(super) fn start(
     names: &MachineNames,
 ) -> (Store<Execution>, impl Stream<Item = Result<ReconcileRequest<Execution>, Infallible>> + use<>) {
     let (reader, writer) = store::<Execution>();
-    let unfinished = watch_all(cluster.watched::<Execution>(), watch_config().fields(&unfinished_selector()));
+    let unfinished = watch_all(cluster.watch_apis::<Execution>(), watch_config().fields(&unfinished_selector()));
     let known = reader.clone();
     let (asked, names) = (runner.clone(), names.clone());
     let executions = reflector(writer, unfinished).flat_map(move |event| {
@@ -90,7 +90,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
 {
     let mut before = Before::default();
-    watch_all(cluster.watched::<Slim<K>>(), watch_config())
+    watch_all(cluster.watch_apis::<Slim<K>>(), watch_config())
         .filter_map(move |event| {
             if let Ok(event) = &event {
                 note(event);

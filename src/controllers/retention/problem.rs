@@ -8,7 +8,7 @@ use kube::Resource as _;
 use crate::api::CommandExecution;
 use crate::cluster::{ClusterError, EventPublisher, ExecutionKey};
 use crate::output::StoreError;
-use crate::telemetry::{Loop, metrics};
+use crate::telemetry::{BackgroundTask, metrics};
 
 use super::told::Told;
 
@@ -99,7 +99,7 @@ impl Teller {
 
     /// What stays for long is told once an hour: of each execution by an event, of each namespace in the log.
     pub fn tell(&mut self, key: &ExecutionKey, problem: &Problem) {
-        metrics().reconcile_failed(Loop::Retention.as_str(), problem.category());
+        metrics().reconcile_failed(BackgroundTask::Retention.as_str(), problem.category());
         let now = Instant::now();
         let event = problem.event();
         if event.is_none_or(|event| self.logged.is_news(&format!("{event} {}", key.namespace), now)) {
@@ -110,7 +110,7 @@ impl Teller {
             );
         }
         if let Some(event) = event.filter(|event| self.published.is_news(&format!("{event} {}", key.uid), now)) {
-            self.events.publish_staying(reference(key), event, &problem.to_string());
+            self.events.publish_removal_blocked(reference(key), event, &problem.to_string());
         }
     }
 }

@@ -2,8 +2,8 @@ use super::*;
 
 fn answer(line: &str) -> Option<Answer> {
     match read(line)? {
-        Line::Answer { answer, .. } => Some(answer),
-        Line::Frame { .. } | Line::Nothing | Line::Last => None,
+        ReplyLine::Answer { answer, .. } => Some(answer),
+        ReplyLine::Frame { .. } | ReplyLine::Nothing | ReplyLine::Last => None,
     }
 }
 
@@ -18,7 +18,7 @@ fn ending(rest: &str) -> Option<Ended> {
 fn facts_are_cut_to_what_may_be_shown() {
     let long = "x".repeat(1000);
     let line = format!("F boot|we\u{1b}[31mb|x86_64|6.1|/bin/sh|\"Debian \u{202e}GNU|{long}\"");
-    let Some(Answer::Described(said)) = answer(&line) else { panic!("no answer") };
+    let Some(Answer::SystemInfo(said)) = answer(&line) else { panic!("no answer") };
     assert_eq!(said.hostname, "we[31mb");
     assert_eq!(said.os.len(), 255, "the quote at the start goes, the one at the end was cut off");
     assert!(said.os.starts_with("Debian GNU|xxx"));
@@ -27,10 +27,10 @@ fn facts_are_cut_to_what_may_be_shown() {
 
 #[test]
 fn lines_that_are_no_answer_are_read() {
-    assert!(matches!(read("+"), Some(Line::Nothing)) && matches!(read("."), Some(Line::Last)));
-    assert!(matches!(read("C 0 1048576"), Some(Line::Frame { offset: 0, length: 1_048_576 })));
+    assert!(matches!(read("+"), Some(ReplyLine::Nothing)) && matches!(read("."), Some(ReplyLine::Last)));
+    assert!(matches!(read("C 0 1048576"), Some(ReplyLine::Frame { offset: 0, length: 1_048_576 })));
     let largest = format!("C {0} {0}", u64::MAX);
-    assert!(matches!(read(&largest), Some(Line::Frame { offset: u64::MAX, length: u64::MAX })));
+    assert!(matches!(read(&largest), Some(ReplyLine::Frame { offset: u64::MAX, length: u64::MAX })));
     for line in
         ["", " ", "+ ", "++", "..", ". ", " .", "C", "C ", "C 1", "C 1 ", "C  1 1", "C 1 1 1", "C +1 1", "C 1 -1"]
     {
@@ -41,9 +41,9 @@ fn lines_that_are_no_answer_are_read() {
 
 #[test]
 fn probe_is_read_with_any_directory_that_can_be_used() {
-    let Some(Answer::Probed(facts)) = answer("P 7a-b 12 7c 1 0 /srv/a b | C 0 1") else { panic!("no answer") };
+    let Some(Answer::Inspected(facts)) = answer("P 7a-b 12 7c 1 0 /srv/a b | C 0 1") else { panic!("no answer") };
     assert_eq!((facts.boot_id.as_str(), facts.directory_id.as_str()), ("7a-b", "7c"));
-    assert_eq!((facts.uptime_centiseconds, facts.reads_sh, facts.ends_with_session), (12, true, false));
+    assert_eq!((facts.uptime_centiseconds, facts.login_shell_is_posix, facts.kills_user_processes), (12, true, false));
     assert_eq!(facts.directory, "/srv/a b | C 0 1");
     let long = "a".repeat(129);
     for rest in [
@@ -70,13 +70,13 @@ fn probe_is_read_with_any_directory_that_can_be_used() {
 fn end_is_read_with_its_code_signal_and_flags() {
     let ended = ending("0 - 4 5 6 - -").unwrap();
     assert_eq!((ended.from, ended.lengths), (Offsets { stdout: 1, stderr: 2 }, Offsets { stdout: 4, stderr: 5 }));
-    assert_eq!((ended.started_centiseconds, ended.ended_centiseconds, ended.left), (Some(3), Some(6), None));
+    assert_eq!((ended.started_centiseconds, ended.ended_centiseconds, ended.processes_left), (Some(3), Some(6), None));
     for (words, outcome) in [
-        ("0 -", Some(Outcome::Exited(0))),
-        ("255 -", Some(Outcome::Exited(255))),
-        ("137 9", Some(Outcome::Signalled(9))),
-        ("255 127", Some(Outcome::Signalled(127))),
-        ("- -", Some(Outcome::Unknown)),
+        ("0 -", Some(ExitOutcome::Exited(0))),
+        ("255 -", Some(ExitOutcome::Exited(255))),
+        ("137 9", Some(ExitOutcome::Signalled(9))),
+        ("255 127", Some(ExitOutcome::Signalled(127))),
+        ("- -", Some(ExitOutcome::Unknown)),
         ("256 -", None),
         ("-1 -", None),
         ("+1 -", None),
@@ -103,8 +103,8 @@ fn end_is_read_with_its_code_signal_and_flags() {
         ("KTCFHG", (true, true, true, true, Some(Missing::Held), true)),
     ] {
         let ended = ending(&format!("1 - 0 0 0 -{flags} -")).unwrap();
-        let Ended { timed_out, over_limit, was_ended, stopped, missing, output_gone, .. } = ended;
-        assert_eq!((timed_out, over_limit, was_ended, stopped, missing, output_gone), shown, "{flags}");
+        let Ended { timed_out, over_limit, was_ended, stopped, missing, output_removed, .. } = ended;
+        assert_eq!((timed_out, over_limit, was_ended, stopped, missing, output_removed), shown, "{flags}");
     }
     for rest in ["1 - 0 0 0 T -", "1 - 0 0 0 -Z -", "1 - 0 0 0 -t -", "1 - 0 0 0 - +1", "1 - 0 0 0 -", "1 - 0 0 x - -"]
     {
@@ -130,26 +130,26 @@ fn holders_are_read_by_number_and_name_and_are_bounded() {
 
 #[test]
 fn other_answers_are_read_in_their_form_only() {
-    let tool = |name: &str| Some(Answer::Refused(Refusal::NoTool(name.to_owned())));
+    let tool = |name: &str| Some(Answer::Refused(RequestRefusal::MissingTool(name.to_owned())));
     assert_eq!(answer(&format!("R tool {}", "x".repeat(64))), tool(&"x".repeat(64)));
     assert_eq!(answer("R tool /usr/bin/\u{1b}env"), tool("/usr/bin/env"));
     for (line, refusal) in [
-        ("R late", Refusal::Late),
-        ("R boot", Refusal::OtherBoot),
-        ("R directory", Refusal::Directory),
-        ("R space", Refusal::Space),
-        ("R unwritable", Refusal::Unwritable),
-        ("R proc", Refusal::NoProc),
-        ("R clock", Refusal::NoClock),
-        ("R cut", Refusal::Cut),
+        ("R late", RequestRefusal::DeadlinePassed),
+        ("R boot", RequestRefusal::Rebooted),
+        ("R directory", RequestRefusal::DirectoryUnsuitable),
+        ("R space", RequestRefusal::DiskFull),
+        ("R unwritable", RequestRefusal::NotWritable),
+        ("R proc", RequestRefusal::NoProc),
+        ("R clock", RequestRefusal::NoClock),
+        ("R cut", RequestRefusal::Cut),
     ] {
         assert_eq!(answer(line), Some(Answer::Refused(refusal)));
     }
-    assert_eq!(answer("X sudo"), Some(Answer::NotStarted(NotStarted::Sudo)));
+    assert_eq!(answer("X sudo"), Some(Answer::NotStarted(NotStarted::SudoRefused)));
     assert_eq!(answer("X said a  b"), Some(Answer::NotStarted(NotStarted::SudoSaid("a b".to_owned()))));
-    assert_eq!(answer("X space"), Some(Answer::NotStarted(NotStarted::Space)));
+    assert_eq!(answer("X space"), Some(Answer::NotStarted(NotStarted::DiskFull)));
     let uid = |text| Uid::new(text).unwrap();
-    assert_eq!(answer("U a b-1"), Some(Answer::Leftovers(vec![uid("a"), uid("b-1")])));
+    assert_eq!(answer("U a b-1"), Some(Answer::Unacknowledged(vec![uid("a"), uid("b-1")])));
     for line in [
         "R",
         "R else",
@@ -185,14 +185,14 @@ fn other_answers_are_read_in_their_form_only() {
     }
     // A poll gives an answer without bytes.
     for (line, has_bytes) in [("p L A 0 0 - 5 0", false), ("L A 0 0 - 5 0", true), ("p A A 0 0 1 1 1", false)] {
-        assert!(matches!(read(line), Some(Line::Answer { bytes, .. }) if bytes == has_bytes), "{line}");
+        assert!(matches!(read(line), Some(ReplyLine::Answer { bytes, .. }) if bytes == has_bytes), "{line}");
     }
 }
 
 #[test]
 fn what_was_not_executed_is_told_with_its_reason() {
-    assert_eq!(answer("R files"), Some(Answer::Refused(Refusal::Files)));
-    let said = Refusal::Said("mkdir: cannot create directory".to_owned());
+    assert_eq!(answer("R files"), Some(Answer::Refused(RequestRefusal::Files)));
+    let said = RequestRefusal::Said("mkdir: cannot create directory".to_owned());
     assert_eq!(answer("R said mkdir: cannot create directory"), Some(Answer::Refused(said)));
     assert_eq!(answer("X files"), Some(Answer::NotStarted(NotStarted::Files)));
     assert!(

@@ -1,5 +1,5 @@
 use super::*;
-use crate::launcher::{Ended, Lost, Missing, Outcome, Refusal, Running};
+use crate::launcher::{Ended, ExitOutcome, Lost, Missing, RequestRefusal, Running};
 
 mod arbitrary;
 mod sent;
@@ -8,28 +8,28 @@ use sent::Sent;
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 const MARK: &str = "WRIT2:0123456789abcdef0123456789abcdef:";
-/// More than any output of these tests has.
+/// An offset beyond any output of these tests.
 const BEHIND_THE_END: u64 = 1 << 40;
 
-/// What a reply has said.
+/// The events of a reply.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Said {
     answers: Vec<Answer>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    broken: Vec<Broken>,
+    broken: Vec<ReplyError>,
     complete: bool,
 }
 
 impl Said {
     fn read(&mut self, reply: &mut Reply, is_stderr: bool, piece: &[u8]) {
-        let mut sink = |item: Item<'_>| {
+        let mut sink = |item: ReplyEvent<'_>| {
             assert!(self.broken.is_empty(), "something behind {:?}", self.broken);
             match item {
-                Item::Answer(answer) => self.answers.push(answer),
-                Item::Stdout(bytes) => self.stdout.extend_from_slice(bytes),
-                Item::Stderr(bytes) => self.stderr.extend_from_slice(bytes),
-                Item::Broken(broken) => self.broken.push(broken),
+                ReplyEvent::Answer(answer) => self.answers.push(answer),
+                ReplyEvent::Stdout(bytes) => self.stdout.extend_from_slice(bytes),
+                ReplyEvent::Stderr(bytes) => self.stderr.extend_from_slice(bytes),
+                ReplyEvent::Malformed(broken) => self.broken.push(broken),
             }
         };
         if is_stderr {
@@ -61,7 +61,7 @@ fn read_in_pieces(stdout: &[u8], stderr: &[u8], size: usize, stderr_first: bool)
     said
 }
 
-/// Reads a reply, and makes sure that the size of the pieces makes no difference.
+/// Reads a reply, and checks that the size of the pieces makes no difference.
 fn read_all(stdout: &[u8], stderr: &[u8]) -> Said {
     let [first, last] = [true, false].map(|stderr_first| {
         let said = read_in_pieces(stdout, stderr, usize::MAX, stderr_first);
@@ -76,7 +76,7 @@ fn read_all(stdout: &[u8], stderr: &[u8]) -> Said {
     last
 }
 
-/// With the mark of the request for each `@`.
+/// Replaces each `@` by the mark of the request.
 fn marked(text: &str) -> Vec<u8> {
     text.replace('@', MARK).into_bytes()
 }
@@ -87,10 +87,10 @@ fn read_text(stdout: &str, stderr: &str) -> Said {
 
 fn ended(lengths: Offsets) -> Ended {
     Ended {
-        attached: false,
+        started_by_other: false,
         from: Offsets::default(),
         lengths,
-        outcome: Outcome::Exited(7),
+        outcome: ExitOutcome::Exited(7),
         started_centiseconds: Some(100),
         ended_centiseconds: Some(105),
         timed_out: false,
@@ -100,8 +100,8 @@ fn ended(lengths: Offsets) -> Ended {
         refused_by_sudo: false,
         missing: None,
         holders: Vec::new(),
-        output_gone: false,
-        left: None,
+        output_removed: false,
+        processes_left: None,
     }
 }
 
@@ -110,12 +110,12 @@ fn short_command_is_its_frames_and_an_answer() {
     let said = read_text("motd @C 0 4\nout\n@+\n@D S 0 0 100 7 - 4 3 105 - -\n@.\n", "motd\n@C 0 3\nerr@+\n@.\n");
     assert_eq!(said.answers, [Answer::Ended(ended(Offsets { stdout: 4, stderr: 3 }))]);
     assert_eq!((said.stdout.as_slice(), said.stderr.as_slice(), said.complete), (&b"out\n"[..], &b"err"[..], true));
-    // Nothing but the last mark on standard error, if it has no output.
+    // Without output, standard error has only the last mark.
     let said = read_text("@D S 0 0 100 7 - 0 0 105 - -\n@.\n", "@.\n");
     assert_eq!((said.answers, said.complete), (vec![Answer::Ended(ended(Offsets::default()))], true));
 }
 
-/// A start-up file may send standard error elsewhere, after a greeting or without one.
+/// A start-up file may redirect standard error, after a greeting or without one.
 #[test]
 fn what_is_told_without_standard_error_is_known_to_lack_it() {
     for (stdout, stderr, is_without) in [
@@ -145,7 +145,7 @@ fn long_command_is_an_answer_its_frames_and_another_answer() {
         "@.\n",
     );
     let running = Running {
-        attached: true,
+        started_by_other: true,
         from: Offsets::default(),
         started_centiseconds: None,
         now_centiseconds: Some(120),
@@ -153,11 +153,11 @@ fn long_command_is_an_answer_its_frames_and_another_answer() {
     };
     assert_eq!(said.answers.first(), Some(&Answer::Running(running)));
     assert!(matches!(said.answers.last(), Some(Answer::Ended(ended))
-        if ended.timed_out && ended.over_limit && ended.stopped && ended.was_ended && ended.left == Some(2)
-            && ended.missing == Some(Missing::ReaderEnded) && ended.outcome == Outcome::Signalled(9)
+        if ended.timed_out && ended.over_limit && ended.stopped && ended.was_ended && ended.processes_left == Some(2)
+            && ended.missing == Some(Missing::ReaderEnded) && ended.outcome == ExitOutcome::Signalled(9)
             && ended.holders.len() == 2));
     assert_eq!((said.answers.len(), said.stdout.as_slice(), said.complete), (2, &b"\n\nabc"[..], true));
-    // A mark stands in a frame like any other bytes.
+    // A mark in a frame counts as output.
     let frame = format!("@C 0 {}\n{MARK}.\n{MARK}N\n@+\n@A S 0 0 1 1 1\n", 2 * MARK.len() + 4);
     assert_eq!(read_text(&frame, "").stdout, marked("@.\n@N\n"));
 }
@@ -167,7 +167,7 @@ fn lost_command_is_complete_with_what_there_is() {
     let said = read_text("@C 0 2\nab@+\n@L A 0 0 - 2 0 boot\n@.\n", "@.\n");
     let lost = Lost {
         rebooted: true,
-        attached: true,
+        started_by_other: true,
         from: Offsets::default(),
         lengths: Offsets { stdout: 2, stderr: 0 },
         started_centiseconds: None,
@@ -182,12 +182,12 @@ fn single_answer_counts_once_its_closing_mark_came() {
         ("B", Answer::Starting),
         ("V", Answer::Tombstoned),
         ("Q", Answer::Done),
-        ("U", Answer::Leftovers(Vec::new())),
-        ("K 3", Answer::Stopped { left: Some(3) }),
-        ("K -", Answer::Stopped { left: None }),
-        ("R late", Answer::Refused(Refusal::Late)),
-        ("R cut", Answer::Refused(Refusal::Cut)),
-        ("R tool setsid", Answer::Refused(Refusal::NoTool("setsid".to_owned()))),
+        ("U", Answer::Unacknowledged(Vec::new())),
+        ("K 3", Answer::Stopped { processes_left: Some(3) }),
+        ("K -", Answer::Stopped { processes_left: None }),
+        ("R late", Answer::Refused(RequestRefusal::DeadlinePassed)),
+        ("R cut", Answer::Refused(RequestRefusal::Cut)),
+        ("R tool setsid", Answer::Refused(RequestRefusal::MissingTool("setsid".to_owned()))),
     ] {
         let said = read_text(&format!("@{line}\n@.\n"), "");
         assert_eq!((said.answers.as_slice(), said.complete), (&[answer.clone()][..], true), "{line}");
@@ -198,7 +198,7 @@ fn single_answer_counts_once_its_closing_mark_came() {
             assert_eq!((said.answers.len(), said.complete), (usize::from(has_mark), false), "{line}: {end}");
         }
     }
-    // Without bytes, whatever the lengths.
+    // A poll has no bytes, whatever the lengths.
     let said = read_text("@p D A 0 0 1 0 - 4 5 1 - -\n@.\n", "");
     assert!(said.complete && matches!(said.answers.as_slice(), [Answer::Ended(ended)] if ended.lengths.stderr == 5));
     assert!(read_text("@p A A 0 0 1 1 1\n@.\n", "").complete);
@@ -216,7 +216,7 @@ fn reply_that_contradicts_itself_is_broken() {
         "@C 0 -1\n",
         "@C 0 18446744073709551616\n",
         "@\u{fffd}\n",
-        // A second answer, or an answer that does not go with what came before.
+        // A second answer, or an answer that contradicts the one before.
         "@N\n@N\n@.\n",
         "@N\n@C 0 1\n",
         "@D S 0 0 1 0 - 0 0 1 - -\n@D S 0 0 1 0 - 0 0 1 - -\n",
@@ -234,35 +234,35 @@ fn reply_that_contradicts_itself_is_broken() {
         "@C 1 1\nx",
         "@C 0 1048577\n",
         "@C 0 18446744073709551615\n",
-        // Twice, with a gap, and from before what came.
+        // A frame twice, frames with a gap, and a frame before the offset.
         "@C 0 2\nab@C 0 2\nab@+\n",
         "@C 0 2\nab@C 3 2\nab@+\n",
         "@C 0 2\nab@C 1 2\nbc@+\n",
     ];
     let mixed = ["@N\nx@.\n", "@+\n\n@N\n", "@C 0 2\nabc@+\n", "@C 0 2\na@+\n@+\n", "@N\nWRIT2:0@.\n", "@N\nW@.\n"];
-    let all = [(&line[..], Broken::Line), (&lengths, Broken::Lengths), (&mixed, Broken::Mixed)];
+    let all = [(&line[..], ReplyError::Line), (&lengths, ReplyError::BadLengths), (&mixed, ReplyError::Mixed)];
     for (text, broken) in all.into_iter().flat_map(|(texts, broken)| texts.iter().map(move |text| (*text, broken))) {
         let said = read_text(text, "");
         assert_eq!((said.broken.as_slice(), said.complete), (&[broken][..], false), "{text}");
     }
     for (stdout, stderr, broken) in [
-        // No answer comes on standard error.
-        ("", "@N\n", Broken::Line),
-        ("", "@D S 0 0 1 0 - 4 0 1 - -\n", Broken::Line),
-        ("@A S 0 0 1 1 1\n@+\n", "@A S 0 0 1 1 1\n", Broken::Line),
-        ("@A S 0 0 1 1 1\n@+\n", "@C 1 1\n", Broken::Lengths),
-        // More or less than was promised.
-        ("@C 0 1\nx@D S 0 0 1 0 - 2 0 1 - -\n@.\n", "@.\n", Broken::Lengths),
-        ("@C 0 3\nout@D S 0 0 1 0 - 2 0 1 - -\n@.\n", "@.\n", Broken::Lengths),
-        ("@D S 0 0 1 0 - 0 1 1 - -\n@.\n", "@.\n", Broken::Lengths),
-        ("@D S 0 0 1 0 - 0 0 1 - -\n@.\n", "@C 0 1\nx@.\n", Broken::Lengths),
-        ("@L A 0 0 1 5 0 boot\n@.\n", "@.\n", Broken::Lengths),
+        // No answer may come on standard error.
+        ("", "@N\n", ReplyError::Line),
+        ("", "@D S 0 0 1 0 - 4 0 1 - -\n", ReplyError::Line),
+        ("@A S 0 0 1 1 1\n@+\n", "@A S 0 0 1 1 1\n", ReplyError::Line),
+        ("@A S 0 0 1 1 1\n@+\n", "@C 1 1\n", ReplyError::BadLengths),
+        // More or fewer bytes than announced.
+        ("@C 0 1\nx@D S 0 0 1 0 - 2 0 1 - -\n@.\n", "@.\n", ReplyError::BadLengths),
+        ("@C 0 3\nout@D S 0 0 1 0 - 2 0 1 - -\n@.\n", "@.\n", ReplyError::BadLengths),
+        ("@D S 0 0 1 0 - 0 1 1 - -\n@.\n", "@.\n", ReplyError::BadLengths),
+        ("@D S 0 0 1 0 - 0 0 1 - -\n@.\n", "@C 0 1\nx@.\n", ReplyError::BadLengths),
+        ("@L A 0 0 1 5 0 boot\n@.\n", "@.\n", ReplyError::BadLengths),
     ] {
         let said = read_text(stdout, stderr);
         assert_eq!((said.broken.as_slice(), said.complete), (&[broken][..], false), "{stdout} {stderr}");
     }
     let said = read_all(&[MARK.as_bytes(), b"N\xff\n"].concat(), b"");
-    assert_eq!(said.broken, [Broken::Line]);
+    assert_eq!(said.broken, [ReplyError::Line]);
 }
 
 #[test]
@@ -310,10 +310,12 @@ fn noise_before_the_first_mark_is_skipped_up_to_its_bound() {
             assert!(said.complete && said.stdout == b"out", "{noise}: {said:?}");
         }
     }
-    // The mark belongs to it.
-    let most = MAX_NOISE - MARK.len();
+    // The mark counts too.
+    let most = MAX_PREAMBLE - MARK.len();
     for pattern in ["x", short, "WRIT2:0123456789abcdefW"] {
-        for (length, broken) in [(most, vec![]), (most + 1, vec![Broken::Noise]), (200_000, vec![Broken::Noise])] {
+        for (length, broken) in
+            [(most, vec![]), (most + 1, vec![ReplyError::NoReplyFound]), (200_000, vec![ReplyError::NoReplyFound])]
+        {
             let noise: Vec<u8> = pattern.bytes().cycle().take(length).collect();
             let (stdout, stderr) = ([&noise[..], &marked("@N\n@.\n")].concat(), [&noise[..], &marked("@.\n")].concat());
             let said = read_all(&stdout, b"");
@@ -323,7 +325,7 @@ fn noise_before_the_first_mark_is_skipped_up_to_its_bound() {
     }
 }
 
-/// Outputs with something of everything, and the reply that has them.
+/// Outputs with all kinds of bytes, and the reply that holds them.
 fn sample(stdout: &str) -> (Vec<u8>, Vec<u8>, Sent) {
     let stdout = marked(stdout);
     let stderr = b"\xff\0err\n".to_vec();
@@ -349,7 +351,8 @@ fn reply_cut_at_any_byte_is_not_complete_and_gives_a_prefix() {
     }
 }
 
-/// Text that others write has no nonce, and the output has none. Within a line, which is one write, numbers could pass.
+/// Text of others contains no nonce, and the output contains none here. A line is one write, so text is not inserted
+/// within it.
 #[test]
 fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
     let (stdout, stderr, sent) = sample("out\nWRIT2:C 0 5\nW+\n");
@@ -366,7 +369,7 @@ fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
                     true => read_in_pieces(&sent.stdout, &mixed, usize::MAX, true),
                 };
                 assert!(stdout.starts_with(&said.stdout) && stderr.starts_with(&said.stderr), "{at}: {noise}");
-                // A newline before the last one stands behind it.
+                // A newline inserted before the last one stands after it.
                 assert_eq!(said.complete, mixed.starts_with(stream), "{at}: {noise}: {said:?}");
                 assert!(!said.complete || said == whole);
             }
@@ -388,7 +391,7 @@ fn output_from_offsets_begins_there_and_may_begin_behind_the_end() {
     let said = read(from, "@D A 2 1 1 0 - 2 1 1 - -\n@.\n", "@.\n");
     assert!(said.complete && said.stdout.is_empty(), "{said:?}");
     for stdout in ["@C 0 2\nou", "@C 3 1\n\n", "@D A 2 1 1 0 - 4 1 1 - -\n@.\n"] {
-        assert_eq!(read(from, stdout, "@.\n").broken, [Broken::Lengths], "{stdout}");
+        assert_eq!(read(from, stdout, "@.\n").broken, [ReplyError::BadLengths], "{stdout}");
     }
     for behind in [3, BEHIND_THE_END, u64::MAX] {
         let from = Offsets { stdout: behind, stderr: behind };
@@ -396,11 +399,11 @@ fn output_from_offsets_begins_there_and_may_begin_behind_the_end() {
         assert!(said.complete && said.stdout.is_empty() && said.stderr.is_empty(), "{said:?}");
         assert!(read(from, "@A A 2 1 1 1 1\n@D A 2 1 1 0 - 2 1 1 - -\n@.\n", "@.\n").complete);
         assert!(read(from, "@N\n@.\n", "").complete);
-        assert_eq!(read(from, "@C 2 1\nx", "").broken, [Broken::Lengths]);
+        assert_eq!(read(from, "@C 2 1\nx", "").broken, [ReplyError::BadLengths]);
     }
-    // The sum of offset and length has no 64 bits.
+    // The sum of offset and length exceeds 64 bits.
     let end = Offsets { stdout: u64::MAX, stderr: 0 };
-    assert_eq!(read(end, "@C 18446744073709551615 1\nx@+\n", "").broken, [Broken::Lengths]);
+    assert_eq!(read(end, "@C 18446744073709551615 1\nx@+\n", "").broken, [ReplyError::BadLengths]);
 }
 
 #[test]
@@ -419,17 +422,17 @@ fn endless_text_of_any_kind_is_bounded() {
         })
     };
     let letters = [b'x'; PIECE];
-    assert_eq!(endless("", &letters), [[Broken::Noise]; 2]);
-    assert_eq!(endless("@", &letters), [[Broken::Line]; 2]);
-    assert_eq!(endless("@+\n", &letters), [[Broken::Mixed]; 2]);
-    assert_eq!(endless("@C 0 1048576\n", &letters), [[Broken::Mixed]; 2]);
-    // Nothing is said, without an end.
-    assert_eq!(endless("", &marked("@+\n")), [const { Vec::<Broken>::new() }; 2]);
-    assert_eq!(endless("", &marked("@C 0 0\n")), [const { Vec::<Broken>::new() }; 2]);
-    // A line of the greatest length, and a byte more.
+    assert_eq!(endless("", &letters), [[ReplyError::NoReplyFound]; 2]);
+    assert_eq!(endless("@", &letters), [[ReplyError::Line]; 2]);
+    assert_eq!(endless("@+\n", &letters), [[ReplyError::Mixed]; 2]);
+    assert_eq!(endless("@C 0 1048576\n", &letters), [[ReplyError::Mixed]; 2]);
+    // Marks without content report nothing, without an end.
+    assert_eq!(endless("", &marked("@+\n")), [const { Vec::<ReplyError>::new() }; 2]);
+    assert_eq!(endless("", &marked("@C 0 0\n")), [const { Vec::<ReplyError>::new() }; 2]);
+    // A line of the maximum length, and one with a byte more.
     let line = format!("@R tool {}", "x".repeat(MAX_LINE));
     let end = MARK.len() + MAX_LINE - 1;
-    for (end, broken) in [(end, vec![]), (end + 1, vec![]), (end + 2, vec![Broken::Line])] {
+    for (end, broken) in [(end, vec![]), (end + 1, vec![]), (end + 2, vec![ReplyError::Line])] {
         assert_eq!(read_in_pieces(&marked(&line)[..end], b"", 1000, false).broken, broken, "{end}");
     }
 }

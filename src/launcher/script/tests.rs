@@ -8,23 +8,23 @@ use words::Words;
 mod words;
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
-/// Commands whose functions the session unsets by name, in front of [`COMMANDS`].
+/// Commands whose functions the session unsets by name, before [`COMMANDS`].
 const OWN: [&str; 3] = [":", "[", "."];
 
 /// The scripts by name.
 fn scripts() -> [(&'static str, &'static str); 7] {
     [
-        ("probe", probe()),
-        ("facts", facts()),
+        ("inspect", inspect()),
+        ("system_info", system_info()),
         ("launch", launch()),
         ("attach", attach()),
         ("stop", stop()),
         ("close", close()),
-        ("files", files()),
+        ("cleanup", cleanup()),
     ]
 }
 
-/// The part of a script that it evaluates later, and the script without that part.
+/// Returns the part of a script that it evaluates later, and the script without that part.
 fn later(script: &str) -> Option<(&str, String)> {
     let (before, rest) = script.split_once("='\n")?;
     let (later, behind) = rest.split_once('\'').unwrap();
@@ -76,7 +76,7 @@ fn only_a_launch_has_a_later_part_and_no_script_has_a_gap() {
     let (later, _) = later(launch()).unwrap();
     assert!(!later.contains(r"\'"));
     // A quote would end the later part.
-    for source in [PROCESSES, FOLLOW, ATTACH, END, DRAIN, WATCH] {
+    for source in [PROCESSES, FOLLOW, ATTACH, TERMINATE, DRAIN, WATCH] {
         assert!(!strip(source).contains('\''));
     }
 }
@@ -108,11 +108,11 @@ fn every_command_of_a_script_is_a_function_of_it_or_is_listed() {
     }
 }
 
-/// A function of the later part is called only behind the `eval` that defines it, in the same function.
+/// A function of the later part is called only after the `eval` that defines it, in the same function.
 #[test]
 fn later_functions_are_called_behind_eval() {
     let now = [SESSION, JOURNAL, SEND, include_str!("../output.sh"), include_str!("../launch.sh")].concat();
-    let later = Words::of(&strip(&[PROCESSES, FOLLOW, ATTACH, END, DRAIN, WATCH].concat())).functions;
+    let later = Words::of(&strip(&[PROCESSES, FOLLOW, ATTACH, TERMINATE, DRAIN, WATCH].concat())).functions;
     assert!(later.is_disjoint(&Words::of(&strip(&now)).functions), "a function of both");
     let mut called = BTreeSet::new();
     for text in now.split("\n}") {
@@ -130,7 +130,7 @@ fn later_functions_are_called_behind_eval() {
     assert!(["note", "supervise", "cat", "chmod", "_tell"].iter().all(|name| called.contains(*name)), "{called:?}");
 }
 
-/// Ends what is open in a text that was cut.
+/// Closes the open quotes and blocks of a truncated text.
 fn completed(text: &str) -> String {
     let count = |is: fn(&str) -> bool| text.lines().filter(|line| is(line)).count();
     let cases = text.matches("case ").count() - text.matches("esac").count();
@@ -155,17 +155,17 @@ fn scripts_are_written_so_that_they_can_be_stripped() {
         SEND,
         FOLLOW,
         ATTACH,
-        END,
+        TERMINATE,
         DRAIN,
         WATCH,
         include_str!("../output.sh"),
         include_str!("../launch.sh"),
-        include_str!("../probe.sh"),
-        include_str!("../facts.sh"),
-        include_str!("../tell.sh"),
+        include_str!("../inspect.sh"),
+        include_str!("../system_info.sh"),
+        include_str!("../report.sh"),
         include_str!("../stop.sh"),
         include_str!("../close.sh"),
-        include_str!("../files.sh"),
+        include_str!("../cleanup.sh"),
     ];
     for source in sources {
         assert!(source.ends_with('\n'), "the next part would go on in its last line");
@@ -180,7 +180,7 @@ fn scripts_are_written_so_that_they_can_be_stripped() {
 
 #[test]
 fn short_names_are_distinct_and_none_of_another_owner() {
-    // As many as there are names of two letters.
+    // The number of names with two letters.
     let many: Vec<String> = (0..702).map(|number| format!("_name{number}")).collect();
     let short = shorten(&many.join(" ")).0;
     let distinct: BTreeSet<&str> = short.split(' ').collect();
@@ -206,8 +206,8 @@ fn shortening_changes_names_and_nothing_else() {
         let names = Words::of_variables(text);
         assert!(shorten(text).0 == text || names.iter().any(|name| name.len() > 2), "{text}");
     }
-    // Each name stands as often as its short one, at the same places.
-    for source in [SESSION, JOURNAL, END, DRAIN, WATCH] {
+    // Each name occurs as often as its short one, at the same positions.
+    for source in [SESSION, JOURNAL, TERMINATE, DRAIN, WATCH] {
         let (source, short) = (strip(source), shorten(&strip(source)).0);
         let split = |text: &str| -> Vec<String> { text.split(|each| !is_of_name(each)).map(str::to_owned).collect() };
         let (long_words, short_words) = (split(&source), split(&short));
@@ -221,7 +221,7 @@ fn shortening_changes_names_and_nothing_else() {
     }
 }
 
-/// The login may have exported variables of any name but those with a `_` at the start.
+/// The login may have exported variables with any name that does not start with `_`.
 #[test]
 fn scripts_set_no_variable_that_a_login_may_have_exported() {
     let allowed = ["PATH", "IFS"];
@@ -233,7 +233,7 @@ fn scripts_set_no_variable_that_a_login_may_have_exported() {
 }
 
 impl Words {
-    /// The names that begin with `_`, in the order of the alphabet.
+    /// Returns the names that start with `_`, in alphabetical order.
     fn of_variables(text: &str) -> BTreeSet<String> {
         let words = text.split(|each| !is_of_name(each));
         words.filter(|word| word.starts_with('_') && word.len() > 1).map(str::to_owned).collect()

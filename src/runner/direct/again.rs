@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
+use crate::backoff::Backoff;
 use crate::execution::{self, LaunchProblem};
 use crate::ssh::Session;
 
@@ -19,9 +20,8 @@ use super::super::decision_input::{
 };
 use super::super::queued_execution::QueuedExecution;
 
-/// The pause before the machine is tried again; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses before the machine is tried again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).with_jitter(0.25);
 
 /// Why no other session was opened.
 enum Not {
@@ -56,10 +56,10 @@ pub(super) async fn open_again(
     }
     let mut failures = tries.saturating_sub(1);
     loop {
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+        let pause = BACKOFF.delay(failures, jitter());
         failures = failures.saturating_add(1);
         tokio::select! {
-            () = sleep(pause + pause.mul_f64(0.25 * jitter())) => {}
+            () = sleep(pause) => {}
             () = cancel.cancelled() => {}
             () = context.draining.cancelled() => {}
         }
@@ -125,7 +125,7 @@ async fn may_start(
     resolved: &ResolvedMachine,
     open: &Open,
 ) -> Result<(), Not> {
-    let standing = context.holders.standing().ok_or(Not::Yet)?;
+    let standing = context.holders.current_epoch().ok_or(Not::Yet)?;
     let decided = Instant::now();
     let read = async {
         let (execution, _) = read_execution(context, work, Some(&held.token)).await?;
@@ -144,7 +144,7 @@ async fn may_start(
     }
     let recorded = held.execution.status.as_ref().and_then(|status| status.machine.as_ref());
     let is_same = recorded.is_some_and(|machine| {
-        machine.address == open.connection.at()
+        machine.address == open.connection.peer()
             && machine.host_key_fingerprint == open.connection.fingerprint()
             && Some(&machine.uid) == resolved.machine.metadata.uid.as_ref()
             && machine.user == resolved.machine.spec.user
@@ -160,7 +160,7 @@ async fn may_start(
         }
         Err(_) => return Err(Not::Yet),
     }
-    if context.holders.standing() != Some(standing) {
+    if context.holders.current_epoch() != Some(standing) {
         return Err(Not::Yet);
     }
     (held.standing, held.decided) = (standing, decided);

@@ -10,7 +10,7 @@ use crate::api::Reason;
 use crate::cluster::ClusterError;
 use crate::execution::{self, Journal, LaunchProblem, MachineMatch, Termination};
 use crate::fleet::{ConnectFailure, LauncherConnection, connect_launcher, new_nonce, request};
-use crate::launcher::{self, Answer, Ended, Refusal};
+use crate::launcher::{self, Answer, Ended, RequestRefusal};
 
 use super::super::decision_input::{DecisionInput, decide_again, is_claimed_with, is_same_command, with_machine};
 use super::super::messages::launch_refused;
@@ -130,7 +130,7 @@ impl DurableRun<'_> {
         let facts = &reached.known.facts;
         let uid = &self.uid;
         let answer = request(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await;
-        if matches!(answer, Ok(Answer::Refused(Refusal::Directory))) {
+        if matches!(answer, Ok(Answer::Refused(RequestRefusal::DirectoryUnsuitable))) {
             // Somebody has removed the launcher's directory. The next connection probes anew, and has another one.
             reached.permit.discard().await;
         }
@@ -158,7 +158,7 @@ impl DurableRun<'_> {
         if self.context.draining.is_cancelled() {
             return Err(ReattachResult::NotOurs);
         }
-        let Some(standing) = self.context.holders.standing() else {
+        let Some(standing) = self.context.holders.current_epoch() else {
             sleep(Duration::from_secs(1)).await;
             return Err(again);
         };
@@ -198,7 +198,7 @@ impl DurableRun<'_> {
                 return Err(again);
             }
         }
-        if self.context.holders.standing() != Some(standing) {
+        if self.context.holders.current_epoch() != Some(standing) {
             return Err(again);
         }
         (self.held.standing, self.held.decided) = (standing, decided);

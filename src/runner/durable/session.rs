@@ -17,9 +17,9 @@ use crate::execution::{
     self, Journal, LaunchProblem, MachineMatch, ReattachStep, SHOW_PROGRESS_AFTER, StopCause, Termination,
 };
 use crate::fleet::{LauncherConnection, LauncherError, REFUSED, UnexpectedOutput, closed, is_refused_cut, send};
-use crate::launcher::{Answer, Ended, ExecRequest, Item, Nonce, Refusal, Reply};
+use crate::launcher::{Answer, Ended, ExecRequest, Nonce, Reply, ReplyEvent, RequestRefusal};
 use crate::output::StreamKind;
-use crate::ssh::{Event, Session};
+use crate::ssh::{Session, SessionEvent};
 
 use super::super::context::Context;
 use super::super::messages::{launch_refused, not_started};
@@ -78,7 +78,7 @@ impl DurableRun<'_> {
         };
         let heard = self.listen(&reached, &mut conversation).await;
         self.clock.note_session(conversation.asked.elapsed());
-        conversation.session.hang_up().await;
+        conversation.session.close().await;
         match heard {
             Heard::End(SessionEnd::Silence(problem)) => {
                 // Whoever shares the connection finds out sooner this way.
@@ -166,7 +166,7 @@ impl DurableRun<'_> {
     /// Takes in what the machine said; Some where that ends the session.
     async fn take(
         &mut self,
-        event: Event,
+        event: SessionEvent,
         reached: &LauncherConnection,
         conversation: &mut Conversation,
     ) -> Option<Heard> {
@@ -174,38 +174,38 @@ impl DurableRun<'_> {
         let mut heard = None;
         // No more than the event brought.
         let mut written = Vec::new();
-        let mut hear = |item: Item<'_>| match item {
-            Item::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
-            Item::Stderr(bytes) => written.push((StreamKind::Stderr, Bytes::copy_from_slice(bytes))),
-            Item::Answer(answer) => heard = self.hear(answer, reached, running_since, end),
-            Item::Broken(broken) => heard = Some(Heard::Mixed(broken.to_string())),
+        let mut hear = |item: ReplyEvent<'_>| match item {
+            ReplyEvent::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
+            ReplyEvent::Stderr(bytes) => written.push((StreamKind::Stderr, Bytes::copy_from_slice(bytes))),
+            ReplyEvent::Answer(answer) => heard = self.hear(answer, reached, running_since, end),
+            ReplyEvent::Malformed(broken) => heard = Some(Heard::Mixed(broken.to_string())),
         };
-        if let (Event::Stdout(bytes) | Event::Stderr(bytes), false) = (&event, reply.has_begun()) {
+        if let (SessionEvent::Stdout(bytes) | SessionEvent::Stderr(bytes), false) = (&event, reply.has_begun()) {
             unexpected.push(bytes);
         }
         match event {
-            Event::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
-            Event::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
-            Event::ExitCode(code) => unexpected.exited(code),
-            Event::Signal(signal) => unexpected.signalled(&signal),
-            Event::Started => {}
-            Event::Refused => return Some(Heard::End(SessionEnd::Silence(REFUSED.to_owned()))),
-            Event::Closed if is_refused_cut(reply, unexpected.exit_code()) => {
-                return Some(Heard::Refused(launch_refused(&Refusal::Cut)));
+            SessionEvent::Stdout(bytes) => reply.stdout(&bytes, &mut hear),
+            SessionEvent::Stderr(bytes) => reply.stderr(&bytes, &mut hear),
+            SessionEvent::ExitCode(code) => unexpected.exited(code),
+            SessionEvent::Signal(signal) => unexpected.signalled(&signal),
+            SessionEvent::Started => {}
+            SessionEvent::Refused => return Some(Heard::End(SessionEnd::Silence(REFUSED.to_owned()))),
+            SessionEvent::Closed if is_refused_cut(reply, unexpected.exit_code()) => {
+                return Some(Heard::Refused(launch_refused(&RequestRefusal::Cut)));
             }
-            Event::Closed if !reply.has_begun() => {
+            SessionEvent::Closed if !reply.has_begun() => {
                 return Some(match closed(unexpected) {
                     LauncherError::SessionRefused(problem) => Heard::TurnedAway(problem),
                     other => Heard::End(SessionEnd::Silence(other.to_string())),
                 });
             }
             // What is missing is not under way: the record says that it was not received.
-            Event::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
-            Event::Closed => {
+            SessionEvent::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
+            SessionEvent::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
                 return Some(Heard::End(SessionEnd::Silence(problem)));
             }
-            Event::Lost => return Some(Heard::End(SessionEnd::Silence("the connection was lost".to_owned()))),
+            SessionEvent::Lost => return Some(Heard::End(SessionEnd::Silence("the connection was lost".to_owned()))),
         }
         for (kind, bytes) in written {
             self.keep(kind, &bytes).await;

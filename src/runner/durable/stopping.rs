@@ -109,7 +109,7 @@ impl Stop {
             .await
         {
             // What cannot be seen may be there.
-            Ok(Answer::Stopped { left }) => StopReport::Left(left.unwrap_or(1)),
+            Ok(Answer::Stopped { processes_left }) => StopReport::Left(processes_left.unwrap_or(1)),
             // It was quicker, or never began.
             Ok(Answer::Ended(_) | Answer::NotStarted(_) | Answer::Tombstoned | Answer::Absent) => StopReport::Left(0),
             Ok(other) => StopReport::Unknown(format!("{other:?}")),

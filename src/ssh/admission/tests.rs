@@ -29,7 +29,7 @@ fn names_are_held_against_name_patterns_label_by_label() {
         ("*", "anything.example", Admitted),
         ("", "web-1", Refused),
         (" , ", "web-1", Refused),
-        // Patterns for addresses say nothing of names.
+        // Address patterns do not apply to names.
         ("10.0.*", "10.0.evil.example", ByAddress),
         ("10.0.*", "10.0.0.1.evil.example", ByAddress),
         ("10.0.?.*", "10.0.x.y", ByAddress),
@@ -38,7 +38,7 @@ fn names_are_held_against_name_patterns_label_by_label() {
         ("2001:db8::*", "web-1", ByAddress),
         ("10.0.*, web-1", "web-1", Admitted),
         ("10.0.*, web-1", "web-2", ByAddress),
-        // The resolver reads these as addresses; what comes of that is looked at.
+        // The resolver reads these as addresses, and Writ checks the results.
         ("10.0.*", "010.0.0.1", ByAddress),
         ("10.0.*", "10.1", ByAddress),
         ("10.0.*", "0x0a000001", ByAddress),
@@ -63,24 +63,24 @@ fn addresses_are_held_against_address_patterns_only() {
         ("10.0.0.1", "10.0.0.1", Admitted),
         ("10.0.0.1", "10.0.0.11", Refused),
         ("*", "10.0.0.1", Admitted),
-        // IPv4 as IPv6 is what it is reached by.
+        // IPv4 written as IPv6 counts as IPv4.
         ("10.0.*", "::ffff:10.0.0.1", Admitted),
         ("10.0.*", "::ffff:a00:1", Admitted),
         ("::ffff:10.0.0.1", "10.0.0.1", Admitted),
         ("::ffff:*", "10.0.0.1", Refused),
-        // However it is written.
+        // The spelling of an address does not matter.
         ("2001:DB8::1", "2001:db8:0:0::1", Admitted),
         ("2001:db8:0::1", "2001:DB8::1", Admitted),
         ("2001:db8::*", "2001:DB8:0:0:0:0:0:5", Admitted),
         ("2001:db8::*", "2001:db9::5", Refused),
         ("2001:db8::/32", "2001:db8:ffff::", Admitted),
-        // A zone is a part of the address where the pattern has one.
+        // A zone counts if the pattern has one.
         ("fe80::1", "fe80::1%veth0", Admitted),
         ("fe80::/10", "fe80::1%veth0", Admitted),
         ("fe80::1%veth0", "fe80::1%veth0", Admitted),
         ("fe80::1%veth0", "fe80::1%veth1", Refused),
         ("fe80::1%veth0", "fe80::1", Refused),
-        // Name patterns say nothing of addresses.
+        // Name patterns do not apply to addresses.
         ("**.example, web-*, a*", "10.0.0.1", Refused),
         ("db*", "db8::1", Refused),
     ] {

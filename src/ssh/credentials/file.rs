@@ -1,5 +1,6 @@
-//! What people put into a Secret as a private key: one block between a BEGIN and an END line, in any of the forms that OpenSSH
-//! opens, however the text was carried there (line ends of Windows, a byte order mark, indentation, text around the block).
+//! Reads the file that a Secret holds as a private key: one block between a BEGIN and an END line, in one of the
+//! formats that OpenSSH opens. Tolerates line ends of Windows, a byte order mark, indentation and text around the
+//! block.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,38 +8,38 @@ use zeroize::Zeroizing;
 
 use super::CredentialsError;
 
-/// The form of a block, by its label.
+/// Format of a block, by its label.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {
-    /// OpenSSH's own, encrypted or not.
+    /// OpenSSH's own format, encrypted or not.
     OpenSsh,
-    /// PKCS#8.
+    /// PKCS#8, not encrypted.
     Pkcs8,
     /// PKCS#8, encrypted.
     EncryptedPkcs8,
-    /// PKCS#1: an RSA key.
+    /// PKCS#1, an RSA key.
     Pkcs1,
-    /// SEC 1: an EC key.
+    /// SEC 1, an EC key.
     Sec1,
 }
 
-/// How a PKCS#1 or SEC 1 block is encrypted (RFC 1421, as OpenSSL has it).
+/// Encryption of a PKCS#1 or SEC 1 block (RFC 1421, as OpenSSL does it).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Sealed {
-    /// The cipher: `AES-128-CBC`.
+    /// Name of the cipher: `AES-128-CBC`.
     pub cipher: String,
-    /// What it starts with, in hexadecimal.
+    /// Initialization vector, in hexadecimal.
     pub start: String,
 }
 
-/// The first block that holds a private key.
+/// A block that holds a private key.
 pub(super) struct Block {
     pub form: Form,
     pub sealed: Option<Sealed>,
     pub bytes: Zeroizing<Vec<u8>>,
 }
 
-/// The first private key in a file.
+/// Returns the first private key of a file.
 pub(super) fn first_key(file: &[u8]) -> Result<Block, CredentialsError> {
     let text = std::str::from_utf8(file).map_err(|_| CredentialsError::NotText)?;
     let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
@@ -54,7 +55,7 @@ pub(super) fn first_key(file: &[u8]) -> Result<Block, CredentialsError> {
             "RSA PRIVATE KEY" => break Form::Pkcs1,
             "EC PRIVATE KEY" => break Form::Sec1,
             "DSA PRIVATE KEY" => return Err(CredentialsError::Unsupported("ssh-dss".to_owned())),
-            // `openssl ecparam -genkey` has the parameters before the key, others a certificate.
+            // `openssl ecparam -genkey` writes the parameters before the key, other programs a certificate.
             _ => {}
         }
     };
@@ -62,7 +63,7 @@ pub(super) fn first_key(file: &[u8]) -> Result<Block, CredentialsError> {
     Ok(Block { form, sealed, bytes })
 }
 
-/// What there is instead of a private key.
+/// Returns the error for a text without a private key.
 fn no_key(text: &str) -> CredentialsError {
     const PUBLIC: [&str; 8] = [
         "ssh-ed25519 ",
@@ -90,8 +91,8 @@ fn no_key(text: &str) -> CredentialsError {
     CredentialsError::Unparsable
 }
 
-/// The lines up to the END line: headers, where there are any, and base64; in memory that is wiped. `most` is as much as there
-/// can be: what grows leaves copies behind.
+/// Reads the lines up to the END line: optional headers, then base64. The buffers are wiped when they are dropped.
+/// `most` is the maximum size: a buffer that grows would leave copies of the key in memory.
 fn body<'a>(
     lines: impl Iterator<Item = &'a str>,
     most: usize,
@@ -109,7 +110,7 @@ fn body<'a>(
                 let (cipher, start) = kind.trim().split_once(',').unwrap_or((kind.trim(), ""));
                 sealed = Some(Sealed { cipher: cipher.trim().to_owned(), start: start.trim().to_owned() });
             }
-            // Other headers say nothing that is needed.
+            // Other headers are not needed.
             Some(_) => {}
             None => base64.extend(line.split_whitespace()),
         }
@@ -122,27 +123,4 @@ fn body<'a>(
     let unknown = || Sealed { cipher: "none that is named".to_owned(), start: String::new() };
     let sealed = if is_encrypted { Some(sealed.unwrap_or_else(unknown)) } else { None };
     Ok((sealed, bytes))
-}
-
-/// A PKCS#1 key in the frame that PKCS#8 has for RSA (RFC 5208): version 0, the algorithm, and the key as a string of octets.
-pub(super) fn pkcs8_of_rsa(key: &[u8]) -> Zeroizing<Vec<u8>> {
-    const VERSION_AND_ALGORITHM: [u8; 18] =
-        [0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-    let octets = header(0x04, key.len());
-    let all = header(0x30, VERSION_AND_ALGORITHM.len() + octets.len() + key.len());
-    let parts = [&all[..], &VERSION_AND_ALGORITHM, &octets, key];
-    let mut der = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-    parts.iter().for_each(|part| der.extend_from_slice(part));
-    der
-}
-
-/// Tag and length as DER has them.
-fn header(tag: u8, length: usize) -> Vec<u8> {
-    let bytes = length.to_be_bytes();
-    let significant: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => vec![tag, short],
-        // At most 8 bytes, so the number of them fits.
-        _ => [tag, 0x80 | (significant.len() as u8)].into_iter().chain(significant).collect(),
-    }
 }

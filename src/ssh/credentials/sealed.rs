@@ -1,5 +1,5 @@
-//! Keys that are encrypted as old versions of OpenSSH and OpenSSL do it (`Proc-Type: 4,ENCRYPTED`): a key of MD5 over passphrase
-//! and salt, and a block cipher in CBC mode. It protects little, and costs nothing to open.
+//! Opens keys with the legacy encryption of OpenSSH and OpenSSL (`Proc-Type: 4,ENCRYPTED`): the cipher key is MD5 over
+//! passphrase and salt, and a block cipher runs in CBC mode. It protects little and is cheap to open.
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::Decryptor;
@@ -10,11 +10,11 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::CredentialsError;
 use super::file::Sealed;
 
-/// Of what the cipher starts with, so many bytes are the salt.
+/// Number of bytes of the initialization vector that are the salt.
 const SALT: usize = 8;
 
 impl Sealed {
-    /// What is in it. With another passphrase: an error, or bytes that are no key.
+    /// Decrypts the block. A wrong passphrase yields an error, or bytes that are no key.
     pub(super) fn open(&self, bytes: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
         let start = hexadecimal(&self.start).ok_or(CredentialsError::Unparsable)?;
         let salt = start.get(..SALT).ok_or(CredentialsError::Unparsable)?;
@@ -39,7 +39,8 @@ where
     Ok(opened)
 }
 
-/// OpenSSL's EVP_BytesToKey with one round of MD5: each part is the digest of the part before it, passphrase and salt.
+/// Derives the cipher key by OpenSSL's EVP_BytesToKey with one round of MD5: each part is the digest of the previous
+/// part, the passphrase and the salt.
 fn key(passphrase: &[u8], salt: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(length + 16));
     let mut part = Vec::new();

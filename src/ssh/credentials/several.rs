@@ -1,27 +1,27 @@
-//! Several keys of one Secret, to be tried in their order: so that a key can be rotated on one machine after the other.
+//! Several keys of one Secret, tried in their order, so that a key can be rotated machine by machine.
 
 use std::fmt;
 
 use super::{Credentials, CredentialsError};
 
-/// One key of several, as it stands in the Secret. Nothing of it can be printed.
+/// One key of a Secret that holds several. The type cannot be printed.
 pub struct KeyEntry<'a> {
-    /// What is put behind the names of its entries (`ssh-privatekey`, `ssh-certificate`): nothing, or `-2`.
+    /// Suffix of the names of its entries (`ssh-privatekey`, `ssh-certificate`): empty, or `-2`.
     pub suffix: &'static str,
     /// The private key.
     pub private_key: &'a [u8],
-    /// Its passphrase.
+    /// Passphrase of the private key.
     pub passphrase: Option<&'a [u8]>,
-    /// The certificate for it.
+    /// Certificate for the key.
     pub certificate: Option<&'a [u8]>,
 }
 
-/// What is wrong with one key of several.
+/// Error of one key of a Secret.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct EntryError {
-    /// Behind the names of its entries.
+    /// Suffix of the names of its entries.
     pub suffix: &'static str,
-    /// What is wrong.
+    /// The error.
     pub error: CredentialsError,
 }
 
@@ -39,13 +39,14 @@ impl fmt::Display for EntryError {
 }
 
 impl Credentials {
-    /// Reads the keys of a Secret. A key that comes twice is tried once. A certificate that is not valid now is no error if
+    /// Reads the keys of a Secret. Ignores the repetition of a key. Ignores a certificate that is not valid now if
     /// another key can be used.
     ///
-    /// Like [`Credentials::parse`], call it if waiting is no harm.
-    ///
     /// # Errors
-    /// What is wrong with the first of them that has something wrong with it.
+    /// The error of the first key that has one.
+    ///
+    /// # Caveats
+    /// Blocks like [`Credentials::parse`].
     pub fn parse_all<'a>(entries: impl IntoIterator<Item = KeyEntry<'a>>) -> Result<Self, EntryError> {
         let mut usable: Vec<Self> = Vec::new();
         let mut untimely = None;
@@ -53,7 +54,9 @@ impl Credentials {
             match Self::parse(private_key, passphrase, certificate) {
                 Ok(key) if usable.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => usable.push(Self { suffix, ..key }),
-                Err(error @ (CredentialsError::CertificateExpired(_) | CredentialsError::CertificateNotYet(_))) => {
+                Err(
+                    error @ (CredentialsError::CertificateExpired(_) | CredentialsError::CertificateNotYetValid(_)),
+                ) => {
                     untimely.get_or_insert(EntryError { suffix, error });
                 }
                 Err(error) => return Err(EntryError { suffix, error }),
@@ -72,17 +75,17 @@ impl Credentials {
         self.key.public_key().key_data() == other.key.public_key().key_data() && certificate(self) == certificate(other)
     }
 
-    /// All keys, in the order in which they are tried.
+    /// Returns all keys, in the order in which they are tried.
     pub fn in_order(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.further.iter())
     }
 
-    /// The name of its entry in the Secret.
+    /// Returns the name of its entry in the Secret.
     pub fn entry(&self) -> String {
         format!("ssh-privatekey{}", self.suffix)
     }
 
-    /// The keys that may be used now, in their order.
+    /// Returns the keys that are valid now, in their order.
     pub(in crate::ssh) fn usable_now(&self) -> Result<Vec<&Self>, CredentialsError> {
         let usable: Vec<&Self> = self.in_order().filter(|key| key.check_now().is_ok()).collect();
         if usable.is_empty() {

@@ -1,5 +1,5 @@
-//! Whether a host certificate counts. ssh-key checks the signature and the period; the rest is checked here: who signed, with
-//! what, for which kind of use, for which names, and under which conditions.
+//! Checks host certificates. ssh-key verifies the signature and the validity period. This module checks the authority,
+//! the signature algorithm, the certificate type, the names and the critical options.
 
 use jiff::Timestamp;
 use russh::keys::ssh_key::HashAlg;
@@ -8,46 +8,44 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate};
 
 use super::super::text::printable;
-use super::{KeyProblem, fingerprint_of, usable};
+use super::{WeakKey, check_strength, fingerprint_of};
 
-/// Of the names in a certificate, so many are told; there may be hundreds.
-const NAMES_TOLD: usize = 8;
-/// And so much of each: a host name has 253 characters at most.
-const NAME_LENGTH: usize = 64;
+/// Maximum names of a certificate in a message; a certificate may have hundreds.
+const MAX_NAMES_SHOWN: usize = 8;
+/// Maximum characters of each name; a host name has up to 253.
+const MAX_NAME_SHOWN: usize = 64;
 
-/// Why a certificate does not count.
+/// Reason why a certificate is refused.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum CertificateProblem {
     #[error(
-        "it is signed by {0}, which is not in spec.hostKeyAuthorities; put that authority there if it is yours, else \
-         somebody is in between"
+        "signed by {0}, which is not in spec.hostKeyAuthorities; add that authority if it is yours, otherwise someone may \
+         be intercepting the connection"
     )]
     UnknownAuthority(String),
     #[error(
-        "it is signed with SHA-1 (ssh-rsa), which proves nothing; sign it anew with rsa-sha2-512 (ssh-keygen -t rsa-sha2-512)"
+        "signed with SHA-1 (ssh-rsa), which is not secure; sign it again with rsa-sha2-512 (ssh-keygen -t rsa-sha2-512)"
     )]
     Sha1,
-    #[error("its signature is not that of its authority; somebody made it up")]
+    #[error("forged: the signature is not the one of the authority")]
     Forged,
-    #[error("it is a user certificate; the host must have one that was made with ssh-keygen -h")]
+    #[error("a user certificate; the host must have one that was made with ssh-keygen -h")]
     NotForHosts,
-    #[error(
-        "it is for a key that proves nothing ({0}); the host must have ed25519, ECDSA, or RSA of at least 2048 bits"
-    )]
+    #[error("made for a weak key ({0}); the host must have ed25519, ECDSA, or RSA of at least 2048 bits")]
     WeakKey(String),
-    #[error("it expired at {0}; sign the host's key anew, or check the clocks")]
+    #[error("expired at {0}; sign the host key again, or check the clocks")]
     Expired(String),
-    #[error("it is not valid before {0}; check the clocks")]
+    #[error("not valid before {0}; check the clocks")]
     NotYet(String),
-    #[error("it names no host; sign the host's key anew with its names (ssh-keygen -n)")]
+    #[error("names no host; sign the host key again with its names (ssh-keygen -n)")]
     NoNames,
-    #[error("it is for {names} and not for {address}; spec.address must be one of its names, as it is written there")]
+    #[error("valid for {names}, not for {address}; spec.address must be one of its names, in the same spelling")]
     OtherNames { names: String, address: String },
-    #[error("it has the critical option {0}, which is not known for host certificates")]
+    #[error("critical option {0} is not known for host certificates")]
     CriticalOption(String),
 }
 
-/// Holds a certificate against the authorities, the name of the host and the time (seconds since 1970).
+/// Checks a certificate against the authorities, the name of the host and the time (seconds since 1970).
 pub(super) fn check(
     certificate: &Certificate,
     authorities: &[KeyData],
@@ -61,7 +59,7 @@ pub(super) fn check(
     if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None }) {
         return Err(CertificateProblem::Sha1);
     }
-    // The only thing that is left to this is the signature over all the rest: the time is one that is right.
+    // Called with a time in the validity period, this fails only if the signature is wrong.
     let signed = certificate.validate_at(certificate.valid_after(), &[signer.fingerprint(HashAlg::Sha256)]);
     let is_ever_valid = certificate.valid_after() < certificate.valid_before();
     if signed.is_err() && is_ever_valid {
@@ -70,11 +68,11 @@ pub(super) fn check(
     if certificate.cert_type() != CertType::Host {
         return Err(CertificateProblem::NotForHosts);
     }
-    match usable(certificate.public_key()) {
+    match check_strength(certificate.public_key()) {
         Ok(()) => {}
-        Err(KeyProblem::ShortRsa(bits)) => return Err(CertificateProblem::WeakKey(format!("RSA of {bits} bits"))),
-        Err(KeyProblem::Type) => {
-            return Err(CertificateProblem::WeakKey(printable(certificate.algorithm().as_ref(), NAME_LENGTH)));
+        Err(WeakKey::ShortRsa(bits)) => return Err(CertificateProblem::WeakKey(format!("RSA of {bits} bits"))),
+        Err(WeakKey::Type) => {
+            return Err(CertificateProblem::WeakKey(printable(certificate.algorithm().as_ref(), MAX_NAME_SHOWN)));
         }
     }
     if now < certificate.valid_after() {
@@ -86,7 +84,7 @@ pub(super) fn check(
     }
     check_names(certificate.valid_principals(), name)?;
     match certificate.critical_options().iter().next() {
-        Some((option, _)) => Err(CertificateProblem::CriticalOption(printable(option, NAME_LENGTH))),
+        Some((option, _)) => Err(CertificateProblem::CriticalOption(printable(option, MAX_NAME_SHOWN))),
         None => Ok(()),
     }
 }
@@ -98,24 +96,25 @@ fn check_names(principals: &[String], name: &str) -> Result<(), CertificateProbl
     if principals.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes())) {
         return Ok(());
     }
-    let mut names: Vec<String> = principals.iter().take(NAMES_TOLD).map(|name| printable(name, NAME_LENGTH)).collect();
-    if principals.len() > NAMES_TOLD {
-        names.push(format!("{} more", principals.len() - NAMES_TOLD));
+    let mut names: Vec<String> =
+        principals.iter().take(MAX_NAMES_SHOWN).map(|name| printable(name, MAX_NAME_SHOWN)).collect();
+    if principals.len() > MAX_NAMES_SHOWN {
+        names.push(format!("{} more", principals.len() - MAX_NAMES_SHOWN));
     }
     Err(CertificateProblem::OtherNames { names: names.join(", "), address: name.to_owned() })
 }
 
-/// Seconds since 1970 as a date; what no date can say (ssh-keygen's "forever") as a number.
+/// Formats seconds since 1970 as a date, or as a number if no date can hold them (ssh-keygen's "forever").
 pub(in super::super) fn date(seconds: u64) -> String {
     let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     date.map_or_else(|| format!("second {seconds}"), |date| date.to_string())
 }
 
-/// `*` and `?` as OpenSSH has them in match_pattern(): any text, any one character; case counts. In time that grows with the
-/// product of both lengths at most: patterns come from the certificate, whoever made it.
+/// Matches `*` (any text) and `?` (any one character) like match_pattern() of OpenSSH, case-sensitive. The time grows
+/// at most with the product of both lengths, because an attacker may have made the certificate.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
-    // Where the last star was, and up to where it took the text.
+    // Position of the last star, and the end of the text that it matched so far.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(position) {
         match pattern.get(at) {

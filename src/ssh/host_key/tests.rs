@@ -4,7 +4,7 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 
 use super::*;
 
-/// In all of these tests it is that second.
+/// The current time in all of these tests.
 const NOW: u64 = 1_800_000_000;
 /// Made with `ssh-keygen -t rsa -b 1024`.
 const SHORT_RSA: &str = include_str!("short_rsa.pub");
@@ -23,7 +23,7 @@ fn fingerprint(key: &PrivateKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// What a Machine says; its address is Web-1.example.
+/// Host key fields of a Machine with the address Web-1.example.
 #[derive(Default)]
 struct Machine {
     pins: Vec<String>,
@@ -34,29 +34,29 @@ struct Machine {
 }
 
 impl Machine {
-    fn parse(&self) -> Result<HostTrust, TrustError> {
-        HostTrust::parse(TrustParts {
+    fn parse(&self) -> Result<HostKeyVerifier, HostKeyConfigError> {
+        HostKeyVerifier::parse(HostKeyConfig {
             host_keys: &self.pins,
             authorities: &self.authorities,
             revoked: &self.revoked,
-            seen: self.seen.clone(),
+            first_use_keys: self.seen.clone(),
             first_use: self.first_use,
             name: "Web-1.example",
         })
     }
 
-    fn judge(&self, shown: impl Into<PublicKeyOrCertificate>) -> Result<Proof, ConnectError> {
-        self.parse().unwrap().judge(&shown.into(), NOW)
+    fn verify(&self, shown: impl Into<PublicKeyOrCertificate>) -> Result<VerifiedHostKey, ConnectError> {
+        self.parse().unwrap().verify(&shown.into(), NOW)
     }
 
     #[track_caller]
-    fn accepts(&self, shown: impl Into<PublicKeyOrCertificate>, by: ProvedBy) {
-        assert_eq!(self.judge(shown).map(|proof| proof.by), Ok(by));
+    fn accepts(&self, shown: impl Into<PublicKeyOrCertificate>, by: VerifiedBy) {
+        assert_eq!(self.verify(shown).map(|proof| proof.by), Ok(by));
     }
 
     #[track_caller]
     fn refuses(&self, shown: impl Into<PublicKeyOrCertificate>, category: &str, text: &str) {
-        let refusal = self.judge(shown).unwrap_err();
+        let refusal = self.verify(shown).unwrap_err();
         assert_eq!(refusal.category(), category, "{refusal}");
         assert!(refusal.to_string().contains(text), "{refusal}");
     }
@@ -70,7 +70,7 @@ fn authorities(keys: &[&PrivateKey]) -> Machine {
     Machine { authorities: keys.iter().map(|key| line(key)).collect(), ..Machine::default() }
 }
 
-/// A good host certificate for key 1 by authority 9, spoiled as a test says.
+/// Returns a valid host certificate for key 1 by authority 9, changed by `spoil`.
 fn certificate(spoil: impl FnOnce(&mut Builder)) -> Certificate {
     signed_by(&key(9), spoil)
 }
@@ -101,8 +101,8 @@ fn good() -> Certificate {
 #[test]
 fn only_the_very_key_that_is_pinned_is_accepted() {
     let machine = pins(&[&key(1), &key(2)]);
-    machine.accepts(key(2).public_key().clone(), ProvedBy::Pinned);
-    let refusal = machine.judge(key(3).public_key().clone()).unwrap_err();
+    machine.accepts(key(2).public_key().clone(), VerifiedBy::Pinned);
+    let refusal = machine.verify(key(3).public_key().clone()).unwrap_err();
     let (one, two, three) = (fingerprint(&key(1)), fingerprint(&key(2)), fingerprint(&key(3)));
     assert!(
         refusal.to_string().starts_with(&format!("host key changed: expected {one}, {two}, got {three};")),
@@ -114,7 +114,7 @@ fn only_the_very_key_that_is_pinned_is_accepted() {
 #[test]
 fn comments_and_blanks_do_not_count_and_the_proof_names_the_key() {
     let machine = Machine { pins: vec![format!(" {} root@web-1 \n", line(&key(1)))], ..Machine::default() };
-    let proof = machine.judge(key(1).public_key().clone()).unwrap();
+    let proof = machine.verify(key(1).public_key().clone()).unwrap();
     assert_eq!(proof.algorithm, "ssh-ed25519");
     assert_eq!(proof.fingerprint, fingerprint(&key(1)));
 }
@@ -124,7 +124,7 @@ fn an_rsa_key_is_asked_for_by_sha2_only() {
     let machine = Machine { pins: vec![RSA.to_owned()], ..Machine::default() };
     let asked: Vec<String> = machine.parse().unwrap().key_types().iter().map(ToString::to_string).collect();
     assert_eq!(asked, ["rsa-sha2-512", "rsa-sha2-256"]);
-    machine.accepts(PublicKey::from_openssh(RSA).unwrap(), ProvedBy::Pinned);
+    machine.accepts(PublicKey::from_openssh(RSA).unwrap(), VerifiedBy::Pinned);
 }
 
 #[test]
@@ -148,7 +148,8 @@ fn what_is_revoked_wins_over_what_is_pinned() {
         let machine = Machine { revoked: vec![revoked], ..pins(&[&key(1)]) };
         machine.refuses(key(1).public_key().clone(), "host_key_revoked", "spec.revokedHostKeys");
     }
-    Machine { revoked: vec![line(&key(2))], ..pins(&[&key(1)]) }.accepts(key(1).public_key().clone(), ProvedBy::Pinned);
+    Machine { revoked: vec![line(&key(2))], ..pins(&[&key(1)]) }
+        .accepts(key(1).public_key().clone(), VerifiedBy::Pinned);
 }
 
 #[test]
@@ -164,24 +165,24 @@ fn a_revoked_key_authority_or_certificate_is_refused_in_a_certificate() {
     ] {
         let machine = Machine { revoked: vec![revoked], ..authorities(&[&key(9)]) };
         machine.refuses(good(), "host_key_revoked", what);
-        // No way round it by the plain key.
-        let refusal = machine.judge(good()).unwrap_err();
-        assert!(!machine.parse().unwrap().may_do_without_certificate(&refusal));
+        // The plain key must not be a way around the revocation.
+        let refusal = machine.verify(good()).unwrap_err();
+        assert!(!machine.parse().unwrap().may_fall_back_to_plain_key(&refusal));
     }
-    // Another certificate for the same key is not that one.
+    // Another certificate for the same key is not revoked.
     let other = certificate(|builder| {
         builder.serial(2).unwrap().valid_principal("web-1.example").unwrap();
     });
-    Machine { revoked: vec![very], ..authorities(&[&key(9)]) }.accepts(other, ProvedBy::Authority);
+    Machine { revoked: vec![very], ..authorities(&[&key(9)]) }.accepts(other, VerifiedBy::Authority);
 }
 
 #[test]
 fn a_certificate_counts_by_its_authority_and_its_names() {
     let machine = authorities(&[&key(8), &key(9)]);
-    machine.accepts(good(), ProvedBy::Authority);
-    assert_eq!(machine.judge(good()).unwrap().fingerprint, fingerprint(&key(1)));
-    machine.accepts(certificate(named(&["db-1", "*.example"])), ProvedBy::Authority);
-    machine.accepts(certificate(named(&["web-?.example"])), ProvedBy::Authority);
+    machine.accepts(good(), VerifiedBy::Authority);
+    assert_eq!(machine.verify(good()).unwrap().fingerprint, fingerprint(&key(1)));
+    machine.accepts(certificate(named(&["db-1", "*.example"])), VerifiedBy::Authority);
+    machine.accepts(certificate(named(&["web-?.example"])), VerifiedBy::Authority);
 }
 
 #[test]
@@ -189,11 +190,8 @@ fn a_certificate_that_says_something_else_is_refused() {
     let machine = authorities(&[&key(9)]);
     let refuses = |certificate: Certificate, text: &str| machine.refuses(certificate, "host_certificate_refused", text);
     refuses(signed_by(&key(7), named(&["web-1.example"])), &fingerprint(&key(7)));
-    refuses(
-        certificate(named(&["web-2.example", "web-1"])),
-        "it is for web-2.example, web-1 and not for web-1.example",
-    );
-    refuses(certificate(named(&["WEB-1.EXAMPLE"])), "and not for");
+    refuses(certificate(named(&["web-2.example", "web-1"])), "valid for web-2.example, web-1, not for web-1.example");
+    refuses(certificate(named(&["WEB-1.EXAMPLE"])), "not for");
     refuses(certificate(|builder| assert!(builder.all_principals_valid().is_ok())), "names no host");
     refuses(signed_as(CertType::User, &key(9), named(&["web-1.example"])), "user certificate");
     refuses(
@@ -208,7 +206,7 @@ fn a_certificate_that_says_something_else_is_refused() {
 #[test]
 fn a_certificate_counts_in_its_time_only() {
     let trust = authorities(&[&key(9)]).parse().unwrap();
-    let at = |now| trust.judge(&good().into(), now).map_err(|refusal| refusal.to_string());
+    let at = |now| trust.verify(&good().into(), now).map_err(|refusal| refusal.to_string());
     assert!(at(NOW - 60).is_ok());
     assert!(at(NOW + 59).is_ok());
     assert!(at(NOW - 61).unwrap_err().contains("not valid before 2027-"));
@@ -222,12 +220,12 @@ fn a_certificate_that_was_changed_after_it_was_signed_is_made_up() {
     let mut forged = bytes.clone();
     forged[at + 4] = b'*';
     let forged = Certificate::from_bytes(&forged).unwrap();
-    authorities(&[&key(9)]).refuses(forged, "host_certificate_refused", "made it up");
+    authorities(&[&key(9)]).refuses(forged, "host_certificate_refused", "forged");
 }
 
 #[test]
 fn a_certificate_that_is_never_valid_is_not_accepted() {
-    // The builder refuses to make one; both times are in it as they are.
+    // The builder refuses such times, so the test edits the bytes.
     let bytes = good().to_bytes().unwrap();
     let (after, before) = ((NOW - 60).to_be_bytes(), (NOW + 60).to_be_bytes());
     let at = bytes.windows(8).position(|window| window == after).unwrap();
@@ -235,37 +233,37 @@ fn a_certificate_that_is_never_valid_is_not_accepted() {
     swapped[at..at + 8].copy_from_slice(&before);
     swapped[at + 8..at + 16].copy_from_slice(&after);
     let swapped = Certificate::from_bytes(&swapped).unwrap();
-    assert!(authorities(&[&key(9)]).judge(swapped).is_err());
+    assert!(authorities(&[&key(9)]).verify(swapped).is_err());
 }
 
 #[test]
 fn names_in_a_certificate_are_told_in_printable_ascii_and_not_all_of_them() {
     let names: Vec<String> = (0..40).map(|number| format!("\u{1b}[31m{number}{}", "x".repeat(500))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let refusal = authorities(&[&key(9)]).judge(certificate(named(&names))).unwrap_err().to_string();
+    let refusal = authorities(&[&key(9)]).verify(certificate(named(&names))).unwrap_err().to_string();
     assert!(refusal.chars().all(|character| matches!(character, ' '..='~')), "{refusal:?}");
     assert!(refusal.contains("32 more") && refusal.len() < 1000, "{refusal}");
 }
 
 #[test]
 fn a_certificate_is_no_pin_and_a_pinned_key_is_no_authority() {
-    // The key in the certificate is pinned, but the certificate is by nobody that is known.
+    // The key in the certificate is pinned, but the authority is unknown.
     let machine = Machine { authorities: vec![line(&key(8))], ..pins(&[&key(1)]) };
     machine.refuses(good(), "host_certificate_refused", "not in spec.hostKeyAuthorities");
-    let refusal = machine.judge(good()).unwrap_err();
-    assert!(machine.parse().unwrap().may_do_without_certificate(&refusal));
-    assert!(!authorities(&[&key(8)]).parse().unwrap().may_do_without_certificate(&refusal));
-    // An authority's key as a host's own key proves nothing.
+    let refusal = machine.verify(good()).unwrap_err();
+    assert!(machine.parse().unwrap().may_fall_back_to_plain_key(&refusal));
+    assert!(!authorities(&[&key(8)]).parse().unwrap().may_fall_back_to_plain_key(&refusal));
+    // An authority's key is no host key.
     authorities(&[&key(9)]).refuses(key(9).public_key().clone(), "host_key_mismatch", "host key changed");
 }
 
 #[test]
 fn a_host_that_is_seen_for_the_first_time_is_told_to_the_caller_and_then_held_to_it() {
     let mut machine = Machine { first_use: true, ..Machine::default() };
-    let new = ConnectError::HostKeyNew { algorithm: "ssh-ed25519".to_owned(), fingerprint: fingerprint(&key(1)) };
-    assert_eq!(machine.judge(key(1).public_key().clone()), Err(new));
+    let new = ConnectError::HostKeyUnknown { algorithm: "ssh-ed25519".to_owned(), fingerprint: fingerprint(&key(1)) };
+    assert_eq!(machine.verify(key(1).public_key().clone()), Err(new));
     machine.seen = vec![("ssh-ed25519".to_owned(), fingerprint(&key(1)))];
-    machine.accepts(key(1).public_key().clone(), ProvedBy::FirstUse);
+    machine.accepts(key(1).public_key().clone(), VerifiedBy::FirstUse);
     machine.refuses(key(2).public_key().clone(), "host_key_mismatch", "host key changed");
     machine.revoked = vec![line(&key(1))];
     machine.refuses(key(1).public_key().clone(), "host_key_revoked", "");
@@ -275,9 +273,9 @@ fn a_host_that_is_seen_for_the_first_time_is_told_to_the_caller_and_then_held_to
 fn a_short_rsa_key_is_never_new_nor_the_one_that_was_seen() {
     let short = PublicKey::from_openssh(SHORT_RSA).unwrap();
     let mut machine = Machine { first_use: true, ..Machine::default() };
-    machine.refuses(short.clone(), "handshake", "proves nothing");
+    machine.refuses(short.clone(), "handshake", "too weak");
     machine.seen = vec![("ssh-rsa".to_owned(), short.fingerprint(HashAlg::Sha256).to_string())];
-    machine.refuses(short, "handshake", "proves nothing");
+    machine.refuses(short, "handshake", "too weak");
 }
 
 #[test]

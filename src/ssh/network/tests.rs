@@ -1,13 +1,62 @@
+use proptest::prelude::*;
+
 use super::*;
+
+/// Returns the first bits of an address, up to the prefix length.
+fn leading_bits(address: IpAddr, prefix: u8) -> String {
+    let bits = match address {
+        IpAddr::V4(v4) => format!("4 {:032b}", v4.to_bits()),
+        IpAddr::V6(v6) => format!("6 {:0128b}", v6.to_bits()),
+    };
+    bits.chars().take(2 + usize::from(prefix)).collect()
+}
+
+fn any_address() -> impl Strategy<Value = IpAddr> {
+    let v4 = any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
+    let v6 = any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));
+    prop_oneof![v4, v6]
+}
+
+/// Returns another address with the same first bits.
+fn neighbour(address: IpAddr, bits: u128, same: u32) -> IpAddr {
+    let changes = bits & u128::MAX.checked_shr(same).unwrap_or(0);
+    match address {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() ^ (changes >> 96) as u32)),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() ^ changes)),
+    }
+}
+
+fn range(address: IpAddr, prefix: u8) -> Cidr {
+    Cidr(IpNet::new(address, prefix.min(Cidr::single(address).0.max_prefix_len())).unwrap().trunc())
+}
+
+proptest! {
+    #[test]
+    fn a_range_contains_the_addresses_that_agree_in_its_bits(
+        (one, unrelated) in (any_address(), any_address()),
+        (bits, same) in (any::<u128>(), 0u32..=128),
+        (prefix, longer) in (0u8..=128, 0u8..=128),
+    ) {
+        let outer = range(one, prefix);
+        let prefix = outer.0.prefix_len();
+        prop_assert_eq!(outer.to_string().parse::<Cidr>(), Ok(outer));
+        for address in [one, neighbour(one, bits, same), unrelated] {
+            prop_assert_eq!(outer.contains(address), leading_bits(one, prefix) == leading_bits(address, prefix));
+            let inner = range(address, longer);
+            let is_within = outer.contains(inner.0.addr()) && inner.0.prefix_len() >= prefix;
+            prop_assert_eq!(inner.is_subset_of(&outer), is_within);
+        }
+    }
+}
 
 fn ranges(texts: &[&str]) -> Vec<Cidr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// What allow and deny say about an address; the API server is at 10.96.0.1 and 127.0.0.9.
+/// Checks an address against ranges. The API server has the addresses 10.96.0.1 and 127.0.0.9.
 fn verdict(allow: &[&str], deny: &[&str], address: &str) -> Result<(), String> {
     let servers = ["10.96.0.1", "127.0.0.9"].map(|server| server.parse().unwrap()).to_vec();
-    let network = Network::new(ranges(allow), ranges(deny), servers);
+    let network = AddressPolicy::new(ranges(allow), ranges(deny), servers);
     network.check(address.parse().unwrap()).map_err(|refusal| refusal.to_string())
 }
 
@@ -47,7 +96,7 @@ fn without_a_word_machines_are_everywhere_but_where_none_is() {
         ("10.96.0.1", "the Kubernetes API server"),
     ] {
         match address {
-            // The wider range is told first; both count.
+            // The message names the wider range first; both count.
             "169.254.169.254" => refuses(&["169.254.0.0/16"], &[], address, why),
             _ => refuses(&[], &[], address, why),
         }
@@ -68,7 +117,7 @@ fn a_refusal_is_lifted_only_by_a_range_within_it() {
     permits(&["10.96.0.1/32"], &[], "10.96.0.1");
     refuses(&["::/0"], &[], "::1", "loopback");
     permits(&["::1/128"], &[], "::1");
-    // Each refusal has to be lifted: link-local does not lift the metadata service in it.
+    // Each refusal must be lifted: a link-local range does not lift the metadata service in it.
     permits(&["169.254.0.0/16"], &[], "169.254.1.1");
     refuses(&["169.254.0.0/16"], &[], "169.254.169.254", "metadata");
     permits(&["169.254.169.254"], &[], "169.254.169.254");
@@ -106,9 +155,9 @@ fn an_ipv4_address_in_ipv6_clothes_is_judged_as_what_it_is() {
     refuses(&[], &[], "::ffff:169.254.169.254", "169.254");
     refuses(&[], &[], "::ffff:10.96.0.1", "API server");
     refuses(&[], &["10.0.0.0/8"], "::ffff:10.0.0.1", "--deny-cidr");
-    // What allows all of IPv6 does not allow IPv4 by a detour.
+    // A range that allows all of IPv6 does not allow IPv4 through it.
     refuses(&["192.0.2.0/24", "::/0"], &[], "::ffff:10.0.0.1", "none of the ranges");
-    // What is denied as IPv6 is denied also where it means IPv4.
+    // A denied IPv6 range also applies to addresses that reach IPv4.
     refuses(&[], &["64:ff9b::/96"], "64:ff9b::10.0.0.1", "--deny-cidr");
 }
 
@@ -134,7 +183,7 @@ fn ranges_say_how_they_should_have_been_written() {
 #[test]
 fn a_range_of_the_cluster_is_refused_unless_it_is_named() {
     let network = |allow: &[&str]| {
-        Network::new(ranges(allow), Vec::new(), Vec::new()).refusing(ranges(&["10.96.0.0/12", "10.244.0.0/16"]))
+        AddressPolicy::new(ranges(allow), Vec::new(), Vec::new()).refusing(ranges(&["10.96.0.0/12", "10.244.0.0/16"]))
     };
     let check = |allow: &[&str], address: &str| network(allow).check(address.parse().unwrap());
     for address in ["10.96.0.10", "10.111.255.1", "10.244.3.4", "::ffff:10.244.3.4"] {
@@ -150,12 +199,12 @@ fn a_range_of_the_cluster_is_refused_unless_it_is_named() {
 
 #[test]
 fn an_api_server_that_moves_is_refused_where_it_is() {
-    let network = Network::new(Vec::new(), Vec::new(), vec!["192.0.2.1".parse().unwrap()]);
+    let network = AddressPolicy::new(Vec::new(), Vec::new(), vec!["192.0.2.1".parse().unwrap()]);
     let elsewhere = network.clone();
     let check = |address: &str| network.check(address.parse().unwrap()).is_ok();
     elsewhere.servers_are(vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()]);
     assert_eq!([check("192.0.2.1"), check("192.0.2.2"), check("192.0.2.3")], [true, false, false]);
-    // Its name does not resolve for a while.
+    // The name of the API server does not resolve for a while.
     elsewhere.servers_are(Vec::new());
     assert!(!check("192.0.2.3"));
 }

@@ -10,7 +10,7 @@ fn what_happened_stands_in_the_text_with_the_words_of_the_api() {
         ..CommandExecutionStatus::default()
     };
     metrics.finished(&status);
-    metrics.called("get_execution", "ok", Instant::now());
+    metrics.api_request("get_execution", "ok", Instant::now());
     let text = metrics.text();
     for line in [
         "writ_decisions_total{verdict=\"allowed\",reason=\"Allowed\"} 1",

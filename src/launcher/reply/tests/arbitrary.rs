@@ -1,11 +1,11 @@
-//! Replies at random.
+//! Random replies.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 
-/// Bytes of a command that has read the nonce and wants to speak for the launcher.
+/// Output of a command that has read the nonce and tries to forge a reply.
 fn output() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         3 => vec(any::<u8>(), 0..20),
@@ -56,7 +56,7 @@ fn read_pieces(sent: &Sent, pieces: &[(bool, usize)]) -> Said {
     said
 }
 
-/// Where text of others may stand: anywhere behind the first mark, but not within a mark and its line.
+/// Positions where text of others may stand: anywhere after the first mark, but not within a mark and its line.
 fn positions(stream: &[u8]) -> Vec<usize> {
     let (mut all, mut at) = (Vec::new(), 0);
     while at < stream.len() {
@@ -71,7 +71,7 @@ fn positions(stream: &[u8]) -> Vec<usize> {
 }
 
 proptest! {
-    /// Whatever a command writes, and however it is cut, framed and mixed: exactly these bytes come.
+    /// The reader emits exactly the bytes of the command, however they are cut, framed and mixed.
     #[test]
     fn every_byte_of_every_output_comes(
         stdout in output(), stderr in output(), sizes in vec(0..60_usize, 0..5), runs in any::<bool>(), pieces in pieces(),
@@ -86,8 +86,8 @@ proptest! {
         prop_assert_eq!((said.stdout, said.stderr), (stdout, stderr));
     }
 
-    /// Text of others, at any place where it may stand: no wrong byte, and not complete. Only a command that has read the
-    /// nonce could help it.
+    /// With text of others at a possible position, no wrong byte is emitted, and the reply is not complete. Only a
+    /// command that has read the nonce could change that.
     #[test]
     fn text_of_others_is_no_output(
         stdout in text(), stderr in text(), sizes in vec(0..60_usize, 0..5), runs in any::<bool>(), pieces in pieces(),
@@ -105,7 +105,7 @@ proptest! {
         prop_assert!(!said.complete || (said.stdout, said.stderr) == (stdout, stderr));
     }
 
-    /// Parts of a reply in any order: the same is read however it is cut, and no more is given out than came.
+    /// For parts of a reply in any order, the result does not depend on the pieces, and no more is emitted than came.
     #[test]
     fn size_of_pieces_makes_no_difference(
         stdout in hostile(), stderr in hostile(), size in 1..50_usize, stderr_first in any::<bool>()

@@ -12,7 +12,7 @@ fn frames(output: &[u8], from: usize, sizes: &[usize]) -> Vec<u8> {
             text.extend(frame);
             offset += frame.len();
         }
-        // It confirms what was sent so far, and comes when nothing new was sent, too.
+        // The mark confirms the bytes so far, and also comes without new bytes.
         text.extend(marked("@+\n"));
         rest = behind;
     }
@@ -27,7 +27,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// The reply to an attach: the command runs, writes this, and ends.
+    /// Returns the reply to an attach: the command runs, writes these outputs, and ends.
     pub fn of(stdout: &[u8], stderr: &[u8], sizes: &[usize], runs: bool) -> Self {
         let lengths = format!("{} {}", stdout.len(), stderr.len());
         let starts = if runs { "@A A 0 0 100 120 4711\n@+\n" } else { "" };

@@ -1,14 +1,14 @@
-//! Reads a script as a shell would, as far as that is needed to know which commands it executes.
+//! Reads a script as a shell would, as far as needed to find the commands that it executes.
 
 use std::collections::BTreeSet;
 
-/// Words behind which another command begins, and that are no command.
+/// Words that precede a command and are no command.
 const KEYWORDS: &[&str] = &["if", "then", "else", "elif", "while", "until", "do", "!", "{", "}", "fi", "done", "esac"];
-/// Commands whose first word that is no option is a command, too.
+/// Commands whose first word that is no option is a command too.
 const PREFIXES: &[&str] = &["command", "exec", "setsid"];
 
-/// The commands of a script by name, where the name stands in the script, the functions that it defines, and the variables
-/// that it sets by assignments and `read`.
+/// The commands of a script by name and position, the functions that it defines, and the variables that it sets by
+/// assignments and `read`.
 #[derive(Debug, Default)]
 pub struct Words {
     pub commands: BTreeSet<String>,
@@ -28,12 +28,13 @@ impl Words {
 struct Reader<'a> {
     rest: &'a str,
     words: Words,
-    /// The word that ends the here-document that begins with the next line, and how many begin there.
+    /// The word that ends the here-document that starts with the next line, and the number of here-documents that start
+    /// there.
     heredoc: Option<(String, usize)>,
 }
 
 impl Reader<'_> {
-    /// Reads commands up to the end, or to a `)` that none of them has opened.
+    /// Reads commands up to the end, or up to a `)` that none of them has opened.
     fn list(&mut self) {
         while !self.rest.is_empty() && !self.rest.starts_with(')') {
             self.command();
@@ -46,7 +47,7 @@ impl Reader<'_> {
         rest.is_some()
     }
 
-    /// Reads one simple command with what separates it from the next, or one word of the grammar.
+    /// Reads one simple command and its separator, or one word of the grammar.
     fn command(&mut self) {
         if self.separator() {
             return;
@@ -89,7 +90,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what stands between two commands.
+    /// Reads the separator between two commands.
     fn separator(&mut self) -> bool {
         if self.skip("\n") {
             if let Some((word, count)) = self.heredoc.take() {
@@ -103,7 +104,7 @@ impl Reader<'_> {
         [";;", "&&", "||", ";", "&", "|", " "].iter().any(|each| self.skip(each))
     }
 
-    /// Reads behind `case` up to its end.
+    /// Reads from `case` to its end.
     fn case(&mut self) {
         self.word().unwrap();
         assert_eq!(self.word().unwrap(), "in");
@@ -123,7 +124,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the next word of this command. Redirections are read, too, and are none.
+    /// Reads the next word of this command. Also reads redirections, which are no words.
     fn word(&mut self) -> Option<String> {
         let mut word = String::new();
         loop {
@@ -133,7 +134,7 @@ impl Reader<'_> {
                 None | Some(' ' | '\n' | ';' | '|' | '(' | ')') => return (!word.is_empty()).then_some(word),
                 Some('&') => return (!word.is_empty()).then_some(word),
                 Some('<' | '>') => {
-                    // The number of a file stands before it.
+                    // The number of a file precedes it.
                     assert!(word.bytes().all(|byte| byte.is_ascii_digit()), "{word}");
                     word.clear();
                     self.redirection();

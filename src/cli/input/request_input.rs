@@ -1,0 +1,70 @@
+//! One request, from flags or from a line of JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::api::CommandExecutionSpec;
+use crate::api::command_execution::{Requester, RuleRequest};
+
+/// Parses `NAME=VALUE`, for repeatable flags.
+pub(in crate::cli) fn parse_key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
+}
+
+/// One request, from a line of JSON or from flags. The fields are those of a CommandExecution's spec, and in addition
+/// the labels of the Machine and the requester.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::cli) struct RequestInput {
+    #[serde(default)]
+    pub command: Option<String>,
+    #[serde(default)]
+    pub argv: Option<Vec<String>>,
+    #[serde(default)]
+    pub rule: Option<RuleRequest>,
+    #[serde(default)]
+    pub action_type: Option<String>,
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    #[serde(default)]
+    pub timeout_seconds: Option<u32>,
+    /// Labels of the Machine.
+    #[serde(default)]
+    pub machine_labels: Option<BTreeMap<String, String>>,
+    /// Requester. If absent, the one of the flags.
+    #[serde(default)]
+    pub requested_by: Option<Requester>,
+}
+
+impl RequestInput {
+    /// Returns the spec of a CommandExecution with this request.
+    pub fn spec(&self) -> CommandExecutionSpec {
+        CommandExecutionSpec {
+            command: self.command.clone(),
+            argv: self.argv.clone(),
+            rule: self.rule.clone(),
+            action_type: self.action_type.clone(),
+            environment: self.environment.clone(),
+            timeout_seconds: self.timeout_seconds,
+            ..CommandExecutionSpec::on_machine("explained")
+        }
+    }
+
+    /// Returns the request of an existing execution.
+    pub fn from_spec(spec: &CommandExecutionSpec) -> Self {
+        Self {
+            command: spec.command.clone(),
+            argv: spec.argv.clone(),
+            rule: spec.rule.clone(),
+            action_type: spec.action_type.clone(),
+            environment: spec.environment.clone(),
+            timeout_seconds: spec.timeout_seconds,
+            machine_labels: None,
+            requested_by: spec.requested_by.clone(),
+        }
+    }
+}

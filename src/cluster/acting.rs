@@ -1,0 +1,218 @@
+//! Calls as a requester: the API server checks the requester's rights, and stamps the requester's name, in the same
+//! request.
+//!
+//! A caller of Writ's own API is no user of the API server, so Writ impersonates it. The API server must grant this
+//! process *constrained* impersonation (KEP-5284, Kubernetes 1.36): creating and changing Writ's own kinds, and nothing
+//! else. Never grant the verb `impersonate`: with it, a stolen token of this process gives away the cluster.
+//!
+//! # Guarantees
+//! 1. Each call carries the identity of exactly one requester, and [`requester::check`] has accepted it.
+//! 2. Only the kinds of [`RequesterKind`] can be created or changed, no subresource of them, and nothing can be read or
+//!    deleted.
+//! 3. A refusal of the requester is [`ActingError::Forbidden`]. [`ClusterError::Forbidden`] means that this process
+//!    lacks the right to act for the requester, and names the ClusterRoles.
+
+mod requester;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use k8s_openapi::api::authentication::v1::UserInfo;
+use kube::Resource;
+use kube::api::{Patch, PatchParams, PostParams, Request};
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::api::CommandExecution;
+
+use super::forbidden::{Caller, lacks_impersonation};
+use super::self_review::own_identity;
+use super::{Cluster, ClusterError, Operation};
+
+pub use requester::RequesterError;
+
+/// A kind that a requester may create and change through Writ. Approvals must never be one: they need the approver's
+/// own credential.
+pub trait RequesterKind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + sealed::Sealed
+{
+}
+
+mod sealed {
+    /// Nobody else adds a kind.
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for CommandExecution {}
+impl RequesterKind for CommandExecution {}
+
+/// The place in which this process acts for requesters.
+pub struct Acting {
+    cluster: Cluster,
+    /// Keys of `extra` that this process may forward, each with an RBAC rule of its own.
+    extra_keys: Vec<String>,
+    /// The user name of this process. It cannot change while the process runs.
+    own_name: OnceCell<String>,
+}
+
+/// A call for a requester that did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ActingError {
+    /// Writ does not act for this caller. Nothing was sent.
+    #[error(transparent)]
+    Requester(#[from] RequesterError),
+    /// The kubeconfig of this process impersonates a user: its headers would mix with those of the requester.
+    #[error("the kubeconfig of Writ must not have `as` or `as-groups`: Writ could not act for {0}")]
+    Impersonating(String),
+    /// The namespace or the name is no name of Kubernetes, so it could change the path of the request. Nothing was
+    /// sent.
+    #[error("{part} {text:?} must consist of lower case letters, digits, `-` and `.`, at most 253 characters")]
+    InvalidName {
+        /// `namespace` or `name`.
+        part: &'static str,
+        /// Its first 64 characters.
+        text: String,
+    },
+    /// The API server refuses the call to the requester.
+    #[error("{requester} may not access {target}: {message}")]
+    Forbidden {
+        /// User name of the requester.
+        requester: String,
+        /// The object.
+        target: String,
+        /// Message of the API server.
+        message: String,
+    },
+    /// Any other error of a call.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// Answer of the API server that is no failure of this process.
+enum Answer<K> {
+    Stored(K),
+    /// The requester lacks the right.
+    Refused(String),
+}
+
+/// Calls as one requester. Made for each request of a caller, as its rights and groups may change.
+#[derive(Clone)]
+pub struct AsRequester {
+    cluster: Cluster,
+    name: Arc<str>,
+    headers: Vec<(http::HeaderName, HeaderValue)>,
+}
+
+impl Acting {
+    /// Prepares to act for requesters. `extra_keys` are the keys of a caller's `extra` that this process may forward.
+    pub fn new(cluster: Cluster, extra_keys: Vec<String>) -> Self {
+        Self { cluster, extra_keys, own_name: OnceCell::new() }
+    }
+
+    /// Returns the means to call as a caller, as a TokenReview or a client certificate authenticated it.
+    ///
+    /// # Errors
+    /// Writ does not act for this caller, or the API server did not tell the identity of this process.
+    pub async fn for_caller(&self, caller: &UserInfo) -> Result<AsRequester, ActingError> {
+        let read = async || own_identity(&self.cluster, Operation::ActForRequester).await.map(|own| own.username);
+        let own_name = self.own_name.get_or_try_init(read).await?;
+        let checked = requester::check(caller, own_name, &self.extra_keys)?;
+        if self.cluster.is_impersonating {
+            return Err(ActingError::Impersonating(checked.name));
+        }
+        let name: Arc<str> = Arc::from(checked.name);
+        let caller = Caller::Requester { name: Arc::clone(&name), is_service_account: checked.is_service_account };
+        Ok(AsRequester { cluster: self.cluster.as_caller(caller), name, headers: checked.headers })
+    }
+}
+
+impl AsRequester {
+    /// Creates an object. The API server stamps the requester's name.
+    ///
+    /// # Errors
+    /// As any write; [`ActingError::Forbidden`] if the requester lacks the right.
+    pub async fn create<K: RequesterKind>(&self, namespace: &str, object: &K) -> Result<K, ActingError> {
+        check_name("namespace", namespace)?;
+        let request = || -> Result<_, kube::Error> {
+            let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+            let requests = Request::new(K::url_path(&(), Some(namespace)));
+            requests.create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)
+        };
+        let name = object.meta().name.as_deref().or(object.meta().generate_name.as_deref()).unwrap_or_default();
+        self.send(format!("{} {namespace}/{name}", K::kind(&())), request()).await
+    }
+
+    /// Changes an object by a merge patch, for example to cancel an execution.
+    ///
+    /// # Errors
+    /// As any write; [`ActingError::Forbidden`] if the requester lacks the right.
+    pub async fn merge<K: RequesterKind>(&self, namespace: &str, name: &str, patch: &Value) -> Result<K, ActingError> {
+        check_name("namespace", namespace)?;
+        check_name("name", name)?;
+        let requests = Request::new(K::url_path(&(), Some(namespace)));
+        let request = requests.patch(name, &PatchParams::default(), &Patch::Merge(patch));
+        self.send(format!("{} {namespace}/{name}", K::kind(&())), request.map_err(kube::Error::BuildRequest)).await
+    }
+
+    async fn send<K: RequesterKind>(
+        &self,
+        target: String,
+        request: Result<http::Request<Vec<u8>>, kube::Error>,
+    ) -> Result<K, ActingError> {
+        let call = async {
+            let mut request = request?;
+            for (name, value) in &self.headers {
+                request.headers_mut().append(name, value.clone());
+            }
+            match self.cluster.client.request::<K>(request).await {
+                Ok(stored) => Ok(Answer::Stored(stored)),
+                Err(kube::Error::Api(status)) if status.code == 403 && !lacks_impersonation(&status.message) => {
+                    Ok(Answer::Refused(status.message.clone()))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        match self.cluster.call(Operation::ActForRequester, &target, call).await? {
+            Answer::Stored(stored) => Ok(stored),
+            Answer::Refused(message) => {
+                Err(ActingError::Forbidden { requester: self.name.to_string(), target, message })
+            }
+        }
+    }
+}
+
+/// Refuses a namespace or name that could change the path of a request: `x/status` is a name with a subresource.
+fn check_name(part: &'static str, text: &str) -> Result<(), ActingError> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let has_edges = text.bytes().any(|byte| byte.is_ascii_alphanumeric()) && !text.starts_with('.');
+    if has_edges && text.len() <= 253 && text.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    Err(ActingError::InvalidName { part, text: text.chars().take(64).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_change_the_path_is_refused() {
+        let long = "x".repeat(254);
+        for text in ["", ".", "..", "../kube-system", "x/status", "x%2fstatus", "x?dryRun=All", "X", "x y", "-", &long]
+        {
+            assert!(matches!(check_name("name", text), Err(ActingError::InvalidName { .. })), "{text}");
+        }
+        for text in ["x", "web-1", "a.b-2", &long[1..]] {
+            check_name("name", text).expect("a name");
+        }
+    }
+}

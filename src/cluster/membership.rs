@@ -1,0 +1,248 @@
+//! The processes that serve together: each one renews a Lease of its own, and reads the Leases of the others.
+//!
+//! A Lease tells if the holder of a claim is alive, and lists the living members. It protects nothing: the claim does.
+//! A process considers another Lease over after it has observed no change of it for its duration, by its own monotonic
+//! clock. Nothing compares wall clocks.
+//!
+//! ```text
+//! every third of the duration   renewal       own Lease: renewTime, address, view, leaving
+//! every duration                sweep         list of all Leases -> living members -> the view to publish (placement)
+//! while a claim is left behind  holder_fact   one Lease, read every 5 s -> the claim may be adopted
+//! ```
+
+mod leases;
+mod observation;
+mod renewal;
+mod sweep;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::execution::HolderFact;
+use crate::placement::Handover;
+use crate::telemetry::{BackgroundTask, health, metrics};
+
+use super::clock::{Clock, Source};
+use super::{Cluster, ClusterError};
+use leases::{Announcement, Leases};
+use observation::{NO_VERSION, Observations};
+use renewal::{RenewalTime, Renewals, Renewed};
+
+pub use leases::Member;
+pub use renewal::LeaseEpoch;
+
+/// Maximum gap between two observations of the Lease of a claim's holder. After a longer one the observed time starts
+/// again: the API server may have been away, and the holder could not renew. Such a claim is reconciled every 5 s.
+const MAX_OBSERVATION_GAP: Duration = Duration::from_secs(8);
+
+/// This process among the others.
+pub struct Membership {
+    leases: Leases,
+    /// Namespace and name of the own Lease, as in claims: the Leases of other processes may be in other namespaces.
+    own_identity: String,
+    /// Host and port on which this process serves the other members.
+    address: Option<String>,
+    state: Mutex<State>,
+    observations: Mutex<Observations>,
+    /// Wakes the renewal when the own Lease has something new to tell.
+    announce: Notify,
+}
+
+struct State {
+    renewals: Renewals,
+    handover: Handover,
+    members: Vec<Member>,
+    is_leaving: bool,
+}
+
+/// The own Lease of a process that joins.
+#[derive(Clone, Debug)]
+pub struct OwnLease<'a> {
+    /// The namespace of the Lease. The members are the processes with a Lease in the same namespace.
+    pub namespace: &'a str,
+    /// The name of the Lease, unique for each process.
+    pub name: &'a str,
+    /// Time without a renewal after which the other processes consider this one dead.
+    pub duration: Duration,
+    /// Host and port on which this process serves the other members, if it does.
+    pub address: Option<String>,
+}
+
+impl Membership {
+    /// Creates the Lease of this process.
+    ///
+    /// # Errors
+    /// The Lease cannot be written.
+    pub async fn join(cluster: &Cluster, own: OwnLease<'_>) -> Result<Self, ClusterError> {
+        let OwnLease { namespace, name, duration, address } = own;
+        let own_identity = format!("{namespace}/{name}");
+        let handover = Handover::new(own_identity.clone());
+        let state = State { renewals: Renewals::default(), handover, members: Vec::new(), is_leaving: false };
+        let membership = Self {
+            leases: Leases {
+                cluster: cluster.clone(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                duration,
+            },
+            own_identity,
+            address,
+            state: Mutex::new(state),
+            observations: Mutex::default(),
+            announce: Notify::new(),
+        };
+        membership.renew().await?;
+        Ok(membership)
+    }
+
+    /// Returns the identity of this process in claims: namespace and name of its Lease.
+    pub fn own_identity(&self) -> &str {
+        &self.own_identity
+    }
+
+    /// Returns the time without a renewal after which the other processes consider this one dead.
+    pub fn duration(&self) -> Duration {
+        self.leases.duration
+    }
+
+    /// Returns the living members of the last list, this process included, sorted by identity. Empty before the first
+    /// list. A crashed member is listed for up to three durations.
+    pub fn members(&self) -> Vec<Member> {
+        self.state().members.clone()
+    }
+
+    /// Renews the Lease, lists the members and removes expired Leases, until it is dropped.
+    pub async fn run(&self) {
+        tokio::join!(self.renew_loop(), self.sweep_loop());
+    }
+
+    /// Tells the other members that this process starts nothing any more, with the next renewal, which follows at once.
+    /// The process renews its Lease until [`release`](Self::release), as commands may still run.
+    pub fn leave(&self) {
+        self.state().is_leaving = true;
+        self.announce.notify_one();
+    }
+
+    /// Deletes the Lease.
+    pub async fn release(&self) {
+        if let Err(error) = self.leases.delete_own().await {
+            tracing::warn!(%error, "own Lease not removed");
+        }
+    }
+
+    /// Returns the current epoch; `None` while the other processes may consider this one dead. Then it must claim and
+    /// start nothing. Another epoch than before means that there was a gap in between.
+    pub fn current_epoch(&self) -> Option<LeaseEpoch> {
+        self.state().renewals.current_epoch(self.leases.duration, self.clock())
+    }
+
+    /// Returns the state of a claim's holder, from a live read of its Lease.
+    ///
+    /// # Errors
+    /// The Lease cannot be read: nothing is known.
+    pub async fn holder_fact(&self, holder: &str) -> Result<HolderFact, ClusterError> {
+        if holder == self.own_identity {
+            return Ok(HolderFact::Own);
+        }
+        let (namespace, name) = holder.split_once('/').unwrap_or((&self.leases.namespace, holder));
+        let missing = || (NO_VERSION.to_owned(), self.leases.duration);
+        let (version, duration) = self.leases.read(namespace, name).await?.unwrap_or_else(missing);
+        let unchanged = self.observations().record(holder, &version, MAX_OBSERVATION_GAP);
+        Ok(if unchanged > duration { HolderFact::Expired } else { HolderFact::MayBeAlive })
+    }
+
+    async fn renew_loop(&self) {
+        // Three tries within the duration, none longer than its share, so that one lost call is no lost Lease.
+        let share = self.leases.duration / 3;
+        let mut turns = interval(share);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = turns.tick() => {}
+                () = self.announce.notified() => {}
+            }
+            health().heartbeat_within(BackgroundTask::Lease, self.leases.duration.saturating_mul(2));
+            match timeout(share, self.renew()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "own Lease not renewed"),
+                Err(_) => tracing::warn!(timeout_ms = share.as_millis(), "own Lease not renewed in time"),
+            }
+        }
+    }
+
+    async fn sweep_loop(&self) {
+        let mut turns = interval(self.leases.duration);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            match sweep::sweep(&self.leases, &self.observations).await {
+                Ok(members) => self.apply_members(members),
+                Err(error) => tracing::debug!(%error, "Leases of all processes not listed"),
+            }
+        }
+    }
+
+    /// Acts on the members of a list, and has the view of them published.
+    fn apply_members(&self, members: Vec<Member>) {
+        let mut state = self.state();
+        let is_agreed = state.handover.is_agreed();
+        state.handover.observe(&members.iter().map(Member::as_listed).collect::<Vec<_>>());
+        if state.handover.unpublished().is_some() {
+            self.announce.notify_one();
+        }
+        if state.handover.is_agreed() && !is_agreed {
+            tracing::debug!(members = members.len(), "members agreed");
+        }
+        state.members = members;
+    }
+
+    async fn renew(&self) -> Result<(), ClusterError> {
+        let (clock, duration) = (self.clock(), self.leases.duration);
+        let (sent, renewal) = (Instant::now(), RenewalTime::now(clock));
+        let announcement = self.prepare_announcement();
+        let view = announcement.view.clone();
+        if let Some(stored) = self.leases.write_own(renewal.server, announcement).await? {
+            clock.record(Source::Write, stored, renewal.reading);
+        }
+        let mut state = self.state();
+        match state.renewals.record(renewal, duration, clock) {
+            Renewed::InTime => {
+                if let Some(view) = view {
+                    state.handover.confirm_published(&view);
+                }
+            }
+            Renewed::First => {}
+            Renewed::Late => {
+                state.handover.restart();
+                metrics().lease_gap();
+            }
+        }
+        health().lease_renewed(sent.into_std(), duration);
+        Ok(())
+    }
+
+    /// Returns the content of the next renewal. If the Lease may be over, the process first gives up its part of the
+    /// keys: the other members may have divided them.
+    fn prepare_announcement(&self) -> Announcement {
+        let mut state = self.state();
+        if !state.renewals.is_current(self.leases.duration, self.clock()) {
+            state.handover.restart();
+        }
+        Announcement { address: self.address.clone(), view: state.handover.view(), is_leaving: state.is_leaving }
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.leases.cluster.clock
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observations(&self) -> MutexGuard<'_, Observations> {
+        self.observations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

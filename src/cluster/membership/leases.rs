@@ -1,0 +1,219 @@
+//! The calls for Leases, and the content of a Lease of Writ.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::ObjectList;
+
+use crate::cluster::{Cluster, ClusterError, Operation, PAGE};
+use crate::placement::{ListedMember, View};
+
+/// The label of Writ's Leases.
+const LABEL: &str = "writ.dev/holder";
+/// The annotations by which a member tells the others its address, the digest of the members that it acts on, and that
+/// it is shutting down.
+const ADDRESS: &str = "writ.dev/address";
+const VIEW: &str = "writ.dev/view";
+const LEAVING: &str = "writ.dev/leaving";
+/// Maximum length in bytes of an annotation that is kept in memory: a DNS name of 253 characters, and a port. Others
+/// may write Leases, too.
+const MAX_ANNOTATION_BYTES: usize = 260;
+/// Field manager of the own Lease.
+const MANAGER: &str = "writ";
+
+/// What the own Lease tells the other members.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announcement {
+    pub address: Option<String>,
+    pub view: Option<View>,
+    pub is_leaving: bool,
+}
+
+impl Announcement {
+    fn into_annotations(self) -> BTreeMap<String, String> {
+        let leaving = self.is_leaving.then(|| "true".to_owned());
+        let view = self.view.map(|view| view.to_string());
+        let all = [(ADDRESS, self.address), (VIEW, view), (LEAVING, leaving)];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+/// A process whose Lease was renewed in time, as its Lease describes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// Namespace and name of its Lease, as in claims.
+    pub identity: String,
+    /// Host and port on which it serves the other members. `None` if it serves none.
+    pub address: Option<String>,
+    /// The digest of the members that it acts on; see [`crate::placement::Members::view`].
+    pub view: Option<String>,
+    /// True if it is shutting down and starts nothing any more.
+    pub is_leaving: bool,
+}
+
+impl Member {
+    /// Reads the annotations of a Lease. Values that are too long count as absent.
+    fn from_lease(identity: String, annotations: Option<BTreeMap<String, String>>) -> Self {
+        let mut annotations = annotations.unwrap_or_default();
+        let mut take = |name: &str| annotations.remove(name).filter(|value| value.len() <= MAX_ANNOTATION_BYTES);
+        Self {
+            identity,
+            address: take(ADDRESS),
+            view: take(VIEW),
+            is_leaving: take(LEAVING).as_deref() == Some("true"),
+        }
+    }
+
+    /// Returns this member as the rules of placement see it.
+    pub fn as_listed(&self) -> ListedMember<'_> {
+        ListedMember { identity: &self.identity, view: self.view.as_deref(), is_leaving: self.is_leaving }
+    }
+}
+
+/// One Lease of a list.
+pub(super) struct ListedLease {
+    pub name: String,
+    pub version: String,
+    pub duration: Duration,
+    pub member: Member,
+}
+
+/// The Leases that this process reads and writes.
+pub(super) struct Leases {
+    pub cluster: Cluster,
+    /// The namespace of the own Lease.
+    pub namespace: String,
+    /// The name of the own Lease.
+    pub name: String,
+    /// The duration of the own Lease.
+    pub duration: Duration,
+}
+
+impl Leases {
+    /// Writes the own Lease, and returns the time by the API server's clock at which it was stored.
+    pub async fn write_own(
+        &self,
+        now: Timestamp,
+        announcement: Announcement,
+    ) -> Result<Option<Timestamp>, ClusterError> {
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(BTreeMap::from([(LABEL.to_owned(), "true".to_owned())])),
+                annotations: Some(announcement.into_annotations()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.name.clone()),
+                lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+                renew_time: Some(MicroTime(now)),
+                ..LeaseSpec::default()
+            }),
+        };
+        let (api, parameters, patch) =
+            (self.api(&self.namespace), PatchParams::apply(MANAGER).force(), Patch::Apply(&lease));
+        let call = api.patch(&self.name, &parameters, &patch);
+        let stored = self.cluster.call(Operation::RenewLease, "the Lease of this process", call).await?;
+        Ok(last_own_write(&stored))
+    }
+
+    /// Deletes the own Lease.
+    pub async fn delete_own(&self) -> Result<(), ClusterError> {
+        let (api, parameters) = (self.api(&self.namespace), DeleteParams::default());
+        let call = api.delete(&self.name, &parameters);
+        self.cluster.call(Operation::ReadLeases, "the Lease of this process", call).await.map(drop)
+    }
+
+    /// Returns version and duration of another process's Lease; `None` if it does not exist.
+    pub async fn read(&self, namespace: &str, name: &str) -> Result<Option<(String, Duration)>, ClusterError> {
+        let api = self.api(namespace);
+        match self.cluster.call(Operation::ReadLeases, format!("the Lease {namespace}/{name}"), api.get(name)).await {
+            Ok(lease) => {
+                Ok(Some((lease.metadata.resource_version.clone().unwrap_or_default(), self.duration_of(&lease))))
+            }
+            Err(ClusterError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists one page of the Leases next to the own one. The token asks for the next page; `None` after the last.
+    pub async fn list(&self, token: Option<&str>) -> Result<(Vec<ListedLease>, Option<String>), ClusterError> {
+        let mut parameters = ListParams::default().labels(LABEL).limit(PAGE);
+        parameters.continue_token = token.map(str::to_owned);
+        let api = self.api(&self.namespace);
+        let page: ObjectList<Lease> =
+            self.cluster.call(Operation::ReadLeases, "the Leases of all processes", api.list(&parameters)).await?;
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        Ok((page.items.into_iter().map(|lease| self.listed(lease)).collect(), next))
+    }
+
+    /// Deletes another process's Lease if it still has this version: the process may have renewed it just now.
+    pub async fn delete_version(&self, name: &str, version: String) -> Result<(), ClusterError> {
+        let condition = Preconditions { resource_version: Some(version), uid: None };
+        let (api, parameters) = (self.api(&self.namespace), DeleteParams::default().preconditions(condition));
+        let call = api.delete(name, &parameters);
+        match self.cluster.call(Operation::ReadLeases, format!("the Lease {name}"), call).await {
+            Ok(_) | Err(ClusterError::NotFound { .. } | ClusterError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn listed(&self, lease: Lease) -> ListedLease {
+        let duration = self.duration_of(&lease);
+        let name = lease.metadata.name.unwrap_or_default();
+        let member = Member::from_lease(format!("{}/{name}", self.namespace), lease.metadata.annotations);
+        ListedLease { name, version: lease.metadata.resource_version.unwrap_or_default(), duration, member }
+    }
+
+    /// Returns the duration of a Lease: the one that it states, but at least the own one.
+    fn duration_of(&self, lease: &Lease) -> Duration {
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
+        self.duration.max(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+    }
+
+    fn api(&self, namespace: &str) -> Api<Lease> {
+        Api::namespaced(self.cluster.client(), namespace)
+    }
+}
+
+/// Returns the time of the last write by Writ, by the API server's clock.
+fn last_own_write(lease: &Lease) -> Option<Timestamp> {
+    let writes = lease.metadata.managed_fields.iter().flatten();
+    let own = writes.filter(|write| write.manager.as_deref() == Some(MANAGER));
+    own.filter_map(|write| Some(write.time.as_ref()?.0)).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_announces_is_what_the_others_read() {
+        let view = crate::placement::Members::from_iter(["a"]).view();
+        let address = Some("10.0.0.7:8443".to_owned());
+        let announced = Announcement { address: address.clone(), view: Some(view.clone()), is_leaving: true };
+        let member = Member::from_lease("home/a".to_owned(), Some(announced.into_annotations()));
+        let expected =
+            Member { identity: "home/a".to_owned(), address, view: Some(view.to_string()), is_leaving: true };
+        assert_eq!(member, expected);
+        assert!(Announcement::default().into_annotations().is_empty());
+    }
+
+    #[test]
+    fn a_lease_of_an_older_version_is_a_member_without_a_view() {
+        let member = Member::from_lease("home/a".to_owned(), None);
+        assert_eq!((member.address, member.view, member.is_leaving), (None, None, false));
+    }
+
+    #[test]
+    fn annotations_that_are_too_long_are_not_kept() {
+        let annotations = BTreeMap::from([(VIEW.to_owned(), "x".repeat(261)), (ADDRESS.to_owned(), "x".repeat(260))]);
+        let member = Member::from_lease("home/a".to_owned(), Some(annotations));
+        assert_eq!((member.view, member.address.map(|address| address.len())), (None, Some(260)));
+    }
+}

@@ -1,0 +1,86 @@
+//! How long the Leases of other processes have not changed, by this process's monotonic clock.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The version of a Lease that does not exist.
+pub(super) const NO_VERSION: &str = "";
+
+/// The observed Leases, by `namespace/name`.
+#[derive(Default)]
+pub(super) struct Observations {
+    by_holder: HashMap<String, LeaseObservation>,
+}
+
+/// A version of a Lease, and since when it is the current one.
+struct LeaseObservation {
+    version: String,
+    /// Start of the time in which the Lease had this version, without a gap of more than the caller's bound.
+    since: Instant,
+    /// Time of the last observation.
+    last: Instant,
+}
+
+impl LeaseObservation {
+    /// Records a version, and returns for how long the Lease has had it. A longer gap than `max_gap` since the last
+    /// observation starts the time again: during an outage of the API server a process could not renew its Lease.
+    fn observe(&mut self, version: String, now: Instant, max_gap: Duration) -> Duration {
+        if self.version != version || now.saturating_duration_since(self.last) > max_gap {
+            *self = Self { version, since: now, last: now };
+        }
+        self.last = now;
+        now.saturating_duration_since(self.since)
+    }
+}
+
+impl Observations {
+    /// Records the version of a Lease, and returns for how long it has been observed to be this one.
+    pub fn record(&mut self, holder: &str, version: &str, max_gap: Duration) -> Duration {
+        let now = Instant::now();
+        let first = || LeaseObservation { version: version.to_owned(), since: now, last: now };
+        self.by_holder.entry(holder.to_owned()).or_insert_with(first).observe(version.to_owned(), now, max_gap)
+    }
+
+    /// Removes the Leases that were not observed for `age`. A later observation would start the time again in any case.
+    pub fn evict_older_than(&mut self, age: Duration) {
+        self.by_holder.retain(|_, observation| observation.last.elapsed() < age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_GAP: Duration = Duration::from_secs(8);
+
+    /// Observes these versions at these seconds, and returns the age of the last one.
+    fn age_after(observations: &[(u64, &str)]) -> Duration {
+        let start = Instant::now();
+        let mut lease = LeaseObservation { version: "1".to_owned(), since: start, last: start };
+        let mut age = Duration::ZERO;
+        for (second, version) in observations {
+            age = lease.observe((*version).to_owned(), start + Duration::from_secs(*second), MAX_GAP);
+        }
+        age
+    }
+
+    #[test]
+    fn a_lease_that_is_seen_not_to_change_grows_old() {
+        assert_eq!(age_after(&[(5, "1"), (10, "1"), (16, "1")]), Duration::from_secs(16));
+    }
+
+    #[test]
+    fn a_lease_that_changes_is_young_again_and_so_is_one_that_goes_or_comes_back() {
+        assert_eq!(age_after(&[(5, "1"), (10, "2"), (15, "2")]), Duration::from_secs(5));
+        assert_eq!(age_after(&[(5, "1"), (10, NO_VERSION), (12, NO_VERSION)]), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_look_does_not_count() {
+        // The API server was away for 20 s: the first look after that still shows the version from before.
+        assert_eq!(age_after(&[(5, "1"), (25, "1")]), Duration::ZERO);
+        assert_eq!(age_after(&[(5, "1"), (25, "1"), (30, "2"), (31, "2")]), Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,199 @@
+//! Trust in `spec.requestedBy`. An admission policy must stamp this field, and Writ checks that one does.
+//!
+//! # Guarantees
+//! 1. While the API server accepts a forged requester in a namespace, no requester in it counts as verified. Writ tries
+//!    dry-run creates with forged requesters ([`dry_run`]) before it trusts the first requester of a namespace, and
+//!    then regularly.
+//! 2. Executions that are older than the admission policies are not trusted. If Writ may not read the policies, it
+//!    trusts executions that are younger than this process's first check.
+//!
+//! # Caveats
+//! A policy that somebody removes and restores between two checks is not noticed. A user with
+//! the right to do that needs no forged name.
+
+mod dry_run;
+mod policy_age;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use tokio::time::Instant;
+
+use crate::api::CommandExecution;
+use crate::policy::Identity;
+use crate::telemetry::metrics;
+
+use super::Cluster;
+use dry_run::DryRunResult;
+
+/// Interval between checks of a namespace without verified requesters: an administrator may be repairing it.
+const UNTRUSTED_RECHECK: Duration = Duration::from_secs(5);
+/// Number of intervals without a use after which the result for a namespace is dropped.
+const EVICT_AFTER_INTERVALS: u32 = 10;
+
+/// Results of the checks, by namespace. Clones share them.
+#[derive(Clone)]
+pub struct RequesterTrustChecker {
+    inner: Arc<CheckerInner>,
+}
+
+struct CheckerInner {
+    cluster: Cluster,
+    /// Time for which a result is valid.
+    recheck_interval: Duration,
+    namespaces: Mutex<HashMap<String, CachedTrust>>,
+    /// Held during a check: tasks that wait for the same namespace then use its result.
+    checking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct CachedTrust {
+    at: Instant,
+    trust: RequesterTrust,
+}
+
+/// Requesters that can be trusted in a namespace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RequesterTrust {
+    /// None: the API server accepted a forged requester.
+    Untrusted(&'static str),
+    /// Unknown, as the check was not possible: no requester is trusted, and no final decision may depend on that.
+    Undecided(&'static str),
+    /// Those of executions that were created after this time, by the API server's clock.
+    Since(Timestamp),
+}
+
+impl RequesterTrustChecker {
+    /// Returns a checker without results. A result is valid for `recheck_interval`.
+    pub fn new(cluster: Cluster, recheck_interval: Duration) -> Self {
+        let inner = CheckerInner {
+            cluster,
+            recheck_interval,
+            namespaces: Mutex::default(),
+            checking: tokio::sync::Mutex::new(()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the time for which a result is valid.
+    pub fn recheck_interval(&self) -> Duration {
+        self.inner.recheck_interval
+    }
+
+    /// Returns the requester of an execution, and whether it is verified.
+    pub async fn identity<'a>(&self, execution: &'a CommandExecution) -> Identity<'a> {
+        let Some(requester) = execution.spec.requested_by.as_ref().filter(|requester| !requester.username.is_empty())
+        else {
+            return Identity::Unknown;
+        };
+        let namespace = execution.namespace().unwrap_or_default();
+        let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        match self.trust(&namespace).await {
+            RequesterTrust::Since(since) if created.is_some_and(|created| created > since) => {
+                Identity::Known(requester)
+            }
+            RequesterTrust::Since(_) | RequesterTrust::Untrusted(_) => Identity::Unknown,
+            RequesterTrust::Undecided(_) => Identity::Undecided,
+        }
+    }
+
+    /// Returns the trust in a namespace's requesters, checked now or within the last interval.
+    pub async fn trust(&self, namespace: &str) -> RequesterTrust {
+        if let Some(known) = self.known(namespace).filter(|known| self.holds(known)) {
+            return known.trust;
+        }
+        let _one_at_a_time = self.inner.checking.lock().await;
+        let before = self.known(namespace);
+        if let Some(known) = before.as_ref().filter(|known| self.holds(known)) {
+            return known.trust.clone();
+        }
+        let before = before.map(|known| known.trust);
+        let found = self.verify(namespace, before.as_ref()).await;
+        if before.as_ref() != Some(&found) {
+            log_change(namespace, &found);
+        }
+        self.remember(namespace, found.clone());
+        found
+    }
+
+    /// Updates the gauges of namespaces.
+    pub fn measure(&self) {
+        let namespaces = self.inner.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |is: fn(&RequesterTrust) -> bool| namespaces.values().filter(|known| is(&known.trust)).count();
+        metrics().namespaces_by_stamping(
+            count(|trust| matches!(trust, RequesterTrust::Since(_))),
+            count(|trust| matches!(trust, RequesterTrust::Untrusted(_))),
+            count(|trust| matches!(trust, RequesterTrust::Undecided(_))),
+        );
+    }
+
+    fn known(&self, namespace: &str) -> Option<CachedTrust> {
+        let namespaces = self.inner.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.get(namespace).cloned()
+    }
+
+    fn holds(&self, known: &CachedTrust) -> bool {
+        let pause = match known.trust {
+            RequesterTrust::Since(_) => self.inner.recheck_interval,
+            RequesterTrust::Untrusted(_) | RequesterTrust::Undecided(_) => {
+                self.inner.recheck_interval.min(UNTRUSTED_RECHECK)
+            }
+        };
+        known.at.elapsed() < pause
+    }
+
+    fn remember(&self, namespace: &str, trust: RequesterTrust) {
+        let mut namespaces = self.inner.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = self.inner.recheck_interval.saturating_mul(EVICT_AFTER_INTERVALS);
+        namespaces.retain(|_, known| known.at.elapsed() < oldest);
+        namespaces.insert(namespace.to_owned(), CachedTrust { at: Instant::now(), trust });
+    }
+
+    async fn verify(&self, namespace: &str, before: Option<&RequesterTrust>) -> RequesterTrust {
+        let now = match dry_run::verify(&self.inner.cluster, namespace).await {
+            Ok(DryRunResult::Enforced { now }) => now,
+            Ok(DryRunResult::Forgeable(why)) => return RequesterTrust::Untrusted(why),
+            Ok(DryRunResult::Inconclusive { why, refusal }) => {
+                tracing::warn!(namespace, error = refusal, "requester check inconclusive");
+                return RequesterTrust::Undecided(why);
+            }
+            Err(error) => {
+                tracing::warn!(namespace, %error, "requester check inconclusive");
+                // While the API server does not answer, nothing can be claimed either.
+                return match before {
+                    Some(before) => before.clone(),
+                    None => RequesterTrust::Undecided("the API server did not answer"),
+                };
+            }
+        };
+        match policy_age::in_force_since(&self.inner.cluster).await {
+            Some(since) if since >= now => {
+                RequesterTrust::Undecided("the admission policies that stamp who asks are being rolled out")
+            }
+            Some(since) => RequesterTrust::Since(since),
+            // The policies cannot be read: earlier trust stays, new trust starts now.
+            None => match before {
+                Some(RequesterTrust::Since(since)) => RequesterTrust::Since(*since),
+                _ => RequesterTrust::Since(now),
+            },
+        }
+    }
+}
+
+fn log_change(namespace: &str, trust: &RequesterTrust) {
+    match trust {
+        RequesterTrust::Untrusted(why) | RequesterTrust::Undecided(why) => tracing::warn!(
+            namespace,
+            error = why,
+            "requesters not verified: rules with subjects allow nothing, and a Deny with subjects applies to everybody; \
+             install the chart with admission.install=true, or apply deploy/requester-1.36.yaml (deploy/requester-1.31.yaml on \
+             Kubernetes 1.31 to 1.35)"
+        ),
+        RequesterTrust::Since(since) => {
+            tracing::info!(namespace, %since, "requesters verified: rules with subjects are in force");
+        }
+    }
+}

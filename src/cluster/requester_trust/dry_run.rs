@@ -1,0 +1,123 @@
+//! Dry-run creates with a forged requester. The API server stores none of them.
+//!
+//! A policy either overwrites the requester or refuses wrong ones. If it overwrites, the answer must name this process,
+//! with all of its groups. If it refuses, three more tries must fit:
+//!
+//! 1. The same object without a requester must be accepted; else the refusal may have had another cause.
+//! 2. This process's own name with a wrong group must be refused.
+//! 3. The forged requester must be refused again: the first cause may have been a full quota that is free by now.
+
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+use uuid::Uuid;
+
+use crate::api::command_execution::{Requester, RuleRequest};
+use crate::api::{CommandExecution, CommandExecutionSpec};
+use crate::cluster::self_review::own_identity;
+use crate::cluster::{Cluster, ClusterError, Operation};
+
+/// Forged name, UID and group. Nobody has them: only the API server gives names with the prefix `system:`.
+const FORGED: &str = "system:writ:forged";
+/// Name of a Machine and a rule that do not exist.
+const NONEXISTENT: &str = "writ-requester-check";
+
+/// Result of the check in a namespace.
+pub(super) enum DryRunResult {
+    /// The API server overwrites or refuses forged requesters.
+    Enforced {
+        /// The time by the API server's clock.
+        now: Timestamp,
+    },
+    /// The API server accepts a forged requester.
+    Forgeable(&'static str),
+    /// The API server refuses each try, for another cause.
+    Inconclusive {
+        /// Cause, for the status of Whitelists.
+        why: &'static str,
+        /// Message of the API server.
+        refusal: String,
+    },
+}
+
+/// Result of one dry-run create.
+enum CreateResult {
+    Accepted(Box<CommandExecution>),
+    Refused(String),
+}
+
+/// Checks a namespace.
+///
+/// # Errors
+/// The API server did not answer.
+pub(super) async fn verify(cluster: &Cluster, namespace: &str) -> Result<DryRunResult, ClusterError> {
+    let own = own_identity(cluster, Operation::CheckStamping).await?;
+    let forged = Requester { username: FORGED.to_owned(), uid: FORGED.to_owned(), groups: vec![FORGED.to_owned()] };
+    match create(cluster, namespace, Some(&forged)).await? {
+        CreateResult::Accepted(taken) => Ok(verify_overwrite(&taken, &own)),
+        CreateResult::Refused(_) => verify_refusal(cluster, namespace, &forged, own).await,
+    }
+}
+
+/// Checks that an accepted create has an overwritten requester.
+fn verify_overwrite(taken: &CommandExecution, own: &Requester) -> DryRunResult {
+    match (&taken.spec.requested_by, &taken.metadata.creation_timestamp) {
+        (Some(stamped), Some(now)) if stamped == own => DryRunResult::Enforced { now: now.0 },
+        (Some(stamped), _) if stamped.username == FORGED => {
+            DryRunResult::Forgeable("a forged spec.requestedBy was accepted as it was")
+        }
+        (Some(_), _) => DryRunResult::Forgeable("a forged spec.requestedBy was overwritten in part only"),
+        (None, _) => DryRunResult::Forgeable("spec.requestedBy was dropped, not stamped"),
+    }
+}
+
+/// Checks that a refused create was refused because of its requester, and that each part of the requester counts.
+async fn verify_refusal(
+    cluster: &Cluster,
+    namespace: &str,
+    forged: &Requester,
+    mut own: Requester,
+) -> Result<DryRunResult, ClusterError> {
+    let unnamed = match create(cluster, namespace, None).await? {
+        CreateResult::Accepted(unnamed) => unnamed,
+        CreateResult::Refused(refusal) => {
+            let why = "Writ may not create CommandExecutions here, not even as a dry run (see the log)";
+            return Ok(DryRunResult::Inconclusive { why, refusal });
+        }
+    };
+    own.groups.push(FORGED.to_owned());
+    for wrong in [&own, forged] {
+        if let CreateResult::Accepted(_) = create(cluster, namespace, Some(wrong)).await? {
+            return Ok(DryRunResult::Forgeable("a forged spec.requestedBy is not always refused"));
+        }
+    }
+    match unnamed.metadata.creation_timestamp {
+        Some(now) => Ok(DryRunResult::Enforced { now: now.0 }),
+        None => Ok(DryRunResult::Forgeable("the API server does not say when it creates an object")),
+    }
+}
+
+/// Makes one dry-run create.
+async fn create(
+    cluster: &Cluster,
+    namespace: &str,
+    requested_by: Option<&Requester>,
+) -> Result<CreateResult, ClusterError> {
+    let spec = CommandExecutionSpec {
+        rule: Some(RuleRequest { name: NONEXISTENT.to_owned(), ..RuleRequest::default() }),
+        requested_by: requested_by.cloned(),
+        ..CommandExecutionSpec::on_machine(NONEXISTENT)
+    };
+    // A random name, so that no object of this name exists.
+    let name = format!("{NONEXISTENT}-{}", Uuid::new_v4().simple());
+    let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+    let object = CommandExecution { metadata, spec, status: None };
+    let api: Api<CommandExecution> = Api::namespaced(cluster.client(), namespace);
+    let parameters = PostParams { dry_run: true, field_manager: None };
+    match cluster.call(Operation::CheckStamping, "a CommandExecution (dry run)", api.create(&parameters, &object)).await
+    {
+        Ok(taken) => Ok(CreateResult::Accepted(Box::new(taken))),
+        Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Undecodable { .. })) => Err(error),
+        Err(error) => Ok(CreateResult::Refused(error.to_string())),
+    }
+}

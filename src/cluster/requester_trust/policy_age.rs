@@ -1,0 +1,92 @@
+//! Time of the last change of the admission policies in `deploy/`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ClusterResourceScope;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::cluster::{Cluster, Operation};
+
+/// Names of the policies in the chart, and in `deploy/requester-1.36.yaml`.
+const MUTATING_POLICIES: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
+/// Name of the policy in `deploy/requester-1.31.yaml`.
+const VALIDATING_POLICY: &str = "writ-requester";
+/// Time after which a stored policy is in force in every API server. About one second is usual. The rest covers the
+/// differences between the clocks of API servers, and times in whole seconds.
+const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
+
+/// Returns the time since which the current policies are in force, by the API server's clock: the last write to one of
+/// them, and [`PROPAGATION_DELAY`]. `None` if this process may not read them, or if they have other names.
+pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
+    let mutating = async {
+        let mut latest = Timestamp::MIN;
+        for name in MUTATING_POLICIES {
+            latest = latest.max(last_write::<MutatingAdmissionPolicy>(cluster, name).await?);
+            latest = latest.max(last_write::<MutatingAdmissionPolicyBinding>(cluster, name).await?);
+        }
+        Some(latest)
+    };
+    let validating = async {
+        let policy = last_write::<ValidatingAdmissionPolicy>(cluster, VALIDATING_POLICY).await?;
+        Some(policy.max(last_write::<ValidatingAdmissionPolicyBinding>(cluster, VALIDATING_POLICY).await?))
+    };
+    let latest = match mutating.await {
+        Some(latest) => latest,
+        None => validating.await?,
+    };
+    latest.checked_add(PROPAGATION_DELAY).ok()
+}
+
+async fn last_write<K>(cluster: &Cluster, name: &str) -> Option<Timestamp>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::all(cluster.client());
+    let object = cluster
+        .call(Operation::CheckStamping, format!("{} {name}", K::kind(&())), api.get_metadata(name))
+        .await
+        .ok()?;
+    written(&object.metadata)
+}
+
+/// Returns the time of the last write to an object. The API server itself writes the status, which does not count.
+fn written(metadata: &ObjectMeta) -> Option<Timestamp> {
+    let created = metadata.creation_timestamp.as_ref()?.0;
+    let writes = metadata.managed_fields.iter().flatten().filter(|write| write.subresource.is_none());
+    Some(writes.filter_map(|write| Some(write.time.as_ref()?.0)).fold(created, Timestamp::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+
+    use super::*;
+
+    #[test]
+    fn the_last_write_counts_and_that_of_a_status_does_not() {
+        let time = |text: &str| Time(text.parse().unwrap());
+        let write = |text: &str, subresource: Option<&str>| ManagedFieldsEntry {
+            time: Some(time(text)),
+            subresource: subresource.map(str::to_owned),
+            ..ManagedFieldsEntry::default()
+        };
+        let metadata = ObjectMeta {
+            creation_timestamp: Some(time("2026-11-21T10:00:00Z")),
+            managed_fields: Some(vec![
+                write("2026-11-21T12:00:00Z", None),
+                write("2026-11-21T11:00:00Z", None),
+                write("2026-11-21T13:00:00Z", Some("status")),
+            ]),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(written(&metadata), Some("2026-11-21T12:00:00Z".parse().unwrap()));
+        assert_eq!(written(&ObjectMeta::default()), None);
+    }
+}
