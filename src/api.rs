@@ -1,9 +1,12 @@
-//! The objects people write and read: Machine, Whitelist, CommandExecution, and the ExecutionReceipt that only Writ writes
-//! (`writ.dev/v1alpha1`).
+//! The API objects (`writ.dev/v1alpha1`): Machine, Whitelist, CommandExecution, and ExecutionReceipt, which only Writ
+//! writes.
 //!
-//! The promise kept here: what the API server admits is well-formed, and what it has stored as finished stays
-//! (CEL rules in [`crds`]). Pure types: no I/O, no clock. The doc comment of a field is its manual; it
-//! ends up in the CRD and so in `kubectl explain`.
+//! # Guarantees
+//!
+//! The API server admits only well-formed objects, and a finished status does not change (CEL rules in [`crds`]).
+//!
+//! These are pure types, without I/O and clock. The doc comment of a field is its manual: it is part of the CRD, and
+//! `kubectl explain` prints it.
 
 pub mod command_execution;
 pub mod conditions;
@@ -24,15 +27,15 @@ pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
-/// What names a user of a machine: what OpenSSH, sudo, useradd and directory services take. As OpenSSH does, it refuses
-/// characters that a shell may take for something else.
+/// Pattern of a user name on a machine, as OpenSSH, sudo, useradd and directory services accept it. Like OpenSSH, it
+/// refuses characters that have a meaning in a shell.
 pub const USER_NAME: &str = r"^[!*,.0-9=?-\[\]-_a-z~]([!#%*-.0-9=?-_a-z~]*[!#%*-.0-9=?-\[\]-_a-z~])?[$]?$";
 
-/// Whether a text has the form of [`USER_NAME`].
+/// Returns true if a text has the form of [`USER_NAME`].
 pub fn is_user_name(text: &str) -> bool {
     let name = text.strip_suffix('$').unwrap_or(text).as_bytes();
     let is_fit = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"\"'`:/$;&<>|(){}".contains(byte);
-    // None of them may be taken for an option, a number or a group.
+    // A program could read these as an option, a number or a group.
     let starts = name.first().is_some_and(|first| !b"-#%+\\".contains(first));
     starts && name.iter().all(is_fit) && !name.ends_with(b"\\")
 }
@@ -41,25 +44,25 @@ pub fn is_user_name(text: &str) -> bool {
 pub const GROUP: &str = "writ.dev";
 /// The version of the API that this build reads and writes.
 pub const VERSION: &str = "v1alpha1";
-/// A Secret is used as SSH credentials only where it carries this label with the value `true`, so that not every
-/// key in a namespace can be tried on a host of somebody's choice.
+/// Label of a Secret with SSH credentials, with the value `true`. Writ uses no other Secrets, so that the author of a
+/// Machine cannot try every key of the namespace on a host of their choice.
 pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
-/// An annotation of such a Secret: patterns (`*`, `?`), separated by commas, of the addresses that it may be used at.
+/// Annotation of such a Secret: patterns (`*`, `?`), separated by commas, for the addresses that it may be used with.
 pub const ADDRESSES_ANNOTATION: &str = "writ.dev/addresses";
-/// An annotation of such a Secret: patterns (`*`, `?`), separated by commas, of the users that it may log in as.
+/// Annotation of such a Secret: patterns (`*`, `?`), separated by commas, for the users that it may log in as.
 pub const USERS_ANNOTATION: &str = "writ.dev/users";
-/// The finalizer that holds an execution until it has finished and its stored output is removed. It is put on by the API
-/// server at creation (`deploy/requester-1.36.yaml`), else by Writ before anything is claimed.
+/// Finalizer that keeps an execution until it has finished and its stored output is removed. The API server sets it at
+/// the creation (`deploy/requester-1.36.yaml`), else Writ sets it before the claim.
 pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
-/// An annotation of a finished execution, `true` once its minimum retention is over: from then on it may be deleted by
-/// others. Written by Writ alone, and only where that time is more than 0.
+/// Annotation of a finished execution, `true` after its minimum retention: from then on others may delete it. Only Writ
+/// writes it, and only if the minimum retention is more than 0.
 pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 
-/// The mark that the API server's admission (`writ-audit`) puts on an execution that was created with Writ's finalizer: a copy
-/// of one that may have run already.
+/// Annotation that the admission policy `writ-audit` sets on an execution that was created with Writ's finalizer. Such
+/// an execution is a copy, and its command may have run already.
 pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
 
-/// By which who creates such a copy says, with the value `true`, that it is to run.
+/// Annotation with which the creator of such a copy requests that it runs, with the value `true`.
 pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
-/// The Secret type that holds an SSH private key (Kubernetes' own, key `ssh-privatekey`).
+/// Type of a Secret with an SSH private key (a type of Kubernetes, key `ssh-privatekey`).
 pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

@@ -1,38 +1,40 @@
-//! Conditions, kept by one helper: the transition time changes only with the status, the list is sorted.
+//! Conditions, maintained by one helper: the transition time changes only with the status, and the list is sorted.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The types of condition on our objects. `Ready`, `Reconciling` and `Stalled` are kstatus' words:
+/// Types of the conditions on the objects of Writ. `Ready`, `Reconciling` and `Stalled` are words of kstatus:
 /// <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ConditionType {
-    /// Surfaces when it is decided whether a rule allows the execution: True, or False with the reason.
+    /// On an execution. Surfaces when it is decided if a rule allows the execution: True, or False with the reason.
     Accepted,
-    /// Surfaces always: True once the execution has succeeded, else False.
+    /// On an execution. Surfaces always: True once the execution has succeeded, else False. Likewise on a Machine
+    /// (commands can be started) and on a Whitelist (every rule is in force).
     Ready,
-    /// Surfaces when the execution has finished, however it ended: True, with the phase as its reason. Absent before. Tools for
-    /// GitOps do not read it.
+    /// On an execution. Surfaces when it is in a finished phase: True, with the phase as its reason. Absent before.
+    /// GitOps tools do not read it.
     Finished,
-    /// Surfaces when work is going on: True until the execution has finished.
+    /// On an execution. Surfaces when work is going on: True until the execution has finished.
     Reconciling,
-    /// Surfaces when the execution finished and did not succeed: True. Removed otherwise, as kstatus wants it.
+    /// Surfaces when an execution finished and did not succeed, or when somebody has to fix a Machine or a Whitelist:
+    /// True. Removed otherwise, as kstatus requires.
     Stalled,
-    /// On a Whitelist with subjects. Surfaces when it is known whether the API server stamps who asks.
+    /// On a Whitelist with subjects. Surfaces when Writ has verified if the API server records requesters.
     RequesterKnown,
-    /// On a Whitelist. Surfaces when `writ lint` would warn of one of its rules: True, and removed otherwise. It says nothing
-    /// of whether the rules are in force: that is Ready.
+    /// On a Whitelist. Surfaces when `writ lint` warns about one of its rules: True. Removed otherwise. It does not say
+    /// if the rules are in force: Ready does.
     HasWarnings,
-    /// On a Machine. Surfaces when it was looked whether sshd answers.
+    /// On a Machine. Surfaces when a probe or a command tried to reach sshd.
     Reachable,
-    /// On a Machine. Surfaces when it has shown a host key.
+    /// On a Machine. Surfaces when the machine has shown a host key.
     HostKeyVerified,
-    /// On a Machine. Surfaces when it has let Writ in, or has not.
+    /// On a Machine. Surfaces when the machine has accepted or refused the login.
     Authenticated,
 }
 
 impl ConditionType {
-    /// The word in the object.
+    /// Returns the word in the object.
     pub fn as_str(self) -> &'static str {
         match self {
             ConditionType::Accepted => "Accepted",
@@ -49,7 +51,7 @@ impl ConditionType {
     }
 }
 
-/// Sets one condition; `reason` and `message` are replaced, the transition time moves only where `status` changes.
+/// Sets one condition. `reason` and `message` are replaced; the transition time changes only if `status` changes.
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: ConditionType,
@@ -76,7 +78,7 @@ pub fn set(
     conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
 }
 
-/// Removes one condition, if it is there.
+/// Removes one condition if it exists.
 pub fn remove(conditions: &mut Vec<Condition>, type_: ConditionType) {
     conditions.retain(|condition| condition.type_ != type_.as_str());
 }

@@ -1,8 +1,8 @@
-//! The CustomResourceDefinitions: derived from the types, then given what the derive cannot say.
+//! The CustomResourceDefinitions: derived from the types, with additions that the derive macros cannot express.
 //!
-//! The guards of the record are here, as CEL that the API server itself enforces: whoever may write a status still
-//! cannot rewrite history. A transition rule is skipped where its field is added or removed, so all of them stand on
-//! the root of the object.
+//! The guards of the record are CEL rules, which the API server enforces: a user who may write a status still cannot
+//! rewrite history. The API server skips a transition rule if its field is added or removed, so all of them are rules
+//! of the root of the object.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
@@ -18,11 +18,11 @@ use super::{
     CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist,
 };
 
-/// What the default status says, which the API server shows until a `writ serve` has written one.
-pub const NOT_NOTICED: &str = "not yet noticed by any writ serve; if this stays, none serves this namespace (is one running, and is \
-    the namespace one of its --namespace?); once it is older than spec.startingDeadlineSeconds it does not start any more";
+/// Message of the default status, which the API server shows until a `writ serve` has written a status.
+pub const NOT_NOTICED: &str = "not read yet by any writ serve; if this message stays, none serves this namespace (check that one is \
+    running, and that its --namespace includes this one); after spec.startingDeadlineSeconds the command does not start";
 
-/// The definitions, each with the name of its file in `crds/`.
+/// Returns the definitions, each with the name of its file in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
     [machine(), whitelist(), command_execution(), execution_receipt()]
         .into_iter()
@@ -33,9 +33,9 @@ pub fn all() -> Vec<(String, CustomResourceDefinition)> {
         .collect()
 }
 
-/// Takes `nullable` away: an explicit null is then dropped by the API server instead of being stored, so that
-/// `has(field)` in CEL means that there is a value. And formats that OpenAPI does not know (`uint32`), which kubectl
-/// warns of.
+/// Removes `nullable`, so that the API server drops an explicit null instead of storing it, and `has(field)` in CEL
+/// means that there is a value. Also removes formats that OpenAPI does not know (`uint32`), because kubectl warns about
+/// them.
 fn make_structural(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
@@ -44,8 +44,8 @@ fn make_structural(schema: &mut JSONSchemaProps) {
     schema.description = schema.description.take().map(|text| unwrap_lines(&text));
 }
 
-/// Takes the line breaks of the source out of a description: kubectl breaks lines itself. Paragraphs and list items
-/// stay apart.
+/// Removes the line breaks of the source from a description, because kubectl breaks lines itself. Paragraphs and list
+/// items stay separate.
 fn unwrap_lines(text: &str) -> String {
     let mut unwrapped = String::new();
     for line in text.lines() {
@@ -68,7 +68,7 @@ fn machine() -> CustomResourceDefinition {
             status.default = Some(JSON(serde_json::json!({
                 "observedGeneration": -1,
                 "phase": MachinePhase::Unknown.as_str(),
-                "message": "not yet looked at by any writ serve; if this stays, none serves this namespace",
+                "message": "not probed yet by any writ serve; if this message stays, none serves this namespace",
             })));
         }
     });
@@ -97,8 +97,8 @@ fn command_execution() -> CustomResourceDefinition {
         if let Some(status) = property(root, "status") {
             describe_enum_values(status, "phase", schema_for!(Phase));
             describe_enum_values(status, "reason", schema_for!(Reason));
-            // Without this default kstatus takes a fresh object, which has no status, for finished. What no `writ serve`
-            // has noticed has no other status, ever.
+            // Without this default, kstatus considers a new object finished, because it has no status. If no `writ
+            // serve` serves the namespace, the object never has another status.
             status.default = Some(JSON(serde_json::json!({
                 "observedGeneration": -1,
                 "phase": Phase::Pending.as_str(),
@@ -121,14 +121,14 @@ fn command_execution() -> CustomResourceDefinition {
     definition
 }
 
-/// Without this default kstatus takes a fresh object, which has no status, for one that is done.
+/// Sets the default status. Without it, kstatus considers a new object finished, because it has no status.
 fn default_unobserved_status(root: &mut JSONSchemaProps) {
     if let Some(status) = property(root, "status") {
         status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
     }
 }
 
-/// A receipt stays what it was, but for who is its last.
+/// Returns the definition of receipts. Of a receipt only `expiredUid` may change.
 fn execution_receipt() -> CustomResourceDefinition {
     let fields = [
         "executionName",
@@ -152,7 +152,7 @@ fn execution_receipt() -> CustomResourceDefinition {
             spec.x_kubernetes_validations.get_or_insert_default().extend([
                 guard(
                     fields.map(immutable_field_rule).join(" && "),
-                    "spec must not change after creation, but for expiredUid: it is the record",
+                    "spec must not change after creation, except expiredUid: it is the record",
                 ),
                 guard(format!("self.phase in {}", finished_phases()), "spec.phase must be a finished one"),
             ]);
@@ -165,8 +165,8 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut J
     schema.properties.as_mut()?.get_mut(name)
 }
 
-/// Puts what each value of an enum means into the description of its field: a structural schema has no other place
-/// for it, and `kubectl explain` is to be enough.
+/// Adds the meaning of each value of an enum to the description of its field, for `kubectl explain`. A structural
+/// schema has no other place for it.
 fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::Schema) {
     let Some(field) = property(parent, field).filter(|field| field.type_.as_deref() == Some("string")) else { return };
     let mut text = field.description.take().unwrap_or_default();
@@ -179,8 +179,8 @@ fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schem
     field.description = Some(text);
 }
 
-/// The rule that keeps a spec what it was. It stands on the spec, which is always there; an equality of optional
-/// values (`?.`) would be one line less, but the API server estimates it at its worst and refuses it.
+/// Returns the rule that keeps a spec unchanged. It is a rule of the spec, which always exists. An equality of optional
+/// values (`?.`) would be shorter, but the API server estimates its worst-case cost and refuses it.
 fn immutable_spec() -> ValidationRule {
     let fields = [
         "machineRef",
@@ -197,12 +197,12 @@ fn immutable_spec() -> ValidationRule {
     ];
     guard(
         fields.map(immutable_field_rule).join(" && "),
-        "spec must not change after creation, but for cancelRequested; create another CommandExecution instead, with another metadata.name",
+        "spec must not change after creation, except cancelRequested; create another CommandExecution instead, with another metadata.name",
     )
 }
 
-/// What a word of `spec.argv` may be. They stand on the word, so that the API server names which one it is; a pattern would be
-/// told as a regular expression.
+/// Returns the rules for one word of `spec.argv`. They are rules of the word, so that the API server reports its index.
+/// The API server would report a pattern as a regular expression.
 fn word_of_argv() -> Vec<ValidationRule> {
     vec![
         guard(
@@ -216,7 +216,7 @@ fn word_of_argv() -> Vec<ValidationRule> {
     ]
 }
 
-/// Who cancelled is written together with the cancelling, and never again.
+/// Returns the rule that `cancelledBy` changes only together with `cancelRequested`.
 fn cancelled_once() -> ValidationRule {
     guard(
         format!("self.cancelRequested != oldSelf.cancelRequested || ({})", immutable_field_rule("cancelledBy")),
@@ -228,13 +228,13 @@ fn immutable_field_rule(field: &str) -> String {
     format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
 }
 
-/// The finished phases, as a list in CEL.
+/// Returns the finished phases as a list in CEL.
 fn finished_phases() -> String {
     let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
     format!("[{}]", finished.map(|phase| format!("'{}'", phase.as_str())).collect::<Vec<_>>().join(", "))
 }
 
-/// The rules that keep a CommandExecution what it was; the names of the phases come from [`Phase`].
+/// Returns the rules that protect the record of a CommandExecution. The names of the phases come from [`Phase`].
 fn guards() -> Vec<ValidationRule> {
     let finished = finished_phases();
     let was_finished = format!("(has(oldSelf.status) && oldSelf.status.phase in {finished})");
@@ -263,7 +263,7 @@ fn guards() -> Vec<ValidationRule> {
                  && self.status.machine == oldSelf.status.machine \
                  && {same_claim} && !(self.status.phase in ['Pending', 'Queued']))"
             ),
-            "status.claim, decision, commandLine, machine and remote must stay (but for who holds the claim), and the phase may not go back, once the execution is claimed",
+            "status.claim, decision, commandLine, machine and remote must not change (except the holder of the claim), and the phase must not go back, once the execution is claimed",
         ),
         guard(
             format!(
@@ -275,7 +275,7 @@ fn guards() -> Vec<ValidationRule> {
         guard(
             "!(has(oldSelf.status) && has(oldSelf.status.creation)) || (has(self.status) && has(self.status.creation) \
              && self.status.creation == oldSelf.status.creation)",
-            "status.creation must stay what it is: it says what was so at the creation of the execution",
+            "status.creation must not change: it is the record of the creation of the execution",
         ),
         guard(
             format!(

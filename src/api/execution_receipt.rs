@@ -1,4 +1,5 @@
-//! ExecutionReceipt: what stays of an execution that its time to live has deleted, so that it is not run again.
+//! ExecutionReceipt: what remains of an execution that was deleted when its TTL expired, so that the same manifest does
+//! not run again.
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Reason};
 
-/// What stays of a CommandExecution that was deleted because its time to live was over. While it is there, another one of
-/// the same name and spec is not run: it ends at once, with the phase of the first and reason AlreadyExecuted. Written by
-/// Writ alone, and never removed by time. It is deleted with an execution of this name and spec that somebody deletes
-/// themselves; deleting it by hand lets such an execution run again.
+/// Remainder of a CommandExecution that was deleted when its TTL expired. As long as the receipt exists, another
+/// execution of the same name and spec does not run: it finishes at once, in the phase of the first one, with reason
+/// AlreadyExecuted. Only Writ writes receipts, and they do not expire. Writ deletes a receipt together with an
+/// execution of this name and spec that somebody deletes by hand. If you delete the receipt itself, such an execution
+/// runs again.
 #[derive(Clone, CustomResource, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "writ.dev",
@@ -23,7 +25,7 @@ use super::{Phase, Reason};
     category = "writ",
     namespaced,
     derive = "PartialEq",
-    doc = "What stays of a CommandExecution that its time to live deleted: while it is there, another one of the same name and spec is not run. Written by Writ.",
+    doc = "What remains of a CommandExecution that was deleted when its TTL expired: as long as the receipt exists, another one of the same name and spec does not run. Only Writ writes it.",
     printcolumn(name = "Execution", type_ = "string", json_path = ".spec.executionName"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".spec.phase"),
     printcolumn(name = "First-UID", type_ = "string", json_path = ".spec.uid"),
@@ -39,97 +41,99 @@ pub struct ExecutionReceiptSpec {
     #[schemars(length(min = 1, max = 253))]
     pub execution_name: String,
 
-    /// SHA-256 of the execution's spec, in lower case hexadecimal: of its JSON, keys sorted, no blanks, without
-    /// `requestedBy`, `cancelRequested`, `cancelledBy` and `ttlSecondsAfterFinished`, and without what is absent or an empty
-    /// map. An execution of the same name with another spec is another one, and runs.
+    /// SHA-256 of the execution's spec, in lower case hexadecimal. The input is its JSON with sorted keys and without
+    /// blanks, without `requestedBy`, `cancelRequested`, `cancelledBy` and `ttlSecondsAfterFinished`, and without
+    /// absent fields and empty maps. An execution of the same name with another spec is another one, and runs.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub digest: String,
 
-    /// UID of the first execution of this name and spec: the one that was really handled.
+    /// UID of the first execution of this name and spec: the only one that was decided and, if allowed, ran.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 
-    /// The phase in which the first one finished. Another one of the same name and spec ends in it too.
+    /// Phase in which the first execution finished. Later executions of the same name and spec finish in it too.
     pub phase: Phase,
 
-    /// Why the first one finished so, in one word (see `status.reason` of a CommandExecution).
+    /// Reason of the first execution (see `status.reason` of a CommandExecution).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
 
-    /// The exit code of the first one, 0 to 4294967295. Absent where none was observed.
+    /// Exit code of the first execution, 0 to 4294967295. Absent if the machine reported none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub exit_code: Option<i64>,
 
-    /// When the machine confirmed the start of the first one, by Writ's clock. Absent where no start was observed.
+    /// Time at which the machine confirmed the start of the first execution, by Writ's clock. Absent if Writ observed
+    /// no start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<MicroTime>,
 
-    /// When the first one finished, by Writ's clock.
+    /// Time at which the first execution finished, by Writ's clock.
     pub completion_time: MicroTime,
 
-    /// UID of the last execution of this name and spec that its time to live deleted; `uid` at first. The only field that
-    /// changes. One that is deleted and is not named here was deleted by somebody, who may want it to run again: this
-    /// receipt then goes with it.
+    /// UID of the last execution of this name and spec that was deleted when its TTL expired; at first the same as
+    /// `uid`. It is the only field that changes. If an execution with another UID is deleted, somebody deleted it by
+    /// hand and may want it to run again: Writ then deletes this receipt too.
     #[schemars(length(min = 1, max = 64))]
     pub expired_uid: String,
 
-    /// Name of the Machine that it was for.
+    /// Name of the Machine of the execution.
     #[schemars(length(min = 1, max = 253))]
     pub machine: String,
 
-    /// UID of the Machine that the first one was sent to. Absent if it was never claimed.
+    /// UID of the Machine to which the first execution was sent. Absent if it was never claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub machine_uid: Option<String>,
 
-    /// Who created the first one (`spec.requestedBy`). Absent if the API server did not say who that was.
+    /// Creator of the first execution (`spec.requestedBy`). Absent if the API server did not record the creator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<ReceiptRequester>,
 
-    /// Name of the Whitelist with the rule that allowed the first one. Absent if no rule did.
+    /// Name of the Whitelist with the rule that allowed the first execution. Absent if no rule did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub whitelist: Option<String>,
 
-    /// Name of the rule that allowed the first one. Absent if no rule did.
+    /// Name of the rule that allowed the first execution. Absent if no rule did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub rule: Option<String>,
 
-    /// SHA-256 of the argument vector of the first one (`status.decision.argv`), in lower case hexadecimal: of its JSON
-    /// without blanks. To compute it: `jq -cnj '["/bin/echo", "hello"]' | sha256sum`. Absent if no rule allowed it.
+    /// SHA-256 of the argument vector of the first execution (`status.decision.argv`), in lower case hexadecimal, of
+    /// its JSON without blanks. To compute it: `jq -cnj '["/bin/echo", "hello"]' | sha256sum`. Absent if no rule
+    /// allowed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub argv_digest: Option<String>,
 }
 
-/// Who asked, as far as a receipt says it.
+/// Requester of an execution, as a receipt records it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiptRequester {
-    /// The user name.
+    /// User name.
     #[schemars(length(max = 1024))]
     pub username: String,
 
-    /// The authenticator's own identifier of the user; empty if there is none.
+    /// Identifier of the user from the authenticator. Empty if there is none.
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub uid: String,
 }
 
-/// The execution of the same name and spec that was handled before this one, and why this one is not run.
+/// Earlier execution of the same name and spec, because of which this one does not run.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FirstExecution {
-    /// Its UID.
+    /// UID of that execution.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 
-    /// When it finished, by Writ's clock.
+    /// Time at which it finished, by Writ's clock.
     pub completion_time: MicroTime,
 
-    /// The exit code that its machine reported, 0 to 4294967295. Absent where none was observed.
+    /// Exit code that its machine reported, 0 to 4294967295. Absent if the machine reported none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub exit_code: Option<i64>,

@@ -1,4 +1,4 @@
-//! Machine: a host that commands can be run on, and how to be sure that it is that host.
+//! Machine: a host that runs commands, and the keys that prove its identity.
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
@@ -10,8 +10,8 @@ use super::machine_status::MachineStatus;
 use super::whitelist::UnknownFields;
 use super::{NameReference, USER_NAME};
 
-/// A host that Writ reaches over SSH: where it is, which host key proves that it is it, and with which key to log
-/// in. A Machine permits nothing by itself: what may run there is said by the Whitelists of its namespace.
+/// A host that Writ reaches over SSH: its address, the host keys that prove its identity, and the key to log in with. A
+/// Machine permits nothing by itself: the Whitelists of its namespace list the commands that may run on it.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "writ.dev",
@@ -23,7 +23,7 @@ use super::{NameReference, USER_NAME};
     namespaced,
     status = "MachineStatus",
     derive = "PartialEq",
-    doc = "A host that commands run on, over SSH. It permits nothing by itself: a Whitelist does.",
+    doc = "A host that runs commands, over SSH. A Machine permits nothing by itself: a Whitelist does.",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(name = "User", type_ = "string", json_path = ".spec.user"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -46,10 +46,11 @@ use super::{NameReference, USER_NAME};
     ).message("the machine must be known by something: put its keys into hostKeys (`writ machine keyscan HOST` prints them), or the authorities that sign its host certificates into hostKeyAuthorities, or set hostKeyPolicy: TrustOnFirstUse")
 )]
 pub struct MachineSpec {
-    /// Where sshd listens: a host name (resolved at each connection; its addresses are tried in order), an IPv4 or an
-    /// IPv6 address without brackets. A link-local one has its zone behind it (`fe80::1%eth0`), a network interface of the host
-    /// that Writ runs on. The port is in `port`, never in here. Which addresses may be connected to at all is said by
-    /// `writ serve --allow-cidr`, `--deny-cidr` and `--refuse-cidr`. A change holds for connections opened after it.
+    /// Address of sshd: a host name, an IPv4 address, or an IPv6 address without brackets. Writ resolves a name at each
+    /// connection and tries its addresses in order. A link-local address ends with its zone (`fe80::1%eth0`), a network
+    /// interface of the host on which Writ runs. The port is in `port`, never in this field. `writ serve --allow-cidr`,
+    /// `--deny-cidr` and `--refuse-cidr` bound the addresses to which Writ connects. A change applies to connections
+    /// that are opened after it.
     #[schemars(
         length(min = 1, max = 253),
         regex(
@@ -66,33 +67,35 @@ pub struct MachineSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 
-    /// Login name on the machine, also one of a directory service (`CORP\jane`, `jane@corp.example`): at most 64 printable
-    /// ASCII characters, without blanks, quotes and `: / ; & < > | ( ) { }`. A `$` may be the last; `-`, `#`, `%`, `+` and `\` may
-    /// not be the first. Commands run as this user.
+    /// Login user on the machine, also one of a directory service (`CORP\jane`, `jane@corp.example`). At most 64
+    /// printable ASCII characters without blanks, quotes and `: / ; & < > | ( ) { }`. `$` may only be the last
+    /// character; `-`, `#`, `%`, `+` and `\` may not be the first. Commands run as this user.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = [
         {"rule": format!("self.matches(r'{USER_NAME}')"), "message": "spec.user must be a login name of the machine: printable ASCII without blanks, quotes and : / ; & < > | ( ) { }, and not -, #, %, + or \\ first; without a line break and an @host (that is spec.address)"},
     ]))]
     pub user: String,
 
-    /// The Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey` (ed25519, ECDSA
-    /// or RSA of at least 2048 bits, in a form that OpenSSH opens: its own, PKCS#8, PKCS#1 or SEC 1; the first key counts), with
-    /// the label `writ.dev/credentials: "true"`. An encrypted key has its passphrase beside it in the key `passphrase`, and at
-    /// most 256 rounds of bcrypt (`ssh-keygen -p -a 16` makes 16); a user certificate (`ssh-keygen -s`) is in the key
-    /// `ssh-certificate`. For a rotation there may be up to three further keys, `ssh-privatekey-2` to `ssh-privatekey-4`, each with
-    /// its own `ssh-certificate-2` and `passphrase-2` (without it, `passphrase` counts). All are tried in this order at each login,
-    /// and the Machine's `status.loginKey` says which one was taken. If the Secret has the annotations `writ.dev/addresses` or `writ.dev/users` (lists of patterns with
-    /// `*` and `?`, separated by commas), address and user of this Machine must match one of them. A pattern of numbers
-    /// (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) is held against each address that `address` resolves to, and never against a
-    /// name. A pattern for names is held against `address` label by label: `*.example.com` has one label before the rest,
-    /// `**.example.com` one or more. Behind a jump host only the text of `address` counts. The Secret is read anew for each
-    /// execution: a rotated key is used at once.
+    /// Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey`, label
+    /// `writ.dev/credentials: "true"`. The private key is ed25519, ECDSA, or RSA of at least 2048 bits, in a form that
+    /// OpenSSH reads: its own, PKCS#8, PKCS#1 or SEC 1. If there are several keys in it, the first one counts. The
+    /// passphrase of an encrypted key is in the key `passphrase`, and the key has at most 256 rounds of bcrypt
+    /// (`ssh-keygen -p -a 16` makes 16). A user certificate (`ssh-keygen -s`) is in the key `ssh-certificate`. For a
+    /// rotation, add up to three keys, `ssh-privatekey-2` to `ssh-privatekey-4`, each with its own `ssh-certificate-2`
+    /// and `passphrase-2` (`passphrase` is the fallback). Writ tries all keys in this order at each login, and
+    /// `status.loginKey` of the Machine names the key that the machine accepted. If the Secret has the annotation
+    /// `writ.dev/addresses` or `writ.dev/users` (patterns with `*` and `?`, separated by commas), address and user of
+    /// this Machine must match one of the patterns. Writ compares a pattern of numbers (`10.0.*`, `10.0.0.0/16`,
+    /// `2001:db8::*`) with each address that `address` resolves to, and never with a name. Writ compares a pattern for
+    /// names with `address` label by label: `*.example.com` has one label before the rest, `**.example.com` one or
+    /// more. Behind a jump host only the text of `address` counts. Writ reads the Secret again for each execution, so a
+    /// rotated key applies at once.
     pub credentials_ref: NameReference,
 
-    /// The host keys that the machine may prove itself with, at most 16 OpenSSH public key lines
-    /// (`writ machine keyscan HOST` prints them; compare one with the machine's own
-    /// `/etc/ssh/ssh_host_ed25519_key.pub` before you trust it). Types: `ssh-ed25519`, `ecdsa-sha2-nistp256`,
-    /// `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`, `ssh-rsa` (used with SHA-2 only). A machine that shows any other key is
-    /// not logged in to: the execution ends as LaunchFailed, reason HostKeyMismatch, and the Machine is Misconfigured.
+    /// Pinned host keys of the machine, at most 16 OpenSSH public key lines. `writ machine keyscan HOST` prints them;
+    /// compare them with `/etc/ssh/ssh_host_ed25519_key.pub` on the machine before you trust them. Types:
+    /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`, `ssh-rsa` (used with SHA-2
+    /// only). Writ does not log in to a machine that shows another key: the execution ends as LaunchFailed, reason
+    /// HostKeyMismatch, and the Machine is Misconfigured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(
@@ -100,9 +103,9 @@ pub struct MachineSpec {
     ).message("each host key must be an OpenSSH public key line of type ssh-ed25519, ecdsa-sha2-nistp256, -nistp384, -nistp521 or ssh-rsa; `writ machine keyscan HOST` prints them"))]
     pub host_keys: Vec<String>,
 
-    /// The authorities (public key lines, at most 16) whose host certificates the machine may prove itself with. A
-    /// certificate counts where it is a host certificate, is valid now by the clock of `writ`, and names `address` among its
-    /// principals, as it is written in `spec.address`; `*` and `?` in a principal match as OpenSSH has it. One without
+    /// Certificate authorities (CA) of host certificates, at most 16 OpenSSH public key lines. Writ accepts a host
+    /// certificate that one of them signed, if it is valid now by the clock of `writ` and names `address` among its
+    /// principals, exactly as in `spec.address`. `*` and `?` in a principal match as in OpenSSH. A certificate without
     /// principals is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
@@ -111,9 +114,9 @@ pub struct MachineSpec {
     ).message("each authority must be an OpenSSH public key line, as in the .pub file of the key that signs host certificates"))]
     pub host_key_authorities: Vec<String>,
 
-    /// What is never accepted, at most 64: a public key line (as a host's own key, as the key in a certificate, or as the
-    /// authority that signed it), a certificate line (that very certificate), or a fingerprint `SHA256:...` of a key. It
-    /// wins over everything above.
+    /// Revoked host keys, at most 64. An entry is a public key line (it revokes this host key, certificates for it, and
+    /// certificates that it signed), a certificate line (it revokes this certificate), or the fingerprint `SHA256:...`
+    /// of a key. A revoked key is refused even if a list above accepts it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 8192)))]
     #[x_kube(validation = Rule::new(
@@ -121,79 +124,81 @@ pub struct MachineSpec {
     ).message("each entry must be an OpenSSH public key line, a certificate line (a -cert.pub file), or a fingerprint SHA256:..."))]
     pub revoked_host_keys: Vec<String>,
 
-    /// What becomes of a machine whose key is in none of the lists above. Default Strict.
+    /// Policy for a host key that is in none of the lists above. Default Strict.
     #[serde(default)]
     pub host_key_policy: HostKeyPolicy,
 
-    /// The Machines of this namespace to go through, in order, as `ssh -J` does, at most 8. Each must say `allowJump: true`,
-    /// and is held to its own host keys and credentials. The first is reached the way its own `jumpHosts` say. Each further
-    /// address is resolved and reached by the one before it.
+    /// Jump hosts: Machines of this namespace on the way to this one, in order, as with `ssh -J`. At most 8. Each must
+    /// have `allowJump: true`, and its own host keys and credentials apply. Writ reaches the first one by its own
+    /// `jumpHosts`. Each further address is resolved and dialled by the jump host before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub jump_hosts: Vec<NameReference>,
 
-    /// Whether other Machines may be reached through this one. Default false. What lies behind it is its network's matter:
-    /// `--allow-cidr`, `--deny-cidr` and `--refuse-cidr` do not hold there.
+    /// Permission to reach other Machines through this one. Default false. `--allow-cidr`, `--deny-cidr` and
+    /// `--refuse-cidr` do not apply to the addresses behind it: its network has to bound them.
     #[serde(default)]
     pub allow_jump: bool,
 
-    /// How many commands may run on the machine at a time, 1 to 64. Default 4. Those over it wait, oldest first, in turn
-    /// between those who asked for them.
+    /// Maximum number of commands that run on the machine concurrently, 1 to 64. Default 4. Further executions wait in
+    /// a queue: requesters take turns, and the oldest execution of each goes first.
     #[serde(default = "default_max_concurrent")]
     #[schemars(range(min = 1, max = 64))]
     pub max_concurrent: u32,
 
-    /// How many executions may wait for this machine, 1 to 10000. Default 1000. One that comes over it is
+    /// Maximum number of executions in the queue of the machine, 1 to 10000. Default 1000. A further execution is
     /// Rejected, reason QueueFull.
     #[serde(default = "default_queue_limit")]
     #[schemars(range(min = 1, max = 10000))]
     pub queue_limit: u32,
 
-    /// Maintenance: nothing starts and nothing connects, what waits goes on waiting (its `startingDeadlineSeconds` run on).
-    /// What runs already runs on and is recorded. Default false.
+    /// Maintenance mode. Writ opens no connection and starts no command. Queued executions keep waiting, and their
+    /// `startingDeadlineSeconds` keep counting. Running commands continue and are recorded. Default false.
     #[serde(default)]
     pub suspend: bool,
 
-    /// How commands are started on the machine. A change holds for executions that are claimed after it.
+    /// Settings for starting commands. A change applies to executions that are claimed after it.
     #[serde(default)]
     pub execution: ExecutionSettings,
 
-    /// How often it is looked whether the machine is there, by a full login.
+    /// Settings for probes. A probe is a full login that only observes the machine.
     #[serde(default)]
     pub probe: ProbeSettings,
 
-    /// Fields that this version does not know. A Machine that has any is not connected to: they may narrow what is trusted.
+    /// Fields that this version does not know. Writ does not connect to a Machine with any of them, because they may
+    /// narrow the trust.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown_fields: UnknownFields,
 }
 
-/// What becomes of a machine whose key is not listed.
+/// Policy for a host key that is not listed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum HostKeyPolicy {
-    /// It is not logged in to.
+    /// Writ does not log in.
     #[default]
     Strict,
-    /// The first key that it is seen with is frozen in `status.hostKeys` before anything is said to it. From then on any
-    /// other key is treated as an attack: it is not logged in to, until a person has put the new key into `hostKeys` (or has
-    /// emptied `status.hostKeys`). Only for a network in which nobody can be in between the first time. Where `hostKeys` or
-    /// `hostKeyAuthorities` are given, they alone count.
+    /// Writ pins the first key that the machine shows in `status.hostKeys` before it sends anything. From then on Writ
+    /// treats any other key as an attack and does not log in, until somebody puts the new key into `hostKeys` or
+    /// empties `status.hostKeys`. Use it only in a network in which nobody can intercept the first connection. Ignored
+    /// if `hostKeys` or `hostKeyAuthorities` are set.
     TrustOnFirstUse,
 }
 
-/// How often it is looked whether a machine is there. While executions wait for it, at most every 10 s.
+/// Interval and timeout of probes. While executions wait for the machine, Writ probes it at most every 10 s.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeSettings {
-    /// Seconds from one look to the next, 10 to 86400. Default 300. After failures the pauses grow up to this. 0: never; the
-    /// machine is then seen only when something runs there, or waits for what a person has to mend.
+    /// Interval between probes, in seconds, 10 to 86400. Default 300. After a failure, retries start sooner and back
+    /// off up to this interval. 0 switches probes off: Writ then observes the machine only when it runs a command
+    /// there, or while executions wait for a machine that somebody has to fix.
     #[serde(default = "default_probe_interval")]
     #[schemars(range(min = 0, max = 86400))]
     #[x_kube(validation = Rule::new("self == 0 || self >= 10").message("probe.intervalSeconds must be 0 (never) or at least 10"))]
     pub interval_seconds: u32,
 
-    /// Seconds that resolving, connecting, the handshake and logging in may take together, 1 to 60; also for executions.
-    /// Default 10.
+    /// Timeout for name resolution, connection, handshake and login together, in seconds, 1 to 60. Default 10. It also
+    /// applies to executions.
     #[serde(default = "default_probe_timeout")]
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: u32,
@@ -206,7 +211,7 @@ impl Default for ProbeSettings {
 }
 
 impl MachineSpec {
-    /// A machine with the defaults of all that has any. It is known by nothing yet.
+    /// Returns a machine with the defaults of all optional fields. Its host keys are not set yet.
     pub fn new(address: &str, user: &str, secret: &str) -> Self {
         Self {
             address: address.to_owned(),
@@ -228,7 +233,8 @@ impl MachineSpec {
         }
     }
 
-    /// Why nobody may connect by this spec, whatever it says else: it has fields that this version does not know.
+    /// Returns the reason not to connect by this spec: it has fields that this version does not know, or its address is
+    /// invalid.
     pub fn problem(&self) -> Option<String> {
         if let Some(name) = self.unknown_fields.keys().next() {
             return Some(format!(
@@ -239,8 +245,8 @@ impl MachineSpec {
         self.address_problem()
     }
 
-    /// Why `address` is neither a name nor an address: names have no colons. The API server refuses such a Machine, but may have
-    /// stored it before it did.
+    /// Returns the reason why `address` is neither a name nor an address: names have no colons. The API server refuses
+    /// such a Machine, but CRDs of an earlier version may have let it in.
     fn address_problem(&self) -> Option<String> {
         let address = &self.address;
         let without_zone = address.split('%').next().unwrap_or_default();
@@ -269,19 +275,19 @@ fn is_ipv6(text: &str) -> bool {
     groups.len() <= 9 && is_long_enough && before.iter().all(is_group) && (is_quad || is_group(last))
 }
 
-/// How commands are started on a machine.
+/// Settings for starting commands on a machine.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionSettings {
-    /// What becomes of a command when Writ or the connection is lost while it runs. Default Durable.
+    /// Execution mode: Durable commands survive the loss of Writ or of its connection. Default Durable.
     #[serde(default)]
     pub mode: ExecutionMode,
 
-    /// For Durable: the folder on the machine for the journals and the output of what runs, as an absolute path of
-    /// letters, digits and `/ . _ -`. It must belong to the login user, and must outlast a reboot (not /tmp, /run or
-    /// /dev/shm). Default: `.local/state/writ` in the login user's home; made with mode 0700 where it is not there. Do not
-    /// change it while commands run, nor within the `startingDeadlineSeconds` of what was started: another folder knows
-    /// nothing of what was started by way of this one.
+    /// Directory on the machine for journals and output in Durable mode, as an absolute path of letters, digits and `/
+    /// . _ -`, 2 to 512 characters. It must belong to the login user and must survive a reboot (not /tmp, /run or
+    /// /dev/shm). Default: `.local/state/writ` in the home of the login user. A missing directory is created with mode
+    /// 0700. Ignored in Direct mode. Do not change it while commands run, nor within the `startingDeadlineSeconds` of
+    /// commands that were sent: the new directory has no record of commands from the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 512), extend("x-kubernetes-validations" = [
         {"rule": "self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')", "message": "spec.execution.directory must be an absolute path of letters, digits and / . _ -, without a / at its end, without // and with no part that begins with a dot"},
@@ -289,16 +295,18 @@ pub struct ExecutionSettings {
     pub directory: Option<String>,
 }
 
-/// How a command is started, and what is left of it on the machine.
+/// Mode in which commands are started, and their traces on the machine.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ExecutionMode {
-    /// By a launcher in sh, sent with each command: the command goes on without Writ or its connection, and its whole
-    /// output and exit code are read later. Needs `/bin/sh`, `/proc` and `setsid` on the machine, installs nothing, and
-    /// leaves a journal of about 200 bytes for each command for 30 days, by which none is started twice.
+    /// A launcher in sh, sent with each command, starts it. The command survives the loss of Writ and of its
+    /// connection, and Writ reads its whole output and exit code later. Needs `/bin/sh`, `/proc`, `setsid`, `mkfifo`
+    /// and the usual tools (`cat`, `dd`, `env`, `find`, `grep`, `ls`, `mkdir`, `readlink`, `rm`, `sleep`, `tr`, `wc`)
+    /// on the machine, and installs nothing. Leaves a journal of about 200 bytes for each command for 30 days, which
+    /// prevents a second start.
     #[default]
     Durable,
-    /// As one plain SSH request: nothing is left on the machine. A command whose connection or whose `writ` is lost
-    /// ends as OutcomeUnknown, and may die of the lost connection half done.
+    /// One plain SSH exec request, which leaves nothing on the machine. If the connection or the `writ serve` process
+    /// is lost, the execution ends as OutcomeUnknown, and the command may die half done.
     Direct,
 }
 

@@ -1,91 +1,94 @@
-//! What Writ has seen of a Machine. Nothing is permitted by it; what is trusted by it is the first key of a machine under
-//! `hostKeyPolicy: TrustOnFirstUse`, and nothing else.
+//! Status of a Machine: the observations of Writ. It permits nothing. The only trust that depends on it is the first
+//! host key under `hostKeyPolicy: TrustOnFirstUse`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What Writ has seen of a Machine.
+/// Observations of a Machine by Writ.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineStatus {
-    /// The `metadata.generation` that this status speaks of; -1 until Writ has seen the object.
+    /// The `metadata.generation` for which this status was written; -1 until Writ has read the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// How the machine is, in one word.
+    /// State of the machine, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MachinePhase>,
 
-    /// Why, in a sentence; what to do where something is wrong.
+    /// Cause of the phase, as a sentence of at most 2048 characters. If something is wrong, it says what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Ready (commands can be started), Reachable (sshd answers), HostKeyVerified, Authenticated; Stalled where a person has to do
-    /// something. None where nobody has looked: until then, `observedGeneration` is behind.
+    /// Conditions: Ready (commands can be started), Reachable (sshd answers), HostKeyVerified, Authenticated, and
+    /// Stalled (somebody has to fix something). Absent until the first probe; `observedGeneration` is behind until
+    /// then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The host keys that the machine has proved. Under TrustOnFirstUse the first one is frozen here; emptying this list is
-    /// how a person says that the next key is to be trusted.
+    /// Host keys that the machine has proved to have, at most 16. Under TrustOnFirstUse the first one is pinned here;
+    /// to trust the next key, empty this list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub host_keys: Vec<ObservedHostKey>,
 
-    /// The key of the Secret that the machine let Writ in by at the last login. While a key is rotated, it says which machines
-    /// take the new one.
+    /// Key of the Secret that the machine accepted at the last login. During a rotation it shows which machines accept
+    /// the new key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_key: Option<LoginKey>,
 
-    /// When the machine was logged in to for the first time.
+    /// Time of the first login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen_time: Option<Time>,
 
-    /// When the machine was logged in to last, as of the last write of this status: that may be 10 minutes older than the last
-    /// login. Commands share a login while they follow each other, so a machine in use may show an older time, too.
+    /// Time of the last login that this status records. It may be 10 minutes older than the last login. Consecutive
+    /// commands share a login, so a machine in use may also have an older time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_time: Option<Time>,
 
-    /// How long the last full login took, in milliseconds: from resolving the name to the end of authentication.
+    /// Duration of the last full login, in milliseconds, from resolving the name to the end of authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub latency_ms: Option<i64>,
 
-    /// How many commands run there. Written 5 s after a change, or later: all Machines together have 5 such writes in a second.
+    /// Number of running commands. Written 5 s or more after a change: all Machines together have 5 such writes per
+    /// second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub running: Option<i64>,
 
-    /// How many executions wait for it. Written as `running` is.
+    /// Number of queued executions. Written like `running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub queued: Option<i64>,
 
-    /// What the machine says of itself. It can lie.
+    /// System information from the machine. The machine can lie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemInfo>,
 }
 
-/// How a machine is.
+/// State of a machine.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum MachinePhase {
-    /// It was not looked at yet.
+    /// Not probed yet.
     #[default]
     Unknown,
-    /// It was logged in to, and commands can be started.
+    /// Writ logged in, and commands can be started.
     Online,
-    /// It cannot be reached now. What waits for it goes on waiting.
+    /// Writ cannot reach the machine now. Queued executions keep waiting.
     Offline,
-    /// `spec.suspend` is true: nothing connects.
+    /// `spec.suspend` is true: Writ opens no connection.
     Suspended,
-    /// It was reached, or could be, but something is wrong that a person has to mend; the message says what.
+    /// Writ cannot use the machine until somebody fixes the Machine, its Secret or the host. The message says what is
+    /// wrong.
     Misconfigured,
 }
 
 impl MachinePhase {
-    /// The word in the object.
+    /// Returns the word in the object.
     pub fn as_str(self) -> &'static str {
         match self {
             MachinePhase::Unknown => "Unknown",
@@ -97,30 +100,30 @@ impl MachinePhase {
     }
 }
 
-/// A host key that a machine has proved to have.
+/// Host key that a machine has proved to have.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedHostKey {
-    /// Its type, as `ssh-keygen -l` of the public key file has it at the start of the line: `ssh-ed25519`.
+    /// Type of the key, as `ssh-keygen -l` of the public key file has it at the start of the line: `ssh-ed25519`.
     #[schemars(length(max = 64))]
     pub algorithm: String,
 
-    /// Its fingerprint, as `ssh-keygen -l` prints it: `SHA256:...`.
+    /// SHA-256 fingerprint of the key, as `ssh-keygen -l` prints it: `SHA256:...`.
     #[schemars(length(max = 64))]
     pub fingerprint: String,
 
-    /// By what it was trusted.
+    /// Source of the trust in the key.
     pub trust: KeyTrust,
 
-    /// When it was proved first.
+    /// Time at which the machine proved first that it has the key.
     pub first_seen_time: Time,
 }
 
-/// A key of the Secret that a machine let Writ in by.
+/// Key of the Secret that a machine accepted.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoginKey {
-    /// The name of its entry in the Secret: `ssh-privatekey`, `ssh-privatekey-2`.
+    /// Name of its entry in the Secret: `ssh-privatekey`, `ssh-privatekey-2`.
     #[schemars(length(max = 64))]
     pub entry: String,
 
@@ -128,53 +131,53 @@ pub struct LoginKey {
     #[schemars(length(max = 64))]
     pub fingerprint: String,
 
-    /// Fingerprints of the keys before it in the Secret, which the machine refused.
+    /// Fingerprints of the keys before it in the Secret, which the machine refused. At most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(max = 64)))]
     pub refused: Vec<String>,
 }
 
-/// By what a host key was trusted.
+/// Source of the trust in a host key.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum KeyTrust {
-    /// It is one of `spec.hostKeys`.
+    /// An entry of `spec.hostKeys`.
     Pinned,
-    /// By a certificate of one of `spec.hostKeyAuthorities`.
+    /// A certificate of one of `spec.hostKeyAuthorities`.
     Authority,
-    /// It was the first that was seen (`hostKeyPolicy: TrustOnFirstUse`).
+    /// The first key that the machine showed (`hostKeyPolicy: TrustOnFirstUse`).
     FirstUse,
 }
 
-/// What a machine says of itself: printable ASCII, cut to 256 characters each.
+/// System information from a machine: printable ASCII, cut to 256 characters each.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SystemInfo {
-    /// `uname -n`.
+    /// Host name (`uname -n`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub hostname: Option<String>,
 
-    /// PRETTY_NAME of /etc/os-release, else `uname -s`.
+    /// Operating system (PRETTY_NAME of /etc/os-release, else `uname -s`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub os: Option<String>,
 
-    /// `uname -m`.
+    /// Architecture (`uname -m`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub architecture: Option<String>,
 
-    /// `uname -r`.
+    /// Kernel release (`uname -r`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub kernel: Option<String>,
 
-    /// The login user's shell.
+    /// Login shell of the login user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub shell: Option<String>,
 
-    /// /proc/sys/kernel/random/boot_id: another one means that the machine was booted since.
+    /// Boot ID (/proc/sys/kernel/random/boot_id). Each boot has another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub boot_id: Option<String>,

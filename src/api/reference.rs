@@ -1,9 +1,10 @@
-//! References between objects. They never leave the namespace: an object of one team cannot name another team's.
+//! References between objects. They never leave the namespace, so an object of one team cannot name one of another
+//! team.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Names one object of a kind that the field fixes, in the namespace of the object that refers to it.
+/// Reference to an object in the namespace of the referring object. The field determines its kind.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct NameReference {
     /// Name of the object, in this namespace: lower case letters, digits, `-` and `.`, at most 253 characters.
@@ -14,7 +15,7 @@ pub struct NameReference {
 }
 
 impl NameReference {
-    /// A reference to `name`.
+    /// Returns a reference to `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }

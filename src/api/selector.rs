@@ -1,7 +1,7 @@
-//! Choosing Machines by their labels, as Kubernetes' own LabelSelector does:
+//! Selectors for Machines by label, like the LabelSelector of Kubernetes:
 //! <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors>.
 //!
-//! A type of our own, as Kubernetes' would drop fields that it does not know.
+//! This is a type of our own, because that of Kubernetes drops fields that it does not know.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::whitelist::UnknownFields;
 
-/// Machines by their labels: all of `matchLabels` and all of `matchExpressions` must hold. An empty one chooses every
-/// Machine.
+/// Selector for Machines by label: all of `matchLabels` and all of `matchExpressions` must match. An empty selector
+/// matches every Machine.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct MachineSelector {
-    /// Labels that a Machine must have, with just these values. At most 16.
+    /// Labels that a Machine must have, with exactly these values. At most 16.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
@@ -26,51 +26,51 @@ pub struct MachineSelector {
     #[schemars(length(max = 16))]
     pub match_expressions: Vec<LabelExpression>,
 
-    /// Fields that this version does not know. They put the rule out of force.
+    /// Fields that this version does not know. With any of them the rule is out of force.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown_fields: UnknownFields,
 }
 
-/// A condition on one label.
+/// Condition on one label.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct LabelExpression {
-    /// The label.
+    /// Name of the label.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
 
-    /// In and NotIn compare with `values`; Exists and DoesNotExist look for the label only. A Machine without the label
-    /// fulfils NotIn.
+    /// Operator. In and NotIn compare the label with `values`; Exists and DoesNotExist only check if the label exists.
+    /// A Machine without the label matches NotIn.
     pub operator: LabelOperator,
 
-    /// The values for In and NotIn, at most 64; none with the others.
+    /// Values for In and NotIn, at most 64. Not allowed with the other operators.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub values: Vec<String>,
 
-    /// Fields that this version does not know. They put the rule out of force.
+    /// Fields that this version does not know. With any of them the rule is out of force.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown_fields: UnknownFields,
 }
 
-/// How a label is looked at.
+/// Operator of a condition on a label.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum LabelOperator {
-    /// It has one of the values.
+    /// The label has one of the values.
     In,
-    /// It has none of the values, or is not there.
+    /// The label has none of the values, or does not exist.
     NotIn,
-    /// It is there.
+    /// The label exists.
     Exists,
-    /// It is not there.
+    /// The label does not exist.
     DoesNotExist,
 }
 
 impl MachineSelector {
-    /// Whether a Machine with these labels is chosen.
+    /// Returns true if the selector matches a Machine with these labels.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|expression| {

@@ -30,18 +30,18 @@ async fn what_nobody_has_noticed_says_so_and_may_be_deleted() {
         let status = case.executions().get(name).await.expect("it is there").status.expect("a default status");
         assert_eq!((status.phase, status.reason), (Phase::Pending, Some(Reason::WaitingForController)));
         let message = status.message.expect("a message");
-        for words in ["not yet noticed by any writ serve", "none serves this namespace", "startingDeadlineSeconds"] {
+        for words in ["not read yet by any writ serve", "none serves this namespace", "startingDeadlineSeconds"] {
             assert!(message.contains(words), "{message}");
         }
     }
     let table = case.world.kubectl_succeeds(&["get", "cmdexec", "-n", &case.namespace]);
     assert!(table.contains("WaitingForController"), "{table}");
     let described = case.world.kubectl_succeeds(&["describe", "cmdexec", "by-root", "-n", &case.namespace]);
-    assert!(described.contains("not yet noticed by any writ serve"), "{described}");
+    assert!(described.contains("not read yet by any writ serve"), "{described}");
     let machine = Api::<Machine>::namespaced(root.clone(), &case.namespace).get("web-2").await.expect("a Machine");
     let status = machine.status.expect("a default status");
     assert_eq!(status.phase, Some(MachinePhase::Unknown));
-    assert!(status.message.is_some_and(|message| message.contains("not yet looked at by any writ serve")));
+    assert!(status.message.is_some_and(|message| message.contains("not probed yet by any writ serve")));
 
     for (client, name) in [(&root, "by-root"), (&pipeline, "by-pipeline")] {
         let api = executions(&case, client);

@@ -14,7 +14,7 @@ fn every_string_list_and_number_has_a_bound_and_every_field_a_description() {
         for_each_schema_root(&mut definition, &mut |root| {
             for part in ["spec", "status"] {
                 if let Some(schema) = property(root, part) {
-                    look(&format!("{name} {part}"), schema, &mut missing);
+                    check_schema(&format!("{name} {part}"), schema, &mut missing);
                 }
             }
         });
@@ -22,7 +22,7 @@ fn every_string_list_and_number_has_a_bound_and_every_field_a_description() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
-fn look(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>) {
+fn check_schema(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>) {
     let is_bounded = match schema.type_.as_deref() {
         Some("string") => schema.max_length.is_some() || schema.enum_.is_some() || schema.format.is_some(),
         Some("array") => schema.max_items.is_some(),
@@ -40,16 +40,16 @@ fn look(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>) {
         if field.description.as_deref().unwrap_or_default().len() < 8 {
             missing.push(format!("{path}.{name}: no description"));
         }
-        look(&format!("{path}.{name}"), field, missing);
+        check_schema(&format!("{path}.{name}"), field, missing);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
-        look(&format!("{path}[]"), item, missing);
+        check_schema(&format!("{path}[]"), item, missing);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = &schema.additional_properties {
         if schema.max_properties.is_none() {
             missing.push(format!("{path}: no bound on how many"));
         }
-        look(&format!("{path}.*"), value, missing);
+        check_schema(&format!("{path}.*"), value, missing);
     }
 }
 
@@ -82,7 +82,7 @@ fn every_field_of_a_receipt_but_its_last_uid_is_kept_by_its_guard() {
 }
 
 #[test]
-fn a_user_name_is_what_the_pattern_says() {
+fn user_name_check_agrees_with_the_pattern() {
     let pattern = regex_automata::meta::Regex::new(crate::api::USER_NAME).unwrap();
     for first in ' '..='\u{7f}' {
         for rest in [

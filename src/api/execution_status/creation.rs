@@ -1,20 +1,20 @@
-//! What is true of an execution from its creation on.
+//! Record of the metadata of an execution at its creation.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the metadata of an execution said at its creation. Whoever may patch executions may change metadata later.
+/// Metadata of an execution at its creation. Anyone who may patch executions may change the metadata later.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreationRecord {
-    /// Whether the API server or Argo CD made its name up (`metadata.generateName`). Such a name does not come again, so
-    /// there is no ExecutionReceipt.
+    /// True if the API server or Argo CD generated the name (`metadata.generateName`). A generated name is not used
+    /// again, so there is no ExecutionReceipt.
     pub name_generated: bool,
-    /// Whether it is a copy of an execution that may have run already, from a backup or an export (annotation
+    /// True if the execution is a copy from a backup or an export, so that its command may have run already (annotation
     /// `writ.dev/restored`).
     #[serde(default)]
     pub restored_copy: bool,
-    /// Whether its creator said that such a copy is to run (annotation `writ.dev/run-again`).
+    /// True if the creator wants such a copy to run (annotation `writ.dev/run-again`).
     #[serde(default)]
     pub run_again: bool,
 }

@@ -6,58 +6,59 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which rule allowed an execution, and what exactly was to be executed.
+/// Rule that allowed an execution, and the exact command.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionRecord {
-    /// The Whitelist of the rule, as it was at the decision.
+    /// Whitelist of the rule, as it was at the decision.
     pub whitelist: ObjectRecord,
     /// Name of the rule.
     #[schemars(length(max = 63))]
     pub rule: String,
-    /// The argument vector, word for word.
+    /// Argument vector, word for word.
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub argv: Vec<String>,
     /// The rule's `actionType`.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub action_type: String,
-    /// The user to run as, by sudo. Absent: the login user.
+    /// User that runs the command, by sudo. Absent: the login user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub run_as: Option<String>,
-    /// The folder to run in. Absent: the login directory.
+    /// Working directory of the command. Absent: the login directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub working_directory: Option<String>,
-    /// Environment variables, beside those that are always set (PATH and LC_ALL).
+    /// Environment variables of the command, in addition to PATH and LC_ALL, which are always set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub environment: BTreeMap<String, String>,
-    /// How long the command may take, in seconds.
+    /// Timeout of the command, in seconds from its start, 1 to 86400.
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
-    /// Whether it may be given a terminal and standard input.
+    /// True if the rule allows a terminal and standard input.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
-    /// How much output is kept and allowed.
+    /// Limits on the output.
     #[serde(default)]
     pub output: OutputBounds,
-    /// The patterns by which output is redacted before it is stored.
+    /// Patterns that redact the output before it is stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)))]
     pub redact: Vec<String>,
-    /// Seconds after its end for which the record is kept at least, as the rule says. Absent: as the installation says.
+    /// Minimum retention of the record after its end, in seconds, as the rule says. Absent: `writ serve
+    /// --minimum-retention-seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub minimum_retention_seconds: Option<u32>,
-    /// SHA-256 of all of the above, as `sha256:` and lower case hexadecimal: of the JSON of this object without
-    /// `digest` and `decidedTime`, keys sorted, no blanks. To check it:
-    /// `kubectl get cmdexec NAME -o json | jq -cSj '.status.decision | del(.digest, .decidedTime)' | sha256sum`.
+    /// SHA-256 of all fields above, as `sha256:` and lower case hexadecimal. The input is the JSON of this object
+    /// without `digest` and `decidedTime`, with sorted keys and without blanks. To check it: `kubectl get cmdexec NAME
+    /// -o json | jq -cSj '.status.decision | del(.digest, .decidedTime)' | sha256sum`.
     #[serde(default)]
     #[schemars(length(max = 80))]
     pub digest: String,
-    /// When it was decided, by Writ's clock.
+    /// Time of the decision, by Writ's clock.
     pub decided_time: MicroTime,
 }
 
@@ -65,10 +66,10 @@ pub struct DecisionRecord {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputBounds {
-    /// How much of each stream the status shows, as encoded in JSON.
+    /// Maximum size of each stream in the status, in bytes as encoded in JSON, 0 to 16384.
     #[schemars(range(min = 0, max = 16384))]
     pub inline_bytes: u32,
-    /// How much the command may write to both streams together.
+    /// Maximum output of the command, in bytes of both streams together.
     #[schemars(range(min = 0))]
     pub maximum_bytes: i64,
     /// Seconds that Writ waits after the command's exit while other processes still hold its output open, 0 to 60.
@@ -79,27 +80,27 @@ pub struct OutputBounds {
 }
 
 impl Default for OutputBounds {
-    /// The limits of a rule without `output`: 8 KiB shown of each stream, 64 MiB in all, 2 s of waiting.
+    /// The limits of a rule without `output`: 8 KiB of each stream in the status, 64 MiB in all, 2 s of waiting.
     fn default() -> Self {
         Self { inline_bytes: 8192, maximum_bytes: 67_108_864, drain_seconds: default_drain_seconds() }
     }
 }
 
-/// Default of `drainSeconds`, in seconds: short for a requester, long for the last output of an ending service.
+/// Default of `drainSeconds`, in seconds: short for a requester, long enough for the last output of an ending service.
 fn default_drain_seconds() -> u32 {
     2
 }
 
-/// One object at one moment.
+/// One object at the time of the decision.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRecord {
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Its UID: another object of the same name has another one.
+    /// UID of the object. Another object of the same name has another UID.
     #[schemars(length(max = 64))]
     pub uid: String,
-    /// Its generation: every change of its spec counts one up.
+    /// Generation of the object. Each change of its spec increments it.
     pub generation: i64,
 }

@@ -1,4 +1,4 @@
-//! Record of what a command wrote.
+//! Record of the output of a command.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputRecord {
-    /// Of standard output.
+    /// Standard output.
     pub stdout: StreamRecord,
-    /// Of standard error.
+    /// Standard error.
     pub stderr: StreamRecord,
-    /// True if the record may lack output of the command or of processes that it left behind. `incompleteReason` says
-    /// why. Size and digest are of the recorded bytes.
+    /// True if the record may lack output of the command or of processes that it left behind. `incompleteReason` gives
+    /// the cause. Size and digest cover the recorded bytes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,
     /// Cause of `incomplete`. Absent if `incomplete` is false, and in records of versions without this field.
@@ -71,31 +71,31 @@ pub struct StreamRecord {
     /// SHA-256 of those bytes, in lower case hexadecimal.
     #[schemars(length(max = 64))]
     pub sha256: String,
-    /// Whether the text in the status leaves bytes out.
+    /// True if the text in the status leaves bytes out.
     pub truncated: bool,
-    /// Whether the rule's `redact` patterns were applied (whether or not one matched).
+    /// True if Writ applied the rule's `redact` patterns, even if none of them matched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redacted: bool,
-    /// Whether the whole stream, as it is counted here, is in the output store of the `writ serve` that ran the command:
-    /// `writ output NAME` prints it. Only what the status leaves bytes out of (`truncated`) is stored.
+    /// True if the output store of the `writ serve` that ran the command has the whole stream. `writ output NAME`
+    /// prints it. Writ stores only streams that are truncated in the status.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stored: bool,
-    /// Why a stream that the status leaves bytes out of was not stored, in a sentence. At most 256 characters. Absent
-    /// where it was, where there was nothing to store, and where `writ serve` has no output store.
+    /// Reason why a truncated stream was not stored, as a sentence of at most 256 characters. Absent if the stream was
+    /// stored, if there was nothing to store, or if `writ serve` has no output store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub not_stored: Option<String>,
-    /// How the text in the status is encoded.
+    /// Encoding of the text in the status.
     pub encoding: Encoding,
 }
 
-/// How the bytes of a stream stand in the status.
+/// Encoding of a stream in the status.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Encoding {
-    /// As they are: what is kept is UTF-8.
+    /// The bytes themselves: the stream is UTF-8.
     #[serde(rename = "utf-8")]
     Utf8,
-    /// As base64 (RFC 4648, section 4, padded): what is kept is not UTF-8. Decode it to get the bytes.
+    /// Base64 (RFC 4648, section 4, padded), because the stream is not UTF-8. Decode it to get the bytes.
     #[serde(rename = "base64")]
     Base64,
 }

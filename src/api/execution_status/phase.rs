@@ -3,15 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where an execution is in its life.
+/// Stage of an execution.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Phase {
-    /// Created; not decided yet.
+    /// Created, not decided yet.
     #[default]
     Pending,
-    /// Allowed; waits for a slot or for the machine. Nothing was sent.
+    /// Allowed by a rule. The execution waits for a slot of its machine or for the machine itself. Nothing was sent.
     Queued,
-    /// Claimed: from here on the command may have started. It is never started again.
+    /// Claimed. From here on the command may have started. It is never started again.
     Dispatched,
     /// The machine confirmed the start, and the command has run for more than about 2 seconds.
     Running,
@@ -19,22 +19,22 @@ pub enum Phase {
     Succeeded,
     /// The command ended with another exit code or by a signal.
     Failed,
-    /// The command did not end within its time.
+    /// The command did not end within its timeout.
     TimedOut,
-    /// Somebody set `spec.cancelRequested`.
+    /// Somebody set `spec.cancelRequested` or deleted the execution before it had finished.
     Cancelled,
-    /// Not allowed. Nothing was sent.
+    /// Not allowed, or not well-formed. Nothing was sent.
     Rejected,
-    /// Did not start before its starting deadline. Nothing was sent.
+    /// The execution did not start before its starting deadline. Nothing was sent.
     Expired,
-    /// Allowed, did not start, and will not.
+    /// Allowed, but the command did not start and will not start.
     LaunchFailed,
-    /// It may have started, and how it ended was not observed.
+    /// The command may have started, and Writ did not observe how it ended.
     OutcomeUnknown,
 }
 
 impl Phase {
-    /// Every phase, in the order of a life.
+    /// Every phase, in the order of its stage.
     pub const ALL: [Phase; 12] = [
         Phase::Pending,
         Phase::Queued,
@@ -50,17 +50,17 @@ impl Phase {
         Phase::OutcomeUnknown,
     ];
 
-    /// Whether nothing changes any more.
+    /// Returns true if the phase is final.
     pub fn is_finished(self) -> bool {
         !matches!(self, Phase::Pending | Phase::Queued | Phase::Dispatched | Phase::Running)
     }
 
-    /// Whether a holder has taken responsibility and the command may be running.
+    /// Returns true if a holder is responsible for the execution and its command may be running.
     pub fn is_claimed(self) -> bool {
         matches!(self, Phase::Dispatched | Phase::Running)
     }
 
-    /// The word as it stands in the status.
+    /// Returns the word in the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Pending => "Pending",

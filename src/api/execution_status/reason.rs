@@ -3,122 +3,134 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why an execution is in its phase.
+/// Cause of the phase of an execution.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Reason {
-    /// Pending. Surfaces when no `writ serve` has noticed the execution yet. If this stays, none serves its namespace.
+    /// Pending. Surfaces when no `writ serve` has read the execution yet. If this reason stays, no `writ serve` serves
+    /// the namespace.
     WaitingForController,
-    /// Queued. Surfaces when a connection to the machine is being opened and takes longer than a moment.
+    /// Queued. Surfaces when Writ has been opening a connection to the machine for more than 2 seconds.
     Connecting,
-    /// Queued. Surfaces when `maxConcurrent` commands are running on the machine already.
+    /// Queued. Surfaces when `maxConcurrent` commands are already running on the machine.
     WaitingForSlot,
-    /// Queued or Expired. Surfaces when the machine cannot be reached: name, network, sshd, or no answer in time.
+    /// Queued or Expired. Surfaces when Writ cannot reach the machine: the name does not resolve, the network or sshd
+    /// refuses the connection, or no answer comes in time.
     MachineOffline,
     /// Queued, Expired or LaunchFailed. Surfaces when the Machine's `spec.suspend` is true.
     MachineSuspended,
-    /// Queued. Surfaces when the machine can be reached, but something is wrong with it that a person has to mend (another
-    /// host key, a login that is refused); the Machine's status says what.
+    /// Queued or Expired. Surfaces when Writ reaches the machine but cannot use it until somebody fixes the Machine,
+    /// its Secret or the host, for example because the host key is another one or the login is refused. The Machine's
+    /// status has the cause.
     MachineMisconfigured,
-    /// Dispatched. Surfaces when a holder has claimed the execution and is about to start it.
+    /// Dispatched. Surfaces when a `writ serve` has claimed the execution and is about to start its command.
     Claimed,
     /// Running. Surfaces when the machine confirmed the start.
     Started,
-    /// Succeeded. Surfaces when exit code 0 was observed.
+    /// Succeeded. Surfaces when the machine reported exit code 0.
     Completed,
-    /// Failed. Surfaces when another exit code was observed.
+    /// Failed. Surfaces when the machine reported another exit code than 0.
     NonZeroExitCode,
-    /// Failed. Surfaces when a signal ended the command.
+    /// Failed. Surfaces when the machine reported that a signal ended the command.
     Signalled,
     /// Failed. Surfaces when the command wrote more than the rule's `output.maximumBytes`. Writ stops such a command,
     /// unless it ended by itself before.
     OutputLimitExceeded,
-    /// TimedOut or Cancelled. Surfaces when the command was seen to end after it was told to.
+    /// TimedOut or Cancelled. Surfaces when the command received a stop request and the machine confirmed its end.
     Stopped,
-    /// TimedOut or Cancelled. Surfaces when the command was told to end but was not seen to: it may still run.
+    /// TimedOut or Cancelled. Surfaces when Writ asked the machine to stop the command and the machine did not confirm
+    /// its end. The command may still run.
     RemoteMayStillRun,
-    /// Cancelled. Surfaces when it was cancelled or deleted before anything was sent.
+    /// Cancelled. Surfaces when the execution was cancelled or deleted before Writ sent anything.
     CancelledBeforeStart,
-    /// Rejected. Surfaces when no rule of the namespace describes what was asked for.
+    /// Rejected. Surfaces when no rule of the namespace describes the request.
     NoMatchingRule,
-    /// Rejected. Surfaces when a rule describes what was asked for, but not for this machine, this requester, this
+    /// Rejected. Surfaces when a rule describes the request, but does not allow this machine, this requester, this
     /// action type, these environment variables or this timeout.
     NotPermitted,
-    /// Rejected. Surfaces when a rule with effect Deny forbids the request, whatever allows it.
+    /// Rejected. Surfaces when a rule with effect Deny forbids the request, even if other rules allow it.
     Denied,
-    /// Rejected. Surfaces when rules that would execute different things match the request.
+    /// Rejected. Surfaces when the request matches several rules that would execute different commands.
     Ambiguous,
-    /// Rejected. Surfaces when a Whitelist of the namespace cannot be read or has a Deny rule that is broken; until it is
-    /// mended nothing is allowed. Or LaunchFailed, when the API server did not store the decision as it was made (CRDs of
-    /// another version), or its patterns cannot be used.
+    /// Rejected. Surfaces when Writ cannot read a Whitelist of the namespace, or when a Deny rule in it is invalid.
+    /// Nothing is allowed in the namespace until the Whitelist is fixed. Or LaunchFailed or OutcomeUnknown: the API
+    /// server did not store the decision as Writ made it (CRDs of another version), or its redaction patterns cannot be
+    /// used.
     PolicyBroken,
     /// Rejected. Surfaces when the request is not well-formed.
     Malformed,
-    /// Rejected. Surfaces when the Machine did not exist 10 seconds after the execution was created (at once with a starting deadline of 0).
+    /// Rejected. Surfaces when the Machine did not exist 10 seconds after the creation of the execution. If
+    /// `startingDeadlineSeconds` is 0, this happens at once.
     MachineNotFound,
-    /// Rejected or LaunchFailed. Surfaces when the Machine cannot be read, one of its host keys is none, or its jump hosts
-    /// lead nowhere.
+    /// Rejected or LaunchFailed. Surfaces when the Machine cannot be decoded, when one of its host keys is invalid, or
+    /// when its jump hosts do not lead to it.
     MachineInvalid,
-    /// LaunchFailed. Surfaces when the Machine's address is one that `writ serve` may not connect to (`--allow-cidr`,
+    /// LaunchFailed. Surfaces when `writ serve` may not connect to the Machine's address (`--allow-cidr`,
     /// `--deny-cidr`).
     AddressRefused,
-    /// Rejected. Surfaces when `queueLimit` executions were waiting for the machine already.
+    /// Rejected. Surfaces when the queue of the machine already had `queueLimit` executions.
     QueueFull,
-    /// Expired, or LaunchFailed. Surfaces when the starting deadline was over before it was started.
+    /// Expired or LaunchFailed. Surfaces when the starting deadline passed before the command started.
     StartingDeadlineExceeded,
     /// LaunchFailed. Surfaces when the machine showed a host key that its Machine does not pin.
     HostKeyMismatch,
     /// LaunchFailed. Surfaces when the machine refused the key or the user.
     AuthenticationRefused,
-    /// LaunchFailed. Surfaces when the Secret does not exist or may not be read.
+    /// LaunchFailed. Surfaces when the Secret does not exist, or when Writ may not read it.
     CredentialsNotFound,
-    /// LaunchFailed. Surfaces when the Secret has not the type, the label or a key that can be used.
+    /// LaunchFailed. Surfaces when the Secret lacks the required type or label, or has no usable key.
     CredentialsInvalid,
-    /// LaunchFailed. Surfaces when the two ends agree on no algorithm, or the other end does not speak SSH.
+    /// LaunchFailed. Surfaces when Writ and the machine have no algorithm in common, or when the machine does not speak
+    /// SSH.
     HandshakeFailed,
-    /// LaunchFailed. Surfaces when the machine refused to execute in the session that it had opened, or the connection was lost before it was asked to.
+    /// LaunchFailed. Surfaces when the machine opened a session and then refused the exec request (RFC 4254), or when
+    /// the connection was lost before the exec request.
     #[serde(alias = "ExecutionRefused")]
     ExecRequestRefused,
-    /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running: in Direct mode at
-    /// once, in Durable mode when the machine could not be reached, or did not report the end, until `timeoutSeconds` and an
-    /// hour after the start.
+    /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running. In Direct mode
+    /// this happens at once. In Durable mode it happens if Writ could not reach the machine, or the machine did not
+    /// report the end, until `timeoutSeconds` and `writ serve --unreachable-seconds` (an hour) after the start.
     ConnectionLost,
-    /// OutcomeUnknown. Surfaces when the holder of the claim stopped or died while the command may have run. Or
-    /// LaunchFailed, when the holder itself found in time that it had been away for too long, and sent nothing.
+    /// OutcomeUnknown. Surfaces when the `writ serve` that held the claim stopped or crashed while the command may have
+    /// been running. Or LaunchFailed, when the holder noticed that it had not renewed its Lease in time, and sent
+    /// nothing.
     HolderLost,
-    /// OutcomeUnknown. Surfaces when the command's channel was closed and no exit code or signal had come.
+    /// OutcomeUnknown. Surfaces when the machine closed the command's channel without an exit code or a signal.
     NoExitStatus,
-    /// OutcomeUnknown. Surfaces when the machine never answered the request to start, or answers other requests and never says
-    /// whether it has started the command.
+    /// OutcomeUnknown. Surfaces when the machine never answered the start request, or answers other requests without
+    /// reporting if it started the command.
     StartNotConfirmed,
-    /// LaunchFailed. Surfaces when the claim was taken over before the command had started, and the policy that is in
-    /// force by then would not run the same; the machine was told never to start it.
+    /// LaunchFailed. Surfaces when another `writ serve` adopted the claim before the command had started, and the
+    /// current policy would not run the same command. The machine closed the journal, so the command never starts.
     PolicyChanged,
-    /// LaunchFailed. Surfaces when the launcher could not start the command: no space, a folder that is not fit, sudo that
-    /// refuses. The message says which.
+    /// LaunchFailed. Surfaces when the launcher reported that it could not start the command, for example because the
+    /// disk is full, its directory is unsuitable, or sudo refuses. The message says which.
     #[serde(alias = "NotStarted")]
     LauncherFailed,
-    /// LaunchFailed. Surfaces when the machine cannot run the launcher: no `/proc` or `setsid`, a login shell that is none,
-    /// a folder that is not fit. The message says what to do; `execution.mode: Direct` of the Machine needs none of it.
+    /// LaunchFailed. Surfaces when the launcher cannot run on the machine, for example without `/proc` or `setsid`, or
+    /// with a login shell that executes nothing. The message has the remedy. `execution.mode: Direct` of the Machine
+    /// needs no launcher.
     #[serde(alias = "MachineUnfit")]
     LauncherUnsupported,
-    /// OutcomeUnknown. Surfaces when the machine was booted anew before the end of the command was recorded on it.
+    /// OutcomeUnknown. Surfaces when the machine rebooted before the end of the command was recorded on it.
     Rebooted,
-    /// OutcomeUnknown. Surfaces when the machine is no longer declared or has another folder, or when another host answered
-    /// under its name, or at another address, until nobody waits for the host of the claim any more.
+    /// OutcomeUnknown. Surfaces when the Machine was deleted or has another directory, or when another host answered
+    /// under its name or at another address until the deadline of the command.
     MachineChanged,
-    /// OutcomeUnknown. Surfaces when the machine has no record of the command any more, or an unfinished one whose
-    /// processes are gone (killed from outside, out of memory).
+    /// OutcomeUnknown. Surfaces when the machine no longer has a journal of the command, or when the journal has no end
+    /// and its processes are gone (killed by others, out of memory).
     RecordLost,
-    /// Any finished phase: that of the first. Surfaces when an execution of the same name and spec has finished before, and
-    /// was deleted by its time to live. Nothing was sent; `status.firstExecution` and the message say what is known of it.
+    /// Any finished phase: the phase of the first execution. Surfaces when an execution of the same name and spec
+    /// finished before and was deleted when its TTL expired. Writ sent nothing. `status.firstExecution` and the message
+    /// identify the first one.
     AlreadyExecuted,
-    /// It is a copy of one that may have run already, from a backup or an export, and nobody has said that it is to run again.
+    /// Rejected. Surfaces when the execution is a copy from a backup or an export, so its command may have run already,
+    /// and its creator did not set the annotation `writ.dev/run-again: "true"`.
     RestoredCopy,
-    /// Pending or Expired. Surfaces when it cannot be seen whether it was executed before: its ExecutionReceipt may not be
-    /// read or does not decode. Nothing is sent before that is known.
+    /// Pending or Expired. Surfaces when Writ cannot find out if the command was executed before, because it may not
+    /// read the ExecutionReceipt or cannot decode it. Writ sends nothing until then.
     ReceiptUnreadable,
-    /// Rejected. Surfaces when labels, annotations and other metadata fill the object, so that its result might not fit into
-    /// it. The message says how many bytes each of them takes.
+    /// Rejected. Surfaces when labels, annotations and other metadata fill the object, so that its result might not
+    /// fit. The message says how many bytes each of them takes.
     ObjectTooLarge,
 }
 
