@@ -192,7 +192,7 @@ pub struct WhitelistRule {
 
 /// Allow (default): the described command may run. Deny: it may not run, even if other rules allow it.
 ///
-/// A Deny matches a request if its `match` equals the text, or if all words of its `run` match the words of the
+/// A Deny matches a request if its `match` describes the text, or if all words of its `run` match the words of the
 /// command; one of the two is enough. With `runAs` it applies only to commands that would run as that user. Without
 /// `match`, `run` and `runAs` it matches every request for its machines and of its subjects. `run` and `runAs` also
 /// apply to a command that a launching program starts (`timeout 5 systemctl ...`, `sudo -n -u app ...`;
