@@ -1,9 +1,14 @@
 //! The controllers: watch, read live, decide, apply. They send nothing to a machine; the runner does.
+//!
+//! [`Watches`] keeps the metadata of each kind, `run` runs a controller on it. A controller is one file with its
+//! `Reconcile`.
 
 pub mod command_execution;
 mod fair;
 pub mod machine;
-mod places;
 pub mod retention;
-mod watching;
+mod run;
+mod watches;
 pub mod whitelist;
+
+pub use watches::Watches;

@@ -182,9 +182,10 @@ impl Runner {
         self.context().queues().cancel(key);
     }
 
-    /// Returns true if the controller must reconcile an execution after a change of this Machine.
-    pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str) -> bool {
-        self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()))
+    /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its deletion. The
+    /// settings of a Machine reach its queue by [`Self::configure`].
+    pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str, is_deleted: bool) -> bool {
+        self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()), is_deleted)
     }
 
     /// Returns what is known of an execution and of the queue of its machine.

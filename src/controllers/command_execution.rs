@@ -1,7 +1,10 @@
 //! The controller of CommandExecutions.
 //!
-//! The promises kept here: an execution that does not decode stops nobody (of what is watched only metadata is decoded; each
-//! object is read by itself); nothing waits inside a reconcile; every write is of an object that was just read.
+//! # Guarantees
+//! - An execution that does not decode stops no other one. The watch decodes metadata only, and each object is read by
+//!   itself.
+//! - No reconcile waits for a command or a machine.
+//! - Every write is for an object that was just read.
 //!
 //! ```text
 //! unfinished executions (metadata) --+
@@ -9,19 +12,17 @@
 //! runner: slot free, refused, ended -+
 //! ```
 
-mod gathering;
-mod names;
-mod watches;
+mod startup_gate;
+mod triggers;
 mod weights;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
-use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
@@ -33,85 +34,94 @@ use crate::cluster::{
 use crate::execution::{
     self, HolderFact, MachineFact, ObjectSize, Observed, Plan, PriorExecutionFact, ReceiptKey, SideEffect,
 };
-use crate::fairness::Size;
+use crate::fairness::{Place, Size};
 use crate::policy::{Identity, RuleSet};
 use crate::runner::{QueuedExecution, Runner, Wakes, log_end};
 use crate::telemetry::{BackgroundTask, SPANS, metrics};
 use crate::traces;
 
-use super::fair::{Fair, UNBOUNDED};
-use super::watching::{measured, with_beats};
+use super::Watches;
+use super::run::{self, Reconcile};
 
-use gathering::Gathering;
-use names::MachineNames;
+use startup_gate::StartupGate;
 use weights::Weights;
 
-/// Reconciles under way at a time. Each is a few short calls, of which the list of Whitelists seems to wait for the API
-/// server's cache (up to 100 ms). With 16 a burst of 300 takes 4 s, with 64 it takes 0.7 s; a namespace with a burst leaves
-/// 16 to others.
-const LOOKED_AT: Size = Size { places: 80, share: 64 };
+type ExecutionMeta = Slim<CommandExecution>;
+type MachineMeta = Slim<Machine>;
 
-type Execution = Slim<CommandExecution>;
-
-/// What reconciling needs.
+/// Dependencies of a reconcile.
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// What is allowed, compiled.
+    /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Tells whose names can be believed.
+    /// Tells if the API server stamps requesters.
     pub stamping: RequesterTrustChecker,
-    /// Runs what is allowed.
+    /// Runs the executions.
     pub runner: Runner,
-    /// Tells whose claims are left behind.
+    /// Tells which processes are alive.
     pub holders: Arc<Membership>,
-    /// Tells people.
+    /// Publishes events.
     pub events: EventPublisher,
-    /// How long a missing Machine or rule is waited for.
+    /// Time to wait for a missing Machine or rule before the execution is Rejected.
     pub grace_for_missing: Duration,
 }
 
-/// Runs until `stop`; reconciles that are under way are finished.
-pub async fn run(context: Context, wakes: Wakes, stop: CancellationToken) {
-    let context = Arc::new(context);
-    let cluster = context.cluster.clone();
-    let gathering = Arc::new(Gathering::new(context.runner.clone()));
-    let names = MachineNames::default();
-    let (reader, queue) = watches::start(&cluster, context.runner.clone(), wakes, Arc::clone(&gathering), &names);
-    let fair = Fair::new(LOOKED_AT);
-    let again = fair.come_again().map(|reference| Ok(ReconcileRequest::from(reference)));
-    let queue = stream::select(queue.boxed(), again.boxed());
-    let queue = Box::pin(with_beats(BackgroundTask::Executions, queue).take_until(stop.cancelled_owned()));
-    let config = Config::default().concurrency(UNBOUNDED);
-    let weights = Arc::new(Weights::default());
-    let look = |object: Arc<Execution>, context| {
-        let (gathering, weights, names) = (Arc::clone(&gathering), Arc::clone(&weights), names.clone());
-        let reference = ObjectRef::from(object.as_ref());
-        fair.look(&reference.clone(), move || async move {
-            // Held to the end of the look.
-            let _room = weights.take(reference.namespace.as_deref().unwrap_or_default(), object.bytes).await;
-            let span = span(&object);
-            let result = measured(BackgroundTask::Executions, reconcile(object, context, names)).instrument(span).await;
-            gathering.seen(&reference);
-            result
-        })
-    };
-    applier(look, retry_later, context, reader, queue, config)
-        .for_each(|result| async {
-            match result {
-                Ok(_) => {}
-                // It has finished or was deleted in the meantime: it is no longer watched.
-                Err(AppliedError::ObjectNotFound(gone)) => fair.gone(&gone),
-                Err(AppliedError::ReconcilerFailed(error, object)) => {
-                    tracing::warn!(%error, category = error.category(), %object, "an execution could not be looked at; trying again");
-                }
-                Err(error) => tracing::error!(%error, "the controller could not look at an execution"),
-            }
-        })
-        .await;
+/// Runs the controller until `stop`. Reconciles under way then run to their end.
+pub async fn run(context: Context, watches: Watches, wakes: Wakes, stop: CancellationToken) {
+    let gate = Arc::new(StartupGate::new(context.runner.clone()));
+    let queue = triggers::queue(&watches, &context.runner, wakes, Arc::clone(&gate));
+    let controller = Controller { context, gate, weights: Weights::default(), machines: watches.machines.store() };
+    run::run(Arc::new(controller), watches.unfinished_executions.store(), queue, stop).await;
 }
 
-fn span(object: &Execution) -> tracing::Span {
+struct Controller {
+    context: Context,
+    gate: Arc<StartupGate>,
+    weights: Weights,
+    /// Only for the names of Machines that are similar to a missing one. No decision depends on it.
+    machines: Store<MachineMeta>,
+}
+
+impl Reconcile for Controller {
+    type Object = ExecutionMeta;
+
+    const TASK: BackgroundTask = BackgroundTask::Executions;
+    /// A reconcile is a few short calls, of which the list of Whitelists waits for the API server's cache (up to 100
+    /// ms). With 16 a burst of 300 executions takes 4 s, with 64 it takes 0.7 s. A namespace with a burst leaves 16 to
+    /// others.
+    const MAX_CONCURRENT: Size = Size { places: 80, share: 64 };
+
+    async fn reconcile(self: Arc<Self>, object: Arc<ExecutionMeta>) -> Result<Action, ClusterError> {
+        let span = span(&object);
+        reconcile(&object, &self).instrument(span).await
+    }
+
+    /// Transient failures are retried soon. Failures that need manual action (an object that does not decode, a missing
+    /// permission) are retried rarely, because only a change helps, and the watch reports it.
+    fn retry_after(error: &ClusterError) -> Duration {
+        match error {
+            ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
+                Duration::from_secs(2)
+            }
+            ClusterError::Invalid { .. } | ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. } => {
+                Duration::from_secs(30)
+            }
+            // Each reconcile reads the whole large object again.
+            ClusterError::TooLarge { .. } => Duration::from_secs(300),
+        }
+    }
+
+    async fn admit(&self, object: &ExecutionMeta) -> Option<Place> {
+        self.weights.take(&object.namespace().unwrap_or_default(), object.bytes).await
+    }
+
+    fn reconciled(&self, reference: &ObjectRef<ExecutionMeta>) {
+        self.gate.mark_reconciled(reference);
+    }
+}
+
+fn span(object: &ExecutionMeta) -> tracing::Span {
     let metadata = object.meta();
     let (uid, namespace, name) = (metadata.uid.as_deref(), metadata.namespace.as_deref(), metadata.name.as_deref());
     let span = tracing::info_span!(target: SPANS, "reconcile", uid, namespace, name, phase = field::Empty);
@@ -119,12 +129,13 @@ fn span(object: &Execution) -> tracing::Span {
     span
 }
 
-/// Looks at one execution.
+/// Reconciles one execution.
 ///
-/// 1. gather: read it, its Machine and the Whitelists live, and ask the runner;
-/// 2. decide: [`execution::decide`];
-/// 3. apply: store the status, then carry out the effects.
-async fn reconcile(object: Arc<Execution>, context: Arc<Context>, names: MachineNames) -> Result<Action, ClusterError> {
+/// 1. Gather: read it, its Machine and the Whitelists live, and get the runner's facts.
+/// 2. Decide: [`execution::decide`].
+/// 3. Apply: store the status, then carry out the effects.
+async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Action, ClusterError> {
+    let context = &controller.context;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let (live, size) = match context.cluster.execution_and_size(&namespace, &name).await {
         Ok(read) => read,
@@ -133,35 +144,35 @@ async fn reconcile(object: Arc<Execution>, context: Arc<Context>, names: Machine
     };
     if execution::is_filled_by_managers(&live, &size) {
         context.cluster.clear_managed_fields(&key_of(&live)).await?;
-        // That is a change, which comes by the watch.
+        // The watch reports this change.
         return Ok(Action::await_change());
     }
-    let (plan, machine) = gather_and_decide(&live, size, &context, &names).await?;
-    let about = live.object_ref(&());
-    let applied = apply(live, plan, machine, &context).await;
+    let (plan, machine) = gather_and_decide(&live, size, controller).await?;
+    let regarding = live.object_ref(&());
+    let applied = apply(live, plan, machine, context).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
-        context.events.publish_removal_blocked(about, "ObjectTooLarge", &execution::no_space_message(&size));
+        context.events.publish_removal_blocked(regarding, "ObjectTooLarge", &execution::no_space_message(&size));
     }
     applied
 }
 
-/// The plan, and the metadata of the Machine that it was made with.
+/// Returns the plan, and the metadata of the Machine that it was made with.
 async fn gather_and_decide(
     live: &CommandExecution,
     size: ObjectSize,
-    context: &Context,
-    names: &MachineNames,
+    controller: &Controller,
 ) -> Result<(Plan, Option<ObjectMeta>), ClusterError> {
+    let context = &controller.context;
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
-    // Machine and policy are of no account once it is claimed or finished.
-    let (machine, rules, first) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
+    // After the claim, Machine and Whitelists no longer matter.
+    let (machine, rules, prior) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
         let machine = read_machine(context, &namespace, machine_name);
-        tokio::try_join!(machine, context.policies.rules(&namespace), read_first(context, live))?
+        tokio::try_join!(machine, context.policies.rules(&namespace), read_prior_execution(context, live))?
     } else {
-        (None, RuleSet::default(), Ok(None))
+        (MachineRead::Missing, RuleSet::default(), PriorExecution::None)
     };
-    if let Some(Ok(machine)) = &machine {
+    if let MachineRead::Found(machine) = &machine {
         context.runner.configure(machine);
     }
     let holder = match live.claim() {
@@ -169,61 +180,81 @@ async fn gather_and_decide(
         None => HolderFact::Own,
     };
     let identity = context.stamping.identity(live).await;
-    let (work, queue) = context.runner.facts(&key_of(live), machine_name);
+    let (runner, queue) = context.runner.facts(&key_of(live), machine_name);
     let plan = execution::decide(&Observed {
         execution: live,
         size,
-        prior_execution: match &first {
-            Ok(None) => PriorExecutionFact::None,
-            Ok(Some(receipt)) => PriorExecutionFact::Known(receipt),
-            Err(problem) => PriorExecutionFact::Unreadable(problem.clone()),
+        prior_execution: match &prior {
+            PriorExecution::None => PriorExecutionFact::None,
+            PriorExecution::Known(receipt) => PriorExecutionFact::Known(receipt),
+            PriorExecution::Unreadable(error) => PriorExecutionFact::Unreadable(error.clone()),
         },
         machine: match &machine {
-            None => MachineFact::Missing { nearest: names.nearest(&namespace, machine_name) },
-            Some(Ok(machine)) => MachineFact::Found(machine),
-            Some(Err(problem)) => MachineFact::Unreadable(problem.clone()),
+            MachineRead::Missing => {
+                MachineFact::Missing { nearest: nearest(&controller.machines, &namespace, machine_name) }
+            }
+            MachineRead::Found(machine) => MachineFact::Found(machine),
+            MachineRead::Unreadable(error) => MachineFact::Unreadable(error.clone()),
         },
         rules,
         identity,
-        runner: work,
+        runner,
         queue,
         holder,
         grace_for_missing: context.grace_for_missing,
         now: context.cluster.now(),
     });
-    Ok((plan, machine.and_then(Result::ok).map(|machine| machine.metadata)))
+    let metadata = if let MachineRead::Found(machine) = machine { Some(machine.metadata) } else { None };
+    Ok((plan, metadata))
 }
 
-/// The receipt of one of this name and spec that was handled before; what hinders reading it where a person has to mend
-/// that. Read live, once more each time while it is Pending: a receipt is there before its name is free again.
-async fn read_first(
-    context: &Context,
-    live: &CommandExecution,
-) -> Result<Result<Option<ExecutionReceipt>, String>, ClusterError> {
+/// Returns the Machine of the namespace whose name is most similar to this one, if one is similar.
+fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option<String> {
+    let there = machines.state_filter(|machine| machine.meta().namespace.as_deref() == Some(namespace));
+    let mut names: Vec<&str> = there.iter().filter_map(|machine| machine.meta().name.as_deref()).collect();
+    // The store has no order. Of two equally similar names, the hint must name the same one each time.
+    names.sort_unstable();
+    execution::nearest(name, names).map(str::to_owned)
+}
+
+/// A prior execution of the same name and spec.
+enum PriorExecution {
+    None,
+    Known(Box<ExecutionReceipt>),
+    /// The receipt cannot be read, and somebody must fix that. Holds the error.
+    Unreadable(String),
+}
+
+/// Reads the receipt of a prior execution, if there is one. It is read live at each reconcile of a Pending execution:
+/// the receipt exists before the name becomes free again.
+async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Result<PriorExecution, ClusterError> {
     if live.phase() != Phase::Pending || live.is_claimed() {
-        return Ok(Ok(None));
+        return Ok(PriorExecution::None);
     }
-    let Some(key) = ReceiptKey::of(live) else { return Ok(Ok(None)) };
+    let Some(key) = ReceiptKey::of(live) else { return Ok(PriorExecution::None) };
     match context.cluster.receipt(&key).await {
-        Ok(receipt) => Ok(Ok(receipt)),
+        Ok(receipt) => Ok(receipt.map_or(PriorExecution::None, |receipt| PriorExecution::Known(Box::new(receipt)))),
         Err(error @ (ClusterError::Unavailable { .. } | ClusterError::Conflict { .. })) => Err(error),
         Err(error) => {
-            tracing::warn!(execution = %key_of(live), %error, "it cannot be seen whether an execution was executed before");
-            Ok(Err(error.to_string()))
+            tracing::warn!(execution = %key_of(live), %error, "receipt cannot be read");
+            Ok(PriorExecution::Unreadable(error.to_string()))
         }
     }
 }
 
-/// The Machine; None where there is none, the decoder's words where it cannot be read.
-async fn read_machine(
-    context: &Context,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Result<Machine, String>>, ClusterError> {
+/// The Machine that an execution names.
+enum MachineRead {
+    Missing,
+    Found(Box<Machine>),
+    /// The Machine does not decode. Holds the decoder's message.
+    Unreadable(String),
+}
+
+async fn read_machine(context: &Context, namespace: &str, name: &str) -> Result<MachineRead, ClusterError> {
     match context.cluster.machine(namespace, name).await {
-        Ok(machine) => Ok(Some(Ok(machine))),
-        Err(ClusterError::NotFound { .. }) => Ok(None),
-        Err(ClusterError::Undecodable { message, .. }) => Ok(Some(Err(message))),
+        Ok(machine) => Ok(MachineRead::Found(Box::new(machine))),
+        Err(ClusterError::NotFound { .. }) => Ok(MachineRead::Missing),
+        Err(ClusterError::Undecodable { message, .. }) => Ok(MachineRead::Unreadable(message)),
         Err(error) => Err(error),
     }
 }
@@ -234,23 +265,23 @@ async fn apply(
     machine: Option<ObjectMeta>,
     context: &Context,
 ) -> Result<Action, ClusterError> {
-    // Nothing can be put on one that is being deleted.
+    // The API server adds no finalizer to an object that is being deleted.
     let is_deleted = live.metadata.deletion_timestamp.is_some();
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
     let protects = (plan.needs_finalizer || ends) && !is_deleted;
-    let Some(live) = protected(live, protects, context).await? else {
+    let Some(live) = ensure_finalizer(live, protects, context).await? else {
         return Ok(Action::requeue(Duration::from_millis(100)));
     };
     let live = match plan.status {
         Some(status) => match store_status(&live, status, machine.as_ref(), context).await? {
             Some(stored) => stored,
-            // It has changed since it was read, and the change is on its way here: decide again then.
+            // The execution changed after it was read. Decide again; the watch reports the change.
             None => return Ok(Action::requeue(Duration::from_millis(100))),
         },
         None => live,
     };
     let enqueues = plan.effects.iter().any(|effect| matches!(effect, SideEffect::Enqueue { .. }));
-    let Some(live) = protected(live, enqueues, context).await? else {
+    let Some(live) = ensure_finalizer(live, enqueues, context).await? else {
         return Ok(Action::requeue(Duration::from_secs(1)));
     };
     let key = key_of(&live);
@@ -269,11 +300,14 @@ async fn apply(
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// The execution, with the finalizer on it where that is needed: what is about to be enqueued may be claimed, and must not
-/// vanish while it runs; of what has ended, its deletion must not be missed, and a copy of it (from a backup) must be known by
-/// it. The API server puts it on at creation where its admission policies can. None where it has changed meanwhile: that is
-/// on its way here.
-async fn protected(
+/// Returns the execution with Writ's finalizer on it, if it needs one. Returns `None` if the execution changed in
+/// between; the watch reports the change. The finalizer is usually there, because the admission policies add it at
+/// creation.
+///
+/// - An execution that is about to be enqueued may be claimed, and must not vanish while its command runs.
+/// - The deletion of a finished execution must not be missed, and a copy of it (from a backup) is recognised by the
+///   finalizer.
+async fn ensure_finalizer(
     live: CommandExecution,
     is_needed: bool,
     context: &Context,
@@ -283,7 +317,7 @@ async fn protected(
     }
     match context.cluster.add_finalizer(&live).await {
         Ok(protected) => Ok(Some(protected)),
-        // Refused: it is another one than was read, or it is being deleted by now.
+        // It is another execution than the one that was read, or it is being deleted now.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -298,7 +332,7 @@ async fn store_status(
     tracing::Span::current().record("phase", status.phase.as_str());
     match replace_status(live, status, context).await {
         Ok(stored) => {
-            tell(&stored, machine);
+            log_transition(&stored, machine);
             Ok(Some(stored))
         }
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => Ok(None),
@@ -306,7 +340,7 @@ async fn store_status(
     }
 }
 
-/// Stores a status; where it does not fit, with less text in it, if it is final.
+/// Stores a status. If a final status does not fit into the object, it is stored with less text.
 async fn replace_status(
     live: &CommandExecution,
     mut status: CommandExecutionStatus,
@@ -324,8 +358,8 @@ async fn replace_status(
     }
 }
 
-/// Tells of a status that was stored. `machine` is the Machine as it was seen.
-fn tell(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
+/// Logs and counts a status that was stored. `machine` is the Machine that the decision was made with.
+fn log_transition(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     let Some(status) = &stored.status else { return };
     if status.phase.is_finished() {
         metrics().finished(status);
@@ -333,11 +367,11 @@ fn tell(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     } else {
         let (key, name, phase) = (key_of(stored), &stored.spec.machine_ref.name, status.phase.as_str());
         let reason = status.reason.map(field::debug);
-        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "phase changed");
+        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "an execution has a new phase");
     }
 }
 
-/// Who takes turns with others on the machine: the one who asked, where the API server says who that is.
+/// Returns the requester, for the order of queued executions on the machine. Empty if the API server does not stamp it.
 async fn requester(live: &CommandExecution, context: &Context) -> String {
     match context.stamping.identity(live).await {
         Identity::Known(requester) => requester.username.clone(),
@@ -345,7 +379,7 @@ async fn requester(live: &CommandExecution, context: &Context) -> String {
     }
 }
 
-/// The execution for the queue of its machine.
+/// Returns the execution for the queue of its machine.
 fn work(live: &CommandExecution) -> QueuedExecution {
     QueuedExecution {
         key: key_of(live),
@@ -361,20 +395,5 @@ fn key_of(live: &CommandExecution) -> ExecutionKey {
         namespace: live.namespace().unwrap_or_default(),
         name: live.name_any(),
         uid: live.uid().unwrap_or_default(),
-    }
-}
-
-/// Transient faults are retried soon; what needs a person (an object that does not decode, a missing permission)
-/// slowly, as only a change helps, and that is watched.
-fn retry_later(_object: Arc<Execution>, error: &ClusterError, _context: Arc<Context>) -> Action {
-    match error {
-        ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
-            Action::requeue(Duration::from_secs(2))
-        }
-        ClusterError::Invalid { .. } | ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. } => {
-            Action::requeue(Duration::from_secs(30))
-        }
-        // Each look reads all of it again.
-        ClusterError::TooLarge { .. } => Action::requeue(Duration::from_secs(300)),
     }
 }

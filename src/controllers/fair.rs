@@ -1,8 +1,8 @@
-//! Which of the objects that are to be looked at is next, so that no namespace keeps the others waiting.
+//! Order of reconciles, so that no namespace delays the others.
 //!
-//! kube's runtime looks at what is due in no order, and polls all that it has begun at each wake-up. So nothing waits in
-//! there: an object whose turn it is not is put down here, and its look ends at once. When a place is free for it, the object
-//! comes again by the queue, with that place kept for it.
+//! kube's runtime reconciles due objects in no order, and polls all unfinished reconciles at each wake-up. So no
+//! reconcile waits in there. An object that must wait is noted here, and its reconcile returns at once. When a place
+//! becomes free, the object is queued again, and the place is reserved for it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,54 +19,52 @@ use tokio::sync::Notify;
 use crate::cluster::ClusterError;
 use crate::fairness::{Size, Turns};
 
-/// For kube's runtime: it starts whatever is due, as what has no place ends at once.
+/// Concurrency limit of kube's runtime: none, because a reconcile without a place returns at once.
 pub(super) const UNBOUNDED: u16 = 0;
 
-/// What comes of a look.
-type Looked = Result<Action, ClusterError>;
+type Reconciled = Result<Action, ClusterError>;
 
 /// Namespace and name of an object.
 type Key = (String, String);
 
-/// Who is being looked at, and who waits. A clone is the same one.
+/// Objects under reconcile and waiting objects. A clone shares them.
 #[derive(Clone)]
 pub(super) struct Fair {
-    state: Arc<Mutex<State>>,
-    /// A place is kept for somebody.
+    state: Arc<Mutex<FairState>>,
+    /// Notified when a place was reserved.
     news: Arc<Notify>,
 }
 
-struct State {
+struct FairState {
     turns: Turns<Key>,
-    /// Those in `turns` that wait: each once, however often it is asked for.
+    /// The waiting objects in `turns`. Each is there once, even if it is due several times.
     waiting: HashSet<Key>,
-    /// Those that a place is kept for, and whether they are on their way here by the queue. At most as many as there are
-    /// places.
-    kept: HashMap<Key, bool>,
+    /// Objects with a reserved place, and true for those that were queued again. At most as many as there are places.
+    reserved: HashMap<Key, bool>,
 }
 
-/// Leave to look at one object; the next one has it when this is dropped.
+/// Permission to reconcile one object. Dropping it frees the place for the next one.
 pub(super) struct Turn {
     fair: Fair,
     namespace: String,
 }
 
 impl Fair {
-    /// Nobody is looked at.
+    /// Returns the order for this many concurrent reconciles.
     pub fn new(size: Size) -> Self {
-        let state = State { turns: Turns::new(size), waiting: HashSet::new(), kept: HashMap::new() };
+        let state = FairState { turns: Turns::new(size), waiting: HashSet::new(), reserved: HashMap::new() };
         Self { state: Arc::new(Mutex::new(state)), news: Arc::default() }
     }
 
-    /// The objects whose turn has come, for the queue.
-    pub fn come_again<K>(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K>
+    /// Returns the objects that have a reserved place, for the queue.
+    pub fn requeued<K>(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K>
     where
         K: Resource<DynamicType = ()> + 'static,
     {
         stream::unfold(self.clone(), |fair| async move {
             loop {
-                let called = fair.state().call_one();
-                if let Some((namespace, name)) = called {
+                let next = fair.state().next_to_queue();
+                if let Some((namespace, name)) = next {
                     return Some((ObjectRef::<K>::new(&name).within(&namespace), fair));
                 }
                 fair.news.notified().await;
@@ -74,43 +72,43 @@ impl Fair {
         })
     }
 
-    /// Whether it is the turn of this object. If not, it comes again by the queue when it is.
-    pub fn turn(&self, namespace: &str, name: &str) -> Option<Turn> {
+    /// Returns the turn of this object if a place is free for it. If not, the object is queued again later.
+    pub fn try_turn(&self, namespace: &str, name: &str) -> Option<Turn> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut state = self.state();
-        if !state.kept.contains_key(&key) && state.waiting.insert(key.clone()) {
+        if !state.reserved.contains_key(&key) && state.waiting.insert(key.clone()) {
             state.turns.wait(namespace, key.clone());
-            state.keep_places();
+            state.reserve_places();
         }
-        let is_its_turn = state.kept.remove(&key).is_some();
+        let has_place = state.reserved.remove(&key).is_some();
         drop(state);
         self.news.notify_one();
-        is_its_turn.then(|| Turn { fair: self.clone(), namespace: namespace.to_owned() })
+        has_place.then(|| Turn { fair: self.clone(), namespace: namespace.to_owned() })
     }
 
-    /// The look at an object where it is its turn; else nothing is done now.
-    pub fn look<K, F>(&self, object: &ObjectRef<K>, look: impl FnOnce() -> F) -> BoxFuture<'static, Looked>
+    /// Reconciles an object if it is its turn. Otherwise returns at once; the object is queued again later.
+    pub fn in_turn<K, F>(&self, object: &ObjectRef<K>, reconcile: impl FnOnce() -> F) -> BoxFuture<'static, Reconciled>
     where
         K: Resource<DynamicType = ()> + 'static,
-        F: Future<Output = Looked> + Send + 'static,
+        F: Future<Output = Reconciled> + Send + 'static,
     {
-        let Some(turn) = self.turn(object.namespace.as_deref().unwrap_or_default(), &object.name) else {
+        let Some(turn) = self.try_turn(object.namespace.as_deref().unwrap_or_default(), &object.name) else {
             return std::future::ready(Ok(Action::await_change())).boxed();
         };
-        let looking = look();
+        let reconcile = reconcile();
         async move {
-            let result = looking.await;
+            let result = reconcile.await;
             drop(turn);
             result
         }
         .boxed()
     }
 
-    /// There is no such object any more: a place that is kept for it is free.
-    pub fn gone(&self, object: &ObjectRef<DynamicObject>) {
+    /// Frees the place that is reserved for an object that no longer exists.
+    pub fn forget(&self, object: &ObjectRef<DynamicObject>) {
         let key = (object.namespace.clone().unwrap_or_default(), object.name.clone());
-        let is_kept = self.state().kept.remove(&key).is_some();
-        if is_kept {
+        let is_reserved = self.state().reserved.remove(&key).is_some();
+        if is_reserved {
             self.give_back(&key.0);
         }
     }
@@ -118,29 +116,29 @@ impl Fair {
     fn give_back(&self, namespace: &str) {
         let mut state = self.state();
         state.turns.give_back(namespace);
-        state.keep_places();
+        state.reserve_places();
         drop(state);
         self.news.notify_one();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FairState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Keeps each free place for one who waits.
-    fn keep_places(&mut self) {
+impl FairState {
+    /// Reserves each free place for a waiting object.
+    fn reserve_places(&mut self) {
         while let Some(key) = self.turns.next() {
             self.waiting.remove(&key);
-            self.kept.insert(key, false);
+            self.reserved.insert(key, false);
         }
     }
 
-    /// One that a place is kept for and that is not on its way: from now on it is.
-    fn call_one(&mut self) -> Option<Key> {
-        let (key, is_called) = self.kept.iter_mut().find(|(_, is_called)| !**is_called)?;
-        *is_called = true;
+    /// Returns an object with a reserved place that was not queued again yet.
+    fn next_to_queue(&mut self) -> Option<Key> {
+        let (key, is_queued) = self.reserved.iter_mut().find(|(_, is_queued)| !**is_queued)?;
+        *is_queued = true;
         Some(key.clone())
     }
 }
@@ -159,39 +157,39 @@ mod tests {
     use super::*;
     use crate::api::Machine;
 
-    type Watched = PartialObjectMeta<Machine>;
+    type MachineMeta = PartialObjectMeta<Machine>;
 
     #[tokio::test]
-    async fn an_object_that_waits_comes_again_once_when_its_turn_has_come() {
+    async fn waiting_object_is_queued_again_once_when_it_has_a_place() {
         let fair = Fair::new(Size { places: 2, share: 1 });
-        let mut again = Box::pin(fair.come_again::<Watched>());
-        let first = fair.turn("greedy", "a").expect("there is a place");
+        let mut again = Box::pin(fair.requeued::<MachineMeta>());
+        let first = fair.try_turn("greedy", "a").expect("there is a place");
         for _ in 0..3 {
-            assert!(fair.turn("greedy", "b").is_none() && fair.turn("greedy", "c").is_none());
+            assert!(fair.try_turn("greedy", "b").is_none() && fair.try_turn("greedy", "c").is_none());
         }
-        let other = fair.turn("other", "x").expect("the other namespace has its share");
-        assert!(futures::poll!(again.next()).is_pending(), "nobody comes while there is no place");
+        let other = fair.try_turn("other", "x").expect("the other namespace has its share");
+        assert!(futures::poll!(again.next()).is_pending(), "no place is free");
         drop((first, other));
-        let called = again.next().await.expect("one comes");
-        assert_eq!(called.name, "b");
-        assert!(futures::poll!(again.next()).is_pending(), "it comes once");
-        let second = fair.turn("greedy", "b").expect("a place was kept for it");
-        assert!(fair.turn("greedy", "c").is_none(), "it waits as before");
+        let next = again.next().await.expect("one is queued");
+        assert_eq!(next.name, "b");
+        assert!(futures::poll!(again.next()).is_pending(), "it is queued once");
+        let second = fair.try_turn("greedy", "b").expect("a place was reserved for it");
+        assert!(fair.try_turn("greedy", "c").is_none(), "it still waits");
         drop(second);
         assert_eq!(again.next().await.expect("the next one").name, "c");
-        // It was deleted meanwhile.
-        assert!(fair.turn("greedy", "d").is_none());
-        fair.gone(&ObjectRef::<Watched>::new("c").within("greedy").erase());
+        // Object c is deleted now.
+        assert!(fair.try_turn("greedy", "d").is_none());
+        fair.forget(&ObjectRef::<MachineMeta>::new("c").within("greedy").erase());
         assert_eq!(again.next().await.expect("the one behind it").name, "d");
-        drop(fair.turn("greedy", "d").expect("its place"));
-        assert!(fair.state().turns.is_idle() && fair.state().waiting.is_empty() && fair.state().kept.is_empty());
+        drop(fair.try_turn("greedy", "d").expect("its place"));
+        assert!(fair.state().turns.is_idle() && fair.state().waiting.is_empty() && fair.state().reserved.is_empty());
     }
 
     #[tokio::test]
-    async fn an_object_that_has_a_place_at_once_does_not_come_again() {
+    async fn object_with_a_free_place_is_not_queued_again() {
         let fair = Fair::new(Size { places: 2, share: 2 });
-        let mut again = Box::pin(fair.come_again::<Watched>());
-        drop(fair.turn("a", "x").expect("a place"));
+        let mut again = Box::pin(fair.requeued::<MachineMeta>());
+        drop(fair.try_turn("a", "x").expect("a place"));
         assert!(futures::poll!(again.next()).is_pending());
     }
 }

@@ -1,157 +1,148 @@
-//! The controller of Machines: has them looked at, and says in each one's status what was seen.
+//! The controller of Machines: has each Machine probed, and writes the observations into its status.
 //!
-//! The promises kept here: a status is written where a person would want to know, and at most every 10 s (`machine::report`), and how many run and wait as `fleet::counts` bounds it;
-//! the only thing in it that anything rests on is a host key that was frozen on first use, and that is not written here.
+//! # Guarantees
+//! - A status is written if it says something new, at most every 10 s (`machine::report`). `fleet::counts` limits
+//!   writes for the counts of running and queued executions.
+//! - No decision depends on what this controller writes. The one part of the status that decisions depend on, a host
+//!   key pinned on first use, is written elsewhere.
 //!
 //! ```text
-//! Machines (metadata) --------+
-//! runner: something was seen -+--> reconcile: read, report (pure), store --> runner: look at it
+//! Machines (metadata) -----+
+//! runner: an observation --+--> reconcile: read, report (pure), store --> runner: probe it
 //! ```
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt as _};
-use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
-use kube::runtime::reflector;
-use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::watcher::Event;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Machine, MachinePhase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, Slim};
+use crate::cluster::{Change, Cluster, ClusterError, EventPublisher, Slim};
 use crate::fairness::Size;
 use crate::fleet::{MachineWakes, RECOUNT_INTERVAL};
 use crate::machine::{ProbeSchedule, ReportInput, next_probe, report};
 use crate::runner::{MachineFacts, Runner};
-use crate::telemetry::{BackgroundTask, Watch};
+use crate::telemetry::BackgroundTask;
 
-use super::fair::{Fair, UNBOUNDED};
-use super::places::watch_all;
-use super::watching::{measured, to_look_at, watch_config, with_beats};
+use super::Watches;
+use super::run::{self, Reconcile, received};
 
-/// Machines looked at at a time: each is a read and at times a write. The logins are the runner's matter.
-const LOOKED_AT: Size = Size { places: 10, share: 8 };
-/// How soon a look may follow another: one may have seen nothing, as the API server did not answer.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// Minimum interval between two probes of a Machine. A probe may have observed nothing because the API server did not
+/// answer.
+const MIN_PROBE_GAP: Duration = Duration::from_secs(2);
 
-type Watched = Slim<Machine>;
+type MachineMeta = Slim<Machine>;
 
-/// What reconciling needs.
+/// Dependencies of a reconcile.
 pub struct Context {
     cluster: Cluster,
     runner: Runner,
     events: EventPublisher,
-    /// When each status was written last. Who is gone is forgotten.
-    written: Mutex<HashMap<ObjectRef<Watched>, Instant>>,
-    /// What the API server has refused of each last. Who is gone is forgotten.
-    refused: Mutex<HashMap<ObjectRef<Watched>, Refused>>,
+    /// Time of the last write of each status. Entries of deleted Machines are removed.
+    last_writes: Mutex<HashMap<ObjectRef<MachineMeta>, Instant>>,
+    /// The status that the API server refused last, for each Machine. Entries of deleted Machines are removed.
+    refused: Mutex<HashMap<ObjectRef<MachineMeta>, Refused>>,
 }
 
-/// Phase and message of a status that was refused, for one generation: it is not written again as it was.
+/// Generation, phase and message of a status that was refused. It is not written again unchanged.
 type Refused = (Option<i64>, Option<MachinePhase>, Option<String>);
 
 impl Context {
-    /// What reconciling needs.
+    /// Returns the context of a controller that has written nothing yet.
     pub fn new(cluster: Cluster, runner: Runner, events: EventPublisher) -> Self {
-        Self { cluster, runner, events, written: Mutex::default(), refused: Mutex::default() }
+        Self { cluster, runner, events, last_writes: Mutex::default(), refused: Mutex::default() }
     }
 
-    fn written<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<Watched>, Instant>) -> T) -> T {
-        use_it(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_last_writes<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<MachineMeta>, Instant>) -> T) -> T {
+        use_it(&mut self.last_writes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn refused<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<Watched>, Refused>) -> T) -> T {
+    fn with_refused<T>(&self, use_it: impl FnOnce(&mut HashMap<ObjectRef<MachineMeta>, Refused>) -> T) -> T {
         use_it(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Runs until `stop`.
-pub async fn run(context: Context, wakes: MachineWakes, stop: CancellationToken) {
+/// Runs the controller until `stop`. Reconciles under way then run to their end.
+pub async fn run(context: Context, watches: Watches, wakes: MachineWakes, stop: CancellationToken) {
     let context = Arc::new(context);
-    let (reader, changes) = changes(&context);
-    let seen = stream::unfold(wakes, |mut wakes| async move { wakes.recv().await.map(|wake| (wake, wakes)) })
-        .map(|reference| ObjectRef::<Watched>::new(&reference.name).within(&reference.namespace.unwrap_or_default()));
-    let fair = Fair::new(LOOKED_AT);
-    let counted = recounts(context.runner.clone());
-    let queue = stream::select_all([changes.boxed(), seen.boxed(), counted.boxed(), fair.come_again().boxed()])
-        .map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
-    let queue = with_beats(BackgroundTask::Machines, queue).take_until(stop.cancelled_owned());
-    let config = Config::default().concurrency(UNBOUNDED);
-    let look = |object: Arc<Watched>, context| {
-        fair.look(&ObjectRef::from(object.as_ref()), move || {
-            measured(BackgroundTask::Machines, reconcile(object, context))
-        })
-    };
-    applier(look, retry_later, context, reader, Box::pin(queue), config)
-        .for_each(|result| async {
-            match result {
-                Ok(_) => {}
-                Err(AppliedError::ObjectNotFound(gone)) => fair.gone(&gone),
-                Err(AppliedError::ReconcilerFailed(error, object)) => {
-                    tracing::warn!(%error, category = error.category(), %object, "the status of a Machine could not be written; trying again");
-                }
-                Err(error) => tracing::error!(%error, "the controller could not look at a Machine"),
-            }
-        })
-        .await;
+    let queue = stream::select_all([
+        changes(&watches, &context).boxed(),
+        received(wakes).boxed(),
+        recounts(context.runner.clone()).boxed(),
+    ]);
+    run::run(context, watches.machines.store(), queue, stop).await;
 }
 
-/// The Machines whose status is to say anew how many run and wait.
-fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+impl Reconcile for Context {
+    type Object = MachineMeta;
+
+    const TASK: BackgroundTask = BackgroundTask::Machines;
+    /// A reconcile is a read and at times a write. The runner limits the logins.
+    const MAX_CONCURRENT: Size = Size { places: 10, share: 8 };
+
+    async fn reconcile(self: Arc<Self>, object: Arc<MachineMeta>) -> Result<Action, ClusterError> {
+        reconcile(&object, &self).await
+    }
+
+    fn retry_after(error: &ClusterError) -> Duration {
+        match error {
+            ClusterError::Undecodable { .. } | ClusterError::Forbidden { .. } => Duration::from_secs(60),
+            _ => Duration::from_secs(5),
+        }
+    }
+}
+
+/// Returns the Machines whose status must report new counts of running and queued executions.
+fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send {
     let rounds = stream::unfold(runner, |runner| async move {
         tokio::time::sleep(RECOUNT_INTERVAL).await;
         Some((stream::iter(runner.recount()), runner))
     });
-    rounds.flatten().map(|(namespace, name)| ObjectRef::<Watched>::new(&name).within(&namespace))
+    rounds.flatten().map(|(namespace, name)| ObjectRef::<MachineMeta>::new(&name).within(&namespace))
 }
 
-/// The Machines whose spec has changed. Our own writes of their status come by as well, and say nothing.
-fn changes(context: &Arc<Context>) -> (Store<Watched>, impl Stream<Item = ObjectRef<Watched>> + Send + use<>) {
-    let (reader, writer) = store::<Watched>();
-    let watched = watch_all(context.cluster.watch_apis::<Watched>(), watch_config());
-    let (known, before) = (reader.clone(), reader.clone());
-    let watched = watched.filter_map(move |event| {
-        // Looked at before the reflector stores it.
-        let says_something = match &event {
-            Ok(Event::Apply(machine)) => before.get(&ObjectRef::from(machine)).is_none_or(|before| {
-                (before.uid(), before.meta().generation) != (machine.uid(), machine.meta().generation)
-            }),
-            _ => true,
-        };
-        std::future::ready(says_something.then_some(event))
-    });
+/// Returns the Machines whose spec has changed, and tells the runner of each. The watch also reports Writ's own writes
+/// of the status, which change no generation.
+fn changes(watches: &Watches, context: &Arc<Context>) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send + use<> {
     let context = Arc::clone(context);
-    let changes = reflector(writer, watched.boxed()).then(move |event| {
-        let (context, known) = (Arc::clone(&context), known.clone());
-        async move {
-            let (changed, is_gone) = match &event {
-                Ok(Event::Apply(machine)) => (Some(machine), false),
-                Ok(Event::Delete(machine)) => (Some(machine), true),
-                _ => (None, false),
-            };
-            if let Some(machine) = changed {
-                let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
-                let uid = machine.uid().unwrap_or_default();
-                let generation = machine.meta().generation.filter(|_| !is_gone);
-                context.runner.machine_changed(&namespace, &name, &uid, generation);
-                if is_gone {
-                    context.written(|written| written.remove(&ObjectRef::from(machine)));
-                    context.refused(|refused| refused.remove(&ObjectRef::from(machine)));
-                }
+    let changes = watches.machines.subscribe(|before, after| before.meta().generation != after.meta().generation);
+    changes.flat_map(move |change| {
+        let changed = match change {
+            Change::Applied(machine) => {
+                machine_changed(&context.runner, &machine, machine.meta().generation);
+                vec![ObjectRef::from(machine.as_ref())]
             }
-            stream::iter(to_look_at(Watch::Machines, event, &known))
-        }
-    });
-    (reader, changes.flatten())
+            Change::Deleted(machine) => {
+                machine_changed(&context.runner, &machine, None);
+                let reference = ObjectRef::from(machine.as_ref());
+                context.with_last_writes(|last_writes| last_writes.remove(&reference));
+                context.with_refused(|refused| refused.remove(&reference));
+                vec![reference]
+            }
+            Change::Listed(all) => all.iter().map(|machine| ObjectRef::from(machine.as_ref())).collect(),
+        };
+        stream::iter(changed)
+    })
 }
 
-/// Looks at one Machine: reads it, stores what there is to say, and has it looked at where it is time.
-async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action, ClusterError> {
+/// Tells the runner of a new generation, or with `None` that the Machine is gone.
+fn machine_changed(runner: &Runner, machine: &MachineMeta, generation: Option<i64>) {
+    let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
+    runner.machine_changed(&namespace, &name, &machine.uid().unwrap_or_default(), generation);
+}
+
+/// Reconciles one Machine.
+///
+/// 1. Read it live, and get the runner's facts.
+/// 2. Store the report, if it says something new.
+/// 3. Have the Machine probed, if that is due.
+async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, ClusterError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let machine = match context.cluster.machine(&namespace, &name).await {
         Ok(machine) => machine,
@@ -160,7 +151,7 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
     };
     context.runner.configure(&machine);
     let facts = context.runner.machine_facts(&namespace, &name);
-    let written_again = store_report(&machine, &facts, &context).await?;
+    let next_write = store_report(&machine, &facts, context).await?;
     context.runner.resume(&namespace, &name);
     let due = next_probe(&ProbeSchedule {
         machine: &machine,
@@ -171,29 +162,29 @@ async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action
         jitter: facts.jitter,
         now: context.cluster.now(),
     });
-    // Those that see nothing grow rarer: they cost the machine a connection all the same.
-    let pause = BETWEEN_LOOKS.saturating_mul(1 << facts.inconclusive_probes.saturating_sub(1).min(5));
+    // Probes without a result become rarer, because each costs the machine a connection.
+    let pause = MIN_PROBE_GAP.saturating_mul(1 << facts.inconclusive_probes.saturating_sub(1).min(5));
     let too_soon = facts.since_probe.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
-    let next = match due.map(|due| due.max(too_soon)) {
+    let probe_in = match due.map(|due| due.max(too_soon)) {
         Some(due) if due.is_zero() => {
             context.runner.request_probe(&namespace, &name);
-            Some(BETWEEN_LOOKS)
+            Some(MIN_PROBE_GAP)
         }
         due => due,
     };
-    let again = [next, written_again].into_iter().flatten().min();
-    Ok(again.map_or_else(Action::await_change, Action::requeue))
+    let requeue = [probe_in, next_write].into_iter().flatten().min();
+    Ok(requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Stores what there is to say; when there will be more, where it is too early.
+/// Stores the report. Returns the delay until the next write, if the minimum interval has not passed.
 async fn store_report(
     machine: &Machine,
     facts: &MachineFacts,
     context: &Context,
 ) -> Result<Option<Duration>, ClusterError> {
-    let reference = ObjectRef::<Watched>::new(&machine.name_any()).within(&machine.namespace().unwrap_or_default());
-    let since_write = context.written(|written| written.get(&reference).map(Instant::elapsed));
-    let said = report(&ReportInput {
+    let reference = ObjectRef::<MachineMeta>::new(&machine.name_any()).within(&machine.namespace().unwrap_or_default());
+    let since_write = context.with_last_writes(|last_writes| last_writes.get(&reference).map(Instant::elapsed));
+    let report = report(&ReportInput {
         machine,
         observation: facts.observation.as_ref(),
         running: facts.running,
@@ -202,51 +193,44 @@ async fn store_report(
         since_write,
         now: context.cluster.now(),
     });
-    let Some(status) = said.status else {
+    let Some(status) = report.status else {
         note_counts(machine, facts, context);
-        return Ok(said.retry_after);
+        return Ok(report.retry_after);
     };
-    let in_short = (status.observed_generation, status.phase, status.message.clone());
-    if context.refused(|refused| refused.get(&reference) == Some(&in_short)) {
+    let summary = (status.observed_generation, status.phase, status.message.clone());
+    if context.with_refused(|refused| refused.get(&reference) == Some(&summary)) {
         return Ok(None);
     }
     match context.cluster.replace_machine_status(machine, status).await {
         Ok(stored) => {
             note_counts(&stored, facts, context);
-            context.refused(|refused| refused.remove(&reference));
-            if !said.is_count {
-                context.written(|written| written.insert(reference, Instant::now()));
+            context.with_refused(|refused| refused.remove(&reference));
+            if !report.is_count {
+                context.with_last_writes(|last_writes| last_writes.insert(reference, Instant::now()));
             }
-            if let Some((reason, warning, message)) = said.event {
+            if let Some((reason, warning, message)) = report.event {
                 context.events.publish_machine(machine.object_ref(&()), reason, warning, message);
             }
             Ok(None)
         }
-        // It has changed meanwhile, or is gone.
+        // The Machine changed after it was read, or is gone.
         Err(ClusterError::Conflict { .. }) => Ok(Some(Duration::from_secs(1))),
         Err(ClusterError::NotFound { .. }) => Ok(None),
-        // It would be refused each time. What is seen next says something else, or a person changes what refuses it.
+        // The API server would refuse it each time. It is retried once the observation or the generation changes.
         Err(error @ ClusterError::Invalid { .. }) => {
-            context.refused(|refused| refused.insert(reference, in_short));
+            context.with_refused(|refused| refused.insert(reference, summary));
             Err(error)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Notes where the status says how many run and wait: they are not due before they change.
+/// Tells the runner which counts the status shows. The runner wants no other write before they change.
 fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
-    let told = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
+    let shown = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
     let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());
-    if told.is_some() && told == running.zip(queued) {
+    if shown.is_some() && shown == running.zip(queued) {
         let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
         context.runner.record_counts(&namespace, &name, facts.running, facts.queued);
-    }
-}
-
-fn retry_later(_object: Arc<Watched>, error: &ClusterError, _context: Arc<Context>) -> Action {
-    match error {
-        ClusterError::Undecodable { .. } | ClusterError::Forbidden { .. } => Action::requeue(Duration::from_secs(60)),
-        _ => Action::requeue(Duration::from_secs(5)),
     }
 }

@@ -1,26 +1,28 @@
-//! The controller of finished executions: deletes them when their time is over, and lets go those that are being deleted,
-//! with what is stored of them.
+//! The controller of finished executions: deletes each after its TTL, and finalizes the deletion of every execution.
 //!
-//! The promises kept here: an execution that is being deleted goes only once it has finished and its stored output is
-//! removed; one whose time is over is deleted only once its receipt is stored (`receipts`), so that it is not run again when
-//! it is applied again; ten thousand finished ones cost a few MiB, as nothing is kept of those without a time to live (and
-//! of the others name, UID and time); one that does not decode stops nobody; everything is read again, live, before it is
-//! removed.
+//! # Guarantees
+//! - The deletion of an execution completes only after the execution finished and its stored output was removed.
+//! - Writ deletes an execution after its TTL only once its receipt is stored (`receipts`), so that the same manifest
+//!   does not run again.
+//! - Ten thousand finished executions take a few MiB. Of those without a TTL nothing is kept, of the others name, UID
+//!   and time.
+//! - An execution that does not decode stops no other one.
+//! - Each execution is read live before it is removed.
 //!
 //! ```text
-//! finished executions (slim) --> Due: by time --> look: read live -+-> being deleted: receipt of what a person deleted,
-//!                                     ^                            |   stored output, finalizer
-//!                                     |                            +-> over: receipt, delete (then it is being deleted)
-//!                                     |                            +-> may be deleted by others from now on: mark
-//!                                     +--- again, after a pause <--+-> it failed, or has to stay
+//! finished executions (lean) --> ExpiryQueue --> reconcile: read live -+-> being deleted: remove the receipt of a manual
+//!                                     ^                                |   deletion, stored output, finalizer
+//!                                     |                                +-> TTL expired: store receipt, delete
+//!                                     |                                +-> minimum retention over: mark
+//!                                     +-------- after a delay <--------+-> failed, or must stay
 //! ```
 
-mod due;
+mod event_dedup;
+mod expiry_queue;
 mod finished;
 mod problem;
+mod receipt_quota;
 mod receipts;
-mod room;
-mod told;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,98 +39,98 @@ use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{CommandExecution, Phase};
-use crate::cluster::{Cluster, ClusterError, EventPublisher, ExecutionKey, LeanExecution, Operation};
+use crate::cluster::{
+    Cluster, ClusterError, EventPublisher, ExecutionKey, LeanExecution, Operation, log_watch_failure,
+};
 use crate::output::{Owner, Store, StoreError};
 use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, Watch, health, metrics};
 
-use super::places::watch_all;
-use super::watching::{failed, watch_config};
-
-use due::Due;
-use finished::Finished;
-pub use finished::Keeping;
-use problem::{Problem, Teller};
+use expiry_queue::ExpiryQueue;
+use finished::FinishedExecution;
+pub use finished::RetentionPolicy;
+use problem::{RemovalError, RemovalReporter};
 use receipts::Receipts;
 
-/// Executions looked at at a time: each is a few short calls, and none of it is urgent.
-const CONCURRENCY: usize = 8;
-/// How long the loop waits at most for the next one to be over: the clock may be set meanwhile.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The pause after API server or store failed, for all: thousands that wait must not ask all at once, again and again.
-const PAUSE_FOR_ALL: Duration = Duration::from_secs(1);
+/// Maximum number of concurrent reconciles. Each is a few short calls, and none is urgent.
+const MAX_CONCURRENT: usize = 8;
+/// Maximum time that the loop sleeps before it checks the queue again. The clock may be set in between.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// Pause of all reconciles after the API server or the store failed. Without it, thousands of due executions would call
+/// them again and again at once.
+const SYSTEMIC_BACKOFF: Duration = Duration::from_secs(1);
 
-/// What this controller needs.
+/// Dependencies of this controller.
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// Where outputs are stored; None: nowhere.
+    /// The output store; `None` if outputs are not stored.
     pub store: Option<Store>,
-    /// Tells people.
+    /// Publishes events.
     pub events: EventPublisher,
-    /// How long executions are kept.
-    pub keeping: Keeping,
-    /// How many receipts a namespace may have; where there are more, executions stay.
+    /// Retention of executions.
+    pub policy: RetentionPolicy,
+    /// Maximum number of receipts per namespace. Once it is reached, executions are kept.
     pub receipt_limit: u64,
 }
 
-/// What looking at an execution needs.
-struct Working {
+/// Dependencies of a reconcile.
+struct RetentionContext {
     cluster: Cluster,
     store: Option<Store>,
-    keeping: Keeping,
+    policy: RetentionPolicy,
     receipts: Receipts,
 }
 
-/// Runs until `stop`.
+/// Runs the controller until `stop`. It has a watch and a loop of its own: it stores no object, and acts at times
+/// rather than on changes.
 pub async fn run(context: Context, stop: CancellationToken) {
-    let Context { cluster, store, events: publisher, keeping, receipt_limit } = context;
-    let config = watch_config().fields(&finished_selector());
-    let mut events = watch_all(cluster.watch_apis::<Finished>(), config);
+    let Context { cluster, store, events: publisher, policy, receipt_limit } = context;
+    let mut events = cluster.watch::<FinishedExecution>(Some(&finished_selector()));
     let receipts = Receipts::new(cluster.clone(), receipt_limit);
-    let context = Arc::new(Working { cluster: cluster.clone(), store, keeping, receipts });
-    let mut teller = Teller::new(publisher);
-    let mut looking = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), Problem>)>>::new();
-    let (mut due, mut busy) = (Due::new(keeping), HashSet::new());
-    let (mut not_before, mut turns) = (Instant::now(), interval(HEARTBEAT_INTERVAL));
+    let context = Arc::new(RetentionContext { cluster: cluster.clone(), store, policy, receipts });
+    let mut reporter = RemovalReporter::new(publisher);
+    let mut in_progress = FuturesUnordered::<BoxFuture<'static, (ExecutionKey, Result<(), RemovalError>)>>::new();
+    let (mut queue, mut busy) = (ExpiryQueue::new(policy), HashSet::new());
+    let (mut not_before, mut ticks) = (Instant::now(), interval(HEARTBEAT_INTERVAL));
     loop {
-        let wait = due.wait(cluster.now()).map(|wait| Instant::now() + wait.min(LONGEST_WAIT));
-        let next = wait.map_or_else(|| Instant::now() + LONGEST_WAIT, |at| at.max(not_before));
+        let due = queue.next_delay(cluster.now()).map(|delay| Instant::now() + delay.min(MAX_SLEEP));
+        let next = due.map_or_else(|| Instant::now() + MAX_SLEEP, |at| at.max(not_before));
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = turns.tick() => health().heartbeat(BackgroundTask::Retention),
+            _ = ticks.tick() => health().heartbeat(BackgroundTask::Retention),
             event = events.next() => match event {
                 Some(Ok(event)) => {
                     if matches!(event, Event::InitDone) {
                         health().listed(Watch::Finished);
                     }
-                    due.take(event);
+                    queue.handle_event(event);
                 }
-                Some(Err(error)) => failed(Watch::Finished, &error),
+                Some(Err(error)) => log_watch_failure(Watch::Finished, &error),
                 None => return,
             },
-            Some((key, result)) = looking.next(), if !looking.is_empty() => {
+            Some((key, result)) = in_progress.next(), if !in_progress.is_empty() => {
                 busy.remove(&key);
-                if let Err(problem) = result {
-                    teller.tell(&key, &problem);
-                    if problem.concerns_all() {
-                        not_before = Instant::now() + PAUSE_FOR_ALL;
+                if let Err(error) = result {
+                    reporter.report(&key, &error);
+                    if error.is_systemic() {
+                        not_before = Instant::now() + SYSTEMIC_BACKOFF;
                     }
-                    due.again(key, cluster.now() + problem.pause());
+                    queue.reschedule(key, cluster.now() + error.retry_after());
                 }
             }
-            () = tokio::time::sleep_until(next), if looking.len() < CONCURRENCY => {
-                let Some(key) = due.pop(cluster.now()) else { continue };
+            () = tokio::time::sleep_until(next), if in_progress.len() < MAX_CONCURRENT => {
+                let Some(key) = queue.pop_due(cluster.now()) else { continue };
                 if !busy.insert(key.clone()) {
-                    // An event came for it while it was looked at.
-                    due.again(key, cluster.now() + Duration::from_secs(1));
+                    // An event scheduled it again during its reconcile.
+                    queue.reschedule(key, cluster.now() + Duration::from_secs(1));
                     continue;
                 }
                 let context = Arc::clone(&context);
-                looking.push(Box::pin(async move {
-                    let _guard = health().track(BackgroundTask::Retention);
-                    let began = std::time::Instant::now();
-                    let result = look(&context, &key).await;
-                    metrics().reconciled(BackgroundTask::Retention.as_str(), began);
+                in_progress.push(Box::pin(async move {
+                    let _in_progress = health().track(BackgroundTask::Retention);
+                    let start = std::time::Instant::now();
+                    let result = reconcile(&context, &key).await;
+                    metrics().reconciled(BackgroundTask::Retention.as_str(), start);
                     (key, result)
                 }));
             }
@@ -136,50 +138,50 @@ pub async fn run(context: Context, stop: CancellationToken) {
     }
 }
 
-/// Only what has finished: unfinished ones are the other controller's.
+/// Returns the selector of finished executions. The controller of executions has the unfinished ones.
 fn finished_selector() -> String {
     let unfinished = Phase::ALL.iter().filter(|phase| !phase.is_finished());
     unfinished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
 }
 
-/// Looks at one: reads it live, and removes it as far as that can be done now.
-async fn look(context: &Working, key: &ExecutionKey) -> Result<(), Problem> {
+/// Reads one execution live, and does the next step of its removal.
+async fn reconcile(context: &RetentionContext, key: &ExecutionKey) -> Result<(), RemovalError> {
     let Some(live) = read(context, key).await? else { return Ok(()) };
     if !live.slim.is_finished() {
         return Ok(());
     }
     if live.slim.is_being_deleted() {
-        return let_go(context, key, &live).await;
+        return finalize_deletion(context, key, &live).await;
     }
     let now = context.cluster.now();
     let is_over = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
-    if is_over(live.slim.expiry(&context.keeping)) {
+    if is_over(live.slim.expiry(&context.policy)) {
         return expire(context, key, &live).await;
     }
-    if is_over(live.slim.to_be_marked(&context.keeping)) {
+    if is_over(live.slim.mark_time(&context.policy)) {
         context.cluster.mark_retention_over(key, live.slim.meta().resource_version.clone()).await?;
     }
     Ok(())
 }
 
 /// An execution that was just read.
-struct Live {
-    slim: Finished,
-    /// All of it, or why it does not decode.
-    whole: Result<CommandExecution, String>,
+struct LiveExecution {
+    slim: FinishedExecution,
+    /// The whole execution, or the error of decoding it.
+    decoded: Result<CommandExecution, String>,
 }
 
-impl Live {
-    fn whole(&self) -> Result<&CommandExecution, Problem> {
-        self.whole.as_ref().map_err(|message| Problem::Unreadable(message.clone()))
+impl LiveExecution {
+    fn decoded(&self) -> Result<&CommandExecution, RemovalError> {
+        self.decoded.as_ref().map_err(|message| RemovalError::Unreadable(message.clone()))
     }
 }
 
-/// None where it is gone; another one of its name is not it.
-async fn read(context: &Working, key: &ExecutionKey) -> Result<Option<Live>, Problem> {
+/// Reads the execution with this UID. Returns `None` if it is gone, also if another execution has its name.
+async fn read(context: &RetentionContext, key: &ExecutionKey) -> Result<Option<LiveExecution>, RemovalError> {
     let requests = Request::new(CommandExecution::url_path(&(), Some(&key.namespace)));
     let client = context.cluster.client();
-    // Decoded twice, as one that does not decode whole has to go too.
+    // The text is decoded twice, because an execution that does not decode as a whole must be removable too.
     let get = async {
         let request = requests.get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         client.request_text(request).await
@@ -189,40 +191,46 @@ async fn read(context: &Working, key: &ExecutionKey) -> Result<Option<Live>, Pro
         Err(ClusterError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let slim: Finished = serde_json::from_str(&text).map_err(|error| Problem::Unreadable(error.to_string()))?;
+    let slim: FinishedExecution =
+        serde_json::from_str(&text).map_err(|error| RemovalError::Unreadable(error.to_string()))?;
     if slim.meta().uid.as_deref() != Some(&key.uid) {
         return Ok(None);
     }
-    let whole = serde_json::from_str::<LeanExecution>(&text).map_err(|error| error.to_string());
-    Ok(Some(Live { slim, whole: whole.map(|whole| whole.with_size(text.len()).0) }))
+    let decoded = serde_json::from_str::<LeanExecution>(&text).map_err(|error| error.to_string());
+    Ok(Some(LiveExecution { slim, decoded: decoded.map(|lean| lean.with_size(text.len()).0) }))
 }
 
-/// It is being deleted, whoever wanted it: it goes, once nothing is left of it.
-async fn let_go(context: &Working, key: &ExecutionKey, live: &Live) -> Result<(), Problem> {
+/// Completes the deletion of an execution: removes its receipt if somebody deleted it, its stored output and its
+/// finalizer.
+async fn finalize_deletion(
+    context: &RetentionContext,
+    key: &ExecutionKey,
+    live: &LiveExecution,
+) -> Result<(), RemovalError> {
     let Some(finalizer) = live.slim.metadata.audit_finalizer else { return Ok(()) };
-    // Where it does not decode a receipt stays, which keeps the next one of its name from running: the safe side.
-    if let Ok(execution) = &live.whole {
-        context.receipts.remove_where_a_person_deleted(execution).await?;
+    // If the execution does not decode, its receipt stays. The same manifest then does not run again, which is safe.
+    if let Ok(execution) = &live.decoded {
+        context.receipts.remove_after_manual_delete(execution).await?;
     }
     remove_stored(context, key).await?;
     match context.cluster.remove_finalizer(key, finalizer).await {
-        Ok(()) => tracing::info!(execution = %key, uid = key.uid, "an execution that was deleted is let go"),
+        Ok(()) => tracing::info!(execution = %key, uid = key.uid, "execution removed: it was deleted"),
         Err(ClusterError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(())
 }
 
-/// Its time is over: first the receipt, then it is deleted.
-async fn expire(context: &Working, key: &ExecutionKey, live: &Live) -> Result<(), Problem> {
-    let written = context.receipts.write(live.whole()?).await?;
-    if !live.slim.is_held() {
-        // Nothing would hold it after this.
+/// Deletes an execution after its TTL. Its receipt is stored first.
+async fn expire(context: &RetentionContext, key: &ExecutionKey, live: &LiveExecution) -> Result<(), RemovalError> {
+    let written = context.receipts.write(live.decoded()?).await?;
+    if !live.slim.has_finalizer() {
+        // Without the finalizer, the execution is gone after the deletion.
         remove_stored(context, key).await?;
     }
     match context.cluster.delete(key, live.slim.meta().resource_version.clone()).await {
         Ok(()) => {
-            tracing::info!(execution = %key, uid = key.uid, "an execution is deleted: its time to live is over");
+            tracing::info!(execution = %key, uid = key.uid, "execution deleted: its TTL expired");
             Ok(())
         }
         Err(error @ (ClusterError::Conflict { .. } | ClusterError::NotFound { .. })) => {
@@ -236,7 +244,7 @@ async fn expire(context: &Working, key: &ExecutionKey, live: &Live) -> Result<()
     }
 }
 
-async fn remove_stored(context: &Working, key: &ExecutionKey) -> Result<(), StoreError> {
+async fn remove_stored(context: &RetentionContext, key: &ExecutionKey) -> Result<(), StoreError> {
     let Some(store) = &context.store else { return Ok(()) };
     store.remove(&Owner { namespace: key.namespace.clone(), uid: key.uid.clone() }).await
 }

@@ -1,21 +1,23 @@
-//! The controller of Whitelists: says in each one's status what became of its rules.
+//! The controller of Whitelists: reports in the status of each Whitelist which of its rules are in force.
 //!
-//! The promise kept here: what is said is what decisions rest on (the same `compile`). Nothing is decided by the status,
-//! so whoever may write it gains nothing. It is written only where it says something new. What `writ lint` would warn of is
-//! said too, as not everybody runs it.
+//! # Guarantees
+//! - The status reports what decisions use, because both use the same `compile`.
+//! - No decision depends on the status, so write access to it gives no power.
+//! - The status is written only if it says something new. It also reports what `writ lint` would warn of.
 
+mod verdicts;
 mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, Stream, StreamExt as _};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::discovery::ApiResource;
-use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
-use kube::runtime::reflector;
-use kube::runtime::reflector::{ObjectRef, store};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -24,169 +26,205 @@ use crate::api::Whitelist;
 use crate::api::conditions::{self, ConditionType};
 use crate::api::whitelist::WhitelistStatus;
 use crate::cluster::{
-    Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, PolicyCache, RequesterTrust,
+    Change, Cluster, ClusterError, EventPublisher, FIELD_MANAGER, Operation, PolicyCache, RequesterTrust,
     RequesterTrustChecker, Slim, compile_object,
 };
-use crate::execution::storable;
 use crate::fairness::Size;
 use crate::policy::{CompiledWhitelist, RuleSet};
-use crate::telemetry::{BackgroundTask, Watch};
+use crate::telemetry::BackgroundTask;
 
-use super::fair::{Fair, UNBOUNDED};
-use super::places::watch_all;
-use super::watching::{measured, to_look_at, watch_config, with_beats};
+use super::Watches;
+use super::run::{self, Reconcile};
+use verdicts::{Verdict, Verdicts, Version};
 pub use warnings::WarningCounts;
 
-/// Whitelists looked at at a time. Compiling a large one takes a core for a moment.
-const LOOKED_AT: Size = Size { places: 3, share: 2 };
-/// How often a Whitelist with subjects is looked at, at least.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How often the Deny rules of a Whitelist are compared with the rules of the others, which change without it.
-const COMPARE_AGAIN: Duration = Duration::from_secs(60);
-/// How often the verdict on one generation may change.
-const BETWEEN_VERDICTS: Duration = Duration::from_secs(5);
+/// Maximum interval between two reconciles of a Whitelist with subjects: whether they are in force changes without it.
+const SUBJECTS_REQUEUE: Duration = Duration::from_secs(5);
+/// Interval between two reconciles of a Whitelist with Deny rules. Its warnings also depend on the rules of the other
+/// Whitelists, which change without it.
+const DENY_REQUEUE: Duration = Duration::from_secs(60);
+/// Minimum interval between two status writes for the same generation.
+const MIN_STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-type Watched = Slim<Whitelist>;
+type WhitelistMeta = Slim<Whitelist>;
 
-/// What reconciling needs.
+/// Dependencies of a reconcile.
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// Tells whether subjects are in force.
+    /// Tells if subjects are in force.
     pub stamping: RequesterTrustChecker,
-    /// Tells people.
+    /// Publishes events.
     pub events: EventPublisher,
     /// The other Whitelists of a namespace.
     pub policies: Arc<PolicyCache>,
-    /// How many warnings each Whitelist has.
+    /// Number of warnings of each Whitelist.
     pub warnings: WarningCounts,
 }
 
-/// Runs until `stop`.
-pub async fn run(context: Context, stop: CancellationToken) {
-    let (reader, writer) = store::<Watched>();
-    let watched = watch_all(context.cluster.watch_apis::<Watched>(), watch_config());
-    let known = reader.clone();
-    let changes =
-        reflector(writer, watched).flat_map(move |event| stream::iter(to_look_at(Watch::Whitelists, event, &known)));
-    let fair = Fair::new(LOOKED_AT);
-    let queue = stream::select(changes.boxed(), fair.come_again().boxed());
-    let queue = queue.map(|reference| Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference)));
-    let queue = with_beats(BackgroundTask::Whitelists, queue).take_until(stop.cancelled_owned());
-    let config = Config::default().concurrency(UNBOUNDED);
-    let context = Arc::new(context);
-    let counts = Arc::clone(&context);
-    applier(
-        |object: Arc<Watched>, context| {
-            fair.look(&ObjectRef::from(object.as_ref()), move || {
-                measured(BackgroundTask::Whitelists, reconcile(object, context))
-            })
-        },
-        |_, _, _| Action::requeue(Duration::from_secs(10)),
-        context,
-        reader,
-        Box::pin(queue),
-        config,
-    )
-    .for_each(|result| async {
-        match result {
-            Ok(_) => {}
-            Err(AppliedError::ObjectNotFound(gone)) => {
-                counts.warnings.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
-                fair.gone(&gone);
-            }
-            Err(AppliedError::ReconcilerFailed(error, object)) => {
-                tracing::warn!(%error, category = error.category(), %object, "the status of a Whitelist could not be written; trying again");
-            }
-            Err(error) => tracing::error!(%error, "the controller could not look at a Whitelist"),
-        }
-    })
-    .await;
+/// Runs the controller until `stop`. Reconciles under way then run to their end.
+pub async fn run(context: Context, watches: Watches, stop: CancellationToken) {
+    let (queue, store) = (changes(&watches), watches.whitelists.store());
+    let controller = Controller { context, whitelists: store.clone(), verdicts: Verdicts::default() };
+    run::run(Arc::new(controller), store, queue, stop).await;
 }
 
-/// Looks at one Whitelist: reads it, compiles it, and writes the status where it is not what it should be.
-async fn reconcile(object: Arc<Watched>, context: Arc<Context>) -> Result<Action, ClusterError> {
+struct Controller {
+    context: Context,
+    whitelists: Store<WhitelistMeta>,
+    verdicts: Verdicts,
+}
+
+impl Reconcile for Controller {
+    type Object = WhitelistMeta;
+
+    const TASK: BackgroundTask = BackgroundTask::Whitelists;
+    /// To compile a large Whitelist takes a core for a moment.
+    const MAX_CONCURRENT: Size = Size { places: 3, share: 2 };
+
+    async fn reconcile(self: Arc<Self>, object: Arc<WhitelistMeta>) -> Result<Action, ClusterError> {
+        reconcile(&object, &self).await
+    }
+
+    fn retry_after(_error: &ClusterError) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    fn not_found(&self, reference: &ObjectRef<DynamicObject>) {
+        self.forget(reference.namespace.as_deref().unwrap_or_default(), &reference.name);
+    }
+}
+
+impl Controller {
+    fn forget(&self, namespace: &str, name: &str) {
+        self.context.warnings.forget(namespace, name);
+        self.verdicts.remove(namespace, name);
+    }
+
+    /// Returns the version of the Whitelists of a namespace, as the watch has reported them.
+    fn version_of_all(&self, namespace: &str) -> Version {
+        let all = self.whitelists.state_filter(|each| each.meta().namespace.as_deref() == Some(namespace));
+        Version::of_all(all.iter().map(|each| {
+            let metadata = each.meta();
+            let (name, uid) = (metadata.name.as_deref(), metadata.uid.as_deref());
+            (name.unwrap_or_default(), uid.unwrap_or_default(), metadata.generation.unwrap_or_default())
+        }))
+    }
+}
+
+/// Returns the Whitelists that have changed.
+fn changes(watches: &Watches) -> impl Stream<Item = ObjectRef<WhitelistMeta>> + Send + use<> {
+    let changes = watches.whitelists.subscribe(|before, after| before.resource_version() != after.resource_version());
+    changes.flat_map(move |change| {
+        let changed = match change {
+            Change::Applied(whitelist) | Change::Deleted(whitelist) => vec![ObjectRef::from(whitelist.as_ref())],
+            Change::Listed(all) => all.iter().map(|whitelist| ObjectRef::from(whitelist.as_ref())).collect(),
+        };
+        stream::iter(changed)
+    })
+}
+
+/// Reconciles one Whitelist.
+///
+/// 1. Read it live.
+/// 2. Judge it, if it or a Whitelist that the verdict depends on has changed.
+/// 3. Write the status, if it says something new.
+async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Action, ClusterError> {
+    let context = &controller.context;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    // As an object of no type: one that does not decode has to be told of too.
+    // Read as an untyped object, because a Whitelist that does not decode needs a status too.
     let resource = ApiResource::erase::<Whitelist>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &namespace, &resource);
-    let what = format!("Whitelist {namespace}/{name}");
-    let live = match context.cluster.call(Operation::GetWhitelists, &what, api.get(&name)).await {
+    let target = format!("Whitelist {namespace}/{name}");
+    let live = match context.cluster.call(Operation::GetWhitelists, &target, api.get(&name)).await {
         Ok(live) => live,
         Err(ClusterError::NotFound { .. }) => {
-            context.warnings.forget(&namespace, &name);
+            controller.forget(&namespace, &name);
             return Ok(Action::await_change());
         }
         Err(error) => return Err(error),
     };
     let before: WhitelistStatus =
         live.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
-    let about = live.object_ref(&resource);
-    let resource_version = live.metadata.resource_version.clone();
-    let generation = live.metadata.generation;
+    let (regarding, own) = (live.object_ref(&resource), Version::of_one(&live.metadata));
+    let (resource_version, generation) = (live.metadata.resource_version.clone(), live.metadata.generation);
     let written = warnings::last_written(&live.metadata);
-    // A large one takes a core for a moment, which others on this thread would wait for.
-    let has_deny = warnings::has_deny(&live);
-    let rules = if has_deny { Some(context.policies.rules(&namespace).await?) } else { None };
-    let compiled = tokio::task::spawn_blocking(move || {
-        let others = rules.as_ref().map(RuleSet::whitelists).unwrap_or_default();
-        let compiled = compile_object(live.clone());
-        (warnings::of(live, &compiled, others), compiled)
-    })
-    .await;
-    let (warnings, compiled) =
-        compiled.map_err(|error| ClusterError::Unavailable { target: what.clone(), message: error.to_string() })?;
-    context.warnings.set(&namespace, &name, warnings.len());
-    // Whether names can be believed changes without the Whitelist: look again.
-    let (trust, again) = if compiled.has_subjects() {
+    let judge = async || judge(live, &namespace, context).await;
+    let all = || controller.version_of_all(&namespace);
+    let verdict = controller.verdicts.get((&namespace, &name), own, all, judge).await?;
+    context.warnings.set(&namespace, &name, verdict.warnings.count);
+    let (trust, requeue) = if verdict.has_subjects {
         (
             Some(context.stamping.trust(&namespace).await),
-            Action::requeue(context.stamping.recheck_interval().min(LOOK_AGAIN)),
+            Action::requeue(context.stamping.recheck_interval().min(SUBJECTS_REQUEUE)),
         )
-    } else if has_deny {
-        (None, Action::requeue(COMPARE_AGAIN))
+    } else if verdict.has_deny {
+        (None, Action::requeue(DENY_REQUEUE))
     } else {
         (None, Action::await_change())
     };
     let now = context.cluster.now();
-    let mut status = status_of(&compiled, &before, generation, trust.as_ref(), now);
-    warnings::say(&mut status, &warnings, now);
-    if says_the_same(&before, &status) {
-        return Ok(again);
+    let status = status_of(&verdict, &before, generation, trust.as_ref(), now);
+    if is_equivalent(&before, &status) {
+        return Ok(requeue);
     }
-    if let Some(pause) = too_soon(&before, &status, written, now) {
-        return Ok(Action::requeue(pause));
+    if let Some(delay) = throttle(&before, &status, written, now) {
+        return Ok(Action::requeue(delay));
     }
-    // With the version that was read: what is said must be of what is there.
+    // With the resourceVersion that was read, so that the status never describes another version.
     let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let slim: Api<Watched> = Api::namespaced(context.cluster.client(), &namespace);
-    match context.cluster.call(Operation::WriteWhitelist, &what, slim.patch_status(&name, &parameters, &patch)).await {
-        Ok(_) => tell(&context, about, &before, &status),
-        // The change is on its way here.
+    let slim: Api<WhitelistMeta> = Api::namespaced(context.cluster.client(), &namespace);
+    match context.cluster.call(Operation::WriteWhitelist, &target, slim.patch_status(&name, &parameters, &patch)).await
+    {
+        Ok(_) => publish_change(context, &regarding, &before, &status),
+        // The watch reports the change that caused this.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
-    Ok(again)
+    Ok(requeue)
 }
 
-/// Whether a status says nothing new. Sentences do not count: they are made from the same generation, and two processes of
-/// different versions would correct each other for ever.
-fn says_the_same(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
-    let words = |status: &WhitelistStatus| -> Vec<(String, String, String)> {
+/// Compiles and lints a Whitelist. Also returns the version of the Whitelists of its namespace if the verdict depends
+/// on them.
+async fn judge(
+    live: DynamicObject,
+    namespace: &str,
+    context: &Context,
+) -> Result<(Verdict, Option<Version>), ClusterError> {
+    let has_deny = warnings::has_deny(&live);
+    let rules = if has_deny { Some(context.policies.rules(namespace).await?) } else { None };
+    // A large Whitelist takes a core for a moment. Other tasks of this thread would have to wait.
+    let judged = tokio::task::spawn_blocking(move || {
+        let others = rules.as_ref().map(RuleSet::whitelists);
+        let compiled = compile_object(live.clone());
+        let warnings = warnings::lint(live, &compiled, others.unwrap_or_default());
+        (Verdict::new(&compiled, has_deny, warnings), others.map(Version::of_compiled))
+    });
+    judged.await.map_err(|error| ClusterError::Unavailable {
+        target: format!("the verdict on a Whitelist of {namespace}"),
+        message: error.to_string(),
+    })
+}
+
+/// Returns true if a status says nothing new. Messages do not count: they follow from the generation, and two processes
+/// of different versions would correct each other for ever.
+fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
+    let verdicts = |status: &WhitelistStatus| -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter();
         conditions.map(|each| (each.type_.clone(), each.status.clone(), each.reason.clone())).collect()
     };
     before.observed_generation == now.observed_generation
         && before.rule_count == now.rule_count
         && before.warning_count == now.warning_count
-        && words(before) == words(now)
+        && verdicts(before) == verdicts(now)
 }
 
-/// How long to wait before the same generation is judged anew: two processes that do not agree (of different versions, or
-/// with different rights) must not write against each other as fast as they can. A condition does not say when its message
-/// was written last; the API server does.
-fn too_soon(
+/// Returns the delay before a status for the same generation may be written again, if it is too soon. Two processes
+/// that disagree (of different versions, or with different rights) must not write against each other as fast as they
+/// can. A condition has no time for a change of its message alone, so the API server's time of the last write counts
+/// too.
+fn throttle(
     before: &WhitelistStatus,
     now: &WhitelistStatus,
     written: Option<Timestamp>,
@@ -197,31 +235,26 @@ fn too_soon(
     }
     let latest = before.conditions.iter().map(|condition| condition.last_transition_time.0).chain(written).max()?;
     let passed = Duration::try_from(at.duration_since(latest)).unwrap_or(Duration::ZERO);
-    BETWEEN_VERDICTS.checked_sub(passed).filter(|left| !left.is_zero())
+    MIN_STATUS_INTERVAL.checked_sub(passed).filter(|left| !left.is_zero())
 }
 
-/// An event where the verdict is another one than before.
-fn tell(
-    context: &Context,
-    about: k8s_openapi::api::core::v1::ObjectReference,
-    before: &WhitelistStatus,
-    status: &WhitelistStatus,
-) {
+/// Publishes an event for each condition with a new status or message.
+fn publish_change(context: &Context, regarding: &ObjectReference, before: &WhitelistStatus, status: &WhitelistStatus) {
     let condition = |status: &WhitelistStatus, type_: ConditionType| {
         status.conditions.iter().find(|condition| condition.type_ == type_.as_str()).cloned()
     };
-    for (type_, is_bad) in [(ConditionType::Ready, "False"), (ConditionType::HasWarnings, "True")] {
+    for (type_, bad) in [(ConditionType::Ready, "False"), (ConditionType::HasWarnings, "True")] {
         let Some(now) = condition(status, type_) else { continue };
         let before = condition(before, type_);
         if before.is_none_or(|before| before.status != now.status || before.message != now.message) {
-            context.events.publish_whitelist(about.clone(), &now.reason, now.status == is_bad, &now.message);
+            context.events.publish_whitelist(regarding.clone(), &now.reason, now.status == bad, &now.message);
         }
     }
 }
 
-/// The status that a compiled Whitelist should have.
+/// Returns the status that follows from a verdict.
 fn status_of(
-    compiled: &CompiledWhitelist,
+    verdict: &Verdict,
     before: &WhitelistStatus,
     generation: Option<i64>,
     trust: Option<&RequesterTrust>,
@@ -229,16 +262,15 @@ fn status_of(
 ) -> WhitelistStatus {
     let mut status = before.clone();
     status.observed_generation = generation;
-    status.rule_count = i64::try_from(compiled.rule_count()).ok();
-    let (reason, message) = verdict(compiled);
+    status.rule_count = i64::try_from(verdict.rule_count).ok();
+    let reason = verdict.reason;
     let is_ready = reason == "AllRulesInForce";
-    let message = storable(&message);
     let conditions = &mut status.conditions;
-    conditions::set(conditions, ConditionType::Ready, is_ready, reason, &message, generation, now);
+    conditions::set(conditions, ConditionType::Ready, is_ready, reason, &verdict.message, generation, now);
     if is_ready {
         conditions::remove(conditions, ConditionType::Stalled);
     } else {
-        conditions::set(conditions, ConditionType::Stalled, true, reason, &message, generation, now);
+        conditions::set(conditions, ConditionType::Stalled, true, reason, &verdict.message, generation, now);
     }
     let known = ConditionType::RequesterKnown;
     match trust {
@@ -253,15 +285,16 @@ fn status_of(
             conditions::set(conditions, known, false, "NotStamped", &message, generation, now);
         }
     }
+    verdict.warnings.write_into(&mut status, now);
     status
 }
 
-/// Reason and message of what became of the rules.
-fn verdict(compiled: &CompiledWhitelist) -> (&'static str, String) {
+/// Returns reason and message of the condition Ready.
+fn ready_reason(compiled: &CompiledWhitelist) -> (&'static str, String) {
     let broken: Vec<String> =
         compiled.broken.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
     match &compiled.closed {
-        Some(why) => ("FailedClosed", format!("nothing is allowed in this namespace until this is fixed: {why}")),
+        Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
         None if broken.is_empty() => {
             let message = match compiled.rule_count() {
                 1 => "1 rule is in force".to_owned(),

@@ -180,12 +180,12 @@ impl MachineQueues {
         self.queues.get(machine_key).map_or((0, 0), |queue| (queue.in_use, queue.waiting.len()))
     }
 
-    /// Returns true if the controller must reconcile this execution after a change of the Machine: the execution waits there,
-    /// or is not known here and may wait for this very Machine to be created.
-    pub fn is_affected_by(&self, key: &ExecutionKey, machine_key: &MachineKey) -> bool {
+    /// Returns true if the controller must reconcile this execution after a change of the Machine: the execution is not known
+    /// here, and may wait for this very Machine to be created. An execution that waits for a deleted Machine reports that.
+    pub fn is_affected_by(&self, key: &ExecutionKey, machine_key: &MachineKey, is_deleted: bool) -> bool {
         match self.executions.get(key) {
             None => true,
-            Some(State::Waiting { machine, .. }) => machine == machine_key,
+            Some(State::Waiting { machine, .. }) => is_deleted && machine == machine_key,
             // The attempt reads the Machine again before the claim.
             Some(State::Connecting { .. } | State::Owned { .. } | State::Refused { .. }) => false,
         }

@@ -53,25 +53,14 @@ pub enum Watch {
     Executions,
     /// Finished executions.
     Finished,
-    /// Machines, for their own controller.
+    /// Machines.
     Machines,
-    /// Machines, for executions that wait for one.
-    MachinesOfExecutions,
-    /// Whitelists, for their own controller.
+    /// Whitelists.
     Whitelists,
-    /// Whitelists, for executions that wait for one.
-    WhitelistsOfExecutions,
 }
 
 impl Watch {
-    const ALL: [Watch; 6] = [
-        Watch::Executions,
-        Watch::Finished,
-        Watch::Machines,
-        Watch::MachinesOfExecutions,
-        Watch::Whitelists,
-        Watch::WhitelistsOfExecutions,
-    ];
+    const ALL: [Watch; 4] = [Watch::Executions, Watch::Finished, Watch::Machines, Watch::Whitelists];
 
     /// Returns the name in labels.
     pub fn as_str(self) -> &'static str {
@@ -79,9 +68,7 @@ impl Watch {
             Watch::Executions => "executions",
             Watch::Finished => "finished_executions",
             Watch::Machines => "machines",
-            Watch::MachinesOfExecutions => "machines_of_executions",
             Watch::Whitelists => "whitelists",
-            Watch::WhitelistsOfExecutions => "whitelists_of_executions",
         }
     }
 
@@ -89,8 +76,8 @@ impl Watch {
         match self {
             Watch::Executions => "unfinished executions",
             Watch::Finished => "finished executions",
-            Watch::Machines | Watch::MachinesOfExecutions => "machines",
-            Watch::Whitelists | Watch::WhitelistsOfExecutions => "whitelists",
+            Watch::Machines => "machines",
+            Watch::Whitelists => "whitelists",
         }
     }
 }

@@ -77,6 +77,7 @@ mod rotation;
 mod run_as;
 mod running;
 mod secrets;
+mod shared_watches;
 mod stopping;
 mod tenant;
 mod tools;

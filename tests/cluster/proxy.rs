@@ -1,12 +1,13 @@
 //! The API server with a bad line to it: a proxy that passes everything on, and does to the writes of a status, and to the
 //! deletion of executions, what a test says. The real one does not lose answers on demand.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::Client;
@@ -37,13 +38,18 @@ pub struct Proxy {
     pub port: u16,
     fates: Arc<Mutex<VecDeque<Fate>>>,
     policies_read: Arc<AtomicUsize>,
+    watches: Arc<Mutex<BTreeMap<String, usize>>>,
     date: Arc<Mutex<Option<http::HeaderValue>>>,
 }
+
+type Answer = http::Response<UnsyncBoxBody<Bytes, <Body as hyper::body::Body>::Error>>;
 
 struct Line {
     client: Client,
     fates: Arc<Mutex<VecDeque<Fate>>>,
     policies_read: Arc<AtomicUsize>,
+    /// Number of open watches of each resource.
+    watches: Arc<Mutex<BTreeMap<String, usize>>>,
     late: Mutex<Option<http::Request<Vec<u8>>>>,
     /// What answers say instead of the API server's time.
     date: Arc<Mutex<Option<http::HeaderValue>>>,
@@ -59,11 +65,12 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let fates = Arc::new(Mutex::new(VecDeque::from(fates)));
         let policies_read = Arc::new(AtomicUsize::new(0));
-        let date = Arc::default();
+        let (watches, date) = (Arc::default(), Arc::default());
         let line = Arc::new(Line {
             client,
             fates: Arc::clone(&fates),
             policies_read: Arc::clone(&policies_read),
+            watches: Arc::clone(&watches),
             late: Mutex::default(),
             date: Arc::clone(&date),
         });
@@ -79,12 +86,17 @@ impl Proxy {
                 );
             }
         });
-        Self { port, fates, policies_read, date }
+        Self { port, fates, policies_read, watches, date }
     }
 
     /// How often all Whitelists were listed in full.
     pub fn policies_read(&self) -> usize {
         self.policies_read.load(Ordering::Relaxed)
+    }
+
+    /// Number of watches of each resource that are open now.
+    pub fn open_watches(&self) -> BTreeMap<String, usize> {
+        self.watches.lock().expect("a lock").clone()
     }
 
     /// All answers say from now on that it is this time.
@@ -99,8 +111,24 @@ impl Proxy {
 }
 
 impl Line {
+    /// Answers a request, and counts it as open until its answer ends on either side if it is a watch.
+    async fn serve(&self, request: http::Request<Incoming>) -> Result<Answer, String> {
+        let uri = request.uri();
+        let is_watch = uri.query().unwrap_or_default().contains("watch=");
+        let resource = uri.path().rsplit('/').next().filter(|_| is_watch);
+        let open = resource.map(|resource| OpenWatch::new(&self.watches, resource.to_owned()));
+        let answer = self.answer(request).await?;
+        Ok(answer.map(|body| {
+            let counted = body.map_frame(move |frame| {
+                let _open = &open;
+                frame
+            });
+            counted.boxed_unsync()
+        }))
+    }
+
     /// An error cuts the connection.
-    async fn serve(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, String> {
+    async fn answer(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, String> {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(http::header::HOST);
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
@@ -155,5 +183,25 @@ impl Line {
             answer.headers_mut().insert(http::header::DATE, date);
         }
         Ok(answer)
+    }
+}
+
+/// A watch that is open, counted until it is dropped.
+struct OpenWatch {
+    watches: Arc<Mutex<BTreeMap<String, usize>>>,
+    resource: String,
+}
+
+impl OpenWatch {
+    fn new(watches: &Arc<Mutex<BTreeMap<String, usize>>>, resource: String) -> Self {
+        *watches.lock().expect("a lock").entry(resource.clone()).or_default() += 1;
+        Self { watches: Arc::clone(watches), resource }
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        let mut watches = self.watches.lock().expect("a lock");
+        watches.entry(self.resource.clone()).and_modify(|open| *open -= 1);
     }
 }

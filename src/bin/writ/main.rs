@@ -22,10 +22,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the controller: watch CommandExecutions and run what the Whitelists allow.
+    /// Run the controller: watch CommandExecutions and run the commands that the Whitelists allow.
     ///
-    /// Needs the CRDs (`kubectl apply -f crds/`) and the permissions of `deploy/operator-role.yaml`. On SIGTERM or
-    /// ctrl-C it starts nothing new and waits for what runs.
+    /// Needs the CRDs (`kubectl apply -f crds/`) and the permissions of `deploy/operator-role.yaml`. After SIGTERM or
+    /// ctrl-C, Writ starts no new commands and waits for running commands.
     Serve(Serve),
     Explain(Box<Explain>),
     Lint(Lint),
@@ -50,7 +50,7 @@ async fn main() -> ExitCode {
     exit_code(outcome, CliExit::Usage.code().into())
 }
 
-/// Runs what a person asks for at a terminal.
+/// Runs a command of the terminal.
 async fn run(
     command: Command,
     stdout: &mut (dyn Write + Send),
@@ -72,7 +72,7 @@ fn exit_code(outcome: anyhow::Result<CliExit>, on_failure: ExitCode) -> ExitCode
     match outcome {
         Ok(exit) => exit.code().into(),
         Err(error) => {
-            // Where nobody reads it, there is nobody to tell.
+            // If stderr is closed, nobody can read the error.
             let _ = writeln!(std::io::stderr(), "writ: {error:#}");
             on_failure
         }

@@ -1,7 +1,7 @@
-//! `writ serve`: its flags, and how its parts are put together.
+//! `writ serve`: flags, wiring and shutdown.
 
-mod reaching;
-mod retaining;
+mod network_flags;
+mod retention_flags;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use writ::cli::store;
 use writ::cluster::{
     ClientOptions, Cluster, ClusterError, EventPublisher, Membership, OwnLease, PolicyCache, RequesterTrustChecker,
 };
-use writ::controllers::{command_execution, machine, retention, whitelist};
+use writ::controllers::{Watches, command_execution, machine, retention, whitelist};
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::fleet::MachineWakes;
 use writ::operations::{LogFormat, OpsServer, start_logs};
@@ -28,90 +29,93 @@ use writ::ssh::use_certificate_clock;
 use writ::telemetry::health;
 use writ::traces::TraceExporter;
 
-/// For how long an API server that was away may say that there are no CRDs and no rights: it reads them at its start.
-const STARTING: Duration = Duration::from_secs(30);
-/// How long the last spans may take to be sent.
-const LAST_SPANS: Duration = Duration::from_secs(3);
+/// Time after an outage in which the API server may report missing CRDs or rights: it loads them while it starts.
+const API_SERVER_STARTUP_GRACE: Duration = Duration::from_secs(30);
+/// Maximum time for sending the last spans.
+const TRACE_FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
-use reaching::Reaching;
-use retaining::Retaining;
+use network_flags::NetworkFlags;
+use retention_flags::RetentionFlags;
 
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// Kubeconfig file to use [default: $KUBECONFIG, ~/.kube/config, or the Pod's ServiceAccount].
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or the Pod's ServiceAccount].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Serve this namespace only; may be given several times [default: all namespaces].
+    /// Namespace to serve; can be given several times [default: all namespaces].
     #[arg(long, short, value_name = "NAME", value_delimiter = ',')]
     namespace: Vec<String>,
 
-    /// Where the Lease of this process is, its sign of life to others [default: the namespace that is served, where that is
-    /// one; else the Pod's or the kubeconfig's].
+    /// Namespace for the Lease of this process, which tells other processes that it is alive [default: the served
+    /// namespace, if --namespace names exactly one; otherwise that of the Pod or the kubeconfig].
     #[arg(long, value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
 
-    /// Seconds that running commands get to end after SIGTERM. What still runs then is left to the next `writ serve`, or,
-    /// in Direct mode, recorded as OutcomeUnknown.
+    /// Seconds that running commands have to end after SIGTERM. Commands that still run then continue on their
+    /// machines, and the next `writ serve` follows them. In Direct mode they are recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
 
-    /// Seconds that a Machine or a rule which is not there is waited for before an execution is Rejected.
+    /// Seconds to wait for a missing Machine or rule before the execution is Rejected.
     #[arg(long, default_value_t = DEFAULT_GRACE_FOR_MISSING.as_secs(), value_name = "SECONDS")]
     missing_grace_seconds: u64,
 
-    /// Seconds without a sign of life after which another `writ serve` takes this one for gone, and takes over what it
-    /// had claimed. At least 3.
+    /// Lease duration in seconds, 3 to 300. After this time without a renewal, another `writ serve` adopts the claims
+    /// of this process.
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
     lease_seconds: u64,
 
-    /// Seconds for which it holds that the API server stamps who asks; then it is tried again (a dry-run create with a
-    /// forged name, in each namespace by itself).
+    /// Seconds between two checks that the API server stamps requesters, 1 to 3600. A check is a dry-run create with a
+    /// forged requester, in each namespace.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requester_check_seconds: u64,
 
-    /// Seconds, beyond its timeout, that the machine of a claimed command may be out of reach before the command is
+    /// Seconds after the timeout of a command for which Writ waits for its unreachable machine. Then the command is
     /// recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     unreachable_seconds: u64,
 
-    /// Seconds after which an execution ends that somebody cancelled or deleted, or that Writ stops for its time or its
-    /// output, whatever its machine does: what is not known then is recorded as that. At least 10.
+    /// Seconds after a stop request (cancellation, deletion, timeout, or too much output) within which an execution
+    /// ends in any case, 10 to 86400. If the machine has not reported the end by then, the status says what is unknown.
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
     stop_seconds: u64,
 
-    /// Folder of this process for what must outlive it: outputs, where no other store is named, and results of commands in
-    /// Direct mode that are not written yet [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
+    /// Directory for files that must survive a restart: outputs, unless --output-store names another place, and results
+    /// of Direct mode that are not written yet [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or
+    /// ~/.local/state/writ].
     #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
 
-    /// Where output goes that the status cannot show whole: a folder, file:///PATH, or s3://BUCKET/PREFIX with credentials
-    /// from the environment, as AWS' tools read them; `none` for nowhere. A folder is for one `writ serve` on one host;
-    /// several need a bucket. `writ output` reads it [default: `outputs` in the state directory].
+    /// Store for output that does not fit into the status: a directory, file:///PATH, or s3://BUCKET/PREFIX with
+    /// credentials from the environment as the AWS tools read them; `none` stores nothing. A directory serves one `writ
+    /// serve` on one host; several need a bucket. `writ output` reads the store [default: `outputs` in the state
+    /// directory].
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
 
     #[command(flatten)]
-    reaching: Reaching,
+    network: NetworkFlags,
 
     #[command(flatten)]
-    retaining: Retaining,
-    /// Serve /metrics, /healthz and /readyz over HTTP at this address, for example 0.0.0.0:8081 in a Pod; port 0 for a free
-    /// one, which the log names [default: not at all].
+    retention: RetentionFlags,
+
+    /// Address for /metrics, /healthz and /readyz over HTTP, for example 0.0.0.0:8081 in a Pod. Port 0 takes a free
+    /// port, which the log names [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_operations: Option<SocketAddr>,
 
-    /// Send traces to this OpenTelemetry collector by OTLP over HTTP, for example http://collector:4318 [default: none].
+    /// OpenTelemetry collector for traces (OTLP over HTTP), for example http://collector:4318 [default: none].
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     otlp_endpoint: Option<String>,
 
-    /// How log lines look. How many there are is said by RUST_LOG, for example RUST_LOG=writ=debug.
+    /// Format of log lines. The variable RUST_LOG sets their level, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
 }
 
 impl Serve {
-    /// Where the API server is, and what of it is served: each namespace once.
+    /// Returns the options of the client, with each namespace once.
     fn client(&self) -> ClientOptions {
         let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let (kubeconfig, own_namespace) = (self.kubeconfig.clone(), self.lease_namespace.clone());
@@ -123,7 +127,7 @@ impl Serve {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         };
-        // An empty variable of the environment is none.
+        // An empty environment variable counts as absent.
         start_logs(format, self.otlp_endpoint.as_deref().filter(|url| !url.is_empty()))
     }
 
@@ -132,56 +136,58 @@ impl Serve {
         OpsServer::start(address).await.map(Some)
     }
 
-    /// Where this process keeps what must outlive it.
-    fn state_folder(&self) -> Option<PathBuf> {
+    fn state_directory(&self) -> Option<PathBuf> {
         self.state_directory.clone().or_else(store::state_folder)
     }
 
-    /// How long machines of claimed commands are waited for.
     fn patience(&self) -> FollowLimits {
         let seconds = Duration::from_secs;
         FollowLimits { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
     }
 
-    /// The results that another process left on disk are written before anything is taken for left behind.
+    /// Opens the spool. First writes the results that an earlier process left on disk, so that none of them counts as
+    /// lost.
     async fn open_spool(&self, cluster: &Cluster) -> Option<Spool> {
-        let folder = self.state_folder()?.join("results");
-        match Spool::open(&folder) {
+        let directory = self.state_directory()?.join("results");
+        match Spool::open(&directory) {
             Ok(spool) => {
                 spool.replay(cluster).await;
                 Some(spool)
             }
             Err(error) => {
                 tracing::warn!(
-                    directory = %folder.display(), %error,
-                    "results of Direct mode are not kept on disk before they are written; see --state-directory"
+                    directory = %directory.display(), %error,
+                    "results of Direct mode are not kept on disk; see --state-directory"
                 );
                 None
             }
         }
     }
 
-    /// The output store. One that was asked for has to be usable; without the default one only large outputs are the poorer.
+    /// Opens the output store. A store that a flag names must be usable. Without the default store, only output that
+    /// does not fit into the status is lost.
     fn open_store(&self) -> anyhow::Result<Option<Store>> {
         let given = self.output_store.as_deref();
-        let folder = || Some(self.state_folder()?.join("outputs").to_str()?.to_owned());
+        let default = || Some(self.state_directory()?.join("outputs").to_str()?.to_owned());
         let location = match given {
             Some("none") => return Ok(None),
-            given => given.map(ToOwned::to_owned).or_else(folder),
+            given => given.map(ToOwned::to_owned).or_else(default),
         };
         let Some(location) = location else {
-            tracing::warn!("there is no folder for an output store (no $HOME); name one with --output-store");
+            tracing::warn!(
+                "no output store, because no directory for it is known ($HOME is not set); set --output-store"
+            );
             return Ok(None);
         };
         match store::open(&location) {
             Ok(store) => {
-                tracing::info!(%store, "output that the status cannot show whole is stored");
+                tracing::info!(%store, "output store opened");
                 Ok(Some(store))
             }
             Err(error) if given.is_some() => Err(error).context("the output store cannot be used (--output-store)"),
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(error, "large outputs will not be stored; name a store with --output-store");
+                tracing::warn!(error, "output store cannot be opened; set --output-store to keep large outputs");
                 Ok(None)
             }
         }
@@ -194,10 +200,10 @@ enum Format {
     Json,
 }
 
-/// Serves until it is told to end.
+/// Serves until SIGTERM or ctrl-C.
 pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let exporting = options.start_logs()?;
-    // Before anything is waited for, so that they say what.
+    // First, so that /readyz reports what this process waits for.
     let endpoints = options.listen().await?;
     let store = options.open_store()?;
     let client_options = options.client();
@@ -205,10 +211,10 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         ready = wait_until_usable(&cluster) => ready?,
-        () = told_to_end(&mut signals) => return Ok(()),
+        () = wait_for_signal(&mut signals) => return Ok(()),
     }
 
-    let holder = holder();
+    let holder = new_holder_name();
     let holders = Arc::new(join(&cluster, &holder, Duration::from_secs(options.lease_seconds)).await?);
     let (events, _publishing) = EventPublisher::start(&cluster, &holder);
     let membership = Arc::clone(&holders);
@@ -225,11 +231,13 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         outputs: OutputSinks { hub: Hub::default(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
         limits: options.patience(),
-        network: options.reaching.network(&cluster, &stop).await,
+        network: options.network.network(&cluster, &stop).await,
     });
     measure(endpoints.as_ref(), &runner, &stamping);
-    let finished = options.retaining.context(&cluster, store, &events);
-    let others = others((&cluster, &policies), &runner, (&stamping, &events), machine_wakes, finished, &stop);
+    let finished = options.retention.context(&cluster, store, &events);
+    let (watches, mut following) = start_watches(&cluster, &stop);
+    let shared = (&cluster, &policies, &watches);
+    let others = start_other_controllers(shared, &runner, (&stamping, &events), machine_wakes, finished, &stop);
     let context = command_execution::Context {
         cluster,
         policies,
@@ -239,15 +247,12 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
         events,
         grace_for_missing: Duration::from_secs(options.missing_grace_seconds),
     };
-    let mut controller = tokio::spawn(command_execution::run(context, wakes, stop.clone()));
-    tracing::info!(holder, namespaces = serves(&client_options), "writ serves");
+    let mut controller = tokio::spawn(command_execution::run(context, watches, wakes, stop.clone()));
+    tracing::info!(holder, namespaces = describe_scope(&client_options), "writ serves");
 
-    tokio::select! {
-        () = told_to_end(&mut signals) => {}
-        ended = &mut controller => bail!("the controller ended by itself ({ended:?}); this is a bug, please report it"),
-    }
+    run_until_signal(&mut signals, &mut controller, &mut following).await?;
     let others = async { tokio::join!(controller, others) };
-    end((&runner, &holders), Duration::from_secs(options.drain_seconds), &stop, others).await;
+    shut_down((&runner, &holders), Duration::from_secs(options.drain_seconds), &stop, others).await;
     renewing.abort();
     holders.release().await;
     tracing::info!("stopped");
@@ -255,13 +260,32 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn send_last_spans(exporting: Option<TraceExporter>) {
-    if let Some(exporting) = exporting {
-        exporting.shut_down(LAST_SPANS).await;
+/// Starts the watches that the controllers share.
+fn start_watches(cluster: &Cluster, stop: &CancellationToken) -> (Watches, JoinHandle<Option<()>>) {
+    let (watches, follow) = Watches::new(cluster);
+    (watches, tokio::spawn(stop.clone().run_until_cancelled_owned(follow)))
+}
+
+/// Waits for a signal. Fails if the controller or the watches end before it.
+async fn run_until_signal(
+    signals: &mut (Signal, Signal),
+    controller: &mut JoinHandle<()>,
+    watches: &mut JoinHandle<Option<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = wait_for_signal(signals) => Ok(()),
+        ended = controller => bail!("the controller ended by itself ({ended:?}): this is a bug; please report it"),
+        ended = watches => bail!("the watches ended by themselves ({ended:?}): this is a bug; please report it"),
     }
 }
 
-/// Brings up to date what is counted only when metrics are asked for.
+async fn send_last_spans(exporting: Option<TraceExporter>) {
+    if let Some(exporting) = exporting {
+        exporting.shut_down(TRACE_FLUSH_DEADLINE).await;
+    }
+}
+
+/// Has the gauges updated at each scrape.
 fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterTrustChecker) {
     let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
@@ -271,9 +295,9 @@ fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterT
     });
 }
 
-/// Starts the controllers beside that of executions; what comes back ends with them.
-fn others(
-    (cluster, policies): (&Cluster, &Arc<PolicyCache>),
+/// Starts the controllers of Machines, Whitelists and finished executions. The returned future ends with them.
+fn start_other_controllers(
+    (cluster, policies, watches): (&Cluster, &Arc<PolicyCache>, &Watches),
     runner: &Runner,
     (stamping, events): (&RequesterTrustChecker, &EventPublisher),
     wakes: MachineWakes,
@@ -281,7 +305,7 @@ fn others(
     stop: &CancellationToken,
 ) -> impl Future + use<> {
     let context = machine::Context::new(cluster.clone(), runner.clone(), events.clone());
-    let machines = tokio::spawn(machine::run(context, wakes, stop.clone()));
+    let machines = tokio::spawn(machine::run(context, watches.clone(), wakes, stop.clone()));
     let context = whitelist::Context {
         cluster: cluster.clone(),
         stamping: stamping.clone(),
@@ -289,20 +313,20 @@ fn others(
         policies: Arc::clone(policies),
         warnings: whitelist::WarningCounts::default(),
     };
-    let whitelists = tokio::spawn(whitelist::run(context, stop.clone()));
+    let whitelists = tokio::spawn(whitelist::run(context, watches.clone(), stop.clone()));
     let finished = tokio::spawn(retention::run(finished, stop.clone()));
     async { tokio::join!(machines, whitelists, finished) }
 }
 
-/// A client of the API server. Certificates of hosts and logins are valid by the clock that everything else goes by.
+/// Connects to the API server. Its clock also decides which certificates of hosts and logins are valid.
 async fn connect(options: &ClientOptions) -> anyhow::Result<Cluster> {
-    let cluster = Cluster::connect(options).await.context("the kubeconfig cannot be used")?;
+    let cluster = Cluster::connect(options).await.context("kubeconfig cannot be used")?;
     let clock = cluster.clone();
     use_certificate_clock(move || u64::try_from(clock.now().as_second()).unwrap_or(0));
     Ok(cluster)
 }
 
-fn serves(options: &ClientOptions) -> String {
+fn describe_scope(options: &ClientOptions) -> String {
     if options.namespaces.is_empty() { "(all)".to_owned() } else { options.namespaces.join(",") }
 }
 
@@ -314,34 +338,34 @@ async fn join(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Resu
 }
 
 /// Waits for SIGTERM or ctrl-C.
-async fn told_to_end((terminate, interrupt): &mut (Signal, Signal)) {
+async fn wait_for_signal((terminate, interrupt): &mut (Signal, Signal)) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
 }
 
-/// Lets what runs end, and then the controllers.
-async fn end<T>(
+/// Drains the runner, then stops the controllers.
+async fn shut_down<T>(
     (runner, membership): (&Runner, &Membership),
     drain: Duration,
     stop: &CancellationToken,
     controllers: impl Future<Output = T>,
 ) {
     health().set_stopping();
-    tracing::info!(drain_seconds = drain.as_secs(), "stopping: nothing new starts, what runs may end");
-    // The controllers go on while the runner drains, so that somebody may still cancel.
-    // The first poll stops the start of commands; only then the other members may take over the Machines.
+    tracing::info!(drain_seconds = drain.as_secs(), "stopping: no new commands start, running commands may end");
+    // The controllers continue while the runner drains, so that cancellations still work.
+    // The first poll stops the start of commands. Only then other members may take over the Machines.
     tokio::join!(biased; runner.shut_down(drain), async { membership.leave() });
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
 }
 
-/// Waits until the API server answers; says at once what a person has to do.
+/// Waits until the API server answers. Fails at once if manual action is needed.
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     let mut starting_until = Instant::now();
     loop {
-        match usable(cluster).await {
+        match check_crds(cluster).await {
             Ok(()) => {
                 health().prerequisites_ok();
                 return Ok(());
@@ -349,7 +373,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
             Err(error @ (ClusterError::NotFound { .. } | ClusterError::Forbidden { .. }))
                 if Instant::now() < starting_until =>
             {
-                tracing::warn!(%error, "waiting for the API server, which may still be starting");
+                tracing::warn!(%error, "waiting for the API server to finish its start");
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             Err(error @ ClusterError::NotFound { .. }) => {
@@ -360,7 +384,7 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
                     .context("grant this user the rights of the chart (deploy/operator-role.yaml has them too), or use --namespace");
             }
             Err(error) => {
-                starting_until = Instant::now() + STARTING;
+                starting_until = Instant::now() + API_SERVER_STARTUP_GRACE;
                 tracing::warn!(%error, "waiting for the API server");
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
@@ -368,18 +392,18 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// Both kinds that nothing can be decided without: what is asked for, and what is known of those that are deleted.
-async fn usable(cluster: &Cluster) -> Result<(), ClusterError> {
+/// Checks that CommandExecutions and ExecutionReceipts can be listed. No decision is possible without them.
+async fn check_crds(cluster: &Cluster) -> Result<(), ClusterError> {
     cluster.check_access().await?;
     cluster.check_receipts().await
 }
 
-/// This process as it stands in claims, and the name of its Lease: its host, and a word that no other process has, so
-/// that a restarted one does not take the claims of its predecessor for its own.
-fn holder() -> String {
+/// Returns the name of this process in claims, which is also the name of its Lease: the host name and a random word.
+/// Because of that word, a restarted process does not consider the claims of its predecessor its own.
+fn new_holder_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = std::env::var("HOSTNAME").unwrap_or(host).to_lowercase();
-    // A Lease's name is a DNS name of at most 253 characters; 63 of the host's are enough to know it by.
+    // The name of a Lease is a DNS name of at most 253 characters. 63 characters of the host name are enough.
     let usable = |character: &char| character.is_ascii_lowercase() || character.is_ascii_digit() || *character == '-';
     let host: String = host.chars().filter(usable).take(63).collect();
     let nonce = Uuid::new_v4().simple().to_string();

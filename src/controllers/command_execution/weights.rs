@@ -1,14 +1,15 @@
-//! How many large objects are looked at a time: they must not fill the memory, small ones must not wait for them, and no
-//! namespace's must keep another one's waiting.
+//! Limit of large objects that are reconciled concurrently. Large objects must not fill the memory, small ones must not
+//! wait for large ones, and no namespace must delay another one.
 
 use crate::fairness::{Place, Pool, Size};
 
-/// Objects up to this size, as text, need no room of their own: all that are looked at together take a few MiB.
+/// Objects up to this size, in bytes of text, need no permit: all that are reconciled together take a few MiB.
 const SMALL: usize = 65_536;
-/// Large ones at a time. One takes up to four times 1.5 MiB: its text twice, and what is decoded of it.
+/// Maximum number of large objects in memory, in all and per namespace. One takes up to four times 1.5 MiB: its text
+/// twice, and its decoded form.
 const LARGE: Size = Size { places: 10, share: 5 };
 
-/// Hands out room in memory.
+/// Permits for large objects.
 pub(super) struct Weights(Pool);
 
 impl Default for Weights {
@@ -18,7 +19,7 @@ impl Default for Weights {
 }
 
 impl Weights {
-    /// Room for an object of so many bytes, until it is dropped. None for a small one, which needs none.
+    /// Waits for the permit of an object of this size. `None` for a small object, which needs no permit.
     pub async fn take(&self, namespace: &str, bytes: usize) -> Option<Place> {
         if bytes <= SMALL { None } else { Some(self.0.place(namespace).await) }
     }
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn large_ones_of_one_namespace_leave_room_to_others_and_small_ones_never_wait() {
+    async fn large_objects_leave_permits_to_other_namespaces_and_small_ones_never_wait() {
         let weights = Weights::default();
         let mut held = Vec::new();
         for _ in 0..LARGE.share {

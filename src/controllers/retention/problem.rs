@@ -1,4 +1,4 @@
-//! Why an execution could not be removed, when it is tried again, and who is told.
+//! Failures to remove an execution: when Writ tries again, and what it reports.
 
 use std::time::{Duration, Instant};
 
@@ -10,72 +10,72 @@ use crate::cluster::{ClusterError, EventPublisher, ExecutionKey};
 use crate::output::StoreError;
 use crate::telemetry::{BackgroundTask, metrics};
 
-use super::told::Told;
+use super::event_dedup::RecentReports;
 
-/// When to look again at what has to stay until a person does something. Two calls each: ten thousand of them ask the API
-/// server 70 times a second.
-const WHERE_IT_STAYS: Duration = Duration::from_secs(300);
+/// Delay before the next attempt for an execution that needs manual action. An attempt makes two calls, so ten thousand
+/// such executions make 70 calls per second.
+const BLOCKED_RETRY: Duration = Duration::from_secs(300);
 
-/// Why an execution could not be removed.
+/// Reason that an execution could not be removed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
+pub(super) enum RemovalError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    #[error("its stored output could not be removed, so it stays")]
+    #[error("execution kept: its stored output cannot be deleted; check the output store")]
     Store(#[from] StoreError),
-    /// Its receipt cannot be written or read, by lack of rights or a ResourceQuota.
-    #[error("its receipt could not be written or read, so it stays: {0}")]
+    /// The receipt cannot be written or read, because of missing rights or a ResourceQuota.
+    #[error("execution kept: its receipt cannot be written or read: {0}")]
     Receipt(#[source] ClusterError),
-    /// The namespace has as many receipts as it may have.
+    /// The namespace has its maximum number of receipts.
     #[error(
-        "its time is over, but the namespace has {limit} ExecutionReceipts (writ serve --receipt-limit), so it stays: \
-         without a receipt it would run again when it is applied again"
+        "execution kept although its TTL expired: the namespace has its maximum of {limit} ExecutionReceipts, and without \
+         a receipt the same manifest would run again; delete receipts or raise --receipt-limit"
     )]
-    NoRoom {
-        /// How many that is.
+    ReceiptLimitReached {
+        /// The maximum number.
         limit: u64,
     },
-    /// It does not decode, so that no receipt of it can be made.
-    #[error("it cannot be read, so it stays: {0}")]
+    /// The execution does not decode, so no receipt of it can be written.
+    #[error("execution kept: it cannot be read: {0}")]
     Unreadable(String),
 }
 
-impl Problem {
-    /// Whether others would meet the same.
-    pub fn concerns_all(&self) -> bool {
+impl RemovalError {
+    /// Returns true if other executions would meet the same failure.
+    pub fn is_systemic(&self) -> bool {
         matches!(self, Self::Cluster(ClusterError::Unavailable { .. }) | Self::Store(_))
     }
 
-    /// One word for metrics, of a few.
+    /// Returns the word for metrics, one of a fixed set.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Cluster(error) | Self::Receipt(error) => error.category(),
             Self::Store(_) => "store",
-            Self::NoRoom { .. } => "receipt_limit",
+            Self::ReceiptLimitReached { .. } => "receipt_limit",
             Self::Unreadable(_) => "undecodable",
         }
     }
 
-    /// When to try again.
-    pub fn pause(&self) -> Duration {
+    /// Returns the delay before the next attempt.
+    pub fn retry_after(&self) -> Duration {
         match self {
-            // It changed while it was looked at.
+            // The execution changed during the attempt.
             Self::Cluster(ClusterError::Conflict { .. } | ClusterError::Invalid { .. }) => Duration::from_secs(2),
             Self::Cluster(ClusterError::Unavailable { .. } | ClusterError::NotFound { .. }) => Duration::from_secs(5),
-            // A person has to do something.
+            // Needs manual action.
             Self::Cluster(ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. }) => Duration::from_secs(30),
             Self::Store(_) => Duration::from_secs(10),
             Self::Cluster(ClusterError::TooLarge { .. })
             | Self::Receipt(_)
-            | Self::NoRoom { .. }
-            | Self::Unreadable(_) => WHERE_IT_STAYS,
+            | Self::ReceiptLimitReached { .. }
+            | Self::Unreadable(_) => BLOCKED_RETRY,
         }
     }
 
-    /// The reason of the event on the execution, where a person has to do something about it.
+    /// Returns the reason of the event on the execution, if the failure needs manual action.
     fn event(&self) -> Option<&'static str> {
         match self {
-            Self::NoRoom { .. } => Some("ReceiptLimitReached"),
+            Self::ReceiptLimitReached { .. } => Some("ReceiptLimitReached"),
             Self::Receipt(_) => Some("ReceiptRefused"),
             Self::Cluster(ClusterError::TooLarge { .. }) => Some("ObjectTooLarge"),
             Self::Cluster(_) | Self::Store(_) | Self::Unreadable(_) => None,
@@ -83,34 +83,32 @@ impl Problem {
     }
 }
 
-/// Tells what could not be removed.
-pub(super) struct Teller {
+/// Reports executions that could not be removed.
+pub(super) struct RemovalReporter {
     events: EventPublisher,
-    /// Namespaces.
-    logged: Told,
-    /// Executions.
-    published: Told,
+    /// Namespaces in the log.
+    logged: RecentReports,
+    /// Executions with an event.
+    published: RecentReports,
 }
 
-impl Teller {
+impl RemovalReporter {
     pub fn new(events: EventPublisher) -> Self {
-        Self { events, logged: Told::default(), published: Told::default() }
+        Self { events, logged: RecentReports::default(), published: RecentReports::default() }
     }
 
-    /// What stays for long is told once an hour: of each execution by an event, of each namespace in the log.
-    pub fn tell(&mut self, key: &ExecutionKey, problem: &Problem) {
-        metrics().reconcile_failed(BackgroundTask::Retention.as_str(), problem.category());
+    /// Reports a failure. A failure that lasts is reported once an hour: by one event per execution, and in the log
+    /// once per namespace.
+    pub fn report(&mut self, key: &ExecutionKey, error: &RemovalError) {
+        metrics().reconcile_failed(BackgroundTask::Retention.as_str(), error.category());
         let now = Instant::now();
-        let event = problem.event();
-        if event.is_none_or(|event| self.logged.is_news(&format!("{event} {}", key.namespace), now)) {
-            let source = std::error::Error::source(problem).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(
-                execution = %key, uid = key.uid, error = %problem, source,
-                "a finished execution could not be removed; trying again"
-            );
+        let event = error.event();
+        if event.is_none_or(|event| self.logged.should_report(&format!("{event} {}", key.namespace), now)) {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(execution = %key, uid = key.uid, %error, cause, "removal of an execution failed; retrying");
         }
-        if let Some(event) = event.filter(|event| self.published.is_news(&format!("{event} {}", key.uid), now)) {
-            self.events.publish_removal_blocked(reference(key), event, &problem.to_string());
+        if let Some(event) = event.filter(|event| self.published.should_report(&format!("{event} {}", key.uid), now)) {
+            self.events.publish_removal_blocked(reference(key), event, &error.to_string());
         }
     }
 }

@@ -1,98 +1,109 @@
-//! Receipts of executions that their time to live deletes, and what becomes of them when a person deletes instead.
+//! Receipts of the executions that Writ deletes after their TTL, and their removal when somebody deletes an execution.
 //!
-//! The promises kept here: the receipt is stored before the execution is deleted, so that no crash in between lets it run
-//! again; what a person deletes leaves none; none is removed for any other reason. Two processes that do this at a time (a
-//! rolling update) cannot undo what the other relies on: who finds a receipt that is there already writes it anew before it
-//! deletes, and undoing is only done to the version that was written by oneself.
+//! # Guarantees
+//! - The receipt is stored before the execution is deleted, so no crash in between lets the same manifest run again.
+//! - An execution that somebody deletes leaves no receipt. No receipt is removed for any other reason.
+//! - Two processes (a rolling update) cannot undo what the other one depends on. A process that finds the receipt in
+//!   place writes it once more before the deletion, and undo only removes the version that this process wrote.
 
 use crate::api::{CommandExecution, ExecutionReceipt};
 use crate::cluster::{Cluster, ClusterError};
 use crate::execution::{ReceiptKey, is_already_executed};
 
-use super::Problem;
-use super::room::Room;
+use super::RemovalError;
+use super::receipt_quota::ReceiptQuota;
 
-/// Annotation of a receipt with a random value. A new value forces a new resourceVersion, so that the next write of another
-/// process conflicts.
-const NONCE_ANNOTATION: &str = "writ.dev/revision-nonce";
+/// An annotation that makes a version of a receipt one's own; its value means nothing.
+const SEEN_ANNOTATION: &str = "writ.dev/seen";
 
 /// Writes and removes receipts.
 pub(super) struct Receipts {
     cluster: Cluster,
-    room: Room,
+    quota: ReceiptQuota,
 }
 
-/// A receipt that is there now.
-pub(super) enum Written {
-    /// It was not, or did not name this execution, before this look wrote it: it can be undone.
-    Here(Box<ExecutionReceipt>),
-    /// It named this execution before: a look before this one, or another process, may have deleted it by now.
-    Before,
-    /// None is needed.
-    None,
+/// Result of writing a receipt.
+pub(super) enum ReceiptWrite {
+    /// This attempt stored the receipt, or named this execution in it. It can be undone.
+    Written(Box<ExecutionReceipt>),
+    /// The receipt named this execution before. An earlier attempt, or another process, may have deleted the execution
+    /// by now.
+    AlreadyThere,
+    /// The execution needs no receipt.
+    NotNeeded,
 }
 
 impl Receipts {
     pub fn new(cluster: Cluster, limit: u64) -> Self {
-        Self { cluster, room: Room::new(limit) }
+        Self { cluster, quota: ReceiptQuota::new(limit) }
     }
 
-    /// Sees to it that there is a receipt of an execution that is to be deleted now.
-    pub async fn write(&self, execution: &CommandExecution) -> Result<Written, Problem> {
-        let Some(key) = ReceiptKey::of(execution) else { return Ok(Written::None) };
-        let no_end = || Problem::Unreadable("it has no end".to_owned());
+    /// Stores the receipt of an execution that is deleted next.
+    ///
+    /// # Errors
+    /// The receipt is not stored, or this is not known. The execution must stay.
+    pub async fn write(&self, execution: &CommandExecution) -> Result<ReceiptWrite, RemovalError> {
+        let Some(key) = ReceiptKey::of(execution) else { return Ok(ReceiptWrite::NotNeeded) };
+        let no_end = || RemovalError::Unreadable("status.completionTime is missing".to_owned());
         let new = key.receipt(execution).ok_or_else(no_end)?;
-        let Some(mut found) = self.cluster.receipt(&key).await.map_err(refused)? else {
-            // Somebody deleted the receipt that this one was not run for, to have the next one run.
+        let Some(mut found) = self.cluster.receipt(&key).await.map_err(receipt_error)? else {
+            // Somebody deleted the receipt because of which this execution did not run, so that the next one runs.
             if is_already_executed(execution) {
-                return Ok(Written::None);
+                return Ok(ReceiptWrite::NotNeeded);
             }
             return self.create(new).await;
         };
         let is_named = found.spec.expired_uid == new.spec.uid;
         if is_named {
             let word = uuid::Uuid::new_v4().simple().to_string();
-            found.metadata.annotations.get_or_insert_default().insert(NONCE_ANNOTATION.to_owned(), word);
+            found.metadata.annotations.get_or_insert_default().insert(SEEN_ANNOTATION.to_owned(), word);
         }
         found.spec.expired_uid = new.spec.uid;
-        let stored = self.cluster.replace_receipt(&found).await.map_err(refused)?;
-        Ok(if is_named { Written::Before } else { Written::Here(Box::new(stored)) })
+        let stored = self.cluster.replace_receipt(&found).await.map_err(receipt_error)?;
+        Ok(if is_named { ReceiptWrite::AlreadyThere } else { ReceiptWrite::Written(Box::new(stored)) })
     }
 
-    async fn create(&self, receipt: ExecutionReceipt) -> Result<Written, Problem> {
+    async fn create(&self, receipt: ExecutionReceipt) -> Result<ReceiptWrite, RemovalError> {
         let namespace = receipt.metadata.namespace.clone().unwrap_or_default();
-        if !self.room.take(&self.cluster, &namespace).await.map_err(refused)? {
-            return Err(Problem::NoRoom { limit: self.room.limit() });
+        if !self.quota.try_reserve(&self.cluster, &namespace).await.map_err(receipt_error)? {
+            return Err(RemovalError::ReceiptLimitReached { limit: self.quota.limit() });
         }
         match self.cluster.create_receipt(&receipt).await {
-            Ok(stored) => Ok(Written::Here(Box::new(stored))),
+            Ok(stored) => Ok(ReceiptWrite::Written(Box::new(stored))),
             Err(error) => {
                 if !error.is_ambiguous() {
-                    self.room.give_back(&namespace).await;
+                    self.quota.release(&namespace).await;
                 }
-                Err(refused(error))
+                Err(receipt_error(error))
             }
         }
     }
 
-    /// Undoes what was written, as a person was quicker to delete the execution: it is theirs to have it run again.
-    pub async fn undo(&self, written: &Written) -> Result<(), Problem> {
+    /// Removes what this attempt wrote, because somebody deleted the execution first. The same manifest may then run
+    /// again.
+    ///
+    /// # Errors
+    /// The receipt could not be removed.
+    pub async fn undo(&self, written: &ReceiptWrite) -> Result<(), RemovalError> {
         match written {
-            Written::Here(receipt) => self.remove(receipt).await,
-            Written::Before | Written::None => Ok(()),
+            ReceiptWrite::Written(receipt) => self.remove(receipt).await,
+            ReceiptWrite::AlreadyThere | ReceiptWrite::NotNeeded => Ok(()),
         }
     }
 
-    /// Removes the receipt of an execution that is being deleted and has finished, unless it was its time to live that
-    /// deleted it: whoever deletes one may want it to run again.
-    pub async fn remove_where_a_person_deleted(&self, execution: &CommandExecution) -> Result<(), Problem> {
+    /// Removes the receipt of a finished execution that is being deleted, unless Writ deleted it after its TTL.
+    /// Somebody who deletes an execution may want the same manifest to run again.
+    ///
+    /// # Errors
+    /// The receipt could not be read or removed.
+    pub async fn remove_after_manual_delete(&self, execution: &CommandExecution) -> Result<(), RemovalError> {
         let Some(key) = ReceiptKey::of(execution) else { return Ok(()) };
-        match self.cluster.receipt(&key).await.map_err(refused)? {
+        match self.cluster.receipt(&key).await.map_err(receipt_error)? {
             Some(receipt) if Some(&receipt.spec.expired_uid) != execution.metadata.uid.as_ref() => {
                 tracing::info!(
                     execution = format!("{}/{}", key.namespace, key.execution),
                     receipt = key.object_name(),
-                    "an execution was deleted by somebody: its receipt goes with it, and the next one of its name runs"
+                    "receipt removed with an execution that somebody deleted; its manifest may run again"
                 );
                 self.remove(&receipt).await
             }
@@ -100,22 +111,23 @@ impl Receipts {
         }
     }
 
-    async fn remove(&self, receipt: &ExecutionReceipt) -> Result<(), Problem> {
+    async fn remove(&self, receipt: &ExecutionReceipt) -> Result<(), RemovalError> {
         match self.cluster.delete_receipt(receipt).await {
             Ok(()) | Err(ClusterError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(refused(error)),
+            Err(error) => Err(receipt_error(error)),
         }
     }
 }
 
-/// What a person has to mend about receipts is told apart from the same about executions.
-fn refused(error: ClusterError) -> Problem {
+/// Returns the failure of a call for a receipt. Failures that need manual action differ from the same failures for
+/// executions.
+fn receipt_error(error: ClusterError) -> RemovalError {
     match error {
         ClusterError::Forbidden { .. }
         | ClusterError::Undecodable { .. }
         | ClusterError::NotFound { .. }
         | ClusterError::TooLarge { .. }
-        | ClusterError::Invalid { .. } => Problem::Receipt(error),
-        error => Problem::Cluster(error),
+        | ClusterError::Invalid { .. } => RemovalError::Receipt(error),
+        error => RemovalError::Cluster(error),
     }
 }

@@ -1,4 +1,4 @@
-//! What `writ lint` would warn of, in the status of a Whitelist and in the metrics.
+//! The warnings of `writ lint`, in the status of a Whitelist and in the metrics.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,13 @@ use crate::execution::storable;
 use crate::policy::{self, CompiledWhitelist, Warning};
 use crate::telemetry::metrics;
 
-/// Warnings that a message shows; the others are counted.
+/// Maximum number of warnings that a message shows. It counts the others.
 const MAX_SHOWN: usize = 5;
-/// Characters of one warning in a message, so that all fit into the 2048 of a message (`storable`).
+/// Maximum length of one warning in a message, in characters, so that all of them fit into the 2048 of a message
+/// (`storable`).
 const MAX_CHARACTERS_SHOWN: usize = 300;
 
-/// The number of warnings of each Whitelist, for the metric. One entry for each Whitelist that is watched, and removed with
-/// it.
+/// Number of warnings of each Whitelist, for the metric. One entry for each Whitelist that exists.
 #[derive(Default)]
 pub struct WarningCounts(Mutex<HashMap<(String, String), usize>>);
 
@@ -49,50 +49,58 @@ impl WarningCounts {
     }
 }
 
-/// Whether a Whitelist has a Deny, which holds against the rules of the others too.
+/// Returns true if a Whitelist has a Deny rule, which also applies to what other Whitelists allow.
 pub(super) fn has_deny(object: &DynamicObject) -> bool {
     let rules = object.data.pointer("/spec/rules").and_then(Value::as_array);
     rules.is_some_and(|rules| rules.iter().any(|rule| rule.get("effect").and_then(Value::as_str) == Some("Deny")))
 }
 
-/// The warnings of a Whitelist beside `others` of its namespace. One that does not decode has none: it closes its namespace,
-/// which is said elsewhere.
-pub(super) fn of(
-    object: DynamicObject,
-    compiled: &CompiledWhitelist,
-    others: &[Arc<CompiledWhitelist>],
-) -> Vec<Warning> {
+/// The warnings of one Whitelist, as the status shows them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Warnings {
+    /// Number of all warnings.
+    pub count: usize,
+    /// The first warnings.
+    message: String,
+}
+
+/// Lints a Whitelist together with `others` of its namespace. A Whitelist that does not decode has no warnings: its
+/// namespace fails closed, which the condition Ready reports.
+pub(super) fn lint(object: DynamicObject, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Warnings {
     let whitelist = object.try_parse::<Whitelist>();
-    whitelist.map(|whitelist| policy::lint_among(&whitelist, compiled, others).warnings).unwrap_or_default()
+    let lint = |whitelist: Whitelist| policy::lint_among(&whitelist, compiled, others).warnings;
+    Warnings::new(&whitelist.map(lint).unwrap_or_default())
 }
 
-/// Puts the warnings into a status. Ready and Stalled stay as they are, so that no GitOps tool takes the Whitelist for one
-/// that failed.
-pub(super) fn say(status: &mut WhitelistStatus, warnings: &[Warning], now: Timestamp) {
-    status.warning_count = i64::try_from(warnings.len()).ok();
-    let generation = status.observed_generation;
-    if warnings.is_empty() {
-        return conditions::remove(&mut status.conditions, ConditionType::HasWarnings);
+impl Warnings {
+    fn new(warnings: &[Warning]) -> Self {
+        let shown = warnings.iter().take(MAX_SHOWN).map(|warning| {
+            let text = format!("{}: {}", warning.rule, warning.message);
+            let short: String = text.chars().take(MAX_CHARACTERS_SHOWN).collect();
+            if short.len() < text.len() { short + "..." } else { short }
+        });
+        let shown = shown.collect::<Vec<_>>().join("; ");
+        let message = match warnings.len().saturating_sub(MAX_SHOWN) {
+            0 => shown,
+            more => format!("{shown}; and {more} more (writ lint shows all)"),
+        };
+        Self { count: warnings.len(), message: storable(&message) }
     }
-    let message = storable(&message(warnings));
-    let type_ = ConditionType::HasWarnings;
-    conditions::set(&mut status.conditions, type_, true, "LintWarnings", &message, generation, now);
-}
 
-fn message(warnings: &[Warning]) -> String {
-    let shown = warnings.iter().take(MAX_SHOWN).map(|warning| {
-        let text = format!("{}: {}", warning.rule, warning.message);
-        let short: String = text.chars().take(MAX_CHARACTERS_SHOWN).collect();
-        if short.len() < text.len() { short + "..." } else { short }
-    });
-    let shown = shown.collect::<Vec<_>>().join("; ");
-    match warnings.len().saturating_sub(MAX_SHOWN) {
-        0 => shown,
-        more => format!("{shown}; and {more} more (writ lint shows all)"),
+    /// Puts the warnings into a status. Ready and Stalled stay unchanged, so that no GitOps tool considers the
+    /// Whitelist failed.
+    pub(super) fn write_into(&self, status: &mut WhitelistStatus, now: Timestamp) {
+        status.warning_count = i64::try_from(self.count).ok();
+        let generation = status.observed_generation;
+        if self.count == 0 {
+            return conditions::remove(&mut status.conditions, ConditionType::HasWarnings);
+        }
+        let type_ = ConditionType::HasWarnings;
+        conditions::set(&mut status.conditions, type_, true, "LintWarnings", &self.message, generation, now);
     }
 }
 
-/// The time of Writ's last write of the status.
+/// Returns the time of Writ's last write of the status.
 pub(super) fn last_written(metadata: &ObjectMeta) -> Option<Timestamp> {
     let entries = metadata.managed_fields.iter().flatten();
     let own = entries.filter(|entry| {
@@ -106,11 +114,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_shows_the_first_warnings_and_counts_the_others() {
+    fn message_shows_the_first_warnings_and_counts_the_others() {
         let warning = |rule: usize| Warning { rule: format!("r{rule}"), message: "m".repeat(1000) };
         let warnings: Vec<Warning> = (0..300).map(warning).collect();
         let mut status = WhitelistStatus::default();
-        say(&mut status, &warnings, Timestamp::UNIX_EPOCH);
+        Warnings::new(&warnings).write_into(&mut status, Timestamp::UNIX_EPOCH);
         assert_eq!(status.warning_count, Some(300));
         let condition = &status.conditions[0];
         assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("HasWarnings", "True"));
@@ -118,7 +126,7 @@ mod tests {
             condition.message.contains("r4: m") && condition.message.ends_with("and 295 more (writ lint shows all)")
         );
         assert!(condition.message.len() < 2048 && !condition.message.contains("r5:"), "{}", condition.message);
-        say(&mut status, &[], Timestamp::UNIX_EPOCH);
+        Warnings::default().write_into(&mut status, Timestamp::UNIX_EPOCH);
         assert_eq!((status.warning_count, status.conditions.len()), (Some(0), 0));
     }
 }

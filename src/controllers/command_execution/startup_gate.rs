@@ -1,0 +1,72 @@
+//! Startup gate: no command starts before every unfinished execution was reconciled once, or 5 s passed. Lists have no
+//! order, and the oldest execution goes first.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::reflector::ObjectRef;
+
+use crate::runner::Runner;
+
+use super::ExecutionMeta;
+
+/// Maximum time that the gate stays closed. If the API server answers some of the reads late, time matters more than
+/// order.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Tells the runner when commands may start.
+pub(super) struct StartupGate {
+    /// Executions that were not reconciled yet. `None` before the first list, and once the gate is open.
+    remaining: Mutex<Option<HashSet<ObjectRef<ExecutionMeta>>>>,
+    runner: Runner,
+}
+
+impl StartupGate {
+    /// Returns a closed gate.
+    pub fn new(runner: Runner) -> Self {
+        Self { remaining: Mutex::default(), runner }
+    }
+
+    /// Sets the executions of the first list. Later calls do nothing.
+    pub fn expect(self: &Arc<Self>, all: impl Iterator<Item = ObjectRef<ExecutionMeta>>) {
+        if self.runner.is_started() {
+            return;
+        }
+        let all: HashSet<_> = all.collect();
+        if all.is_empty() {
+            self.runner.start();
+            return;
+        }
+        self.with(|remaining| *remaining = Some(all));
+        let gate = Arc::clone(self);
+        // This task ends after the deadline.
+        tokio::spawn(async move {
+            tokio::time::sleep(DEADLINE).await;
+            gate.open();
+        });
+    }
+
+    /// Records that an execution was reconciled, with or without success, or that it is gone.
+    pub fn mark_reconciled(&self, execution: &ObjectRef<ExecutionMeta>) {
+        let is_last = self.with(|remaining| {
+            remaining.as_mut().is_some_and(|remaining| {
+                remaining.remove(execution);
+                remaining.is_empty()
+            })
+        });
+        if is_last {
+            self.open();
+        }
+    }
+
+    fn open(&self) {
+        if self.with(Option::take).is_some() {
+            self.runner.start();
+        }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Option<HashSet<ObjectRef<ExecutionMeta>>>) -> T) -> T {
+        change(&mut self.remaining.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

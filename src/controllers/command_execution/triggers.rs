@@ -1,0 +1,115 @@
+//! Everything that makes the controller reconcile an execution: its own changes, changes of the Machines and Whitelists
+//! of its namespace, and the runner.
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt as _};
+
+use crate::cluster::{Change, ExecutionKey, SharedWatch, Slim};
+use crate::controllers::Watches;
+use crate::controllers::run::received;
+use crate::runner::{Runner, Wakes};
+
+use super::ExecutionMeta;
+use super::startup_gate::StartupGate;
+
+/// Returns the executions to reconcile, as they come up.
+pub(super) fn queue(
+    watches: &Watches,
+    runner: &Runner,
+    wakes: Wakes,
+    gate: Arc<StartupGate>,
+) -> impl Stream<Item = ObjectRef<ExecutionMeta>> + Send + use<> {
+    let executions = watches.unfinished_executions.store();
+    let waits_for = runner.clone();
+    stream::select_all([
+        own_changes(&watches.unfinished_executions, runner.clone(), gate),
+        received(wakes).boxed(),
+        affected_by_changes(&watches.machines, executions.clone(), move |execution, machine, is_deleted| {
+            waits_for.is_affected_by(&key_of(execution), &machine.name_any(), is_deleted)
+        }),
+        affected_by_changes(&watches.whitelists, executions, |_, _, _| true),
+    ])
+}
+
+fn own_changes(
+    executions: &SharedWatch<ExecutionMeta>,
+    runner: Runner,
+    gate: Arc<StartupGate>,
+) -> BoxStream<'static, ObjectRef<ExecutionMeta>> {
+    let changes = executions.subscribe(|before, after| before.resource_version() != after.resource_version());
+    let changed = changes.flat_map(move |change| {
+        let changed = match change {
+            Change::Applied(execution) => vec![ObjectRef::from(execution.as_ref())],
+            Change::Deleted(execution) => {
+                let key = key_of(&execution);
+                // The execution finished or is gone, so it neither waits nor runs any more. A running one goes if
+                // somebody removes the finalizer that holds it.
+                runner.withdraw(&key);
+                runner.cancel(&key);
+                let reference = ObjectRef::from(execution.as_ref());
+                gate.mark_reconciled(&reference);
+                vec![reference]
+            }
+            Change::Listed(mut all) => {
+                // The oldest first: see `startup_gate`.
+                all.sort_by_cached_key(|execution| execution.creation_timestamp());
+                let all: Vec<_> = all.iter().map(|execution| ObjectRef::from(execution.as_ref())).collect();
+                gate.expect(all.iter().cloned());
+                all
+            }
+        };
+        stream::iter(changed)
+    });
+    changed.boxed()
+}
+
+/// Returns the unfinished executions that a change of an object of kind `K` affects. After a new list these are all of
+/// them, because changes may have been missed.
+fn affected_by_changes<K>(
+    watch: &SharedWatch<Slim<K>>,
+    executions: Store<ExecutionMeta>,
+    is_affected_by: impl Fn(&ExecutionMeta, &Slim<K>, bool) -> bool + Send + 'static,
+) -> BoxStream<'static, ObjectRef<ExecutionMeta>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
+{
+    let changes = watch.subscribe(|before, after| !is_same_for_executions(before, after));
+    let affected = changes.flat_map(move |change| {
+        let affected = match &change {
+            Change::Applied(changed) | Change::Deleted(changed) => {
+                let is_deleted = matches!(change, Change::Deleted(_));
+                executions.state_filter(|execution| {
+                    execution.namespace() == changed.namespace() && is_affected_by(execution, changed, is_deleted)
+                })
+            }
+            Change::Listed(_) => executions.state(),
+        };
+        stream::iter(affected).map(|execution| ObjectRef::from(execution.as_ref()))
+    });
+    affected.boxed()
+}
+
+/// Returns true if two versions of a Machine or Whitelist mean the same to executions. Their status, which is written
+/// often, means nothing to executions.
+fn is_same_for_executions<K>(before: &Slim<K>, after: &Slim<K>) -> bool
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let (old, new) = (before.meta(), after.meta());
+    old.generation == new.generation
+        && before.labels == after.labels
+        && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
+}
+
+/// Returns the key by which the runner knows an execution.
+fn key_of(execution: &ExecutionMeta) -> ExecutionKey {
+    ExecutionKey {
+        namespace: execution.namespace().unwrap_or_default(),
+        name: execution.name_any(),
+        uid: execution.uid().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,69 @@
+//! Maximum number of receipts per namespace. Receipts never expire, so their number is bounded here. Once the limit is
+//! reached, executions are kept instead.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use crate::cluster::{Cluster, ClusterError};
+
+/// Time for which a count is used, plus the receipts written since. Receipts that others delete count after that.
+const CACHE_TTL: Duration = Duration::from_secs(60);
+/// Time for which a count is used that reached the limit. Without it, each of thousands of expired executions would
+/// have the receipts counted again.
+const FULL_CACHE_TTL: Duration = Duration::from_secs(10);
+
+/// Reserves receipts within the limit.
+pub(super) struct ReceiptQuota {
+    limit: u64,
+    /// Counts by namespace. Expired ones are removed, so these are the namespaces of the last minute.
+    counts: Mutex<HashMap<String, CachedCount>>,
+}
+
+struct CachedCount {
+    count: u64,
+    counted: Instant,
+}
+
+impl CachedCount {
+    fn is_valid(&self, limit: u64) -> bool {
+        self.counted.elapsed() < if self.count < limit { CACHE_TTL } else { FULL_CACHE_TTL }
+    }
+}
+
+impl ReceiptQuota {
+    pub fn new(limit: u64) -> Self {
+        Self { limit, counts: Mutex::default() }
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Reserves one receipt. Returns false if the namespace is at its limit. Concurrent callers wait for each other, so
+    /// that the last receipt is not reserved twice.
+    ///
+    /// # Errors
+    /// The receipts could not be counted.
+    pub async fn try_reserve(&self, cluster: &Cluster, namespace: &str) -> Result<bool, ClusterError> {
+        let mut counts = self.counts.lock().await;
+        counts.retain(|_, cached| cached.is_valid(self.limit));
+        if !counts.contains_key(namespace) {
+            let cached = CachedCount { count: cluster.count_receipts(namespace).await?, counted: Instant::now() };
+            counts.insert(namespace.to_owned(), cached);
+        }
+        Ok(counts.get_mut(namespace).is_some_and(|cached| {
+            let is_below = cached.count < self.limit;
+            cached.count += u64::from(is_below);
+            is_below
+        }))
+    }
+
+    /// Releases a reservation that was not used.
+    pub async fn release(&self, namespace: &str) {
+        if let Some(cached) = self.counts.lock().await.get_mut(namespace) {
+            cached.count = cached.count.saturating_sub(1);
+        }
+    }
+}

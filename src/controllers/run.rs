@@ -1,0 +1,132 @@
+//! The one way to run a controller: a queue of names, turns of the namespaces, reconcile, retry, heartbeat.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, Stream, StreamExt as _};
+use kube::Resource;
+use kube::core::DynamicObject;
+use kube::runtime::controller::{Action, Config, Error as AppliedError, ReconcileRequest, applier};
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::ClusterError;
+use crate::fairness::{Place, Size};
+use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, health, metrics};
+
+use super::fair::{Fair, UNBOUNDED};
+
+/// The parts of a controller that depend on its kind. [`run`] does the rest.
+pub(super) trait Reconcile: Send + Sync + 'static {
+    /// An object of the store.
+    type Object: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static;
+
+    /// Name of the controller in metrics and health.
+    const TASK: BackgroundTask;
+    /// Maximum number of concurrent reconciles, in all and per namespace.
+    const MAX_CONCURRENT: Size;
+
+    /// Reads an object live, and does what there is to do about it. `object` says which one, and may be old.
+    fn reconcile(
+        self: Arc<Self>,
+        object: Arc<Self::Object>,
+    ) -> impl Future<Output = Result<Action, ClusterError>> + Send;
+
+    /// Delay until the next reconcile after one that failed.
+    fn retry_after(error: &ClusterError) -> Duration;
+
+    /// Waits for what a reconcile needs besides its turn. It is released when the reconcile ends.
+    fn admit(&self, _object: &Self::Object) -> impl Future<Output = Option<Place>> + Send {
+        std::future::ready(None)
+    }
+
+    /// Called after each reconcile, also a failed one.
+    fn reconciled(&self, _reference: &ObjectRef<Self::Object>) {}
+
+    /// Called for a queued object that is not in the store.
+    fn not_found(&self, _reference: &ObjectRef<DynamicObject>) {}
+}
+
+/// Reconciles the objects that `queue` names until `stop`. Reconciles under way then run to their end.
+pub(super) async fn run<R: Reconcile>(
+    reconciler: Arc<R>,
+    store: Store<R::Object>,
+    queue: impl Stream<Item = ObjectRef<R::Object>> + Send + 'static,
+    stop: CancellationToken,
+) {
+    let fair = Fair::new(R::MAX_CONCURRENT);
+    let queue = stream::select(queue.boxed(), fair.requeued().boxed());
+    let queue = queue.map(|reference| Ok::<_, Infallible>(ReconcileRequest::from(reference)));
+    let queue = Box::pin(with_heartbeat(R::TASK, queue).take_until(stop.cancelled_owned()));
+    let reconcile = |object: Arc<R::Object>, reconciler: Arc<R>| {
+        let reference = ObjectRef::from(object.as_ref());
+        fair.in_turn(&reference.clone(), move || async move {
+            let _admission = reconciler.admit(&object).await;
+            let result = instrumented(R::TASK, Arc::clone(&reconciler).reconcile(object)).await;
+            reconciler.reconciled(&reference);
+            result
+        })
+    };
+    let error_policy = |_: Arc<R::Object>, error: &ClusterError, _: Arc<R>| Action::requeue(R::retry_after(error));
+    let config = Config::default().concurrency(UNBOUNDED);
+    let controller = R::TASK.as_str();
+    applier(reconcile, error_policy, Arc::clone(&reconciler), store, queue, config)
+        .for_each(|result| {
+            match result {
+                Ok(_) => {}
+                Err(AppliedError::ObjectNotFound(reference)) => {
+                    reconciler.not_found(&reference);
+                    fair.forget(&reference);
+                }
+                Err(AppliedError::ReconcilerFailed(error, object)) => {
+                    let category = error.category();
+                    tracing::warn!(controller, %object, %error, category, "reconcile failed; retrying");
+                }
+                Err(error) => tracing::error!(controller, %error, "controller cannot reconcile"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// References that another task sends, as a stream for the queue.
+pub(super) fn received<Sent, K>(receiver: mpsc::Receiver<ObjectRef<Sent>>) -> impl Stream<Item = ObjectRef<K>> + Send
+where
+    Sent: Resource<DynamicType = ()> + 'static,
+    K: Resource<DynamicType = ()> + 'static,
+{
+    stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|sent| (sent, receiver)) })
+        .map(|sent| ObjectRef::new(&sent.name).within(&sent.namespace.unwrap_or_default()))
+}
+
+/// Adds heartbeats of the task that polls the queue, for as long as it polls.
+pub(super) fn with_heartbeat<T>(task: BackgroundTask, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
+    let ticks = stream::unfold(interval(HEARTBEAT_INTERVAL), |mut ticks| async move {
+        ticks.tick().await;
+        Some(((), ticks))
+    });
+    let beats = ticks.map(move |()| {
+        health().heartbeat(task);
+        None
+    });
+    stream::select(queue.map(Some), beats).filter_map(std::future::ready)
+}
+
+/// Measures one reconcile, counts its failure, and makes a reconcile that never ends visible in health.
+async fn instrumented<T>(
+    task: BackgroundTask,
+    reconcile: impl Future<Output = Result<T, ClusterError>>,
+) -> Result<T, ClusterError> {
+    let _in_progress = health().track(task);
+    let start = Instant::now();
+    let result = reconcile.await;
+    metrics().reconciled(task.as_str(), start);
+    if let Err(error) = &result {
+        metrics().reconcile_failed(task.as_str(), error.category());
+    }
+    result
+}

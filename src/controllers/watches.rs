@@ -1,0 +1,42 @@
+//! The metadata that all controllers share: one watch of each kind.
+
+use crate::api::{CommandExecution, Machine, Phase, Whitelist};
+use crate::cluster::{Cluster, SharedWatch, Slim};
+use crate::telemetry::Watch;
+
+/// One watch of each kind, in the namespaces that this process serves. A clone shares them.
+#[derive(Clone)]
+pub struct Watches {
+    /// Unfinished CommandExecutions. Finished ones can be 100 times as many, and only retention needs them: it has a
+    /// watch of its own, which receives other fields and stores none of the objects.
+    pub unfinished_executions: SharedWatch<Slim<CommandExecution>>,
+    /// All Machines.
+    pub machines: SharedWatch<Slim<Machine>>,
+    /// All Whitelists.
+    pub whitelists: SharedWatch<Slim<Whitelist>>,
+}
+
+impl Watches {
+    /// Returns the watches, and the future that keeps them up to date. It ends only if one of them ends, which is a
+    /// bug. Drop it to end the watches.
+    pub fn new(cluster: &Cluster) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (unfinished_executions, follow_executions) =
+            cluster.shared_watch(Watch::Executions, Some(&unfinished_selector()));
+        let (machines, follow_machines) = cluster.shared_watch(Watch::Machines, None);
+        let (whitelists, follow_whitelists) = cluster.shared_watch(Watch::Whitelists, None);
+        let watches = Self { unfinished_executions, machines, whitelists };
+        let follow_all = async {
+            tokio::select! {
+                () = follow_executions => {}
+                () = follow_machines => {}
+                () = follow_whitelists => {}
+            }
+        };
+        (watches, follow_all)
+    }
+}
+
+fn unfinished_selector() -> String {
+    let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
+    finished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
+}
