@@ -41,7 +41,7 @@ impl World {
                 "metadata": {"name": format!("w{index:04}"), "namespace": "team"}, "spec": {"rules": rules}});
             let whitelist: Whitelist = serde_json::from_value(whitelist).unwrap();
             let compiled = compile(&whitelist);
-            assert!(compiled.broken.is_empty() && compiled.closed.is_none(), "{:?}", compiled.broken);
+            assert!(compiled.invalid_rules.is_empty() && compiled.closed.is_none(), "{:?}", compiled.invalid_rules);
             Arc::new(compiled)
         });
         let groups = ["dev", "sre", "system:authenticated"].map(str::to_owned).to_vec();
@@ -111,7 +111,7 @@ fn largest_pattern() -> String {
         let rules = json!([{"name": "r", "run": ["/bin/echo", "{p}"], "parameters": parameters}]);
         let whitelist = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist",
             "metadata": {"name": "w"}, "spec": {"rules": rules}});
-        compile(&serde_json::from_value::<Whitelist>(whitelist).unwrap()).broken.is_empty()
+        compile(&serde_json::from_value::<Whitelist>(whitelist).unwrap()).invalid_rules.is_empty()
     };
     pattern((1..2000).rev().find(is_taken).unwrap())
 }

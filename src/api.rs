@@ -15,6 +15,7 @@ pub mod execution_receipt;
 pub mod execution_status;
 pub mod machine;
 pub mod machine_status;
+pub mod metadata;
 pub mod reference;
 pub mod selector;
 pub mod whitelist;

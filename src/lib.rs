@@ -26,6 +26,7 @@
 //!
 //! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
 //! - [`backoff`]: delays between retries. Pure.
+//! - [`programs`]: knowledge about programs on machines: roles of their words, options, launchers. Pure.
 //! - [`policy`]: what may run. Pure.
 //! - [`execution`]: the state machine; time is an argument. Pure.
 //! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
@@ -74,6 +75,7 @@ pub mod operations;
 pub mod output;
 pub mod placement;
 pub mod policy;
+pub mod programs;
 #[cfg(feature = "operator")]
 pub mod runner;
 #[cfg(feature = "operator")]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::Reason;
 use crate::api::command_execution::{Requester, RuleRequest};
-use crate::policy::{self, Ask, Denial, Identity, Request, RuleSet, Verdict};
+use crate::policy::{self, CommandForm, Denial, Identity, Request, RuleSet, Verdict};
 
 use super::CliExit;
 use super::input::{RequestInput, parse_key_value};
@@ -268,7 +268,7 @@ impl Explain {
 /// Returns the rule out of force whose text would have matched, and the reason why it is out of force.
 fn out_of_force(rules: &RuleSet, request: &Request) -> Option<String> {
     let (whitelist, broken) = policy::matching_out_of_force(rules, request)?;
-    let by = if matches!(request.ask(), Ask::Rule(_)) { "name" } else { "text" };
+    let by = if matches!(request.form(), CommandForm::Rule(_)) { "name" } else { "text" };
     let name = format!("{whitelist}/{}", broken.rule);
     Some(format!("the rule {name} would have matched by its {by}, but is out of force: {}", broken.problem))
 }

@@ -76,11 +76,11 @@ impl Lint {
 /// Adds the other problems of each rule out of force to the first one.
 fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
     let namespace = whitelist.metadata.namespace.as_deref().unwrap_or_default();
-    let broken = findings.broken.iter().flat_map(|broken| {
+    let broken = findings.invalid_rules.iter().flat_map(|broken| {
         let rule = whitelist.spec.rules.iter().find(|rule| rule.name == broken.rule);
         rule.map_or_else(|| vec![broken.clone()], |rule| policy::all_problems(rule, namespace, broken))
     });
-    Findings { broken: broken.collect(), ..findings }
+    Findings { invalid_rules: broken.collect(), ..findings }
 }
 
 fn exit_of(problem: &Problem) -> CliExit {

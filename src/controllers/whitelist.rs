@@ -292,7 +292,7 @@ fn status_of(
 /// Returns reason and message of the condition Ready.
 fn ready_reason(compiled: &CompiledWhitelist) -> (&'static str, String) {
     let broken: Vec<String> =
-        compiled.broken.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
+        compiled.invalid_rules.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
     match &compiled.closed {
         Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
         None if broken.is_empty() => {

@@ -1,4 +1,4 @@
-//! The small checks that a rule goes through when it is compiled, one for each thing that it may never do.
+//! Checks of a rule at compile time, one for each thing that a rule may never do.
 
 use crate::api::execution_status::OutputBounds;
 use crate::api::is_user_name;
@@ -6,10 +6,10 @@ use crate::api::selector::{LabelOperator, MachineSelector};
 use crate::api::whitelist::{Effect, WhitelistRule};
 
 use super::redaction::Redaction;
-use super::template::{NamedValues, Template};
-use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleProblem, environment, is_plain_path, unprintable};
+use super::template::{ParameterSpec, Template};
+use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleError, environment, is_plain_path, unprintable};
 
-/// What a rule allows of time, in seconds.
+/// Run times that a rule allows, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Limits {
     pub default: u32,
@@ -18,23 +18,23 @@ pub(super) struct Limits {
 
 /// Default of `timeoutSeconds.default`, in seconds.
 const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
-/// Default of `timeoutSeconds.maximum`: an hour is long for a command that somebody waits for.
+/// Default of `timeoutSeconds.maximum`, in seconds: an hour is long for a command whose requester waits.
 const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
-const LONGEST_TIMEOUT_SECONDS: u32 = 86_400;
-const LARGEST_INLINE_BYTES: u32 = 16_384;
+const MAX_TIMEOUT_SECONDS: u32 = 86_400;
+const MAX_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
 /// Maximum of `output.drainSeconds`: an execution occupies a slot of its machine during this wait.
 const MAX_DRAIN_SECONDS: u32 = 60;
 /// Maximum of `minimumRetentionSeconds`: 365 days, as for `spec.ttlSecondsAfterFinished`.
-const LONGEST_RETENTION_SECONDS: u32 = 31_536_000;
-const LONGEST_NAME: usize = 63;
-/// useradd's own bound.
-const LONGEST_LOCAL_NAME: usize = 32;
-const LONGEST_USER_NAME: usize = 64;
+const MAX_RETENTION_SECONDS: u32 = 31_536_000;
+const MAX_NAME: usize = 63;
+/// Maximum length of a user name without a domain: the bound of useradd(8).
+const MAX_LOCAL_USER_NAME: usize = 32;
+const MAX_USER_NAME: usize = 64;
 
-type Check = Result<(), RuleProblem>;
+type Check = Result<(), RuleError>;
 
-/// No field that this version does not know, however deep.
+/// Refuses a field that this version does not know, at any depth.
 pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
     let top = rule.unknown_fields.keys().map(|field| ("", field));
     let selector = rule.machine_selector.iter().flat_map(|selector| selector.unknown_fields.keys());
@@ -51,13 +51,13 @@ pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
         .chain(output.map(|field| ("output.", field)))
         .next();
     match first {
-        Some((path, field)) => Err(RuleProblem::UnknownField { field: format!("{path}{field}") }),
+        Some((path, field)) => Err(RuleError::UnknownField { field: format!("{path}{field}") }),
         None => Ok(()),
     }
 }
 
-/// What says how something runs has no place on a Deny; whoever wrote it there meant something else.
-pub(super) fn fits_a_deny(rule: &WhitelistRule) -> Check {
+/// Refuses a field on a Deny that says how a command runs: its author meant something else.
+pub(super) fn reject_execution_fields_on_deny(rule: &WhitelistRule) -> Check {
     let present = [
         ("workingDirectory", rule.working_directory.is_some()),
         ("environment", !rule.environment.is_empty()),
@@ -68,116 +68,117 @@ pub(super) fn fits_a_deny(rule: &WhitelistRule) -> Check {
         ("minimumRetentionSeconds", rule.minimum_retention_seconds.is_some()),
     ];
     match present.into_iter().find(|(_, is_present)| *is_present) {
-        Some((field, _)) => Err(RuleProblem::MeansNothingOnDeny { field: field.to_owned() }),
+        Some((field, _)) => Err(RuleError::NotAllowedOnDeny { field: field.to_owned() }),
         None => Ok(()),
     }
 }
 
 pub(super) fn run_length(rule: &WhitelistRule, effect: Effect) -> Check {
     let least = if effect == Effect::Deny { 0 } else { 1 };
-    if (least..=MAXIMUM_WORDS).contains(&rule.run.len()) { Ok(()) } else { Err(RuleProblem::RunLength) }
+    if (least..=MAXIMUM_WORDS).contains(&rule.run.len()) { Ok(()) } else { Err(RuleError::RunLength) }
 }
 
-/// The program is a constant absolute path that can be read in one way only. `=` would have env(1) take it for a
-/// variable.
+/// Requires a program with a constant absolute path that can be read in one way only. With `=` in it, env(1) would read
+/// a variable.
 pub(super) fn program(run: &[Template]) -> Check {
     let program = run.first().and_then(Template::constant).unwrap_or_default();
-    if is_plain_path(program) && !program.contains('=') { Ok(()) } else { Err(RuleProblem::ProgramNotAbsolute) }
+    if is_plain_path(program) && !program.contains('=') { Ok(()) } else { Err(RuleError::ProgramNotAbsolute) }
 }
 
-/// A word of what is executed.
+/// Checks a word of the command.
 pub(super) fn word(field: &'static str, word: &str) -> Check {
     if word.len() > MAXIMUM_TEXT_BYTES {
-        return Err(RuleProblem::TextLength { field });
+        return Err(RuleError::TextLength { field });
     }
     refuse(field, unprintable(word))
 }
 
-/// A text that is compared.
+/// Checks a text that requests are compared with.
 pub(super) fn text(field: &'static str, text: &str) -> Check {
     if text.is_empty() || text.len() > MAXIMUM_TEXT_BYTES {
-        return Err(RuleProblem::TextLength { field });
+        return Err(RuleError::TextLength { field });
     }
     refuse(field, unprintable(text))
 }
 
 fn refuse(field: &'static str, found: Option<(usize, u8)>) -> Check {
     match found {
-        Some((position, byte)) => Err(RuleProblem::ForbiddenByte { field, position, byte }),
+        Some((position, byte)) => Err(RuleError::ForbiddenByte { field, position, byte }),
         None => Ok(()),
     }
 }
 
-/// A name of a parameter or of a variable.
+/// Checks the name of a parameter or of a variable.
 pub(super) fn name(field: &'static str, name: &str) -> Check {
-    let is_name = super::is_identifier(name) && name.len() <= LONGEST_NAME;
-    if is_name { Ok(()) } else { Err(RuleProblem::Name { field, name: name.to_owned() }) }
+    let is_name = super::is_identifier(name) && name.len() <= MAX_NAME;
+    if is_name { Ok(()) } else { Err(RuleError::Name { field, name: name.to_owned() }) }
 }
 
 pub(super) fn variable(variable: &str) -> Check {
     name("environment", variable)?;
-    if environment::steers(variable) {
-        return Err(RuleProblem::SteeringVariable { name: variable.to_owned() });
+    if environment::is_dangerous_variable(variable) {
+        return Err(RuleError::DangerousVariable { name: variable.to_owned() });
     }
     Ok(())
 }
 
-/// Each parameter is used in what runs, and has a value whichever way is asked.
+/// Requires that each parameter is used in the command, and has a value in every form of request.
 pub(super) fn parameters_are_used(
     rule: &WhitelistRule,
     effect: Effect,
-    parameters: &[NamedValues],
+    parameters: &[ParameterSpec],
     run: &[Template],
     text: Option<&Template>,
 ) -> Check {
     for (index, parameter) in parameters.iter().enumerate() {
         let name = || parameter.name.clone();
-        let in_run = run.iter().any(|word| word.places().any(|place| place == index));
-        let in_text = text.is_some_and(|text| text.places().any(|place| place == index));
+        let in_run = run.iter().any(|word| word.placeholders().any(|place| place == index));
+        let in_text = text.is_some_and(|text| text.placeholders().any(|place| place == index));
         if effect == Effect::Deny {
             if !in_run && !in_text {
-                return Err(RuleProblem::UnusedParameter { field: "run or match", name: name() });
+                return Err(RuleError::UnusedParameter { field: "run or match", name: name() });
             }
         } else if !in_run {
-            return Err(RuleProblem::UnusedParameter { field: "run", name: name() });
+            return Err(RuleError::UnusedParameter { field: "run", name: name() });
         } else if rule.match_text.is_some() && !in_text && parameter.values.default.is_none() {
-            return Err(RuleProblem::NoValueFromMatch { name: name() });
+            return Err(RuleError::MissingFromMatch { name: name() });
         }
     }
     Ok(())
 }
 
-pub(super) fn selector(rule: &WhitelistRule) -> Result<Option<MachineSelector>, RuleProblem> {
+pub(super) fn selector(rule: &WhitelistRule) -> Result<Option<MachineSelector>, RuleError> {
     let Some(selector) = &rule.machine_selector else { return Ok(None) };
     for expression in &selector.match_expressions {
         let takes_values = matches!(expression.operator, LabelOperator::In | LabelOperator::NotIn);
         if takes_values == expression.values.is_empty() {
-            return Err(RuleProblem::Selector { key: expression.key.clone() });
+            return Err(RuleError::Selector { key: expression.key.clone() });
         }
     }
     Ok(Some(selector.clone()))
 }
 
-pub(super) fn run_as(rule: &WhitelistRule) -> Result<Option<String>, RuleProblem> {
+pub(super) fn run_as(rule: &WhitelistRule) -> Result<Option<String>, RuleError> {
     let Some(user) = &rule.run_as else { return Ok(None) };
-    // Linux has names of 32 characters; those of a directory service have their domain besides. A number is none.
-    let longest = if user.contains(['@', '\\']) { LONGEST_USER_NAME } else { LONGEST_LOCAL_NAME };
+    // Names on Linux have up to 32 characters. Names of a directory service also contain their domain. A number is no
+    // name.
+    let longest = if user.contains(['@', '\\']) { MAX_USER_NAME } else { MAX_LOCAL_USER_NAME };
     if user.len() > longest || !is_user_name(user) || user.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(RuleProblem::RunAs);
+        return Err(RuleError::RunAs);
     }
     Ok(Some(user.clone()))
 }
 
-pub(super) fn working_directory(rule: &WhitelistRule) -> Result<Option<String>, RuleProblem> {
+pub(super) fn working_directory(rule: &WhitelistRule) -> Result<Option<String>, RuleError> {
     let Some(directory) = &rule.working_directory else { return Ok(None) };
     word("workingDirectory", directory)?;
     if directory == "/" || is_plain_path(directory) {
         return Ok(Some(directory.clone()));
     }
-    Err(RuleProblem::WorkingDirectory)
+    Err(RuleError::WorkingDirectory)
 }
 
-pub(super) fn limits(rule: &WhitelistRule) -> Result<Limits, RuleProblem> {
+pub(super) fn limits(rule: &WhitelistRule) -> Result<Limits, RuleError> {
     let (default, maximum) = match &rule.timeout_seconds {
         Some(limits) => (limits.default, limits.maximum),
         None => (None, None),
@@ -189,30 +190,30 @@ pub(super) fn limits(rule: &WhitelistRule) -> Result<Limits, RuleProblem> {
         (None, None) => Limits { default: DEFAULT_TIMEOUT_SECONDS, maximum: DEFAULT_MAXIMUM_TIMEOUT_SECONDS },
     };
     let is_ordered = limits.default >= 1 && limits.default <= limits.maximum;
-    if is_ordered && limits.maximum <= LONGEST_TIMEOUT_SECONDS { Ok(limits) } else { Err(RuleProblem::Timeout) }
+    if is_ordered && limits.maximum <= MAX_TIMEOUT_SECONDS { Ok(limits) } else { Err(RuleError::Timeout) }
 }
 
-pub(super) fn output(rule: &WhitelistRule) -> Result<OutputBounds, RuleProblem> {
+pub(super) fn output(rule: &WhitelistRule) -> Result<OutputBounds, RuleError> {
     let mut bounds = OutputBounds::default();
     if let Some(limits) = &rule.output {
         bounds.inline_bytes = limits.inline_bytes.unwrap_or(bounds.inline_bytes);
         bounds.maximum_bytes = limits.maximum_bytes.unwrap_or(bounds.maximum_bytes);
         bounds.drain_seconds = limits.drain_seconds.unwrap_or(bounds.drain_seconds);
     }
-    let is_sound = bounds.inline_bytes <= LARGEST_INLINE_BYTES
+    let is_sound = bounds.inline_bytes <= MAX_INLINE_BYTES
         && OUTPUT_BYTES.contains(&bounds.maximum_bytes)
         && bounds.drain_seconds <= MAX_DRAIN_SECONDS;
-    if is_sound { Ok(bounds) } else { Err(RuleProblem::Output) }
+    if is_sound { Ok(bounds) } else { Err(RuleError::Output) }
 }
 
-pub(super) fn minimum_retention(rule: &WhitelistRule) -> Result<Option<u32>, RuleProblem> {
+pub(super) fn minimum_retention(rule: &WhitelistRule) -> Result<Option<u32>, RuleError> {
     match rule.minimum_retention_seconds {
-        Some(seconds) if seconds > LONGEST_RETENTION_SECONDS => Err(RuleProblem::MinimumRetention),
+        Some(seconds) if seconds > MAX_RETENTION_SECONDS => Err(RuleError::MinimumRetention),
         seconds => Ok(seconds),
     }
 }
 
-pub(super) fn redact(rule: &WhitelistRule) -> Result<Vec<String>, RuleProblem> {
+pub(super) fn redact(rule: &WhitelistRule) -> Result<Vec<String>, RuleError> {
     Redaction::compile(&rule.redact)?;
     Ok(rule.redact.clone())
 }

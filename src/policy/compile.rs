@@ -1,7 +1,7 @@
-//! Whitelists compiled once into rules that can be held against requests.
+//! Compiles a Whitelist once into rules that requests can be matched against.
 //!
-//! An Allow rule with a problem is out of force alone; the others of its Whitelist hold. A Deny that is passed over
-//! would open what somebody closed, so a broken one closes the namespace (see [`super::RuleSet::closed_by`]).
+//! An invalid Allow rule is out of force, and the other rules of its Whitelist stay in force. Without an invalid Deny,
+//! its commands could run, so the namespace fails closed (see [`super::RuleSet::closed_by`]).
 
 use std::collections::BTreeMap;
 
@@ -13,34 +13,34 @@ use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
 use super::checks::{self, Limits};
 use super::out_of_force::Wording;
 use super::subjects::{self, Principal};
-use super::template::{NamedValues, Template};
-use super::values::{Use, Values};
-use super::{RuleProblem, environment, options, parents, programs};
+use super::template::{ParameterSpec, Template};
+use super::values::{ValueSpec, ValueUse};
+use super::{RuleError, environment, options, parents, programs};
 
-/// What the action type of a rule is that does not say.
+/// Action type of a rule that sets none.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
-/// What the patterns of one Whitelist may cost together (see [`Values::cost`]): a namespace's Whitelists must not take the
-/// time and the memory of a controller that serves others too. The usual pattern costs about 1000, on a Deny 16 times
-/// that; a Whitelist at this bound takes about a tenth of a second for a request that was made for it.
+/// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]): one namespace must not use up the time and
+/// the memory of a controller that serves others too. A usual pattern costs about 1000, on a Deny 16 times that. For a
+/// Whitelist at this bound, the worst request takes about 0.1 s.
 const PATTERN_COST: usize = 1024 * 1024;
 
-/// What helps where a text can be read in two ways.
+/// Remedies for a text that can be read in two ways.
 const A_WORD_OF_ITS_OWN: &str = "give what follows it a word of its own in run";
 const AT_THE_END: &str = "move it to the end of match";
 const A_MATCH_OF_ITS_OWN: &str = "give the rule a match of its own with this parameter at the end";
 
-/// One Whitelist, as it was when it was compiled.
+/// One compiled Whitelist.
 #[derive(Clone, Debug)]
 pub struct CompiledWhitelist {
-    /// Name, UID and generation.
+    /// Name, UID and generation of the object.
     pub record: ObjectRecord,
-    /// The rules in force that allow, in the order of the list.
-    pub(super) allowing: Vec<CompiledRule>,
-    /// The rules in force that forbid.
-    pub(super) forbidding: Vec<CompiledRule>,
-    /// The rules out of force, and why.
-    pub broken: Vec<BrokenRule>,
-    /// Why it closes its namespace, where it does.
+    /// Allow rules in force, in the order of the Whitelist.
+    pub(super) allow_rules: Vec<CompiledRule>,
+    /// Deny rules in force.
+    pub(super) deny_rules: Vec<CompiledRule>,
+    /// Rules out of force, each with its problem.
+    pub invalid_rules: Vec<InvalidRule>,
+    /// Reason why the namespace fails closed, if this Whitelist causes that.
     pub closed: Option<String>,
 }
 
@@ -49,16 +49,16 @@ pub struct CompiledWhitelist {
 pub(super) struct CompiledRule {
     pub name: String,
     pub action_type: Option<String>,
-    pub parameters: Vec<NamedValues>,
-    /// The text that asks for it; None: only a Deny that does not look at the text.
+    pub parameters: Vec<ParameterSpec>,
+    /// Text of a request that this rule matches; `None` only for a Deny that matches any text.
     pub text: Option<Template>,
-    /// The words; empty: only a Deny that does not look at them.
+    /// Words of the command; empty only for a Deny that matches any words.
     pub run: Vec<Template>,
     pub selector: Option<MachineSelector>,
     pub subjects: Option<Vec<Principal>>,
     pub run_as: Option<String>,
     pub working_directory: Option<String>,
-    pub environment: BTreeMap<String, Values>,
+    pub environment: BTreeMap<String, ValueSpec>,
     pub limits: Limits,
     pub interactive: bool,
     pub output: OutputBounds,
@@ -68,39 +68,39 @@ pub(super) struct CompiledRule {
 
 /// One rule out of force.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BrokenRule {
-    /// Its name.
+pub struct InvalidRule {
+    /// Name of the rule.
     pub rule: String,
-    /// What it would do if it were in force.
+    /// Effect that the rule would have in force.
     pub effect: Effect,
-    /// What is wrong with it.
-    pub problem: RuleProblem,
-    /// What it would be asked for by.
+    /// Reason why the rule is out of force.
+    pub problem: RuleError,
+    /// Texts and words that would request the rule.
     pub wording: Wording,
 }
 
 impl CompiledWhitelist {
-    /// One that does not decode: it may forbid something, so it closes its namespace.
+    /// Returns a Whitelist that cannot be decoded. It may contain a Deny, so its namespace fails closed.
     pub fn unreadable(record: ObjectRecord, message: &str) -> Self {
         Self { closed: Some(format!("it cannot be read: {message}")), ..Self::empty(record) }
     }
 
     fn empty(record: ObjectRecord) -> Self {
-        Self { record, allowing: Vec::new(), forbidding: Vec::new(), broken: Vec::new(), closed: None }
+        Self { record, allow_rules: Vec::new(), deny_rules: Vec::new(), invalid_rules: Vec::new(), closed: None }
     }
 
-    /// How many of its rules are in force.
+    /// Number of rules in force.
     pub fn rule_count(&self) -> usize {
-        self.allowing.len() + self.forbidding.len()
+        self.allow_rules.len() + self.deny_rules.len()
     }
 
-    /// Whether one of its rules in force asks who it is that asks.
+    /// Returns true if a rule in force has `subjects`.
     pub fn has_subjects(&self) -> bool {
-        self.allowing.iter().chain(&self.forbidding).any(|rule| rule.subjects.is_some())
+        self.allow_rules.iter().chain(&self.deny_rules).any(|rule| rule.subjects.is_some())
     }
 }
 
-/// Compiles one Whitelist. Never fails: what is wrong with it is in the result.
+/// Compiles one Whitelist. Never fails: the result contains the problems.
 pub fn compile(whitelist: &Whitelist) -> CompiledWhitelist {
     let metadata = &whitelist.metadata;
     let record = ObjectRecord {
@@ -109,7 +109,7 @@ pub fn compile(whitelist: &Whitelist) -> CompiledWhitelist {
         generation: metadata.generation.unwrap_or_default(),
     };
     if let Some(field) = whitelist.spec.unknown_fields.keys().next() {
-        let problem = RuleProblem::UnknownField { field: format!("spec.{field}") };
+        let problem = RuleError::UnknownField { field: format!("spec.{field}") };
         return CompiledWhitelist { closed: Some(problem.to_string()), ..CompiledWhitelist::empty(record) };
     }
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -118,35 +118,35 @@ pub fn compile(whitelist: &Whitelist) -> CompiledWhitelist {
     for rule in &whitelist.spec.rules {
         let effect = rule.effect.unwrap_or_default();
         match compile_rule(rule, effect, namespace, &mut cost) {
-            Ok(rule) if effect == Effect::Allow => compiled.allowing.push(rule),
-            Ok(rule) => compiled.forbidding.push(rule),
+            Ok(rule) if effect == Effect::Allow => compiled.allow_rules.push(rule),
+            Ok(rule) => compiled.deny_rules.push(rule),
             Err(problem) => {
                 if effect == Effect::Deny && compiled.closed.is_none() {
                     compiled.closed = Some(format!("its rule {}, a Deny, is broken: {problem}", rule.name));
                 }
                 let wording = Wording::new(rule.match_text.as_ref(), &rule.run);
-                compiled.broken.push(BrokenRule { rule: rule.name.clone(), effect, problem, wording });
+                compiled.invalid_rules.push(InvalidRule { rule: rule.name.clone(), effect, problem, wording });
             }
         }
     }
     compiled
 }
 
-/// The checks, in order; the first problem is the one that is told.
+/// Compiles one rule. The result is the first problem, in the order of the checks.
 fn compile_rule(
     rule: &WhitelistRule,
     effect: Effect,
     namespace: &str,
     cost: &mut usize,
-) -> Result<CompiledRule, RuleProblem> {
+) -> Result<CompiledRule, RuleError> {
     checks::fields_are_known(rule)?;
     if effect == Effect::Deny {
-        checks::fits_a_deny(rule)?;
+        checks::reject_execution_fields_on_deny(rule)?;
     }
     if *cost > PATTERN_COST {
-        return Err(RuleProblem::PatternsTooLarge);
+        return Err(RuleError::PatternsTooLarge);
     }
-    let usage = if effect == Effect::Deny { Use::Denial } else { Use::Argument };
+    let usage = if effect == Effect::Deny { ValueUse::Deny } else { ValueUse::Argument };
     let parameters = compile_parameters(&rule.parameters, usage, cost)?;
     let run = compile_run(rule, effect, &parameters)?;
     let text = compile_text(rule, effect, &run, &parameters)?;
@@ -185,16 +185,16 @@ fn compile_rule(
 
 fn compile_parameters(
     declared: &BTreeMap<String, Parameter>,
-    usage: Use,
+    usage: ValueUse,
     cost: &mut usize,
-) -> Result<Vec<NamedValues>, RuleProblem> {
+) -> Result<Vec<ParameterSpec>, RuleError> {
     declared
         .iter()
         .map(|(name, parameter)| {
             checks::name("parameters", name)?;
-            let values = Values::compile(&format!("parameters.{name}"), parameter, usage)?;
+            let values = ValueSpec::compile(&format!("parameters.{name}"), parameter, usage)?;
             *cost += values.cost();
-            Ok(NamedValues { name: name.clone(), values })
+            Ok(ParameterSpec { name: name.clone(), values })
         })
         .collect()
 }
@@ -202,14 +202,14 @@ fn compile_parameters(
 fn compile_environment(
     declared: &BTreeMap<String, Parameter>,
     cost: &mut usize,
-) -> Result<BTreeMap<String, Values>, RuleProblem> {
+) -> Result<BTreeMap<String, ValueSpec>, RuleError> {
     declared
         .iter()
         .map(|(name, parameter)| {
             checks::variable(name)?;
-            let values = Values::compile(&format!("environment.{name}"), parameter, Use::Environment)?;
+            let values = ValueSpec::compile(&format!("environment.{name}"), parameter, ValueUse::Environment)?;
             if environment::loads(name) && programs::is_free(&values) {
-                return Err(RuleProblem::LoadingVariable { name: name.clone() });
+                return Err(RuleError::LoadingVariable { name: name.clone() });
             }
             *cost += values.cost();
             Ok((name.clone(), values))
@@ -217,15 +217,15 @@ fn compile_environment(
         .collect()
 }
 
-fn compile_run(rule: &WhitelistRule, effect: Effect, parameters: &[NamedValues]) -> Result<Vec<Template>, RuleProblem> {
+fn compile_run(rule: &WhitelistRule, effect: Effect, parameters: &[ParameterSpec]) -> Result<Vec<Template>, RuleError> {
     checks::run_length(rule, effect)?;
     let run = rule.run.iter().map(|word| {
         checks::word("run", word)?;
         let template = Template::parse("run", word, parameters)?;
-        template.check_readable("run", parameters, false, A_WORD_OF_ITS_OWN)?;
-        Ok::<_, RuleProblem>(template)
+        template.check_unambiguous("run", parameters, false, A_WORD_OF_ITS_OWN)?;
+        Ok::<_, RuleError>(template)
     });
-    let run = run.collect::<Result<Vec<_>, RuleProblem>>()?;
+    let run = run.collect::<Result<Vec<_>, RuleError>>()?;
     if effect == Effect::Allow {
         checks::program(&run)?;
     }
@@ -236,18 +236,18 @@ fn compile_text(
     rule: &WhitelistRule,
     effect: Effect,
     run: &[Template],
-    parameters: &[NamedValues],
-) -> Result<Option<Template>, RuleProblem> {
+    parameters: &[ParameterSpec],
+) -> Result<Option<Template>, RuleError> {
     let text = match &rule.match_text {
         Some(text) => {
             checks::text("match", text)?;
             Template::parse("match", text, parameters)?
         }
-        // A Deny is held against the words themselves.
+        // A Deny without `match` is compared with the words only.
         None if effect == Effect::Deny => return Ok(None),
-        None => Template::joined(run),
+        None => Template::join(run),
     };
     let remedy = if rule.match_text.is_some() { AT_THE_END } else { A_MATCH_OF_ITS_OWN };
-    text.check_readable("match", parameters, true, remedy)?;
+    text.check_unambiguous("match", parameters, true, remedy)?;
     Ok(Some(text))
 }

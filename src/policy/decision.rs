@@ -1,13 +1,12 @@
-//! A request held against the rules: a total function, whose answer can be recorded.
+//! Matches a request against the rules: a total function, and its result can be recorded.
 //!
-//! 1. a namespace that is closed allows nothing;
-//! 2. every Allow rule is held against the request: what it asks for, its action type, machine, subjects, environment
-//!    variables, time (but for those that begin otherwise, which the index leaves out). Those that fit are candidates,
-//!    each with the decision that it would give;
-//! 3. a Deny rule that holds against the request or a candidate wins; its `run` is held against each command that the
-//!    candidate comes to, behind launchers too;
-//! 4. candidates that would give different decisions are ambiguous; else the first is the decision. The order is by
-//!    name of the Whitelist, then by the list, so it is always the same one.
+//! 1. A namespace that failed closed allows nothing.
+//! 2. The request is matched against every Allow rule that the index finds: command, action type, machine, subjects,
+//!    environment variables, timeout. Each rule that matches is a candidate, with the decision that it would give.
+//! 3. A Deny rule that matches the request or a candidate wins. Its `run` is matched against each command that the
+//!    candidate executes, also behind launchers.
+//! 4. Candidates with different decisions are ambiguous. Otherwise the first candidate is the decision: first by the
+//!    name of the Whitelist, then by the order of its rules, so the choice is always the same.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,82 +18,82 @@ use crate::api::execution_status::{ObjectRecord, OutputBounds};
 use super::compile::CompiledRule;
 use super::index::{END_OF_WORD, key_of_name, key_of_words};
 use super::launchers::{self, Command};
-use super::miss::{Mismatch, NearMiss, Nearest};
-use super::rule_set::{Lookup, in_order};
+use super::near_miss::{Mismatch, NearMiss, NearestRules};
+use super::rule_set::{LookupKind, in_order};
 use super::subjects::{self, Identity};
-use super::template::{Miss, MissKind, Template};
-use super::{Ask, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
+use super::template::{Template, TemplateMismatch, TemplateMismatchKind};
+use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
-/// The most rules that cannot match and are read all the same, for what to tell: with very many that begin alike, the
-/// first ones will do.
-const LOOKED_AT: usize = 32;
+/// Maximum number of rules that cannot match and are still compared with a denied request, to find the near miss. Of
+/// many rules with the same beginning the first ones are enough.
+const MAX_NEAR_MISS_CANDIDATES: usize = 32;
 
-/// The answer to a request.
+/// Result of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// It may run, exactly so.
+    /// The request may run, exactly as decided.
     Allow(Box<Decision>),
-    /// It may not.
+    /// The request may not run.
     Deny(Denial),
 }
 
-/// What runs, fixed before anything is sent.
+/// The command and its limits, fixed before anything is sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Decision {
-    /// The Whitelist of the rule that allowed it.
+    /// Whitelist of the rule that allowed the request.
     pub whitelist: ObjectRecord,
-    /// The rule.
+    /// Name of the rule.
     pub rule: String,
-    /// The rule's action type.
+    /// Action type of the rule.
     pub action_type: String,
-    /// The argument vector.
+    /// Argument vector.
     pub argv: Vec<String>,
-    /// The user to run as, by sudo; None: the login user.
+    /// User to run as, by sudo; `None` for the login user.
     pub run_as: Option<String>,
-    /// The folder to run in; None: the login directory.
+    /// Working directory; `None` for the login directory.
     pub working_directory: Option<String>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
-    /// How long it may take, in seconds.
+    /// Maximum run time, in seconds.
     pub timeout_seconds: u32,
-    /// Whether it may be given a terminal and standard input.
+    /// True if the command may get a terminal and standard input.
     pub interactive: bool,
-    /// How much output is kept and allowed.
+    /// Bounds of the stored and the allowed output.
     pub output: OutputBounds,
-    /// The patterns by which output is redacted.
+    /// Patterns whose matches are redacted in the output.
     pub redact: Vec<String>,
-    /// How long the record is kept at least, in seconds; None: as the installation says.
+    /// Minimum time to keep the record, in seconds; `None` for the default of the installation.
     pub minimum_retention_seconds: Option<u32>,
 }
 
-/// Why a request may not run.
+/// Reason why a request may not run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Denial {
     /// NoMatchingRule, NotPermitted, Denied, Ambiguous or PolicyBroken.
     pub reason: Reason,
-    /// What to tell and what to do about it. It is for the one who asked, who may not be allowed to read the policy: it
-    /// names rules and parameters, and shows neither texts nor patterns nor how far a text was right.
+    /// Cause and remedy for the requester, who may have no right to read the policy. Names rules and parameters, but
+    /// shows no texts, no patterns, and no length of a matching beginning.
     pub message: String,
-    /// The rule that came nearest, and why it did not match, in full: only for who may read the policy.
+    /// Near miss, in full: the closest rule, and why it did not match. Only for readers of the policy.
     pub nearest: Option<NearMiss>,
 }
 
-/// What is asked, of what, by whom.
+/// Request, labels of the Machine, and requester.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct MatchInput<'a> {
     request: &'a Request,
     labels: &'a BTreeMap<String, String>,
     identity: Identity<'a>,
 }
 
-/// A rule that fits, and what it would give.
+/// The decision that a matching rule would give.
 struct Candidate {
     decision: Decision,
-    /// The rule's text with the values of the request: what a caller would have written.
+    /// The rule's `match` with the values of the request, as a requester would write it.
     text: Option<String>,
 }
 
-/// Holds a request against the rules. `labels` are the Machine's, `identity` is who asks. Default deny.
+/// Returns the decision for a request on a Machine with these labels. Denies by default.
 pub fn decide(
     rules: &RuleSet,
     request: &Request,
@@ -102,70 +101,73 @@ pub fn decide(
     identity: Identity<'_>,
 ) -> Verdict {
     if let Some(whitelist) = rules.closed_by() {
-        return closed(whitelist);
+        return deny_fail_closed(whitelist);
     }
-    let asked = Asked { request, labels, identity };
-    let (lookup, key) = key(request.ask());
-    let mut nearest = Nearest::new(request.ask(), &key);
+    let asked = MatchInput { request, labels, identity };
+    let (lookup, key) = lookup_key(request.form());
+    let mut nearest = NearestRules::new(request.form(), &key);
     let mut candidates = Vec::new();
-    let may_match = rules.that_may_match(lookup, &key).into_iter().filter_map(|place| rules.allowing(place));
-    for (whitelist, rule) in may_match.filter(|(_, rule)| ends_like(rule, request.ask())) {
+    let may_match = rules.candidates(lookup, &key).into_iter().filter_map(|place| rules.allow_rule(place));
+    for (whitelist, rule) in may_match.filter(|(_, rule)| has_matching_suffix(rule, request.form())) {
         match candidate(whitelist, rule, asked) {
             Ok(candidate) => candidates.push(candidate),
             Err(mismatch) => nearest.consider(whitelist, rule, mismatch),
         }
     }
-    if let Some((whitelist, rule)) = forbidden(rules, asked, &key, &candidates) {
+    if let Some((whitelist, rule)) = find_deny(rules, asked, &key, &candidates) {
         let name = format!("{}/{}", whitelist.record.name, rule.name);
         let message = format!("the rule {name} denies it, whatever other rules allow");
         return Verdict::Deny(Denial { reason: Reason::Denied, message, nearest: None });
     }
-    if let Some(index) = rules.beginnings(lookup).filter(|_| candidates.is_empty()) {
-        // None of these can match; they are looked at for what to tell.
-        let like_it = in_order(|found| index.find(&key, found));
-        for (whitelist, rule) in like_it.into_iter().take(LOOKED_AT).filter_map(|place| rules.allowing(place)) {
-            if let Err(mismatch) = read(whitelist, rule, request.ask()) {
+    if let Some(index) = rules.prefix_index(lookup).filter(|_| candidates.is_empty()) {
+        // These rules cannot match; the best of them is the near miss.
+        let like_it = in_order(|found| index.rules_with_prefix_of(&key, found));
+        for (whitelist, rule) in
+            like_it.into_iter().take(MAX_NEAR_MISS_CANDIDATES).filter_map(|place| rules.allow_rule(place))
+        {
+            if let Err(mismatch) = extract_values(whitelist, rule, request.form()) {
                 nearest.consider(whitelist, rule, mismatch);
             }
         }
-        nearest.consider_by_beginning(rules, index);
-        nearest.consider_other_ways(rules, request.ask(), LOOKED_AT);
+        nearest.consider_prefix_matches(rules, index);
+        nearest.consider_other_ways(rules, request.form(), MAX_NEAR_MISS_CANDIDATES);
     }
     let mut candidates = candidates.into_iter().map(|candidate| candidate.decision);
     let Some(first) = candidates.next() else {
         return Verdict::Deny(nearest.denial(rules, request, identity));
     };
-    match candidates.find(|other| !gives_the_same(&first, other)) {
-        Some(other) => ambiguous(&first, &other),
+    match candidates.find(|other| !is_equivalent(&first, other)) {
+        Some(other) => deny_ambiguous(&first, &other),
         None => Verdict::Allow(Box::new(first)),
     }
 }
 
-/// What a request is looked for by.
-fn key(ask: &Ask) -> (Lookup, Cow<'_, str>) {
-    match ask {
-        Ask::Command(text) => (Lookup::Text, Cow::Borrowed(text)),
-        Ask::Argv(argv) => (Lookup::Words, Cow::Owned(key_of_words(argv.iter().map(String::as_str)))),
-        Ask::Rule(wanted) => (Lookup::Name, Cow::Owned(key_of_name(&wanted.name))),
+/// Returns the index and the key that find the rules for a request.
+fn lookup_key(form: &CommandForm) -> (LookupKind, Cow<'_, str>) {
+    match form {
+        CommandForm::Text(text) => (LookupKind::Text, Cow::Borrowed(text)),
+        CommandForm::Argv(argv) => (LookupKind::Words, Cow::Owned(key_of_words(argv.iter().map(String::as_str)))),
+        CommandForm::Rule(wanted) => (LookupKind::Name, Cow::Owned(key_of_name(&wanted.name))),
     }
 }
 
-/// Whether a rule ends as the request does: one that does not cannot match.
-fn ends_like(rule: &CompiledRule, ask: &Ask) -> bool {
-    match ask {
-        Ask::Command(text) => rule.text.as_ref().is_some_and(|template| text.ends_with(template.ending())),
-        Ask::Argv(argv) => {
+/// Returns true if a rule ends as the request does. Other rules cannot match.
+fn has_matching_suffix(rule: &CompiledRule, form: &CommandForm) -> bool {
+    match form {
+        CommandForm::Text(text) => rule.text.as_ref().is_some_and(|template| text.ends_with(template.literal_suffix())),
+        CommandForm::Argv(argv) => {
             let last = rule.run.last().zip(argv.last());
-            argv.len() == rule.run.len() && last.is_some_and(|(template, word)| word.ends_with(template.ending()))
+            argv.len() == rule.run.len()
+                && last.is_some_and(|(template, word)| word.ends_with(template.literal_suffix()))
         }
-        Ask::Rule(_) => true,
+        CommandForm::Rule(_) => true,
     }
 }
 
-fn closed(whitelist: &CompiledWhitelist) -> Verdict {
+fn deny_fail_closed(whitelist: &CompiledWhitelist) -> Verdict {
     let name = &whitelist.record.name;
     let message = format!(
-        "nothing is allowed in this namespace until its Whitelist {name} is mended \
+        "nothing is allowed in this namespace until its Whitelist {name} is fixed \
          (kubectl describe whitelist {name} says what is wrong with it)"
     );
     let why = whitelist.closed.clone().unwrap_or_default();
@@ -173,7 +175,7 @@ fn closed(whitelist: &CompiledWhitelist) -> Verdict {
     Verdict::Deny(Denial { reason: Reason::PolicyBroken, message, nearest })
 }
 
-fn ambiguous(first: &Decision, other: &Decision) -> Verdict {
+fn deny_ambiguous(first: &Decision, other: &Decision) -> Verdict {
     let message = format!(
         "the rules {}/{} and {}/{} match the request and would execute it differently; say which one is meant with \
          spec.rule, or give the rules different texts",
@@ -182,8 +184,8 @@ fn ambiguous(first: &Decision, other: &Decision) -> Verdict {
     Verdict::Deny(Denial { reason: Reason::Ambiguous, message, nearest: None })
 }
 
-/// Whether two decisions have the same effect, by whichever rule.
-fn gives_the_same(left: &Decision, right: &Decision) -> bool {
+/// Returns true if two decisions have the same effect, whichever rules gave them.
+fn is_equivalent(left: &Decision, right: &Decision) -> bool {
     left.argv == right.argv
         && left.run_as == right.run_as
         && left.working_directory == right.working_directory
@@ -195,14 +197,14 @@ fn gives_the_same(left: &Decision, right: &Decision) -> bool {
         && left.minimum_retention_seconds == right.minimum_retention_seconds
 }
 
-/// Whether the rule is for this machine.
+/// Returns true if the rule applies to a Machine with these labels.
 fn is_for_machine(rule: &CompiledRule, labels: &BTreeMap<String, String>) -> bool {
     rule.selector.as_ref().is_none_or(|selector| selector.matches(labels))
 }
 
-/// Holds one Allow rule against what is asked. The steps are in the order of how near a rule comes.
-fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: Asked<'_>) -> Result<Candidate, Mismatch> {
-    let values = read(whitelist, rule, asked.request.ask())?;
+/// Matches a request against one Allow rule. A rule that fails a later step is a nearer miss.
+fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInput<'_>) -> Result<Candidate, Mismatch> {
+    let values = extract_values(whitelist, rule, asked.request.form())?;
     if asked.request.action_type().is_some_and(|named| rule.action_type.as_deref() != Some(named)) {
         return Err(Mismatch::ActionType);
     }
@@ -212,7 +214,7 @@ fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: Asked<'_
     if let Some(subjects) = &rule.subjects {
         match asked.identity {
             Identity::Unknown | Identity::Undecided => return Err(Mismatch::IdentityUnknown),
-            Identity::Known(requester) if !subjects::include(subjects, requester) => return Err(Mismatch::Subject),
+            Identity::Known(requester) if !subjects::contains(subjects, requester) => return Err(Mismatch::Subject),
             Identity::Known(_) => {}
         }
     }
@@ -243,16 +245,20 @@ fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: Asked<'_
     Ok(Candidate { decision, text: rule.text.as_ref().map(|text| text.expand(&values)) })
 }
 
-/// The values of the rule's parameters, in their order, as the request gives them.
-fn read<'a>(whitelist: &CompiledWhitelist, rule: &'a CompiledRule, ask: &'a Ask) -> Result<Vec<&'a str>, Mismatch> {
+/// Returns the value that the request gives to each parameter of the rule, in the order of the parameters.
+fn extract_values<'a>(
+    whitelist: &CompiledWhitelist,
+    rule: &'a CompiledRule,
+    form: &'a CommandForm,
+) -> Result<Vec<&'a str>, Mismatch> {
     let mut values = vec![None; rule.parameters.len()];
-    match ask {
-        Ask::Command(text) => {
-            let template = rule.text.as_ref().ok_or(Mismatch::Other)?;
-            template.read(text, &rule.parameters, &mut values).map_err(Mismatch::Ask)?;
+    match form {
+        CommandForm::Text(text) => {
+            let template = rule.text.as_ref().ok_or(Mismatch::OtherRule)?;
+            template.extract(text, &rule.parameters, &mut values).map_err(Mismatch::Command)?;
         }
-        Ask::Argv(argv) => read_argv(rule, argv, &mut values)?,
-        Ask::Rule(wanted) => read_named(whitelist, rule, wanted, &mut values)?,
+        CommandForm::Argv(argv) => extract_from_argv(rule, argv, &mut values)?,
+        CommandForm::Rule(wanted) => extract_named(whitelist, rule, wanted, &mut values)?,
     }
     let filled = rule.parameters.iter().zip(values).enumerate().map(|(index, (parameter, value))| {
         let value = value.or(parameter.values.default.as_deref());
@@ -261,36 +267,42 @@ fn read<'a>(whitelist: &CompiledWhitelist, rule: &'a CompiledRule, ask: &'a Ask)
     filled.collect()
 }
 
-fn read_argv<'a>(rule: &'a CompiledRule, argv: &'a [String], values: &mut [Option<&'a str>]) -> Result<(), Mismatch> {
+fn extract_from_argv<'a>(
+    rule: &'a CompiledRule,
+    argv: &'a [String],
+    values: &mut [Option<&'a str>],
+) -> Result<(), Mismatch> {
     let read = read_words(rule, &rule.run, argv.iter().map(String::as_str), values);
-    // Of a vector of another shape no value is to blame: what is in its place is no value.
+    // In a vector of another shape, the word at a parameter's position is no value, so no value is reported as wrong.
     let is_other =
         |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
     let has_shape = argv.len() == rule.run.len() && !rule.run.iter().zip(argv).any(is_other);
     match read {
         Ok(_) if has_shape => Ok(()),
-        Err(miss) if has_shape => Err(Mismatch::Ask(miss)),
-        Ok(matched) | Err(Miss { matched, .. }) => Err(Mismatch::Ask(Miss { matched, what: MissKind::Text })),
+        Err(miss) if has_shape => Err(Mismatch::Command(miss)),
+        Ok(matched) | Err(TemplateMismatch { matched, .. }) => {
+            Err(Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text }))
+        }
     }
 }
 
-/// Reads as many words as there are templates and words; how many bytes that were.
+/// Matches words with templates, up to the end of the shorter list. Returns the number of matched bytes.
 pub(super) fn read_words<'a>(
     rule: &CompiledRule,
     templates: &[Template],
     words: impl Iterator<Item = &'a str>,
     values: &mut [Option<&'a str>],
-) -> Result<usize, Miss> {
+) -> Result<usize, TemplateMismatch> {
     let mut matched = 0;
     for (template, word) in templates.iter().zip(words) {
-        let misses = |miss: Miss| Miss { matched: matched + miss.matched, ..miss };
-        template.read(word, &rule.parameters, values).map_err(misses)?;
+        let misses = |miss: TemplateMismatch| TemplateMismatch { matched: matched + miss.matched, ..miss };
+        template.extract(word, &rule.parameters, values).map_err(misses)?;
         matched += word.len() + 1;
     }
     Ok(matched)
 }
 
-fn read_named<'a>(
+fn extract_named<'a>(
     whitelist: &CompiledWhitelist,
     rule: &'a CompiledRule,
     wanted: &'a RuleRequest,
@@ -299,7 +311,7 @@ fn read_named<'a>(
     let is_meant =
         rule.name == wanted.name && wanted.whitelist.as_ref().is_none_or(|name| *name == whitelist.record.name);
     if !is_meant {
-        return Err(Mismatch::Other);
+        return Err(Mismatch::OtherRule);
     }
     if wanted.parameters.keys().any(|name| rule.parameters.iter().all(|parameter| parameter.name != *name)) {
         return Err(Mismatch::UndeclaredParameter);
@@ -307,13 +319,15 @@ fn read_named<'a>(
     for (index, (parameter, slot)) in rule.parameters.iter().zip(values).enumerate() {
         let Some(value) = wanted.parameters.get(&parameter.name) else { continue };
         let fits = parameter.values.check(value);
-        fits.map_err(|misfit| Mismatch::Ask(Miss { matched: 0, what: MissKind::Value(index, misfit) }))?;
+        fits.map_err(|misfit| {
+            Mismatch::Command(TemplateMismatch { matched: 0, what: TemplateMismatchKind::Value(index, misfit) })
+        })?;
         *slot = Some(value);
     }
     Ok(())
 }
 
-/// The variables to set: those that were asked for, and the rule's defaults.
+/// Returns the variables to set: the defaults of the rule, and the variables of the request.
 fn environment(rule: &CompiledRule, request: &Request) -> Result<BTreeMap<String, String>, Mismatch> {
     if rule.environment.is_empty() && request.environment().is_empty() {
         return Ok(BTreeMap::new());
@@ -326,10 +340,10 @@ fn environment(rule: &CompiledRule, request: &Request) -> Result<BTreeMap<String
     Ok(defaults.chain(request.environment()).map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
-/// The first Deny rule that holds.
-fn forbidden<'a>(
+/// Returns the first Deny rule that matches.
+fn find_deny<'a>(
     rules: &'a RuleSet,
-    asked: Asked<'_>,
+    asked: MatchInput<'_>,
     key: &'a str,
     candidates: &'a [Candidate],
 ) -> Option<(&'a CompiledWhitelist, &'a CompiledRule)> {
@@ -337,21 +351,21 @@ fn forbidden<'a>(
         return None;
     }
     let outcomes: Vec<Outcome<'a>> = candidates.iter().map(Outcome::from_candidate).collect();
-    let (asked_text, asked_words) = match asked.request.ask() {
-        Ask::Command(_) => (Some(key), None),
-        Ask::Argv(_) => (None, Some(key_by_base_name(key.split_terminator(END_OF_WORD)))),
-        Ask::Rule(_) => (None, None),
+    let (asked_text, asked_words) = match asked.request.form() {
+        CommandForm::Text(_) => (Some(key), None),
+        CommandForm::Argv(_) => (None, Some(key_by_base_name(key.split_terminator(END_OF_WORD)))),
+        CommandForm::Rule(_) => (None, None),
     };
     let texts = candidates.iter().filter_map(|candidate| candidate.text.as_deref());
     let commands = outcomes.iter().flat_map(|outcome| &outcome.commands);
-    // A Deny has no more words than that.
+    // A longer command matches no Deny: the words of a Deny have the same bound.
     let words = commands.filter(|command| command.words.len() <= MAXIMUM_WORDS);
     let words = words.map(|command| key_by_base_name(command.words.iter().copied()));
-    let mut may_hold = rules.forbidding(asked_text.into_iter().chain(texts), asked_words.into_iter().chain(words));
-    may_hold.find(|(_, rule)| forbids(rule, asked, &outcomes))
+    let mut may_hold = rules.deny_candidates(asked_text.into_iter().chain(texts), asked_words.into_iter().chain(words));
+    may_hold.find(|(_, rule)| deny_matches(rule, asked, &outcomes))
 }
 
-/// A candidate, and all commands that it would execute.
+/// All commands that a candidate would execute.
 pub(super) struct Outcome<'a> {
     action_type: &'a str,
     text: Option<&'a str>,
@@ -369,18 +383,18 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// Words as a key for [`RuleSet::forbidding`], which goes by the program's name without its directory.
+/// Returns the key of words for [`RuleSet::deny_candidates`]: the name of the program has no directory there.
 pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
 }
 
-/// Whether a Deny rule holds against what is asked. Where something about it is not known (who asks), it does.
-fn forbids(rule: &CompiledRule, asked: Asked<'_>, outcomes: &[Outcome<'_>]) -> bool {
+/// Returns true if a Deny rule matches a request. It also matches if the requester is not verified.
+fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<'_>]) -> bool {
     if !is_for_machine(rule, asked.labels) {
         return false;
     }
     if let (Some(subjects), Identity::Known(requester)) = (&rule.subjects, asked.identity)
-        && !subjects::include(subjects, requester)
+        && !subjects::contains(subjects, requester)
     {
         return false;
     }
@@ -392,20 +406,20 @@ fn forbids(rule: &CompiledRule, asked: Asked<'_>, outcomes: &[Outcome<'_>]) -> b
             _ => outcomes.iter().any(|outcome| is_of_type(outcome.action_type)),
         };
     }
-    // What was asked for, as it was written (as whom it would run is not known of that) ...
+    // First the request as it was written, of which the user is not known.
     let asked_type = asked.request.action_type().unwrap_or_default();
     let holds_as_written = rule.run_as.is_none()
         && is_of_type(asked_type)
-        && match asked.request.ask() {
-            Ask::Command(text) => forbids_text(rule, text),
-            Ask::Argv(argv) => forbids_words(rule, &argv.iter().map(String::as_str).collect::<Vec<_>>(), false),
-            Ask::Rule(_) => false,
+        && match asked.request.form() {
+            CommandForm::Text(text) => forbids_text(rule, text),
+            CommandForm::Argv(argv) => forbids_words(rule, &argv.iter().map(String::as_str).collect::<Vec<_>>(), false),
+            CommandForm::Rule(_) => false,
         };
-    // ... and what it would come to, so that asking in another way, or another program in front, leads nowhere else.
+    // Then the commands that it would execute, so that another form of request or a launcher evades no Deny.
     holds_as_written || outcomes.iter().any(|outcome| is_of_type(outcome.action_type) && forbids_outcome(rule, outcome))
 }
 
-/// Whether a Deny rule forbids the text, or a command that is executed.
+/// Returns true if a Deny rule forbids the text of an outcome, or one of its commands.
 pub(super) fn forbids_outcome(rule: &CompiledRule, outcome: &Outcome<'_>) -> bool {
     let by_text_or_user = match outcome.text {
         _ if rule.text.is_none() && rule.run.is_empty() => true,
@@ -420,10 +434,10 @@ pub(super) fn forbids_outcome(rule: &CompiledRule, outcome: &Outcome<'_>) -> boo
 
 fn forbids_text(rule: &CompiledRule, text: &str) -> bool {
     let mut values = vec![None; rule.parameters.len()];
-    rule.text.as_ref().is_some_and(|template| template.read(text, &rule.parameters, &mut values).is_ok())
+    rule.text.as_ref().is_some_and(|template| template.extract(text, &rule.parameters, &mut values).is_ok())
 }
 
-/// Whether the `run` of a Deny rule describes these words. Its program is also the same one by another path.
+/// Returns true if the `run` of a Deny rule matches these words. Two paths to the same program match.
 pub(super) fn forbids_words(rule: &CompiledRule, words: &[&str], is_launched: bool) -> bool {
     let (Some((denied, denied_words)), Some((program, words))) = (rule.run.split_first(), words.split_first()) else {
         return false;

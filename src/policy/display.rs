@@ -1,16 +1,16 @@
-//! An argument vector as text for people. Nothing is executed by it.
+//! Displays an argument vector for people. The text is never executed.
 
 use crate::api::execution_status::MAX_COMMAND_LINE;
 
-/// What is put behind a text that was cut.
+/// End of a truncated text.
 const CUT: &str = " ...";
 
-/// The words of an argument vector, with blanks between them. A word that is empty, or has something else in it than what is
-/// common in names, paths and options, is in quotes as a shell takes them. A control character is shown as `?`.
+/// Returns the words of an argument vector, separated by blanks. Empty words, and words with other characters than
+/// names, paths and options usually have, are quoted as for a shell. A control character is shown as `?`.
 pub fn display(argv: &[String]) -> String {
     let mut text = String::new();
     for word in argv {
-        // What is longer is cut below: a long vector costs no more than a short one.
+        // The text is truncated below, so a long vector costs no more than a short one.
         if text.len() > 4 * MAX_COMMAND_LINE {
             break;
         }

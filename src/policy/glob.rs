@@ -1,15 +1,16 @@
-//! Patterns with `*` and `?`, as annotations have them.
+//! Patterns with `*` and `?` in annotations.
 
-/// Whether one of the patterns, which are separated by commas, matches the whole text. No pattern matches nothing.
+/// Returns true if one of the patterns, separated by commas, matches the whole text. An empty list matches nothing.
 pub fn any_matches(patterns: &str, text: &str) -> bool {
     patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()).any(|pattern| matches(pattern, text))
 }
 
-/// `*` stands for any characters, also none, `?` for one. Takes time in proportion to the product of the lengths at most.
+/// Returns true if a pattern matches a text: `*` matches any number of characters, `?` one. The time is at most
+/// proportional to the product of the lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut in_text) = (0, 0);
-    // Where to go on after the last `*`, should what follows it not match here.
+    // Positions to resume from, at the last `*`, if the text behind it does not match here.
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = text.get(in_text) {
         match pattern.get(at) {

@@ -1,70 +1,70 @@
-//! Rules found by how they begin, so that a request is held against the few that it may be meant for, whatever their
-//! number. It only leaves out rules that cannot match: each that it finds is still read as a whole.
+//! Index of rules by their beginnings, so that a request is matched against few rules of many. The index excludes only
+//! rules that cannot match; a found rule is still matched as a whole.
 
-/// Ends a word in what [`key_of_words`] gives. It stands in no word, as words are printable.
+/// End of a word in a key (see [`key_of_words`]). No word contains it, because words are printable.
 pub(super) const END_OF_WORD: char = '\0';
 
-/// The beginnings of rules, sorted.
+/// Sorted beginnings of rules.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Index(Vec<Entry>);
+pub(super) struct PrefixIndex(Vec<Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
-    /// What a request must begin with for the rule to match.
-    beginning: String,
-    /// Which rule it is, by its place among all.
+    /// Beginning of every request that the rule matches.
+    prefix: String,
+    /// Position of the rule among all rules.
     rule: usize,
-    /// The last entry before this one whose beginning this one's begins with.
-    shorter: Option<usize>,
+    /// Last entry before this one whose beginning is also a beginning of this entry's beginning.
+    parent: Option<usize>,
 }
 
-impl Index {
-    /// Of rules by their places, and what each begins with.
+impl PrefixIndex {
+    /// Builds the index from the position and the beginning of each rule.
     pub fn new(rules: impl Iterator<Item = (usize, String)>) -> Self {
-        let entry = |(rule, beginning)| Entry { beginning, rule, shorter: None };
+        let entry = |(rule, prefix)| Entry { prefix, rule, parent: None };
         let mut entries: Vec<Entry> = rules.map(entry).collect();
-        entries.sort_by(|left, right| left.beginning.cmp(&right.beginning));
-        // What begins with another stands right behind it, or behind others that do.
+        entries.sort_by(|left, right| left.prefix.cmp(&right.prefix));
+        // In sorted order, all longer beginnings follow directly after the beginning that they start with.
         let mut open: Vec<(usize, String)> = Vec::new();
         for (index, entry) in entries.iter_mut().enumerate() {
-            while open.pop_if(|(_, shorter)| !entry.beginning.starts_with(shorter.as_str())).is_some() {}
-            entry.shorter = open.last().map(|(shorter, _)| *shorter);
-            open.push((index, entry.beginning.clone()));
+            while open.pop_if(|(_, parent)| !entry.prefix.starts_with(parent.as_str())).is_some() {}
+            entry.parent = open.last().map(|(parent, _)| *parent);
+            open.push((index, entry.prefix.clone()));
         }
         Self(entries)
     }
 
-    /// Adds the places of the rules that `key` begins like to `found`.
-    pub fn find(&self, key: &str, found: &mut Vec<usize>) {
-        // All that `key` begins with are in one chain, and it starts at the last one that is not greater.
-        let mut next = self.0.partition_point(|entry| entry.beginning.as_str() <= key).checked_sub(1);
+    /// Adds the positions of the rules with a beginning of `key` to `found`.
+    pub fn rules_with_prefix_of(&self, key: &str, found: &mut Vec<usize>) {
+        // All beginnings of `key` are in one chain. It starts at the last entry that is not greater than `key`.
+        let mut next = self.0.partition_point(|entry| entry.prefix.as_str() <= key).checked_sub(1);
         while let Some(entry) = next.and_then(|index| self.0.get(index)) {
-            if key.starts_with(entry.beginning.as_str()) {
+            if key.starts_with(entry.prefix.as_str()) {
                 found.push(entry.rule);
             }
-            next = entry.shorter;
+            next = entry.parent;
         }
     }
 
-    /// The most bytes that a rule has in common with the beginning of `key`. None: there is no rule.
-    pub fn most_in_common(&self, key: &str) -> Option<usize> {
-        // Among sorted texts the nearest one is a neighbour.
-        let after = self.0.partition_point(|entry| entry.beginning.as_str() <= key);
+    /// Returns the length of the longest common beginning of `key` and a rule, in bytes; `None` without rules.
+    pub fn longest_common_prefix(&self, key: &str) -> Option<usize> {
+        // Among sorted texts, a neighbour has the longest common beginning.
+        let after = self.0.partition_point(|entry| entry.prefix.as_str() <= key);
         let neighbours =
             [after.checked_sub(1), Some(after)].into_iter().flatten().filter_map(|index| self.0.get(index));
-        neighbours.map(|entry| common(&entry.beginning, key)).max()
+        neighbours.map(|entry| common(&entry.prefix, key)).max()
     }
 
-    /// The first rule, by its place, of those that begin with `part`, and how many they are.
-    pub fn beginning_with(&self, part: &str) -> Option<(usize, usize)> {
-        let start = self.0.partition_point(|entry| entry.beginning.as_str() < part);
+    /// Returns the lowest position of a rule that begins with `part`, and the number of such rules.
+    pub fn first_with_prefix(&self, part: &str) -> Option<(usize, usize)> {
+        let start = self.0.partition_point(|entry| entry.prefix.as_str() < part);
         let behind = self.0.get(start..)?;
-        let alike = behind.get(..behind.partition_point(|entry| entry.beginning.starts_with(part)))?;
+        let alike = behind.get(..behind.partition_point(|entry| entry.prefix.starts_with(part)))?;
         Some((alike.iter().map(|entry| entry.rule).min()?, alike.len()))
     }
 }
 
-/// An argument vector as one text.
+/// Returns an argument vector as one text.
 pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let mut key = String::new();
     words.for_each(|word| {
@@ -74,12 +74,12 @@ pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key
 }
 
-/// The name of a rule as a key: nothing that is longer begins with it.
+/// Returns the name of a rule as a key. No longer name begins with this key.
 pub(super) fn key_of_name(name: &str) -> String {
     key_of_words(std::iter::once(name))
 }
 
-/// Up to where two texts are the same.
+/// Returns the length of the common beginning of two texts, in bytes.
 fn common(left: &str, right: &str) -> usize {
     left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count()
 }

@@ -1,13 +1,13 @@
-//! What the words of a rule can be, decided on languages and not on examples.
+//! Decides which words a rule admits, exactly: on the languages of its patterns, not on examples.
 //!
-//! A [`Scanner`] is a small automaton that reads a word from left to right and finds something in it: a segment `..`, a
-//! dash at the beginning. [`Words`] runs it over everything that a template can become: over the text as it stands, and
-//! over each parameter in product with the automaton of its pattern. The answer is exact, `maxLength` included, and comes
-//! with the shortest word that has the feature.
+//! A [`Scanner`] is a small automaton that reads a word from left to right and finds a feature in it, for example a
+//! segment `..` or a dash at the beginning. [`Words`] runs it over all words of a template: over constant text as it
+//! is, and over each parameter in product with the automaton of its pattern. The result is exact, also about
+//! `maxLength`, and contains the shortest word that has the feature.
 //!
-//! The work is bounded: for each parameter and each state of the scanner, the product is walked once, and it has at most
-//! as many states as the pattern (see `COMPILED_BYTES` in `pattern.rs`) times those of the scanner. A value of a parameter
-//! that stands twice in a word is chosen for each place by itself.
+//! The work is bounded. Each product is searched once for each parameter and state of the scanner. It has at most as
+//! many states as the pattern (see `COMPILED_BYTES` in `pattern.rs`) times the states of the scanner. If a parameter
+//! occurs twice in a word, the search chooses its two values independently.
 
 pub(super) mod paths;
 pub(super) mod scanner;
@@ -17,50 +17,50 @@ use std::rc::Rc;
 
 use regex_automata::nfa::thompson::{NFA, State};
 
-use super::template::{NamedValues, Piece, Template};
-use super::values::Values;
-use super::{MAXIMUM_TEXT_BYTES, RuleProblem};
+use super::template::{ParameterSpec, Piece, Template};
+use super::values::ValueSpec;
+use super::{MAXIMUM_TEXT_BYTES, RuleError};
 use scanner::{Class, Scanner, ScannerState};
 
-/// Every word that the templates of one rule can become, read by one scanner.
+/// All words of the templates of one rule, read by one scanner.
 pub(super) struct Words<'r> {
-    parameters: &'r [NamedValues],
+    parameters: &'r [ParameterSpec],
     scanner: &'r Scanner,
-    /// True for a parameter whose bytes count as chosen by the requester.
-    is_free: fn(&Values) -> bool,
+    /// Returns true for a parameter whose bytes count as chosen by the requester.
+    is_free: fn(&ValueSpec) -> bool,
     automata: BTreeMap<usize, Rc<Automaton>>,
     outcomes: BTreeMap<(usize, ScannerState), Rc<[Outcome]>>,
 }
 
-/// A word that a rule admits, and in which the scanner found something.
+/// Word that a rule admits, and in which the scanner found a feature.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Example {
-    /// The whole word.
+    /// Whole word.
     pub word: String,
-    /// The values in it, by the index of the parameter.
+    /// Values in the word, by the index of the parameter.
     pub values: BTreeMap<usize, String>,
 }
 
-/// The state that the scanner has behind a value, and the shortest value that leads there.
+/// State of the scanner behind a value, and the shortest value that leads to it.
 #[derive(Clone, Debug)]
 struct Outcome {
     state: ScannerState,
     value: Rc<str>,
 }
 
-/// How a state was reached: from which state of the piece before, and by which value.
+/// Step to a state: the state before the piece, and the value of the piece.
 type Step = (ScannerState, Option<Rc<str>>);
 
 impl<'r> Words<'r> {
-    pub fn new(parameters: &'r [NamedValues], scanner: &'r Scanner, is_free: fn(&Values) -> bool) -> Self {
+    pub fn new(parameters: &'r [ParameterSpec], scanner: &'r Scanner, is_free: fn(&ValueSpec) -> bool) -> Self {
         Self { parameters, scanner, is_free, automata: BTreeMap::new(), outcomes: BTreeMap::new() }
     }
 
-    /// A short word for each thing that the scanner finds among the words of `template`.
+    /// Returns a short word for each feature that the scanner finds in the words of `template`.
     ///
     /// # Errors
-    /// PatternTooLarge, if a pattern has no automaton within the bounds: the rule is out of force then.
-    pub fn find_all(&mut self, template: &Template) -> Result<Vec<(usize, Example)>, RuleProblem> {
+    /// PatternTooLarge if a pattern has no automaton within the bounds. The rule is then out of force.
+    pub fn find_all(&mut self, template: &Template) -> Result<Vec<(usize, Example)>, RuleError> {
         let mut steps: Vec<BTreeMap<ScannerState, Step>> = Vec::new();
         let mut states = vec![self.scanner.start()];
         for piece in template.pieces() {
@@ -70,7 +70,7 @@ impl<'r> Words<'r> {
                     Piece::Text(text) => {
                         next.entry(self.scanner.read(state, text, false)).or_insert((state, None));
                     }
-                    Piece::Place(place) => {
+                    Piece::Placeholder(place) => {
                         for outcome in self.outcomes(place, state)?.iter() {
                             let value = Some(outcome.value.clone());
                             next.entry(outcome.state).or_insert((state, value));
@@ -94,21 +94,21 @@ impl<'r> Words<'r> {
         Ok(found.into_iter().collect())
     }
 
-    /// The first of [`Self::find_all`].
+    /// Returns the first result of [`Self::find_all`].
     ///
     /// # Errors
-    /// As there.
-    pub fn find(&mut self, template: &Template) -> Result<Option<Example>, RuleProblem> {
+    /// The errors of [`Self::find_all`].
+    pub fn find(&mut self, template: &Template) -> Result<Option<Example>, RuleError> {
         Ok(self.find_all(template)?.into_iter().next().map(|(_, example)| example))
     }
 
-    /// Walks back from the last state.
+    /// Builds the example whose last state is `last`, from the end to the beginning.
     fn example(&self, template: &Template, steps: &[BTreeMap<ScannerState, Step>], last: ScannerState) -> Example {
         let (mut state, mut chosen) = (last, Vec::new());
         let pieces: Vec<_> = template.pieces().collect();
         for (piece, step) in pieces.iter().zip(steps).rev() {
             let Some((before, value)) = step.get(&state) else { break };
-            if let (Piece::Place(place), Some(value)) = (piece, value) {
+            if let (Piece::Placeholder(place), Some(value)) = (piece, value) {
                 chosen.push((*place, value.clone()));
             }
             state = *before;
@@ -117,7 +117,7 @@ impl<'r> Words<'r> {
         for (place, value) in &chosen {
             values.insert(*place, value.to_string());
         }
-        // A parameter that stands twice has one value: that of the two by which something is still found.
+        // A parameter that occurs twice gets one of its two values: the one with which the word still has the feature.
         if !self.finds(template, &values) {
             let with = |(place, value): &(usize, Rc<str>)| {
                 let one = [(*place, value.to_string())];
@@ -127,16 +127,16 @@ impl<'r> Words<'r> {
         }
         let word = template.pieces().map(|piece| match piece {
             Piece::Text(text) => text,
-            Piece::Place(place) => values.get(&place).map(String::as_str).unwrap_or_default(),
+            Piece::Placeholder(place) => values.get(&place).map(String::as_str).unwrap_or_default(),
         });
         Example { word: word.collect(), values }
     }
 
-    /// Whether something is found in the word with these values.
+    /// Returns true if the word with these values has a feature.
     fn finds(&self, template: &Template, values: &BTreeMap<usize, String>) -> bool {
         let read = |state, piece| match piece {
             Piece::Text(text) => self.scanner.read(state, text, false),
-            Piece::Place(place) => {
+            Piece::Placeholder(place) => {
                 let is_free = self.parameters.get(place).is_some_and(|parameter| (self.is_free)(&parameter.values));
                 let value = values.get(&place).map(String::as_str).unwrap_or_default();
                 self.scanner.read(state, value, is_free)
@@ -145,7 +145,7 @@ impl<'r> Words<'r> {
         self.scanner.found(template.pieces().fold(self.scanner.start(), read)).is_some()
     }
 
-    fn outcomes(&mut self, place: usize, from: ScannerState) -> Result<Rc<[Outcome]>, RuleProblem> {
+    fn outcomes(&mut self, place: usize, from: ScannerState) -> Result<Rc<[Outcome]>, RuleError> {
         if let Some(known) = self.outcomes.get(&(place, from)) {
             return Ok(known.clone());
         }
@@ -168,19 +168,19 @@ impl<'r> Words<'r> {
         Ok(outcomes)
     }
 
-    fn automaton(&mut self, place: usize, parameter: &NamedValues) -> Result<Rc<Automaton>, RuleProblem> {
+    fn automaton(&mut self, place: usize, parameter: &ParameterSpec) -> Result<Rc<Automaton>, RuleError> {
         if let Some(known) = self.automata.get(&place) {
             return Ok(known.clone());
         }
         let nfa = parameter.values.pattern().and_then(super::pattern::Pattern::automaton);
-        let too_large = || RuleProblem::PatternTooLarge { field: format!("parameters.{}", parameter.name) };
+        let too_large = || RuleError::PatternTooLarge { field: format!("parameters.{}", parameter.name) };
         let automaton = Rc::new(Automaton::new(&nfa.ok_or_else(too_large)?, self.scanner));
         self.automata.insert(place, automaton.clone());
         Ok(automaton)
     }
 }
 
-/// The automaton of a pattern, with one byte for each class of bytes between which the scanner makes no difference.
+/// Automaton of a pattern, with one byte for each class of bytes that the scanner does not distinguish.
 struct Automaton {
     nodes: Vec<Node>,
     start: usize,
@@ -188,14 +188,14 @@ struct Automaton {
 
 #[derive(Default)]
 struct Node {
-    /// Where it leads without a byte.
+    /// Next nodes without a byte.
     empty: Vec<usize>,
-    /// Where it leads with one.
+    /// Next nodes, each with the byte and its class.
     moves: Vec<(u8, Class, usize)>,
     is_end: bool,
 }
 
-/// A state of the product that was reached, and how.
+/// Reached state of the product, with the step to it.
 struct Reached {
     node: usize,
     state: ScannerState,
@@ -209,8 +209,8 @@ impl Automaton {
         Self { nodes, start: nfa.start_anchored().as_usize() }
     }
 
-    /// The states behind the values, shortest value first. Breadth first, so each state of the product is reached by as
-    /// few bytes as can be.
+    /// Returns the states behind the values, shortest value first. The search is breadth first, so it reaches each
+    /// state of the product by the fewest bytes.
     fn outcomes(&self, scanner: &Scanner, from: ScannerState, is_free: bool, longest: usize) -> Vec<Outcome> {
         let width = scanner.states();
         let mut seen = vec![false; self.nodes.len() * width];
@@ -226,7 +226,7 @@ impl Automaton {
         reach(&mut all, Reached { node: self.start, state: from, before: usize::MAX, byte: None });
         let mut level = 0;
         for length in 0..=longest {
-            // The list grows while it is walked: by what is reached without a byte.
+            // The loop itself extends the list by nodes that need no byte.
             let mut index = level;
             while let Some(&Reached { node, state, .. }) = all.get(index) {
                 let Some(here) = self.nodes.get(node) else { break };
@@ -256,7 +256,7 @@ impl Automaton {
     }
 }
 
-/// The bytes on the way to a state.
+/// Returns the bytes on the way to a state.
 fn spell(all: &[Reached], mut index: usize) -> String {
     let mut bytes = Vec::new();
     while let Some(reached) = all.get(index) {
@@ -292,7 +292,7 @@ impl Node {
         node
     }
 
-    /// Of each class one byte, a letter if there is one: it reads better.
+    /// Adds one byte of each class: a letter if there is one, because it reads better.
     fn add(&mut self, first: u8, last: u8, next: usize, scanner: &Scanner) {
         let rank = |byte: u8| (!byte.is_ascii_lowercase(), !byte.is_ascii_alphanumeric());
         for byte in first..=last {

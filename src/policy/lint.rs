@@ -1,4 +1,4 @@
-//! What is allowed in a Whitelist and may yet not be what was meant: warnings for who writes one.
+//! Warnings for authors of Whitelists: valid rules that may do something else than their author meant.
 
 mod denials;
 mod overlap;
@@ -15,36 +15,36 @@ use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
 
 use super::compile::CompiledRule;
 use super::template::Template;
-use super::{BrokenRule, CompiledWhitelist, compile, environment, programs};
+use super::{CompiledWhitelist, InvalidRule, compile, environment, programs};
 
-/// Something that a rule does which its writer may not have meant.
+/// An effect of a rule that its author may not have meant.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Warning {
-    /// The rule.
+    /// Name of the rule.
     pub rule: String,
-    /// What it does, and what to do about it.
+    /// Effect of the rule, and remedy.
     pub message: String,
 }
 
-/// What was found in one Whitelist.
+/// Findings in one Whitelist.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Why nothing would be allowed in its namespace, where that is so.
+    /// Reason why its namespace would fail closed, if it would.
     pub closed: Option<String>,
-    /// The rules that would be out of force, and why.
-    pub broken: Vec<BrokenRule>,
-    /// Rules whose name is no name, or another one's: the API server would refuse the Whitelist.
+    /// Rules that would be out of force, each with its problem.
+    pub invalid_rules: Vec<InvalidRule>,
+    /// Invalid and repeated names of rules, because of which the API server would refuse the Whitelist.
     pub names: Vec<String>,
-    /// What may not be meant.
+    /// Effects that the author may not have meant.
     pub warnings: Vec<Warning>,
-    /// How many rules would be in force.
+    /// Number of rules that would be in force.
     pub rule_count: usize,
 }
 
-/// The most requests that are made up for one rule.
+/// Maximum number of example requests for one rule.
 const MAX_EXAMPLES: usize = 32;
 
-/// Looks at a Whitelist as the controller would, and for what may not be meant, as if its namespace had no other one.
+/// Checks a Whitelist as the controller would, and collects warnings, as if its namespace had no other Whitelist.
 pub fn lint(whitelist: &Whitelist) -> Findings {
     let compiled = compile(whitelist);
     let mut findings = lint_alone(whitelist, &compiled);
@@ -52,26 +52,29 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
     findings
 }
 
-/// The most pairs of a Deny and an Allow that [`lint_among`] compares. A pair takes up to a millisecond.
+/// Maximum number of pairs of a Deny and an Allow that [`lint_among`] compares. A pair takes up to 1 ms.
 const MAX_PAIRS: usize = 4096;
 
-/// Looks at a Whitelist beside the others of its namespace, as the cluster holds them: its Deny rules are compared with the
-/// rules of all. With more than 4096 pairs they are not; `writ lint` compares any number. `compiled` is what `whitelist` compiles
-/// into.
+/// Checks a Whitelist together with the other Whitelists of its namespace in the cluster: compares its Deny rules with
+/// the rules of all. With more than 4096 pairs it skips that comparison; `writ lint` compares any number. `compiled` is
+/// the result of compiling `whitelist`.
+///
+/// The result depends only on the specs of these Whitelists. A caller may keep it while `record` (name, UID and
+/// generation) of `compiled` and of all `others` stays the same.
 pub fn lint_among(whitelist: &Whitelist, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Findings {
     let mut findings = lint_alone(whitelist, compiled);
     let others = others.iter().map(Arc::as_ref).filter(|other| other.record.name != compiled.record.name);
     let all: Vec<&CompiledWhitelist> = std::iter::once(compiled).chain(others).collect();
-    let allows: usize = all.iter().map(|whitelist| whitelist.allowing.len()).sum();
-    let denies: usize = all.iter().map(|whitelist| whitelist.forbidding.len()).sum();
+    let allows: usize = all.iter().map(|whitelist| whitelist.allow_rules.len()).sum();
+    let denies: usize = all.iter().map(|whitelist| whitelist.deny_rules.len()).sum();
     if allows.saturating_mul(denies) <= MAX_PAIRS {
         findings.warnings.extend(denials::warnings(&all).into_iter().next().unwrap_or_default());
     }
     findings
 }
 
-/// Looks at Whitelists together, in their order: a Deny holds against the rules of all Whitelists of its namespace. Those
-/// without a namespace are taken to be in the same one.
+/// Checks Whitelists together, and returns their findings in the same order. A Deny is compared with the rules of all
+/// Whitelists of its namespace. Whitelists without a namespace count as one namespace.
 pub fn lint_all(whitelists: &[&Whitelist]) -> Vec<Findings> {
     let compiled: Vec<_> = whitelists.iter().map(|whitelist| compile(whitelist)).collect();
     let mut all: Vec<_> =
@@ -90,25 +93,25 @@ pub fn lint_all(whitelists: &[&Whitelist]) -> Vec<Findings> {
     all
 }
 
-/// What can be seen of a Whitelist by itself.
+/// Returns the findings that need no other Whitelist.
 fn lint_alone(whitelist: &Whitelist, compiled: &CompiledWhitelist) -> Findings {
     let mut seen = BTreeSet::new();
     let rules = &whitelist.spec.rules;
     let names = rules.iter().filter(|rule| !is_name(&rule.name) || !seen.insert(&rule.name));
-    // What is out of force is mended first.
-    let is_in_force = |rule: &&WhitelistRule| compiled.broken.iter().all(|broken| broken.rule != rule.name);
-    let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(of_rule).collect();
-    warnings.extend(compiled.allowing.iter().flat_map(patterns::of_rule));
-    for rule in &compiled.allowing {
+    // No warnings about rules out of force: their problems come first.
+    let is_in_force = |rule: &&WhitelistRule| compiled.invalid_rules.iter().all(|broken| broken.rule != rule.name);
+    let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(rule_warnings).collect();
+    warnings.extend(compiled.allow_rules.iter().flat_map(patterns::rule_warnings));
+    for rule in &compiled.allow_rules {
         let found = programs::warnings(&rule.run, &rule.parameters).into_iter();
         warnings.extend(found.map(|message| Warning { rule: rule.name.clone(), message }));
     }
-    warnings.extend(shadows(compiled));
+    warnings.extend(overlapping_rules(compiled));
     Findings {
         names: names.map(|rule| rule.name.clone()).collect(),
         rule_count: compiled.rule_count(),
         closed: compiled.closed.clone(),
-        broken: compiled.broken.clone(),
+        invalid_rules: compiled.invalid_rules.clone(),
         warnings,
     }
 }
@@ -118,8 +121,8 @@ fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-/// What can be seen of a rule by itself.
-fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
+/// Returns the warnings that need no other rule.
+fn rule_warnings(rule: &WhitelistRule) -> Vec<Warning> {
     let mut messages = Vec::new();
     if rule.effect == Some(Effect::Deny) {
         if rule.match_text.is_some() && rule.run.is_empty() {
@@ -130,8 +133,8 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
             );
         }
     } else {
-        messages.extend(words::of_rule(rule));
-        for word in rule.run.iter().filter(|word| chooses_an_option(word)) {
+        messages.extend(words::rule_warnings(rule));
+        for word in rule.run.iter().filter(|word| is_option_placeholder(word)) {
             messages.push(format!("in {word} the caller chooses which option the program gets, not only its value; write one rule for each, or use enum"));
         }
         if rule.run_as.as_deref() == Some("root") && rule.subjects.is_none() {
@@ -146,7 +149,8 @@ fn of_rule(rule: &WhitelistRule) -> Vec<Warning> {
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
 }
 
-/// Returns true if a variable can bring a program what its author did not mean. A listed value was chosen by the author.
+/// Returns true if a requester can give a variable a value that the author did not mean. The author chose each value of
+/// an enum.
 fn is_doubtful(name: &str, parameter: &Parameter) -> bool {
     let Some(text) = parameter.pattern.as_ref().filter(|_| !environment::is_harmless(name)) else { return false };
     let Ok(pattern) = super::pattern::Pattern::compile(name, text) else { return false };
@@ -154,31 +158,31 @@ fn is_doubtful(name: &str, parameter: &Parameter) -> bool {
     is_reaching || (programs::is_telling(name) && pattern.bytes.find(|byte| !byte.is_ascii_digit()).is_some())
 }
 
-/// Whether a place follows nothing but dashes.
-fn chooses_an_option(word: &str) -> bool {
+/// Returns true if only dashes stand before a placeholder.
+fn is_option_placeholder(word: &str) -> bool {
     let rest = word.trim_start_matches('-');
     rest.len() < word.len() && rest.starts_with('{') && !rest.starts_with("{{")
 }
 
-/// Rules that come to the same request: shown by an example for each.
-fn shadows(compiled: &CompiledWhitelist) -> Vec<Warning> {
+/// Returns a warning, with an example, for each rule that matches a request of another rule.
+fn overlapping_rules(compiled: &CompiledWhitelist) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    for (index, rule) in compiled.allowing.iter().enumerate() {
+    for (index, rule) in compiled.allow_rules.iter().enumerate() {
         let Some((text, argv)) = examples(rule).into_iter().next() else { continue };
-        let by_run = |other: &CompiledRule| reads_words(&other.run, other, &argv);
+        let by_run = |other: &CompiledRule| argv_matches(&other.run, other, &argv);
         let by_text =
-            |other: &CompiledRule| other.text.as_ref().is_some_and(|own| own.admits(&other.parameters, &text));
-        let others = compiled.allowing.iter().enumerate().filter(|(other, _)| *other != index);
+            |other: &CompiledRule| other.text.as_ref().is_some_and(|own| own.matches_whole(&other.parameters, &text));
+        let others = compiled.allow_rules.iter().enumerate().filter(|(other, _)| *other != index);
         if let Some((other_index, other)) = others.into_iter().find(|(_, other)| by_text(other) || by_run(other)) {
             let what = if by_text(other) { format!("{text:?}") } else { format!("{argv:?}") };
             let message = if other_index < index {
                 format!(
-                    "the rule {} before it answers to {what} too: where both would do the same that one is recorded, else it is Rejected as Ambiguous",
+                    "the rule {} before it matches {what} too: if both would do the same, that rule is recorded; otherwise the request is Rejected as Ambiguous",
                     other.name
                 )
             } else {
                 format!(
-                    "the rule {} behind it answers to {what} too: unless both would do the same it is Rejected as Ambiguous",
+                    "the rule {} behind it matches {what} too: unless both would do the same, the request is Rejected as Ambiguous",
                     other.name
                 )
             };
@@ -188,11 +192,12 @@ fn shadows(compiled: &CompiledWhitelist) -> Vec<Warning> {
     warnings
 }
 
-/// Requests that the rule allows, as text and as words: one for each value that a parameter lists, if those are few.
+/// Returns requests that the rule allows, as text and as words: one for each value of an enum parameter, if they are
+/// few.
 fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
     let mut all: Vec<Vec<String>> = vec![Vec::new()];
     for parameter in &rule.parameters {
-        let listed = parameter.values.listed().filter(|listed| listed.len() * all.len() <= MAX_EXAMPLES);
+        let listed = parameter.values.enum_values().filter(|listed| listed.len() * all.len() <= MAX_EXAMPLES);
         let values = listed.map_or_else(|| parameter.values.example().into_iter().collect(), <[String]>::to_vec);
         let values: Vec<String> = values.into_iter().filter(|value| parameter.values.check(value).is_ok()).collect();
         let with = |before: &Vec<String>| {
@@ -208,32 +213,32 @@ fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
     all.iter().filter_map(example).collect()
 }
 
-fn reads_words(run: &[Template], rule: &CompiledRule, argv: &[String]) -> bool {
+fn argv_matches(run: &[Template], rule: &CompiledRule, argv: &[String]) -> bool {
     let mut values = vec![None; rule.parameters.len()];
     run.len() == argv.len()
         && !run.is_empty()
-        && run.iter().zip(argv).all(|(template, word)| template.read(word, &rule.parameters, &mut values).is_ok())
+        && run.iter().zip(argv).all(|(template, word)| template.extract(word, &rule.parameters, &mut values).is_ok())
 }
 
 impl Findings {
-    /// Whether the controller would call the Whitelist Ready, and the API server take it.
+    /// Returns true if the API server would accept the Whitelist, and the controller would report it Ready.
     pub fn is_sound(&self) -> bool {
-        self.closed.is_none() && self.broken.is_empty() && self.names.is_empty()
+        self.closed.is_none() && self.invalid_rules.is_empty() && self.names.is_empty()
     }
 
-    /// What is wrong, a line each.
+    /// Returns the errors, one line each.
     pub fn errors(&self) -> Vec<String> {
         let names = self.names.iter().map(|name| {
             format!("rule {name}: name must be lower case letters, digits and -, at most 63, and no other rule's; the API server refuses it")
         });
-        let broken = self.broken.iter().map(|broken| {
+        let broken = self.invalid_rules.iter().map(|broken| {
             let effect = match broken.effect {
                 Effect::Allow => "it would be out of force",
                 Effect::Deny => "it is a Deny, so nothing would be allowed in its namespace",
             };
             format!("rule {}: {} ({effect})", broken.rule, broken.problem)
         });
-        let by_rule = self.broken.iter().any(|broken| broken.effect == Effect::Deny);
+        let by_rule = self.invalid_rules.iter().any(|broken| broken.effect == Effect::Deny);
         let closed = self
             .closed
             .iter()

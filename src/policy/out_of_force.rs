@@ -1,13 +1,13 @@
-//! Which rule out of force a request speaks of: for who may read the policy. Nothing is decided by it.
+//! Finds the rule out of force that a request names, for readers of the policy. No decision depends on it.
 
-use super::{Ask, BrokenRule, Request, RuleSet};
+use super::{CommandForm, InvalidRule, Request, RuleSet};
 
-/// The words of a rule out of force, as they were written.
+/// Text and words of a rule out of force, as in its Whitelist.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Wording {
-    /// The text of `match`, or the words of `run` joined.
+    /// Text of `match`; without it, the joined words of `run`.
     text: String,
-    /// The words of `run`.
+    /// Words of `run`.
     run: Vec<String>,
 }
 
@@ -17,27 +17,26 @@ impl Wording {
     }
 }
 
-/// The first rule out of force that the request would match, if each of its parameters took every value. With the name of
-/// its Whitelist.
-pub fn matching_out_of_force<'a>(rules: &'a RuleSet, request: &Request) -> Option<(&'a str, &'a BrokenRule)> {
-    let all = rules
-        .whitelists()
-        .iter()
-        .flat_map(|whitelist| whitelist.broken.iter().map(move |broken| (whitelist.record.name.as_str(), broken)));
+/// Returns the first rule out of force that the request would match if each parameter of that rule took every value,
+/// with the name of its Whitelist.
+pub fn matching_out_of_force<'a>(rules: &'a RuleSet, request: &Request) -> Option<(&'a str, &'a InvalidRule)> {
+    let all = rules.whitelists().iter().flat_map(|whitelist| {
+        whitelist.invalid_rules.iter().map(move |broken| (whitelist.record.name.as_str(), broken))
+    });
     let mut all = all.filter(|(_, broken)| broken.effect == crate::api::whitelist::Effect::Allow);
-    all.find(|(whitelist, broken)| match request.ask() {
-        Ask::Command(text) => fits(&broken.wording.text, text),
-        Ask::Argv(argv) => {
+    all.find(|(whitelist, broken)| match request.form() {
+        CommandForm::Text(text) => fits(&broken.wording.text, text),
+        CommandForm::Argv(argv) => {
             argv.len() == broken.wording.run.len()
                 && argv.iter().zip(&broken.wording.run).all(|(word, wording)| fits(wording, word))
         }
-        Ask::Rule(wanted) => {
+        CommandForm::Rule(wanted) => {
             wanted.name == broken.rule && wanted.whitelist.as_ref().is_none_or(|wanted| wanted == whitelist)
         }
     })
 }
 
-/// Whether a text is the wording, with any text for each `{name}`.
+/// Returns true if a text is equal to the wording, with any text for each `{name}`.
 fn fits(wording: &str, text: &str) -> bool {
     let constants = constants(wording);
     let Some((first, others)) = constants.split_first() else { return false };
@@ -50,7 +49,8 @@ fn fits(wording: &str, text: &str) -> bool {
     rest.ends_with(last.as_str())
 }
 
-/// What stands before, between and behind the places of a wording; a brace that is neither doubled nor closed is itself.
+/// Returns the texts before, between and behind the placeholders of a wording. A single brace without its counterpart
+/// is text.
 fn constants(wording: &str) -> Vec<String> {
     let (mut constants, mut current, mut rest) = (Vec::new(), String::new(), wording);
     while let Some(brace) = rest.find(['{', '}']) {

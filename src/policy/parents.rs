@@ -1,69 +1,72 @@
-//! No pattern leads a path out of its folder: no word of `run`, and no variable, can have a segment `..` that a requester
-//! chose, unless the parameter says that it may.
+//! Refuses patterns with which a path can leave its directory: no word of `run`, and no variable, can have a segment
+//! `..` that the requester chose, unless the parameter allows it.
 
 use std::collections::BTreeMap;
 
-use super::RuleProblem;
+use super::RuleError;
 use super::language::scanner::PARENTS;
 use super::language::{Example, Words};
-use super::template::{NamedValues, Piece, Template};
-use super::values::Values;
+use super::template::{ParameterSpec, Piece, Template};
+use super::values::ValueSpec;
 
+/// Checks the words and the variables of a rule.
+///
 /// # Errors
 /// ParentDirectory, with an example; PatternTooLarge.
 pub(super) fn check(
     run: &[Template],
-    parameters: &[NamedValues],
-    environment: &BTreeMap<String, Values>,
-) -> Result<(), RuleProblem> {
+    parameters: &[ParameterSpec],
+    environment: &BTreeMap<String, ValueSpec>,
+) -> Result<(), RuleError> {
     let mut words = words(parameters);
     for (index, word) in run.iter().enumerate().filter(|(_, word)| may_have_dots(word, parameters)) {
         if let Some(example) = words.find(word)? {
             let name = culprit(word, parameters, &example).map(|parameter| parameter.name.as_str()).unwrap_or_default();
             let (field, place) = (format!("parameters.{name}"), format!("run[{index}]"));
-            return Err(RuleProblem::ParentDirectory { field, place, word: example.word });
+            return Err(RuleError::ParentDirectory { field, place, word: example.word });
         }
     }
     for (name, values) in environment.iter().filter(|(_, values)| may_be_dots(values)) {
-        let variable = [NamedValues { name: name.clone(), values: values.clone() }];
-        if let Some(example) = self::words(&variable).find(&Template::of_place(0))? {
+        let variable = [ParameterSpec { name: name.clone(), values: values.clone() }];
+        if let Some(example) = self::words(&variable).find(&Template::from_placeholder(0))? {
             let (field, place) = (format!("environment.{name}"), name.clone());
-            return Err(RuleProblem::ParentDirectory { field, place, word: example.word });
+            return Err(RuleError::ParentDirectory { field, place, word: example.word });
         }
     }
     Ok(())
 }
 
-fn words(parameters: &[NamedValues]) -> Words<'_> {
-    Words::new(parameters, &PARENTS, Values::keeps_out_parent_directory)
+fn words(parameters: &[ParameterSpec]) -> Words<'_> {
+    Words::new(parameters, &PARENTS, ValueSpec::keeps_out_parent_directory)
 }
 
-fn may_be_dots(values: &Values) -> bool {
+fn may_be_dots(values: &ValueSpec) -> bool {
     values.keeps_out_parent_directory() && values.bytes.contains(b'.')
 }
 
-/// Quick, and never wrong about a word that may: most words have no dots that a requester chooses.
-fn may_have_dots(word: &Template, parameters: &[NamedValues]) -> bool {
+/// Returns false only if no value can make a segment `..`. Spares the slow check: in most words the requester chooses
+/// no dots.
+fn may_have_dots(word: &Template, parameters: &[ParameterSpec]) -> bool {
     let values = |place: usize| parameters.get(place).map(|parameter| &parameter.values);
-    let has_free = word.places().any(|place| values(place).is_some_and(Values::keeps_out_parent_directory));
+    let has_free = word.placeholders().any(|place| values(place).is_some_and(ValueSpec::keeps_out_parent_directory));
     let mut texts = word.pieces();
     has_free
         && texts.any(|piece| match piece {
-            // `/srv/..{p}`; one dot alone needs a second one of a value.
+            // `/srv/..{p}`: a single dot needs a second one from a value.
             Piece::Text(text) => text.contains(".."),
-            Piece::Place(place) => values(place).is_some_and(|values| values.bytes.contains(b'.')),
+            Piece::Placeholder(place) => values(place).is_some_and(|values| values.bytes.contains(b'.')),
         })
 }
 
-/// The parameter to blame: the one whose choice alone makes the segment.
-fn culprit<'p>(word: &Template, parameters: &'p [NamedValues], example: &Example) -> Option<&'p NamedValues> {
+/// Returns the parameter to report: the one whose value alone makes the segment.
+fn culprit<'p>(word: &Template, parameters: &'p [ParameterSpec], example: &Example) -> Option<&'p ParameterSpec> {
     let is_kept_out =
         |place: &usize| parameters.get(*place).is_some_and(|parameter| parameter.values.keeps_out_parent_directory());
-    let candidates: Vec<usize> = word.places().filter(is_kept_out).collect();
+    let candidates: Vec<usize> = word.placeholders().filter(is_kept_out).collect();
     let is_to_blame = |candidate: &&usize| {
         let read = |state, piece| match piece {
             Piece::Text(text) => PARENTS.read(state, text, false),
-            Piece::Place(place) => {
+            Piece::Placeholder(place) => {
                 let value = example.values.get(&place).map(String::as_str).unwrap_or_default();
                 PARENTS.read(state, value, place == **candidate)
             }

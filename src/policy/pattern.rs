@@ -1,44 +1,44 @@
-//! Regular expressions that a value is held against: linear time, bounded size, and known for what they admit before
-//! they are ever used.
+//! Regular expressions that values are matched with: linear time, bounded size, and the admitted bytes are known before
+//! the first use.
 //!
-//! The promise kept here: a pattern holds for the **whole** value. It is parsed by itself and put between the two
-//! anchors as a syntax tree, so that nothing in its text (`a|b`, `(?m)`, a comment that swallows what follows) can
-//! reach out of it.
+//! # Guarantees
+//! A pattern matches the **whole** value. It is parsed by itself and put between two anchors as a syntax tree, so
+//! nothing in its text (`a|b`, `(?m)`, an open comment) can affect the anchors.
 
 use regex_automata::meta;
 use regex_automata::nfa::thompson::{NFA, WhichCaptures};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use regex_syntax::{ParserBuilder, hir};
 
-use super::RuleProblem;
+use super::RuleError;
 
-/// How much memory one compiled pattern may take, in bytes. A character class repeated 256 times takes about 30 KiB.
+/// Maximum size of one compiled pattern, in bytes. A character class repeated 256 times takes about 30 KiB.
 const COMPILED_BYTES: usize = 64 * 1024;
-/// What matching may remember of a pattern to be quick. It forgets rather than takes more, and in the end goes on
-/// without, 30 times slower.
+/// Maximum size of the cache of one search, in bytes. A search that needs more evicts entries, and at last runs without
+/// a cache, 30 times slower.
 const SEARCH_BYTES: usize = 128 * 1024;
-/// How deep groups may be nested: the tree is walked by recursion.
+/// Maximum depth of nested groups: functions walk through the tree by recursion.
 const NESTING: u32 = 32;
-/// The longest pattern, in bytes.
+/// Maximum length of a pattern, in bytes.
 const PATTERN_BYTES: usize = 1024;
 
-/// A set of bytes.
+/// Set of bytes.
 #[derive(Clone, Debug)]
 pub(super) struct ByteSet([bool; 256]);
 
-/// A compiled pattern, and what it admits.
+/// Compiled pattern, and the bytes that it admits.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     regex: meta::Regex,
-    /// As it was written.
+    /// Text of the pattern.
     pub text: String,
-    /// One value that it describes; None where that is not text.
+    /// One value that it matches; `None` if that value is not text.
     pub example: Option<String>,
-    /// Bytes that may stand somewhere in a value.
+    /// Bytes that a value may contain.
     pub bytes: ByteSet,
     /// Bytes that a value may begin with.
     pub first: ByteSet,
-    /// Whether the empty value is one.
+    /// True if it matches the empty value.
     pub empty: bool,
 }
 
@@ -66,7 +66,7 @@ impl ByteSet {
         self.0.get(usize::from(byte)).copied().unwrap_or_default()
     }
 
-    /// The least member for which `is_so` holds.
+    /// Returns the least member for which `is_so` is true.
     pub fn find(&self, is_so: impl Fn(u8) -> bool) -> Option<u8> {
         (0..=u8::MAX).find(|byte| self.contains(*byte) && is_so(*byte))
     }
@@ -77,10 +77,10 @@ impl Pattern {
     ///
     /// # Errors
     /// PatternSyntax, PatternAnchor, PatternTooLarge, PatternNeverMatches.
-    pub fn compile(field: &str, text: &str) -> Result<Self, RuleProblem> {
+    pub fn compile(field: &str, text: &str) -> Result<Self, RuleError> {
         let field = || field.to_owned();
         if text.len() > PATTERN_BYTES {
-            return Err(RuleProblem::PatternTooLarge { field: field() });
+            return Err(RuleError::PatternTooLarge { field: field() });
         }
         let tree = parse(text).map_err(|error| {
             let message = match &error {
@@ -88,13 +88,13 @@ impl Pattern {
                 regex_syntax::Error::Translate(error) => error.kind().to_string(),
                 _ => "it cannot be read".to_owned(),
             };
-            RuleProblem::PatternSyntax { field: field(), message }
+            RuleError::PatternSyntax { field: field(), message }
         })?;
         if !tree.properties().look_set().is_empty() {
-            return Err(RuleProblem::PatternAnchor { field: field() });
+            return Err(RuleError::PatternAnchor { field: field() });
         }
         let Some(least) = tree.properties().minimum_len() else {
-            return Err(RuleProblem::PatternNeverMatches { field: field() });
+            return Err(RuleError::PatternNeverMatches { field: field() });
         };
         let (mut bytes, mut first) = (ByteSet::default(), ByteSet::default());
         collect_bytes(&tree, &mut bytes);
@@ -111,50 +111,50 @@ impl Pattern {
         let regex = meta::Builder::new()
             .configure(config)
             .build_from_hir(&whole)
-            .map_err(|_| RuleProblem::PatternTooLarge { field: field() })?;
-        // After the bound on the size: it walks through counts, and `(a?){4294967295}` is a short pattern of short values.
+            .map_err(|_| RuleError::PatternTooLarge { field: field() })?;
+        // Only behind the bound on the size: the example repeats parts, and `(a?){4294967295}` is a short pattern.
         let mut example = Vec::new();
         if least <= PATTERN_BYTES {
             write_example(&tree, &mut example);
         }
-        // One that asks for very long values only has none.
+        // A pattern that matches only very long values has no example.
         let example = String::from_utf8(example).ok().filter(|example| regex.is_match(example.as_bytes()));
         Ok(Self { regex, text: text.to_owned(), example, bytes, first, empty: least == 0 })
     }
 
-    /// Whether the whole of `value` is one of those that the pattern describes.
-    pub fn admits(&self, value: &str) -> bool {
+    /// Returns true if the pattern matches the whole value.
+    pub fn matches_whole(&self, value: &str) -> bool {
         self.regex.is_match(value.as_bytes())
     }
 
-    /// The automaton of the values that it describes. It is built each time, and not kept: only the checks of a rule need
-    /// it. `None` if it does not keep to the bound on the size.
+    /// Builds the automaton of the pattern. It is not kept, because only the checks of a rule need it. `None` if it is
+    /// over the bound on the size.
     pub fn automaton(&self) -> Option<NFA> {
         let tree = parse(&self.text).ok()?;
         let config = NFA::config().utf8(false).which_captures(WhichCaptures::None);
         NFA::compiler().configure(config.nfa_size_limit(Some(COMPILED_BYTES))).build_from_hir(&tree).ok()
     }
 
-    /// What it takes in memory to search forwards, in bytes. As much again is there to search backwards, which is not
-    /// done, and up to [`SEARCH_BYTES`] for each search at a time.
+    /// Returns the memory of the forward automaton, in bytes. The unused backward automaton takes as much again, and
+    /// each concurrent search up to [`SEARCH_BYTES`].
     pub fn memory(&self) -> usize {
         self.regex.memory_usage() / 2
     }
 }
 
-/// The syntax tree of a pattern; `None` if it is no pattern.
+/// Returns the syntax tree of a pattern; `None` if it is invalid.
 pub(super) fn tree(text: &str) -> Option<Hir> {
     parse(text).ok()
 }
 
-// The error is large, and turned into a short one at once.
+// The caller turns this large error into a short one at once.
 #[allow(clippy::result_large_err, reason = "it does not leave this file")]
 fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {
-    // Without Unicode: values are ASCII, and `\w` then is just [0-9A-Za-z_].
+    // Without Unicode: values are ASCII, and `\w` is just [0-9A-Za-z_].
     ParserBuilder::new().unicode(false).utf8(false).nest_limit(NESTING).build().parse(text)
 }
 
-/// Some value that the tree describes, a short one.
+/// Writes a short value that the tree matches.
 fn write_example(tree: &Hir, into: &mut Vec<u8>) {
     match tree.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -162,7 +162,7 @@ fn write_example(tree: &Hir, into: &mut Vec<u8>) {
         HirKind::Class(class) => {
             let mut members = ByteSet::default();
             add_class(class, &mut members);
-            // A letter where there is one: it reads better.
+            // A letter reads better than another character.
             into.extend(members.find(|byte| byte.is_ascii_lowercase()).or_else(|| members.find(|_| true)));
         }
         HirKind::Repetition(repetition) => {
@@ -174,7 +174,7 @@ fn write_example(tree: &Hir, into: &mut Vec<u8>) {
     }
 }
 
-/// Every byte that may stand somewhere in what the tree describes.
+/// Collects every byte that a match of the tree may contain.
 fn collect_bytes(tree: &Hir, into: &mut ByteSet) {
     match tree.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -188,7 +188,7 @@ fn collect_bytes(tree: &Hir, into: &mut ByteSet) {
     }
 }
 
-/// Every byte that what the tree describes may begin with; returns whether it may be empty.
+/// Collects every byte that a match of the tree may begin with. Returns true if a match may be empty.
 fn collect_first(tree: &Hir, into: &mut ByteSet) -> bool {
     match tree.kind() {
         HirKind::Empty | HirKind::Look(_) => return true,

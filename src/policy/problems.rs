@@ -1,36 +1,36 @@
-//! All that is wrong with a rule, for its author: compiling stops at the first problem. Used where one person waits for the
-//! answer, as the patterns of a rule out of force have no bound together.
+//! Finds all problems of a rule for its author, because compiling stops at the first one. Only for tools that one
+//! person waits for: the patterns of a rule out of force have no common bound.
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 
-use super::values::{Use, Values};
-use super::{BrokenRule, RuleProblem, checks, subjects};
+use super::values::{ValueSpec, ValueUse};
+use super::{InvalidRule, RuleError, checks, subjects};
 
-/// The problem of a rule out of force, and those that its other fields have by themselves.
-pub fn all_problems(rule: &WhitelistRule, namespace: &str, broken: &BrokenRule) -> Vec<BrokenRule> {
+/// Returns the problem of a rule out of force, and the problems of its other fields.
+pub fn all_problems(rule: &WhitelistRule, namespace: &str, broken: &InvalidRule) -> Vec<InvalidRule> {
     let mut found = vec![broken.problem.clone()];
-    let mut note = |checked: Result<(), RuleProblem>| {
+    let mut note = |checked: Result<(), RuleError>| {
         if let Err(problem) = checked
             && !found.contains(&problem)
         {
             found.push(problem);
         }
     };
-    let usage = if broken.effect == Effect::Deny { Use::Denial } else { Use::Argument };
+    let usage = if broken.effect == Effect::Deny { ValueUse::Deny } else { ValueUse::Argument };
     note(checks::fields_are_known(rule));
     if broken.effect == Effect::Deny {
-        note(checks::fits_a_deny(rule));
+        note(checks::reject_execution_fields_on_deny(rule));
     }
     for (name, parameter) in &rule.parameters {
         note(checks::name("parameters", name));
-        note(Values::compile(&format!("parameters.{name}"), parameter, usage).map(drop));
+        note(ValueSpec::compile(&format!("parameters.{name}"), parameter, usage).map(drop));
     }
     note(checks::run_length(rule, broken.effect));
     rule.run.iter().for_each(|word| note(checks::word("run", word)));
     rule.match_text.iter().for_each(|text| note(checks::text("match", text)));
     for (name, parameter) in &rule.environment {
         note(checks::variable(name));
-        note(Values::compile(&format!("environment.{name}"), parameter, Use::Environment).map(drop));
+        note(ValueSpec::compile(&format!("environment.{name}"), parameter, ValueUse::Environment).map(drop));
     }
     note(checks::selector(rule).map(drop));
     note(subjects::compile(rule, namespace).map(drop));
@@ -40,5 +40,5 @@ pub fn all_problems(rule: &WhitelistRule, namespace: &str, broken: &BrokenRule) 
     note(checks::output(rule).map(drop));
     note(checks::redact(rule).map(drop));
     note(checks::minimum_retention(rule).map(drop));
-    found.into_iter().map(|problem| BrokenRule { problem, ..broken.clone() }).collect()
+    found.into_iter().map(|problem| InvalidRule { problem, ..broken.clone() }).collect()
 }

@@ -1,31 +1,29 @@
-//! Programs that take a part of their words for a program, for code, or for a file that says what to run. There a rule
-//! may have no parameter, unless the author listed its values.
+//! Programs that read some of their words as a program, as code, or as a file that says what to run. A rule may have a
+//! parameter there only if its author listed the values.
 //!
-//! [`table`] says what is known of each program, [`walk`] reads a rule's words as the program would, and [`verdict`]
-//! says what a parameter may be. A copy or a link under another name is a program that nobody has described. A rule is
-//! written by somebody who may allow anything; this is to keep them from allowing more than they meant.
+//! [`table`] describes the known programs, [`walk`] reads the words of a rule as the program would, and [`verdict`]
+//! decides what a parameter may be. A copy or a link of a program under another name has no description. The author of
+//! a rule may allow anything; these checks prevent rules that allow more than the author meant.
 
-mod names;
-mod table;
 mod verdict;
 mod walk;
 
-use super::template::{NamedValues, Template};
-use super::{RuleProblem, base_name};
-use table::Role;
+use super::template::{ParameterSpec, Template};
+use super::{RuleError, base_name};
+use crate::programs::table::{self, Role};
 use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
 
-/// How many combinations of listed values are read, each as a rule of its own. Beyond that, each value is read once.
+/// Maximum number of combinations of enum values that are each read as a rule. Beyond that, each value is read once.
 const COMBINATIONS: usize = 32;
 
-/// Returns the first use of a parameter that lets a caller choose what runs.
-pub(super) fn check(run: &[Template], parameters: &[NamedValues]) -> Option<RuleProblem> {
+/// Returns the first use of a parameter by which the requester chooses what runs.
+pub(super) fn check(run: &[Template], parameters: &[ParameterSpec]) -> Option<RuleError> {
     uses(run, parameters).iter().find_map(|one| {
         let parameter = parameters.get(one.parameter)?;
         match verdict::of(one, parameter) {
-            Verdict::Error { what, remedy } => Some(RuleProblem::ParameterAsProgram {
+            Verdict::Error { what, remedy } => Some(RuleError::ParameterAsProgram {
                 name: parameter.name.clone(),
                 program: one.program.clone(),
                 what,
@@ -36,8 +34,8 @@ pub(super) fn check(run: &[Template], parameters: &[NamedValues]) -> Option<Rule
     })
 }
 
-/// Returns what its author should check of a rule in force.
-pub(super) fn warnings(run: &[Template], parameters: &[NamedValues]) -> Vec<String> {
+/// Returns warnings for the author of a rule in force.
+pub(super) fn warnings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<String> {
     let mut found = Vec::new();
     for one in uses(run, parameters) {
         let verdict = parameters.get(one.parameter).map_or(Verdict::Fine, |parameter| verdict::of(&one, parameter));
@@ -49,24 +47,25 @@ pub(super) fn warnings(run: &[Template], parameters: &[NamedValues]) -> Vec<Stri
     found
 }
 
-/// Returns true if it is described what the program of a rule does with files. Then [`warnings`] says what there is to say.
+/// Returns true if the tables describe the program of a rule. Then [`warnings`] covers its files.
 pub(super) fn is_described(run: &[Template]) -> bool {
     run.first().and_then(Template::constant).is_some_and(|program| table::find(program).is_some())
 }
 
-/// Returns true if a program runs another one, or a script, whose words stand behind its own.
-pub(super) fn runs_others(path: &str) -> bool {
+/// Returns true if a program runs another program or a script, whose words stand behind its own words.
+pub(super) fn runs_other_programs(path: &str) -> bool {
     let has_others = |roles: &[Role]| roles.iter().any(|role| matches!(role, Role::Command | Role::Script));
     table::find(path).is_some_and(|(_, known)| has_others(&known.operands) || has_others(known.rest.as_slice()))
 }
 
-/// Returns true if a program takes what begins with `-` for more than a value also behind `--`.
-pub(super) fn minds_no_dashes(path: &str) -> bool {
+/// Returns true if a program interprets words that begin with `-` also behind `--`.
+pub(super) fn ignores_double_dash(path: &str) -> bool {
     let name = table::find(path).map_or_else(|| base_name(path), |(name, _)| name);
     matches!(name, "[" | "dd" | "expr" | "find" | "ip" | "ps" | "test")
 }
 
-/// Returns true if the name of an option or of a variable says that its value is a program, code or what loads code.
+/// Returns true if the name of an option or of a variable suggests that its value is a program, code or a source of
+/// code.
 pub(super) fn is_telling(name: &str) -> bool {
     const PARTS: &[&str] = &[
         "agent",
@@ -114,8 +113,8 @@ pub(super) fn is_telling(name: &str) -> bool {
     lower.starts_with("exec") || lower.split(['-', '_', '.', ':']).any(|part| PARTS.contains(&part))
 }
 
-/// Returns what each free parameter is to the programs, for each reading of the rule.
-fn uses(run: &[Template], parameters: &[NamedValues]) -> Vec<Use> {
+/// Returns the uses of all free parameters, in all readings of the rule.
+fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     let mut uses = Vec::new();
     if parameters.iter().any(|parameter| is_free(&parameter.values)) {
         for words in readings(run, parameters) {
@@ -125,12 +124,12 @@ fn uses(run: &[Template], parameters: &[NamedValues]) -> Vec<Use> {
     uses
 }
 
-/// The rule's words with each listed value in its place. Free parameters stay marked.
-fn readings(run: &[Template], parameters: &[NamedValues]) -> Vec<Vec<Word>> {
+/// Returns the words of the rule with enum values in their placeholders. Free parameters stay marked.
+fn readings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Vec<Word>> {
     let values: Vec<Vec<String>> = parameters
         .iter()
         .enumerate()
-        .map(|(index, parameter)| match parameter.values.listed() {
+        .map(|(index, parameter)| match parameter.values.enum_values() {
             Some(listed) => listed.to_vec(),
             None if is_free(&parameter.values) => vec![Word::mark(index)],
             None => parameter.values.example().into_iter().collect(),

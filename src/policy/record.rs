@@ -1,4 +1,4 @@
-//! A decision as it is recorded, with a digest that anybody can check.
+//! Record of a decision, with a digest that anybody can verify.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::api::execution_status::DecisionRecord;
 use super::Decision;
 
 impl Decision {
-    /// The record of the decision, made at a moment.
+    /// Returns the record of the decision.
     pub fn record(&self, decided_time: MicroTime) -> DecisionRecord {
         let mut record = DecisionRecord {
             whitelist: self.whitelist.clone(),
@@ -32,9 +32,9 @@ impl Decision {
     }
 }
 
-/// SHA-256 of everything in a record but the digest itself and the time.
+/// Returns the SHA-256 of all fields of a record except the digest and the time.
 fn digest(record: &DecisionRecord) -> String {
-    // It cannot fail: all keys are text. An empty digest would be no lie, and is none that anything equals.
+    // It cannot fail, because all keys are text. An empty digest would be equal to no digest.
     let Ok(Value::Object(mut fields)) = serde_json::to_value(record) else { return String::new() };
     fields.remove("digest");
     fields.remove("decidedTime");
@@ -44,7 +44,7 @@ fn digest(record: &DecisionRecord) -> String {
     hash.iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// JSON with sorted keys and no blanks, as `jq -cS` prints it.
+/// Writes JSON with sorted keys and without blanks, as `jq -cS` prints it.
 pub(crate) fn canonical(value: &Value, into: &mut String) {
     match value {
         Value::Object(fields) => {

@@ -1,14 +1,13 @@
-//! What must not be stored of a command's output: the `redact` patterns of a rule, compiled, and held against a line.
+//! Compiles the `redact` patterns of a rule, and replaces their matches in lines of output.
 //!
-//! The promise kept here: **whatever a pattern matches within a line is replaced**, whatever else is replaced beside it:
-//! all patterns are held against the line as it was written, so that none hides a match of another. A pattern that
-//! could not keep it (it admits the empty text, it needs a newline, it is too large to be searched for) is refused
-//! before it can be relied on.
+//! # Guarantees
+//! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line: each pattern is
+//! matched with the original line, so no pattern hides a match of another one. Compiling refuses a pattern that could
+//! not keep this: one that matches the empty text, needs a newline, or is too large to search for.
 //!
-//! Patterns take bytes, not characters, as a line of output may be anything: `.` and `\S` take any byte. `^` and `$`
-//! mean the line's ends. A match is the leftmost one, by the first alternative that fits (`foo|foobar` leaves `bar`).
-//! Searching takes linear time and bounded memory; a line that would need more is replaced from
-//! there on.
+//! Patterns match bytes, because output may contain any bytes: `.` and `\S` match any byte. `^` and `$` mean the ends
+//! of the line. A match is the leftmost one, by the first alternative that matches (`foo|foobar` leaves `bar`). A
+//! search takes linear time and bounded memory. If a line would need more, its whole rest is replaced.
 
 use std::ops::Range;
 
@@ -20,83 +19,83 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::unprintable;
 
-/// The most patterns of a rule.
+/// Maximum number of patterns of a rule.
 pub const MAXIMUM_PATTERNS: usize = 8;
-/// The longest pattern, in bytes.
+/// Maximum length of a pattern, in bytes.
 pub const MAXIMUM_PATTERN_BYTES: usize = 256;
-/// What stands for whatever was taken out, however long it was.
+/// Replacement of every redacted part, whatever its length.
 pub const REDACTED: &[u8] = b"***";
 
-/// How large a pattern may become as an automaton: enough for a hundred and more repetitions of a class, and small enough
-/// for the slowest search to keep up with a machine.
+/// Maximum size of a pattern as an automaton, in bytes: enough for over 100 repetitions of a class, and small enough
+/// that the slowest search keeps up with the output of a machine.
 const AUTOMATON_BYTES: usize = 16 << 10;
-/// How deep groups may be nested in each other; what walks through a pattern does it by recursion.
+/// Maximum depth of nested groups: functions walk through a pattern by recursion.
 const NESTING: u32 = 32;
-/// What a search may remember of a pattern, for each direction of it, to be quick. It forgets rather than takes more.
+/// Maximum size of the cache of a search, in bytes, for each direction. A search that needs more evicts entries.
 const SEARCH_BYTES: usize = 128 << 10;
-/// The most matches of one pattern in one line.
+/// Maximum number of matches of one pattern in one line.
 const MATCHES: usize = 256;
-/// The most bytes of one line that searches beyond the first of each pattern may have before them, all patterns taken
-/// together. Each may have to go to the end of the line for a match at its beginning, so a hostile line could take the
-/// square of its length. This is 4 times the longest line: about a sixth of a second for the worst patterns and a line that
-/// was made for them, as other work of the process waits for it.
-const SEARCHED_BYTES: usize = 256 << 10;
+/// Maximum number of bytes that the searches in one line read, for all patterns together, without the first search of
+/// each pattern. A search may read up to the end of the line for a match at the beginning, so the work for a hostile
+/// line would grow with the square of its length. The bound is 4 times the longest line: other work of the process
+/// waits, with the worst patterns and a hostile line for about 0.16 s.
+const MAX_SEARCH_BYTES: usize = 256 << 10;
 
-/// The patterns of a rule. Without any, nothing is taken out.
+/// Compiled patterns of a rule. Without patterns, nothing is replaced.
 #[derive(Clone, Debug, Default)]
 pub struct Redaction {
     patterns: Vec<Regex>,
 }
 
-/// Why a list of patterns cannot be used.
+/// Problem of a list of patterns.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RedactionError {
-    /// More than the bound.
+    /// Number of patterns over the bound.
     #[error("redact must have at most {MAXIMUM_PATTERNS} patterns; join some of them with `|`")]
     TooManyPatterns,
-    /// One of them cannot be used.
+    /// One invalid pattern.
     #[error("redact[{position}] {problem}")]
     Pattern {
-        /// Which, counted from 0.
+        /// Position of the pattern, counted from 0.
         position: usize,
-        /// Why.
-        problem: PatternProblem,
+        /// Problem of the pattern.
+        problem: PatternError,
     },
 }
 
-/// Why a pattern cannot be used.
+/// Problem of a pattern.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum PatternProblem {
-    /// Nothing, or more than the bound.
+pub enum PatternError {
+    /// Empty, or longer than the bound.
     #[error("must have 1 to {MAXIMUM_PATTERN_BYTES} characters")]
     Length,
-    /// A byte that may look like another one, or like nothing.
+    /// Byte that a reader may mistake or not see.
     #[error("must be printable ASCII, but has byte 0x{byte:02x} at {position}; write it as \\x{byte:02x}")]
     Unprintable {
-        /// Where, counted from 0.
+        /// Position of the byte, counted from 0.
         position: usize,
         /// The byte.
         byte: u8,
     },
-    /// It is no regular expression.
+    /// No regular expression.
     #[error("is not a regular expression as Rust's regex crate takes it: {problem}")]
     Syntax {
-        /// What is wrong, and where.
+        /// Problem of the syntax, with its position.
         problem: String,
     },
-    /// It asks for characters, where output is bytes.
+    /// Pattern for characters, although output is matched as bytes.
     #[error("asks for Unicode, but output is matched as bytes; remove (?u), \\p and the like")]
     Unicode,
-    /// It is found everywhere.
+    /// Match everywhere.
     #[error("admits the empty text, which is found everywhere; let it take at least one character (`+` for `*`)")]
-    AdmitsNothing,
-    /// It, or a part of it, is found nowhere.
+    MatchesEmpty,
+    /// A part that matches nowhere.
     #[error("has a part that can match no text; correct it")]
     MatchesNothing,
-    /// It is found nowhere, as lines are matched one by one.
-    #[error("has a newline, but is held against one line at a time, without its newline; describe each line alone")]
+    /// Match nowhere, because lines are matched one by one.
+    #[error("has a newline, but each line is matched by itself, without its newline; describe each line by itself")]
     SpansLines,
-    /// It is too large to be searched for.
+    /// Too large to search for.
     #[error("is too large as an automaton; repeat less (`{{16,}}` for `{{1000}}`), or split it into several patterns")]
     TooLarge,
 }
@@ -105,7 +104,7 @@ impl Redaction {
     /// Compiles the `redact` patterns of a rule.
     ///
     /// # Errors
-    /// One of them cannot be used; the first of them is told.
+    /// The first invalid pattern.
     pub fn compile(patterns: &[String]) -> Result<Self, RedactionError> {
         if patterns.len() > MAXIMUM_PATTERNS {
             return Err(RedactionError::TooManyPatterns);
@@ -116,43 +115,42 @@ impl Redaction {
         Ok(Self { patterns: compiled.collect::<Result<_, _>>()? })
     }
 
-    /// Whether there is no pattern.
+    /// Returns true if there is no pattern.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// What takes out of lines, one after the other, what the patterns match.
+    /// Returns a redactor, which redacts one line after the other.
     pub fn line_redactor(&self) -> LineRedactor {
         let searches = self.patterns.iter().map(|pattern| (pattern.clone(), pattern.create_cache())).collect();
         LineRedactor { searches, found: Vec::new() }
     }
 }
 
-/// Takes out of lines what the patterns match. Holds what a search remembers: at most about 300 KiB for each pattern,
-/// a few KiB as a rule.
+/// Replaces matches in lines. Its caches take at most about 300 KiB for each pattern, usually a few KiB.
 #[derive(Clone, Debug)]
 pub struct LineRedactor {
     searches: Vec<(Regex, Cache)>,
-    /// What was found in the line at hand; kept for its room.
+    /// Matches in the current line. A field, so that its memory is reused.
     found: Vec<Range<usize>>,
 }
 
 impl LineRedactor {
-    /// Appends a line, which is without its newline, to `output`; each part that is matched, or that several matches
-    /// make together by overlapping or touching, is [`REDACTED`] there.
+    /// Appends a line, without its newline, to `output`. [`REDACTED`] replaces each match, and each group of matches
+    /// that overlap or touch.
     pub fn redact(&mut self, line: &[u8], output: &mut Vec<u8>) {
         let ends = line.iter().rev().take_while(|byte| **byte == b'\r').count();
-        // Terminals and Windows end a line with `\r\n`: that is its end too, for `$` as for the eye.
+        // Terminals and Windows end a line with `\r\n`, so `$` matches before the `\r` too.
         let (content, end) = line.split_at(line.len() - ends);
         self.found.clear();
-        let mut budget = SEARCHED_BYTES;
+        let mut budget = MAX_SEARCH_BYTES;
         for (pattern, cache) in &mut self.searches {
             find(pattern, cache, content, &mut budget, &mut self.found);
         }
         self.found.sort_unstable_by_key(|range| range.start);
         let mut done = 0;
         for range in &self.found {
-            // Up to here is replaced already, and `***` stands for what touches it too.
+            // A range that touches the one before it is a part of the same replacement.
             if range.start > done || done == 0 {
                 output.extend_from_slice(content.get(done..range.start).unwrap_or_default());
                 output.extend_from_slice(REDACTED);
@@ -164,13 +162,13 @@ impl LineRedactor {
     }
 }
 
-/// Finds what a pattern matches in a line, from left to right. Where the bounds of the work are reached, all the rest of
-/// the line counts as found.
+/// Finds the matches of a pattern in a line, from left to right. At the bounds of the work, the whole rest of the line
+/// counts as a match.
 fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, found: &mut Vec<Range<usize>>) {
     let (mut at, mut matches) = (0, 0);
     while at < line.len() {
         let ahead = line.len() - at;
-        // The first search is always made: only then is it known that nothing matches.
+        // The first search always runs: only a search can show that nothing matches.
         if matches == MATCHES || (matches > 0 && ahead > *budget) {
             found.push(at..line.len());
             return;
@@ -178,7 +176,7 @@ fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, fou
         if matches > 0 {
             *budget -= ahead;
         }
-        // The whole line stays in sight, for `^` and `\b`.
+        // The input is the whole line, for `^` and `\b`.
         let input = Input::new(line).span(Span { start: at, end: line.len() });
         let Some(hit) = pattern.search_with(cache, &input) else { return };
         found.push(hit.range());
@@ -187,23 +185,23 @@ fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, fou
     }
 }
 
-fn compile_pattern(pattern: &str) -> Result<Regex, PatternProblem> {
+fn compile_pattern(pattern: &str) -> Result<Regex, PatternError> {
     if pattern.is_empty() || pattern.len() > MAXIMUM_PATTERN_BYTES {
-        return Err(PatternProblem::Length);
+        return Err(PatternError::Length);
     }
     if let Some((position, byte)) = unprintable(pattern) {
-        return Err(PatternProblem::Unprintable { position, byte });
+        return Err(PatternError::Unprintable { position, byte });
     }
     let bytes = syntax::Config::new().unicode(false).utf8(false).nest_limit(NESTING);
     let parsed = syntax::parse_with(pattern, &bytes).map_err(|error| problem_of(&error))?;
     let properties = parsed.properties();
     match properties.minimum_len() {
-        None => return Err(PatternProblem::MatchesNothing),
-        Some(0) => return Err(PatternProblem::AdmitsNothing),
+        None => return Err(PatternError::MatchesNothing),
+        Some(0) => return Err(PatternError::MatchesEmpty),
         Some(_) => {}
     }
     if properties.look_set().contains_word_unicode() {
-        return Err(PatternProblem::Unicode);
+        return Err(PatternError::Unicode);
     }
     part_problem(&parsed).map_or(Ok(()), Err)?;
     let config = Config::new()
@@ -217,29 +215,29 @@ fn compile_pattern(pattern: &str) -> Result<Regex, PatternProblem> {
         .backtrack(false);
     let regex = Regex::builder().configure(config).build_from_hir(&parsed);
     regex.map_err(|error: BuildError| match error.size_limit() {
-        Some(_) => PatternProblem::TooLarge,
-        None => PatternProblem::Syntax { problem: error.to_string() },
+        Some(_) => PatternError::TooLarge,
+        None => PatternError::Syntax { problem: error.to_string() },
     })
 }
 
-/// A problem of a part of a pattern, at any depth.
-fn part_problem(part: &Hir) -> Option<PatternProblem> {
+/// Returns the problem of a part of a pattern, at any depth.
+fn part_problem(part: &Hir) -> Option<PatternError> {
     match part.kind() {
-        HirKind::Literal(literal) if literal.0.contains(&b'\n') => Some(PatternProblem::SpansLines),
-        HirKind::Class(Class::Unicode(_)) => Some(PatternProblem::Unicode),
+        HirKind::Literal(literal) if literal.0.contains(&b'\n') => Some(PatternError::SpansLines),
+        HirKind::Class(Class::Unicode(_)) => Some(PatternError::Unicode),
         kind => kind.subs().iter().find_map(part_problem),
     }
 }
 
-/// In one line; the library's own words draw the pattern with an arrow below it.
-fn problem_of(error: &regex_syntax::Error) -> PatternProblem {
+/// Returns a problem whose message is one line. The message of the library draws the pattern with an arrow below it.
+fn problem_of(error: &regex_syntax::Error) -> PatternError {
     let problem = match error {
         regex_syntax::Error::Parse(error) => format!("{} at {}", error.kind(), error.span().start.offset),
-        // Everything that is right by itself and still not taken has to do with characters.
-        regex_syntax::Error::Translate(_) => return PatternProblem::Unicode,
+        // A pattern that parses and still cannot be translated needs Unicode characters.
+        regex_syntax::Error::Translate(_) => return PatternError::Unicode,
         other => other.to_string(),
     };
-    PatternProblem::Syntax { problem }
+    PatternError::Syntax { problem }
 }
 
 #[cfg(test)]

@@ -1,128 +1,131 @@
-//! The policy of a namespace: the rules of all its Whitelists, in order, and where to look for one.
+//! Policy of a namespace: the rules of all its Whitelists in order, and indexes to find them.
 
 use std::sync::Arc;
 
 use super::compile::{CompiledRule, CompiledWhitelist};
-use super::index::{END_OF_WORD, Index, key_of_name};
+use super::index::{END_OF_WORD, PrefixIndex, key_of_name};
 
-/// In how many ways a rule may begin in an index, by the values that its parameters list.
-const MOST_BEGINNINGS: usize = 32;
+/// Maximum number of entries of one rule in an index. Each value of an enum parameter may yield an entry.
+const MAX_PREFIXES: usize = 32;
 
-/// The policy of a namespace: its Whitelists by name. Clones share it.
+/// Policy of a namespace. Clones share the data.
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet(Arc<Rules>);
 
 #[derive(Debug, Default)]
 struct Rules {
     whitelists: Vec<Arc<CompiledWhitelist>>,
-    allowing: Places,
-    by_text: Index,
-    by_words: Index,
-    by_base_name: Index,
-    by_name: Index,
-    /// For hints: by what stands before the first place, so that it finds also those whose listed values are others.
-    texts_like: Index,
-    words_like: Index,
-    forbidding: Places,
-    forbidden_texts: Index,
-    /// By the program's name without its directory: a Deny holds against the same program by another path.
-    forbidden_words: Index,
-    /// Those that look at neither.
-    forbidden_otherwise: Vec<usize>,
+    allow_rules: RulePositions,
+    by_text: PrefixIndex,
+    by_words: PrefixIndex,
+    by_base_name: PrefixIndex,
+    by_name: PrefixIndex,
+    /// For near misses: indexed by the text before the first placeholder, so that rules with other enum values are
+    /// found too.
+    similar_texts: PrefixIndex,
+    similar_words: PrefixIndex,
+    deny_rules: RulePositions,
+    forbidden_texts: PrefixIndex,
+    /// Indexed by the name of the program without its directory: a Deny also matches another path to the same program.
+    forbidden_words: PrefixIndex,
+    /// Deny rules without text and words.
+    unindexed_denies: Vec<usize>,
 }
 
-/// Where rules are, in the order in which they count: which Whitelist, and which of its rules.
-type Places = Vec<(usize, usize)>;
+/// Positions of rules in order of precedence: index of the Whitelist, and index of the rule in it.
+type RulePositions = Vec<(usize, usize)>;
 
-/// What a request can be looked for by.
+/// Index in which the rules for a request are found.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Lookup {
+pub(super) enum LookupKind {
     Text,
     Words,
     Name,
 }
 
 impl RuleSet {
-    /// The policy of a namespace from its Whitelists, in any order. It takes a while where there are many: keep it.
+    /// Builds the policy of a namespace from its Whitelists, in any order. The work grows with the number of rules, so
+    /// keep the result.
     pub fn new(mut whitelists: Vec<Arc<CompiledWhitelist>>) -> Self {
         whitelists.sort_by(|left, right| left.record.name.cmp(&right.record.name));
         let mut rules = Rules {
-            allowing: places(&whitelists, |whitelist| &whitelist.allowing),
-            forbidding: places(&whitelists, |whitelist| &whitelist.forbidding),
+            allow_rules: places(&whitelists, |whitelist| &whitelist.allow_rules),
+            deny_rules: places(&whitelists, |whitelist| &whitelist.deny_rules),
             whitelists,
             ..Rules::default()
         };
-        rules.by_text = index(rules.allowing(), |rule| first_texts(rule, MOST_BEGINNINGS));
-        rules.by_words = index(rules.allowing(), |rule| first_words(rule, MOST_BEGINNINGS));
-        rules.by_base_name = index(rules.allowing(), first_words_by_base_name);
-        rules.by_name = index(rules.allowing(), |rule| vec![key_of_name(&rule.name)]);
-        rules.texts_like = index(rules.allowing(), |rule| first_texts(rule, 0));
-        rules.words_like = index(rules.allowing(), |rule| first_words(rule, 0));
-        rules.forbidden_texts = index(rules.forbidding(), |rule| first_texts(rule, MOST_BEGINNINGS));
-        rules.forbidden_words = index(rules.forbidding(), first_words_by_base_name);
+        rules.by_text = index(rules.allow_rules(), |rule| first_texts(rule, MAX_PREFIXES));
+        rules.by_words = index(rules.allow_rules(), |rule| first_words(rule, MAX_PREFIXES));
+        rules.by_base_name = index(rules.allow_rules(), first_words_by_base_name);
+        rules.by_name = index(rules.allow_rules(), |rule| vec![key_of_name(&rule.name)]);
+        rules.similar_texts = index(rules.allow_rules(), |rule| first_texts(rule, 0));
+        rules.similar_words = index(rules.allow_rules(), |rule| first_words(rule, 0));
+        rules.forbidden_texts = index(rules.deny_rules(), |rule| first_texts(rule, MAX_PREFIXES));
+        rules.forbidden_words = index(rules.deny_rules(), first_words_by_base_name);
         let looks_at_neither = |rule: &CompiledRule| rule.run.is_empty() && rule.text.is_none();
-        let otherwise = rules.forbidding().enumerate().filter(|(_, (_, rule))| looks_at_neither(rule));
-        rules.forbidden_otherwise = otherwise.map(|(place, _)| place).collect();
+        let otherwise = rules.deny_rules().enumerate().filter(|(_, (_, rule))| looks_at_neither(rule));
+        rules.unindexed_denies = otherwise.map(|(place, _)| place).collect();
         Self(Arc::new(rules))
     }
 
-    /// The Whitelists by name.
+    /// Returns the Whitelists, sorted by name.
     pub fn whitelists(&self) -> &[Arc<CompiledWhitelist>] {
         &self.0.whitelists
     }
 
-    /// The Whitelist that closes the namespace, where there is one.
+    /// Returns the Whitelist because of which the namespace fails closed.
     pub fn closed_by(&self) -> Option<&CompiledWhitelist> {
         self.0.whitelists.iter().map(Arc::as_ref).find(|whitelist| whitelist.closed.is_some())
     }
 
-    /// The Allow rule at a place.
-    pub(super) fn allowing(&self, place: usize) -> Option<(&CompiledWhitelist, &CompiledRule)> {
-        self.0.rule(&self.0.allowing, place, |whitelist| &whitelist.allowing)
+    /// Returns the Allow rule at a position.
+    pub(super) fn allow_rule(&self, place: usize) -> Option<(&CompiledWhitelist, &CompiledRule)> {
+        self.0.rule(&self.0.allow_rules, place, |whitelist| &whitelist.allow_rules)
     }
 
-    /// The places of the Allow rules that may match, in order.
-    pub(super) fn that_may_match(&self, lookup: Lookup, key: &str) -> Vec<usize> {
+    /// Returns the positions of the Allow rules that may match, in order.
+    pub(super) fn candidates(&self, lookup: LookupKind, key: &str) -> Vec<usize> {
         let index = match lookup {
-            Lookup::Text => &self.0.by_text,
-            Lookup::Words => &self.0.by_words,
-            Lookup::Name => &self.0.by_name,
+            LookupKind::Text => &self.0.by_text,
+            LookupKind::Words => &self.0.by_words,
+            LookupKind::Name => &self.0.by_name,
         };
-        in_order(|found| index.find(key, found))
+        in_order(|found| index.rules_with_prefix_of(key, found))
     }
 
-    /// The places of the Allow rules that may run these words (as a key, with the program's name without its directory).
+    /// Returns the positions of the Allow rules that may run these words. In the key, the program has no directory.
     pub(super) fn with_base_name(&self, key: &str) -> Vec<usize> {
-        in_order(|found| self.0.by_base_name.find(key, found))
+        in_order(|found| self.0.by_base_name.rules_with_prefix_of(key, found))
     }
 
-    /// The index of the Allow rules by what stands before the first place. None: names are not like each other.
-    pub(super) fn beginnings(&self, lookup: Lookup) -> Option<&Index> {
+    /// Returns the index of the Allow rules by the text before the first placeholder; `None` for names, which have no
+    /// near misses.
+    pub(super) fn prefix_index(&self, lookup: LookupKind) -> Option<&PrefixIndex> {
         match lookup {
-            Lookup::Text => Some(&self.0.texts_like),
-            Lookup::Words => Some(&self.0.words_like),
-            Lookup::Name => None,
+            LookupKind::Text => Some(&self.0.similar_texts),
+            LookupKind::Words => Some(&self.0.similar_words),
+            LookupKind::Name => None,
         }
     }
 
-    /// Whether there is a Deny rule at all.
+    /// Returns true if there is a Deny rule.
     pub(super) fn has_denies(&self) -> bool {
-        !self.0.forbidding.is_empty()
+        !self.0.deny_rules.is_empty()
     }
 
-    /// The Deny rules that may hold against these texts and these words (as keys, of which the first word is a program
-    /// without its directory), in order.
-    pub(super) fn forbidding<'a>(
+    /// Returns the Deny rules that may match these texts or words, in order. The words are keys in which the program
+    /// has no directory.
+    pub(super) fn deny_candidates<'a>(
         &'a self,
         texts: impl Iterator<Item = &'a str>,
         words: impl Iterator<Item = String>,
     ) -> impl Iterator<Item = (&'a CompiledWhitelist, &'a CompiledRule)> {
         let found = in_order(|found| {
-            found.extend_from_slice(&self.0.forbidden_otherwise);
-            texts.for_each(|text| self.0.forbidden_texts.find(text, found));
-            words.for_each(|key| self.0.forbidden_words.find(&key, found));
+            found.extend_from_slice(&self.0.unindexed_denies);
+            texts.for_each(|text| self.0.forbidden_texts.rules_with_prefix_of(text, found));
+            words.for_each(|key| self.0.forbidden_words.rules_with_prefix_of(&key, found));
         });
-        let rule = |place| self.0.rule(&self.0.forbidding, place, |whitelist| &whitelist.forbidding);
+        let rule = |place| self.0.rule(&self.0.deny_rules, place, |whitelist| &whitelist.deny_rules);
         found.into_iter().filter_map(rule)
     }
 }
@@ -130,7 +133,7 @@ impl RuleSet {
 impl Rules {
     fn rule(
         &self,
-        places: &Places,
+        places: &RulePositions,
         place: usize,
         list: impl Fn(&CompiledWhitelist) -> &Vec<CompiledRule>,
     ) -> Option<(&CompiledWhitelist, &CompiledRule)> {
@@ -139,23 +142,26 @@ impl Rules {
         Some((whitelist, list(whitelist).get(*rule)?))
     }
 
-    fn allowing(&self) -> impl Iterator<Item = (&CompiledWhitelist, &CompiledRule)> {
-        self.whitelists.iter().flat_map(|whitelist| whitelist.allowing.iter().map(|rule| (whitelist.as_ref(), rule)))
+    fn allow_rules(&self) -> impl Iterator<Item = (&CompiledWhitelist, &CompiledRule)> {
+        self.whitelists.iter().flat_map(|whitelist| whitelist.allow_rules.iter().map(|rule| (whitelist.as_ref(), rule)))
     }
 
-    fn forbidding(&self) -> impl Iterator<Item = (&CompiledWhitelist, &CompiledRule)> {
-        self.whitelists.iter().flat_map(|whitelist| whitelist.forbidding.iter().map(|rule| (whitelist.as_ref(), rule)))
+    fn deny_rules(&self) -> impl Iterator<Item = (&CompiledWhitelist, &CompiledRule)> {
+        self.whitelists.iter().flat_map(|whitelist| whitelist.deny_rules.iter().map(|rule| (whitelist.as_ref(), rule)))
     }
 }
 
-fn places(whitelists: &[Arc<CompiledWhitelist>], list: impl Fn(&CompiledWhitelist) -> &Vec<CompiledRule>) -> Places {
+fn places(
+    whitelists: &[Arc<CompiledWhitelist>],
+    list: impl Fn(&CompiledWhitelist) -> &Vec<CompiledRule>,
+) -> RulePositions {
     let of_one = |(index, whitelist): (usize, &Arc<CompiledWhitelist>)| {
         (0..list(whitelist).len()).map(move |rule| (index, rule)).collect::<Vec<_>>()
     };
     whitelists.iter().enumerate().flat_map(of_one).collect()
 }
 
-/// What is found, each once.
+/// Returns the found positions, sorted and without repetitions.
 pub(super) fn in_order(find: impl FnOnce(&mut Vec<usize>)) -> Vec<usize> {
     let mut found = Vec::new();
     find(&mut found);
@@ -164,31 +170,31 @@ pub(super) fn in_order(find: impl FnOnce(&mut Vec<usize>)) -> Vec<usize> {
     found
 }
 
-/// An index of rules by all that each may begin with.
+/// Builds an index of rules by all their beginnings.
 fn index<'a>(
     rules: impl Iterator<Item = (&'a CompiledWhitelist, &'a CompiledRule)>,
     beginnings: impl Fn(&CompiledRule) -> Vec<String>,
-) -> Index {
+) -> PrefixIndex {
     let of_one = |(place, (_, rule))| beginnings(rule).into_iter().map(move |beginning| (place, beginning));
-    Index::new(rules.enumerate().flat_map(of_one))
+    PrefixIndex::new(rules.enumerate().flat_map(of_one))
 }
 
-/// What the rule's text may begin with. Nothing where it has none.
+/// Returns all beginnings of the rule's text; none if it has no text.
 fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     let Some(text) = &rule.text else { return Vec::new() };
     let mut beginnings = vec![String::new()];
-    text.extend(&mut beginnings, &rule.parameters, most);
+    text.extend_prefixes(&mut beginnings, &rule.parameters, most);
     beginnings
 }
 
-/// What the rule's words may begin with, as keys. Nothing where it has none.
+/// Returns all beginnings of the rule's words, as keys; none if it has no words.
 fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     if rule.run.is_empty() {
         return Vec::new();
     }
     let mut beginnings = vec![String::new()];
     for word in &rule.run {
-        if !word.extend(&mut beginnings, &rule.parameters, most) {
+        if !word.extend_prefixes(&mut beginnings, &rule.parameters, most) {
             break;
         }
         beginnings.iter_mut().for_each(|key| key.push(END_OF_WORD));
@@ -196,11 +202,12 @@ fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// The same, with the program's name without its directory. One whose program is not known for certain is always found.
+/// Returns all beginnings of the rule's words, as keys in which the program has no directory. A rule whose program is
+/// not constant gets the empty beginning, so it is always found.
 fn first_words_by_base_name(rule: &CompiledRule) -> Vec<String> {
     let by_name = |key: String| match key.split_once(END_OF_WORD) {
         Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", super::base_name(program)),
         None => String::new(),
     };
-    first_words(rule, MOST_BEGINNINGS).into_iter().map(by_name).collect()
+    first_words(rule, MAX_PREFIXES).into_iter().map(by_name).collect()
 }

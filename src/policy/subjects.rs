@@ -1,41 +1,41 @@
-//! Who may ask. Names are compared byte for byte with what the API server authenticated.
+//! Subjects of rules. Names are compared byte for byte with the names that the API server authenticated.
 
 use crate::api::command_execution::Requester;
 use crate::api::whitelist::{Subject, SubjectKind, WhitelistRule};
 
-use super::RuleProblem;
+use super::RuleError;
 
-/// Who asks, as far as Writ can be sure of it.
+/// Requester of a request, as far as Writ can verify it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Identity<'a> {
-    /// The API server has stamped it.
+    /// Requester that the API server has stamped.
     Known(&'a Requester),
-    /// Nobody, as far as a rule with subjects is concerned: it was not stamped, or stamping does not work.
+    /// No requester for a rule with subjects: the request has no stamp, or stamping does not work.
     Unknown,
-    /// The same, but only until it is known whether stamping works.
+    /// No requester for a rule with subjects, until the check of stamping has a result.
     Undecided,
 }
 
-/// A subject of a rule, as it stands in a requester.
+/// Subject of a rule, in the form of a requester.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Principal {
     User(String),
     Group(String),
 }
 
-/// The subjects of a rule; None: everybody.
-pub(super) fn compile(rule: &WhitelistRule, namespace: &str) -> Result<Option<Vec<Principal>>, RuleProblem> {
+/// Returns the subjects of a rule; `None` for everybody.
+pub(super) fn compile(rule: &WhitelistRule, namespace: &str) -> Result<Option<Vec<Principal>>, RuleError> {
     let Some(subjects) = &rule.subjects else { return Ok(None) };
     if subjects.is_empty() {
-        return Err(RuleProblem::NoSubjects);
+        return Err(RuleError::NoSubjects);
     }
     subjects.iter().map(|subject| principal(subject, namespace)).collect::<Result<_, _>>().map(Some)
 }
 
-fn principal(subject: &Subject, namespace: &str) -> Result<Principal, RuleProblem> {
+fn principal(subject: &Subject, namespace: &str) -> Result<Principal, RuleError> {
     let has_namespace = subject.namespace.is_some();
     if subject.name.is_empty() || (has_namespace && subject.kind != SubjectKind::ServiceAccount) {
-        return Err(RuleProblem::Subject { name: subject.name.clone() });
+        return Err(RuleError::Subject { name: subject.name.clone() });
     }
     Ok(match subject.kind {
         SubjectKind::User => Principal::User(subject.name.clone()),
@@ -47,8 +47,8 @@ fn principal(subject: &Subject, namespace: &str) -> Result<Principal, RuleProble
     })
 }
 
-/// Whether the requester is one of the subjects.
-pub(super) fn include(subjects: &[Principal], requester: &Requester) -> bool {
+/// Returns true if the requester is one of the subjects.
+pub(super) fn contains(subjects: &[Principal], requester: &Requester) -> bool {
     subjects.iter().any(|subject| match subject {
         Principal::User(name) => *name == requester.username,
         Principal::Group(name) => requester.groups.contains(name),

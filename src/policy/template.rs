@@ -1,63 +1,65 @@
-//! Text with places for parameters, `systemctl restart {unit}`: read back from a request, and expanded into words.
+//! Text with placeholders for parameters, such as `systemctl restart {unit}`. A template extracts values from a
+//! request, and expands them into words.
 //!
-//! The promise kept here: a template can be read in one way only. What follows a place is text whose first byte the
-//! parameter does not admit, so a value ends where that byte first comes; nothing is tried twice.
+//! # Guarantees
+//! A template can be read in one way only. A placeholder is followed by text whose first byte no value contains, so a
+//! value ends at the first such byte. Matching never backtracks.
 
-use super::RuleProblem;
-use super::values::{Misfit, Values};
+use super::RuleError;
+use super::values::{ValueError, ValueSpec};
 
 /// A parameter of a rule.
 #[derive(Clone, Debug)]
-pub(super) struct NamedValues {
+pub(super) struct ParameterSpec {
     pub name: String,
-    pub values: Values,
+    pub values: ValueSpec,
 }
 
-/// A text with places.
+/// Text with placeholders.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Template(Vec<Segment>);
 
-/// A part of a template.
+/// Segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Segment {
-    /// Never empty, and never two in a row.
+    /// Constant text: never empty, and never followed by another constant text.
     Text(String),
     /// A value of the parameter with this index.
-    Place(usize),
+    Placeholder(usize),
 }
 
-/// One piece of a template.
+/// Borrowed segment of a template.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Piece<'t> {
     Text(&'t str),
     /// A value of the parameter with this index.
-    Place(usize),
+    Placeholder(usize),
 }
 
-/// Why a text is not what a template describes.
+/// Reason why a text does not match a template.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Miss {
-    /// How many bytes were as described before.
+pub(super) struct TemplateMismatch {
+    /// Number of bytes that matched before.
     pub matched: usize,
-    pub what: MissKind,
+    pub what: TemplateMismatchKind,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum MissKind {
-    /// The text is another one, or goes on.
+pub(super) enum TemplateMismatchKind {
+    /// The text differs from the template, or is longer.
     Text,
-    /// The value of this parameter is none of its values.
-    Value(usize, Misfit),
-    /// This parameter has another value elsewhere in the request.
+    /// The parameter with this index does not admit its value.
+    Value(usize, ValueError),
+    /// The parameter with this index has another value elsewhere in the request.
     Contradiction(usize),
 }
 
 impl Template {
-    /// Parses the text of the rule's `field`: `{name}` is a place, `{{` and `}}` are braces.
+    /// Parses the text of the rule's `field`. `{name}` is a placeholder; `{{` and `}}` are braces.
     ///
     /// # Errors
     /// StrayBrace, UndeclaredParameter.
-    pub fn parse(field: &'static str, text: &str, parameters: &[NamedValues]) -> Result<Self, RuleProblem> {
+    pub fn parse(field: &'static str, text: &str, parameters: &[ParameterSpec]) -> Result<Self, RuleError> {
         let mut template = Self::default();
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
@@ -71,10 +73,10 @@ impl Template {
                 rest = after;
             } else {
                 let place = brace.strip_prefix('{').and_then(|inside| inside.split_once('}'));
-                let (name, after) = place.ok_or(RuleProblem::StrayBrace { field })?;
+                let (name, after) = place.ok_or(RuleError::UnescapedBrace { field })?;
                 let index = parameters.iter().position(|parameter| parameter.name == name);
-                let undeclared = || RuleProblem::UndeclaredParameter { field, name: name.to_owned() };
-                template.0.push(Segment::Place(index.ok_or_else(undeclared)?));
+                let undeclared = || RuleError::UndeclaredParameter { field, name: name.to_owned() };
+                template.0.push(Segment::Placeholder(index.ok_or_else(undeclared)?));
                 rest = after;
             }
         }
@@ -90,8 +92,8 @@ impl Template {
         }
     }
 
-    /// The templates of words as one text, with a space between them.
-    pub fn joined(words: &[Self]) -> Self {
+    /// Returns the templates of words as one text, with a space between words.
+    pub fn join(words: &[Self]) -> Self {
         let mut all = Self::default();
         for (index, word) in words.iter().enumerate() {
             if index > 0 {
@@ -100,31 +102,31 @@ impl Template {
             for segment in &word.0 {
                 match segment {
                     Segment::Text(text) => all.push_text(text),
-                    Segment::Place(parameter) => all.0.push(Segment::Place(*parameter)),
+                    Segment::Placeholder(parameter) => all.0.push(Segment::Placeholder(*parameter)),
                 }
             }
         }
         all
     }
 
-    /// Makes sure that it can be read in one way only. In a text of several words, a parameter that is not at the end
+    /// Checks that the template can be read in one way only. In a text of several words, a parameter before the end
     /// must not admit a space either.
     ///
     /// # Errors
     /// AmbiguousTemplate, with the parameter.
-    pub fn check_readable(
+    pub fn check_unambiguous(
         &self,
         field: &'static str,
-        parameters: &[NamedValues],
+        parameters: &[ParameterSpec],
         is_text: bool,
         remedy: &'static str,
-    ) -> Result<(), RuleProblem> {
+    ) -> Result<(), RuleError> {
         for (index, segment) in self.0.iter().enumerate() {
-            let Segment::Place(place) = segment else { continue };
+            let Segment::Placeholder(place) = segment else { continue };
             let Some(parameter) = parameters.get(*place) else { continue };
             let is_ambiguous = match self.0.get(index + 1) {
                 None => false,
-                Some(Segment::Place(_)) => true,
+                Some(Segment::Placeholder(_)) => true,
                 Some(Segment::Text(text)) => {
                     let next = text.bytes().next();
                     next.is_none_or(|byte| parameter.values.bytes.contains(byte))
@@ -132,39 +134,39 @@ impl Template {
                 }
             };
             if is_ambiguous {
-                return Err(RuleProblem::AmbiguousTemplate { field, name: parameter.name.clone(), remedy });
+                return Err(RuleError::AmbiguousTemplate { field, name: parameter.name.clone(), remedy });
             }
         }
         Ok(())
     }
 
-    /// A word that is nothing but a value of the parameter with this index.
-    pub fn of_place(place: usize) -> Self {
-        Self(vec![Segment::Place(place)])
+    /// Returns a template that consists of one placeholder.
+    pub fn from_placeholder(place: usize) -> Self {
+        Self(vec![Segment::Placeholder(place)])
     }
 
-    /// What it consists of, in order.
+    /// Returns the segments, in order.
     pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> + '_ {
         self.0.iter().map(|segment| match segment {
             Segment::Text(text) => Piece::Text(text),
-            Segment::Place(place) => Piece::Place(*place),
+            Segment::Placeholder(place) => Piece::Placeholder(*place),
         })
     }
 
-    /// The indexes of the parameters in it, in order, as often as they occur.
-    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
+    /// Returns the index of the parameter of each placeholder, in order, with repetitions.
+    pub fn placeholders(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().filter_map(|segment| match segment {
-            Segment::Place(index) => Some(*index),
+            Segment::Placeholder(index) => Some(*index),
             Segment::Text(_) => None,
         })
     }
 
-    /// Its parts, in order.
+    /// Returns the segments, in order.
     pub fn segments(&self) -> &[Segment] {
         &self.0
     }
 
-    /// The text, where there is no place in it.
+    /// Returns the text, if the template has no placeholder.
     pub fn constant(&self) -> Option<&str> {
         match self.0.as_slice() {
             [] => Some(""),
@@ -173,23 +175,23 @@ impl Template {
         }
     }
 
-    /// The text before the first place, and that place.
-    pub fn split_at_place(&self) -> Option<(&str, usize)> {
+    /// Returns the text before the first placeholder, and the index of its parameter.
+    pub fn split_at_placeholder(&self) -> Option<(&str, usize)> {
         match self.0.as_slice() {
-            [Segment::Place(place), ..] => Some(("", *place)),
-            [Segment::Text(before), Segment::Place(place), ..] => Some((before, *place)),
+            [Segment::Placeholder(place), ..] => Some(("", *place)),
+            [Segment::Text(before), Segment::Placeholder(place), ..] => Some((before, *place)),
             _ => None,
         }
     }
 
-    /// Adds to each of these texts what the template says for certain; what a parameter lists counts, where that does
-    /// not make more than `most` of them. Returns whether that is all of the template.
-    pub fn extend(&self, texts: &mut Vec<String>, parameters: &[NamedValues], most: usize) -> bool {
+    /// Appends the certain beginning of the template to each text. Each value of an enum parameter yields one text, up
+    /// to `most` texts. Returns true if the whole template was appended.
+    pub fn extend_prefixes(&self, texts: &mut Vec<String>, parameters: &[ParameterSpec], most: usize) -> bool {
         for segment in &self.0 {
             match segment {
                 Segment::Text(text) => texts.iter_mut().for_each(|all| all.push_str(text)),
-                Segment::Place(place) => {
-                    let listed = parameters.get(*place).and_then(|parameter| parameter.values.listed());
+                Segment::Placeholder(place) => {
+                    let listed = parameters.get(*place).and_then(|parameter| parameter.values.enum_values());
                     let Some(listed) = listed.filter(|listed| listed.len() * texts.len() <= most) else { return false };
                     *texts = texts
                         .iter()
@@ -201,34 +203,35 @@ impl Template {
         true
     }
 
-    /// The text behind the last place.
-    pub fn ending(&self) -> &str {
+    /// Returns the text behind the last placeholder.
+    pub fn literal_suffix(&self) -> &str {
         match self.0.last() {
             Some(Segment::Text(text)) => text,
             _ => "",
         }
     }
 
-    /// Whether a value stands at the very beginning.
-    pub fn begins_with_place(&self) -> Option<usize> {
+    /// Returns the parameter of a placeholder at the very beginning.
+    pub fn leading_placeholder(&self) -> Option<usize> {
         match self.0.first() {
-            Some(Segment::Place(index)) => Some(*index),
+            Some(Segment::Placeholder(index)) => Some(*index),
             _ => None,
         }
     }
 
-    /// Whether a text is one that the template describes, with values that these parameters take.
-    pub fn admits(&self, parameters: &[NamedValues], text: &str) -> bool {
-        self.read(text, parameters, &mut vec![None; parameters.len()]).is_ok()
+    /// Returns true if a text matches the template, with values that the parameters admit.
+    pub fn matches_whole(&self, parameters: &[ParameterSpec], text: &str) -> bool {
+        self.extract(text, parameters, &mut vec![None; parameters.len()]).is_ok()
     }
 
-    /// Reads a text: puts the value of each place into `values`, which holds those that are known already.
-    pub fn read<'t>(
+    /// Matches a text, and stores the value of each placeholder in `values`. A value that is there already must be
+    /// equal.
+    pub fn extract<'t>(
         &self,
         text: &'t str,
-        parameters: &[NamedValues],
+        parameters: &[ParameterSpec],
         values: &mut [Option<&'t str>],
-    ) -> Result<(), Miss> {
+    ) -> Result<(), TemplateMismatch> {
         let mut rest = text;
         for (index, segment) in self.0.iter().enumerate() {
             let matched = text.len() - rest.len();
@@ -237,10 +240,13 @@ impl Template {
                     Some(after) => rest = after,
                     None => {
                         let equal = expected.bytes().zip(rest.bytes()).take_while(|(left, right)| left == right);
-                        return Err(Miss { matched: matched + equal.count(), what: MissKind::Text });
+                        return Err(TemplateMismatch {
+                            matched: matched + equal.count(),
+                            what: TemplateMismatchKind::Text,
+                        });
                     }
                 },
-                Segment::Place(place) => {
+                Segment::Placeholder(place) => {
                     let end = match self.0.get(index + 1) {
                         Some(Segment::Text(next)) => {
                             let delimiter = next.bytes().next();
@@ -249,43 +255,47 @@ impl Template {
                         _ => rest.len(),
                     };
                     let (value, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-                    bind(*place, value, parameters, values).map_err(|what| Miss { matched, what })?;
+                    bind(*place, value, parameters, values).map_err(|what| TemplateMismatch { matched, what })?;
                     rest = after;
                 }
             }
         }
-        if rest.is_empty() { Ok(()) } else { Err(Miss { matched: text.len() - rest.len(), what: MissKind::Text }) }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(TemplateMismatch { matched: text.len() - rest.len(), what: TemplateMismatchKind::Text })
+        }
     }
 
-    /// As it was written, but for doubled braces.
-    pub fn display(&self, parameters: &[NamedValues]) -> String {
+    /// Returns the template as its author wrote it, with single braces for doubled ones.
+    pub fn display(&self, parameters: &[ParameterSpec]) -> String {
         let names: Vec<String> = parameters.iter().map(|parameter| format!("{{{}}}", parameter.name)).collect();
         self.expand(&names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The text with these values in its places.
+    /// Returns the text with these values in its placeholders.
     pub fn expand(&self, values: &[&str]) -> String {
         let part = |segment: &Segment| match segment {
             Segment::Text(text) => text.clone(),
-            Segment::Place(index) => values.get(*index).copied().unwrap_or_default().to_owned(),
+            Segment::Placeholder(index) => values.get(*index).copied().unwrap_or_default().to_owned(),
         };
         self.0.iter().map(part).collect()
     }
 }
 
-/// Notes the value of a parameter, where it is one.
+/// Stores the value of a parameter, if the parameter admits it.
 fn bind<'t>(
     place: usize,
     value: &'t str,
-    parameters: &[NamedValues],
+    parameters: &[ParameterSpec],
     values: &mut [Option<&'t str>],
-) -> Result<(), MissKind> {
+) -> Result<(), TemplateMismatchKind> {
     let (Some(parameter), Some(slot)) = (parameters.get(place), values.get_mut(place)) else {
-        return Err(MissKind::Text);
+        return Err(TemplateMismatchKind::Text);
     };
-    parameter.values.check(value).map_err(|misfit| MissKind::Value(place, misfit))?;
+    parameter.values.check(value).map_err(|misfit| TemplateMismatchKind::Value(place, misfit))?;
     match slot.replace(value) {
-        Some(before) if before != value => Err(MissKind::Contradiction(place)),
+        Some(before) if before != value => Err(TemplateMismatchKind::Contradiction(place)),
         _ => Ok(()),
     }
 }

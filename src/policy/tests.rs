@@ -20,12 +20,12 @@ mod wild;
 use std::collections::BTreeMap;
 
 use super::*;
-// For those that the fuzzer includes too.
+// For the files that the fuzzer includes too.
 use crate::api::command_execution::{Requester, RuleRequest};
 use crate::api::{CommandExecutionSpec, Reason, Whitelist, WhitelistSpec};
 use crate::{api, policy};
 
-/// The rule that most tests are about.
+/// Rule of most tests.
 const RESTART: &str = "
 - name: restart-service
   actionType: restart_service
@@ -35,7 +35,7 @@ const RESTART: &str = "
     unit: {enum: [nginx.service, redis-server.service]}
 ";
 
-/// A Whitelist of these rules, in YAML.
+/// Returns a Whitelist with these rules, in YAML.
 fn whitelist(name: &str, rules: &str) -> Whitelist {
     let rules = serde_saphyr::from_str(rules).unwrap_or_else(|error| panic!("{error}\n{rules}"));
     let mut whitelist = Whitelist::new(name, WhitelistSpec { rules, unknown_fields: BTreeMap::new() });
@@ -45,7 +45,7 @@ fn whitelist(name: &str, rules: &str) -> Whitelist {
     whitelist
 }
 
-/// The policy of a namespace with one Whitelist, `web`.
+/// Returns the policy of a namespace with one Whitelist, `web`.
 fn policy(rules: &str) -> RuleSet {
     policies(&[("web", rules)])
 }
@@ -54,16 +54,16 @@ fn policies(whitelists: &[(&str, &str)]) -> RuleSet {
     RuleSet::new(whitelists.iter().map(|(name, rules)| compile(&whitelist(name, rules)).into()).collect())
 }
 
-/// Compiles rules of which none is broken.
+/// Compiles valid rules.
 #[track_caller]
 fn sound(rules: &str) -> RuleSet {
     let set = policy(rules);
-    let broken: Vec<_> = set.whitelists().iter().flat_map(|whitelist| &whitelist.broken).collect();
+    let broken: Vec<_> = set.whitelists().iter().flat_map(|whitelist| &whitelist.invalid_rules).collect();
     assert!(broken.is_empty(), "{broken:?}");
     set
 }
 
-/// Asks for nothing yet.
+/// Returns a spec without a command.
 fn spec() -> CommandExecutionSpec {
     CommandExecutionSpec { command: None, ..CommandExecutionSpec::with_command("") }
 }
@@ -89,7 +89,7 @@ fn requester(username: &str, groups: &[&str]) -> Requester {
     }
 }
 
-/// Asked of a Machine without labels, by nobody in particular.
+/// Decides for a Machine without labels and a requester in no rule.
 fn verdict(rules: &RuleSet, spec: &CommandExecutionSpec) -> Verdict {
     verdict_for(rules, spec, &[], &requester("jane", &["dev"]))
 }

@@ -1,29 +1,29 @@
-//! The values that a parameter or an environment variable may have.
+//! Values that a parameter or an environment variable may have.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::api::whitelist::{IntegerRange, Parameter};
 
 use super::pattern::{ByteSet, Pattern};
-use super::{MAXIMUM_TEXT_BYTES, RuleProblem, is_unsafe_in_a_pattern};
+use super::{MAXIMUM_TEXT_BYTES, RuleError, is_unsafe_in_a_pattern};
 
-/// The longest value where a parameter does not say (`maxLength`), in bytes.
-const DEFAULT_MAXIMUM_BYTES: u32 = 256;
+/// Default of `maxLength`, in bytes.
+const DEFAULT_MAX_LENGTH: u32 = 256;
 
-/// How many values of an enum a message shows.
+/// Maximum number of values of an enum that a message shows.
 const SHOWN_VALUES: usize = 20;
 
-/// The values of one parameter, checked.
+/// Checked values of one parameter.
 #[derive(Clone, Debug)]
-pub(super) struct Values {
+pub(super) struct ValueSpec {
     kind: Kind,
-    /// The longest value, in bytes; None: as long as the text lets it be.
+    /// Maximum length of a value, in bytes; `None` if only the surrounding text limits it.
     maximum_bytes: Option<usize>,
-    /// True if a pattern may have a path segment `..` in it.
+    /// True if a value of a pattern may contain a path segment `..`.
     allows_parent_directory: bool,
-    /// The value where the caller gives none.
+    /// Value if the requester gives none.
     pub default: Option<String>,
-    /// Every byte that may stand in a value.
+    /// Every byte that a value may contain.
     pub bytes: ByteSet,
 }
 
@@ -34,13 +34,14 @@ enum Kind {
     Integer {
         minimum: u64,
         maximum: u64,
-        /// Whether a sign and zeros in front are passed over: a Deny of 7 holds against +007, which a pattern may allow.
-        any_zeros: bool,
+        /// True if a sign and leading zeros are ignored: a Deny of 7 also matches +007, which the pattern of an Allow
+        /// may admit.
+        ignores_leading_zeros: bool,
     },
     Pattern(Box<Pattern>),
 }
 
-/// How the values of a parameter are described.
+/// Form in which a rule describes the values of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape<'a> {
     OneOf(&'a [String]),
@@ -48,9 +49,9 @@ pub(super) enum Shape<'a> {
     Pattern(&'a str),
 }
 
-/// Why a value is none of a parameter's.
+/// Reason why a parameter does not admit a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Misfit {
+pub(super) enum ValueError {
     NotListed,
     NotAnInteger,
     OutOfRange,
@@ -58,83 +59,84 @@ pub(super) enum Misfit {
     NoMatch,
 }
 
-/// What a value is for, which decides what it may be.
+/// Purpose of a value, which decides its bounds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Use {
-    /// It becomes a word, or a part of one, of what is executed.
+pub(super) enum ValueUse {
+    /// Word, or part of a word, of the command.
     Argument,
-    /// It becomes the value of an environment variable.
+    /// Value of an environment variable.
     Environment,
-    /// It is only compared, to forbid.
-    Denial,
+    /// Value in a Deny, which is only compared.
+    Deny,
 }
 
-impl Values {
+impl ValueSpec {
     /// Checks a parameter; `field` is its path, for messages.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
-    pub fn compile(field: &str, parameter: &Parameter, usage: Use) -> Result<Self, RuleProblem> {
+    /// The first problem of the parameter.
+    pub fn compile(field: &str, parameter: &Parameter, usage: ValueUse) -> Result<Self, RuleError> {
         let unknown = parameter.unknown_fields.keys();
         if let Some(name) = unknown.chain(parameter.integer.iter().flat_map(|range| range.unknown_fields.keys())).next()
         {
-            return Err(RuleProblem::UnknownField { field: format!("{field}.{name}") });
+            return Err(RuleError::UnknownField { field: format!("{field}.{name}") });
         }
         let (kind, bytes) = match (&parameter.one_of, &parameter.integer, &parameter.pattern) {
             (Some(values), None, None) => one_of(field, values, usage)?,
             (None, Some(range), None) => integer(field, range, usage)?,
-            (None, None, Some(pattern)) => of_pattern(field, pattern, usage)?,
-            _ => return Err(RuleProblem::NotExactlyOneKind { field: field.to_owned() }),
+            (None, None, Some(pattern)) => from_pattern(field, pattern, usage)?,
+            _ => return Err(RuleError::NotExactlyOneKind { field: field.to_owned() }),
         };
-        if usage == Use::Denial && (parameter.max_length.is_some() || parameter.default.is_some()) {
-            // A longer value, or one that was left out, would walk around the Deny.
-            return Err(RuleProblem::MeansNothingOnDeny { field: format!("{field}.maxLength and default") });
+        if usage == ValueUse::Deny && (parameter.max_length.is_some() || parameter.default.is_some()) {
+            // A longer value, or a default, would evade the Deny.
+            return Err(RuleError::NotAllowedOnDeny { field: format!("{field}.maxLength and default") });
         }
         let allows_parent_directory = parameter.allow_parent_directory;
-        if allows_parent_directory && usage == Use::Denial {
-            return Err(RuleProblem::MeansNothingOnDeny { field: format!("{field}.allowParentDirectory") });
+        if allows_parent_directory && usage == ValueUse::Deny {
+            return Err(RuleError::NotAllowedOnDeny { field: format!("{field}.allowParentDirectory") });
         }
         if allows_parent_directory && parameter.pattern.is_none() {
-            return Err(RuleProblem::OnlyForPatterns { field: field.to_owned() });
+            return Err(RuleError::OnlyForPatterns { field: field.to_owned() });
         }
-        let maximum = parameter.max_length.unwrap_or(DEFAULT_MAXIMUM_BYTES);
-        let maximum_bytes = (usage != Use::Denial).then(|| usize::try_from(maximum).unwrap_or(usize::MAX));
+        let maximum = parameter.max_length.unwrap_or(DEFAULT_MAX_LENGTH);
+        let maximum_bytes = (usage != ValueUse::Deny).then(|| usize::try_from(maximum).unwrap_or(usize::MAX));
         let values = Self { kind, maximum_bytes, allows_parent_directory, default: parameter.default.clone(), bytes };
         if values.default.as_ref().is_some_and(|default| values.check(default).is_err()) {
-            return Err(RuleProblem::DefaultNotAdmitted { field: field.to_owned() });
+            return Err(RuleError::InvalidDefault { field: field.to_owned() });
         }
         Ok(values)
     }
 
-    /// Whether a value is one of them.
-    pub fn check(&self, value: &str) -> Result<(), Misfit> {
+    /// Checks that a value is admitted.
+    pub fn check(&self, value: &str) -> Result<(), ValueError> {
         if self.maximum_bytes.is_some_and(|maximum| value.len() > maximum) {
-            return Err(Misfit::TooLong);
+            return Err(ValueError::TooLong);
         }
         match &self.kind {
-            Kind::OneOf(values) => {
-                values.binary_search_by(|listed| listed.as_str().cmp(value)).map(drop).map_err(|_| Misfit::NotListed)
-            }
-            Kind::Integer { minimum, maximum, any_zeros } => {
-                let value = value.strip_prefix('+').filter(|_| *any_zeros).unwrap_or(value);
-                let bare = if *any_zeros { value.trim_start_matches('0') } else { value };
+            Kind::OneOf(values) => values
+                .binary_search_by(|listed| listed.as_str().cmp(value))
+                .map(drop)
+                .map_err(|_| ValueError::NotListed),
+            Kind::Integer { minimum, maximum, ignores_leading_zeros } => {
+                let value = value.strip_prefix('+').filter(|_| *ignores_leading_zeros).unwrap_or(value);
+                let bare = if *ignores_leading_zeros { value.trim_start_matches('0') } else { value };
                 let number = canonical_integer(if bare.is_empty() && !value.is_empty() { "0" } else { bare })
-                    .ok_or(Misfit::NotAnInteger)?;
-                if (minimum..=maximum).contains(&&number) { Ok(()) } else { Err(Misfit::OutOfRange) }
+                    .ok_or(ValueError::NotAnInteger)?;
+                if (minimum..=maximum).contains(&&number) { Ok(()) } else { Err(ValueError::OutOfRange) }
             }
-            Kind::Pattern(pattern) => pattern.admits(value).then_some(()).ok_or(Misfit::NoMatch),
+            Kind::Pattern(pattern) => pattern.matches_whole(value).then_some(()).ok_or(ValueError::NoMatch),
         }
     }
 
-    /// All of them, where they are listed.
-    pub fn listed(&self) -> Option<&[String]> {
+    /// Returns all values of an enum.
+    pub fn enum_values(&self) -> Option<&[String]> {
         match &self.kind {
             Kind::OneOf(values) => Some(values),
             Kind::Integer { .. } | Kind::Pattern(_) => None,
         }
     }
 
-    /// How they are described.
+    /// Returns the form of the description.
     pub fn shape(&self) -> Shape<'_> {
         match &self.kind {
             Kind::OneOf(values) => Shape::OneOf(values),
@@ -143,7 +145,7 @@ impl Values {
         }
     }
 
-    /// The pattern, if they are of that kind.
+    /// Returns the pattern, if a pattern describes the values.
     pub fn pattern(&self) -> Option<&Pattern> {
         match &self.kind {
             Kind::Pattern(pattern) => Some(pattern),
@@ -151,22 +153,23 @@ impl Values {
         }
     }
 
-    /// The longest value, in bytes; `None` if only the text around it bounds it.
+    /// Returns the maximum length of a value, in bytes; `None` if only the surrounding text limits it.
     pub fn maximum_bytes(&self) -> Option<usize> {
         self.maximum_bytes
     }
 
-    /// True if a requester chooses freely within a pattern. The author of an enum or a range knows each value.
+    /// Returns true if the requester chooses freely within a pattern. The author of an enum or a range knows each
+    /// value.
     pub fn is_pattern(&self) -> bool {
         self.pattern().is_some()
     }
 
-    /// True if no path segment `..` may come from these values.
+    /// Returns true if no value may contain a path segment `..`.
     pub fn keeps_out_parent_directory(&self) -> bool {
         self.is_pattern() && !self.allows_parent_directory
     }
 
-    /// Values that stand for all of them, if there is no pattern: each of an enum, the ends of a range.
+    /// Returns representative values: each value of an enum, the ends of a range, and none of a pattern.
     pub fn samples(&self) -> Vec<String> {
         let mut values = match &self.kind {
             Kind::OneOf(values) => values.clone(),
@@ -177,7 +180,7 @@ impl Values {
         values
     }
 
-    /// One of them, for examples.
+    /// Returns one value, for examples.
     pub fn example(&self) -> Option<String> {
         match &self.kind {
             Kind::OneOf(values) => values.first().cloned(),
@@ -187,8 +190,8 @@ impl Values {
         .filter(|value| self.check(value).is_ok())
     }
 
-    /// What a pattern among them costs: its size as compiled, in bytes, times how many times 256 bytes a value may have. The
-    /// slowest search takes about 0.1 us for each of these (measured with `([ac]*a[ac]*){120}z`).
+    /// Returns the cost of a pattern: its compiled size in bytes, times the maximum length of a value in units of 256
+    /// bytes. The slowest search takes about 0.1 us for each unit of cost (measured with `([ac]*a[ac]*){120}z`).
     pub fn cost(&self) -> usize {
         let longest = self.maximum_bytes.unwrap_or(MAXIMUM_TEXT_BYTES).min(MAXIMUM_TEXT_BYTES);
         match &self.kind {
@@ -198,8 +201,8 @@ impl Values {
     }
 }
 
-impl Display for Values {
-    /// What a value must be, for those who may read the policy.
+impl Display for ValueSpec {
+    /// Writes the description of the values, for readers of the policy.
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::OneOf(values) => {
@@ -219,16 +222,16 @@ impl Display for Values {
     }
 }
 
-fn one_of(field: &str, listed: &[String], usage: Use) -> Result<(Kind, ByteSet), RuleProblem> {
+fn one_of(field: &str, listed: &[String], usage: ValueUse) -> Result<(Kind, ByteSet), RuleError> {
     let mut bytes = ByteSet::default();
     for value in listed {
-        if value.is_empty() && usage != Use::Denial {
-            return Err(RuleProblem::AdmitsEmpty { field: field.to_owned() });
+        if value.is_empty() && usage != ValueUse::Deny {
+            return Err(RuleError::MatchesEmpty { field: field.to_owned() });
         }
         value.bytes().for_each(|byte| bytes.add(byte));
     }
     if listed.is_empty() {
-        return Err(RuleProblem::NotExactlyOneKind { field: field.to_owned() });
+        return Err(RuleError::NotExactlyOneKind { field: field.to_owned() });
     }
     refuse(field, &bytes, usage, |byte| !matches!(byte, 0x20..=0x7e))?;
     let mut values = listed.to_vec();
@@ -236,36 +239,36 @@ fn one_of(field: &str, listed: &[String], usage: Use) -> Result<(Kind, ByteSet),
     Ok((Kind::OneOf(values), bytes))
 }
 
-fn integer(field: &str, range: &IntegerRange, usage: Use) -> Result<(Kind, ByteSet), RuleProblem> {
+fn integer(field: &str, range: &IntegerRange, usage: ValueUse) -> Result<(Kind, ByteSet), RuleError> {
     let (minimum, maximum) = match (u64::try_from(range.minimum), u64::try_from(range.maximum)) {
         (Ok(minimum), Ok(maximum)) if minimum <= maximum => (minimum, maximum),
-        _ => return Err(RuleProblem::IntegerRange { field: field.to_owned() }),
+        _ => return Err(RuleError::IntegerRange { field: field.to_owned() }),
     };
     let mut bytes = ByteSet::default();
-    (b'0'..=b'9').chain((usage == Use::Denial).then_some(b'+')).for_each(|byte| bytes.add(byte));
-    Ok((Kind::Integer { minimum, maximum, any_zeros: usage == Use::Denial }, bytes))
+    (b'0'..=b'9').chain((usage == ValueUse::Deny).then_some(b'+')).for_each(|byte| bytes.add(byte));
+    Ok((Kind::Integer { minimum, maximum, ignores_leading_zeros: usage == ValueUse::Deny }, bytes))
 }
 
-fn of_pattern(field: &str, text: &str, usage: Use) -> Result<(Kind, ByteSet), RuleProblem> {
+fn from_pattern(field: &str, text: &str, usage: ValueUse) -> Result<(Kind, ByteSet), RuleError> {
     let pattern = Pattern::compile(field, text)?;
-    if pattern.empty && usage != Use::Denial {
-        return Err(RuleProblem::AdmitsEmpty { field: field.to_owned() });
+    if pattern.empty && usage != ValueUse::Deny {
+        return Err(RuleError::MatchesEmpty { field: field.to_owned() });
     }
     refuse(field, &pattern.bytes, usage, is_unsafe_in_a_pattern)?;
     let bytes = pattern.bytes.clone();
     Ok((Kind::Pattern(Box::new(pattern)), bytes))
 }
 
-fn refuse(field: &str, bytes: &ByteSet, usage: Use, is_refused: impl Fn(u8) -> bool) -> Result<(), RuleProblem> {
+fn refuse(field: &str, bytes: &ByteSet, usage: ValueUse, is_refused: impl Fn(u8) -> bool) -> Result<(), RuleError> {
     match bytes.find(is_refused) {
-        Some(byte) if usage != Use::Denial => Err(RuleProblem::AdmitsByte { field: field.to_owned(), byte }),
+        Some(byte) if usage != ValueUse::Deny => Err(RuleError::AdmitsByte { field: field.to_owned(), byte }),
         _ => Ok(()),
     }
 }
 
-/// The number that a text is the one decimal form of.
+/// Parses an integer; `None` if the text is not its only decimal form.
 fn canonical_integer(text: &str) -> Option<u64> {
     let is_canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
-    // `parse` would take a sign; the check before does not let one through.
+    // `parse` would accept a sign, which the check above excludes.
     if is_canonical { text.parse().ok() } else { None }
 }

@@ -22,7 +22,8 @@ use syn::visit::Visit;
 const DIRECTION: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("backoff", &[]),
-    ("policy", &["api"]),
+    ("programs", &[]),
+    ("policy", &["api", "programs"]),
     ("execution", &["api", "backoff", "policy"]),
     ("machine", &["api", "backoff", "execution"]),
     ("placement", &[]),
@@ -89,7 +90,7 @@ const IMPURE: &[&str] = &[
     "prometheus_client",
     "fastrand",
 ];
-const PURE: &[&str] = &["api", "policy", "execution", "machine", "placement", "backoff"];
+const PURE: &[&str] = &["api", "programs", "policy", "execution", "machine", "placement", "backoff"];
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;

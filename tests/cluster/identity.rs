@@ -78,7 +78,7 @@ async fn who_creates_an_execution_is_written_into_it_whatever_they_write_themsel
     assert_eq!(created.spec.cancelled_by, None);
     case.ends("jane", Phase::Succeeded, Reason::Completed).await;
     let status = case.ends("mallory", Phase::Rejected, Reason::NotPermitted).await;
-    assert!(status.message.unwrap_or_default().contains("not for who asks"));
+    assert!(status.message.unwrap_or_default().contains("its subjects do not include the requester"));
     assert_eq!(case.ledger().len(), 1);
     let table = case.world.kubectl_succeeds(&["get", "cmdexec", "-n", &case.namespace]);
     assert!(table.contains("REQUESTER") && table.contains("mallory"), "{table}");

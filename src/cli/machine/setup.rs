@@ -39,7 +39,7 @@ fn active_allow_rules(whitelist: Whitelist) -> Vec<WhitelistRule> {
     if compiled.closed.is_some() {
         return Vec::new();
     }
-    let is_broken = |rule: &WhitelistRule| compiled.broken.iter().any(|broken| broken.rule == rule.name);
+    let is_broken = |rule: &WhitelistRule| compiled.invalid_rules.iter().any(|broken| broken.rule == rule.name);
     whitelist.spec.rules.into_iter().filter(|rule| !is_broken(rule)).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use super::words::shortened;
 use super::{Kind, Node, Validator};
+use crate::api::metadata::{Metadata, metadata_problems};
 use crate::cli::manifest::Content;
 
 /// The fields of an ObjectMeta; kubectl refuses others.
@@ -22,35 +23,33 @@ const FIELDS: &[&str] = &[
     "selfLink",
     "uid",
 ];
-/// Maximum length of a DNS subdomain, the form of an object's name.
+/// Of a DNS subdomain, which the name of an object is.
 const LONGEST_NAME: usize = 253;
-/// Maximum length of a DNS label, the form of a namespace's name and of the part after the `/` in a label's name.
+/// Of a DNS label, which the name of a namespace is, and of what stands behind the `/` of a label's name.
 const LONGEST_LABEL: usize = 63;
-/// Maximum bytes of names and values together, defined by Kubernetes.
-const ANNOTATION_BYTES: usize = 256 * 1024;
 
 pub(super) fn check(object: &Node, validator: &mut Validator) {
     let Some(metadata) = object.get("metadata") else {
-        return validator.say("metadata.name", object.line, Kind::Bound, "missing; give the Whitelist a name");
+        return validator.say("metadata.name", object.line, Kind::Bound, "it is missing: give the Whitelist a name");
     };
     if !matches!(metadata.content, Content::Map(_)) {
-        return validator.say("metadata", metadata.line, Kind::Type, "must be a map");
+        return validator.say("metadata", metadata.line, Kind::Type, "it must be a map");
     }
     for (index, entry) in metadata.entries().iter().enumerate() {
         validator.key("metadata", entry, metadata.entries().get(..index).unwrap_or_default(), true);
         if !FIELDS.contains(&entry.key.as_str()) {
             let path = format!("metadata.{}", entry.key);
-            validator.say(&path, entry.line, Kind::Bound, "unknown field; check the spelling");
+            validator.say(&path, entry.line, Kind::Bound, "there is no such field; is it misspelt?");
         }
     }
     let name = text(metadata, "name", validator);
     let generated = text(metadata, "generateName", validator);
     if name.is_none() && generated.is_none() && metadata.get("name").is_none() {
-        validator.say("metadata.name", metadata.line, Kind::Bound, "missing; give the Whitelist a name");
+        validator.say("metadata.name", metadata.line, Kind::Bound, "it is missing: give the Whitelist a name");
     }
     if let Some(name) = name.filter(|name| !is_subdomain(name)) {
         let message = format!(
-            "must have at most {LONGEST_NAME} lower case letters, digits, `-` and `.`, and begin and end with a letter or digit, but is {:?}",
+            "it must have at most {LONGEST_NAME} lower case letters, digits, `-` and `.`, and begin and end with a letter or digit, but is {:?}",
             shortened(&name)
         );
         validator.say("metadata.name", metadata.line_of("name"), Kind::Bound, message);
@@ -62,8 +61,19 @@ pub(super) fn check(object: &Node, validator: &mut Validator) {
         );
         validator.say("metadata.namespace", metadata.line_of("namespace"), Kind::Bound, message);
     }
-    labels(metadata, validator);
-    annotations(metadata, validator);
+    let (labels, annotations) = (labels(metadata, validator), annotations(metadata, validator));
+    let borrowed =
+        |pairs| <[(String, String, usize)]>::iter(pairs).map(|(key, value, _)| (key.as_str(), value.as_str()));
+    let finalizers = metadata.get("finalizers").map(Node::items).unwrap_or_default();
+    let bounded = Metadata {
+        labels: borrowed(&labels).collect(),
+        annotations: borrowed(&annotations).collect(),
+        finalizers: finalizers.iter().filter_map(Node::text).collect(),
+    };
+    for problem in metadata_problems(&bounded) {
+        let path = format!("metadata.{}", problem.field);
+        validator.say(&path, metadata.line_of(problem.field), Kind::Bound, problem.message);
+    }
 }
 
 /// Returns a field that is a string, and reports one that is not.
@@ -77,46 +87,44 @@ fn text(metadata: &Node, field: &str, validator: &mut Validator) -> Option<Strin
     text
 }
 
-fn labels(metadata: &Node, validator: &mut Validator) {
-    for (key, value, line) in pairs(metadata, "labels", validator) {
+fn labels(metadata: &Node, validator: &mut Validator) -> Vec<(String, String, usize)> {
+    let pairs = pairs(metadata, "labels", validator);
+    for (key, value, line) in &pairs {
         let path = format!("metadata.labels.{key}");
-        if !is_qualified(&key) {
-            validator.say(&path, line, Kind::Bound, "not a valid name of a label");
+        if !is_qualified(key) {
+            validator.say(&path, *line, Kind::Bound, "not a valid name of a label");
         }
-        if !value.is_empty() && !is_value(&value) {
+        if !value.is_empty() && !is_value(value) {
             let message = format!(
                 "must have at most {LONGEST_LABEL} letters, digits, `-`, `_` and `.`, and begin and end with a letter or digit, but is {:?}",
-                shortened(&value)
+                shortened(value)
             );
-            validator.say(&path, line, Kind::Bound, message);
+            validator.say(&path, *line, Kind::Bound, message);
         }
     }
+    pairs
 }
 
-fn annotations(metadata: &Node, validator: &mut Validator) {
+fn annotations(metadata: &Node, validator: &mut Validator) -> Vec<(String, String, usize)> {
     let pairs = pairs(metadata, "annotations", validator);
-    let bytes: usize = pairs.iter().map(|(key, value, _)| key.len() + value.len()).sum();
-    if bytes > ANNOTATION_BYTES {
-        let message = format!("must have at most {ANNOTATION_BYTES} bytes together, but have {bytes}");
-        validator.say("metadata.annotations", metadata.line_of("annotations"), Kind::Bound, message);
-    }
-    for (key, _, line) in pairs {
+    for (key, _, line) in &pairs {
         if !is_qualified(&key.to_lowercase()) {
             validator.say(
                 &format!("metadata.annotations.{key}"),
-                line,
+                *line,
                 Kind::Bound,
                 "not a valid name of an annotation",
             );
         }
     }
+    pairs
 }
 
-/// Returns the entries of a map of strings, each with its line.
+/// The entries of a map of strings, each with its line.
 fn pairs(metadata: &Node, field: &str, validator: &mut Validator) -> Vec<(String, String, usize)> {
     let Some(map) = metadata.get(field) else { return Vec::new() };
     if !matches!(map.content, Content::Map(_)) {
-        validator.say(&format!("metadata.{field}"), map.line, Kind::Type, "must be a map of strings");
+        validator.say(&format!("metadata.{field}"), map.line, Kind::Type, "it must be a map of strings");
     }
     let mut pairs = Vec::new();
     for (index, entry) in map.entries().iter().enumerate() {

@@ -118,3 +118,21 @@ fn all_problems_are_told_at_once_each_with_its_line() {
     }
     assert_eq!(said.len(), 9, "{said:#?}");
 }
+
+#[test]
+fn metadata_over_the_bounds_of_the_admission_policy_are_refused() {
+    let rules = "spec: {rules: [{name: a, run: [/bin/true]}]}\n";
+    let with = |metadata: &str| {
+        said(&format!("apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata:\n  name: w\n{metadata}{rules}"))
+    };
+    let many: String = (0..65).map(|index| format!("    n{index}: v\n")).collect();
+    for field in ["labels", "annotations"] {
+        let found = with(&format!("  {field}:\n{many}"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(&format!("5:metadata.{field}: must have at most 64 entries")), "{found:?}");
+    }
+    let finalizers: String = (0..17).map(|index| format!("  - example.org/f{index}\n")).collect();
+    let found = with(&format!("  finalizers:\n{finalizers}"));
+    assert!(found.len() == 1 && found[0].starts_with("5:metadata.finalizers: must have at most 16"), "{found:?}");
+    assert!(with("  labels: {a: b}\n  annotations: {c: d}\n  finalizers: [example.org/e]\n").is_empty());
+}

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
-/// Says what it was given: its directory, its words, its environment, each with a byte 0 behind it.
+/// Program that prints its directory, its words and its environment, each followed by a byte 0.
 const RECORD: &str = r#"readlink -z "/proc/$$/cwd"; printf '%s\0' "$#" "$@"; cat "/proc/$$/environ""#;
 
 fn decision(argv: &[&str]) -> DecisionRecord {
@@ -36,7 +36,7 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// What a real shell makes of the text.
+/// Result of the text in a real shell.
 fn shell(decision: &DecisionRecord) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command_line(decision));
@@ -47,7 +47,7 @@ fn output(decision: &DecisionRecord) -> Output {
     shell(decision).output().unwrap()
 }
 
-/// What [`RECORD`] printed.
+/// Parsed output of [`RECORD`].
 struct Seen {
     directory: String,
     words: Vec<String>,
@@ -108,7 +108,7 @@ fn what_shells_mind_in_single_quotes_stands_between_them() {
     assert!(line.ends_with(r"'/bin/echo' 'it'\''s' 'a'\\'' ''\!''\!''"), "{line}");
 }
 
-/// `sshd` runs `$SHELL -c LINE`: so does this, by each login shell of `docs/interoperation.md` that is here.
+/// Runs the text as `sshd` does (`$SHELL -c LINE`), by each installed login shell of `docs/interoperation.md`.
 #[test]
 fn every_login_shell_passes_every_printable_word_on() {
     let special = ["'", "\\", "!", "$", "`", "\"", "*", "~", "#", "{", "}", "=", " ", "-", "a", "^", "%", "n", ";"];
@@ -134,7 +134,7 @@ fn every_login_shell_passes_every_printable_word_on() {
             command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let Ok(mut child) = command.spawn() else { continue };
-            // The plain line reads nothing, and may have ended.
+            // The plain text reads no input, and may have ended.
             let _ = child.stdin.take().expect("a pipe").write_all(format!("{permission}\n").as_bytes());
             let mut output = child.wait_with_output().expect("output");
             let marks = format!("a:b\na:{permission}\n");
@@ -184,7 +184,7 @@ fn a_program_that_looks_like_a_variable_or_an_option_is_executed_as_a_program() 
             let said = String::from_utf8(output(&decision).stdout).unwrap();
             assert_eq!(said, format!("ran as {name} with /bin/echo -x\n"));
         }
-        // Without its folder it is nothing that is searched for, nor an option.
+        // Without a directory, no shell searches for it, and no program reads it as an option.
         assert!(output(&decision(&[name, "/bin/echo", "ran"])).stdout.is_empty(), "{name}");
     }
 }
@@ -209,7 +209,7 @@ fn a_variable_with_a_name_that_is_none_runs_nothing() {
     }
 }
 
-/// Text that shells mind.
+/// Texts that shells interpret.
 fn hostile() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ -~\n\t]{0,20}",
@@ -220,7 +220,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// A real shell reads back words, environment and directory: whatever they are, byte for byte.
+    /// A real shell passes on arbitrary words, environment and directory, byte for byte.
     #[test]
     fn a_shell_reads_everything_back(
         words in proptest::collection::vec(hostile(), 0..6),
@@ -251,14 +251,14 @@ proptest! {
     }
 }
 
-/// What varies in the text of Direct mode is the command; with `runAs`, sudo is asked for the same user and program.
+/// Only the command varies in the text of Direct mode; with `runAs`, `sudo -l` gets the same user and program.
 #[test]
 fn the_text_of_direct_mode_waits_and_asks_sudo_for_what_it_will_execute() {
     let mut decision = decision(&["/bin/echo", "it's"]);
     let plain = marked_command_line(&decision, ("WRIT3", "ready"));
     let script = plain.strip_prefix("exec '/bin/sh' '-c' '").unwrap().split_once("' 'writ' 'WRIT3' 'ready' ").unwrap();
     assert_eq!(format!("exec {}", script.1), command_line(&decision));
-    // Read alike by every login shell, and without sudo.
+    // Every login shell reads it in the same way, and without sudo.
     assert!(!script.0.contains(['\'', '\\', '!', '\n']) && !script.0.contains("sudo"), "{}", script.0);
     decision.run_as = Some("deploy".to_owned());
     decision.environment = variables(&[("CHANNEL", "stable")]);

@@ -1,10 +1,11 @@
-//! Scanners for paths: where on the machine a word can lead.
+//! Scanners for paths in words.
 
 use std::sync::LazyLock;
 
 use super::scanner::{Scanner, is_edge};
 
-/// The directories below the root by which a path is taken for a free one (Filesystem Hierarchy Standard).
+/// Directories below the root. A requester who can choose several of them can choose any path (Filesystem Hierarchy
+/// Standard).
 pub(in crate::policy) const TOP_DIRECTORIES: &[&str] = &[
     "etc", "home", "root", "var", "srv", "opt", "usr", "proc", "run", "tmp", "dev", "sys", "boot", "bin", "sbin",
     "lib", "mnt",
@@ -14,21 +15,21 @@ pub(in crate::policy) const TOP_DIRECTORIES: &[&str] = &[
 enum Absolute {
     /// A path may begin here.
     Start,
-    /// Behind the dash of an option: a path may begin behind its letters.
+    /// Behind the dash or a letter of an option: a path may begin behind the letters.
     Dash,
     /// Behind `/`.
     Slash,
-    /// In the first segment, which is one of the directories so far; whether the requester chose a part of it.
+    /// In the first segment, whose text is the beginning of a directory; true if the requester chose a part of it.
     Segment(String, bool),
-    /// Behind `:`, and behind `:/`: `https://host/` has no directory in it.
+    /// Behind `:`, and behind `:/`: the host of `https://host/` is no directory.
     Colon,
     ColonSlash,
-    /// In another path.
+    /// In another text.
     Other,
     Found(usize),
 }
 
-/// Finds an absolute path to one of [`TOP_DIRECTORIES`], or below it, if the requester chose that directory.
+/// Finds an absolute path to one of [`TOP_DIRECTORIES`] or below it, if the requester chose that directory.
 pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     let directory = |name: &str| TOP_DIRECTORIES.iter().position(|directory| *directory == name);
     let begins_one = |name: &str| TOP_DIRECTORIES.iter().any(|directory| directory.starts_with(name));
@@ -69,34 +70,34 @@ pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     })
 });
 
-/// How many directories deep a path is followed, so that `..` is known to lead to the root.
+/// Maximum depth of directories that the scanner counts, so that it recognises `..` back to the root.
 const DEPTH: u8 = 9;
 
-/// The folder that the current segment is in.
+/// Directory that contains the current segment.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Folder {
-    /// A path may begin here; relative, it begins in a home.
+    /// Beginning of a path. A relative path begins in a home directory.
     Start,
     /// Behind the dash of an option.
     Dash,
     Root,
     /// `/var`.
     Var,
-    /// Where homes are: one directory deeper there is one.
+    /// Directory of home directories.
     Homes,
-    /// In a home, or in a folder that may be one.
+    /// Home directory, or a directory that may be one.
     Home,
     Local,
     State,
-    /// Somewhere else, so many directories deep.
+    /// Another directory, with its depth.
     Elsewhere(u8),
     Found,
 }
 
-/// Folder, and the segment up to here: the beginning of one of [`names`], or None for any other text.
+/// Directory, and the segment so far: a beginning of one of [`names`], or `None` for another text.
 type Walk = (Folder, Option<String>);
 
-/// The names that lead on from a folder, beside `.` and `..`.
+/// Returns the names that matter in a directory, in addition to `.` and `..`.
 fn names(folder: Folder) -> &'static [&'static str] {
     match folder {
         Folder::Root => &["home", "root", "var", "srv", "opt", "export", "usr"],
@@ -132,8 +133,9 @@ fn enter(folder: Folder, name: Option<&str>) -> Folder {
     }
 }
 
-/// Finds a path into the launcher's directory, `.local/state/writ` in the home of the login user. Which home that is, is
-/// not known here: everything below the usual folders of homes may be one, and a relative path begins in one.
+/// Finds a path into the launcher's directory, `.local/state/writ` in the home directory of the login user. The scanner
+/// does not know that directory: each directory below the usual places of home directories may be it, and a relative
+/// path begins in it.
 pub(in crate::policy) static LAUNCHER: LazyLock<Scanner> = LazyLock::new(|| {
     let begins_one =
         |folder: Folder, name: &str| [".."].iter().chain(names(folder)).any(|known| known.starts_with(name));

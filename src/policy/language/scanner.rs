@@ -1,27 +1,27 @@
-//! Scanners: small automata that find something in a word. Each is written as a function from one state to the next, over
-//! states that have names; the table is computed from that once.
+//! Scanners: small automata that find a feature in a word. A function from one named state to the next defines a
+//! scanner; its table is computed once.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// A state, by its number.
+/// Number of a state.
 pub(in crate::policy) type ScannerState = u16;
-/// Bytes between which a scanner makes no difference, by their number.
+/// Number of a class of bytes that a scanner does not distinguish.
 pub(in crate::policy) type Class = u8;
 
-/// See the module.
+/// Table of a scanner.
 pub(in crate::policy) struct Scanner {
-    /// By state, then whether the byte is the requester's choice, then class.
+    /// Next states, indexed by state, by whether the requester chose the byte, and by class.
     next: Vec<ScannerState>,
-    /// By byte.
+    /// Class of each byte.
     classes: Vec<Option<Class>>,
     class_count: usize,
     found: Vec<Option<usize>>,
 }
 
 impl Scanner {
-    /// Builds the table. `step` reads a byte, with whether it is the requester's choice; `found` says at the end of the
-    /// word what was found.
+    /// Builds the table. `step` reads a byte, and `true` if the requester chose it. `found` returns the number of the
+    /// feature of a word that ends in a state.
     pub fn new<S: Clone + Ord>(
         start: S,
         step: impl Fn(&S, u8, bool) -> S,
@@ -45,7 +45,7 @@ impl Scanner {
             }
             rows.push(row);
         }
-        // Bytes with the same column are of one class.
+        // Bytes with equal columns form one class.
         let cell = |row: &Vec<ScannerState>, index: usize| row.get(index).copied().unwrap_or_default();
         let (mut columns, mut classes) = (BTreeMap::new(), vec![None; 256]);
         for (index, byte) in bytes.iter().enumerate() {
@@ -77,7 +77,7 @@ impl Scanner {
         self.found.len()
     }
 
-    /// The class of a byte; `None` if it cannot stand in a word, as it is not printable ASCII.
+    /// Returns the class of a byte; `None` if the byte is not printable ASCII, so that no word contains it.
     pub fn class(&self, byte: u8) -> Option<Class> {
         self.classes.get(usize::from(byte)).copied().flatten()
     }
@@ -92,24 +92,25 @@ impl Scanner {
         classes.fold(state, |state, class| self.step(state, class, is_free))
     }
 
-    /// What was found in a word that ends in this state.
+    /// Returns the feature of a word that ends in this state.
     pub fn found(&self, state: ScannerState) -> Option<usize> {
         self.found.get(usize::from(state)).copied().flatten()
     }
 }
 
-/// A byte that ends a file name inside a word: `/`, and whatever programs use to put several values or a name and a value
-/// into one word (`=`, `:`, `,`, `@`, a space ...). The others are usual inside of names and of ranges of revisions.
+/// Returns true for a byte that ends a file name inside a word: `/`, and the separators of several values, or of a name
+/// and a value, in one word (`=`, `:`, `,`, `@`, a space ...). Other bytes are usual in names and in ranges of
+/// revisions.
 pub(in crate::policy) fn is_edge(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && !b"._-+~%^".contains(&byte)
 }
 
-/// Where a scanner for `..` is. `true`: the requester chose a part of it.
+/// State of the scanner for `..`. `true` if the requester chose a part of the segment.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Parents {
     /// At the beginning of the word.
     Start,
-    /// Behind the dash that the word begins with, and behind letters behind that: `-C..` leads upwards too.
+    /// Behind a dash at the beginning of the word, and behind later letters: `-C..` leads to a parent directory too.
     Dash(bool),
     Cluster(bool),
     /// Behind a byte that ends a segment.
@@ -138,9 +139,9 @@ pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
     Scanner::new(Parents::Start, step, |state| matches!(state, Parents::Found | Parents::DotDot(true)).then_some(0))
 });
 
-/// Finds a dot in the code of URLs (`%2e`) that the requester chose. Many programs read it as a dot.
+/// Finds an encoded dot of URLs (`%2e`) that the requester chose. Many programs read it as a dot.
 pub(in crate::policy) static ENCODED_DOT: LazyLock<Scanner> = LazyLock::new(|| {
-    // How much of it was read, and whether the requester chose a part of that.
+    // Number of characters read, and true if the requester chose one of them.
     let step = |(read, was_free): &(usize, bool), byte: u8, is_free: bool| match (read, byte.to_ascii_lowercase()) {
         (3, _) => (3, true),
         (1, b'2') => (2, *was_free || is_free),
@@ -160,13 +161,13 @@ pub(in crate::policy) fn beginning_with(wanted: u8) -> Scanner {
 /// Finds a word that begins with a dash.
 pub(in crate::policy) static DASH: LazyLock<Scanner> = LazyLock::new(|| beginning_with(b'-'));
 
-/// Finds this byte where the requester chose it.
+/// Finds this byte if the requester chose it.
 pub(in crate::policy) fn containing(wanted: u8) -> Scanner {
     let step = |state: &bool, byte: u8, is_free: bool| *state || (is_free && byte == wanted);
     Scanner::new(false, step, |state| state.then_some(0))
 }
 
-/// Finds this byte where the requester chose it, at the beginning of the word or of a value in it (`--data={value}`).
+/// Finds this byte if the requester chose it, at the beginning of the word or of a value in it (`--data={value}`).
 pub(in crate::policy) fn leading(wanted: u8) -> Scanner {
     #[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
     enum At {

@@ -1,5 +1,5 @@
-//! Deny rules that do not do what they seem to: of all Whitelists of a namespace together, as a Deny holds against the rules
-//! of all of them.
+//! Warnings about Deny rules that forbid less than they seem to. They need all Whitelists of a namespace, because a
+//! Deny is matched against the rules of all of them.
 
 use crate::policy::compile::CompiledRule;
 use crate::policy::decision::{Outcome, forbids_outcome, forbids_words};
@@ -7,13 +7,13 @@ use crate::policy::launchers::{self, Command};
 use crate::policy::{CompiledWhitelist, base_name};
 
 use super::overlap::{LintWord, Overlaps};
-use super::relation::{Relation, words_relation};
+use super::relation::{Relation, is_program, words_relation};
 use super::{Warning, examples, scope};
 
-/// The most rules that are named for one Deny.
+/// Maximum number of rules that the warnings about one Deny name.
 const MAX_NAMED: usize = 8;
 
-/// A rule and its Whitelist.
+/// Deny rule and its Whitelist.
 #[derive(Clone, Copy)]
 struct Deny<'a> {
     whitelist: &'a CompiledWhitelist,
@@ -23,25 +23,25 @@ struct Deny<'a> {
 struct Allow<'a> {
     whitelist: &'a CompiledWhitelist,
     rule: &'a CompiledRule,
-    /// All that it comes to.
+    /// All commands that the rule executes, also behind launchers.
     commands: Vec<Command<'a, LintWord<'a>>>,
 }
 
-/// The rules of a namespace.
+/// Rules of a namespace.
 struct Namespace<'a> {
     allows: Vec<Allow<'a>>,
     denies: Vec<Deny<'a>>,
     overlaps: Overlaps,
 }
 
-/// What a Deny and an Allow have to do with each other.
+/// Relation of a Deny and an Allow.
 struct Comparison {
     relation: Relation,
-    /// What else differs: action type, Machines, subjects, user.
+    /// Further differences: action type, Machines, subjects, user.
     others: Vec<String>,
 }
 
-/// What is to be said of these Whitelists of one namespace, for each of them.
+/// Returns the warnings about each of these Whitelists of one namespace.
 pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     let namespace = Namespace::new(whitelists);
     let of_one = |whitelist: &&CompiledWhitelist| {
@@ -54,7 +54,7 @@ pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     whitelists.iter().map(of_one).collect()
 }
 
-/// The name of a rule as it is said in a warning about `from`.
+/// Returns the name of a rule for a warning about `from`.
 fn named(from: &CompiledWhitelist, whitelist: &CompiledWhitelist, rule: &CompiledRule) -> String {
     if std::ptr::eq(from, whitelist) { rule.name.clone() } else { format!("{}/{}", whitelist.record.name, rule.name) }
 }
@@ -70,8 +70,8 @@ impl<'a> Namespace<'a> {
             commands: launchers::commands(rule.run.iter().map(LintWord::Template).collect(), rule.run_as.as_deref()),
         };
         Self {
-            allows: rules(|whitelist| &whitelist.allowing).map(allow).collect(),
-            denies: rules(|whitelist| &whitelist.forbidding)
+            allows: rules(|whitelist| &whitelist.allow_rules).map(allow).collect(),
+            denies: rules(|whitelist| &whitelist.deny_rules)
                 .map(|(whitelist, rule)| Deny { whitelist, rule })
                 .collect(),
             overlaps: Overlaps::default(),
@@ -109,7 +109,7 @@ impl<'a> Namespace<'a> {
         Comparison { relation, others }
     }
 
-    /// What is to be said of a Deny.
+    /// Returns the warnings about a Deny.
     fn of_deny(&self, deny: Deny<'_>) -> Vec<Warning> {
         let compared: Vec<_> = self.allows.iter().map(|allow| (allow, self.compare(deny, allow))).collect();
         let holds =
@@ -125,21 +125,44 @@ impl<'a> Namespace<'a> {
         }
         let Some((nearest, comparison)) = compared.iter().rev().max_by_key(|(_, comparison)| comparison.nearness())
         else {
-            // Without a rule that allows something there is nothing to compare with.
+            // Without Allow rules there is nothing to compare.
             return Vec::new();
         };
+        let by_input = compared.iter().filter(|(_, comparison)| comparison.others.is_empty());
+        let by_input = by_input.filter_map(|(allow, _)| self.by_input(deny, allow)).take(MAX_NAMED).map(warning);
         let name = named(deny.whitelist, nearest.whitelist, nearest.rule);
-        vec![warning(format!(
-            "it holds against nothing that a rule allows; the nearest is {name}, but {}; correct the Deny or remove it (if it is \
+        let nearest = warning(format!(
+            "it forbids nothing that a rule allows; the nearest is {name}, but {}; correct the Deny or remove it (if it is \
              for rules in other files, give them to lint together)",
             comparison.why()
-        ))]
+        ));
+        by_input.chain([nearest]).collect()
     }
 
-    /// A rule that may do what a Deny forbids, in words that the Deny does not describe.
+    /// Returns the warning about a rule whose program adds words from its input, so that it may run the program of a
+    /// Deny with any words.
+    fn by_input(&self, deny: Deny<'_>, allow: &Allow<'_>) -> Option<String> {
+        let denied = deny.rule.run.first()?;
+        let is_denied = |command: &Command<'_, LintWord<'_>>| {
+            command.words.first().is_some_and(|program| is_program(deny.rule, denied, *program, command.is_launched))
+        };
+        let adding = allow.commands.iter().filter_map(launchers::input_command);
+        let found = adding.into_iter().find(|adding| adding.starts_input || adding.started.iter().any(is_denied))?;
+        let name = named(deny.whitelist, allow.whitelist, allow.rule);
+        Some(format!(
+            "the rule {name} runs {launcher}, which adds words from its input or names of files to what it starts: Writ matches no Deny \
+             against those words; if they may be what this Deny forbids, let the rule run a script that checks them",
+            launcher = found.launcher
+        ))
+    }
+
+    /// Returns the warning about a rule that may do what a Deny forbids, in words that the Deny does not match.
     fn evasion(&self, deny: Deny<'_>, allow: &Allow<'_>, comparison: &Comparison) -> Option<String> {
         if !comparison.others.is_empty() {
             return None;
+        }
+        if let Some(message) = self.by_input(deny, allow) {
+            return Some(message);
         }
         let name = named(deny.whitelist, allow.whitelist, allow.rule);
         if let Relation::Differs { why, evading: Some(argv), is_launched, .. } = &comparison.relation {
@@ -164,8 +187,8 @@ impl<'a> Namespace<'a> {
         ))
     }
 
-    /// The program of an Allow whose words have in them what a Deny forbids: text for a shell, or words for a launcher that
-    /// is not known.
+    /// Returns the program of an Allow whose words contain what a Deny forbids: text for a shell, or words for an
+    /// unknown launcher.
     fn mentions<'b>(&self, deny: &CompiledRule, allow: &'b CompiledRule) -> Option<&'b str> {
         let (program, denied) = deny.run.split_first()?;
         let (path, own) = (program.constant()?, allow.run.first()?.constant()?);
@@ -180,19 +203,18 @@ impl<'a> Namespace<'a> {
         };
         let mut all = words.iter().copied();
         let has_program = all.any(|word| tokens(word).any(|token| is_program(token, word.contains(' '))));
-        let has_word =
-            |denied: &&str| {
-                let is_in = |word: &'b str| word == *denied || tokens(word).any(|token| token == *denied);
-                words.iter().copied().any(is_in)
-                    || allow.run.iter().filter(|word| word.constant().is_none()).any(|word| {
-                        word.read(denied, &allow.parameters, &mut vec![None; allow.parameters.len()]).is_ok()
-                    })
-            };
+        let has_word = |denied: &&str| {
+            let is_in = |word: &'b str| word == *denied || tokens(word).any(|token| token == *denied);
+            words.iter().copied().any(is_in)
+                || allow.run.iter().filter(|word| word.constant().is_none()).any(|word| {
+                    word.extract(denied, &allow.parameters, &mut vec![None; allow.parameters.len()]).is_ok()
+                })
+        };
         let is_mentioned = base_name(own) != base_name(path) && has_program && constants.iter().all(has_word);
         is_mentioned.then_some(own)
     }
 
-    /// A rule of which a Deny forbids all.
+    /// Returns the warning about a rule that a Deny forbids completely.
     fn denied_always(&self, allow: &Allow<'_>) -> Option<Warning> {
         let holds_always = |deny: &&Deny<'_>| {
             deny.rule.selector.is_none() && deny.rule.subjects.is_none() && deny.rule.action_type.is_none()
@@ -205,7 +227,7 @@ impl<'a> Namespace<'a> {
         let denies: Vec<&Deny<'_>> = denies.collect::<Option<_>>()?;
         let (deny, (text, _)) = denies.first().zip(examples.first())?;
         let name = named(allow.whitelist, deny.whitelist, deny.rule);
-        let message = format!("the Deny rule {name} holds against it, for example against {text:?}");
+        let message = format!("the Deny rule {name} forbids it, for example {text:?}");
         Some(Warning { rule: allow.rule.name.clone(), message })
     }
 }

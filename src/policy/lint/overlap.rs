@@ -1,4 +1,4 @@
-//! Whether two templates may have a text in common: for `writ lint`, so it may say yes too often, and never no wrongly.
+//! Decides if two templates may have a text in common, for `writ lint`: a wrong yes is acceptable, a wrong no is not.
 
 use std::collections::HashSet;
 
@@ -9,19 +9,20 @@ use regex_syntax::hir::Hir;
 
 use crate::policy::launchers::Word;
 use crate::policy::pattern;
-use crate::policy::template::{NamedValues, Segment, Template};
+use crate::policy::template::{ParameterSpec, Segment, Template};
 use crate::policy::values::Shape;
 
-/// The most pairs of states that are looked at for one answer. After that the answer is yes.
+/// Maximum number of pairs of states for one answer. Beyond that, the answer is yes.
 const MAX_PAIRS: usize = 2048;
-/// Memory for the states of one automaton, in bytes.
+/// Size of the cache for the states of one automaton, in bytes.
 const CACHE_BYTES: usize = 1024 * 1024;
-/// The largest automaton before it is made deterministic, in bytes.
+/// Maximum size of a nondeterministic automaton, in bytes.
 const NFA_BYTES: usize = 256 * 1024;
-/// The most answers by automata for one call of lint: each takes up to some milliseconds. After that they are yes.
+/// Maximum number of answers by automata for one call of lint, because each takes up to some milliseconds. Beyond that,
+/// the answer is yes.
 const MAX_ANSWERS: usize = 2000;
 
-/// A word of a rule, or a part of one that `env -S` splits.
+/// Word of a rule, or a part of a word that `env -S` splits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum LintWord<'a> {
     Template(&'a Template),
@@ -33,7 +34,7 @@ impl<'a> Word<'a> for LintWord<'a> {
         match self {
             LintWord::Text(text) => text,
             LintWord::Template(template) => {
-                template.constant().or_else(|| Some(template.split_at_place()?.0)).unwrap_or_default()
+                template.constant().or_else(|| Some(template.split_at_placeholder()?.0)).unwrap_or_default()
             }
         }
     }
@@ -51,15 +52,15 @@ impl<'a> Word<'a> for LintWord<'a> {
 }
 
 impl LintWord<'_> {
-    /// As it was written.
-    pub fn display(self, parameters: &[NamedValues]) -> String {
+    /// Returns the word as its author wrote it.
+    pub fn display(self, parameters: &[ParameterSpec]) -> String {
         match self {
             LintWord::Text(text) => text.to_owned(),
             LintWord::Template(template) => template.display(parameters),
         }
     }
 
-    /// The text for these values.
+    /// Returns the text with these values in its placeholders.
     pub fn expand(self, values: &[&str]) -> String {
         match self {
             LintWord::Text(text) => text.to_owned(),
@@ -68,39 +69,51 @@ impl LintWord<'_> {
     }
 }
 
-/// Answers of one call of lint.
+/// Answers for one call of lint.
 #[derive(Debug, Default)]
 pub(super) struct Overlaps {
     answers: std::cell::Cell<usize>,
 }
 
 impl Overlaps {
-    /// Whether a word may be what a template describes. Each has the parameters of its own rule.
-    pub fn word(&self, word: LintWord<'_>, own: &[NamedValues], template: &Template, others: &[NamedValues]) -> bool {
+    /// Returns true if a word may match a template. Both come with the parameters of their rule.
+    pub fn word(
+        &self,
+        word: LintWord<'_>,
+        own: &[ParameterSpec],
+        template: &Template,
+        others: &[ParameterSpec],
+    ) -> bool {
         match word {
             LintWord::Template(word) => self.templates(word, own, template, others),
-            LintWord::Text(text) => template.admits(others, text),
+            LintWord::Text(text) => template.matches_whole(others, text),
         }
     }
 
-    /// Whether two templates may have a text in common.
-    pub fn templates(&self, left: &Template, own: &[NamedValues], right: &Template, others: &[NamedValues]) -> bool {
+    /// Returns true if two templates may have a text in common.
+    pub fn templates(
+        &self,
+        left: &Template,
+        own: &[ParameterSpec],
+        right: &Template,
+        others: &[ParameterSpec],
+    ) -> bool {
         if let Some(constant) = left.constant() {
-            return right.admits(others, constant);
+            return right.matches_whole(others, constant);
         }
         if let Some(constant) = right.constant() {
-            return left.admits(own, constant);
+            return left.matches_whole(own, constant);
         }
         if let (Some(Shape::Integer(minimum, maximum)), Some(Shape::Integer(least, most))) =
             (whole(left, own), whole(right, others))
         {
             return minimum <= most && least <= maximum;
         }
-        // What is listed is tried, value by value.
+        // Enum values are tried one by one.
         for (listing, own, other, others) in [(left, own, right, others), (right, others, left, own)] {
             let mut texts = vec![String::new()];
-            if listing.extend(&mut texts, own, 64) {
-                return texts.iter().any(|text| other.admits(others, text));
+            if listing.extend_prefixes(&mut texts, own, 64) {
+                return texts.iter().any(|text| other.matches_whole(others, text));
             }
         }
         if self.answers.get() >= MAX_ANSWERS {
@@ -111,22 +124,22 @@ impl Overlaps {
     }
 }
 
-/// The values of the template's parameter if it is nothing but that.
-fn whole<'a>(template: &Template, parameters: &'a [NamedValues]) -> Option<Shape<'a>> {
+/// Returns the values of a template that consists of one placeholder.
+fn whole<'a>(template: &Template, parameters: &'a [ParameterSpec]) -> Option<Shape<'a>> {
     match template.segments() {
-        [Segment::Place(place)] => parameters.get(*place).map(|parameter| parameter.values.shape()),
+        [Segment::Placeholder(place)] => parameters.get(*place).map(|parameter| parameter.values.shape()),
         _ => None,
     }
 }
 
-/// All texts that a template describes, and maybe more: it does not know bounds of numbers and of lengths, nor that a
-/// parameter has one value everywhere.
-fn language(template: &Template, parameters: &[NamedValues]) -> Hir {
+/// Returns a language that contains all texts of a template. It ignores bounds of numbers and of lengths, and allows a
+/// parameter several values.
+fn language(template: &Template, parameters: &[ParameterSpec]) -> Hir {
     let part = |segment: &Segment| match segment {
         Segment::Text(text) => literal(text),
-        Segment::Place(place) => match parameters.get(*place).map(|parameter| parameter.values.shape()) {
+        Segment::Placeholder(place) => match parameters.get(*place).map(|parameter| parameter.values.shape()) {
             Some(Shape::OneOf(values)) => Hir::alternation(values.iter().map(|value| literal(value)).collect()),
-            // With a plus: a Deny holds against +7 too.
+            // With a plus sign: a Deny of 7 also matches +7.
             Some(Shape::Integer(_, _)) => parsed("[+]?[0-9]+"),
             Some(Shape::Pattern(pattern)) => parsed(pattern),
             None => Hir::empty(),
@@ -139,12 +152,12 @@ fn literal(text: &str) -> Hir {
     Hir::literal(text.as_bytes())
 }
 
-/// The tree of a pattern, which compiled before.
+/// Returns the tree of a pattern, which is known to compile.
 fn parsed(text: &str) -> Hir {
     pattern::tree(text).unwrap_or_else(Hir::fail)
 }
 
-/// Whether a text is in both. None: it is not known, within the bounds.
+/// Returns true if a text is in both languages; `None` if the bounds are reached first.
 fn meet(left: &Hir, right: &Hir) -> Option<bool> {
     let (left, right) = (automaton(left)?, automaton(right)?);
     let (mut left_cache, mut right_cache) = (left.create_cache(), right.create_cache());
@@ -170,7 +183,7 @@ fn meet(left: &Hir, right: &Hir) -> Option<bool> {
                 open.push(next);
             }
         }
-        // After a cache was cleared, its states are other ones.
+        // Clearing a cache invalidates the known states.
         if seen.len() > MAX_PAIRS || left_cache.clear_count() + right_cache.clear_count() > 0 {
             return None;
         }

@@ -1,4 +1,5 @@
-//! What a pattern admits that its looks do not tell: found on its automaton, each with an example that it admits.
+//! Warnings about values that a pattern admits although its text does not show that. Found on the automaton of the
+//! pattern, each with an example.
 
 use regex_syntax::ast::{
     Ast, ClassBracketed, ClassSet, ClassSetBinaryOp, ClassSetBinaryOpKind, ClassSetItem, ClassSetRange, Visitor, parse,
@@ -9,27 +10,28 @@ use crate::policy::compile::CompiledRule;
 use crate::policy::language::Words;
 use crate::policy::language::paths::{ABSOLUTE, LAUNCHER};
 use crate::policy::language::scanner::{ENCODED_DOT, Scanner, containing, leading};
-use crate::policy::template::{NamedValues, Template};
-use crate::policy::values::Values;
-use crate::policy::{RuleProblem, options, programs};
+use crate::policy::template::{ParameterSpec, Template};
+use crate::policy::values::ValueSpec;
+use crate::policy::{RuleError, options, programs};
 
 use super::Warning;
 
-/// Bytes that shells mind, and some programs too.
+/// Bytes that shells and some programs interpret.
 const SPECIAL: &[u8] = b" \"#$&*;<>?`|~";
-/// Bytes that have a meaning for some programs where a value begins.
+/// Bytes that some programs interpret at the beginning of a value.
 const LEADING: &[u8] = b"@+";
-/// So many directories below the root make a path a free one. An author may list one or two (`/(srv|opt)/...`).
+/// Minimum number of directories below the root that make a path freely chosen. An author may list one or two
+/// (`/(srv|opt)/...`).
 const FREE_DIRECTORIES: usize = 3;
 
-/// All of it, of a rule that allows.
-pub(super) fn of_rule(rule: &CompiledRule) -> Vec<Warning> {
+/// Returns the warnings about the patterns of an Allow rule.
+pub(super) fn rule_warnings(rule: &CompiledRule) -> Vec<Warning> {
     let mut messages = Vec::new();
     for parameter in &rule.parameters {
         messages.extend(of_values(parameter, &rule.run));
     }
     for (name, values) in &rule.environment {
-        let variable = NamedValues { name: name.clone(), values: values.clone() };
+        let variable = ParameterSpec { name: name.clone(), values: values.clone() };
         messages.extend(of_values(&variable, &[]));
     }
     // The rule is in force, so each of its patterns has an automaton.
@@ -48,20 +50,20 @@ pub(super) fn of_rule(rule: &CompiledRule) -> Vec<Warning> {
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
 }
 
-/// What can be seen of a parameter by itself.
-fn of_values(parameter: &NamedValues, run: &[Template]) -> Vec<String> {
+/// Returns the warnings about one parameter.
+fn of_values(parameter: &ParameterSpec, run: &[Template]) -> Vec<String> {
     let (name, values) = (&parameter.name, &parameter.values);
     let Some(pattern) = values.pattern() else { return Vec::new() };
     let mut messages = Vec::new();
     if let Ok(tree) = parse::Parser::new().parse(&pattern.text) {
         messages.extend(visit(&tree, Odd::default()).unwrap_or_default().iter().map(|odd| format!("{name}: {odd}")));
         if matches!(tree, Ast::Alternation(_)) {
-            messages.push(format!("{name}: the pattern is several, parted by |, and each is held against the whole value; put ( and ) around them if that is meant"));
+            messages.push(format!("{name}: the pattern consists of alternatives at the top level, and each is matched against the whole value; put ( and ) around the alternatives that are meant"));
         }
     }
     let alone = [parameter.clone()];
     let example = |scanner: &Scanner| {
-        let found = Words::new(&alone, scanner, Values::is_pattern).find(&Template::of_place(0));
+        let found = Words::new(&alone, scanner, ValueSpec::is_pattern).find(&Template::from_placeholder(0));
         found.ok().flatten().map(|example| example.word)
     };
     if example(&containing_anything()).is_none() {
@@ -80,7 +82,7 @@ fn of_values(parameter: &NamedValues, run: &[Template]) -> Vec<String> {
             bytes.join(", ")
         ));
     }
-    // In `run` it depends on where the value stands: see `in_words`.
+    // For parameters of `run`, the position of the value matters: see `in_words`.
     for byte in LEADING.iter().filter(|_| run.is_empty()) {
         messages.extend(example(&leading(*byte)).map(|value| leads(&format!("{name} can be {value:?}"), *byte)));
     }
@@ -100,14 +102,14 @@ fn containing_anything() -> Scanner {
     Scanner::new(false, |_, _, _| true, |state| state.then_some(0))
 }
 
-/// What can be seen of the words of `run`.
-fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleProblem> {
+/// Returns the warnings about the words of `run`.
+fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
     let mut messages = Vec::new();
     let words: Vec<(usize, &Template)> =
-        rule.run.iter().enumerate().filter(|(_, word)| word.places().next().is_some()).collect();
+        rule.run.iter().enumerate().filter(|(_, word)| word.placeholders().next().is_some()).collect();
     for byte in LEADING {
         let scanner = leading(*byte);
-        let mut found = Words::new(&rule.parameters, &scanner, Values::is_pattern);
+        let mut found = Words::new(&rule.parameters, &scanner, ValueSpec::is_pattern);
         for (index, word) in &words {
             if let Some(example) = found.find(word)? {
                 messages.push(leads(&format!("run[{index}] can be {:?}", example.word), *byte));
@@ -115,7 +117,7 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleProblem> {
             }
         }
     }
-    let mut encoded = Words::new(&rule.parameters, &ENCODED_DOT, Values::keeps_out_parent_directory);
+    let mut encoded = Words::new(&rule.parameters, &ENCODED_DOT, ValueSpec::keeps_out_parent_directory);
     for (index, word) in &words {
         if let Some(example) = encoded.find(word)? {
             messages.push(format!(
@@ -126,9 +128,9 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleProblem> {
             break;
         }
     }
-    let mut absolute = Words::new(&rule.parameters, &ABSOLUTE, Values::is_pattern);
+    let mut absolute = Words::new(&rule.parameters, &ABSOLUTE, ValueSpec::is_pattern);
     let mut launcher = Words::new(&rule.parameters, &LAUNCHER, |_| true);
-    // What a program that is described does with a path is said there.
+    // For a described program, `programs::warnings` covers paths.
     let is_described = programs::is_described(&rule.run) || !programs::warnings(&rule.run, &rule.parameters).is_empty();
     for (index, word) in words.iter().filter(|_| !is_described) {
         let free = absolute.find_all(word)?;
@@ -155,7 +157,7 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleProblem> {
     Ok(messages)
 }
 
-/// What the syntax of classes makes of a pattern that people rarely mean.
+/// Collects warnings about syntax of character classes that authors rarely mean.
 #[derive(Default)]
 struct Odd(Vec<String>);
 
@@ -180,7 +182,7 @@ impl Visitor for Odd {
 
     fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), ()> {
         match item {
-            // `[A-z]` has `[`, `\`, `]`, `^`, `_` and a backquote in it.
+            // `[A-z]` contains `[`, `\`, `]`, `^`, `_` and a backquote.
             ClassSetItem::Range(ClassSetRange { start, end, .. }) => {
                 let kinds = [char::is_ascii_lowercase, char::is_ascii_uppercase, char::is_ascii_digit];
                 if start.c != end.c && !kinds.iter().any(|is_kind| is_kind(&start.c) && is_kind(&end.c)) {
@@ -215,7 +217,7 @@ impl Visitor for Odd {
     }
 }
 
-/// `[:alpha:]` with one pair of brackets.
+/// Returns the text of a class such as `[:alpha:]`, with one pair of brackets.
 fn in_colons(class: &ClassBracketed) -> Option<String> {
     let ClassSet::Item(ClassSetItem::Union(union)) = &class.kind else { return None };
     let literal = |item: &ClassSetItem| match item {

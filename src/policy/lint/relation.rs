@@ -1,4 +1,4 @@
-//! How the words of a Deny and those of a command that an Allow comes to differ.
+//! Compares the words of a Deny with the words of a command that an Allow executes.
 
 use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;
@@ -7,25 +7,25 @@ use crate::policy::template::Template;
 
 use super::overlap::{LintWord, Overlaps};
 
-/// What a Deny and a command have to do with each other.
+/// Relation of a Deny and a command.
 #[derive(Clone, Debug)]
 pub(super) enum Relation {
-    /// The Deny may hold against it.
+    /// The Deny may match the command.
     Holds,
     Differs {
-        /// How near it is: less than [`HOLDS`].
+        /// Nearness of the Deny, less than [`HOLDS`].
         nearness: usize,
-        /// What is different, said of the Allow.
+        /// Difference, with the Allow as its subject.
         why: String,
-        /// If the command may do what the Deny forbids in other words: an example of it, empty if there is none.
+        /// Example of the command, if it may do in other words what the Deny forbids; empty without an example.
         evading: Option<Vec<String>>,
-        /// Whether a launcher starts the command.
+        /// True if a launcher starts the command.
         is_launched: bool,
     },
 }
 
 const HOLDS: usize = 2000;
-/// How near a rule can be by its text alone, and by its program alone.
+/// Maximum nearness of a rule by its text alone, and by its program alone.
 const MAX_BY_TEXT: usize = 300;
 const MAX_BY_PROGRAM: usize = 99;
 
@@ -43,7 +43,7 @@ impl Relation {
         }
     }
 
-    /// The text of the rules instead, if that is nearer.
+    /// Returns the relation of the texts of the rules, if that one is nearer.
     pub fn or_text(self, deny: &CompiledRule, allow: &CompiledRule) -> Self {
         let (Some(denied), Some(own)) = (&deny.text, &allow.text) else { return self };
         let (denied, own) = (denied.display(&deny.parameters), own.display(&allow.parameters));
@@ -55,7 +55,7 @@ impl Relation {
     }
 }
 
-/// How the words of a Deny and those of a command differ.
+/// Compares the words of a Deny with the words of a command.
 pub(super) fn words_relation(
     deny: &CompiledRule,
     allow: &CompiledRule,
@@ -68,7 +68,7 @@ pub(super) fn words_relation(
     };
     let (Some((denied_program, denied)), Some((program, own))) = (deny.run.split_first(), command.words.split_first())
     else {
-        return differs(0, "its words are others".to_owned(), None);
+        return differs(0, "it has other words".to_owned(), None);
     };
     let is_program = is_program(deny, denied_program, *program, command.is_launched);
     let overlap = |own: LintWord<'_>, word: &Template| overlaps.word(own, &allow.parameters, word, &deny.parameters);
@@ -111,18 +111,19 @@ pub(super) fn words_relation(
     differs(400 + equal, why, None)
 }
 
-fn is_program(deny: &CompiledRule, denied: &Template, program: LintWord<'_>, is_launched: bool) -> bool {
+/// Returns true if the program of a command may be the program of a Deny.
+pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWord<'_>, is_launched: bool) -> bool {
     match denied.constant() {
         _ if !program.is_constant() => true,
         Some(path) => may_be_program(program.text(), is_launched, path),
         None => spellings(program.text(), is_launched)
             .iter()
-            .any(|spelling| denied.read(spelling, &deny.parameters, &mut vec![None; deny.parameters.len()]).is_ok()),
+            .any(|spelling| denied.extract(spelling, &deny.parameters, &mut vec![None; deny.parameters.len()]).is_ok()),
     }
 }
 
-/// For each word of a Deny the place of a word that it may be, wherever it stands, and the words that are none of them.
-/// Constants first, and an option only for a word that no other one is left for.
+/// Returns for each word of a Deny the position of a word of the command that it may match, in any order, and the
+/// remaining words of the command. Constants are placed first; an option is used only if no other word remains.
 fn places<'a>(
     own: &[LintWord<'a>],
     denied: &[Template],
@@ -151,7 +152,7 @@ fn places<'a>(
     (places, extra)
 }
 
-/// Words of the command that say what the Deny forbids; none if there is no example.
+/// Returns words of the command with which it does what the Deny forbids; none without an example.
 fn evading(
     deny: &CompiledRule,
     allow: &CompiledRule,
@@ -168,7 +169,7 @@ fn evading(
         let Some(LintWord::Template(own)) = own else { continue };
         let wanted = word.expand(&denied_values);
         let mut read = vec![None; allow.parameters.len()];
-        if own.read(&wanted, &allow.parameters, &mut read).is_ok() {
+        if own.extract(&wanted, &allow.parameters, &mut read).is_ok() {
             values.iter_mut().zip(read).for_each(|(value, read)| {
                 if let Some(read) = read {
                     *value = Some(read.to_owned());

@@ -1,4 +1,4 @@
-//! What two rules have in common besides what they run: action type, Machines, subjects.
+//! Compares the action type, the Machines and the subjects of two rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::api::selector::{LabelOperator, MachineSelector};
 use crate::policy::compile::CompiledRule;
 use crate::policy::subjects::Principal;
 
-/// Why a Deny can never hold against anything that an Allow allows, whatever they run.
+/// Returns the reasons why a Deny can match no request that an Allow allows, whatever they run.
 pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<String> {
     let mut differences = Vec::new();
     if let Some(denied) = &deny.action_type
@@ -23,18 +23,18 @@ pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<Stri
     if let (Some(denied), Some(own)) = (&deny.subjects, &allow.subjects)
         && are_other_users(denied, own)
     {
-        differences.push("its subjects are others".to_owned());
+        differences.push("it has other subjects".to_owned());
     }
     differences
 }
 
-/// Whether nobody is in both. Who is in a group is not known.
+/// Returns true if no user is a subject of both. The members of groups are unknown.
 fn are_other_users(left: &[Principal], right: &[Principal]) -> bool {
     let is_user = |principal: &Principal| matches!(principal, Principal::User(_));
     left.iter().chain(right).all(is_user) && !left.iter().any(|principal| right.contains(principal))
 }
 
-/// What selectors say of one label.
+/// Conditions of selectors on one label.
 #[derive(Debug, Default)]
 struct Condition<'a> {
     is_there: bool,
@@ -43,7 +43,7 @@ struct Condition<'a> {
     none_of: BTreeSet<&'a str>,
 }
 
-/// Whether no labels can fulfil both.
+/// Returns true if no labels can match both selectors.
 fn choose_no_machine_together(left: &MachineSelector, right: &MachineSelector) -> bool {
     let mut conditions: BTreeMap<&str, Condition<'_>> = BTreeMap::new();
     for selector in [left, right] {

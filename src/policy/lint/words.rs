@@ -1,10 +1,10 @@
-//! Words of `run` that look like several words, or like a part of a shell line. Writ starts a program with exactly these
-//! words, without a shell: what was glued together stays together.
+//! Warnings about words of `run` that look like several words, or like a part of a shell line. Writ starts a program
+//! with exactly these words, without a shell, so one word is never split.
 
 use crate::api::whitelist::WhitelistRule;
 use crate::policy::base_name;
 
-/// Programs whose first word is a command of theirs, without blanks in it.
+/// Programs whose first argument is a subcommand, so it contains no blanks.
 const WITH_COMMANDS: [&str; 33] = [
     "apk",
     "apt",
@@ -40,13 +40,13 @@ const WITH_COMMANDS: [&str; 33] = [
     "zfs",
     "zypper",
 ];
-/// Words that mean something to a shell, and nothing by themselves to a program.
+/// Words that only a shell interprets.
 const OF_A_SHELL: [&str; 10] = ["|", "||", "&&", "&", ">", ">>", "<", "2>", "2>&1", ">/dev/null"];
-/// Programs to which some of those words mean something too.
+/// Programs that interpret some of these words themselves.
 const COMPARING: [&str; 4] = ["[", "expr", "find", "test"];
 
-/// What is said of the words of an Allow rule.
-pub(super) fn of_rule(rule: &WhitelistRule) -> Vec<String> {
+/// Returns the warnings about the words of an Allow rule.
+pub(super) fn rule_warnings(rule: &WhitelistRule) -> Vec<String> {
     let Some((program, words)) = rule.run.split_first() else { return Vec::new() };
     let mut messages: Vec<String> = glued(program, |_| true).map(|split| {
         format!(
@@ -76,7 +76,8 @@ pub(super) fn of_rule(rule: &WhitelistRule) -> Vec<String> {
     messages
 }
 
-/// The words that a word with blanks falls into, as YAML, if the first of them is `like` the beginning of several.
+/// Splits a word at its blanks, and returns the words as YAML, if the first one is `like` the beginning of several
+/// words.
 fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     let parts: Vec<&str> = word.split_ascii_whitespace().collect();
     let (first, rest) = parts.split_first()?;
@@ -84,7 +85,8 @@ fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     is_glued.then(|| format!("{parts:?}"))
 }
 
-/// `-n` or `--lines`; not `--format=%h`, whose value may have blanks, nor the `-` of a sentence.
+/// Returns true for `-n` or `--lines`, but not for `--format=%h`, whose value may have blanks, and not for a dash in a
+/// text.
 fn is_option(word: &str) -> bool {
     let name = word.trim_start_matches('-');
     (1..=2).contains(&(word.len() - name.len())) && is_plain(name)

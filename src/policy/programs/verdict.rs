@@ -1,25 +1,25 @@
-//! Says what a free parameter may be to a program: nothing that decides what runs, and no file that nobody meant.
+//! Judges the use of a free parameter: the parameter must not decide what runs, and should not name any file.
 
-use super::super::template::NamedValues;
-use super::super::values::Values;
+use super::super::template::ParameterSpec;
+use super::super::values::ValueSpec;
 use super::is_telling;
-use super::table::Role;
 use super::walk::Use;
+use crate::programs::table::Role;
 
-const NAME_THE_PROGRAM: &str = "put the constant absolute path of the program that it starts before the parameter, or name that program in run[0] \
+const REMEDY_NAME_PROGRAM: &str = "put the constant absolute path of the program that it starts before the parameter, or name that program in run[0] \
      (for another user there is runAs), or list the programs that are meant with enum";
-const NAME_THE_SCRIPT: &str =
+const REMEDY_NAME_SCRIPT: &str =
     "put what it runs into a script and name that by its absolute path in run[1]; behind it there may be parameters";
-const NAME_THE_SUBCOMMAND: &str = "make it constant, or list the subcommands that are meant with enum";
-const NOT_THERE: &str = "make it constant, or list the values that are meant with enum";
-/// Values that lead to files which a rule rarely means.
+const REMEDY_NAME_SUBCOMMAND: &str = "make it constant, or list the subcommands that are meant with enum";
+const REMEDY_CONSTANT_OR_ENUM: &str = "make it constant, or list the values that are meant with enum";
+/// Paths that the author of a rule rarely means.
 const PROBES: &[&str] =
     &["/etc/passwd", "/etc/hosts", "/tmp/x", "/tmp/x.y", "/tmp/x/", "/bin/sh", "/a", "tmp/x", "a/b", "x/y.z"];
 
-/// What is to be said of a use.
+/// Verdict on a use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
-    /// The rule is out of force.
+    /// Error: the rule is out of force.
     Error {
         what: &'static str,
         remedy: &'static str,
@@ -28,17 +28,20 @@ pub(super) enum Verdict {
     Fine,
 }
 
-/// Returns true if the author did not list the values: a pattern that admits more than digits.
-pub(in super::super) fn is_free(values: &Values) -> bool {
-    values.listed().is_none()
+/// Returns true if a pattern describes the values, and they may be more than digits.
+pub(in super::super) fn is_free(values: &ValueSpec) -> bool {
+    values.enum_values().is_none()
         && (values.bytes.find(|byte| !byte.is_ascii_digit()).is_some() || values.example().is_none())
 }
 
-pub(super) fn of(one: &Use, parameter: &NamedValues) -> Verdict {
+pub(super) fn of(one: &Use, parameter: &ParameterSpec) -> Verdict {
     let values = &parameter.values;
     if let Some(choices) = &one.choices {
         return if choices.iter().any(|choice| chooses(values, choice)) {
-            Verdict::Error { what: "an option, among them options that name programs or code", remedy: NOT_THERE }
+            Verdict::Error {
+                what: "an option, among them options that name programs or code",
+                remedy: REMEDY_CONSTANT_OR_ENUM,
+            }
         } else {
             Verdict::Fine
         };
@@ -46,16 +49,21 @@ pub(super) fn of(one: &Use, parameter: &NamedValues) -> Verdict {
     let place = Place { one, name: &parameter.name, values };
     match one.role {
         Role::Value => Verdict::Fine,
-        Role::Code => Verdict::Error { what: "code, or as a file that says what to run", remedy: code_remedy(one) },
-        Role::Program | Role::Command => Verdict::Error { what: "a program to run", remedy: NAME_THE_PROGRAM },
-        Role::Script => Verdict::Error { what: "a script to run", remedy: NAME_THE_SCRIPT },
-        Role::Account => {
-            Verdict::Error { what: "an account or group that decides what a program may do", remedy: NOT_THERE }
+        Role::Code | Role::Text => {
+            Verdict::Error { what: "code, or as a file that says what to run", remedy: code_remedy(one) }
         }
+        Role::Program | Role::Command => Verdict::Error { what: "a program to run", remedy: REMEDY_NAME_PROGRAM },
+        Role::Script => Verdict::Error { what: "a script to run", remedy: REMEDY_NAME_SCRIPT },
+        Role::Account | Role::User => Verdict::Error {
+            what: "an account or group that decides what a program may do",
+            remedy: REMEDY_CONSTANT_OR_ENUM,
+        },
         Role::Subcommand => {
-            Verdict::Error { what: "the subcommand, which decides what runs", remedy: NAME_THE_SUBCOMMAND }
+            Verdict::Error { what: "the subcommand, which decides what runs", remedy: REMEDY_NAME_SUBCOMMAND }
         }
-        Role::Goal => Verdict::Error { what: "a target to build, or a setting of the build", remedy: NOT_THERE },
+        Role::Goal => {
+            Verdict::Error { what: "a target to build, or a setting of the build", remedy: REMEDY_CONSTANT_OR_ENUM }
+        }
         Role::Configuration => place.unless_pinned("a configuration, which can name programs or modules"),
         Role::Library => place.unless_pinned("a library, module or plugin to load"),
         Role::Project => place.project(),
@@ -70,11 +78,11 @@ pub(super) fn of(one: &Use, parameter: &NamedValues) -> Verdict {
 }
 
 fn code_remedy(one: &Use) -> &'static str {
-    if one.option.is_none() { NAME_THE_SCRIPT } else { NOT_THERE }
+    if one.option.is_none() { REMEDY_NAME_SCRIPT } else { REMEDY_CONSTANT_OR_ENUM }
 }
 
-/// Returns true if a value gives the program this option, with or without a value of its own.
-fn chooses(values: &Values, choice: &str) -> bool {
+/// Returns true if a value chooses this option, with or without a value of the option.
+fn chooses(values: &ValueSpec, choice: &str) -> bool {
     let longer = ["", "=x", "=/x", "x", "/x", "=a", "a"].map(|end| format!("{choice}{end}"));
     longer.iter().any(|value| values.check(value).is_ok())
         || (choice.len() == 1 && choice.bytes().all(|byte| values.bytes.contains(byte)))
@@ -83,11 +91,11 @@ fn chooses(values: &Values, choice: &str) -> bool {
 struct Place<'a> {
     one: &'a Use,
     name: &'a str,
-    values: &'a Values,
+    values: &'a ValueSpec,
 }
 
 impl Place<'_> {
-    /// `the option --x of tar` or `tar`.
+    /// Returns the program, with the option: `tar (--x)` or `tar`.
     fn taker(&self) -> String {
         let program = &self.one.program;
         self.one.option.as_ref().map_or_else(|| program.clone(), |option| format!("{program} ({option})"))
@@ -97,7 +105,7 @@ impl Place<'_> {
         self.values.bytes.contains(b'/')
     }
 
-    /// Returns true if the text before the place, or the pattern itself, says which folder or host it is.
+    /// Returns true if the text before the placeholder, or the pattern itself, fixes the directory or the host.
     fn is_pinned(&self) -> bool {
         let before = self.one.before.as_str();
         let path = before.rsplit(['=', ',']).next().unwrap_or(before);
@@ -105,7 +113,7 @@ impl Place<'_> {
         path.trim_start_matches('/').contains('/') || (self.one.before.is_empty() && is_pinned_itself(self.values))
     }
 
-    /// Returns true if it can name any file.
+    /// Returns true if the value can name any file.
     fn is_wild(&self) -> bool {
         self.admits_slash() && !self.is_pinned()
     }
@@ -114,10 +122,11 @@ impl Place<'_> {
         Verdict::Warning(format!("{}: {} {what}", self.name, self.taker()))
     }
 
-    /// Something that decides what runs, if it can be anywhere; in a folder that the author named it is likely meant.
+    /// Judges a value that decides what runs: an error if it can be in any directory, and a warning in a directory that
+    /// the author named.
     fn unless_pinned(&self, what: &'static str) -> Verdict {
         if !self.is_pinned() {
-            return Verdict::Error { what, remedy: NOT_THERE };
+            return Verdict::Error { what, remedy: REMEDY_CONSTANT_OR_ENUM };
         }
         self.warn("takes it as a configuration or as something to load: make sure that only trusted people can write into that folder")
     }
@@ -125,7 +134,9 @@ impl Place<'_> {
     fn project(&self) -> Verdict {
         match (self.is_pinned(), self.admits_slash()) {
             (true, _) => Verdict::Fine,
-            (false, true) => Verdict::Error { what: "a folder or file that can say what to run", remedy: NOT_THERE },
+            (false, true) => {
+                Verdict::Error { what: "a folder or file that can say what to run", remedy: REMEDY_CONSTANT_OR_ENUM }
+            }
             (false, false) => self.warn(
                 "takes it as a folder or file that can say what to run: put the constant folder before it, or use enum",
             ),
@@ -136,7 +147,7 @@ impl Place<'_> {
         if self.values.bytes.find(|byte| matches!(byte, b'/' | b':')).is_some() && !self.is_pinned() {
             return Verdict::Error {
                 what: "a package to install, also one that the caller has made",
-                remedy: NOT_THERE,
+                remedy: REMEDY_CONSTANT_OR_ENUM,
             };
         }
         self.warn(
@@ -197,8 +208,8 @@ impl Place<'_> {
     }
 }
 
-/// Returns true if no value begins with another character than the example does.
-fn begins_with_constant(values: &Values) -> bool {
+/// Returns true if all values begin with the first character of the example.
+fn begins_with_constant(values: &ValueSpec) -> bool {
     let Some(example) = values.example() else { return false };
     let Some(rest) = example.get(1..) else { return false };
     !["a", "q", "z", "0", "7"]
@@ -206,8 +217,9 @@ fn begins_with_constant(values: &Values) -> bool {
         .any(|first| !example.starts_with(first) && values.check(&format!("{first}{rest}")).is_ok())
 }
 
-/// Returns true if each value begins with the same folder or host: the first part of an example cannot be another one.
-fn is_pinned_itself(values: &Values) -> bool {
+/// Returns true if all values begin with the same directory or host: the pattern admits no other first part of the
+/// example.
+fn is_pinned_itself(values: &ValueSpec) -> bool {
     let Some(example) = values.example() else { return false };
     if PROBES.iter().any(|probe| values.check(probe).is_ok()) {
         return false;

@@ -1,16 +1,16 @@
-//! Reads the words of a rule as the program would, and finds what each parameter is to it.
+//! Reads the words of a rule as the program would, and finds the role of each parameter.
 
 use super::super::template::Template;
 use super::super::{base_name, environment};
-use super::table::{Description, ProgramOption, Role, find, find_subcommand};
+use crate::programs::table::{Description, ProgramOption, Role, find, find_subcommand};
 
-/// How many programs may stand behind each other (`sudo nice timeout ...`) before the rest counts as unknown.
+/// Maximum number of nested programs (`sudo nice timeout ...`). The words behind them count as unknown.
 const NESTED_PROGRAMS: usize = 8;
 /// Signs around the number of a parameter in a word. Words are printable ASCII, so no word has them otherwise.
 const BEGIN: char = '\u{1}';
 const END: char = '\u{2}';
 
-/// A word of a rule, with the parameters whose values the author listed replaced by one of these values.
+/// Word of a rule, in which one value replaces each enum parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Word(String);
 
@@ -19,12 +19,12 @@ impl Word {
         Self(template.expand(values))
     }
 
-    /// What stands in for the value of a parameter that is not listed.
+    /// Returns the stand-in for the value of a free parameter.
     pub fn mark(parameter: usize) -> String {
         format!("{BEGIN}{parameter}{END}")
     }
 
-    /// The text before the first free parameter; all of it if there is none.
+    /// Returns the text before the first free parameter; the whole text if there is none.
     fn before(&self) -> &str {
         self.0.split(BEGIN).next().unwrap_or_default()
     }
@@ -37,8 +37,8 @@ impl Word {
         self.0.contains(BEGIN)
     }
 
-    /// The free parameters in it, each with the text before it.
-    fn places(&self) -> impl Iterator<Item = (usize, String)> {
+    /// Returns the free parameters in the word, each with the text before it.
+    fn placeholders(&self) -> impl Iterator<Item = (usize, String)> {
         let mut before = String::new();
         self.0.split(BEGIN).enumerate().filter_map(move |(index, part)| {
             if index == 0 {
@@ -53,23 +53,23 @@ impl Word {
     }
 }
 
-/// A place of a free parameter, and what it is to the program.
+/// Use of a free parameter: its role for the program.
 #[derive(Clone, Debug)]
 pub(super) struct Use {
-    /// The index of the parameter.
+    /// Index of the parameter.
     pub parameter: usize,
     pub role: Role,
-    /// The program, as the rule names it, without folder.
+    /// Program, as the rule names it, without its directory.
     pub program: String,
-    /// The text of the value before the place, without an option before it.
+    /// Text of the value before the placeholder, without the option.
     pub before: String,
-    /// The option whose value it is.
+    /// Option whose value it is.
     pub option: Option<String>,
-    /// If the place is in the name of an option: values that would choose an option which decides what runs.
+    /// Values that would choose an option which decides what runs, if the placeholder is in the name of an option.
     pub choices: Option<Vec<String>>,
 }
 
-/// Reads a command line; the uses of its free parameters are added to `uses`.
+/// Reads a command line, and adds the uses of its free parameters to `uses`.
 pub(super) fn command(words: &[Word], depth: usize, uses: &mut Vec<Use>) {
     let Some((program, words)) = words.split_first() else { return };
     let Some(path) = program.constant() else { return };
@@ -89,12 +89,12 @@ pub(super) fn command(words: &[Word], depth: usize, uses: &mut Vec<Use>) {
 struct Walk<'a> {
     program: &'a str,
     words: &'a [Word],
-    /// The word to read next.
+    /// Index of the next word.
     next: usize,
     depth: usize,
-    /// The known name, with the subcommands so far.
+    /// Known name, with the subcommands so far.
     key: String,
-    /// The description of the program, and of each subcommand.
+    /// Descriptions of the program and of each subcommand.
     levels: Vec<&'static Description>,
     uses: &'a mut Vec<Use>,
 }
@@ -123,7 +123,11 @@ impl<'a> Walk<'a> {
                 }
             } else if self.is_assignment(text) && operands == 0 {
                 let name = text.split('=').next().unwrap_or_default();
-                let role = if environment::steers(name) || environment::loads(name) { Role::Code } else { Role::Value };
+                let role = if environment::is_dangerous_variable(name) || environment::loads(name) {
+                    Role::Code
+                } else {
+                    Role::Value
+                };
                 self.note(word, role, name.len() + 1, None);
                 self.next += 1;
             } else if self.operand(word, &mut operands) {
@@ -167,11 +171,11 @@ impl<'a> Walk<'a> {
         }
         self.next += 1;
         *operands += 1;
-        // Behind a program that the caller chooses, nothing is known.
+        // The words behind a program that the requester chooses have unknown roles.
         matches!(role, Role::Command | Role::Script)
     }
 
-    /// What stands behind a script are the script's own words.
+    /// Reads the words behind a script, which are its arguments.
     fn script(&mut self, path: &'a str) {
         let words = self.words.get(self.next + 1..).unwrap_or_default();
         let program = base_name(path);
@@ -255,10 +259,10 @@ impl<'a> Walk<'a> {
         Some(option)
     }
 
-    /// The value in the word of its option.
+    /// Reads the value in the word of its option.
     fn attached(&mut self, word: &'a Word, role: Role, name: &str) {
         match word.constant().and_then(|text| text.get(name.len() + 1..)).filter(|_| role == Role::Command) {
-            // `--coreutils-prog=timeout`: the next words are for that program.
+            // `--coreutils-prog=timeout`: the next words belong to that program.
             Some(program) => {
                 let words = self.words.get(self.next..).unwrap_or_default();
                 let words: Vec<Word> = std::iter::once(Word(program.to_owned())).chain(words.iter().cloned()).collect();
@@ -269,7 +273,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// An option that no description has: its name may say what its value is.
+    /// Reads an option without a description. Its name may suggest what its value is.
     fn unknown_option(&mut self, word: &'a Word, name: &str, has_value: bool) {
         self.next += 1;
         if has_value {
@@ -308,7 +312,7 @@ impl<'a> Walk<'a> {
             return last;
         }
         if word.is_free() {
-            // The place is in the letters, or it is the value of a letter that is not known.
+            // The placeholder is among the letters, or it is the value of an unknown letter.
             self.choice(word);
             if text.len() > 1 {
                 self.note(word, Role::Unknown, text.len(), Some(text));
@@ -321,7 +325,7 @@ impl<'a> Walk<'a> {
         last
     }
 
-    /// `tar xIf {program} {archive}`: letters without a dash, whose values follow in their order.
+    /// Reads letters without a dash, whose values follow in the same order: `tar xIf {program} {archive}`.
     fn old_style(&mut self, word: &'a Word) {
         let text = word.before();
         if text.starts_with('-') || text.is_empty() && !word.is_free() {
@@ -366,7 +370,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `find -exec PROGRAM WORD... ;`
+    /// Reads the command of `find -exec PROGRAM WORD... ;`.
     fn inner_command(&mut self) {
         let words = self.words.get(self.next..).unwrap_or_default();
         let length = words.iter().position(|word| matches!(word.constant(), Some(";" | "+"))).unwrap_or(words.len());
@@ -374,7 +378,7 @@ impl<'a> Walk<'a> {
         self.next += length + 1;
     }
 
-    /// The words of a program that nobody has described.
+    /// Reads the words of a program without a description.
     fn unknown(&mut self) {
         while let Some(word) = self.words.get(self.next) {
             let text = word.before();
@@ -388,7 +392,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A word that may be a program which the next words are for, or just an operand.
+    /// Reads a word that may be an operand, or a program to which the next words belong.
     fn unknown_operand(&mut self, word: &'a Word) {
         if word.constant().is_some_and(|path| self.starts_another(path)) {
             let words = self.words.get(self.next..).unwrap_or_default();
@@ -398,10 +402,10 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns true if a word that a program not known gets is the path of a program that runs others, or the name of
-    /// an interpreter with code behind it (`x sh -e -c {code}`).
+    /// Returns true if a word of an unknown program is the path of a program that runs others, or the name of an
+    /// interpreter with code behind it (`x sh -e -c {code}`).
     fn starts_another(&self, path: &str) -> bool {
-        let Some((_, description)) = find(path).filter(|(_, description)| description.runs_others()) else {
+        let Some((_, description)) = find(path).filter(|(_, description)| description.runs_other_programs()) else {
             return false;
         };
         if path.starts_with('/') {
@@ -417,10 +421,10 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// The caller chooses which option the program gets.
+    /// Adds a use in which the requester chooses the option.
     fn choice(&mut self, word: &Word) {
-        let Some((parameter, before)) = word.places().next() else { return };
-        // The rest of a name, or a letter in a cluster.
+        let Some((parameter, before)) = word.placeholders().next() else { return };
+        // The value is the rest of a name, or a letter in a cluster.
         let chosen = |name: &String| {
             let letter = name.strip_prefix('-').filter(|rest| rest.len() == 1 && !before.starts_with("--"));
             name.strip_prefix(before.as_str()).or(letter).map(str::to_owned)
@@ -432,9 +436,9 @@ impl<'a> Walk<'a> {
         self.uses.push(Use { parameter, role: Role::Code, program, before, option: None, choices });
     }
 
-    /// Notes the free parameters of a word, of which the first `skipped` bytes are an option or a name.
+    /// Adds the uses of the free parameters of a word whose first `skipped` bytes are an option or a name.
     fn note(&mut self, word: &Word, role: Role, skipped: usize, option: Option<&str>) {
-        for (parameter, before) in word.places() {
+        for (parameter, before) in word.placeholders() {
             self.uses.push(Use {
                 parameter,
                 role,

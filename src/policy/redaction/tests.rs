@@ -19,7 +19,7 @@ fn shows(patterns: &[&str], line: &str, expected: &str) {
 }
 
 #[track_caller]
-fn refused(pattern: &str) -> PatternProblem {
+fn refused(pattern: &str) -> PatternError {
     match Redaction::compile(&["fine".to_owned(), pattern.to_owned()]) {
         Err(RedactionError::Pattern { position: 1, problem }) => problem,
         other => panic!("{pattern:?}: {other:?}"),
@@ -37,14 +37,14 @@ fn what_a_pattern_matches_is_replaced_and_the_rest_stays() {
 
 #[test]
 fn matches_that_overlap_or_touch_become_one_so_that_none_hides_another() {
-    // Were the first replaced before the second is searched for, `cd` would stay.
+    // If the first match were replaced before the second search, `cd` would stay.
     shows(&["abc", "bcd"], "xabcdx", "x***x");
     shows(&["bcd", "abc"], "xabcdx", "x***x");
     shows(&["ab", "cd"], "xabcdx", "x***x");
     shows(&["[0-9]"], "pin 1234.", "pin ***.");
     shows(&["a.*z", "m"], "-a m z- m", "-***- ***");
     shows(&["m", "a.*z"], "a m z", "***");
-    // What was put in is not searched again.
+    // The replacement is not searched again.
     shows(&["a", r"\*+"], "a*b", "***b");
 }
 
@@ -71,25 +71,25 @@ fn any_byte_is_matched_by_what_takes_any() {
 #[test]
 fn a_pattern_that_admits_the_empty_text_is_refused() {
     for pattern in ["a*", "a?", "^", "$", r"\b", "(|a)", "a|", "(?:)", "a{0,3}", "(?i)", "^$", "a*?", "(a*)+"] {
-        assert_eq!(refused(pattern), PatternProblem::AdmitsNothing, "{pattern}");
+        assert_eq!(refused(pattern), PatternError::MatchesEmpty, "{pattern}");
     }
 }
 
 #[test]
 fn a_pattern_that_does_not_parse_is_refused() {
     for pattern in ["(", "a)", "[a", "a{2,1}", "*", "(?<n>a", r"(a)\1", "(?=a)b", "(?<!a)b", r"\q"] {
-        assert!(matches!(refused(pattern), PatternProblem::Syntax { .. }), "{pattern}");
+        assert!(matches!(refused(pattern), PatternError::Syntax { .. }), "{pattern}");
     }
-    assert!(matches!(refused(&format!("{}a{}", "(".repeat(40), ")".repeat(40))), PatternProblem::Syntax { .. }));
+    assert!(matches!(refused(&format!("{}a{}", "(".repeat(40), ")".repeat(40))), PatternError::Syntax { .. }));
 }
 
 #[test]
 fn a_pattern_that_is_too_large_is_refused_before_it_costs_anything() {
     for pattern in ["a{100000}", "(?:(?:a{1000}){1000}){1000}", "(?:a{0,1000}b){0,1000}c", "[a-z]{4000}"] {
-        assert_eq!(refused(pattern), PatternProblem::TooLarge, "{pattern}");
+        assert_eq!(refused(pattern), PatternError::TooLarge, "{pattern}");
     }
-    assert_eq!(refused(""), PatternProblem::Length);
-    assert_eq!(refused(&"a".repeat(257)), PatternProblem::Length);
+    assert_eq!(refused(""), PatternError::Length);
+    assert_eq!(refused(&"a".repeat(257)), PatternError::Length);
     compiled(&[&"a".repeat(256), "[A-Za-z0-9_-]{100,}", r"(?i)[a-f0-9]{64,96}"]);
     let many = vec!["a".to_owned(); MAXIMUM_PATTERNS + 1];
     assert_eq!(Redaction::compile(&many).unwrap_err(), RedactionError::TooManyPatterns);
@@ -98,17 +98,17 @@ fn a_pattern_that_is_too_large_is_refused_before_it_costs_anything() {
 #[test]
 fn a_pattern_that_would_never_be_found_is_refused() {
     for pattern in [r"BEGIN KEY\n.*", r"a[\n]b", r"(a|b\x0a)", r"a(?:\r\n)+b"] {
-        assert_eq!(refused(pattern), PatternProblem::SpansLines, "{pattern}");
+        assert_eq!(refused(pattern), PatternError::SpansLines, "{pattern}");
     }
     for pattern in ["[a&&b]", "x[^\\x00-\\xff]"] {
-        assert_eq!(refused(pattern), PatternProblem::MatchesNothing, "{pattern}");
+        assert_eq!(refused(pattern), PatternError::MatchesNothing, "{pattern}");
     }
     for pattern in [r"\pL", "(?u).", r"(?u)\w+", r"a(?u:\b)", r"a(?u:\s)"] {
-        assert_eq!(refused(pattern), PatternProblem::Unicode, "{pattern}");
+        assert_eq!(refused(pattern), PatternError::Unicode, "{pattern}");
     }
-    assert_eq!(refused("caf\u{e9}"), PatternProblem::Unprintable { position: 3, byte: 0xc3 });
-    assert_eq!(refused("a\nb"), PatternProblem::Unprintable { position: 1, byte: b'\n' });
-    // A class that has the newline among others is found without it.
+    assert_eq!(refused("caf\u{e9}"), PatternError::Unprintable { position: 3, byte: 0xc3 });
+    assert_eq!(refused("a\nb"), PatternError::Unprintable { position: 1, byte: b'\n' });
+    // A class that contains the newline still matches its other members.
     shows(&[r"a[\s]b", r"c[^x]d"], "a b c-d", "*** ***");
 }
 
@@ -126,20 +126,20 @@ fn after_very_many_matches_the_rest_of_the_line_is_replaced() {
     let line = "a-".repeat(MATCHES);
     shows(&["a"], &line[..line.len() - 1], &["***"; MATCHES].join("-"));
     shows(&["a"], &format!("{line}nothing"), &["***"; MATCHES].join("-"));
-    // Another pattern still finds what is its own, on the left of that.
+    // Another pattern still matches on the left of that.
     shows(&["a", "b"], &format!("b_{line}"), &format!("***_{}", ["***"; MATCHES].join("-")));
 }
 
 #[test]
 fn a_line_that_would_take_the_square_of_its_length_is_replaced_from_there_on() {
-    // Each match is at hand, but each search goes to the end to see whether there is a longer one.
+    // Each match is short, but each search reads up to the end for a longer one.
     let started = std::time::Instant::now();
     let line = "a-".repeat(32 << 10);
-    let searches = 1 + SEARCHED_BYTES / line.len();
+    let searches = 1 + MAX_SEARCH_BYTES / line.len();
     shows(&["a.*z|a"], &line, &vec!["***"; searches].join("-"));
-    // The bound is on all patterns together: the others find their first match, and the rest goes with it.
+    // The bound is for all patterns together: the others find their first match, and the rest of the line is replaced.
     shows(&["a.*z|a"; MAXIMUM_PATTERNS], &line, "***");
-    // Far over what it takes; without the bounds it were minutes.
+    // Far more time than needed; without the bounds it would take minutes.
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
 
@@ -163,7 +163,7 @@ fn what_a_search_remembers_is_bounded_whatever_it_meets() {
     assert!(memory <= 300 << 10, "{memory}");
 }
 
-/// As one would do it by hand for texts that are no expressions: every byte that some occurrence covers.
+/// Redacts plain texts in the naive way: every byte that an occurrence covers.
 fn by_hand(texts: &[&str], line: &str) -> String {
     let mut covered = vec![false; line.len()];
     for text in texts {

@@ -1,4 +1,4 @@
-//! What is allowed, what wins, and what is told.
+//! Requests: which ones are allowed, which rule wins, and which message a denial has.
 
 use super::*;
 
@@ -147,11 +147,11 @@ fn what_is_not_printable_ascii_is_malformed_before_anything_else() {
 
 #[test]
 fn a_request_has_exactly_one_way_and_its_bounds() {
-    assert_eq!(Request::parse(&spec()), Err(RequestError::NotExactlyOneWay));
+    assert_eq!(Request::parse(&spec()), Err(RequestError::NotExactlyOneForm));
     let both = CommandExecutionSpec { argv: argv(&["/bin/echo"]).argv, ..command("x") };
-    assert_eq!(Request::parse(&both), Err(RequestError::NotExactlyOneWay));
+    assert_eq!(Request::parse(&both), Err(RequestError::NotExactlyOneForm));
     let both = CommandExecutionSpec { rule: by_rule("r", &[]).rule, ..command("x") };
-    assert_eq!(Request::parse(&both), Err(RequestError::NotExactlyOneWay));
+    assert_eq!(Request::parse(&both), Err(RequestError::NotExactlyOneForm));
     assert_eq!(Request::parse(&command("")), Err(RequestError::Empty { field: "spec.command" }));
     assert_eq!(Request::parse(&argv(&[])), Err(RequestError::Empty { field: "spec.argv" }));
     assert_eq!(Request::parse(&by_rule("", &[])), Err(RequestError::Empty { field: "spec.rule.name" }));
@@ -253,15 +253,15 @@ fn a_rule_with_subjects_is_for_those_who_are_known_to_be_one_of_them() {
     - {kind: ServiceAccount, name: argocd, namespace: argo}
 ",
     );
-    let ask = command("/bin/true");
+    let form = command("/bin/true");
     let may = |username, groups: &[&str]| {
-        matches!(verdict_for(&rules, &ask, &[], &requester(username, groups)), Verdict::Allow(_))
+        matches!(verdict_for(&rules, &form, &[], &requester(username, groups)), Verdict::Allow(_))
     };
     assert!(may("jane", &[]) && may("joe", &["dev", "sre"]));
     assert!(may("system:serviceaccount:team:deployer", &[]) && may("system:serviceaccount:argo:argocd", &[]));
     assert!(!may("joe", &["jane"]) && !may("sre", &[]) && !may("Jane", &[]) && !may("", &[]) && !may("jane ", &[]));
     assert!(!may("system:serviceaccount:other:deployer", &[]) && !may("deployer", &[]));
-    let request = Request::parse(&ask).unwrap();
+    let request = Request::parse(&form).unwrap();
     let denial = expect_denied(decide(&rules, &request, &BTreeMap::new(), Identity::Unknown));
     assert_eq!(denial.reason, Reason::NotPermitted);
     assert!(denial.message.contains("admission policy"), "{}", denial.message);
@@ -330,7 +330,7 @@ fn who_asked_is_told_what_was_nearest_and_sees_nothing_of_the_policy() {
         ("systemctl restart secret.service on us-1", "parameter zone", "eu-[0-9]+"),
         ("systemctl restart secret.service off eu-1", "differs", "systemctl restart {unit} on {zone}"),
         ("systemctl restore", "differs", "systemctl restart {unit} on {zone}"),
-        ("systemctl restart secret.service on eu-1", "not for who asks", "neither jane"),
+        ("systemctl restart secret.service on eu-1", "its subjects do not include the requester", "neither jane"),
     ];
     for (text, told, in_full) in cases {
         let denial = denied(&rules, &command(text));
@@ -346,7 +346,7 @@ fn who_asked_is_told_what_was_nearest_and_sees_nothing_of_the_policy() {
     assert!(!nothing_near.message.contains("restart"), "{}", nothing_near.message);
 }
 
-/// Which rule is the nearest must not tell how far a guess was right, letter by letter.
+/// The choice of the nearest rule must not show how many letters of a guess were right.
 #[test]
 fn guessing_a_word_letter_by_letter_gets_the_same_answer_whatever_was_right() {
     let rules = sound(
@@ -410,7 +410,7 @@ fn the_digest_is_of_everything_that_was_decided() {
     }
 }
 
-/// sshd would report exit code 1 for it, as if it had run.
+/// sshd would report exit code 1 for such a command, as if it had run.
 #[test]
 fn what_is_longer_than_a_machine_takes_is_denied() {
     let word = "x".repeat(4096);
@@ -421,7 +421,7 @@ fn what_is_longer_than_a_machine_takes_is_denied() {
     allowed(&rules, &command("go"));
 }
 
-/// What is near in another way of asking is named, and what to write instead.
+/// A near miss in another form of request is named, with the form to use.
 #[test]
 fn a_rule_that_is_asked_for_in_another_way_is_named() {
     let rules = sound(
@@ -432,7 +432,7 @@ fn a_rule_that_is_asked_for_in_another_way_is_named() {
 - {name: tail, match: 'tail {unit}', run: [/usr/bin/journalctl, -n, '5', -u, '{unit}', -q], parameters: {unit: {enum: [nginx]}}}
 ",
     );
-    for (ask, rule, why) in [
+    for (form, rule, why) in [
         (command("/bin/df -h"), "disk", "write the words in spec.argv"),
         (command("/usr/bin/journalctl -u nginx"), "logs", "write the words in spec.argv"),
         (command("df -h"), "disk", "another path, and spec.command must be its match"),
@@ -451,11 +451,11 @@ fn a_rule_that_is_asked_for_in_another_way_is_named() {
         (argv(&["/usr/bin/journalctl", "-n", "5", "-u", "x", "-q"]), "tail", "its parameter unit has a value"),
         (argv(&["/usr/bin/free", "-g"]), "free", "it differs from the words"),
     ] {
-        let denial = denied(&rules, &ask);
+        let denial = denied(&rules, &form);
         assert_eq!(denial.reason, Reason::NoMatchingRule);
         let named = format!("web/{rule}, but ");
-        assert!(denial.message.contains(&named) && denial.message.contains(why), "{ask:?}: {}", denial.message);
-        assert_eq!(denial.nearest.as_ref().unwrap().rule, rule, "{ask:?}: {:?}", denial.nearest);
+        assert!(denial.message.contains(&named) && denial.message.contains(why), "{form:?}: {}", denial.message);
+        assert_eq!(denial.nearest.as_ref().unwrap().rule, rule, "{form:?}: {:?}", denial.nearest);
     }
     let bare = denied(&rules, &argv(&["df", "-k"])).message;
     assert!(bare.contains("spec.argv[0] must be the absolute path"), "{bare}");

@@ -1,4 +1,5 @@
-//! What an author wrote out is passed on by every login shell; what a pattern admits is chosen by a caller.
+//! Bytes that constants may contain and patterns may not: every login shell passes them on, but the requester chooses
+//! the values of a pattern.
 
 use super::*;
 
@@ -13,8 +14,8 @@ fn constants_may_hold_quotes_backslashes_and_exclamation_marks() {
         "environment": {"TZ": {"enum": [hard], "default": hard}},
     }]);
     let rules = sound(&rule.to_string());
-    for ask in [by_rule("r", &[("v", "d'e")]), argv(&["/usr/bin/printf", r"it's \d!\n", "--", "d'e"])] {
-        let decision = allowed(&rules, &ask);
+    for form in [by_rule("r", &[("v", "d'e")]), argv(&["/usr/bin/printf", r"it's \d!\n", "--", "d'e"])] {
+        let decision = allowed(&rules, &form);
         assert_eq!(decision.argv, ["/usr/bin/printf", r"it's \d!\n", "--", "d'e"]);
         assert_eq!(
             (decision.environment["TZ"].as_str(), decision.working_directory.as_deref()),
@@ -25,6 +26,10 @@ fn constants_may_hold_quotes_backslashes_and_exclamation_marks() {
         let rule =
             serde_json::json!([{"name": "r", "run": ["/bin/echo", "{v}"], "parameters": {"v": {"pattern": pattern}}}]);
         let compiled = compile(&whitelist("web", &rule.to_string()));
-        assert!(compiled.broken[0].problem.to_string().contains("only an enum may list"), "{:?}", compiled.broken);
+        assert!(
+            compiled.invalid_rules[0].problem.to_string().contains("only an enum may list"),
+            "{:?}",
+            compiled.invalid_rules
+        );
     }
 }

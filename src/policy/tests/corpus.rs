@@ -1,5 +1,5 @@
-//! Holds `lint` against the rules in tests/policy/corpus: how many dangerous ones it passes over in silence, and how
-//! many harmless ones it refuses or warns of. `hack/lint-corpus` shows the same of a binary.
+//! Runs `lint` over the rules in tests/policy/corpus, and counts the dangerous rules without a finding and the harmless
+//! rules with one. `hack/lint-corpus` shows the same for a binary.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,9 +7,10 @@ use std::fmt::Write;
 use super::*;
 use crate::api::whitelist::WhitelistRule;
 
-/// Dangerous rules that lint may pass over. A new shape that lint does not see goes into the corpus and raises this bound.
+/// Maximum number of dangerous rules without a finding. A new kind of rule that lint misses is added to the corpus and
+/// raises this bound.
 const DANGEROUS_SILENT: usize = 15;
-/// Harmless rules that lint may refuse or warn of.
+/// Maximum number of harmless rules with a finding.
 const HARMLESS_WITH_FINDINGS: usize = 4;
 
 const CORPUS: &[&str] = &[
@@ -22,7 +23,7 @@ const CORPUS: &[&str] = &[
 #[derive(serde::Deserialize)]
 struct Entry {
     id: String,
-    /// What a dangerous rule lets a caller do; the file says which letter is what.
+    /// Kind of danger, as a letter that the file explains; `None` for a harmless rule.
     kind: Option<String>,
     rule: WhitelistRule,
 }
@@ -37,7 +38,7 @@ enum Outcome {
 fn entries() -> Vec<Entry> {
     let mut found = Vec::new();
     for text in CORPUS {
-        // A YAML list of JSON objects, each begun by `- ` in the first column.
+        // A YAML list of JSON objects; each begins with `- ` in the first column.
         let text: String = text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
         for entry in format!("\n{text}").split("\n- ").skip(1) {
             found.push(serde_json::from_str(entry).unwrap_or_else(|error| panic!("{error}: {entry}")));

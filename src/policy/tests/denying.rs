@@ -1,4 +1,4 @@
-//! What a Deny holds against.
+//! Requests that a Deny matches.
 
 use super::*;
 
@@ -20,17 +20,17 @@ fn a_deny_wins_over_every_allow_whichever_way_is_asked() {
     for deny in denies {
         for order in [format!("{RESTART}\n{deny}"), format!("{deny}\n{RESTART}")] {
             let rules = sound(&order);
-            for ask in [
+            for form in [
                 command("systemctl restart nginx.service"),
                 argv(&NGINX),
                 by_rule("restart-service", &[("unit", "nginx.service")]),
             ] {
-                let denial = denied(&rules, &ask);
+                let denial = denied(&rules, &form);
                 assert_eq!(denial.reason, Reason::Denied, "{deny}");
                 assert!(denial.message.contains("web/no"), "{}", denial.message);
             }
         }
-        // From another Whitelist too.
+        // The Deny may be in another Whitelist.
         let rules = policies(&[("a", RESTART), ("z", deny)]);
         assert_eq!(denied(&rules, &argv(&NGINX)).reason, Reason::Denied, "{deny}");
     }
@@ -52,7 +52,7 @@ fn a_deny_holds_against_what_it_says_and_nothing_else() {
         allowed(&rules, &command("systemctl restart nginx.service"));
         allowed(&rules, &argv(&NGINX));
     }
-    // With a user, a Deny by text or words holds only against what would run as that user.
+    // With `runAs`, a Deny by text or words matches only commands of that user.
     let two = "- {name: r, match: go, run: [/bin/true], runAs: root}\n- {name: s, match: stay, run: [/bin/true]}";
     for (deny, go) in [
         ("- {name: no, effect: Deny, match: go, runAs: root}", false),
@@ -84,7 +84,7 @@ fn a_deny_with_subjects_holds_against_who_is_not_known() {
     assert_eq!(denial.reason, Reason::Denied);
 }
 
-/// Whoever may start a program by way of another starts that program.
+/// A Deny also matches a program that another program starts.
 #[test]
 fn a_deny_sees_through_launchers() {
     let deny = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, stop, redis.service]}";
@@ -128,11 +128,11 @@ fn a_deny_sees_through_launchers() {
     let allow = "- {name: r, run: [/usr/bin/timeout, '5', /usr/bin/systemctl, '{v}', --, '{u}'], parameters: {v: {enum: [start, stop]}, u: {pattern: '[a-z]+[.][a-z]+'}}}";
     let deny = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, stop, --, redis.service]}";
     let rules = sound(&format!("{allow}\n{deny}"));
-    let ask = |verb: &str, unit: &str| argv(&["/usr/bin/timeout", "5", "/usr/bin/systemctl", verb, "--", unit]);
-    assert_eq!(denied(&rules, &ask("stop", "redis.service")).reason, Reason::Denied);
+    let form = |verb: &str, unit: &str| argv(&["/usr/bin/timeout", "5", "/usr/bin/systemctl", verb, "--", unit]);
+    assert_eq!(denied(&rules, &form("stop", "redis.service")).reason, Reason::Denied);
     assert_eq!(denied(&rules, &by_rule("r", &[("v", "stop"), ("u", "redis.service")])).reason, Reason::Denied);
-    allowed(&rules, &ask("start", "redis.service"));
-    allowed(&rules, &ask("stop", "nginx.service"));
+    allowed(&rules, &form("start", "redis.service"));
+    allowed(&rules, &form("stop", "nginx.service"));
 }
 
 #[test]
@@ -160,13 +160,13 @@ fn a_deny_of_a_user_holds_against_a_launcher_that_changes_the_user() {
             assert_eq!(!is_allowed, is_denied, "{launcher} {deny}");
         }
     }
-    // Behind a launcher that does not change it, the user is the rule's.
+    // Behind a launcher that does not change the user, it is the user of the rule.
     let allow = "- {name: r, match: go, run: [/usr/bin/timeout, '5', /usr/bin/id, -u], runAs: root}";
     let rules = sound(&format!("{allow}\n{}", denies[1]));
     assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied);
 }
 
-/// Words of a launcher that are not the program's are no program, and a Deny of one user is none of another.
+/// An operand of a launcher is no program, and a Deny for one user does not match another user.
 #[test]
 fn a_deny_holds_against_no_file_that_a_launched_program_reads() {
     for (allow, deny) in [

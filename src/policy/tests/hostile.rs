@@ -1,5 +1,5 @@
 //! The hostile requests of `tests/policy/hostile.yaml`, each denied for the right reason, and the others allowed. The
-//! cluster test `hostile_requests` asks them of a real API server.
+//! cluster test `hostile_requests` sends them to a real API server.
 
 use self::file::File;
 use super::*;
@@ -7,7 +7,7 @@ use super::*;
 #[path = "../../../tests/policy/file.rs"]
 mod file;
 
-/// The least number of cases of each class; all classes of the file are here.
+/// Minimum number of cases of each class in the file.
 const CLASSES: &[(&str, usize)] = &[
     ("separators", 12),
     ("substitution", 10),
@@ -39,7 +39,7 @@ const CLASSES: &[(&str, usize)] = &[
 fn rules(file: &File) -> RuleSet {
     let whitelists = file.whitelists.iter().map(|(name, rules)| compile(&whitelist(name, &rules.to_string())).into());
     let rules = RuleSet::new(whitelists.collect());
-    let broken: Vec<_> = rules.whitelists().iter().flat_map(|whitelist| &whitelist.broken).collect();
+    let broken: Vec<_> = rules.whitelists().iter().flat_map(|whitelist| &whitelist.invalid_rules).collect();
     assert!(broken.is_empty() && rules.closed_by().is_none(), "{broken:?}");
     rules
 }

@@ -1,4 +1,4 @@
-//! What patterns and words admit, against a judge that tries every value: in both directions.
+//! Languages of patterns and words, compared in both directions with a judge that tries every value.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,16 @@ use super::*;
 use crate::policy::language::Words;
 use crate::policy::language::scanner::{PARENTS, Scanner, beginning_with, containing};
 use crate::policy::pattern::Pattern;
-use crate::policy::template::{NamedValues, Template};
-use crate::policy::values::{Use, Values};
+use crate::policy::template::{ParameterSpec, Template};
+use crate::policy::values::{ValueSpec, ValueUse};
 
-/// Every letter that a pattern of these tests has. `z` and `9` stand for all that is nothing special.
+/// Letters of the patterns of these tests. `z` and `9` stand for all letters without a special meaning.
 const LETTERS: &[char] = &['.', '/', '-', 'z', ' ', '=', '9'];
-/// The judge tries every value up to this length.
+/// Maximum length of the values that the judge tries, in bytes.
 const LONGEST: usize = 4;
 
-/// Whether a word has a segment `..`, said in another way: split at what ends a segment.
+/// Returns true if a word has a segment `..`. Another method than the scanner's: splits the word at the ends of
+/// segments.
 fn has_parent(word: &str) -> bool {
     let is_edge = |character: char| !character.is_ascii_alphanumeric() && !"._-+~%^".contains(character);
     let mut segments = word.split(is_edge);
@@ -38,14 +39,14 @@ fn all_values(letters: &[char], longest: usize) -> Vec<String> {
     all
 }
 
-fn parameter(name: &str, pattern: &str, longest: usize) -> Option<NamedValues> {
+fn parameter(name: &str, pattern: &str, longest: usize) -> Option<ParameterSpec> {
     let declared = api::whitelist::Parameter {
         pattern: Some(pattern.to_owned()),
         max_length: Some(u32::try_from(longest).unwrap()),
         ..Default::default()
     };
-    let values = Values::compile(name, &declared, Use::Argument).ok()?;
-    Some(NamedValues { name: name.to_owned(), values })
+    let values = ValueSpec::compile(name, &declared, ValueUse::Argument).ok()?;
+    Some(ParameterSpec { name: name.to_owned(), values })
 }
 
 fn class() -> impl Strategy<Value = String> {
@@ -80,20 +81,21 @@ fn pattern() -> impl Strategy<Value = String> {
     })
 }
 
-/// What the judge finds among the values that the pattern admits.
+/// Returns what the judge finds among the values that the pattern admits.
 fn tried<'v>(pattern: &Pattern, values: &'v [String], longest: usize) -> Vec<&'v String> {
-    values.iter().filter(|value| value.len() <= longest && pattern.admits(value)).collect()
+    values.iter().filter(|value| value.len() <= longest && pattern.matches_whole(value)).collect()
 }
 
-fn found(parameters: &[NamedValues], scanner: &Scanner, word: &str) -> Option<String> {
+fn found(parameters: &[ParameterSpec], scanner: &Scanner, word: &str) -> Option<String> {
     let template = Template::parse("run", word, parameters).unwrap();
     let example = Words::new(parameters, scanner, |_| true).find(&template).unwrap()?;
     Some(example.word)
 }
 
-/// Holds a verdict against the judge: what he finds is found, and an example is one that is admitted and has the feature.
+/// Compares a verdict with the judge: every finding of the judge is found, and an example is admitted and has the
+/// feature.
 fn assert_agrees(
-    parameters: &[NamedValues],
+    parameters: &[ParameterSpec],
     scanner: &Scanner,
     has: impl Fn(&str) -> bool,
     tried: &[&String],
@@ -104,7 +106,7 @@ fn assert_agrees(
     if let Some(example) = verdict {
         prop_assert!(parameters[0].values.check(&example).is_ok(), "{example:?} is not admitted");
         prop_assert!(has(&example), "{example:?} does not have it");
-        // The shortest one: so the judge finds one of that length, if he tries so long ones.
+        // The example is the shortest one, so the judge finds one of that length, if it tries such lengths.
         let shortest = tried.iter().filter(|value| has(value)).map(|value| value.len()).min();
         prop_assert!(example.len() > LONGEST || shortest == Some(example.len()), "{example:?} {shortest:?}");
     }
@@ -128,7 +130,7 @@ proptest! {
         assert_agrees(&parameters, &containing(b' '), |value| value.contains(' '), &tried)?;
     }
 
-    /// The same of what the rule says in the end, and of words with texts and two parameters in them.
+    /// The verdict on a whole rule, and on words with texts and two parameters, agrees with the judge.
     #[test]
     fn a_rule_is_out_of_force_if_and_only_if_a_word_has_two_dots(
         one in pattern(), other in pattern(),
@@ -145,7 +147,7 @@ proptest! {
             tried(&pattern, &values, short).into_iter().cloned().collect::<Vec<_>>() };
         let (ones, others) = (of(&one), if has_two { of(&other) } else { vec!["z".to_owned()] });
         let text = word.replace("{p}", "z").replace("{q}", "z");
-        // What stands in the rule itself is the author's.
+        // The author chose the constant text of the rule.
         prop_assume!(!has_parent(&text));
         let expected = ones.iter().find_map(|p| others.iter().find_map(|q| {
             let word = word.replace("{p}", p).replace("{q}", q);
@@ -156,22 +158,22 @@ proptest! {
         let rules = if has_two { rules.replace("'a {p}'", "'a {p}|{q}'") } else { rules };
         let compiled = compile(&whitelist("web", &rules));
         let parameters = if has_two { vec![p, q] } else { vec![p] };
-        match compiled.broken.first().map(|broken| &broken.problem) {
+        match compiled.invalid_rules.first().map(|broken| &broken.problem) {
             None => prop_assert_eq!(expected, None),
-            Some(RuleProblem::ParentDirectory { word: example, .. }) => {
+            Some(RuleError::ParentDirectory { word: example, .. }) => {
                 prop_assert!(has_parent(example), "{}", example);
                 let template = Template::parse("run", word, &parameters).unwrap();
-                prop_assert!(template.read(example, &parameters, &mut vec![None; parameters.len()]).is_ok(), "{}", example);
+                prop_assert!(template.extract(example, &parameters, &mut vec![None; parameters.len()]).is_ok(), "{}", example);
                 prop_assert!(expected.is_some());
             }
-            // Such a word can be read in two ways, whatever it admits.
-            Some(RuleProblem::AmbiguousTemplate { .. }) => {}
+            // Such a word can be read in two ways, whatever its parameters admit.
+            Some(RuleError::AmbiguousTemplate { .. }) => {}
             Some(other) => prop_assert!(false, "{}", other),
         }
     }
 }
 
-/// What the property is worth: that the patterns are not all of one kind.
+/// The random patterns are of all kinds, so that the properties mean something.
 #[test]
 fn the_patterns_are_of_every_kind() {
     use proptest::strategy::ValueTree;
@@ -200,10 +202,10 @@ fn rule(run: &str, parameters: &str) -> String {
 
 #[track_caller]
 fn leaves(run: &str, parameters: &str, word: &str) {
-    // `match` has no place for them, so each has a default.
+    // `match` has no placeholder for the parameters, so each has a default.
     let compiled = compile(&whitelist("web", &rule(run, parameters)));
-    match compiled.broken.first().map(|broken| &broken.problem) {
-        Some(RuleProblem::ParentDirectory { word: example, .. }) => assert_eq!(example, word, "{run} {parameters}"),
+    match compiled.invalid_rules.first().map(|broken| &broken.problem) {
+        Some(RuleError::ParentDirectory { word: example, .. }) => assert_eq!(example, word, "{run} {parameters}"),
         other => panic!("{run} {parameters}: {other:?}"),
     }
 }
@@ -226,7 +228,7 @@ fn a_pattern_that_leads_to_a_parent_directory_puts_the_rule_out_of_force() {
     leaves("'{p}+{p}'", &p("[a-z]+(/[.][.])?", "a"), "a/..+a/..");
     leaves("'host:{p}'", &p("[a-z./]+", "a"), "host:..");
     leaves("'src={p},ro'", &p("[a-z./]+", "a"), "src=..,ro");
-    // Two that make it together; the author of an enum knows what it lists.
+    // Two values together make the segment; the author of an enum knows its values.
     let two = "p: {pattern: '[a-z]+/', default: a/}, q: {pattern: '[.]', default: .}";
     leaves("'/srv/{p}.{q}'", two, "/srv/a/..");
     let listed = "p: {enum: [a/], default: a/}, q: {pattern: '[.]', default: .}";
@@ -257,7 +259,7 @@ fn a_pattern_that_leads_to_a_parent_directory_puts_the_rule_out_of_force() {
             "web",
             &format!("- {{name: r, run: [/bin/true], environment: {{DATA: {{pattern: '[a-z./]+'{more}}}}}}}"),
         );
-        compile(&whitelist).broken.first().map(|broken| broken.problem.to_string())
+        compile(&whitelist).invalid_rules.first().map(|broken| broken.problem.to_string())
     };
     assert!(
         variable("")
@@ -268,19 +270,19 @@ fn a_pattern_that_leads_to_a_parent_directory_puts_the_rule_out_of_force() {
 
 #[test]
 fn the_field_is_for_patterns_of_what_is_allowed() {
-    let problem = |rules: &str| compile(&whitelist("web", rules)).broken[0].problem.clone();
+    let problem = |rules: &str| compile(&whitelist("web", rules)).invalid_rules[0].problem.clone();
     let listed = "- {name: r, run: [/bin/x, '{p}'], parameters: {p: {enum: [a], allowParentDirectory: true}}}";
-    assert_eq!(problem(listed), RuleProblem::OnlyForPatterns { field: "parameters.p".to_owned() });
+    assert_eq!(problem(listed), RuleError::OnlyForPatterns { field: "parameters.p".to_owned() });
     let deny =
         "- {name: r, effect: Deny, run: [/bin/x, '{p}'], parameters: {p: {pattern: '.*', allowParentDirectory: true}}}";
-    assert!(matches!(problem(deny), RuleProblem::MeansNothingOnDeny { .. }));
-    // A Deny needs it not.
+    assert!(matches!(problem(deny), RuleError::NotAllowedOnDeny { .. }));
+    // A Deny does not need it.
     sound("- {name: r, effect: Deny, run: [/bin/x, '{p}'], parameters: {p: {pattern: '.*'}}}");
-    // False says what absence says.
+    // `false` has the meaning of an absent field.
     sound("- {name: r, run: [/bin/x, '{p}'], parameters: {p: {pattern: a, allowParentDirectory: false}}}");
 }
 
-/// The work for one rule is bounded by its parameters, not by how often they stand in its words.
+/// The work for a rule depends on its parameters, not on the number of their placeholders.
 #[test]
 fn the_same_parameter_a_thousand_times_is_walked_once() {
     let word = "{p}/".repeat(1000) + "x";
@@ -299,11 +301,11 @@ fn a_dash_that_no_value_is_short_enough_for_is_none() {
         )
     };
     sound(&rule(4));
-    let problem = &compile(&whitelist("web", &rule(5))).broken[0].problem;
-    assert!(matches!(problem, RuleProblem::OptionAsOperand { value, .. } if value == "-----"), "{problem:?}");
+    let problem = &compile(&whitelist("web", &rule(5))).invalid_rules[0].problem;
+    assert!(matches!(problem, RuleError::OptionAsOperand { value, .. } if value == "-----"), "{problem:?}");
 }
 
-/// The number of states stays small: what each pattern is multiplied with.
+/// The number of states stays small, because the size of each pattern is multiplied by it.
 #[test]
 fn scanners_are_small() {
     use crate::policy::language::paths::{ABSOLUTE, LAUNCHER};

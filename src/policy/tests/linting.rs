@@ -1,4 +1,4 @@
-//! What is said to who writes a Whitelist.
+//! Errors and warnings for authors of Whitelists.
 
 use super::*;
 
@@ -57,12 +57,12 @@ fn what_is_wider_than_it_looks_is_warned_of() {
     };
     warns(&with("[(-+]+"), "r", "the range (-+");
     warns(&with("[0-Z]+"), "r", "the range 0-Z");
-    warns(&with("a|b"), "r", "parted by |");
+    warns(&with("a|b"), "r", "alternatives at the top level");
     warns(&with("[a-z ]+"), "r", "admits ' '");
     warns(&with("[a-z;]+"), "r", "admits ';', for example \";\"");
-    // All of them at once: who takes out the one that is shown is not shown the next.
+    // One warning names all bytes, so that removing one does not lead to the next warning.
     warns(&with("[a-z ;|]+"), "r", "admits ' ', ';', '|', for example");
-    // Not what no value has, because of its length.
+    // No warning about bytes that no value can contain, because of its length.
     is_quiet("- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: '(a|b;{9})', maxLength: 5}}}");
     warns(
         "- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: 'b{9}', maxLength: 5}}}",
@@ -131,7 +131,7 @@ fn words_that_look_like_several_are_warned_of_with_the_words_that_may_be_meant()
         let parameters = if run.contains('{') { ", parameters: {lines: {integer: {maximum: 9}}}" } else { "" };
         warns(&format!("- {{name: r, run: {run}{parameters}}}"), "r", expected);
     }
-    // Words with blanks that are one word.
+    // Words with blanks.
     for run in [
         "[/bin/echo, 'Hello from a command that a rule allows.']",
         "[/usr/bin/stat, '--format=%n %s', /]",
@@ -172,12 +172,12 @@ fn who_and_what_runs_is_warned_of_where_it_is_much() {
 fn rules_that_meet_are_warned_of_with_an_example() {
     let all = "- {name: any, match: 'restart {u}', run: [/bin/restart, '{u}'], parameters: {u: {pattern: '[a-z]+'}}}";
     let one = "- {name: one, match: restart web, run: [/bin/restart, web]}";
-    warns(&format!("{all}\n{one}"), "one", "the rule any before it answers to \"restart web\" too");
-    warns(&format!("{one}\n{all}"), "one", "the rule any behind it answers to \"restart web\" too");
+    warns(&format!("{all}\n{one}"), "one", "the rule any before it matches \"restart web\" too");
+    warns(&format!("{one}\n{all}"), "one", "the rule any behind it matches \"restart web\" too");
     let same_words = "- {name: same, match: bounce web, run: [/bin/restart, web]}";
     warns(&format!("{all}\n{same_words}"), "same", "[\"/bin/restart\", \"web\"]");
     let deny = "- {name: no, effect: Deny, run: [/bin/restart, '{u}'], parameters: {u: {pattern: '.*'}}}";
-    warns(&format!("{one}\n{deny}"), "one", "the Deny rule no holds against it");
+    warns(&format!("{one}\n{deny}"), "one", "the Deny rule no forbids it");
     warns(&format!("{one}\n- {{name: freeze, effect: Deny}}"), "one", "the Deny rule freeze");
     let narrow = "- {name: no, effect: Deny, run: [/bin/restart, --, '{u}'], parameters: {u: {pattern: '.*'}}}";
     warns(&format!("{one}\n{narrow}"), "no", "the nearest is one, but it does not have --");
@@ -185,7 +185,7 @@ fn rules_that_meet_are_warned_of_with_an_example() {
     is_quiet(&format!("{one}\n- {{name: freeze, effect: Deny, machineSelector: {{matchLabels: {{a: b}}}}}}"));
 }
 
-/// A file that says what to run is as good as a program.
+/// A file that says what to run is refused like a program.
 #[test]
 fn a_value_is_no_configuration_file_that_runs_programs() {
     let errors =
@@ -220,7 +220,7 @@ fn a_value_is_no_configuration_file_that_runs_programs() {
     }
 }
 
-/// Of each kind: what is warned of, and the same as the advice has it.
+/// Each kind of warning, and the same rule with its remedy.
 #[test]
 fn operators_in_classes_are_named_and_the_advice_helps() {
     let with = |pattern: &str| {
@@ -235,7 +235,7 @@ fn operators_in_classes_are_named_and_the_advice_helps() {
         ("[a-z[]]]+", "a class inside of a class", r"[a-z\[\]]+"),
         ("([:alpha:])+", "[:alpha:] in the pattern is the characters", "([[:alpha:]])+"),
         ("[0-Z]+", "the range 0-Z", "[0-9A-Z]+"),
-        ("a|b", "parted by |", "(a|b)"),
+        ("a|b", "alternatives at the top level", "(a|b)"),
         ("[a-z @]+", "admits ' '", "[a-z@]+"),
     ] {
         warns(&with(pattern), "r", of);
@@ -243,7 +243,7 @@ fn operators_in_classes_are_named_and_the_advice_helps() {
     }
 }
 
-/// What is an option, or two dots, in another writing.
+/// Options and dots in other spellings.
 #[test]
 fn other_writings_of_options_and_dots_are_warned_of() {
     let with =
@@ -260,7 +260,7 @@ fn other_writings_of_options_and_dots_are_warned_of() {
     is_quiet(&with("[/bin/tar, tf, '/srv/{p}.tar']", "[a-z]+"));
 }
 
-/// A whole path that is the requester's choice, and not one behind a folder.
+/// Paths that the requester chooses completely, and paths behind a constant directory.
 #[test]
 fn a_free_absolute_path_is_warned_of() {
     let of = |program: &str, word: &str, pattern: &str| {
@@ -277,10 +277,13 @@ fn a_free_absolute_path_is_warned_of() {
         ("@{p}", "/[a-z/]+"),
         ("host:{p}", "/[a-z/]+"),
     ] {
-        // What is known of cat, or of programs that nobody described, may say it first.
+        // The description of cat, or the rule for programs without a description, may warn first.
         for program in ["/bin/cat", "/opt/print"] {
             let found = findings(&of(program, word, pattern));
-            assert!(found.broken.is_empty() && !found.warnings.is_empty(), "{program} {word} {pattern}: {found:?}");
+            assert!(
+                found.invalid_rules.is_empty() && !found.warnings.is_empty(),
+                "{program} {word} {pattern}: {found:?}"
+            );
         }
     }
     for (word, pattern) in [
@@ -294,7 +297,7 @@ fn a_free_absolute_path_is_warned_of() {
     ] {
         let found = findings(&with(word, pattern));
         let of_paths = |warning: &Warning| warning.message.contains("chooses a path anywhere");
-        assert!(found.broken.is_empty() && !found.warnings.iter().any(of_paths), "{word} {pattern}: {found:?}");
+        assert!(found.invalid_rules.is_empty() && !found.warnings.iter().any(of_paths), "{word} {pattern}: {found:?}");
     }
     is_quiet("- {name: r, run: [/bin/cat, '{p}'], parameters: {p: {enum: [/etc/a, /srv/a, /var/a, /usr/a]}}}");
 }

@@ -1,4 +1,4 @@
-//! What is said of Deny rules that do not do what they seem to, over all Whitelists of a namespace.
+//! Warnings about Deny rules that forbid less than they seem to, over all Whitelists of a namespace.
 
 use super::*;
 
@@ -8,7 +8,7 @@ const ALLOW: &str = "
   parameters: {unit: {pattern: '[a-z][a-z-]*[.]service'}}
 ";
 
-/// The warnings about a Deny, or what is missing where it is in a Whitelist of its own.
+/// Returns the warnings about a Deny in a Whitelist of its own.
 fn said(allows: &str, deny: &str) -> Vec<String> {
     let (web, deny) = (whitelist("web", allows), whitelist("deny", &format!("- {{name: no, effect: Deny, {deny}}}")));
     let [web, deny] = lint_all(&[&web, &deny]).try_into().unwrap();
@@ -52,8 +52,8 @@ fn a_deny_that_holds_against_nothing_names_the_nearest_rule_and_what_differs() {
     let db = "- {name: r, run: [/bin/true], machineSelector: {matchLabels: {role: db}}, subjects: [{kind: User, name: jane}]}";
     for (deny, why) in [
         ("run: [/bin/true], machineSelector: {matchLabels: {role: web}}", "its machineSelector chooses other Machines"),
-        ("run: [/bin/true], subjects: [{kind: User, name: joe}]", "its subjects are others"),
-        ("run: [/bin/false], subjects: [{kind: User, name: joe}]", "it runs /bin/true, and its subjects are others"),
+        ("run: [/bin/true], subjects: [{kind: User, name: joe}]", "it has other subjects"),
+        ("run: [/bin/false], subjects: [{kind: User, name: joe}]", "it runs /bin/true, and it has other subjects"),
     ] {
         let said = said(db, deny);
         assert!(said.len() == 1 && said[0].contains(why), "{deny}: {said:?}");
@@ -61,7 +61,7 @@ fn a_deny_that_holds_against_nothing_names_the_nearest_rule_and_what_differs() {
     let several = format!("{ALLOW}\n- {{name: a, run: [/bin/true]}}\n- {{name: z, run: [/usr/bin/systemctl, status]}}");
     assert!(said(&several, "run: [/usr/bin/systemctl, redis.service, stop]")[0].contains("web/stop"));
     assert!(said(&several, "run: [/bin/truee]")[0].contains("web/a"));
-    // Of several that are as near, the first.
+    // The first one of several equally near rules.
     assert!(said(&several, "runAs: nobody")[0].contains("the nearest is web/stop, but it does not run as nobody"));
 }
 
@@ -95,7 +95,7 @@ fn a_deny_that_holds_against_something_is_no_matter_of_a_warning() {
     let with_parameter = "- {name: r, match: 'go {s} {u}', run: [/usr/bin/timeout, '5', /usr/bin/systemctl, stop, '-n{s}', '{u}'], parameters: {s: {integer: {maximum: 9}}, u: {enum: [redis]}}}";
     assert_eq!(said(with_parameter, "run: [/usr/bin/systemctl, stop, -n7, redis]"), Vec::<String>::new());
     assert_eq!(said(with_parameter, "run: [/usr/bin/systemctl, stop, -n12, redis]").len(), 1);
-    // With nothing to compare with there is nothing to say.
+    // No warning without an Allow rule.
     assert_eq!(said("- {name: other, effect: Deny}", "run: [/bin/x]"), Vec::<String>::new());
 }
 
@@ -141,22 +141,53 @@ fn a_namespace_is_linted_by_itself() {
     deny.metadata.namespace = Some("other".to_owned());
     let findings = lint_all(&[&web, &deny]);
     assert!(findings[0].warnings.is_empty(), "{:?}", findings[0].warnings);
-    assert!(
-        findings[1].warnings[0].message.contains("the Deny rule no holds against it"),
-        "{:?}",
-        findings[1].warnings
-    );
+    assert!(findings[1].warnings[0].message.contains("the Deny rule no forbids it"), "{:?}", findings[1].warnings);
     // In one namespace, a rule that a Deny of another Whitelist forbids.
     deny = whitelist(
         "deny",
         "- {name: no, effect: Deny, run: [/usr/bin/systemctl, '{v}', '{u}'], parameters: {v: {pattern: '.*'}, u: {pattern: '.*'}}}",
     );
     let findings = lint_all(&[&web, &deny]);
-    assert!(findings[0].warnings[0].message.contains("the Deny rule deny/no holds against it"), "{:?}", findings[0]);
-    // What forbids only some of what a rule allows is what a Deny is for.
+    assert!(findings[0].warnings[0].message.contains("the Deny rule deny/no forbids it"), "{:?}", findings[0]);
+    // No warning about a Deny that forbids some requests of a rule: that is its purpose.
     let two = whitelist(
         "web",
         "- {name: r, run: [/bin/x, '{u}'], parameters: {u: {enum: [a, b]}}}\n- {name: no, effect: Deny, run: [/bin/x, a]}",
     );
     assert!(lint(&two).warnings.is_empty(), "{:?}", lint(&two).warnings);
+}
+
+#[test]
+fn rules_whose_words_come_from_input_are_named_if_those_may_be_what_a_deny_forbids() {
+    let deny = "run: [/usr/bin/systemctl, stop, redis.service]";
+    for run in [
+        "[/usr/bin/xargs, -n, '1', /usr/bin/systemctl, stop]",
+        "[/usr/bin/xargs, -a, /srv/units, systemctl]",
+        "[/usr/bin/xargs, sudo, -n]",
+        "[/usr/bin/xargs, -i, nice, '{{}}']",
+        "[/usr/bin/sudo, -n, xargs, /usr/bin/env]",
+        "[/usr/bin/parallel]",
+        "[/usr/bin/parallel, -j, '4', /usr/bin/systemctl, '{{}}']",
+        "[/usr/bin/find, /srv/units, -exec, systemctl, stop, '{{}}', ;]",
+        "[/usr/bin/find, /srv/bin, -type, f, -exec, '{{}}', ;]",
+    ] {
+        let rule = format!("- {{name: all, run: {run}}}");
+        for allows in [rule.clone(), format!("{ALLOW}{rule}")] {
+            let said = said(&allows, deny);
+            let by_input = said.iter().filter(|message| {
+                message.starts_with("the rule web/all runs ") && message.contains("adds words from its input")
+            });
+            assert_eq!(by_input.count(), 1, "{run}: {said:?}");
+        }
+    }
+    for run in [
+        "[/usr/bin/xargs, -n, '1', /bin/rm]",
+        "[/usr/bin/xargs]",
+        "[/usr/bin/find, /srv/units, -exec, /bin/rm, '{{}}', ;]",
+        "[/usr/bin/find, /srv/units, -name, systemctl]",
+        "[/usr/bin/timeout, '5', /usr/bin/systemctl, start, a.service]",
+    ] {
+        let said = said(&format!("{ALLOW}- {{name: all, run: {run}}}"), deny);
+        assert!(said.iter().all(|message| !message.contains("from its input")), "{run}: {said:?}");
+    }
 }

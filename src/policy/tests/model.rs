@@ -1,9 +1,9 @@
-//! Policies and requests out of arbitrary bytes, for the property tests and for the fuzzer (`fuzz/`), which includes
-//! this file: what it uses of the crate comes by `super::{api, policy}`.
+//! Policies and requests from arbitrary bytes, for the property tests and for the fuzzer (`fuzz/`), which includes this
+//! file. It uses the crate by `super::{api, policy}`.
 //!
-//! A policy is a model first, that `oracle.rs` judges by itself, and only then the Whitelists that the crate is given.
-//! Texts are of few letters that messages for people rarely have (q, x, z), so that they collide with each other often,
-//! and can be looked for in messages.
+//! A policy is first a model, which `oracle.rs` judges by itself, and then the Whitelists for the crate. Texts consist
+//! of a few letters that are rare in messages (q, x, z): so texts often collide, and a test can search for them in
+//! messages.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::api::selector::MachineSelector;
 use super::api::whitelist::{Effect, IntegerRange, Parameter, Subject, SubjectKind, TimeoutLimits};
 use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
 
-/// Choices, one after the other, out of bytes; without any left, always the first.
+/// Source of choices from bytes. After the last byte, each choice is the first one.
 pub struct Source<'a>(pub &'a [u8]);
 
 impl Source<'_> {
@@ -26,7 +26,7 @@ impl Source<'_> {
         usize::from(self.byte()) % bound
     }
 
-    /// True once in so many times; never when the bytes are used up.
+    /// Returns true once in `times` calls on average; false after the last byte.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == times - 1
     }
@@ -36,7 +36,7 @@ impl Source<'_> {
     }
 }
 
-/// A pattern whose meaning is said once more, without regular expressions.
+/// Pattern with a second definition, without regular expressions.
 pub struct KnownPattern {
     pub text: &'static str,
     pub admits: fn(&str) -> bool,
@@ -83,7 +83,7 @@ pub const PATTERNS: &[KnownPattern] = &[
         admits: |value| ["x", "yy", "z z"].contains(&value),
         samples: &["x", "yy", "z z"],
     },
-    // Only good for a Deny: it admits too much for what is executed.
+    // Valid only for a Deny, because it admits too much for an Allow.
     KnownPattern { text: ".*", admits: |_| true, samples: &["", "q"] },
 ];
 
@@ -95,7 +95,7 @@ fn is_all(value: &str, is_so: impl Fn(u8) -> bool) -> bool {
 pub enum Kind {
     OneOf(Vec<String>),
     Integer(u32, u32),
-    /// By its place in [`PATTERNS`].
+    /// Index in [`PATTERNS`].
     Pattern(usize),
 }
 
@@ -107,7 +107,7 @@ pub struct Values {
     pub maximum: Option<u32>,
 }
 
-/// A part of a template.
+/// Part of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
     Text(String),
@@ -137,7 +137,7 @@ pub struct List {
 
 const LITERALS: &[&str] = &["qzqz", "zq=", "/qxz", "z", " ", "a", "-", "9", "{", ",", "xzx qz", "}", "--", "{pa}"];
 const PROGRAMS: &[&str] = &["/qzx/qctl", "/qzx/qctl2", "/usr/bin/zrun", "/bin/zrun"];
-/// Launchers with their options, and as whom the words behind them run.
+/// Launchers with their options, and the user of the inner command.
 pub const LAUNCHED_BY: &[(&[&str], Option<&str>)] = &[
     (&["/usr/bin/timeout", "9"], None),
     (&["/usr/bin/nice", "-n5"], None),
@@ -151,7 +151,7 @@ const USERS: &[&str] = &["quzza", "quzzb", "quzzgroup"];
 const VARIABLES: &[&str] = &["LOG_LEVEL", "TZ", "QZ"];
 const TYPES: &[&str] = &["custom", "xzxq_type"];
 
-/// A policy: one to three Whitelists of one to four rules.
+/// Policy: one to three Whitelists of one to four rules.
 pub fn policy(source: &mut Source<'_>) -> Vec<List> {
     let mut known: Vec<Rule> = Vec::new();
     let lists = 1 + source.below(2);
@@ -174,7 +174,7 @@ pub fn policy(source: &mut Source<'_>) -> Vec<List> {
         .collect()
 }
 
-/// A rule that has much in common with another: a Deny of it, or one that would do nearly the same.
+/// Returns a rule that is similar to another: a Deny of it, or a rule with nearly the same effect.
 fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     let mut rule = other.clone();
     match source.below(8) {
@@ -206,7 +206,7 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     rule
 }
 
-/// Puts a launcher before what an Allow runs, whose program then may be a bare name; names of launchers are in messages.
+/// Puts a launcher before the words of an Allow. The program may then be a bare name, and messages name launchers.
 fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     let Some([Piece::Text(program)]) = rule.run.first_mut().map(Vec::as_mut_slice) else { return };
     if rule.is_deny || !program.starts_with('/') {
@@ -219,14 +219,14 @@ fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     rule.run.splice(0..0, words.iter().map(|word| vec![Piece::Text((*word).to_owned())]));
 }
 
-/// Takes out the parameters that have no place any more.
+/// Removes the parameters without a placeholder.
 fn keep_used(rule: &mut Rule) {
     let is_used = |index: usize| {
         let pieces = rule.run.iter().chain(&rule.text).flatten();
         pieces.into_iter().any(|piece| *piece == Piece::Place(index))
     };
     if !(0..rule.parameters.len()).all(is_used) {
-        // Simply none: what had places for others would be undeclared.
+        // No parameters: a part of them would leave undeclared placeholders.
         let constant = |pieces: &Vec<Piece>| pieces.iter().all(|piece| matches!(piece, Piece::Text(_)));
         rule.parameters.clear();
         rule.run.retain(constant);
@@ -304,7 +304,7 @@ fn subjects(source: &mut Source<'_>) -> Option<Vec<(SubjectKind, String)>> {
     Some((0..1 + source.below(2)).map(|_| (source.pick(&kinds), source.pick(USERS).to_owned())).collect())
 }
 
-/// A value that is likely to be one of them.
+/// Returns a value that is likely to be admitted.
 pub fn fitting(source: &mut Source<'_>, values: &Values) -> String {
     match &values.kind {
         Kind::OneOf(listed) => source.pick(listed),
@@ -313,7 +313,7 @@ pub fn fitting(source: &mut Source<'_>, values: &Values) -> String {
     }
 }
 
-/// The Whitelist that says what the model says.
+/// Returns the Whitelist with the meaning of the model.
 pub fn whitelist(list: &List) -> Whitelist {
     let rules = list.rules.iter().map(whitelist_rule).collect();
     let mut whitelist = Whitelist::new(&list.name, WhitelistSpec { rules, unknown_fields: BTreeMap::new() });
@@ -365,7 +365,7 @@ fn parameter(values: &Values, is_deny: bool) -> Parameter {
     let mut parameter = Parameter {
         default: values.default.clone(),
         max_length: values.maximum,
-        // Whether a pattern that admits `..` is in force is no question here.
+        // These tests are not about patterns that admit `..`.
         allow_parent_directory: matches!(values.kind, Kind::Pattern(index) if !is_deny && (PATTERNS[index].admits)("..")),
         ..Parameter::default()
     };
@@ -380,12 +380,12 @@ fn parameter(values: &Values, is_deny: bool) -> Parameter {
     parameter
 }
 
-/// A request for nothing yet.
+/// Returns a spec without a command.
 pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// The three ways to ask for a rule with these values. The text leaves out what it has no place for.
+/// Returns the three forms of a request for a rule with these values. The text has no values without a placeholder.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();
@@ -399,7 +399,7 @@ pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     ]
 }
 
-/// Text with values in its places, the naive way.
+/// Returns a text with values in its placeholders, in the naive way.
 pub fn expanded(pieces: &[Piece], values: &[String]) -> String {
     pieces.iter().fold(String::new(), |text, piece| match piece {
         Piece::Text(literal) => text + literal,
@@ -407,7 +407,7 @@ pub fn expanded(pieces: &[Piece], values: &[String]) -> String {
     })
 }
 
-/// A request that may be for a rule of the policy, and is spoilt more often than not.
+/// Returns a request for a rule of the policy, which is spoilt in most cases.
 pub fn request(source: &mut Source<'_>, lists: &[List]) -> CommandExecutionSpec {
     let list = &lists[source.below(lists.len())];
     let rule = &list.rules[source.below(list.rules.len())];
@@ -463,7 +463,7 @@ fn spoil(source: &mut Source<'_>, spec: &mut CommandExecutionSpec, lists: &[List
     }
 }
 
-/// Changes a text a little: a byte in, out or another, a part twice, two texts joined.
+/// Changes a text a little: inserts, removes or replaces a byte, repeats a part, or joins two texts.
 fn mutate(source: &mut Source<'_>, text: &mut String) {
     let mut bytes: Vec<char> = text.chars().collect();
     let at = source.below(bytes.len() + 1);
@@ -483,7 +483,7 @@ fn mutate(source: &mut Source<'_>, text: &mut String) {
     *text = bytes.into_iter().collect();
 }
 
-/// Who asks; None: it is not known.
+/// Returns the requester; `None` if it is not verified.
 pub fn requester(source: &mut Source<'_>) -> Option<Requester> {
     let service_account = "system:serviceaccount:team:quzza";
     let names = ["quzza", "quzzb", "quzzgroup", service_account, "system:serviceaccount:other:quzza", ""];

@@ -1,4 +1,4 @@
-//! Which `--` ends the options for certain, and what is said where it does not.
+//! Words `--` that certainly end the options, and messages about others.
 
 use super::*;
 
@@ -11,15 +11,15 @@ fn rule_with(run: &str, parameters: &str) -> String {
 }
 
 #[track_caller]
-fn problem(rules: &str) -> RuleProblem {
+fn problem(rules: &str) -> RuleError {
     let compiled = compile(&whitelist("web", rules));
-    compiled.broken.first().unwrap_or_else(|| panic!("in force: {rules}")).problem.clone()
+    compiled.invalid_rules.first().unwrap_or_else(|| panic!("in force: {rules}")).problem.clone()
 }
 
 #[track_caller]
 fn may_be_a_value(run: &str, of: &str) {
     match problem(&rule(run)) {
-        RuleProblem::DashesOfAnOption { option, .. } => assert_eq!(option, of, "{run}"),
+        RuleError::DashesOfAnOption { option, .. } => assert_eq!(option, of, "{run}"),
         other => panic!("{run}: {other}"),
     }
 }
@@ -42,7 +42,7 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
     may_be_a_value("[/usr/bin/kubectl, -n, --, get, '{p}']", "-n");
     may_be_a_value("[/usr/bin/tail, -s, --, x, '{p}']", "-s");
     may_be_a_value("[/usr/bin/helm, list, --version, --, '{p}']", "--version");
-    // The requester chooses the last letter of the option, or the option.
+    // The requester chooses the last letter of the option, or the whole option.
     let two = |word: &str, o: &str| {
         rule_with(&format!("[/usr/bin/sort, '{word}', --, '{{p}}']"), &format!("o: {o}, p: {{pattern: '[a-z-]+'}}"))
     };
@@ -52,12 +52,12 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
         ("-{o}", "{enum: [r, o]}"),
         ("--{o}", "{pattern: '[a-z]+'}"),
     ] {
-        assert!(matches!(problem(&two(word, o)), RuleProblem::DashesOfAnOption { .. }), "{word} {o}");
+        assert!(matches!(problem(&two(word, o)), RuleError::DashesOfAnOption { .. }), "{word} {o}");
     }
-    // Too many to be looked at one by one.
+    // Too many texts to check one by one.
     let many: Vec<String> = (0..70).map(|number| format!("x{number}")).collect();
     let with = |more: &str| two("{o}", &format!("{{enum: [{}{more}]}}", many.join(", ")));
-    assert!(matches!(problem(&with(", -o")), RuleProblem::DashesOfAnOption { option, .. } if option == "{o}"));
+    assert!(matches!(problem(&with(", -o")), RuleError::DashesOfAnOption { option, .. } if option == "{o}"));
     sound(&with(""));
     for (word, o) in [
         ("-{o}", "{enum: [r, n]}"),
@@ -115,7 +115,7 @@ fn usual_forms_are_taken() {
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {enum: [--all]}"));
 }
 
-/// The dashes of the program around it are not those of the program that it runs.
+/// The dashes of a launcher do not end the options of the program that it runs.
 #[test]
 fn two_dashes_before_a_program_that_another_one_runs_are_not_its_own() {
     for run in [
@@ -125,16 +125,16 @@ fn two_dashes_before_a_program_that_another_one_runs_are_not_its_own() {
         "[/bin/bash, --, /opt/deploy.sh, '{p}']",
         "[/usr/bin/npm, run, build, --, '{p}']",
     ] {
-        assert!(matches!(problem(&rule(run)), RuleProblem::OptionAsOperand { .. }), "{run}");
+        assert!(matches!(problem(&rule(run)), RuleError::OptionAsOperand { .. }), "{run}");
     }
     sound(&rule("[/usr/bin/timeout, '5', --, /bin/rm, --, '{p}']"));
     assert!(matches!(
         problem(&rule("[/usr/bin/nice, /usr/bin/sort, -o, --, '{p}']")),
-        RuleProblem::DashesOfAnOption { .. }
+        RuleError::DashesOfAnOption { .. }
     ));
 }
 
-/// Each message says what to do; who does it has a rule that is in force.
+/// Each message contains a remedy, with which the rule is in force.
 #[test]
 fn who_follows_the_messages_has_a_rule_in_force() {
     let pattern = "[A-Za-z0-9_][A-Za-z0-9._-]*";
@@ -145,22 +145,22 @@ fn who_follows_the_messages_has_a_rule_in_force() {
     let told = problem(&rule("[/bin/rm, '{p}']")).to_string();
     assert!(told.contains(pattern) && told.contains("put -- before it in run"), "{told}");
     sound(&rule("[/bin/rm, --, '{p}']"));
-    // Where dashes do not help nothing is said of them.
+    // Where dashes do not help, the message does not mention them.
     for program in ["/usr/bin/find", "/bin/dd", "/usr/bin/ps", "/usr/sbin/ip", "/usr/bin/npm"] {
         let told = problem(&rule(&format!("[{program}, '{{p}}']"))).to_string();
         assert!(!told.contains("put --"), "{told}");
     }
-    // The pattern that is shown is one that no check minds.
+    // No check refuses the pattern of the message.
     let shown = |run: &str| rule_with(run, &format!("p: {{pattern: '{pattern}'}}"));
     sound(&shown("[/bin/tar, -xf, --, '{p}']"));
     for run in ["[/bin/rm, '{p}']", "[/bin/cat, '/srv/{p}']", "[/usr/bin/find, '{p}']"] {
         let findings = lint(&whitelist("web", &shown(run)));
         assert!(findings.is_sound() && findings.warnings.is_empty(), "{:?} {:?}", findings.errors(), findings.warnings);
     }
-    // A byte that is not to be admitted: the pattern in that message, too.
+    // Also the pattern of the message about a byte.
     let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '.+'}")).to_string();
     assert!(told.contains(pattern), "{told}");
-    // A path below a folder.
+    // A path below a directory.
     let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '[a-z./]+'}")).to_string();
     let path = "[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*";
     assert!(told.contains(path) && told.contains("run[1] is \"/srv/..\""), "{told}");
@@ -192,4 +192,18 @@ fn dashes_that_an_option_takes_for_certain_are_warned_of() {
     };
     assert!(warned("[/bin/tar, -xf, --, '{p}']") && warned("[/usr/bin/sort, -o, --, '{p}']"));
     assert!(!warned("[/bin/rm, -f, --, '{p}']") && !warned("[/usr/bin/grep, --, -e, --, '{p}']"));
+}
+
+#[test]
+fn two_dashes_behind_an_option_of_a_launcher_end_its_options_if_that_takes_no_value() {
+    let rule = |option: &str| rule(&format!("[/usr/bin/flock, {option}, --, '{{p}}', /bin/true]"));
+    for option in ["-n", "-xn", "--nonblock", "-o", "-w5", "--timeout=5"] {
+        sound(&rule(option));
+    }
+    for option in ["-w", "--timeout", "-nw", "--later", "-Z"] {
+        let problem = problem(&rule(option));
+        assert!(matches!(problem, RuleError::DashesOfAnOption { .. }), "{option}: {problem}");
+    }
+    // The dashes are the value of `-k`, so `{p}` is the duration.
+    may_be_a_value("[/usr/bin/timeout, -k, --, '{p}', /bin/true]", "-k");
 }

@@ -1,5 +1,5 @@
-//! What must be decided, found in another way than the policy does: by trying every split of a text, on the model of
-//! the rules. Shared with the fuzzer, as `model.rs` is.
+//! Oracle: finds the right decision by another method than the policy, by trying every split of a text on the model of
+//! the rules. The fuzzer includes this file, like `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use super::api::{CommandExecutionSpec, Reason};
 use super::model::{Kind, LAUNCHED_BY, List, PATTERNS, Piece, Rule, Values, expanded, whitelist};
 use super::policy::{Decision, Denial, Identity, Request, RuleSet, Verdict, compile, decide};
 
-/// A policy as a model, and compiled, also with its Whitelists in another order.
+/// Policy as a model, and compiled, also with its Whitelists in another order.
 pub struct World {
     pub lists: Vec<List>,
     pub rules: RuleSet,
     shuffled: RuleSet,
 }
 
-/// A rule that fits, with everything that it would give.
+/// Matching rule, with its decision.
 struct Candidate<'a> {
     list: &'a str,
     rule: &'a Rule,
@@ -27,7 +27,7 @@ struct Candidate<'a> {
     seconds: u32,
 }
 
-/// What is asked, of what, by whom.
+/// Request, labels of the Machine, and requester.
 pub struct Question<'a> {
     pub spec: &'a CommandExecutionSpec,
     pub labels: &'a BTreeMap<String, String>,
@@ -45,17 +45,17 @@ impl World {
         self.rules.closed_by().is_some()
     }
 
-    /// The rules in force, in order.
+    /// Rules in force, in order.
     pub fn in_force(&self) -> Vec<(&str, &Rule)> {
         let rules = self.lists.iter().flat_map(|list| list.rules.iter().map(move |rule| (list.name.as_str(), rule)));
         let is_broken = |list: &str, rule: &str| {
             let whitelist = self.rules.whitelists().iter().find(|whitelist| whitelist.record.name == list);
-            whitelist.is_none_or(|whitelist| whitelist.broken.iter().any(|broken| broken.rule == rule))
+            whitelist.is_none_or(|whitelist| whitelist.invalid_rules.iter().any(|broken| broken.rule == rule))
         };
         rules.filter(|(list, rule)| !is_broken(list, &rule.name)).collect()
     }
 
-    /// Decides, and panics where the decision is not the one that must come out. Returns it, for further checks.
+    /// Decides, panics if the decision is wrong, and returns it for further checks.
     pub fn judge(&self, question: &Question<'_>) -> Option<Verdict> {
         let parsed = Request::parse(question.spec);
         assert_eq!(parsed.is_ok(), is_well_formed(question.spec), "{:?}", question.spec);
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Nothing of what rules say is in a message, but names.
+    /// Checks that a message contains names, but no other text of rules.
     fn assert_nothing_is_told(&self, denial: &Denial, spec: &CommandExecutionSpec) {
         let asked = format!("{spec:?}");
         for rule in self.lists.iter().flat_map(|list| &list.rules) {
@@ -122,7 +122,7 @@ impl World {
             let subjects = rule.subjects.iter().flatten().map(|(_, name)| name.clone());
             let others = rule.run_as.iter().chain(&rule.action_type).cloned();
             for secret in literals.chain(values).chain(subjects).chain(others) {
-                // What is short, or was said by who asked, may be there by chance.
+                // Short texts, and texts of the request, may occur by chance.
                 let is_told = secret.len() >= 4 && denial.message.contains(&secret) && !asked.contains(&secret);
                 assert!(!is_told, "{secret:?} is in: {}", denial.message);
             }
@@ -167,12 +167,12 @@ fn is_well_formed(spec: &CommandExecutionSpec) -> bool {
         && spec.timeout_seconds.is_none_or(|seconds| (1..=86_400).contains(&seconds))
 }
 
-/// Whether a value is one of them.
+/// Returns true if a value is admitted.
 fn admits(values: &Values, value: &str, is_deny: bool) -> bool {
     let fits = match &values.kind {
         Kind::OneOf(listed) => listed.iter().any(|listed| listed == value),
         Kind::Integer(minimum, maximum) => {
-            // For a Deny, a plus and zeros in front do not make another number.
+            // For a Deny, a plus sign and leading zeros do not change the number.
             let value = if is_deny { value.strip_prefix('+').unwrap_or(value) } else { value };
             let is_digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
             let is_plain = is_deny || value == "0" || !value.starts_with('0');
@@ -186,7 +186,7 @@ fn admits(values: &Values, value: &str, is_deny: bool) -> bool {
     fits && (is_deny || value.len() <= maximum)
 }
 
-/// Every way to read texts as these templates, with the same value for the same parameter everywhere.
+/// Returns every way to read texts as these templates, with one value for each parameter.
 fn solutions(
     rule: &Rule,
     templates: &[Vec<Piece>],
@@ -226,13 +226,13 @@ fn solutions_of_one(rule: &Rule, pieces: &[Piece], text: &str, bound: Vec<Option
     }
 }
 
-/// The text of a rule; where it has none, its words with spaces between them.
+/// Returns the text of a rule; without one, its words with spaces between them.
 fn text_of(rule: &Rule) -> Vec<Piece> {
     let joined = || rule.run.join(&Piece::Text(" ".to_owned()));
     rule.text.clone().unwrap_or_else(joined)
 }
 
-/// The values of the rule's parameters, for each way in which the request can be read as one for it.
+/// Returns the values of the rule's parameters, for each way to read the request as one for the rule.
 fn readings(list: &str, rule: &Rule, spec: &CommandExecutionSpec) -> Vec<Vec<String>> {
     let unbound = vec![None; rule.parameters.len()];
     let found = match (&spec.command, &spec.argv, &spec.rule) {
@@ -263,7 +263,7 @@ fn is_for(rule: &Rule, question: &Question<'_>) -> bool {
     rule.role.is_none() || question.labels.get("role") == rule.role.as_ref()
 }
 
-/// Whether who asks is one of the subjects; None: it is not known.
+/// Returns true if the requester is one of the subjects; `None` if it is not verified.
 fn is_subject(rule: &Rule, question: &Question<'_>) -> Option<bool> {
     let Some(subjects) = &rule.subjects else { return Some(true) };
     let requester = question.requester?;
@@ -278,7 +278,7 @@ fn type_of(rule: &Rule) -> &str {
     rule.action_type.as_deref().unwrap_or("custom")
 }
 
-/// The candidate that a rule is whose text is asked for, where all else about it fits too.
+/// Returns the candidate of a rule that matches by these values and by all other fields.
 fn permitted<'a>(list: &'a str, rule: &'a Rule, values: Vec<String>, question: &Question<'_>) -> Option<Candidate<'a>> {
     let spec = question.spec;
     let is_of_type = spec.action_type.as_deref().is_none_or(|named| named == type_of(rule));
@@ -303,7 +303,7 @@ fn permitted<'a>(list: &'a str, rule: &'a Rule, values: Vec<String>, question: &
     is_permitted.then_some(Candidate { list, rule, values, argv, environment, seconds })
 }
 
-/// Whether a program is the one that a Deny names.
+/// Returns true if a program is the program of a Deny.
 fn is_same_program(program: &str, is_launched: bool, denied: &str) -> bool {
     let split = |path: &str| path.rsplit_once('/').map(|(directory, name)| (directory.to_owned(), name.to_owned()));
     let is_merged = |directory: &str| ["/bin", "/usr/bin", "/sbin", "/usr/sbin"].contains(&directory);
@@ -317,7 +317,8 @@ fn is_same_program(program: &str, is_launched: bool, denied: &str) -> bool {
     }
 }
 
-/// The words, and what stands behind the launchers that the model knows; with whether it is launched, and as whom.
+/// Returns the words and the commands behind the launchers of the model, each with `true` if a launcher starts it, and
+/// with its user.
 fn commands(words: &[String], is_launched: bool, user: Option<&str>) -> Vec<(Vec<String>, bool, Option<String>)> {
     let mut all = vec![(words.to_vec(), is_launched, user.map(str::to_owned))];
     for (launcher, as_user) in LAUNCHED_BY {

@@ -1,4 +1,4 @@
-//! How long Writ waits for output, and how long the record is kept, is checked with the rule and fixed by the decision.
+//! Bounds of the wait for output and of the retention: checked with the rule, and fixed by the decision.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
@@ -40,16 +40,16 @@ fn a_wait_out_of_bounds_puts_the_rule_out_of_force() {
     for seconds in [61, 3600, u32::MAX] {
         let rule = format!("- {{name: r, run: [/bin/true], output: {{drainSeconds: {seconds}}}}}");
         let compiled = compile(&whitelist("web", &rule));
-        let problem = &compiled.broken.first().unwrap_or_else(|| panic!("{seconds} is in force")).problem;
-        assert_eq!(*problem, RuleProblem::Output, "{seconds}");
+        let problem = &compiled.invalid_rules.first().unwrap_or_else(|| panic!("{seconds} is in force")).problem;
+        assert_eq!(*problem, RuleError::Output, "{seconds}");
         assert!(problem.to_string().contains("output.drainSeconds 0 to 60"), "{problem}");
     }
     let compiled = compile(&whitelist("web", "- {name: r, run: [/bin/true], output: {drainMinutes: 1}}"));
     let field = "output.drainMinutes".to_owned();
-    assert_eq!(compiled.broken.first().unwrap().problem, RuleProblem::UnknownField { field });
+    assert_eq!(compiled.invalid_rules.first().unwrap().problem, RuleError::UnknownField { field });
 }
 
-/// The API server refuses these. A Whitelist with one does not decode, which closes its namespace.
+/// The API server refuses these values. A Whitelist with one cannot be decoded, so its namespace fails closed.
 #[test]
 fn a_wait_that_is_no_whole_number_of_seconds_does_not_decode() {
     for seconds in

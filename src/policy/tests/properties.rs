@@ -1,5 +1,5 @@
-//! What holds for every policy and every request, on many that are made at random. `PROPTEST_CASES` says how many
-//! (default 256); `hack/fuzz` looks for more in the same way, and longer.
+//! Properties of every policy and every request, on random ones. `PROPTEST_CASES` is their number (default 256);
+//! `hack/fuzz` tries more in the same way.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::oracle::{Question, World};
 use super::*;
 
 fn config() -> ProptestConfig {
-    // Many rules are no sound ones, on purpose; what is about sound ones passes over them.
+    // Many rules are invalid on purpose; properties of valid rules skip them.
     ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() }
 }
 
@@ -16,11 +16,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..1200)
 }
 
-fn ask(world: &World, spec: &CommandExecutionSpec) -> Option<Verdict> {
+fn form(world: &World, spec: &CommandExecutionSpec) -> Option<Verdict> {
     world.judge(&Question { spec, labels: &BTreeMap::new(), requester: None })
 }
 
-/// What the properties are worth: that the cases are not all of one kind.
+/// The random cases are of all kinds, so that the properties mean something.
 #[test]
 fn the_cases_are_of_every_kind() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -63,12 +63,12 @@ proptest! {
         let values: Vec<String> = rule.parameters.iter().map(|values| model::fitting(source, values)).collect();
         let fits = rule.parameters.iter().zip(&values).all(|(known, value)| value.len() <= known.maximum.unwrap_or(256) as usize);
         prop_assume!(!world.in_force().is_empty() && fits && !world.is_closed());
-        let [by_text, by_words, by_name] = model::three_ways(&rule, &values).map(|spec| ask(&world, &spec));
+        let [by_text, by_words, by_name] = model::three_ways(&rule, &values).map(|spec| form(&world, &spec));
         let Some(Verdict::Allow(decision)) = &by_words else { panic!("{by_words:?}") };
         let expected: Vec<String> = rule.run.iter().map(|word| model::expanded(word, &values)).collect();
         prop_assert_eq!(&decision.argv, &expected);
         prop_assert_eq!(&by_words, &by_name);
-        // What a text has no place for has the default.
+        // A parameter without a placeholder in the text has its default.
         let has_all = |pieces: &Vec<model::Piece>| {
             (0..values.len()).all(|index| pieces.contains(&model::Piece::Place(index)))
         };

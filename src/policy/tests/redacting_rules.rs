@@ -1,4 +1,4 @@
-//! What a rule redacts is checked when the rule is.
+//! The `redact` patterns of a rule are checked together with the rule.
 
 use super::*;
 
@@ -7,8 +7,8 @@ fn a_redaction_that_could_not_be_applied_puts_the_rule_out_of_force() {
     for pattern in ["(", "a*", "", "é"] {
         let rule = serde_json::json!([{"name": "r", "run": ["/bin/true"], "redact": ["ok", pattern]}]).to_string();
         let compiled = compile(&whitelist("web", &rule));
-        let problem = &compiled.broken.first().unwrap_or_else(|| panic!("{pattern:?} is in force")).problem;
-        assert!(matches!(problem, RuleProblem::Redaction(RedactionError::Pattern { position: 1, .. })), "{problem:?}");
+        let problem = &compiled.invalid_rules.first().unwrap_or_else(|| panic!("{pattern:?} is in force")).problem;
+        assert!(matches!(problem, RuleError::Redaction(RedactionError::Pattern { position: 1, .. })), "{problem:?}");
     }
     let many = serde_json::json!([{"name": "r", "run": ["/bin/true"], "redact": vec!["x"; 9]}]).to_string();
     assert_eq!(compile(&whitelist("web", &many)).rule_count(), 0);

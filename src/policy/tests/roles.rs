@@ -1,8 +1,8 @@
-//! What a free pattern may be to usual programs: rules that stay in force, and rules that do not.
+//! Roles of free patterns in usual programs: rules that stay in force, and rules that do not.
 
 use super::*;
 
-/// A rule with three patterns: a plain word, a word with dots and dashes, and any path.
+/// Returns a rule with three patterns: a plain word, a word with dots and dashes, and any path.
 fn rule(run: &str) -> String {
     let patterns = [("word", "[a-z][a-z0-9]*"), ("name", "[a-z][a-z0-9._-]*"), ("path", "(/[a-z][a-z0-9.-]*)+")];
     let used: Vec<String> = patterns
@@ -16,12 +16,12 @@ fn rule(run: &str) -> String {
     format!("- {{name: r, run: [{}], parameters: {{{}}}}}", words.join(", "), used.join(", "))
 }
 
-/// Errors and warnings that come from what the programs do with the words.
+/// Returns the errors and warnings about roles of words.
 fn findings(run: &str) -> (Vec<String>, Vec<String>) {
     let whitelist = whitelist("web", &rule(run));
     let compiled = compile(&whitelist);
-    let errors: Vec<String> = compiled.broken.iter().map(|broken| broken.problem.to_string()).collect();
-    let rules = compiled.allowing.iter();
+    let errors: Vec<String> = compiled.invalid_rules.iter().map(|broken| broken.problem.to_string()).collect();
+    let rules = compiled.allow_rules.iter();
     let warnings = rules.flat_map(|rule| super::super::programs::warnings(&rule.run, &rule.parameters)).collect();
     (errors, warnings)
 }
@@ -123,7 +123,7 @@ const WORTH_A_WARNING: &[&str] = &[
     "/usr/bin/systemd-run -p ExecStartPre={word} /bin/true",
 ];
 
-/// Every spelling of an option, and every name of a program.
+/// Spellings of options, and names of programs.
 const DECIDING: &[&str] = &[
     "/usr/bin/rsync -ave {word} a b",
     "/usr/bin/psql -tAc {word}",
@@ -232,10 +232,50 @@ fn a_variable_that_loads_something_has_listed_values() {
     for name in ["GEM_PATH", "RCLONE_PASSWORD_COMMAND", "LDFLAGS", "TF_PLUGIN_CACHE_DIR", "PGPASSFILE"] {
         let broken = |values: &str| {
             let rules = format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{{values}}}}}}}");
-            compile(&whitelist("web", &rules)).broken
+            compile(&whitelist("web", &rules)).invalid_rules
         };
         let problems = broken("pattern: '[a-z/]+'");
-        assert!(matches!(problems[0].problem, RuleProblem::LoadingVariable { .. }), "{problems:?}");
+        assert!(matches!(problems[0].problem, RuleError::LoadingVariable { .. }), "{problems:?}");
         assert!(broken("enum: [/srv/a, /srv/b]").is_empty() && broken("integer: {maximum: 3}").is_empty(), "{name}");
+    }
+}
+
+/// Options that take no value in the next word, per the manuals; the free word behind them is the program.
+const BEFORE_THE_PROGRAM: &[&str] = &[
+    "/usr/bin/tini -g {name}",
+    "/usr/bin/xargs -i {name}",
+    "/usr/bin/xargs --replace {name}",
+    "/usr/bin/prlimit --nofile {name}",
+    "/usr/bin/numactl -l {name}",
+    "/usr/bin/uclampset -s {name}",
+    "/usr/bin/faketime -f @0 {name}",
+    "/usr/bin/sshpass -e {name}",
+    "/usr/bin/rlwrap -N {name}",
+    "/usr/bin/tsp -g {name}",
+    "/usr/bin/systemd-run --slice-inherit {name}",
+    "/usr/bin/systemd-nspawn -b {name}",
+    "/usr/bin/s6-setlock -w /run/lock/x {name}",
+    "/usr/bin/s6-softlimit -h {name}",
+    "/usr/bin/time -n {name}",
+    "/usr/bin/unshare --propagation slave {name}",
+    "/usr/bin/unshare --setgroups allow {name}",
+    "/usr/bin/schedtool -e {name}",
+];
+
+#[test]
+fn options_of_launchers_take_the_values_that_their_manuals_say() {
+    for run in BEFORE_THE_PROGRAM {
+        let (errors, _) = findings(run);
+        assert!(errors.iter().any(|error| error.contains("a program to run")), "{run}: {errors:?}");
+    }
+    for run in [
+        "/usr/bin/dumb-init -r 15:2 /opt/app/bin/report {name}",
+        "/usr/bin/dumb-init -r {n} /opt/app/bin/report {name}",
+        "/usr/bin/unshare --propagation slave /opt/app/bin/report {name}",
+        "/usr/bin/unshare --propagation {word} /opt/app/bin/report {name}",
+        "/usr/bin/prlimit --nofile=64 /opt/app/bin/report {name}",
+        "/usr/bin/sudo -n --auth-type {word} -u app /opt/app/bin/report {name}",
+    ] {
+        assert_eq!(findings(run), (Vec::new(), Vec::new()), "{run}");
     }
 }

@@ -1,21 +1,21 @@
-//! Each thing that a rule may never do, by spoiling one good rule.
+//! Problems of rules, each by spoiling one valid rule.
 
 use super::*;
 
-/// What is wrong with the only rule.
+/// Returns the problem of the only rule.
 #[track_caller]
-pub(super) fn problem(rule: &str) -> RuleProblem {
+pub(super) fn problem(rule: &str) -> RuleError {
     let compiled = compile(&whitelist("web", rule));
     assert_eq!(compiled.rule_count(), 0, "{rule} is in force");
-    compiled.broken.first().unwrap_or_else(|| panic!("{rule} is neither in force nor broken")).problem.clone()
+    compiled.invalid_rules.first().unwrap_or_else(|| panic!("{rule} is neither in force nor broken")).problem.clone()
 }
 
-/// A rule with this one parameter, as an operand behind `--`.
+/// Returns a rule with this parameter, as an operand behind `--`.
 fn with_parameter(parameter: &str) -> String {
     format!("- {{name: r, run: [/bin/echo, --, '{{p}}'], parameters: {{p: {parameter}}}}}")
 }
 
-/// A rule that runs this.
+/// Returns a rule with this `run`.
 fn running(run: &str) -> String {
     format!("- {{name: r, run: {run}, parameters: {{p: {{pattern: '[a-z]+'}}}}}}")
 }
@@ -71,9 +71,9 @@ fn fields_that_are_not_known_close_the_rule_however_deep_they_are() {
         "environment: {TZ: {pattern: 'a', notIn: [b]}}",
         "environment: {TZ: {integer: {maximum: 3, step: 2}}}",
     ] {
-        problem_is!(format!("- {{name: r, run: [/bin/true], {field}}}"), RuleProblem::UnknownField { .. });
+        problem_is!(format!("- {{name: r, run: [/bin/true], {field}}}"), RuleError::UnknownField { .. });
     }
-    problem_is!(with_parameter("{pattern: 'a', except: b}"), RuleProblem::UnknownField { .. });
+    problem_is!(with_parameter("{pattern: 'a', except: b}"), RuleError::UnknownField { .. });
 }
 
 #[test]
@@ -91,13 +91,13 @@ fn the_program_is_a_constant_absolute_path() {
         "'{p}'",
         "'/bin/{p}'",
     ] {
-        problem_is!(running(&format!("[{program}, '{{p}}']")), RuleProblem::ProgramNotAbsolute);
+        problem_is!(running(&format!("[{program}, '{{p}}']")), RuleError::ProgramNotAbsolute);
     }
-    problem_is!("- {name: r, run: []}", RuleProblem::RunLength);
-    problem_is!(format!("- {{name: r, run: [{}]}}", ["/bin/x"; 65].join(", ")), RuleProblem::RunLength);
+    problem_is!("- {name: r, run: []}", RuleError::RunLength);
+    problem_is!(format!("- {{name: r, run: [{}]}}", ["/bin/x"; 65].join(", ")), RuleError::RunLength);
 }
 
-/// A value in each of these would choose what runs.
+/// Rules in which the value would choose what runs.
 const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/bin/sh, -c, '{p}']",
     "[/bin/sh, -c, 'echo hello', '{p}']",
@@ -159,7 +159,7 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/usr/bin/git, -c, 'alias.x={p}', x]",
 ];
 
-/// In each of these it is no more than a value.
+/// Rules in which the value is a plain value.
 const NO_MORE_THAN_A_VALUE: &[&str] = &[
     "[/usr/bin/kubectl, -n, '{p}']",
     "[/usr/bin/nice, -n, '{p}', /bin/ls]",
@@ -194,7 +194,7 @@ const NO_MORE_THAN_A_VALUE: &[&str] = &[
 #[test]
 fn a_value_never_is_a_program_nor_an_interpreters_text() {
     for run in CHOOSING_WHAT_RUNS {
-        problem_is!(running(run), RuleProblem::ParameterAsProgram { .. });
+        problem_is!(running(run), RuleError::ParameterAsProgram { .. });
     }
     for run in NO_MORE_THAN_A_VALUE {
         sound(&running(run));
@@ -203,19 +203,19 @@ fn a_value_never_is_a_program_nor_an_interpreters_text() {
 
 #[test]
 fn places_are_declared_used_and_readable_in_one_way() {
-    problem_is!("- {name: r, run: [/bin/echo, '{p}']}", RuleProblem::UndeclaredParameter { .. });
-    problem_is!("- {name: r, run: [/bin/echo], match: 'x {p}'}", RuleProblem::UndeclaredParameter { .. });
-    problem_is!(running("[/bin/echo]"), RuleProblem::UnusedParameter { .. });
+    problem_is!("- {name: r, run: [/bin/echo, '{p}']}", RuleError::UndeclaredParameter { .. });
+    problem_is!("- {name: r, run: [/bin/echo], match: 'x {p}'}", RuleError::UndeclaredParameter { .. });
+    problem_is!(running("[/bin/echo]"), RuleError::UnusedParameter { .. });
     for word in ["{", "}", "{p", "p}", "{p}}", "a{b"] {
-        problem_is!(running(&format!("[/bin/echo, '{word}']")), RuleProblem::StrayBrace { .. });
+        problem_is!(running(&format!("[/bin/echo, '{word}']")), RuleError::UnescapedBrace { .. });
     }
-    problem_is!(running("[/bin/echo, '{ p}']"), RuleProblem::UndeclaredParameter { .. });
-    problem_is!(running("[/bin/echo, '{}']"), RuleProblem::UndeclaredParameter { .. });
+    problem_is!(running("[/bin/echo, '{ p}']"), RuleError::UndeclaredParameter { .. });
+    problem_is!(running("[/bin/echo, '{}']"), RuleError::UndeclaredParameter { .. });
     let no_value = "- {name: r, match: x, run: [/bin/echo, '{p}'], parameters: {p: {pattern: a}}}";
-    problem_is!(no_value, RuleProblem::NoValueFromMatch { .. });
+    problem_is!(no_value, RuleError::MissingFromMatch { .. });
     for (name, quoted) in [("a b", "'a b'"), ("1a", "'1a'"), ("a-b", "'a-b'"), ("é", "'é'")] {
         let rule = format!("- {{name: r, run: [/bin/echo, '{{{name}}}'], parameters: {{{quoted}: {{pattern: a}}}}}}");
-        problem_is!(rule, RuleProblem::Name { .. });
+        problem_is!(rule, RuleError::Name { .. });
     }
     let two = |text: &str, run: &str, a: &str| {
         format!(
@@ -233,22 +233,22 @@ fn places_are_declared_used_and_readable_in_one_way() {
         two("{a}1{b}", "'{a}', '{b}'", "{integer: {maximum: 9}}"),
         two("{a}-{b}", "'{a}', '{b}'", "{enum: [x-y, x]}"),
     ] {
-        problem_is!(ambiguous, RuleProblem::AmbiguousTemplate { .. });
+        problem_is!(ambiguous, RuleError::AmbiguousTemplate { .. });
     }
     sound(&two("{a} {b}", "'{a}', '{b}'", word));
     sound(&two("{b} says {a}", "'{a}', '{b}'", "{pattern: '[a-z ]+'}"));
-    // Words joined by spaces are a text as well.
+    // Without `match`, the text is the joined words.
     let joined = "- {name: r, run: [/bin/echo, '{a}', end], parameters: {a: {pattern: '[a-z ]+'}}}";
-    problem_is!(joined, RuleProblem::AmbiguousTemplate { field: "match", .. });
+    problem_is!(joined, RuleError::AmbiguousTemplate { field: "match", .. });
 }
 
 #[test]
 fn a_parameter_says_in_one_way_what_its_values_are() {
     for parameter in ["{}", "{enum: []}", "{enum: [a], pattern: a}", "{integer: {maximum: 1}, enum: [a]}"] {
-        problem_is!(with_parameter(parameter), RuleProblem::NotExactlyOneKind { .. });
+        problem_is!(with_parameter(parameter), RuleError::NotExactlyOneKind { .. });
     }
     for range in ["{minimum: 2, maximum: 1}", "{minimum: -1, maximum: 1}", "{maximum: -1}"] {
-        problem_is!(with_parameter(&format!("{{integer: {range}}}")), RuleProblem::IntegerRange { .. });
+        problem_is!(with_parameter(&format!("{{integer: {range}}}")), RuleError::IntegerRange { .. });
     }
     for default in [
         "{enum: [a], default: b}",
@@ -256,20 +256,20 @@ fn a_parameter_says_in_one_way_what_its_values_are() {
         "{integer: {maximum: 9}, default: '10'}",
         "{pattern: a+, maxLength: 2, default: aaa}",
     ] {
-        problem_is!(with_parameter(default), RuleProblem::DefaultNotAdmitted { .. });
+        problem_is!(with_parameter(default), RuleError::InvalidDefault { .. });
     }
 }
 
 #[test]
 fn a_pattern_says_which_characters_it_admits() {
     for pattern in ["(", "[", "a{2", "*", r"\", "(?<=a)b", r"(a)\1", "(?z)", "[a-é]"] {
-        problem_is!(with_parameter(&format!("{{pattern: '{pattern}'}}")), RuleProblem::PatternSyntax { .. });
+        problem_is!(with_parameter(&format!("{{pattern: '{pattern}'}}")), RuleError::PatternSyntax { .. });
     }
     for pattern in ["^a$", "a$", "^a", r"\Aa\z", r"\ba", "(?m)^a|b$", "(^a)|b"] {
-        problem_is!(with_parameter(&format!("{{pattern: '{pattern}'}}")), RuleProblem::PatternAnchor { .. });
+        problem_is!(with_parameter(&format!("{{pattern: '{pattern}'}}")), RuleError::PatternAnchor { .. });
     }
     for pattern in ["", "a*", "a?", "(a|)", "a{0,3}", "()", "(a*)*"] {
-        problem_is!(with_parameter(&format!("{{pattern: '{pattern}'}}")), RuleProblem::AdmitsEmpty { .. });
+        problem_is!(with_parameter(&format!("{{pattern: '{pattern}'}}")), RuleError::MatchesEmpty { .. });
     }
     let unsafe_patterns = [
         ".",
@@ -295,23 +295,23 @@ fn a_pattern_says_which_characters_it_admits() {
     for pattern in unsafe_patterns {
         problem_is!(
             with_parameter(&format!("{{pattern: \"{}\"}}", pattern.replace('\\', r"\\"))),
-            RuleProblem::AdmitsByte { .. }
+            RuleError::AdmitsByte { .. }
         );
     }
-    // The Kelvin sign folds to k, where Unicode is asked for.
-    problem_is!(with_parameter("{pattern: '(?iu)k'}"), RuleProblem::AdmitsByte { .. });
-    problem_is!(with_parameter("{pattern: '[a&&b]'}"), RuleProblem::PatternNeverMatches { .. });
-    problem_is!(with_parameter(&format!("{{pattern: '{}'}}", "a".repeat(1025))), RuleProblem::PatternTooLarge { .. });
-    problem_is!(with_parameter("{pattern: '(([a-z]{50}){50}){50}'}"), RuleProblem::PatternTooLarge { .. });
-    // Counts of what may be empty: short values, and more steps than there is time for.
-    problem_is!(with_parameter("{pattern: '((a?){4294967295}){4294967295}b'}"), RuleProblem::PatternTooLarge { .. });
+    // With Unicode, the Kelvin sign folds to k.
+    problem_is!(with_parameter("{pattern: '(?iu)k'}"), RuleError::AdmitsByte { .. });
+    problem_is!(with_parameter("{pattern: '[a&&b]'}"), RuleError::PatternNeverMatches { .. });
+    problem_is!(with_parameter(&format!("{{pattern: '{}'}}", "a".repeat(1025))), RuleError::PatternTooLarge { .. });
+    problem_is!(with_parameter("{pattern: '(([a-z]{50}){50}){50}'}"), RuleError::PatternTooLarge { .. });
+    // Repetitions of a part that may be empty: short values, but too many steps.
+    problem_is!(with_parameter("{pattern: '((a?){4294967295}){4294967295}b'}"), RuleError::PatternTooLarge { .. });
     problem_is!(
         with_parameter(&format!("{{pattern: '{}a{}'}}", "(".repeat(40), ")".repeat(40))),
-        RuleProblem::PatternSyntax { .. }
+        RuleError::PatternSyntax { .. }
     );
-    problem_is!(with_parameter(r#"{enum: ["a\nb"]}"#), RuleProblem::AdmitsByte { .. });
-    problem_is!(with_parameter(r#"{enum: ["é"]}"#), RuleProblem::AdmitsByte { .. });
-    problem_is!(with_parameter("{enum: ['']}"), RuleProblem::AdmitsEmpty { .. });
+    problem_is!(with_parameter(r#"{enum: ["a\nb"]}"#), RuleError::AdmitsByte { .. });
+    problem_is!(with_parameter(r#"{enum: ["é"]}"#), RuleError::AdmitsByte { .. });
+    problem_is!(with_parameter("{enum: ['']}"), RuleError::MatchesEmpty { .. });
     for pattern in
         ["[A-Za-z0-9._-]+", r"\\w+", r"\\d{4}-\\d{2}", "(?i)web-[0-9]+", "a|b", "(?x) a b # c", r"[ -&(-~&&[^!\\\\]]+"]
     {
@@ -319,7 +319,7 @@ fn a_pattern_says_which_characters_it_admits() {
     }
 }
 
-/// The text of a pattern cannot reach out of it.
+/// The text of a pattern cannot affect its anchors.
 #[test]
 fn a_pattern_holds_for_the_whole_value() {
     for (pattern, good, bad) in [
@@ -347,20 +347,20 @@ fn no_value_looks_like_an_option_unless_two_dashes_stand_before_it() {
     for pattern in
         ["[a-z-]+", "-a", "(-|a)b", "a?-", "(a*)-x", r"\W?a"].into_iter().filter(|pattern| !pattern.contains('W'))
     {
-        problem_is!(rule("[/bin/echo, '{p}']", pattern), RuleProblem::OptionAsOperand { .. });
-        problem_is!(rule("[/bin/echo, '{p}=x', --]", pattern), RuleProblem::OptionAsOperand { .. });
+        problem_is!(rule("[/bin/echo, '{p}']", pattern), RuleError::OptionAsOperand { .. });
+        problem_is!(rule("[/bin/echo, '{p}=x', --]", pattern), RuleError::OptionAsOperand { .. });
         sound(&rule("[/bin/echo, --, '{p}']", pattern));
         sound(&rule("[/bin/echo, 'x={p}']", pattern));
     }
     // `find -- -delete` deletes.
-    problem_is!(rule("[/usr/bin/find, --, '{p}']", "[/a-z-]+"), RuleProblem::OptionAsOperand { .. });
+    problem_is!(rule("[/usr/bin/find, --, '{p}']", "[/a-z-]+"), RuleError::OptionAsOperand { .. });
     sound(&rule("[/bin/echo, '{p}']", "[a-z][a-z-]*"));
-    // find takes `-delete` for an action behind `--` too, test `-f` for a question.
+    // Behind `--` too, find reads `-delete` as an action, and test reads `-f` as an operator.
     for program in ["/usr/bin/find", "/usr/bin/test", "/usr/bin/expr"] {
-        problem_is!(rule(&format!("[{program}, --, '{{p}}']"), "[a-z-]+"), RuleProblem::OptionAsOperand { .. });
+        problem_is!(rule(&format!("[{program}, --, '{{p}}']"), "[a-z-]+"), RuleError::OptionAsOperand { .. });
         sound(&rule(&format!("[{program}, --, '{{p}}']"), "[a-z]+"));
     }
-    // What is listed was chosen by who wrote the rule.
+    // The author of the rule chose the values of an enum.
     sound("- {name: r, run: [/bin/echo, '{p}'], parameters: {p: {enum: [--fast, --slow]}}}");
 }
 
@@ -368,15 +368,15 @@ fn no_value_looks_like_an_option_unless_two_dashes_stand_before_it() {
 fn bytes_that_login_shells_do_not_agree_on_are_refused() {
     for word in ["a\nb", "é", "\t"] {
         let run = serde_json::json!([{"name": "r", "run": ["/bin/echo", word]}]).to_string();
-        problem_is!(run, RuleProblem::ForbiddenByte { field: "run", .. });
+        problem_is!(run, RuleError::ForbiddenByte { field: "run", .. });
     }
     for text in ["a\nb", "é", "\t"] {
         let rule = serde_json::json!([{"name": "r", "match": text, "run": ["/bin/echo"]}]).to_string();
-        problem_is!(rule, RuleProblem::ForbiddenByte { field: "match", .. });
+        problem_is!(rule, RuleError::ForbiddenByte { field: "match", .. });
     }
-    problem_is!("- {name: r, match: '', run: [/bin/echo]}", RuleProblem::TextLength { field: "match" });
+    problem_is!("- {name: r, match: '', run: [/bin/echo]}", RuleError::TextLength { field: "match" });
     let long = format!("- {{name: r, run: [/bin/echo, {}]}}", "x".repeat(4097));
-    problem_is!(long, RuleProblem::TextLength { field: "run" });
+    problem_is!(long, RuleError::TextLength { field: "run" });
 }
 
 #[test]
@@ -428,10 +428,10 @@ fn a_variable_that_steers_what_runs_is_refused() {
         "RUSTC_WRAPPER",
     ] {
         let rule = format!("- {{name: r, run: [/bin/true], environment: {{{name}: {{enum: [a]}}}}}}");
-        problem_is!(rule, RuleProblem::SteeringVariable { .. });
+        problem_is!(rule, RuleError::DangerousVariable { .. });
     }
-    problem_is!("- {name: r, run: [/bin/true], environment: {'A=B': {enum: [a]}}}", RuleProblem::Name { .. });
-    problem_is!("- {name: r, run: [/bin/true], environment: {A: {pattern: '.*'}}}", RuleProblem::AdmitsEmpty { .. });
+    problem_is!("- {name: r, run: [/bin/true], environment: {'A=B': {enum: [a]}}}", RuleError::Name { .. });
+    problem_is!("- {name: r, run: [/bin/true], environment: {A: {pattern: '.*'}}}", RuleError::MatchesEmpty { .. });
     sound("- {name: r, run: [/bin/true], environment: {LOG_LEVEL: {enum: [-a]}, LC_TIME: {pattern: '[A-Za-z_]+'}}}");
 }
 
@@ -439,31 +439,31 @@ fn a_variable_that_steers_what_runs_is_refused() {
 fn the_other_fields_have_their_bounds() {
     let with = |field: &str| format!("- {{name: r, run: [/bin/true], {field}}}");
     for user in ["''", "'-u'", "'#0'", "0", "'a b'", "é", "a$b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
-        problem_is!(with(&format!("runAs: {user}")), RuleProblem::RunAs);
+        problem_is!(with(&format!("runAs: {user}")), RuleError::RunAs);
     }
     for directory in ["srv", "./x", "/a/../b", "//", "/a/", "'-'", "'~'", "''"] {
-        problem_is!(with(&format!("workingDirectory: {directory}")), RuleProblem::WorkingDirectory);
+        problem_is!(with(&format!("workingDirectory: {directory}")), RuleError::WorkingDirectory);
     }
-    problem_is!(with(r#"workingDirectory: "/é""#), RuleProblem::ForbiddenByte { .. });
-    problem_is!(with("subjects: []"), RuleProblem::NoSubjects);
+    problem_is!(with(r#"workingDirectory: "/é""#), RuleError::ForbiddenByte { .. });
+    problem_is!(with("subjects: []"), RuleError::NoSubjects);
     for subject in
         ["{kind: User, name: ''}", "{kind: User, name: a, namespace: b}", "{kind: Group, name: a, namespace: b}"]
     {
-        problem_is!(with(&format!("subjects: [{subject}]")), RuleProblem::Subject { .. });
+        problem_is!(with(&format!("subjects: [{subject}]")), RuleError::Subject { .. });
     }
     for expression in
         ["{key: a, operator: In}", "{key: a, operator: NotIn, values: []}", "{key: a, operator: Exists, values: [b]}"]
     {
         problem_is!(
             with(&format!("machineSelector: {{matchExpressions: [{expression}]}}")),
-            RuleProblem::Selector { .. }
+            RuleError::Selector { .. }
         );
     }
     for limits in ["{default: 0}", "{maximum: 0}", "{default: 5, maximum: 4}", "{maximum: 86401}", "{default: 86401}"] {
-        problem_is!(with(&format!("timeoutSeconds: {limits}")), RuleProblem::Timeout);
+        problem_is!(with(&format!("timeoutSeconds: {limits}")), RuleError::Timeout);
     }
     for limits in ["{inlineBytes: 16385}", "{maximumBytes: 1023}", "{maximumBytes: -1}", "{drainSeconds: 61}"] {
-        problem_is!(with(&format!("output: {limits}")), RuleProblem::Output);
+        problem_is!(with(&format!("output: {limits}")), RuleError::Output);
     }
     for field in [
         "workingDirectory: /",
@@ -474,14 +474,14 @@ fn the_other_fields_have_their_bounds() {
         "redact: [a]",
     ] {
         let compiled = compile(&whitelist("web", &format!("- {{name: r, effect: Deny, match: x, {field}}}")));
-        assert!(matches!(compiled.broken[0].problem, RuleProblem::MeansNothingOnDeny { .. }), "{field}");
+        assert!(matches!(compiled.invalid_rules[0].problem, RuleError::NotAllowedOnDeny { .. }), "{field}");
         assert!(compiled.closed.is_some());
     }
     let compiled = compile(&whitelist(
         "web",
         "- {name: r, effect: Deny, match: '{p}', parameters: {p: {pattern: a, maxLength: 3}}}",
     ));
-    assert!(matches!(compiled.broken[0].problem, RuleProblem::MeansNothingOnDeny { .. }));
+    assert!(matches!(compiled.invalid_rules[0].problem, RuleError::NotAllowedOnDeny { .. }));
 }
 
 #[test]
@@ -495,6 +495,6 @@ fn patterns_that_are_too_large_together_do_not_take_the_memory_of_all() {
         })
         .collect();
     let compiled = compile(&whitelist("web", &rules));
-    assert!(compiled.rule_count() > 5, "{:?}", compiled.broken.first());
-    assert_eq!(compiled.broken.last().unwrap().problem, RuleProblem::PatternsTooLarge);
+    assert!(compiled.rule_count() > 5, "{:?}", compiled.invalid_rules.first());
+    assert_eq!(compiled.invalid_rules.last().unwrap().problem, RuleError::PatternsTooLarge);
 }

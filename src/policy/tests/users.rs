@@ -1,7 +1,7 @@
 use super::spoilt::problem;
 use super::*;
 
-/// Linux, sudo and directory services have more names than useradd makes by itself.
+/// Linux, sudo and directory services accept more names than useradd.
 #[test]
 fn a_user_to_run_as_is_any_name_that_is_no_option_number_or_group() {
     let with = |user: &str| format!("- {{name: r, run: [/bin/true], runAs: '{user}'}}");
@@ -15,6 +15,6 @@ fn a_user_to_run_as_is_any_name_that_is_no_option_number_or_group() {
     for user in
         ["%a", "+a", "\\a", "a\\", "a:b", "a/b", "a`b", "a;b", "a|b", "a(b)", "a{b}", "a&b", "a<b", "a\"b", "$", &long]
     {
-        assert!(matches!(problem(&with(user)), RuleProblem::RunAs), "{user}");
+        assert!(matches!(problem(&with(user)), RuleError::RunAs), "{user}");
     }
 }

@@ -1,5 +1,5 @@
-//! Whitelists and requests whose fields have anything in them, what the API server would refuse too. Shared with the
-//! fuzzer, as `model.rs` is.
+//! Whitelists and requests with arbitrary values in all fields, including values that the API server would refuse. The
+//! fuzzer includes this file, like `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -173,8 +173,8 @@ fn request(source: &mut Source<'_>, whitelists: &[Whitelist]) -> CommandExecutio
     spec
 }
 
-/// Makes Whitelists and asks of them. What is allowed runs a program by its path with words that every shell reads in
-/// the same way, whatever was in the rules; the order of the Whitelists does not matter; nothing panics.
+/// Checks arbitrary Whitelists and requests: an allowed command is a program by its path, with words that every shell
+/// reads in the same way; the order of the Whitelists does not matter; nothing panics.
 pub fn judge(source: &mut Source<'_>) {
     let whitelist = |name: String, source: &mut Source<'_>| {
         let rules = (0..1 + source.below(3)).map(|_| rule(source)).collect();

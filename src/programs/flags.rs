@@ -1,18 +1,21 @@
-//! Which options of common programs take a value, and which take none: from their manuals (getopt's notation).
+//! Options of common programs, with and without a value, from their manuals (in the notation of getopt). The options of
+//! launchers are in the tables of [`table`].
 //!
-//! An option that is not listed may take one. The price of a missing entry is small: an author is asked to begin a pattern
-//! with a letter, which is good in any case.
+//! An option that is not listed may take a value. A missing entry costs little: the author has to begin a pattern with
+//! a letter, which is good in any case.
 
-use crate::policy::base_name;
+use super::base_name;
+use super::table;
+pub(crate) use super::table::Takes;
 
-/// The options of some programs.
+/// Options of some programs.
 struct Known {
-    /// With spaces between them.
+    /// Names of the programs, separated by spaces.
     programs: &'static str,
-    /// Letters, each with a `:` behind it if the option takes a value in all of the programs. A letter is left out if one of
-    /// them takes a value where another takes none.
+    /// Letters, each followed by `:` if the option takes a value in all of the programs. A letter is missing if the
+    /// programs differ about its value.
     letters: &'static str,
-    /// Long options, and words with one dash, that take none.
+    /// Long options without a value, and words with one dash.
     words: &'static str,
 }
 
@@ -20,28 +23,19 @@ fn is_in(words: &str, word: &str) -> bool {
     words.split(' ').any(|listed| listed == word)
 }
 
-/// What an option does with the word behind it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Takes {
-    Nothing,
-    /// The word behind it, for certain.
-    Value,
-    Unknown,
-}
+/// Stand-in for text that the requester chooses. No program has such an option.
+pub(crate) const ANY_TEXT: &str = "\u{fffd}";
 
-/// Stands for text that is the requester's choice. No program has such an option.
-pub(super) const ANY_TEXT: &str = "\u{fffd}";
-
-/// Programs that give what stands behind `--` to another program as its words, where they may be options again.
+/// Programs that pass the words behind `--` to another program, which may read them as options.
 const PASS_ON: &str = "bundle cargo conda dotnet gcloud minikube nix npm npx pnpm poetry stack uv vagrant yarn";
 
 /// Programs whose first word may be a bundle of letters without a dash: `tar xf ARCHIVE`.
 const BUNDLES: &str = "ar bsdtar gtar jar star tar";
 
-/// Programs that take a signal for an option: `kill -TERM`.
+/// Programs with signals as options: `kill -TERM`.
 const SIGNALLERS: &str = "kill killall pkill skill snice pgrep";
 
-/// Long options that take no value in any program that is known to have them.
+/// Long options that take no value in any known program.
 const EVERYWHERE: &str = "--dry-run --force --help --no-pager --quiet --recursive --silent --verbose --yes";
 
 const KNOWN: &[Known] = &[
@@ -247,19 +241,20 @@ const KNOWN: &[Known] = &[
     Known { programs: "sysctl", letters: "abenNqw", words: "--all --ignore --names --values --write" },
 ];
 
-/// True if a program gives the words behind `--` to another program.
-pub(super) fn passes_words_on(program: &str) -> bool {
+/// Returns true if a program passes the words behind `--` to another program.
+pub(crate) fn passes_words_on(program: &str) -> bool {
     is_in(PASS_ON, base_name(program))
 }
 
-/// True if a program reads its first word as letters of options, with a dash or without.
-pub(super) fn reads_bundles(program: &str) -> bool {
+/// Returns true if a program reads its first word as letters of options, with a dash or without.
+pub(crate) fn reads_bundles(program: &str) -> bool {
     is_in(BUNDLES, base_name(program)) || base_name(program) == "ps"
 }
 
-/// What an option takes of the word behind it. Another word than an option takes nothing.
-pub(super) fn takes(program: &str, word: &str) -> Takes {
-    let program = base_name(program);
+/// Returns what an option takes of the next word. A word that is no option takes nothing. Options that nobody listed
+/// are unknown: such an option may take the next word.
+pub(crate) fn takes(path: &str, word: &str) -> Takes {
+    let program = base_name(path);
     let known = KNOWN.iter().find(|known| is_in(known.programs, program));
     let is_listed = known.is_some_and(|known| is_in(known.words, word)) || is_in(EVERYWHERE, word);
     // `--lines=5` has its value; `-` is a file, and `--` no option.
@@ -267,46 +262,54 @@ pub(super) fn takes(program: &str, word: &str) -> Takes {
     if is_listed || is_whole || !word.starts_with('-') {
         return Takes::Nothing;
     }
+    let launcher = table::find(path).map(|(_, description)| description).filter(|description| description.is_exact);
     if word.starts_with("--") {
-        return Takes::Unknown;
+        return launcher.map_or(Takes::Unknown, |launcher| launcher.takes(word));
     }
     let is_signal = |word: &str| word.len() > 3 && word.bytes().skip(1).all(|byte| byte.is_ascii_uppercase());
     if is_in(SIGNALLERS, program) && is_signal(word) {
         return Takes::Nothing;
     }
-    cluster(known.map_or("", |known| known.letters), word)
+    match launcher {
+        Some(launcher) => cluster(word, |letter| launcher.takes(&format!("-{letter}"))),
+        None => cluster(word, |letter| letter_takes(known.map_or("", |known| known.letters), letter)),
+    }
 }
 
-/// `-euo`: the first letter that takes a value has the rest of the word, or the next word if it is the last one.
-fn cluster(letters: &str, word: &str) -> Takes {
+/// Reads a word such as `-euo`. The first letter with a value takes the rest of the word, or the next word if it is the
+/// last.
+fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     let mut rest = word.chars().skip(1).peekable();
-    // What is left of a word behind a letter that is not known may be its value, or more letters.
+    // The rest of a word behind an unknown letter may be its value, or more letters.
     while let Some(letter) = rest.next() {
         let is_last = rest.peek().is_none();
-        match listed(letters, letter) {
-            Some(true) => return if is_last { Takes::Value } else { Takes::Nothing },
-            Some(false) => {}
+        match takes(letter) {
+            Takes::Value => return if is_last { Takes::Value } else { Takes::Nothing },
+            Takes::Nothing => {}
             // `-n5`: no program has a digit for an option that takes the next word.
-            None if is_last && !letter.is_ascii_digit() => return Takes::Unknown,
-            None => {}
+            Takes::Unknown if is_last && !letter.is_ascii_digit() => return Takes::Unknown,
+            Takes::Unknown => {}
         }
     }
     Takes::Nothing
 }
 
-/// Whether a letter takes a value; `None` if it is not listed.
-fn listed(letters: &str, letter: char) -> Option<bool> {
-    let (_, behind) = letters.split_once(letter).filter(|_| letter != ':')?;
-    Some(behind.starts_with(':'))
+/// Returns what a letter takes per a list of letters.
+fn letter_takes(letters: &str, letter: char) -> Takes {
+    match letters.split_once(letter).filter(|_| letter != ':') {
+        None => Takes::Unknown,
+        Some((_, behind)) if behind.starts_with(':') => Takes::Value,
+        Some(_) => Takes::Nothing,
+    }
 }
 
-/// `tar xbf 20 ARCHIVE`: how many words behind a bundle may be values of its letters. They have them in their order.
-pub(super) fn values_of_a_bundle(program: &str, word: &str) -> usize {
+/// Returns the number of words behind a bundle that may be values of its letters, as in `tar xbf 20 ARCHIVE`.
+pub(crate) fn values_of_a_bundle(program: &str, word: &str) -> usize {
     if !is_in(BUNDLES, base_name(program)) || word.starts_with('-') {
         return 0;
     }
     let letters =
         KNOWN.iter().find(|known| is_in(known.programs, base_name(program))).map_or("", |known| known.letters);
-    // A letter that is not known may take one.
-    word.chars().filter(|letter| listed(letters, *letter) != Some(false)).count()
+    // An unknown letter may take a value.
+    word.chars().filter(|letter| letter_takes(letters, *letter) != Takes::Nothing).count()
 }

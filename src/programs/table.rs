@@ -1,11 +1,12 @@
-//! What is known of programs: which of their words are code, programs, configurations, files or plain values.
+//! Descriptions of programs: which of their words are code, programs, configurations, files or plain values, and which
+//! commands they start.
 //!
-//! The knowledge is in `tables/*.txt`, a line per program; `tables/README.md` describes the form.
+//! `tables/*.txt` has one line for each program; `tables/README.md` describes the format.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::super::base_name;
+use super::base_name;
 use super::names::known_name;
 
 const TEXTS: &[&str] = &[
@@ -22,44 +23,48 @@ const TEXTS: &[&str] = &[
 
 static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::parse(TEXTS));
 
-/// What a program does with a word.
+/// Role of a word for its program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Role {
-    /// A value and no more.
+pub(crate) enum Role {
+    /// Plain value.
     Value,
     /// Code, or a file that says what to run.
     Code,
-    /// A program that it runs.
+    /// Program that it runs.
     Program,
-    /// The program that it runs, and all words behind that one are the words of that program.
+    /// Program that it runs. All later words belong to that program.
     Command,
-    /// A file of code; all words behind it are words of that code.
+    /// File of code. All later words are arguments of that code.
     Script,
-    /// A file that can say what to run or to load.
+    /// File that can say what to run or to load.
     Configuration,
-    /// A library, module or plugin that it loads.
+    /// Library, module or plugin that it loads.
     Library,
-    /// A folder whose files can say what to run.
+    /// Directory whose files can say what to run.
     Project,
-    /// A package that it installs, by name or by file.
+    /// Package that it installs, by name or by file.
     Package,
-    /// The account with whose rights it runs a program, or that it changes.
+    /// Text that the program splits into words of its own (`env -S`).
+    Text,
+    /// Account that executes the inner command (`sudo -u`).
+    User,
+    /// Account with whose rights it runs a program, or that it changes.
     Account,
-    /// An account, a group, a container or the like that it acts on.
+    /// Account, group, container or the like that it acts on.
     Identity,
-    /// A name, or the address of a server.
+    /// Name, or the address of a server.
     Address,
-    /// A subcommand, which decides what the other words are.
+    /// Subcommand, which decides the roles of the other words.
     Subcommand,
-    /// A target that it builds, or a setting of the build.
+    /// Target that it builds, or a setting of the build.
     Goal,
-    /// A file that it reads or writes.
+    /// File that it reads or writes.
     File,
-    /// A host or an address that it connects to.
+    /// Host or address that it connects to.
     Remote,
-    /// NAME=VALUE, where the name decides what it is.
+    /// NAME=VALUE, in which the name decides the meaning.
     Setting,
-    /// Something that nobody has described.
+    /// Word without a description.
     Unknown,
 }
 
@@ -75,6 +80,8 @@ impl Role {
             "library" => Self::Library,
             "project" => Self::Project,
             "package" => Self::Package,
+            "text" => Self::Text,
+            "user" => Self::User,
             "account" => Self::Account,
             "sub" => Self::Subcommand,
             "goal" => Self::Goal,
@@ -88,57 +95,95 @@ impl Role {
         })
     }
 
-    /// Returns true if a caller who chooses such a word chooses what runs.
+    /// Returns true if a requester who chooses such a word chooses what runs.
     pub fn decides_what_runs(self) -> bool {
         match self {
             Self::Code | Self::Program | Self::Command | Self::Script | Self::Configuration | Self::Library => true,
-            Self::Project | Self::Account | Self::Subcommand | Self::Goal => true,
+            Self::Text | Self::Project | Self::User | Self::Account | Self::Subcommand | Self::Goal => true,
             Self::Value | Self::File | Self::Remote | Self::Setting | Self::Unknown | Self::Package => false,
             Self::Identity | Self::Address => false,
         }
     }
 }
 
-/// An option of a program.
+/// Option of a program.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ProgramOption {
-    /// What its values are, in order; none for a flag.
+pub(crate) struct ProgramOption {
+    /// Roles of its values, in order; none for a flag.
     pub values: Vec<Role>,
-    /// The value stands in the same word only (`sed -i.bak`).
+    /// True if the value can stand only in the same word (`sed -i.bak`).
     pub is_attached: bool,
-    /// With this option, every other word has this role (`sh -c`).
+    /// Role that every other word has with this option (`sh -c`).
     pub others: Option<Role>,
-    /// The option stands in for the first operand (`awk -f`).
+    /// True if implementations of the program differ about the option. Only roles go by such an entry.
+    pub is_uncertain: bool,
+    /// True if the option replaces the first operand (`awk -f`).
     pub replaces_operand: bool,
 }
 
-/// What is known of a program, or of one of its subcommands.
+/// Description of a program, or of one of its subcommands.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Description {
+pub(crate) struct Description {
     pub options: HashMap<String, ProgramOption>,
     pub operands: Vec<Role>,
-    /// What the operands behind those are.
+    /// Role of all further operands.
     pub rest: Option<Role>,
-    /// Long options begin with a single dash (`find -exec`, `java -jar`).
+    /// True if long options begin with a single dash (`find -exec`, `java -jar`).
     pub has_one_dash: bool,
-    /// The first word may be options without a dash (`tar xf`).
+    /// True if the first word may be options without a dash (`tar xf`).
     pub has_old_style: bool,
-    /// NAME=VALUE before the operands sets a variable (`env`, `sudo`).
+    /// True if NAME=VALUE before the operands sets a variable (`env`, `sudo`).
     pub has_assignments: bool,
-    /// A subcommand that only groups others (`docker container`).
+    /// True for a subcommand that only groups others (`docker container`).
     pub is_group: bool,
+    /// True if all options with and without a value are listed per the manual, so the position of the inner command is
+    /// certain.
+    pub is_exact: bool,
+    /// True if any later word may begin a command.
+    pub starts_any_word: bool,
+    /// True if the inner command may run as any user, although no role is an account.
+    pub is_for_any_user: bool,
+    /// True if the words have another meaning without an option that names the user (`runuser`).
+    pub needs_user: bool,
+    /// User that executes the inner command if no option names one.
+    pub default_user: Option<String>,
+    /// True if the program adds words from its input, or names of files, to the inner command (`xargs`, `find`).
+    pub argv_matches: bool,
+}
+
+/// Number of later words that an option takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Takes {
+    Nothing,
+    /// A value in the same word or the next one.
+    Value,
+    /// The table does not list the option.
+    Unknown,
+}
+
+/// Way in which a program starts a command among its words.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Start {
+    /// The program starts nothing of its words.
+    Nothing,
+    /// The command stands behind the options and operands, which can be read exactly.
+    Exact,
+    /// The first operand is a script.
+    Script,
+    /// Any later word may begin the command.
+    AnyWord,
 }
 
 #[derive(Debug, Default)]
 struct Programs {
     by_name: HashMap<String, Description>,
-    /// Lines that cannot be read; a test holds that there are none.
+    /// Invalid lines; a test checks that there are none.
     #[cfg_attr(not(test), allow(dead_code, reason = "for the test"))]
     wrong: Vec<String>,
 }
 
 /// Returns the known name of a program and its description.
-pub(super) fn find(path: &str) -> Option<(&str, &'static Description)> {
+pub(crate) fn find(path: &str) -> Option<(&str, &'static Description)> {
     let programs = &PROGRAMS.by_name;
     if let Some(name) = known_name(path, &|name| programs.contains_key(name)) {
         return Some((name, programs.get(name)?));
@@ -150,7 +195,7 @@ pub(super) fn find(path: &str) -> Option<(&str, &'static Description)> {
 }
 
 /// Returns the description of a subcommand; `name` is the name of the program and of the subcommands before it.
-pub(super) fn find_subcommand(name: &str) -> Option<&'static Description> {
+pub(crate) fn find_subcommand(name: &str) -> Option<&'static Description> {
     PROGRAMS.by_name.get(name)
 }
 
@@ -175,10 +220,16 @@ impl Programs {
                 "old-style" => description.has_old_style = true,
                 "assignments" => description.has_assignments = true,
                 "group" => description.is_group = true,
+                "exact" => description.is_exact = true,
+                "starts" => description.starts_any_word = true,
+                "any-user" => description.is_for_any_user = true,
+                "needs-user" => description.needs_user = true,
+                "reads-words" => description.argv_matches = true,
                 _ => match clause.split_once(':') {
                     Some(("like", other)) => {
                         description = self.by_name.get(&other.replace('/', " "))?.clone();
                     }
+                    Some(("as", user)) => description.default_user = Some(user.to_owned()),
                     _ => description.add(clause)?,
                 },
             }
@@ -202,7 +253,7 @@ impl Programs {
 }
 
 impl Description {
-    /// `-x,--long=role`, `1=role`, `*=role`.
+    /// Adds a clause such as `-x,--long=role`, `1=role` or `*=role`.
     fn add(&mut self, clause: &str) -> Option<()> {
         if !clause.starts_with('-') {
             let (place, role) = clause.split_once('=')?;
@@ -227,7 +278,8 @@ impl Description {
         } else if let Some(roles) = role.strip_prefix(['=', '~']) {
             option.values = roles.split(',').map(Role::parse).collect::<Option<_>>()?;
         }
-        for name in names.split(',') {
+        option.is_uncertain = names.ends_with('?');
+        for name in names.trim_end_matches('?').split(',') {
             self.options.insert(name.to_owned(), option.clone());
         }
         Some(())
@@ -237,8 +289,48 @@ impl Description {
         self.operands.get(number).copied().or(self.rest).unwrap_or(Role::Unknown)
     }
 
-    /// Returns true if it runs what stands among its words.
-    pub fn runs_others(&self) -> bool {
+    /// Returns what an option takes, by its whole name (`-n`, `--user`). A value that can stand in the same word only
+    /// (`sed -i.bak`) takes nothing of the next words.
+    pub fn takes(&self, name: &str) -> Takes {
+        match self.options.get(name) {
+            None => Takes::Unknown,
+            Some(option) if option.is_uncertain => Takes::Unknown,
+            Some(option) if option.values.is_empty() && option.others.is_none() || option.is_attached => Takes::Nothing,
+            Some(_) => Takes::Value,
+        }
+    }
+
+    /// Returns how the program starts the command among its words.
+    pub fn start(&self) -> Start {
+        let is_inner = |role: &Role| matches!(role, Role::Command | Role::Script);
+        let mut options = self.options.values().flat_map(|option| &option.values);
+        if self.is_exact {
+            Start::Exact
+        } else if self.starts_any_word {
+            Start::AnyWord
+        } else if self.operands.first() == Some(&Role::Script) {
+            Start::Script
+        } else if self.operands.iter().chain(&self.rest).any(is_inner) || options.any(is_inner) {
+            Start::AnyWord
+        } else {
+            Start::Nothing
+        }
+    }
+
+    /// Number of operands between the options and the inner command.
+    pub fn operands_before_command(&self) -> usize {
+        self.operands.iter().take_while(|role| **role != Role::Command).count()
+    }
+
+    /// Returns true if an option or an operand names the account of the inner command.
+    pub fn changes_user(&self) -> bool {
+        let is_account = |role: &Role| matches!(role, Role::Account | Role::User);
+        let mut options = self.options.values().flat_map(|option| &option.values);
+        self.is_for_any_user || options.any(is_account) || self.operands.iter().chain(&self.rest).any(is_account)
+    }
+
+    /// Returns true if the program runs some of its words.
+    pub fn runs_other_programs(&self) -> bool {
         let is_runner = |role: &Role| matches!(role, Role::Command | Role::Script | Role::Code | Role::Program);
         self.operands.iter().chain(&self.rest).any(is_runner)
             || self.options.values().any(|option| option.others.is_some_and(|role| is_runner(&role)))
@@ -248,7 +340,7 @@ impl Description {
     pub fn abbreviated(&self, name: &str) -> Option<&ProgramOption> {
         let is_meant = |known: &&String| name.len() > 3 && known.starts_with("--") && known.starts_with(name);
         let mut meant: Vec<_> = self.options.keys().filter(is_meant).collect();
-        // Among several the one that matters, in an order that does not change.
+        // Among several options, one that decides what runs comes first. The order never changes.
         meant.sort();
         let options = || meant.iter().filter_map(|name| self.options.get(*name));
         options().find(|option| option.decides_what_runs()).or_else(|| options().next())

@@ -1,6 +1,6 @@
-//! Names of programs: one name for all the files that hold the same program.
+//! Names of programs: one name for all files of the same program.
 
-use crate::policy::base_name;
+use super::base_name;
 
 /// Endings that packages add to the name of a variant (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
 const VARIANTS: &[&str] = &[
@@ -36,12 +36,12 @@ const VARIANTS: &[&str] = &[
 const VENDORS: &[&str] =
     &["original-", "bsd-", "heirloom-", "platform-", "system-", "microk8s.", "microk8s-", "uu-", "uu_", "gnu"];
 
-/// Returns the known name of the program at `path`, without folder, version and variant: `perl` for
+/// Returns the known name of the program at `path`, without directory, version and variant: `perl` for
 /// `/usr/bin/perl5.36-x86_64-linux-gnu`. `None` if no such program is known. A known name is never shortened, so
 /// `sqlite3` and `bzip2` stay as they are.
-pub(super) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
+pub(crate) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let name = base_name(path);
-    let name = if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("ld64.so") {
+    let name = if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("ld64") {
         "ld.so"
     } else {
         name
@@ -56,7 +56,7 @@ pub(super) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) ->
     })
 }
 
-/// The same for the endings only.
+/// Returns the known name without version and variant, but with the beginnings of [`VENDORS`].
 fn without_ending<'a>(name: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let variant = ['.', '-'].iter().filter_map(|sign| {
         let (head, tail) = name.rsplit_once(*sign)?;

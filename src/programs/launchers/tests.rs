@@ -1,6 +1,6 @@
 use super::*;
 
-/// What stands behind the launchers of a line of words, each with its user if that is another one.
+/// Returns the commands behind the launchers of a line of words, each with its user if the launcher changes it.
 fn behind(line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split(' ').collect();
     let show = |command: &Command<'_, &str>| match command.user {
@@ -51,7 +51,7 @@ fn what_stands_behind_a_launcher_is_found_exactly_if_its_options_are_understood(
     }
     assert!(behind("/bin/echo systemctl stop x").is_empty());
     assert!(behind("/usr/bin/timeout 5").is_empty() && behind("/usr/bin/nice -n").is_empty());
-    // A file that is named behind the inner program is none.
+    // A file among the arguments of the inner program is no command.
     assert_eq!(behind("/usr/bin/timeout 5 sha256sum /usr/sbin/reboot"), ["sha256sum /usr/sbin/reboot"]);
 }
 
@@ -129,4 +129,47 @@ fn a_program_is_the_same_by_another_path_to_the_same_directory() {
         let by_spelling = spellings(word, is_launched).iter().any(|spelling| spelling == denied);
         assert!(!by_spelling || is_same, "{word} {denied}");
     }
+}
+
+#[test]
+fn programs_of_the_tables_that_run_others_are_launchers_too() {
+    for line in [
+        "/usr/bin/retry -t 5 systemctl stop x",
+        "/usr/bin/s6-setsid systemctl stop x",
+        "/usr/bin/lxc-execute -n a systemctl stop x",
+        "/usr/bin/truss systemctl stop x",
+        "/usr/bin/busybox.static systemctl stop x",
+        "/usr/bin/gdb-15 --args systemctl stop x",
+        "/usr/bin/schedtool -e systemctl stop x",
+        "/usr/bin/ksu app -e systemctl stop x",
+        "/usr/bin/wine64 systemctl stop x",
+    ] {
+        let found = behind(line);
+        assert!(found.iter().any(|inner| inner.trim_start_matches("?: ") == "systemctl stop x"), "{line}: {found:?}");
+    }
+    // daemon(8) of FreeBSD can change the user.
+    assert!(behind("/usr/sbin/daemon -u root systemctl stop x").contains(&"?: systemctl stop x".to_owned()));
+    assert!(behind("/usr/bin/docker exec web systemctl stop x").is_empty());
+}
+
+#[test]
+fn options_with_code_or_an_unknown_option_make_every_later_word_a_command() {
+    for line in [
+        "/usr/bin/sudo -e systemctl stop x",
+        "/usr/bin/sudo --preserve-env=A,B --later systemctl stop x",
+        "/usr/bin/flock -c /run/lock systemctl stop x",
+        "/usr/bin/sudo -c staff systemctl stop x",
+        "/usr/bin/torsocks -u app systemctl stop x",
+        "/usr/bin/ionice -2 systemctl stop x",
+        "/usr/bin/ionice -p 7 systemctl stop x",
+        "/usr/bin/coreutils --coreutils-prog=timeout 5 systemctl stop x",
+        "/usr/sbin/runuser app -s /bin/sh systemctl stop x",
+    ] {
+        let found = behind(line);
+        let is_inner = |inner: &String| inner.trim_start_matches("?: ") == "systemctl stop x";
+        assert!(found.len() > 1 && found.iter().any(is_inner), "{line}: {found:?}");
+    }
+    assert_eq!(behind("/usr/bin/sudo --preserve-env=A,B systemctl stop x"), ["root: systemctl stop x"]);
+    assert_eq!(behind("/usr/bin/tini -g -- systemctl stop x"), ["systemctl stop x"]);
+    assert_eq!(behind("/usr/bin/dumb-init -r 15:2 -- systemctl stop x"), ["systemctl stop x"]);
 }

@@ -1,7 +1,7 @@
-//! Names of environment variables: which a caller may never set, and which are known to be harmless.
+//! Names of environment variables: which ones a requester may never set, and which ones are known to be harmless.
 
-/// Variables by which whoever sets them chooses what code runs, or what is trusted.
-const STEERING: &[&str] = &[
+/// Variables whose value decides which code runs, or what is trusted.
+const DANGEROUS_VARIABLES: &[&str] = &[
     "APT_CONFIG",
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -69,8 +69,8 @@ const STEERING: &[&str] = &[
     "ZDOTDIR",
     "_JAVA_OPTIONS",
 ];
-/// Families of them.
-const STEERING_PREFIXES: &[&str] = &[
+/// Beginnings of the names of such variables.
+const DANGEROUS_PREFIXES: &[&str] = &[
     "ANSIBLE_",
     "AWK",
     "BASH",
@@ -107,10 +107,10 @@ const STEERING_PREFIXES: &[&str] = &[
     "WRIT_",
     "npm_",
 ];
-/// And by their ends.
-const STEERING_SUFFIXES: &[&str] = &["PAGER", "_EDITOR", "_ASKPASS", "_PRELOAD", "_LIBRARY_PATH", "_RSH"];
+/// Ends of the names of such variables.
+const DANGEROUS_SUFFIXES: &[&str] = &["PAGER", "_EDITOR", "_ASKPASS", "_PRELOAD", "_LIBRARY_PATH", "_RSH"];
 
-/// Variables that change how output looks and no more.
+/// Variables that change only the look of the output.
 const HARMLESS: &[&str] = &[
     "CLICOLOR",
     "COLUMNS",
@@ -132,15 +132,16 @@ const HARMLESS: &[&str] = &[
 ];
 const HARMLESS_PREFIXES: &[&str] = &["LC_"];
 
-/// Whether a variable steers a shell, a loader, an interpreter or what is trusted.
-pub(super) fn steers(name: &str) -> bool {
-    STEERING.contains(&name)
-        || (STEERING_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !HARMLESS.contains(&name))
-        || STEERING_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+/// Returns true if the value of a variable decides which code runs, or what is trusted.
+pub(crate) fn is_dangerous_variable(name: &str) -> bool {
+    DANGEROUS_VARIABLES.contains(&name)
+        || (DANGEROUS_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !HARMLESS.contains(&name))
+        || DANGEROUS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
-/// Families of variables from which programs take a program, options, code, or the path of a configuration or library.
-/// Unlike the steering ones, they may be meant: with values that the author lists.
+/// Beginnings of the names of variables from which programs take a program, options, code, or the path of a
+/// configuration or library. Unlike dangerous variables, a rule may let requesters set them, with values that its
+/// author lists.
 const LOADING_PREFIXES: &[&str] = &[
     "AIRFLOW_",
     "ANDROID_",
@@ -285,7 +286,7 @@ const LOADING_PREFIXES: &[&str] = &[
     "ZIP",
     "ZK_",
 ];
-/// The single ones.
+/// Whole names of such variables.
 const LOADING: &[&str] = &[
     "AR",
     "AS",
@@ -346,11 +347,11 @@ const LOADING: &[&str] = &[
 
 /// Returns true if programs are known to take a program, options, code, or the path of a configuration or library from
 /// the variable.
-pub(super) fn loads(name: &str) -> bool {
+pub(crate) fn loads(name: &str) -> bool {
     LOADING.contains(&name) || LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a variable is on the short list of those that are known to be harmless.
-pub(super) fn is_harmless(name: &str) -> bool {
+/// Returns true if a variable is on the short list of harmless ones.
+pub(crate) fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

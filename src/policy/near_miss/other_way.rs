@@ -1,34 +1,34 @@
-//! Rules that describe what is asked for, but in another way of asking: the words of their run in `command`, their text
-//! in `argv`, or a program without the directory that the rule has.
+//! Finds rules that match the command of a request in another form: the request has the words of `run` in `command`,
+//! the text of `match` in `argv`, or the program in another directory.
 
 use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;
 use crate::policy::decision::{key_by_base_name, read_words};
-use crate::policy::rule_set::Lookup;
-use crate::policy::{Ask, CompiledWhitelist, RuleSet};
+use crate::policy::rule_set::LookupKind;
+use crate::policy::{CommandForm, CompiledWhitelist, RuleSet};
 
-/// What is to be asked for otherwise.
+/// Difference of the forms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::policy) enum OtherWay {
-    /// The command is the words of its run, but not its text.
+    /// `command` has the words of `run`, not the text of `match`.
     Words,
-    /// The words are its text.
+    /// `argv` has the text of `match`.
     Text,
-    /// The words are those of its run, except the directory of the program.
+    /// The words are equal to `run`, except for the directory of the program.
     Directory,
 }
 
 impl OtherWay {
-    /// What to tell whoever asked: they know all of the rule that this shows.
-    pub fn for_requester(self, ask: &Ask) -> &'static str {
-        match (self, ask) {
+    /// Returns the text for the requester. It shows only parts of the rule that the requester knows.
+    pub fn for_requester(self, form: &CommandForm) -> &'static str {
+        match (self, form) {
             (OtherWay::Words, _) => {
                 "spec.command is what it runs and not its match: write the words in spec.argv, or ask with spec.rule"
             }
             (OtherWay::Text, _) => {
                 "these words are its match and not what it runs: write them in spec.command, or ask with spec.rule"
             }
-            (OtherWay::Directory, Ask::Argv(_)) => {
+            (OtherWay::Directory, CommandForm::Argv(_)) => {
                 "its program has another path: write the absolute path of run[0] in spec.argv, or ask with spec.rule"
             }
             (OtherWay::Directory, _) => {
@@ -38,27 +38,27 @@ impl OtherWay {
     }
 }
 
-/// The rules of which that is so, of the first `limit` that may be.
+/// Returns these rules, among the first `limit` candidates.
 pub(super) fn find<'a>(
     rules: &'a RuleSet,
-    ask: &Ask,
+    form: &CommandForm,
     limit: usize,
 ) -> Vec<(&'a CompiledWhitelist, &'a CompiledRule, OtherWay)> {
-    let (words, text): (Vec<&str>, _) = match ask {
-        Ask::Command(text) => (text.split(' ').collect(), None),
-        Ask::Argv(argv) => (argv.iter().map(String::as_str).collect(), Some(argv.join(" "))),
-        Ask::Rule(_) => return Vec::new(),
+    let (words, text): (Vec<&str>, _) = match form {
+        CommandForm::Text(text) => (text.split(' ').collect(), None),
+        CommandForm::Argv(argv) => (argv.iter().map(String::as_str).collect(), Some(argv.join(" "))),
+        CommandForm::Rule(_) => return Vec::new(),
     };
     let key = key_by_base_name(words.iter().copied());
-    let by_words = rules.with_base_name(&key).into_iter().take(limit).filter_map(|index| rules.allowing(index));
+    let by_words = rules.with_base_name(&key).into_iter().take(limit).filter_map(|index| rules.allow_rule(index));
     let by_words = by_words.filter_map(|(whitelist, rule)| Some((whitelist, rule, by_words_of(rule, &words)?)));
-    let found = text.iter().flat_map(|text| rules.that_may_match(Lookup::Text, text)).take(limit);
+    let found = text.iter().flat_map(|text| rules.candidates(LookupKind::Text, text)).take(limit);
     let has_text = |rule: &CompiledRule| {
         let mut values = vec![None; rule.parameters.len()];
         let template = rule.text.as_ref().zip(text.as_deref());
-        template.is_some_and(|(template, text)| template.read(text, &rule.parameters, &mut values).is_ok())
+        template.is_some_and(|(template, text)| template.extract(text, &rule.parameters, &mut values).is_ok())
     };
-    let by_text = found.filter_map(|index| rules.allowing(index)).filter(|(_, rule)| has_text(rule));
+    let by_text = found.filter_map(|index| rules.allow_rule(index)).filter(|(_, rule)| has_text(rule));
     by_words.chain(by_text.map(|(whitelist, rule)| (whitelist, rule, OtherWay::Text))).collect()
 }
 

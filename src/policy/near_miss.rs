@@ -1,9 +1,10 @@
-//! Which rule came nearest to a request, and why it did not fit: in one form for who asked, in another for who may read
-//! the policy.
+//! Near misses: the rule that came closest to a denied request, and why it did not match, in one form for the requester
+//! and in another for readers of the policy.
 //!
-//! The promise kept here: what is said to who asked shows no text, pattern or value of a rule, nor how much of a word
-//! was right that was guessed. Names of rules and parameters it does show, and the most seconds: they are what one asks with.
-//! If all words are a rule's except the directory of the program, it says so.
+//! # Guarantees
+//! The form for the requester shows no text, pattern or value of a rule, and not how much of a guessed word was right.
+//! It shows names of rules and parameters, and the maximum timeout, because a request contains these. If only the
+//! directory of the program differs, it says so.
 
 mod other_way;
 
@@ -12,74 +13,75 @@ use std::cmp::Ordering;
 use crate::api::Reason;
 
 use super::compile::CompiledRule;
-use super::index::{END_OF_WORD, Index};
+use super::index::{END_OF_WORD, PrefixIndex};
 use super::subjects::Identity;
-use super::template::{Miss, MissKind};
-use super::values::Misfit;
-use super::{Ask, CompiledWhitelist, Denial, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
+use super::template::{TemplateMismatch, TemplateMismatchKind};
+use super::values::ValueError;
+use super::{CommandForm, CompiledWhitelist, Denial, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
 use other_way::OtherWay;
 
-/// A rule that nearly fitted.
+/// Rule that came closest to a denied request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NearMiss {
-    /// Its Whitelist.
+    /// Name of the Whitelist.
     pub whitelist: String,
-    /// Its name; empty where the Whitelist as a whole is at fault.
+    /// Name of the rule; empty if the Whitelist as a whole is at fault.
     pub rule: String,
-    /// Why it did not fit, with what it would have taken.
+    /// Reason why the rule did not match, with the values that it admits.
     pub why: String,
 }
 
-/// Why a rule is no candidate, from what is farthest to what is nearest.
+/// Reason why a rule is no candidate, from the farthest to the nearest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mismatch {
-    /// It is another rule than the one that was asked for.
-    Other,
-    /// The text or the words are others, or a value is none of a parameter's.
-    Ask(Miss),
+    /// The request names another rule.
+    OtherRule,
+    /// The text or the words differ, or a parameter does not admit a value.
+    Command(TemplateMismatch),
     /// The request names a parameter that the rule does not have.
     UndeclaredParameter,
     /// The request has no value for this parameter, and there is no default.
     NoValue(usize),
-    /// The rule describes what is asked for, in another way of asking.
+    /// The rule matches the command in another form of request.
     OtherWay(OtherWay),
     ActionType,
     Machine,
     Subject,
     IdentityUnknown,
-    /// This variable of the request (by its place) is none that may be set.
+    /// The rule does not allow the variable with this index in the request.
     Variable(usize),
     VariableValue(usize),
     Timeout,
-    /// What would be executed is longer than a machine takes.
+    /// The command would be longer than a machine accepts.
     TooLong,
 }
 
-/// The nearest rules so far.
-pub(super) struct Nearest<'a> {
-    /// What is asked for, as the index has it: what is matched of a request is a part of it.
+/// Nearest rules so far.
+pub(super) struct NearestRules<'a> {
+    /// Key of the request in the index. The matched part of a request is a beginning of the key.
     key: &'a str,
-    /// What ends a word in it.
+    /// Character that ends a word in the key.
     end_of_word: char,
-    /// By bytes: for who may read the policy.
-    in_full: Option<Near<'a>>,
-    /// By whole words, for who asked: which one is nearest must not tell either how much of a word was right.
-    told: Option<Near<'a>>,
-    /// Whether several are as near as that by their texts.
+    /// Nearest rule by matched bytes, for readers of the policy.
+    for_policy_reader: Option<Near<'a>>,
+    /// Nearest rule by whole words, for the requester: the choice of this rule must not show how much of a word was
+    /// right.
+    for_requester: Option<Near<'a>>,
+    /// True if several rules are equally near by their texts.
     is_tied: bool,
 }
 
 type Near<'a> = (&'a CompiledWhitelist, &'a CompiledRule, Mismatch);
 
 impl Mismatch {
-    /// How near: the step of the decision that was reached, and how far within it.
+    /// Returns the nearness: the number of the failed step of the decision, and the progress within that step.
     fn nearness(self) -> (u8, usize) {
         match self {
-            Mismatch::Other => (0, 0),
-            Mismatch::Ask(Miss { matched, what: MissKind::Text }) => (1, matched),
+            Mismatch::OtherRule => (0, 0),
+            Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text }) => (1, matched),
             Mismatch::UndeclaredParameter => (2, 0),
             Mismatch::NoValue(_) => (2, 1),
-            Mismatch::Ask(Miss { matched, .. }) => (3, matched),
+            Mismatch::Command(TemplateMismatch { matched, .. }) => (3, matched),
             Mismatch::OtherWay(_) => (3, usize::MAX),
             Mismatch::ActionType => (4, 0),
             Mismatch::Machine => (5, 0),
@@ -92,54 +94,54 @@ impl Mismatch {
     }
 }
 
-impl<'a> Nearest<'a> {
-    /// Of no rule yet.
-    pub fn new(ask: &Ask, key: &'a str) -> Self {
-        let end_of_word = if matches!(ask, Ask::Command(_)) { ' ' } else { END_OF_WORD };
-        Self { key, end_of_word, in_full: None, told: None, is_tied: false }
+impl<'a> NearestRules<'a> {
+    /// Returns a value without rules.
+    pub fn new(form: &CommandForm, key: &'a str) -> Self {
+        let end_of_word = if matches!(form, CommandForm::Text(_)) { ' ' } else { END_OF_WORD };
+        Self { key, end_of_word, for_policy_reader: None, for_requester: None, is_tied: false }
     }
 
-    /// How much of the first so many bytes are whole words.
+    /// Returns the length of the whole words within the first `matched` bytes.
     fn words(&self, matched: usize) -> usize {
         let part = self.key.get(..matched).unwrap_or_default();
         part.rfind(self.end_of_word).map_or(0, |end| end + 1)
     }
 
-    /// Takes a rule where it is nearer than those before.
+    /// Keeps a rule if it is nearer than the rules before.
     pub fn consider(&mut self, whitelist: &'a CompiledWhitelist, rule: &'a CompiledRule, mismatch: Mismatch) {
         self.note(whitelist, rule, mismatch);
         self.tell(whitelist, rule, mismatch, false);
     }
 
     fn note(&mut self, whitelist: &'a CompiledWhitelist, rule: &'a CompiledRule, mismatch: Mismatch) {
-        if mismatch.nearness() > self.in_full.map_or((0, 0), |(_, _, nearest)| nearest.nearness()) {
-            self.in_full = Some((whitelist, rule, mismatch));
+        if mismatch.nearness() > self.for_policy_reader.map_or((0, 0), |(_, _, nearest)| nearest.nearness()) {
+            self.for_policy_reader = Some((whitelist, rule, mismatch));
         }
     }
 
     fn tell(&mut self, whitelist: &'a CompiledWhitelist, rule: &'a CompiledRule, mismatch: Mismatch, is_tied: bool) {
         let mismatch = match mismatch {
-            Mismatch::Ask(Miss { matched, what: MissKind::Text }) => {
-                Mismatch::Ask(Miss { matched: self.words(matched), what: MissKind::Text })
+            Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text }) => {
+                Mismatch::Command(TemplateMismatch { matched: self.words(matched), what: TemplateMismatchKind::Text })
             }
             other => other,
         };
-        let before = self.told.map_or((0, 0), |(_, _, nearest)| nearest.nearness());
-        let is_another = self.told.is_none_or(|(_, told, _)| !std::ptr::eq(told, rule));
+        let before = self.for_requester.map_or((0, 0), |(_, _, nearest)| nearest.nearness());
+        let is_another = self.for_requester.is_none_or(|(_, told, _)| !std::ptr::eq(told, rule));
         match mismatch.nearness().cmp(&before) {
-            Ordering::Greater => (self.told, self.is_tied) = (Some((whitelist, rule, mismatch)), is_tied),
+            Ordering::Greater => (self.for_requester, self.is_tied) = (Some((whitelist, rule, mismatch)), is_tied),
             Ordering::Equal => self.is_tied |= is_tied || is_another,
             Ordering::Less => {}
         }
     }
 
-    /// Takes those that begin otherwise, too, which were not looked at one by one.
-    pub fn consider_by_beginning(&mut self, rules: &'a RuleSet, index: &Index) {
-        let Some(matched) = index.most_in_common(self.key) else { return };
+    /// Keeps the nearest of the rules with other beginnings, which only the index has compared.
+    pub fn consider_prefix_matches(&mut self, rules: &'a RuleSet, index: &PrefixIndex) {
+        let Some(matched) = index.longest_common_prefix(self.key) else { return };
         let alike = |matched: usize| {
-            let (first, count) = index.beginning_with(self.key.get(..matched)?)?;
-            let mismatch = Mismatch::Ask(Miss { matched, what: MissKind::Text });
-            Some((rules.allowing(first)?, mismatch, count))
+            let (first, count) = index.first_with_prefix(self.key.get(..matched)?)?;
+            let mismatch = Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text });
+            Some((rules.allow_rule(first)?, mismatch, count))
         };
         let (by_bytes, by_words) = (alike(matched), alike(self.words(matched)));
         if let Some(((whitelist, rule), mismatch, _)) = by_bytes {
@@ -150,42 +152,48 @@ impl<'a> Nearest<'a> {
         }
     }
 
-    /// Takes the rules that describe what is asked for, in another way of asking.
-    pub fn consider_other_ways(&mut self, rules: &'a RuleSet, ask: &Ask, limit: usize) {
-        for (whitelist, rule, way) in other_way::find(rules, ask, limit) {
+    /// Keeps the nearest of the rules that match the command in another form of request.
+    pub fn consider_other_ways(&mut self, rules: &'a RuleSet, form: &CommandForm, limit: usize) {
+        for (whitelist, rule, way) in other_way::find(rules, form, limit) {
             self.consider(whitelist, rule, Mismatch::OtherWay(way));
         }
     }
 
-    /// The denial of a request that no rule allows.
+    /// Returns the denial of a request that no rule allows.
     pub fn denial(&self, rules: &RuleSet, request: &Request, identity: Identity<'_>) -> Denial {
-        let field = match request.ask() {
-            Ask::Command(_) => "spec.command",
-            Ask::Argv(_) => "spec.argv",
-            Ask::Rule(_) => "spec.rule",
+        let field = match request.form() {
+            CommandForm::Text(_) => "spec.command",
+            CommandForm::Argv(_) => "spec.argv",
+            CommandForm::Rule(_) => "spec.rule",
         };
         let (Some((whitelist, rule, mismatch)), Some((full_whitelist, full_rule, full_mismatch))) =
-            (self.told, self.in_full)
+            (self.for_requester, self.for_policy_reader)
         else {
             return Denial {
                 reason: Reason::NoMatchingRule,
-                message: format!("{field} is not whitelisted: {}{}", nothing_like_it(rules, request), broken(rules)),
+                message: format!(
+                    "{field} is not whitelisted: {}{}",
+                    no_similar_rule(rules, request),
+                    invalid_rule_hint(rules)
+                ),
                 nearest: None,
             };
         };
         let name = format!("{}/{}", whitelist.record.name, rule.name);
         let (reason, message) = match mismatch {
-            Mismatch::Ask(Miss { matched, what: MissKind::Text }) if matched <= first_word(request.ask()) => {
-                (Reason::NoMatchingRule, format!("{field} is not whitelisted: {}", nothing_like_it(rules, request)))
+            Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text })
+                if matched <= first_word(request.form()) =>
+            {
+                (Reason::NoMatchingRule, format!("{field} is not whitelisted: {}", no_similar_rule(rules, request)))
             }
-            Mismatch::Ask(Miss { what: MissKind::Text, .. }) if self.is_tied => (
+            Mismatch::Command(TemplateMismatch { what: TemplateMismatchKind::Text, .. }) if self.is_tied => (
                 Reason::NoMatchingRule,
                 format!(
                     "{field} is not whitelisted: several rules begin like it, and none is equal to it byte for byte"
                 ),
             ),
-            Mismatch::Other
-            | Mismatch::Ask(_)
+            Mismatch::OtherRule
+            | Mismatch::Command(_)
             | Mismatch::UndeclaredParameter
             | Mismatch::NoValue(_)
             | Mismatch::OtherWay(_) => {
@@ -198,43 +206,45 @@ impl<'a> Nearest<'a> {
             ),
         };
         let hint = "; `writ explain` shows more to those who may read the Whitelists";
-        let message = format!("{message}{}{hint}", broken(rules));
-        let why = in_full(full_rule, request, identity, full_mismatch);
+        let message = format!("{message}{}{hint}", invalid_rule_hint(rules));
+        let why = for_policy_reader(full_rule, request, identity, full_mismatch);
         let nearest = NearMiss { whitelist: full_whitelist.record.name.clone(), rule: full_rule.name.clone(), why };
         Denial { reason, message, nearest: Some(nearest) }
     }
 }
 
-/// How long the first word of a request is: a rule that has no more than that in common is not near.
-fn first_word(ask: &Ask) -> usize {
-    match ask {
-        Ask::Command(text) => text.find(' ').unwrap_or(text.len()),
-        Ask::Argv(argv) => argv.first().map_or(0, String::len),
-        Ask::Rule(_) => 0,
+/// Returns the length of the first word of a request. A rule with no more than that in common is not near.
+fn first_word(form: &CommandForm) -> usize {
+    match form {
+        CommandForm::Text(text) => text.find(' ').unwrap_or(text.len()),
+        CommandForm::Argv(argv) => argv.first().map_or(0, String::len),
+        CommandForm::Rule(_) => 0,
     }
 }
 
-fn nothing_like_it(rules: &RuleSet, request: &Request) -> String {
+fn no_similar_rule(rules: &RuleSet, request: &Request) -> String {
     if rules.whitelists().is_empty() {
         return "there is no Whitelist in this namespace".to_owned();
     }
-    match request.ask() {
-        Ask::Command(_) => "no rule of this namespace has this text; it must be equal byte for byte".to_owned(),
-        Ask::Argv(argv) if argv.first().is_some_and(|program| !program.starts_with('/')) => {
+    match request.form() {
+        CommandForm::Text(_) => "no rule of this namespace has this text; it must be equal byte for byte".to_owned(),
+        CommandForm::Argv(argv) if argv.first().is_some_and(|program| !program.starts_with('/')) => {
             "no rule of this namespace runs these words; spec.argv[0] must be the absolute path of the program"
                 .to_owned()
         }
-        Ask::Argv(_) => "no rule of this namespace runs these words; they must be equal byte for byte".to_owned(),
-        Ask::Rule(wanted) => match &wanted.whitelist {
+        CommandForm::Argv(_) => {
+            "no rule of this namespace runs these words; they must be equal byte for byte".to_owned()
+        }
+        CommandForm::Rule(wanted) => match &wanted.whitelist {
             Some(whitelist) => format!("there is no rule {} in force in a Whitelist {whitelist}", wanted.name),
             None => format!("there is no rule {} in force in this namespace", wanted.name),
         },
     }
 }
 
-/// A hint that the rule may be there, and broken.
-fn broken(rules: &RuleSet) -> String {
-    match rules.whitelists().iter().map(|whitelist| whitelist.broken.len()).sum::<usize>() {
+/// Returns a hint that the matching rule may be invalid and out of force.
+fn invalid_rule_hint(rules: &RuleSet) -> String {
+    match rules.whitelists().iter().map(|whitelist| whitelist.invalid_rules.len()).sum::<usize>() {
         0 => String::new(),
         1 => " (1 rule of the namespace is broken and out of force: see `kubectl describe whitelists`)".to_owned(),
         count => {
@@ -243,29 +253,33 @@ fn broken(rules: &RuleSet) -> String {
     }
 }
 
-/// What the one who asked is told.
+/// Returns the text for the requester.
 fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> String {
     match mismatch {
-        Mismatch::Other => "it is another rule".to_owned(),
-        Mismatch::Ask(Miss { what, .. }) => match what {
-            MissKind::Text => match request.ask() {
-                Ask::Argv(argv) if argv.len() != rule.run.len() => "its run has another number of words".to_owned(),
-                Ask::Argv(_) => "it differs from the words of that one's run".to_owned(),
-                Ask::Command(_) | Ask::Rule(_) => "it differs from that one's text".to_owned(),
+        Mismatch::OtherRule => "it is another rule".to_owned(),
+        Mismatch::Command(TemplateMismatch { what, .. }) => match what {
+            TemplateMismatchKind::Text => match request.form() {
+                CommandForm::Argv(argv) if argv.len() != rule.run.len() => {
+                    "its run has another number of words".to_owned()
+                }
+                CommandForm::Argv(_) => "it differs from the words of that one's run".to_owned(),
+                CommandForm::Text(_) | CommandForm::Rule(_) => "it differs from that one's text".to_owned(),
             },
-            MissKind::Value(index, misfit) => format!("its parameter {} {}", parameter(rule, index), told(misfit)),
-            MissKind::Contradiction(index) => {
+            TemplateMismatchKind::Value(index, misfit) => {
+                format!("its parameter {} {}", parameter(rule, index), requester_text(misfit))
+            }
+            TemplateMismatchKind::Contradiction(index) => {
                 format!("its parameter {} must have the same value everywhere", parameter(rule, index))
             }
         },
         Mismatch::UndeclaredParameter => "it has no parameter of that name".to_owned(),
         Mismatch::NoValue(index) => format!("its parameter {} needs a value", parameter(rule, index)),
-        Mismatch::OtherWay(way) => way.for_requester(request.ask()).to_owned(),
+        Mismatch::OtherWay(way) => way.for_requester(request.form()).to_owned(),
         Mismatch::ActionType => "spec.actionType is not its action type".to_owned(),
         Mismatch::Machine => "not for this Machine".to_owned(),
-        Mismatch::Subject => "not for who asks (spec.requestedBy)".to_owned(),
+        Mismatch::Subject => "its subjects do not include the requester (spec.requestedBy)".to_owned(),
         Mismatch::IdentityUnknown => {
-            "only for certain subjects, and it is not established who asks: the admission policy \
+            "only for certain subjects, and the requester is not verified: the admission policy \
              that stamps spec.requestedBy is missing or does not work (see docs/guides/roles.md)"
                 .to_owned()
         }
@@ -282,22 +296,22 @@ fn for_requester(rule: &CompiledRule, request: &Request, mismatch: Mismatch) -> 
     }
 }
 
-fn told(misfit: Misfit) -> &'static str {
+fn requester_text(misfit: ValueError) -> &'static str {
     match misfit {
-        Misfit::NotListed => "has a value that is not listed",
-        Misfit::NotAnInteger => "must be a whole number in plain decimal",
-        Misfit::OutOfRange => "has a number that is out of range",
-        Misfit::TooLong => "has a value that is too long",
-        Misfit::NoMatch => "has a value that does not match",
+        ValueError::NotListed => "has a value that is not listed",
+        ValueError::NotAnInteger => "must be a whole number in plain decimal",
+        ValueError::OutOfRange => "has a number that is out of range",
+        ValueError::TooLong => "has a value that is too long",
+        ValueError::NoMatch => "has a value that does not match",
     }
 }
 
-/// What those are told who may read the policy.
-fn in_full(rule: &CompiledRule, request: &Request, identity: Identity<'_>, mismatch: Mismatch) -> String {
+/// Returns the text for readers of the policy.
+fn for_policy_reader(rule: &CompiledRule, request: &Request, identity: Identity<'_>, mismatch: Mismatch) -> String {
     let names = &rule.parameters;
     match mismatch {
-        Mismatch::Ask(Miss { matched, what: MissKind::Text }) => {
-            if let Ask::Argv(argv) = request.ask() {
+        Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text }) => {
+            if let CommandForm::Argv(argv) = request.form() {
                 return format!("it takes {}; {}", words(rule), difference(rule, argv));
             }
             let expected = rule.text.as_ref().map(|text| format!("{:?}", text.display(names))).unwrap_or_default();
@@ -305,12 +319,14 @@ fn in_full(rule: &CompiledRule, request: &Request, identity: Identity<'_>, misma
         }
         Mismatch::OtherWay(way) => {
             let text = rule.text.as_ref().map(|text| text.display(names)).unwrap_or_default();
-            format!("{}; its match is {text:?}, its run {}", way.for_requester(request.ask()), words(rule))
+            format!("{}; its match is {text:?}, its run {}", way.for_requester(request.form()), words(rule))
         }
-        Mismatch::Ask(Miss { what: MissKind::Value(index, _), .. }) => match names.get(index) {
-            Some(parameter) => format!("its parameter {} must be {}", parameter.name, parameter.values),
-            None => String::new(),
-        },
+        Mismatch::Command(TemplateMismatch { what: TemplateMismatchKind::Value(index, _), .. }) => {
+            match names.get(index) {
+                Some(parameter) => format!("its parameter {} must be {}", parameter.name, parameter.values),
+                None => String::new(),
+            }
+        }
         Mismatch::UndeclaredParameter => {
             let names: Vec<_> = names.iter().map(|parameter| parameter.name.as_str()).collect();
             format!("its parameters are: {}", names.join(", "))
@@ -329,7 +345,7 @@ fn in_full(rule: &CompiledRule, request: &Request, identity: Identity<'_>, misma
         },
         Mismatch::Variable(_) => {
             let names: Vec<_> = rule.environment.keys().map(String::as_str).collect();
-            format!("it lets a caller set: {}", if names.is_empty() { "nothing".to_owned() } else { names.join(", ") })
+            format!("a requester may set: {}", if names.is_empty() { "nothing".to_owned() } else { names.join(", ") })
         }
         Mismatch::VariableValue(index) => {
             let (name, _) = variable(request, index);
@@ -341,18 +357,18 @@ fn in_full(rule: &CompiledRule, request: &Request, identity: Identity<'_>, misma
     }
 }
 
-/// The words of a rule as it has them.
+/// Returns the words of a rule as its author wrote them.
 fn words(rule: &CompiledRule) -> String {
     let words = rule.run.iter().map(|word| format!("{:?}", word.display(&rule.parameters)));
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// How an argument vector differs from the words of a rule.
+/// Describes the first difference of an argument vector and the words of a rule.
 fn difference(rule: &CompiledRule, argv: &[String]) -> String {
     let mut values = vec![None; rule.parameters.len()];
     let mut equal = 0;
     for (template, word) in rule.run.iter().zip(argv) {
-        if template.read(word, &rule.parameters, &mut values).is_err() {
+        if template.extract(word, &rule.parameters, &mut values).is_err() {
             break;
         }
         equal += 1;

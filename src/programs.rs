@@ -1,0 +1,24 @@
+//! Knowledge about programs on machines: their names, the roles of their words, their options, the environment
+//! variables that they read, and the commands that launchers start. Knows no rules. Pure.
+//!
+//! [`policy`](crate::policy) judges rules and matches Deny rules with it.
+
+pub(crate) mod environment;
+pub(crate) mod flags;
+pub(crate) mod launchers;
+mod names;
+pub(crate) mod table;
+
+/// Maximum number of words in an argument vector.
+pub(crate) const MAXIMUM_WORDS: usize = 64;
+
+/// Returns the name of a program without its directory.
+pub(crate) fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Returns true if a path is absolute and has no empty segment, no `.` and no `..`, so it can be read in one way only.
+pub(crate) fn is_plain_path(path: &str) -> bool {
+    let mut parts = path.split('/');
+    path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))
+}

@@ -1,0 +1,333 @@
+//! Finds all commands that an argument vector executes: the vector itself, and the commands behind launchers (`timeout
+//! 5 systemctl stop x`, `sudo -n -u app env A=b nohup ...`), each with its user. A Deny is matched against all of them.
+//!
+//! It serves to forbid, so it prefers a command too many: if the tables do not list an option of a launcher, each later
+//! word may begin the inner command. Text for a shell (`sh -c '...'`) is not parsed; `writ lint` warns about it.
+
+use super::table::{self, Description, Role, Start, Takes};
+use super::{MAXIMUM_WORDS, base_name, is_plain_path};
+
+/// Maximum number of commands of one vector. Without `env -S` there are at most three for each word; the bound is for
+/// nested texts of `env -S`.
+const MAX_COMMANDS: usize = 512;
+
+/// Directories that hold the same programs: on systems with a merged /usr they are links to each other.
+const SYSTEM: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+const LOCAL: &[&str] = &["/usr/local/bin", "/usr/local/sbin"];
+
+/// Word of an argument vector: text in a decision, a template in `writ lint`.
+pub(crate) trait Word<'a>: Copy + PartialEq {
+    /// Returns the text before the first placeholder.
+    fn text(self) -> &'a str;
+    /// Returns true if the word has no placeholder.
+    fn is_constant(self) -> bool;
+    /// Returns a word with this text.
+    fn from_text(text: &'a str) -> Self;
+}
+
+impl<'a> Word<'a> for &'a str {
+    fn text(self) -> &'a str {
+        self
+    }
+
+    fn is_constant(self) -> bool {
+        true
+    }
+
+    fn from_text(text: &'a str) -> Self {
+        text
+    }
+}
+
+/// User that executes a command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum User<'a> {
+    /// Login user of the machine.
+    Login,
+    Named(&'a str),
+    /// Any user, because an option of a launcher is unknown.
+    Unknown,
+}
+
+/// One command that an argument vector executes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Command<'a, W> {
+    /// Program and arguments.
+    pub words: Vec<W>,
+    pub user: User<'a>,
+    /// True if a launcher starts the command. Its program may then be a bare name.
+    pub is_launched: bool,
+}
+
+/// Words that a launcher starts, and their user if the launcher changes it.
+type Started<'a, W> = (Vec<W>, Option<User<'a>>);
+
+impl User<'_> {
+    /// Returns true if it may be the user with this name.
+    pub fn may_be(self, name: &str) -> bool {
+        match self {
+            User::Login => false,
+            User::Named(own) => own == name,
+            User::Unknown => true,
+        }
+    }
+}
+
+/// Returns all commands that `words` execute as the user `run_as` (`None` for the login user): first `words`
+/// themselves.
+pub(crate) fn commands<'a, W: Word<'a>>(words: Vec<W>, run_as: Option<&'a str>) -> Vec<Command<'a, W>> {
+    let user = run_as.map_or(User::Login, User::Named);
+    let mut found = vec![Command { words, user, is_launched: false }];
+    let mut next = 0;
+    while let Some(command) = found.get(next) {
+        let (outer_user, inner) = (command.user, started(&command.words));
+        for (words, user) in inner {
+            add(&mut found, words, user.unwrap_or(outer_user));
+        }
+        next += 1;
+    }
+    found
+}
+
+/// Adds a command that a launcher starts. The third user for the same words stands for any user.
+fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: User<'a>) {
+    let same: Vec<User<'_>> = found
+        .iter()
+        .filter(|command| command.is_launched && command.words == words)
+        .map(|command| command.user)
+        .collect();
+    if found.len() < MAX_COMMANDS && !same.contains(&user) && !same.contains(&User::Unknown) {
+        let user = if same.len() < 2 { user } else { User::Unknown };
+        found.push(Command { words, user, is_launched: true });
+    }
+}
+
+/// A command whose program adds words to the inner command that no rule shows: from its input (`xargs`, `parallel`), or
+/// names of files that it finds (`find -exec`).
+pub(crate) struct InputCommand<'a, W> {
+    /// The program that adds the words.
+    pub launcher: &'a str,
+    /// The commands that it may start, without the added words.
+    pub started: Vec<Command<'a, W>>,
+    /// True if the added words may be a command of their own.
+    pub starts_input: bool,
+}
+
+/// Returns which words a command adds from its input; `None` if its program adds none.
+pub(crate) fn input_command<'a, W: Word<'a>>(command: &Command<'a, W>) -> Option<InputCommand<'a, W>> {
+    let program = command.words.first().filter(|program| program.is_constant())?;
+    let (_, description) = table::find(program.text()).filter(|(_, description)| description.argv_matches)?;
+    let started: Vec<_> = commands(command.words.clone(), None).into_iter().skip(1).collect();
+    // `parallel` without words, `xargs sudo`, `xargs sh`: the first added word is the program.
+    let is_open = |command: &Command<'a, W>| {
+        let program = command.words.first().filter(|program| program.is_constant());
+        let is_launcher = |program: &W| {
+            table::find(program.text()).is_some_and(|(_, description)| description.start() != Start::Nothing)
+        };
+        program.is_some_and(|program| {
+            program.text().contains("{}") || (is_launcher(program) && self::started(&command.words).is_empty())
+        })
+    };
+    let starts_input = started.iter().any(is_open) || (started.is_empty() && description.starts_any_word);
+    Some(InputCommand { launcher: base_name(program.text()), started, starts_input })
+}
+
+/// Returns the commands that the program of `words` starts, if that program is a launcher.
+fn started<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
+    let Some(program) = words.first().filter(|program| program.is_constant()) else { return Vec::new() };
+    let Some((name, description)) = table::find(program.text()) else { return Vec::new() };
+    let unknown = description.changes_user().then_some(User::Unknown);
+    match (name, description.start()) {
+        ("find", _) => started_by_find(words),
+        // `ip netns exec NAME COMMAND`, `ip vrf exec NAME COMMAND`.
+        ("ip", _) if words.iter().any(|word| word.text() == "exec") => any_later_word(words, None),
+        (_, Start::Exact) => read_exactly(description, words).unwrap_or_else(|| any_later_word(words, unknown)),
+        // Without options the first word is the script.
+        (_, Start::Script) if words.get(1).is_none_or(|word| !word.text().starts_with('-')) => {
+            suffix(words, 1, None).into_iter().collect()
+        }
+        (_, Start::Script | Start::AnyWord) => any_later_word(words, unknown),
+        (_, Start::Nothing) => Vec::new(),
+    }
+}
+
+/// Returns the words from `start` on, if there are any.
+fn suffix<'a, W: Word<'a>>(words: &[W], start: usize, user: Option<User<'a>>) -> Option<Started<'a, W>> {
+    let rest = words.get(start..).filter(|rest| !rest.is_empty())?;
+    Some((rest.to_vec(), user))
+}
+
+/// Returns a command for each later word that is no option. Commands with more than `MAXIMUM_WORDS` words are left out,
+/// because no Deny has as many.
+fn any_later_word<'a, W: Word<'a>>(words: &[W], user: Option<User<'a>>) -> Vec<Started<'a, W>> {
+    let first = words.len().saturating_sub(MAXIMUM_WORDS).max(1);
+    let is_option = |start: &usize| words.get(*start).is_some_and(|word| word.text().starts_with('-'));
+    (first..words.len()).filter(|start| !is_option(start)).filter_map(|start| suffix(words, start, user)).collect()
+}
+
+/// Returns the commands of `find ... -exec COMMAND ;`.
+fn started_by_find<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
+    let is_action = |word: &W| matches!(word.text(), "-exec" | "-execdir" | "-ok" | "-okdir");
+    let behind = words.iter().enumerate().filter(|(_, word)| is_action(word)).map(|(index, _)| index + 1);
+    let command = |start: usize| {
+        let rest = words.get(start..).unwrap_or_default();
+        let is_end = |word: &W| matches!(word.text(), ";" | "+");
+        let end = rest.iter().position(is_end).unwrap_or(rest.len());
+        rest.get(..end).filter(|command| !command.is_empty()).map(|command| (command.to_vec(), None))
+    };
+    behind.filter_map(command).collect()
+}
+
+/// One option word that was read.
+struct ReadOption<'a> {
+    /// Its value, if it takes one: in the same word, or None for the next word.
+    value: Option<Option<&'a str>>,
+    /// True if the value names the user.
+    is_user: bool,
+    /// True if the value is text that the launcher splits into further words (`env -S`).
+    is_split: bool,
+}
+
+/// Returns the command that a launcher with a known command line starts; `None` if an option is not listed.
+fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) -> Option<Vec<Started<'a, W>>> {
+    let mut user = launcher.default_user.as_deref().map(User::Named);
+    let mut index = 1;
+    while let Some(word) = words.get(index).copied() {
+        index += 1;
+        if word.is_constant() && word.text() == "--" {
+            break;
+        }
+        if launcher.has_assignments && word.is_constant() && word.text() == "-" {
+            continue;
+        }
+        if !word.text().starts_with('-') || (word.is_constant() && word.text() == "-") {
+            index -= 1;
+            break;
+        }
+        let option = read_option(launcher, word.text(), word.is_constant())?;
+        let Some(attached) = option.value else { continue };
+        let value = match attached {
+            Some(text) => W::from_text(text),
+            None => {
+                index += 1;
+                words.get(index - 1).copied()?
+            }
+        };
+        if option.is_split {
+            // env continues with the words of the text in place of the option.
+            let split = value.text().split_whitespace().map(|word| W::from_text(word.trim_matches(['"', '\''])));
+            let rest = words.get(index..).unwrap_or_default().iter().copied();
+            return Some(vec![(words.iter().take(1).copied().chain(split).chain(rest).collect(), None)]);
+        }
+        if option.is_user {
+            let is_known = word.is_constant() && value.is_constant();
+            user = Some(if is_known { named(value.text()) } else { User::Unknown });
+        }
+    }
+    if launcher.operands.first() == Some(&Role::User) {
+        user = words.get(index).map(|word| if word.is_constant() { named(word.text()) } else { User::Unknown });
+    } else if launcher.needs_user && user.is_none() {
+        return None;
+    }
+    index += launcher.operands_before_command();
+    let is_assignment = |word: &&W| launcher.has_assignments && word.text().contains('=');
+    index += words.get(index..).unwrap_or_default().iter().take_while(is_assignment).count();
+    match words.get(index).map(|word| word.text()) {
+        Some("--") => index += 1,
+        // An option behind the operands.
+        Some(option) if option.starts_with('-') => return None,
+        _ => {}
+    }
+    Some(suffix(words, index, user).into_iter().collect())
+}
+
+/// Reads an option word, which begins with a dash; `None` if it is not listed, or if its value is code or a program.
+/// `is_whole`: no placeholder stands behind the text.
+fn read_option<'a>(launcher: &Description, word: &'a str, is_whole: bool) -> Option<ReadOption<'a>> {
+    let flag = ReadOption { value: None, is_user: false, is_split: false };
+    if word.starts_with("--") {
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        return match launcher.takes(name) {
+            Takes::Unknown => None,
+            Takes::Nothing => Some(flag),
+            Takes::Value => read_value(launcher, name, value, is_whole),
+        };
+    }
+    for (at, letter) in word.char_indices().skip(1) {
+        let name = format!("-{letter}");
+        match launcher.takes(&name) {
+            Takes::Unknown => return None,
+            Takes::Nothing => {}
+            Takes::Value => {
+                let rest = word.get(at + letter.len_utf8()..).filter(|rest| !(rest.is_empty() && is_whole));
+                return read_value(launcher, &name, rest, is_whole);
+            }
+        }
+    }
+    is_whole.then_some(flag)
+}
+
+/// Reads an option with a value, which is in the same word or, if `value` is `None`, the next word.
+fn read_value<'a>(
+    launcher: &Description,
+    name: &str,
+    value: Option<&'a str>,
+    is_whole: bool,
+) -> Option<ReadOption<'a>> {
+    let option = launcher.options.get(name)?;
+    let is_known = value.is_some() || is_whole;
+    let (is_user, is_split) = match (option.others, option.values.as_slice()) {
+        (Some(Role::Text), _) => (false, true),
+        (Some(_), _) | (None, [Role::Code | Role::Program | Role::Command | Role::Script, ..] | [_, _, ..]) => {
+            return None;
+        }
+        (None, values) => (values.first() == Some(&Role::User), false),
+    };
+    is_known.then_some(ReadOption { value: Some(value), is_user, is_split })
+}
+
+/// Reads a user in the forms of launchers: `app`, `app:group`, `:1000:1000`, `#0`, `0`.
+fn named(text: &str) -> User<'_> {
+    let name = text.trim_start_matches([':', '#', '+']);
+    let name = name.split(':').next().unwrap_or_default();
+    match name {
+        "" => User::Unknown,
+        "0" => User::Named("root"),
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) => User::Unknown,
+        name => User::Named(name),
+    }
+}
+
+/// Returns the directories in which a program is the same as the one at `path`.
+fn same_directories(path: &str) -> &'static [&'static str] {
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    [SYSTEM, LOCAL].into_iter().find(|same| same.contains(&directory)).unwrap_or_default()
+}
+
+/// Returns true if a word may name the program of a Deny: the same path, the same name in an equal directory, or behind
+/// a launcher the same name without a plain path.
+pub(crate) fn may_be_program(word: &str, is_launched: bool, denied: &str) -> bool {
+    if word == denied {
+        return true;
+    }
+    let is_searched = is_launched && !is_plain_path(word);
+    base_name(word) == base_name(denied)
+        && (is_searched || !denied.contains('/') || same_directories(word).contains(&denied_directory(denied)))
+}
+
+fn denied_directory(denied: &str) -> &str {
+    denied.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+/// Returns all paths by which a Deny with a placeholder in its program may name the program of this word.
+pub(crate) fn spellings(word: &str, is_launched: bool) -> Vec<String> {
+    let name = base_name(word);
+    let is_searched = is_launched && !is_plain_path(word);
+    let searched = [SYSTEM, LOCAL].into_iter().flatten().filter(|_| is_searched);
+    let directories = searched.chain(same_directories(word));
+    let paths = directories.map(|directory| format!("{directory}/{name}"));
+    std::iter::once(word.to_owned()).chain(paths).collect()
+}
+
+#[cfg(test)]
+mod tests;
