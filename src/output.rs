@@ -1,38 +1,44 @@
-//! What a command writes: redacted, counted and digested whole, kept in bounded memory, shown in the status by head and
-//! tail, shown live, and stored whole where the status cannot show all of it.
-//!
-//! The promises kept here: what a rule's `redact` patterns match is kept nowhere, and no digest is made of it; totals
-//! and digests are of every byte that was seen but for that, whatever is left out of the text; no store and no viewer
-//! holds up a command for long, and none can take its result away; and memory stays bounded, whatever a command writes:
-//!
-//! - for the status twice what it shows of each stream, at most 64 KiB together;
-//! - with patterns the line at hand, 64 KiB of each stream at most, and what searching takes (see
-//!   [`LineRedactor`](crate::policy::LineRedactor));
-//! - for the [`Store`] at most 16 MiB, and only for what has written more than the status shows;
-//! - for viewers 256 KiB, and 64 MiB for all commands together (see [`Hub`]).
+//! What a command writes: redacted, counted and digested whole, shown in the status by head and tail, shown live, and
+//! stored whole if the status cannot show all of it.
 //!
 //! ```text
 //! bytes of the machine -> Recorder: redact -+-> Capture: count, digest, head and tail -> status
-//!                                           +-> Hub: the last of it, for viewers
-//!                                           +-> Upload (from the first byte that the status cannot show) -> Store
+//!                                           +-> LiveOutput: memory, spill file -+-> viewers
+//!                                                                               +-> Upload (if the status cannot
+//!                                                                                   show all) -> Store
 //! ```
+//!
+//! # Guarantees
+//!
+//! 1. Text that a rule's `redact` patterns match is kept nowhere, in no file and in no digest.
+//! 2. Totals and digests are of every byte that Writ received, except that text.
+//! 3. No viewer, disk or store holds up a command for long, and none can take its result away.
+//! 4. Memory is bounded, whatever a command writes:
+//!    - for the status twice what it shows of each stream, at most 64 KiB together;
+//!    - with patterns the unfinished line, 64 KiB of each stream at most, and the memory of the search (see
+//!      [`LineRedactor`](crate::policy::LineRedactor));
+//!    - for the [`Store`] at most 16 MiB, and only for output that the status cannot show whole;
+//!    - for viewers 64 MiB for all commands together (see [`LiveOutput`]).
 
 mod budget;
 mod capture;
-mod hub;
 mod inline;
+mod live;
 mod recorder;
 mod redact;
 mod store;
 mod upload;
 
 pub use budget::ByteBudget;
-pub use hub::{Chunk, Hub, Offsets, Seen, Viewer};
-pub use recorder::{Recorded, Recorder};
-pub use store::{Store, StoreError, state_folder};
+pub use live::{
+    EndedStatus, GapReason, LiveClaim, LiveEvent, LiveOptions, LiveOutput, LiveRead, LiveUsage, Progress,
+    StreamOffsets, SubscribeError, Viewer,
+};
+pub use recorder::{CapturedOutput, Recorder};
+pub use store::{Store, StoreError, state_directory};
 
-/// How much of a stream the status can show, counted as it is encoded in JSON. Without a word in the rule it is half of
-/// that: a CommandExecution should stay under about 24 KiB (10,000 of them are then a tenth of etcd's default store).
+/// Maximum bytes of a stream that the status shows, counted as encoded in JSON. The default of a rule is half of it: a
+/// CommandExecution should stay under about 24 KiB (10,000 of them are then a tenth of etcd's default store).
 pub const MAXIMUM_INLINE_BYTES: usize = 16384;
 
 /// One of the two streams of a command.
@@ -45,10 +51,10 @@ pub enum StreamKind {
 }
 
 impl StreamKind {
-    /// Both, in the order in which they are always named.
-    pub const BOTH: [StreamKind; 2] = [StreamKind::Stdout, StreamKind::Stderr];
+    /// Both streams, in their usual order.
+    pub const ALL: [StreamKind; 2] = [StreamKind::Stdout, StreamKind::Stderr];
 
-    /// The word for it.
+    /// Returns the name of the stream.
     pub fn as_str(self) -> &'static str {
         match self {
             StreamKind::Stdout => "stdout",
@@ -57,14 +63,14 @@ impl StreamKind {
     }
 }
 
-/// Something of each stream.
+/// A value for each stream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Both<T> {
+struct PerStream<T> {
     stdout: T,
     stderr: T,
 }
 
-impl<T> Both<T> {
+impl<T> PerStream<T> {
     fn of(&self, kind: StreamKind) -> &T {
         match kind {
             StreamKind::Stdout => &self.stdout,
@@ -80,9 +86,9 @@ impl<T> Both<T> {
     }
 }
 
-/// Whose output it is: one execution, for good.
+/// Key of an output: the execution that wrote it, for good.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Owner {
+pub struct OutputKey {
     /// Namespace of the execution.
     pub namespace: String,
     /// UID of the execution.

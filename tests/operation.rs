@@ -41,6 +41,8 @@ fn scrape() -> String {
     };
     metrics.finished(&finished);
     metrics.result_lost("refused");
+    metrics.live_output(1, 1);
+    metrics.live_output_dropped("spill_budget", 1);
     metrics.executions(1, 1);
     metrics.machines("Online", 1);
     metrics.connected("connected", Some(Duration::ZERO));

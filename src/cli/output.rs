@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::api::CommandExecution;
 use crate::api::execution_status::{Encoding, StreamRecord};
 use crate::cluster::{ClientOptions, Cluster, ClusterError};
-use crate::output::{Owner, Store, StoreError, StreamKind};
+use crate::output::{OutputKey, Store, StoreError, StreamKind};
 
 use super::CliExit;
 use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
@@ -68,7 +68,7 @@ impl StreamArg {
         match self {
             StreamArg::Stdout => &[StreamKind::Stdout],
             StreamArg::Stderr => &[StreamKind::Stderr],
-            StreamArg::Both => &StreamKind::BOTH,
+            StreamArg::Both => &StreamKind::ALL,
         }
     }
 }
@@ -144,7 +144,7 @@ impl Output {
             let Some(store) = self.store_of(record, kind)? else {
                 return Ok(StreamCheck::NoOutput(not_stored(&self.name, kind, record)));
             };
-            let owner = Owner {
+            let owner = OutputKey {
                 namespace: execution.namespace().unwrap_or_default(),
                 uid: execution.uid().unwrap_or_default(),
             };
@@ -159,7 +159,7 @@ impl Output {
                     );
                     return Ok(StreamCheck::NoOutput(NoOutput { exit: CliExit::NotAvailable, message }));
                 }
-                Err(error @ StoreError::Damaged { .. }) => {
+                Err(error @ StoreError::Corrupt { .. }) => {
                     let message = format!("{} of {}: {error}; nothing was printed", kind.as_str(), self.name);
                     return Ok(StreamCheck::NoOutput(NoOutput { exit: CliExit::Corrupt, message }));
                 }

@@ -9,7 +9,7 @@ pub const OUTPUT_STORE: &str = "WRIT_OUTPUT_STORE";
 
 /// Returns the directory for state that outlives a process, from the environment.
 pub fn state_folder() -> Option<PathBuf> {
-    output::state_folder(|name| std::env::var(name).ok())
+    output::state_directory(|name| std::env::var(name).ok())
 }
 
 /// Returns the given location, or `outputs` in the [`state_folder`]. `None` if there is neither.

@@ -42,7 +42,7 @@ use crate::api::{CommandExecution, Phase};
 use crate::cluster::{
     Cluster, ClusterError, EventPublisher, ExecutionKey, LeanExecution, Operation, log_watch_failure,
 };
-use crate::output::{Owner, Store, StoreError};
+use crate::output::{OutputKey, Store, StoreError};
 use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, Watch, health, metrics};
 
 use expiry_queue::ExpiryQueue;
@@ -246,5 +246,5 @@ async fn expire(context: &RetentionContext, key: &ExecutionKey, live: &LiveExecu
 
 async fn remove_stored(context: &RetentionContext, key: &ExecutionKey) -> Result<(), StoreError> {
     let Some(store) = &context.store else { return Ok(()) };
-    store.remove(&Owner { namespace: key.namespace.clone(), uid: key.uid.clone() }).await
+    store.remove(&OutputKey { namespace: key.namespace.clone(), uid: key.uid.clone() }).await
 }

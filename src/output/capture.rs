@@ -1,4 +1,4 @@
-//! One stream as it comes: redacted, then head and tail kept, everything counted and digested.
+//! One stream: redacted first, then counted and digested whole, with its head and tail kept for the status.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,26 +12,25 @@ use super::MAXIMUM_INLINE_BYTES;
 use super::inline::Inline;
 use super::redact::Redactor;
 
-/// Takes the bytes of one stream. Never waits, never holds more than twice what the status shows, and with patterns the
-/// line at hand.
+/// Captures one stream. Never waits. Holds at most twice what the status shows, and with patterns the unfinished line.
 #[derive(Clone, Debug)]
 pub struct Capture {
-    /// How much the status shows.
+    /// Maximum bytes that the status shows.
     inline_bytes: usize,
-    /// What comes before everything else.
+    /// Redacts every byte before any other use.
     redactor: Redactor,
-    /// The first bytes, up to `inline_bytes`; does not change once full.
+    /// First bytes, up to `inline_bytes`.
     head: Vec<u8>,
-    /// The last bytes of what came after the head, up to `inline_bytes`.
+    /// Last bytes after the head, up to `inline_bytes`.
     tail: VecDeque<u8>,
-    /// How many bytes came in all, after redaction.
+    /// Length of the stream after redaction, in bytes.
     total: u64,
-    /// Over every one of them.
+    /// SHA-256 of the redacted stream.
     digest: Sha256,
 }
 
 impl Capture {
-    /// For a stream of which the status shows `inline_bytes` (at most [`MAXIMUM_INLINE_BYTES`]; 0 for none).
+    /// Creates a capture of which the status shows `inline_bytes` (at most [`MAXIMUM_INLINE_BYTES`]; 0 for none).
     pub fn new(inline_bytes: usize, redaction: &Redaction) -> Self {
         Self {
             inline_bytes: inline_bytes.min(MAXIMUM_INLINE_BYTES),
@@ -43,29 +42,24 @@ impl Capture {
         }
     }
 
-    /// Takes the next bytes, and gives what of them may be kept: that, and no other, may go anywhere else.
+    /// Takes the next bytes and returns the redacted ones. Only those may go anywhere else.
     pub fn push<'bytes>(&mut self, bytes: &'bytes [u8]) -> Cow<'bytes, [u8]> {
         let redacted = self.redactor.push(bytes);
         self.keep(&redacted);
         redacted
     }
 
-    /// Takes the end of the stream, and gives what of the last line may be kept. Whether it was `cut_off`, so that its
-    /// last line may not be one, matters only where there are patterns.
-    pub fn end(&mut self, cut_off: bool) -> Vec<u8> {
-        let last = self.redactor.end(cut_off);
+    /// Takes the end of the stream and returns the redacted rest of the last line. With `truncated` and patterns the last
+    /// line is replaced, because a pattern might match a longer one.
+    pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
+        let last = self.redactor.finish_stream(truncated);
         self.keep(&last);
         last
     }
 
-    /// Whether there is more than the status shows, however it is encoded. While it is false, [`Self::kept`] is all.
-    pub fn is_over(&self) -> bool {
+    /// Returns true if the stream is longer than the status can show in any encoding.
+    pub fn exceeds_inline(&self) -> bool {
         self.total > self.inline_bytes as u64
-    }
-
-    /// The first bytes, as many as the status may show.
-    pub fn kept(&self) -> &[u8] {
-        &self.head
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -73,14 +67,14 @@ impl Capture {
         self.digest.update(bytes);
         let (head, rest) = bytes.split_at(bytes.len().min(self.inline_bytes.saturating_sub(self.head.len())));
         self.head.extend_from_slice(head);
-        // Of a chunk larger than the tail only its end can stay: do not move the rest through the queue.
+        // Only the end of a chunk that is larger than the tail can stay. The rest does not move through the queue.
         let (_, kept) = rest.split_at(rest.len().saturating_sub(self.inline_bytes));
         let over = (self.tail.len() + kept.len()).saturating_sub(self.inline_bytes);
         self.tail.drain(..over.min(self.tail.len()));
         self.tail.extend(kept);
     }
 
-    /// The text for the status, and what is recorded of the whole stream.
+    /// Returns the text for the status and the record of the whole stream.
     pub fn finish(self) -> (String, StreamRecord) {
         let redacted = self.redactor.redacts();
         let tail: Vec<u8> = self.tail.into_iter().collect();

@@ -1,28 +1,28 @@
-//! The part of a stream that the status shows: all of it, or head and tail with a line that says what is missing.
+//! The part of a stream that the status shows: all of it, or head and tail with a line that counts the missing bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::api::execution_status::Encoding;
 
-/// Room for the line in the middle (its longest form is 56 bytes, with a count of 20 digits); taken twice, as base64
-/// makes a third more of it.
+/// Room for the line in the middle. Its longest form has 56 bytes, with a count of 20 digits. The room is reserved twice,
+/// because base64 makes it a third longer.
 const MARKER_BYTES: usize = 64;
 
-/// A stream as it stands in the status.
+/// A stream as the status shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inline {
-    /// The text, at most so many bytes as JSON as were asked for.
+    /// Text, within the requested length as JSON.
     pub text: String,
-    /// How it is encoded.
+    /// Encoding of the text.
     pub encoding: Encoding,
-    /// Whether bytes are left out of it.
+    /// True if bytes are left out.
     pub truncated: bool,
 }
 
 impl Inline {
-    /// From the first bytes of a stream, the last bytes after those, and the length of the whole; the text is to take
-    /// at most `bound` bytes as JSON. Where not even the line that says what is missing fits, it is empty.
+    /// Creates the text from the first bytes of a stream, the last bytes after them, and the length of the whole. It has
+    /// at most `bound` bytes as JSON. It is empty if the line that counts the missing bytes does not fit either.
     pub fn of(head: &[u8], tail: &[u8], total: u64, bound: usize) -> Self {
         let whole = (head.len() + tail.len()) as u64 == total;
         if whole {
@@ -34,7 +34,7 @@ impl Inline {
             } else if bytes.len() <= bound / 4 * 3 {
                 return Self { text: STANDARD.encode(&bytes), encoding: Encoding::Base64, truncated: false };
             }
-            // The tail of what is all there may reach back into the head.
+            // All bytes are here, so the tail may begin within the head.
             return Self::cut(&bytes, &bytes, total, bound);
         }
         Self::cut(head, tail, total, bound)
@@ -49,7 +49,7 @@ impl Inline {
         Self { text: String::new(), encoding: Encoding::Utf8, truncated: true }
     }
 
-    /// At most `budget` bytes as JSON of each, and the line in between.
+    /// Returns at most `budget` bytes as JSON of each, with the line in between.
     fn head_and_tail(head: &[u8], tail: &[u8], total: u64, budget: usize) -> Self {
         if let (Some(first), Some(last)) = (valid_prefix(head), valid_suffix(tail)) {
             let first = prefix_within(first, budget);
@@ -71,7 +71,7 @@ fn marker(left_out: u64) -> String {
     format!("\n[writ: {left_out} bytes left out here]\n")
 }
 
-/// What is before a character that the cut at the end may have split; None where the bytes are not UTF-8.
+/// Returns the text before a character that the cut at the end may have split; `None` if the bytes are not UTF-8.
 fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
@@ -82,13 +82,13 @@ fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// What is after a character that the cut at the start may have split (at most 3 bytes of it are left).
+/// Returns the text after a character that the cut at the start may have split (at most 3 bytes of it are left).
 fn valid_suffix(bytes: &[u8]) -> Option<&str> {
     let split = bytes.iter().take(3).take_while(|byte| (**byte & 0b1100_0000) == 0b1000_0000).count();
     bytes.get(split..).and_then(|rest| std::str::from_utf8(rest).ok())
 }
 
-/// The longest start of `text` that takes at most `budget` bytes as JSON.
+/// Returns the longest start of `text` that takes at most `budget` bytes as JSON.
 fn prefix_within(text: &str, budget: usize) -> &str {
     let mut used = 0;
     let end = text.char_indices().find(|(_, character)| {
@@ -98,7 +98,7 @@ fn prefix_within(text: &str, budget: usize) -> &str {
     end.and_then(|(index, _)| text.get(..index)).unwrap_or(text)
 }
 
-/// The longest end of `text` that takes at most `budget` bytes as JSON.
+/// Returns the longest end of `text` that takes at most `budget` bytes as JSON.
 fn suffix_within(text: &str, budget: usize) -> &str {
     let mut used = 0;
     let end = text.char_indices().rev().find(|(_, character)| {
@@ -112,8 +112,8 @@ fn json_length(text: &str) -> usize {
     text.chars().map(json_length_of).sum()
 }
 
-/// Bytes that a character takes in a JSON string (RFC 8259, section 7). Go's encoder, which the API server uses,
-/// also escapes `<`, `>`, `&`, U+2028 and U+2029 to six bytes.
+/// Returns the bytes that a character takes in a JSON string (RFC 8259, section 7). Go's encoder, which the API server
+/// uses, also escapes `<`, `>`, `&`, U+2028 and U+2029 to six bytes.
 fn json_length_of(character: char) -> usize {
     match character {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,

@@ -1,134 +1,169 @@
 //! Both streams of one command, from the first byte to the record.
 //!
-//! The promises kept here: nothing but redacted bytes goes anywhere; what is short costs no task and no call; whatever
-//! becomes of the store, the record has text, size and digest. One that is dropped (an output that comes anew from its
-//! start is recorded by a fresh one) leaves nothing behind in the store, and viewers stay.
+//! # Guarantees
+//!
+//! 1. Only redacted bytes leave this module: for the record, for viewers, for spill files and for the store.
+//! 2. Short output costs no task, no file and no call of the store.
+//! 3. Whatever the store and the disk do, the record has text, size and digest.
+//! 4. A recorder that is dropped before its end leaves nothing in the store. Viewers stay, and see the streams of the
+//!    next recorder from their first byte.
 
 use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::execution_status::StreamRecord;
 use crate::policy::Redaction;
 
 use super::capture::Capture;
-use super::hub::{Hub, Publisher};
+use super::live::{LiveClaim, Publisher, Room};
 use super::store::Store;
-use super::upload::{Digests, Patience, Upload};
-use super::{Both, Owner, StreamKind};
+use super::upload::{Digests, Upload, UploadTimeouts};
+use super::{PerStream, StreamKind};
 
-/// What is kept of the output of one command.
+/// Largest piece that is passed on before the recorder checks the room for more.
+const PIECE_BYTES: usize = 64 << 10;
+/// Time for which one command waits for the disk of the spill files, in all of its life. A thread that lost the
+/// processor for a moment is no slow disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Text and record of both streams of one command.
 #[derive(Clone, Debug)]
-pub struct Recorded {
-    /// The text of standard output for the status.
+pub struct CapturedOutput {
+    /// Text of standard output for the status.
     pub stdout: String,
-    /// The text of standard error for the status.
+    /// Text of standard error for the status.
     pub stderr: String,
-    /// What is recorded of the whole of standard output.
+    /// Record of the whole standard output.
     pub stdout_record: StreamRecord,
-    /// What is recorded of the whole of standard error.
+    /// Record of the whole standard error.
     pub stderr_record: StreamRecord,
 }
 
 /// Takes the output of one command.
 #[derive(Debug)]
 pub struct Recorder {
-    captures: Both<Capture>,
+    captures: PerStream<Capture>,
     live: Publisher,
-    /// None where there is no store.
+    /// `None` if there is no store.
     upload: Option<Upload>,
+    /// Rest of [`DISK_PATIENCE`].
+    disk_patience: Duration,
 }
 
 impl Recorder {
-    /// For a command whose status shows `inline_bytes` of each stream (at most
-    /// [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES)). Viewers in `hub` see the output from its start; those that
-    /// are there already, of an earlier recorder of the same execution, go on from where they are.
-    pub fn new(owner: Owner, inline_bytes: usize, redaction: &Redaction, hub: &Hub, store: Option<Store>) -> Self {
-        Self::with(owner, inline_bytes, redaction, hub, store, Patience::default())
+    /// Creates the recorder of a claimed command whose status shows `inline_bytes` of each stream (at most
+    /// [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES)). Its streams replace those of an earlier recorder of the
+    /// same claim.
+    pub fn new(claim: &LiveClaim, inline_bytes: usize, redaction: &Redaction, store: Option<Store>) -> Self {
+        Self::with_timeouts(claim, inline_bytes, redaction, store, UploadTimeouts::default())
     }
 
-    fn with(
-        owner: Owner,
+    fn with_timeouts(
+        claim: &LiveClaim,
         inline_bytes: usize,
         redaction: &Redaction,
-        hub: &Hub,
         store: Option<Store>,
-        patience: Patience,
+        timeouts: UploadTimeouts,
     ) -> Self {
         Self {
-            captures: Both {
+            captures: PerStream {
                 stdout: Capture::new(inline_bytes, redaction),
                 stderr: Capture::new(inline_bytes, redaction),
             },
-            live: hub.publish(&owner.uid),
-            upload: store.map(|store| Upload::new(store, owner, patience)),
+            live: claim.publish(store.is_some()),
+            upload: store.map(|store| Upload::new(store, claim.key().clone(), timeouts)),
+            disk_patience: DISK_PATIENCE,
         }
     }
 
-    /// Takes the next bytes of a stream. Waits for the store where that is behind, at most 3 s; where that is not enough
-    /// the output is not stored, and this never waits again.
+    /// Records that the machine confirmed the start of the command.
+    pub fn started(&self) {
+        self.live.started();
+    }
+
+    /// Takes the next bytes of a stream. Waits at most 1 s in all for the disk. If the disk does not take the bytes,
+    /// waits at most 3 s for the store. After that the output is not stored, and this never waits again.
     pub async fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
-        let capture = self.captures.of_mut(kind);
-        let before = Before::of(capture);
-        let redacted = capture.push(bytes);
-        self.take(kind, before, &redacted).await;
-    }
-
-    async fn take(&mut self, kind: StreamKind, before: Before, redacted: &[u8]) {
-        self.live.push(kind, redacted);
-        let capture = self.captures.of(kind);
-        let Some(upload) = self.upload.as_mut().filter(|_| capture.is_over()) else { return };
-        if !before.was_over {
-            // From here on it is certain that the status cannot show all of it.
-            upload.push(kind, capture.kept().get(..before.kept).unwrap_or_default()).await;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let redacted = self.captures.of_mut(kind).push(piece);
+            self.live.push(kind, &redacted);
+            if self.captures.of(kind).exceeds_inline() {
+                // From here on it is certain that the status cannot show all of it.
+                follow(self.upload.as_mut(), &self.live, kind);
+            }
+            self.make_room(kind).await;
         }
-        upload.push(kind, redacted).await;
     }
 
-    /// The end: what is recorded. `cut_off` says that more may have come that was not seen. Waits for the store, at most
-    /// 60 s, and 2 s from when `hurry` is ready on; what is not stored by then is recorded as not stored.
-    pub async fn finish(mut self, cut_off: bool, hurry: impl Future<Output = ()>) -> Recorded {
-        for kind in StreamKind::BOTH {
-            let capture = self.captures.of_mut(kind);
-            let before = Before::of(capture);
-            let last = capture.end(cut_off);
-            self.take(kind, before, &last).await;
+    async fn make_room(&mut self, kind: StreamKind) {
+        loop {
+            self.live.mark_unchanged();
+            match self.live.room(kind) {
+                Room::Enough => return,
+                Room::Disk => {
+                    let started = Instant::now();
+                    let is_late = timeout_at(started + self.disk_patience, self.live.changed()).await.is_err();
+                    self.disk_patience = self.disk_patience.saturating_sub(started.elapsed());
+                    if is_late {
+                        self.live.stop_spilling(kind);
+                    }
+                }
+                Room::Upload => self.wait_for_upload(kind).await,
+            }
+        }
+    }
+
+    async fn wait_for_upload(&mut self, kind: StreamKind) {
+        let patience = self.upload.as_ref().map_or(Duration::ZERO, Upload::buffer_timeout);
+        let deadline = Instant::now() + patience;
+        while self.live.room(kind) == Room::Upload {
+            if timeout_at(deadline, self.live.changed()).await.is_err() {
+                if let Some(upload) = &mut self.upload {
+                    upload.give_up();
+                }
+                return self.live.unpin();
+            }
+        }
+    }
+
+    /// Takes the end and returns the record. `truncated` says that more may have come that Writ did not see. Waits for
+    /// the store, at most 60 s without progress and 10 min in all, and 2 s once `shutdown` is ready. Output that is not
+    /// stored by then is recorded as not stored.
+    pub async fn finish(mut self, truncated: bool, shutdown: impl Future<Output = ()>) -> CapturedOutput {
+        for kind in StreamKind::ALL {
+            let last = self.captures.of_mut(kind).finish_stream(truncated);
+            self.live.push(kind, &last);
         }
         self.live.close();
-        let Both { stdout, stderr } = self.captures;
-        let (stdout, mut stdout_record) = of_capture(StreamKind::Stdout, stdout, self.upload.as_mut()).await;
-        let (stderr, mut stderr_record) = of_capture(StreamKind::Stderr, stderr, self.upload.as_mut()).await;
+        let Self { captures, live, mut upload, .. } = self;
+        let (stdout, mut stdout_record) = captures.stdout.finish();
+        let (stderr, mut stderr_record) = captures.stderr.finish();
+        for (kind, record) in [(StreamKind::Stdout, &stdout_record), (StreamKind::Stderr, &stderr_record)] {
+            // Also what is within the bound, and yet too long once it is encoded.
+            if record.truncated {
+                follow(upload.as_mut(), &live, kind);
+            }
+        }
         let digest = |record: &StreamRecord| record.truncated.then(|| record.sha256.clone());
         let digests = Digests { stdout: digest(&stdout_record), stderr: digest(&stderr_record) };
-        if let Some(upload) = self.upload.filter(|_| stdout_record.truncated || stderr_record.truncated) {
-            let result = upload.finish(digests, hurry).await;
+        if let Some(upload) = upload.filter(|_| stdout_record.truncated || stderr_record.truncated) {
+            let result = upload.finish(digests, shutdown).await;
             for record in [&mut stdout_record, &mut stderr_record].into_iter().filter(|record| record.truncated) {
                 record.stored = result.is_ok();
                 record.not_stored = result.as_ref().err().map(ToString::to_string);
             }
         }
-        Recorded { stdout, stderr, stdout_record, stderr_record }
+        CapturedOutput { stdout, stderr, stdout_record, stderr_record }
     }
 }
 
-/// How it stood before some bytes came.
-struct Before {
-    was_over: bool,
-    kept: usize,
-}
-
-impl Before {
-    fn of(capture: &Capture) -> Self {
-        Self { was_over: capture.is_over(), kept: capture.kept().len() }
+/// Has the upload follow a stream, if it does not yet.
+fn follow(upload: Option<&mut Upload>, live: &Publisher, kind: StreamKind) {
+    if let Some(upload) = upload.filter(|upload| !upload.is_following(kind)) {
+        upload.follow(kind, live.reader(kind));
     }
-}
-
-/// The text and the record of a stream. What is not over the bound, and yet too long once it is encoded, is uploaded now.
-async fn of_capture(kind: StreamKind, capture: Capture, upload: Option<&mut Upload>) -> (String, StreamRecord) {
-    let rest = (!capture.is_over()).then(|| capture.kept().to_vec());
-    let (text, record) = capture.finish();
-    if let (Some(upload), Some(rest), true) = (upload, rest, record.truncated) {
-        upload.push(kind, &rest).await;
-    }
-    (text, record)
 }
 
 #[cfg(test)]

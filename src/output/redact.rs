@@ -1,42 +1,45 @@
-//! One stream made fit to be kept, line by line, before anything else sees it.
+//! Redaction of one stream, line by line, before any other use of its bytes.
 //!
-//! The promise kept here: what a pattern matches is taken out wherever the machine or the network cut the stream, and
-//! what cannot be judged is taken out whole: a line of more than 64 KiB, and one whose end never came. Nothing is held
-//! back but the beginning of the line at hand.
+//! # Guarantees
+//!
+//! 1. Text that a pattern matches is replaced, wherever the machine or the network cut the stream.
+//! 2. A line that cannot be matched whole is replaced whole: one of more than 64 KiB, and one whose end never came.
+//! 3. Only the unfinished line is held back. No part of it is released, because a pattern may match text that begins in
+//!    the held bytes and ends in bytes that have not come.
 
 use std::borrow::Cow;
 
 use crate::policy::{LineRedactor, REDACTED, Redaction};
 
-/// The longest line that is held back until its end comes.
-const LINE_BYTES: usize = 64 << 10;
+/// Length of the longest line that is held back until its end comes.
+const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// Takes the bytes of one stream and gives them back without what the patterns match.
+/// Replaces in one stream the text that the patterns match.
 #[derive(Clone, Debug)]
 pub struct Redactor {
-    /// None where there are no patterns: bytes then pass as they come.
+    /// `None` if there are no patterns: bytes then pass unchanged.
     lines: Option<LineRedactor>,
-    /// The longest line that may be held.
-    longest: usize,
-    /// The line at hand; nothing of it where it is too long.
-    held: Vec<u8>,
-    /// How long the line at hand is so far.
+    /// Length of the longest line that may be held back.
+    max_line_bytes: usize,
+    /// The unfinished line; empty if it is too long.
+    pending_line: Vec<u8>,
+    /// Length of the unfinished line so far.
     length: u64,
 }
 
 impl Redactor {
-    /// For a stream of its own.
+    /// Creates the redactor of one stream.
     pub fn new(redaction: &Redaction) -> Self {
         let lines = (!redaction.is_empty()).then(|| redaction.line_redactor());
-        Self { lines, longest: LINE_BYTES, held: Vec::new(), length: 0 }
+        Self { lines, max_line_bytes: MAX_LINE_BYTES, pending_line: Vec::new(), length: 0 }
     }
 
-    /// Whether there are patterns.
+    /// Returns true if there are patterns.
     pub fn redacts(&self) -> bool {
         self.lines.is_some()
     }
 
-    /// Takes the next bytes, and gives the lines that end in them.
+    /// Takes the next bytes and returns the lines that end in them.
     pub fn push<'bytes>(&mut self, bytes: &'bytes [u8]) -> Cow<'bytes, [u8]> {
         if self.lines.is_none() {
             return Cow::Borrowed(bytes);
@@ -45,22 +48,22 @@ impl Redactor {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             match piece.split_last() {
                 Some((b'\n', end)) => {
-                    self.hold(end);
+                    self.buffer(end);
                     self.end_line(&mut output);
                     output.push(b'\n');
                 }
-                _ => self.hold(piece),
+                _ => self.buffer(piece),
             }
         }
         Cow::Owned(output)
     }
 
-    /// Gives the last line, where it has no newline. One that was `cut_off` may have the beginning of something that
-    /// a pattern would have matched.
-    pub fn end(&mut self, cut_off: bool) -> Vec<u8> {
+    /// Returns the last line if it has no newline. With `truncated` it is replaced: it may end in the beginning of text
+    /// that a pattern would have matched.
+    pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
         let mut output = Vec::new();
         if self.length > 0 {
-            if cut_off && !self.is_too_long() {
+            if truncated && !self.is_too_long() {
                 replace(&mut output, self.length, "was cut off before it could be redacted");
             } else {
                 self.end_line(&mut output);
@@ -69,26 +72,26 @@ impl Redactor {
         output
     }
 
-    fn hold(&mut self, bytes: &[u8]) {
+    fn buffer(&mut self, bytes: &[u8]) {
         self.length = self.length.saturating_add(bytes.len() as u64);
         if self.is_too_long() {
-            self.held = Vec::new();
+            self.pending_line = Vec::new();
         } else {
-            self.held.extend_from_slice(bytes);
+            self.pending_line.extend_from_slice(bytes);
         }
     }
 
     fn is_too_long(&self) -> bool {
-        self.length > self.longest as u64
+        self.length > self.max_line_bytes as u64
     }
 
     fn end_line(&mut self, output: &mut Vec<u8>) {
         if self.is_too_long() {
             replace(output, self.length, "was too long to be redacted");
         } else if let Some(lines) = &mut self.lines {
-            lines.redact(&self.held, output);
+            lines.redact(&self.pending_line, output);
         }
-        self.held.clear();
+        self.pending_line.clear();
         self.length = 0;
     }
 }

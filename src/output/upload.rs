@@ -1,16 +1,21 @@
 //! The way of a large output into the store, while the command runs.
 //!
-//! The promises kept here: whoever pushes waits at most 3 s for room, and after that no more ever; the end waits at most
-//! 60 s, and 2 s once it is told to hurry; at most 16 MiB are held (two parts of 5 MiB, of which one may be on its way,
-//! and 4 MiB before them). What is not stored in these bounds is not stored, and the record says so. An upload that is
-//! dropped, as when its output comes anew from the start, cleans up behind itself.
-//!
 //! ```text
-//! Upload --orders, at most 64 of 64 KiB--> task: parts of 5 MiB, one after the other --> store
-//!    finish(digests) ------------------------> last part, complete, rename to the digest --> answer
+//! Upload --follow(stream)--> task: reads the live streams by offset, parts of 5 MiB one after the other --> store
+//!        --finish(digests)-> the rest, last part, complete, rename to the digest --> answer
 //! ```
+//!
+//! # Guarantees
+//!
+//! 1. The upload reads from the spill file, so a slow store delays no command. If there is no file, the command waits
+//!    for the store at most 3 s, and after that never again.
+//! 2. The result waits at most 60 s without a finished part, at most 10 min in all, and 2 s once Writ shuts down.
+//! 3. At most 16 MiB are held: two parts of 5 MiB, of which one may be on its way, and 4 MiB before them.
+//! 4. Output that is not stored within these bounds is recorded as not stored, with the reason.
+//! 5. An upload that is dropped deletes its parts.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,34 +23,43 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, PutPayload};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::live::{GapReason, Piece, StreamReader, append_within};
 use super::store::{Store, StoreError};
-use super::{Both, Owner, StreamKind};
+use super::{OutputKey, PerStream, StreamKind};
 
-/// The size of a part. S3 takes at least 5 MiB (but for the last), and 10,000 of them.
+/// Size of a part. S3 takes at least 5 MiB (except the last), and 10,000 of them.
 const PART_BYTES: usize = 5 << 20;
-/// The largest piece that waits for the task, and how many may: 4 MiB are room for a store that pauses for a moment.
-const PIECE_BYTES: usize = 64 << 10;
-const PIECES: usize = 64;
+/// Maximum number of commands to the task: two streams to follow, and the end.
+const MAX_COMMANDS: usize = 3;
 
-/// How long the store may take, as those see it who wait for it.
+/// Limits of the waits for the store.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// For room; the command's output is not read meanwhile, and its connection lives for 15 s without that.
-    pub room: Duration,
-    /// For the end, from the last byte to the stored object.
-    pub end: Duration,
-    /// For the end, once there is no time left.
-    pub hurry: Duration,
+pub(super) struct UploadTimeouts {
+    /// Wait for room in memory. Writ does not read the command's output meanwhile, and its connection lives for 15 s
+    /// without that.
+    pub buffer: Duration,
+    /// Wait at the end without a finished part.
+    pub finish: Duration,
+    /// Wait at the end in all. The execution holds its slot on the machine meanwhile.
+    pub finish_in_all: Duration,
+    /// Wait at the end once Writ shuts down.
+    pub shutdown: Duration,
 }
 
-impl Default for Patience {
+impl Default for UploadTimeouts {
     fn default() -> Self {
-        Self { room: Duration::from_secs(3), end: Duration::from_secs(60), hurry: Duration::from_secs(2) }
+        Self {
+            buffer: Duration::from_secs(3),
+            finish: Duration::from_secs(60),
+            finish_in_all: Duration::from_secs(600),
+            shutdown: Duration::from_secs(2),
+        }
     }
 }
 
-/// Why an output is not in the store; its words go into the status.
+/// Reason for which an output is not in the store. Its text goes into the status.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum NotStored {
     #[error("the output store did not take it in time")]
@@ -56,150 +70,175 @@ pub(super) enum NotStored {
     TooLarge,
     #[error("writ was stopped before it was stored")]
     Abandoned,
+    #[error("the output store was slower than the command, and the spill files were full; raise --spill-bytes")]
+    SpillFull,
+    #[error("writ could not read back its spill file; check the disk of its state directory")]
+    SpillUnreadable,
 }
 
-/// What the two digests are of: for each stream that is to be stored, its SHA-256.
-pub(super) type Digests = Both<Option<String>>;
+/// For each stream that is to be stored, its SHA-256.
+pub(super) type Digests = PerStream<Option<String>>;
 
-/// The near end. Costs nothing until the first byte.
+/// The near end. Costs nothing until a stream is followed.
 #[derive(Debug)]
 pub(super) struct Upload {
     store: Store,
-    owner: Owner,
-    patience: Patience,
+    key: OutputKey,
+    timeouts: UploadTimeouts,
+    is_following: PerStream<bool>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing was pushed yet.
+    /// No stream is followed yet.
     Idle,
-    /// The task has what was pushed.
-    Going {
-        orders: mpsc::Sender<Order>,
-        /// Why the task has ended, where it did before its time.
+    /// The task follows streams.
+    Active {
+        commands: mpsc::Sender<UploadCommand>,
+        /// Reason for which the task ended early.
         ended: Arc<OnceLock<NotStored>>,
+        /// Number of finished parts.
+        parts: Arc<AtomicU64>,
     },
-    /// It will not be stored.
-    GivenUp(NotStored),
+    /// Nothing will be stored.
+    Abandoned(NotStored),
 }
 
 #[derive(Debug)]
-enum Order {
-    Bytes(StreamKind, Bytes),
+enum UploadCommand {
+    Follow(StreamKind, StreamReader),
     Finish(Digests, oneshot::Sender<Result<(), NotStored>>),
 }
 
 impl Upload {
-    pub(super) fn new(store: Store, owner: Owner, patience: Patience) -> Self {
-        Self { store, owner, patience, state: State::Idle }
+    pub fn new(store: Store, key: OutputKey, timeouts: UploadTimeouts) -> Self {
+        Self { store, key, timeouts, is_following: PerStream::default(), state: State::Idle }
     }
 
-    /// Takes the next bytes of a stream. Waits for room, but not for long.
-    pub(super) async fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
-        for piece in bytes.chunks(PIECE_BYTES) {
-            if let Err(problem) = self.order(Order::Bytes(kind, Bytes::copy_from_slice(piece))).await {
-                self.give_up(problem);
-                return;
-            }
+    /// Returns the time for which the command waits for room, at most.
+    pub fn buffer_timeout(&self) -> Duration {
+        self.timeouts.buffer
+    }
+
+    /// Returns true if the upload has been given this stream.
+    pub fn is_following(&self, stream: StreamKind) -> bool {
+        *self.is_following.of(stream)
+    }
+
+    /// Stores a stream, from its first byte on.
+    pub fn follow(&mut self, stream: StreamKind, reader: StreamReader) {
+        *self.is_following.of_mut(stream) = true;
+        if let State::Idle = self.state {
+            self.state = start(self.store.clone(), self.key.clone());
+        }
+        let State::Active { commands, .. } = &self.state else { return };
+        // There is room for every command. It fails only if the task has ended, and then the end says why.
+        let _ = commands.try_send(UploadCommand::Follow(stream, reader));
+    }
+
+    /// Stores nothing: the store is too slow.
+    pub fn give_up(&mut self) {
+        if !matches!(self.state, State::Abandoned(_)) {
+            // The task sees that nobody waits any more, and cleans up.
+            self.state = State::Abandoned(NotStored::TooSlow);
         }
     }
 
-    /// Stores what was pushed under these digests. Told to `hurry`, it gives up soon.
-    pub(super) async fn finish(mut self, digests: Digests, hurry: impl Future<Output = ()>) -> Result<(), NotStored> {
-        let patience = self.patience;
-        let (answer, answered) = oneshot::channel();
-        let stored = async {
-            self.order(Order::Finish(digests, answer)).await?;
-            match answered.await {
-                Ok(result) => result,
-                Err(_) => Err(self.problem()),
-            }
-        };
-        let no_time_left = async {
-            hurry.await;
-            tokio::time::sleep(patience.hurry).await;
-        };
-        let result = tokio::select! {
-            stored = tokio::time::timeout(patience.end, stored) => stored.unwrap_or(Err(NotStored::TooSlow)),
-            () = no_time_left => Err(NotStored::Abandoned),
-        };
+    /// Stores the followed streams under these digests. Gives up soon once `shutdown` is ready.
+    pub async fn finish(self, digests: Digests, shutdown: impl Future<Output = ()>) -> Result<(), NotStored> {
+        let result = self.finish_in_time(digests, shutdown).await;
         if let Err(problem) = &result {
-            tracing::warn!(namespace = self.owner.namespace, uid = self.owner.uid, error = %problem, "an output is not stored");
+            tracing::warn!(namespace = self.key.namespace, uid = self.key.uid, %problem, "output not stored");
         }
         result
     }
 
-    async fn order(&mut self, order: Order) -> Result<(), NotStored> {
-        if let State::Idle = self.state {
-            self.state = start(self.store.clone(), self.owner.clone());
+    async fn finish_in_time(&self, digests: Digests, shutdown: impl Future<Output = ()>) -> Result<(), NotStored> {
+        let timeouts = self.timeouts;
+        let (ended, parts) = match &self.state {
+            State::Active { ended, parts, .. } => (ended, parts),
+            State::Abandoned(problem) => return Err(problem.clone()),
+            State::Idle => return Err(NotStored::Failed),
+        };
+        let problem = || ended.get().cloned().unwrap_or(NotStored::Failed);
+        let (answer, mut answered) = oneshot::channel();
+        let State::Active { commands, .. } = &self.state else { return Err(problem()) };
+        if commands.try_send(UploadCommand::Finish(digests, answer)).is_err() {
+            return Err(problem());
         }
-        let State::Going { orders, .. } = &self.state else { return Err(self.problem()) };
-        match tokio::time::timeout(self.patience.room, orders.send(order)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(self.problem()),
-            Err(_) => Err(NotStored::TooSlow),
-        }
-    }
-
-    fn give_up(&mut self, problem: NotStored) {
-        if !matches!(self.state, State::GivenUp(_)) {
-            // The task sees that nobody is there any more, and cleans up.
-            self.state = State::GivenUp(problem);
-        }
-    }
-
-    fn problem(&self) -> NotStored {
-        match &self.state {
-            State::GivenUp(problem) => problem.clone(),
-            State::Going { ended, .. } => ended.get().cloned().unwrap_or(NotStored::Failed),
-            State::Idle => NotStored::Failed,
+        let no_time_left = async {
+            shutdown.await;
+            tokio::time::sleep(timeouts.shutdown).await;
+        };
+        let mut no_time_left = std::pin::pin!(no_time_left);
+        let last = Instant::now() + timeouts.finish_in_all;
+        let (mut deadline, mut finished) = (Instant::now() + timeouts.finish, parts.load(Ordering::Relaxed));
+        loop {
+            tokio::select! {
+                result = &mut answered => return result.unwrap_or_else(|_| Err(problem())),
+                () = &mut no_time_left => return Err(NotStored::Abandoned),
+                () = tokio::time::sleep_until(deadline.min(last)) => {
+                    let now_finished = parts.load(Ordering::Relaxed);
+                    if now_finished == finished || Instant::now() >= last {
+                        return Err(NotStored::TooSlow);
+                    }
+                    (deadline, finished) = (Instant::now() + timeouts.finish, now_finished);
+                }
+            }
         }
     }
 }
 
-fn start(store: Store, owner: Owner) -> State {
-    let (orders, receiver) = mpsc::channel(PIECES);
-    let ended = Arc::new(OnceLock::new());
-    let task = Task { store, owner, streams: Both::default() };
+fn start(store: Store, key: OutputKey) -> State {
+    let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+    let (ended, parts) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
+    let task = Task { store, key, streams: PerStream::default(), parts: Arc::clone(&parts) };
     tokio::spawn(task.run(receiver, Arc::clone(&ended)));
-    State::Going { orders, ended }
+    State::Active { commands, ended, parts }
 }
 
-/// The far end: a task of its own, so that the command is drained while a part is under way.
+/// The far end: a task of its own, so that Writ reads the command's output while a part is on its way.
 struct Task {
     store: Store,
-    owner: Owner,
-    streams: Both<Stream>,
+    key: OutputKey,
+    streams: PerStream<Stream>,
+    /// Number of finished parts.
+    parts: Arc<AtomicU64>,
 }
 
-/// What the task has of one stream.
+/// The upload of one stream.
 #[derive(Default)]
 struct Stream {
-    /// The part at hand; all of it, where it is small.
+    /// The source; `None` if the stream is not stored, or has been read to its end.
+    reader: Option<StreamReader>,
+    /// The next part; all of a small stream.
     buffer: Vec<u8>,
-    /// How much has come.
+    /// Count of bytes that were read.
     bytes: u64,
-    /// What is under way.
+    /// The multipart upload, while it is open.
     upload: Option<Box<dyn MultipartUpload>>,
-    /// Where it is, until it has its name.
+    /// Name of the object until it has its digest for a name.
     partial: Option<Path>,
 }
 
 impl Task {
-    async fn run(mut self, mut orders: mpsc::Receiver<Order>, ended: Arc<OnceLock<NotStored>>) {
-        let Err(problem) = self.follow(&mut orders).await else { return };
+    async fn run(mut self, mut commands: mpsc::Receiver<UploadCommand>, ended: Arc<OnceLock<NotStored>>) {
+        let Err(problem) = self.follow(&mut commands).await else { return };
         let _ = ended.set(problem);
-        // From here on whoever pushes is told at once.
-        drop(orders);
+        // From here on commands fail at once, and nothing is kept for this upload.
+        drop(commands);
+        for stream in StreamKind::ALL {
+            self.streams.of_mut(stream).reader = None;
+        }
         self.clean_up().await;
     }
 
-    async fn follow(&mut self, orders: &mut mpsc::Receiver<Order>) -> Result<(), NotStored> {
-        while let Some(order) = orders.recv().await {
-            match order {
-                Order::Bytes(kind, bytes) => self.take(kind, &bytes).await?,
-                Order::Finish(digests, mut answer) => {
+    async fn follow(&mut self, commands: &mut mpsc::Receiver<UploadCommand>) -> Result<(), NotStored> {
+        loop {
+            match self.next_command(commands).await? {
+                UploadCommand::Follow(stream, reader) => self.streams.of_mut(stream).reader = Some(reader),
+                UploadCommand::Finish(digests, mut answer) => {
                     let result = tokio::select! {
                         result = self.complete(&digests) => result,
                         () = answer.closed() => Err(NotStored::Abandoned),
@@ -209,49 +248,98 @@ impl Task {
                 }
             }
         }
-        Err(NotStored::Abandoned)
     }
 
-    async fn take(&mut self, kind: StreamKind, mut bytes: &[u8]) -> Result<(), NotStored> {
+    /// Reads the streams until there is a command.
+    async fn next_command(&mut self, commands: &mut mpsc::Receiver<UploadCommand>) -> Result<UploadCommand, NotStored> {
+        loop {
+            match commands.try_recv() {
+                Ok(command) => return Ok(command),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Err(NotStored::Abandoned),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+            }
+            if self.read_once().await? {
+                continue;
+            }
+            let PerStream { stdout, stderr } = &mut self.streams;
+            tokio::select! {
+                command = commands.recv() => return command.ok_or(NotStored::Abandoned),
+                () = changed(&mut stdout.reader) => {}
+                () = changed(&mut stderr.reader) => {}
+            }
+        }
+    }
+
+    /// Reads the next piece of each stream; false if there is none yet.
+    async fn read_once(&mut self) -> Result<bool, NotStored> {
+        let mut has_read = false;
+        for kind in StreamKind::ALL {
+            let Some(reader) = &mut self.streams.of_mut(kind).reader else { continue };
+            match reader.next_piece().await {
+                Piece::Bytes(bytes) => {
+                    self.append(kind, &bytes).await?;
+                    has_read = true;
+                }
+                Piece::Later => {}
+                Piece::End => self.streams.of_mut(kind).reader = None,
+                Piece::Missing(GapReason::SpillBudget) => return Err(NotStored::SpillFull),
+                Piece::Missing(GapReason::DiskFailed) => return Err(NotStored::SpillUnreadable),
+                Piece::Missing(_) => return Err(NotStored::TooSlow),
+            }
+        }
+        Ok(has_read)
+    }
+
+    async fn append(&mut self, kind: StreamKind, bytes: &Bytes) -> Result<(), NotStored> {
         let stream = self.streams.of_mut(kind);
         stream.bytes = stream.bytes.saturating_add(bytes.len() as u64);
-        if self.store.maximum_bytes().is_some_and(|maximum| stream.bytes > maximum) {
+        if self.store.max_bytes().is_some_and(|max| stream.bytes > max) {
             return Err(NotStored::TooLarge);
         }
-        while !bytes.is_empty() {
+        let mut rest: &[u8] = bytes;
+        while !rest.is_empty() {
             let stream = self.streams.of_mut(kind);
-            let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - stream.buffer.len()));
-            stream.keep(now);
-            bytes = later;
+            let (now, later) = rest.split_at(rest.len().min(PART_BYTES - stream.buffer.len()));
+            append_within(&mut stream.buffer, now, PART_BYTES);
+            rest = later;
             if stream.buffer.len() == PART_BYTES {
-                self.send_part(kind).await.map_err(|error| self.failed(&error))?;
+                self.send_part(kind).await.map_err(|error| self.failure(&error))?;
             }
         }
         Ok(())
     }
 
     async fn send_part(&mut self, kind: StreamKind) -> Result<(), StoreError> {
-        if StreamKind::BOTH.iter().all(|kind| self.streams.of(*kind).partial.is_none()) {
-            self.store.remove_partials(&self.owner).await?;
+        if StreamKind::ALL.iter().all(|kind| self.streams.of(*kind).partial.is_none()) {
+            self.store.remove_partials(&self.key).await?;
         }
         let stream = self.streams.of_mut(kind);
         let mut upload = match stream.upload.take() {
             Some(upload) => upload,
             None => {
-                let (partial, upload) = self.store.begin(&self.owner, kind).await?;
+                let (partial, upload) = self.store.begin(&self.key, kind).await?;
                 stream.partial = Some(partial);
                 upload
             }
         };
         let part = upload.put_part(PutPayload::from(std::mem::take(&mut stream.buffer)));
         stream.upload = Some(upload);
-        self.store.in_time("write a part", part).await
+        self.store.with_deadline("write a part", part).await?;
+        self.parts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
+    /// Reads the streams to their ends, and gives each its name.
     async fn complete(&mut self, digests: &Digests) -> Result<(), NotStored> {
-        for kind in StreamKind::BOTH {
+        for kind in StreamKind::ALL {
+            if digests.of(kind).is_none() {
+                self.streams.of_mut(kind).reader = None;
+            }
+        }
+        while self.read_once().await? {}
+        for kind in StreamKind::ALL {
             if let Some(sha256) = digests.of(kind) {
-                self.complete_stream(kind, sha256).await.map_err(|error| self.failed(&error))?;
+                self.complete_stream(kind, sha256).await.map_err(|error| self.failure(&error))?;
             }
         }
         Ok(())
@@ -260,46 +348,41 @@ impl Task {
     async fn complete_stream(&mut self, kind: StreamKind, sha256: &str) -> Result<(), StoreError> {
         let stream = self.streams.of_mut(kind);
         if stream.upload.is_none() {
-            return self.store.put(&self.owner, sha256, std::mem::take(&mut stream.buffer)).await;
+            return self.store.put(&self.key, sha256, std::mem::take(&mut stream.buffer)).await;
         }
         if !stream.buffer.is_empty() {
             self.send_part(kind).await?;
         }
         let stream = self.streams.of_mut(kind);
         if let Some(upload) = stream.upload.as_mut() {
-            self.store.in_time("finish", upload.complete()).await?;
+            self.store.with_deadline("finish", upload.complete()).await?;
             stream.upload = None;
         }
         if let Some(partial) = &stream.partial {
-            self.store.rename(&self.owner, partial, sha256).await?;
+            self.store.rename(&self.key, partial, sha256).await?;
             stream.partial = None;
         }
         Ok(())
     }
 
-    fn failed(&self, error: &StoreError) -> NotStored {
+    fn failure(&self, error: &StoreError) -> NotStored {
         let mut words = error.to_string();
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
             words.push_str(&format!(": {cause}"));
             source = cause.source();
         }
-        tracing::warn!(
-            namespace = self.owner.namespace,
-            uid = self.owner.uid,
-            error = words,
-            "an output cannot be stored"
-        );
+        tracing::warn!(namespace = self.key.namespace, uid = self.key.uid, error = words, "output store failed");
         if matches!(error, StoreError::TooSlow { .. }) { NotStored::TooSlow } else { NotStored::Failed }
     }
 
-    /// As far as it goes: what is left is removed with the execution.
+    /// Deletes the parts as far as the store allows it. The rest is deleted with the execution.
     async fn clean_up(mut self) {
-        for kind in StreamKind::BOTH {
+        for kind in StreamKind::ALL {
             let stream = self.streams.of_mut(kind);
             stream.buffer = Vec::new();
             if let Some(mut upload) = stream.upload.take() {
-                let _ = self.store.in_time("abort", upload.abort()).await;
+                let _ = self.store.with_deadline("abort", upload.abort()).await;
             } else if let Some(partial) = &stream.partial {
                 let _ = self.store.delete(partial).await;
             }
@@ -307,14 +390,10 @@ impl Task {
     }
 }
 
-impl Stream {
-    /// Grows like any vector, but never over a part.
-    fn keep(&mut self, bytes: &[u8]) {
-        let needed = self.buffer.len() + bytes.len();
-        if needed > self.buffer.capacity() {
-            let capacity = needed.max(self.buffer.capacity().saturating_mul(2)).min(PART_BYTES);
-            self.buffer.reserve_exact(capacity - self.buffer.len());
-        }
-        self.buffer.extend_from_slice(bytes);
+/// Waits until a reader may have more; for ever if there is no reader.
+async fn changed(reader: &mut Option<StreamReader>) {
+    match reader {
+        Some(reader) => reader.changed().await,
+        None => std::future::pending().await,
     }
 }

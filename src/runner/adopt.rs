@@ -15,7 +15,7 @@ use crate::execution::{self, HolderFact};
 use crate::telemetry::metrics;
 
 use super::audit::log_claim;
-use super::claim::{ClaimState, HeldClaim, resolve_claim};
+use super::claim::{ClaimState, HeldClaim, publish_claim, resolve_claim};
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
@@ -43,7 +43,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
             // Nobody else can write with its token, and the task that could has ended.
             let token = claim.token.clone();
             log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
-            return held_claim(work, token, live, standing, decided);
+            return held_claim(context, work, token, live, (standing, decided));
         }
         let before = claim.holder.clone();
         let status = execution::with_new_holder(&live, context.holders.own_identity(), &token, context.cluster.now())?;
@@ -59,7 +59,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
         match state {
             ClaimState::Ours(execution) => {
                 log_claim(&execution, "claim adopted", Some(&before));
-                return held_claim(work, token, *execution, standing, decided);
+                return held_claim(context, work, token, *execution, (standing, decided));
             }
             ClaimState::NotStored => sleep(RETRY_AFTER_CHANGE).await,
             ClaimState::Lost => return None,
@@ -70,15 +70,16 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
 
 /// The adopted claim. `None` if the execution has no decision, which no claim of Writ lacks.
 fn held_claim(
+    context: &Context,
     work: &QueuedExecution,
     token: String,
     execution: CommandExecution,
-    standing: LeaseEpoch,
-    decided: Instant,
+    (standing, decided): (LeaseEpoch, Instant),
 ) -> Option<HeldClaim> {
     let decision = execution.status.as_ref().and_then(|status| status.decision.clone())?;
     metrics().adopted();
     let key = work.key.clone();
+    let live = publish_claim(context, &key, true);
     // A launch needs a decision that equals a new one, so it need not be compared here.
-    Some(HeldClaim { key, token, execution, decision, is_stored_unchanged: true, standing, decided })
+    Some(HeldClaim { key, token, execution, decision, is_stored_unchanged: true, standing, decided, live })
 }

@@ -16,7 +16,7 @@ use crate::api::execution_status::{Claim, DecisionRecord, MachineRecord, RemoteR
 use crate::api::{CommandExecution, CommandExecutionStatus, ExecutionMode, Reason};
 use crate::cluster::{ClusterError, ExecutionKey, LeaseEpoch};
 use crate::execution::{self, ClaimRecord, LaunchProblem, ObjectSize};
-use crate::output::{Owner, Recorder};
+use crate::output::{LiveClaim, OutputKey, Recorder};
 use crate::policy::Redaction;
 use crate::ssh::Connection;
 
@@ -50,6 +50,8 @@ pub(super) struct HeldClaim {
     pub standing: LeaseEpoch,
     /// When the decision was made that is stored with the claim, or before.
     pub decided: Instant,
+    /// The claim as viewers see it.
+    pub live: LiveClaim,
 }
 
 impl HeldClaim {
@@ -107,9 +109,14 @@ impl HeldClaim {
     pub fn recorder(&self, context: &Context, redaction: &Redaction) -> Recorder {
         // Bounds that are none, which the API server lets nobody store, allow nothing.
         let inline_bytes = usize::try_from(self.decision.output.inline_bytes).unwrap_or(0);
-        let owner = Owner { namespace: self.key.namespace.clone(), uid: self.key.uid.clone() };
-        Recorder::new(owner, inline_bytes, redaction, &context.outputs.hub, context.outputs.store.clone())
+        Recorder::new(&self.live, inline_bytes, redaction, context.outputs.store.clone())
     }
+}
+
+/// Publishes a stored claim to viewers.
+pub(super) fn publish_claim(context: &Context, key: &ExecutionKey, is_adopted: bool) -> LiveClaim {
+    let output_key = OutputKey { namespace: key.namespace.clone(), uid: key.uid.clone() };
+    context.outputs.live.claimed(output_key, &key.name, is_adopted)
 }
 
 /// They were compiled when it was decided; where they cannot be all the same, what the command writes could not be stored
@@ -156,7 +163,7 @@ pub(super) async fn claim(
         );
         let (execution, size) = execution?;
         if is_claimed_with(&execution, &token) {
-            return held_claim(work, token, execution, &made, standing, decided);
+            return held_claim(context, work, token, execution, &made, (standing, decided));
         }
         let Some(resolved) = resolved? else {
             // The connection is to what the Machine or the Secret said before. Make another one.
@@ -181,7 +188,9 @@ pub(super) async fn claim(
         }
         let state = put(context, work, (&ground.execution, &size), status, &token).await?;
         match state {
-            ClaimState::Ours(execution) => return held_claim(work, token, *execution, &made, standing, decided),
+            ClaimState::Ours(execution) => {
+                return held_claim(context, work, token, *execution, &made, (standing, decided));
+            }
             ClaimState::NotStored => {}
             ClaimState::Lost => return Err(ConnectFailure::Obsolete),
         }
@@ -224,12 +233,12 @@ async fn put(
 }
 
 fn held_claim(
+    context: &Context,
     work: &QueuedExecution,
     token: String,
     execution: CommandExecution,
     made: &[DecisionRecord],
-    standing: LeaseEpoch,
-    decided: Instant,
+    (standing, decided): (LeaseEpoch, Instant),
 ) -> Result<HeldClaim, ConnectFailure> {
     // There is always one beside a claim of ours; without it there is nothing that could be sent.
     let decision =
@@ -238,7 +247,8 @@ fn held_claim(
     let time = &decision.decided_time;
     let is_made = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
     let is_stored_unchanged = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());
-    Ok(HeldClaim { key: work.key.clone(), token, execution, decision, is_stored_unchanged, standing, decided })
+    let live = publish_claim(context, &work.key, false);
+    Ok(HeldClaim { key: work.key.clone(), token, execution, decision, is_stored_unchanged, standing, decided, live })
 }
 
 /// Reads until it is known whether the claim with this token is stored.

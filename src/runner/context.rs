@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, EventPublisher, Membership, PolicyCache, RequesterTrustChecker};
 use crate::fleet::{Dialer, lock};
-use crate::output::{Hub, Store};
+use crate::output::{LiveOutput, Store};
 
 use super::acknowledgements::Acknowledgements;
 use super::gc_schedule::GcSchedule;
@@ -17,8 +17,8 @@ use super::spool::Spool;
 /// Destinations of the output of commands, in addition to the status.
 #[derive(Clone, Debug, Default)]
 pub struct OutputSinks {
-    /// For live viewers.
-    pub hub: Hub,
+    /// The live registry, for viewers.
+    pub live: LiveOutput,
     /// For whole outputs that the status cannot show; `None` if there is none.
     pub store: Option<Store>,
 }

@@ -33,7 +33,7 @@ use crate::api::Reason;
 use crate::api::execution_status::{DecisionRecord, IncompleteReason, OutputRecord};
 use crate::cluster::{Cluster, WriteOutcome};
 use crate::execution::{self, CommandOutcome, LaunchProblem, SHOW_PROGRESS_AFTER, StopCause, Termination};
-use crate::output::{ByteBudget, Recorded, Recorder, StreamKind};
+use crate::output::{ByteBudget, CapturedOutput, Recorder, StreamKind};
 use crate::policy::{Redaction, marked_command_line};
 use crate::ssh::{Session, SessionEvent, Signal};
 
@@ -301,6 +301,7 @@ impl Run {
             self.unexpected.push(&output);
         } else if self.started.is_none() {
             self.started = Some((self.cluster.now(), Instant::now()));
+            self.recorder.started();
         }
         if self.marks.is_started() && self.marks.sudo_asks() {
             self.first_words.push(kind, &output);
@@ -409,7 +410,8 @@ impl Run {
         let incomplete = incomplete_reason.is_some();
         // Only what a command wrote that ended by itself can be taken for all that it had to write.
         let cut_off = incomplete || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
-        let Recorded { stdout, stderr, stdout_record, stderr_record } = self.recorder.finish(cut_off, hurry).await;
+        let CapturedOutput { stdout, stderr, stdout_record, stderr_record } =
+            self.recorder.finish(cut_off, hurry).await;
         CommandOutcome {
             ending,
             stop_cause,

@@ -180,7 +180,7 @@ impl Dispatcher {
         match transport {
             Transport::Direct(open) => {
                 let (outcome, fault) = direct::run(context, queued, &mut held, (open, session), cancel).await;
-                record::record(context, &held, outcome).await;
+                record::record(context, &mut held, outcome).await;
                 if let Some(problem) = fault {
                     self.mark_faulty(queued, problem).await;
                 }

@@ -31,7 +31,7 @@ use crate::execution::{
 };
 use crate::fleet::{LauncherConnection, new_nonce};
 use crate::launcher::{self, Ended, ExitOutcome as Exit, Holder, Missing, Uid};
-use crate::output::Recorded;
+use crate::output::CapturedOutput;
 use crate::policy::Redaction;
 use crate::ssh::Session;
 
@@ -238,7 +238,7 @@ impl DurableRun<'_> {
         let cut_off = !whole || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let recorder = self.recorder.take().unwrap_or_else(|| self.held.recorder(self.context, &Redaction::default()));
         let hurry = self.context.aborting.cancelled();
-        let Recorded { stdout, stderr, stdout_record, stderr_record } = recorder.finish(cut_off, hurry).await;
+        let CapturedOutput { stdout, stderr, stdout_record, stderr_record } = recorder.finish(cut_off, hurry).await;
         let held_by = ended.iter().flat_map(|ended| &ended.holders).map(holder_record).collect();
         CommandOutcome {
             ending,

@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::cluster::WriteOutcome;
 use crate::execution::{CommandOutcome, EventNotice, conclude};
 use crate::fleet::jitter;
+use crate::output::EndedStatus;
 use crate::telemetry::{SPANS, metrics};
 
 use super::audit::log_end;
@@ -23,7 +24,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// The pause where somebody has to make room in the object.
 const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
 /// Writes it; false where it is not ours to write, or was refused.
-pub(super) async fn record(context: &Context, held: &HeldClaim, outcome: CommandOutcome) -> bool {
+pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: CommandOutcome) -> bool {
     let mut status = conclude(&held.execution, outcome, context.cluster.now());
     // What a durable command did can be read again from its machine.
     let is_only_here = held.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
@@ -37,6 +38,7 @@ pub(super) async fn record(context: &Context, held: &HeldClaim, outcome: Command
         spool.forget(&held.key.uid);
     }
     if stored {
+        held.live.ended(EndedStatus::from(&status));
         metrics().finished(&status);
         let cancelled = if status.phase == Phase::Cancelled { who_cancelled(context, held).await } else { None };
         log_end(cancelled.as_ref().unwrap_or(&held.execution), &status, None);

@@ -45,6 +45,11 @@ pub(super) struct VersionLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct PlaceLabels {
+    pub place: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(super) struct DecisionLabels {
     pub verdict: &'static str,
     pub reason: VerdictReason,

@@ -16,7 +16,7 @@ use crate::api::{CommandExecutionStatus, Phase, Reason};
 
 use super::labels::{
     ApiWord, CallLabels, CauseLabels, ControllerLabels, DecisionLabels, FailureLabels, FinishedLabels, KindLabels,
-    MachinePhaseLabels, OperationLabels, OutcomeLabels, Purpose, PurposeLabels, StateLabels, StreamLabels,
+    MachinePhaseLabels, OperationLabels, OutcomeLabels, PlaceLabels, Purpose, PurposeLabels, StateLabels, StreamLabels,
     VerdictReason, VersionLabels, WarningLabels,
 };
 use super::process::Process;
@@ -47,6 +47,8 @@ pub struct Metrics {
     waiting: Gauge,
     running: Gauge,
     output: Family1<StreamLabels, Counter>,
+    live_output: Family1<PlaceLabels, Gauge>,
+    live_output_dropped: Family1<CauseLabels, Counter>,
     results_waiting: Gauge,
     results_lost: Family1<CauseLabels, Counter>,
     machines: Family1<MachinePhaseLabels, Gauge>,
@@ -132,6 +134,8 @@ impl Metrics {
             waiting: to.add("executions_waiting", "Queued executions of this process", Gauge::default()),
             running: to.add("executions_running", "Executions with a slot, connecting or running", Gauge::default()),
             output: to.counters("output_bytes", "Bytes of output, as recorded"),
+            live_output: to.gauges("live_output_bytes", "Output of running commands that is kept for viewers"),
+            live_output_dropped: to.counters("live_output_dropped_bytes", "Output that viewers can no longer read"),
             results_waiting: to.add(
                 "results_waiting",
                 "Results not stored at the first attempt, and retried",
@@ -245,6 +249,19 @@ impl Metrics {
                 self.output.get_or_create(&StreamLabels { stream }).inc_by(bytes);
             }
         }
+    }
+
+    /// Sets the output of running commands that is kept in memory and in spill files.
+    pub fn live_output(&self, memory_bytes: u64, disk_bytes: u64) {
+        for (place, bytes) in [("memory", memory_bytes), ("disk", disk_bytes)] {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.live_output.get_or_create(&PlaceLabels { place }).set(bytes);
+        }
+    }
+
+    /// Counts output that viewers can no longer read.
+    pub fn live_output_dropped(&self, cause: &'static str, bytes: u64) {
+        self.live_output_dropped.get_or_create(&CauseLabels { cause }).inc_by(bytes);
     }
 
     /// Counts a result that is not stored yet, until the guard is dropped.

@@ -52,6 +52,7 @@ mod kustomize;
 mod large;
 mod left_behind;
 mod liars;
+mod live_output;
 mod load;
 mod logins;
 mod lost_answers;

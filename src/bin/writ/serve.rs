@@ -2,6 +2,7 @@
 
 mod network_flags;
 mod retention_flags;
+mod spill_flags;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,10 +24,10 @@ use writ::controllers::{Watches, command_execution, machine, retention, whitelis
 use writ::execution::DEFAULT_GRACE_FOR_MISSING;
 use writ::fleet::MachineWakes;
 use writ::operations::{LogFormat, OpsServer, start_logs};
-use writ::output::{Hub, Store};
+use writ::output::{LiveOutput, Store};
 use writ::runner::{FollowLimits, OutputSinks, Runner, RunnerConfig, Spool};
 use writ::ssh::use_certificate_clock;
-use writ::telemetry::health;
+use writ::telemetry::{health, metrics};
 use writ::traces::TraceExporter;
 
 /// Time after an outage in which the API server may report missing CRDs or rights: it loads them while it starts.
@@ -36,6 +37,7 @@ const TRACE_FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
 use network_flags::NetworkFlags;
 use retention_flags::RetentionFlags;
+use spill_flags::SpillFlags;
 
 #[derive(Args, Debug)]
 pub struct Serve {
@@ -93,6 +95,9 @@ pub struct Serve {
     /// directory].
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
+
+    #[command(flatten)]
+    spill: SpillFlags,
 
     #[command(flatten)]
     network: NetworkFlags,
@@ -221,19 +226,19 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let renewing = tokio::spawn(async move { membership.run().await });
     let stamping = RequesterTrustChecker::new(cluster.clone(), Duration::from_secs(options.requester_check_seconds));
     let policies = Arc::new(PolicyCache::new(cluster.clone()));
-    let stop = CancellationToken::new();
+    let (stop, live) = (CancellationToken::new(), options.spill.start(options.state_directory()));
     let (runner, wakes, machine_wakes) = Runner::new(RunnerConfig {
         cluster: cluster.clone(),
         policies: Arc::clone(&policies),
         stamping: stamping.clone(),
         events: events.clone(),
         holders: Arc::clone(&holders),
-        outputs: OutputSinks { hub: Hub::default(), store: store.clone() },
+        outputs: OutputSinks { live: live.clone(), store: store.clone() },
         spool: options.open_spool(&cluster).await,
         limits: options.patience(),
         network: options.network.network(&cluster, &stop).await,
     });
-    measure(endpoints.as_ref(), &runner, &stamping);
+    measure(endpoints.as_ref(), &runner, &stamping, live);
     let finished = options.retention.context(&cluster, store, &events);
     let (watches, mut following) = start_watches(&cluster, &stop);
     let shared = (&cluster, &policies, &watches);
@@ -286,12 +291,17 @@ async fn send_last_spans(exporting: Option<TraceExporter>) {
 }
 
 /// Has the gauges updated at each scrape.
-fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterTrustChecker) {
+fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterTrustChecker, live: LiveOutput) {
     let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
     endpoints.before_scrape(move || {
         runner.update_gauges();
         stamping.measure();
+        let usage = live.usage();
+        metrics().live_output(usage.memory_bytes, usage.spill_bytes);
+        for (reason, bytes) in live.take_lost() {
+            metrics().live_output_dropped(reason.as_str(), bytes);
+        }
     });
 }
 

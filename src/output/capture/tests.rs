@@ -16,7 +16,7 @@ fn of(mut capture: Capture, chunks: &[&[u8]]) -> (String, StreamRecord) {
 }
 
 fn finish(mut capture: Capture) -> (String, StreamRecord) {
-    capture.end(false);
+    capture.finish_stream(false);
     capture.finish()
 }
 

@@ -7,22 +7,32 @@ use object_store::path::Path;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
 use super::*;
-use crate::output::{Offsets, Seen};
+use crate::output::{LiveEvent, LiveOptions, LiveOutput, OutputKey, StreamOffsets};
 
 use StreamKind::{Stderr, Stdout};
 
-fn owner() -> Owner {
-    Owner { namespace: "team".to_owned(), uid: "uid".to_owned() }
+fn key() -> OutputKey {
+    OutputKey { namespace: "team".to_owned(), uid: "uid".to_owned() }
 }
 
-fn patience() -> Patience {
-    Patience { room: Duration::from_millis(300), end: Duration::from_secs(30), hurry: Duration::from_millis(100) }
+fn timeouts() -> UploadTimeouts {
+    UploadTimeouts {
+        buffer: Duration::from_millis(300),
+        finish: Duration::from_secs(30),
+        finish_in_all: Duration::from_secs(60),
+        shutdown: Duration::from_millis(100),
+    }
 }
 
-fn recorder(store: Option<Store>, patterns: &[&str]) -> Recorder {
+fn recorder(store: Option<Store>, patterns: &[&str]) -> (Recorder, LiveClaim) {
+    recorder_in(&LiveOutput::default(), store, patterns)
+}
+
+fn recorder_in(live: &LiveOutput, store: Option<Store>, patterns: &[&str]) -> (Recorder, LiveClaim) {
     let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
     let redaction = Redaction::compile(&patterns).expect("patterns");
-    Recorder::with(owner(), 1000, &redaction, &Hub::default(), store, patience())
+    let claim = live.claimed(key(), "count", false);
+    (Recorder::with_timeouts(&claim, 1000, &redaction, store, timeouts()), claim)
 }
 
 fn folder() -> (tempfile::TempDir, Store) {
@@ -49,7 +59,7 @@ async fn never() {
 
 async fn fetched(store: &Store, record: &StreamRecord) -> Vec<u8> {
     let mut read = Vec::new();
-    store.fetch(&owner(), record, &mut read).await.expect("it is stored");
+    store.fetch(&key(), record, &mut read).await.expect("it is stored");
     read
 }
 
@@ -60,7 +70,7 @@ fn much(bytes: usize) -> Vec<u8> {
 #[tokio::test]
 async fn what_the_status_shows_whole_is_not_stored() {
     let (folder, store) = folder();
-    let mut recorder = recorder(Some(store), &[]);
+    let (mut recorder, _claim) = recorder(Some(store), &[]);
     recorder.push(Stdout, &[b'a'; 1000]).await;
     recorder.push(Stderr, b"short\n").await;
     let recorded = recorder.finish(false, never()).await;
@@ -74,7 +84,7 @@ async fn what_the_status_shows_whole_is_not_stored() {
 #[tokio::test]
 async fn one_byte_more_and_what_is_too_long_only_as_json_are_stored_whole() {
     let (folder, store) = folder();
-    let mut recorder = recorder(Some(store.clone()), &[]);
+    let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
     for piece in much(1001).chunks(13) {
         recorder.push(Stdout, piece).await;
     }
@@ -90,7 +100,7 @@ async fn one_byte_more_and_what_is_too_long_only_as_json_are_stored_whole() {
 async fn many_parts_of_both_streams_are_stored_to_the_byte_and_nothing_else_is_left() {
     let (folder, store) = folder();
     let (stdout, stderr) = (much(12_000_000), much(5 << 20));
-    let mut recorder = recorder(Some(store.clone()), &[]);
+    let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
     // From a crash before.
     std::fs::create_dir_all(folder.path().join("team/uid")).unwrap();
     for name in ["stdout-1.partial", "stderr-2.partial#1"] {
@@ -111,9 +121,9 @@ async fn many_parts_of_both_streams_are_stored_to_the_byte_and_nothing_else_is_l
 #[tokio::test]
 async fn only_redacted_bytes_are_stored_and_shown_live() {
     let (folder, store) = folder();
-    let mut recorder = recorder(Some(store.clone()), &["hunter2"]);
-    let hub = recorder.live.hub().clone();
-    let mut viewer = hub.view("uid", Offsets::default()).unwrap();
+    let live = LiveOutput::default();
+    let mut viewer = live.subscribe("team", "count", StreamOffsets::default()).unwrap();
+    let (mut recorder, claim) = recorder_in(&live, Some(store.clone()), &["hunter2"]);
     for _ in 0..1000 {
         recorder.push(Stdout, b"pass hun").await;
         recorder.push(Stdout, b"ter2 end\n").await;
@@ -123,18 +133,22 @@ async fn only_redacted_bytes_are_stored_and_shown_live() {
     assert!(recorded.stdout_record.stored && recorded.stdout_record.redacted);
     let stored = fetched(&store, &recorded.stdout_record).await;
     assert!(stored.starts_with(b"pass *** end\npass *** end\n") && stored.ends_with(b"could be redacted]"));
-    let mut live = Vec::new();
-    while let Some(seen) = viewer.next().await {
-        let Seen::Chunk(chunk) = seen else { panic!("{seen:?}") };
-        live.extend_from_slice(&chunk.bytes);
+    drop(claim);
+    assert!(matches!(viewer.next().await, Some(LiveEvent::Claimed { .. })));
+    let mut shown = Vec::new();
+    while let Some(event) = viewer.next().await {
+        match event {
+            LiveEvent::Output { bytes, .. } => shown.extend_from_slice(&bytes),
+            other => assert_eq!(other, LiveEvent::Released),
+        }
     }
-    assert!(live == stored);
+    assert!(shown == stored);
     assert_eq!(files(&folder).len(), 1);
 }
 
 #[tokio::test]
 async fn a_store_that_hangs_holds_up_neither_the_output_nor_the_record() {
-    let mut recorder = recorder(Some(slow(Duration::from_secs(3600))), &[]);
+    let (mut recorder, _claim) = recorder(Some(slow(Duration::from_secs(3600))), &[]);
     let bytes = much(1 << 20);
     // The store would take an hour.
     let recorded = async {
@@ -152,10 +166,10 @@ async fn a_store_that_hangs_holds_up_neither_the_output_nor_the_record() {
 
 #[tokio::test]
 async fn the_end_waits_for_a_slow_store_but_not_once_there_is_no_time_left() {
-    let mut patient = recorder(Some(slow(Duration::from_millis(500))), &[]);
+    let (mut patient, _claim) = recorder(Some(slow(Duration::from_millis(500))), &[]);
     patient.push(Stdout, &much(5000)).await;
     assert!(patient.finish(false, never()).await.stdout_record.stored);
-    let mut hurried = recorder(Some(slow(Duration::from_secs(3600))), &[]);
+    let (mut hurried, _claim) = recorder(Some(slow(Duration::from_secs(3600))), &[]);
     hurried.push(Stdout, &much(5000)).await;
     let started = Instant::now();
     let recorded = hurried.finish(false, std::future::ready(())).await;
@@ -166,10 +180,10 @@ async fn the_end_waits_for_a_slow_store_but_not_once_there_is_no_time_left() {
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_said_in_the_record() {
     let (folder, store) = folder();
-    // Where the folder of the namespace should be there is a file.
+    // A file is in the place of the directory of the namespace.
     std::fs::write(folder.path().join("team"), "in the way").unwrap();
     for bytes in [5000, 11 << 20] {
-        let mut recorder = recorder(Some(store.clone()), &[]);
+        let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
         recorder.push(Stdout, &much(bytes)).await;
         let recorded = recorder.finish(false, never()).await;
         let said = recorded.stdout_record.not_stored.unwrap();
@@ -181,7 +195,7 @@ async fn a_store_that_cannot_be_written_is_said_in_the_record() {
 #[tokio::test]
 async fn one_that_is_dropped_leaves_nothing_half_written() {
     let (folder, store) = folder();
-    let mut recorder = recorder(Some(store), &[]);
+    let (mut recorder, _claim) = recorder(Some(store), &[]);
     recorder.push(Stdout, &much(11 << 20)).await;
     let started = Instant::now();
     while files(&folder).is_empty() {
@@ -198,7 +212,7 @@ async fn one_that_is_dropped_leaves_nothing_half_written() {
 #[tokio::test]
 async fn a_bucket_is_written_in_parts_too() {
     let store = slow(Duration::ZERO);
-    let mut recorder = recorder(Some(store.clone()), &[]);
+    let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
     let bytes = much(11 << 20);
     for piece in bytes.chunks(32_768) {
         recorder.push(Stdout, piece).await;
@@ -206,15 +220,15 @@ async fn a_bucket_is_written_in_parts_too() {
     let recorded = recorder.finish(false, never()).await;
     assert!(recorded.stdout_record.stored, "{:?}", recorded.stdout_record.not_stored);
     assert!(fetched(&store, &recorded.stdout_record).await == bytes);
-    store.remove(&owner()).await.unwrap();
-    assert!(store.fetch(&owner(), &recorded.stdout_record, &mut Vec::new()).await.is_err());
+    store.remove(&key()).await.unwrap();
+    assert!(store.fetch(&key(), &recorded.stdout_record, &mut Vec::new()).await.is_err());
     let left = store.objects().list(None);
     assert_eq!(left.count().await, 0);
 }
 
 #[tokio::test]
 async fn without_a_store_nothing_is_ever_waited_for() {
-    let mut recorder = recorder(None, &[]);
+    let (mut recorder, _claim) = recorder(None, &[]);
     {
         let mut push = pin!(recorder.push(Stdout, &[b'a'; 1 << 20]));
         assert!((&mut push).now_or_never().is_some());
@@ -222,4 +236,40 @@ async fn without_a_store_nothing_is_ever_waited_for() {
     let recorded = recorder.finish(false, never()).now_or_never().expect("at once");
     assert!(recorded.stdout_record.truncated && !recorded.stdout_record.stored);
     assert_eq!(recorded.stdout_record.not_stored, None);
+}
+
+/// A registry with files of at most `mebibytes`.
+fn spilling(directory: &tempfile::TempDir, mebibytes: u64) -> LiveOutput {
+    let directory = directory.path().join("spill");
+    LiveOutput::start(&LiveOptions { directory, spill_bytes: mebibytes << 20 }).unwrap()
+}
+
+#[tokio::test]
+async fn store_that_hangs_delays_no_command_whose_output_is_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let live = spilling(&directory, 128);
+    let (mut recorder, _claim) = recorder_in(&live, Some(slow(Duration::from_secs(3600))), &[]);
+    for _ in 0..24 {
+        recorder.push(Stdout, &much(1 << 20)).await;
+    }
+    let recorded = recorder.finish(false, std::future::ready(())).await;
+    assert_eq!(recorded.stdout_record.bytes, 24 << 20);
+    // A wait for the store would have ended in "did not take it in time".
+    assert_eq!(recorded.stdout_record.not_stored.as_deref(), Some("writ was stopped before it was stored"));
+}
+
+#[tokio::test]
+async fn bytes_that_were_deleted_before_the_store_took_them_are_recorded_as_not_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let live = spilling(&directory, 4);
+    // It takes long enough for the limit to be over, and answers then.
+    let (mut recorder, _claim) = recorder_in(&live, Some(slow(Duration::from_secs(2))), &[]);
+    for _ in 0..24 {
+        recorder.push(Stdout, &much(1 << 20)).await;
+    }
+    let recorded = recorder.finish(false, never()).await;
+    assert_eq!((recorded.stdout_record.bytes, recorded.stdout_record.stored), (24 << 20, false));
+    // The second one, if the disk of the test is too slow for the output.
+    let said = recorded.stdout_record.not_stored.unwrap();
+    assert!(said.contains("--spill-bytes") || said.contains("in time"), "{said}");
 }

@@ -10,29 +10,29 @@ fn redaction(patterns: &[&str]) -> Redaction {
     Redaction::compile(&patterns).expect("patterns")
 }
 
-fn redactor(longest: usize) -> Redactor {
-    Redactor { longest, ..Redactor::new(&redaction(PATTERNS)) }
+fn redactor(max_line_bytes: usize) -> Redactor {
+    Redactor { max_line_bytes, ..Redactor::new(&redaction(PATTERNS)) }
 }
 
-fn passed(mut redactor: Redactor, chunks: &[&[u8]], cut_off: bool) -> Vec<u8> {
+fn passed(mut redactor: Redactor, chunks: &[&[u8]], truncated: bool) -> Vec<u8> {
     let mut output: Vec<u8> = chunks.iter().flat_map(|chunk| redactor.push(chunk).into_owned()).collect();
-    output.extend(redactor.end(cut_off));
+    output.extend(redactor.finish_stream(truncated));
     output
 }
 
 #[track_caller]
 fn gives(chunks: &[&str], expected: &str) {
     let chunks: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.as_bytes()).collect();
-    let output = passed(redactor(LINE_BYTES), &chunks, false);
+    let output = passed(redactor(MAX_LINE_BYTES), &chunks, false);
     assert_eq!(String::from_utf8(output).unwrap(), expected, "{chunks:?}");
 }
 
 /// The whole text at hand, split by newlines.
-fn by_hand(text: &[u8], longest: usize) -> Vec<u8> {
+fn by_hand(text: &[u8], max_line_bytes: usize) -> Vec<u8> {
     let mut lines = redaction(PATTERNS).line_redactor();
     let shown = text.split(|byte| *byte == b'\n').map(|line| {
         let mut output = Vec::new();
-        if line.len() > longest {
+        if line.len() > max_line_bytes {
             let note = format!("*** [writ: a line of {} bytes was too long to be redacted]", line.len());
             output.extend(note.into_bytes());
         } else {
@@ -68,11 +68,11 @@ fn a_secret_is_not_looked_for_over_the_ends_of_lines() {
 
 #[test]
 fn lines_that_are_complete_are_not_held_back() {
-    let mut redactor = redactor(LINE_BYTES);
+    let mut redactor = redactor(MAX_LINE_BYTES);
     assert_eq!(redactor.push(b"one\ntw").as_ref(), b"one\n");
     assert_eq!(redactor.push(b"o").as_ref(), b"");
     assert_eq!(redactor.push(b"\n\n").as_ref(), b"two\n\n");
-    assert_eq!(redactor.end(false), b"");
+    assert_eq!(redactor.finish_stream(false), b"");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn without_patterns_bytes_pass_as_they_come() {
     for bytes in [&b"token=ab"[..], b"c", b"\n", &huge] {
         assert!(matches!(redactor.push(bytes), Cow::Borrowed(same) if same == bytes));
     }
-    assert_eq!((redactor.end(true), redactor.held.capacity()), (Vec::new(), 0));
+    assert_eq!((redactor.finish_stream(true), redactor.pending_line.capacity()), (Vec::new(), 0));
 }
 
 #[test]
@@ -101,20 +101,22 @@ fn a_line_that_is_too_long_is_replaced_whole_and_the_next_is_not() {
 
 #[test]
 fn ten_mebibytes_without_a_newline_cost_no_more_than_a_line() {
-    let mut redactor = redactor(LINE_BYTES);
+    let mut redactor = redactor(MAX_LINE_BYTES);
     for _ in 0..1280 {
         assert!(redactor.push(&[b'a'; 8192]).is_empty());
-        assert!(redactor.held.len() <= LINE_BYTES && redactor.held.capacity() <= 2 * LINE_BYTES);
+        assert!(
+            redactor.pending_line.len() <= MAX_LINE_BYTES && redactor.pending_line.capacity() <= 2 * MAX_LINE_BYTES
+        );
     }
-    assert_eq!(redactor.end(false), b"*** [writ: a line of 10485760 bytes was too long to be redacted]");
+    assert_eq!(redactor.finish_stream(false), b"*** [writ: a line of 10485760 bytes was too long to be redacted]");
 }
 
 #[test]
 fn a_last_line_that_was_cut_off_is_not_shown_as_it_may_be_half_of_a_secret() {
     // Without its `b` it is no match.
-    let output = passed(redactor(LINE_BYTES), &[b"one\nccc"], true);
+    let output = passed(redactor(MAX_LINE_BYTES), &[b"one\nccc"], true);
     assert_eq!(output, b"one\n*** [writ: a line of 3 bytes was cut off before it could be redacted]");
-    assert_eq!(passed(redactor(LINE_BYTES), &[b"one\n"], true), b"one\n");
+    assert_eq!(passed(redactor(MAX_LINE_BYTES), &[b"one\n"], true), b"one\n");
     assert_eq!(passed(redactor(2), &[b"ccc"], true), passed(redactor(2), &[b"ccc"], false));
 }
 
@@ -144,15 +146,15 @@ proptest! {
     fn wherever_the_stream_is_cut_it_is_redacted_as_if_it_were_whole(
         text in text(),
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
-        longest in prop_oneof![Just(LINE_BYTES), 1..40usize],
+        max_line_bytes in prop_oneof![Just(MAX_LINE_BYTES), 1..40usize],
     ) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
         cuts.extend([0, text.len()]);
         cuts.sort_unstable();
         let chunks: Vec<&[u8]> = cuts.windows(2).map(|two| &text[two[0]..two[1]]).collect();
-        let output = passed(redactor(longest), &chunks, false);
-        prop_assert_eq!(&output, &by_hand(&text, longest));
-        prop_assert_eq!(output, passed(redactor(longest), &[&text], false));
+        let output = passed(redactor(max_line_bytes), &chunks, false);
+        prop_assert_eq!(&output, &by_hand(&text, max_line_bytes));
+        prop_assert_eq!(output, passed(redactor(max_line_bytes), &[&text], false));
     }
 
     #[test]

@@ -5,8 +5,8 @@ mod bucket;
 
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
-fn owner() -> Owner {
-    Owner { namespace: "team".to_owned(), uid: "0-1".to_owned() }
+fn owner() -> OutputKey {
+    OutputKey { namespace: "team".to_owned(), uid: "0-1".to_owned() }
 }
 
 fn record(bytes: i64, sha256: &str) -> StreamRecord {
@@ -23,7 +23,7 @@ fn folder() -> (tempfile::TempDir, Store) {
 }
 
 fn names(store: &Store) -> Vec<String> {
-    let folder = file_of(store.inner.folder.as_deref().unwrap(), &owner());
+    let folder = file_of(store.inner.directory.as_deref().unwrap(), &owner());
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
@@ -49,14 +49,14 @@ async fn what_was_changed_is_damaged_and_what_is_not_there_is_missing() {
     assert!(matches!(fetch(record(5, HELLO)).await, Err(StoreError::Missing)));
     for wrong in ["hallo", "hell", "hello!"] {
         store.put(&owner(), HELLO, wrong.into()).await.unwrap();
-        assert!(matches!(fetch(record(5, HELLO)).await, Err(StoreError::Damaged { .. })), "{wrong}");
+        assert!(matches!(fetch(record(5, HELLO)).await, Err(StoreError::Corrupt { .. })), "{wrong}");
     }
 }
 
 #[tokio::test]
 async fn all_of_an_execution_is_removed_and_nothing_of_another() {
     let (_folder, store) = folder();
-    let other = Owner { uid: "0-10".to_owned(), ..owner() };
+    let other = OutputKey { uid: "0-10".to_owned(), ..owner() };
     store.put(&other, HELLO, b"hello".to_vec()).await.unwrap();
     store.remove(&owner()).await.unwrap();
     store.put(&owner(), HELLO, b"hello".to_vec()).await.unwrap();
@@ -73,7 +73,7 @@ async fn all_of_an_execution_is_removed_and_nothing_of_another() {
 #[tokio::test]
 async fn names_that_lead_elsewhere_stay_inside() {
     let (folder, store) = folder();
-    let hostile = Owner { namespace: "..".to_owned(), uid: "../../x".to_owned() };
+    let hostile = OutputKey { namespace: "..".to_owned(), uid: "../../x".to_owned() };
     store.put(&hostile, "../y", b"hello".to_vec()).await.unwrap();
     store.remove(&hostile).await.unwrap();
     assert!(folder.path().join("made/here").exists());
@@ -86,8 +86,8 @@ fn locations_that_are_none_are_refused_with_what_to_give() {
         let error = Store::open(location, []).unwrap_err().to_string();
         assert!(error.contains("s3://BUCKET/PREFIX"), "{location}: {error}");
     }
-    assert!(matches!(Store::open("/proc/none", []), Err(StoreError::Folder { .. })));
-    assert!(matches!(Store::open_to_read("/no/such/folder", []), Err(StoreError::Folder { .. })));
+    assert!(matches!(Store::open("/proc/none", []), Err(StoreError::Directory { .. })));
+    assert!(matches!(Store::open_to_read("/no/such/folder", []), Err(StoreError::Directory { .. })));
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_bucket_that_does_not_answer_is_given_up() {
 #[test]
 fn the_folder_is_the_services_own_else_that_of_the_user() {
     let with = |variables: &[(&str, &str)]| {
-        state_folder(|name| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned()))
+        state_directory(|name| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned()))
             .map(|folder| folder.display().to_string())
     };
     let home = ("HOME", "/home/jane");

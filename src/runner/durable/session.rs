@@ -296,6 +296,9 @@ impl DurableRun<'_> {
     /// Whatever it says, it was not before the claim nor is it to come.
     fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &LauncherConnection) {
         self.has_run = true;
+        if let Some(recorder) = &self.recorder {
+            recorder.started();
+        }
         let Some(status) = self.held.execution.status.as_ref() else { return };
         let claimed = status.claim.as_ref().map(|claim| claim.dispatched_time.0);
         let same_boot = status.remote.as_ref().is_some_and(|remote| remote.boot_id == reached.known.facts.boot_id);

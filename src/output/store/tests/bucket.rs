@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::*;
-use crate::output::{Hub, Recorder, StreamKind};
+use crate::output::{LiveOutput, Recorder, StreamKind};
 use crate::policy::Redaction;
 
 #[derive(Default)]
@@ -131,7 +131,8 @@ async fn start() -> (Arc<Mutex<Bucket>>, Store) {
 }
 
 async fn recorded(store: &Store, bytes: &[u8]) -> StreamRecord {
-    let mut recorder = Recorder::new(owner(), 100, &Redaction::default(), &Hub::default(), Some(store.clone()));
+    let claim = LiveOutput::default().claimed(owner(), "count", false);
+    let mut recorder = Recorder::new(&claim, 100, &Redaction::default(), Some(store.clone()));
     for piece in bytes.chunks(32_768) {
         recorder.push(StreamKind::Stdout, piece).await;
     }
@@ -167,7 +168,8 @@ async fn a_bucket_gives_back_what_was_written_in_one_call_and_in_parts() {
 #[tokio::test]
 async fn an_upload_that_is_dropped_is_aborted_in_the_bucket() {
     let (bucket, store) = start().await;
-    let mut recorder = Recorder::new(owner(), 100, &Redaction::default(), &Hub::default(), Some(store));
+    let claim = LiveOutput::default().claimed(owner(), "count", false);
+    let mut recorder = Recorder::new(&claim, 100, &Redaction::default(), Some(store));
     recorder.push(StreamKind::Stdout, &[b'x'; 6 << 20]).await;
     let started = std::time::Instant::now();
     while bucket.lock().unwrap().uploads.is_empty() {

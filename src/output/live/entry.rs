@@ -1,0 +1,464 @@
+//! One execution in the live registry: its events, its two streams, and the order in which their bytes came.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+
+use super::super::{PerStream, StreamKind};
+use super::spill::{Job, Spill, SpillFile};
+use super::stream::{Batch, Found, StreamBuffer};
+use super::{EndedStatus, GapReason, Progress, StreamReader, lock};
+
+/// Maximum number of changes between the streams whose order is kept, 64 KiB for each execution. A viewer that is
+/// further behind receives the older bytes of one stream first, then those of the other.
+const MAX_MARKS: usize = 4096;
+/// Maximum number of concurrent reads of spill files: viewers of a disk that hangs must leave the runtime's other
+/// blocking threads (512) alone.
+const MAX_CONCURRENT_READS: usize = 8;
+
+/// State that all executions of a registry share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Bytes of all streams in memory.
+    pub memory: AtomicUsize,
+    /// The spill thread; `None` if the process keeps no files.
+    pub spill: Option<Arc<Spill>>,
+    /// Bytes that no viewer can read any more, by the position in [`GapReason::ALL`].
+    lost: [AtomicU64; GapReason::ALL.len()],
+    reads: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub fn new(spill: Option<Arc<Spill>>) -> Self {
+        let reads = Arc::new(Semaphore::new(MAX_CONCURRENT_READS));
+        Self { memory: AtomicUsize::new(0), spill, lost: Default::default(), reads }
+    }
+
+    /// Counts bytes that no viewer can read any more.
+    pub fn count_lost(&self, reason: GapReason, bytes: u64) {
+        let position = GapReason::ALL.iter().position(|other| *other == reason);
+        if let Some(count) = position.and_then(|position| self.lost.get(position)) {
+            count.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the bytes that were counted since the last call, by reason.
+    pub fn take_lost(&self) -> Vec<(GapReason, u64)> {
+        GapReason::ALL
+            .into_iter()
+            .zip(&self.lost)
+            .map(|(reason, count)| (reason, count.swap(0, Ordering::Relaxed)))
+            .collect()
+    }
+
+    fn release(&self, file: Option<Arc<SpillFile>>) {
+        if let (Some(spill), Some(file)) = (&self.spill, file) {
+            spill.enqueue(Job::Release(file));
+        }
+    }
+}
+
+/// One execution.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub namespace: String,
+    pub name: String,
+    pub shared: Arc<Shared>,
+    state: Mutex<EntryState>,
+    /// Changes with every change of the state.
+    changed: watch::Sender<()>,
+}
+
+/// The state of an execution.
+#[derive(Debug, Default)]
+pub(super) struct EntryState {
+    /// The claim: UID, and true if it was adopted; `None` while the execution is only expected.
+    pub claim: Option<(String, bool)>,
+    pub is_started: bool,
+    /// Number of the recorder, counted from 1; 0 before the first. Each one begins the streams again.
+    pub generation: u32,
+    pub streams: PerStream<StreamBuffer>,
+    /// Order of the output: each mark is a stream, and the offset that it has reached.
+    pub order: VecDeque<(StreamKind, u64)>,
+    /// Number of the first mark in `order`, counted from the first one of this generation.
+    pub first_mark: u64,
+    /// Number and content of the newest report of progress.
+    pub progress: (u64, Progress),
+    /// True if the recorder has passed on everything.
+    pub is_complete: bool,
+    pub end: Option<EntryEnd>,
+    pub viewers: usize,
+}
+
+/// The end of an execution in this registry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum EntryEnd {
+    Ended(EndedStatus),
+    Released,
+}
+
+/// A read of a spill file.
+pub(super) struct FileRead {
+    pub file: Arc<SpillFile>,
+    pub stream: StreamKind,
+    pub generation: u32,
+    pub offset: u64,
+    pub length: usize,
+}
+
+impl EntryState {
+    pub fn has_file(&self) -> bool {
+        StreamKind::ALL.iter().any(|stream| self.streams.of(*stream).has_file())
+    }
+
+    fn push_mark(&mut self, stream: StreamKind, end: u64) {
+        match self.order.back_mut() {
+            Some((last, last_end)) if *last == stream => *last_end = end,
+            _ => self.order.push_back((stream, end)),
+        }
+        if self.order.len() > MAX_MARKS {
+            self.order.pop_front();
+            self.first_mark += 1;
+        }
+    }
+}
+
+impl Entry {
+    pub fn new(namespace: &str, name: &str, shared: Arc<Shared>) -> Self {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self { namespace, name, shared, state: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, EntryState> {
+        lock(&self.state)
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub fn notify(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// Begins the streams, or begins them again. The caller becomes the only publisher.
+    pub fn publish(self: &Arc<Self>, has_upload: bool) -> Publisher {
+        let mut state = self.state();
+        self.clear(&mut state);
+        for stream in StreamKind::ALL {
+            *state.streams.of_mut(stream) = StreamBuffer::new(has_upload);
+        }
+        state.first_mark = 0;
+        (state.is_started, state.is_complete) = (false, false);
+        state.generation += 1;
+        let generation = state.generation;
+        drop(state);
+        self.notify();
+        Publisher { entry: Arc::clone(self), generation, changed: self.changed.subscribe(), is_closed: false }
+    }
+
+    /// Deletes all bytes, and the files with them.
+    pub fn clear(&self, state: &mut EntryState) {
+        state.order.clear();
+        for stream in StreamKind::ALL {
+            self.shared.release(state.streams.of_mut(stream).clear(&self.shared.memory));
+        }
+    }
+
+    fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
+        let mut state = self.state();
+        if state.generation != generation || state.is_complete || bytes.is_empty() {
+            return;
+        }
+        let buffer = state.streams.of_mut(stream);
+        buffer.push(bytes, &self.shared.memory);
+        let end = buffer.end();
+        if self.shared.spill.is_some() {
+            buffer.spill_if_long(&self.shared.memory);
+        }
+        self.evict(buffer);
+        let is_due = buffer.needs_writing();
+        state.push_mark(stream, end);
+        drop(state);
+        self.order_write(is_due, stream);
+        self.notify();
+    }
+
+    fn evict(&self, buffer: &mut StreamBuffer) {
+        let lost = buffer.evict(&self.shared.memory);
+        if lost > 0 {
+            self.shared.count_lost(buffer.lost_reason(), lost);
+        }
+    }
+
+    fn order_write(self: &Arc<Self>, is_due: bool, stream: StreamKind) {
+        if let (true, Some(spill)) = (is_due, &self.shared.spill) {
+            spill.enqueue(Job::Write(Arc::clone(self), stream));
+        }
+    }
+
+    /// Returns the next bytes for the file, and the generation that they are of.
+    pub fn next_batch(&self, stream: StreamKind, max_bytes: usize) -> Option<(u32, Batch)> {
+        let mut state = self.state();
+        let batch = state.streams.of_mut(stream).batch(max_bytes)?;
+        Some((state.generation, batch))
+    }
+
+    /// Records that a batch is in the file; false if the streams have begun again or are deleted.
+    pub fn batch_written(
+        self: &Arc<Self>,
+        (stream, generation): (StreamKind, u32),
+        file: &Arc<SpillFile>,
+        bytes: u64,
+    ) -> bool {
+        let mut state = self.state();
+        let buffer = state.streams.of_mut(stream);
+        if !buffer.is_spilling() || state.generation != generation {
+            return false;
+        }
+        let buffer = state.streams.of_mut(stream);
+        buffer.written(Arc::clone(file), bytes);
+        self.evict(buffer);
+        let is_due = buffer.needs_writing();
+        drop(state);
+        self.order_write(is_due, stream);
+        self.notify();
+        true
+    }
+
+    /// Keeps the rest of a stream in memory only.
+    pub fn stop_spilling(&self, (stream, generation): (StreamKind, u32), reason: GapReason) {
+        let mut state = self.state();
+        if state.generation == generation {
+            let buffer = state.streams.of_mut(stream);
+            buffer.stop_spilling(reason);
+            self.evict(buffer);
+        }
+        drop(state);
+        self.notify();
+    }
+
+    /// Records that the oldest bytes are no longer in a file, up to `offset` (`None`: all of them).
+    pub fn delete_from_file(&self, stream: StreamKind, file: u64, offset: Option<u64>) {
+        let mut state = self.state();
+        let buffer = state.streams.of_mut(stream);
+        let offset = offset.unwrap_or(buffer.file_end());
+        let deleted = buffer.delete_from_file(file, offset);
+        drop(state);
+        if deleted > 0 {
+            self.shared.count_lost(GapReason::SpillBudget, deleted);
+            self.notify();
+        }
+    }
+
+    /// Reads bytes of a file, away from the threads that must not wait. `None` if they are no longer there, or the disk
+    /// failed: then the second value is true.
+    pub async fn read_file(&self, read: &FileRead) -> (Option<Bytes>, bool) {
+        let Ok(permit) = Arc::clone(&self.shared.reads).acquire_owned().await else { return (None, true) };
+        let (file, offset, length) = (Arc::clone(&read.file), read.offset, read.length);
+        let reading = tokio::task::spawn_blocking(move || {
+            // A read that nobody waits for any more keeps its permit until it ends.
+            let _permit = permit;
+            file.read(offset, length)
+        });
+        let bytes = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let state = self.state();
+        // A deleted part of a file reads as zeros.
+        if state.generation != read.generation || !state.streams.of(read.stream).has_in_file(&read.file, read.offset) {
+            return (None, false);
+        }
+        drop(state);
+        match bytes {
+            Ok(bytes) => (Some(Bytes::from(bytes)), false),
+            Err(error) => {
+                tracing::warn!(namespace = self.namespace, name = self.name, %error, "spill file unreadable");
+                (None, true)
+            }
+        }
+    }
+
+    /// Ends the execution here. Its bytes stay only for viewers that are there.
+    pub fn finish(self: &Arc<Self>, end: EntryEnd, kept: Duration) -> usize {
+        let mut state = self.state();
+        if state.end.is_some() {
+            return 0;
+        }
+        state.end = Some(end);
+        state.is_complete = true;
+        for stream in StreamKind::ALL {
+            state.streams.of_mut(stream).pin(None);
+        }
+        if state.viewers == 0 && state.has_file() {
+            self.clear(&mut state);
+        }
+        let has_viewers = state.viewers > 0;
+        let bytes: u64 = StreamKind::ALL.iter().map(|stream| state.streams.of(*stream).memory_bytes()).sum();
+        drop(state);
+        self.notify();
+        if has_viewers && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let entry = Arc::downgrade(self);
+            // One for each execution that ended with viewers, for at most this time.
+            runtime.spawn(async move {
+                tokio::time::sleep(kept).await;
+                if let Some(entry) = entry.upgrade() {
+                    entry.remove_bytes();
+                }
+            });
+        }
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Deletes all bytes of an ended execution, also if viewers have not read them.
+    pub fn remove_bytes(&self) {
+        self.clear(&mut self.state());
+        self.notify();
+    }
+
+    /// Moves the offset up to which the upload needs no bytes any more.
+    pub fn pin(&self, (stream, generation): (StreamKind, u32), offset: Option<u64>) {
+        let mut state = self.state();
+        if state.generation == generation && state.end.is_none() {
+            let buffer = state.streams.of_mut(stream);
+            buffer.pin(offset);
+            self.evict(buffer);
+        }
+        drop(state);
+        self.notify();
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.clear(&mut self.state());
+    }
+}
+
+/// Publishes what one command writes. Dropped, it publishes nothing more.
+#[derive(Debug)]
+pub(in crate::output) struct Publisher {
+    entry: Arc<Entry>,
+    generation: u32,
+    changed: watch::Receiver<()>,
+    is_closed: bool,
+}
+
+/// Room in memory for more bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::output) enum Room {
+    Enough,
+    /// The spill thread is behind.
+    Disk,
+    /// The upload is behind, and there is no file.
+    Upload,
+}
+
+impl Publisher {
+    /// Publishes the next bytes of a stream. Never waits.
+    pub fn push(&self, stream: StreamKind, bytes: &[u8]) {
+        self.entry.push(self.generation, stream, bytes);
+    }
+
+    /// Publishes that the machine confirmed the start.
+    pub fn started(&self) {
+        let mut state = self.entry.state();
+        if state.generation != self.generation || state.is_started {
+            return;
+        }
+        state.is_started = true;
+        drop(state);
+        self.entry.notify();
+    }
+
+    /// Returns a reader of a stream for the upload, from offset 0.
+    pub fn reader(&self, stream: StreamKind) -> StreamReader {
+        StreamReader::new(Arc::clone(&self.entry), stream, self.generation)
+    }
+
+    /// Returns the room for more bytes of a stream.
+    pub fn room(&self, stream: StreamKind) -> Room {
+        let state = self.entry.state();
+        let buffer = state.streams.of(stream);
+        match buffer.is_behind(&self.entry.shared.memory) {
+            true if buffer.is_spilling() => Room::Disk,
+            true if buffer.is_pinned() => Room::Upload,
+            _ => Room::Enough,
+        }
+    }
+
+    /// Waits until something changes, for example the room.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as the entry.
+        let _ = self.changed.changed().await;
+    }
+
+    /// Marks all changes up to now as known.
+    pub fn mark_unchanged(&mut self) {
+        self.changed.borrow_and_update();
+    }
+
+    /// Keeps the rest of a stream in memory only: the disk is too slow.
+    pub fn stop_spilling(&self, stream: StreamKind) {
+        tracing::warn!(
+            namespace = self.entry.namespace,
+            name = self.entry.name,
+            stream = stream.as_str(),
+            "disk too slow for live output; the rest of the stream stays in memory"
+        );
+        self.entry.stop_spilling((stream, self.generation), GapReason::DiskSlow);
+    }
+
+    /// Keeps no more bytes for the upload.
+    pub fn unpin(&self) {
+        for stream in StreamKind::ALL {
+            self.entry.pin((stream, self.generation), None);
+        }
+    }
+
+    /// Publishes that nothing more comes.
+    pub fn close(&mut self) {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        let mut state = self.entry.state();
+        if state.generation == self.generation {
+            state.is_complete = true;
+        }
+        drop(state);
+        self.entry.notify();
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Bytes at an offset, for the upload and for single reads.
+pub(super) enum ReadStep {
+    Bytes(Bytes),
+    File(FileRead),
+    Gap { to: u64, reason: GapReason },
+    Nothing { is_complete: bool },
+}
+
+impl Entry {
+    /// Finds bytes of a stream, in memory or in a file.
+    pub fn find(&self, stream: StreamKind, generation: Option<u32>, offset: u64, max_bytes: usize) -> ReadStep {
+        let state = self.state();
+        if generation.is_some_and(|generation| generation != state.generation) {
+            return ReadStep::Gap { to: offset, reason: GapReason::Removed };
+        }
+        let generation = state.generation;
+        match state.streams.of(stream).find(offset, max_bytes) {
+            Found::Memory(bytes) => ReadStep::Bytes(bytes),
+            Found::File { file, length } => ReadStep::File(FileRead { file, stream, generation, offset, length }),
+            Found::Gap { to, reason } => ReadStep::Gap { to, reason },
+            Found::Nothing => ReadStep::Nothing { is_complete: state.is_complete },
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! One stream, read in order by the upload, which must not miss a byte.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::super::StreamKind;
+use super::GapReason;
+use super::entry::{Entry, ReadStep};
+
+/// Maximum bytes of one piece.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Reads one stream from offset 0. While it lives, bytes that it has not returned stay in memory until they are in the
+/// file.
+#[derive(Debug)]
+pub(in crate::output) struct StreamReader {
+    entry: Arc<Entry>,
+    stream: StreamKind,
+    generation: u32,
+    offset: u64,
+    changed: watch::Receiver<()>,
+}
+
+/// The next bytes for the upload.
+#[derive(Debug)]
+pub(in crate::output) enum Piece {
+    Bytes(Bytes),
+    /// Bytes are missing: the stream cannot be stored whole.
+    Missing(GapReason),
+    /// There are no more bytes yet.
+    Later,
+    /// There are no more bytes.
+    End,
+}
+
+impl StreamReader {
+    pub(super) fn new(entry: Arc<Entry>, stream: StreamKind, generation: u32) -> Self {
+        let changed = entry.subscribe();
+        Self { entry, stream, generation, offset: 0, changed }
+    }
+
+    /// Returns the next piece. Waits for a file at most.
+    pub async fn next_piece(&mut self) -> Piece {
+        loop {
+            self.changed.borrow_and_update();
+            let bytes = match self.entry.find(self.stream, Some(self.generation), self.offset, PIECE_BYTES) {
+                ReadStep::Bytes(bytes) => bytes,
+                ReadStep::File(read) => match self.entry.read_file(&read).await {
+                    (Some(bytes), _) => bytes,
+                    (None, true) => return Piece::Missing(GapReason::DiskFailed),
+                    (None, false) => continue,
+                },
+                ReadStep::Gap { reason, .. } => return Piece::Missing(reason),
+                ReadStep::Nothing { is_complete: true } => return Piece::End,
+                ReadStep::Nothing { is_complete: false } => return Piece::Later,
+            };
+            self.offset += bytes.len() as u64;
+            self.entry.pin((self.stream, self.generation), Some(self.offset));
+            return Piece::Bytes(bytes);
+        }
+    }
+
+    /// Waits until there may be more.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as the entry.
+        let _ = self.changed.changed().await;
+    }
+}
+
+impl Drop for StreamReader {
+    fn drop(&mut self) {
+        self.entry.pin((self.stream, self.generation), None);
+    }
+}

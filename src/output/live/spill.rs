@@ -1,0 +1,263 @@
+//! The thread that writes spill files, makes room for them and deletes them. No other thread writes to the disk.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::super::StreamKind;
+use super::budget::{BudgetPiece, SpillBudget};
+use super::entry::Entry;
+use super::stream::Batch;
+use super::{GapReason, LiveOptions, lock};
+
+/// Maximum bytes that one stream writes before another has its turn.
+const BATCH_BYTES: usize = 1 << 20;
+/// Suffix of the files.
+const SUFFIX: &str = ".spill";
+/// Minimum interval between log lines about a failing disk. Every running command may meet the same one.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Writes bytes at an offset. Tests replace it by one that fails or is slow.
+pub(super) type WriteAt = Box<dyn Fn(&File, &[u8], u64) -> io::Result<()> + Send>;
+
+/// The near end of the spill thread.
+#[derive(Debug)]
+pub(super) struct Spill {
+    /// Orders. Each stream has at most one to write and one to release, so the running commands bound it.
+    jobs: Mutex<VecDeque<Job>>,
+    wake: Condvar,
+    is_stopping: AtomicBool,
+    /// Bytes in all files.
+    used: AtomicU64,
+}
+
+/// An order for the spill thread.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Write the next bytes of a stream.
+    Write(Arc<Entry>, StreamKind),
+    /// Delete a file.
+    Release(Arc<SpillFile>),
+}
+
+/// A spill file. A byte of the stream is at its own offset in the file.
+#[derive(Debug)]
+pub(super) struct SpillFile {
+    /// Number of the file in this process.
+    id: u64,
+    path: PathBuf,
+    file: File,
+}
+
+impl SpillFile {
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Reads `length` bytes at an offset. Blocks.
+    pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+}
+
+impl Spill {
+    /// Creates the directory (mode 0700), deletes the files of an earlier process, and starts the thread.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or no thread can be started.
+    pub fn start(options: &LiveOptions, write: WriteAt) -> io::Result<Arc<Self>> {
+        let directory = options.directory.clone();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        delete_leftovers(&directory)?;
+        let spill = Arc::new(Self {
+            jobs: Mutex::default(),
+            wake: Condvar::new(),
+            is_stopping: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+        });
+        let worker = Worker {
+            spill: Arc::clone(&spill),
+            directory,
+            prefix: uuid::Uuid::new_v4().simple().to_string(),
+            budget: SpillBudget::new(options.spill_bytes),
+            files: HashMap::new(),
+            next_id: 0,
+            write,
+            logged: None,
+        };
+        std::thread::Builder::new().name("spill".to_owned()).spawn(move || worker.run())?;
+        Ok(spill)
+    }
+
+    pub fn enqueue(&self, job: Job) {
+        lock(&self.jobs).push_back(job);
+        self.wake.notify_one();
+    }
+
+    /// Ends the thread, once it has done what it was ordered.
+    pub fn stop(&self) {
+        let jobs = lock(&self.jobs);
+        self.is_stopping.store(true, Ordering::Release);
+        drop(jobs);
+        self.wake.notify_one();
+    }
+
+    /// Returns the bytes in all files.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if let Some(job) = jobs.pop_front() {
+                return Some(job);
+            }
+            if self.is_stopping.load(Ordering::Acquire) {
+                return None;
+            }
+            jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn delete_leftovers(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(SUFFIX) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The far end: the thread.
+struct Worker {
+    spill: Arc<Spill>,
+    directory: PathBuf,
+    /// First part of the names of its files; no other process has it.
+    prefix: String,
+    budget: SpillBudget,
+    /// The files, and the streams that they are of.
+    files: HashMap<u64, (Weak<Entry>, StreamKind, Arc<SpillFile>)>,
+    next_id: u64,
+    write: WriteAt,
+    /// Time of the last log line about the disk.
+    logged: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(job) = self.spill.next() {
+            match job {
+                Job::Write(entry, stream) => self.write_next(&entry, stream),
+                Job::Release(file) => self.release(&file),
+            }
+            self.spill.used.store(self.budget.used(), Ordering::Relaxed);
+        }
+        // Nobody is left to read them.
+        for (_, _, file) in self.files.into_values() {
+            let _ = fs::remove_file(&file.path);
+        }
+    }
+
+    fn write_next(&mut self, entry: &Arc<Entry>, stream: StreamKind) {
+        let Some((generation, batch)) = entry.next_batch(stream, BATCH_BYTES) else { return };
+        let bytes: u64 = batch.chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        if !self.make_room(&entry.namespace, bytes) {
+            return entry.stop_spilling((stream, generation), GapReason::SpillBudget);
+        }
+        match self.append(entry, stream, &batch) {
+            Ok(file) => {
+                self.budget.add(&entry.namespace, file.id, batch.offset, batch.offset + bytes);
+                if !entry.batch_written((stream, generation), &file, bytes) && batch.file.is_none() {
+                    self.release(&file);
+                }
+            }
+            Err(error) => {
+                let now = Instant::now();
+                if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL) {
+                    self.logged = Some(now);
+                    tracing::warn!(
+                        directory = %self.directory.display(), %error, namespace = entry.namespace, name = entry.name,
+                        "spill file unwritable; viewers of large outputs get gaps"
+                    );
+                }
+                entry.stop_spilling((stream, generation), GapReason::DiskFailed);
+            }
+        }
+    }
+
+    fn append(&mut self, entry: &Arc<Entry>, stream: StreamKind, batch: &Batch) -> io::Result<Arc<SpillFile>> {
+        let file = match &batch.file {
+            Some(file) => Arc::clone(file),
+            None => self.create(entry, stream)?,
+        };
+        let mut offset = batch.offset;
+        for chunk in &batch.chunks {
+            if let Err(error) = (self.write)(&file.file, chunk, offset) {
+                match batch.file {
+                    // Bytes of the failed batch are not accounted.
+                    Some(_) => drop(file.file.set_len(batch.offset)),
+                    None => self.release(&file),
+                }
+                return Err(error);
+            }
+            offset += chunk.len() as u64;
+        }
+        Ok(file)
+    }
+
+    fn create(&mut self, entry: &Arc<Entry>, stream: StreamKind) -> io::Result<Arc<SpillFile>> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let path = self.directory.join(format!("{}-{id}-{}{SUFFIX}", self.prefix, stream.as_str()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = Arc::new(SpillFile { id, path, file });
+        self.files.insert(id, (Arc::downgrade(entry), stream, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// Deletes the oldest bytes until `bytes` more fit. False if they never fit.
+    fn make_room(&mut self, namespace: &str, bytes: u64) -> bool {
+        while let Some(piece) = self.budget.next_victim(namespace, bytes) {
+            self.delete_piece(piece);
+        }
+        self.budget.fits(namespace, bytes)
+    }
+
+    fn delete_piece(&mut self, piece: BudgetPiece) {
+        let Some((entry, stream, file)) = self.files.get(&piece.file) else { return };
+        let entry = entry.upgrade();
+        if let Some(entry) = &entry {
+            // Before the bytes go: a reader checks it after its read.
+            entry.delete_from_file(*stream, piece.file, Some(piece.end));
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if fallocate(&file.file, hole, 0, piece.end).is_err() {
+            // A file system without holes: all of the file goes. What follows is written behind a hole.
+            if let Some(entry) = &entry {
+                entry.delete_from_file(*stream, piece.file, None);
+            }
+            let _ = file.file.set_len(0);
+            self.budget.remove(piece.file);
+        }
+    }
+
+    /// Deletes a file. Its bytes go when the last read of it ends.
+    fn release(&mut self, file: &SpillFile) {
+        self.budget.remove(file.id);
+        self.files.remove(&file.id);
+        // A file that stays is deleted at the next start.
+        let _ = fs::remove_file(&file.path);
+    }
+}

@@ -1,0 +1,303 @@
+//! The bytes of one stream: the newest in memory, the older ones in a file, each byte by its offset.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::GapReason;
+use super::spill::SpillFile;
+
+/// Size of the chunks in memory. Only whole chunks are written to the file or deleted.
+pub(super) const CHUNK_BYTES: usize = 32 << 10;
+/// Output that stays in memory. Most commands write less, and cost no file.
+pub(super) const SPILL_THRESHOLD: u64 = 64 << 10;
+/// Bytes that stay in memory although the file has them, so that viewers at the end of the stream read no file.
+const CACHE_BYTES: u64 = 64 << 10;
+/// Bytes that stay in memory if there is no file: about what a terminal scrolls back.
+const WINDOW_BYTES: u64 = 256 << 10;
+/// Maximum bytes in memory that the disk, or the output store, has not taken yet.
+const MAX_PENDING_BYTES: u64 = 4 << 20;
+/// The same limit while all commands together are over [`MAX_MEMORY_BYTES`].
+const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
+/// Maximum bytes in memory for all commands together, with the exception of bytes that the output store has not taken
+/// yet: an eighth of the chart's memory limit. Above it, streams keep nothing that may be deleted.
+pub(super) const MAX_MEMORY_BYTES: usize = 64 << 20;
+
+/// Use of the file by a stream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum SpillState {
+    /// The stream is short, or the process keeps no files.
+    #[default]
+    InMemory,
+    /// Every whole chunk is written to the file.
+    Spilling,
+    /// The disk failed or was too slow. The file keeps what it has.
+    Stopped,
+}
+
+/// One stream.
+#[derive(Debug, Default)]
+pub(super) struct StreamBuffer {
+    /// Whole chunks in memory, oldest first.
+    chunks: VecDeque<Bytes>,
+    /// Bytes after the last whole chunk.
+    tail: Vec<u8>,
+    /// Offset of the first byte in memory.
+    memory_start: u64,
+    /// Length of the stream.
+    end: u64,
+    /// The file, once there is one.
+    file: Option<Arc<SpillFile>>,
+    /// Offset of the first byte in the file.
+    file_start: u64,
+    /// Offset behind the last byte in the file.
+    file_end: u64,
+    /// Offset of the first byte that the upload still needs; `None` if no upload needs any.
+    pinned: Option<u64>,
+    spill: SpillState,
+    /// True while the spill thread has an order to write this stream.
+    is_queued: bool,
+    /// Cause of a gap between the file and memory.
+    lost_reason: GapReason,
+}
+
+/// Bytes at an offset.
+#[derive(Debug)]
+pub(super) enum Found {
+    Memory(Bytes),
+    File {
+        file: Arc<SpillFile>,
+        length: usize,
+    },
+    /// Missing bytes, up to this offset.
+    Gap {
+        to: u64,
+        reason: GapReason,
+    },
+    /// The stream has not come that far.
+    Nothing,
+}
+
+/// Bytes to append to the file.
+pub(super) struct Batch {
+    /// The file; `None` if it has to be created.
+    pub file: Option<Arc<SpillFile>>,
+    /// Offset of the first byte.
+    pub offset: u64,
+    pub chunks: Vec<Bytes>,
+}
+
+impl StreamBuffer {
+    /// Creates an empty stream. `is_pinned` says that an upload may need it from offset 0.
+    pub fn new(is_pinned: bool) -> Self {
+        Self { pinned: is_pinned.then_some(0), ..Self::default() }
+    }
+
+    /// Returns the length of the stream.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Returns the bytes in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.end - self.memory_start
+    }
+
+    pub fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Appends bytes.
+    pub fn push(&mut self, mut bytes: &[u8], memory: &AtomicUsize) {
+        memory.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.end += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.tail.len()));
+            append_within(&mut self.tail, now, CHUNK_BYTES);
+            bytes = later;
+            if self.tail.len() == CHUNK_BYTES {
+                self.chunks.push_back(Bytes::from(std::mem::take(&mut self.tail)));
+            }
+        }
+    }
+
+    /// Starts to use a file if the stream is long enough, or memory is short.
+    pub fn spill_if_long(&mut self, memory: &AtomicUsize) {
+        let is_long = self.memory_bytes() > SPILL_THRESHOLD || is_over(memory);
+        if self.spill == SpillState::InMemory && is_long && !self.chunks.is_empty() {
+            self.spill = SpillState::Spilling;
+            (self.file_start, self.file_end) = (self.memory_start, self.memory_start);
+        }
+    }
+
+    /// Returns true once for each order that the spill thread has to get.
+    pub fn needs_writing(&mut self) -> bool {
+        let is_due = self.spill == SpillState::Spilling && !self.is_queued && self.has_unwritten_chunk();
+        self.is_queued |= is_due;
+        is_due
+    }
+
+    fn has_unwritten_chunk(&self) -> bool {
+        self.end - self.file_end >= CHUNK_BYTES as u64
+    }
+
+    /// Takes the order: returns at most `max_bytes` of whole chunks that the file does not have.
+    pub fn batch(&mut self, max_bytes: usize) -> Option<Batch> {
+        self.is_queued = false;
+        if self.spill != SpillState::Spilling {
+            return None;
+        }
+        // Chunks are of one size, and no unwritten one was deleted.
+        let skipped = usize::try_from(self.file_end.checked_sub(self.memory_start)?).ok()? / CHUNK_BYTES;
+        let chunks: Vec<Bytes> = self.chunks.iter().skip(skipped).take(max_bytes / CHUNK_BYTES).cloned().collect();
+        (!chunks.is_empty()).then(|| Batch { file: self.file.clone(), offset: self.file_end, chunks })
+    }
+
+    /// Records that the file has `bytes` more.
+    pub fn written(&mut self, file: Arc<SpillFile>, bytes: u64) {
+        self.file = Some(file);
+        self.file_end += bytes;
+    }
+
+    /// Stops writing to the file.
+    pub fn stop_spilling(&mut self, reason: GapReason) {
+        if self.spill == SpillState::Spilling {
+            self.spill = SpillState::Stopped;
+            self.lost_reason = reason;
+        }
+    }
+
+    /// Records that the file has no bytes before `offset` any more. Returns the count of deleted bytes.
+    pub fn delete_from_file(&mut self, file: u64, offset: u64) -> u64 {
+        if self.file.as_ref().is_none_or(|own| own.id() != file) {
+            return 0;
+        }
+        let start = offset.clamp(self.file_start, self.file_end);
+        let deleted = start - self.file_start;
+        self.file_start = start;
+        deleted
+    }
+
+    /// Returns the offset behind the last byte in the file.
+    pub fn file_end(&self) -> u64 {
+        self.file_end
+    }
+
+    /// Moves the offset up to which the upload needs nothing any more; `None` if it needs nothing at all.
+    pub fn pin(&mut self, offset: Option<u64>) {
+        self.pinned = offset;
+    }
+
+    /// Returns the cause of gaps between the file and memory.
+    pub fn lost_reason(&self) -> GapReason {
+        self.lost_reason
+    }
+
+    pub fn is_spilling(&self) -> bool {
+        self.spill == SpillState::Spilling
+    }
+
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.is_some()
+    }
+
+    /// Deletes from memory what need not be there. Returns the count of bytes that are nowhere else.
+    pub fn evict(&mut self, memory: &AtomicUsize) -> u64 {
+        let mut lost = 0;
+        while !self.chunks.is_empty() {
+            let chunk_end = self.memory_start + CHUNK_BYTES as u64;
+            let is_written = chunk_end <= self.file_end;
+            let kept = match (is_written, is_over(memory)) {
+                (_, true) => 0,
+                (true, false) => CACHE_BYTES,
+                (false, false) => WINDOW_BYTES,
+            };
+            let is_needed = self.spill == SpillState::Spilling || self.pinned.is_some_and(|pinned| pinned < chunk_end);
+            if self.memory_bytes() <= kept.max(CHUNK_BYTES as u64) || (!is_written && is_needed) {
+                break;
+            }
+            self.drop_chunk(memory);
+            lost += if is_written { 0 } else { CHUNK_BYTES as u64 };
+        }
+        lost
+    }
+
+    fn drop_chunk(&mut self, memory: &AtomicUsize) {
+        if let Some(chunk) = self.chunks.pop_front() {
+            memory.fetch_sub(chunk.len(), Ordering::Relaxed);
+            self.memory_start += chunk.len() as u64;
+        }
+    }
+
+    /// Returns true if more is in memory than the disk or the output store may leave there.
+    pub fn is_behind(&self, memory: &AtomicUsize) -> bool {
+        let max = if is_over(memory) { MAX_PENDING_UNDER_PRESSURE } else { MAX_PENDING_BYTES };
+        self.memory_bytes() > max
+    }
+
+    /// Returns at most `max_bytes` from an offset on.
+    pub fn find(&self, offset: u64, max_bytes: usize) -> Found {
+        if offset >= self.end {
+            return Found::Nothing;
+        }
+        if offset >= self.memory_start {
+            return Found::Memory(self.read_memory(offset - self.memory_start, max_bytes));
+        }
+        match &self.file {
+            Some(file) if offset >= self.file_start && offset < self.file_end => {
+                let length = usize::try_from(self.file_end - offset).unwrap_or(usize::MAX).min(max_bytes);
+                Found::File { file: Arc::clone(file), length }
+            }
+            Some(_) if offset < self.file_start && self.file_start < self.file_end => {
+                Found::Gap { to: self.file_start, reason: GapReason::SpillBudget }
+            }
+            Some(_) if offset < self.file_start => Found::Gap { to: self.memory_start, reason: GapReason::SpillBudget },
+            _ => Found::Gap { to: self.memory_start, reason: self.lost_reason },
+        }
+    }
+
+    /// Returns true if the file still has the byte at an offset.
+    pub fn has_in_file(&self, file: &SpillFile, offset: u64) -> bool {
+        self.file.as_ref().is_some_and(|own| own.id() == file.id()) && offset >= self.file_start
+    }
+
+    fn read_memory(&self, position: u64, max_bytes: usize) -> Bytes {
+        let position = usize::try_from(position).unwrap_or(usize::MAX);
+        let (index, within) = (position / CHUNK_BYTES, position % CHUNK_BYTES);
+        match self.chunks.get(index) {
+            Some(chunk) => chunk.slice(within..chunk.len().min(within.saturating_add(max_bytes))),
+            None => {
+                let rest = self.tail.get(within..).unwrap_or_default();
+                Bytes::copy_from_slice(rest.get(..max_bytes).unwrap_or(rest))
+            }
+        }
+    }
+
+    /// Deletes all bytes. Returns the file, which the caller has to release.
+    pub fn clear(&mut self, memory: &AtomicUsize) -> Option<Arc<SpillFile>> {
+        memory.fetch_sub(usize::try_from(self.memory_bytes()).unwrap_or(usize::MAX), Ordering::Relaxed);
+        (self.chunks, self.tail) = (VecDeque::new(), Vec::new());
+        self.memory_start = self.end;
+        (self.file_start, self.file_end) = (self.end, self.end);
+        self.pinned = None;
+        self.spill = SpillState::Stopped;
+        self.lost_reason = GapReason::Removed;
+        self.file.take()
+    }
+}
+
+fn is_over(memory: &AtomicUsize) -> bool {
+    memory.load(Ordering::Relaxed) > MAX_MEMORY_BYTES
+}
+
+/// Appends to a vector that grows like any other, but never over `max` bytes of capacity.
+pub(in crate::output) fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
+    let needed = vector.len() + bytes.len();
+    if needed > vector.capacity() {
+        let capacity = needed.max(vector.capacity().saturating_mul(2)).min(max.max(needed));
+        vector.reserve_exact(capacity - vector.len());
+    }
+    vector.extend_from_slice(bytes);
+}
