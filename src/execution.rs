@@ -40,11 +40,10 @@ pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, PriorExecut
 pub use outcome::{CommandOutcome, StopCause, Termination, conclude, sudoers_line};
 pub use reattach::{Journal, MachineMatch, ObservedMachine, ReattachStep, compare, next_step};
 pub use receipt::{ReceiptKey, digest, is_already_executed};
-pub use space::{ObjectSize, REDUCTIONS, is_filled_by_managers, no_space_message, reduce, reserve};
-pub use status::{
-    ClaimRecord, MAX_MESSAGE_CHARACTERS, storable, with_claim, with_login_wait, with_new_holder, with_start,
-    with_stop_request,
+pub use space::{
+    MAX_MESSAGE_CHARACTERS, ObjectSize, REDUCTIONS, is_filled_by_managers, no_space_message, reduce, reserve,
 };
+pub use status::{ClaimRecord, storable, with_claim, with_login_wait, with_new_holder, with_start, with_stop_request};
 
 use std::time::Duration;
 

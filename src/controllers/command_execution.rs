@@ -12,6 +12,7 @@
 //! runner: slot free, refused, ended -+
 //! ```
 
+mod execution_meta;
 mod startup_gate;
 mod triggers;
 mod weights;
@@ -43,10 +44,10 @@ use crate::traces;
 use super::Watches;
 use super::run::{self, Reconcile};
 
+use execution_meta::ExecutionMeta;
 use startup_gate::StartupGate;
 use weights::Weights;
 
-type ExecutionMeta = Slim<CommandExecution>;
 type MachineMeta = Slim<Machine>;
 
 /// Dependencies of a reconcile.
@@ -367,7 +368,7 @@ fn log_transition(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     } else {
         let (key, name, phase) = (key_of(stored), &stored.spec.machine_ref.name, status.phase.as_str());
         let reason = status.reason.map(field::debug);
-        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "an execution has a new phase");
+        tracing::info!(execution = %key, uid = key.uid, machine = name, phase, reason, "phase changed");
     }
 }
 

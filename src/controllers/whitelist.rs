@@ -5,6 +5,7 @@
 //! - No decision depends on the status, so write access to it gives no power.
 //! - The status is written only if it says something new. It also reports what `writ lint` would warn of.
 
+mod ready_reason;
 mod verdicts;
 mod warnings;
 
@@ -30,7 +31,7 @@ use crate::cluster::{
     RequesterTrustChecker, Slim, compile_object,
 };
 use crate::fairness::Size;
-use crate::policy::{CompiledWhitelist, RuleSet};
+use crate::policy::RuleSet;
 use crate::telemetry::BackgroundTask;
 
 use super::Watches;
@@ -287,26 +288,4 @@ fn status_of(
     }
     verdict.warnings.write_into(&mut status, now);
     status
-}
-
-/// Returns reason and message of the condition Ready.
-fn ready_reason(compiled: &CompiledWhitelist) -> (&'static str, String) {
-    let broken: Vec<String> =
-        compiled.invalid_rules.iter().map(|broken| format!("{}: {}", broken.rule, broken.problem)).collect();
-    match &compiled.closed {
-        Some(why) => ("NamespaceClosed", format!("nothing is allowed in this namespace until this is mended: {why}")),
-        None if broken.is_empty() => {
-            let message = match compiled.rule_count() {
-                1 => "1 rule is in force".to_owned(),
-                count => format!("{count} rules are in force"),
-            };
-            ("AllRulesInForce", message)
-        }
-        None => {
-            let are = if broken.len() == 1 { "is" } else { "are" };
-            let all = broken.len() + compiled.rule_count();
-            let message = format!("{} of {all} rules {are} out of force: ", broken.len());
-            ("RulesBroken", message + &broken.join("; "))
-        }
-    }
 }

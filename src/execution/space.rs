@@ -32,6 +32,9 @@ const LARGE_OBJECT: usize = 262_144;
 const CLAIM: usize = 18_432;
 /// Size that the first write with `startTime` or `stopRequestedTime` adds to `metadata.managedFields`, in bytes.
 const TIME_IN_MANAGED_FIELDS: usize = 64;
+/// Maximum length of a message in a status, in characters (the bound in the CRD). Messages are cut, because they quote
+/// machines.
+pub const MAX_MESSAGE_CHARACTERS: usize = 2048;
 /// Maximum length of a message that repeats another one, in characters.
 const SHORT_MESSAGE: usize = 128;
 
@@ -172,7 +175,7 @@ fn drop_text(status: &mut CommandExecutionStatus, why: &str) -> bool {
     (status.stdout, status.stderr) = (None, None);
     let message = status.message.take().unwrap_or_default();
     let message = format!("{message}; the text of the output is omitted: {why}");
-    status.message = Some(message.chars().take(super::MAX_MESSAGE_CHARACTERS).collect());
+    status.message = Some(message.chars().take(MAX_MESSAGE_CHARACTERS).collect());
     true
 }
 

@@ -9,11 +9,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use crate::policy;
 
 use super::creation::creation;
-use super::space::keep_length;
-
-/// Maximum length of a message in a status, in characters (the bound in the CRD). Messages are cut, because they quote
-/// machines.
-pub const MAX_MESSAGE_CHARACTERS: usize = 2048;
+use super::space::{MAX_MESSAGE_CHARACTERS, keep_length};
 
 /// Mark at the end of a message that was cut.
 const CUT: &str = " ... (cut)";

@@ -149,7 +149,7 @@ impl Upload {
     pub async fn finish(self, digests: Digests, shutdown: impl Future<Output = ()>) -> Result<(), NotStored> {
         let result = self.finish_in_time(digests, shutdown).await;
         if let Err(problem) = &result {
-            tracing::warn!(namespace = self.key.namespace, uid = self.key.uid, %problem, "output not stored");
+            tracing::warn!(namespace = self.key.namespace, uid = self.key.uid, error = %problem, "output not stored");
         }
         result
     }

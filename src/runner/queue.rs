@@ -27,7 +27,7 @@ const REMEMBER_ROOM: Duration = Duration::from_secs(300);
 const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
 /// Executions that were created up to so long after a fault of the machine was found end as those from before do. They come
 /// from the same manifest or script; creation times have whole seconds.
-pub(super) const CREATED_TOGETHER: Duration = Duration::from_secs(2);
+pub(super) const CREATED_TOGETHER: Duration = Duration::from_secs(1);
 
 /// One moment, on both clocks.
 #[derive(Clone, Copy, Debug)]

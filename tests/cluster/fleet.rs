@@ -12,6 +12,10 @@ use crate::case::{Case, sh};
 use crate::lab::{Sshd, SshdOptions};
 use crate::world::world;
 
+/// Executions that are created up to a second after a fault was found end as those from before do. Creation times are
+/// whole seconds.
+const AFTER_FAULT: Duration = Duration::from_millis(2500);
+
 /// How long a status may take: looks at a machine that failed are 10 s apart, and so are the writes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -115,6 +119,7 @@ async fn a_changed_host_key_ends_one_execution_and_the_rest_waits_until_a_person
     case.execute("first", "say hello").await;
     let first = case.ends("first", Phase::LaunchFailed, Reason::HostKeyMismatch).await;
     assert!(first.message.unwrap_or_default().contains("host key changed: expected SHA256:"));
+    tokio::time::sleep(AFTER_FAULT).await;
     case.execute("second", "say hello").await;
     case.execute("third", "say hello").await;
     let waits = |status: &writ::api::CommandExecutionStatus| status.reason == Some(Reason::MachineMisconfigured);
@@ -157,6 +162,7 @@ async fn the_first_key_is_frozen_and_another_one_is_an_attack_until_a_person_pin
     // A person says that it is right: by the new key, or by emptying the list.
     let patch = Patch::Merge(json!({"status": {"hostKeys": null}}));
     machines(&case).patch_status("web-1", &PatchParams::default(), &patch).await.expect("a status");
+    tokio::time::sleep(AFTER_FAULT).await;
     case.execute("third", "say hello").await;
     case.ends("third", Phase::Succeeded, Reason::Completed).await;
     let again = in_phase(&case, "web-1", MachinePhase::Online).await.host_keys;

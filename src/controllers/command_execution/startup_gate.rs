@@ -9,7 +9,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::runner::Runner;
 
-use super::ExecutionMeta;
+use super::execution_meta::ExecutionMeta;
 
 /// Maximum time that the gate stays closed. If the API server answers some of the reads late, time matters more than
 /// order.

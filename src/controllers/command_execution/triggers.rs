@@ -13,7 +13,7 @@ use crate::controllers::Watches;
 use crate::controllers::run::received;
 use crate::runner::{Runner, Wakes};
 
-use super::ExecutionMeta;
+use super::execution_meta::ExecutionMeta;
 use super::startup_gate::StartupGate;
 
 /// Returns the executions to reconcile, as they come up.

@@ -14,7 +14,7 @@ use super::RemovalError;
 use super::receipt_quota::ReceiptQuota;
 
 /// An annotation that makes a version of a receipt one's own; its value means nothing.
-const SEEN_ANNOTATION: &str = "writ.dev/seen";
+const NONCE_ANNOTATION: &str = "writ.dev/revision-nonce";
 
 /// Writes and removes receipts.
 pub(super) struct Receipts {
@@ -56,7 +56,7 @@ impl Receipts {
         let is_named = found.spec.expired_uid == new.spec.uid;
         if is_named {
             let word = uuid::Uuid::new_v4().simple().to_string();
-            found.metadata.annotations.get_or_insert_default().insert(SEEN_ANNOTATION.to_owned(), word);
+            found.metadata.annotations.get_or_insert_default().insert(NONCE_ANNOTATION.to_owned(), word);
         }
         found.spec.expired_uid = new.spec.uid;
         let stored = self.cluster.replace_receipt(&found).await.map_err(receipt_error)?;

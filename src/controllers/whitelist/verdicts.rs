@@ -12,7 +12,7 @@ use crate::cluster::ClusterError;
 use crate::execution::storable;
 use crate::policy::CompiledWhitelist;
 
-use super::ready_reason;
+use super::ready_reason::ready_reason;
 use super::warnings::Warnings;
 
 /// Everything that the status of a Whitelist says of its rules: a few KiB of text.

@@ -12,7 +12,7 @@ fn executions_created_before_the_fault_was_known_end_alike() {
     let (a, b) = (starts(&mut queues, now), starts(&mut queues, now));
     let result = queues.finish(a, another_key(), at(now));
     assert!(result.wake.iter().any(|key| key.name == "c"), "{result:?}");
-    assert_eq!(queues.add(work("d", TIME + 2), at(now)), Added::Refused);
+    assert_eq!(queues.add(work("d", TIME + 1), at(now)), Added::Refused);
     queues.finish(b, another_key(), at(now));
     for name in ["a", "b", "c", "d"] {
         is_refused(&queues, name);
