@@ -187,9 +187,10 @@ impl MachineState {
         self.backoff.as_ref().is_some_and(|backoff| backoff.needs_person)
     }
 
-    /// Returns true if an execution was created after the machine was last in order.
+    /// Returns true if an execution was created after the machine was last in order, or in the same second: creation times
+    /// are whole seconds.
     pub fn is_created_since_online(&self, created: Timestamp) -> bool {
-        self.last_online.is_none_or(|online| created >= online)
+        self.last_online.is_none_or(|online| created.as_second() >= online.as_second())
     }
 
     /// Returns true if the machine was known to be out of reach before `since`.

@@ -64,6 +64,9 @@ fn executions_that_waited_while_the_machine_was_in_order_go_on_waiting() {
     waits_for_repair(&queues, "a");
     waits_for_repair(&queues, "b");
     is_refused(&queues, "c");
+    // In the same second.
+    assert_eq!(queues.add(work("d", 500), at(now)), Added::Refused);
+    assert_eq!(queues.add(work("e", 499), at(now)), Added::Queued);
     starts_nothing(&mut queues, now + Duration::from_secs(3600));
 }
 
