@@ -230,7 +230,6 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     tokio::time::sleep(Duration::from_secs(8)).await;
     case.start_writ();
     case.ends("meanwhile", Phase::Rejected, Reason::NotPermitted).await;
-    // A request of the launcher, for example of a probe, has its script behind a newline.
     let commands: Vec<String> = case.ledger().into_iter().filter(|record| !record.contains('\n')).collect();
     assert_eq!(commands.len(), 1, "{commands:?}");
 }
