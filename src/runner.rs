@@ -282,14 +282,17 @@ impl Runner {
     /// [`RECOUNT_INTERVAL`](crate::fleet::RECOUNT_INTERVAL).
     pub fn recount(&self) -> Vec<(String, String)> {
         let now = Instant::now();
-        let all = self.context().dialer.machines.all();
+        let machines = &self.context().dialer.machines;
         let queues = self.context().queues();
-        let due = all.iter().filter_map(|(key, machine)| {
-            Some((machine.state().counts.due_since(queues.counts(key), now)?, key.clone()))
+        let mut due = Vec::new();
+        machines.for_each(|key, machine| {
+            if let Some(since) = machine.state().counts.due_since(queues.counts(key), now) {
+                due.push((since, key.clone()));
+            }
         });
-        let chosen = choose(due.collect());
         drop(queues);
-        for (_, machine) in all.iter().filter(|(key, _)| chosen.contains(key)) {
+        let chosen = choose(due);
+        for machine in chosen.iter().filter_map(|key| machines.get(key)) {
             let mut state = machine.state();
             (state.counts.is_due, state.counts.at) = (true, Some(now));
         }

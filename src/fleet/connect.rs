@@ -17,10 +17,10 @@ use super::pooled_connection::{Open, ProxyConnection};
 use super::resolved_machine::ResolvedMachine;
 use super::trust_on_first_use::{self, pin};
 
-/// How long resolving, connecting, the handshake and logging in may take together. A healthy machine takes well under
-/// a second; sshd's UseDNS may cost 5 s where its resolver is down.
+/// Maximum time for lookup, connect, handshake and login together. A healthy machine takes well under a second. UseDNS of
+/// sshd may cost 5 s if its resolver is down.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a jump host may take to say that it is there.
+/// Time for a jump host to answer a keep-alive.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
 const DROPPED_TRIES: u32 = 4;

@@ -4,6 +4,7 @@
 //! any of these opens another one.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ pub(crate) struct ConnectionPool {
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
     /// Pool keys with which the machine has executed something.
     executed: Mutex<HashSet<String>>,
+    /// False until the first connection. Each change of a Machine visits the pools of all Machines, and most are unused.
+    is_used: AtomicBool,
 }
 
 /// The connections for one pool key.
@@ -68,6 +71,7 @@ impl ConnectionPool {
         at: Option<&str>,
         connect: impl AsyncFnOnce() -> Result<Open, ConnectFailure>,
     ) -> Result<SessionPermit, ConnectFailure> {
+        self.is_used.store(true, Ordering::Release);
         let entry = Arc::clone(lock(&self.sessions).entry(pool_key.to_owned()).or_default());
         if let Some(permit) = entry.try_acquire(at) {
             return Ok(permit);
@@ -96,6 +100,7 @@ impl ConnectionPool {
         pool_key: &str,
         connect: impl AsyncFnOnce() -> Result<Open, ConnectFailure>,
     ) -> Result<ProxyConnection, ConnectFailure> {
+        self.is_used.store(true, Ordering::Release);
         let entry = Arc::clone(lock(&self.proxies).entry(pool_key.to_owned()).or_default());
         let began = Instant::now();
         let mut last_failure = entry.opening.lock().await;
@@ -148,6 +153,9 @@ impl ConnectionPool {
     /// Takes out the connections to or through the Machine with this UID, except those by `except_generation`. Returns the
     /// idle ones, to be closed. A connection in use is closed when its last permit is released.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) -> Vec<Arc<PooledConnection>> {
+        if !self.is_used.load(Ordering::Acquire) {
+            return Vec::new();
+        }
         let current = except_generation.map(|generation| format!("{uid}/{generation}/"));
         let stays = |key: &str| !key.contains(uid) || current.as_ref().is_some_and(|current| key.contains(current));
         let mut last_spec = lock(&self.last_spec);
@@ -172,6 +180,9 @@ impl ConnectionPool {
 
     /// Takes out the connections that were idle for long enough, to be closed.
     pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
+        if !self.is_used.load(Ordering::Acquire) {
+            return Vec::new();
+        }
         let mut idle = take_idle(&self.sessions);
         idle.append(&mut take_idle(&self.proxies));
         let open: HashSet<String> = lock(&self.sessions).keys().cloned().collect();

@@ -46,10 +46,10 @@ impl Dialer {
 
     /// Takes connections to or through the Machine with this UID out of use, except those by `except_generation`.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) {
-        let all = self.machines.all();
         // All of them at once: nobody may go through a connection that is being closed.
-        let removed: Vec<_> =
-            all.iter().flat_map(|(_, machine)| machine.connections.invalidate(uid, except_generation)).collect();
+        let mut removed = Vec::new();
+        self.machines
+            .for_each(|_, machine| removed.append(&mut machine.connections.invalidate(uid, except_generation)));
         // The caller does not wait for the disconnect messages. Each has a deadline.
         tokio::spawn(async move { close_all(&removed).await });
     }
@@ -67,17 +67,18 @@ impl Dialer {
     pub async fn evict_idle_loop(&self) {
         loop {
             sleep(SWEEP_INTERVAL).await;
-            for (_, machine) in self.machines.all() {
-                for idle in machine.connections.take_idle() {
-                    idle.close().await;
-                }
+            let mut idle = Vec::new();
+            self.machines.for_each(|_, machine| idle.append(&mut machine.connections.take_idle()));
+            for connection in idle {
+                connection.close().await;
             }
         }
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
-        let all: Vec<_> = self.machines.all().iter().flat_map(|(_, machine)| machine.connections.take_all()).collect();
+        let mut all = Vec::new();
+        self.machines.for_each(|_, machine| all.append(&mut machine.connections.take_all()));
         close_all(&all).await;
     }
 }

@@ -15,7 +15,7 @@ use super::context::Context;
 
 /// How long the machine may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// The pauses between tries; after the last one the rest is left to `reap`.
+/// Pauses between tries. After the last one, the launcher's pruning removes the rest.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
     Duration::from_secs(1),

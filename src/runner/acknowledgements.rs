@@ -16,7 +16,7 @@ use crate::launcher::Uid;
 const BATCH_WINDOW: Duration = Duration::from_millis(500);
 /// How many are told in one request: their UIDs (36 bytes each) have to fit into it (dropbear takes 9,000 bytes in all).
 pub(super) const MAX_BATCH: usize = 100;
-/// How many may wait to be told for one machine; of more, the oldest are left to `reap`.
+/// Maximum number of results that wait to be acknowledged to one machine. The launcher's pruning removes the oldest of more.
 const MAXIMUM_WAITING: usize = 10_000;
 /// What waits to be told, for each machine.
 #[derive(Default)]

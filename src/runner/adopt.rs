@@ -1,8 +1,8 @@
 //! Taking over a claim that was left behind: by a process that died, or by a task of this one.
 //!
-//! One PUT with the resourceVersion of a live read gives the claim a new token and this process's name; from then on
-//! whoever had it before can write nothing any more. A claim that has this process's name already needs none. What has become of the command is then asked of its machine (see
-//! `durable`).
+//! One PUT with the resourceVersion of a live read gives the claim a new token and this process's name. From then on the
+//! previous holder can write nothing. A claim that has this process's name already needs no write. Then `durable` requests
+//! the state of the command from its machine.
 
 use std::time::Duration;
 

@@ -1,8 +1,11 @@
 //! The point of no return: one PUT of the status with the resourceVersion of a live read.
 //!
-//! An answer that was lost is state by a live read and the claim's token (crash point 1 of the design): our token,
-//! go on; no claim, try once more; another token, or finished in the meantime, stop. While it cannot be state nothing
-//! is sent. What is sent then is what is stored: argument vector and timeout are read from the stored decision.
+//! If the API server's answer is lost, a live read and the claim's token resolve it (crash point 1 of the design):
+//! - own token: the claim is stored;
+//! - no claim: the task tries once more;
+//! - another token, or a finished execution: the task stops.
+//!
+//! Until this is known, Writ sends nothing. It sends the argument vector and timeout of the stored decision.
 
 use std::time::Duration;
 
@@ -32,7 +35,7 @@ use super::transport::Transport;
 /// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
 /// into its queue.
 const CONFLICT_TRIES: u32 = 5;
-/// The pause between live reads while a lost answer is being state.
+/// Pause between live reads while it is unknown if the claim is stored.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stored claim: the right to send the command, and to write the result.

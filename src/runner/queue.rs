@@ -343,19 +343,14 @@ impl MachineQueues {
     ) {
         let Some(queue) = self.queues.get_mut(machine_key) else { return };
         let machine = self.registry.entry(machine_key);
-        let ended = {
-            let mut state = machine.state();
-            if state.backoff.as_ref().is_none_or(|backoff| backoff.needs_person != needs_person) {
-                result.wake.extend(queue.waiting.keys().cloned());
-            }
-            result.dispatch_after = Some(state.start_backoff(problem, needs_person, now.instant, now.time));
-            drop(state);
-            queue.waiting.take_where(|queued| fault_for(&machine, queued).is_some())
-        };
-        for queued in ended {
-            if let Some(problem) = fault_for(&machine, &queued) {
-                self.refuse(queued.key, problem, now.instant);
-            }
+        let mut state = machine.state();
+        if state.backoff.as_ref().is_none_or(|backoff| backoff.needs_person != needs_person) {
+            result.wake.extend(queue.waiting.keys().cloned());
+        }
+        result.dispatch_after = Some(state.start_backoff(problem.clone(), needs_person, now.instant, now.time));
+        drop(state);
+        for queued in queue.waiting.take_where(|queued| fault_for(&machine, queued).is_some()) {
+            self.refuse(queued.key, problem.clone(), now.instant);
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use syn::visit::Visit;
 
-use crate::{shown, sources};
+use crate::{flatten, shown, sources};
 
 /// Cycles that are still to be untied. None may be added.
 const KNOWN: &[&str] = &[
@@ -50,17 +50,6 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
         attribute.path().is_ident("cfg")
             && attribute.parse_args::<syn::Ident>().is_ok_and(|condition| condition == "test")
     })
-}
-
-/// Adds the paths of a `use` to a list.
-fn flatten(prefix: &str, tree: &syn::UseTree, paths: &mut Vec<String>) {
-    match tree {
-        syn::UseTree::Path(path) => flatten(&format!("{prefix}{}::", path.ident), &path.tree, paths),
-        syn::UseTree::Group(group) => group.items.iter().for_each(|item| flatten(prefix, item, paths)),
-        syn::UseTree::Name(name) => paths.push(format!("{prefix}{}", name.ident)),
-        syn::UseTree::Rename(rename) => paths.push(format!("{prefix}{}", rename.ident)),
-        syn::UseTree::Glob(_) => paths.push(format!("{prefix}*")),
-    }
 }
 
 impl<'ast> Visit<'ast> for Imports {

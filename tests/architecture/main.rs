@@ -134,6 +134,17 @@ fn module_of(path: &Path) -> Option<String> {
     (!matches!(module, "lib" | "bin")).then(|| module.to_owned())
 }
 
+/// Adds the paths of a `use` to a list.
+fn flatten(prefix: &str, tree: &syn::UseTree, paths: &mut Vec<String>) {
+    match tree {
+        syn::UseTree::Path(path) => flatten(&format!("{prefix}{}::", path.ident), &path.tree, paths),
+        syn::UseTree::Group(group) => group.items.iter().for_each(|item| flatten(prefix, item, paths)),
+        syn::UseTree::Name(name) => paths.push(format!("{prefix}{}", name.ident)),
+        syn::UseTree::Rename(rename) => paths.push(format!("{prefix}{}", rename.ident)),
+        syn::UseTree::Glob(_) => paths.push(format!("{prefix}*")),
+    }
+}
+
 /// Collects what a file names, and how long its functions are.
 #[derive(Default)]
 struct Reader {
@@ -151,21 +162,11 @@ impl Reader {
     fn function(&mut self, name: &syn::Ident, span: proc_macro2::Span) {
         self.functions.push((name.to_string(), span.end().line - span.start().line + 1));
     }
-
-    fn use_tree(&mut self, prefix: &str, tree: &syn::UseTree) {
-        match tree {
-            syn::UseTree::Path(path) => self.use_tree(&format!("{prefix}{}::", path.ident), &path.tree),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.use_tree(prefix, item)),
-            syn::UseTree::Name(name) => self.paths.push(format!("{prefix}{}", name.ident)),
-            syn::UseTree::Rename(rename) => self.paths.push(format!("{prefix}{}", rename.ident)),
-            syn::UseTree::Glob(_) => self.paths.push(format!("{prefix}*")),
-        }
-    }
 }
 
 impl<'ast> Visit<'ast> for Reader {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.use_tree("", &item.tree);
+        flatten("", &item.tree, &mut self.paths);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

@@ -53,7 +53,7 @@ pub enum RequesterError {
         part: &'static str,
         /// The bound.
         max: usize,
-        /// What is counted.
+        /// Unit of the number, for the message.
         unit: &'static str,
     },
     /// The API server lets nobody act for a member of this group.

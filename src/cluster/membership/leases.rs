@@ -26,7 +26,7 @@ const MAX_ANNOTATION_BYTES: usize = 260;
 /// Field manager of the own Lease.
 const MANAGER: &str = "writ";
 
-/// What the own Lease tells the other members.
+/// Content of the own Lease for the other members.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announcement {
     pub address: Option<String>,

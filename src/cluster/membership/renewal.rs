@@ -32,7 +32,7 @@ pub(super) struct Renewals {
     epoch: u64,
 }
 
-/// What a renewal means for the time before it.
+/// Result of a renewal for the time before it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Renewed {
     /// The Lease was still valid.
