@@ -10,13 +10,15 @@
 //!                                                    record: JSON Patch <------+--> acknowledge, remote_gc
 //! ```
 //!
-//! Until the claim the controller writes the status. From the claim on, only the task that made or adopted the claim does.
+//! Before the claim, the controller writes the status. From the claim on, only the task that made or adopted the claim
+//! writes it.
 //!
 //! # Guarantees
 //!
-//! - A command is sent only after the claim is stored. The claim is written only after policy, machine and credentials were read
-//!   again, live, with the connection open.
-//! - Queued and running executions are bounded by `queueLimit` and `maxConcurrent` of their Machine.
+//! - Writ sends a command only after its claim is stored. An attempt writes the claim only after it has read policy,
+//!   machine and credentials again, live, with the connection open.
+//! - `queueLimit` and `maxConcurrent` of a Machine bound its queued and running executions. Only adopted commands may
+//!   exceed `maxConcurrent`, because they run already.
 
 mod acknowledge;
 mod acknowledgements;
@@ -66,55 +68,56 @@ use queue::MachineQueues;
 pub use queued_execution::QueuedExecution;
 pub use spool::Spool;
 
-/// Executions that the controller reconciles.
+/// Receiver of the executions that the controller must reconcile.
 pub type Wakes = mpsc::Receiver<ObjectRef<CommandExecution>>;
 
-/// What a runner works with.
+/// Everything that [`Runner::new`] needs.
 pub struct RunnerConfig {
     /// The API server.
     pub cluster: Cluster,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Tells if `spec.requestedBy` can be trusted.
+    /// Checker of requesters: it decides if Writ trusts `spec.requestedBy`.
     pub stamping: RequesterTrustChecker,
-    /// Publishes events.
+    /// Publisher of Kubernetes events.
     pub events: EventPublisher,
-    /// The Lease of this process. Claims carry its name.
+    /// Lease of this process. Each claim contains the name of the Lease.
     pub holders: Arc<Membership>,
     /// Destinations of output.
     pub outputs: OutputSinks,
-    /// Keeps Direct-mode results until they are stored.
+    /// Results of Direct mode on local disk until the API server has them; `None` if Writ keeps none there.
     pub spool: Option<Spool>,
-    /// How long Writ waits for the machines of claimed commands.
+    /// Limits of the time that Writ waits for the machine of a claimed command.
     pub limits: FollowLimits,
     /// Addresses that may be connected to.
     pub network: AddressPolicy,
 }
 
-/// What this process knows of a Machine.
+/// State of a Machine as this process knows it.
 #[derive(Clone, Debug, Default)]
 pub struct MachineFacts {
-    /// The last observation.
+    /// Last observation, by a probe or by an attempt; `None` if there was none.
     pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
-    /// In 0..1, another for each observation.
+    /// Random number in 0..1, drawn for each observation. It spreads the probes of machines over time.
     pub jitter: f64,
-    /// Time since the last probe ended; `None` if there was none.
+    /// Time since the last probe ended; `None` if no probe has ended.
     pub since_probe: Option<Duration>,
-    /// Number of probes in a row that observed nothing, because the API server did not answer.
+    /// Number of probes in a row without an observation, because the API server did not answer. A running probe counts
+    /// too.
     pub inconclusive_probes: u32,
-    /// True if queued executions wait for a manual repair.
+    /// True if the machine needs manual repair. Queued executions wait for the repair.
     pub needs_person: bool,
     /// Number of executions that have a slot.
     pub running: usize,
     /// Number of queued executions.
     pub queued: usize,
-    /// True if these two numbers alone are worth a write now.
+    /// True if the controller must write the status now, even if only `running` or `queued` has changed.
     pub is_recount: bool,
 }
 
-/// The runner of this process. Clones are the same runner.
+/// The runner of this process. Clones share one state.
 #[derive(Clone)]
 pub struct Runner {
     dispatcher: Dispatcher,
@@ -122,7 +125,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A runner, and the receivers of the executions and Machines that the controllers reconcile.
+    /// Returns a runner, and the receivers of the executions and Machines that the controllers must reconcile.
     pub fn new(config: RunnerConfig) -> (Self, Wakes, MachineWakes) {
         let RunnerConfig { cluster, policies, stamping, events, holders, outputs, spool, limits, network } = config;
         let (machines, machine_wakes) = Machines::new();
@@ -134,7 +137,7 @@ impl Runner {
             machines: Arc::clone(&machines),
         });
         let sweeper = Arc::clone(&dialer);
-        // It ends with the process. It holds nothing that must be closed.
+        // This task runs until the process ends. It holds nothing that the shutdown must close.
         tokio::spawn(async move { sweeper.evict_idle_loop().await });
         let context = Context {
             cluster,
@@ -161,39 +164,42 @@ impl Runner {
         &self.dispatcher.context
     }
 
-    /// Puts an execution into the queue of its machine. Does nothing if it is there, or runs.
+    /// Puts an execution into the queue of its machine. Does nothing if the runner already has the execution, or shuts
+    /// down.
     pub fn enqueue(&self, queued: QueuedExecution) {
         self.dispatcher.enqueue(queued);
     }
 
-    /// Follows a command whose holder is gone to its end. Does nothing if that is being done. The command occupies the
-    /// machine already, so it waits for no slot.
+    /// Adopts the claim of a command whose holder is gone, and follows the command to its end. Does nothing if the
+    /// execution already has a slot or was refused, or if the runner shuts down. The adoption waits for no slot,
+    /// because the command already occupies the machine.
     pub fn adopt(&self, queued: QueuedExecution) {
         self.dispatcher.adopt(queued);
     }
 
-    /// Forgets an execution that waits or was refused. A running one is not changed.
+    /// Removes a queued or refused execution. An execution that is connecting or running is not changed.
     pub fn withdraw(&self, key: &ExecutionKey) {
         self.context().queues().withdraw(key, Instant::now());
     }
 
-    /// Stops a running command.
+    /// Cancels an execution that is connecting or running. Its task then stops the command.
     pub fn cancel(&self, key: &ExecutionKey) {
         self.context().queues().cancel(key);
     }
 
-    /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its deletion. The
-    /// settings of a Machine reach its queue by [`Self::configure`].
+    /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its
+    /// deletion. [`Self::configure`] passes the settings of a Machine to its queue.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str, is_deleted: bool) -> bool {
         self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()), is_deleted)
     }
 
-    /// Returns what is known of an execution and of the queue of its machine.
+    /// Returns the state of an execution in this runner, and the load of its machine's queue.
     pub fn facts(&self, key: &ExecutionKey, machine: &str) -> (RunnerFact, QueueFact) {
         self.context().queues().facts(key, machine, Instant::now())
     }
 
-    /// Stops taking executions, lets running commands end within `drain`, then records the outcome of the rest as unknown.
+    /// Stops accepting executions, and waits up to `drain` for running commands to end. The next `writ serve` adopts
+    /// the remaining commands in Durable mode. Those in Direct mode end with an unknown outcome.
     pub async fn shut_down(&self, drain: Duration) {
         self.dispatcher.shut_down(drain).await;
     }
@@ -205,17 +211,19 @@ impl Runner {
         self.context().dialer.machines.update_gauges();
     }
 
-    /// Returns true if executions start.
+    /// Returns true after [`Self::start`]. Before that, only executions that may not wait start.
     pub fn is_started(&self) -> bool {
         self.dispatcher.is_started()
     }
 
-    /// Starts queued executions from here on: those from before this process started are in their queues.
+    /// Starts queued executions from now on. The startup gate calls this. By then, the executions from before this
+    /// process are in their queues, or the deadline of the gate has passed.
     pub fn start(&self) {
         self.dispatcher.start();
     }
 
-    /// Stores `maxConcurrent` and `suspend` of a Machine that was just read, and starts the executions that may go now.
+    /// Stores `maxConcurrent` and `suspend` of a Machine that was just read, and starts the queued executions that may
+    /// start now.
     pub fn configure(&self, machine: &Machine) {
         let key = key_of(machine);
         let change = self.context().dialer.machines.entry(&key).state().configure(machine);
@@ -227,12 +235,13 @@ impl Runner {
         }
     }
 
-    /// Starts the executions of a machine that may go now.
+    /// Starts the queued executions of a machine that may start now.
     pub fn resume(&self, namespace: &str, name: &str) {
         self.dispatcher.dispatch_ready(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Returns what this process knows of a Machine that exists.
+    /// Returns the state of a Machine that exists. The call clears the mark that [`Self::recount`] has set, so the next
+    /// call returns `is_recount: false`.
     pub fn machine_facts(&self, namespace: &str, name: &str) -> MachineFacts {
         let key = (namespace.to_owned(), name.to_owned());
         let (running, queued) = self.context().queues().counts(&key);
@@ -252,13 +261,14 @@ impl Runner {
         }
     }
 
-    /// Probes a machine, unless a probe of it runs. The observation comes by [`MachineWakes`].
+    /// Probes a machine, unless a probe of it is running or the runner shuts down. The observation arrives through
+    /// [`MachineWakes`].
     pub fn request_probe(&self, namespace: &str, name: &str) {
         if self.context().draining.is_cancelled() {
             return;
         }
         let (runner, key) = (self.clone(), (namespace.to_owned(), name.to_owned()));
-        // Not tracked: the shutdown does not wait for a probe.
+        // The shutdown does not wait for a probe, so the task is not tracked.
         tokio::spawn(async move {
             let context = runner.context();
             tokio::select! {
@@ -269,7 +279,8 @@ impl Runner {
         });
     }
 
-    /// A Machine has this generation now, or is deleted (`None`): connections by an earlier generation are not used any more.
+    /// Records that a Machine has this generation, or is deleted (`None`). Connections of an earlier generation are not
+    /// used any more.
     pub fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
         let dialer = &self.context().dialer;
         if generation.is_none() {
@@ -278,7 +289,7 @@ impl Runner {
         dialer.invalidate(uid, generation);
     }
 
-    /// Returns the Machines (namespace, name) whose numbers are to be written now. Call it every
+    /// Returns the Machines (namespace, name) whose counts must be written to their status now. Call it every
     /// [`RECOUNT_INTERVAL`](crate::fleet::RECOUNT_INTERVAL).
     pub fn recount(&self) -> Vec<(String, String)> {
         let now = Instant::now();
@@ -299,7 +310,7 @@ impl Runner {
         chosen
     }
 
-    /// The status of a Machine has these numbers now.
+    /// Records that the status of a Machine contains these counts.
     pub fn record_counts(&self, namespace: &str, name: &str, running: usize, queued: usize) {
         if let Some(machine) = self.context().dialer.machines.get(&(namespace.to_owned(), name.to_owned())) {
             machine.state().counts.counts = Some((running, queued));

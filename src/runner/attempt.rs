@@ -1,13 +1,12 @@
-//! From a slot to a claim. Nothing of the command is sent here.
+//! Attempt to claim an execution that has a slot. It sends nothing of the command.
 //!
-//! 1. read the execution, the Machine and the Secret;
-//! 2. connect, log in, open a session (which executes nothing);
-//! 3. read everything again, live, and decide again: a change that was committed while the connection was being made
-//!    counts;
-//! 4. claim (see `claim`).
+//! 1. Read the execution, the Machine and the Secret.
+//! 2. Connect, log in, and open a session. The session executes nothing yet.
+//! 3. Read everything again, live, and decide again. So a change during step 2 counts.
+//! 4. Claim (see `claim`).
 //!
-//! Where a connection to the machine is open already, the first step is left out: what is declared now is read with the
-//! connection open in any case, and where it is no longer what the connection was made by, all is done from the start.
+//! If a shared connection to the machine is open already, the attempt omits step 1 and opens only a session. Step 3
+//! reads the current objects anyway. If they no longer match the connection, the next attempt starts with step 1.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +28,7 @@ use super::decision_input::{DecisionInput, read_decision_input};
 use super::queued_execution::QueuedExecution;
 use super::transport::Transport;
 
-/// A stored claim, and the open session to execute in.
+/// Stored claim, and the open session that executes the command.
 pub(super) struct Claimed {
     pub held: HeldClaim,
     pub transport: Transport,
@@ -39,9 +38,9 @@ pub(super) struct Claimed {
 /// Connects to the machine of an execution, and claims the execution.
 ///
 /// # Errors
-/// Why it is not claimed. Nothing of the command was sent.
+/// The reason why the execution is not claimed. Nothing of the command was sent.
 pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result<Claimed, ConnectFailure> {
-    // Up to the claim nothing is lost by leaving off at once.
+    // Before the claim, the attempt may stop at once, because nothing is lost.
     let (resolved, way, session) = tokio::select! {
         prepared = prepare(context, work) => prepared?,
         () = context.draining.cancelled() => return Err(ConnectFailure::Obsolete),
@@ -65,13 +64,13 @@ pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result
     }
 }
 
-/// Reads what is needed to connect, connects, and opens a session.
+/// Reads the objects that describe the machine, connects, and opens a session.
 async fn prepare(
     context: &Context,
     work: &QueuedExecution,
 ) -> Result<(Arc<ResolvedMachine>, Transport, Session), ConnectFailure> {
     if context.holders.current_epoch().is_none() {
-        // It could claim nothing: do not log in for that.
+        // Without a valid Lease this process cannot claim, so the attempt opens no connection.
         return Err(ConnectFailure::RetryAfter(RETRY_AFTER_SILENCE));
     }
     if let Some((resolved, reached, session)) = try_open_existing(&context.dialer, &work.machine_key()).await {
@@ -79,7 +78,7 @@ async fn prepare(
     }
     let DecisionInput { resolved, .. } = read_decision_input(context, work).await?;
     if resolved.machine.spec.suspend {
-        // The controller sees the same, and says why it waits.
+        // The controller reads the same Machine, and reports the reason of the wait.
         return Err(ConnectFailure::Obsolete);
     }
     let (way, session) = match open(context, &resolved).await {
@@ -98,7 +97,7 @@ async fn prepare(
     Ok((resolved, way, session))
 }
 
-/// Reaches the machine as its mode wants it, and opens a session.
+/// Connects to the machine as its execution mode requires, and opens a session.
 async fn open(context: &Context, resolved: &ResolvedMachine) -> Result<(Transport, Session), ConnectFailure> {
     match resolved.machine.spec.execution.mode {
         ExecutionMode::Direct => {

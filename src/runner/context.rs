@@ -1,4 +1,4 @@
-//! What the tasks of the runner share.
+//! State that the tasks of the runner share.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,18 +17,19 @@ use super::spool::Spool;
 /// Destinations of the output of commands, in addition to the status.
 #[derive(Clone, Debug, Default)]
 pub struct OutputSinks {
-    /// The live registry, for viewers.
+    /// Registry of live output, for viewers.
     pub live: LiveOutput,
-    /// For whole outputs that the status cannot show; `None` if there is none.
+    /// Store for whole outputs that the status cannot show; `None` if no store is configured.
     pub store: Option<Store>,
 }
 
-/// How long Writ waits for the machine of a claimed command, see [`crate::execution::Deadlines`].
+/// Limits of the time that Writ waits for the machine of a claimed command, see [`crate::execution::Deadlines`].
 #[derive(Clone, Copy, Debug)]
 pub struct FollowLimits {
-    /// Time beyond the timeout of a command that its machine may be out of reach. After it, the outcome is unknown.
+    /// Maximum time beyond the timeout of a command during which its machine may be unreachable. After this time, the
+    /// outcome is unknown.
     pub unreachable: Duration,
-    /// Time after a stop request at which the execution ends at the latest.
+    /// Maximum time from a stop request to the end of the execution.
     pub stop: Duration,
 }
 
@@ -38,27 +39,26 @@ pub(super) struct Context {
     pub events: EventPublisher,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Tells if `spec.requestedBy` can be trusted.
+    /// Checker of requesters: it decides if Writ trusts `spec.requestedBy`.
     pub stamping: RequesterTrustChecker,
-    /// The Lease of this process. Claims carry its name.
+    /// Lease of this process. Each claim contains the name of the Lease.
     pub holders: Arc<Membership>,
     pub outputs: OutputSinks,
-    /// Keeps Direct-mode results until they are stored.
+    /// Results of Direct mode on local disk until the API server has them; `None` if Writ keeps none there.
     pub spool: Option<Spool>,
-    /// Reaches machines.
     pub dialer: Arc<Dialer>,
     pub limits: FollowLimits,
     pub queues: Mutex<MachineQueues>,
     pub acknowledgements: Acknowledgements,
     pub gc_schedule: GcSchedule,
-    /// Cancelled when nothing new may start.
+    /// Cancelled when the shutdown begins. After that, nothing new starts.
     pub draining: CancellationToken,
-    /// Cancelled when running commands are left to others.
+    /// Cancelled when the time to drain has passed. After that, tasks no longer follow their commands.
     pub aborting: CancellationToken,
 }
 
 impl Context {
-    /// Locks the queues. Nothing is awaited while they are held.
+    /// Locks the queues. A task awaits nothing while it holds the lock.
     pub fn queues(&self) -> MutexGuard<'_, MachineQueues> {
         lock(&self.queues)
     }

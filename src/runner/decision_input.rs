@@ -1,4 +1,4 @@
-//! Everything that a decision before the start depends on, read live, and the decision.
+//! Decision before the start, from objects that are read live.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// Everything that a decision rests on, read live.
+/// Objects that a decision depends on, read live.
 pub(super) struct DecisionInput {
     pub execution: CommandExecution,
     pub resolved: ResolvedMachine,
 }
 
-/// Whether an unfinished execution is claimed with this token.
+/// Returns true if the execution is unfinished and its claim has this token.
 pub(super) fn is_claimed_with(execution: &CommandExecution, token: &str) -> bool {
     !execution.phase().is_finished() && execution.claim().is_some_and(|claim| claim.token == token)
 }
 
-/// Reads the execution, its Machine and its Secret.
+/// Reads the execution, its Machine and the Secret of the Machine.
 pub(super) async fn read_decision_input(
     context: &Context,
     work: &QueuedExecution,
@@ -34,7 +34,11 @@ pub(super) async fn read_decision_input(
     with_machine(context, work, execution).await
 }
 
-/// Reads the execution, and how large it is. A claim with `token` is our own, made a moment ago.
+/// Reads the execution and its size. `token` identifies the claim that this task may have written.
+///
+/// # Errors
+/// `Obsolete` if the execution is gone, finished, cancelled or claimed by another task, or if the runner shuts down. If
+/// the execution has the claim of this task, cancellation and shutdown are no errors.
 pub(super) async fn read_execution(
     context: &Context,
     work: &QueuedExecution,
@@ -54,7 +58,7 @@ pub(super) async fn read_execution(
     Ok((execution, size))
 }
 
-/// Reads the Machine and the Secret beside an execution.
+/// Reads the Machine of an execution, and the Secret of the Machine.
 pub(super) async fn with_machine(
     context: &Context,
     work: &QueuedExecution,
@@ -64,14 +68,14 @@ pub(super) async fn with_machine(
     Ok(DecisionInput { execution, resolved })
 }
 
-/// Decides again, from what is live.
+/// Decides again, by rules that are read live.
 pub(super) async fn decide_again(context: &Context, ground: &DecisionInput) -> Result<Decision, ConnectFailure> {
     let namespace = ground.execution.metadata.namespace.as_deref().unwrap_or_default();
     let rules = context.policies.rules(namespace).await.map_err(|error| ConnectFailure::from_read(&error))?;
     decide_with(context, ground, &rules).await
 }
 
-/// The same by rules that were just read.
+/// Decides again, by rules that were just read.
 pub(super) async fn decide_with(
     context: &Context,
     ground: &DecisionInput,
@@ -81,20 +85,20 @@ pub(super) async fn decide_with(
     let identity = context.stamping.identity(&ground.execution).await;
     match policy::decide(rules, &request, ground.resolved.machine.labels(), identity) {
         Verdict::Allow(decision) => Ok(*decision),
-        // The controller sees the same, and says why.
+        // The controller reaches the same decision, and reports the reason.
         Verdict::Deny(_) => Err(ConnectFailure::Obsolete),
     }
 }
 
-/// Whether the execution may still start: its deadline is not over.
+/// Returns true if the execution may still start, because its deadline has not passed.
 pub(super) fn is_before_deadline(execution: &CommandExecution, now: Timestamp) -> bool {
     execution.metadata.creation_timestamp.is_some() && now < start_deadline(execution, now)
 }
 
-/// When its deadline is over. It counts from its creation; both are by the API server's clock.
+/// Returns the deadline of the start. It counts from the creation time. Both times are by the API server's clock.
 pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let may_wait = match execution.spec.starting_deadline_seconds {
-        // One attempt, now; the attempt itself may take as long as its own deadlines let it.
+        // 0 means one attempt without a wait. The deadlines of the attempt itself are added.
         0 => IMMEDIATE_START_TOLERANCE + CONNECT_DEADLINE + OPEN_DEADLINE,
         seconds => Duration::from_secs(u64::from(seconds)),
     };

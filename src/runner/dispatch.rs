@@ -1,4 +1,4 @@
-//! From the queue of a machine to the tasks of its executions: one task for each slot.
+//! Starts one task for each execution that gets a slot on its machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,38 +32,40 @@ use super::remote_gc;
 use super::transport::Transport;
 use super::{direct, record};
 
-/// Executions that wait to be reconciled. The controller takes them off at once, so this is only for bursts. A task that finds
-/// it full waits, which delays nothing but itself.
+/// Capacity of the channel to the controller. The controller empties the channel at once, so only bursts fill it. If it
+/// is full, a task waits and delays only itself.
 pub(super) const WAKE_QUEUE: usize = 1024;
-/// Pause after a claim could not be adopted.
+/// Pause after a failed adoption of a claim.
 const RETRY_AFTER_ADOPTION: Duration = Duration::from_secs(2);
 /// Pause after a machine allowed no further connection. A command there may end meanwhile.
 const RETRY_AFTER_FULL: Duration = Duration::from_millis(500);
-/// Time after the drain for writing results.
+/// Maximum time after the drain for the writes of results.
 const RECORD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Starts the tasks. Clones are the same dispatcher.
+/// Starter of the tasks. Clones share one state.
 #[derive(Clone)]
 pub(super) struct Dispatcher {
     pub context: Arc<Context>,
     tasks: TaskTracker,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
-    /// True once the executions that were queued before this process started are in their queues: the oldest goes first.
+    /// True if queued executions start. Before that, the executions from before the start of this process enter their
+    /// queues, so that the oldest one starts first.
     is_started: Arc<AtomicBool>,
 }
 
 impl Dispatcher {
-    /// A dispatcher without tasks. `wake`: executions that the controller reconciles.
+    /// Returns a dispatcher without tasks. `wake` receives the executions that the controller must reconcile.
     pub fn new(context: Arc<Context>, wake: mpsc::Sender<ObjectRef<CommandExecution>>) -> Self {
         Self { context, tasks: TaskTracker::new(), wake, is_started: Arc::default() }
     }
 
-    /// Returns this moment.
+    /// Returns the current time, by both clocks.
     pub fn now(&self) -> Now {
         Now { instant: Instant::now(), time: self.context.cluster.now() }
     }
 
-    /// Puts an execution into the queue of its machine. Does nothing if it is there, or runs.
+    /// Puts an execution into the queue of its machine. Does nothing if the runner already has the execution, or shuts
+    /// down.
     pub fn enqueue(&self, queued: QueuedExecution) {
         if self.context.draining.is_cancelled() {
             return;
@@ -74,10 +76,10 @@ impl Dispatcher {
             metrics().allowed();
         }
         if self.context.dialer.machines.entry(&machine).state().needs_person() {
-            // An execution waits for a repair now: the machine is probed more often.
+            // The controller probes a faulty machine more often if executions wait for its repair.
             self.context.dialer.machines.wake(&machine);
             if added != Added::Known {
-                // Its status reports the fault.
+                // The controller writes the fault to the status of the execution.
                 let dispatcher = self.clone();
                 tokio::spawn(async move { dispatcher.wake(key).await });
             }
@@ -85,8 +87,9 @@ impl Dispatcher {
         self.dispatch_ready(&machine);
     }
 
-    /// Follows a command whose holder is gone to its end. Does nothing if that is being done. The command occupies the
-    /// machine already, so it waits for no slot.
+    /// Adopts the claim of a command whose holder is gone, and follows the command to its end. Does nothing if the
+    /// execution already has a slot or was refused, or if the runner shuts down. The adoption waits for no slot,
+    /// because the command already occupies the machine.
     pub fn adopt(&self, queued: QueuedExecution) {
         if self.context.draining.is_cancelled() {
             return;
@@ -97,7 +100,8 @@ impl Dispatcher {
         self.tasks.spawn(async move { dispatcher.adopt_task(queued, cancel).await }.instrument(span));
     }
 
-    /// Stops taking executions, lets running commands end within `drain`, then records the outcome of the rest as unknown.
+    /// Stops accepting executions, and waits up to `drain` for running commands to end. The next `writ serve` adopts
+    /// the remaining commands in Durable mode. Those in Direct mode end with an unknown outcome.
     pub async fn shut_down(&self, drain: Duration) {
         self.context.draining.cancel();
         self.tasks.close();
@@ -114,12 +118,12 @@ impl Dispatcher {
         self.context.dialer.close().await;
     }
 
-    /// Returns true if executions start.
+    /// Returns true after [`Self::start`]. Before that, only executions that may not wait start.
     pub fn is_started(&self) -> bool {
         self.is_started.load(Ordering::Acquire)
     }
 
-    /// Starts queued executions from here on.
+    /// Starts queued executions from now on.
     pub fn start(&self) {
         self.is_started.store(true, Ordering::Release);
         let machines = self.context.queues().machines();
@@ -128,7 +132,7 @@ impl Dispatcher {
         }
     }
 
-    /// Starts the tasks of all executions of a machine that may go now.
+    /// Starts the tasks of all executions of a machine that may start now.
     pub fn dispatch_ready(&self, machine: &MachineKey) {
         let only_urgent = !self.is_started();
         while !self.context.draining.is_cancelled() {
@@ -140,17 +144,17 @@ impl Dispatcher {
         }
     }
 
-    /// Has the controller reconcile an execution.
+    /// Makes the controller reconcile an execution.
     pub async fn wake(&self, key: ExecutionKey) {
-        // It fails only if the controller is gone, and then nobody needs it.
+        // The send fails only if the controller has ended. Then nobody needs the reconcile.
         let _ = self.wake.send(ObjectRef::new(&key.name).within(&key.namespace)).await;
     }
 
-    /// Has the controller reconcile all executions that wait for a machine.
+    /// Makes the controller reconcile all executions that wait for a machine.
     pub fn wake_waiting(&self, machine: &MachineKey) {
         let waiting = self.context.queues().waiting(machine);
         let dispatcher = self.clone();
-        // Not tracked: the shutdown does not wait for it.
+        // The shutdown does not wait for this task, so it is not tracked.
         tokio::spawn(async move {
             for key in waiting {
                 dispatcher.wake(key).await;
@@ -158,7 +162,7 @@ impl Dispatcher {
         });
     }
 
-    /// One execution, from the slot to the stored result.
+    /// Runs one execution, from its slot to its stored result.
     async fn run(self, queued: QueuedExecution, cancel: CancellationToken) {
         let machine = queued.machine_key();
         let mut slot = SlotGuard::new(&self, &queued);
@@ -192,7 +196,8 @@ impl Dispatcher {
         }
     }
 
-    /// A command that had a slot found that its machine needs manual repair: queued executions wait for that.
+    /// Records that a machine needs manual repair, after a command with a slot found the fault. Queued executions no
+    /// longer try the machine.
     async fn mark_faulty(&self, queued: &QueuedExecution, problem: LaunchProblem) {
         let machine_key = queued.machine_key();
         let result = self.context.queues().mark_faulty(&machine_key, &problem, self.now());
@@ -232,7 +237,8 @@ impl Dispatcher {
         slot.is_connected = true;
         match adopt_claim(&self.context, &queued).await {
             Some(mut held) => self.run_durable(&mut held, &queued, Start::Reattach, cancel).await,
-            // The controller reconciles it again at once. What prevents the adoption may take a moment.
+            // The controller reconciles the execution again as soon as this task ends. The obstacle to the adoption may
+            // last a moment.
             None => tokio::select! {
                 () = tokio::time::sleep(RETRY_AFTER_ADOPTION) => {}
                 () = self.context.draining.cancelled() => {}
@@ -249,7 +255,8 @@ impl Dispatcher {
             _ => None,
         };
         if let Some(pause) = pause {
-            // The slot stays in use meanwhile: another execution on the machine would fail in the same way.
+            // The slot stays in use during the pause, because another execution on the machine would fail in the same
+            // way.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.context.draining.cancelled() => {}
@@ -264,7 +271,7 @@ impl Dispatcher {
         if let Some(pause) = result.dispatch_after {
             let dispatcher = self.clone();
             let machine = machine.clone();
-            // Not tracked: the shutdown does not wait for a pause.
+            // The shutdown does not wait for the pause, so the task is not tracked.
             tokio::spawn(async move {
                 tokio::time::sleep(pause).await;
                 dispatcher.dispatch_ready(&machine);
@@ -276,11 +283,11 @@ impl Dispatcher {
     }
 }
 
-/// Gives a slot back when its task ends, also if the task panics.
+/// Guard that releases a slot when its task ends, even if the task panics.
 struct SlotGuard {
     dispatcher: Dispatcher,
     queued: QueuedExecution,
-    /// True if its attempt no longer counts as connecting.
+    /// True if the attempt no longer counts as connecting.
     is_connected: bool,
     is_finished: bool,
 }
@@ -290,7 +297,7 @@ impl SlotGuard {
         Self { dispatcher: dispatcher.clone(), queued: queued.clone(), is_connected: false, is_finished: false }
     }
 
-    /// Gives the slot back now.
+    /// Releases the slot now.
     async fn finish(mut self, failure: Option<ConnectFailure>) {
         self.is_finished = true;
         let dispatcher = self.dispatcher.clone();
@@ -309,7 +316,7 @@ impl Drop for SlotGuard {
     }
 }
 
-/// The span of what this process does for an execution, from its slot to its stored result.
+/// Returns the trace span of an execution, from its slot to its stored result.
 fn span(queued: &QueuedExecution) -> tracing::Span {
     let QueuedExecution { key, machine, .. } = queued;
     let span = tracing::info_span!(

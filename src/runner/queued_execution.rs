@@ -5,18 +5,18 @@ use jiff::Timestamp;
 use crate::cluster::ExecutionKey;
 use crate::fleet::MachineKey;
 
-/// An execution for the queue of its machine.
+/// Entry of an execution in the queue of its machine.
 #[derive(Clone, Debug)]
 pub struct QueuedExecution {
-    /// The execution.
+    /// Namespace, name and UID of the execution.
     pub key: ExecutionKey,
-    /// The name of its Machine, in the same namespace.
+    /// Name of its Machine, in the same namespace.
     pub machine: String,
-    /// Its creation time. The oldest goes first.
+    /// Creation time of the execution. The oldest execution of a requester starts first.
     pub created: Timestamp,
-    /// True if it may not wait (`startingDeadlineSeconds: 0`).
+    /// True if the execution may not wait (`startingDeadlineSeconds: 0`).
     pub urgent: bool,
-    /// The requester, if known. Requesters take turns.
+    /// Requester; empty if unknown. Requesters take turns.
     pub requester: String,
 }
 

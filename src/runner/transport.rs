@@ -1,16 +1,17 @@
-//! The connection that a command goes by.
+//! Connection that carries a claimed command.
 
 use std::sync::Arc;
 
 use crate::fleet::{LauncherConnection, Open};
 use crate::ssh::Connection;
 
-/// How the machine was reached.
+/// Connection to the machine, by its execution mode.
 pub(super) enum Transport {
-    /// By a connection for this execution alone. A shared one that has died unnoticed would be found out only after the
-    /// claim, and in Direct mode make an unknown outcome of what could have been tried again.
+    /// Connection for this execution alone. On a shared connection, Writ might notice only after the claim that the
+    /// connection is dead. In Direct mode it could not retry then, and the outcome would be unknown.
     Direct(Open),
-    /// By a place on a shared one: the launcher's fence lets it be tried again after the claim too.
+    /// Permit on a shared connection. If the connection is dead, Writ retries even after the claim, because the
+    /// launcher's fence prevents a second start.
     Durable(Arc<LauncherConnection>),
 }
 
