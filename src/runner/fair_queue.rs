@@ -1,5 +1,8 @@
-//! Who waits for one machine, and whose turn it is: what may not wait first, then in turn between those who asked, and of
-//! each of them the oldest. Plain data.
+//! Queue of one machine, as plain data. It returns executions in this order:
+//!
+//! 1. Executions that may not wait come first.
+//! 2. Requesters take turns.
+//! 3. The oldest execution of a requester comes first.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,14 +12,14 @@ use crate::cluster::ExecutionKey;
 
 use super::queued_execution::QueuedExecution;
 
-/// Of how many who have nothing waiting it is remembered when they were served last. Beyond it all are forgotten, which
-/// costs nothing but a turn.
+/// Maximum number of requesters whose last turn is remembered. When the limit is reached, the queue forgets all of
+/// them. This costs a requester at most one turn.
 const MAX_REMEMBERED: usize = 1_000;
 
-/// The place among what one person asked for.
+/// Position of an execution among the executions of one requester.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueKey {
-    /// False sorts first.
+    /// False if the execution may not wait. False sorts before true.
     pub can_wait: bool,
     created: Timestamp,
     pub key: ExecutionKey,
@@ -28,12 +31,12 @@ impl QueueKey {
     }
 }
 
-/// What waits for one machine.
+/// Queued executions of one machine.
 #[derive(Default)]
 pub(super) struct FairQueue {
-    /// By who asked; an empty one is taken out.
+    /// Executions by requester. A requester without executions has no entry.
     by_requester: BTreeMap<String, BTreeMap<QueueKey, QueuedExecution>>,
-    /// When each was served last, in turns.
+    /// Number of the turn in which each requester was served last.
     last_served: HashMap<String, u64>,
     turns: u64,
 }
@@ -51,7 +54,7 @@ impl FairQueue {
         self.by_requester.entry(work.requester.clone()).or_default().insert(QueueKey::of(&work), work);
     }
 
-    /// Takes one out, whose it is and which.
+    /// Removes one execution of a requester, and returns it.
     pub fn remove(&mut self, requester: &str, turn: &QueueKey) -> Option<QueuedExecution> {
         let queue = self.by_requester.get_mut(requester)?;
         let work = queue.remove(turn);
@@ -61,7 +64,8 @@ impl FairQueue {
         work
     }
 
-    /// Whose turn it is. Who was served longest ago comes first.
+    /// Returns the requester and the position of the next execution. Among equally urgent executions, the requester
+    /// with the oldest last turn comes first.
     pub fn peek(&self) -> Option<(String, QueueKey)> {
         let heads = self.by_requester.iter().filter_map(|(requester, queue)| Some((requester, queue.keys().next()?)));
         let served = |requester: &String| self.last_served.get(requester).copied().unwrap_or(0);
@@ -69,7 +73,7 @@ impl FairQueue {
         Some((first.0.clone(), first.1.clone()))
     }
 
-    /// Takes out whose turn it is, which counts as served.
+    /// Removes the next execution, and records the turn of its requester.
     pub fn pop(&mut self, requester: &str, turn: &QueueKey) -> Option<QueuedExecution> {
         let work = self.remove(requester, turn)?;
         self.turns += 1;
@@ -84,7 +88,7 @@ impl FairQueue {
         self.by_requester.values().flat_map(BTreeMap::keys).map(|turn| &turn.key)
     }
 
-    /// Takes out the executions for which this is true.
+    /// Removes the executions for which `is_taken` returns true, and returns them.
     pub fn take_where(&mut self, mut is_taken: impl FnMut(&QueuedExecution) -> bool) -> Vec<QueuedExecution> {
         let mut taken = Vec::new();
         self.by_requester.retain(|_, queue| {

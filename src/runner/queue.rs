@@ -1,6 +1,6 @@
-//! The queues of all machines, as plain data: queued executions and slots. No I/O; time is an argument.
+//! Queues of all machines as plain data: queued executions and slots. No I/O. Time is an argument.
 //!
-//! What is known of a machine itself (its settings, if it is reached) is in its [`ManagedMachine`](crate::fleet).
+//! [`ManagedMachine`](crate::fleet) has the facts about the machine itself: its settings, and the failures to reach it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,42 +18,45 @@ use crate::fleet::{ConnectFailure, MachineKey, Machines, ManagedMachine};
 use super::fair_queue::{FairQueue, QueueKey};
 use super::queued_execution::QueuedExecution;
 
-/// Concurrent connection attempts to one machine. OpenSSH drops some of those that arrive together above 10
-/// (MaxStartups 10:30:100), and there may be other clients.
+/// Maximum number of concurrent connection attempts to one machine. Above 10 at once, OpenSSH drops some of them
+/// (MaxStartups 10:30:100), and other clients may connect too.
 const MAX_CONNECTING: usize = 4;
-/// Time for which the room of a machine that allowed no further connection is remembered. Then one more is tried.
+/// Time for which a machine that allowed no further connection gets fewer slots. After this time, `maxConcurrent`
+/// applies again.
 const REMEMBER_ROOM: Duration = Duration::from_secs(300);
-/// Time for which a refusal is remembered for a controller that never reads it (the object was deleted).
+/// Time after which the queues forget a refusal that the controller has not read. The controller reads no refusal of a
+/// deleted object.
 const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
-/// Executions that were created up to so long after a fault of the machine was found end as those from before do. They come
-/// from the same manifest or script; creation times have whole seconds.
+/// Time after the discovery of a fault. Executions that are created in this time end like those from before. They come
+/// from the same manifest or script. Creation times are whole seconds.
 pub(super) const CREATED_TOGETHER: Duration = Duration::from_secs(1);
 
-/// One moment, on both clocks.
+/// One moment, by two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
-    /// Of this process, for pauses.
+    /// Time of this process, for pauses.
     pub instant: Instant,
-    /// Of the API server, to compare with creation times.
+    /// Time of the API server, to compare with creation times.
     pub time: Timestamp,
 }
 
-/// The queues of all machines.
+/// Queues of all machines.
 pub(super) struct MachineQueues {
     registry: Arc<Machines>,
     queues: HashMap<MachineKey, MachineQueue>,
     executions: HashMap<ExecutionKey, State>,
 }
 
-/// The queue of one machine. It exists while something waits or runs there.
+/// Queue of one machine. It exists while executions are queued or have a slot, and until the pause after a failure
+/// ends.
 #[derive(Default)]
 struct MachineQueue {
     waiting: FairQueue,
-    /// Executions that have a slot, connecting or running.
+    /// Number of executions that have a slot, connecting or running.
     in_use: usize,
-    /// Those of them that are connecting.
+    /// Number of executions that are connecting.
     connecting: usize,
-    /// Number of commands that the machine carried when it allowed no further connection, and when that was.
+    /// Number of commands on the machine when it allowed no further connection, and the time of that refusal.
     room: Option<(usize, Instant)>,
 }
 
@@ -64,33 +67,33 @@ enum State {
     Refused { problem: LaunchProblem, since: Instant },
 }
 
-/// What became of an execution that was put into its queue.
+/// Result of [`MachineQueues::add`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Added {
-    /// It is in the queue, and was not before.
+    /// The execution is in the queue now, and was unknown before.
     Queued,
-    /// It was known already.
+    /// The runner had the execution already.
     Known,
-    /// It will not start. The controller reads why.
+    /// The execution will not start. The controller reads the reason.
     Refused,
 }
 
-/// What follows from the end of a task.
+/// Actions that must follow the end of a task.
 #[derive(Debug, Default)]
 pub(super) struct FinishResult {
-    /// Executions that the controller reconciles now.
+    /// Executions that the controller must reconcile now.
     pub wake: Vec<ExecutionKey>,
-    /// Pause until the next attempt on the machine.
+    /// Pause until the next attempt on the machine; `None` if no pause starts.
     pub dispatch_after: Option<Duration>,
 }
 
 impl MachineQueues {
-    /// No executions, on these Machines.
+    /// Returns queues without executions, for the Machines of this registry.
     pub fn new(registry: Arc<Machines>) -> Self {
         Self { registry, queues: HashMap::new(), executions: HashMap::new() }
     }
 
-    /// Puts an execution into the queue of its machine.
+    /// Puts an execution into the queue of its machine, or refuses it because of a fault of the machine.
     pub fn add(&mut self, queued: QueuedExecution, now: Now) -> Added {
         if self.executions.contains_key(&queued.key) {
             return Added::Known;
@@ -108,14 +111,14 @@ impl MachineQueues {
         }
     }
 
-    /// Returns the number of queued executions, and of slots in use.
+    /// Returns the number of queued executions and the number of slots in use, of all machines.
     pub fn totals(&self) -> (usize, usize) {
         let queues = self.queues.values();
         queues.fold((0, 0), |(waiting, running), queue| (waiting + queue.waiting.len(), running + queue.in_use))
     }
 
-    /// Returns the next execution that may go on a machine, which has a slot from now on, and the token that stops its
-    /// command. `only_urgent`: nothing else starts yet.
+    /// Gives a slot on a machine to the next execution that may start. Returns the execution, and the token that stops
+    /// its command. If `only_urgent` is true, only executions that may not wait start.
     pub fn next(
         &mut self,
         machine_key: &MachineKey,
@@ -142,11 +145,12 @@ impl MachineQueues {
         Some((queued, cancel))
     }
 
-    /// Gives a slot to a command that occupies the machine already, above the maximum if need be. `None` if it has one.
+    /// Gives a slot to a command that already occupies the machine, even above `maxConcurrent`. Returns `None` if the
+    /// execution already has a slot or was refused.
     pub fn adopt(&mut self, queued: &QueuedExecution) -> Option<CancellationToken> {
         match self.executions.get(&queued.key) {
             None => {}
-            // Another process claimed it, and is gone: it waits for nothing here any more.
+            // Another process claimed the execution and is gone. So the execution needs no place in this queue.
             Some(State::Waiting { requester, queue_key, machine }) => {
                 if let Some(queue) = self.queues.get_mut(machine) {
                     queue.waiting.remove(requester, queue_key);
@@ -160,7 +164,7 @@ impl MachineQueues {
         Some(cancel)
     }
 
-    /// The claim is about to be written: from here on only the task writes the status.
+    /// Marks an execution before its task writes the claim. From then on, only the task writes the status.
     pub fn mark_claiming(&mut self, key: &ExecutionKey) {
         if let Some(State::Connecting { cancel, .. }) = self.executions.get(key) {
             let cancel = cancel.clone();
@@ -168,20 +172,21 @@ impl MachineQueues {
         }
     }
 
-    /// A command that had a slot found that its machine needs manual repair.
+    /// Records that a machine needs manual repair. The command of an execution with a slot found the fault.
     pub fn mark_faulty(&mut self, machine_key: &MachineKey, problem: &LaunchProblem, now: Now) -> FinishResult {
         let mut result = FinishResult::default();
         self.start_backoff(machine_key, problem.clone(), true, now, &mut result);
         result
     }
 
-    /// Returns the number of slots in use on a machine, and of executions that wait for it.
+    /// Returns the number of slots in use on a machine, and the number of executions that wait for it.
     pub fn counts(&self, machine_key: &MachineKey) -> (usize, usize) {
         self.queues.get(machine_key).map_or((0, 0), |queue| (queue.in_use, queue.waiting.len()))
     }
 
-    /// Returns true if the controller must reconcile this execution after a change of the Machine: the execution is not known
-    /// here, and may wait for this very Machine to be created. An execution that waits for a deleted Machine reports that.
+    /// Returns true if the controller must reconcile this execution after a change of the Machine. An execution that is
+    /// unknown here may wait for the creation of this Machine. The status of a queued execution must report that its
+    /// Machine was deleted.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine_key: &MachineKey, is_deleted: bool) -> bool {
         match self.executions.get(key) {
             None => true,
@@ -196,12 +201,12 @@ impl MachineQueues {
         self.queues.get(machine_key).map_or_else(Vec::new, |queue| queue.waiting.keys().cloned().collect())
     }
 
-    /// Returns all machines for which something waits or runs.
+    /// Returns all machines that have a queue.
     pub fn machines(&self) -> Vec<MachineKey> {
         self.queues.keys().cloned().collect()
     }
 
-    /// A machine was reached, and the attempt no longer counts as connecting.
+    /// Records that an attempt has reached its machine. The attempt no longer counts as connecting.
     pub fn mark_connected(&mut self, machine_key: &MachineKey, now: Now) {
         if let Some(queue) = self.queues.get_mut(machine_key) {
             queue.connecting = queue.connecting.saturating_sub(1);
@@ -209,7 +214,7 @@ impl MachineQueues {
         }
     }
 
-    /// A task has ended: its slot is free. `failure` says why it claimed nothing.
+    /// Releases the slot of a task that has ended. `failure` is the reason why the task claimed nothing.
     pub fn finish(&mut self, queued: QueuedExecution, failure: Option<ConnectFailure>, now: Now) -> FinishResult {
         let machine_key = queued.machine_key();
         let Some(queue) = self.queues.get_mut(&machine_key) else { return FinishResult::default() };
@@ -231,7 +236,7 @@ impl MachineQueues {
                 self.put_back(queued, machine_key.clone(), now);
             }
             Some(ConnectFailure::Unreachable(message)) => {
-                // A status that says already that the execution waits for the machine need not be written again.
+                // The status already reports that the execution waits for the machine, so it needs no second write.
                 if !queued.urgent && self.registry.entry(&machine_key).state().was_unreachable_before(began) {
                     result.wake.clear();
                 }
@@ -252,7 +257,8 @@ impl MachineQueues {
                 if queued.urgent || since_online {
                     self.refuse(key, problem, now.instant);
                 } else {
-                    // The machine was in order after its creation: it waits, as the rest of the queue does.
+                    // The machine was in order after the creation of this execution. So the execution waits like the
+                    // rest of the queue.
                     self.put_back(queued, machine_key.clone(), now);
                 }
             }
@@ -261,7 +267,7 @@ impl MachineQueues {
         result
     }
 
-    /// Forgets an execution that waits or was refused.
+    /// Removes a queued or refused execution.
     pub fn withdraw(&mut self, key: &ExecutionKey, now: Instant) {
         match self.executions.get(key) {
             Some(State::Waiting { requester, queue_key, machine: machine_key }) => {
@@ -286,7 +292,7 @@ impl MachineQueues {
         }
     }
 
-    /// Returns what is known of an execution, and of the queue of its machine.
+    /// Returns the state of an execution, and the load of its machine's queue.
     pub fn facts(&self, key: &ExecutionKey, machine: &str, now: Instant) -> (RunnerFact, QueueFact) {
         let machine_key = (key.namespace.clone(), machine.to_owned());
         let queue = self.queues.get(&machine_key);
@@ -321,7 +327,7 @@ impl MachineQueues {
     }
 
     fn put_back(&mut self, queued: QueuedExecution, machine_key: MachineKey, now: Now) {
-        // It may have been on its way when the fault was found.
+        // The execution may have been connecting when another task found the fault.
         if let Some(problem) = fault_for(&self.registry.entry(&machine_key), &queued) {
             return self.refuse(queued.key, problem, now.instant);
         }
@@ -331,8 +337,9 @@ impl MachineQueues {
         self.queues.entry(machine_key).or_default().waiting.push(queued);
     }
 
-    /// After a failure no attempt is made for a while. If it is the first failure, queued executions report it. A fault that
-    /// needs repair ends those that were created while nobody knew of it: all of them alike.
+    /// Starts a pause after a failed attempt. After the first such failure, the controller reconciles the queued
+    /// executions, so their statuses report the failure. If the machine needs manual repair, the queued executions from
+    /// before the discovery of the fault end (see `fault_for`).
     fn start_backoff(
         &mut self,
         machine_key: &MachineKey,
@@ -362,7 +369,8 @@ impl MachineQueues {
         self.executions.insert(key, State::Refused { problem, since: now });
     }
 
-    /// Drops the queue of a machine with nothing to do: the number of queues is bounded by the executions.
+    /// Drops the queue of a machine without executions, unless a pause after a failure is running. So the number of
+    /// executions bounds the number of queues.
     fn drop_if_idle(&mut self, machine_key: &MachineKey, now: Instant) {
         let is_idle = self.queues.get(machine_key).is_some_and(|queue| queue.in_use == 0 && queue.waiting.is_empty());
         if !is_idle {
@@ -377,8 +385,9 @@ impl MachineQueues {
     }
 }
 
-/// Returns the fault that ends an execution, if its machine needs manual repair: it was created after the machine was last in
-/// order, and before the fault was known. One that is created later waits for the repair.
+/// Returns the fault that ends an execution, if its machine needs manual repair. The fault ends executions that were
+/// created after the machine was last in order, and before the fault was known. Executions that were created later wait
+/// for the repair. Executions that may not wait try the machine instead.
 fn fault_for(machine: &ManagedMachine, queued: &QueuedExecution) -> Option<LaunchProblem> {
     let state = machine.state();
     let backoff = state.backoff.as_ref().filter(|backoff| backoff.needs_person && !queued.urgent)?;
@@ -388,7 +397,7 @@ fn fault_for(machine: &ManagedMachine, queued: &QueuedExecution) -> Option<Launc
 }
 
 impl MachineQueue {
-    /// Returns the number of executions that may have a slot.
+    /// Returns the maximum number of executions that may have a slot.
     fn slots(&self, max_concurrent: usize, now: Instant) -> usize {
         let room = self.room.filter(|(_, at)| now.saturating_duration_since(*at) < REMEMBER_ROOM);
         room.map_or(max_concurrent, |(room, _)| room.clamp(1, max_concurrent.max(1)))

@@ -1,10 +1,11 @@
-//! A machine that needs manual repair: which executions end, and which wait.
+//! Executions of a machine that needs manual repair: some end, and the others wait.
 
 use super::tests::*;
 use super::*;
 use crate::fleet::SettingsChange;
 
-/// Two are connecting, one waits, one comes from the same manifest a moment later: nobody knew of the fault.
+/// Two executions are connecting, one is queued, and one comes from the same manifest a moment later. All were created
+/// before the fault was known, or at most 1 s later.
 #[test]
 fn executions_created_before_the_fault_was_known_end_alike() {
     let now = Instant::now();
@@ -19,7 +20,7 @@ fn executions_created_before_the_fault_was_known_end_alike() {
     }
 }
 
-/// An attempt that failed for another cause meanwhile ends in the same way.
+/// A second attempt fails for another cause while the fault is known. Its execution ends like the first one.
 #[test]
 fn an_execution_that_returns_to_the_queue_of_a_faulty_machine_ends_as_the_others() {
     let now = Instant::now();
@@ -52,7 +53,7 @@ fn executions_created_after_the_fault_was_known_wait_for_the_repair_however_late
     assert_eq!(starts(&mut queues, later).key.name, "c");
 }
 
-/// A queue is not lost when somebody changes a key: the execution that met it waits as well.
+/// A changed host key does not end a whole queue. The execution that found the change waits too.
 #[test]
 fn executions_that_waited_while_the_machine_was_in_order_go_on_waiting() {
     let now = Instant::now();
@@ -64,7 +65,7 @@ fn executions_that_waited_while_the_machine_was_in_order_go_on_waiting() {
     waits_for_repair(&queues, "a");
     waits_for_repair(&queues, "b");
     is_refused(&queues, "c");
-    // In the same second.
+    // This one was created in the same second in which the machine was last in order.
     assert_eq!(queues.add(work("d", 500), at(now)), Added::Refused);
     assert_eq!(queues.add(work("e", 499), at(now)), Added::Queued);
     starts_nothing(&mut queues, now + Duration::from_secs(3600));
@@ -117,7 +118,7 @@ fn nothing_starts_before_the_machine_was_read() {
     assert_eq!(starts(&mut queues, now).key.name, "a");
 }
 
-/// Reads may arrive in another order than the API server answered them.
+/// Responses of the API server may arrive in another order than it sent them.
 #[test]
 fn an_older_read_of_a_machine_changes_no_settings() {
     let queues = queues(vec![]);

@@ -24,7 +24,7 @@ pub(super) fn urgent(name: &str, second: i64) -> QueuedExecution {
     QueuedExecution { urgent: true, ..work(name, second) }
 }
 
-/// The API server's time of all tests.
+/// Time of the API server in all tests, in seconds.
 pub(super) const TIME: i64 = 1_000;
 
 pub(super) fn at(instant: Instant) -> Now {
@@ -39,7 +39,7 @@ pub(super) fn spec(max_concurrent: u32, suspend: bool) -> Machine {
     machine
 }
 
-/// Queues of a machine that runs two at a time.
+/// Returns the queues of a machine that runs at most two commands concurrently.
 pub(super) fn queues(queued: Vec<QueuedExecution>) -> MachineQueues {
     queues_of(&spec(2, false), queued)
 }
@@ -57,7 +57,7 @@ pub(super) fn configure(queues: &MachineQueues, machine: &Machine) {
     queues.registry.entry(&self::machine()).state().configure(machine);
 }
 
-/// A probe finds the machine in order.
+/// Records a probe that finds the machine in order.
 pub(super) fn online(queues: &MachineQueues, second: i64) {
     let key = VerifiedKey { algorithm: String::new(), fingerprint: String::new(), trust: KeyTrust::Pinned };
     let seen = ProbeResult::Online { latency: Duration::ZERO, key, login: Box::default(), system: None };
@@ -303,7 +303,8 @@ fn who_has_much_waiting_takes_turns_with_who_has_little() {
         queues.mark_connected(&machine(), at(now));
         queues.finish(work, None, at(now));
         if order.len() == 6 {
-            // Who comes again one at a time is not served before who waits all the time.
+            // A requester that queues one execution after the other does not overtake a requester that always has some
+            // queued.
             queues.add(of("joe", "o1", 300), at(now));
         }
     }
@@ -323,7 +324,7 @@ fn whoever_was_connecting_when_the_machine_was_lost_is_told_and_who_tries_again_
     assert_eq!(queues.finish(again, unreachable("silence"), at(later)).wake, vec![], "its status says that it waits");
 }
 
-/// A limit of sessions, for one: what waits goes by the connections that there are.
+/// One cause is a limit of sessions on the machine. Queued executions then use the open connections.
 #[test]
 fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection() {
     let now = Instant::now();
@@ -335,7 +336,7 @@ fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection()
     queues.finish(b, Some(ConnectFailure::Full { room: 1, problem: "no".to_owned() }), at(now));
     assert_eq!(fact(&queues, "b", now), RunnerFact::WaitingForSlot);
     starts_nothing(&mut queues, now);
-    // Later one more is tried.
+    // After `REMEMBER_ROOM`, one more connection is tried.
     let later = now + REMEMBER_ROOM;
     let b = starts(&mut queues, later);
     queues.finish(b, Some(ConnectFailure::Full { room: 1, problem: "no".to_owned() }), at(later));
