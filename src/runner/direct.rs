@@ -1,17 +1,18 @@
-//! A claimed command in Direct mode, from the request to execute to what was observed of its end.
+//! A claimed command in Direct mode, from the exec request to its observed end.
 //!
-//! The loop waits for nothing but the next thing to happen, and for a moment where the output store is behind (see
-//! [`Recorder::push`]), so the channel is always drained: one that is not freezes its whole connection. Exit status, output
-//! and end of output come in any order. The end is the closing of the channel, or the end of the wait after the exit
-//! status (`decision.output.drainSeconds`) if another process still holds the output open.
+//! The loop always reads the channel, because an unread channel blocks its whole connection. Only a slow output store
+//! delays the loop, for a short time (see [`Recorder::push`]). Exit status, output and end of output arrive in any
+//! order. The run ends when the machine closes the channel. If another process keeps the output open, the run ends
+//! after the wait that follows the exit status (`decision.output.drainSeconds`).
 //!
-//! The machine starts the command once it has read a permission that Writ sends when the login shell has come to it (`start`). The
-//! exit code, and the time, count from the mark behind that. Without the permission it has not started, whatever is lost
-//! (`not_started`).
+//! The login shell starts a script, and the script waits for a permission (see `start`). Writ sends the permission when
+//! the script reports that it is ready. The script then prints a mark and starts the command. The exit code and the
+//! duration of the command count from that mark. Without the permission the command never starts, even if the
+//! connection is lost (see `not_started`).
 //!
-//! What the stored decision says of the output holds from the first byte on. Patterns are compiled before the command is
-//! sent. A command that writes more than `decision.output.maximumBytes` receives a stop request, and the loop discards
-//! what it writes beyond that limit.
+//! The output settings of the stored decision apply from the first byte. Writ compiles the patterns for redaction
+//! before it sends the command. A command that writes more than `decision.output.maximumBytes` receives a stop request.
+//! The loop discards the output above that limit.
 
 mod again;
 mod first_words;
@@ -46,65 +47,66 @@ use first_words::FirstWords;
 use launch_problem::refused_to_execute;
 use start::{EMPTY_ANSWERS, Marks, READY_WORDS};
 
-/// How long the machine may take to answer the request to execute.
+/// Maximum time until the machine answers the exec request.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// How long the login may take from there until it is ready for the command, while its start-up files do their work.
+/// Maximum time from that answer until the login is ready for the command. The start-up files of the login run
+/// meanwhile.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
-/// How long the command may take to start from the permission on: this is a way to the machine and back.
+/// Maximum time from the permission to the start of the command. This is one round trip to the machine.
 const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
-/// Minimum silence after the exit status, whatever `drainSeconds` says: bytes that the command itself wrote may arrive
-/// after its exit status.
+/// Minimum silence after the exit status, for any `drainSeconds`. Bytes that the command itself wrote may arrive after
+/// its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
-/// Time after the exit status up to which late output may delay the end beyond `drainSeconds`. A process that the
+/// Maximum time after the exit status in which late output may delay the end beyond `drainSeconds`. A process that the
 /// command left behind may write without a pause.
 const MAX_DELAY_BY_OUTPUT: Duration = Duration::from_secs(10);
-/// How long a command that was told to end (TERM) may take before it is told to be ended (KILL).
+/// Time between TERM and KILL for a command that receives a stop request.
 const TERM_GRACE: Duration = Duration::from_secs(5);
-/// How long the end of a killed command may take to be seen.
+/// Maximum time from KILL until the end of the command is observed.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// What is known of a running command.
+/// State of one session that starts and runs the command.
 struct Run {
     session: Session,
     recorder: Recorder,
-    /// For its clock.
+    /// Source of the API server's time.
     cluster: Cluster,
-    /// Bytes that the record may still take, of both streams together, as the machine sent them.
+    /// Number of bytes that the record may still take, of both streams together, as the machine sent them.
     budget: ByteBudget,
     maximum_bytes: u64,
-    /// Wait for output after the exit status.
+    /// Wait for output after the exit status (`decision.output.drainSeconds`).
     drain: Duration,
     requested: Instant,
-    /// When the machine confirmed that it executes the login shell.
+    /// Time at which the machine confirmed that it executes the login shell.
     accepted: Option<Instant>,
     marks: Marks,
-    /// When the permission to start was sent, or may have been.
+    /// Time at which Writ sent the permission to start, or tried to send it.
     permitted: Option<Instant>,
-    /// What the login said and did before the command started.
+    /// Output and exit status of the login before the start of the command.
     unexpected: UnexpectedOutput,
-    /// When the mark of the start came, on both clocks.
+    /// Time at which the start mark arrived, by the API server's clock and by that of this process.
     started: Option<(Timestamp, Instant)>,
-    /// Whether the connection was lost.
+    /// True if the connection was lost.
     is_lost: bool,
-    /// When and how it ended.
+    /// Exit code or signal, and the time at which it arrived.
     exit: Option<(Termination, Instant)>,
-    /// When output was last recorded or discarded.
+    /// Time at which output was last recorded or discarded.
     last_output: Instant,
-    /// True once the wait after the exit status was over and the channel still open.
+    /// True if the channel was still open at the end of the wait after the exit status.
     is_drain_over: bool,
-    /// Why, when, and whether the second signal was sent too.
+    /// Stop request: its cause, the time of its last signal, and true if KILL was sent after TERM.
     told: Option<(StopCause, Instant, bool)>,
     timeout: Duration,
-    /// Whether it runs as another user, with sudo in between.
+    /// True if sudo runs the command as another user.
     by_sudo: bool,
-    /// What it wrote first, if sudo may be what wrote it.
+    /// First output after the start, recorded only if sudo may have written it.
     first_words: FirstWords,
 }
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 
-/// Sends a claimed command and watches it to its end. Also why the machine's account keeps others from starting there, if
-/// that is so.
+/// Sends a claimed command and follows it to its end. Also returns a problem if the account of the login user must be
+/// repaired before any command can start on the machine.
 pub(super) async fn run(
     context: &Context,
     work: &QueuedExecution,
@@ -132,7 +134,7 @@ pub(super) async fn run(
     }
 }
 
-/// One session. Also why the login did not execute, if that is how it ended.
+/// Runs one session. Also returns the cause if the login did not execute the command.
 async fn run_once(
     context: &Context,
     held: &HeldClaim,
@@ -185,7 +187,7 @@ impl Run {
         }
     }
 
-    /// Sends the request to execute, unless it may not start any more.
+    /// Sends the exec request, unless the command may not start any more.
     async fn request(
         &self,
         context: &Context,
@@ -202,14 +204,15 @@ impl Run {
         })
     }
 
-    /// Lets the command start, unless it may not any more.
+    /// Sends the permission to start. Returns the end of the run instead, if the command may not start any more.
     async fn permit(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Option<Termination> {
         if let Some(problem) = held.check_may_permit(context, cancel) {
             return Some(Termination::Refused(problem));
         }
-        // From here on it may have started, even if sending fails.
+        // From here on the command may have started, even if the write fails.
         self.permitted = Some(Instant::now());
-        // That the connection is gone is seen by who listens. The command waits for no input.
+        // If the write fails, the next event of the session reports the lost connection. The command gets no other
+        // input, so the input ends here.
         if self.session.write_stdin(self.marks.permission()).await.is_ok() {
             let _ = self.session.end_input().await;
         }
@@ -229,7 +232,7 @@ impl Run {
                     if self.budget.is_exceeded() && self.permitted.is_none() {
                         return self.prints_too_much();
                     }
-                    // What has an exit code already waits for nothing.
+                    // After an exit status, no process waits for the permission.
                     if self.marks.is_ready() && self.permitted.is_none() && self.exit.is_none()
                         && let Some(ending) = self.permit(context, held, cancel).await {
                         return ending;
@@ -261,7 +264,7 @@ impl Run {
         }
     }
 
-    /// Takes in what the machine said; Some when that was the end.
+    /// Handles one event of the session. Returns the end of the run if the event ends the run.
     async fn take(&mut self, event: SessionEvent) -> Option<Termination> {
         match event {
             SessionEvent::Started if self.accepted.is_none() => {
@@ -274,7 +277,7 @@ impl Run {
             SessionEvent::Started | SessionEvent::Refused => {}
             SessionEvent::Stdout(bytes) => self.hear(StreamKind::Stdout, bytes).await,
             SessionEvent::Stderr(bytes) => self.hear(StreamKind::Stderr, bytes).await,
-            // The first word counts: a command ends once.
+            // Only the first exit status counts, because a command ends once.
             SessionEvent::ExitCode(code) if self.exit.is_none() => {
                 self.unexpected.exited(code);
                 self.exit = Some((Termination::Exited { code }, Instant::now()));
@@ -294,7 +297,7 @@ impl Run {
         None
     }
 
-    /// Takes in the next bytes of a stream. What a start-up file prints before the mark is output, as under ssh.
+    /// Handles the next bytes of a stream. Text that a start-up file prints before the mark is output too, as with ssh.
     async fn hear(&mut self, kind: StreamKind, bytes: Bytes) {
         let output = self.marks.take_off(kind, bytes);
         if !self.marks.is_started() {
@@ -315,7 +318,7 @@ impl Run {
         if !recorded.is_empty() {
             self.recorder.push(kind, recorded).await;
         }
-        // After the store: while it was behind, more output may have arrived.
+        // The time is taken after the write, because more output may have arrived while the store was slow.
         self.last_output = Instant::now();
     }
 
@@ -323,7 +326,8 @@ impl Run {
         StopCause::OutputLimit { maximum_bytes: self.maximum_bytes }
     }
 
-    /// The end where nothing more comes: what was observed before counts, else `otherwise`.
+    /// Returns the end of the run if no more events follow: the observed exit status, else `otherwise`. If the start
+    /// mark did not arrive, the exit status does not count.
     fn ended_or(&self, otherwise: Termination) -> Termination {
         match (&self.exit, self.started) {
             (_, None) => self.not_started(),
@@ -332,7 +336,7 @@ impl Run {
         }
     }
 
-    /// When something has to be done even if nothing happens.
+    /// Returns the time at which the loop must act even if no event arrives.
     fn next_deadline(&self, shown: bool) -> Instant {
         if let Some((_, ended)) = &self.exit {
             return drain_deadline(*ended, self.last_output, self.drain);
@@ -347,7 +351,7 @@ impl Run {
         }
     }
 
-    /// Until when the next step towards the start must be seen.
+    /// Returns the deadline of the next step towards the start.
     fn start_due(&self) -> Instant {
         match (self.permitted, self.accepted) {
             (Some(permitted), _) => permitted + PERMISSION_DEADLINE,
@@ -356,7 +360,7 @@ impl Run {
         }
     }
 
-    /// Whether there is a login, or a running command, that was not told yet.
+    /// Returns true if the login or the command still runs and has not received a stop request.
     fn may_be_told(&self) -> bool {
         self.told.is_none() && self.exit.is_none()
     }
@@ -366,7 +370,7 @@ impl Run {
         self.session.signal(Signal::Terminate).await;
     }
 
-    /// A deadline is over; Some when there is nothing more to wait for.
+    /// Acts on a deadline that has passed. Returns the end of the run if there is nothing more to wait for.
     async fn time_passed(&mut self) -> Option<Termination> {
         if self.exit.is_some() {
             self.is_drain_over = true;
@@ -379,7 +383,7 @@ impl Run {
                 self.session.signal(Signal::Kill).await;
             }
             (None, None) => {
-                // It must not start later, when nobody watches it.
+                // The command must not start later, when no process watches it.
                 self.session.signal(Signal::Kill).await;
                 return Some(self.start_overdue());
             }
@@ -392,7 +396,7 @@ impl Run {
     }
 
     async fn outcome(self, ending: Termination, hurry: impl Future<Output = ()>) -> CommandOutcome {
-        // KILL ends sudo, which cannot pass it on: what ran as the other user may still run.
+        // KILL ends sudo, and sudo cannot pass KILL on. The command of the other user may still run.
         let is_only_sudo =
             self.by_sudo && matches!((&ending, self.told), (Termination::Signalled { .. }, Some((_, _, true))));
         let ending = if is_only_sudo { Termination::StopNotConfirmed } else { ending };
@@ -408,7 +412,7 @@ impl Run {
         let incomplete_reason =
             incomplete_reason(self.budget.is_exceeded(), self.session.is_closed(), self.is_drain_over);
         let incomplete = incomplete_reason.is_some();
-        // Only what a command wrote that ended by itself can be taken for all that it had to write.
+        // Only a command that ended by itself has written all of its output.
         let cut_off = incomplete || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let CapturedOutput { stdout, stderr, stdout_record, stderr_record } =
             self.recorder.finish(cut_off, hurry).await;
@@ -425,21 +429,21 @@ impl Run {
                 stderr: stderr_record,
                 incomplete,
                 incomplete_reason,
-                // Only the launcher can see which processes hold the output.
+                // Only the launcher can list the processes that hold the output, and Direct mode has no launcher.
                 held_by: Vec::new(),
             },
         }
     }
 }
 
-/// Returns when the wait for output after the exit status is over: after `drain`, or later while output still arrives.
+/// Returns the end of the wait for output: `drain` after the exit status, or later while output still arrives.
 fn drain_deadline(ended: Instant, last_output: Instant, drain: Duration) -> Instant {
     let silence = last_output.max(ended) + MIN_SILENCE_AFTER_EXIT;
     silence.min(ended + MAX_DELAY_BY_OUTPUT).max(ended + drain)
 }
 
-/// Returns why the record lacks output; `None` if it has all of it. The limit comes first, because it is certain that
-/// bytes are missing then.
+/// Returns the reason why the record lacks output; `None` if the record is complete. The limit takes precedence,
+/// because bytes above it are certainly missing.
 fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) -> Option<IncompleteReason> {
     match (is_over_limit, is_closed, is_drain_over) {
         (true, _, _) => Some(IncompleteReason::OverLimit),
@@ -449,8 +453,8 @@ fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) 
     }
 }
 
-/// Tells the status that the command runs. It is written beside the draining, and losing it loses nothing: the result
-/// follows.
+/// Returns a future that writes the start to the status. The loop reads output meanwhile. If the write fails, nothing
+/// is lost, because the result follows.
 fn show_running<'a>(context: &'a Context, held: &'a HeldClaim, started: Timestamp) -> Progress<'a> {
     Box::pin(async move {
         let status = execution::with_start(&held.execution, started, context.cluster.now());

@@ -1,5 +1,7 @@
-//! A claimed command that a login did not start, for a reason that passes: it waits for the machine, holds the claim, and is sent
-//! again in another session. That is no second start: the session that was refused has executed nothing.
+//! Retries of a claimed command that a login did not start, for a temporary reason.
+//!
+//! The task keeps the claim, waits for the machine, and sends the command again in another session. This is no second
+//! start, because the refused session has executed nothing.
 
 use std::time::Duration;
 
@@ -20,14 +22,14 @@ use super::super::decision_input::{
 };
 use super::super::queued_execution::QueuedExecution;
 
-/// Pauses before the machine is tried again.
+/// Pauses before further attempts to open a session.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).with_jitter(0.25);
 
-/// Why no other session was opened.
+/// Reason why no other session was opened.
 enum Not {
-    /// It may be tried again.
+    /// A later attempt may succeed.
     Yet,
-    /// It will not start.
+    /// The command will not start.
     Ever(LaunchProblem),
 }
 
@@ -35,10 +37,11 @@ fn never<T>(reason: Reason, why: &str) -> Result<T, Not> {
     Err(Not::Ever(LaunchProblem { reason, message: format!("{why}; it was not started") }))
 }
 
-/// Opens another session once the machine lets it. `problem` is why the last one did not execute, `tries` how many there were.
+/// Opens another session as soon as the machine allows it. `refused` is the reason why the last session did not execute
+/// the command. `tries` is the number of sessions so far.
 ///
 /// # Errors
-/// Why it will not start.
+/// The reason why the command will not start.
 pub(super) async fn open_again(
     context: &Context,
     work: &QueuedExecution,
@@ -51,7 +54,7 @@ pub(super) async fn open_again(
     tracing::info!(execution = %held.key, error = problem, "the login of a claimed command did not start it; trying again");
     if tries == 1 {
         let status = execution::with_login_wait(&held.execution, problem, context.cluster.now());
-        // It is for people: nothing hangs on it.
+        // The status informs the user. Nothing else depends on this write.
         let _ = context.cluster.write_as_holder(&held.key, &held.token, &status).await;
     }
     let mut failures = tries.saturating_sub(1);
@@ -67,7 +70,7 @@ pub(super) async fn open_again(
             Ok(opened) => return Ok(opened),
             Err(Not::Yet) => {}
             Err(Not::Ever(LaunchProblem { reason, message })) => {
-                // What was in the way all the time says more than that the time is over.
+                // The refusal explains more than the deadline, which passed only because of the refusal.
                 let is_plain =
                     reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecRequestRefused;
                 let reason = if is_plain { refused.reason } else { reason };
@@ -116,7 +119,7 @@ fn may_go_on(context: &Context, held: &HeldClaim, cancel: &CancellationToken) ->
     Ok(())
 }
 
-/// With the connection open, everything is read again and decided again, as before the claim.
+/// Reads everything again with the connection open, and decides again, as before the claim.
 async fn may_start(
     context: &Context,
     work: &QueuedExecution,

@@ -1,11 +1,11 @@
-//! The start of what a command writes.
+//! First output of a command.
 
 use crate::output::StreamKind;
 
-/// More than sudo writes if it wants a password.
+/// Maximum number of bytes of standard error to keep. sudo writes fewer if it requires a password.
 const MAX_FIRST_WORDS: usize = 128;
 
-/// The start of what a command writes.
+/// First bytes of standard error, and true if the command wrote to standard output.
 #[derive(Debug, Default)]
 pub(super) struct FirstWords {
     pub stderr: Vec<u8>,

@@ -4,12 +4,12 @@ use crate::api::Reason;
 use crate::execution::{LaunchProblem, Termination};
 use crate::fleet::REFUSED;
 
-/// The end of a command that was not started.
+/// Returns the end of a command that was not started.
 pub(super) fn not_started(reason: Reason, message: &str) -> Termination {
     Termination::Refused(LaunchProblem { reason, message: format!("{message}; the command was not started") })
 }
 
-/// The machine answered the request to execute with no.
+/// Returns the end of a command whose exec request the machine refused.
 pub(super) fn refused_to_execute() -> Termination {
     not_started(Reason::ExecRequestRefused, REFUSED)
 }

@@ -1,7 +1,8 @@
-//! What is known of a command that was not seen to start.
+//! Commands whose start was not observed.
 //!
-//! Without the permission, the machine has not started it and never will: it is over, or it may be tried again in another session.
-//! With the permission it may have started, unless the machine shows the contrary.
+//! Without the permission, the machine has not started the command and never starts it. The execution ends, or the task
+//! retries in another session. With the permission, the command may have started, unless its output proves that sudo
+//! refused it.
 
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{LaunchProblem, StopCause, Termination};
@@ -11,15 +12,19 @@ use super::super::messages::{is_sudo_asking, sudo_refused};
 use super::launch_problem::not_started;
 use super::{LOGIN_DEADLINE, PERMISSION_DEADLINE, Run, START_DEADLINE};
 
-/// What to do if the session ends before the login shell came to the command.
+/// Remedy if the session ended before the login shell had started the script.
 const NOT_READY: &str = "the login did not start the command: its shell must be one that executes `exec` with quoted words, \
     no start-up file may end it or send its input or output elsewhere, and no ForceCommand may replace what is asked for";
 
-/// Exit code of the sh in front of the command if sudo does not allow it.
+/// Exit code of the script if sudo does not allow the command.
 const SUDO_REFUSES: u32 = 94;
 impl Run {
-    /// Takes an end by sudo for what it is: the command was not executed. Before, sudo wanted a password for the question whether
-    /// it allows the command. Now its words for that are all that was written, and the exit code is that of sudo.
+    /// Returns a refusal if sudo refused the command, because the command was then not executed. Otherwise returns
+    /// `ending`. sudo refuses in two ways:
+    ///
+    /// 1. `sudo -l` in the script refuses before the start. The script then ends with exit code 94.
+    /// 2. `sudo -l` requires a password, so the script cannot check the command and starts it. Then sudo requires a
+    ///    password again. Its message is the only output, and its exit code is 1.
     pub(super) fn unless_sudo_asked(&mut self, ending: Termination, execution: &CommandExecution) -> Termination {
         if let Termination::Refused(problem) = &ending
             && self.by_sudo
@@ -39,7 +44,7 @@ impl Run {
         }
     }
 
-    /// The end if the mark of the start did not come. An exit code is none of the command then.
+    /// Returns the end of a run whose start mark did not arrive. An exit code is then not that of the command.
     pub(super) fn not_started(&self) -> Termination {
         if self.permitted.is_some() {
             return self.start_not_confirmed(match (self.is_over(), self.is_lost) {
@@ -54,7 +59,7 @@ impl Run {
         }
         match (self.is_over(), self.accepted) {
             (true, Some(_)) => not_started(Reason::LauncherUnsupported, &self.unexpected.explain(NOT_READY)),
-            // As sshd does if it has no room for a process.
+            // sshd behaves like this if it cannot create a process.
             (true, None) => not_started(
                 Reason::ExecRequestRefused,
                 "the machine closed the session that it had opened and did not answer the request to execute; look at sshd's log",
@@ -71,7 +76,7 @@ impl Run {
         self.session.is_closed() || self.exit.is_some()
     }
 
-    /// The end if the next step towards the start was not seen in time.
+    /// Returns the end of a run whose next step towards the start came too late.
     pub(super) fn start_overdue(&self) -> Termination {
         let quoted = self.unexpected.quoted();
         match (self.permitted, self.accepted) {
@@ -93,7 +98,7 @@ impl Run {
         }
     }
 
-    /// The start-up files alone print more than the command may.
+    /// Returns the end of a run whose start-up files alone print more than the command may.
     pub(super) fn prints_too_much(&self) -> Termination {
         not_started(
             Reason::LauncherUnsupported,
@@ -114,13 +119,14 @@ impl Run {
         Termination::Unknown { reason: Reason::StartNotConfirmed, problem }
     }
 
-    /// Why the login did not execute, if that is how it ended. A login that was told to end has not refused anything.
+    /// Returns the cause if the login did not execute the command. Returns `None` after a stop request, because such a
+    /// login has refused nothing.
     pub(super) fn cause(&self, ending: &Termination) -> Option<RefusalCause> {
         let Termination::Refused(problem) = ending else { return None };
         match problem.reason {
             _ if self.told.is_some() => None,
             Reason::LauncherUnsupported if self.accepted.is_some() => Some(self.unexpected.cause()),
-            // It did not come to the login, or the connection was lost.
+            // The machine did not start the login shell, or the connection was lost.
             Reason::ExecRequestRefused => Some(RefusalCause::Transient),
             _ => None,
         }

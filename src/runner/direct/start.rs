@@ -1,36 +1,38 @@
-//! The start of a command in Direct mode: two marks that only the command's own text prints, in front of its output.
+//! Start of a command in Direct mode, observed by two marks before the output of the command.
 //!
-//! sshd confirms that it executes the login shell, and reports the exit code of what that became: of sshd itself, of a
-//! start-up file, or of the command. So the sh in front of the command says when it is reached, and waits:
+//! sshd confirms that it executes the login shell. The later exit code may be that of sshd itself, of a start-up file,
+//! or of the command. So an sh script runs before the command. The script reports that it runs, and waits:
 //!
 //! ```text
 //! machine                                     writ
-//! WRIT3:ready     the login shell came here
-//!                                             NONCE    the permission: it may start
-//! WRIT3:NONCE     it starts now
+//! WRIT3:ready     the login shell has started the script
+//!                                             NONCE    the permission to start the command
+//! WRIT3:NONCE     the script starts the command now
 //! ```
 //!
-//! Without the permission nothing is executed. Behind the second mark, and only there, all is the command's. Other users of the
-//! machine see what stands in arguments, and may have a start-up file print it: that is the first mark, and not the nonce.
+//! Without the permission the script executes nothing. All output after the second mark is that of the command. Earlier
+//! output is not. Other users of the machine can read the arguments of the script, which contain the parts of the first
+//! mark. They may make a start-up file print the first mark. They cannot forge the second mark, because no argument
+//! contains the nonce.
 
 use bytes::Bytes;
 
 use crate::output::StreamKind;
 
-/// What a mark begins with. Its first byte is nowhere else in the mark.
+/// Start of every mark. Its first byte occurs only once in a mark. `Mark` depends on this.
 const PREFIX: &str = "WRIT3";
-/// What the first mark ends with.
+/// End of the first mark.
 const READY: &str = "ready";
-/// What a mark before that ends with if sudo wanted a password to say if it allows the command.
+/// End of a mark before the first mark. The script prints it if sudo requires a password to check the command.
 const ASKS: &str = "asks";
-/// The parts of the first mark, which the machine joins with `:`.
+/// Parts of the first mark. The machine joins them with `:`.
 pub(super) const READY_WORDS: (&str, &str) = (PREFIX, READY);
-/// What a start-up file that asks questions reads until the permission comes: empty answers. A shell that a start-up file becomes
-/// (`exec zsh`) reads its own script there, and ends. They are sent as soon as the login shell runs, and the sh passes over those
-/// that are left.
+/// Input of the login before the permission. Writ sends it when the machine confirms the login shell. A start-up file
+/// that asks questions reads empty answers. A start-up file may also replace the shell (`exec zsh`). The new shell
+/// reads its script from this input and ends at `exit 93`. The script skips the remaining lines.
 pub(super) const EMPTY_ANSWERS: &[u8] = b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nexit 93\n";
 
-/// Both marks of a session.
+/// Marks of one session.
 pub(super) struct Marks {
     nonce: String,
     asks: Mark,
@@ -40,7 +42,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// `nonce`: 32 hexadecimal digits, random, another for each session.
+    /// Returns the marks of a session. `nonce` has 32 random hexadecimal digits and differs for each session.
     pub fn new(nonce: &str) -> Self {
         Self {
             nonce: nonce.to_owned(),
@@ -51,22 +53,22 @@ impl Marks {
         }
     }
 
-    /// What the machine must read before it starts the command.
+    /// Returns the line that the machine must read before it starts the command.
     pub fn permission(&self) -> Bytes {
         format!("{}\n", self.nonce).into()
     }
 
-    /// Whether the login shell came to the command, and waits for the permission.
+    /// Returns true if the login shell has started the script. The script then waits for the permission.
     pub fn is_ready(&self) -> bool {
         self.ready.is_found
     }
 
-    /// Whether the command starts.
+    /// Returns true if the start mark has arrived.
     pub fn is_started(&self) -> bool {
         self.start.is_found
     }
 
-    /// Whether sudo wanted a password to say if it allows the command.
+    /// Returns true if sudo required a password to check the command.
     pub fn sudo_asks(&self) -> bool {
         self.sudo_asks
     }
@@ -78,19 +80,20 @@ impl Marks {
             self.sudo_asks = self.asks.is_found;
         }
         let bytes = self.ready.take_off(kind, bytes);
-        // Nobody looks for that one any more.
+        // The script prints this mark only before the first mark, so the search for it ends here.
         self.asks.is_found |= self.ready.is_found;
         self.start.take_off(kind, bytes)
     }
 }
 
-/// Looks for a mark in both streams, since a start-up file may send one of them into the other, and takes it off.
+/// Search for one mark in both streams, because a start-up file may redirect one stream into the other. The search
+/// removes the mark.
 struct Mark {
     text: String,
     is_found: bool,
-    /// How much of it has gone by in standard output and in standard error.
+    /// Number of bytes of the mark that are matched so far, in standard output and in standard error.
     matched: [usize; 2],
-    /// Whether the end of its line is still to come, and on which stream.
+    /// Stream on which the line end of the mark must follow; `None` if none must follow.
     line_end: Option<StreamKind>,
 }
 
@@ -115,7 +118,7 @@ impl Mark {
 
     fn push(&mut self, kind: StreamKind, index: usize, byte: u8, rest: &mut Vec<u8>) {
         if self.line_end == Some(kind) {
-            // A terminal in between writes two characters for a line end.
+            // If the output passes through a terminal, a line end has two characters.
             match byte {
                 b'\r' => return,
                 b'\n' => {
@@ -136,7 +139,7 @@ impl Mark {
             }
             return;
         }
-        // It was none after all.
+        // The matched bytes are not the mark, so they are output.
         rest.extend_from_slice(mark.get(..*matched).unwrap_or_default());
         *matched = 0;
         if !self.is_found && mark.first() == Some(&byte) {
@@ -155,7 +158,7 @@ mod tests {
 
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
-    /// What is left of a stream that comes in pieces of this size.
+    /// Returns a stream without its mark. The stream arrives in pieces of `size` bytes.
     fn rest(mark: &mut Mark, kind: StreamKind, bytes: &[u8], size: usize) -> Vec<u8> {
         bytes.chunks(size).flat_map(|piece| mark.take_off(kind, Bytes::copy_from_slice(piece))).collect()
     }
@@ -191,7 +194,7 @@ mod tests {
         assert!(!mark.is_found);
     }
 
-    /// What the machine prints when, and what is left of it.
+    /// Compares each text that the machine prints with the text that remains without the marks.
     #[test]
     fn both_marks_are_taken_off_in_their_order() {
         for size in [1, 3, 4096] {
@@ -211,7 +214,7 @@ mod tests {
             );
             assert!(marks.is_started() && !marks.sudo_asks());
             assert_eq!(rest(&mut marks, StreamKind::Stdout, "WRIT3:asks\nWRIT3:"), b"WRIT3:asks\nWRIT3:");
-            // sudo wanted a password; nothing is lost that only begins as a mark does.
+            // sudo required a password. Text that only begins like a mark is not lost.
             let mut marks = Marks::new(NONCE);
             assert_eq!(rest(&mut marks, StreamKind::Stderr, "WRIT"), b"");
             assert_eq!(rest(&mut marks, StreamKind::Stdout, "WRIT3:asks\nWRIT3:ready\n"), b"");
@@ -220,7 +223,7 @@ mod tests {
         }
     }
 
-    /// The nonce in the permission is what the second mark must have, whole and on a line of its own.
+    /// The permission contains the nonce that the second mark must have, whole and on a line of its own.
     #[test]
     fn the_permission_is_a_line_with_the_nonce() {
         assert_eq!(Marks::new(NONCE).permission(), format!("{NONCE}\n"));

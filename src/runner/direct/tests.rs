@@ -4,7 +4,7 @@ fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// The wait in milliseconds, if output last came so many after the exit status.
+/// Returns the wait in milliseconds, if the last output came `last_output` milliseconds after the exit status.
 fn waits(last_output: u64, drain_seconds: u64) -> u128 {
     let ended = Instant::now();
     let deadline = drain_deadline(ended, ended + milliseconds(last_output), Duration::from_secs(drain_seconds));
@@ -17,7 +17,7 @@ fn the_wait_after_the_exit_is_that_of_the_decision() {
         assert_eq!(waits(0, seconds), u128::from(seconds) * 1000);
         assert_eq!(waits(500, seconds), u128::from(seconds) * 1000, "output does not prolong it");
     }
-    // Output from before the exit does not count.
+    // Output from before the exit status does not count.
     let ended = Instant::now() + milliseconds(60_000);
     assert_eq!(drain_deadline(ended, Instant::now(), Duration::from_secs(2)), ended + milliseconds(2000));
 }
