@@ -1,7 +1,7 @@
-//! Tells machines that results are stored, so that they delete the output.
+//! Acknowledges stored results to the machines, so that they delete the output.
 //!
-//! If a machine never learns of it (this process dies, the machine is gone), the launcher's own pruning removes the output after
-//! days. Nothing but disk space depends on it.
+//! An acknowledgement may never arrive, because this process dies or the machine disappears. Then the launcher's own
+//! pruning removes the output after days. Only disk space depends on the acknowledgement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::context::Context;
 
-/// How long the machine may take.
+/// Time for one acknowledgement request.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Pauses between tries. After the last one, the launcher's pruning removes the rest.
+/// Pauses between attempts. After the last attempt, the launcher's pruning removes the output.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -25,11 +25,11 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(600),
 ];
 
-/// Acknowledges all results that this machine does not know of.
+/// Acknowledges all results that are waiting for this machine.
 pub(super) async fn acknowledge_all(context: &Context, machine: &MachineKey) {
     tokio::select! {
         () = context.acknowledgements.gather(machine) => {}
-        // The connections go soon: now or never.
+        // The connections close soon, so do not wait for a larger batch.
         () = context.draining.cancelled() => {}
     }
     let mut reached: Option<Arc<LauncherConnection>> = None;

@@ -1,5 +1,5 @@
-//! Results that are stored, and that the machines do not know of yet. Many go in one request: one request for each command would
-//! cost as much as the command.
+//! Stored results that the machines have not received an acknowledgement for. One request acknowledges many results,
+//! because a request for each command would cost as much as the command.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,14 +11,16 @@ use tokio::time::sleep;
 use crate::fleet::{MachineKey, lock};
 use crate::launcher::Uid;
 
-/// How long others are waited for, to be told together. Not for output of a rule that redacts: on the machine it lies as the
-/// command wrote it.
+/// Time to collect results for one request. Results of a rule that redacts skip this wait, because their output lies
+/// unredacted on the machine.
 const BATCH_WINDOW: Duration = Duration::from_millis(500);
-/// How many are told in one request: their UIDs (36 bytes each) have to fit into it (dropbear takes 9,000 bytes in all).
+/// Maximum number of results in one request. Their UIDs (36 bytes each) must fit into the request, and dropbear accepts
+/// 9,000 bytes.
 pub(super) const MAX_BATCH: usize = 100;
-/// Maximum number of results that wait to be acknowledged to one machine. The launcher's pruning removes the oldest of more.
+/// Maximum number of waiting results for one machine. A new result beyond this limit replaces the oldest, which the
+/// launcher's pruning removes later.
 const MAXIMUM_WAITING: usize = 10_000;
-/// What waits to be told, for each machine.
+/// Waiting results of each machine.
 #[derive(Default)]
 pub(super) struct Acknowledgements {
     waiting: Mutex<HashMap<MachineKey, Waiting>>,
@@ -27,13 +29,13 @@ pub(super) struct Acknowledgements {
 #[derive(Default)]
 struct Waiting {
     uids: Vec<Uid>,
-    /// Others are not waited for any more.
+    /// Notified if the batch must go out now.
     hurry: Arc<Notify>,
 }
 
 impl Acknowledgements {
-    /// Notes one; true where nobody is about to tell this machine, so that somebody has to. `at_once`: without waiting for
-    /// others.
+    /// Adds a result. Returns true if no task acknowledges results of this machine yet, so the caller must start one.
+    /// If `at_once`, the batch goes out without delay.
     pub fn add(&self, machine: MachineKey, uid: Uid, at_once: bool) -> bool {
         let mut waiting = lock(&self.waiting);
         let is_first = !waiting.contains_key(&machine);
@@ -48,7 +50,7 @@ impl Acknowledgements {
         is_first
     }
 
-    /// Waits for others to be told of together, unless one is to be told of at once.
+    /// Waits until the batch window ends, or until a result is added that must go out at once.
     pub async fn gather(&self, machine: &MachineKey) {
         let hurry = lock(&self.waiting).get(machine).map(|waiting| Arc::clone(&waiting.hurry));
         let Some(hurry) = hurry else { return };
@@ -58,7 +60,8 @@ impl Acknowledgements {
         }
     }
 
-    /// Takes some of a machine's; None where there are none, and then the next one that is added is the first again.
+    /// Removes the next batch of a machine and returns it. Returns `None` if nothing waits. The next result that is
+    /// added is then the first again.
     pub fn next_batch(&self, machine: &MachineKey) -> Option<Vec<Uid>> {
         let mut waiting = lock(&self.waiting);
         let uids = &mut waiting.get_mut(machine)?.uids;
@@ -96,7 +99,7 @@ mod tests {
         assert!(waiting.add(secret.clone(), uid(2), true));
         assert!(waiting.gather(&plain).now_or_never().is_none());
         assert!(waiting.gather(&secret).now_or_never().is_some());
-        // It comes while others are waited for; it does not hurry those of other machines.
+        // The hurried result arrives during the wait, and ends only the wait of its own machine.
         assert!(waiting.add(both.clone(), uid(3), false));
         let mut gathering = pin!(waiting.gather(&both));
         assert!(poll!(&mut gathering).is_pending());

@@ -1,8 +1,8 @@
-//! Taking over a claim that was left behind: by a process that died, or by a task of this one.
+//! Adoption of a claim whose holder died, or whose task in this process ended.
 //!
-//! One PUT with the resourceVersion of a live read gives the claim a new token and this process's name. From then on the
-//! previous holder can write nothing. A claim that has this process's name already needs no write. Then `durable` requests
-//! the state of the command from its machine.
+//! One PUT with the resourceVersion of a live read gives the claim a new token and the name of this process. From then
+//! on the previous holder can write nothing. If the claim already has the name of this process, no write is necessary.
+//! Then `durable` requests the state of the command from its machine.
 
 use std::time::Duration;
 
@@ -19,13 +19,14 @@ use super::claim::{ClaimState, HeldClaim, publish_claim, resolve_claim};
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// How often somebody else may change the object between read and write before it is left for later.
+/// Maximum number of attempts if another client changes the object between read and write. After them, the controller
+/// tries again later.
 const CONFLICT_TRIES: u32 = 5;
-/// The pause after such a change.
+/// Pause after such a change.
 const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 
-/// Takes the claim of an execution over. None where that is not possible now, or not called for any more; the controller
-/// looks again.
+/// Adopts the claim of an execution. Returns `None` if this is impossible now, or no longer necessary. The controller
+/// then reconciles the execution again.
 pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Option<HeldClaim> {
     let token = Uuid::new_v4().to_string();
     for _ in 0..CONFLICT_TRIES {
@@ -40,7 +41,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
             return None;
         }
         if claim.holder == context.holders.own_identity() {
-            // Nobody else can write with its token, and the task that could has ended.
+            // The token stays. Only a task of this process could write with it, and that task has ended.
             let token = claim.token.clone();
             log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
             return held_claim(context, work, token, live, (standing, decided));
@@ -68,7 +69,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
     None
 }
 
-/// The adopted claim. `None` if the execution has no decision, which no claim of Writ lacks.
+/// Returns the adopted claim. Returns `None` if the execution has no decision. Writ writes no claim without one.
 fn held_claim(
     context: &Context,
     work: &QueuedExecution,
@@ -80,6 +81,7 @@ fn held_claim(
     metrics().adopted();
     let key = work.key.clone();
     let live = publish_claim(context, &key, true);
-    // A launch needs a decision that equals a new one, so it need not be compared here.
+    // A launch after an adoption requires a new decision that equals the stored one. So no comparison is necessary
+    // here.
     Some(HeldClaim { key, token, execution, decision, is_stored_unchanged: true, standing, decided, live })
 }

@@ -1,5 +1,5 @@
-//! The log lines of an execution that an auditor goes by: its claim and its end. They say who asked for what, by which rule
-//! and where, as the object may be gone when somebody asks. Arguments and output are not in them.
+//! Log lines for auditors: the claim and the end of an execution. They name requester, rule and machine, because the
+//! object may no longer exist at the time of an audit. They contain no arguments and no output.
 
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
@@ -9,7 +9,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::cluster::ExecutionKey;
 use crate::execution::AuditFields;
 
-/// Logs a claim that is stored. `previous_holder` is the holder from which it was adopted.
+/// Logs a stored claim. `previous_holder` is the holder from which this process adopted it.
 pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, previous_holder: Option<&str>) {
     let (key, status) = (key_of(execution), execution.status.clone().unwrap_or_default());
     let audit = AuditFields::of(execution, &status);
@@ -20,7 +20,7 @@ pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, pre
     );
 }
 
-/// Tells of an end that is stored. `machine` is the Machine as it was seen, for what was sent to none.
+/// Logs a stored end. `machine` is the Machine as the controller read it, for an execution that was sent to no machine.
 pub fn log_end(execution: &CommandExecution, status: &CommandExecutionStatus, machine: Option<&ObjectMeta>) {
     let (key, audit) = (key_of(execution), AuditFields::of(execution, status).seen_on(machine));
     tracing::info!(

@@ -1,11 +1,12 @@
 //! The point of no return: one PUT of the status with the resourceVersion of a live read.
 //!
-//! If the API server's answer is lost, a live read and the claim's token resolve it (crash point 1 of the design):
+//! If the API server's response is lost (crash point 1 of the design), a live read and the claim's token show the
+//! result:
 //! - own token: the claim is stored;
 //! - no claim: the task tries once more;
 //! - another token, or a finished execution: the task stops.
 //!
-//! Until this is known, Writ sends nothing. It sends the argument vector and timeout of the stored decision.
+//! Until this is resolved, Writ sends nothing. It sends the argument vector and the timeout of the stored decision.
 
 use std::time::Duration;
 
@@ -32,34 +33,34 @@ use super::decision_input::{
 use super::queued_execution::QueuedExecution;
 use super::transport::Transport;
 
-/// How often somebody else may change the object (labels, say) between read and claim before the execution goes back
-/// into its queue.
+/// Maximum number of attempts if another client changes the object (its labels, for example) between read and claim.
+/// After them, the execution returns to its queue.
 const CONFLICT_TRIES: u32 = 5;
 /// Pause between live reads while it is unknown if the claim is stored.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A stored claim: the right to send the command, and to write the result.
+/// A stored claim: the right to send the command and to write its result.
 pub(super) struct HeldClaim {
     pub key: ExecutionKey,
     pub token: String,
-    /// The execution as it was stored with the claim.
+    /// The execution as the API server stored it with the claim.
     pub execution: CommandExecution,
-    /// What runs: the decision as it was stored with the claim.
+    /// The decision as the API server stored it with the claim. The command runs by this decision.
     pub decision: DecisionRecord,
-    /// Whether it was stored as it was made. CRDs of another version drop fields that they do not know, `runAs` and
-    /// `redact` and the reserved room among them.
+    /// True if the API server stored the decision unchanged. CRDs of another version drop unknown fields, for example
+    /// `runAs`, `redact` and the reserved space.
     pub is_stored_unchanged: bool,
-    /// The claim is good for a start only while this process is in the same standing as when it was made.
+    /// Lease epoch at the time of the claim. The command may start only while this epoch lasts.
     pub standing: LeaseEpoch,
-    /// When the decision was made that is stored with the claim, or before.
+    /// Time of the stored decision, or an earlier time.
     pub decided: Instant,
-    /// The claim as viewers see it.
+    /// The claim as viewers of live output see it.
     pub live: LiveClaim,
 }
 
 impl HeldClaim {
-    /// Why it may not be sent any more, where that is so: too much time may have passed since the claim, as this process,
-    /// or its host, was stopped for a while, and others may have taken it for gone.
+    /// Returns the reason why the command may not be sent any more, or `None`. If this process or its host was paused
+    /// after the claim, other processes may have considered it dead.
     pub fn check_still_valid(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let is_stale = self.decided.elapsed() > context.holders.duration();
         let (reason, why) = if let Some(lost) = self.lost(context, is_stale) {
@@ -67,7 +68,7 @@ impl HeldClaim {
         } else if !self.is_stored_unchanged {
             let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
                        (kubectl apply --server-side -f crds/)";
-            // A word that older CRDs know too.
+            // Older CRDs know this reason too.
             (Reason::PolicyBroken, why)
         } else if !is_before_deadline(&self.execution, context.cluster.now()) {
             (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
@@ -79,7 +80,8 @@ impl HeldClaim {
         Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
     }
 
-    /// Why a login that waits for the permission to start it does not get it. The login may have taken long.
+    /// Returns the reason why a login that waits for the start permission must not get it, or `None`. The login itself
+    /// may have taken long.
     pub fn check_may_permit(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let (reason, why) = if let Some(lost) = self.lost(context, false) {
             lost
@@ -94,7 +96,7 @@ impl HeldClaim {
         Some(LaunchProblem { reason, message: format!("{why}; the machine was not told to start it") })
     }
 
-    /// Why the claim is of no use any more.
+    /// Returns the reason why the claim is no longer valid, or `None`.
     fn lost(&self, context: &Context, is_stale: bool) -> Option<(Reason, &'static str)> {
         if context.aborting.is_cancelled() {
             return Some((Reason::HolderLost, "this writ was told to end before it had started it"));
@@ -103,14 +105,14 @@ impl HeldClaim {
         is_lost.then_some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))
     }
 
-    /// The patterns of the stored decision.
+    /// Returns the compiled redaction patterns of the stored decision.
     pub fn redaction(&self) -> Result<Redaction, LaunchProblem> {
         redaction(&self.decision)
     }
 
-    /// Takes the output of the command, as the decision says.
+    /// Returns a recorder for the output of the command, with the limits of the decision.
     pub fn recorder(&self, context: &Context, redaction: &Redaction) -> Recorder {
-        // Bounds that are none, which the API server lets nobody store, allow nothing.
+        // The API server rejects a negative limit. If one is stored anyway, 0 bytes are kept inline.
         let inline_bytes = usize::try_from(self.decision.output.inline_bytes).unwrap_or(0);
         Recorder::new(&self.live, inline_bytes, redaction, context.outputs.store.clone())
     }
@@ -122,8 +124,8 @@ pub(super) fn publish_claim(context: &Context, key: &ExecutionKey, is_adopted: b
     context.outputs.live.claimed(output_key, &key.name, is_adopted)
 }
 
-/// They were compiled when it was decided; where they cannot be all the same, what the command writes could not be stored
-/// as the rule demands, so it must not run.
+/// Compiles the patterns, which compiled at the decision too. If they fail now, the output cannot be stored as the rule
+/// demands, so the command must not run.
 fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
         reason: Reason::PolicyBroken,
@@ -134,31 +136,31 @@ fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     })
 }
 
-/// Where the claim with a token is, once it is known.
+/// Result of an attempt to store a claim, by its token.
 pub(super) enum ClaimState {
     /// Stored, and the execution is unfinished.
     Ours(Box<CommandExecution>),
-    /// Not stored. It may be tried again.
+    /// Not stored. The task may try again.
     NotStored,
-    /// The execution is finished, gone, or somebody else's.
+    /// The execution is finished or deleted, or another process holds the claim.
     Lost,
 }
 
-/// Reads everything again, decides again, claims.
+/// Reads everything again, decides again, and writes the claim.
 pub(super) async fn claim(
     context: &Context,
     work: &QueuedExecution,
     connected_by: &ResolvedMachine,
     way: &Transport,
 ) -> Result<HeldClaim, ConnectFailure> {
-    // One token for all tries: a write that was thought lost and lands late is then still known as ours.
+    // All attempts use one token. If a write seems lost and arrives late, the token still identifies it.
     let token = Uuid::new_v4().to_string();
     let standing = context.holders.current_epoch().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
     let decided = Instant::now();
-    // What this token may have been stored with.
+    // Decisions that may be stored with this token.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
-        // All of it live, with the connection open, and at the same time.
+        // All three reads are live and concurrent, with the connection open.
         let (execution, resolved, rules) = tokio::join!(
             read_execution(context, work, Some(&token)),
             read_again(&context.dialer.cluster, &work.key.namespace, connected_by),
@@ -169,12 +171,13 @@ pub(super) async fn claim(
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
         let Some(resolved) = resolved? else {
-            // The connection is to what the Machine or the Secret said before. Make another one.
+            // The connection was opened by older contents of the Machine or the Secret. Open another one.
             context.dialer.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         };
         let ground = DecisionInput { execution, resolved };
-        // Without the finalizer, which somebody may have taken off, it could vanish while it runs.
+        // Another client may have removed the finalizer. Without it, the execution could disappear while its command
+        // runs.
         if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.has_audit_finalizer() {
             return Err(ConnectFailure::Obsolete);
         }
@@ -186,7 +189,7 @@ pub(super) async fn claim(
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
         if context.holders.current_epoch() != Some(standing) {
-            // Others may take this process for gone, and what it claims for left behind.
+            // Other processes may consider this process dead, and may adopt its claims.
             return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
         }
         let state = put(context, work, (&ground.execution, &size), status, &token).await?;
@@ -201,7 +204,7 @@ pub(super) async fn claim(
     Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE))
 }
 
-/// Writes the claim, by the resourceVersion that was read.
+/// Writes the claim with the resourceVersion that was read.
 async fn put(
     context: &Context,
     work: &QueuedExecution,
@@ -209,22 +212,23 @@ async fn put(
     status: CommandExecutionStatus,
     token: &str,
 ) -> Result<ClaimState, ConnectFailure> {
-    // From here on the controller leaves the status alone, also while the answer is under way.
+    // From here on the controller does not write the status, even while the response is outstanding.
     context.queues().mark_claiming(&work.key);
     match context.cluster.replace_status(read, status).await {
         Ok(execution) => Ok(ClaimState::Ours(Box::new(execution))),
-        // No answer, one that cannot be read, or somebody was quicker, perhaps we ourselves: see what is there.
+        // The response is missing or unreadable, or another write came first, perhaps our own. A live read resolves it.
         Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
             Ok(resolve_claim(context, &work.key, token).await)
         }
-        // With the room for its result: it may have grown since it was decided, or this etcd stores less.
+        // The claim includes the space for its result. Either the object grew after the decision, or this etcd has a
+        // lower limit.
         Err(ClusterError::TooLarge { message, .. }) => {
             let message = format!("{} ({message}; nothing was sent)", execution::no_space_message(size));
             Err(ConnectFailure::from_configuration(Reason::ObjectTooLarge, message))
         }
         Err(error @ ClusterError::Invalid { .. }) => {
             tracing::warn!(%error, execution = %work.key, "a claim was refused: are the CRDs of this version installed?");
-            // The same would be refused again. Nothing was sent.
+            // The API server would refuse the same claim again. Writ has sent nothing.
             let message = format!(
                 "the API server refused to record the claim, so nothing was sent: {error}; install the CRDs of this version of \
                  writ (kubectl apply --server-side -f crds/), and look at the admission policies"
@@ -243,10 +247,10 @@ fn held_claim(
     made: &[DecisionRecord],
     (standing, decided): (LeaseEpoch, Instant),
 ) -> Result<HeldClaim, ConnectFailure> {
-    // There is always one beside a claim of ours; without it there is nothing that could be sent.
+    // A claim of Writ always has a decision. Without one, there is no command to send.
     let decision =
         execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(ConnectFailure::Obsolete)?;
-    // The time is stored in microseconds.
+    // The API server stores the time in microseconds, so the comparison ignores it.
     let time = &decision.decided_time;
     let is_made = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
     let is_stored_unchanged = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());
@@ -254,7 +258,7 @@ fn held_claim(
     Ok(HeldClaim { key: work.key.clone(), token, execution, decision, is_stored_unchanged, standing, decided, live })
 }
 
-/// Reads until it is known whether the claim with this token is stored.
+/// Reads until it is known if the claim with this token is stored.
 pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: &str) -> ClaimState {
     loop {
         match context.cluster.execution(&key.namespace, &key.name).await {
@@ -265,7 +269,7 @@ pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: 
             Ok(live) if live.is_claimed() => return ClaimState::Lost,
             Ok(_) => return ClaimState::NotStored,
             Err(ClusterError::NotFound { .. }) => return ClaimState::Lost,
-            // Whatever else it is, also a missing permission, says nothing of what is stored.
+            // Any other error, such as a missing permission, gives no information about the stored claim.
             Err(error) if !context.aborting.is_cancelled() => {
                 tracing::warn!(%error, execution = %key, "it is not known yet whether a claim is stored");
                 tokio::time::sleep(SETTLE_PAUSE).await;
@@ -275,7 +279,8 @@ pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: 
     }
 }
 
-/// What is recorded with the claim: who made it, what it goes to, and in Durable mode what the start hangs on there.
+/// Returns the records for the claim: its holder, its machine, and in Durable mode the launcher's directory and the
+/// start deadline.
 fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &str, now: Timestamp) -> ClaimRecord {
     let not_after = start_deadline(&ground.execution, now);
     let (mode, remote) = match way {
@@ -292,7 +297,8 @@ fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &s
     ClaimRecord { claim, machine: machine_record(ground, way.connection()), remote }
 }
 
-/// In the machine's uptime, as its clock may be wrong: from now as long as it still is by ours.
+/// Converts the start deadline to the machine's uptime, because the machine's clock may be wrong. The remaining time is
+/// measured by the clock of this process.
 fn remote_record(known: &TimedFacts, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
     let left = u64::try_from(not_after.duration_since(now).as_millis()).unwrap_or(0);
     let facts = &known.facts;

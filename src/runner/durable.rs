@@ -1,15 +1,17 @@
-//! A claimed command in Durable mode, from the launch to what the machine's own record says of its end.
+//! A claimed command in Durable mode, from its launch to its end in the machine's journal.
 //!
-//! The command hangs on nothing here: a lost connection is made again, and the output read on from where it was left; a
-//! `writ` that is lost is followed by another, which reads it all anew. The promise kept here: the launch is sent only
-//! where [`execution::next_step`] allows it, and the machine's fence lets it start once.
+//! The command does not depend on this process. After a lost connection, Writ connects again and reads the output from
+//! the last offset. If `writ` dies, another process adopts the claim and reads all output again.
+//!
+//! Guarantee: Writ sends the launch only if [`execution::next_step`] allows it, and the machine's fence lets the
+//! command start once.
 //!
 //! ```text
-//!            +--> launch --+                      +--> ended: the outcome
-//! begin -----+             +--> converse ---------+--> silence: pause, reach, look
-//!            +--> look ----+    (`conversation`)  +--> journal: next() -> launch | close | look on | conclude
+//!            +--> launch ----+                    +--> ended: the outcome
+//! begin -----+               +--> converse -------+--> silence: pause, connect, reattach
+//!            +--> reattach --+    (`session`)     +--> journal: next step: launch | close | reattach | conclude
 //!
-//! each step, and each pause, ends at the deadline (`clock`): one last question, and the outcome (`ending`)
+//! each step and each pause ends at the deadline (`clock`): one final request, and the outcome (`ending`)
 //! ```
 
 mod clock;
@@ -47,8 +49,8 @@ use stopping::Stop;
 /// Maximum number of sessions with other text in the reply. After them, Writ gives up the output that is still missing.
 const MAX_MIXED_SESSIONS: u32 = 8;
 
-/// Sends, or looks for, a claimed command and watches it to its end. None where it is left to somebody else: this process
-/// is ending, or the claim is no longer its own.
+/// Launches or reattaches to a claimed command, and follows it to its end. Returns `None` if this process is ending or
+/// no longer holds the claim. Another process then follows the command.
 pub(super) async fn run(
     context: &Context,
     work: &QueuedExecution,
@@ -62,7 +64,7 @@ pub(super) async fn run(
     };
     let redaction = match held.redaction() {
         Ok(redaction) => redaction,
-        // What is not kept cannot be wrong; it was refused before it was sent, or sent by who could.
+        // This run records no output, so it needs no patterns. Writ sent nothing, or another version sent the command.
         Err(problem) => {
             let is_taken_over = matches!(begin, Start::Reattach);
             let mut run = DurableRun::new(context, work, held, uid, (&Redaction::default(), is_taken_over), cancel);
@@ -71,7 +73,7 @@ pub(super) async fn run(
                     session.close().await;
                     run.refused(problem).await
                 }
-                // Another version of writ may have sent it, which could read them.
+                // Another version of writ may have sent the command, because that version could compile the patterns.
                 Start::Reattach => {
                     tracing::error!(execution = %run.held.key, error = problem.message, "a stored decision is of no use");
                     let problem = "the patterns to redact its output by cannot be used by this version of writ, so nothing of it \
@@ -119,7 +121,7 @@ impl DurableRun<'_> {
                 SessionEnd::Concluded(ending) => return Some(self.outcome(ending, None).await),
                 SessionEnd::NotOurs => return None,
                 SessionEnd::OutOfTime => return Some(self.out_of_time().await),
-                // Nothing was started by this request. That nothing is by another is made sure of.
+                // This request started nothing. The closed fence ensures that no other request starts the command.
                 SessionEnd::Refused { reached, problem } => NextStep::Close { reached, problem },
                 SessionEnd::Mixed { reached, problem } => {
                     self.unsure = true;
@@ -151,7 +153,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Sends the command.
+    /// Sends the launch request.
     async fn launch(&mut self, reached: Arc<LauncherConnection>, session: Session) -> SessionEnd {
         let (decision, status) = (&self.held.decision, self.held.execution.status.as_ref());
         let Some(remote) = status.and_then(|status| status.remote.as_ref()) else {
@@ -176,16 +178,16 @@ impl DurableRun<'_> {
         self.converse(reached, session, &request, nonce, MachineMatch::Exact).await
     }
 
-    /// The end of the command by the machine's record.
+    /// Returns the outcome from the end that the machine recorded.
     async fn ended(&mut self, ended: Ended) -> CommandOutcome {
         if ended.refused_by_sudo {
-            // What was there for a moment was sudo.
+            // The process that ran for a moment was sudo, not the command.
             self.started = None;
             let problem = sudo_refused("a password is required", &self.held.execution);
             return self.outcome(Termination::Refused(problem), Some(ended)).await;
         }
         let told = self.told(&ended);
-        // Where nobody could see what is left, something may be.
+        // If the machine could not count the remaining processes, some may remain.
         let survivors =
             ended.was_ended && (ended.processes_left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
         let ending = match ended.outcome {
@@ -194,7 +196,7 @@ impl DurableRun<'_> {
             Exit::Signalled(number) => Termination::Signalled { signal: signal_name(number) },
             Exit::Unknown => Termination::StoppedExitUnknown,
         };
-        // What the machine says counts: a command may have ended before it could be told.
+        // The machine's record decides: the command may have ended before the stop request arrived.
         self.stop = told.map(Stop::new);
         self.outcome(ending, Some(ended)).await
     }
@@ -204,19 +206,19 @@ impl DurableRun<'_> {
         StopCause::OutputLimit { maximum_bytes }
     }
 
-    /// Why the command was told to stop, by what the machine recorded of that.
+    /// Returns the cause of the stop by the machine's record, or `None` if the command was not stopped.
     fn told(&self, ended: &Ended) -> Option<StopCause> {
         if ended.timed_out {
             return Some(StopCause::Timeout);
         }
-        // The bound is ours, too: a machine that did not keep it says nothing of it.
+        // Writ enforces the limit too, because a machine that does not enforce it does not report it either.
         if ended.over_limit || self.budget.is_exceeded() {
             return Some(self.output_limit());
         }
         let asked_for = if self.cancel.is_cancelled() || self.held.execution.is_cancelled_or_deleted() {
             StopCause::Cancel
         } else {
-            // Nobody wanted that: a holder found it to run past its time.
+            // No user requested a stop. A holder found that the command had exceeded its time.
             StopCause::Timeout
         };
         ended.stopped.then(|| self.stop.as_ref().map_or(asked_for, |stop| stop.cause))
@@ -228,13 +230,13 @@ impl DurableRun<'_> {
 
     async fn outcome(&mut self, ending: Termination, ended: Option<Ended>) -> CommandOutcome {
         if let Some(status) = self.status_of_stop() {
-            // Stored with the result.
+            // The result is stored together with this status.
             self.held.execution.status = Some(status);
         }
         let incomplete_reason = self.missing_output(ended.as_ref());
         let whole = incomplete_reason.is_none();
         let stop_cause = self.stop.as_ref().map(|stop| stop.cause);
-        // Only what a command wrote that ended by itself can be taken for all that it had to write.
+        // Output is complete only if all of it arrived and the command exited by itself.
         let cut_off = !whole || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let recorder = self.recorder.take().unwrap_or_else(|| self.held.recorder(self.context, &Redaction::default()));
         let hurry = self.context.aborting.cancelled();
@@ -261,14 +263,14 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Why output is missing in the record; None if it is whole.
+    /// Returns the reason why the record lacks output, or `None` if the output is complete.
     fn missing_output(&self, ended: Option<&Ended>) -> Option<IncompleteReason> {
         let Some(ended) = ended else { return Some(IncompleteReason::NotReceived) };
         if ended.over_limit || self.budget.is_exceeded() {
             return Some(IncompleteReason::OverLimit);
         }
         if self.is_keeping {
-            // The deadline came while bytes were on their way into the record.
+            // The deadline passed while the recorder still received bytes.
             return Some(IncompleteReason::NotReceived);
         }
         match ended.missing {
@@ -282,14 +284,14 @@ impl DurableRun<'_> {
         }
     }
 
-    /// What the journal asks for. The error is the end, as with [`DurableRun::look_again`].
+    /// Returns the next step for a state of the journal. An error finishes the run, as in [`DurableRun::look_again`].
     async fn judge_journal(
         &mut self,
         reached: Arc<LauncherConnection>,
         place: MachineMatch,
         journal: &execution::Journal,
     ) -> Result<NextStep, Option<CommandOutcome>> {
-        // A machine that says the same again, or something from before, is asked no sooner for it.
+        // A machine that reports no progress, or an earlier state, gets its next request only after a pause.
         if !self.note_journal(journal) && self.wait_out("its journal did not move on").await {
             return Err(Some(self.out_of_time().await));
         }

@@ -1,4 +1,4 @@
-//! When the launcher's directory on each machine is to be cleaned up.
+//! Schedule for the cleanup of the launcher's directory on each machine.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,18 +8,18 @@ use tokio::time::Instant;
 
 use crate::fleet::{MachineKey, lock};
 
-/// How soon after it has failed.
+/// Time from a failed cleanup to the next attempt.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(600);
-/// How often.
+/// Time between two cleanups of one machine.
 const INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// When machines are to be tidied next.
+/// Time of the next cleanup of each machine.
 #[derive(Default)]
 pub(super) struct GcSchedule {
     machines: Mutex<HashMap<MachineKey, Instant>>,
 }
 
 impl GcSchedule {
-    /// Whether it is time, which is then taken for done.
+    /// Returns true if a cleanup is due. The cleanup then counts as done.
     pub fn is_due(&self, machine: &MachineKey) -> bool {
         let mut machines = lock(&self.machines);
         let now = Instant::now();
@@ -31,7 +31,8 @@ impl GcSchedule {
         true
     }
 
-    /// It was not done: the next one that runs there has it tried again, after a while.
+    /// Records that the cleanup failed. A command that ends on the machine after [`RETRY_AFTER_FAILURE`] starts the
+    /// next one.
     pub fn postpone(&self, machine: MachineKey) {
         lock(&self.machines).insert(machine, Instant::now() + RETRY_AFTER_FAILURE);
     }

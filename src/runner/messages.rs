@@ -1,11 +1,11 @@
-//! The launcher's short words, in sentences for people and words for the status.
+//! Messages and status reasons for the short codes of the launcher.
 
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{LaunchProblem, sudoers_line};
 use crate::fleet::{FILES, explain_refusal};
 use crate::launcher::{NotStarted, RequestRefusal};
 
-/// The same as a problem of a launch.
+/// Returns the launch problem for a request that the launcher refused.
 pub(super) fn launch_refused(refusal: &RequestRefusal) -> LaunchProblem {
     let reason = match refusal {
         RequestRefusal::DeadlinePassed => Reason::StartingDeadlineExceeded,
@@ -21,7 +21,7 @@ pub(super) fn launch_refused(refusal: &RequestRefusal) -> LaunchProblem {
     LaunchProblem { reason, message: format!("{}; it was not started", explain_refusal(refusal)) }
 }
 
-/// Why the launcher did not start the command.
+/// Returns the launch problem for the launcher's reason not to start the command.
 pub(super) fn not_started(why: &NotStarted, execution: &CommandExecution) -> LaunchProblem {
     let message = match why {
         NotStarted::SudoSaid(words) => return sudo_refused(words, execution),
@@ -36,7 +36,8 @@ pub(super) fn not_started(why: &NotStarted, execution: &CommandExecution) -> Lau
     LaunchProblem { reason: Reason::LauncherFailed, message }
 }
 
-/// sudo does not let the login user run a command. `words`: what it said, if it said something.
+/// Returns the launch problem of a sudo that does not permit the command to the login user. `words` is the message of
+/// sudo, or empty.
 pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchProblem {
     let said = if words.is_empty() { String::new() } else { format!("{words} (said by sudo); ") };
     let line = sudoers_line(execution).unwrap_or_default();
@@ -47,22 +48,22 @@ pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchP
     LaunchProblem { reason: Reason::LauncherFailed, message }
 }
 
-/// The only words with which sudo ends if it wants a password that it cannot ask for: of sudo, and of sudo-rs.
+/// The only messages of sudo and sudo-rs if a password is necessary and there is no terminal to read it from.
 const ASKS: [&str; 2] = ["sudo: a password is required", "sudo: interactive authentication is required"];
 
-/// Whether this is all that sudo writes then.
+/// Returns the message if this standard error consists of exactly one of these messages.
 pub(super) fn is_sudo_asking(stderr: &[u8]) -> Option<&'static str> {
     ASKS.into_iter().find(|words| stderr.strip_suffix(b"\n") == Some(words.as_bytes()))
 }
 
-/// The name of a signal on Linux, without SIG; its number where it has none that is known.
+/// Returns the Linux name of a signal, without SIG. Returns the number if the signal has no known name.
 pub(super) fn signal_name(number: u8) -> String {
     const NAMES: [&str; 31] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
         "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
         "WINCH", "IO", "PWR", "SYS",
     ];
-    /// The first one that programs may give a meaning: the C library keeps the two before it.
+    /// First real-time signal that programs may use. The C library reserves the two signals before it.
     const FIRST_REAL_TIME: u8 = 34;
     let name = usize::from(number).checked_sub(1).and_then(|index| NAMES.get(index));
     match (name, number.checked_sub(FIRST_REAL_TIME)) {

@@ -1,5 +1,5 @@
-//! The result into the status, however long the API server is away: a result that was observed and not written would
-//! be a wrong record.
+//! Writes the result into the status, and retries for as long as the API server is unreachable. Otherwise the record
+//! would deny a result that Writ has observed.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use super::claim::HeldClaim;
 use super::context::Context;
 use super::shrink::{REFUSED, TOO_LARGE, shrink_status};
 
-/// Pauses after failed writes. The slot stays in use meanwhile, so
-/// what waits to be written is bounded by `maxConcurrent` of each machine.
+/// Pauses after failed writes. The slot stays in use meanwhile, so `maxConcurrent` of each machine bounds the number of
+/// results that wait.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).with_jitter(0.25);
-/// The pause where somebody has to make room in the object.
+/// Pause between writes while the object is full, until somebody removes metadata from it.
 const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
-/// Writes it; false where it is not ours to write, or was refused.
+/// Writes the result. Returns false if the claim is lost or the API server refuses the result.
 pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: CommandOutcome) -> bool {
     let mut status = conclude(&held.execution, outcome, context.cluster.now());
-    // What a durable command did can be read again from its machine.
+    // The machine keeps the record of a Durable command, so another process can read it again.
     let is_only_here = held.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
     let spool = context.spool.as_ref().filter(|_| is_only_here);
     if let Some(spool) = spool {
@@ -49,13 +49,14 @@ pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: Com
     stored
 }
 
-/// The execution with who cancelled it, which was not known at the claim. None if it is gone by now.
+/// Returns the execution with the user that cancelled it, who was unknown at the claim. Returns `None` if it no longer
+/// exists.
 async fn who_cancelled(context: &Context, held: &HeldClaim) -> Option<CommandExecution> {
     let live = context.cluster.execution(&held.key.namespace, &held.key.name).await.ok()?;
     (live.metadata.uid.as_deref() == Some(&held.key.uid)).then_some(live)
 }
 
-/// Writes until it is stored, or will never be: false then.
+/// Writes until the result is stored. Returns false if it can never be stored.
 async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutionStatus) -> bool {
     let (mut step, mut failures) = (0, 0);
     let mut waits = None;
@@ -70,7 +71,7 @@ async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutio
             WriteOutcome::Refused(message) => (REFUSED, message),
             WriteOutcome::TooLarge(message) => (TOO_LARGE, message),
             WriteOutcome::Unknown(error) => {
-                // One that is stored at once has not waited.
+                // Metrics count a result as waiting only after a failed write.
                 waits.get_or_insert_with(|| metrics().result_waits());
                 tracing::warn!(execution = %held.key, %error, "a result waits for the API server");
                 tokio::time::sleep(BACKOFF.delay(failures, jitter())).await;
@@ -81,7 +82,7 @@ async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutio
         if shrink_status(status, &mut step, why) {
             tracing::error!(execution = %held.key, error = message, step, "a result was refused; it is stored with less in it");
         } else if why == TOO_LARGE {
-            // A claim of a version that reserved no room. The outcome is known, so it is not given up.
+            // The claim is of a version that reserved no space. The outcome is known, so Writ keeps trying.
             waits.get_or_insert_with(|| metrics().result_waits());
             tracing::error!(execution = %held.key, uid = held.key.uid, error = message, "a result does not fit; remove labels or annotations of the execution");
             tokio::time::sleep(PAUSE_WHERE_FULL).await;

@@ -1,8 +1,8 @@
-//! Cleaning up on a machine after what was never acknowledged (a `writ` that was killed between a result and its
-//! acknowledgement), and after journals that have had their time. Once a day for each machine that something runs on.
+//! Cleanup of a machine, once a day if commands run on it. It removes output that was never acknowledged, because a
+//! `writ` died between a result and its acknowledgement. It also removes expired journals.
 //!
-//! The promise kept here: output is removed only where the API server says that this very execution has finished. Another
-//! namespace, or another cluster, may use the same folder; theirs is not touched.
+//! Guarantee: Writ removes output only if the API server reports that this execution has finished. Other namespaces or
+//! other clusters may use the same directory. Their output stays.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::acknowledgements::MAX_BATCH;
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// How long journals, and output that nobody asks for, are kept after the last word in them. A journal is what keeps its
-/// command from starting again; `startingDeadlineSeconds` is at most 7 days.
+/// Days for which journals and unacknowledged output stay after their last entry. The journal prevents a second start
+/// of its command, and `startingDeadlineSeconds` is at most 7 days.
 const JOURNAL_DAYS: u32 = 30;
-/// How many are looked at each time: what one request can carry back.
+/// Maximum number of outputs checked per cleanup. This is the capacity of one reply.
 const MAX_LEFTOVERS: u32 = 100;
-/// How long a machine may take for one request.
+/// Time for one request to the machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Tidies the machine of an execution. What fails is left for the next day.
+/// Cleans up the machine of an execution. After a failure, a later cleanup tries again.
 pub(super) async fn collect(context: &Context, work: &QueuedExecution) {
     let tidied = async {
         let reached = connect_current(&context.dialer, &work.machine_key()).await?;

@@ -1,9 +1,9 @@
-//! Results that were observed and are not stored yet, kept on this process's own disk.
+//! Results that were observed and are not stored yet, on the local disk of this process.
 //!
-//! In Durable mode the machine keeps what happened. In Direct mode nobody does: a `writ` that dies between the end of a
-//! command and the write of its result would make an unknown outcome of what was seen. So the result is kept here first,
-//! and a process that finds one at its start writes it, with the token of the claim: where somebody else has ended the
-//! execution meanwhile it is refused, and nothing is overwritten.
+//! In Durable mode the machine keeps the result. In Direct mode no other copy exists. If `writ` died between the end of
+//! a command and the write of its result, the outcome would be unknown. So Writ first stores the result here. At its
+//! start, a process writes the results that it finds here, with the token of the claim. If another process has finished
+//! the execution meanwhile, the write fails and overwrites nothing.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,16 +17,16 @@ use crate::cluster::{Cluster, ExecutionKey, WriteOutcome};
 use super::audit::log_end;
 use super::shrink::{REFUSED, TOO_LARGE, shrink_status};
 
-/// How many results are looked at; there can be no more than ran at a time.
+/// Maximum number of results that one replay reads. There are never more than the number of concurrent commands.
 const MAXIMUM_RESULTS: usize = 100_000;
 
-/// The folder.
+/// Directory of stored results.
 #[derive(Clone, Debug)]
 pub struct Spool {
     folder: PathBuf,
 }
 
-/// One result.
+/// One stored result.
 #[derive(Deserialize, Serialize)]
 struct Kept {
     namespace: String,
@@ -37,17 +37,17 @@ struct Kept {
 }
 
 impl Spool {
-    /// In a folder, which is made (mode 0700) where it is not there.
+    /// Opens the directory, and creates it with mode 0700 if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The directory cannot be created.
     pub fn open(folder: &Path) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Keeps a result until [`Spool::forget`]. A disk that is full costs nothing but this net.
+    /// Stores a result until [`Spool::forget`]. If the disk is full, only this additional copy is lost.
     pub(super) async fn keep(&self, key: &ExecutionKey, token: &str, status: &CommandExecutionStatus) {
         let kept = Kept {
             namespace: key.namespace.clone(),
@@ -57,7 +57,7 @@ impl Spool {
             status: status.clone(),
         };
         let spool = self.clone();
-        // A disk may take its time; the threads of the runtime are for those who do not wait.
+        // A disk may be slow, and must not block the threads of the async runtime.
         let written = tokio::task::spawn_blocking(move || spool.write(&kept)).await;
         if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::warn!(%error, execution = %key, "a result could not be kept on disk before it is written");
@@ -73,9 +73,9 @@ impl Spool {
         fs::rename(new, path)
     }
 
-    /// It is stored, or will never be.
+    /// Removes a result that is stored, or that can never be stored.
     pub(super) fn forget(&self, uid: &str) {
-        // What stays is refused when it is written again.
+        // If the file remains, the next replay changes nothing, because the execution is finished.
         let _ = fs::remove_file(self.path(uid));
     }
 
@@ -83,7 +83,7 @@ impl Spool {
         self.folder.join(format!("{uid}.result"))
     }
 
-    /// Writes what another process left here. To be called before anything is taken for left behind.
+    /// Writes the results that an earlier process left here. Call it before this process adopts any claim.
     pub async fn replay(&self, cluster: &Cluster) {
         for path in self.results() {
             let kept = fs::read(&path).map_err(|error| error.to_string());
@@ -105,7 +105,7 @@ impl Spool {
             match cluster.write_as_holder(&key, &token, &status).await {
                 WriteOutcome::Stored => {
                     tracing::info!(execution = %key, uid = key.uid, "a result that another process had observed is stored");
-                    // What was asked for, and by whom, is not kept here.
+                    // The spool contains neither the request nor the requester, so the log line needs the execution.
                     if let Ok(stored) = cluster.execution(&key.namespace, &key.name).await
                         && stored.metadata.uid.as_deref() == Some(&key.uid)
                     {

@@ -1,7 +1,7 @@
 //! The deadlines of one command on this process's monotonic clock, and the pauses between its sessions.
 //!
-//! The age of the claim is taken from the API server's clock once, when this process begins. From then on, a clock that jumps
-//! changes nothing.
+//! Writ computes the age of the claim from the API server's clock once, at the start of the run. A later jump of that
+//! clock changes nothing.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,15 +15,16 @@ use crate::api::CommandExecution;
 use crate::execution::{Deadlines, Limits, Pace};
 use crate::fleet::lock;
 
-/// Time that an orderly end of a session gets before the step is cut off. Both notice the deadline at the same moment.
+/// Time after the deadline in which a session may end by itself, before Writ cuts off the step. Session and step notice
+/// the deadline at the same moment.
 const OVERDUE: Duration = Duration::from_secs(2);
 
-/// The clock of one command. Its step in progress and whoever ends that step share it.
+/// Clock of one command. The running step shares it with the code that ends the step at the deadline.
 pub(super) struct Clock {
     begun: Instant,
-    /// The same moment, by the API server's clock.
+    /// Time of `begun` by the API server's clock.
     begun_time: Timestamp,
-    /// How old the claim was then.
+    /// Age of the claim at `begun`.
     age: Duration,
     state: Mutex<State>,
     changed: Notify,
@@ -36,7 +37,7 @@ struct State {
 }
 
 impl Clock {
-    /// Of a claimed execution, as it was stored. `now` is the time by the API server's clock.
+    /// Returns the clock of a claimed execution, as stored. `now` is the current time of the API server's clock.
     pub fn new(execution: &CommandExecution, limits: Limits, is_taken_over: bool, now: Timestamp) -> Self {
         let claimed = execution.claim().map(|claim| claim.dispatched_time.0);
         let since_claim = |time: Timestamp| {
@@ -61,29 +62,29 @@ impl Clock {
         Self { begun: Instant::now(), begun_time: now, age, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Time since the claim.
+    /// Returns the time since the claim.
     pub fn now(&self) -> Duration {
         self.age.saturating_add(self.begun.elapsed())
     }
 
-    /// The moment that is so long after the claim.
+    /// Returns the moment at this duration after the claim.
     fn at(&self, since_claim: Duration) -> Instant {
         let wait = since_claim.saturating_sub(self.age);
-        // Longer than any deadline: what cannot be said as a moment is not waited for in any case.
+        // An `Instant` cannot represent every moment. A year is longer than any deadline.
         self.begun.checked_add(wait).unwrap_or_else(|| self.begun + Duration::from_secs(86_400 * 365))
     }
 
-    /// Until when the command is followed, as far as is known now.
+    /// Returns the time at which Writ stops following the command, by the current state.
     pub fn end(&self) -> Instant {
         self.at(lock(&self.state).deadlines.end())
     }
 
-    /// When a stop request of our own is due; None before the start was confirmed.
+    /// Returns the time at which Writ sends a stop request of its own. `None` before the start is confirmed.
     pub fn stop_due(&self) -> Option<Instant> {
         lock(&self.state).deadlines.stop_due().map(|due| self.at(due))
     }
 
-    /// When it was noticed that somebody wants the command to stop.
+    /// Returns the time at which Writ noticed the request to cancel the command.
     pub fn cancel_noticed(&self) -> Option<Timestamp> {
         lock(&self.state).cancel_noticed
     }
@@ -93,14 +94,14 @@ impl Clock {
         lock(&self.state).deadlines.note_sent(now);
     }
 
-    /// The machine says that it has started the command so long ago, by its own clock.
+    /// Records that the machine started the command this long ago, by the machine's clock.
     pub fn note_started(&self, ago: Duration) {
         let at = self.now().saturating_sub(ago);
         lock(&self.state).deadlines.note_started(at);
         self.changed.notify_one();
     }
 
-    /// A stop request was decided on.
+    /// Records the decision to stop the command.
     pub fn note_stop(&self) {
         let now = self.now();
         lock(&self.state).deadlines.note_stop(now);
@@ -110,7 +111,7 @@ impl Clock {
     pub fn note_cancel(&self) {
         let since = self.begun.elapsed();
         lock(&self.state).cancel_noticed.get_or_insert_with(|| {
-            // Only the end of time is later than what can be added.
+            // The sum fails only if it exceeds the latest representable time.
             SignedDuration::try_from(since)
                 .ok()
                 .and_then(|since| self.begun_time.checked_add(since).ok())
@@ -119,30 +120,30 @@ impl Clock {
         self.note_stop();
     }
 
-    /// So many new bytes of output arrived, which makes so many in all that count.
+    /// Records `new` bytes of output. `in_all` is the number of all received bytes.
     pub fn note_bytes(&self, new: u64, in_all: u64) {
         let mut state = lock(&self.state);
         state.deadlines.note_received(in_all);
         state.pace.note_bytes(new);
     }
 
-    /// The journal moved forward.
+    /// Records progress of the journal.
     pub fn note_step(&self) {
         lock(&self.state).pace.note_step();
     }
 
-    /// A session has ended.
+    /// Records the end of a session.
     pub fn note_session(&self, lasted: Duration) {
         lock(&self.state).pace.note_session(lasted);
     }
 
-    /// The pause before the next session.
+    /// Returns the pause before the next session.
     pub fn pause(&self) -> Duration {
         let now = self.now();
         lock(&self.state).pace.pause(now)
     }
 
-    /// What something comes to; None if the deadline is over before.
+    /// Returns the result of `something`, or `None` if the deadline passes first.
     pub async fn in_time<T>(&self, cancel: &CancellationToken, something: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = something => Some(done),
@@ -150,7 +151,8 @@ impl Clock {
         }
     }
 
-    /// Waits for the deadline, and notices a cancellation. Bytes that arrive move the deadline, so it is read again.
+    /// Waits for the deadline, and records a cancellation. Received bytes move the deadline, so the loop reads it
+    /// again.
     pub async fn over(&self, cancel: &CancellationToken) {
         loop {
             let end = self.end() + OVERDUE;
@@ -166,7 +168,7 @@ impl Clock {
     }
 }
 
-/// Returns a duration as the launcher counts it, in hundredths of a second.
+/// Returns a duration in hundredths of a second, the unit of the launcher.
 pub(super) fn centiseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis() / 10).unwrap_or(u64::MAX)
 }

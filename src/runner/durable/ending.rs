@@ -1,4 +1,4 @@
-//! What ends the search for a command, or delays it: pauses, stop requests of the run, and the deadline.
+//! Events that end or delay the following of a command: pauses, stop requests and the deadline.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::launcher::Ended;
 use super::run_state::{DurableRun, NextStep, SessionEnd};
 use super::stopping::Stop;
 
-/// What the journal was seen to say, in the order in which it may change.
+/// Returns the rank of a journal state. A journal changes only to a state of a higher rank.
 fn rank(journal: &Journal) -> u8 {
     match journal {
         Journal::Absent => 1,
@@ -24,7 +24,7 @@ fn rank(journal: &Journal) -> u8 {
 }
 
 impl DurableRun<'_> {
-    /// Takes one step, and ends it at the deadline, whatever it waits for.
+    /// Takes one step. The step ends at the deadline, whatever it waits for.
     pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
         let taken = async {
@@ -37,12 +37,12 @@ impl DurableRun<'_> {
         clock.in_time(&cancel, taken).await.unwrap_or(SessionEnd::OutOfTime)
     }
 
-    /// The end of the command if the machine has recorded it, without the output.
+    /// Returns the end of the command if the machine recorded it before the deadline. Reads no output.
     pub(super) async fn poll_in_time(&self, reached: &LauncherConnection) -> Option<Ended> {
         self.clock.in_time(&self.cancel, self.poll(reached)).await.flatten()
     }
 
-    /// Notes what the journal says. Returns true if it never said as much before: only that is progress.
+    /// Records the state of the journal. Returns true if its rank is the highest so far. Only this counts as progress.
     pub(super) fn note_journal(&mut self, journal: &Journal) -> bool {
         let rank = rank(journal);
         let is_progress = rank > self.furthest;
@@ -53,7 +53,8 @@ impl DurableRun<'_> {
         is_progress
     }
 
-    /// Looks again after a pause. The error is the end: an outcome if the time is over, None if this process is ending.
+    /// Returns the next attempt after a pause. An error finishes the run: it has an outcome if the deadline passed, and
+    /// `None` if this process is ending.
     pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<CommandOutcome>> {
         if self.wait_out(problem).await {
             return Err(Some(self.out_of_time().await));
@@ -61,7 +62,7 @@ impl DurableRun<'_> {
         if self.context.aborting.is_cancelled() { Err(None) } else { Ok(NextStep::Reattach) }
     }
 
-    /// A pause before the machine is tried again; true if the time is over.
+    /// Pauses before the next connection to the machine. Returns true if the deadline passed.
     pub(super) async fn wait_out(&mut self, problem: &str) -> bool {
         self.choose_frame_size();
         problem.clone_into(&mut self.problem);
@@ -80,7 +81,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// After a session that broke: frames become smaller until bytes arrive again.
+    /// Chooses a smaller frame size if the last session brought no bytes.
     fn choose_frame_size(&mut self) {
         let received = self.received.stdout.saturating_add(self.received.stderr);
         if received == self.received_before {
@@ -89,7 +90,8 @@ impl DurableRun<'_> {
         self.received_before = received;
     }
 
-    /// The time is over. The machine is asked once more, for the end alone; then what is known is all that will be.
+    /// Handles the deadline. Writ requests only the end of the command once more. Then the outcome uses the known
+    /// facts.
     pub(super) async fn out_of_time(&mut self) -> CommandOutcome {
         if let Ok(Some(ended)) = timeout(FINAL_POLL, self.last_look()).await {
             return self.ended(ended).await;
@@ -111,7 +113,7 @@ impl DurableRun<'_> {
         };
         let problem = format!("{problem}; the command may have run, and may still run");
         let reason = match unreached {
-            // Whoever wanted it to stop learns that it may still run.
+            // Anyone who requested the stop learns that the command may still run.
             _ if self.stop.is_some() => Reason::ConnectionLost,
             None if self.is_elsewhere => Reason::MachineChanged,
             None if !self.has_run => Reason::StartNotConfirmed,
@@ -131,10 +133,10 @@ impl DurableRun<'_> {
         if has_record { self.poll(&reached).await } else { None }
     }
 
-    /// Tells the machine to stop the command, where somebody wants that, or the command had to be over. A stop request
-    /// belongs to the run: it is sent also if no session lasts.
+    /// Sends a stop request if a user cancelled the command, or its time has passed. The request does not depend on a
+    /// lasting session.
     pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
-        // Another host does not see the processes.
+        // Only the host and boot of the claim have processes of the command.
         if place != MachineMatch::Exact || !self.has_run {
             return;
         }
@@ -150,7 +152,7 @@ impl DurableRun<'_> {
         stop.note_asked();
         tokio::select! {
             report = Stop::ask(&self.context.dialer, self.work.machine_key(), Arc::clone(reached), self.uid.clone()) => stop.note(report),
-            // The next holder asks.
+            // The next holder sends the stop request.
             () = self.context.aborting.cancelled() => {}
         }
     }
@@ -160,7 +162,8 @@ impl DurableRun<'_> {
         self.clock.note_stop();
     }
 
-    /// Stores when the stop was noticed, if it was, and not stored yet: another holder counts from the same moment.
+    /// Returns a status with the time of the noticed cancellation, if this time is not stored yet. Another holder then
+    /// counts from the same time.
     pub(super) fn status_of_stop(&mut self) -> Option<crate::api::CommandExecutionStatus> {
         let noticed = self.clock.cancel_noticed()?;
         let status = self.held.execution.status.as_ref()?;

@@ -1,5 +1,5 @@
-//! Looking for a claimed command: what the API server says of it now, whether its machine is still the same, and whether it
-//! may still be started.
+//! Reattachment to a claimed command. Writ reads the execution live, compares the machine with the claim, and decides
+//! if the command may still start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use super::super::messages::launch_refused;
 use super::run_state::{DurableRun, NextStep, ReattachResult, SessionEnd};
 use super::session::elsewhere;
 
-/// How long a Machine that is not there is waited for: a pipeline may replace it.
+/// Time to wait for a missing Machine, because a pipeline may be replacing it.
 const MISSING_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the machine may take to close a fence.
+/// Time for the machine to close a fence.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 
 impl DurableRun<'_> {
-    /// Reaches the machine and asks it for the command.
+    /// Connects to the machine and requests the state of the command.
     pub(super) async fn look(&mut self) -> SessionEnd {
         if let Some(status) = self.status_of_stop() {
-            // Losing it loses nothing: whoever takes over counts from the takeover then.
+            // If this write is lost, the next holder counts from its adoption.
             self.context.cluster.write_as_holder(&self.held.key, &self.held.token, &status).await;
         }
         let mut ground = match self.ground().await {
             Ok(ground) => ground,
             Err(said) => return said,
         };
-        // One name may lead to several hosts: the one of the claim first.
+        // One name may resolve to several hosts. Writ tries the address of the claim first.
         let status = self.held.execution.status.as_ref();
         ground.resolved.prefer =
             status.and_then(|status| status.machine.as_ref()).map(|machine| machine.address.clone());
@@ -53,7 +53,7 @@ impl DurableRun<'_> {
             Err(said) => return said,
         };
         self.is_elsewhere &= matches!(place, MachineMatch::Different { .. });
-        // Whatever one with another folder says of this UID is of no account; it is not even asked.
+        // A host with another directory has no valid record of this UID, so Writ sends it no request.
         match place {
             MachineMatch::OtherDirectory => return SessionEnd::Journal { reached, place, journal: Journal::Absent },
             MachineMatch::Different { same_directory: false } => {
@@ -72,7 +72,7 @@ impl DurableRun<'_> {
         self.converse(reached, session, &request, nonce, place).await
     }
 
-    /// The execution, where it is still ours, and its Machine and Secret as they are now.
+    /// Returns the execution with its current Machine and Secret, if this process still holds the claim.
     pub(super) async fn ground(&self) -> Result<DecisionInput, SessionEnd> {
         let key = &self.held.key;
         let execution = match self.context.cluster.execution(&key.namespace, &key.name).await {
@@ -111,7 +111,7 @@ impl DurableRun<'_> {
         Ok(execution::compare(machine, remote, &reached.shown(&reached.address()), self.clock.now()))
     }
 
-    /// The end of the command if the machine has recorded it, without the output.
+    /// Returns the end of the command if the machine has recorded it. Reads no output.
     pub(super) async fn poll(&self, reached: &LauncherConnection) -> Option<Ended> {
         let session = reached.open().await.ok()?;
         let facts = &reached.known.facts;
@@ -121,7 +121,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Closes the fence: from then on nobody starts the command any more.
+    /// Closes the fence. After that, no request can start the command.
     pub(super) async fn close(&mut self, reached: Arc<LauncherConnection>, problem: LaunchProblem) -> SessionEnd {
         let session = match reached.open().await {
             Ok(session) => session,
@@ -131,16 +131,17 @@ impl DurableRun<'_> {
         let uid = &self.uid;
         let answer = request(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await;
         if matches!(answer, Ok(Answer::Refused(RequestRefusal::DirectoryUnsuitable))) {
-            // Somebody has removed the launcher's directory. The next connection probes anew, and has another one.
+            // The launcher's directory was removed. The next connection probes again, and uses another directory.
             reached.permit.discard().await;
         }
         match answer {
             Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Termination::Refused(problem)),
-            // Nobody has sent it but in the one request that was refused.
+            // Only the refused request could have started the command.
             Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Termination::Refused(problem)),
-            // It may run, or be about to: that the fence cannot be seen, or closed, now does not say that it did not start.
+            // The command may run or start soon. An unreadable fence, or one that cannot be closed, does not prove the
+            // opposite.
             Ok(Answer::Refused(refusal)) => SessionEnd::Silence(launch_refused(&refusal).message),
-            // Somebody was quicker: see what there is.
+            // The journal has an entry in the meantime. The next step reads it.
             Ok(_) => SessionEnd::Silence("something is recorded of it in the meantime".to_owned()),
             Err(error) => {
                 reached.permit.discard().await;
@@ -149,7 +150,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Whether a command of which the machine knows nothing may still be started: by what is live.
+    /// Decides by live data if a command without a journal on the machine may still start. The inner error is the
+    /// reason against the start. The outer error is the next step if no decision is possible now.
     pub(super) async fn may_start(
         &mut self,
         reached: &LauncherConnection,
@@ -177,7 +179,7 @@ impl DurableRun<'_> {
             return refusal(Reason::MachineSuspended, message);
         }
         if ground.resolved.pool_key() != reached.pool_key {
-            // It was reached by what was declared before: as who, by which key, on which way.
+            // The connection uses earlier settings: another login user, key or route.
             return Err(again);
         }
         let claim = ground.execution.claim();

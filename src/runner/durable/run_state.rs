@@ -1,4 +1,4 @@
-//! A claimed command in Durable mode, as far as it is known, and the steps of following it. Plain types.
+//! State of a claimed command in Durable mode, and the steps of following it. Plain types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,15 @@ use super::super::queued_execution::QueuedExecution;
 use super::clock::Clock;
 use super::stopping::Stop;
 
-/// Where to begin.
+/// First step of a run.
 pub enum Start {
     /// The claim was just stored: send the command.
     Launch { reached: Arc<LauncherConnection>, session: Session },
-    /// The claim was taken over: see what has become of it.
+    /// The claim was adopted: request the state of the command.
     Reattach,
 }
 
-/// What to do next.
+/// Next step of a run.
 pub(super) enum NextStep {
     Launch { reached: Arc<LauncherConnection>, session: Session },
     Reattach,
@@ -39,7 +39,7 @@ pub(super) enum NextStep {
 impl NextStep {
     pub fn span(&self) -> tracing::Span {
         match self {
-            // From the request to the end, where nothing comes between.
+            // The span covers the time from the request to the end, unless something interrupts the session.
             NextStep::Launch { .. } => tracing::info_span!(target: SPANS, "launch"),
             NextStep::Reattach => tracing::info_span!(target: SPANS, "follow"),
             NextStep::Close { .. } => tracing::info_span!(target: SPANS, "close"),
@@ -47,77 +47,77 @@ impl NextStep {
     }
 }
 
-/// One command, as far as it is known.
+/// State of one command.
 pub(super) struct DurableRun<'a> {
     pub context: &'a Context,
     pub work: &'a QueuedExecution,
     pub held: &'a mut HeldClaim,
     pub cancel: CancellationToken,
-    /// None once it is finished.
+    /// `None` after the outcome was built.
     pub recorder: Option<Recorder>,
     pub uid: Uid,
-    /// How many bytes of each stream were received, as the machine wrote them.
+    /// Number of bytes of each stream that Writ received, before redaction.
     pub received: Offsets,
     /// Largest frame of the next reply, and the number of received bytes when it was chosen.
     pub max_frame: FrameSize,
     pub received_before: u64,
-    /// Bytes that the record may still take, of both streams together.
+    /// Bytes that the record may still accept, for both streams together.
     pub budget: ByteBudget,
-    /// Time at which the first byte beyond that arrived.
+    /// Arrival time of the first byte beyond the budget.
     pub over_limit_since: Option<Instant>,
-    /// Sessions in which other text was mixed into the reply.
+    /// Number of sessions in which other text was mixed into the reply.
     pub mixed_sessions: u32,
-    /// Until when it is followed.
+    /// Deadlines of the run.
     pub clock: Arc<Clock>,
-    /// When it started, by our clock.
+    /// Start of the command, by the API server's clock.
     pub started: Option<Timestamp>,
-    /// Whether the machine said, to whomever, that it had started.
+    /// True if the machine has reported the start, to this holder or to an earlier one.
     pub has_run: bool,
-    /// How far the journal has come, of all that was seen of it.
+    /// Highest rank of all observed states of the journal.
     pub furthest: u8,
-    /// When output was received last that counts.
+    /// Time of the last received output within the budget.
     pub progressed: Option<Instant>,
-    /// True while received bytes are on their way into the record.
+    /// True while the recorder is receiving bytes.
     pub is_keeping: bool,
-    /// Whether the status says that it runs.
+    /// True if the status already reports the start.
     pub shown: bool,
-    /// What was done to stop it.
+    /// Stop requests of the run, if there is a reason to stop.
     pub stop: Option<Stop>,
-    /// Since when the machine does not answer.
+    /// Time since which the machine does not answer.
     pub silent_since: Option<Instant>,
-    /// What was in the way last.
+    /// Last problem that interrupted the run.
     pub problem: String,
-    /// Whether the machine gave an answer when it was asked last.
+    /// True if the machine answered the last request.
     pub has_answered: bool,
-    /// Whether another host, or another address, was reached last.
+    /// True if the last connection reached another host or another address.
     pub is_elsewhere: bool,
-    /// Whether it may have been sent in a request whose answer is not known.
+    /// True if a request whose result is unknown may have started the command.
     pub unsure: bool,
 }
 
-/// What came of a session.
+/// Result of a session.
 pub(super) enum SessionEnd {
-    /// It ended, and all that it wrote was received.
+    /// The command ended, and its output was received as far as possible.
     Ended(Ended),
-    /// There is nothing more to be learned.
+    /// Nothing more can be learned about the command.
     Concluded(Termination),
-    /// The machine's record says that it does not run.
+    /// The journal reports that the command is neither running nor ended.
     Journal { reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal },
     /// The connection was lost, or the machine does not answer as it should.
     Silence(String),
-    /// Another host, or another address, was reached, and what it says settles nothing.
+    /// The connection reached another host or another address, and its report proves nothing.
     Elsewhere(String),
-    /// The deadline of the command is over.
+    /// The deadline of the command has passed.
     OutOfTime,
-    /// Other text was mixed into the reply. The bytes before it count.
+    /// Other text was mixed into the reply. The bytes before that text count.
     Mixed { reached: Arc<LauncherConnection>, problem: String },
     /// The machine refused the launch.
     Refused { reached: Arc<LauncherConnection>, problem: LaunchProblem },
-    /// It is somebody else's now, or this process is ending.
+    /// Another process holds the claim, or this process is ending.
     NotOurs,
 }
 
-/// What follows from looking.
+/// Result of an attempt to reattach.
 pub(super) enum ReattachResult {
     Step(NextStep),
     Concluded(Termination),
@@ -125,7 +125,7 @@ pub(super) enum ReattachResult {
 }
 
 impl<'a> DurableRun<'a> {
-    /// A command that was just claimed, or adopted (`is_taken_over`).
+    /// Returns the state of a command that was just claimed, or adopted (`is_taken_over`).
     pub fn new(
         context: &'a Context,
         work: &'a QueuedExecution,
@@ -168,7 +168,7 @@ impl<'a> DurableRun<'a> {
     }
 }
 
-/// The limits of a claimed command.
+/// Returns the limits of a claimed command.
 fn limits_of(context: &Context, held: &HeldClaim) -> Limits {
     let decision = &held.decision;
     Limits {

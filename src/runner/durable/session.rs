@@ -1,7 +1,7 @@
 //! One session with the launcher: from the request to its answer, and on to the end of the output.
 //!
-//! The loop never waits for anything but the next thing to happen, so the channel is always drained: one that is not
-//! freezes the connection that others share.
+//! The loop always waits for several events at once, so it reads the channel without a pause. An unread channel would
+//! block the connection that other tasks share.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use super::super::messages::{launch_refused, not_started};
 use super::run_state::{DurableRun, SessionEnd};
 use super::stopping::{Stop, StopReport};
 
-/// How long the machine may take to answer.
+/// Time for the machine to answer a request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for the machine to report the end of a command that wrote more than its rule allows. The machine's own watchdog
 /// ends such a command within a second; if it does not, Writ sends a stop request.
@@ -35,27 +35,27 @@ const OVER_LIMIT_DEADLINE: Duration = Duration::from_secs(10);
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
 type Stopping<'a> = Pin<Box<dyn Future<Output = StopReport> + Send + 'a>>;
 
-/// One session, while it lasts.
+/// One session with the launcher.
 struct Conversation {
     session: Session,
     reply: Reply,
     asked: Instant,
-    /// When the machine answered that it runs, by our clock.
+    /// Time at which the machine reported that the command runs, by the clock of this process.
     running_since: Option<Instant>,
-    /// What it said of the end; the output may still be under way.
+    /// End that the machine reported. The remaining output may still arrive.
     end: Option<End>,
-    /// What the login said and did before the reply.
+    /// Output and exit of the login before the reply.
     unexpected: UnexpectedOutput,
 }
 
-/// What a machine says of the end.
+/// End of a command, as the machine reports it.
 enum End {
     Ended(Ended),
     Lost { rebooted: bool },
 }
 
 impl DurableRun<'_> {
-    /// Sends a request and takes in what comes of it.
+    /// Sends a request and processes the reply.
     pub(super) async fn converse(
         &mut self,
         reached: Arc<LauncherConnection>,
@@ -81,12 +81,12 @@ impl DurableRun<'_> {
         conversation.session.close().await;
         match heard {
             Heard::End(SessionEnd::Silence(problem)) => {
-                // Whoever shares the connection finds out sooner this way.
+                // Other tasks that share the connection notice the problem sooner if it is discarded.
                 reached.permit.discard().await;
                 SessionEnd::Silence(problem)
             }
             Heard::End(said) => said,
-            // The connection lives, and others share it.
+            // The connection still works, and other tasks share it.
             Heard::TurnedAway(problem) => SessionEnd::Silence(problem),
             Heard::Mixed(problem) => SessionEnd::Mixed { reached, problem },
             Heard::Journal(journal) => self.weigh(reached, place, journal),
@@ -94,7 +94,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// What another host does not know settles nothing.
+    /// Returns the journal as the end of the session. A report of another host that proves nothing becomes `Elsewhere`.
     fn weigh(&mut self, reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal) -> SessionEnd {
         if execution::next_step(place, &journal, self.has_run, Ok(())) == ReattachStep::Retry {
             self.is_elsewhere = true;
@@ -163,7 +163,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Takes in what the machine said; Some where that ends the session.
+    /// Processes one event of the session. Returns `Some` if the event ends the session.
     async fn take(
         &mut self,
         event: SessionEvent,
@@ -172,7 +172,7 @@ impl DurableRun<'_> {
     ) -> Option<Heard> {
         let Conversation { reply, running_since, end, unexpected, .. } = conversation;
         let mut heard = None;
-        // No more than the event brought.
+        // The event limits the size of this list.
         let mut written = Vec::new();
         let mut hear = |item: ReplyEvent<'_>| match item {
             ReplyEvent::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
@@ -199,7 +199,7 @@ impl DurableRun<'_> {
                     other => Heard::End(SessionEnd::Silence(other.to_string())),
                 });
             }
-            // What is missing is not under way: the record says that it was not received.
+            // The missing output will not arrive any more. The record reports it as not received.
             SessionEvent::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
             SessionEvent::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
@@ -225,7 +225,7 @@ impl DurableRun<'_> {
         let in_all = self.received.stdout.saturating_add(self.received.stderr);
         let kept = self.budget.take(bytes);
         if !kept.is_empty() {
-            // Bytes that count are progress, also where the answer behind them does not come.
+            // Bytes within the budget are progress, even if the answer after them does not arrive.
             self.silent_since = None;
             self.progressed = Some(Instant::now());
             self.clock.note_bytes(kept.len() as u64, in_all);
@@ -240,7 +240,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// One of the launcher's words; Some where nothing more is to come.
+    /// Processes one answer of the launcher. Returns `Some` if no more answers follow.
     fn hear(
         &mut self,
         answer: Answer,
@@ -278,7 +278,7 @@ impl DurableRun<'_> {
             Answer::Absent => Some(Heard::Journal(Journal::Absent)),
             Answer::Starting => Some(Heard::Journal(Journal::Starting)),
             Answer::Tombstoned => Some(Heard::Journal(Journal::Tombstoned)),
-            // It had answered that it runs.
+            // The machine had reported that the command runs.
             Answer::NotStarted(_) if self.has_run => Some(Heard::End(SessionEnd::Concluded(Termination::Unknown {
                 reason: Reason::RecordLost,
                 problem: "the command started, but its journal on the machine is gone".to_owned(),
@@ -292,8 +292,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// The machine says when it started in its own uptime; of another boot than this one nothing is known of when that was.
-    /// Whatever it says, it was not before the claim nor is it to come.
+    /// Records the start. The machine reports the start in its own uptime, so the time is known only for the boot of
+    /// the claim. The recorded time is never before the claim and never in the future.
     fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &LauncherConnection) {
         self.has_run = true;
         if let Some(recorder) = &self.recorder {
@@ -318,7 +318,8 @@ impl DurableRun<'_> {
         if let Some(stop) = &self.stop {
             return if is_stopping { since + LONG } else { stop.next_deadline(self.progressed) };
         }
-        // What was not understood of when it started cannot be shown: that must not be waited for again and again.
+        // If the start time is unknown, there is nothing to show. Without this check, the loop would wake up all the
+        // time.
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
@@ -327,13 +328,13 @@ impl DurableRun<'_> {
         due.unwrap_or_else(|| since + LONG)
     }
 
-    /// When the machine must have answered. Output may come before the answer.
+    /// Returns the time by which the machine must have answered. Output may arrive before the answer.
     fn answer_due(&self, conversation: &Conversation) -> Instant {
         let asked = conversation.session.fed().unwrap_or(conversation.asked);
         self.progressed.map_or(asked, |at| at.max(asked)) + ANSWER_DEADLINE + conversation.session.slack()
     }
 
-    /// A deadline is over; Some when there is nothing more to wait for in this session.
+    /// Handles a passed deadline. Returns `Some` if the session has nothing more to wait for.
     fn time_passed(&mut self, conversation: &Conversation, is_stopping: bool) -> Option<Heard> {
         let now = Instant::now();
         if now >= self.clock.end() {
@@ -367,24 +368,25 @@ impl DurableRun<'_> {
     }
 }
 
-/// What a host says, in a sentence, that is not the one of the claim.
+/// Returns a message about a host that is not the host of the claim.
 pub(super) fn elsewhere(reached: &LauncherConnection) -> String {
     format!("another host answers under this name: {} with boot id {}", reached.address(), reached.known.facts.boot_id)
 }
 
-/// Writes what is known so far. It is written beside the draining, and losing it loses nothing: the result follows.
+/// Writes the progress so far, concurrently with the reading of output. If this write is lost, the result still
+/// follows.
 fn show<'a>(context: &'a Context, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
     let (key, token) = (key.clone(), token.to_owned());
     Box::pin(async move { context.cluster.write_as_holder(&key, &token, &status).await })
 }
 
-/// Longer than anything that is waited for here.
+/// A duration that is longer than any wait of a session.
 const LONG: Duration = Duration::from_secs(86_400 * 2);
 
-/// What was heard in a session.
+/// Result of reading a session.
 enum Heard {
     End(SessionEnd),
-    /// The machine executed nothing in this session, for a reason that passes.
+    /// The machine executed nothing in this session, for a temporary reason.
     TurnedAway(String),
     Mixed(String),
     Journal(Journal),

@@ -1,4 +1,4 @@
-//! Telling a command on a machine to stop, beside the session that follows it.
+//! Stop requests to the machine, in a session next to the one that follows the command.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::clock::centiseconds;
 
-/// How long the machine may take to say what is left: it waits the grace itself, and a moment after KILL.
+/// Time for the machine to report the remaining processes. It waits for the grace period, and a moment after KILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
-/// The pause before the machine is asked again, where it did not answer.
+/// Pause before the next stop request if the machine did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// How often it is asked.
+/// Maximum number of stop requests.
 const TRIES: u32 = 5;
-/// How long after it was stopped a command's end may take to be told.
+/// Time after the stop for the machine to report the end of the command.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A command that is being stopped.
+/// A command that Writ is stopping.
 pub(super) struct Stop {
     pub cause: StopCause,
-    /// When the machine was asked last.
+    /// Time of the last stop request or its answer.
     asked: Option<Instant>,
-    /// How often it was asked, in all sessions.
+    /// Number of stop requests in all sessions.
     tries: u32,
     report: Option<StopReport>,
 }
 
-/// What the machine said of it.
+/// Answer of the machine to a stop request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum StopReport {
-    /// So many processes of it are left.
+    /// Number of remaining processes of the command.
     Left(u64),
-    /// Nothing, or nothing that can be understood.
+    /// No answer, or an unreadable one. The text is the problem.
     Unknown(String),
 }
 
@@ -44,7 +44,7 @@ impl Stop {
         Self { cause, asked: None, tries: 0, report: None }
     }
 
-    /// Whether the machine is to be asked now.
+    /// Returns true if a stop request must be sent now.
     pub fn is_due(&self) -> bool {
         match (&self.report, self.asked) {
             (Some(StopReport::Left(_)), _) => false,
@@ -53,12 +53,13 @@ impl Stop {
         }
     }
 
-    /// Whether the machine said what is left.
+    /// Returns true if the machine reported the number of remaining processes.
     pub fn is_answered(&self) -> bool {
         matches!(self.report, Some(StopReport::Left(_)))
     }
 
-    /// The machine is being asked. Counts also if no answer comes, or the session of the command ends before.
+    /// Records that a stop request is being sent. It counts even if no answer comes or the command's session ends
+    /// first.
     pub fn note_asked(&mut self) {
         self.tries = self.tries.saturating_add(1);
         self.asked = Some(Instant::now());
@@ -72,12 +73,12 @@ impl Stop {
         self.report = Some(report);
     }
 
-    /// Whether the machine said that something of it still runs.
+    /// Returns true if the machine reported that processes remain.
     pub fn left_some(&self) -> bool {
         matches!(self.report, Some(StopReport::Left(left)) if left > 0)
     }
 
-    /// When to look again. `progressed` is when output was received last.
+    /// Returns the time of the next check. `progressed` is the time of the last received output.
     pub fn next_deadline(&self, progressed: Option<Instant>) -> Instant {
         let asked = self.asked.unwrap_or_else(Instant::now);
         match self.report {
@@ -87,18 +88,18 @@ impl Stop {
         }
     }
 
-    /// The end stands behind the output, which may be a long one.
+    /// Returns the end of the wait. The machine reports the end of the command after its output, which may be long.
     fn over_at(&self, asked: Instant, progressed: Option<Instant>) -> Instant {
         progressed.map_or(asked, |progressed| progressed.max(asked)) + END_DEADLINE
     }
 
-    /// Whether there is nothing more to wait for: it was stopped as well as could be, and its end was not told.
+    /// Returns true if the wait is over: no stop request is left to send, and the end was not reported in time.
     pub fn is_over(&self, progressed: Option<Instant>) -> bool {
         let asked_enough = self.is_answered() || self.tries >= TRIES;
         asked_enough && self.asked.is_some_and(|asked| Instant::now() >= self.over_at(asked, progressed))
     }
 
-    /// Asks the machine, in a session of its own.
+    /// Sends a stop request in a separate session.
     pub async fn ask(dialer: &Dialer, machine: MachineKey, reached: Arc<LauncherConnection>, uid: Uid) -> StopReport {
         let (_other, session) = match open_control_session(dialer, &machine, &reached).await {
             Ok(opened) => opened,
@@ -108,9 +109,9 @@ impl Stop {
         match request(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE)))
             .await
         {
-            // What cannot be seen may be there.
+            // Processes that the machine cannot count may remain.
             Ok(Answer::Stopped { processes_left }) => StopReport::Left(processes_left.unwrap_or(1)),
-            // It was quicker, or never began.
+            // The command ended first, or never started.
             Ok(Answer::Ended(_) | Answer::NotStarted(_) | Answer::Tombstoned | Answer::Absent) => StopReport::Left(0),
             Ok(other) => StopReport::Unknown(format!("{other:?}")),
             Err(error) => StopReport::Unknown(error.to_string()),
