@@ -1,5 +1,5 @@
-//! What a command writes: redacted, counted and digested whole, shown in the status by head and tail, shown live, and
-//! stored whole if the status cannot show all of it.
+//! Output of a command. Writ redacts it, counts it, computes its digest, and shows head and tail in the status. Viewers
+//! can read it live. If the status cannot show all of it, the store keeps the whole output.
 //!
 //! ```text
 //! bytes of the machine -> Recorder: redact -+-> Capture: count, digest, head and tail -> status
@@ -11,8 +11,8 @@
 //! # Guarantees
 //!
 //! 1. Text that a rule's `redact` patterns match is kept nowhere, in no file and in no digest.
-//! 2. Totals and digests are of every byte that Writ received, except that text.
-//! 3. No viewer, disk or store holds up a command for long, and none can take its result away.
+//! 2. Totals and digests cover every byte that Writ received, except that text.
+//! 3. No viewer, disk or store delays a command for long, and none can lose its result.
 //! 4. Memory is bounded, whatever a command writes:
 //!    - for the status twice what it shows of each stream, at most 64 KiB together;
 //!    - with patterns the unfinished line, 64 KiB of each stream at most, and the memory of the search (see
@@ -86,7 +86,7 @@ impl<T> PerStream<T> {
     }
 }
 
-/// Key of an output: the execution that wrote it, for good.
+/// Key of an output: the execution that wrote it. It never belongs to another execution.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct OutputKey {
     /// Namespace of the execution.

@@ -5,7 +5,7 @@
 //!
 //! - An execution without space for its result is refused before anything is sent.
 //! - A claim reserves space for the smallest whole result, which others cannot fill.
-//! - A result that does not fit is stored with less text, and its message says so.
+//! - A result that does not fit is stored with less text, and its message reports this.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -12,7 +12,7 @@ const NAMESPACES: [&str; 4] = ["a", "b", "c", "d"];
 #[derive(Clone, Debug)]
 enum Step {
     Wait(usize),
-    /// The waiting task with this number stops waiting.
+    /// The waiting task with this number leaves.
     Leave(usize),
     /// The holder with this number gives its place back.
     GiveBack(usize),
@@ -20,7 +20,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let number = 0..1000_usize;
-    // Mostly one namespace, which wants all.
+    // Namespace 0 makes most requests, so it wants all places.
     let namespace = prop_oneof![3 => Just(0), 2 => 0..NAMESPACES.len()];
     let step = prop_oneof![
         5 => namespace.prop_map(Step::Wait),
@@ -33,8 +33,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The guarantees, counted independently of the tested code.
 #[derive(Default)]
 struct Model {
-    /// Who waits, oldest first, with how often each other namespace has got a place since it could have had one.
+    /// Waiting tasks, oldest first.
     waiting: Vec<(Ticket, &'static str)>,
+    /// For each waiting namespace, the number of places that each other namespace got since it could have had one.
     passed: HashMap<&'static str, BTreeMap<&'static str, usize>>,
     holding: Vec<&'static str>,
 }
@@ -48,7 +49,7 @@ impl Model {
         self.held(namespace) < size.share && self.waiting.iter().any(|(_, each)| *each == namespace)
     }
 
-    /// Takes all turns that there are.
+    /// Takes turns until no task gets a place.
     fn settle(&mut self, turns: &mut Turns<(usize, &'static str)>, arrivals: &HashMap<usize, Ticket>, size: Size) {
         while let Some((arrival, namespace)) = turns.next() {
             let first = self.waiting.iter().position(|(_, each)| *each == namespace).expect("it waited");
@@ -132,7 +133,7 @@ async fn who_is_dropped_with_a_place_that_it_has_not_taken_gives_it_back() {
     let first = pool.place("a").await;
     let mut second = Box::pin(pool.place("b"));
     assert!(futures::poll!(second.as_mut()).is_pending());
-    // The place is the second one's from here on; it never looks.
+    // The pool gives the place to the second task, which never polls again.
     drop(first);
     drop(second);
     let third = timeout(Duration::from_secs(5), pool.place("c")).await.expect("it was given back");

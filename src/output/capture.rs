@@ -49,8 +49,8 @@ impl Capture {
         redacted
     }
 
-    /// Takes the end of the stream and returns the redacted rest of the last line. With `truncated` and patterns the last
-    /// line is replaced, because a pattern might match a longer one.
+    /// Takes the end of the stream and returns the redacted rest of the last line. If the stream is `truncated` and
+    /// there are patterns, the whole last line is replaced: a pattern might match a longer one.
     pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
         let last = self.redactor.finish_stream(truncated);
         self.keep(&last);

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::api::execution_status::Encoding;
 
-/// Room for the line in the middle. Its longest form has 56 bytes, with a count of 20 digits. The room is reserved twice,
-/// because base64 makes it a third longer.
+/// Space for the line in the middle. Its longest form has 56 bytes, with a count of 20 digits. The space is reserved
+/// twice, because base64 makes the line a third longer.
 const MARKER_BYTES: usize = 64;
 
 /// A stream as the status shows it.
@@ -21,8 +21,8 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// Creates the text from the first bytes of a stream, the last bytes after them, and the length of the whole. It has
-    /// at most `bound` bytes as JSON. It is empty if the line that counts the missing bytes does not fit either.
+    /// Creates the text from the first bytes of a stream, the last bytes after them, and the length of the whole. The
+    /// text has at most `bound` bytes as JSON. It is empty if not even the line that counts the missing bytes fits.
     pub fn of(head: &[u8], tail: &[u8], total: u64, bound: usize) -> Self {
         let whole = (head.len() + tail.len()) as u64 == total;
         if whole {

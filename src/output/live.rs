@@ -14,12 +14,12 @@
 //! 1. A viewer receives `Claimed`, `Started`, every byte of both streams by offset, and `Ended`, in this order. `Ended`
 //!    is sent after the API server stored the result. Bytes that are gone are announced by a `Gap`.
 //! 2. Offsets count bytes of the redacted stream, as size and digest in the record do.
-//! 3. A viewer holds no buffer here, only offsets. A viewer that stops reading delays nobody. Up to 60 s after the end
-//!    the execution keeps its files for its viewers.
-//! 4. Files hold redacted bytes only. They have mode 0600, and [`LiveOptions::spill_bytes`] bounds all of them together.
-//!    Over it the oldest bytes of the namespace that uses most are deleted; one namespace uses at most half.
-//! 5. A disk that is full or slow delays a command by at most 1 s in its whole life. After that its output stays in
-//!    memory, as far as that has room.
+//! 3. A viewer has no buffer here, only offsets. A viewer that stops reading delays no command and no other viewer. Up
+//!    to 60 s after the end, the execution keeps its files for its viewers.
+//! 4. Files contain redacted bytes only. They have mode 0600, and [`LiveOptions::spill_bytes`] limits their total size.
+//!    Beyond it, Writ deletes the oldest bytes of the namespace that uses most. One namespace uses at most half.
+//! 5. A full or slow disk delays a command by at most 1 s in its whole life. After that, its output stays in memory as
+//!    far as the memory limit permits.
 //!
 //! # Caveats
 //!

@@ -127,10 +127,10 @@ pub fn state_directory(variable: impl Fn(&str) -> Option<String>) -> Option<Path
 }
 
 impl Store {
-    /// Opens a store for writing and reading. `location` is a directory, which is created if it is missing (mode 0700),
-    /// `file:///PATH`, `s3://BUCKET/PREFIX`, or `gs://` and `az://` if this build has them. `environment` has the
-    /// credentials of a cloud, as the cloud's tools read them (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT`, a Pod's
-    /// web identity, ..). Other variables are ignored. Opening a bucket makes no call.
+    /// Opens a store for writing and reading. `location` is a directory, `file:///PATH`, `s3://BUCKET/PREFIX`, or
+    /// `gs://` and `az://` if this build has them. A missing directory is created with mode 0700. `environment` has the
+    /// credentials of a cloud, in the variables of the cloud's tools (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
+    /// `AWS_ENDPOINT`, a Pod's web identity, ..). Other variables are ignored. Opening a bucket makes no call.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`] and [`StoreError::Directory`].
@@ -238,10 +238,11 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes every object of an execution, unfinished ones too. An execution without objects is no error.
+    /// Deletes every object of an execution, including unfinished ones. An execution without objects is no error.
     ///
     /// # Errors
-    /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]: some objects may remain; call it again.
+    /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]. Some objects may remain, so call it
+    /// again.
     pub async fn remove(&self, key: &OutputKey) -> Result<(), StoreError> {
         self.remove_matching(key, |_| true).await?;
         if let Some(directory) = self.inner.directory.as_deref() {
@@ -252,7 +253,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the unfinished objects that a crash left of an execution.
+    /// Deletes the unfinished objects of an execution that remained after a crash.
     pub(super) async fn remove_partials(&self, key: &OutputKey) -> Result<(), StoreError> {
         self.remove_matching(key, |name| name.ends_with(PARTIAL)).await?;
         if let Some(directory) = self.inner.directory.as_deref() {

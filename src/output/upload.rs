@@ -1,4 +1,4 @@
-//! The way of a large output into the store, while the command runs.
+//! Upload of a large output into the store, while the command runs.
 //!
 //! ```text
 //! Upload --follow(stream)--> task: reads the live streams by offset, parts of 5 MiB one after the other --> store
@@ -76,10 +76,10 @@ pub(super) enum NotStored {
     SpillUnreadable,
 }
 
-/// For each stream that is to be stored, its SHA-256.
+/// SHA-256 of each stream that must be stored.
 pub(super) type Digests = PerStream<Option<String>>;
 
-/// The near end. Costs nothing until a stream is followed.
+/// Handle of the upload. It costs nothing until a stream is followed.
 #[derive(Debug)]
 pub(super) struct Upload {
     store: Store,
@@ -137,10 +137,10 @@ impl Upload {
         let _ = commands.try_send(UploadCommand::Follow(stream, reader));
     }
 
-    /// Stores nothing: the store is too slow.
+    /// Ends the upload without a stored output, because the store is too slow.
     pub fn give_up(&mut self) {
         if !matches!(self.state, State::Abandoned(_)) {
-            // The task sees that nobody waits any more, and cleans up.
+            // The task notices that its handle is gone, and deletes its parts.
             self.state = State::Abandoned(NotStored::TooSlow);
         }
     }
@@ -198,7 +198,7 @@ fn start(store: Store, key: OutputKey) -> State {
     State::Active { commands, ended, parts }
 }
 
-/// The far end: a task of its own, so that Writ reads the command's output while a part is on its way.
+/// Task of the upload. It runs separately, so Writ reads the command's output while the store receives a part.
 struct Task {
     store: Store,
     key: OutputKey,
@@ -226,7 +226,7 @@ impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<UploadCommand>, ended: Arc<OnceLock<NotStored>>) {
         let Err(problem) = self.follow(&mut commands).await else { return };
         let _ = ended.set(problem);
-        // From here on commands fail at once, and nothing is kept for this upload.
+        // After this, commands to the task fail at once, and no bytes are kept for this upload.
         drop(commands);
         for stream in StreamKind::ALL {
             self.streams.of_mut(stream).reader = None;

@@ -1,7 +1,7 @@
-//! The rule of agreement: when a member may use a new set of members.
+//! Agreement on members: the rule by which a member may use a new set of members.
 //!
 //! Two members that act on different sets would both dispatch to some Machines, and `maxConcurrent` would not hold. So
-//! each change has two halves, and the Leases are the meeting point:
+//! each change has two steps, and the members exchange their views through the Leases:
 //!
 //! ```text
 //! list of Leases           a member                                          its Lease
@@ -9,8 +9,8 @@
 //! all show this view    -> starts with the keys that it gains
 //! ```
 //!
-//! A key that a member owned at the last agreement, and owns among the members that live now, stays with it without a
-//! pause: another member that owned the key in between had a higher weight, so it lives no more.
+//! A member keeps a key without a pause in one case: it owned the key at the last agreement, and owns it among the
+//! members that live now. Any other owner in between had a higher weight, and is no longer alive.
 //!
 //! # Caveats
 //! Agreement keeps `maxConcurrent` exact. It does not protect against a second start of a command: the claim and the
@@ -43,7 +43,7 @@ fn acting(listed: &[ListedMember<'_>]) -> Members {
     listed.iter().filter(|member| !member.is_leaving).map(|member| member.identity).collect()
 }
 
-/// Compares the views in one list of Leases with the set of its members. Members that are leaving count for nothing.
+/// Compares the views in one list of Leases with the set of its members. Members that are leaving do not count.
 pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
     let expected = acting(listed).view();
     let differs = |member: &&ListedMember<'_>| !member.is_leaving && member.view != Some(expected.as_str());
@@ -60,8 +60,8 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
 ///    again.
 /// 2. It publishes a view only after it has stopped to act for the keys that it lost, and leaves only after it has
 ///    stopped to act for all.
-/// 3. It acts for nothing while its own Lease may be over, and calls [`restart`](Self::restart) before it renews such a
-///    Lease.
+/// 3. It acts for no key if its own Lease may have expired, and calls [`restart`](Self::restart) before it renews such
+///    a Lease.
 #[derive(Clone, Debug)]
 pub struct Handover {
     own: String,
@@ -76,7 +76,7 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Returns the state of a member that holds nothing and has seen no list.
+    /// Returns the state of a member that owns no key and has read no list.
     pub fn new(own: impl Into<String>) -> Self {
         Self { own: own.into(), acting: Members::default(), agreed: None, is_published: false, is_agreed: false }
     }
@@ -85,7 +85,7 @@ impl Handover {
     pub fn observe(&mut self, listed: &[ListedMember<'_>]) {
         let current = acting(listed);
         if !current.contains(&self.own) {
-            // The others share the keys among themselves.
+            // The other members divide the keys among themselves.
             self.agreed = None;
         }
         if current != self.acting {
@@ -123,8 +123,7 @@ impl Handover {
         self.is_agreed
     }
 
-    /// Gives everything up: the own Lease may have been over, so the others may have divided the keys without this
-    /// member.
+    /// Gives up all keys: the own Lease may have expired, so the other members may have divided the keys.
     pub fn restart(&mut self) {
         *self = Self::new(std::mem::take(&mut self.own));
     }

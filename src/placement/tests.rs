@@ -112,7 +112,7 @@ proptest! {
                 moved += 1;
             }
         }
-        // Twice the newcomer's even share, and at least something.
+        // The bound is twice the newcomer's even share. At least one key moves.
         prop_assert!(moved > 0 && moved <= 2 * 600 / after.len(), "{} of 600 moved", moved);
     }
 

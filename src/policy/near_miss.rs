@@ -2,9 +2,9 @@
 //! and in another for readers of the policy.
 //!
 //! # Guarantees
-//! The form for the requester shows no text, pattern or value of a rule, and not how much of a guessed word was right.
-//! It shows names of rules and parameters, and the maximum timeout, because a request contains these. If only the
-//! directory of the program differs, it says so.
+//! The form for the requester shows no text, pattern or value of a rule, and no correct part of a guessed word. It
+//! shows names of rules and parameters, and the maximum timeout, because a request contains these. If only the
+//! directory of the program differs, the form names this difference.
 
 mod other_way;
 

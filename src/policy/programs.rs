@@ -18,7 +18,7 @@ use walk::{Use, Word};
 /// Maximum number of combinations of enum values that are each read as a rule. Beyond that, each value is read once.
 const COMBINATIONS: usize = 32;
 
-/// Returns the first use of a parameter by which the requester chooses what runs.
+/// Returns the first use of a parameter by which the requester chooses the program or the code to run.
 pub(super) fn check(run: &[Template], parameters: &[ParameterSpec]) -> Option<RuleError> {
     uses(run, parameters).iter().find_map(|one| {
         let parameter = parameters.get(one.parameter)?;

@@ -95,7 +95,8 @@ impl Role {
         })
     }
 
-    /// Returns true if a requester who chooses such a word chooses what runs.
+    /// Returns true if a word with this role decides which program or code runs. The requester must not choose such a
+    /// word.
     pub fn decides_what_runs(self) -> bool {
         match self {
             Self::Code | Self::Program | Self::Command | Self::Script | Self::Configuration | Self::Library => true,
@@ -340,7 +341,7 @@ impl Description {
     pub fn abbreviated(&self, name: &str) -> Option<&ProgramOption> {
         let is_meant = |known: &&String| name.len() > 3 && known.starts_with("--") && known.starts_with(name);
         let mut meant: Vec<_> = self.options.keys().filter(is_meant).collect();
-        // Among several options, one that decides what runs comes first. The order never changes.
+        // Among several options, one that decides which program runs comes first. The order never changes.
         meant.sort();
         let options = || meant.iter().filter_map(|name| self.options.get(*name));
         options().find(|option| option.decides_what_runs()).or_else(|| options().next())

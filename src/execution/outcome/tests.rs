@@ -9,7 +9,7 @@ fn execution() -> CommandExecution {
     CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"))
 }
 
-/// One with a decision that waits for output this long.
+/// Returns an execution whose decision waits this long for the rest of the output.
 fn execution_with(drain_seconds: u32) -> CommandExecution {
     let rule =
         format!("[{{name: hello, match: say hello, run: [/bin/echo], output: {{drainSeconds: {drain_seconds}}}}}]");
@@ -24,7 +24,7 @@ fn execution_with(drain_seconds: u32) -> CommandExecution {
     execution
 }
 
-/// A clock that was set back, by minutes or by the part of a second that two processes differ in.
+/// The clock was set back by minutes, or by less than a second, as the clocks of two processes differ.
 #[test]
 fn no_record_ends_before_it_began() {
     let at = |text: &str| text.parse::<Timestamp>().unwrap();

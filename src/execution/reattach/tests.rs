@@ -50,14 +50,14 @@ fn a_place_is_the_same_only_where_folder_boot_and_address_are() {
 fn a_reboot_is_another_boot_of_the_same_host() {
     let later = ObservedMachine { boot_id: "later", ..RECORDED };
     assert_eq!(place(&later), MachineMatch::Rebooted);
-    // With another address after it.
+    // The host has another address after the reboot.
     let moved = ObservedMachine { address: "10.0.0.2:22", ..later.clone() };
     assert_eq!(place(&ObservedMachine { uptime: FRESH, ..moved.clone() }), MachineMatch::Rebooted);
-    // It was up before the claim was made: a clone.
+    // The uptime began before the claim, so the host is a clone.
     assert_eq!(place(&moved), MachineMatch::Different { same_directory: true });
     let other_key = ObservedMachine { host_key_fingerprint: "SHA256:b", uptime: FRESH, ..later.clone() };
     assert_eq!(place(&other_key), MachineMatch::Different { same_directory: true });
-    // With a folder that did not outlive it.
+    // The directory did not survive the reboot.
     let emptied = ObservedMachine { directory_id: "other", ..later };
     assert_eq!(place(&ObservedMachine { uptime: FRESH, ..emptied.clone() }), MachineMatch::OtherDirectory);
     assert_eq!(place(&emptied), MachineMatch::Different { same_directory: false });

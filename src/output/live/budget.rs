@@ -1,9 +1,9 @@
-//! The limit on the bytes in all spill files together, and the choice of the bytes to delete.
+//! Limit on the total size of all spill files, and the choice of the bytes to delete.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Size of the pieces in which a file is accounted and its oldest bytes are deleted. It bounds the number of pieces: 4096
-/// for the default limit of 4 GiB, in addition to one for each file.
+/// Size of the pieces in which a file is accounted and its oldest bytes are deleted. The size limits the number of
+/// pieces: 4096 for the default limit of 4 GiB, in addition to one for each file.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Accounts of the spill files, by namespace.
@@ -47,9 +47,9 @@ impl SpillBudget {
         self.used
     }
 
-    /// Takes one piece off the accounts that has to be deleted before `bytes` more fit; `None` if they fit. The piece is
-    /// the oldest of the same namespace if that would use more than half of the limit, else the oldest of the namespace
-    /// that uses most.
+    /// Removes one piece from the accounts if `bytes` more do not fit, and returns it for deletion. Returns `None` if
+    /// they fit. If the namespace would use more than half of the limit, its own oldest piece is chosen. Otherwise it
+    /// is the oldest piece of the namespace that uses most.
     pub fn next_victim(&mut self, namespace: &str, bytes: u64) -> Option<BudgetPiece> {
         let own = self.namespaces.get(namespace).map_or(0, |usage| usage.bytes);
         let victim = if own.saturating_add(bytes) > self.limit / 2 {
@@ -91,7 +91,7 @@ impl SpillBudget {
         }
     }
 
-    /// Takes a file off the accounts.
+    /// Removes a file from the accounts.
     pub fn remove(&mut self, file: u64) {
         let Some((namespace, ages)) = self.files.remove(&file) else { return };
         for age in ages {

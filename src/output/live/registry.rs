@@ -1,4 +1,4 @@
-//! All executions that this process runs, ran a minute ago, or that viewers expect.
+//! All executions that run in this process, ended within the last minute, or are expected by viewers.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -14,18 +14,18 @@ use super::entry::{Entry, EntryEnd, Publisher, ReadStep, Shared};
 use super::spill::{Spill, WriteAt};
 use super::{EndedStatus, GapReason, LiveOptions, Progress, StreamOffsets, Viewer, lock};
 
-/// Maximum number of viewers of one execution: a team, not a crowd.
+/// Maximum number of viewers of one execution, enough for a team.
 pub(super) const MAX_VIEWERS: usize = 32;
-/// Maximum number of names that viewers expect, and that no execution has yet: 1 KiB each.
+/// Maximum number of names that viewers expect and that no execution has yet. Each takes 1 KiB.
 pub(super) const MAX_EXPECTED: usize = 1024;
-/// The same for one namespace, so that no namespace takes the names of the others.
+/// Maximum number of expected names in one namespace, so that no namespace uses up the limit for all.
 pub(super) const MAX_EXPECTED_PER_NAMESPACE: usize = 256;
-/// Time after which a viewer of a name that no execution has is sent away. Longer waits are for queued executions, and
-/// those are watched in the API server.
+/// Time after which the registry ends a viewer whose name no execution has. Longer waits concern queued executions,
+/// which clients watch in the API server.
 const EXPECTED_FOR: Duration = Duration::from_secs(15 * 60);
-/// Time for which an ended execution can still be found, and its viewers may read on.
+/// Time after the end for which viewers can find an execution and continue to read it.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60);
-/// Maximum number of ended executions that can be found: 60 s at 68 a second, 1 KiB each.
+/// Maximum number of ended executions that viewers can find: 68 per second for 60 s. Each takes 1 KiB.
 const MAX_ENDED: usize = 4096;
 /// Maximum bytes of output of ended executions in memory, a quarter of the memory for live output.
 const MAX_ENDED_BYTES: usize = 16 << 20;
@@ -123,9 +123,9 @@ impl LiveOutput {
         Self { registry: Arc::new(Registry { shared, entries: Mutex::default(), times }) }
     }
 
-    /// Watches an execution by namespace and name. It need not exist yet: a viewer waits up to 15 minutes for its claim.
-    /// If there was an execution of this name within the last 60 s, this is the newest one: compare the UID of
-    /// [`super::LiveEvent::Claimed`].
+    /// Watches an execution by namespace and name. The execution need not exist yet: a viewer waits up to 15 minutes
+    /// for its claim. If executions of this name existed within the last 60 s, the viewer gets the newest one. Compare
+    /// the UID of [`super::LiveEvent::Claimed`].
     ///
     /// # Errors
     /// Too many viewers, or too many names that no execution has.
@@ -154,7 +154,7 @@ impl LiveOutput {
     /// Watches an execution that this process runs, or ran within the last 60 s.
     ///
     /// # Errors
-    /// It does not run here, or has too many viewers.
+    /// The execution does not run here, or has too many viewers.
     pub fn subscribe_uid(&self, uid: &str, from: StreamOffsets) -> Result<Viewer, SubscribeError> {
         let mut entries = lock(&self.registry.entries);
         entries.expire(self.registry.times.kept_after_end);
@@ -198,8 +198,8 @@ impl LiveOutput {
         LiveClaim { registry: Arc::clone(&self.registry), entry, key, is_ended: false }
     }
 
-    /// Reads at most `max_bytes` of a stream from an offset on, of an execution that runs here or ran within the last
-    /// 60 s.
+    /// Reads at most `max_bytes` of a stream from an offset on. The execution must run here or have ended here within
+    /// the last 60 s.
     pub async fn read(&self, uid: &str, stream: StreamKind, offset: u64, max_bytes: usize) -> Option<LiveRead> {
         let entry = lock(&self.registry.entries).by_uid.get(uid).map(Arc::clone)?;
         loop {
@@ -226,7 +226,7 @@ impl LiveOutput {
         }
     }
 
-    /// Returns the bytes that viewers can no longer read, counted since the last call, by reason.
+    /// Returns the number of bytes that viewers can no longer read, by reason, since the last call.
     pub fn take_lost(&self) -> Vec<(GapReason, u64)> {
         self.registry.shared.take_lost()
     }
@@ -237,16 +237,16 @@ impl LiveOutput {
 pub enum LiveRead {
     /// Bytes from the offset on.
     Bytes(Bytes),
-    /// The bytes up to this offset are gone.
+    /// The bytes up to this offset are no longer stored.
     Gap {
-        /// Offset of the next byte that is there.
+        /// Offset of the next stored byte.
         to: u64,
         /// Cause.
         reason: GapReason,
     },
-    /// The stream has not come that far.
+    /// The stream has not reached this offset.
     Nothing {
-        /// True if it never will.
+        /// True if it never reaches this offset.
         is_complete: bool,
     },
 }
@@ -295,7 +295,7 @@ impl Entries {
 }
 
 impl Registry {
-    /// Takes a viewer off an entry.
+    /// Removes a viewer from an entry.
     pub fn leave(&self, entry: &Arc<Entry>) {
         let mut entries = lock(&self.entries);
         entries.viewers = entries.viewers.saturating_sub(1);
@@ -306,7 +306,7 @@ impl Registry {
         }
         let is_expected = state.claim.is_none();
         if state.end.is_some() && state.has_file() {
-            // Nobody reads on. A later viewer finds the end.
+            // The entry has no viewers. A later viewer finds only the end.
             entry.clear(&mut state);
         }
         drop(state);

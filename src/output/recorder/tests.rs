@@ -41,13 +41,13 @@ fn folder() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-/// The files in a folder, those that are half written too.
+/// Returns the files in a directory, including unfinished ones.
 fn files(folder: &tempfile::TempDir) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder.path().join("team/uid")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// A store that takes this long to write anything.
+/// Returns a store that takes this long for each write.
 fn slow(pause: Duration) -> Store {
     let config = ThrottleConfig { wait_put_per_call: pause, ..ThrottleConfig::default() };
     Store::with(Box::new(ThrottledStore::new(InMemory::new(), config)), Path::default(), None, Duration::from_secs(20))
@@ -101,7 +101,7 @@ async fn many_parts_of_both_streams_are_stored_to_the_byte_and_nothing_else_is_l
     let (folder, store) = folder();
     let (stdout, stderr) = (much(12_000_000), much(5 << 20));
     let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
-    // From a crash before.
+    // Leftovers of an earlier crash.
     std::fs::create_dir_all(folder.path().join("team/uid")).unwrap();
     for name in ["stdout-1.partial", "stderr-2.partial#1"] {
         std::fs::write(folder.path().join("team/uid").join(name), "left").unwrap();
@@ -180,7 +180,7 @@ async fn the_end_waits_for_a_slow_store_but_not_once_there_is_no_time_left() {
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_said_in_the_record() {
     let (folder, store) = folder();
-    // A file is in the place of the directory of the namespace.
+    // A file occupies the path of the namespace's directory.
     std::fs::write(folder.path().join("team"), "in the way").unwrap();
     for bytes in [5000, 11 << 20] {
         let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
@@ -262,14 +262,14 @@ async fn store_that_hangs_delays_no_command_whose_output_is_in_a_file() {
 async fn bytes_that_were_deleted_before_the_store_took_them_are_recorded_as_not_stored() {
     let directory = tempfile::tempdir().unwrap();
     let live = spilling(&directory, 4);
-    // It takes long enough for the limit to be over, and answers then.
+    // The store answers only after the spill files have reached their limit.
     let (mut recorder, _claim) = recorder_in(&live, Some(slow(Duration::from_secs(2))), &[]);
     for _ in 0..24 {
         recorder.push(Stdout, &much(1 << 20)).await;
     }
     let recorded = recorder.finish(false, never()).await;
     assert_eq!((recorded.stdout_record.bytes, recorded.stdout_record.stored), (24 << 20, false));
-    // The second one, if the disk of the test is too slow for the output.
+    // The second message appears if the disk of the test is too slow for the output.
     let said = recorded.stdout_record.not_stored.unwrap();
     assert!(said.contains("--spill-bytes") || said.contains("in time"), "{said}");
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Some that overlap, one that goes to the end of the line, one with anchors.
+/// Patterns that overlap, one that matches up to the end of the line, and one with anchors.
 const PATTERNS: &[&str] = &["token=[a-c]+", "c+b", "key .*", r"^\S+;$"];
 
 fn redaction(patterns: &[&str]) -> Redaction {
@@ -27,7 +27,7 @@ fn gives(chunks: &[&str], expected: &str) {
     assert_eq!(String::from_utf8(output).unwrap(), expected, "{chunks:?}");
 }
 
-/// The whole text at hand, split by newlines.
+/// Redacts a whole text, split by newlines.
 fn by_hand(text: &[u8], max_line_bytes: usize) -> Vec<u8> {
     let mut lines = redaction(PATTERNS).line_redactor();
     let shown = text.split(|byte| *byte == b'\n').map(|line| {
@@ -113,7 +113,7 @@ fn ten_mebibytes_without_a_newline_cost_no_more_than_a_line() {
 
 #[test]
 fn a_last_line_that_was_cut_off_is_not_shown_as_it_may_be_half_of_a_secret() {
-    // Without its `b` it is no match.
+    // Without the missing `b`, the pattern does not match.
     let output = passed(redactor(MAX_LINE_BYTES), &[b"one\nccc"], true);
     assert_eq!(output, b"one\n*** [writ: a line of 3 bytes was cut off before it could be redacted]");
     assert_eq!(passed(redactor(MAX_LINE_BYTES), &[b"one\n"], true), b"one\n");

@@ -104,19 +104,20 @@ fn a_member_that_gave_everything_up_holds_nothing() {
 struct Node {
     identity: String,
     handover: Handover,
-    /// What the Lease shows.
+    /// View in the Lease of the member.
     shown: Option<View>,
     is_leaving: bool,
-    /// True while the process stands still: its Lease expires, at another moment for each observer.
+    /// True while the process is paused. Its Lease expires at another moment for each observer.
     is_paused: bool,
-    /// The observers for which it has expired.
+    /// Observers for which the Lease has expired.
     expired_for: BTreeSet<String>,
 }
 
 /// One step of one member of a history.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A member publishes its new view, or lists if it has none. The bits tell the paused members that live for it.
+    /// A member publishes its new view, or lists if it has none. The bits name the paused members that it considers
+    /// alive.
     Proceed(usize, u8),
     /// Another member joins, up to 5.
     Join,
@@ -189,7 +190,7 @@ impl World {
             Step::Proceed(index, living) => self.proceed(index, living),
             Step::Join => self.join(),
             Step::Leave(index) => match self.nodes.get_mut(index) {
-                // The second time its Lease is deleted.
+                // A second `Leave` deletes the Lease.
                 Some(node) if node.is_leaving => drop(self.nodes.remove(index)),
                 Some(node) if !node.is_paused => node.is_leaving = true,
                 _ => {}
@@ -237,7 +238,8 @@ proptest! {
                 prop_assert!(actors.len() <= 1, "after step {number} ({step:?}): {key} has {actors:?}");
             }
         }
-        // All come back; two rounds of listing and publishing, and one to see that all have published.
+        // All members resume. Each needs two rounds of listing and publishing, and one more list of the published
+        // views.
         (0..5).for_each(|index| world.apply(Step::Resume(index)));
         for _ in 0..6 {
             (0..5).for_each(|index| world.proceed(index, 0));

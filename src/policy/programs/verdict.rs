@@ -1,4 +1,4 @@
-//! Judges the use of a free parameter: the parameter must not decide what runs, and should not name any file.
+//! Checks the use of a free parameter: the parameter must not choose the program to run, and should not name any file.
 
 use super::super::template::ParameterSpec;
 use super::super::values::ValueSpec;
@@ -12,7 +12,7 @@ const REMEDY_NAME_SCRIPT: &str =
     "put what it runs into a script and name that by its absolute path in run[1]; behind it there may be parameters";
 const REMEDY_NAME_SUBCOMMAND: &str = "make it constant, or list the subcommands that are meant with enum";
 const REMEDY_CONSTANT_OR_ENUM: &str = "make it constant, or list the values that are meant with enum";
-/// Paths that the author of a rule rarely means.
+/// Paths that the author of a rule rarely intends.
 const PROBES: &[&str] =
     &["/etc/passwd", "/etc/hosts", "/tmp/x", "/tmp/x.y", "/tmp/x/", "/bin/sh", "/a", "tmp/x", "a/b", "x/y.z"];
 
@@ -95,7 +95,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Returns the program, with the option: `tar (--x)` or `tar`.
+    /// Returns the program, with its option if there is one: `tar (--x)` or `tar`.
     fn taker(&self) -> String {
         let program = &self.one.program;
         self.one.option.as_ref().map_or_else(|| program.clone(), |option| format!("{program} ({option})"))
@@ -122,8 +122,8 @@ impl Place<'_> {
         Verdict::Warning(format!("{}: {} {what}", self.name, self.taker()))
     }
 
-    /// Judges a value that decides what runs: an error if it can be in any directory, and a warning in a directory that
-    /// the author named.
+    /// Checks a value that decides the program or the code to run. The result is an error if the value can be in any
+    /// directory, and a warning in a directory that the author named.
     fn unless_pinned(&self, what: &'static str) -> Verdict {
         if !self.is_pinned() {
             return Verdict::Error { what, remedy: REMEDY_CONSTANT_OR_ENUM };
@@ -190,7 +190,7 @@ impl Place<'_> {
     }
 
     fn remote(&self) -> Verdict {
-        // `backup.internal:/srv/{name}`
+        // An example is `backup.internal:/srv/{name}`.
         let has_host =
             self.one.before.split_once(':').is_some_and(|(host, rest)| !host.is_empty() && !rest.starts_with("//"));
         if has_host || self.is_pinned() {

@@ -65,7 +65,8 @@ pub(super) struct Use {
     pub before: String,
     /// Option whose value it is.
     pub option: Option<String>,
-    /// Values that would choose an option which decides what runs, if the placeholder is in the name of an option.
+    /// Values that would choose an option that decides the program to run, if the placeholder is in the name of an
+    /// option.
     pub choices: Option<Vec<String>>,
 }
 

@@ -97,7 +97,7 @@ fn the_program_is_a_constant_absolute_path() {
     problem_is!(format!("- {{name: r, run: [{}]}}", ["/bin/x"; 65].join(", ")), RuleError::RunLength);
 }
 
-/// Rules in which the value would choose what runs.
+/// Rules in which the value would choose the program or the code to run.
 const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/bin/sh, -c, '{p}']",
     "[/bin/sh, -c, 'echo hello', '{p}']",

@@ -1,4 +1,4 @@
-//! What was executed before, and what of that cannot be seen.
+//! Executions with a receipt, and receipts that cannot be read.
 
 use super::*;
 use crate::execution::ReceiptKey;

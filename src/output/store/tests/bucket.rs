@@ -17,7 +17,7 @@ use crate::policy::Redaction;
 #[derive(Default)]
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Unfinished ones, by their ids: the parts by their numbers.
+    /// Unfinished uploads by ID, with their parts by number.
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
     requests: Vec<String>,
 }
