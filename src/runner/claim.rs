@@ -250,7 +250,7 @@ fn held_claim(
     // A claim of Writ always has a decision. Without one, there is no command to send.
     let decision =
         execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(ConnectFailure::Obsolete)?;
-    // The API server stores the time in microseconds, so the comparison ignores it.
+    // The API server rounds the time to microseconds, so the comparison ignores it.
     let time = &decision.decided_time;
     let is_made = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
     let is_stored_unchanged = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());

@@ -270,7 +270,7 @@ impl DurableRun<'_> {
             return Some(IncompleteReason::OverLimit);
         }
         if self.is_keeping {
-            // The deadline passed while the recorder still received bytes.
+            // The deadline passed while the recorder was still processing bytes.
             return Some(IncompleteReason::NotReceived);
         }
         match ended.missing {

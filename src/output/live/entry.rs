@@ -1,4 +1,4 @@
-//! One execution in the live registry: its events, its two streams, and the order in which their bytes came.
+//! One execution in the live registry: its events, its two streams, and the order in which their bytes arrived.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,11 +13,11 @@ use super::spill::{Job, Spill, SpillFile};
 use super::stream::{Batch, Found, StreamBuffer};
 use super::{EndedStatus, GapReason, Progress, StreamReader, lock};
 
-/// Maximum number of changes between the streams whose order is kept, 64 KiB for each execution. A viewer that is
-/// further behind receives the older bytes of one stream first, then those of the other.
+/// Maximum number of marks in the order of the streams, 64 KiB for each execution. If a viewer is further behind, it
+/// receives the older bytes of one stream first, then those of the other.
 const MAX_MARKS: usize = 4096;
-/// Maximum number of concurrent reads of spill files: viewers of a disk that hangs must leave the runtime's other
-/// blocking threads (512) alone.
+/// Maximum number of concurrent reads of spill files. If the disk hangs, viewers must not use up the runtime's 512
+/// blocking threads.
 const MAX_CONCURRENT_READS: usize = 8;
 
 /// State that all executions of a registry share.
@@ -69,7 +69,7 @@ pub(super) struct Entry {
     pub name: String,
     pub shared: Arc<Shared>,
     state: Mutex<EntryState>,
-    /// Changes with every change of the state.
+    /// Notifies the viewers and the upload of each change of the state.
     changed: watch::Sender<()>,
 }
 
@@ -79,7 +79,8 @@ pub(super) struct EntryState {
     /// The claim: UID, and true if it was adopted; `None` while the execution is only expected.
     pub claim: Option<(String, bool)>,
     pub is_started: bool,
-    /// Number of the recorder, counted from 1; 0 before the first. Each one begins the streams again.
+    /// Number of the recorder, counted from 1; 0 before the first. Each recorder starts the streams again from offset
+    /// 0.
     pub generation: u32,
     pub streams: PerStream<StreamBuffer>,
     /// Order of the output: each mark is a stream, and the offset that it has reached.
@@ -88,7 +89,7 @@ pub(super) struct EntryState {
     pub first_mark: u64,
     /// Number and content of the newest report of progress.
     pub progress: (u64, Progress),
-    /// True if the recorder has passed on everything.
+    /// True if the recorder has published all output.
     pub is_complete: bool,
     pub end: Option<EntryEnd>,
     pub viewers: usize,
@@ -145,7 +146,8 @@ impl Entry {
         self.changed.send_replace(());
     }
 
-    /// Begins the streams, or begins them again. The caller becomes the only publisher.
+    /// Starts the streams from offset 0, also if an earlier recorder had started them. The caller becomes the only
+    /// publisher.
     pub fn publish(self: &Arc<Self>, has_upload: bool) -> Publisher {
         let mut state = self.state();
         self.clear(&mut state);
@@ -161,7 +163,7 @@ impl Entry {
         Publisher { entry: Arc::clone(self), generation, changed: self.changed.subscribe(), is_closed: false }
     }
 
-    /// Deletes all bytes, and the files with them.
+    /// Deletes all bytes in memory, and the spill files.
     pub fn clear(&self, state: &mut EntryState) {
         state.order.clear();
         for stream in StreamKind::ALL {
@@ -201,14 +203,14 @@ impl Entry {
         }
     }
 
-    /// Returns the next bytes for the file, and the generation that they are of.
+    /// Returns the next bytes for the file, and their generation.
     pub fn next_batch(&self, stream: StreamKind, max_bytes: usize) -> Option<(u32, Batch)> {
         let mut state = self.state();
         let batch = state.streams.of_mut(stream).batch(max_bytes)?;
         Some((state.generation, batch))
     }
 
-    /// Records that a batch is in the file; false if the streams have begun again or are deleted.
+    /// Records that a batch is in the file. Returns false if the streams were started again or deleted in the meantime.
     pub fn batch_written(
         self: &Arc<Self>,
         (stream, generation): (StreamKind, u32),
@@ -255,13 +257,13 @@ impl Entry {
         }
     }
 
-    /// Reads bytes of a file, away from the threads that must not wait. `None` if they are no longer there, or the disk
-    /// failed: then the second value is true.
+    /// Reads bytes of a file on a blocking thread. Returns `None` if the bytes were deleted or the disk failed. The
+    /// second value is true if the disk failed.
     pub async fn read_file(&self, read: &FileRead) -> (Option<Bytes>, bool) {
         let Ok(permit) = Arc::clone(&self.shared.reads).acquire_owned().await else { return (None, true) };
         let (file, offset, length) = (Arc::clone(&read.file), read.offset, read.length);
         let reading = tokio::task::spawn_blocking(move || {
-            // A read that nobody waits for any more keeps its permit until it ends.
+            // A cancelled call does not stop the read, so the read keeps its permit until it ends.
             let _permit = permit;
             file.read(offset, length)
         });
@@ -281,7 +283,7 @@ impl Entry {
         }
     }
 
-    /// Ends the execution here. Its bytes stay only for viewers that are there.
+    /// Ends the execution here. Its bytes stay only if viewers are connected now.
     pub fn finish(self: &Arc<Self>, end: EntryEnd, kept: Duration) -> usize {
         let mut state = self.state();
         if state.end.is_some() {
@@ -301,7 +303,7 @@ impl Entry {
         self.notify();
         if has_viewers && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let entry = Arc::downgrade(self);
-            // One for each execution that ended with viewers, for at most this time.
+            // At most one such task exists for each execution that ended with viewers, and it ends after this time.
             runtime.spawn(async move {
                 tokio::time::sleep(kept).await;
                 if let Some(entry) = entry.upgrade() {
@@ -312,13 +314,13 @@ impl Entry {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Deletes all bytes of an ended execution, also if viewers have not read them.
+    /// Deletes all bytes of an ended execution, even if viewers have not read them.
     pub fn remove_bytes(&self) {
         self.clear(&mut self.state());
         self.notify();
     }
 
-    /// Moves the offset up to which the upload needs no bytes any more.
+    /// Moves the offset before which the upload needs no more bytes.
     pub fn pin(&self, (stream, generation): (StreamKind, u32), offset: Option<u64>) {
         let mut state = self.state();
         if state.generation == generation && state.end.is_none() {
@@ -337,7 +339,7 @@ impl Drop for Entry {
     }
 }
 
-/// Publishes what one command writes. Dropped, it publishes nothing more.
+/// Publisher of the output of one command. It publishes nothing after it is dropped.
 #[derive(Debug)]
 pub(in crate::output) struct Publisher {
     entry: Arc<Entry>,
@@ -395,7 +397,7 @@ impl Publisher {
         let _ = self.changed.changed().await;
     }
 
-    /// Marks all changes up to now as known.
+    /// Marks all changes so far as known.
     pub fn mark_unchanged(&mut self) {
         self.changed.borrow_and_update();
     }
@@ -411,14 +413,14 @@ impl Publisher {
         self.entry.stop_spilling((stream, self.generation), GapReason::DiskSlow);
     }
 
-    /// Keeps no more bytes for the upload.
+    /// Releases the bytes that memory keeps for the upload.
     pub fn unpin(&self) {
         for stream in StreamKind::ALL {
             self.entry.pin((stream, self.generation), None);
         }
     }
 
-    /// Publishes that nothing more comes.
+    /// Publishes that no more output follows.
     pub fn close(&mut self) {
         if std::mem::replace(&mut self.is_closed, true) {
             return;

@@ -1,4 +1,4 @@
-//! One stream, read in order by the upload, which must not miss a byte.
+//! Reader of one stream for the upload, in order and without gaps.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::entry::{Entry, ReadStep};
 /// Maximum bytes of one piece.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Reads one stream from offset 0. While it lives, bytes that it has not returned stay in memory until they are in the
-/// file.
+/// Reads one stream from offset 0. While the reader exists, bytes that it has not returned stay in memory until the
+/// file has them.
 #[derive(Debug)]
 pub(in crate::output) struct StreamReader {
     entry: Arc<Entry>,
@@ -29,9 +29,9 @@ pub(in crate::output) enum Piece {
     Bytes(Bytes),
     /// Bytes are missing: the stream cannot be stored whole.
     Missing(GapReason),
-    /// There are no more bytes yet.
+    /// There are no more bytes for now.
     Later,
-    /// There are no more bytes.
+    /// The stream has ended.
     End,
 }
 
@@ -41,7 +41,7 @@ impl StreamReader {
         Self { entry, stream, generation, offset: 0, changed }
     }
 
-    /// Returns the next piece. Waits for a file at most.
+    /// Returns the next piece. Waits only for the read of a file.
     pub async fn next_piece(&mut self) -> Piece {
         loop {
             self.changed.borrow_and_update();
@@ -62,7 +62,7 @@ impl StreamReader {
         }
     }
 
-    /// Waits until there may be more.
+    /// Waits until more bytes may be available.
     pub async fn changed(&mut self) {
         // The sender lives as long as the entry.
         let _ = self.changed.changed().await;

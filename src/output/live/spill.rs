@@ -21,16 +21,17 @@ use super::{GapReason, LiveOptions, lock};
 const BATCH_BYTES: usize = 1 << 20;
 /// Suffix of the files.
 const SUFFIX: &str = ".spill";
-/// Minimum interval between log lines about a failing disk. Every running command may meet the same one.
+/// Minimum interval between log lines about a failing disk. All running commands may report the same disk.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Writes bytes at an offset. Tests replace it by one that fails or is slow.
 pub(super) type WriteAt = Box<dyn Fn(&File, &[u8], u64) -> io::Result<()> + Send>;
 
-/// The near end of the spill thread.
+/// Handle of the spill thread. The other threads use it.
 #[derive(Debug)]
 pub(super) struct Spill {
-    /// Orders. Each stream has at most one to write and one to release, so the running commands bound it.
+    /// Jobs for the thread. Each stream has at most one write and one release in it, so the number of running commands
+    /// limits the length.
     jobs: Mutex<VecDeque<Job>>,
     wake: Condvar,
     is_stopping: AtomicBool,
@@ -38,7 +39,7 @@ pub(super) struct Spill {
     used: AtomicU64,
 }
 
-/// An order for the spill thread.
+/// A job for the spill thread.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Write the next bytes of a stream.
@@ -47,7 +48,7 @@ pub(super) enum Job {
     Release(Arc<SpillFile>),
 }
 
-/// A spill file. A byte of the stream is at its own offset in the file.
+/// A spill file. A byte of the stream has the same offset in the file.
 #[derive(Debug)]
 pub(super) struct SpillFile {
     /// Number of the file in this process.
@@ -103,7 +104,7 @@ impl Spill {
         self.wake.notify_one();
     }
 
-    /// Ends the thread, once it has done what it was ordered.
+    /// Ends the thread after it has done all queued jobs.
     pub fn stop(&self) {
         let jobs = lock(&self.jobs);
         self.is_stopping.store(true, Ordering::Release);
@@ -140,14 +141,14 @@ fn delete_leftovers(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The far end: the thread.
+/// State of the spill thread.
 struct Worker {
     spill: Arc<Spill>,
     directory: PathBuf,
-    /// First part of the names of its files; no other process has it.
+    /// First part of the names of its files. No other process has the same prefix.
     prefix: String,
     budget: SpillBudget,
-    /// The files, and the streams that they are of.
+    /// The files, each with its execution and stream.
     files: HashMap<u64, (Weak<Entry>, StreamKind, Arc<SpillFile>)>,
     next_id: u64,
     write: WriteAt,
@@ -164,7 +165,7 @@ impl Worker {
             }
             self.spill.used.store(self.budget.used(), Ordering::Relaxed);
         }
-        // Nobody is left to read them.
+        // The process ends, so no viewer can read the files.
         for (_, _, file) in self.files.into_values() {
             let _ = fs::remove_file(&file.path);
         }
@@ -227,7 +228,7 @@ impl Worker {
         Ok(file)
     }
 
-    /// Deletes the oldest bytes until `bytes` more fit. False if they never fit.
+    /// Deletes the oldest bytes until `bytes` more fit. Returns false if they never fit.
     fn make_room(&mut self, namespace: &str, bytes: u64) -> bool {
         while let Some(piece) = self.budget.next_victim(namespace, bytes) {
             self.delete_piece(piece);
@@ -239,12 +240,12 @@ impl Worker {
         let Some((entry, stream, file)) = self.files.get(&piece.file) else { return };
         let entry = entry.upgrade();
         if let Some(entry) = &entry {
-            // Before the bytes go: a reader checks it after its read.
+            // The offset changes before the bytes are deleted, because a reader checks the offset after its read.
             entry.delete_from_file(*stream, piece.file, Some(piece.end));
         }
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if fallocate(&file.file, hole, 0, piece.end).is_err() {
-            // A file system without holes: all of the file goes. What follows is written behind a hole.
+            // The file system cannot punch holes, so the whole file is emptied. Later bytes keep their offsets.
             if let Some(entry) = &entry {
                 entry.delete_from_file(*stream, piece.file, None);
             }
@@ -253,11 +254,11 @@ impl Worker {
         }
     }
 
-    /// Deletes a file. Its bytes go when the last read of it ends.
+    /// Deletes a file. The disk frees its bytes when the last read of it ends.
     fn release(&mut self, file: &SpillFile) {
         self.budget.remove(file.id);
         self.files.remove(&file.id);
-        // A file that stays is deleted at the next start.
+        // If the deletion fails, the next start of the process deletes the file.
         let _ = fs::remove_file(&file.path);
     }
 }

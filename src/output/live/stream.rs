@@ -11,18 +11,18 @@ use super::spill::SpillFile;
 
 /// Size of the chunks in memory. Only whole chunks are written to the file or deleted.
 pub(super) const CHUNK_BYTES: usize = 32 << 10;
-/// Output that stays in memory. Most commands write less, and cost no file.
+/// Length in bytes up to which output stays in memory only. Most commands write less, and need no file.
 pub(super) const SPILL_THRESHOLD: u64 = 64 << 10;
 /// Bytes that stay in memory although the file has them, so that viewers at the end of the stream read no file.
 const CACHE_BYTES: u64 = 64 << 10;
-/// Bytes that stay in memory if there is no file: about what a terminal scrolls back.
+/// Bytes that stay in memory if there is no file: about the scroll-back of a terminal.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Maximum bytes in memory that the disk, or the output store, has not taken yet.
+/// Maximum bytes in memory that the disk or the output store has not written yet.
 const MAX_PENDING_BYTES: u64 = 4 << 20;
-/// The same limit while all commands together are over [`MAX_MEMORY_BYTES`].
+/// Maximum of the same bytes while all commands together exceed [`MAX_MEMORY_BYTES`].
 const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
-/// Maximum bytes in memory for all commands together, with the exception of bytes that the output store has not taken
-/// yet: an eighth of the chart's memory limit. Above it, streams keep nothing that may be deleted.
+/// Maximum bytes in memory for all commands together, an eighth of the chart's memory limit. Bytes that the output
+/// store still needs are excepted. Above the limit, streams keep no bytes that may be deleted.
 pub(super) const MAX_MEMORY_BYTES: usize = 64 << 20;
 
 /// Use of the file by a stream.
@@ -48,7 +48,7 @@ pub(super) struct StreamBuffer {
     memory_start: u64,
     /// Length of the stream.
     end: u64,
-    /// The file, once there is one.
+    /// The file; `None` before the first write.
     file: Option<Arc<SpillFile>>,
     /// Offset of the first byte in the file.
     file_start: u64,
@@ -57,7 +57,7 @@ pub(super) struct StreamBuffer {
     /// Offset of the first byte that the upload still needs; `None` if no upload needs any.
     pinned: Option<u64>,
     spill: SpillState,
-    /// True while the spill thread has an order to write this stream.
+    /// True while the spill thread has a job to write this stream.
     is_queued: bool,
     /// Cause of a gap between the file and memory.
     lost_reason: GapReason,
@@ -76,7 +76,7 @@ pub(super) enum Found {
         to: u64,
         reason: GapReason,
     },
-    /// The stream has not come that far.
+    /// The stream has not reached this offset.
     Nothing,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Batch {
 }
 
 impl StreamBuffer {
-    /// Creates an empty stream. `is_pinned` says that an upload may need it from offset 0.
+    /// Creates an empty stream. `is_pinned` is true if an upload may need it from offset 0.
     pub fn new(is_pinned: bool) -> Self {
         Self { pinned: is_pinned.then_some(0), ..Self::default() }
     }
@@ -132,7 +132,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Returns true once for each order that the spill thread has to get.
+    /// Returns true once for each job that the spill thread must get.
     pub fn needs_writing(&mut self) -> bool {
         let is_due = self.spill == SpillState::Spilling && !self.is_queued && self.has_unwritten_chunk();
         self.is_queued |= is_due;
@@ -143,13 +143,13 @@ impl StreamBuffer {
         self.end - self.file_end >= CHUNK_BYTES as u64
     }
 
-    /// Takes the order: returns at most `max_bytes` of whole chunks that the file does not have.
+    /// Starts the job: returns at most `max_bytes` of whole chunks that the file does not have.
     pub fn batch(&mut self, max_bytes: usize) -> Option<Batch> {
         self.is_queued = false;
         if self.spill != SpillState::Spilling {
             return None;
         }
-        // Chunks are of one size, and no unwritten one was deleted.
+        // All chunks have one size, and no unwritten chunk was deleted.
         let skipped = usize::try_from(self.file_end.checked_sub(self.memory_start)?).ok()? / CHUNK_BYTES;
         let chunks: Vec<Bytes> = self.chunks.iter().skip(skipped).take(max_bytes / CHUNK_BYTES).cloned().collect();
         (!chunks.is_empty()).then(|| Batch { file: self.file.clone(), offset: self.file_end, chunks })
@@ -185,7 +185,7 @@ impl StreamBuffer {
         self.file_end
     }
 
-    /// Moves the offset up to which the upload needs nothing any more; `None` if it needs nothing at all.
+    /// Moves the offset before which the upload needs no more bytes. `None` if the upload needs none at all.
     pub fn pin(&mut self, offset: Option<u64>) {
         self.pinned = offset;
     }
@@ -203,7 +203,8 @@ impl StreamBuffer {
         self.pinned.is_some()
     }
 
-    /// Deletes from memory what need not be there. Returns the count of bytes that are nowhere else.
+    /// Deletes chunks from memory that are in the file or that nothing needs. Returns the number of bytes that are now
+    /// lost.
     pub fn evict(&mut self, memory: &AtomicUsize) -> u64 {
         let mut lost = 0;
         while !self.chunks.is_empty() {
@@ -231,7 +232,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Returns true if more is in memory than the disk or the output store may leave there.
+    /// Returns true if memory holds more than the limit of bytes that the disk or the output store must write.
     pub fn is_behind(&self, memory: &AtomicUsize) -> bool {
         let max = if is_over(memory) { MAX_PENDING_UNDER_PRESSURE } else { MAX_PENDING_BYTES };
         self.memory_bytes() > max
@@ -275,7 +276,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Deletes all bytes. Returns the file, which the caller has to release.
+    /// Deletes all bytes. Returns the file, which the caller must release.
     pub fn clear(&mut self, memory: &AtomicUsize) -> Option<Arc<SpillFile>> {
         memory.fetch_sub(usize::try_from(self.memory_bytes()).unwrap_or(usize::MAX), Ordering::Relaxed);
         (self.chunks, self.tail) = (VecDeque::new(), Vec::new());
@@ -292,7 +293,7 @@ fn is_over(memory: &AtomicUsize) -> bool {
     memory.load(Ordering::Relaxed) > MAX_MEMORY_BYTES
 }
 
-/// Appends to a vector that grows like any other, but never over `max` bytes of capacity.
+/// Appends to a vector. Its capacity grows as usual, but never above `max` bytes.
 pub(in crate::output) fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
     let needed = vector.len() + bytes.len();
     if needed > vector.capacity() {

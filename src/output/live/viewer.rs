@@ -1,4 +1,4 @@
-//! A viewer: offsets into one execution, and nothing else.
+//! A viewer: its offsets in one execution. It has no buffer.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::registry::Registry;
 use super::stream::Found;
 use super::{GapReason, LiveEvent, StreamOffsets};
 
-/// Maximum bytes of one event: a WebSocket message of the API has at most 64 KiB, too.
+/// Maximum bytes of one event. A WebSocket message of the API has the same limit of 64 KiB.
 const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
 /// Reads the events of one execution. Holds no bytes.
@@ -20,7 +20,7 @@ pub struct Viewer {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
     changed: watch::Receiver<()>,
-    /// Time at which an execution that is not claimed yet is given up.
+    /// Time at which the viewer gives up an execution that is not claimed yet.
     expires: Instant,
     has_claim: bool,
     has_start: bool,
@@ -40,7 +40,7 @@ enum Step {
 }
 
 impl Viewer {
-    /// The caller has counted the viewer.
+    /// Returns a viewer. The caller has already counted it.
     pub(super) fn new(registry: Arc<Registry>, entry: Arc<Entry>, from: StreamOffsets, expires: Instant) -> Self {
         let changed = entry.subscribe();
         let offsets = PerStream { stdout: from.stdout, stderr: from.stderr };
@@ -143,12 +143,12 @@ impl Viewer {
                 return self.fetch(state, stream, end);
             }
             if self.mark(state, self.next_mark + 1).is_none() {
-                // The last mark still moves.
+                // The offset of the last mark still grows.
                 break;
             }
             self.next_mark += 1;
         }
-        // Marks are bounded: a stream may have bytes before all of them.
+        // The number of marks is limited, so a stream may have bytes that are older than all marks.
         StreamKind::ALL.into_iter().find_map(|stream| self.fetch(state, stream, state.streams.of(stream).end()))
     }
 

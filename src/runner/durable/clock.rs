@@ -151,8 +151,8 @@ impl Clock {
         }
     }
 
-    /// Waits for the deadline, and records a cancellation. Received bytes move the deadline, so the loop reads it
-    /// again.
+    /// Waits until [`OVERDUE`] after the deadline, and records a cancellation. Received bytes move the deadline, so the
+    /// loop reads it again.
     pub async fn over(&self, cancel: &CancellationToken) {
         loop {
             let end = self.end() + OVERDUE;

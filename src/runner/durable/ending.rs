@@ -113,7 +113,7 @@ impl DurableRun<'_> {
         };
         let problem = format!("{problem}; the command may have run, and may still run");
         let reason = match unreached {
-            // Anyone who requested the stop learns that the command may still run.
+            // This reason reports that the command may still run, which matters after a stop request.
             _ if self.stop.is_some() => Reason::ConnectionLost,
             None if self.is_elsewhere => Reason::MachineChanged,
             None if !self.has_run => Reason::StartNotConfirmed,
@@ -133,8 +133,8 @@ impl DurableRun<'_> {
         if has_record { self.poll(&reached).await } else { None }
     }
 
-    /// Sends a stop request if a user cancelled the command, or its time has passed. The request does not depend on a
-    /// lasting session.
+    /// Sends a stop request if a user cancelled the command, or if it should have ended by now. The request does not
+    /// depend on a lasting session.
     pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
         // Only the host and boot of the claim have processes of the command.
         if place != MachineMatch::Exact || !self.has_run {

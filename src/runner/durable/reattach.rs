@@ -136,7 +136,7 @@ impl DurableRun<'_> {
         }
         match answer {
             Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Termination::Refused(problem)),
-            // Only the refused request could have started the command.
+            // No other request was sent, so nothing has started the command.
             Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Termination::Refused(problem)),
             // The command may run or start soon. An unreadable fence, or one that cannot be closed, does not prove the
             // opposite.

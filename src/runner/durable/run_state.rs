@@ -91,7 +91,7 @@ pub(super) struct DurableRun<'a> {
     pub has_answered: bool,
     /// True if the last connection reached another host or another address.
     pub is_elsewhere: bool,
-    /// True if a request whose result is unknown may have started the command.
+    /// True if an earlier request, whose result is unknown, may have started the command.
     pub unsure: bool,
 }
 

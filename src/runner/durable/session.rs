@@ -172,7 +172,7 @@ impl DurableRun<'_> {
     ) -> Option<Heard> {
         let Conversation { reply, running_since, end, unexpected, .. } = conversation;
         let mut heard = None;
-        // The event limits the size of this list.
+        // The list holds at most the bytes of this event.
         let mut written = Vec::new();
         let mut hear = |item: ReplyEvent<'_>| match item {
             ReplyEvent::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),

@@ -11,7 +11,8 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::clock::centiseconds;
 
-/// Time for the machine to report the remaining processes. It waits for the grace period, and a moment after KILL.
+/// Time for the machine to report the remaining processes. The machine waits for the grace period, and a moment after
+/// KILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before the next stop request if the machine did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
