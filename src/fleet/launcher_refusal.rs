@@ -13,22 +13,22 @@ pub(crate) fn explain_refusal(refusal: &RequestRefusal) -> String {
         RequestRefusal::DeadlinePassed => "the starting deadline was over when the machine was asked to start it",
         RequestRefusal::Rebooted => "the machine rebooted after the claim",
         RequestRefusal::DirectoryUnsuitable => {
-            "the launcher's folder on the machine is not fit (execution.directory of the Machine; by default \
+            "the launcher's directory on the machine is not fit (execution.directory of the Machine; by default \
              .local/state/writ in the login user's home): it must be a folder of the login user's own, no symbolic link, \
              that nobody else may write to"
         }
         RequestRefusal::Said(words) => {
             return format!(
-                "{words} (said by the machine); the launcher's folder could not be made there: give the login user a home that it \
-                 may write to, with room on its disk, or set execution.directory of the Machine to a folder of its own"
+                "{words} (said by the machine); the launcher's directory could not be made there: give the login user a home that it \
+                 may write to, with room on its disk, or set execution.directory of the Machine to a directory of its own"
             );
         }
         RequestRefusal::DiskFull => {
-            "the disk with the launcher's folder on the machine is full, or the login user's quota there is used up \
+            "the disk with the launcher's directory on the machine is full, or the login user's quota there is used up \
              (`df -h` and `df -i` of status.remote.directory, `quota`); make room there"
         }
         RequestRefusal::Files => FILES,
-        RequestRefusal::NotWritable => "the launcher's folder on the machine cannot be written to",
+        RequestRefusal::NotWritable => "the launcher's directory on the machine cannot be written to",
         RequestRefusal::NoProc => {
             "the machine has no /proc, which the launcher needs; set execution.mode: Direct on the Machine"
         }

@@ -56,16 +56,16 @@ fn unrecordable(facts: &LauncherFacts) -> Option<String> {
     let length = |text: &str| text.chars().count();
     if length(&facts.directory) > MAX_DIRECTORY_LENGTH {
         return Some(format!(
-            "the launcher's folder on the machine has a path of {} characters, and at most {MAX_DIRECTORY_LENGTH} can be recorded; set \
+            "the launcher's directory on the machine has a path of {} characters, and at most {MAX_DIRECTORY_LENGTH} can be recorded; set \
              spec.execution.directory of the Machine to a shorter one",
             length(&facts.directory)
         ));
     }
-    for (what, id) in [("file id in the launcher's folder", &facts.directory_id), ("boot id", &facts.boot_id)] {
+    for (what, id) in [("file id in the launcher's directory", &facts.directory_id), ("boot id", &facts.boot_id)] {
         if length(id) > MAX_ID_LENGTH {
             return Some(format!(
                 "the {what} has {} characters on the machine, and at most {MAX_ID_LENGTH} can be recorded; find out what has written \
-                 it, or set spec.execution.directory to another folder",
+                 it, or set spec.execution.directory to another directory",
                 length(id)
             ));
         }

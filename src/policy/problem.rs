@@ -199,8 +199,8 @@ pub enum RuleError {
     #[error(
         "{field} admits values with which {place} is {word:?}, and `..` leads to a parent directory: begin its pattern, and what \
          it has behind each /, with a letter, a digit or _, for example [A-Za-z0-9_][A-Za-z0-9._-]* for a name and \
-         [A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)* for a path below a folder; or write allowParentDirectory: \
-         true beside the pattern, if that is meant"
+         [A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)* for a path below a directory; or write allowParentDirectory: \
+         true next to the pattern, if that is meant"
     )]
     ParentDirectory {
         /// Path of the parameter or the variable.

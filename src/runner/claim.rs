@@ -93,13 +93,13 @@ impl HeldClaim {
         } else {
             return None;
         };
-        Some(LaunchProblem { reason, message: format!("{why}; the machine was not told to start it") })
+        Some(LaunchProblem { reason, message: format!("{why}; Writ sent the machine no order to start it") })
     }
 
     /// Returns the reason why the claim is no longer valid, or `None`.
     fn lost(&self, context: &Context, is_stale: bool) -> Option<(Reason, &'static str)> {
         if context.aborting.is_cancelled() {
-            return Some((Reason::HolderLost, "this writ was told to end before it had started it"));
+            return Some((Reason::HolderLost, "this writ serve shut down before it had started the command"));
         }
         let is_lost = is_stale || context.holders.current_epoch() != Some(self.standing);
         is_lost.then_some((Reason::HolderLost, "this writ was cut off for too long after the claim to start it"))

@@ -231,7 +231,7 @@ fn lint_takes_warnings_for_errors_where_it_is_told_to() {
     let file = file(&folder, "web.yaml", &text);
     assert!(
         ends(&writ(&["lint", &file], ""), 0)
-            .contains("warning: rule restart: unit: systemctl takes it as a folder or file")
+            .contains("warning: rule restart: unit: systemctl takes it as a directory or file")
     );
     ends(&writ(&["lint", "--strict", &file], ""), 3);
     ends(&writ(&["lint", "-"], &text.replace("/usr/bin/systemctl", "systemctl")), 3);

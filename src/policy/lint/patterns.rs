@@ -138,7 +138,7 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
             && free.len() >= FREE_DIRECTORIES
         {
             messages.push(format!(
-                "run[{index}] can be {:?} or {:?}: the requester chooses a path anywhere on the machine; write the folder that is meant \
+                "run[{index}] can be {:?} or {:?}: the requester chooses a path anywhere on the machine; write the directory that you mean \
                  into run or into the pattern",
                 first.word, second.word
             ));

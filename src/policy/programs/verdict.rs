@@ -128,17 +128,17 @@ impl Place<'_> {
         if !self.is_pinned() {
             return Verdict::Error { what, remedy: REMEDY_CONSTANT_OR_ENUM };
         }
-        self.warn("takes it as a configuration or as something to load: make sure that only trusted people can write into that folder")
+        self.warn("takes it as a configuration or as something to load: make sure that only trusted people can write into that directory")
     }
 
     fn project(&self) -> Verdict {
         match (self.is_pinned(), self.admits_slash()) {
             (true, _) => Verdict::Fine,
             (false, true) => {
-                Verdict::Error { what: "a folder or file that can say what to run", remedy: REMEDY_CONSTANT_OR_ENUM }
+                Verdict::Error { what: "a directory or file that can say what to run", remedy: REMEDY_CONSTANT_OR_ENUM }
             }
             (false, false) => self.warn(
-                "takes it as a folder or file that can say what to run: put the constant folder before it, or use enum",
+                "takes it as a directory or file that can say what to run: put a constant directory before it, or use enum",
             ),
         }
     }
@@ -173,7 +173,7 @@ impl Place<'_> {
             return Verdict::Fine;
         }
         self.warn(&format!(
-            "{does}, in whichever folder that is: put the constant folder before the parameter and leave / out of the pattern, or use enum"
+            "{does}, in whichever directory that is: put a constant directory before the parameter and leave / out of the pattern, or use enum"
         ))
     }
 

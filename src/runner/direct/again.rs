@@ -108,7 +108,7 @@ async fn try_again(
 
 fn may_go_on(context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Result<(), Not> {
     if context.draining.is_cancelled() {
-        return never(Reason::HolderLost, "this writ was told to end before it had started it");
+        return never(Reason::HolderLost, "this writ serve shut down before it had started the command");
     }
     if cancel.is_cancelled() {
         return never(Reason::CancelledBeforeStart, "cancelled before it started");

@@ -50,11 +50,11 @@ impl Run {
             return self.start_not_confirmed(match (self.is_over(), self.is_lost) {
                 (true, _) => "its session ended without showing that it did",
                 (false, true) => "the connection was lost before it showed that it did",
-                (false, false) => "this writ was told to end before it showed that it did",
+                (false, false) => "this writ serve shut down before the session showed that it did",
             });
         }
         if let Some((StopCause::Cancel, _, _)) = self.told {
-            let message = "cancelled before it started; the login was told to end".to_owned();
+            let message = "cancelled before it started; Writ ended the login".to_owned();
             return Termination::Refused(LaunchProblem { reason: Reason::CancelledBeforeStart, message });
         }
         match (self.is_over(), self.accepted) {
@@ -68,7 +68,7 @@ impl Run {
                 Reason::ExecRequestRefused,
                 "the connection was lost before the login was ready for the command",
             ),
-            (false, _) => not_started(Reason::HolderLost, "this writ was told to end before it had started it"),
+            (false, _) => not_started(Reason::HolderLost, "this writ serve shut down before it had started the command"),
         }
     }
 
@@ -81,13 +81,13 @@ impl Run {
         let quoted = self.unexpected.quoted();
         match (self.permitted, self.accepted) {
             (Some(_), _) => {
-                self.start_not_confirmed(&format!("nothing came of that within {} s", PERMISSION_DEADLINE.as_secs()))
+                self.start_not_confirmed(&format!("no sign of the start arrived within {} s", PERMISSION_DEADLINE.as_secs()))
             }
             (None, Some(_)) => not_started(
                 Reason::LauncherUnsupported,
                 &format!(
                     "{quoted}the login was not ready for the command within {} s: a start-up file takes longer, or waits for \
-                     something (it reads standard input to its end, say); the login was told to end",
+                     something (it reads standard input to its end, say); Writ ended the login",
                     LOGIN_DEADLINE.as_secs()
                 ),
             ),
@@ -113,7 +113,7 @@ impl Run {
 
     fn start_not_confirmed(&self, what: &str) -> Termination {
         let problem = format!(
-            "{}the login was ready and was told to start the command; {what}; the command may have run",
+            "{}the login was ready, and Writ sent it the order to start the command; {what}; the command may have run",
             self.unexpected.quoted()
         );
         Termination::Unknown { reason: Reason::StartNotConfirmed, problem }
