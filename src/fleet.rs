@@ -1,4 +1,4 @@
-//! Reaching machines: connections, host trust, probes, and what is known of each Machine. Runs no commands.
+//! Connections to machines: host trust, the pool, probes, and the state of each Machine. This module runs no commands.
 //!
 //! ```text
 //! Machine, Secret, jump hosts --resolve--> ResolvedMachine --connect--> Open --pool--> SessionPermit
@@ -10,10 +10,10 @@
 //!
 //! # Guarantees
 //!
-//! - Credentials are used only if type, label and annotations of their Secret permit it, and only after the host has proved its
-//!   key.
-//! - One slow or dead machine delays no other; namespaces take turns for logins, probes and keys.
-//! - One value per Machine holds its state. The queue and the status are both made from it.
+//! - Writ uses credentials only if type, label and annotations of their Secret permit it, and only after the host has
+//!   proved its key.
+//! - A slow or dead machine delays no other machine. Namespaces take turns for logins, for probes and for opening keys.
+//! - One value per Machine holds its state. Both the queue and the status use this value.
 
 mod check;
 mod connect;

@@ -2,56 +2,69 @@
 //!
 //! # The map
 //!
-//! The life of a CommandExecution, stage by stage: where it is in the source, and what its user sees.
+//! The stages in the life of a CommandExecution, with the modules of each stage and the result for the user:
 //!
-//! | stage | module | what the user sees |
-//! |---|---|---|
-//! | somebody applies it | [`api`]: types, CRDs, the guards that the API server enforces | a 422 that says what is wrong, or phase Pending |
-//! | it is noticed | `controllers`: watch, read live, decide, apply | |
-//! | was it executed before? | `cluster`: its receipt, read live; [`execution`] | AlreadyExecuted, in the phase of the first |
-//! | it is held against the Whitelists | [`policy`]: compile, decide, quote | Rejected, or `status.decision` |
-//! | what to do next is decided | [`execution`]: the state machine, pure | phase, reason, message, conditions |
-//! | it waits for its machine | `runner`: queues, slots; `fleet`: back-off | Queued |
-//! | a connection is opened | `fleet`: pool, probes; `ssh`: pinned host key, login, session | LaunchFailed where the machine is not the right one |
-//! | it is claimed | `runner`, `cluster`: one PUT with the resourceVersion that was read | Dispatched: the point of no return |
-//! | it is launched, once | `launcher`: fence, session of its own, output to files; sent by `runner::durable` | Running, after 2 s |
-//! | it runs, whoever watches | `runner`, `ssh`, `output`: follow by offset, redact, count, digest, store, stop | |
-//! | who watched is lost | `runner`: take the claim over, ask the machine; [`execution`]: launch, follow or close | |
-//! | its result is written | [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token | Succeeded, Failed, TimedOut, Cancelled, OutcomeUnknown |
-//! | its time is over, or somebody deletes it | `controllers`: retention: receipt, deletion; `output`: remove what is stored; `cluster`: let go | it is gone, once its end is recorded; an ExecutionReceipt stays |
+//! 1. A user applies it. [`api`]: types, CRDs, the guards that the API server enforces. Result: phase Pending, or error
+//!    422 with the reason.
+//! 2. A controller receives it. `controllers`: watch, read live, decide, apply.
+//! 3. Writ checks that it was not executed before. `cluster`: read its receipt live; [`execution`]. Result, if it was:
+//!    AlreadyExecuted, in the phase of the first execution.
+//! 4. It is matched against the Whitelists. [`policy`]: compile, decide, quote. Result: `status.decision`, or Rejected.
+//! 5. The next step is decided. [`execution`]: the state machine, pure. Result: phase, reason, message, conditions.
+//! 6. It waits for its machine. `runner`: queues, slots; `fleet`: back-off. Result: Queued.
+//! 7. A connection is opened. `fleet`: pool, probes; `ssh`: pinned host key, login, session. Result: LaunchFailed if,
+//!    for example, the machine has another host key.
+//! 8. It is claimed. `runner`, `cluster`: one PUT with the resourceVersion that was read. Result: Dispatched. From now
+//!    on the command may have started.
+//! 9. Its command is launched, once. `launcher`: fence, own session, output to files; sent by `runner::durable`.
+//!    Result: Running, after 2 s.
+//! 10. Its command runs, with or without a connection. `runner`, `ssh`, `output`: follow by offset, redact, count,
+//!     digest, store, stop.
+//! 11. If the process with the claim dies, another one adopts the claim. `runner`: adopt, read the journal on the
+//!     machine; [`execution`]: launch, follow or close.
+//! 12. Its result is recorded. [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token. Result:
+//!     Succeeded, Failed, TimedOut, Cancelled or OutcomeUnknown.
+//! 13. Its TTL expires, or a user deletes it. `controllers`: retention: receipt, deletion; `output`: delete the stored
+//!     output; `cluster`: remove the finalizer. Result: it is deleted after its end is recorded. If its TTL expired, an
+//!     ExecutionReceipt stays.
 //!
 //! # The modules
 //!
-//! Each may use those above it in this list; `tests/architecture` holds the exact table.
+//! Each module may use the modules above it in this list. `tests/architecture` holds the exact table.
 //!
 //! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
 //! - [`backoff`]: delays between retries. Pure.
 //! - [`programs`]: knowledge about programs on machines: roles of their words, options, launchers. Pure.
 //! - [`policy`]: what may run. Pure.
-//! - [`execution`]: the state machine; time is an argument. Pure.
-//! - [`machine`]: what is said of a Machine, and when it is looked at. Pure.
+//! - [`execution`]: the state machine of an execution. Pure: time is an argument.
+//! - [`machine`]: the status of a Machine, and the time of its next probe. Pure.
 //! - [`placement`]: which of several `writ serve` owns a Machine (rendezvous hashing). Pure; nothing depends on it yet.
-//! - [`telemetry`]: what happened, in numbers, and whether this process is alive and ready. Decides nothing.
-//! - [`traces`]: spans of what is done for an execution, to a collector that was asked for.
-//! - [`fairness`]: places that all namespaces share, so that none keeps the others waiting. Knows nothing of what they are for.
-//! - [`output`]: what a command writes, redacted, counted whole, kept in bounded memory, shown live, stored whole.
-//! - [`ssh`]: the only place that knows SSH. Knows no Kubernetes.
-//! - [`launcher`]: what runs on the machine, in sh, and the words that it speaks. Pure.
-//! - [`cluster`]: the API server, with a deadline on every call.
-//! - [`fleet`]: reaching machines: connections, host trust, probes, what is known of each Machine. Runs no commands.
-//! - [`runner`]: running executions: queues and tasks; claims, launches, follows, adopts, records.
-//! - [`controllers`]: watch, read, decide, apply. Send nothing to a machine.
-//! - [`cli`]: `writ explain`, `writ lint`, `writ output`: what a policy allows, whether it is sound, what a command wrote.
-//! - [`cli::machine`]: `writ machine keyscan | check | setup`: what a person asks of a machine.
-//! - [`operations`]: log lines, and the endpoints for who operates Writ.
+//! - [`telemetry`]: metrics, and the liveness and readiness of this process. Decides nothing.
+//! - [`traces`]: spans of the work for an execution, sent to the configured collector.
+//! - [`fairness`]: places that all namespaces share, so that no namespace delays the others.
+//! - [`output`]: the output of commands: redacts it, counts all of it, keeps a bounded part in memory, shows it live,
+//!   stores all of it.
+//! - [`ssh`]: the SSH client. All SSH code is here, and no Kubernetes code.
+//! - [`launcher`]: the shell program that starts commands on machines, and its protocol. Pure.
+//! - [`cluster`]: calls to the API server, each with a deadline.
+//! - [`fleet`]: connections to machines: host trust, pool, probes, the state of each Machine. Runs no commands.
+//! - [`runner`]: runs executions: queues, and tasks that claim, launch, follow, adopt and record.
+//! - [`controllers`]: watch, read, decide, apply. They send nothing to a machine.
+//! - [`cli`]: `writ explain`, `writ lint`, `writ output`: explains a decision, checks a policy, prints an output.
+//! - [`cli::machine`]: `writ machine keyscan | check | setup`: helps a user to prepare and check a machine.
+//! - [`operations`]: log lines, and the endpoints for metrics and health.
 //!
 //! The binaries are `src/bin/writ` (flags, wiring, run) and `src/bin/crdgen` (the CRDs in `crds/`).
 //!
 //! # Features
 //!
-//! `operator` (default) is everything that runs commands, `cli` (default) what a person asks, `aws` (default), `gcp` and
-//! `azure` are stores of whole outputs beside a folder, `otlp` (default) sends traces. Without features the crate is the pure core, for tools that
-//! only read and write the objects: no tokio, no russh.
+//! - `operator` (default): everything that runs commands.
+//! - `cli` (default): the subcommands for users.
+//! - `aws` (default), `gcp`, `azure`: output stores in addition to a directory.
+//! - `otlp` (default): traces.
+//!
+//! Without features the crate is the pure core, without tokio and russh. It is for tools that only read and write the
+//! objects.
 
 pub mod api;
 pub mod backoff;

@@ -1,4 +1,5 @@
-//! One look at a machine by a person, step by step: the same reads, checks and words as everybody's, and nothing is stored.
+//! Check of a machine for a user, step by step. It uses the same reads, checks and messages as `writ serve`, and stores
+//! nothing.
 
 use std::time::Duration;
 
@@ -14,21 +15,21 @@ use super::resolved_machine::{ResolvedMachine, resolve};
 use super::system_info::request_system_info;
 use super::trust_on_first_use;
 
-/// One step: what was tried, and what was seen, or what is wrong and what to do.
+/// One step of the check, and its result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Step {
-    /// The machine, where it is one on the way.
+    /// Name of the jump host, if the step concerns one.
     pub hop: Option<String>,
-    /// What was tried.
+    /// Name of the step.
     pub what: &'static str,
-    /// What was seen; what is wrong, as an error.
+    /// The observation. If the step failed, the problem and its remedy.
     pub seen: Result<String, String>,
 }
 
-/// Where the steps go.
+/// Receiver of the steps.
 type Say<'a> = &'a mut (dyn FnMut(Step) + Send);
 
-/// Logs in to a machine as executions do, and says each step. True where commands can be started.
+/// Logs in to a machine as executions do, and reports each step. Returns true if commands can be started there.
 pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, name: &str, say: Say<'_>) -> bool {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
@@ -42,7 +43,7 @@ pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, 
         Ok(resolved) => resolved,
         Err(end) => return failed(say, None, "declaration", end.into_problem()),
     };
-    // Each goes through the one before it, so all of them have to stay.
+    // Each connection uses the one before it, so all of them stay open.
     let mut open: Vec<Connection> = Vec::new();
     for (index, host) in resolved.hops.iter().chain([&resolved]).enumerate() {
         let hop = (index < resolved.hops.len()).then(|| host.name().to_owned());
@@ -64,7 +65,7 @@ fn failed(say: Say<'_>, hop: Option<&str>, what: &'static str, problem: String) 
     false
 }
 
-/// Credentials, connection, host key, login.
+/// Reports the steps credentials, connection, host key and login. Returns the connection.
 async fn log_in(
     network: &AddressPolicy,
     host: &ResolvedMachine,
@@ -142,7 +143,7 @@ fn failed_at(error: &ConnectError) -> &'static str {
     }
 }
 
-/// What went well before.
+/// Returns the steps that succeeded before the failed one.
 fn passed(error: &ConnectError) -> &'static [&'static str] {
     match failed_at(error) {
         "login" => &["connection", "host key"],
@@ -161,7 +162,7 @@ fn explain(error: &ConnectError) -> String {
     }
 }
 
-/// Whether commands can be started, and what the machine says of itself.
+/// Checks if commands can be started, and reports the system information of the machine.
 async fn try_out(connection: &Connection, resolved: &ResolvedMachine, say: Say<'_>) -> bool {
     let spec = &resolved.machine.spec;
     if spec.execution.mode == ExecutionMode::Durable {

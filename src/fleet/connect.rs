@@ -17,19 +17,19 @@ use super::pooled_connection::{Open, ProxyConnection};
 use super::resolved_machine::ResolvedMachine;
 use super::trust_on_first_use::{self, pin};
 
-/// Maximum time for lookup, connect, handshake and login together. A healthy machine takes well under a second. UseDNS of
-/// sshd may cost 5 s if its resolver is down.
+/// Maximum time for lookup, connect, handshake and login together. A healthy machine takes well under a second. The
+/// option UseDNS of sshd may cost 5 s if its resolver is down.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// Time for a jump host to answer a keep-alive.
+/// Maximum time for a jump host to answer a keep-alive.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-/// Tries where the machine drops the connection at once: sshd does that to some of those that come together.
+/// Maximum number of retries if the machine drops the connection. sshd drops some connections if many arrive at once.
 const DROPPED_TRIES: u32 = 4;
-/// Pauses between them.
+/// Pauses between these retries.
 const DROPPED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_secs(2)).with_jitter(0.5);
 
-/// A connection to the machine, by way of those that it names.
+/// Connects to the machine, through its jump hosts if it has some.
 pub(crate) async fn connect(dialer: &Dialer, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
-    // Nobody is gone through on the way to where nobody will log in.
+    // No jump host is used if the target's Secret forbids the login.
     resolved.check_secret()?;
     let mut outer: Option<ProxyConnection> = None;
     for index in 0..resolved.hops.len() {
@@ -55,7 +55,7 @@ pub(crate) async fn connect(dialer: &Dialer, resolved: &ResolvedMachine) -> Resu
     connect_by(dialer, resolved, outer).await
 }
 
-/// One connection, directly or through one that is open.
+/// Opens one connection, directly or through the open connection `outer`.
 async fn connect_by(
     dialer: &Dialer,
     resolved: &ResolvedMachine,
@@ -86,7 +86,7 @@ async fn connect_by(
             Ok(connection) => return Ok(Open { connection, _outer: outer, _key: key.kept() }),
             Err(ConnectError::HostKeyUnknown { algorithm, fingerprint }) => {
                 pin(&dialer.cluster, &resolved.machine, &algorithm, &fingerprint).await?;
-                // From the start, by what is frozen now.
+                // The next attempt reads the Machine again and verifies the key that is pinned now.
                 return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
             }
             Err(ConnectError::ConnectionDropped(message)) if tries < DROPPED_TRIES => {
@@ -98,7 +98,7 @@ async fn connect_by(
                 if let (Some(outer), ConnectError::Unreachable(_)) = (&outer, &error)
                     && !outer.connection().is_responsive(ANSWER_DEADLINE).await
                 {
-                    // It has died without anybody having said so: whoever comes next makes another one.
+                    // The connection to the jump host is dead without an error. The next attempt opens another one.
                     outer.connection().close().await;
                 }
                 return Err(ConnectFailure::from_ssh(&error));
@@ -107,7 +107,7 @@ async fn connect_by(
     }
 }
 
-/// What was seen where a connection is open.
+/// Returns the observation of an open connection.
 pub(crate) fn online(connection: &Connection, system: Option<SystemInfo>) -> ProbeResult {
     let proof = connection.host_key();
     let trust = match proof.by {

@@ -1,4 +1,4 @@
-//! Reasons why a machine was not reached, and what follows for an execution that wanted it.
+//! Reasons for a failed connect, and their consequences for the execution.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use crate::execution::LaunchProblem;
 use crate::machine::ProbeResult;
 use crate::ssh::ConnectError;
 
-/// Pause after a change under an attempt: long enough to be no loop, short enough not to be noticed.
+/// Pause after an object changed during an attempt. It prevents a busy loop and is too short to be noticed.
 pub(crate) const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// Pause after the API server did not answer.
 pub(crate) const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(1);
 /// Pause after the API server denied a permission. An administrator has to grant it.
 const RETRY_AFTER_FORBIDDEN: Duration = Duration::from_secs(10);
 
-/// Why a machine was not reached. Nothing of a command was sent.
+/// Reason for a failed connect. Nothing of a command was sent.
 #[derive(Clone, Debug)]
 pub(crate) enum ConnectFailure {
-    /// An object is gone or changed. The controller decides again.
+    /// An object was deleted or changed. The controller decides again.
     Obsolete,
     /// The attempt may be repeated after this pause.
     RetryAfter(Duration),
@@ -26,12 +26,12 @@ pub(crate) enum ConnectFailure {
     Unreachable(String),
     /// The machine allows no further connection, and executes on the open ones.
     Full {
-        /// Number of commands that the open connections carry.
+        /// Number of commands that the open connections can carry.
         room: usize,
-        /// The machine's own words.
+        /// The text that the machine sent.
         problem: String,
     },
-    /// The machine, or its configuration, refuses. Waiting does not change that.
+    /// The machine or its configuration refuses. A retry without a change fails again.
     Refused {
         /// The reason and the message for the status.
         problem: LaunchProblem,
@@ -41,17 +41,18 @@ pub(crate) enum ConnectFailure {
 }
 
 impl ConnectFailure {
-    /// A fault of the Machine's or the Secret's own text. Each execution finds it without a login.
+    /// Returns a failure for an invalid Machine or Secret. Each execution detects it without a login.
     pub fn from_configuration(reason: Reason, message: String) -> Self {
         Self::Refused { problem: LaunchProblem { reason, message }, affects_machine: false }
     }
 
-    /// The machine cannot run the launcher until somebody changes it.
+    /// Returns a failure for a machine that cannot run the launcher until somebody changes the machine.
     pub fn unsupported(message: String) -> Self {
         Self::Refused { problem: LaunchProblem { reason: Reason::LauncherUnsupported, message }, affects_machine: true }
     }
 
-    /// A failed read before the claim. The controller judges what is gone or changed; a read without an answer is repeated.
+    /// Returns the failure of a read before the claim. If the API server gave no answer, the runner reads again. The
+    /// controller handles deleted and changed objects.
     pub fn from_read(error: &ClusterError) -> Self {
         match error {
             ClusterError::Unavailable { .. } => {
@@ -66,7 +67,7 @@ impl ConnectFailure {
         }
     }
 
-    /// A failed connect, login or session.
+    /// Returns the failure of a connect, a login or a session.
     pub fn from_ssh(error: &ConnectError) -> Self {
         let (reason, affects_machine) = match error {
             ConnectError::Unreachable(message)
@@ -89,7 +90,7 @@ impl ConnectFailure {
         Self::Refused { problem: LaunchProblem { reason, message: error.to_string() }, affects_machine }
     }
 
-    /// The same failure, said of a jump host on the way.
+    /// Returns the same failure, with the jump host's name in the message.
     pub fn at_hop(self, name: &str) -> Self {
         let at = |message: String| format!("jump host {name}: {message}");
         match self {
@@ -109,7 +110,7 @@ impl ConnectFailure {
         }
     }
 
-    /// Returns what the failure says of the machine. `None` if it says nothing.
+    /// Returns the observation of the machine that the failure contains. `None` if it contains none.
     pub fn probe_result(&self) -> Option<ProbeResult> {
         match self {
             Self::Unreachable(message) => {
@@ -120,7 +121,7 @@ impl ConnectFailure {
         }
     }
 
-    /// Returns the message, for callers that only try again.
+    /// Returns the message, for callers that only retry.
     pub fn into_problem(self) -> String {
         match self {
             Self::Unreachable(problem) | Self::Full { problem, .. } => problem,

@@ -1,7 +1,7 @@
-//! Open connections to one machine, and through it.
+//! Open connections to one machine, and through it to others.
 //!
-//! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). A change of
-//! any of these opens another one.
+//! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). If any
+//! of these changes, the next task opens another connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,14 +22,15 @@ type Entries = Mutex<HashMap<String, Arc<PoolEntry>>>;
 pub(crate) struct ConnectionPool {
     /// Connections for commands.
     sessions: Entries,
-    /// Connections that carry connections to other machines. They are apart from those for commands: sshd does not count
-    /// forwarded connections as sessions.
+    /// Connections that carry connections to other machines. They are separate from the connections for commands,
+    /// because sshd does not count forwarded connections as sessions.
     proxies: Entries,
-    /// The specification by which the machine was reached last, without its keys.
+    /// The specification of the last connection, without its keys.
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
     /// Pool keys with which the machine has executed something.
     executed: Mutex<HashSet<String>>,
-    /// False until the first connection. Each change of a Machine visits the pools of all Machines, and most are unused.
+    /// False until the first connection. Each change of a Machine visits the pools of all Machines, and most pools are
+    /// unused.
     is_used: AtomicBool,
 }
 
@@ -41,30 +42,30 @@ struct PoolEntry {
     opening: tokio::sync::Mutex<Option<SharedFailure>>,
 }
 
-/// Why no connection was opened.
+/// Reason for a failed connect.
 struct SharedFailure {
     at: Instant,
     failure: ConnectFailure,
 }
 
 impl SharedFailure {
-    /// `None` if the failure concerns one task only.
+    /// Returns `None` if the failure concerns one task only.
     fn new(failure: &ConnectFailure) -> Option<Self> {
         Some(Self { at: Instant::now(), failure: failure.shared()? })
     }
 
-    /// Returns the failure for a task that waits since `began`.
+    /// Returns the failure for a task that has waited since `began`.
     fn since(&self, began: Instant) -> Option<ConnectFailure> {
         if self.at >= began { self.failure.shared() } else { None }
     }
 }
 
 impl ConnectionPool {
-    /// Returns a permit for one session. `connect` opens a connection if none has a free one. `at` (`IP:PORT`) demands a
-    /// connection to that address.
+    /// Returns a permit for one session. If no connection has a free session, `connect` opens one. `at` (`IP:PORT`)
+    /// restricts the connections to this address.
     ///
     /// # Errors
-    /// The failure of `connect`, also if another task called it meanwhile.
+    /// The failure of `connect`, called by this task or meanwhile by another one.
     pub async fn acquire(
         &self,
         pool_key: &str,
@@ -78,7 +79,7 @@ impl ConnectionPool {
         }
         let began = Instant::now();
         let mut last_failure = entry.opening.lock().await;
-        // Another task may have opened one meanwhile, or failed to.
+        // Another task may have opened a connection meanwhile, or failed to.
         if let Some(permit) = entry.try_acquire(at) {
             return Ok(permit);
         }
@@ -91,10 +92,10 @@ impl ConnectionPool {
         Ok(permit)
     }
 
-    /// Returns a connection to go through. `connect` opens one if there is none.
+    /// Returns a connection to use as a jump host. If none is open, `connect` opens one.
     ///
     /// # Errors
-    /// As [`Self::acquire`].
+    /// The same as for [`Self::acquire`].
     pub async fn acquire_proxy(
         &self,
         pool_key: &str,
@@ -116,23 +117,23 @@ impl ConnectionPool {
         Ok(ProxyConnection::new(connection))
     }
 
-    /// Returns a permit on a connection that is open.
+    /// Returns a permit on an open connection.
     pub fn try_acquire(&self, pool_key: &str) -> Option<SessionPermit> {
         let entry = Arc::clone(lock(&self.sessions).get(pool_key)?);
         entry.try_acquire(None)
     }
 
-    /// Returns the number of commands that the connections carry on which this machine executes.
+    /// Returns the number of commands that all connections can carry on which this machine executes.
     pub fn room(&self, pool_key: &str) -> usize {
         lock(&self.sessions).get(pool_key).map_or(0, |entry| entry.room())
     }
 
-    /// Returns true if the machine has executed something, with the specification of this pool key.
+    /// Returns true if the machine has executed anything with this pool key.
     pub fn has_executed(&self, pool_key: &str) -> bool {
         lock(&self.executed).contains(pool_key)
     }
 
-    /// Records that the machine has executed something.
+    /// Records that the machine has executed something with this pool key.
     pub fn record_executed(&self, pool_key: &str) {
         let mut executed = lock(&self.executed);
         if !executed.contains(pool_key) {
@@ -140,18 +141,18 @@ impl ConnectionPool {
         }
     }
 
-    /// Returns the specification by which the machine was reached last.
+    /// Returns the specification of the last connection.
     pub fn last_spec(&self) -> Option<Arc<ResolvedMachine>> {
         lock(&self.last_spec).clone()
     }
 
-    /// Remembers the specification by which the machine was reached.
+    /// Remembers the specification of a connection.
     pub fn remember_spec(&self, resolved: &ResolvedMachine) {
         *lock(&self.last_spec) = Some(Arc::new(resolved.without_secrets()));
     }
 
-    /// Takes out the connections to or through the Machine with this UID, except those by `except_generation`. Returns the
-    /// idle ones, to be closed. A connection in use is closed when its last permit is released.
+    /// Removes the connections to or through the Machine with this UID, except those of `except_generation`. Returns
+    /// the idle ones, to be closed. A connection in use is closed when its last permit is released.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) -> Vec<Arc<PooledConnection>> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
@@ -178,7 +179,7 @@ impl ConnectionPool {
         removed
     }
 
-    /// Takes out the connections that were idle for long enough, to be closed.
+    /// Removes and returns the connections that were idle for long enough, to be closed.
     pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
@@ -193,7 +194,7 @@ impl ConnectionPool {
         idle
     }
 
-    /// Takes out all connections, to be closed.
+    /// Removes and returns all connections, to be closed.
     pub fn take_all(&self) -> Vec<Arc<PooledConnection>> {
         let entries = [&self.sessions, &self.proxies].map(|entries| lock(entries).drain().collect::<Vec<_>>());
         entries.iter().flatten().flat_map(|(_, entry)| lock(&entry.connections).drain(..).collect::<Vec<_>>()).collect()
@@ -227,7 +228,7 @@ fn take_idle(entries: &Entries) -> Vec<Arc<PooledConnection>> {
             }
             stays
         });
-        // A task that opens a connection holds the entry, too.
+        // A task that opens a connection holds the entry.
         !connections.is_empty() || Arc::strong_count(entry) > 1
     });
     idle
@@ -240,7 +241,7 @@ impl PoolEntry {
         connections.first().map(Arc::clone)
     }
 
-    /// Returns the number of commands that the connections carry on which the machine executes.
+    /// Returns the number of commands that all connections can carry on which the machine executes.
     fn room(&self) -> usize {
         lock(&self.connections).iter().filter(|connection| connection.is_executing()).map(|it| it.room()).sum()
     }
@@ -259,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// 8 machines behind a jump host that swallows packets: each must learn of it in the time of one attempt.
+    /// 8 machines are behind a jump host that drops packets. Each must get the failure within the time of one attempt.
     #[tokio::test]
     async fn tasks_that_wait_for_a_dead_jump_host_share_its_failure() {
         let pool = ConnectionPool::default();

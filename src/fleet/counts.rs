@@ -1,7 +1,8 @@
-//! Numbers of running commands and queued executions in the statuses of Machines: which Machines' statuses say something else than how many commands run there and how many executions wait.
+//! Counts of running commands and queued executions in the statuses of Machines. This module selects the statuses with
+//! outdated counts.
 //!
-//! Each such status costs a write to etcd. So their number is bounded for the whole process, and namespaces take turns: one with a
-//! thousand busy machines does not keep another one's numbers old.
+//! Each status write costs a write to etcd. So the process writes a bounded number of them, and namespaces take turns.
+//! A namespace with a thousand busy machines does not delay the counts of another one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,33 +11,36 @@ use tokio::time::Instant;
 
 use super::machine_key::MachineKey;
 
-/// How often it is looked which numbers have changed.
+/// Interval between searches for outdated counts.
 pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(2);
-/// A Machine's numbers are written at most so often.
+/// Minimum interval between two writes of the counts of one Machine.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(5);
-/// At most so many are written each time: 5 in a second. A write takes the API server about 2 ms.
+/// Maximum number of Machines whose counts are written in each interval: 5 per second. One write takes the API server
+/// about 2 ms.
 const MAX_COUNTS: usize = 10;
 
-/// What was told of a machine's numbers last.
+/// The counts of a machine that were reported last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReportedCounts {
-    /// How many commands ran there, and how many executions waited. None where this process has told nothing.
+    /// Number of running commands, and number of queued executions. `None` if this process has reported nothing.
     pub counts: Option<(usize, usize)>,
-    /// When they were to be told last.
+    /// Time at which the last write of the counts was requested.
     pub at: Option<Instant>,
-    /// Whether the numbers are to be written now.
+    /// True if the counts must be written now.
     pub is_due: bool,
 }
 
 impl ReportedCounts {
-    /// How long ago; None where that is too short, or there is nothing new to tell.
+    /// Returns the time since the last write if the counts are outdated and may be written. Returns `None` if the
+    /// counts are unchanged or the minimum interval has not passed.
     pub fn due_since(&self, counts: (usize, usize), now: Instant) -> Option<Duration> {
         let since = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         (self.counts != Some(counts) && since >= BETWEEN_COUNTS).then_some(since)
     }
 }
 
-/// Of those whose numbers are due, with how long they are: some of each namespace, the oldest first.
+/// Chooses the Machines to write from those with outdated counts and the time since their last write. Takes some from
+/// each namespace, the oldest first.
 pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
     due.sort_by(|left, right| right.cmp(left));
     let mut taken: HashMap<String, usize> = HashMap::new();
@@ -48,7 +52,7 @@ pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
             (*rank, machine)
         })
         .collect();
-    // Stable: within a round the oldest come first.
+    // The sort is stable: within a round the oldest come first.
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().take(MAX_COUNTS).map(|(_, machine)| machine).collect()
 }
@@ -68,7 +72,7 @@ mod tests {
         assert_eq!(told.due_since((1, 2), now + Duration::from_secs(60)), None);
         assert_eq!(told.due_since((1, 3), now + Duration::from_secs(4)), None);
         assert_eq!(told.due_since((1, 3), now + BETWEEN_COUNTS), Some(BETWEEN_COUNTS));
-        // Another process may have told something else.
+        // Another process may have reported other counts.
         assert!(ReportedCounts::default().due_since((0, 0), now).is_some());
     }
 

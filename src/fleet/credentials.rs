@@ -1,9 +1,11 @@
-//! Private keys that are encrypted: opened once for each version of their Secret, by turns between namespaces.
+//! Encrypted private keys: decrypted once for each version of their Secret. Namespaces take turns.
 //!
-//! The promises kept here: opening a key takes a core for as long as whoever made it wanted, so a namespace opens one at a time
-//! and leaves the other place to others. What was read so long ago that it has to be read again is not opened. An open key is
-//! kept while a connection that was made by it lives, and [`KEPT_FOR`] beyond that; then it is wiped. It is found by the
-//! Secret's UID and resourceVersion only, which are read live before each login.
+//! # Guarantees
+//! - A namespace decrypts one key at a time, because its owner chooses how long that occupies a core. The other place
+//!   is left to other namespaces.
+//! - A Secret that was read too long ago is not decrypted. It must be read again.
+//! - An open key is kept while a connection that used it lives, and for [`KEPT_FOR`] after that. Then it is wiped.
+//! - An open key is found only by the UID and resourceVersion of its Secret, which are read live before each login.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -20,32 +22,34 @@ use crate::ssh::{Credentials, EntryError, KeyEntry};
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 use super::lock::lock;
 
-/// Keys that are opened at a time.
+/// Limit of concurrent decryptions.
 const AT_ONCE: Size = Size { places: 2, share: 1 };
-/// How long opening one may take once it is its turn: as many rounds as are accepted take a few seconds of a core.
+/// Maximum time for one decryption, after the wait for a place. The maximum number of rounds takes a few seconds of a
+/// core.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How long an open key is kept without a connection: commands in Direct mode have one each.
+/// Time for which an open key is kept without a connection. In Direct mode each command has its own connection.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// All keys of this process that are open.
+/// All open keys of this process.
 static OPENING: LazyLock<Opening> = LazyLock::new(|| Opening::new(KEPT_FOR));
 
 type Cell = OnceCell<Result<Credentials, EntryError>>;
 
-/// What there is to log in with; the key stays open for those who have a copy of this.
+/// Keys for a login. An encrypted key stays open while a copy of `kept` exists.
 pub(crate) struct OpenKey {
     pub credentials: Credentials,
     kept: Option<KeptOpen>,
 }
 
-/// Keeps a key open. It cannot be printed, and there is nothing to be had from it.
+/// Keeps a key open. This value can neither be printed nor used to read the key.
 #[derive(Clone)]
 pub(crate) struct KeptOpen {
     _key: Arc<Cell>,
 }
 
 impl OpenKey {
-    /// What a connection holds on to. None where the key was never encrypted: it is read again.
+    /// Returns the value that a connection holds to keep the key open. Returns `None` if the key was never encrypted:
+    /// it is read again.
     pub fn kept(&self) -> Option<KeptOpen> {
         self.kept.clone()
     }
@@ -54,11 +58,12 @@ impl OpenKey {
 struct Opening {
     pool: Pool,
     kept_for: Duration,
-    /// By UID and resourceVersion of their Secrets.
+    /// Open keys, by UID and resourceVersion of their Secrets.
     known: Mutex<HashMap<(String, String), Weak<Cell>>>,
 }
 
-/// Reads the keys of a Secret that may be used. `is_stale` tells if the Secret must be read again before its keys are used.
+/// Reads the keys of a Secret that may be used. `is_stale` returns true if the Secret must be read again before its
+/// keys are used.
 ///
 /// # Errors
 /// The Secret has no usable key, or is stale.
@@ -87,7 +92,7 @@ pub(crate) async fn open(
 /// Reads the keys of a Secret, in their order.
 ///
 /// # Errors
-/// An entry that is no key, names no passphrase for one that is encrypted, or has a certificate of another key.
+/// An entry is no private key, an encrypted key has no passphrase, or a certificate belongs to another key.
 pub fn parse(secret: &SshSecret) -> Result<Credentials, EntryError> {
     Credentials::parse_all(secret.keys.iter().map(|key| KeyEntry {
         suffix: key.suffix,
@@ -102,7 +107,7 @@ impl Opening {
         Self { pool: Pool::new(AT_ONCE), kept_for, known: Mutex::default() }
     }
 
-    /// The key of a Secret, opened or found to be none. Those who want the same one share it.
+    /// Returns the key of a Secret, or the error of its decryption. Tasks that need the same key share one decryption.
     async fn open(
         &self,
         secret: &SshSecret,
@@ -140,13 +145,13 @@ impl Opening {
         is_stale: impl Fn() -> bool,
     ) -> Result<Result<Credentials, EntryError>, ConnectFailure> {
         let place = self.pool.place(namespace).await;
-        // First of all: a core is not spent on what has to be read again.
+        // Checked before the decryption, which would waste a core on a Secret that must be read again.
         if is_stale() {
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         }
         let (name, secret) = (secret.name.clone(), secret.clone());
         let opening = tokio::task::spawn_blocking(move || {
-            // Nothing stops it once it has begun, so the place is taken for as long as the core is.
+            // The decryption cannot be stopped. So it occupies the place for as long as it occupies the core.
             let _place = place;
             parse(&secret)
         });
@@ -194,7 +199,7 @@ mod tests {
         let (one, two) = tokio::join!(open("1"), open("1"));
         assert!(Arc::ptr_eq(&one, &two));
         assert!(matches!(one.get(), Some(Ok(_))));
-        // It need not be opened again, so nothing is asked.
+        // The key is open already, so no place is needed.
         let place = opening.pool.place("team").await;
         assert!(Arc::ptr_eq(&one, &open("1").await));
         drop(place);
@@ -206,7 +211,7 @@ mod tests {
         let opening = Opening::new(Duration::ZERO);
         let key = opening.open(&secret("1", "correct horse"), "team", || false).await.ok().unwrap();
         let watched = Arc::downgrade(&key);
-        // The minute without a connection is over, and this one has it.
+        // `kept_for` is zero, so only this task still has the key.
         while watched.strong_count() > 1 {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! What connecting to machines needs, shared by all tasks of this process.
+//! The parts that a connection needs, shared by all tasks of this process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::resolved_machine::ResolvedMachine;
 /// Interval between sweeps for idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Reaches machines.
+/// Connects to machines.
 pub(crate) struct Dialer {
     /// The API server.
     pub cluster: Cluster,
-    /// Addresses that may be connected to.
+    /// Addresses to which Writ may connect.
     pub network: AddressPolicy,
-    /// Logins that are being made.
+    /// Limits of concurrent logins.
     pub logins: LoginLimiter,
     /// The state of each Machine.
     pub machines: Arc<Machines>,
@@ -37,24 +37,25 @@ impl Dialer {
         self.machines.entry(&key_of(&resolved.machine))
     }
 
-    /// Records what an attempt or a probe observed. A machine in order is open to its queue again.
+    /// Records the observation of an attempt or a probe. If the machine is in order, its queue may use it again.
     pub fn record(&self, machine: &Machine, seen: ProbeResult) {
         let metadata = &machine.metadata;
         let (uid, generation) = (metadata.uid.clone(), metadata.generation);
         self.machines.record(machine, MachineObservation { uid, generation, at: self.cluster.now(), result: seen });
     }
 
-    /// Takes connections to or through the Machine with this UID out of use, except those by `except_generation`.
+    /// Removes connections to or through the Machine with this UID from use, except those of `except_generation`.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) {
-        // All of them at once: nobody may go through a connection that is being closed.
+        // All connections leave the pools before the first is closed, so that no task uses a connection that is being
+        // closed.
         let mut removed = Vec::new();
         self.machines
             .for_each(|_, machine| removed.append(&mut machine.connections.invalidate(uid, except_generation)));
-        // The caller does not wait for the disconnect messages. Each has a deadline.
+        // The caller does not wait for the disconnect messages. Each message has a deadline.
         tokio::spawn(async move { close_all(&removed).await });
     }
 
-    /// Drops the value of a deleted Machine, and closes its connections that are not in use.
+    /// Drops the value of a deleted Machine, and closes its unused connections.
     pub fn drop_machine(&self, machine: &MachineKey) {
         if let Some(machine) = self.machines.remove(machine) {
             let mut removed = machine.connections.take_all();
@@ -63,7 +64,7 @@ impl Dialer {
         }
     }
 
-    /// Closes idle connections, for as long as this process lives.
+    /// Closes idle connections until this process ends.
     pub async fn evict_idle_loop(&self) {
         loop {
             sleep(SWEEP_INTERVAL).await;

@@ -1,5 +1,4 @@
-//! The first question to a machine on each connection, and what it answers: what the machine is, and whether its login
-//! executes.
+//! The first request on each connection. Its answer describes the machine, and shows that the login executes commands.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,25 +12,25 @@ use crate::ssh::{Connection, Session};
 use super::launcher_refusal::explain_refusal;
 use super::launcher_request::{LauncherError, request_with_output};
 
-/// How long a machine may take to say what it is, while its connection lives: a start-up file of the login may wait for a
-/// directory service, or for a network file system.
+/// Maximum time for the answer while the connection lives. A start-up file of the login may wait for a directory
+/// service or a network file system.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
-/// Silence after which the connection is tested, again and again. A login that takes longer is called slow.
+/// Silence after which the connection is tested, repeatedly. A login that takes longer is logged as slow.
 const USUAL: Duration = Duration::from_secs(10);
-/// How long the machine may take to show that the connection lives.
+/// Maximum time for the machine to show that the connection lives.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a machine said of itself, and when.
+/// Facts that a machine reported, and their time.
 #[derive(Clone, Debug)]
 pub(crate) struct TimedFacts {
     pub facts: LauncherFacts,
-    /// How long it took to say so.
+    /// Time from the request to the answer.
     took: Duration,
-    /// When it was asked.
+    /// Time of the answer.
     at: Instant,
 }
 
-/// Asks what the machine is. `directory` is the launcher's folder, if the Machine names one.
+/// Requests the facts of the machine. `directory` is the launcher's directory, if the Machine names one.
 pub(crate) async fn inspect(
     connection: &Connection,
     session: Session,
@@ -66,7 +65,7 @@ pub(crate) async fn inspect(
         Ok(Answer::Refused(RequestRefusal::Cut)) => {
             Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&RequestRefusal::Cut))))
         }
-        // sshd says of a home that is missing that it could not go there.
+        // If the home directory is missing, sshd writes an error before the answer.
         Ok(Answer::Refused(refusal @ (RequestRefusal::DirectoryUnsuitable | RequestRefusal::Said(_)))) => {
             Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&refusal))))
         }
@@ -74,7 +73,7 @@ pub(crate) async fn inspect(
         Ok(other) => Err(LauncherError::BadReply(format!(
             "the launcher answered the question what the machine is with {other:?}"
         ))),
-        // The connection lives: it is the login that says nothing.
+        // The connection lives, but the login is silent.
         Err(LauncherError::NoReply(_)) if asked.elapsed() >= PROBE_DEADLINE => {
             Err(LauncherError::SessionRefused(format!(
                 "{}the machine let the login in and did not execute within {} s: a start-up file of the login takes longer, or \
@@ -88,19 +87,22 @@ pub(crate) async fn inspect(
 }
 
 impl TimedFacts {
-    /// Time to wait beyond a usual deadline for the first word of a session, by what the first one took.
+    /// Returns the time to add to usual deadlines for the first output of a session, based on the time that this answer
+    /// took.
     pub fn slack(&self) -> Duration {
-        // Three times, as it may take longer when more come at once. A login of a usual machine takes milliseconds.
+        // A login may take up to three times as long if several start at once. A usual login takes milliseconds.
         self.took.saturating_mul(3)
     }
 
-    /// The machine's uptime now, in milliseconds: what it said, and the time since by our own clock.
+    /// Returns the machine's uptime now, in milliseconds: the reported uptime, plus the time since then by the local
+    /// clock.
     pub fn uptime_ms(&self) -> u64 {
         let elapsed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)
     }
 
-    /// When it was that the machine's uptime was so much, if it is `now`; None if that cannot be said in dates.
+    /// Returns the time at which the machine had this uptime, if the time is now `now`. Returns `None` if the result is
+    /// out of range.
     pub fn time_at(&self, uptime_centiseconds: u64, now: Timestamp) -> Option<Timestamp> {
         let then = i64::try_from(uptime_centiseconds).ok()?.checked_mul(10)?;
         let since = i64::try_from(self.uptime_ms()).ok()?.checked_sub(then)?;

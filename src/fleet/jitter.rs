@@ -1,6 +1,6 @@
 //! Randomness that spreads retries.
 
-/// Returns a random number in 0..1. It protects nothing.
+/// Returns a random number in 0..1. Not for cryptographic use.
 pub(crate) fn jitter() -> f64 {
     fastrand::f64()
 }

@@ -16,16 +16,16 @@ use super::machine_key::MachineKey;
 use super::pooled_connection::SessionPermit;
 use super::resolved_machine::{ResolvedMachine, read_and_resolve};
 
-/// A place on a shared connection, and what the machine said of itself.
+/// A permit on a shared connection, and the facts that the machine reported.
 pub(crate) struct LauncherConnection {
     pub permit: SessionPermit,
     pub known: TimedFacts,
-    /// What was declared when it was reached.
+    /// Pool key of the specification by which the machine was reached.
     pub pool_key: String,
 }
 
 impl LauncherConnection {
-    /// What the machine shows of itself, to be held against a claim.
+    /// Returns the observed identity of the machine, for the comparison with a claim.
     pub fn shown<'a>(&'a self, address: &'a str) -> ObservedMachine<'a> {
         let facts = &self.known.facts;
         ObservedMachine {
@@ -38,7 +38,8 @@ impl LauncherConnection {
         }
     }
 
-    /// Opens a session. A connection on which that fails is given up, unless it is only busy: others share it.
+    /// Opens a session. If that fails, closes the connection, because other tasks share it. A connection that is only
+    /// busy stays open.
     pub async fn open(&self) -> Result<Session, ConnectError> {
         let opened = self.permit.open().await;
         if matches!(&opened, Err(error) if !matches!(error, ConnectError::Busy(_))) {
@@ -53,8 +54,8 @@ impl LauncherConnection {
     }
 }
 
-/// Opens a session where a connection to the machine is open and has room. Reads nothing: whether it is still the right
-/// machine has to be seen before the claim.
+/// Opens a session if an open connection to the machine has a free one. Reads nothing from the API server. So the
+/// caller must check before the claim that the Machine is unchanged.
 pub(crate) async fn try_open_existing(
     dialer: &Dialer,
     machine: &MachineKey,
@@ -69,8 +70,8 @@ pub(crate) async fn try_open_existing(
     Some((resolved, reached, session))
 }
 
-/// Reaches a machine and opens a session. A shared connection may have died unnoticed, or be full: then it is done once
-/// more, on another.
+/// Connects to a machine and opens a session. If the session fails, tries once more on another connection, because a
+/// shared connection may be dead or full.
 pub(crate) async fn connect_and_open(
     dialer: &Dialer,
     resolved: &ResolvedMachine,
@@ -86,12 +87,13 @@ pub(crate) async fn connect_and_open(
     }
 }
 
-/// Reaches the machine of an execution by what is declared now, for those who only try again where that fails.
+/// Connects to a machine by its current specification, for callers that only retry after a failure.
 pub(crate) async fn connect_current(dialer: &Dialer, machine: &MachineKey) -> Result<LauncherConnection, String> {
     connect_preferring(dialer, machine, None).await
 }
 
-/// The same, at this address (`IP:PORT`) if the name has it and it answers.
+/// Connects like [`connect_current`]. If the name resolves to the address `prefer` (`IP:PORT`), tries that address
+/// first.
 async fn connect_preferring(
     dialer: &Dialer,
     machine: &MachineKey,
@@ -104,8 +106,8 @@ async fn connect_preferring(
     reached.await.map_err(ConnectFailure::into_problem)
 }
 
-/// Opens a session beside those that are open, for a word to a command that runs. A machine that has no session to spare
-/// on the connection is reached by another one.
+/// Opens an additional session, for a request about a running command. If the connection has no free session, opens
+/// another connection.
 pub(crate) async fn open_control_session(
     dialer: &Dialer,
     machine: &MachineKey,
@@ -125,7 +127,7 @@ pub(crate) async fn open_control_session(
     }
 }
 
-/// Finds or opens a connection, and requests what the machine reports of itself.
+/// Finds or opens a connection, and requests the facts of the machine.
 ///
 /// # Errors
 /// The machine was not reached, or cannot run the launcher.
@@ -143,11 +145,11 @@ pub(crate) async fn connect_launcher(
     let known = known.map_err(|error| refused_for_now(connections, &pool_key, error));
     match &known {
         Ok(_) => connections.record_executed(&pool_key),
-        // It may be dead, and nothing has said so.
+        // The connection may be dead without an error.
         Err(LauncherError::NoReply(_)) => permit.discard().await,
         Err(LauncherError::SessionRefused(problem)) => {
             permit.discard().await;
-            // It executes on other connections: it allows no further one, and queued executions use those.
+            // The machine executes on other connections and allows no further one. Queued executions use the open ones.
             let room = connections.room(&pool_key);
             if room > 0 {
                 return Err(ConnectFailure::Full { room, problem: problem.clone() });

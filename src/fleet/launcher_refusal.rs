@@ -1,13 +1,13 @@
-//! The launcher's short words for a refused request, as sentences for people.
+//! Sentences for users about the launcher's reasons for a refused request.
 
 use crate::launcher::RequestRefusal;
 use crate::policy::command_path;
 
-/// What to do about a login with too low a limit of open files.
+/// Explanation and remedy for a login with too low a limit of open files.
 pub(crate) const FILES: &str = "the login's limit of open files is too low for the launcher, which needs about 20: see to `ulimit -n` in its \
     start-up files, limits.conf and sshd's service on the machine";
 
-/// Why the machine refused a request, and what to do.
+/// Returns the reason why the machine refused a request, and the remedy.
 pub(crate) fn explain_refusal(refusal: &RequestRefusal) -> String {
     let why = match refusal {
         RequestRefusal::DeadlinePassed => "the starting deadline was over when the machine was asked to start it",

@@ -1,4 +1,4 @@
-//! One request to a launcher that answers at once, and its answer.
+//! One request to a launcher that answers immediately, and its answer.
 
 use std::time::Duration;
 
@@ -12,38 +12,38 @@ use crate::telemetry::metrics;
 
 use super::unexpected_output::{RefusalCause, UnexpectedOutput};
 
-/// What to do where sshd refuses.
+/// Explanation and remedy if sshd refuses to execute.
 pub(crate) const REFUSED: &str = "the machine refused to execute in the session that it had opened; look at sshd's \
     configuration for this user (ForceCommand, PermitTTY, chroot) and at its log";
-/// What to do where something else than a shell answers.
+/// Explanation and remedy if something other than a shell answers.
 const NO_REPLY: &str = "the machine executed the launcher's request and gave no reply: the login shell of the user must be \
     one that reads `sh` (dash, bash, zsh, busybox), and no ForceCommand may replace what is asked for";
 
-/// Why there is no answer. What was asked may have been done all the same.
+/// Reason for a missing answer. The machine may still have executed the request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LauncherError {
-    /// There is no connection, or no session on it.
+    /// The connection failed, or opened no session.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection was lost, or nothing came in time.
+    /// The connection was lost, or no answer arrived in time.
     #[error("the machine did not answer the launcher's request: {0}")]
     NoReply(String),
-    /// It let the login in and executed nothing, for a reason that passes.
+    /// The machine accepted the login and executed nothing, for a temporary reason.
     #[error("{0}")]
     SessionRefused(String),
-    /// It has accepted the session and refuses to execute in it.
+    /// The machine opened the session and refuses to execute in it.
     #[error("{0}")]
     Refused(String),
-    /// It let the login in, and a person has to see to its account.
+    /// The machine accepted the login, but its account needs manual action.
     #[error("{0}")]
     Account(String),
-    /// It answered, and not as a launcher does.
+    /// The answer is not a launcher's.
     #[error("{0}")]
     BadReply(String),
 }
 
 impl LauncherError {
-    /// The class for metrics.
+    /// Returns the label value for metrics.
     fn category(&self) -> &'static str {
         match self {
             LauncherError::Connect(error) => error.category(),
@@ -54,7 +54,7 @@ impl LauncherError {
     }
 }
 
-/// A session that was closed before it had answered.
+/// Returns the error for a session that was closed before an answer.
 pub(crate) fn closed(unexpected: &UnexpectedOutput) -> LauncherError {
     match unexpected.cause() {
         RefusalCause::Transient => LauncherError::SessionRefused(unexpected.explain(NO_REPLY)),
@@ -63,8 +63,8 @@ pub(crate) fn closed(unexpected: &UnexpectedOutput) -> LauncherError {
     }
 }
 
-/// Asks in a session of its own, and closes it. The machine may take `deadline`, and longer if its login is known to be
-/// slow.
+/// Sends the request in its own session, and closes the session. The machine may take `deadline`, and longer if its
+/// login is known to be slow.
 pub(crate) async fn request(
     session: Session,
     deadline: Duration,
@@ -73,7 +73,7 @@ pub(crate) async fn request(
     request_with_output(session, deadline, build).await.0
 }
 
-/// The same, and what the login said before the answer.
+/// Sends a request like [`request`]. Also returns the output of the login before the answer.
 pub(crate) async fn request_with_output(
     mut session: Session,
     deadline: Duration,
@@ -93,22 +93,22 @@ pub(crate) async fn request_with_output(
     (answer, unexpected)
 }
 
-/// A word that nobody at the other end can know before: by it the launcher's answers are told from all else.
+/// Returns a random word that the other side cannot predict. It distinguishes the launcher's answers from other output.
 #[expect(clippy::expect_used, reason = "a UUID in its simple form is 32 lower-case hexadecimal digits")]
 pub(crate) fn new_nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("32 lower-case hexadecimal digits")
 }
 
-/// Sends a request, and ends the standard input behind it: a request that arrives cut is then refused at once, and a
-/// start-up file that asks a question reads the end of its input. The input goes out while the session is listened to.
+/// Sends a request, and then the end of standard input. So the launcher detects an incomplete request, and a start-up
+/// file that reads input gets its end. The caller must poll the session, because the input is sent meanwhile.
 pub(crate) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), LauncherError> {
     session.exec(&request.command).await.map_err(|error| LauncherError::NoReply(error.to_string()))?;
     session.feed(Bytes::copy_from_slice(&request.stdin));
     Ok(())
 }
 
-/// Returns true if the machine closed a session because the request had not arrived whole, and the reply had no nonce: it
-/// was lost with the request. The exit code comes from sshd, so no output of anybody can claim this.
+/// Returns true if the launcher refused an incomplete request whose nonce was lost, so that the reply has no nonce
+/// either. sshd reports the exit code, so no output can forge this.
 pub(crate) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
     exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }
@@ -131,7 +131,7 @@ async fn exchange(
         };
         match session.next().await {
             SessionEvent::Stdout(bytes) => {
-                // What follows the mark is ours, and nothing that the login says.
+                // Output after the marker is the launcher's, not the login's.
                 if !reply.has_begun() {
                     unexpected.push(&bytes);
                 }

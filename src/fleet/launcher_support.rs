@@ -1,4 +1,4 @@
-//! Whether commands can be started on a machine, by what its launcher reports.
+//! Decides if the launcher can start commands on a machine, based on the facts that the machine reports.
 
 use crate::api::Machine;
 use crate::api::execution_status::{MAX_DIRECTORY_LENGTH, MAX_ID_LENGTH};
@@ -9,8 +9,8 @@ use super::connection_pool::ConnectionPool;
 use super::inspect::TimedFacts;
 use super::launcher_request::LauncherError;
 
-/// A machine that refuses to execute may have no room (its sshd cannot fork, for one): that passes. One that has executed before
-/// surely has none.
+/// Marks a refusal to execute as temporary. The machine may lack resources for a moment, for example because its sshd
+/// cannot fork. A machine that has executed before supports the launcher for certain.
 pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, error: LauncherError) -> LauncherError {
     match error {
         LauncherError::Refused(message) if connections.has_executed(pool_key) => LauncherError::SessionRefused(
@@ -23,7 +23,7 @@ pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, erro
     }
 }
 
-/// What a machine says of itself, where commands can be started there.
+/// Returns the facts of a machine, if the launcher can start commands there.
 pub(crate) fn check_support(
     known: Result<TimedFacts, LauncherError>,
     machine: &Machine,
@@ -50,8 +50,8 @@ pub(crate) fn check_support(
     }
 }
 
-/// What of a machine could not be recorded with a claim: told before anything is claimed, as the API server would refuse it
-/// each time.
+/// Returns the problem if a fact is too long for the claim's record. The check comes before the claim, because the API
+/// server would refuse each such claim.
 fn unrecordable(facts: &LauncherFacts) -> Option<String> {
     let length = |text: &str| text.chars().count();
     if length(&facts.directory) > MAX_DIRECTORY_LENGTH {

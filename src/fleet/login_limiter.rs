@@ -1,4 +1,4 @@
-//! How many logins to one host are in the making, whichever Machines they are for: by turns between namespaces.
+//! Limits the concurrent logins to one host, over all Machines with that host. Namespaces take turns.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,23 +8,24 @@ use crate::fairness::{Place, Pool, Size};
 use super::lock::lock;
 use super::resolved_machine::ResolvedMachine;
 
-/// sshd drops some of those that come at once over 10 (MaxStartups 10:30:100), and there may be other clients. One is always left
-/// to another namespace that has the same host.
+/// Concurrent logins to one host. sshd drops some connections if more than 10 are not logged in yet (MaxStartups
+/// 10:30:100), and other clients may connect, too. One place is always left for another namespace with the same host.
 const MAX_CONCURRENT_LOGINS: Size = Size { places: 5, share: 4 };
 
-/// The hosts that are being logged in to. Who is not is not kept.
+/// Hosts to which logins are running. Other hosts have no entry.
 #[derive(Default)]
 pub(crate) struct LoginLimiter {
     hosts: Mutex<HashMap<String, Pool>>,
 }
 
 impl LoginLimiter {
-    /// Waits for a place. Those before have deadlines.
+    /// Waits for a place. Each login before it has a deadline.
     pub async fn acquire(&self, resolved: &ResolvedMachine) -> Place {
         let spec = &resolved.machine.spec;
-        // The same name behind another host is another host.
+        // The same address behind different jump hosts may be different hosts.
         let way = resolved.hops.iter().map(ResolvedMachine::name).collect::<Vec<_>>().join("/");
-        // So is, behind one, the same name in another namespace; a host that is reached directly is the same for all.
+        // A jump host belongs to a namespace, so the host behind it does, too. A host without jump hosts is the same
+        // for all namespaces.
         let namespace = resolved.machine.metadata.namespace.as_deref().unwrap_or_default();
         let owner = if way.is_empty() { "" } else { namespace };
         let host = format!("{owner}/{way}/{}:{}", spec.address, spec.port);

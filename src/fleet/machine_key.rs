@@ -1,4 +1,4 @@
-//! The name of a Machine in this process.
+//! Key of a Machine in this process.
 
 /// Namespace and name of a Machine.
 pub(crate) type MachineKey = (String, String);

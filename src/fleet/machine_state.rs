@@ -1,7 +1,7 @@
-//! What this process knows of one Machine: its settings, its last probe, and the pause after a failure. Plain data; time is
-//! an argument.
+//! State of one Machine in this process: its settings, its last probe, and the pause after a failure. Plain data; time
+//! is an argument.
 //!
-//! Both the queue of a machine and the controller of Machines read it here, so there is nothing to synchronise.
+//! Both the queue of a machine and the controller of Machines read this state, so there is nothing to synchronise.
 
 use std::time::Duration;
 
@@ -20,54 +20,54 @@ use super::jitter::jitter;
 pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum pause between attempts while executions wait.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// Up to a quarter more, so that machines that failed together are not tried together.
+/// The delay is up to a quarter longer at random, so that machines that failed together are not tried together.
 const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF).with_jitter(0.25);
 
-/// What the Machine's spec says that queues need.
+/// Fields of the Machine's spec that the queue needs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Settings {
-    /// UID and generation of the Machine that says so.
+    /// UID and generation of the Machine that these settings come from.
     uid: Option<String>,
     generation: Option<i64>,
     /// Maximum number of commands that run on the machine concurrently, at least 1.
     pub max_concurrent: usize,
-    /// True if nothing may start there (`spec.suspend`).
+    /// True if no command may start on the machine (`spec.suspend`).
     pub is_suspended: bool,
 }
 
-/// What a read of a Machine changed for its queue.
+/// Change of the settings by a read of a Machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum SettingsChange {
     /// Nothing.
     None,
-    /// More or fewer commands may run, or it is the first read.
+    /// More or fewer commands may run concurrently, or this was the first read.
     Capacity,
-    /// `spec.suspend`: the statuses of queued executions say so.
+    /// `spec.suspend` has changed. The statuses of queued executions report it.
     Suspension,
 }
 
 /// State of one Machine in this process.
 #[derive(Debug, Default)]
 pub(crate) struct MachineState {
-    /// `None` until the first read of the Machine. Nothing starts before that.
+    /// `None` until the first read of the Machine. No command starts before that.
     pub settings: Option<Settings>,
     /// The last observation.
     pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
-    /// In 0..1, another for each observation. It keeps the probes of machines apart.
+    /// Random number in 0..1, new for each observation. It spreads the probes of different machines.
     pub jitter: f64,
     /// True while a probe runs.
     is_probing: bool,
     /// End of the last probe.
     pub probed: Option<Instant>,
-    /// Number of probes in a row that observed nothing, because the API server did not answer.
+    /// Number of probes in a row without an observation. A probe observes nothing if the API server does not answer.
     pub inconclusive_probes: u32,
-    /// The numbers in the Machine's status.
+    /// The counts that the Machine's status contains.
     pub counts: ReportedCounts,
-    /// Last time at which the machine was in order. By the API server's clock.
+    /// Last time at which the machine was in order, by the API server's clock.
     last_online: Option<Timestamp>,
-    /// Set while the machine is not reached, or not usable.
+    /// Set while the machine is unreachable or unusable.
     pub backoff: Option<AttemptBackoff>,
 }
 
@@ -76,12 +76,13 @@ pub(crate) struct MachineState {
 pub(crate) struct AttemptBackoff {
     /// The last failure.
     pub problem: LaunchProblem,
-    /// True if the machine needs manual repair. Then only probes connect, because an attempt would end its execution.
+    /// True if the machine needs manual repair. Then only probes connect, because a failed attempt would end its
+    /// execution.
     pub needs_person: bool,
     failures: u32,
-    /// Time of the first such failure.
+    /// Time of the first failure in a row with the same `needs_person`.
     since: Instant,
-    /// The same by the API server's clock.
+    /// The time of `since`, by the API server's clock.
     since_time: Timestamp,
     /// End of the pause.
     pub until: Instant,
@@ -99,8 +100,8 @@ impl Settings {
 }
 
 impl MachineState {
-    /// Stores the settings of a Machine that was just read. A read that is older than the last one changes nothing. What was
-    /// known of a Machine with another UID, which was deleted, is forgotten.
+    /// Stores the settings of a Machine that was just read. Ignores a read that is older than the last one. If the UID
+    /// differs, the former Machine was deleted, and its state is dropped.
     pub fn configure(&mut self, machine: &Machine) -> SettingsChange {
         let settings = Settings::of(machine);
         let Some(known) = self.settings.take() else {
@@ -125,13 +126,13 @@ impl MachineState {
         change
     }
 
-    /// Returns true, and marks a probe as running, if none is.
+    /// Marks a probe as running and returns true, if no probe is running.
     pub fn start_probe(&mut self) -> bool {
         if self.is_probing {
             return false;
         }
         self.is_probing = true;
-        // Any observation sets it back.
+        // Any observation resets the count.
         self.inconclusive_probes = self.inconclusive_probes.saturating_add(1);
         true
     }
@@ -142,7 +143,7 @@ impl MachineState {
         self.probed = Some(now);
     }
 
-    /// Records an observation. A machine in order is open to its queue again.
+    /// Records an observation. If the machine is in order, its queue may use it again.
     pub fn record(&mut self, observation: MachineObservation, machine: &Machine) {
         self.inconclusive_probes = 0;
         match &observation.result {
@@ -153,7 +154,7 @@ impl MachineState {
             }
             ProbeResult::Failed(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                // Another process, or this one before its restart, may have reached it.
+                // Another process, or this one before its restart, may have reached the machine.
                 let reported = machine.status.as_ref().and_then(|status| status.last_seen_time.as_ref());
                 self.last_online = self.last_online.max(reported.map(|time| time.0));
                 if let Some(backoff) = &mut self.backoff {
@@ -170,7 +171,8 @@ impl MachineState {
         self.observation.as_ref().is_some_and(|observation| matches!(observation.result, ProbeResult::Failed(_)))
     }
 
-    /// An attempt reached the machine at `now`. It may have used a connection that is older than what needs repair.
+    /// Records that an attempt reached the machine at `now`. If the machine needs repair, changes nothing: the attempt
+    /// may have used a connection that is older than the fault.
     pub fn mark_reachable(&mut self, now: Timestamp) {
         if !self.needs_person() {
             self.backoff = None;
@@ -187,19 +189,19 @@ impl MachineState {
         self.backoff.as_ref().is_some_and(|backoff| backoff.needs_person)
     }
 
-    /// Returns true if an execution was created after the machine was last in order, or in the same second: creation times
-    /// are whole seconds.
+    /// Returns true if an execution was created after the machine was last in order, or in the same second. Creation
+    /// times are whole seconds.
     pub fn is_created_since_online(&self, created: Timestamp) -> bool {
         self.last_online.is_none_or(|online| created.as_second() >= online.as_second())
     }
 
-    /// Returns true if the machine was known to be out of reach before `since`.
+    /// Returns true if the machine was known to be unreachable before `since`.
     pub fn was_unreachable_before(&self, since: Option<Instant>) -> bool {
         let backoff = self.backoff.as_ref().filter(|backoff| !backoff.needs_person);
         backoff.is_some_and(|backoff| since.is_some_and(|since| backoff.since < since))
     }
 
-    /// Returns true if an attempt may connect. After the pause one attempt at a time does.
+    /// Returns true if an attempt may connect. During the pause none may, and after it one attempt at a time.
     pub fn allows_attempt(&self, connecting: usize, now: Instant) -> bool {
         self.backoff.as_ref().is_none_or(|backoff| !backoff.needs_person && now >= backoff.until && connecting == 0)
     }
@@ -221,8 +223,8 @@ impl MachineState {
         pause
     }
 
-    /// Forgets a pause that is over, if the machine was only out of reach. What needs repair is remembered until a probe
-    /// finds the machine in order.
+    /// Drops a pause that has passed, if the machine was only unreachable. A fault that needs repair stays until a
+    /// probe finds the machine in order.
     pub fn forget_old_backoff(&mut self, now: Instant) {
         if self.backoff.as_ref().is_some_and(|backoff| !backoff.needs_person && now >= backoff.until) {
             self.backoff = None;
@@ -231,8 +233,8 @@ impl MachineState {
 }
 
 impl AttemptBackoff {
-    /// Returns true if an execution with this creation time was created before the failure was known, or up to `margin`
-    /// after it.
+    /// Returns true if an execution with this creation time was created before the failure was known, or at most
+    /// `margin` later.
     pub fn began_before(&self, created: Timestamp, margin: Duration) -> bool {
         self.since_time.checked_add(margin).map_or(true, |known| created <= known)
     }

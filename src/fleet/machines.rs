@@ -1,5 +1,5 @@
-//! One value for each Machine that this process knows: its state and its connections. It is created by the first read of the
-//! Machine, and dropped when the Machine is deleted.
+//! One value for each Machine that this process knows: its state and its connections. The first read of a Machine
+//! creates the value, and its deletion drops the value.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,14 +16,14 @@ use super::lock::lock;
 use super::machine_key::MachineKey;
 use super::machine_state::MachineState;
 
-/// Machines that wait to be reconciled. The controller takes them off at once, so this is only for bursts. If it is full,
-/// the controller finds the observation at its next reconcile.
+/// Maximum number of Machines that wait to be reconciled. The controller receives them at once, so the queue is for
+/// bursts. If it is full, the controller finds the observation at its next reconcile.
 const WAKE_QUEUE: usize = 1024;
 
 /// The Machines with a new observation.
 pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
 
-/// All Machines of this process. Their number is bounded by that of the Machines in the cluster.
+/// All Machines of this process. Their number is bounded by the number of Machines in the cluster.
 pub(crate) struct Machines {
     entries: Mutex<HashMap<MachineKey, Arc<ManagedMachine>>>,
     changed: mpsc::Sender<ObjectRef<Machine>>,
@@ -33,25 +33,25 @@ pub(crate) struct Machines {
 #[derive(Default)]
 pub(crate) struct ManagedMachine {
     state: Mutex<MachineState>,
-    /// Connections to it, and through it.
+    /// Connections to the machine, and connections through it as a jump host.
     pub connections: ConnectionPool,
 }
 
 impl ManagedMachine {
-    /// Locks the state. Nothing is awaited while it is held.
+    /// Locks the state. The caller must not await anything while it holds the lock.
     pub fn state(&self) -> MutexGuard<'_, MachineState> {
         lock(&self.state)
     }
 }
 
 impl Machines {
-    /// No Machines, and the receiver of those with a new observation.
+    /// Returns an empty registry, and the receiver of Machines with a new observation.
     pub fn new() -> (Self, MachineWakes) {
         let (changed, wakes) = mpsc::channel(WAKE_QUEUE);
         (Self { entries: Mutex::default(), changed }, wakes)
     }
 
-    /// Returns the value of a Machine; creates it if this process does not know the Machine.
+    /// Returns the value of a Machine. Creates the value if this process does not know the Machine.
     pub fn entry(&self, machine: &MachineKey) -> Arc<ManagedMachine> {
         Arc::clone(lock(&self.entries).entry(machine.clone()).or_default())
     }
@@ -61,17 +61,18 @@ impl Machines {
         lock(&self.entries).get(machine).cloned()
     }
 
-    /// Calls `visit` for each Machine, while the registry is locked. It copies nothing, because there may be thousands.
+    /// Calls `visit` for each Machine, while the registry is locked. Copies nothing, because there may be thousands of
+    /// Machines.
     pub fn for_each(&self, mut visit: impl FnMut(&MachineKey, &ManagedMachine)) {
         lock(&self.entries).iter().for_each(|(key, machine)| visit(key, machine));
     }
 
-    /// Drops the value of a deleted Machine. Returns it, for its connections to be closed.
+    /// Removes and returns the value of a deleted Machine. The caller closes its connections.
     pub fn remove(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
         lock(&self.entries).remove(machine)
     }
 
-    /// Records an observation, and wakes the controller. An observation of a Machine that was deleted meanwhile is dropped.
+    /// Records an observation, and wakes the controller. Drops the observation if the Machine was deleted meanwhile.
     pub fn record(&self, machine: &Machine, observation: MachineObservation) {
         let metadata = &machine.metadata;
         let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
@@ -80,7 +81,7 @@ impl Machines {
         self.wake(&key);
     }
 
-    /// Has the controller reconcile a Machine.
+    /// Requests a reconcile of a Machine.
     pub fn wake(&self, machine: &MachineKey) {
         let (namespace, name) = machine;
         let _ = self.changed.try_send(ObjectRef::new(name).within(namespace));
@@ -113,7 +114,7 @@ mod tests {
     use crate::execution::LaunchProblem;
     use crate::machine::ProbeResult;
 
-    /// A probe of a black hole ends 10 s after its Machine was deleted.
+    /// A probe of an address that drops packets may end 10 s after its Machine was deleted.
     #[test]
     fn observation_of_a_deleted_machine_is_dropped() {
         let (machines, _wakes) = Machines::new();

@@ -1,7 +1,7 @@
 //! One open connection to a machine, shared by the commands that run there.
 //!
-//! Facts about a machine ([`TimedFacts`]) are requested once for each connection. The user of a connection that died finds out,
-//! and opens another one: in Durable mode that costs nothing but time.
+//! Facts about a machine ([`TimedFacts`]) are requested once for each connection. A task whose connection died opens
+//! another one. In Durable mode this costs only time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,14 +18,15 @@ use super::inspect::{TimedFacts, inspect};
 use super::launcher_request::LauncherError;
 use super::lock::lock;
 
-/// Commands on one connection concurrently. OpenSSH allows ten sessions (MaxSessions) and frees them late: at 8 at a time one
-/// open in 8 failed, at 5 none. Stop requests and clean-up need sessions, too.
+/// Maximum number of concurrent commands on one connection. OpenSSH allows ten sessions (MaxSessions) and frees them
+/// late: at 8 commands one open in 8 failed, at 5 none. Stop requests and clean-up need sessions, too.
 const SESSIONS_PER_CONNECTION: usize = 5;
 /// Time after which an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time that opening a session may take.
+/// Maximum time for opening a session.
 pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// Tries if the machine has no free session, and the pause before the second one. It doubles.
+/// Maximum number of retries if the machine has no free session, and the pause before the first retry. Each pause is
+/// twice as long as the one before.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -35,37 +36,38 @@ pub(crate) struct PooledConnection {
     /// True once an observation of this connection was recorded.
     is_recorded: AtomicBool,
     facts: OnceCell<TimedFacts>,
-    /// Why the machine executes nothing on this connection, if it accepted the login and refused the first session. All users
-    /// of the connection get this answer.
+    /// Reason for which the machine refused the first session after it accepted the login. All users of the connection
+    /// get this error.
     session_refusal: OnceLock<LauncherError>,
     permits: Arc<Semaphore>,
-    /// True if the machine had no free session on it, until one is given back.
+    /// True after the machine refused a further session. False again when a session is released.
     is_full: AtomicBool,
     last_used: Mutex<Instant>,
 }
 
-/// An open connection with what it needs to stay open.
+/// An open connection, and the values that must live as long as the connection.
 pub(crate) struct Open {
     /// The connection.
     pub connection: Connection,
-    /// The connection that it goes through.
+    /// Connection of the jump host, if the connection uses one.
     pub _outer: Option<ProxyConnection>,
-    /// The decrypted key, if the key was encrypted: the next connection need not decrypt it again.
+    /// The decrypted key, if the key was encrypted. While it is kept, another connection need not decrypt the key
+    /// again.
     pub _key: Option<KeptOpen>,
 }
 
-/// A connection that carries others.
+/// A connection to a jump host. It carries connections to other machines.
 #[derive(Clone)]
 pub(crate) struct ProxyConnection(Arc<PooledConnection>);
 
-/// The right to one session on a connection. It is given back when it is dropped.
+/// The right to one session on a connection. Dropping it releases the session.
 pub(crate) struct SessionPermit {
     pooled: Arc<PooledConnection>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl PooledConnection {
-    /// A new connection, whose sessions are all free.
+    /// Returns a pooled connection with all its sessions free.
     pub fn new(open: Open) -> Self {
         Self {
             open,
@@ -78,7 +80,7 @@ impl PooledConnection {
         }
     }
 
-    /// A new connection, and the first permit on it.
+    /// Returns a pooled connection, and the first permit on it.
     #[expect(clippy::expect_used, reason = "nothing closes the semaphore")]
     pub async fn with_permit(open: Open) -> (Arc<Self>, SessionPermit) {
         let pooled = Arc::new(Self::new(open));
@@ -96,7 +98,8 @@ impl PooledConnection {
         Some(SessionPermit { pooled: Arc::clone(pooled), _permit: permit })
     }
 
-    /// Returns the maximum number of commands that it carries. A full connection carries those that it has.
+    /// Returns the maximum number of commands that the connection carries. For a full connection that is its present
+    /// number.
     pub fn room(&self) -> usize {
         let free = if self.is_full.load(Ordering::Relaxed) { self.permits.available_permits() } else { 0 };
         SESSIONS_PER_CONNECTION - free.min(SESSIONS_PER_CONNECTION)
@@ -112,12 +115,12 @@ impl PooledConnection {
         self.open.connection.is_closed()
     }
 
-    /// Returns true if the connection may be closed: it is closed already, or nobody used it for [`IDLE_TIMEOUT`].
+    /// Returns true if the connection may be closed: it is closed already, or it was unused for [`IDLE_TIMEOUT`].
     pub fn is_idle(&self, is_held: bool) -> bool {
         self.is_closed() || (!is_held && lock(&self.last_used).elapsed() >= IDLE_TIMEOUT)
     }
 
-    /// Closes the connection, also if others use it.
+    /// Closes the connection, even if other tasks use it.
     pub async fn close(&self) {
         self.open.connection.close().await;
     }
@@ -128,7 +131,7 @@ impl PooledConnection {
 }
 
 impl ProxyConnection {
-    /// Goes through this connection.
+    /// Uses this connection as the way to other machines.
     pub fn new(pooled: Arc<PooledConnection>) -> Self {
         Self(pooled)
     }
@@ -138,7 +141,7 @@ impl ProxyConnection {
         &self.0.open.connection
     }
 
-    /// Returns true for the first caller only: that one records the observation.
+    /// Returns true for the first caller only. This caller records the observation.
     pub fn take_unrecorded(&self) -> bool {
         self.0.take_unrecorded()
     }
@@ -163,24 +166,24 @@ impl SessionPermit {
         &self.pooled.open.connection
     }
 
-    /// Closes a connection that does not do what it should. Nobody uses it any more.
+    /// Closes a faulty connection. No task uses it any more.
     pub async fn discard(&self) {
         self.pooled.close().await;
     }
 
-    /// Returns true for the first caller only: that one records the observation.
+    /// Returns true for the first caller only. This caller records the observation.
     pub fn take_unrecorded(&self) -> bool {
         self.pooled.take_unrecorded()
     }
 
-    /// Opens a session. Waits a moment if the machine has no free one.
+    /// Opens a session. Waits briefly if the machine has no free one.
     ///
     /// # Errors
-    /// The machine opens none.
+    /// The machine opens no session.
     pub async fn open(&self) -> Result<Session, ConnectError> {
         let opened = open_with_retry(self.connection()).await;
         if matches!(opened, Err(ConnectError::Busy(_))) {
-            // It may allow fewer than usual (MaxSessions): others use another connection.
+            // The machine may allow fewer sessions than usual (MaxSessions). Other tasks then use another connection.
             self.pooled.is_full.store(true, Ordering::Relaxed);
         }
         let slack = self.pooled.facts.get().map_or(Duration::ZERO, TimedFacts::slack);
@@ -190,11 +193,11 @@ impl SessionPermit {
         })
     }
 
-    /// Returns what the machine reports of itself, requested once for each connection. `directory` is the launcher's
-    /// directory, if the Machine names one. It is the same for all users of a connection.
+    /// Returns the facts that the machine reports, requested once for each connection. `directory` is the launcher's
+    /// directory, if the Machine names one. All users of a connection pass the same value.
     ///
     /// # Errors
-    /// The machine did not answer as a launcher does.
+    /// The machine did not answer, or its answer is not a launcher's.
     pub async fn facts(&self, directory: Option<&str>) -> Result<&TimedFacts, LauncherError> {
         let PooledConnection { facts, session_refusal, .. } = &*self.pooled;
         let request = async || {
@@ -211,10 +214,10 @@ impl SessionPermit {
     }
 }
 
-/// Opens a session. If the machine has no free one, a few more times.
+/// Opens a session. Retries a few times if the machine has no free one.
 ///
 /// # Errors
-/// The machine opens none.
+/// The machine opens no session.
 pub(crate) async fn open_with_retry(connection: &Connection) -> Result<Session, ConnectError> {
     let mut tries = 0;
     loop {

@@ -1,7 +1,7 @@
-//! One probe of a machine: a full login, and what the machine reports of itself.
+//! One probe of a machine: a full login, and the facts that the machine reports.
 //!
-//! A bare connect tells little, and sshd 9.8 locks out addresses that connect without logging in. If a shared connection is
-//! open, the probe uses it.
+//! A TCP connect without a login shows little, and sshd 9.8 locks out addresses that connect without logging in. If a
+//! shared connection is open, the probe uses it.
 
 use crate::api::ExecutionMode;
 use crate::cluster::ClusterError;
@@ -19,8 +19,8 @@ use super::pooled_connection::open_with_retry;
 use super::resolved_machine::{ResolvedMachine, resolve};
 use super::system_info::{read_in, request_system_info};
 
-/// Probes a machine, and records the observation. Records nothing if the API server does not answer, or the Machine is
-/// suspended or gone.
+/// Probes a machine, and records the observation. Records nothing if the API server does not answer, or if the Machine
+/// is suspended or deleted.
 pub(crate) async fn probe(dialer: &Dialer, key: &MachineKey) {
     let (namespace, name) = key;
     let machine = match dialer.cluster.machine(namespace, name).await {
@@ -51,15 +51,16 @@ async fn probe_with(
     resolved: &ResolvedMachine,
     may_share: bool,
 ) -> Result<ProbeResult, ConnectFailure> {
-    // A connection in use shows that the machine is there, and costs no login. Only a login shows that a fault is repaired.
+    // A working connection shows that the machine is reachable, and costs no login. After a fault, only a new login
+    // shows that it is repaired.
     let managed = dialer.machine_of(resolved);
     if let Some(permit) = managed.connections.try_acquire(&resolved.pool_key()).filter(|_| may_share) {
         let described = async { read_in(permit.open().await?).await };
         match described.await {
             Ok(system) => return Ok(online(permit.connection(), Some(system))),
-            // It may be dead, and nothing has said so.
+            // The connection may be dead without an error.
             Err(LauncherError::NoReply(_)) => permit.discard().await,
-            // It lives, and has no free session, or no words.
+            // The connection lives, but has no free session or an invalid answer.
             Err(_) if !permit.connection().is_closed() => return Ok(online(permit.connection(), None)),
             Err(_) => {}
         }
@@ -70,7 +71,7 @@ async fn probe_with(
     seen
 }
 
-/// Returns what a fresh connection shows: if commands can be started, and what the machine reports of itself.
+/// Returns the observation of a new connection: if commands can be started, and the system information.
 async fn check_connection(
     dialer: &Dialer,
     connection: &Connection,
@@ -82,7 +83,7 @@ async fn check_connection(
         let session = open_with_retry(connection).await.map_err(|error| ConnectFailure::from_ssh(&error))?;
         let facts = inspect(connection, session, machine.spec.execution.directory.as_deref()).await;
         match facts.map_err(|error| refused_for_now(&managed.connections, &pool_key, error)) {
-            // It executes on other connections, so it supports the launcher.
+            // The machine executes on other connections, so it supports the launcher.
             Err(LauncherError::SessionRefused(_)) if managed.connections.room(&pool_key) > 0 => {
                 return Ok(online(connection, None));
             }
@@ -93,7 +94,7 @@ async fn check_connection(
         Ok(system) => Ok(online(connection, Some(system))),
         Err(LauncherError::SessionRefused(problem)) => Err(ConnectFailure::Unreachable(problem)),
         Err(LauncherError::Account(problem)) => Err(ConnectFailure::unsupported(problem)),
-        // It may execute nothing but a command of its own (ForceCommand).
+        // The machine may execute only a fixed command (ForceCommand).
         Err(_) => Ok(online(connection, None)),
     }
 }

@@ -1,4 +1,4 @@
-//! Probes of machines that no execution tries, by turns between namespaces.
+//! Probes of machines. Namespaces take turns.
 
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use super::machine_key::MachineKey;
 use super::machines::ManagedMachine;
 use super::probe::probe;
 
-/// Concurrent probes of machines that were lost, and of the others. A probe of a machine that swallows packets takes its whole
-/// deadline. The others are probed meanwhile, those of other namespaces above all. Each costs a socket and about 64 KiB.
+/// Limit of concurrent probes, once for machines with a problem and once for the others. A probe of a machine that
+/// drops packets takes its whole deadline, so it must not delay probes of other machines. Each probe costs a socket and
+/// about 64 KiB.
 const MAX_CONCURRENT_PROBES: Size = Size { places: 64, share: 32 };
 
 /// Runs probes.
@@ -28,7 +29,7 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Probes a machine, unless a probe of it runs.
+    /// Probes a machine, unless a probe of it is running already.
     pub async fn probe(&self, dialer: &Dialer, key: &MachineKey) {
         let machine = dialer.machines.entry(key);
         let has_problem = {
@@ -39,7 +40,7 @@ impl Prober {
             state.has_problem()
         };
         let _guard = ProbeGuard { machine };
-        // A machine that was lost waits for others like it only.
+        // A machine with a problem waits only for other machines with a problem.
         let pool = if has_problem { &self.lost } else { &self.others };
         let _permit = pool.place(&key.0).await;
         probe(dialer, key).await;

@@ -1,8 +1,9 @@
-//! A machine as it is declared: its Machine, its Secret, and those of the machines to go through; and what they are good
-//! for, as SSH wants it.
+//! A Machine with all objects that a connection to it needs: its Secret, and the Machines and Secrets of its jump
+//! hosts. This module also derives the SSH settings from them.
 //!
-//! The promise kept here: credentials are used only where everything says that they may be (type, label, annotations), and
-//! nobody is gone through who does not say that he lets it happen.
+//! # Guarantees
+//! - Credentials are used only if the type, the label and the annotations of their Secret permit it.
+//! - A machine is a jump host only if its own Machine allows it (`spec.allowJump`).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,27 +20,28 @@ use super::connect_failure::ConnectFailure;
 use super::credentials::{self, OpenKey};
 use super::trust_on_first_use;
 
-/// Through how many machines a way may lead in all.
+/// Maximum number of jump hosts on the way to a machine, including the jump hosts of its first jump host.
 const MAX_HOPS: usize = 8;
 
-/// How long what was read is good to log in by: who waits for others in between reads it again.
+/// Maximum age of the objects at a login. A task that waited longer for its turn must read them again.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 
-/// A machine as it is declared: where it is, and with which key.
+/// A Machine, its Secret and its jump hosts, as the API server returned them.
 #[derive(Clone)]
 pub(crate) struct ResolvedMachine {
     pub machine: Machine,
     pub secret: SshSecret,
-    /// The machines to go through, the first one to connect to first. They have none themselves.
+    /// The jump hosts, in the order of the connections. Each entry has no `hops` of its own.
     pub hops: Vec<ResolvedMachine>,
-    /// When it was read.
+    /// Time at which the objects were read.
     pub read: Instant,
-    /// Of several addresses, the one to connect to first, as `IP:PORT`: the one that a command was sent to.
+    /// Address (`IP:PORT`) to try first if the name has several: the address to which a command was sent.
     pub prefer: Option<String>,
 }
 
 impl ResolvedMachine {
-    /// What a connection is good for: this state of the Machines on the way, and of their Secrets.
+    /// Returns the key of the connections that may serve this machine. The key changes with every change of the
+    /// Machines on the way, or of their Secrets.
     pub fn pool_key(&self) -> String {
         let mut identity = String::new();
         for host in self.hops.iter().chain([self]) {
@@ -49,7 +51,7 @@ impl ResolvedMachine {
             let secret = &host.secret;
             identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
             if host.trusts_first_use() {
-                // What was proved is good only while that is what is frozen.
+                // A verified key counts only while it is the pinned key.
                 for (algorithm, fingerprint) in trust_on_first_use::pinned_keys(&host.machine) {
                     identity.push_str(&format!("{algorithm}/{fingerprint};"));
                 }
@@ -65,19 +67,20 @@ impl ResolvedMachine {
             && spec.host_key_authorities.is_empty()
     }
 
-    /// Whether it was read so long ago that it has to be read again before anybody logs in by it.
+    /// Returns true if the objects are too old for a login and must be read again.
     pub fn is_stale(&self) -> bool {
         self.read.elapsed() > FRESH_FOR
     }
 
-    /// The way to the hop with this number, as if that were where to go.
+    /// Returns the jump host with this index as a target, with the jump hosts before it.
     pub fn truncate_at(&self, index: usize) -> Option<Self> {
         let hop = self.hops.get(index)?;
         Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
     }
 
-    /// The same without what has to stay secret, and without annotations: they are of no account here, often as large as the
-    /// rest (`kubectl apply` keeps the whole object in one), and this is kept for as long as a connection.
+    /// Returns a copy without secrets and annotations, to keep for as long as a connection. Nothing here needs the
+    /// annotations. They are often as large as the rest, because `kubectl apply` stores the whole object in one of
+    /// them.
     pub fn without_secrets(&self) -> Self {
         let mut machine = self.machine.clone();
         machine.metadata.annotations = None;
@@ -94,7 +97,8 @@ impl ResolvedMachine {
         self.machine.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Where it is, and what it has to prove. `seen` is what it was seen with first.
+    /// Returns the address to connect to, and the host keys to accept. `seen` contains the keys that were pinned on
+    /// first use.
     pub fn target(&self, seen: Vec<(String, String)>) -> Result<Target, ConnectFailure> {
         let spec = &self.machine.spec;
         let parts = HostKeyConfig {
@@ -119,14 +123,14 @@ impl ResolvedMachine {
         })
     }
 
-    /// With which key to log in.
+    /// Returns the keys for the login, decrypted.
     pub async fn credentials(&self) -> Result<OpenKey, ConnectFailure> {
         self.check_secret()?;
         let namespace = self.machine.metadata.namespace.as_deref().unwrap_or_default();
         credentials::open(&self.secret, namespace, || self.is_stale()).await
     }
 
-    /// Whether the Secret may be used here at all.
+    /// Checks that the Secret may be used for this Machine.
     pub fn check_secret(&self) -> Result<(), ConnectFailure> {
         let (secret, spec) = (&self.secret, &self.machine.spec);
         let (name, namespace) = (&secret.name, self.machine.metadata.namespace.as_deref().unwrap_or_default());
@@ -166,8 +170,9 @@ impl ResolvedMachine {
 }
 
 impl ResolvedMachine {
-    /// The patterns that the addresses have to match which the Machine's name resolves to; None where nothing is to be looked at
-    /// any more. Where the Secret says that its key is not for this Machine, that is the end.
+    /// Returns the patterns that the resolved addresses must match. Returns `None` if no address needs a check, because
+    /// the Secret has no patterns or a pattern matches `spec.address` itself. Returns an error if the Secret does not
+    /// permit this Machine.
     fn admission(&self) -> Result<Option<Admission>, ConnectFailure> {
         let Some(patterns) = &self.secret.allowed_addresses else { return Ok(None) };
         let (name, address, annotation) =
@@ -191,7 +196,7 @@ impl ResolvedMachine {
     }
 }
 
-/// Reads a Machine, its Secret, and all that is on the way to it.
+/// Reads a Machine, its Secret, and the Machines and Secrets of its jump hosts.
 pub(crate) async fn read_and_resolve(
     cluster: &Cluster,
     namespace: &str,
@@ -201,7 +206,7 @@ pub(crate) async fn read_and_resolve(
     resolve(cluster, namespace, machine).await
 }
 
-/// Reads what belongs to a Machine that was just read.
+/// Reads the Secret and the jump hosts of a Machine that was just read.
 pub(crate) async fn resolve(
     cluster: &Cluster,
     namespace: &str,
@@ -217,7 +222,7 @@ pub(crate) async fn resolve(
     Ok(ResolvedMachine { secret: secret?, hops: hops?, machine, read: Instant::now(), prefer: None })
 }
 
-/// Reads all of it again, at the same time: None where it is no longer what it was.
+/// Reads all objects again, concurrently. Returns `None` if the pool key has changed.
 pub(crate) async fn read_again(
     cluster: &Cluster,
     namespace: &str,
@@ -242,7 +247,7 @@ async fn read_host_again(
     let machine = machine.map_err(|error| ConnectFailure::from_read(&error))?;
     let (was, is) = (&before.machine.metadata, &machine.metadata);
     if (&was.uid, was.generation) != (&is.uid, is.generation) {
-        // What became of the Secret that it had before is of no account.
+        // The Machine has changed, so the state of its former Secret is irrelevant.
         return Ok(None);
     }
     Ok(Some(ResolvedMachine { machine, secret: secret?, hops: Vec::new(), read: Instant::now(), prefer: None }))
@@ -265,8 +270,8 @@ async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<S
     })
 }
 
-/// The machines on the way, the first one first: those that the Machine names, and before the first of them those that it
-/// is reached by itself.
+/// Returns the jump hosts in the order of the connections: the jump hosts of the first jump host, then the ones that
+/// the Machine names.
 async fn read_hops(
     cluster: &Cluster,
     namespace: &str,
@@ -303,7 +308,8 @@ async fn read_hops(
 async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<ResolvedMachine, ConnectFailure> {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
-        // It may come with the same sync, and be back from maintenance: neither ends what waits.
+        // The jump host may be created by the same sync, and a suspended one may be resumed. So the execution stays
+        // queued.
         Err(ClusterError::NotFound { .. }) => {
             return Err(ConnectFailure::Unreachable(format!(
                 "the jump host {name} is no Machine of this namespace; create it"
@@ -332,7 +338,7 @@ async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<Reso
     Ok(ResolvedMachine { machine, secret, hops: Vec::new(), read: Instant::now(), prefer: None })
 }
 
-/// The commands that make a Secret for Writ from a file with a private key.
+/// Returns the commands that create a Secret for Writ from a file with a private key.
 fn create_command(namespace: &str, name: &str) -> String {
     let label = crate::api::CREDENTIALS_LABEL;
     format!(
@@ -365,8 +371,7 @@ mod tests {
         ResolvedMachine { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now(), prefer: None }
     }
 
-    /// A connection to a host with the key that was frozen is not good any more when a person has frozen another one, or
-    /// none.
+    /// A connection to a host with a pinned key must not be used if a user has pinned another key, or removed it.
     #[test]
     fn a_connection_is_good_for_one_frozen_key() {
         let before = frozen(Some("SHA256:first")).pool_key();
@@ -374,7 +379,8 @@ mod tests {
         assert_ne!(before, frozen(None).pool_key());
     }
 
-    /// What a jump host resolves is not seen here, so a pattern of numbers says nothing of a name.
+    /// A jump host resolves names itself, so Writ does not know the address. A pattern of numbers therefore never
+    /// matches a name.
     #[test]
     fn behind_a_jump_host_only_the_text_of_the_address_counts() {
         let resolved = |address: &str, patterns: &str, hops: usize| {

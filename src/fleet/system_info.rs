@@ -1,4 +1,4 @@
-//! What a machine reports of itself for people: host name, operating system, kernel, shell.
+//! System information of a machine, for users: host name, operating system, kernel, shell.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::ssh::{Connection, Session};
 use super::launcher_request::{LauncherError, request};
 use super::pooled_connection::open_with_retry;
 
-/// Time that the machine may take to answer.
+/// Maximum time for the answer of the machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Requests it in a session of its own.
+/// Requests the system information in a new session.
 ///
 /// # Errors
-/// The machine opens no session, or did not answer as a launcher does.
+/// The machine opens no session, or its answer is not a launcher's.
 pub(crate) async fn request_system_info(connection: &Connection) -> Result<SystemInfo, LauncherError> {
     read_in(open_with_retry(connection).await?).await
 }
 
-/// Requests it in this session.
+/// Requests the system information in this session.
 ///
 /// # Errors
-/// The machine did not answer as a launcher does.
+/// The machine did not answer, or its answer is not a launcher's.
 pub(crate) async fn read_in(session: Session) -> Result<SystemInfo, LauncherError> {
     let described = match request(session, ANSWER_DEADLINE, launcher::system_info).await? {
         Answer::SystemInfo(described) => described,

@@ -1,7 +1,8 @@
-//! Trust on first use: the key that a machine is seen with first is frozen in its status before anything is said to it.
+//! Trust on first use: Writ pins the first key of a machine in the Machine's status before it sends credentials.
 //!
-//! The promise kept here: one key, once. Whoever comes at the same time, in this process or another, finds what the first has
-//! written (by the resourceVersion), and holds the machine to that.
+//! # Guarantees
+//! Only one key is pinned, once. Each status write requires the resourceVersion that was read. So another task, in this
+//! process or another, finds the pinned key and requires it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -11,17 +12,18 @@ use crate::cluster::{Cluster, ClusterError};
 
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 
-/// How often somebody else may write the status at the same time.
+/// Maximum number of tries, because other writers may change the status at the same time.
 const TRIES: u32 = 5;
 
-/// What a machine was seen with, as algorithm and fingerprint. What an authority has vouched for may change by its word.
+/// Returns the pinned keys of a machine, as algorithm and fingerprint. Excludes keys with a certificate: their
+/// authority may replace them at any time.
 pub(crate) fn pinned_keys(machine: &Machine) -> Vec<(String, String)> {
     let keys = machine.status.as_ref().map(|status| status.host_keys.as_slice()).unwrap_or_default();
     let kept = keys.iter().filter(|key| key.trust != KeyTrust::Authority);
     kept.map(|key| (key.algorithm.clone(), key.fingerprint.clone())).collect()
 }
 
-/// Freezes a key, unless one is frozen already.
+/// Pins a key, unless one is pinned already.
 pub(crate) async fn pin(
     cluster: &Cluster,
     connected_by: &Machine,
@@ -58,7 +60,7 @@ pub(crate) async fn pin(
                 );
                 return Ok(());
             }
-            // Somebody was quicker, or the answer was lost: see what is there.
+            // Another writer was faster, or the answer was lost. The next try reads the status again.
             Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {}
             Err(error) => return Err(ConnectFailure::from_read(&error)),
         }

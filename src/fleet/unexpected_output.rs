@@ -1,24 +1,26 @@
-//! A login that was let in, and whose session did not execute what was asked for: why, by what the machine said and by how
-//! the session ended.
+//! Output of a session that did not execute the request although the login succeeded. The output and the end of the
+//! session show the cause.
 //!
-//! sshd itself ends a session with exit code 254 or 1 if it refuses it after the login: while /etc/nologin is there, if PAM
-//! opens no session, if the password has expired. Such an exit code is none of a command.
+//! sshd itself ends a session with exit code 254 or 1 if it refuses the session after the login. It does so while
+//! /etc/nologin exists, if PAM opens no session, or if the password has expired. Such an exit code does not come from a
+//! command.
 
 use crate::ssh::is_about_account;
 
-/// Characters that are kept of the start of what was said, and of its end: a greeting comes first, and a refusal last.
+/// Maximum number of characters kept from the start and from the end of the output. A greeting comes first, and a
+/// refusal last.
 const MAX_HEAD: usize = 160;
 const MAX_TAIL: usize = 240;
-/// Start of the marks of the launcher.
+/// Start of the launcher's markers.
 const MARK: &str = "WRIT2:";
 /// Exit code of sshd itself, and of bash if it cannot fork.
 const REFUSED_EXIT_CODE: u32 = 254;
-/// Exit codes of a shell that was killed: 128, and the signal HUP, KILL or TERM.
+/// Exit codes of a killed shell: 128 plus the number of the signal HUP, KILL or TERM.
 const KILLED_EXIT_CODES: [u32; 3] = [129, 137, 143];
-/// Signals that others send to a shell.
+/// Signals that another process sends to a shell.
 const SIGNALS_OF_OTHERS: [&str; 3] = ["HUP", "KILL", "TERM"];
 
-/// Words about something that passes, in lower case: limits of users and of the system, boot and shutdown.
+/// Phrases about temporary problems, in lower case: limits of users and of the system, boot and shutdown.
 const PASSING_WORDS: [&str; 12] = [
     "resource temporarily unavailable",
     "cannot fork",
@@ -34,18 +36,18 @@ const PASSING_WORDS: [&str; 12] = [
     "system is going down",
 ];
 
-/// What follows from it.
+/// Cause of the refusal, which decides if a retry can help.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RefusalCause {
-    /// It passes by itself: the machine boots or goes down, or has no room for a further session.
+    /// Temporary: the machine boots or shuts down, or lacks resources for a further session.
     Transient,
-    /// A person has to see to the account.
+    /// The account needs manual action.
     Account,
-    /// Something else than a shell answers, or a start-up file ends the shell.
+    /// Something other than a shell answers, or a start-up file ends the shell.
     Unsupported,
 }
 
-/// What came before, or instead of, what was asked for.
+/// Output before the answer, or instead of it.
 #[derive(Debug, Default)]
 pub(crate) struct UnexpectedOutput {
     head: String,
@@ -70,7 +72,7 @@ impl UnexpectedOutput {
                 self.tail.push(next);
             }
         }
-        // All of it is ASCII. Trimmed once for each piece, whose length is that of a packet.
+        // All characters are ASCII. The tail is trimmed once per call, so it grows by at most one packet.
         if let Some(cut) = self.tail.len().checked_sub(MAX_TAIL).filter(|cut| *cut > 0) {
             self.tail.drain(..cut);
             self.is_cut = true;
@@ -89,15 +91,15 @@ impl UnexpectedOutput {
         self.exit_code
     }
 
-    /// What was said: printable characters, and no more than is told.
+    /// Returns the kept output: printable characters, the rest replaced by blanks.
     pub fn words(&self) -> String {
         let between = if self.is_cut { " ... " } else { "" };
         let words = format!("{}{between}{}", self.head, self.tail);
-        // What follows our own mark is ours.
+        // Text after the launcher's marker is the launcher's.
         words.split(MARK).next().unwrap_or_default().trim().to_owned()
     }
 
-    /// What was said, as the start of a message.
+    /// Returns the kept output as the start of a message.
     pub fn quoted(&self) -> String {
         match self.words() {
             words if words.is_empty() => String::new(),
@@ -119,8 +121,8 @@ impl UnexpectedOutput {
         }
     }
 
-    /// A message for people: first what the machine said, then what it means. `unfit` is the advice if nothing better is
-    /// known.
+    /// Returns a message for users: first the output of the machine, then its meaning. `unfit` is the advice if the
+    /// cause is not more specific.
     pub fn explain(&self, unfit: &str) -> String {
         let ended = match (self.exit_code, &self.signal) {
             (Some(code), _) => format!("its session ended with exit code {code}"),
