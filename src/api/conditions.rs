@@ -15,7 +15,7 @@ pub enum ConditionType {
     /// On an execution. Surfaces when it is in a finished phase: True, with the phase as its reason. Absent before.
     /// GitOps tools do not read it.
     Finished,
-    /// On an execution. Surfaces when work is going on: True until the execution has finished.
+    /// On an execution. Surfaces when the execution is in progress: True until it has finished.
     Reconciling,
     /// Surfaces when an execution finished and did not succeed, or when somebody has to fix a Machine or a Whitelist:
     /// True. Removed otherwise, as kstatus requires.

@@ -11,9 +11,9 @@ pub enum Operation {
     WriteStatus,
     /// The status of a claimed execution is written, by its token.
     WriteResult,
-    /// The finalizer is put on an execution, or taken off.
+    /// The finalizer is added to an execution, or removed.
     PatchFinalizer,
-    /// A finished execution is annotated as one that others may delete.
+    /// A finished execution gets the annotation that permits its deletion.
     MarkRetentionOver,
     /// The managed fields of an execution are cleared.
     ClearManagedFields,
@@ -39,9 +39,9 @@ pub enum Operation {
     RenewLease,
     /// Leases of other processes are read.
     ReadLeases,
-    /// A Lease is deleted: the own one at the end, or that of a process that is gone.
+    /// A Lease is deleted: the own one at the end, or an expired one of another process.
     DeleteLease,
-    /// It is tried whether the API server stamps who asks.
+    /// A dry run checks that the API server records the requester.
     CheckStamping,
     /// An object is created or changed as a requester.
     ActForRequester,
@@ -50,7 +50,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Its name in labels.
+    /// Returns the name in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Operation::GetExecution => "get_execution",

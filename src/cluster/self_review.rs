@@ -1,4 +1,4 @@
-//! Who this process is, as the API server authenticates it.
+//! The identity of this process, as the API server authenticates it.
 
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::Api;
@@ -17,7 +17,7 @@ pub(super) async fn own_identity(cluster: &Cluster, operation: Operation) -> Res
 }
 
 impl Requester {
-    /// Returns the user that a review found.
+    /// Returns the user in the answer to a review.
     pub fn from_review(review: SelfSubjectReview) -> Self {
         let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
         Self {

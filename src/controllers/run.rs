@@ -30,7 +30,7 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     /// Maximum number of concurrent reconciles, in all and per namespace.
     const MAX_CONCURRENT: Size;
 
-    /// Reads an object live, and does what there is to do about it. `object` says which one, and may be old.
+    /// Reads an object live, and makes the changes that it needs. `object` names the object and may be out of date.
     fn reconcile(
         self: Arc<Self>,
         object: Arc<Self::Object>,
@@ -39,7 +39,8 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     /// Delay until the next reconcile after one that failed.
     fn retry_after(error: &ClusterError) -> Duration;
 
-    /// Waits for what a reconcile needs besides its turn. It is released when the reconcile ends.
+    /// Waits for a resource that a reconcile needs in addition to its turn. The resource is released when the reconcile
+    /// ends.
     fn admit(&self, _object: &Self::Object) -> impl Future<Output = Option<Place>> + Send {
         std::future::ready(None)
     }

@@ -3,7 +3,7 @@
 //! # Guarantees
 //! - The status reports what decisions use, because both use the same `compile`.
 //! - No decision depends on the status, so write access to it gives no power.
-//! - The status is written only if it says something new. It also reports what `writ lint` would warn of.
+//! - The status is written only if its content changes. It also contains the warnings of `writ lint`.
 
 mod ready_reason;
 mod verdicts;
@@ -39,10 +39,11 @@ use super::run::{self, Reconcile};
 use verdicts::{Verdict, Verdicts, Version};
 pub use warnings::WarningCounts;
 
-/// Maximum interval between two reconciles of a Whitelist with subjects: whether they are in force changes without it.
+/// Maximum interval between two reconciles of a Whitelist with subjects. The trust in requesters may change while the
+/// Whitelist does not.
 const SUBJECTS_REQUEUE: Duration = Duration::from_secs(5);
-/// Interval between two reconciles of a Whitelist with Deny rules. Its warnings also depend on the rules of the other
-/// Whitelists, which change without it.
+/// Interval between two reconciles of a Whitelist with Deny rules. Its warnings also depend on the rules of other
+/// Whitelists, which may change while this one does not.
 const DENY_REQUEUE: Duration = Duration::from_secs(60);
 /// Minimum interval between two status writes for the same generation.
 const MIN_STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -53,7 +54,7 @@ type WhitelistMeta = Slim<Whitelist>;
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// Tells if subjects are in force.
+    /// Checks if subjects are in force.
     pub stamping: RequesterTrustChecker,
     /// Publishes events.
     pub events: EventPublisher,
@@ -80,7 +81,7 @@ impl Reconcile for Controller {
     type Object = WhitelistMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Whitelists;
-    /// To compile a large Whitelist takes a core for a moment.
+    /// The compilation of a large Whitelist occupies a core for a moment.
     const MAX_CONCURRENT: Size = Size { places: 3, share: 2 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<WhitelistMeta>) -> Result<Action, ClusterError> {
@@ -195,7 +196,7 @@ async fn judge(
 ) -> Result<(Verdict, Option<Version>), ClusterError> {
     let has_deny = warnings::has_deny(&live);
     let rules = if has_deny { Some(context.policies.rules(namespace).await?) } else { None };
-    // A large Whitelist takes a core for a moment. Other tasks of this thread would have to wait.
+    // The compilation of a large Whitelist occupies a core for a moment and would delay other tasks of this thread.
     let judged = tokio::task::spawn_blocking(move || {
         let others = rules.as_ref().map(RuleSet::whitelists);
         let compiled = compile_object(live.clone());

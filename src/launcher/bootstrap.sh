@@ -39,7 +39,8 @@ exit ;;
 esac ;;
 esac ;;
 esac;
-# The second mark confirms the answer. Exit code 93 tells Writ that this request was refused, even if its nonce was lost.
+# The second marker confirms the answer. Exit code 93 tells Writ that this request was refused, even if its nonce was
+# lost.
 echo "WRIT2:$_n:R cut";
 echo "WRIT2:$_n:.";
 exit 93

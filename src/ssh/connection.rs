@@ -35,7 +35,7 @@ const MAX_DETAIL_SHOWN: usize = 300;
 /// Start of an SSH signature by RSA with SHA-1 (RFC 4253, section 6.6): the length of its name, and the name.
 const SHA1_SIGNATURE: &[u8] = b"\0\0\0\x07ssh-rsa";
 
-/// Address, login user and host keys of a connection that is to be opened.
+/// Address, login user and host keys of a connection to open.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Host name or IP address, an IPv6 address without brackets.
@@ -44,7 +44,7 @@ pub struct Target {
     pub port: u16,
     /// Login user.
     pub user: String,
-    /// Keys that the host may prove its identity with.
+    /// Keys by which the host may prove its identity.
     pub host_keys: HostKeyVerifier,
     /// Address to try first if the name has several. Ignored if the name does not resolve to it.
     pub prefer: Option<IpAddr>,

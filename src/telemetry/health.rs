@@ -1,8 +1,8 @@
 //! Liveness and readiness of this process.
 //!
 //! The process is alive if every background task sent a heartbeat lately and no reconcile takes too long. If it is not
-//! alive, a restart helps. An unreachable API server is no reason to restart: it makes the process unready, and the
-//! report says so. Time is an argument, so all of it can be tested.
+//! alive, a restart helps. An unreachable API server is no reason to restart: the process only becomes unready, and its
+//! readiness report names the cause. Time is an argument, so tests control it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! Reads plain scalars as kubectl does. kubectl reads YAML 1.1 by go-yaml v2 (through sigs.k8s.io/yaml): `n` and `off` are
-//! booleans, and `0777` is an octal number. This follows resolve.go of that library, function by function.
+//! Reads plain scalars as kubectl does. kubectl reads YAML 1.1 by go-yaml v2 (through sigs.k8s.io/yaml): `n` and `off`
+//! are booleans, and `0777` is an octal number. This follows resolve.go of that library, function by function.
 
 use serde_json::{Number, Value};
 

@@ -1,7 +1,7 @@
-//! Whom Writ may act for, and the headers that say so. Pure.
+//! The check of callers for whom Writ may act, and the impersonation headers for them. Pure.
 //!
-//! The API server trims header values, lowers the case of extra keys, and knows groups that give every right. So this
-//! module first refuses each caller that it cannot name exactly, and each identity that is no caller of Writ.
+//! The API server trims header values, lowers the case of extra keys, and has groups with every right. So this module
+//! refuses each caller that it cannot name exactly, and each identity that must not call Writ.
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -56,7 +56,7 @@ pub enum RequesterError {
         /// Unit of the number, for the message.
         unit: &'static str,
     },
-    /// The API server lets nobody act for a member of this group.
+    /// The API server allows nobody to act for a member of this group.
     #[error("a member of the group system:masters must use kubectl: nobody can act for this group")]
     Masters,
     /// The user belongs to Kubernetes.
@@ -221,7 +221,7 @@ impl Headers {
         let ambiguous = || RequesterError::Ambiguous { part: "the identity", text: value.to_owned() };
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ambiguous())?;
         let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| ambiguous())?;
-        // Not in debug output: a caller's groups are nobody else's business.
+        // Hides the value in debug output, because it may be a group of the caller.
         value.set_sensitive(true);
         self.all.push((name, value));
         Ok(())

@@ -1,4 +1,4 @@
-//! How long the Leases of other processes have not changed, by this process's monotonic clock.
+//! Time for which the Leases of other processes have been unchanged, by this process's monotonic clock.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(super) struct Observations {
     by_holder: HashMap<String, LeaseObservation>,
 }
 
-/// A version of a Lease, and since when it is the current one.
+/// A version of a Lease, and the time since which it is the current one.
 struct LeaseObservation {
     version: String,
     /// Start of the time in which the Lease had this version, without a gap of more than the caller's bound.
@@ -24,8 +24,8 @@ struct LeaseObservation {
 }
 
 impl LeaseObservation {
-    /// Records a version, and returns for how long the Lease has had it. A longer gap than `max_gap` since the last
-    /// observation starts the time again: during an outage of the API server a process could not renew its Lease.
+    /// Records a version. Returns the time for which the Lease has had it. A gap of more than `max_gap` since the last
+    /// observation restarts this time: during an outage of the API server a process could not renew its Lease.
     fn observe(&mut self, version: String, now: Instant, max_gap: Duration) -> Duration {
         if self.version != version || now.saturating_duration_since(self.last) > max_gap {
             *self = Self { version, since: now, last: now };
@@ -36,7 +36,7 @@ impl LeaseObservation {
 }
 
 impl Observations {
-    /// Records the version of a Lease, and returns for how long it has been observed to be this one.
+    /// Records the version of a Lease. Returns the time for which observations have shown this version.
     pub fn record(&mut self, holder: &str, version: &str, max_gap: Duration) -> Duration {
         let now = Instant::now();
         let first = || LeaseObservation { version: version.to_owned(), since: now, last: now };
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn time_in_which_nobody_could_look_does_not_count() {
-        // The API server was away for 20 s: the first look after that still shows the version from before.
+        // The API server was unavailable for 20 s. The first observation after that still shows the old version.
         assert_eq!(age_after(&[(5, "1"), (25, "1")]), Duration::ZERO);
         assert_eq!(age_after(&[(5, "1"), (25, "1"), (30, "2"), (31, "2")]), Duration::from_secs(1));
     }

@@ -83,7 +83,8 @@ async fn users_get_the_list_once_complete_then_each_change_they_asked_for() {
     assert_eq!(yielded(&mut first), ["apply a 2", "apply b 1"]);
     fixture.send([Event::Delete(machine("a", "1", 2))]).await;
     assert_eq!(yielded(&mut first), ["delete a 1"]);
-    // The other user took nothing until now: it gets what is left, and no user's pace affects another one's.
+    // The other subscriber has polled nothing until now. It gets the remaining events, because the pace of one
+    // subscriber does not affect another.
     assert_eq!(yielded(&mut other), ["list"]);
     let mut late = fixture.subscribe();
     assert_eq!(yielded(&mut late), ["list"]);

@@ -11,8 +11,8 @@ const DEFAULT_SPILL_BYTES: u64 = 4 << 30;
 #[derive(Args, Debug)]
 pub struct SpillFlags {
     /// Limit in bytes of the files that hold the redacted output of running commands, all of them together. They are in
-    /// `spill` of the state directory, and Writ deletes them when the result is stored. One namespace uses at most half.
-    /// Over the limit the oldest bytes are deleted, and viewers see a gap. With 0 there are no files.
+    /// `spill` of the state directory, and Writ deletes them when the result is stored. One namespace uses at most
+    /// half. Over the limit the oldest bytes are deleted, and viewers see a gap. With 0 there are no files.
     #[arg(long, default_value_t = DEFAULT_SPILL_BYTES, value_name = "BYTES")]
     spill_bytes: u64,
 }

@@ -5,9 +5,9 @@ use super::super::tests::{PKCS8, SCRYPT};
 use super::super::{Credentials, CredentialsError};
 use super::*;
 
-/// A key of this folder. openssl 3.0 made all of them, except that `ssh-keygen -m PKCS8` made rsa.pem and p256.pem. The
-/// others whose names start alike hold the same key: encrypted by `openssl pkcs8 -topk8` with `correct horse`, or as
-/// PKCS#1 or SEC 1.
+/// A key of this directory. openssl 3.0 made all of them, except that `ssh-keygen -m PKCS8` made rsa.pem and p256.pem.
+/// Other files whose names start with the same word hold the same key. They are encrypted by `openssl pkcs8 -topk8`
+/// with `correct horse`, or in the format PKCS#1 or SEC 1.
 macro_rules! key {
     ($name:literal) => {
         include_str!(concat!($name, ".pem"))
