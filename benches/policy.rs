@@ -1,6 +1,6 @@
-//! How long a decision takes: `make bench`. What it gave is in `docs/benchmarks.md`.
+//! The time of a policy decision: `make bench`. `docs/benchmarks.md` contains the results.
 //!
-//! criterion tells means, and what changed since it ran last; the table before it tells how the slowest decisions do.
+//! criterion prints means, and changes since its last run. The table before that shows the slowest decisions.
 
 #![allow(
     clippy::print_stdout,
@@ -21,10 +21,10 @@ use writ::api::command_execution::{Requester, RuleRequest};
 use writ::api::{CommandExecutionSpec, NameReference, Whitelist};
 use writ::policy::{Identity, Request, RuleSet, Verdict, compile, decide};
 
-/// How many single decisions the table is of, for each row.
+/// Number of single decisions per row of the table.
 const DECISIONS: usize = 200_000;
 const RULES_OF_A_WHITELIST: usize = 20;
-/// Each against values that it nearly matches, and does not.
+/// Patterns, each with a letter. The measured value consists of this letter and almost matches.
 const HARD_PATTERNS: [(&str, &str); 4] =
     [("(a*)*b", "a"), ("(a|aa)+", "a"), ("(x+x+)+y", "x"), ("([ac]*a[ac]*){120}z", "a")];
 
@@ -61,7 +61,7 @@ impl World {
     }
 }
 
-/// A rule as a team would write it; of every twenty one is a Deny.
+/// Returns a rule as a team would write it. One of twenty is a Deny.
 fn realistic(index: usize) -> Value {
     let name = format!("rule-{index}");
     let subjects = json!([{"kind": "Group", "name": "sre"}, {"kind": "ServiceAccount", "name": "deployer"}]);
@@ -86,7 +86,7 @@ fn realistic(index: usize) -> Value {
     }
 }
 
-/// A rule that begins as all the others do.
+/// Returns a rule whose text starts like that of all others.
 fn alike(index: usize) -> Value {
     match index % 20 {
         0..19 => json!({"name": format!("rule-{index}"), "match": format!("systemctl restart shop-{index}-{{part}}"),
@@ -96,14 +96,14 @@ fn alike(index: usize) -> Value {
     }
 }
 
-/// A rule that only differs from the others in its values, as where each team has its own.
+/// Returns a rule that differs from the others only in its values, as if each team had its own rule.
 fn of_one_text(index: usize) -> Value {
     json!({"name": format!("rule-{index}"), "match": "systemctl restart {unit}",
         "run": ["/usr/bin/systemctl", "restart", "--", "{unit}"],
         "parameters": {"unit": {"enum": [format!("shop-{index}.service"), format!("shop-{index}.timer")]}}})
 }
 
-/// The largest pattern that may be, of a kind that has to be searched for in as many ways as it is large.
+/// Returns the largest allowed pattern of a kind with a slow search, whose number of states grows with the pattern.
 fn largest_pattern() -> String {
     let pattern = |count: usize| format!("(a?){{{count}}}a{{{count}}}[ab]*[bc]");
     let is_taken = |count: &usize| {
@@ -136,12 +136,13 @@ fn by_rule(name: String, parameters: &[(&str, &str)]) -> Request {
     Request::parse(&CommandExecutionSpec { rule, ..nothing() }).unwrap()
 }
 
-/// Requests of one kind, for rules all over the policy.
+/// Returns requests of one kind, for rules from all parts of the policy.
 fn requests(count: usize, make: impl Fn(usize) -> Request) -> Vec<Request> {
     (0..64).map(|turn| make(turn * count / 64 / 20 * 20)).collect()
 }
 
-/// What is asked of a policy of so many realistic rules: what it is called, whether it is allowed, and the requests.
+/// Returns the requests to a policy of `count` realistic rules. Each entry has a name, the expected result (true if
+/// allowed), and the requests.
 fn questions(count: usize) -> Vec<(&'static str, bool, Vec<Request>)> {
     let unit = |index: usize| format!("shop-{index}.service");
     vec![
@@ -184,7 +185,8 @@ fn row(what: &str, count: usize, mut once: impl FnMut(usize)) {
     println!("| {what} | {p50:.1} | {p99:.1} | {p999:.1} | {most:.0} |");
 }
 
-/// One value as long as this, of one letter, for a pattern that is slow elsewhere.
+/// Returns a policy with a pattern that is slow in other engines, and a request. Its text has `length` bytes of one
+/// letter, then `ending`.
 fn hard(pattern: &str, letter: &str, ending: &str, length: usize) -> (World, Request) {
     let world = World::new(vec![json!({"name": "hard", "match": "go {p}", "run": ["/bin/echo", "{p}"],
         "parameters": {"p": {"pattern": pattern, "maxLength": 4096}}})]);
@@ -192,17 +194,17 @@ fn hard(pattern: &str, letter: &str, ending: &str, length: usize) -> (World, Req
     (world, command(&format!("go {value}")))
 }
 
-/// A text that is longer than may be asked for, parsed and refused.
+/// Returns a request with a text above the maximum length, which is parsed and refused.
 fn hostile() -> CommandExecutionSpec {
     CommandExecutionSpec { command: Some("systemctl restart shop-6.service; ".repeat(2000)), ..nothing() }
 }
 
-/// The longest text that may be asked for, which a rule's text begins like.
+/// Returns a request with a text of the maximum length that starts like the text of a rule.
 fn longest() -> Request {
     command(&format!("journalctl -u shop-13-{}", "a".repeat(4096 - 22)))
 }
 
-/// The distribution, which criterion does not tell.
+/// Prints the distribution of the times, which criterion does not print.
 fn table(_: &mut Criterion) {
     println!("\n| microseconds for one decision | p50 | p99 | p99.9 | max |\n|---|---:|---:|---:|---:|");
     for count in [100, 1_000, 10_000] {

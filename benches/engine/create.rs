@@ -1,4 +1,4 @@
-//! From the create of an execution to the watch event with its result, beside a fresh `ssh`.
+//! Time from the create of an execution to the watch event with its result, compared with a new `ssh`.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::site::{Site, Watch, sshd};
 use crate::world::World;
 
 const SAMPLES: usize = 120;
-/// Not counted: connection, caches, compiled rules.
+/// First samples, not counted: they open the connection, fill caches and compile rules.
 const WARM_UP: usize = 10;
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -49,7 +49,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     ]
 }
 
-/// Until the create was answered, until it was seen to be claimed, and until its result was.
+/// Returns the times until the create was answered, until the watch showed the claim, and until it showed the result.
 async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 3], Statuses) {
     let execution = site.execution(name, "m0", "true");
     let started = Instant::now();
@@ -62,7 +62,7 @@ async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 
     ([created, claimed - started, finished - started], statuses)
 }
 
-/// OpenSSH's own client, which logs in anew each time.
+/// OpenSSH's own client, which logs in again for each command.
 pub struct SshClient {
     pub options: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! 600 executions on 8 machines, beside what the API server alone does of the writes and reads that they cannot do without.
+//! 600 executions on 8 machines, compared with the writes and reads that they need at least, by the API server alone.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::world::World;
 const EXECUTIONS: usize = 600;
 const MACHINES: usize = 8;
 const PARALLEL: usize = 64;
-/// Each is measured so often, in turn.
+/// Number of measurements of each side. The sides take turns.
 const TURNS: usize = 3;
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -28,7 +28,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
     let nobodys = Site::new(world).await;
-    // The first is to warm up, and gives the statuses that the API server alone is to store.
+    // The first run is a warm-up. It returns the statuses that the API server alone stores later.
     let (_, statuses) = executed(&site, "first").await;
     let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
@@ -47,13 +47,14 @@ pub async fn rows(world: &World) -> Vec<Row> {
     vec![Row::ratio(what, shown(&rates), shown(&bare_rates), median(&ratios), Target::AtLeast(0.45))]
 }
 
-/// What the API server stores of an execution after its create.
+/// Statuses of an execution that the API server stores after its create.
 pub struct Statuses {
     pub claimed: CommandExecutionStatus,
     pub finished: CommandExecutionStatus,
 }
 
-/// Creates them all and waits for the last result: how many a second, and the statuses of one.
+/// Creates all executions and waits for the last result. Returns the number of executions per second, and the statuses
+/// of one of them.
 async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     let mut watch = site.watch().await;
     let started = Instant::now();
@@ -82,7 +83,7 @@ async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     (EXECUTIONS as f64 / (at - started).as_secs_f64(), Statuses { claimed, finished })
 }
 
-/// The same objects in a namespace that nobody serves.
+/// Creates and updates the same objects in a namespace that no `writ serve` watches. Returns the number per second.
 async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
     let started = Instant::now();
     let one = async |index: usize| cycle(site, &format!("{prefix}-{index}"), statuses).await;
@@ -90,13 +91,14 @@ async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
     EXECUTIONS as f64 / started.elapsed().as_secs_f64()
 }
 
-/// What the API server has to do at the least: one is created, read, and written twice.
+/// Makes the minimum requests for one execution: one create, one read, and two writes of the status.
 pub async fn cycle(site: &Site<'_>, name: &str, statuses: &Statuses) {
     let (api, parameters) = (site.executions(), PostParams::default());
     api.create(&parameters, &site.execution(name, "m0", "true")).await.expect("an execution");
     let mut object: CommandExecution = api.get(name).await.expect("an execution");
     for status in [&statuses.claimed, &statuses.finished] {
-        // They may be of two executions; the API server holds them together.
+        // The two statuses may be of two executions. The API server refuses a change of the claim and the decision, so
+        // both get the same ones.
         let status = CommandExecutionStatus {
             claim: statuses.claimed.claim.clone(),
             decision: statuses.claimed.decision.clone(),

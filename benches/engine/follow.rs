@@ -1,4 +1,4 @@
-//! 1 GiB of output, followed while it comes, beside OpenSSH's own client on a connection that is open already.
+//! 1 GiB of output, followed live, compared with OpenSSH's own client on an open connection.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -66,7 +66,7 @@ fn rate(time: Duration) -> f64 {
     BYTES as f64 / 1e6 / time.as_secs_f64()
 }
 
-/// From the create to the watch event with the result.
+/// Returns the time from the create to the watch event with the result.
 async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str, command: &str) -> Duration {
     let execution = site.execution(name, "m0", command);
     let started = Instant::now();
@@ -77,7 +77,7 @@ async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str, command: &str) 
     ended - started
 }
 
-/// `ssh -M`, and what goes by way of it.
+/// A connection of `ssh -M`, and a client that uses it.
 struct Multiplexed {
     client: SshClient,
     socket: PathBuf,

@@ -1,4 +1,4 @@
-//! A durable run of a short command, beside a plain exec of the same on the same connection.
+//! A durable run of a short command, compared with a plain exec of the same command on the same connection.
 
 use std::time::{Duration, Instant};
 
@@ -20,28 +20,30 @@ use crate::site::sshd;
 use crate::world::World;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Samples of each way, one at a time.
+/// Samples of each way, without concurrency.
 const ALONE: usize = 400;
-/// Eight at a time, over two connections: turns, and samples of each in a turn.
+/// Concurrent lanes over two connections, then the number of turns, and the samples per lane and turn.
 const LANES: usize = 8;
 const TURNS: usize = 12;
 const IN_A_TURN: usize = 12;
 const WAYS: [Way; 4] = [Way::Bare, Way::Plain, Way::FirstEdition, Way::Durable];
-/// The request by which the launcher's first edition ran `true`, as it was sent until November 2026.
+/// Command with 1 GiB of output.
 const BULK: [&str; 4] = ["/usr/bin/head", "-c", "1073741824", "/dev/zero"];
 const BULK_BYTES: u64 = 1 << 30;
 const BULK_TURNS: usize = 5;
+/// Request by which the launcher's first edition ran `true`, unchanged, as Writ sent it until November 2026.
 const FIRST_EDITION: &str = include_str!("first-edition.txt");
 
 #[derive(Clone, Copy)]
 enum Way {
-    /// `/bin/true`, and nothing around it.
+    /// Only `/bin/true`.
     Bare,
-    /// What Writ executes, as one plain request: with the variables taken out of the way, as in Direct mode.
+    /// One plain request as in Direct mode, which clears the same variables.
     Plain,
-    /// The same, by the launcher as it was before it had pipes: to compare both in one run.
+    /// The same command, by the first edition of the launcher, which had no pipes. Both editions run in the same
+    /// benchmark.
     FirstEdition,
-    /// The same, by the launcher.
+    /// The same command, by the launcher.
     Durable,
 }
 
@@ -120,7 +122,7 @@ impl Bench {
         started.elapsed()
     }
 
-    /// 1 GiB by each edition, in turn.
+    /// Measures 1 GiB of output with each edition, in turns.
     async fn bulk(&self) -> [Vec<Duration>; 2] {
         let connection = &self.connections[0];
         let mut times: [Vec<Duration>; 2] = Default::default();
@@ -138,7 +140,7 @@ impl Bench {
         times
     }
 
-    /// Runs these words by the first edition; the number of bytes that came.
+    /// Runs these words by the first edition. Returns the number of received bytes.
     async fn first_edition(&self, connection: &Connection, words: &[&str]) -> u64 {
         let (nonce, uid) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().to_string());
         let facts = &self.facts;
@@ -154,7 +156,7 @@ impl Bench {
         .fold(first_edition(facts.login_shell_is_posix), |line, (name, value)| line.replace(name, value));
         let mut session = open(connection).await;
         session.exec(&line).await.expect("a request");
-        // It has answered once the line of its end is there, behind all output.
+        // The answer is complete when the line with the end has arrived, which follows all output.
         let (mut last, mut bytes, end) = (Vec::new(), 0, format!("WRIT:{nonce}:D "));
         while !(last.ends_with(b"\n") && String::from_utf8_lossy(&last).contains(&end)) {
             match session.next().await {
@@ -175,7 +177,7 @@ impl Bench {
         self.launched(connection, &self.decision).await;
     }
 
-    /// Runs a decision by the launcher; the number of bytes that came.
+    /// Runs a decision by the launcher. Returns the number of received bytes.
     async fn launched(&self, connection: &Connection, decision: &DecisionRecord) -> u64 {
         let (nonce, uid) = (nonce(), Uid::new(&Uuid::new_v4().to_string()).expect("a UID"));
         let launch = Launch {
@@ -198,7 +200,7 @@ impl Bench {
         bytes
     }
 
-    /// Each way in turn, in an order that changes.
+    /// Measures the ways in turns, in a changing order.
     async fn one_at_a_time(&self) -> [Vec<Duration>; 4] {
         let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..ALONE {
@@ -210,7 +212,7 @@ impl Bench {
         times
     }
 
-    /// All lanes go one way at a time, and the ways take turns.
+    /// All lanes use the same way concurrently, and the ways take turns.
     async fn eight_at_a_time(&self) -> [Vec<Duration>; 4] {
         let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..TURNS {
@@ -231,7 +233,8 @@ impl Bench {
     }
 }
 
-/// The request of the first edition, in the form for this login shell: one that reads sh read the script itself.
+/// Returns the request of the first edition, in the form for this login shell. A POSIX login shell read the script
+/// itself.
 fn first_edition(login_shell_is_posix: bool) -> String {
     let line = FIRST_EDITION.trim_end();
     let parts = line.strip_prefix("exec /bin/sh -c '").and_then(|rest| rest.split_once("' writ "));
@@ -245,7 +248,7 @@ fn nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("a nonce")
 }
 
-/// What Writ decides about `true`.
+/// Returns Writ's decision about `true`.
 fn decision() -> DecisionRecord {
     let whitelist: Value = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist", "metadata": {"name": "w"},
         "spec": {"rules": [{"name": "true", "match": "true", "run": ["/bin/true"]}]}});
@@ -259,7 +262,7 @@ fn decision() -> DecisionRecord {
     decision.record(MicroTime(jiff::Timestamp::now()))
 }
 
-/// As the runner does: a machine that has no session to spare for a moment is asked again.
+/// Opens a session as the runner does. Retries if the machine has no free session for a moment.
 async fn open(connection: &Connection) -> Session {
     loop {
         match connection.open(DEADLINE).await {
@@ -270,7 +273,7 @@ async fn open(connection: &Connection) -> Session {
     }
 }
 
-/// One exec request, until the machine has closed the channel.
+/// Sends one exec request, and waits until the machine has closed the channel.
 async fn plain(connection: &Connection, line: &str) {
     let mut session = open(connection).await;
     session.exec(line).await.expect("a request");
@@ -286,7 +289,7 @@ async fn plain(connection: &Connection, line: &str) {
     assert_eq!(code, Some(0));
 }
 
-/// One request to the launcher, until its reply is complete; the number of bytes of output.
+/// Sends one request to the launcher, and waits until its reply is complete. Returns the number of bytes of output.
 async fn converse(mut session: Session, request: &ExecRequest, mut reply: Reply, hear: &mut dyn FnMut(Answer)) -> u64 {
     session.exec(&request.command).await.expect("a request");
     session.feed(bytes::Bytes::copy_from_slice(&request.stdin));

@@ -1,15 +1,16 @@
-//! What the execution engine costs, each time held against the same work without it, in one run on one machine: a real API
-//! server and a real etcd with fsync, real sshds over loopback. What it gave is in `docs/performance.md`.
+//! The cost of the execution engine: each measurement is compared with the same work without the engine. One run on one
+//! machine measures both, with a real API server, a real etcd with fsync, and real sshds on loopback.
+//! `docs/performance.md` contains the results.
 //!
 //! ```console
 //! cargo bench --bench engine                    # everything (about 8 minutes)
 //! cargo bench --bench engine -- launch create   # some of: launch create fleet follow scale
 //! ```
 //!
-//! | module | what is measured | what against |
+//! | module | measured | compared with |
 //! |---|---|---|
 //! | [`launch`] | a durable run of a short command | a plain exec on the same connection |
-//! | [`create`] | from the create to the watch event with the result | a fresh `ssh` |
+//! | [`create`] | the time from the create to the watch event with the result | a new `ssh` |
 //! | [`fleet`] | 600 executions on 8 machines | the API server alone |
 //! | [`follow`] | 1 GiB of output | OpenSSH's own multiplexed connection |
 //! | [`scale`] | 10,000 finished executions, 1,000 Machines | memory, time to the first dispatch, idle CPU |
@@ -47,7 +48,7 @@ use world::World;
 const PARTS: [&str; 5] = ["launch", "create", "fleet", "follow", "scale"];
 
 fn main() -> ExitCode {
-    // cargo adds --bench.
+    // cargo adds the flag --bench.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {
         eprintln!("error: there is no part {unknown}; there are: {}", PARTS.join(" "));

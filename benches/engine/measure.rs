@@ -1,4 +1,4 @@
-//! Rows of the table, and what is read of a process.
+//! Rows of the table, and values read from a process.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,24 +12,24 @@ pub struct Row {
     target: Target,
 }
 
-/// What the value is to be.
+/// Condition for the value.
 #[derive(Clone, Copy)]
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
-    /// It is told beside the others.
+    /// No condition: the row only explains other rows.
     None,
 }
 
 impl Row {
     pub const HEAD: &str = "| what | measured | held against | ratio | target | met |\n|---|---:|---:|---:|---:|---|";
 
-    /// A ratio of the two.
+    /// Returns a row with the ratio of two measurements.
     pub fn ratio(what: &str, measured: String, against: String, ratio: f64, target: Target) -> Self {
         Self { what: what.to_owned(), measured, against, value: ratio, target }
     }
 
-    /// What is held against a bound by itself: the ratio shown is that to the bound.
+    /// Returns a row that compares a measurement with a fixed bound. Its ratio is the measurement divided by the bound.
     pub fn bound(what: &str, measured: f64, unit: &str, bound: f64) -> Self {
         let (shown, against) = (format!("{measured:.1} {unit}"), format!("{bound} {unit}"));
         Self { what: what.to_owned(), measured: shown, against, value: measured / bound, target: Target::AtMost(1.0) }
@@ -48,19 +48,19 @@ impl fmt::Display for Row {
     }
 }
 
-/// What so many of a thousand are at most.
+/// Returns the percentile of the times, with the percentage in thousandths.
 pub fn percentile(times: &[Duration], of_thousand: usize) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     sorted[(sorted.len() - 1) * of_thousand / 1000]
 }
 
-/// Half of them are at most this.
+/// Returns the median, in seconds.
 pub fn p50(times: &[Duration]) -> f64 {
     percentile(times, 500).as_secs_f64()
 }
 
-/// `p50 (p99) ms`.
+/// Returns the median and the 99th percentile as text, in milliseconds.
 pub fn shown(times: &[Duration]) -> String {
     let ms = |of_thousand| percentile(times, of_thousand).as_secs_f64() * 1e3;
     format!("{:.2} (p99 {:.1}) ms", ms(500), ms(990))
@@ -72,19 +72,19 @@ pub fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// Memory of a process in MiB: `VmRSS` now, `VmHWM` at most so far.
+/// Returns the memory of a process in MiB: `VmRSS` is the present value, `VmHWM` the maximum so far.
 pub fn memory(pid: u32, what: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
     let line = status.lines().find(|line| line.starts_with(what)).expect("its memory");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0
 }
 
-/// Makes `VmHWM` begin anew (proc(5), clear_refs).
+/// Resets the maximum `VmHWM` (proc(5), clear_refs).
 pub fn forget_most_memory(pid: u32) {
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of our own");
 }
 
-/// How long a process was on a CPU so far: utime and stime of proc(5), in ticks of 10 ms.
+/// Returns the CPU time of a process so far: utime and stime of proc(5), in ticks of 10 ms.
 pub fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that runs");
     let (_, fields) = stat.rsplit_once(") ").expect("fields behind the name");

@@ -1,5 +1,5 @@
-//! What it costs to serve a namespace with a long history: memory, the time until the first command starts, and CPU while
-//! nothing happens.
+//! The cost of a namespace with a long history: memory, the time until the first command starts, and CPU while nothing
+//! happens.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ use crate::world::World;
 const FINISHED: usize = 10_000;
 const MACHINES: usize = 1_000;
 const PARALLEL: usize = 64;
-/// Bytes of standard output in each of them.
+/// Bytes of standard output in each finished execution.
 const OUTPUT: usize = 2_000;
-/// After the first command: what was begun at the start is over by then.
+/// Time after the first command, in which the work of the start ends.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -54,7 +54,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     ]
 }
 
-/// The record of one that has run.
+/// Returns the status of an execution that has run.
 async fn one(site: &Site<'_>) -> CommandExecutionStatus {
     let mut watch = site.watch().await;
     let execution = site.execution("one", "m0", "true");

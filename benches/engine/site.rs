@@ -1,4 +1,4 @@
-//! A namespace with machines, rules, and perhaps a `writ serve`.
+//! A namespace with machines and rules, and optionally a `writ serve`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,7 +17,7 @@ use crate::lab::processes::Process;
 use crate::lab::{Sshd, SshdOptions};
 use crate::world::{ACCOUNT, HOME, World};
 
-/// How long anything may take that has to happen.
+/// Maximum time for any expected event.
 const PATIENCE: Duration = Duration::from_secs(180);
 const GROUP: &str = "writ.dev/v1alpha1";
 
@@ -29,7 +29,7 @@ pub struct Site<'a> {
     writ: Option<Process>,
 }
 
-/// An sshd as it is on most machines: no ledger, the default level of its log.
+/// Starts an sshd with the usual settings of a machine: no ledger, the default log level.
 pub fn sshd(world: &World) -> Sshd {
     let config = vec!["LogLevel INFO".to_owned()];
     Sshd::start(&world.reaper, &SshdOptions { config, plain: true, ..SshdOptions::default() }).expect("an sshd")
@@ -52,7 +52,7 @@ impl<'a> Site<'a> {
         site
     }
 
-    /// With one machine, `m0`, and `writ serve`.
+    /// Returns a site with one machine, `m0`, and a running `writ serve`.
     pub async fn with_one_machine(world: &'a World, sshd: &Sshd, rules: Value, flags: &[&str]) -> Self {
         let mut site = Self::new(world).await;
         site.add_machine("m0", sshd).await;
@@ -87,7 +87,7 @@ impl<'a> Site<'a> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Starts `writ serve` as the operator's user, and waits until it serves.
+    /// Starts `writ serve` as the operator's user, and waits until it is ready.
     pub async fn serve(&mut self, flags: &[&str]) {
         self.start_writ(flags);
         let started = Instant::now();
@@ -98,7 +98,7 @@ impl<'a> Site<'a> {
     }
 
     pub fn start_writ(&mut self, flags: &[&str]) {
-        // Another build can be measured too.
+        // The variable selects another build to measure.
         let writ = std::env::var("WRIT_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_writ").to_owned());
         let mut command = Command::new(&writ);
         command
@@ -121,7 +121,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// The process id of `writ serve`.
+    /// Returns the process id of `writ serve`.
     pub fn writ(&self) -> u32 {
         self.writ.as_ref().expect("writ runs").pid()
     }
@@ -134,14 +134,14 @@ impl<'a> Site<'a> {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// An execution of what a rule matches, not yet created.
+    /// Returns an execution that is not created yet. A rule must match the command.
     pub fn execution(&self, name: &str, machine: &str, command: &str) -> CommandExecution {
         let object = json!({"apiVersion": GROUP, "kind": "CommandExecution", "metadata": {"name": name},
             "spec": {"machineRef": {"name": machine}, "command": command, "reason": "how long it takes"}});
         serde_json::from_value(object).expect("an execution")
     }
 
-    /// What happens to the executions from now on.
+    /// Returns a watch of the executions from now on.
     pub async fn watch(&self) -> Watch {
         let api = self.executions();
         let list = api.list_metadata(&ListParams::default().limit(1)).await.expect("a list");
@@ -152,7 +152,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What makes it connect to loopback, for a build that does not by itself.
+/// Returns the flags that allow this build to connect to loopback. Empty if the build has no such flags.
 fn loopback_flags(writ: &str) -> &'static [&'static str] {
     let help = Command::new(writ).args(["serve", "--help"]).output().expect("writ runs").stdout;
     if String::from_utf8_lossy(&help).contains("--allow-cidr") { &crate::lab::LOOPBACK } else { &[] }
@@ -165,7 +165,8 @@ pub fn machine(name: &str, sshd: &Sshd) -> Value {
     }})
 }
 
-/// The API server ends a watch that does not keep up: it is begun anew where it was.
+/// Sends the events of a watch. If the API server ends the watch, because it was too slow, starts it again from the
+/// last version.
 async fn pass_on(
     api: Api<CommandExecution>,
     mut version: String,
@@ -183,7 +184,7 @@ async fn pass_on(
     }
 }
 
-/// Events of executions as they come.
+/// Receiver of events of executions.
 pub struct Watch {
     events: mpsc::UnboundedReceiver<(Instant, CommandExecution)>,
     task: tokio::task::JoinHandle<()>,
@@ -191,7 +192,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next one, and when it came.
+    /// Returns the next event and its time.
     pub async fn next(&mut self) -> (Instant, CommandExecution) {
         match tokio::time::timeout(PATIENCE, self.events.recv()).await {
             Ok(Some(event)) => event,
@@ -199,7 +200,7 @@ impl Watch {
         }
     }
 
-    /// The first that is as it must be.
+    /// Returns the first event for which `is_so` returns true.
     pub async fn until(&mut self, is_so: impl Fn(&CommandExecution) -> bool) -> (Instant, CommandExecution) {
         loop {
             let event = self.next().await;
@@ -209,7 +210,7 @@ impl Watch {
         }
     }
 
-    /// The end of one, which has to be a good one.
+    /// Returns the event with the end of an execution. Panics if the execution did not succeed.
     pub async fn succeeded(&mut self, name: &str) -> (Instant, CommandExecution) {
         let event = self.until(|object| object.name_any() == name && object.phase().is_finished()).await;
         assert_eq!(event.1.phase(), Phase::Succeeded, "{name}: {:?}", event.1.status);

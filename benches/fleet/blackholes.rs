@@ -1,4 +1,4 @@
-//! Executions on 100 good Machines at a steady rate: first alone, then beside 100 bad Machines, on each of which some wait.
+//! Executions on 100 good Machines at a steady rate: first alone, then next to 100 bad Machines with queued executions.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::site::Site;
 use crate::world::World;
 
 const GOOD: usize = 100;
-/// Of each of the four kinds.
+/// Number of bad Machines of each of the four kinds.
 const BAD: usize = 25;
-/// Executions that wait on each bad one.
+/// Queued executions on each bad Machine.
 const WAITING: usize = 3;
-/// In each phase, one every so often: about a third of what this machine can do.
+/// Executions in each phase, one per interval: about a third of the maximum rate of this machine.
 const EXECUTIONS: usize = 400;
 const EVERY: Duration = Duration::from_millis(100);
-/// How much later the slowest of a hundred may start beside the bad ones.
+/// Maximum delay that bad Machines may add to the 99th percentile of the start, in milliseconds.
 const MOST: f64 = 200.0;
 
 pub async fn rows(world: &World) -> Vec<Row> {
     let sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
-    // Those that are stopped in the middle of a connection have an sshd of their own.
+    // The Machines that are frozen with open connections have their own sshd.
     let frozen_sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
     let mut site = Site::new(world).await;
     let good = places("good", 1, &sshd, GOOD);
@@ -49,7 +49,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     compare(&alone, &beside, &later)
 }
 
-/// 75 of them, of three kinds, with the keys of the good ones.
+/// Adds 75 bad Machines, of three kinds, with the keys of the good ones.
 async fn bad_machines(site: &Site<'_>, sshd: &Sshd) -> (Vec<Hole>, Vec<Place>) {
     let (mut bad, mut places) = (Vec::new(), Vec::new());
     for number in 0..BAD {
@@ -71,7 +71,7 @@ fn place(name: String, hole: &Hole) -> Place {
     Place { name, address: hole.address.ip().to_string(), port: hole.address.port() }
 }
 
-/// What one phase gave, and how `writ serve` was at its end.
+/// Results of one phase, and the state of `writ serve` at its end.
 struct Phase {
     times: Times,
     resident: f64,

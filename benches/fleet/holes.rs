@@ -1,4 +1,4 @@
-//! Machines that are not there, or not quite: what a client meets that connects to them.
+//! Faulty and missing machines, as a client meets them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// Between two bytes of a tarpit.
+/// Interval between two bytes of a tarpit.
 const DRIP: Duration = Duration::from_secs(3);
-/// After that nobody has answered: on loopback an answer takes microseconds.
+/// Time after which a connect counts as unanswered. On loopback an answer takes microseconds.
 const NO_ANSWER: Duration = Duration::from_millis(300);
 
-/// A bad machine, until it is dropped.
+/// A bad machine. It stops when this value is dropped.
 pub struct Hole {
     pub address: SocketAddr,
-    /// What fills the queue of connections that nobody takes.
+    /// Listener and connections that fill the queue of unaccepted connections.
     _held: (Option<TcpListener>, Vec<TcpStream>),
     task: Option<AbortHandle>,
 }
@@ -30,11 +30,11 @@ impl Drop for Hole {
     }
 }
 
-/// Drops every SYN: its queue of connections is full, and nobody takes any.
+/// Starts a machine that drops every SYN, because its queue of connections is full and never emptied.
 pub async fn drops_syn(address: &str) -> Hole {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("a port");
-    // Room for one, which is us.
+    // The queue holds one connection, which is ours.
     let listener = socket.listen(0).expect("a listener");
     let address = listener.local_addr().expect("an address");
     let mut held = Vec::new();
@@ -45,12 +45,13 @@ pub async fn drops_syn(address: &str) -> Hole {
     Hole { address, _held: (Some(listener), held), task: None }
 }
 
-/// Accepts, and says nothing.
+/// Starts a machine that accepts connections and sends nothing.
 pub async fn silent(address: &str) -> Hole {
     serve(address, async |_stream| std::future::pending().await).await
 }
 
-/// Says a byte now and then, and never a whole banner: before its banner a server may say other lines (RFC 4253, section 4.2).
+/// Starts a machine that sends a byte every 3 s, and never a whole banner. A server may send other lines before its
+/// banner (RFC 4253, section 4.2).
 pub async fn tarpit(address: &str) -> Hole {
     serve(address, async |mut stream| {
         while stream.write_all(b"x").await.is_ok() {
@@ -60,7 +61,8 @@ pub async fn tarpit(address: &str) -> Hole {
     .await
 }
 
-/// Accepts and is silent until `open` says true; then it is a way to `to`, also for those who wait already.
+/// Starts a machine that accepts connections and is silent until `open` is true. Then it forwards all connections to
+/// `to`, including the waiting ones.
 pub async fn proxy(address: &str, to: SocketAddr, open: &watch::Receiver<bool>) -> Hole {
     let open = open.clone();
     serve(address, move |mut stream| {
@@ -69,7 +71,7 @@ pub async fn proxy(address: &str, to: SocketAddr, open: &watch::Receiver<bool>) 
             if open.wait_for(|open| *open).await.is_ok()
                 && let Ok(mut there) = TcpStream::connect(to).await
             {
-                // How it ends is between the two.
+                // An error concerns only the two ends.
                 let _ = copy_bidirectional(&mut stream, &mut there).await;
             }
         }
@@ -85,7 +87,7 @@ where
     let listener = TcpListener::bind((address, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let task = tokio::spawn(async move {
-        // Those it has taken end with it.
+        // The accepted connections end together with this task.
         let mut taken = tokio::task::JoinSet::new();
         loop {
             while taken.try_join_next().is_some() {}

@@ -1,4 +1,4 @@
-//! 500 connections that nobody uses: what each costs in memory, and when they are closed.
+//! 500 unused connections: the memory of each, and the time until they are closed.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,12 @@ use crate::site::Site;
 use crate::world::World;
 
 const CONNECTIONS: usize = 500;
-/// Logins in the making: all of them together keep an sshd from answering in time on two cores.
+/// Concurrent logins. With all of them at once, an sshd on two cores would not answer in time.
 const AT_A_TIME: usize = 25;
-/// What one may cost.
+/// Maximum memory of a connection, in KiB.
 const MOST_KIB: f64 = 64.0;
-/// How long a connection may stay that nobody uses: it is closed after 60 s, and that is looked at every 5 s.
+/// Maximum time until an unused connection is closed, in seconds. It is closed after 60 s, at the next sweep, which
+/// runs every 5 s.
 const CLOSED_AFTER: f64 = 70.0;
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -27,7 +28,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.add_machines(&sshd, &all, &json!({})).await;
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
-    // As many executions as later, over one connection: what they cost is not to be counted.
+    // As many executions as later, over one connection, so that their own cost is not counted.
     let same = vec![one[0].clone(); CONNECTIONS];
     run_all(&site, "warm", &same).await;
     until_closed(&site, sshd.port()).await;
@@ -55,7 +56,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     ]
 }
 
-/// In portions, so that not all of them log in at once.
+/// Runs an execution on each Machine, in groups of [`AT_A_TIME`] to limit concurrent logins.
 async fn run_all(site: &Site<'_>, prefix: &str, places: &[Place]) {
     for (number, portion) in places.chunks(AT_A_TIME).enumerate() {
         site.run_on(&format!("{prefix}{number}"), portion).await;

@@ -1,4 +1,4 @@
-//! Many Machines, each with an address of its own in 127.0.0.0/8, and executions on them at a steady rate.
+//! Many Machines, each with its own address in 127.0.0.0/8, and executions on them at a steady rate.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use crate::lab::{Sshd, SshdOptions};
 use crate::site::{Site, machine};
 use crate::world::World;
 
-/// Requests to the API server at a time, where it is not what is measured.
+/// Concurrent requests to the API server, in parts that are not measured.
 pub const PARALLEL: usize = 16;
 const GROUP: &str = "writ.dev/v1alpha1";
 /// The Secret of all Machines with the same sshd.
 const SECRET: &str = "fleet";
 
-/// An sshd that is many machines, with these lines in its configuration.
+/// Starts an sshd that serves as many machines, with these lines in its configuration.
 pub fn sshd_everywhere(world: &World, config: &[&str]) -> Sshd {
     let mut config: Vec<String> = config.iter().map(|line| (*line).to_owned()).collect();
     config.push("LogLevel INFO".to_owned());
@@ -32,12 +32,12 @@ pub fn sshd_everywhere(world: &World, config: &[&str]) -> Sshd {
     Sshd::start(&world.reaper, &options).expect("an sshd")
 }
 
-/// An address for each number, in a network of its own for each kind of machine.
+/// Returns an address for each number. Each kind of machine has its own network.
 pub fn address(network: u8, number: usize) -> String {
     format!("127.{network}.{}.{}", number / 250, number % 250 + 1)
 }
 
-/// Where a machine is: its name, address and port.
+/// Name, address and port of a machine.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub name: String,
@@ -45,7 +45,7 @@ pub struct Place {
     pub port: u16,
 }
 
-/// Places at which an sshd is reached.
+/// Returns the places of Machines that one sshd serves.
 pub fn places(prefix: &str, network: u8, sshd: &Sshd, count: usize) -> Vec<Place> {
     let place =
         |number| Place { name: format!("{prefix}{number}"), address: address(network, number), port: sshd.port() };
@@ -53,7 +53,7 @@ pub fn places(prefix: &str, network: u8, sshd: &Sshd, count: usize) -> Vec<Place
 }
 
 impl Site<'_> {
-    /// Adds Machines with the keys of an sshd, and with what `changes` says.
+    /// Adds Machines with the keys of an sshd. `changes` overwrites fields of their spec.
     pub async fn add_machines(&self, sshd: &Sshd, places: &[Place], changes: &Value) {
         let secret = format!("{SECRET}-{}", sshd.port());
         let content = json!({"metadata": {"labels": {"writ.dev/credentials": "true"}}, "type": "kubernetes.io/ssh-auth",
@@ -63,7 +63,7 @@ impl Site<'_> {
             let mut object = machine(&secret, sshd);
             object["spec"]["address"] = json!(place.address);
             object["spec"]["port"] = json!(place.port);
-            // Files of their own, as machines have them.
+            // Each Machine has its own directory for the launcher, like a real machine.
             object["spec"]["execution"]["directory"] = json!(sshd.home().join(&place.name));
             for (field, value) in changes.as_object().into_iter().flatten() {
                 object["spec"][field] = value.clone();
@@ -73,7 +73,7 @@ impl Site<'_> {
         stream::iter(places.iter().map(add)).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
     }
 
-    /// Creates executions of `true`, a number on each of these, without waiting for them.
+    /// Creates `each` executions of `true` on each of these Machines, without waiting for them.
     pub async fn create_on(&self, prefix: &str, places: &[Place], each: usize) {
         let create = async |number: usize| {
             let name = format!("{prefix}-{number}");
@@ -84,7 +84,7 @@ impl Site<'_> {
         all.buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
     }
 
-    /// Runs `true` once on each of these.
+    /// Runs `true` once on each of these Machines.
     pub async fn run_on(&self, prefix: &str, places: &[Place]) {
         let mut watch = self.watch().await;
         let creating = self.create_on(prefix, places, 1);
@@ -101,8 +101,8 @@ impl Site<'_> {
         tokio::join!(creating, watching);
     }
 
-    /// Creates so many executions on these in turn, one each `every`, whatever becomes of those before it; and how long each
-    /// took to be claimed (which is when it is sent), and to end.
+    /// Creates `count` executions on these Machines in turn, one per `every`, without waiting for earlier ones. Returns
+    /// the times from the create to the claim, which precedes the start, and to the end.
     pub async fn run_steadily(&self, prefix: &str, places: &[Place], count: usize, every: Duration) -> Times {
         let mut watch = self.watch().await;
         let creating = async {
@@ -146,7 +146,7 @@ impl Site<'_> {
         Times { started: since(started), ended: since(ended) }
     }
 
-    /// How many executions whose names begin so are in each phase.
+    /// Returns the number of executions in each phase whose names start with `prefix`.
     pub async fn phases(&self, prefix: &str) -> BTreeMap<String, usize> {
         let mut phases = BTreeMap::new();
         let all = self.executions().list(&ListParams::default()).await.expect("executions");
@@ -157,7 +157,7 @@ impl Site<'_> {
     }
 }
 
-/// Says which were slow: those that are together were delayed by one thing.
+/// Prints the slowest executions. Neighbours in this list were probably delayed by the same event.
 fn say_slowest(created: &HashMap<String, Instant>, started: &HashMap<String, Instant>) {
     let mut slowest: Vec<_> = started.iter().map(|(name, at)| (*at - created[name], name)).collect();
     slowest.sort_unstable();
@@ -165,7 +165,7 @@ fn say_slowest(created: &HashMap<String, Instant>, started: &HashMap<String, Ins
     eprintln!("    started last: {}", shown.collect::<Vec<_>>().join(", "));
 }
 
-/// From the create of each execution.
+/// Times from the create of each execution.
 pub struct Times {
     pub started: Vec<Duration>,
     pub ended: Vec<Duration>,

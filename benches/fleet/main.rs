@@ -1,5 +1,6 @@
-//! What bad machines cost the good ones, what idle ones cost, and how a fleet comes back: `writ serve` as it is released, a
-//! real API server and a real etcd with fsync, real sshds over loopback. What it gave is in `docs/performance.md`.
+//! The cost of bad machines for good ones, the cost of idle machines, and the recovery of a fleet. The benchmark runs
+//! the released `writ serve`, a real API server, a real etcd with fsync, and real sshds on loopback.
+//! `docs/performance.md` contains the results.
 //!
 //! ```console
 //! cargo bench --bench fleet                     # everything (about 15 minutes)
@@ -7,14 +8,14 @@
 //! cargo bench --bench fleet -- probing 60       # over 60 s in place of 300
 //! ```
 //!
-//! | module | what is measured | what against |
+//! | module | measured | compared with |
 //! |---|---|---|
-//! | [`blackholes`] | starts on 100 good Machines beside 100 bad ones | the same without the bad ones |
-//! | [`returning`] | 50 Machines that come back, with 20 executions each | order, resets, what expired |
-//! | [`idle`] | 500 connections that nobody uses | memory, and that they are closed |
-//! | [`probing`] | 1,000 Machines that nobody uses | CPU, and memory over an empty process |
+//! | [`blackholes`] | starts on 100 good Machines next to 100 bad ones | the same without the bad ones |
+//! | [`returning`] | 50 Machines that return, with 20 executions each | order, resets, expired executions |
+//! | [`idle`] | 500 unused connections | bounds for memory and for the time until they close |
+//! | [`probing`] | 1,000 unused Machines | bounds for CPU and for memory above an empty process |
 //!
-//! One sshd is many machines here: it listens on all of 127.0.0.0/8, and each Machine has an address of its own.
+//! One sshd serves as many machines: it listens on all of 127.0.0.0/8, and each Machine has its own address.
 
 #![allow(
     clippy::expect_used,
@@ -56,7 +57,7 @@ use world::World;
 const PARTS: [&str; 4] = ["blackholes", "return", "idle", "probing"];
 
 fn main() -> ExitCode {
-    // cargo adds --bench.
+    // cargo adds the flag --bench.
     let words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let (numbers, wanted): (Vec<_>, Vec<_>) = words.partition(|word| word.parse::<u64>().is_ok());
     if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {

@@ -1,4 +1,4 @@
-//! 1,000 Machines that nobody uses: what it costs to know how they are.
+//! 1,000 unused Machines: the cost of their probes.
 
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,15 @@ use crate::process::open_files;
 use crate::site::Site;
 use crate::world::World;
 
-/// Over how long the CPU is measured: once the default interval of probes.
+/// Time over which the CPU is measured: the default interval of probes, once.
 pub const USUAL: Duration = Duration::from_secs(300);
 const MACHINES: usize = 1_000;
-/// How long the first look at all of them may take; and how long the first of them may take to come.
+/// Maximum time for the first probes of all Machines, and maximum time until the first of them.
 const PATIENCE: Duration = Duration::from_secs(600);
 const FIRST: Duration = Duration::from_secs(60);
 const MOST_CPU: f64 = 3.0;
 const MOST_MEMORY: f64 = 40.0;
-/// The connections of the first look are closed by then.
+/// Time in which the connections of the first probes are closed.
 const SETTLE: Duration = Duration::from_secs(70);
 
 pub async fn rows(world: &World, over: Duration) -> Vec<Row> {
@@ -61,7 +61,7 @@ pub async fn rows(world: &World, over: Duration) -> Vec<Row> {
     ]
 }
 
-/// After the same time as the other has had.
+/// Returns the memory of a `writ serve` without Machines, 15 s after its start.
 async fn memory_of_an_empty_one(world: &World) -> f64 {
     let mut site = Site::new(world).await;
     site.serve(&[]).await;
@@ -69,7 +69,7 @@ async fn memory_of_an_empty_one(world: &World) -> f64 {
     memory(site.writ(), "VmRSS")
 }
 
-/// Waits until all are Online; false where no Machine gets a status at all.
+/// Waits until all Machines are Online. Returns false if no Machine gets a status.
 async fn until_online(site: &Site<'_>) -> bool {
     let resource = ApiResource::erase::<Machine>(&());
     let machines: Api<DynamicObject> = Api::namespaced_with(site.client.clone(), &site.namespace, &resource);
@@ -90,7 +90,7 @@ async fn until_online(site: &Site<'_>) -> bool {
     }
 }
 
-/// How many logins an sshd has seen.
+/// Returns the number of logins that an sshd has accepted.
 fn accepted(sshd: &crate::lab::Sshd) -> usize {
     sshd.log().unwrap_or_default().matches("Accepted publickey").count()
 }

@@ -1,13 +1,13 @@
-//! What a process has open, by /proc.
+//! Open resources of a process, from /proc.
 
 use std::collections::HashSet;
 
-/// How many threads it has.
+/// Returns the number of threads.
 pub fn threads(pid: u32) -> usize {
     entries(pid, "task")
 }
 
-/// How many files, sockets among them, it has open.
+/// Returns the number of open files, including sockets.
 pub fn open_files(pid: u32) -> usize {
     entries(pid, "fd")
 }
@@ -16,7 +16,7 @@ fn entries(pid: u32, of: &str) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/{of}")).expect("a process of our own").count()
 }
 
-/// How many connections to this port a process has: its sockets, looked up in /proc/net/tcp.
+/// Returns the number of connections of a process to this port. Searches the sockets of the process in /proc/net/tcp.
 pub fn connections(pid: u32, port: u16) -> usize {
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of our own").flatten();
     let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());

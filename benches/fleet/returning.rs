@@ -1,5 +1,5 @@
-//! 50 Machines that nobody answers for, each with a queue; some of what waits expires; then all of them come back at once,
-//! and behind them is one sshd that drops connections as sshd does (MaxStartups 10:30:100).
+//! 50 unreachable Machines, each with a queue in which some executions expire. Then all Machines become reachable at
+//! once. Behind them is one sshd, which drops connections as sshd does by default (MaxStartups 10:30:100).
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
@@ -20,14 +20,14 @@ use crate::site::Site;
 use crate::world::World;
 
 const MACHINES: usize = 50;
-/// On each machine; the fourth, eighth, ... of them expires.
+/// Executions on each Machine. Every fourth one expires.
 const QUEUED: usize = 20;
 const EXPIRES_AFTER_SECONDS: u32 = 5;
-/// Creation times are whole seconds: what is created a round later is younger.
+/// Time per round of creates. Creation times are whole seconds, so executions of a later round are younger.
 const ROUND: Duration = Duration::from_millis(1100);
-/// How long all of it may take.
+/// Maximum time for each phase.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// `note MACHINE NUMBER`: the ledger.
+/// Program `note MACHINE NUMBER`, which writes the ledger.
 const NOTE: &str = "#!/bin/sh\necho \"$1 $2\" >>\"$HOME/ran\"\n";
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -42,7 +42,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
         proxies.push(proxy);
     }
     let mut site = Site::new(world).await;
-    // One at a time, so that their order can be seen; half of them as many as usual.
+    // Half of the Machines run one command at a time, so that the order is visible. The other half has the default
+    // limit.
     let (strict, usual) = places.split_at(MACHINES / 2);
     site.add_machines(&sshd, strict, &json!({"maxConcurrent": 1})).await;
     site.add_machines(&sshd, usual, &json!({})).await;
@@ -61,7 +62,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     let seconds = released.elapsed().as_secs_f64();
     eprintln!("    {phases:?}");
     let mut rows = judge(&site, &sshd, seconds).await;
-    // sshd says the first of a series at once, and at its end how many they were.
+    // sshd logs the first dropped connection of a series immediately, and their number at its end.
     let dropped = sshd.log().unwrap_or_default().lines().filter(|line| line.contains("past MaxStartups")).count();
     let what = "(connections that sshd dropped meanwhile, of which nobody is to be told; lines in its log)";
     rows.push(Row::ratio(what, dropped.to_string(), "at least 1".to_owned(), dropped as f64, Target::None));
@@ -69,7 +70,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     rows
 }
 
-/// How many of a queue expire.
+/// Returns the number of executions of a queue that expire.
 fn expiring() -> usize {
     (0..QUEUED).filter(|number| expires(*number)).count()
 }
@@ -86,7 +87,7 @@ fn note(sshd: &Sshd) -> serde_json::Value {
         "parameters": {"machine": {"pattern": "m[0-9]+"}, "number": {"integer": {"minimum": 0, "maximum": 1000}}}})
 }
 
-/// A round for each place in the queue. Names say nothing of the order.
+/// Creates one execution per Machine in each round. Names do not follow the order of creation.
 async fn fill(site: &Site<'_>, places: &[Place]) {
     let started = Instant::now();
     for number in 0..QUEUED {
@@ -119,7 +120,7 @@ async fn until(
     }
 }
 
-/// Holds the records against the ledger.
+/// Compares the statuses with the ledger.
 async fn judge(site: &Site<'_>, sshd: &Sshd, seconds: f64) -> Vec<Row> {
     let ledger = std::fs::read_to_string(sshd.home().join("ran")).unwrap_or_default();
     let mut ran: HashMap<String, Vec<usize>> = HashMap::new();
@@ -168,12 +169,12 @@ async fn judge(site: &Site<'_>, sshd: &Sshd, seconds: f64) -> Vec<Row> {
     ]
 }
 
-/// How it has to end.
+/// Returns the expected final phase.
 fn expected(object: &CommandExecution) -> Phase {
     if object.spec.starting_deadline_seconds == EXPIRES_AFTER_SECONDS { Phase::Expired } else { Phase::Succeeded }
 }
 
-/// Whether one ran before more than `most` of those that are older. Those that go at the same time may change places.
+/// Returns true if an execution ran before more than `most` older ones. Concurrent executions may overtake each other.
 fn too_early(ran: Option<&Vec<usize>>, most: usize) -> bool {
     let ran: &[usize] = ran.map_or(&[], Vec::as_slice);
     ran.iter().enumerate().any(|(place, number)| ran[place..].iter().filter(|later| *later < number).count() > most)

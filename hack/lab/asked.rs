@@ -1,42 +1,44 @@
-//! What Writ asks a login shell for, written down a second time: what a ledger must say is not worked out by what is tested.
+//! The exec requests that Writ must send, written independently of Writ's own code. So tests compare the ledger with a
+//! second source.
 
-/// Before the program, where a command has no variables, directory or user of its own.
+/// Words before the program, for a command without variables, directory or user of its own.
 const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY_PATH' '-uLD_PRELOAD' '-uGCONV_PATH' '-uBASHOPTS' \
     '-uBASH_ENV' '-uCDPATH' '-uENV' '-uFPATH' '-uGLOBIGNORE' '-uIFS' '-uPS4' '-uSHELLOPTS' '-uZDOTDIR' \
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
-/// In front of that, what waits for the permission of Direct mode and prints its marks.
+/// Words before [`START`] in Direct mode. They wait for the permission to start and print the markers.
 const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift 2 && exec "$@"; exit 93 ;; esac; done; }; exit 93' 'writ' 'WRIT3' 'ready' "#;
-/// Start of the text of each request of the launcher, bare or for another shell. recording-shell.sh has it, too.
+/// Start of each request of the launcher, bare or for another login shell. recording-shell.sh contains the same text.
 const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
-/// Number of words before those of the command in a request to launch: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START
-/// LIMIT GRACE MOST DRAIN USER ENTER SKIP. Other requests about one execution have fewer words.
+/// Number of words before the command in a launch request: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START LIMIT
+/// GRACE MOST DRAIN USER ENTER SKIP. Other requests about one execution have fewer words.
 const BEFORE_COMMAND: usize = 14;
-/// The UID in requests that are about no execution.
+/// The UID in requests that concern no execution.
 const NO_UID: &str = "-";
 
-/// A command in a ledger, from its words. None of them may have a `'`, `\` or `!` in it.
+/// Returns the record of a command in a ledger, from its words. No word may contain `'`, `\` or `!`.
 pub fn asked(words: &[&str]) -> String {
     words.iter().fold(START.to_owned(), |line, word| line + " '" + word + "'")
 }
 
-/// Returns a command in a ledger that waits for a permission, without what does so. `None` if it does not wait.
+/// Returns the record without [`MARKED`]. `None` if the record does not start with it.
 pub fn without_mark(record: &str) -> Option<String> {
     record.strip_prefix(MARKED).map(|command| format!("exec {command}"))
 }
 
-/// Returns the words of each command that the launcher had to start, in the order of the requests.
+/// Returns the words of each command in a launch request, in the order of the requests.
 ///
 /// # Errors
-/// The record of the first request that is none of the launcher's, or that has another form than it must have.
+/// The first record that is no launcher request, or has an unexpected form.
 pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
     let mut commands = Vec::new();
     for record in ledger {
         if !LAUNCHER.iter().any(|start| record.starts_with(start)) {
             return Err(record.clone());
         }
-        // The text is one line. Without a script behind it, or with a part of one, the machine evaluates nothing.
+        // The text before the newline is constant. If the script is missing or incomplete, the machine evaluates
+        // nothing.
         let script = record.split_once('\n').map_or("", |(_, script)| script);
         if script.is_empty() {
             continue;
@@ -49,7 +51,8 @@ pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
     Ok(commands)
 }
 
-/// Reads the words of the command `set --` at the start of a script, behind the line with its nonce. Each is in single quotes, with `'\''` for a quote.
+/// Reads the words of the command `set --` that follows the line with the nonce. Each word is in single quotes, and
+/// `'\''` stands for a quote.
 fn words(script: &str) -> Option<Vec<String>> {
     let (nonce, behind) = script.split_once('\n')?;
     let mut rest = behind.strip_prefix("set --").filter(|_| nonce.starts_with('#'))?;

@@ -1,6 +1,6 @@
-"""An SSH server as somebody writes one in an afternoon: what it is asked for goes to a shell.
+"""A simple SSH server that passes each requested command to a shell.
 
-Arguments: PORT HOST_KEY HOME SHELL UID GID. Signals that a client sends are not passed on: few such servers do.
+Arguments: PORT HOST_KEY HOME SHELL UID GID. It ignores signals of the client, as most simple servers do.
 """
 import asyncio
 import os
@@ -28,7 +28,7 @@ async def feed(process, child):
         await pump(process.stdin, child.stdin)
         child.stdin.close()
     except (ConnectionError, asyncssh.Error):
-        # The command reads no more, or nobody writes any more.
+        # The command has stopped reading, or the client has stopped writing.
         pass
 
 

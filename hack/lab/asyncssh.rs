@@ -1,4 +1,4 @@
-//! An SSH server in Python, for the tests that show that Writ is no client of OpenSSH alone.
+//! An SSH server in Python, for tests that Writ works with servers other than OpenSSH.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,10 +10,11 @@ use super::{say, toolbox};
 const VERSION: &str = "2.24.1";
 const SERVER: &str = include_str!("asyncssh-server.py");
 
-/// The server, but for its arguments. The library is installed from PyPI into the cache folder where it is not there.
+/// Returns the command of the server, without arguments. If the library is missing in the cache directory, installs it
+/// from PyPI.
 ///
 /// # Errors
-/// Where there is no Python with pip, or PyPI cannot be reached.
+/// Python with pip is missing, or PyPI is unreachable.
 pub fn server() -> Result<Command, LabError> {
     let python = files::find_program("python3", &[]).ok_or(LabError::ProgramMissing {
         program: "python3",
@@ -26,7 +27,7 @@ pub fn server() -> Result<Command, LabError> {
 }
 
 fn library(python: &PathBuf) -> Result<PathBuf, LabError> {
-    // Some of it is compiled for one Python.
+    // Some parts are compiled for one version of Python.
     let tag = "import sys, platform; print(sys.implementation.cache_tag + '-' + platform.machine())";
     let tag = files::run(Command::new(python).args(["-c", tag]))?;
     let cache = toolbox::cache_folder()?;

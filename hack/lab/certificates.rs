@@ -1,7 +1,8 @@
-//! A certificate authority for one run, and what it signs: servers, users, and the key for service accounts.
+//! A certificate authority for one run. It signs the certificates of servers and users. This module also makes the key
+//! for service accounts.
 //!
-//! Every run has an authority of its own, whose key is never written anywhere: a kubeconfig left over from
-//! another run opens nothing.
+//! Every run has its own authority, whose key is never written to a file. So a kubeconfig of an earlier run gives no
+//! access.
 
 use std::fmt;
 
@@ -12,8 +13,7 @@ use rcgen::{
 
 use super::error::LabError;
 
-/// The names under which the servers are reached. 10.0.0.1 is the first address of the service range, which
-/// the API server takes for itself.
+/// Names of the servers. 10.0.0.1 is the first address of the service range, and the API server uses it for itself.
 const SERVER_NAMES: &[&str] = &[
     "127.0.0.1",
     "::1",
@@ -25,22 +25,22 @@ const SERVER_NAMES: &[&str] = &[
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// The people of the laboratory. Groups are what RBAC in the demo and the tests binds to.
+/// Users of the laboratory. The demo and the tests bind rights to their groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
-    /// May do everything (`system:masters`).
+    /// An administrator with all rights (`system:masters`).
     Admin,
     /// An operator on call, of the group `sre`.
     Jane,
-    /// Somebody who tries what she may not, of the group `guests`.
+    /// A user without rights, of the group `guests`, for tests of refusals.
     Mallory,
 }
 
 impl User {
-    /// All of them.
+    /// All users.
     pub const ALL: [Self; 3] = [Self::Admin, Self::Jane, Self::Mallory];
 
-    /// The name the API server sees.
+    /// Returns the user name for the API server.
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -49,7 +49,7 @@ impl User {
         }
     }
 
-    /// The group the API server sees, besides `system:authenticated`.
+    /// Returns the group for the API server, in addition to `system:authenticated`.
     pub fn group(self) -> Option<&'static str> {
         match self {
             Self::Admin => Some("system:masters"),
@@ -59,7 +59,7 @@ impl User {
     }
 }
 
-/// A certificate with its private key, both PEM. Debug shows neither.
+/// A certificate and its private key, both PEM. The Debug output contains neither.
 pub struct Identity {
     /// The certificate.
     pub certificate: String,
@@ -85,7 +85,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes a new one.
+    /// Creates an authority.
     pub fn new() -> Result<Self, LabError> {
         let name = "writ-lab-ca";
         let mut params = CertificateParams::default();
@@ -96,20 +96,21 @@ impl Authority {
         Ok(Self { issuer: issuer.map_err(certificate_error(name))? })
     }
 
-    /// The authority's own certificate, PEM: what clients trust.
+    /// Returns the authority's own certificate, PEM, which clients trust.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A certificate for a server on this machine. It serves as a client's too: etcd talks to itself.
+    /// Returns a certificate for a server on this machine. It also serves as a client certificate, because etcd
+    /// connects to itself.
     pub fn server(&self, name: &str) -> Result<Identity, LabError> {
         let names: Vec<String> = SERVER_NAMES.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).map_err(certificate_error(name))?;
         self.sign(params, name, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// A certificate for a client: the API server takes the common name for the user and O for the group.
-    /// (It would take several; rcgen holds one.)
+    /// Returns a certificate for a client. The API server reads the user from the common name and the group from O. It
+    /// would accept several groups, but rcgen holds one O only.
     pub fn client(&self, name: &str, group: Option<&str>) -> Result<Identity, LabError> {
         let mut params = CertificateParams::default();
         if let Some(group) = group {
@@ -137,7 +138,7 @@ impl Authority {
     }
 }
 
-/// A key pair for service account tokens, both PEM: the public half in `certificate`.
+/// Returns a key pair for service account tokens, both PEM. The public key is in `certificate`.
 pub fn service_account_key() -> Result<Identity, LabError> {
     let key = KeyPair::generate().map_err(certificate_error("service accounts"))?;
     Ok(Identity { certificate: key.public_key_pem(), key: key.serialize_pem() })

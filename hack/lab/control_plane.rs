@@ -1,8 +1,8 @@
-//! A Kubernetes control plane on loopback: etcd and kube-apiserver with RBAC and admission, nothing else.
+//! A Kubernetes control plane on loopback: only etcd and kube-apiserver, with RBAC and admission.
 //!
-//! There is no scheduler and no kubelet, and the controller manager is a part of its own ([`super::Controllers`]). Without that,
-//! namespaces that are deleted stay in `Terminating`, and nothing is garbage collected; what Writ needs (custom resources,
-//! admission policies, RBAC, watches, TokenReview) is all the API server's own.
+//! There is no scheduler and no kubelet. The controller manager is separate ([`super::Controllers`]): without it,
+//! deleted namespaces stay in `Terminating`, and nothing is garbage collected. The API server alone provides everything
+//! that Writ needs: custom resources, admission policies, RBAC, watches, TokenReview.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,43 +16,43 @@ use super::processes::{Process, Reaper, lock};
 use super::toolbox::Toolbox;
 use super::{files, kubeconfig, readiness, say};
 
-/// Two idle cores take 2 to 3 s. Twenty times that is a guess at what no busy machine needs.
+/// Maximum time for the start. It takes 2 to 3 s on two idle cores, and this is 20 times as long for busy machines.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How long the API server may take to end after TERM: it lets requests under way finish, watches not.
+/// Maximum time for the API server to end after TERM. It completes requests in progress, but not watches.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a port may turn out to be taken by somebody else between our choice and the server's bind.
+/// Maximum number of attempts, because another process may take a port between our choice and the server's bind.
 const PORT_ATTEMPTS: usize = 5;
-/// What etcd and the API server write when that happened.
+/// Message of etcd and of the API server if another process has the port.
 const PORT_TAKEN: &str = "address already in use";
 
-/// How a control plane is started.
+/// Options for the start of a control plane.
 #[derive(Debug, Clone, Default)]
 pub struct ControlPlaneOptions {
-    /// Whether etcd may skip fsync: quicker, and right for tests, where no power fails. Off for the demo, so that
-    /// the times it shows are those of a real cluster.
+    /// If true, etcd skips fsync. This is faster, and safe for tests, which do not simulate power failures. The demo
+    /// keeps fsync, so that its times are those of a real cluster.
     pub unsafe_no_fsync: bool,
     /// Further flags of kube-apiserver: `--v=4`.
     pub api_server_flags: Vec<String>,
 }
 
-/// A running control plane. Ended when dropped, and by the [`Reaper`] when the process dies without that.
+/// A running control plane. It ends when this value is dropped. If this process dies first, the [`Reaper`] ends it.
 #[derive(Debug)]
 pub struct ControlPlane {
     setup: Setup,
     authority: Authority,
     ports: Ports,
     etcd: Mutex<Process>,
-    /// `None` while it is stopped.
+    /// `None` while the API server is stopped.
     api_server: Mutex<Option<Process>>,
 }
 
-/// What both servers are started from; the same for every attempt and every restart.
+/// Inputs of both servers. They are the same for every attempt and every restart.
 #[derive(Debug)]
 struct Setup {
     toolbox: Toolbox,
     options: ControlPlaneOptions,
     reaper: Arc<Reaper>,
-    /// Mode 0700: keys, data, logs and kubeconfigs.
+    /// Directory for keys, data, logs and kubeconfigs, mode 0700.
     folder: PathBuf,
 }
 
@@ -64,11 +64,11 @@ struct Ports {
 }
 
 impl ControlPlane {
-    /// Starts etcd and the API server, and returns when requests are answered.
+    /// Starts etcd and the API server. Returns when the API server answers requests.
     ///
     /// # Errors
-    /// [`LabError::NotReady`] with the end of the log where a server ends or is not ready after 60 s; the folder is
-    /// kept then.
+    /// Returns [`LabError::NotReady`] with the end of the log if a server ends, or is not ready after 60 s. The
+    /// directory is kept then.
     pub fn start(toolbox: &Toolbox, reaper: &Arc<Reaper>, options: ControlPlaneOptions) -> Result<Self, LabError> {
         let step = say::step("starting etcd and kube-apiserver");
         let folder = reaper.make_folder("control-plane", 0o700)?;
@@ -104,17 +104,17 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// The kubeconfig file of a user.
+    /// Returns the path of a user's kubeconfig file.
     pub fn kubeconfig(&self, user: User) -> PathBuf {
         self.setup.kubeconfig(user.name())
     }
 
-    /// A kubeconfig for somebody else.
+    /// Writes a kubeconfig for another user. Returns its path.
     pub fn kubeconfig_for(&self, name: &str, group: Option<&str>) -> Result<PathBuf, LabError> {
         self.setup.write_kubeconfig(&self.authority, self.ports, name, group)
     }
 
-    /// The kubeconfig file of a service account that is there, with a token that the API server gives for a day.
+    /// Writes a kubeconfig for an existing service account, with a token that is valid for a day. Returns its path.
     pub fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf, LabError> {
         let create = ["create", "token", name, "--duration=24h", "--namespace", namespace];
         let token = files::run(self.kubectl(User::Admin).args(create))?;
@@ -124,48 +124,49 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// What ends the processes of this run.
+    /// Returns the reaper, which ends the processes of this run.
     pub fn reaper(&self) -> &Arc<Reaper> {
         &self.setup.reaper
     }
 
-    /// The API server's address: `https://127.0.0.1:40123`.
+    /// Returns the API server's address: `https://127.0.0.1:40123`.
     pub fn server(&self) -> String {
         self.ports.server()
     }
 
-    /// The certificate of the authority that signed the API server's, PEM.
+    /// Returns the certificate of the authority that signed the API server's certificate, PEM.
     pub fn certificate_authority(&self) -> String {
         self.authority.pem()
     }
 
-    /// The folder with the data, the keys and the logs (`etcd.log`, `kube-apiserver.log`).
+    /// Returns the directory with the data, the keys and the logs (`etcd.log`, `kube-apiserver.log`).
     pub fn folder(&self) -> &Path {
         &self.setup.folder
     }
 
-    /// kubectl, as this user.
+    /// Returns a kubectl command that acts as this user.
     pub fn kubectl(&self, user: User) -> Command {
         let mut kubectl = Command::new(&self.setup.toolbox.kubectl);
         kubectl.arg("--kubeconfig").arg(self.kubeconfig(user));
         kubectl
     }
 
-    /// Stops the API server, as an upgrade would; etcd goes on. No effect where it is stopped.
+    /// Stops the API server, as an upgrade does, while etcd continues. Does nothing if the API server is stopped
+    /// already.
     pub fn stop_api_server(&self) {
         if let Some(process) = lock(&self.api_server).take() {
             process.end(END_PATIENCE);
         }
     }
 
-    /// Kills the API server in the middle of whatever it does; etcd goes on.
+    /// Kills the API server, while etcd continues.
     pub fn kill_api_server(&self) {
         if let Some(process) = lock(&self.api_server).take() {
             process.kill();
         }
     }
 
-    /// Starts the API server again, on the same port and the same data, and waits until it answers.
+    /// Starts the API server again, with the same port and data. Returns when it answers.
     pub fn start_api_server(&self) -> Result<(), LabError> {
         let mut slot = lock(&self.api_server);
         if slot.is_none() {
@@ -176,18 +177,18 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Stops both. KILL is enough: nobody reads the data again.
+    /// Kills both servers. No process reads their data again, so a clean stop is not needed.
     pub fn stop(&self) {
         self.kill_api_server();
         lock(&self.etcd).kill();
     }
 
-    /// Keeps a copy of the data, to be restored later. Both servers are away for a moment.
+    /// Copies the data, for a later [`Self::restore`]. Both servers stop for a moment.
     pub fn back_up(&self) -> Result<(), LabError> {
         self.swap_data("etcd", "etcd-backup")
     }
 
-    /// Puts the copy back, as after a disaster: what was stored since is lost.
+    /// Restores the copy, as after a disaster. Data that was stored since is lost.
     pub fn restore(&self) -> Result<(), LabError> {
         self.swap_data("etcd-backup", "etcd")
     }
@@ -214,7 +215,7 @@ impl Drop for ControlPlane {
 }
 
 impl Ports {
-    /// Asks the system for ports that are free now. All are held until all are known, so that no two are the same.
+    /// Chooses ports that are free now. Holds each port until all are chosen, so that they differ.
     fn choose() -> Result<Self, LabError> {
         let free = || TcpListener::bind("127.0.0.1:0").map_err(LabError::run("a server on 127.0.0.1"));
         let number = |held: &TcpListener| Ok(held.local_addr().map_err(LabError::run("a server on 127.0.0.1"))?.port());
@@ -236,7 +237,7 @@ impl Setup {
         self.path(&format!("{user}.kubeconfig"))
     }
 
-    /// `--flag=/path/in/the/folder`.
+    /// Returns `--flag=PATH`, with the path of a file in the directory.
     fn flag(&self, flag: &str, name: &str) -> String {
         format!("--{flag}={}", self.path(name).display())
     }
@@ -272,7 +273,8 @@ impl Setup {
         Ok(path)
     }
 
-    /// An attempt that met a taken port leaves data with its ports in it, and a log that says so.
+    /// Deletes the data and the logs of an attempt that met a taken port. The data contains the port, and the log its
+    /// error.
     fn forget_attempt(&self) -> Result<(), LabError> {
         for log in ["etcd.log", "kube-apiserver.log"] {
             files::write(&self.path(log), "", 0o600)?;
@@ -284,7 +286,7 @@ impl Setup {
         }
     }
 
-    /// Both at once: the API server tries etcd again and again until it is there.
+    /// Starts both servers concurrently. The API server retries until etcd answers.
     fn start_both(&self, ports: Ports) -> Result<(Process, Process), LabError> {
         let etcd = self.spawn_etcd(ports)?;
         let api_server = self.spawn_api_server(ports)?;
@@ -299,7 +301,7 @@ impl Setup {
         etcd.args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")]);
         etcd.args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")]);
         etcd.args([format!("--initial-cluster=lab={peer}"), "--name=lab".into(), self.flag("data-dir", "etcd")]);
-        // Everybody on this machine can reach the port; only the API server has a certificate for it.
+        // Every user of this machine can reach the port. Only the API server has a certificate for it.
         for prefix in ["", "peer-"] {
             etcd.args([
                 self.flag(&format!("{prefix}cert-file"), "etcd.crt"),
@@ -319,7 +321,7 @@ impl Setup {
         api_server.args([
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", ports.api_server),
-            // A loopback address may not be an endpoint of the `kubernetes` service, which nobody uses here.
+            // A loopback address may not be an endpoint of the `kubernetes` service. Nothing uses this service here.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd_client),
             self.flag("etcd-cafile", "ca.crt"),
@@ -330,7 +332,7 @@ impl Setup {
             self.flag("client-ca-file", "ca.crt"),
             "--anonymous-auth=false".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
-            // It waits for the `default` service account of a namespace, which the controller manager makes.
+            // This plugin waits for the `default` service account of a namespace, which the controller manager creates.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             self.flag("service-account-key-file", "service-accounts.crt"),

@@ -1,6 +1,6 @@
-//! The controllers of Kubernetes that matter to custom resources: they empty namespaces that are deleted, collect what lost
-//! its owner, fill aggregated roles, and give namespaces their service account. There are no nodes: Deployments,
-//! Jobs and Pods stay as they are written.
+//! The controllers of Kubernetes that matter to custom resources. They empty deleted namespaces, collect objects whose
+//! owner is gone, fill aggregated roles, and create the service account of each namespace. There are no nodes, so
+//! Deployments, Jobs and Pods do nothing.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,20 +11,21 @@ use super::processes::Process;
 use super::toolbox::Toolbox;
 use super::{User, files, say};
 
-/// How long the first of their work may take to be seen.
+/// Maximum time until the first result of the controllers.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// kube-controller-manager with a few of its controllers. Ended when dropped.
+/// kube-controller-manager with a few of its controllers. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Controllers {
     process: Process,
 }
 
 impl Controllers {
-    /// Starts them, as the administrator; each acts as its own service account, as on most clusters. Returns when they work.
+    /// Starts the controllers with the administrator's kubeconfig, and returns when they work. Each controller uses its
+    /// own service account, as on most clusters.
     ///
     /// # Errors
-    /// [`LabError::NotReady`] with the end of the log.
+    /// Returns [`LabError::NotReady`] with the end of the log.
     pub fn start(control_plane: &ControlPlane) -> Result<Self, LabError> {
         let program = Toolbox::kube_controller_manager()?;
         let step = say::step("starting kube-controller-manager");
@@ -40,7 +41,7 @@ impl Controllers {
         let process = control_plane.reaper().spawn("kube-controller-manager", &mut command, &log)?;
         let controllers = Self { process };
         let started = Instant::now();
-        // What one of them makes in every namespace.
+        // One of the controllers creates this object in every namespace.
         let look = ["get", "serviceaccount", "default", "--namespace", "default"];
         while files::run(control_plane.kubectl(User::Admin).args(look)).is_err() {
             let ended = controllers.process.ended();

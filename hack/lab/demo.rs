@@ -1,14 +1,15 @@
-//! The demo: Writ at its main job, from nothing, on real servers.
+//! The demo: shows the main function of Writ on real servers, from nothing.
 //!
-//! 1. tools: kubectl (and, without `--kubeconfig`, the control plane's programs), sshd, the `writ` beside this program;
-//! 2. a control plane, or the cluster of `--kubeconfig`; an SSH server;
-//! 3. the CRDs, a namespace, the rights, two Machines, the Whitelist of `examples/`;
-//! 4. `writ serve`;
-//! 5. the four executions of `examples/`, applied as somebody who may do nothing else;
-//! 6. what became of them, held against what must have.
+//! 1. It finds the tools: kubectl, sshd, and `writ` next to this program. Without `--kubeconfig` it also finds the
+//!    programs of the control plane.
+//! 2. It starts a control plane, or uses the cluster of `--kubeconfig`, and starts an SSH server.
+//! 3. It applies the CRDs, a namespace, the rights, two Machines and the Whitelist of `examples/`.
+//! 4. It starts `writ serve`.
+//! 5. It applies the four executions of `examples/`, as a user without other rights.
+//! 6. It compares the results with the expected ones.
 //!
-//! Everything is ended and removed by the lab's reaper, however this program ends. Only the namespace in a cluster of
-//! `--kubeconfig` is out of its reach: kill -9 leaves that behind.
+//! The lab's reaper ends all processes and removes all files, however this program ends. Only the namespace in a
+//! cluster of `--kubeconfig` stays after kill -9.
 
 mod cluster;
 mod signals;
@@ -28,58 +29,58 @@ use crate::lab::{
 use cluster::Cluster;
 use signals::Signals;
 
-/// The four take about a second; the rest is room for a busy machine. Within it is what `writ serve` waits for a
-/// connection, 10 s.
+/// Maximum time for the four executions. They take about a second; the rest is for busy machines. It includes the 10 s
+/// that `writ serve` waits for a connection.
 const EXECUTIONS_PATIENCE: Duration = Duration::from_secs(45);
-/// How often the executions are looked at.
+/// Interval between two reads of the executions.
 const POLL: Duration = Duration::from_millis(150);
-/// What `writ serve` is told to wait for a Machine or rule that is missing: everything is there before it starts, so
-/// this only has the Rejected one come sooner.
+/// Time for which `writ serve` waits for a missing Machine or rule. All of them exist before it starts, so a short time
+/// only speeds up the Rejected execution.
 const MISSING_GRACE_SECONDS: &str = "3";
-/// What it is told to give running commands after TERM: somebody may have started one from another terminal.
+/// Time for running commands after TERM. A user may have started one from another terminal.
 const DRAIN_SECONDS: &str = "5";
-/// How long it may take to end: that, and a little to write down what came of it.
+/// Maximum time for `writ serve` to end: [`DRAIN_SECONDS`], and some time to record the results.
 const WRIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the person asked for.
+/// Options of the demo.
 #[derive(Debug)]
 pub struct DemoOptions {
-    /// End after the four executions.
+    /// True to end after the four executions.
     pub once: bool,
-    /// A cluster that is there already.
+    /// Kubeconfig of an existing cluster to use.
     pub kubeconfig: Option<PathBuf>,
 }
 
 /// Runs the demo to its end.
 ///
 /// # Errors
-/// Also where an execution did not come out as it must.
+/// A step failed, or an execution has another result than expected.
 pub fn run(options: &DemoOptions) -> Result<(), LabError> {
     let started = Instant::now();
     let tools = Tools::find(options)?;
     let reaper = Reaper::start()?;
-    // From here on ctrl-C ends it in good order. Before, it just ends it: nothing has been started yet.
+    // From now on ctrl-C ends the demo cleanly. Before, no process was started, so ctrl-C may end it immediately.
     let signals = Signals::listen();
     let outcome = play(options, &tools, &reaper, &signals);
     let outcome = outcome.map_err(|error| if signals.received() { LabError::Interrupted } else { error });
-    // The reaper has the last word: when it is gone, so are all processes and the folder.
+    // Waits for the reaper. When it has ended, all processes have ended and the directory is removed.
     drop(reaper);
     say::note(format_args!("the demo took {:.1} s in all", started.elapsed().as_secs_f64()));
     outcome
 }
 
-/// The programs that the demo is made of.
+/// The programs that the demo needs.
 struct Tools {
     writ: PathBuf,
     kubectl: PathBuf,
-    /// `None` where there is a cluster already.
+    /// `None` for an existing cluster.
     control_plane: Option<Toolbox>,
 }
 
 impl Tools {
     fn find(options: &DemoOptions) -> Result<Self, LabError> {
         let own = std::env::current_exe().map_err(LabError::run("this program's own path"))?;
-        // target/<profile>/examples/lab and target/<profile>/writ come out of the same build.
+        // The same build creates target/<profile>/examples/lab and target/<profile>/writ.
         let writ = own.ancestors().nth(2).unwrap_or(Path::new("/")).join("writ");
         if !files::is_program(&writ) {
             return Err(LabError::WritMissing { path: writ });
@@ -93,7 +94,7 @@ impl Tools {
     }
 }
 
-/// Starts the servers, plays the demo on them, and ends them: all that is dropped here, in reverse order.
+/// Starts the servers, runs the demo on them, and ends them. Values are dropped in reverse order.
 fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Signals) -> Result<(), LabError> {
     let start = |toolbox| ControlPlane::start(toolbox, reaper, ControlPlaneOptions::default());
     let control_plane = tools.control_plane.as_ref().map(start).transpose()?;
@@ -155,7 +156,8 @@ fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> 
     reaper.spawn("writ", &mut writ, log)
 }
 
-/// Applies the four executions, waits until they have finished, prints them, and says whether they are as they must be.
+/// Applies the four executions, waits until they have finished, prints them, and compares them with the expected
+/// results.
 fn show(cluster: &Cluster, sshd: &Sshd, writ: &Process, log: &Path, signals: &Signals) -> Result<(), LabError> {
     let step = say::step(format_args!(
         "applying four CommandExecutions as {}, and waiting for their end",
@@ -186,13 +188,13 @@ fn show(cluster: &Cluster, sshd: &Sshd, writ: &Process, log: &Path, signals: &Si
     Err(LabError::DemoDiffers { differences: differences.join("\n"), log: log.to_owned(), tail: files::tail(log) })
 }
 
-/// A program as a person calls it: by its name if that leads to it.
+/// Returns the text that a user types to call a program: its name if `$PATH` leads to it, else its path.
 fn called(name: &str, path: &Path) -> String {
     let is_found = files::find_program(name, &[]).as_deref() == Some(path);
     if is_found { name.to_owned() } else { path.display().to_string() }
 }
 
-/// Says how to go on from a second terminal. The lines start at the margin, to be copied as they are.
+/// Prints commands for a second terminal. The lines have no indentation, so that a user can copy them.
 fn invite(cluster: &Cluster, tools: &Tools, log: &Path) {
     let (caller, admin, namespace) = (cluster.caller.display(), cluster.admin.display(), &cluster.namespace);
     let (kubectl, writ) = (called("kubectl", &tools.kubectl), called("writ", &tools.writ));

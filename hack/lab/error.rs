@@ -1,4 +1,4 @@
-//! What can go wrong in the laboratory, said so that a person knows what to do next.
+//! Errors of the laboratory. Each message names the next step for the user.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,52 +6,52 @@ use std::path::PathBuf;
 /// An error of the laboratory. The message never repeats its source; [`LabError::chain`] shows both.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// A file or folder could not be read, written, made or locked.
+    /// A file or directory cannot be read, written, created or locked.
     #[error("cannot {action} {}: look at its permissions and at the space left on the disk", path.display())]
     File {
-        /// What was tried: "write", "lock".
+        /// Action: "write", "lock".
         action: &'static str,
-        /// On what.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A program could not be started at all.
+    /// A program cannot be started.
     #[error("cannot run {program}: is it installed, and may this user run it?")]
     Run {
-        /// Its name or path.
+        /// Name or path of the program.
         program: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// A short program (`ssh-keygen`, `useradd`) ended with an error.
     #[error("{program} failed; what it said last:\n{tail}")]
     Failed {
-        /// The program, with the arguments that matter.
+        /// Program, with the arguments that matter.
         program: String,
-        /// The end of its output.
+        /// End of the output.
         tail: String,
     },
-    /// `$KUBEBUILDER_ASSETS` is set, so it is meant, but it does not hold what is needed.
+    /// `$KUBEBUILDER_ASSETS` is set, but its directory lacks a program.
     #[error(
         "$KUBEBUILDER_ASSETS is {}, which has no {missing}: \
          point it at a folder with kube-apiserver and etcd, or unset it to have them built from source",
         folder.display()
     )]
     AssetsIncomplete {
-        /// What the variable says.
+        /// Value of the variable.
         folder: PathBuf,
-        /// The programs that are not there.
+        /// The missing programs.
         missing: String,
     },
-    /// No Go to build the control plane with.
+    /// Go is missing, which builds the control plane.
     #[error(
         "building {name} needs Go 1.26 or newer, and there is no `go` in $PATH: install it from https://go.dev/dl/ \
          (a distribution's golang package is too old on many systems), \
          or set $KUBEBUILDER_ASSETS to a folder that has kube-apiserver and etcd already"
     )]
     GoMissing {
-        /// What was to be built.
+        /// Name of the program to build.
         name: String,
     },
     /// `go build` failed.
@@ -62,101 +62,101 @@ pub enum LabError {
         folder.display()
     )]
     BuildFailed {
-        /// What was to be built.
+        /// Name of the program to build.
         name: String,
-        /// The Go module.
+        /// Directory of the Go module.
         folder: PathBuf,
-        /// The last lines of `go build`.
+        /// Last lines of the output of `go build`.
         tail: String,
     },
     /// Neither `$XDG_CACHE_HOME` nor `$HOME` is set.
     #[error("there is no folder to keep the built programs in: set $XDG_CACHE_HOME or $HOME")]
     NoCacheFolder,
-    /// A certificate could not be made.
+    /// A certificate cannot be created.
     #[error("cannot make the certificate of {subject}; this is a fault of the laboratory")]
     Certificate {
-        /// Whose.
+        /// Owner of the certificate.
         subject: String,
-        /// What rcgen said.
+        /// Error of rcgen.
         source: rcgen::Error,
     },
     /// A server ended, or did not become ready in time.
     #[error("{name} {what}; the last lines of {}, which is kept:\n{tail}", log.display())]
     NotReady {
-        /// Which server.
+        /// Name of the server.
         name: String,
-        /// "ended (exit status: 1)", "was not ready after 60 s".
+        /// Problem: "ended (exit status: 1)", "was not ready after 60 s".
         what: String,
-        /// Its log file.
+        /// Log file of the server.
         log: PathBuf,
-        /// The last 20 lines of it.
+        /// Last 20 lines of the log file.
         tail: String,
     },
-    /// The process that cleans up is gone, so nothing more may be started.
+    /// The reaper process has ended, so nothing more may be started.
     #[error("the laboratory's reaper process is gone, so what is started now might be left behind: start again")]
     ReaperGone {
-        /// What writing to it said.
+        /// Error of the write to the reaper.
         source: io::Error,
     },
-    /// The HTTP client for the readiness check could not be made.
+    /// The HTTP client for the readiness check cannot be created.
     #[error("cannot ask the API server whether it is ready: {why}")]
     Client {
-        /// What went wrong.
+        /// Cause of the error.
         why: String,
     },
-    /// A program of the system is not there, and it cannot be installed from here.
+    /// A program of the system is missing and cannot be installed from here.
     #[error("there is no {program} in $PATH, /usr/sbin or /usr/local/sbin: {advice}")]
     ProgramMissing {
-        /// `sshd`, `zsh`.
+        /// Name of the program: `sshd`, `zsh`.
         program: &'static str,
-        /// What to run.
+        /// Command that installs the program.
         advice: String,
     },
-    /// The SSH server's user could not get at its folder.
+    /// The SSH server's user cannot reach its directory.
     #[error(
         "{} may not be entered by everyone, so the user of the SSH server cannot reach its files: \
          set $TMPDIR to a folder that all users may enter",
         folder.display()
     )]
     FolderClosed {
-        /// The first folder of the path without `x` for others.
+        /// First directory of the path without `x` for others.
         folder: PathBuf,
     },
-    /// The demo has no writ to run.
+    /// The program `writ` for the demo is missing.
     #[error("there is no {}: build it first (`cargo build --bin writ`), or use `make demo`, which does", path.display())]
     WritMissing {
-        /// Where it was looked for.
+        /// Expected path of the program.
         path: PathBuf,
     },
-    /// The demo ran, and something did not come out as it must.
+    /// The demo ran, but a result differs from the expected one.
     #[error("the demo did not go as it must:\n{differences}\nthe last lines of {}, which is kept:\n{tail}", log.display())]
     DemoDiffers {
-        /// One line for each.
+        /// The differences, one per line.
         differences: String,
-        /// The log of `writ serve`.
+        /// Log file of `writ serve`.
         log: PathBuf,
-        /// The last lines of it.
+        /// Last lines of the log file.
         tail: String,
     },
-    /// ctrl-C, TERM, or the terminal was closed.
+    /// The program received ctrl-C or TERM, or the terminal was closed.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl LabError {
-    /// Wraps a file error; for `map_err`.
+    /// Returns a function for `map_err` that wraps a file error.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }
 
-    /// Wraps an error of starting a program; for `map_err`.
+    /// Returns a function for `map_err` that wraps an error of starting a program.
     pub fn run(program: impl ToString) -> impl FnOnce(io::Error) -> Self {
         let program = program.to_string();
         move |source| Self::Run { program, source }
     }
 
-    /// The message and all that caused it, for the one place that prints it.
+    /// Returns the message with all its causes. Used where the error is printed.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);

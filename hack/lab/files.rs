@@ -1,4 +1,4 @@
-//! Small helpers over files and short-lived programs.
+//! Helpers for files and short-lived programs.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,30 +9,30 @@ use std::process::Command;
 use super::error::LabError;
 use super::say;
 
-/// How many lines of a log an error shows: enough for a Go fatal error with its context, and less than a screen.
+/// Maximum number of lines of a log in an error. It fits a Go fatal error with its context, and is less than a screen.
 pub const TAIL_LINES: usize = 20;
-/// How much of the end of a log is read to find those lines.
+/// Number of bytes at the end of a log in which these lines are searched.
 const TAIL_BYTES: u64 = 64 * 1024;
 
 /// Writes a file with exactly this mode. A private key (0600) is never readable by others, not even for a moment.
 pub fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<(), LabError> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-        // The umask may have taken bits away, and a file that was there before keeps its own mode.
+        // The umask may have cleared bits, and an existing file keeps its own mode.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content.as_ref())
     };
     write().map_err(LabError::file("write", path))
 }
 
-/// Makes a folder (not its parents) with exactly this mode.
+/// Creates a directory with exactly this mode, but not its parents.
 pub fn make_folder(path: &Path, mode: u32) -> Result<(), LabError> {
     fs::create_dir(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         .map_err(LabError::file("make the folder", path))
 }
 
-/// The last lines of a log; an unreadable log is said instead, since this is for error messages.
+/// Returns the last lines of a log, for an error message. If the log is unreadable, returns the reason instead.
 pub fn tail(path: &Path) -> String {
     let read = || {
         let mut file = File::open(path)?;
@@ -45,16 +45,16 @@ pub fn tail(path: &Path) -> String {
     read().unwrap_or_else(|error| format!("(cannot be read: {error})"))
 }
 
-/// The last `count` lines of a text.
+/// Returns the last `count` lines of a text.
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
 }
 
-/// Runs a short program to its end and returns what it printed on standard output.
+/// Runs a short program to its end. Returns its standard output.
 ///
 /// # Errors
-/// [`LabError::Run`] when it cannot be started, [`LabError::Failed`] when it ends with anything but 0.
+/// Returns [`LabError::Run`] if the program cannot be started, [`LabError::Failed`] if its exit code is not 0.
 pub fn run(command: &mut Command) -> Result<String, LabError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(std::process::Stdio::null()).output().map_err(LabError::run(&program))?;
@@ -66,7 +66,7 @@ pub fn run(command: &mut Command) -> Result<String, LabError> {
     Err(LabError::Failed { program: format!("{program} ({})", output.status), tail: last_lines(&said, TAIL_LINES) })
 }
 
-/// Finds a program in `$PATH`, then in the folders named.
+/// Finds a program in `$PATH`, then in the directories of `also_in`.
 pub fn find_program(name: &str, also_in: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -76,18 +76,19 @@ pub fn find_program(name: &str, also_in: &[&str]) -> Option<PathBuf> {
         .find(|program| is_program(program))
 }
 
-/// Whether there is a file that somebody may execute.
+/// Returns true if the path is a file with an execute permission.
 pub fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// An exclusive lock between processes, held until dropped (the kernel gives it up when the process dies).
+/// An exclusive lock between processes, held until this value is dropped. If the process dies, the kernel releases the
+/// lock.
 #[derive(Debug)]
 #[must_use = "the lock is given up when this is dropped"]
 pub struct Lock(File);
 
 impl Lock {
-    /// Takes the lock; says what it waits for where another process has it.
+    /// Takes the lock. If another process has it, prints `what_for` and waits.
     pub fn take(path: &Path, what_for: &str) -> Result<Self, LabError> {
         let file = OpenOptions::new()
             .create(true)

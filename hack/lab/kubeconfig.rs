@@ -1,11 +1,12 @@
-//! Kubeconfig files: one user each, certificate or token embedded, the server's certificate always checked.
+//! Kubeconfig files. Each has one user, with its certificate or token embedded, and always verifies the server's
+//! certificate.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::certificates::Identity;
 
-/// The text of a kubeconfig. The names in it come from this laboratory, so nothing needs quoting.
+/// Returns the text of a kubeconfig. The laboratory chooses all names in it, so none needs quotes.
 pub fn text(server: &str, authority_pem: &str, user: &str, identity: &Identity) -> String {
     let certificate = STANDARD.encode(&identity.certificate);
     let key = STANDARD.encode(&identity.key);
@@ -13,7 +14,7 @@ pub fn text(server: &str, authority_pem: &str, user: &str, identity: &Identity) 
     with_proof(server, authority_pem, user, &proof)
 }
 
-/// The same for who is known by a token.
+/// Returns the text of a kubeconfig for a user with a token.
 pub fn with_token(server: &str, authority_pem: &str, user: &str, token: &str) -> String {
     with_proof(server, authority_pem, user, &format!("token: {token}"))
 }

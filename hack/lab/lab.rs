@@ -1,23 +1,22 @@
-//! The laboratory: a real API server with etcd, and real SSH servers, on this machine and for as long as
-//! one process lives.
+//! The laboratory: a real API server with etcd, and real SSH servers, on this machine for the lifetime of one process.
 //!
-//! | module | what it gives |
+//! | module | content |
 //! |---|---|
 //! | [`toolbox`] | kube-apiserver, etcd, kubectl, Helm: found, or built from source once |
 //! | [`certificates`] | a certificate authority for one run, and a certificate for each user |
 //! | [`control_plane`] | etcd and kube-apiserver, started, ready, stopped and started again |
-//! | [`controllers`] | kube-controller-manager: what empties namespaces, collects garbage and fills aggregated roles |
+//! | [`controllers`] | kube-controller-manager: empties namespaces, collects garbage, fills aggregated roles |
 //! | [`packages`] | programs of the system: found or, as root on Debian, installed |
-//! | [`openssh`], [`sshd`] | an SSH server with a ledger of what was asked of it, and what that needs |
-//! | [`asked`] | what that ledger must say |
-//! | [`strangers`] | machines that are not like that: dropbear, asyncssh, newer OpenSSH, other shells and tools |
-//! | [`newer_openssh`], [`asyncssh`] | what those need |
-//! | [`sudo`] | a second user and rules of sudo, for one test |
-//! | [`processes`] | the processes above, and the reaper that ends them even when this process is killed |
-//! | [`say`] | what is printed on the way |
+//! | [`openssh`], [`sshd`] | an SSH server with a ledger of its requests, and its prerequisites |
+//! | [`asked`] | the expected content of this ledger |
+//! | [`strangers`] | other kinds of machines: dropbear, asyncssh, newer OpenSSH, other shells and tools |
+//! | [`newer_openssh`], [`asyncssh`] | the prerequisites of these machines |
+//! | [`sudo`] | a second user and sudo rules, for one test |
+//! | [`processes`] | the processes of the modules above, and the reaper that ends them even if this process is killed |
+//! | [`say`] | the progress messages |
 //!
-//! `hack/lab/main.rs` is the program around it, with the demo in `hack/lab/demo.rs`; `tests/cluster` includes the same file with
-//! `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only: processes are followed by way of /proc.
+//! `hack/lab/main.rs` is the program around it, with the demo in `hack/lab/demo.rs`. `tests/cluster` includes this file
+//! with `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only, because processes are found in /proc.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -44,7 +43,8 @@ pub mod strangers;
 pub mod sudo;
 pub mod toolbox;
 
-/// What lets `writ serve` connect to this machine itself: the second because the API server is here too.
+/// Flags that allow `writ serve` to connect to this machine itself. The second range is needed because the API server
+/// is here, too.
 pub const LOOPBACK: [&str; 6] =
     ["--allow-cidr", "127.0.0.0/8", "--allow-cidr", "127.0.0.1/32", "--allow-cidr", "::1/128"];
 

@@ -1,6 +1,6 @@
-//! `lab`: the laboratory on this machine, for as long as the program runs.
+//! `lab`: runs the laboratory on this machine until the program ends.
 //!
-//! `hack/control-plane` and `hack/sshd` are the short ways in.
+//! `hack/control-plane` and `hack/sshd` are shortcuts for its subcommands.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -20,10 +20,10 @@ mod lab;
 
 use lab::{ControlPlane, ControlPlaneOptions, LabError, Reaper, Sshd, SshdOptions, Toolbox, User, openssh, say};
 
-/// A real Kubernetes API server and real SSH servers on this machine, gone when the program ends.
+/// Run a real Kubernetes API server and real SSH servers on this machine, until the program ends.
 ///
-/// Everything listens on 127.0.0.1 only. $KUBEBUILDER_ASSETS may name a folder with kube-apiserver and etcd; else they
-/// are built from source once, with Go. As root, sshd is installed where it is missing (Debian, Ubuntu).
+/// Everything listens on 127.0.0.1 only. $KUBEBUILDER_ASSETS may name a directory with kube-apiserver and etcd. Without
+/// it they are built from source once, with Go. As root on Debian or Ubuntu, a missing sshd is installed.
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Arguments {
@@ -33,31 +33,31 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Run etcd and kube-apiserver until ctrl-C, with a kubeconfig for each user.
+    /// Run etcd and kube-apiserver until ctrl-C, and create a kubeconfig for each user.
     ControlPlane {
-        /// Only find or build the programs, and print where they are.
+        /// Only find or build the programs, and print their paths.
         #[arg(long)]
         assets_only: bool,
     },
-    /// Run an SSH server until ctrl-C, and print how to log in.
+    /// Run an SSH server until ctrl-C, and print the login command.
     Sshd,
-    /// Run Writ on all of the above: four CommandExecutions, and what became of them. Stays up until ctrl-C.
+    /// Run Writ on all of the above with four CommandExecutions, and print their results. Runs until ctrl-C.
     Demo {
-        /// End after the four; the exit code is 0 only when each came out as it must.
+        /// End after the four executions. The exit code is 0 only if each has the expected result.
         #[arg(long)]
         once: bool,
-        /// Use this cluster (its current context) in place of one of our own. It gets the CRDs, which stay, and a
-        /// namespace, which goes at the end.
+        /// Use this cluster (its current context) instead of an own one. It gets the CRDs, which stay, and a namespace,
+        /// which is deleted at the end.
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
     },
-    /// Run Helm, of the version that the chart is tested with.
+    /// Run Helm, in the version with which the chart is tested.
     Helm {
-        /// What helm is told.
+        /// Arguments for helm.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Find or build kube-apiserver, etcd and kubectl; find or install sshd; print where they are.
+    /// Find or build kube-apiserver, etcd and kubectl, find or install sshd, and print their paths.
     Tools,
 }
 
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends as helm ends.
+/// Runs helm and returns its success as the exit code.
 fn helm(arguments: &[String]) -> ExitCode {
     let outcome = Toolbox::helm().and_then(|helm| {
         std::process::Command::new(&helm).args(arguments).status().map_err(LabError::run(helm.display()))
@@ -138,8 +138,8 @@ fn sshd() -> Result<(), LabError> {
     })
 }
 
-/// Starts servers, waits for ctrl-C or TERM, and stops them. A signal while they start ends the program as it always
-/// does, and the reaper cleans up after it.
+/// Starts servers, waits for ctrl-C or TERM, and stops them. A signal during the start ends the program immediately,
+/// and the reaper cleans up.
 fn run<Servers>(start: impl FnOnce(&Arc<Reaper>) -> Result<Servers, LabError>) -> Result<(), LabError> {
     let reaper = Reaper::start()?;
     let servers = start(&reaper)?;
@@ -155,7 +155,7 @@ fn run<Servers>(start: impl FnOnce(&Arc<Reaper>) -> Result<Servers, LabError>) -
 fn wait_for_signal() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // A closed terminal (hangup) ends it in the same orderly way.
+        // A closed terminal (hangup) ends the program cleanly, too.
         let (mut interrupt, mut terminate, mut hangup) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
         tokio::select! {

@@ -1,5 +1,5 @@
-//! OpenSSH of a newer release of Debian, unpacked into the cache folder with its libraries. Nothing of it is installed, and
-//! this system's apt stays as it is: it is asked with lists, a cache and a state of its own.
+//! OpenSSH of a newer release of Debian, unpacked into the cache directory with its libraries. Nothing is installed,
+//! and this system's apt is unchanged: the calls of apt use their own lists, cache and state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,20 +12,20 @@ use super::{say, toolbox};
 const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// One that is unpacked.
+/// An unpacked OpenSSH.
 #[derive(Debug, Clone)]
 pub struct NewerOpenssh {
     root: PathBuf,
-    /// The loader of its C library, which is newer than this system's.
+    /// Loader of the unpacked C library, which is newer than this system's.
     loader: PathBuf,
 }
 
 impl NewerOpenssh {
-    /// Finds the OpenSSH of a release of Debian (`trixie`, `sid`) in the cache folder; else has apt download it, once: 22 MB,
-    /// about 15 s.
+    /// Finds the OpenSSH of a release of Debian (`trixie`, `sid`) in the cache directory. If it is missing, downloads
+    /// it by apt, once: 22 MB, about 15 s.
     ///
     /// # Errors
-    /// Where this is no Debian, or its mirror cannot be reached.
+    /// This system is not Debian, or its mirror is unreachable.
     pub fn find_or_unpack(suite: &str) -> Result<Self, LabError> {
         let cache = toolbox::cache_folder()?;
         let root = cache.join(format!("openssh-{suite}-{}", std::env::consts::ARCH));
@@ -44,13 +44,13 @@ impl NewerOpenssh {
         Ok(Self { root, loader })
     }
 
-    /// `OpenSSH_10.0p2 Debian-7, OpenSSL 3.5.1 1 Jul 2025`
+    /// Returns the version: `OpenSSH_10.0p2 Debian-7, OpenSSL 3.5.1 1 Jul 2025`.
     pub fn version(&self) -> Result<String, LabError> {
         let output = self.sshd().arg("-V").output().map_err(LabError::run("sshd"))?;
         Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 
-    /// The server.
+    /// Returns the command of the server.
     pub fn sshd(&self) -> Command {
         let program = self.root.join("usr/sbin/sshd");
         let mut sshd = Command::new(&self.loader);
@@ -58,8 +58,8 @@ impl NewerOpenssh {
         sshd
     }
 
-    /// What it needs in its sshd_config: from 9.8 on it starts another program for each connection, and from 10 on a third.
-    /// They go by its own loader, too.
+    /// Returns the lines that this server needs in its sshd_config. From 9.8 on, sshd starts a second program for each
+    /// connection, and from 10 on a third. Both must use the unpacked loader, too.
     pub fn config(&self, folder: &Path) -> Result<Vec<String>, LabError> {
         let mut lines = Vec::new();
         for (keyword, name) in [("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")] {
@@ -81,14 +81,15 @@ impl NewerOpenssh {
     }
 }
 
-/// Downloads a package of another release with what it needs, and unpacks those whose names begin so into `folder`/root.
+/// Downloads a package of another release with its dependencies. Unpacks those whose names start with a word of
+/// `wanted` into `folder`/root.
 pub(super) fn unpack(suite: &str, folder: &Path, package: &str, wanted: &[&str]) -> Result<(), LabError> {
     let at = |name: &str| folder.join(name);
     for each in ["state/lists/partial", "cache/archives/partial", "root"] {
         fs::create_dir_all(at(each)).map_err(LabError::file("make the folder", at(each)))?;
     }
     files::write(&at("sources.list"), format!("deb [signed-by={KEYRING}] {MIRROR} {suite} main\n"), 0o644)?;
-    // As if nothing were installed, so that libraries come along.
+    // An empty status file makes apt download the libraries, too.
     files::write(&at("status"), "", 0o644)?;
     let apt_get = |words: &[&str]| {
         let mut apt_get = Command::new("apt-get");

@@ -1,4 +1,4 @@
-//! What an SSH server needs on this machine before it starts: the programs, and as root a user to log in as.
+//! Prerequisites of an SSH server on this machine: the programs and, as root, a login user.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,15 +10,15 @@ use super::files::{self, Lock};
 use super::packages::{self, ROOT_LOCK};
 use super::say;
 
-/// The user that root's SSH servers let in. A system user, so that it shows up on no login screen.
+/// Login user of root's SSH servers. A system user, so that no login screen shows it.
 pub const USER: &str = "writ-lab";
-/// The same without a ledger: its login shell is /bin/sh.
+/// Login user without a ledger. Its login shell is /bin/sh.
 const PLAIN_USER: &str = "writ-lab-plain";
-/// Their home in /etc/passwd, which holds nothing but the shell.
+/// Home of both users in /etc/passwd. It contains only the shell.
 const HOME: &str = "/var/lib/writ-lab";
-/// The folder sshd confines its unprivileged half in; only root's sshd does that.
+/// Directory to which sshd confines its unprivileged process. Only root's sshd does this.
 const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
-/// What is written to [`RECORDING_SHELL`], and for users other than root into the server's folder.
+/// Text of [`RECORDING_SHELL`]. For users other than root it is written to the server's directory.
 pub const RECORDING_SHELL_TEXT: &str = include_str!("recording-shell.sh");
 /// The login shell of [`USER`].
 const RECORDING_SHELL: &str = "/var/lib/writ-lab/recording-shell";
@@ -26,23 +26,23 @@ const RECORDING_SHELL: &str = "/var/lib/writ-lab/recording-shell";
 /// The programs of OpenSSH.
 #[derive(Debug, Clone)]
 pub struct Openssh {
-    /// The server. It insists on an absolute path, for it starts itself again for each connection.
+    /// The server. Its path must be absolute, because sshd starts itself again for each connection.
     pub sshd: PathBuf,
-    /// Makes the keys.
+    /// The program that creates keys.
     pub ssh_keygen: PathBuf,
 }
 
 impl Openssh {
-    /// Finds sshd and ssh-keygen; as root on a Debian-like system, installs what is missing.
+    /// Finds sshd and ssh-keygen. As root on a Debian-like system, installs missing ones.
     ///
     /// # Errors
-    /// [`LabError::ProgramMissing`] with what to run, where they can be neither found nor installed.
+    /// Returns [`LabError::ProgramMissing`] with the install command, if they can be neither found nor installed.
     pub fn find_or_install() -> Result<Self, LabError> {
         let [sshd, ssh_keygen] = packages::OPENSSH.find_or_install(["sshd", "ssh-keygen"])?;
         Ok(Self { sshd, ssh_keygen })
     }
 
-    /// Makes a key pair without a passphrase: `path`, and `path.pub`. Types: `ed25519`, `ecdsa`.
+    /// Creates a key pair without a passphrase in `path` and `path.pub`. Types: `ed25519`, `ecdsa`.
     pub fn make_key(&self, key_type: &str, path: &Path, comment: &str) -> Result<(), LabError> {
         let mut keygen = Command::new(&self.ssh_keygen);
         keygen.args(["-q", "-t", key_type, "-N", "", "-C", comment, "-f"]).arg(path);
@@ -50,12 +50,12 @@ impl Openssh {
     }
 }
 
-/// Whether this process is root's: /proc/self belongs to the effective user.
+/// Returns true if this process runs as root: /proc/self belongs to the effective user.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// The numbers of a user.
+/// The numeric ids of a user.
 #[derive(Debug, Clone, Copy)]
 pub struct UserIds {
     /// User.
@@ -64,12 +64,12 @@ pub struct UserIds {
     pub group: u32,
 }
 
-/// Whom root's SSH servers let in.
+/// Returns the login user of root's SSH servers.
 pub fn user(plain: bool) -> &'static str {
     if plain { PLAIN_USER } else { USER }
 }
 
-/// Makes the login user with its shell, once, and makes sure of what sshd needs as root.
+/// Creates the login user with its shell, once, and the directory that sshd needs as root.
 pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
     let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
     if !Path::new(PRIVILEGE_SEPARATION_FOLDER).exists() {
@@ -79,7 +79,7 @@ pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
         files::make_folder(Path::new(HOME), 0o755)?;
     }
     if fs::read(RECORDING_SHELL).ok().as_deref() != Some(RECORDING_SHELL_TEXT.as_bytes()) {
-        // By a rename: a shell must never be seen half written, nor be written while it runs.
+        // A rename is atomic: no process may read a half-written shell, and a running shell cannot be written.
         let new = format!("{RECORDING_SHELL}.new");
         files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
         fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;
@@ -88,13 +88,13 @@ pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
     user_ids(user(plain))
 }
 
-/// Makes a system user, once.
+/// Creates a system user, once.
 pub fn make_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
     let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
     add_user(name, home, shell)
 }
 
-/// The same for who has the lock.
+/// Creates a system user. The caller holds the lock.
 fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
     if user_ids(name).is_ok() {
         return Ok(());
@@ -103,11 +103,12 @@ fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
         "making the system user {name} for the SSH servers (it stays; `userdel {name}` removes it)"
     ));
     let options = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", shell];
-    // Without PAM sshd refuses a locked account, which a fresh one is; `*` is no password but not locked.
+    // Without PAM sshd refuses a locked account, and a new one is locked. `*` is no password, but does not lock the
+    // account.
     files::run(Command::new("useradd").args(options).args(["--password", "*", name])).map(drop)
 }
 
-/// The numbers of a user by name.
+/// Returns the numeric ids of a user by name.
 fn user_ids(name: &str) -> Result<UserIds, LabError> {
     let number = |option: &str| {
         let printed = files::run(Command::new("id").args([option, name]))?;
@@ -116,15 +117,15 @@ fn user_ids(name: &str) -> Result<UserIds, LabError> {
     Ok(UserIds { user: number("-u")?, group: number("-g")? })
 }
 
-/// Who runs this process, for logins as oneself.
+/// Returns the name of the user who runs this process.
 pub fn own_name() -> Result<String, LabError> {
     files::run(Command::new("id").arg("-un")).map(|printed| printed.trim().to_owned())
 }
 
-/// Makes sure that the folder can be reached by everybody.
+/// Checks that every user can reach the directory.
 ///
 /// # Errors
-/// [`LabError::FolderClosed`] names the first folder on the way that cannot be entered.
+/// Returns [`LabError::FolderClosed`] with the first directory on the path that not every user may enter.
 pub fn check_reachable(folder: &Path) -> Result<(), LabError> {
     for each in folder.ancestors() {
         let meta = fs::metadata(each).map_err(LabError::file("read", each))?;

@@ -1,4 +1,4 @@
-//! Programs of the system that are found or, as root on a Debian-like system, installed by whoever needs them first.
+//! Programs of the system. They are found or, as root on a Debian-like system, installed when they are first needed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use super::error::LabError;
 use super::files::{self, Lock};
 use super::{openssh, say};
 
-/// Where the programs of administrators are, which is in few users' `$PATH`.
+/// Directories of programs for administrators. They are in the `$PATH` of few users.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/local/sbin"];
-/// Locks between processes of root.
+/// Lock file for processes of root.
 pub const ROOT_LOCK: &str = "/run/writ-lab.lock";
-/// Debian asks this script before a package starts its service; 101 means "do not".
+/// Debian runs this script before a package starts its service. Exit code 101 forbids the start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// A package, by its name in the three families of distributions.
@@ -23,28 +23,29 @@ pub struct Package {
     alpine: &'static str,
 }
 
-/// sshd, ssh-keygen.
+/// The package of sshd and ssh-keygen.
 pub const OPENSSH: Package = Package { debian: "openssh-server", fedora: "openssh-server", alpine: "openssh" };
 
 impl Package {
-    /// One that is called the same everywhere.
+    /// Returns a package with the same name in all families.
     pub const fn called(name: &'static str) -> Self {
         Self { debian: name, fedora: name, alpine: name }
     }
 
-    /// One with a name in each family.
+    /// Returns a package with a different name in each family.
     pub const fn named(debian: &'static str, fedora: &'static str, alpine: &'static str) -> Self {
         Self { debian, fedora, alpine }
     }
 
-    /// Finds these programs, in this order; as root on a Debian-like system, installs the package where one is missing.
+    /// Finds these programs, in this order. As root on a Debian-like system, installs the package if a program is
+    /// missing.
     ///
     /// # Errors
-    /// [`LabError::ProgramMissing`] with what to run, where one can be neither found nor installed.
+    /// Returns [`LabError::ProgramMissing`] with the install command, if a program can be neither found nor installed.
     pub fn find_or_install<const N: usize>(self, programs: [&'static str; N]) -> Result<[PathBuf; N], LabError> {
         if self.find(programs).is_err() && openssh::is_root() && Path::new("/etc/debian_version").exists() {
             let _lock = Lock::take(Path::new(ROOT_LOCK), &format!("installing {}", self.debian))?;
-            // Another process may have done it while this one waited.
+            // Another process may have installed the package while this one waited.
             if self.find(programs).is_err() {
                 self.install()?;
             }
@@ -69,7 +70,7 @@ impl Package {
         )
     }
 
-    /// Installs it, without its service being started.
+    /// Installs the package without starting its service.
     fn install(self) -> Result<(), LabError> {
         let step = say::step(format_args!("installing {} by apt-get (no service is started)", self.debian));
         let _no_start = ServiceStartsForbidden::set()?;
@@ -77,7 +78,7 @@ impl Package {
             files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
         };
         let install = ["install", "-y", "--no-install-recommends", self.debian];
-        // Container images often come without package lists; where there are some, they usually do.
+        // Container images often have no package lists. If lists exist, they are usually recent enough.
         if apt_get(&install).is_err() {
             apt_get(&["update"])?;
             apt_get(&install)?;
@@ -87,7 +88,7 @@ impl Package {
     }
 }
 
-/// While it lives, packages may not start their services. Leaves a policy alone that was there before.
+/// Forbids packages to start their services while this value lives. An existing policy stays unchanged.
 struct ServiceStartsForbidden {
     ours: bool,
 }

@@ -1,15 +1,15 @@
-//! The processes of the laboratory, and the reaper that ends them whatever happens to this one.
+//! The processes of the laboratory, and the reaper that ends them even if this process is killed.
 //!
 //! ```text
 //!  test or `lab` ----- pipe ----> sh reaper.sh          (a process group of its own: ctrl-C passes it by)
 //!      |  spawn                      |
 //!      +--> etcd, kube-apiserver, sshd --> sessions --> commands
 //!                                    |
-//!      killed with -9: the kernel closes the pipe ----> TERM, KILL, rm -rf folder
+//!      killed with -9: the kernel closes the pipe ----> TERM, KILL, rm -rf directory
 //! ```
 //!
-//! A destructor does not run in a killed process, nor for a `static`, so nothing here relies on one:
-//! `Drop` only makes the usual end quicker.
+//! A destructor runs neither in a killed process nor for a `static`. So the clean-up does not depend on `Drop`, which
+//! only makes a usual end faster.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -23,17 +23,17 @@ use std::time::{Duration, Instant};
 use super::error::LabError;
 use super::files;
 
-/// The environment variable that marks every process of a run; reaper.sh looks for it.
+/// Environment variable that marks every process of a run. reaper.sh searches it.
 pub const RUN_VARIABLE: &str = "WRIT_LAB_RUN";
-/// How long dropping the [`Reaper`] waits for reaper.sh: its own bounds are 3 s for TERM and 5 s for KILL.
+/// Maximum time that the drop of the [`Reaper`] waits for reaper.sh. Its own limits are 3 s for TERM and 5 s for KILL.
 const REAPER_PATIENCE: Duration = Duration::from_secs(15);
-/// How often an ending process is looked at.
+/// Interval between two checks of an ending process.
 const POLL: Duration = Duration::from_millis(10);
 
-/// One for each run of the laboratory, shared by all its servers. Owns the folder of the run.
+/// The reaper of a run, shared by all its servers. It owns the directory of the run.
 #[derive(Debug)]
 pub struct Reaper {
-    /// The shell that runs reaper.sh; its standard input is the pipe.
+    /// The shell that runs reaper.sh. Its standard input is the pipe.
     shell: Mutex<Child>,
     folder: PathBuf,
     run: String,
@@ -41,7 +41,7 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Makes the folder of the run (`writ-lab-*` in the system's temporary folder) and starts the reaper.
+    /// Creates the directory of the run (`writ-lab-*` in the system's temporary directory) and starts the reaper.
     pub fn start() -> Result<Arc<Self>, LabError> {
         let parent = std::env::temp_dir();
         let folder = tempfile::Builder::new()
@@ -49,7 +49,7 @@ impl Reaper {
             .tempdir_in(&parent)
             .map_err(LabError::file("make a folder in", parent))?
             .keep();
-        // 0711: the SSH server's user passes through to its own files; its neighbours are 0700.
+        // 0711: the SSH server's user must reach its own files. The other directories are 0700.
         fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .map_err(LabError::file("open up", &folder))?;
         let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -61,17 +61,17 @@ impl Reaper {
         Ok(Arc::new(Self { shell, folder, run, folders_made: AtomicUsize::new(0) }))
     }
 
-    /// The folder of the run. Removed at the end with all that is in it.
+    /// Returns the directory of the run. The reaper removes it at the end, with its content.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The mark that every process of the run has in its environment: `WRIT_LAB_RUN` and this value.
+    /// Returns the value of `WRIT_LAB_RUN` in the environment of every process of the run.
     pub fn run_mark(&self) -> &str {
         &self.run
     }
 
-    /// Makes a folder for one server, `<name>-<number>`.
+    /// Creates a directory for one server, `<name>-<number>`.
     pub fn make_folder(&self, name: &str, mode: u32) -> Result<PathBuf, LabError> {
         let number = self.folders_made.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(format!("{name}-{number}"));
@@ -79,23 +79,23 @@ impl Reaper {
         Ok(folder)
     }
 
-    /// Leaves the folder behind at the end, for its logs. The servers are ended all the same.
+    /// Keeps the directory at the end, for its logs. The servers still end.
     pub fn keep_folder(&self) {
-        // Without a reaper nobody removes the folder anyway.
+        // Without a reaper the directory stays in any case.
         let _ = self.tell("keep");
     }
 
-    /// Starts a server in a process group of its own, its output appended to `log`, and has the reaper watch it.
+    /// Starts a server in its own process group, appends its output to `log`, and registers it with the reaper.
     ///
     /// # Errors
-    /// When it cannot be started, or there is no reaper any more (then the server is ended again).
+    /// The server cannot be started, or the reaper has ended. In the second case the server is ended again.
     pub fn spawn(&self, name: &str, command: &mut Command, log: &Path) -> Result<Process, LabError> {
         let open = || OpenOptions::new().create(true).append(true).open(log).map_err(LabError::file("open", log));
         command.env(RUN_VARIABLE, &self.run).process_group(0);
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
         let child = command.spawn().map_err(LabError::run(command.get_program().display()))?;
         let process = Process { name: name.to_owned(), pid: child.id(), child: Mutex::new(child) };
-        // Until `wait` its entry in /proc stays, as a zombie at the least: the number is certainly its own.
+        // The entry in /proc stays until `wait`, at least as a zombie. So the number belongs to this process.
         let start = Stat::read(process.pid).map(|stat| stat.start).unwrap_or_default();
         self.tell(&format!("watch {} {start}", process.pid))?;
         Ok(process)
@@ -110,11 +110,11 @@ impl Reaper {
 }
 
 impl Drop for Reaper {
-    /// Closes the pipe and waits until the reaper has done its work, so that nothing is left when this returns.
+    /// Closes the pipe and waits until the reaper has finished, so that no process is left on return.
     fn drop(&mut self) {
         let shell = self.shell.get_mut().unwrap_or_else(PoisonError::into_inner);
         drop(shell.stdin.take());
-        // After the patience it goes on by itself.
+        // After this time the reaper continues alone.
         wait(shell, REAPER_PATIENCE);
     }
 }
@@ -128,33 +128,33 @@ pub struct Process {
 }
 
 impl Process {
-    /// Its process id. Not to be used after the end: the number may be another's by then.
+    /// Returns the process id. Do not use it after the end of the process, because another process may get the number.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// How it ended, when it has.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&self) -> Option<ExitStatus> {
         lock(&self.child).try_wait().ok().flatten()
     }
 
-    /// Asks it to end (TERM), and makes it (KILL) when it has not after `patience`.
+    /// Sends TERM. Sends KILL if the process has not ended after `patience`.
     pub fn end(&self, patience: Duration) {
         let mut child = lock(&self.child);
         if matches!(child.try_wait(), Ok(None)) {
             signal("TERM", &[self.pid]);
             if !wait(&mut child, patience) {
-                // Fails only when it ended in between.
+                // Fails only if the process has ended meanwhile.
                 let _ = child.kill();
                 let _ = child.wait();
             }
         }
     }
 
-    /// Ends it at once (KILL), as a power cut would.
+    /// Sends KILL, to simulate a power failure.
     pub fn kill(&self) {
         let mut child = lock(&self.child);
-        // Both fail only when it has ended already.
+        // Both calls fail only if the process has ended already.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -166,7 +166,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits for a child's end; whether it came in time.
+/// Waits for a child's end. Returns true if the child ended in time.
 fn wait(child: &mut Child, patience: Duration) -> bool {
     let started = Instant::now();
     while matches!(child.try_wait(), Ok(None)) {
@@ -178,12 +178,12 @@ fn wait(child: &mut Child, patience: Duration) -> bool {
     true
 }
 
-/// A panic in another test must not hide the server from this one.
+/// Locks a mutex, also after a panic of another test with the lock.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends a signal by the `kill` program: the standard library has only KILL, and only for children.
+/// Sends a signal by the program `kill`. The standard library can only send KILL, and only to children.
 pub fn signal(signal: &str, pids: &[u32]) {
     if pids.is_empty() {
         return;
@@ -191,30 +191,31 @@ pub fn signal(signal: &str, pids: &[u32]) {
     let mut kill = Command::new("sh");
     kill.args(["-c", r#"signal=$1; shift; kill -s "$signal" "$@""#, "kill", signal]);
     kill.args(pids.iter().map(u32::to_string));
-    // A process that ended in between is what was wanted.
+    // A process may have ended meanwhile. The error is ignored.
     let _ = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
-/// What is read from /proc/PID/stat.
+/// Fields of /proc/PID/stat.
 #[derive(Debug, Clone)]
 pub struct Stat {
-    /// The process.
+    /// The process id.
     pub pid: u32,
-    /// Its name, at most 15 bytes: `sshd`.
+    /// Name of the process, at most 15 bytes: `sshd`.
     pub name: String,
-    /// Its parent.
+    /// Process id of the parent.
     pub parent: u32,
-    /// When it started, in clock ticks since boot: with the pid, this names a process for good.
+    /// Start time, in clock ticks since boot. Together with the process id it identifies a process uniquely.
     pub start: u64,
 }
 
 impl Stat {
-    /// Reads one process; `None` when it is gone, or a zombie that has yet to be collected has no number.
+    /// Reads one process. Returns `None` if the process has ended, or a number in its entry is missing.
     pub fn read(pid: u32) -> Option<Self> {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// proc(5): `pid (name) state ppid ... start`, the start being field 22. The name may hold anything.
+    /// Parses a line of the form `pid (name) state ppid ... start` (proc(5)). The start is field 22. The name may
+    /// contain any character.
     fn parse(pid: u32, line: &str) -> Option<Self> {
         let (before, after) = line.rsplit_once(") ")?;
         let (_, name) = before.split_once('(')?;
@@ -225,13 +226,13 @@ impl Stat {
     }
 }
 
-/// All processes of this machine, as far as /proc shows them.
+/// Returns all processes of this machine that /proc shows.
 fn all() -> Vec<Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Stat::read).collect()
 }
 
-/// The descendants of a process, without itself, parents before children.
+/// Returns the descendants of a process, without itself, parents before children.
 pub fn descendants(pid: u32) -> Vec<Stat> {
     let all = all();
     let mut found: Vec<Stat> = Vec::new();
@@ -245,7 +246,7 @@ pub fn descendants(pid: u32) -> Vec<Stat> {
     found
 }
 
-/// The processes that have `variable=value` in their environment, as far as this user may see that.
+/// Returns the processes with `variable=value` in their environment, as far as this user may read it.
 pub fn marked(variable: &str, value: &str) -> Vec<u32> {
     let entry = format!("{variable}={value}");
     let has_it = |pid: u32| {

@@ -1,5 +1,5 @@
-//! Asks the API server whether it is ready, with the client that Writ itself uses. `kubectl get --raw=/readyz`
-//! would do too, but takes a process and 50 to 65 ms of a core each time, while the servers need both cores.
+//! Readiness check of the API server, with the client that Writ itself uses. `kubectl get --raw=/readyz` would take a
+//! process and 50 to 65 ms of a core each time, while the servers need both cores.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use kube::{Api, Client, Config};
 
 use super::error::LabError;
 
-/// One attempt: on loopback an answer takes milliseconds, and a starting server may accept and not answer.
+/// Maximum time for one attempt. On loopback an answer takes milliseconds, but a starting server may accept a
+/// connection and not answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// Between attempts: short against the 3 s that a start takes.
+/// Pause between attempts. It is short compared with the 3 s of a start.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A client of a starting API server.
@@ -29,8 +30,7 @@ impl Check {
         Ok(Self { kubeconfig: Kubeconfig::read_from(kubeconfig).map_err(client_error)? })
     }
 
-    /// One attempt, after a short pause. Blocks; may be called from within an async runtime as well, which is why it
-    /// has a thread of its own.
+    /// Makes one attempt, after a short pause. Blocks. Uses its own thread, so an async runtime may call it, too.
     pub fn is_ready(&self) -> Result<bool, LabError> {
         std::thread::sleep(PAUSE);
         std::thread::scope(|scope| scope.spawn(|| self.ask()).join().unwrap_or(Ok(false)))
@@ -42,7 +42,7 @@ impl Check {
             let options = KubeConfigOptions::default();
             let loaded = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &options).await;
             let mut config = loaded.map_err(client_error)?;
-            // The client's own retries take longer than ours.
+            // The retries of the client take longer than the retries of the laboratory.
             config.default_retry = false;
             let client = Client::try_from(config).map_err(client_error)?;
             Ok(tokio::time::timeout(ATTEMPT, answers(client)).await.unwrap_or(false))
@@ -50,11 +50,12 @@ impl Check {
     }
 }
 
-/// Every refusal and every failure to connect means "not yet": what is wrong for good is in the server's log.
+/// Returns true if the API server is ready. Every refusal and every failed connect counts as not ready. The server's
+/// log contains a permanent cause.
 async fn answers(client: Client) -> bool {
     // kube appends the name to the path, which makes this GET /readyz.
     let Ok(readyz) = Request::new("").get("readyz", &GetParams::default()) else { return false };
-    // /readyz does not promise that the namespace `default` is there yet; the first test may need it.
+    // /readyz may be ready before the namespace `default` exists, which the first test may need.
     client.request_text(readyz).await.is_ok() && Api::<Namespace>::all(client).get("default").await.is_ok()
 }
 

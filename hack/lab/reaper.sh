@@ -1,46 +1,46 @@
-# Ends what one run of the laboratory started, however that run ends.
+# Ends the processes that one run of the laboratory started, however this run ends.
 #
-#   sh -c "$(cat reaper.sh)" writ-lab-reaper RUN FOLDER
+#   sh -c "$(cat reaper.sh)" writ-lab-reaper RUN DIRECTORY
 #
-# Standard input is a pipe that only the laboratory's process holds. It writes a line for each server:
+# Standard input is a pipe that only the laboratory's process holds. The process writes lines to it:
 #
-#   watch PID START   this process is ours; START is field 22 of /proc/PID/stat, so that a process that got
-#                     the same number later is never mistaken for it
-#   keep              leave FOLDER: somebody will want to read the logs
+#   watch PID START   Registers a server. START is field 22 of /proc/PID/stat, so that a later process with the same
+#                     number is not treated as this server.
+#   keep              Keeps DIRECTORY, so that a user can read the logs.
 #
-# When that process is gone - returned, panicked or killed with -9 - the kernel closes the pipe. Then all of these
-# are ended, TERM first and KILL after about 3 s, and FOLDER is removed:
+# When the laboratory's process returns, panics or is killed, the kernel closes the pipe. Then this script ends the
+# following processes, by TERM first and by KILL after about 3 s, and removes DIRECTORY:
 #
-#   - the processes named above, and their descendants;
-#   - every process with WRIT_LAB_RUN=RUN in its environment: a command that put itself into a session of
-#     its own is no descendant any more, but it still has its environment.
+#   - the registered servers, and their descendants;
+#   - every process with WRIT_LAB_RUN=RUN in its environment. A command that started its own session is no descendant
+#     any more, but it still has this environment.
 set -u
 
 run=$1
 folder=$2
 keep=no
-# " PID:START PID:START ": everything that was ever seen to be ours. A process stays in here when its parent
-# ends and it becomes a child of init.
+# " PID:START PID:START ": every process of the run that was ever found. A process stays in this list after its parent
+# ended and it became a child of init.
 ours=' '
 
-# Whoever started us may be stopped from the terminal; we go when the pipe says so.
+# Signals from the terminal may end the laboratory. This script ends only when the pipe is closed.
 trap '' HUP INT QUIT TERM
 
-# stat_of PID: sets parent and start; fails where the process is gone, or is a zombie.
+# stat_of PID: sets parent and start. Fails if the process has ended or is a zombie.
 stat_of() {
 	{ read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
-	# The name, in parentheses, may hold blanks and parentheses itself: cut at the last one.
-	# shellcheck disable=SC2086 # splitting into fields is what is wanted
+	# The name is in parentheses and may itself contain blanks and parentheses. So cut at the last one.
+	# shellcheck disable=SC2086 # the text must be split into fields
 	set -- ${line##*) }
 	[ "$1" != Z ] || return 1
 	parent=$2
 	start=${20}
 }
 
-# gather: adds marked processes and descendants to $ours, and sets $alive to the pids of ours that still run.
+# gather: adds marked processes and descendants to $ours, and sets $alive to the pids that still run.
 gather() {
 	marked=' '
-	# shellcheck disable=SC2013 # names in /proc hold no blanks, and a pipe would put the loop into a subshell
+	# shellcheck disable=SC2013 # names in /proc have no blanks, and a pipe would run the loop in a subshell
 	for file in $(grep -l -s -F -e "WRIT_LAB_RUN=$run" /proc/[0-9]*/environ); do
 		pid=${file#/proc/}
 		marked="$marked${pid%/environ} "
@@ -72,7 +72,7 @@ gather() {
 	done
 }
 
-# finish SIGNAL ROUNDS: signals ours until none is left, for ROUNDS tenths of a second.
+# finish SIGNAL ROUNDS: signals the processes of $ours until none is left, for at most ROUNDS tenths of a second.
 finish() {
 	round=0
 	while [ "$round" -lt "$2" ]; do
@@ -96,7 +96,7 @@ done
 finish TERM 30 || finish KILL 50
 if [ "$keep" = no ]; then
 	case $folder in
-	# Never anything but a folder that the laboratory made for itself.
+	# Removes only a directory that the laboratory created.
 	*/writ-lab-*) rm -rf -- "$folder" ;;
 	esac
 fi

@@ -1,16 +1,16 @@
 #!/bin/sh
-# The login shell of the laboratory's SSH server, or its ForceCommand: writes down what it is asked to run, then runs it.
+# The login shell of the laboratory's SSH server, or its ForceCommand. It records each request and then runs it.
 #
-# For each invocation, one record is appended to the file $WRIT_LAB_LEDGER: the arguments as they are, then a line with
-# nothing but the name of the run, $WRIT_LAB_RUN. That name is random, so no command contains such a line by chance.
-# This is the oracle of the tests (what was not asked of this shell was not run). Commands are timed through it, so it has
-# no escaping (escaping 150 lines in sh cost 4 ms), and forks only for the launcher.
+# For each invocation, it appends one record to the file $WRIT_LAB_LEDGER: the unchanged arguments, and a line with only
+# the name of the run, $WRIT_LAB_RUN. This name is random, so no command contains such a line by chance. Tests use the
+# records as proof: a command without a record did not run. Benchmarks run commands through this shell, so it escapes
+# nothing (escaping 150 lines in sh cost 4 ms) and forks only for the launcher.
 #
-# The text of a launcher's request is constant, and the script and its words come by standard input. For such a request the
-# record goes on with a newline and the script as it came, once. See asked.rs for what reads that.
+# The text of a launcher request is constant. The script and its words arrive on standard input. For such a request the
+# record continues with a newline and one unchanged copy of the script. asked.rs reads these records.
 
 if [ "${SSH_ORIGINAL_COMMAND+set}" ]; then
-	# As ForceCommand we get the command in this variable; as login shell, in the arguments.
+	# A ForceCommand gets the command in this variable, and a login shell in its arguments.
 	set -- -c "$SSH_ORIGINAL_COMMAND"
 	unset SSH_ORIGINAL_COMMAND
 fi
@@ -21,7 +21,7 @@ case ${2-} in
 	# The dot keeps the newlines at the end.
 	lab_input=$(cat; echo .)
 	lab_input=${lab_input%.}
-	# The header's last word is the separator, which stands between the two copies of the script.
+	# The header's last word is the separator between the two copies of the script.
 	lab_script=${lab_input#*"
 "}
 	lab_separator=${lab_input%%"
@@ -33,12 +33,12 @@ $lab_script"
 	;;
 esac
 
-# All in one string, so that dash makes one write of it: sessions append at the same time.
+# One string, so that dash makes one write of it, because sessions append concurrently.
 printf '%s' "$lab_record
 $WRIT_LAB_RUN
 " >>"$WRIT_LAB_LEDGER"
 
-# sshd went to the home in /etc/passwd; each server of the laboratory has one of its own.
+# sshd uses the home in /etc/passwd, but each server of the laboratory has its own home.
 cd "$HOME" || exit 1
 unset OLDPWD
 case ${WRIT_LAB_SHELL:=/bin/sh} in
@@ -46,8 +46,8 @@ case ${WRIT_LAB_SHELL:=/bin/sh} in
 esac
 [ "$lab_input" ] || exec "$WRIT_LAB_SHELL" "$@"
 
-# bash opens /dev/stdin again, and would read a file from its start: so the input stays a pipe. A here-document is one, at
-# both of whose ends this process can be. The writer is nobody's child, and holds nothing of the session.
+# bash opens /dev/stdin again and would read a file from its start, so the input must stay a pipe. A here-document is a
+# pipe, and this process can hold both of its ends. The writer is a child of init, and holds nothing of the session.
 exec 8<<_
 line
 _

@@ -1,18 +1,18 @@
-//! What the laboratory tells the person in front of it: one line for each step, and the time it took.
+//! Progress messages of the laboratory: one line for each step, and the time that it took.
 //!
-//! All of it goes to standard error, so that standard output holds only what a program may want to read
-//! (`lab tools` prints paths there).
+//! All of them go to standard error. So standard output contains only text for programs (`lab tools` prints paths
+//! there).
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How long a run without a terminal stays silent between two progress lines, so that a log stays short.
+/// Interval between two progress lines without a terminal. It keeps logs short.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the progress line on a terminal is drawn again.
+/// Interval between two updates of the progress line on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A step under way: announced when made, its time printed by [`Step::done`].
+/// A step in progress. Its creation prints its name, and [`Step::done`] prints its time.
 #[derive(Debug)]
 #[must_use = "say `.done()` when the step is over"]
 pub struct Step {
@@ -22,20 +22,20 @@ pub struct Step {
     line_open: bool,
 }
 
-/// Announces a step: `==> starting etcd ...`.
+/// Starts a step and prints it: `==> starting etcd ...`.
 pub fn step(what: impl Display) -> Step {
     eprintln!("==> {what} ...");
     let now = Instant::now();
     Step { started: now, drawn: now, terminal: std::io::stderr().is_terminal(), line_open: false }
 }
 
-/// Says something that takes no time, indented below the step it belongs to.
+/// Prints a note, indented below its step.
 pub fn note(what: impl Display) {
     eprintln!("    {what}");
 }
 
 impl Step {
-    /// Shows how far a long step is. On a terminal one line is rewritten; elsewhere a line comes every 10 s.
+    /// Prints the progress of a long step. On a terminal it overwrites one line. Elsewhere it prints a line every 10 s.
     pub fn progress(&mut self, how_far: impl Display) {
         let interval = if self.terminal { TERMINAL_INTERVAL } else { PLAIN_INTERVAL };
         if self.drawn.elapsed() < interval {
@@ -44,9 +44,9 @@ impl Step {
         self.drawn = Instant::now();
         let seconds = self.started.elapsed().as_secs();
         if self.terminal {
-            // \x1b[K clears what a longer line before left behind.
+            // \x1b[K clears the rest of a longer line before.
             eprint!("\r    {how_far}, {seconds} s\x1b[K");
-            // A progress line that cannot be shown is no reason to stop.
+            // A failed write of a progress line is ignored.
             let _ = std::io::stderr().flush();
             self.line_open = true;
         } else {
@@ -54,7 +54,7 @@ impl Step {
         }
     }
 
-    /// Ends the step and prints the time it took, which it also returns.
+    /// Ends the step. Prints and returns the time that it took.
     pub fn done(mut self) -> Duration {
         self.close_line();
         let took = self.started.elapsed();
@@ -70,7 +70,7 @@ impl Step {
 }
 
 impl Drop for Step {
-    /// A step left by an error must not leave the error on the end of a progress line.
+    /// If an error ends the step, its message must not follow the progress line in the same line.
     fn drop(&mut self) {
         self.close_line();
     }

@@ -1,8 +1,8 @@
-//! A real OpenSSH server on loopback, and a ledger of everything it was asked to run.
+//! A real OpenSSH server on loopback, with a ledger of every request to run a command.
 //!
-//! As root it lets in the unprivileged user `writ-lab`, whose login shell keeps the ledger. Otherwise it lets in the
-//! user who runs it, and a ForceCommand keeps the ledger; sshd then cannot change users, so a few things differ
-//! ([`Sshd::runs_as_root`]). Each server has a home folder of its own: two of them are two machines.
+//! As root, the server accepts the unprivileged user `writ-lab`, whose login shell writes the ledger. Otherwise it
+//! accepts the user who runs it, and a ForceCommand writes the ledger. sshd then cannot change users, so a few things
+//! differ ([`Sshd::runs_as_root`]). Each server has its own home directory, so two servers are two machines.
 
 use std::fs;
 use std::io;
@@ -17,51 +17,52 @@ use super::openssh::{self, Openssh, UserIds};
 use super::processes::{self, Process, RUN_VARIABLE, Reaper, lock};
 use super::{files, say};
 
-/// The variable that tells the recording shell its file, and by which commands of this server are found.
+/// Variable with the path of the ledger for the recording shell. The commands of this server are found by it, too.
 const LEDGER_VARIABLE: &str = "WRIT_LAB_LEDGER";
-/// The variable that tells the recording shell which shell to run.
+/// Variable with the shell that the recording shell runs.
 const SHELL_VARIABLE: &str = "WRIT_LAB_SHELL";
-/// sshd listens after about 10 ms on two idle cores; the rest is room for a busy machine.
+/// Maximum time for the start. sshd listens after about 10 ms on two idle cores; the rest is for busy machines.
 const START_PATIENCE: Duration = Duration::from_secs(15);
-/// How often the log is looked at for [`LISTENING`].
+/// Interval between two searches of the log for [`LISTENING`].
 const POLL: Duration = Duration::from_millis(10);
-/// How often a port may turn out to be taken in between.
+/// Maximum number of attempts, because another process may take the chosen port first.
 const PORT_ATTEMPTS: usize = 5;
-/// What sshd logs when it can be connected to. Trying to connect instead would count as a failed login from 9.8 on.
+/// Text that sshd logs when it accepts connections. From 9.8 on, a test connection would count as a failed login.
 const LISTENING: &str = "Server listening on ";
-/// What tells one boot of a machine from another.
+/// File with the id of the machine's current boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// What sshd logs when its port is another's.
+/// Text that sshd logs if another process has its port.
 const PORT_TAKEN: &str = "Address already in use";
 
-/// How an SSH server is started.
+/// Options for the start of an SSH server.
 #[derive(Debug, Clone, Default)]
 pub struct SshdOptions {
-    /// Lines that go before all others into sshd_config, where the first one counts: `MaxSessions 1`.
+    /// First lines of sshd_config, for example `MaxSessions 1`. sshd uses the first line of each keyword.
     pub config: Vec<String>,
     /// Further environment variables of every session.
     pub environment: Vec<(String, String)>,
-    /// Leaves the key out of the authorized keys, so that the login is refused.
+    /// True to omit the client's key from the authorized keys, so that the login is refused.
     pub refuse_key: bool,
-    /// A second host key, ECDSA, besides the ed25519 one.
+    /// True for a second host key, ECDSA, in addition to the ed25519 one.
     pub ecdsa_host_key: bool,
-    /// Files of host keys to have instead of its own.
+    /// Files of host keys to use instead of own ones.
     pub host_keys: Vec<PathBuf>,
     /// Further lines of the authorized keys.
     pub authorized_keys: Vec<String>,
-    /// The address of this host to listen on, where it is not 127.0.0.1.
+    /// Address of this host to listen on. Default 127.0.0.1.
     pub listen_address: Option<IpAddr>,
-    /// The port to listen on, where it is not a free one of that address: of several hosts behind one name.
+    /// Port to listen on, for several hosts behind one name. Default a free port of the address.
     pub port: Option<u16>,
-    /// A boot id of the machine's own, so that it can be [rebooted](Sshd::reboot). For root only.
+    /// True for an own boot id, so that the machine can be [rebooted](Sshd::reboot). For root only.
     pub own_boot_id: bool,
-    /// The shell that reads what is asked for, where it is not /bin/sh. A `busybox` is run as its `sh`.
+    /// Shell that runs the requests. Default /bin/sh. A `busybox` is run as its `sh`.
     pub login_shell: Option<PathBuf>,
-    /// No ledger: /bin/sh itself is the login shell, so that what is measured is not the laboratory.
+    /// True for no ledger: /bin/sh itself is the login shell, so that a measurement excludes the recording shell.
     pub plain: bool,
 }
 
-/// A running SSH server. Ended with all its sessions and commands when dropped, and by the [`Reaper`] else.
+/// A running SSH server. It ends with all its sessions and commands when this value is dropped. If this process dies
+/// first, the [`Reaper`] ends it.
 #[derive(Debug)]
 pub struct Sshd {
     openssh: Openssh,
@@ -71,22 +72,23 @@ pub struct Sshd {
     as_root: bool,
     address: IpAddr,
     port: u16,
-    /// `None` while it is stopped.
+    /// `None` while the server is stopped.
     listener: Mutex<Option<Process>>,
 }
 
 impl Sshd {
-    /// Starts a server on a free port and returns when it can be connected to.
+    /// Starts a server on a free port. Returns when it accepts connections.
     ///
     /// # Errors
-    /// Where OpenSSH is missing, or the server does not listen; the folder with its log is kept then.
+    /// OpenSSH is missing, or the server does not listen. In the second case the directory with its log is kept.
     pub fn start(reaper: &Arc<Reaper>, options: &SshdOptions) -> Result<Self, LabError> {
         let openssh = Openssh::find_or_install()?;
         let step = say::step("starting sshd");
         let as_root = openssh::is_root();
         let ids = if as_root { Some(openssh::prepare_root(options.plain)?) } else { None };
         let user = if as_root { openssh::user(options.plain).to_owned() } else { openssh::own_name()? };
-        // The user of the sessions passes through it to its home; what it may not read has a mode of its own.
+        // The user of the sessions needs the directory to reach its home. Files that this user may not read have their
+        // own modes.
         let folder = reaper.make_folder("sshd", if as_root { 0o711 } else { 0o700 })?;
         if as_root {
             openssh::check_reachable(&folder)?;
@@ -118,76 +120,77 @@ impl Sshd {
         Ok(sshd)
     }
 
-    /// The port on 127.0.0.1, or where it listens. Stays the same over restarts.
+    /// Returns the port, which stays the same over restarts.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whom it lets in.
+    /// Returns the login user.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// Whether sshd runs as root. Otherwise it lets in only the user who runs it, under a ForceCommand, so the SSH
-    /// request "signal" does nothing, and commands run with that user's rights.
+    /// Returns true if sshd runs as root. Otherwise it accepts only the user who runs it, under a ForceCommand. Then
+    /// the SSH request "signal" does nothing, and commands run with that user's rights.
     pub fn runs_as_root(&self) -> bool {
         self.as_root
     }
 
-    /// The private key it accepts (unless `refuse_key`); OpenSSH's format, mode 0600.
+    /// Returns the path of the private key that the server accepts (unless `refuse_key`), in OpenSSH's format, mode
+    /// 0600.
     pub fn private_key_path(&self) -> PathBuf {
         self.path("client_key")
     }
 
-    /// The text of that key.
+    /// Returns the text of this key.
     pub fn private_key(&self) -> io::Result<String> {
         fs::read_to_string(self.private_key_path())
     }
 
-    /// Its ed25519 host key as known_hosts has it: `ssh-ed25519 AAAA...`.
+    /// Returns the ed25519 host key as in known_hosts: `ssh-ed25519 AAAA...`.
     pub fn host_key(&self) -> io::Result<String> {
         self.public_key("host_ed25519")
     }
 
-    /// Its ECDSA host key; an error without `ecdsa_host_key`.
+    /// Returns the ECDSA host key. An error without `ecdsa_host_key`.
     pub fn ecdsa_host_key(&self) -> io::Result<String> {
         self.public_key("host_ecdsa")
     }
 
-    /// The file in which the recording shell keeps the ledger; recording-shell.sh says how.
+    /// Returns the path of the ledger. recording-shell.sh describes its format.
     pub fn ledger_path(&self) -> PathBuf {
         self.path("ledger")
     }
 
-    /// What was asked of the login shell, in the order of asking: the command as sent, byte for byte where it is UTF-8,
-    /// without the `-c`. A login without a command is "". A request of the launcher goes on with a newline and its script.
+    /// Returns the requests to the login shell, in their order: each command byte for byte if it is UTF-8, without the
+    /// `-c`. A login without a command is "". A request of the launcher contains a newline and its script.
     pub fn ledger(&self) -> io::Result<Vec<String>> {
         let text = fs::read(self.ledger_path())?;
         Ok(records(&String::from_utf8_lossy(&text), self.reaper.run_mark()))
     }
 
-    /// Everything sshd logged, at `LogLevel DEBUG1`.
+    /// Returns the log of sshd, at `LogLevel DEBUG1`.
     pub fn log(&self) -> io::Result<String> {
         fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The home folder of the sessions (`$HOME`), which no other server shares.
+    /// Returns the home directory of the sessions (`$HOME`). No other server uses it.
     pub fn home(&self) -> PathBuf {
         self.path("home")
     }
 
-    /// Lets in who has this key, too.
+    /// Adds a line to the authorized keys.
     pub fn authorize(&self, line: &str) -> io::Result<()> {
         let path = self.path("authorized_keys");
         let before = fs::read_to_string(&path)?;
         fs::write(&path, before + line + "\n")
     }
 
-    /// Stops listening and drops every connection, as a machine that is cut off. What was started goes on where it
-    /// does not depend on its connection; [`Sshd::kill_commands`] ends that too.
+    /// Stops the server and drops every connection, as if the machine were cut off. Commands continue if they do not
+    /// depend on their connection. [`Sshd::kill_commands`] ends them, too.
     pub fn stop(&self) {
         if let Some(process) = lock(&self.listener).take() {
-            // Frozen first: else it could take one more connection after the list is made.
+            // Frozen first, because the server could accept one more connection after the list is made.
             processes::signal("STOP", &[process.pid()]);
             let sessions = sessions_of(&process);
             process.kill();
@@ -195,24 +198,25 @@ impl Sshd {
         }
     }
 
-    /// How many processes hold connections now.
+    /// Returns the number of processes that hold connections now.
     pub fn sessions(&self) -> usize {
         lock(&self.listener).as_ref().map_or(0, |process| sessions_of(process).len())
     }
 
-    /// Drops every connection and goes on listening: the client sees a reset.
+    /// Drops every connection and continues to listen. The client gets a reset.
     pub fn drop_connections(&self) {
         if let Some(process) = lock(&self.listener).as_ref() {
             processes::signal("KILL", &sessions_of(process));
         }
     }
 
-    /// Stops the server and its sessions where they are (SIGSTOP): connections stay, and the kernel goes on accepting some.
+    /// Freezes the server and its sessions by SIGSTOP. Connections stay open, and the kernel still accepts some new
+    /// ones.
     pub fn freeze(&self) {
         self.signal_all("STOP");
     }
 
-    /// Lets it go on after [`Sshd::freeze`].
+    /// Resumes the server and its sessions after [`Sshd::freeze`].
     pub fn thaw(&self) {
         self.signal_all("CONT");
     }
@@ -224,8 +228,8 @@ impl Sshd {
         }
     }
 
-    /// As a power cut: everything that ran is gone, and the machine has another boot id. What was on disk is there. Only
-    /// with `own_boot_id`.
+    /// Simulates a power failure: all processes end, and the machine gets another boot id. Files stay. Requires
+    /// `own_boot_id`.
     pub fn reboot(&self) -> Result<(), LabError> {
         self.stop();
         self.kill_commands();
@@ -243,12 +247,13 @@ impl Sshd {
         files::write(&self.boot_id_path(), id, 0o644)
     }
 
-    /// Starts again on the same port, with the same keys and ledger; stops it before where it runs.
+    /// Starts the server on the same port, with the same keys and ledger. Stops it first if it runs.
     pub fn restart(&self) -> Result<(), LabError> {
         self.stop();
         let before = fs::metadata(self.log_path()).map(|meta| meta.len()).unwrap_or_default();
         let mut sshd = if self.boot_id_path().exists() {
-            // In a mount namespace of its own, where the kernel's file is covered by ours; ends with the server.
+            // Runs in its own mount namespace, in which our file covers the kernel's. The namespace ends with the
+            // server.
             let mut unshare = Command::new("unshare");
             let cover = format!("mount --bind \"$0\" {BOOT_ID} && exec \"$@\"");
             unshare.args(["-m", "sh", "-c", &cover]).arg(self.boot_id_path()).arg(&self.openssh.sshd);
@@ -263,10 +268,10 @@ impl Sshd {
         Ok(())
     }
 
-    /// Ends every process that was started in a session of this server, also what left its session.
+    /// Ends every process that was started in a session of this server, including processes that left their session.
     pub fn kill_commands(&self) {
         let mark = self.ledger_path();
-        // Twice: a process may fork while the list is made.
+        // Twice, because a process may fork while the list is made.
         for _ in 0..2 {
             processes::signal("KILL", &processes::marked(LEDGER_VARIABLE, &mark.to_string_lossy()));
         }
@@ -280,13 +285,13 @@ impl Sshd {
         self.path("sshd.log")
     }
 
-    /// The first two words of a .pub file; the third is a comment.
+    /// Returns the first two words of a .pub file. The third word is a comment.
     fn public_key(&self, name: &str) -> io::Result<String> {
         let text = fs::read_to_string(self.path(&format!("{name}.pub")))?;
         Ok(text.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
     }
 
-    /// Keys, ledger, home and recording shell: all that stays the same over restarts.
+    /// Writes the keys, the ledger, the home and the recording shell. They stay the same over restarts.
     fn write_files(&self, options: &SshdOptions, ids: Option<UserIds>) -> Result<(), LabError> {
         self.openssh.make_key("ed25519", &self.path("host_ed25519"), "writ-lab host")?;
         if options.ecdsa_host_key {
@@ -297,7 +302,7 @@ impl Sshd {
         let own = if options.refuse_key { None } else { Some(&public) };
         let authorized =
             own.into_iter().chain(&options.authorized_keys).fold(String::new(), |all, line| all + line + "\n");
-        // 0644: sshd reads it with the rights of the user who logs in.
+        // 0644: sshd reads the file with the rights of the login user.
         files::write(&self.path("authorized_keys"), authorized, 0o644)?;
         files::write(&self.ledger_path(), "", 0o600)?;
         files::make_folder(&self.home(), 0o700)?;
@@ -328,14 +333,16 @@ impl Sshd {
         set("PasswordAuthentication no".into());
         set("KbdInteractiveAuthentication no".into());
         set("UsePAM no".into());
-        // It demands that nobody else may write to any folder above; ours is below the temporary folder.
+        // StrictModes requires that no other user may write to any parent directory. Ours is below the temporary
+        // directory.
         set("StrictModes no".into());
         set("PidFile none".into());
         set("LogLevel DEBUG1".into());
         if !self.as_root && !options.plain {
             set(format!("ForceCommand {}", self.path("recording-shell").display()));
         }
-        // The first SetEnv counts, so they are all in one line. MaxStartups and MaxSessions stay as OpenSSH has them.
+        // sshd uses only the first SetEnv, so all variables are in one line. MaxStartups and MaxSessions keep OpenSSH's
+        // defaults.
         let mut environment = format!(
             "SetEnv {LEDGER_VARIABLE}={} {RUN_VARIABLE}={} HOME={}",
             self.ledger_path().display(),
@@ -352,7 +359,7 @@ impl Sshd {
         files::write(&self.path("sshd_config"), lines.join("\n") + "\n", 0o600)
     }
 
-    /// Waits for the line in the part of the log that this start wrote.
+    /// Waits for [`LISTENING`] in the part of the log that this start wrote.
     fn wait_until_listening(&self, process: &Process, log_before: u64) -> Result<(), LabError> {
         let started = Instant::now();
         let skip = usize::try_from(log_before).unwrap_or_default();
@@ -371,7 +378,7 @@ impl Sshd {
                     continue;
                 }
             };
-            // A faulty sshd_config is told on standard error, all else in the log.
+            // sshd reports an invalid sshd_config on standard error, and everything else in the log.
             let (log, output) = (self.log_path(), self.path("sshd.out"));
             let tail = format!("{}\n{}", files::tail(&log), files::tail(&output)).trim().to_owned();
             return Err(LabError::NotReady { name: "sshd".to_owned(), what, log, tail });
@@ -386,13 +393,14 @@ impl Drop for Sshd {
     }
 }
 
-/// The processes of sshd that hold the connections, newest last: `sshd`, and from 9.8 on `sshd-session`, `sshd-auth`.
+/// Returns the processes of sshd that hold the connections, newest last: `sshd`, and from 9.8 on `sshd-session` and
+/// `sshd-auth`.
 fn sessions_of(listener: &Process) -> Vec<u32> {
     let all = processes::descendants(listener.pid());
     all.into_iter().filter(|stat| stat.name.starts_with("sshd")).map(|stat| stat.pid).collect()
 }
 
-/// Takes a ledger apart: records end with a line that holds the name of the run and nothing else.
+/// Splits a ledger into records. A record ends with a line that contains only the name of the run.
 fn records(ledger: &str, run: &str) -> Vec<String> {
     let end = format!("\n{run}\n");
     ledger.split_terminator(&end).map(|record| record.strip_prefix("-c ").unwrap_or(record).to_owned()).collect()

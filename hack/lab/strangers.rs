@@ -1,8 +1,9 @@
-//! SSH servers that are not what the laboratory's [`Sshd`](super::Sshd) is: other programs, other login shells, other tools.
+//! SSH servers that differ from the laboratory's [`Sshd`](super::Sshd): other programs, other login shells, other
+//! tools.
 //!
-//! Each is a machine of its own in a mount namespace, where /etc/passwd is its own: so its user can have any home and any
-//! login shell, and nothing of this system is changed. That takes root. There is no ledger: commands have to note by
-//! themselves that they ran, in `$HOME`.
+//! Each is a separate machine in a mount namespace with its own /etc/passwd. So its user can have any home and any
+//! login shell, and this system stays unchanged. This requires root. There is no ledger: commands must record in
+//! `$HOME` that they ran.
 
 use std::fs;
 use std::net::TcpListener;
@@ -18,15 +19,15 @@ use super::packages::Package;
 use super::processes::{self, Process, Reaper};
 use super::{asyncssh, files, say};
 
-/// How long a server may take to listen; the slowest is Python, which takes a second.
+/// Maximum time until a server listens. The slowest is Python, which takes a second.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// How often a port may turn out to be taken in between.
+/// Maximum number of attempts, because another process may take the chosen port first.
 const PORT_ATTEMPTS: usize = 5;
-/// Covers the files of its first words with those that follow them, then becomes the server.
+/// Shell script that mounts the first path of each pair over the second one, then becomes the server after `--`.
 const NAMESPACE: &str = r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@""#;
 
-/// Which server it is.
+/// Program of the server.
 #[derive(Debug, Clone, Default)]
 pub enum Server {
     /// OpenSSH of this system.
@@ -36,28 +37,28 @@ pub enum Server {
     NewerOpenssh(NewerOpenssh),
     /// Dropbear of this system.
     Dropbear,
-    /// A server in Python that gives what it is asked for to a shell.
+    /// A server in Python that passes requests to a shell.
     Asyncssh,
 }
 
-/// How it differs.
+/// Options for the start of such a server.
 #[derive(Debug, Clone)]
 pub struct StrangerOptions {
-    /// Which server it is.
+    /// Program of the server.
     pub server: Server,
-    /// The user's shell in /etc/passwd.
+    /// Login shell in /etc/passwd.
     pub shell: PathBuf,
-    /// A folder that is all of /usr/bin (and so /bin) on that machine.
+    /// Directory that replaces /usr/bin (and so /bin) on this machine.
     pub userland: Option<PathBuf>,
     /// Files in the user's home.
     pub home_files: Vec<(&'static str, &'static str)>,
-    /// Lines that go before all others into sshd_config.
+    /// First lines of sshd_config.
     pub config: Vec<&'static str>,
-    /// The name of its user, if it is another than that of the laboratory.
+    /// Name of the login user. Default the laboratory's user.
     pub user: Option<&'static str>,
-    /// A whole /etc of its own, which the test can change ([`Stranger::etc`]).
+    /// True for an own copy of /etc, which the test can change ([`Stranger::etc`]).
     pub own_etc: bool,
-    /// Programs of this system that others of it stand in for on that machine: first the one that is there to be run.
+    /// Programs to replace on this machine: the replacement, then the path of the replaced program.
     pub programs: Vec<(PathBuf, &'static str)>,
 }
 
@@ -69,7 +70,8 @@ impl Default for StrangerOptions {
     }
 }
 
-/// A running one. Ended with all that was started in it when dropped, and by the [`Reaper`] else.
+/// A running server. It ends with all its processes when this value is dropped. If this process dies first, the
+/// [`Reaper`] ends it.
 #[derive(Debug)]
 pub struct Stranger {
     folder: PathBuf,
@@ -80,10 +82,11 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// Starts one on a free port of 127.0.0.1, and returns when it can be connected to. For root only.
+    /// Starts a server on a free port of 127.0.0.1. Returns when it accepts connections. For root only.
     ///
     /// # Errors
-    /// Where its program is missing and cannot be installed, or it does not listen; the folder with its log is kept then.
+    /// The program is missing and cannot be installed, or the server does not listen. In the second case the directory
+    /// with its log is kept.
     pub fn start(reaper: &Arc<Reaper>, options: &StrangerOptions) -> Result<Self, LabError> {
         let step = say::step(format_args!("starting {:?} with {}", options.server, options.shell.display()));
         let openssh = Openssh::find_or_install()?;
@@ -104,42 +107,42 @@ impl Stranger {
         Ok(stranger)
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whom it lets in.
+    /// Returns the login user.
     pub fn user(&self) -> &'static str {
         self.user
     }
 
-    /// A file of its own /etc.
+    /// Returns the path of a file of the machine's own /etc.
     pub fn etc(&self, name: &str) -> PathBuf {
         self.path("etc").join(name)
     }
 
-    /// The text of the key that it lets in.
+    /// Returns the text of the private key that the server accepts.
     pub fn private_key(&self) -> std::io::Result<String> {
         fs::read_to_string(self.path("client_key"))
     }
 
-    /// Its host key as known_hosts has it.
+    /// Returns the host key as in known_hosts.
     pub fn host_key(&self) -> &str {
         &self.host_key
     }
 
-    /// The user's home, which no other machine has.
+    /// Returns the user's home. No other machine uses it.
     pub fn home(&self) -> PathBuf {
         self.path("home")
     }
 
-    /// What it logged.
+    /// Returns the log of the server.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
-    /// What runs in its sessions, and what was left behind by them.
+    /// Returns the processes of its sessions, including those that outlived their session.
     pub fn commands(&self) -> Vec<u32> {
         processes::marked("HOME", &self.home().to_string_lossy())
     }
@@ -226,7 +229,8 @@ impl Stranger {
         Ok(())
     }
 
-    /// The program, and what it logs when it listens: trying to connect would count as a failed login from OpenSSH 9.8 on.
+    /// Returns the command of the server, and the text that it logs when it listens. From OpenSSH 9.8 on, a test
+    /// connection would count as a failed login.
     fn server(
         &self,
         openssh: &Openssh,
@@ -264,7 +268,7 @@ impl Stranger {
         for line in ["ListenAddress 127.0.0.1", "AuthenticationMethods publickey", "UsePAM no", "PidFile none"] {
             lines.push(line.to_owned());
         }
-        // The folder is below the temporary one, to which everybody may write.
+        // The directory is below the temporary directory, to which every user may write.
         lines.push("StrictModes no".to_owned());
         lines.push("LogLevel VERBOSE".to_owned());
         files::write(&self.path("sshd_config"), lines.join("\n") + "\n", 0o600)?;
@@ -280,19 +284,19 @@ impl Drop for Stranger {
             process.kill();
             processes::signal("KILL", &sessions);
         }
-        // Twice: a process may fork while the list is made.
+        // Twice, because a process may fork while the list is made.
         for _ in 0..2 {
             processes::signal("KILL", &self.commands());
         }
     }
 }
 
-/// Dropbear, and what makes its keys.
+/// Returns the paths of Dropbear and of its key generator.
 fn dropbear() -> Result<[PathBuf; 2], LabError> {
     Package::named("dropbear-bin", "dropbear", "dropbear").find_or_install(["dropbear", "dropbearkey"])
 }
 
-/// /etc/passwd, where this user has another home and another shell.
+/// Returns the text of /etc/passwd, with another home and another shell for this user.
 fn passwd(user: &str, home: &Path, shell: &Path) -> Result<String, LabError> {
     let text = fs::read_to_string("/etc/passwd").map_err(LabError::file("read", "/etc/passwd"))?;
     let line = |line: &str| {
@@ -312,7 +316,7 @@ fn is_port_taken(log: &str) -> bool {
     ["Address already in use", "address already in use", "Failed listening"].iter().any(|words| log.contains(words))
 }
 
-/// Makes a folder that is all of /usr/bin of a machine with nothing but busybox.
+/// Creates a directory that replaces /usr/bin on a machine with only busybox.
 pub fn busybox_userland(reaper: &Reaper) -> Result<PathBuf, LabError> {
     let [busybox] = Package::called("busybox").find_or_install(["busybox"])?;
     let folder = reaper.make_folder("busybox", 0o755)?;

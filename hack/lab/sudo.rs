@@ -1,5 +1,4 @@
-//! What `runAs` needs on this machine, for the tests that show it: sudo, a second user, and rules that are gone afterwards.
-//! For root only.
+//! Prerequisites of `runAs` on this machine, for its tests: sudo, a second user, and temporary rules. For root only.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,26 +10,26 @@ use super::files::{self, Lock};
 use super::packages::Package;
 use super::{newer_openssh, openssh, toolbox};
 
-/// Whom commands run as.
+/// The user that commands run as.
 pub const USER: &str = "writ-lab-other";
-/// sudo passes over files with a dot in their names, so it never sees a file that is half written.
+/// New rules, before the rename. sudo ignores files with a dot in their names, so it never reads a half-written file.
 const NEW: &str = "/etc/sudoers.d/writ-lab.new";
-/// The rules of whoever holds [`LOCK`].
+/// The rules of the test that holds [`LOCK`].
 const RULES: &str = "/etc/sudoers.d/writ-lab";
-/// Kept for as long as the rules hold.
+/// Lock file, held while the rules are in force.
 const LOCK: &str = "/run/writ-lab-sudoers.lock";
 
-/// Rules of sudo that hold until this is dropped.
+/// Rules of sudo. They are in force until this value is dropped.
 #[derive(Debug)]
 pub struct Sudoers {
     _lock: Lock,
 }
 
 impl Sudoers {
-    /// Makes [`USER`] and has sudo go by these rules; waits for another test that has rules of its own.
+    /// Creates [`USER`] and puts these rules in force. Waits for another test that has rules in force.
     ///
     /// # Errors
-    /// Where sudo is missing, or visudo finds a fault in the rules.
+    /// sudo is missing, or visudo finds an error in the rules.
     pub fn install(rules: &str) -> Result<Self, LabError> {
         let [_, visudo] = Package::called("sudo").find_or_install(["sudo", "visudo"])?;
         openssh::make_user(USER, "/nonexistent", "/bin/false")?;
@@ -42,11 +41,11 @@ impl Sudoers {
     }
 }
 
-/// Finds sudo-rs of Debian 13 in the cache folder, or has apt download it, and puts a copy that may become root into `folder`:
-/// to stand in for /usr/bin/sudo on a machine of its own. It needs no newer C library than that of Debian 12.
+/// Finds sudo-rs of Debian 13 in the cache directory, or downloads it by apt. Puts a setuid copy into `folder`, which
+/// replaces /usr/bin/sudo on a test machine. The C library of Debian 12 is new enough for it.
 ///
 /// # Errors
-/// Where this is no Debian, or its mirror cannot be reached.
+/// This system is not Debian, or its mirror is unreachable.
 pub fn sudo_rs(folder: &Path) -> Result<PathBuf, LabError> {
     let cache = toolbox::cache_folder()?;
     let root = cache.join(format!("sudo-rs-trixie-{}", std::env::consts::ARCH));
@@ -66,7 +65,8 @@ pub fn sudo_rs(folder: &Path) -> Result<PathBuf, LabError> {
 
 impl Drop for Sudoers {
     fn drop(&mut self) {
-        // What stays behind allows two users without a password to do what their test did, and is replaced by the next.
+        // If this fails, the rules stay until the next test replaces them. They only allow two users without a password
+        // the commands of the test.
         let _ = fs::remove_file(RULES);
     }
 }

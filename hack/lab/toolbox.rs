@@ -1,7 +1,7 @@
-//! kube-apiserver, etcd and kubectl: taken from `$KUBEBUILDER_ASSETS`, or built from source once.
+//! kube-apiserver, etcd and kubectl: from `$KUBEBUILDER_ASSETS`, or built from source once.
 //!
-//! Nothing is downloaded but Go modules, whose sums are committed in `hack/toolbox/*/go.sum`. What was built
-//! stays in the user's cache folder, under a name made of the version and of everything that went into it.
+//! Only Go modules are downloaded. Their checksums are committed in `hack/toolbox/*/go.sum`. The built programs stay in
+//! the user's cache directory, under a name from the version and a hash of all inputs.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -15,23 +15,23 @@ use super::error::LabError;
 use super::files::{self, Lock};
 use super::say;
 
-/// Where a Go that is not in `$PATH` usually is.
+/// Usual directories of a Go that is not in `$PATH`.
 const GO_FOLDERS: &[&str] = &["/usr/local/go/bin", "/usr/lib/go/bin", "/snap/bin"];
 
-/// The programs the laboratory runs.
+/// The programs of the laboratory.
 #[derive(Debug, Clone)]
 pub struct Toolbox {
     /// The API server.
     pub kube_apiserver: PathBuf,
-    /// Its store.
+    /// The store of the API server.
     pub etcd: PathBuf,
-    /// The command line client: for the demo and for tests of what a person types.
+    /// The command-line client, for the demo and for tests of commands that a user types.
     pub kubectl: PathBuf,
 }
 
-/// Programs that only some tests need, built when one asks for them.
+/// Programs that only some tests need, built when first needed.
 impl Toolbox {
-    /// The controllers of Kubernetes itself; see [`super::Controllers`].
+    /// Finds or builds the controllers of Kubernetes; see [`super::Controllers`].
     ///
     /// # Errors
     /// As [`Toolbox::find_or_build`].
@@ -39,7 +39,7 @@ impl Toolbox {
         KUBE_CONTROLLER_MANAGER.cached_or_built()
     }
 
-    /// Helm, of the version that the chart is tested with: one that is installed may be another.
+    /// Finds or builds Helm, in the version with which the chart is tested. An installed Helm may have another version.
     ///
     /// # Errors
     /// As [`Toolbox::find_or_build`].
@@ -48,20 +48,20 @@ impl Toolbox {
     }
 }
 
-/// A program that can be built, and out of what.
+/// Inputs for the build of a program.
 struct Recipe {
     name: &'static str,
     /// Go package to build.
     package: &'static str,
-    /// Folder below the repository with go.mod and go.sum.
+    /// Directory below the repository with go.mod and go.sum.
     module: &'static str,
-    /// Go module whose version, found in go.mod, is the version of the program.
+    /// Go module whose version in go.mod is the version of the program.
     versioned_by: &'static str,
     go_mod: &'static str,
     go_sum: &'static str,
-    /// The module's own source files, where it has any.
+    /// Own source files of the module, if it has any.
     sources: &'static [&'static str],
-    /// How long the first build takes on two cores; said beforehand.
+    /// Time of the first build on two cores, printed before it starts.
     first_time: &'static str,
 }
 
@@ -132,10 +132,10 @@ const GITOPS_HEALTH: Recipe = Recipe {
 };
 
 impl Toolbox {
-    /// Finds the programs, and builds those that are not there.
+    /// Finds the programs, and builds missing ones.
     ///
     /// # Errors
-    /// Where `$KUBEBUILDER_ASSETS` is set but incomplete, Go is missing, or a build fails.
+    /// `$KUBEBUILDER_ASSETS` is set but incomplete, Go is missing, or a build fails.
     pub fn find_or_build() -> Result<Self, LabError> {
         if let Some(folder) = assets_folder() {
             let (kube_apiserver, etcd) = (folder.join("kube-apiserver"), folder.join("etcd"));
@@ -157,12 +157,12 @@ impl Toolbox {
     }
 }
 
-/// What `$KUBEBUILDER_ASSETS` says, where it says anything.
+/// Returns the value of `$KUBEBUILDER_ASSETS`, if it is set and not empty.
 fn assets_folder() -> Option<PathBuf> {
     std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// kubectl alone, for a cluster that is there already: from `$KUBEBUILDER_ASSETS`, `$PATH` or the cache, else built.
+/// Finds or builds only kubectl, for an existing cluster: from `$KUBEBUILDER_ASSETS`, `$PATH` or the cache, else built.
 pub fn find_or_build_kubectl() -> Result<PathBuf, LabError> {
     let asset = assets_folder().map(|folder| folder.join("kubectl")).filter(|program| runs(program));
     match asset.or_else(|| files::find_program("kubectl", &[]).filter(|program| runs(program))) {
@@ -171,12 +171,12 @@ pub fn find_or_build_kubectl() -> Result<PathBuf, LabError> {
     }
 }
 
-/// gitops-health, which says what Argo CD and Flux make of an object: for tests.
+/// Finds or builds gitops-health, for tests. It reports the health that Argo CD and Flux derive from an object.
 pub fn find_or_build_gitops_health() -> Result<PathBuf, LabError> {
     GITOPS_HEALTH.cached_or_built()
 }
 
-/// Whether this is a kubectl that works here: a leftover of another architecture would be found as well.
+/// Returns true if this kubectl works here. A program for another architecture would be found as well.
 fn runs(kubectl: &Path) -> bool {
     let version = Command::new(kubectl)
         .args(["version", "--client"])
@@ -188,8 +188,8 @@ fn runs(kubectl: &Path) -> bool {
 }
 
 impl Recipe {
-    /// The version in go.mod: `v1.36.3` of `k8s.io/kubernetes v1.36.3 // indirect`. (Its `tool` lines have the module's
-    /// name at their start too, but no blank after it.)
+    /// Returns the version in go.mod: `v1.36.3` of `k8s.io/kubernetes v1.36.3 // indirect`. The `tool` lines also start
+    /// with the module's name, but without a blank after it.
     fn version(&self) -> &'static str {
         self.go_mod
             .lines()
@@ -198,7 +198,7 @@ impl Recipe {
             .unwrap_or("unknown")
     }
 
-    /// What the linker is told: no debug information, and the version that /version answers.
+    /// Returns the flags for the linker: no debug information, and the version for /version.
     fn linker_flags(&self) -> String {
         let mut flags = "-s -w".to_owned();
         if self.module == KUBERNETES_MODULE {
@@ -212,7 +212,7 @@ impl Recipe {
         flags
     }
 
-    /// A name that changes whenever the program would: `etcd-v3.7.3-linux-x86_64-0123456789abcdef`.
+    /// Returns a name that differs for each program and its inputs: `etcd-v3.7.3-linux-x86_64-0123456789abcdef`.
     fn cache_key(&self) -> String {
         let mut hash = Sha256::new();
         let linker_flags = self.linker_flags();
@@ -225,7 +225,7 @@ impl Recipe {
         format!("{}-{}-{}-{}-{digest}", self.name, self.version(), std::env::consts::OS, std::env::consts::ARCH)
     }
 
-    /// The program from the cache; builds it where it is not there yet, once between any number of processes.
+    /// Returns the program from the cache. Builds it if it is missing, once for any number of processes.
     fn cached_or_built(&self) -> Result<PathBuf, LabError> {
         let cache = cache_folder()?;
         let key = self.cache_key();
@@ -239,7 +239,7 @@ impl Recipe {
         if files::is_program(&program) {
             return Ok(program);
         }
-        // Under the lock nobody else builds here: whatever lies about is from a build that was interrupted.
+        // No other process builds here while this one has the lock. So any file is from an interrupted build.
         for leftover in fs::read_dir(&folder).map_err(LabError::file("read", &folder))?.flatten() {
             let _ = fs::remove_file(leftover.path());
         }
@@ -249,7 +249,7 @@ impl Recipe {
         Ok(program)
     }
 
-    /// Runs `go build` and shows how far it is.
+    /// Runs `go build` and prints its progress.
     fn build(&self, output: &Path) -> Result<(), LabError> {
         let go = files::find_program("go", GO_FOLDERS).ok_or(LabError::GoMissing { name: self.name.to_owned() })?;
         let module = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.module);
@@ -260,7 +260,7 @@ impl Recipe {
             .args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-v", "-ldflags"])
             .arg(self.linker_flags());
         build.arg("-o").arg(output).arg(self.package);
-        // A go.work or GOFLAGS of the user's must not change what is built.
+        // A go.work or GOFLAGS of the user must not change the build.
         build.current_dir(&module).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");
         build.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = build.spawn().map_err(LabError::run(go.display()))?;
@@ -268,7 +268,7 @@ impl Recipe {
         let mut last = VecDeque::with_capacity(files::TAIL_LINES);
         for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()) {
             let Ok(line) = line else { break };
-            // `go: downloading ...` counts as progress too, but is no package.
+            // A line such as `go: downloading ...` counts as progress, but is no package.
             packages += usize::from(!line.starts_with("go: ") && !line.contains(' '));
             step.progress(format_args!("{packages} packages so far"));
             if last.len() == files::TAIL_LINES {
@@ -286,7 +286,7 @@ impl Recipe {
     }
 }
 
-/// `$XDG_CACHE_HOME/writ/toolbox`, or the same below `~/.cache`.
+/// Returns `$XDG_CACHE_HOME/writ/toolbox`, or the same below `~/.cache`.
 pub fn cache_folder() -> Result<PathBuf, LabError> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));

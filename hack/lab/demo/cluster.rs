@@ -1,4 +1,4 @@
-//! The cluster as the demo uses it: all by kubectl, as a person would.
+//! The cluster of the demo. All access is by kubectl, as for a user.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,45 +8,47 @@ use serde_json::Value;
 
 use crate::lab::{ControlPlane, LabError, Sshd, User, files, say};
 
-/// What the namespace is called, where nobody else has the name.
+/// Name of the namespace, if it is free.
 const NAMESPACE: &str = "writ-demo";
-/// What has the API server write who asked into each execution.
+/// Admission policy by which the API server records the requester in each execution.
 const STAMPING: &str = "deploy/requester-1.36.yaml";
-/// What a cluster has for `writ serve` besides: its ServiceAccount, and what only that may do.
+/// Further objects of a cluster with Writ: the ServiceAccount of `writ serve`, its rights and guards, and the roles of
+/// users.
 const OPERATOR: [&str; 4] =
     ["deploy/operator-role.yaml", "deploy/cluster-wide.yaml", "deploy/guards.yaml", "deploy/people-roles.yaml"];
-/// That ServiceAccount's namespace and name.
+/// Namespace and name of this ServiceAccount.
 const ACCOUNT: (&str, &str) = ("writ-system", "writ");
-/// How many names are tried.
+/// Maximum number of names to try for the namespace.
 const NAMES: usize = 20;
-/// How long CRDs that are established may take to be served. On loopback that is less than a second.
+/// Maximum time until established CRDs are served. On loopback this takes less than a second.
 const SERVED_PATIENCE: Duration = Duration::from_secs(20);
-/// How often that is tried.
+/// Interval between two checks.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A namespace with the CRDs, and who does what in it.
+/// A namespace with the CRDs, and the users of the demo.
 pub struct Cluster {
     kubectl: PathBuf,
-    /// kubectl's own cache goes into the run's folder, not into the user's home.
+    /// kubectl's cache is in the directory of the run, not in the user's home.
     kubectl_cache: PathBuf,
-    /// Kubeconfig of who installs and permits.
+    /// Kubeconfig of the administrator.
     pub admin: PathBuf,
     /// Kubeconfig of `writ serve`.
     pub operator: PathBuf,
-    /// Its name, for people.
+    /// Name of this user, for messages.
     pub operator_name: String,
-    /// Kubeconfig of who asks for executions.
+    /// Kubeconfig of the requester.
     pub caller: PathBuf,
-    /// Their name, for people.
+    /// Name of the requester, for messages.
     pub caller_name: String,
     /// The namespace of the demo.
     pub namespace: String,
-    /// Whether it was there before us, and so goes on after us; then all of the above is one and the same user.
+    /// True if the cluster existed before the demo, and stays after it. Then all kubeconfigs above are of the same
+    /// user.
     existing: bool,
 }
 
 impl Cluster {
-    /// Our own control plane: each does what he does as a user of his own, with the rights for it.
+    /// Returns the cluster of our own control plane. Each part of the demo uses its own user, with the rights for it.
     pub fn of_our_own(kubectl: &Path, control_plane: &ControlPlane, folder: &Path) -> Result<Self, LabError> {
         let caller = User::Jane;
         let cluster = Self {
@@ -63,8 +65,8 @@ impl Cluster {
         cluster.enter()
     }
 
-    /// A cluster that is there: it gets the CRDs, the admission policies that stamp who asks, and a namespace; one user
-    /// does it all.
+    /// Returns an existing cluster, after the installation of the CRDs, the admission policies that record requesters,
+    /// and a namespace. One user does everything.
     pub fn existing(kubectl: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, LabError> {
         let mut cluster = Self {
             kubectl: kubectl.to_owned(),
@@ -77,7 +79,7 @@ impl Cluster {
             namespace: String::new(),
             existing: true,
         };
-        // kubectl takes a file that is not there for an empty one.
+        // kubectl treats a missing file as an empty one.
         std::fs::File::open(kubeconfig).map_err(LabError::file("read", kubeconfig))?;
         let context = files::run(cluster.as_user(&cluster.admin).args(["config", "current-context"]))?;
         let name = format!("the user of the context {}", context.trim());
@@ -85,7 +87,7 @@ impl Cluster {
         cluster.enter()
     }
 
-    /// Installs the CRDs and makes the namespace.
+    /// Installs the CRDs and creates the namespace.
     fn enter(mut self) -> Result<Self, LabError> {
         let step = say::step("installing crds/ and deploy/requester-1.36.yaml, making a namespace");
         files::run(self.as_admin().args(["apply", "--server-side", "-f"]).arg(in_repository("crds")))?;
@@ -105,7 +107,7 @@ impl Cluster {
         Ok(self)
     }
 
-    /// Makes a namespace that was not there: what is in one of that name is not ours to touch.
+    /// Creates a namespace with a free name. An existing namespace is left unchanged.
     fn make_namespace(&mut self) -> Result<(), LabError> {
         for number in 1..=NAMES {
             let name = if number == 1 { NAMESPACE.to_owned() } else { format!("{NAMESPACE}-{number}") };
@@ -123,7 +125,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Established says that the definitions are accepted; that they are served comes a moment later.
+    /// Waits until the CRDs are served, which happens a moment after the condition Established.
     fn wait_until_served(&self) -> Result<(), LabError> {
         let started = Instant::now();
         let look = || files::run(self.as_admin().args(["get", "machines,whitelists,commandexecutions"]));
@@ -136,7 +138,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// An admission policy is in force a moment after it is stored.
+    /// Waits until the admission policy is in force, which happens a moment after it is stored.
     fn wait_until_stamped(&self) -> Result<(), LabError> {
         let started = Instant::now();
         loop {
@@ -154,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// Gives `writ serve` and the caller the rights of `deploy/`. In an existing cluster that user has them or has not.
+    /// Gives `writ serve` and the requester the rights of `deploy/`. Does nothing in an existing cluster.
     pub fn give_rights(&mut self, control_plane: Option<&ControlPlane>) -> Result<(), LabError> {
         let Some(control_plane) = control_plane else { return Ok(()) };
         let (home, account) = ACCOUNT;
@@ -166,7 +168,7 @@ impl Cluster {
         self.operator = control_plane.service_account_kubeconfig(home, account)?;
         let account = format!("--serviceaccount={home}:{account}");
         let group = format!("--group={}", User::Jane.group().unwrap_or_default());
-        // Nothing fills the aggregated roles here, so their parts are bound.
+        // No controller fills aggregated roles here, so the parts are bound.
         for (name, role, to) in [
             ("writ-credentials", "writ-operator-credentials", &account),
             ("writ-viewers", "writ-base-viewer", &group),
@@ -178,16 +180,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Where `writ serve` has its Lease, where that is not the namespace of the demo.
+    /// Returns the namespace of the Lease of `writ serve`. `None` if it is the namespace of the demo.
     pub fn lease_namespace(&self) -> Option<&'static str> {
         (!self.existing).then_some(ACCOUNT.0)
     }
 
-    /// Renders two Machines into `file` and applies them: `web-1` is the SSH server, `web-2` pins a wrong key for it.
+    /// Writes two Machines to `file` and applies them: `web-1` is the SSH server, `web-2` pins a wrong key for it.
     pub fn apply_machines(&self, sshd: &Sshd, file: &Path) -> Result<(), LabError> {
         let host_key = sshd.host_key().map_err(LabError::file("read", "the host key"))?;
         let private_key = sshd.private_key().map_err(LabError::file("read", sshd.private_key_path()))?;
-        // A key of the right type that is certainly not the host's: the client's own.
+        // The client's own key has the right type and is not the host's key.
         let public_path = sshd.private_key_path().with_extension("pub");
         let wrong_key = std::fs::read_to_string(&public_path).map_err(LabError::file("read", public_path))?;
         let (user, port) = (sshd.user(), sshd.port());
@@ -206,7 +208,7 @@ impl Cluster {
         files::run(self.as_admin().args(["apply", "-f"]).arg(in_repository("examples/whitelist.yaml"))).map(drop)
     }
 
-    /// Applies executions of `examples/`, as the caller.
+    /// Applies executions of `examples/`, as the requester.
     pub fn apply_executions(&self, names: &[&str]) -> Result<(), LabError> {
         let mut apply = self.as_user(&self.caller);
         apply.arg("apply");
@@ -216,7 +218,7 @@ impl Cluster {
         files::run(&mut apply).map(drop)
     }
 
-    /// All executions of the namespace, as a Kubernetes List.
+    /// Returns all executions of the namespace, as a Kubernetes List.
     pub fn executions(&self) -> Result<Value, LabError> {
         let printed = files::run(self.as_user(&self.caller).args(["get", "cmdexec", "-o", "json"]))?;
         serde_json::from_str(&printed).map_err(|error| LabError::Failed {
@@ -225,7 +227,7 @@ impl Cluster {
         })
     }
 
-    /// Runs kubectl as the caller and shows both the command and what it prints.
+    /// Runs kubectl as the requester. Prints the command and its output.
     pub fn print(&self, arguments: &[&str]) -> Result<(), LabError> {
         let printed = files::run(self.as_user(&self.caller).args(arguments))?;
         println!("\n$ kubectl -n {} {}\n{}", self.namespace, arguments.join(" "), printed.trim_end());
@@ -239,7 +241,7 @@ impl Cluster {
     fn as_user(&self, kubeconfig: &Path) -> Command {
         let mut kubectl = Command::new(&self.kubectl);
         kubectl.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(&self.kubectl_cache);
-        // The server may go away or never answer; nothing here takes long.
+        // The server may stop or never answer. No request here takes long.
         kubectl.arg("--request-timeout=30s");
         if !self.namespace.is_empty() {
             kubectl.args(["--namespace", &self.namespace]);
@@ -247,8 +249,8 @@ impl Cluster {
         kubectl
     }
 
-    /// Removes the namespace from a cluster that goes on. Its objects first: that works also where nothing else
-    /// empties namespaces (a control plane without controllers), and leaves no key behind there.
+    /// Removes the namespace from an existing cluster, its objects first. So no key stays behind, even in a control
+    /// plane without the controllers that empty namespaces.
     fn remove_namespace(&self) {
         let step = say::step(format_args!("removing the namespace {}", self.namespace));
         let empty = ["delete", "--all", "commandexecutions,machines,whitelists,secrets,leases,events"];
@@ -268,13 +270,14 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Takes the finalizers off what is left: `writ serve`, which lets executions go once they are deleted, has ended.
+    /// Removes the finalizers of the remaining executions. `writ serve`, which does this for deleted executions, has
+    /// ended.
     fn release_executions(&self) -> Result<(), LabError> {
         let names = files::run(self.as_admin().args(["get", "commandexecutions", "-o", "name"]))?;
         for name in names.split_whitespace() {
             let none = r#"{"metadata":{"finalizers":null}}"#;
             let released = files::run(self.as_admin().args(["patch", name, "--type=merge", "-p", none]));
-            // One that is gone by now needs nothing.
+            // An execution that is deleted already needs no change.
             if let Err(error) = released
                 && !error.chain().contains("NotFound")
             {
@@ -293,7 +296,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A file or folder of this repository.
+/// Returns the path of a file or directory of this repository.
 fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

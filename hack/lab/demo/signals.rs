@@ -1,4 +1,4 @@
-//! ctrl-C, TERM and hangup, seen between steps.
+//! ctrl-C, TERM and hangup, checked between steps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use crate::lab::LabError;
 
-/// What a shell reports for a program that ctrl-C ended.
+/// Exit code that a shell reports for a program that ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
-/// The signals that this program got.
+/// The signals that this program received.
 pub struct Signals {
     received: Arc<AtomicBool>,
     first: Receiver<()>,
 }
 
 impl Signals {
-    /// Takes signals from now on. The first one ends the demo at its next step; the second one ends the program at
-    /// once, and the reaper cleans up.
+    /// Handles signals from now on. The first one ends the demo at its next step. The second one ends the program
+    /// immediately, and the reaper cleans up.
     pub fn listen() -> Self {
         let (sender, first) = mpsc::channel();
         let received = Arc::new(AtomicBool::new(false));
@@ -28,30 +28,30 @@ impl Signals {
                 if received.swap(true, Ordering::SeqCst) {
                     std::process::exit(INTERRUPTED);
                 }
-                // Nobody waits for it any more when the demo is ending anyway.
+                // The receiver may be dropped already, if the demo is ending.
                 let _ = sender.send(());
             }
         });
         signals
     }
 
-    /// Whether there was one.
+    /// Returns true if a signal was received.
     pub fn received(&self) -> bool {
         self.received.load(Ordering::SeqCst)
     }
 
-    /// Fails where there was one.
+    /// Returns an error if a signal was received.
     pub fn check(&self) -> Result<(), LabError> {
         if self.received() { Err(LabError::Interrupted) } else { Ok(()) }
     }
 
-    /// Waits for one.
+    /// Waits for a signal.
     pub fn wait(&self) {
-        // Fails only when signals cannot be taken at all: then there is nothing to wait for.
+        // Fails only if signals cannot be handled. Then there is nothing to wait for.
         let _ = self.first.recv();
     }
 
-    /// Waits for this long, or fails when one comes.
+    /// Waits for this time. Returns an error if a signal arrives.
     pub fn pause(&self, duration: Duration) -> Result<(), LabError> {
         match self.first.recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => self.check(),

@@ -1,31 +1,31 @@
-//! What must become of the executions in `examples/`, and whether it did.
+//! The expected results of the executions in `examples/`, and the comparison with the actual ones.
 
 use serde_json::Value;
 
 use crate::lab::asked::launched;
 
-/// One execution of `examples/`, and how it must end.
+/// One execution of `examples/`, and its expected result.
 #[derive(Clone, Copy)]
 pub struct Expected {
-    /// Its name, and that of its file.
+    /// Name of the execution and of its file.
     pub name: &'static str,
     phase: &'static str,
     reason: &'static str,
-    /// What it must leave behind; `None` where nothing may have been started.
+    /// Expected results of the command. `None` if no command may start.
     ran: Option<Ran>,
 }
 
-/// What a command that ran leaves behind.
+/// Results of a command.
 #[derive(Clone, Copy)]
 struct Ran {
     exit_code: i64,
     stdout: &'static str,
     stderr: &'static str,
-    /// The words that its login shell must start.
+    /// Words of the command that the login shell must start.
     words: &'static [&'static str],
 }
 
-/// The four.
+/// The four executions.
 pub const EXPECTED: [Expected; 4] = [
     Expected {
         name: "say-hello",
@@ -53,10 +53,10 @@ pub const EXPECTED: [Expected; 4] = [
     Expected { name: "wrong-host-key", phase: "LaunchFailed", reason: "HostKeyMismatch", ran: None },
 ];
 
-/// The phases that are no end.
+/// Phases of an execution that has not finished.
 const UNFINISHED: [&str; 5] = ["", "Pending", "Queued", "Dispatched", "Running"];
 
-/// Whether all four have ended, in whatever way.
+/// Returns true if all four executions have finished, with any result.
 pub fn all_finished(list: &Value) -> bool {
     EXPECTED.iter().all(|expected| {
         let phase = find(list, expected.name).and_then(|execution| execution.pointer("/status/phase"));
@@ -64,9 +64,10 @@ pub fn all_finished(list: &Value) -> bool {
     })
 }
 
-/// Says of each execution whether it is as it must be; returns what is not, one line each.
+/// Prints for each execution if its result is the expected one. Returns the differences, one per line.
 ///
-/// `list` is what `kubectl get cmdexec -o json` printed, `ledger` what reached a login shell of the SSH server.
+/// `list` is the output of `kubectl get cmdexec -o json`. `ledger` contains the requests that reached a login shell of
+/// the SSH server.
 pub fn judge(list: &Value, ledger: &[String]) -> Vec<String> {
     let mut all = Vec::new();
     println!();
@@ -130,7 +131,7 @@ impl Expected {
                 compare("stdout", ran.stdout.into());
                 compare("stderr", ran.stderr.into());
             }
-            // No claim: it never got to the point after which something may have been sent.
+            // Without a claim, nothing may have been sent.
             None => ["exitCode", "startTime", "claim"].into_iter().for_each(|field| compare(field, Value::Null)),
         }
         if let Some(message) = execution.pointer("/status/message").filter(|_| !differences.is_empty()) {
