@@ -1,4 +1,4 @@
-//! The only module that knows SSH and russh. It knows no Kubernetes.
+//! The SSH client. This module contains all code for SSH and russh, and no code for Kubernetes.
 //!
 //! # Guarantees
 //! - Writ connects to no address that the installation refuses.

@@ -48,7 +48,7 @@ pub trait RequesterKind:
 }
 
 mod sealed {
-    /// Nobody else adds a kind.
+    /// Prevents other crates from adding a kind.
     pub trait Sealed {}
 }
 

@@ -1,8 +1,8 @@
 //! One call for all tasks that need the same result at about the same time.
 //!
 //! # Guarantees
-//! A task gets the result of a call that started after the task asked, so everything that was committed before counts.
-//! Tasks that come while calls are in progress wait for the next call together.
+//! A task gets the result of a call that started after the task's request, so the result contains everything that was
+//! committed before. Tasks that arrive while calls are in progress wait for the next call together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -119,8 +119,9 @@ impl Membership {
         tokio::join!(self.renew_loop(), self.sweep_loop());
     }
 
-    /// Tells the other members that this process starts nothing any more, with the next renewal, which follows at once.
-    /// The process renews its Lease until [`release`](Self::release), as commands may still run.
+    /// Announces to the other members that this process starts no more commands. The announcement is part of the next
+    /// renewal, which follows immediately. The process renews its Lease until [`release`](Self::release), because
+    /// commands may still run.
     pub fn leave(&self) {
         self.state().is_leaving = true;
         self.announce.notify_one();

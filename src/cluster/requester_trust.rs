@@ -8,8 +8,8 @@
 //!    trusts executions that are younger than this process's first check.
 //!
 //! # Caveats
-//! A policy that somebody removes and restores between two checks is not noticed. A user with
-//! the right to do that needs no forged name.
+//! The check does not detect a policy that is removed and restored between two checks. A user with the right to do that
+//! needs no forged name.
 
 mod dry_run;
 mod policy_age;
@@ -58,11 +58,12 @@ struct CachedTrust {
 /// Requesters that can be trusted in a namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequesterTrust {
-    /// None: the API server accepted a forged requester.
+    /// No requester is trusted, because the API server accepted a forged one.
     Untrusted(&'static str),
-    /// Unknown, as the check was not possible: no requester is trusted, and no final decision may depend on that.
+    /// Unknown, because the check was not possible. No requester is trusted, and no final decision may depend on this
+    /// state.
     Undecided(&'static str),
-    /// Those of executions that were created after this time, by the API server's clock.
+    /// The requesters of executions that were created after this time are trusted. By the API server's clock.
     Since(Timestamp),
 }
 

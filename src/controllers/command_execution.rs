@@ -56,11 +56,11 @@ pub struct Context {
     pub cluster: Cluster,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Tells if the API server stamps requesters.
+    /// Checks if the API server stamps requesters.
     pub stamping: RequesterTrustChecker,
     /// Runs the executions.
     pub runner: Runner,
-    /// Tells which processes are alive.
+    /// The living processes, by their Leases.
     pub holders: Arc<Membership>,
     /// Publishes events.
     pub events: EventPublisher,
@@ -318,7 +318,7 @@ async fn ensure_finalizer(
     }
     match context.cluster.add_finalizer(&live).await {
         Ok(protected) => Ok(Some(protected)),
-        // It is another execution than the one that was read, or it is being deleted now.
+        // Another execution has this name now, or the execution is being deleted.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,8 +1,8 @@
 //! The controller of Machines: has each Machine probed, and writes the observations into its status.
 //!
 //! # Guarantees
-//! - A status is written if it says something new, at most every 10 s (`machine::report`). `fleet::counts` limits
-//!   writes for the counts of running and queued executions.
+//! - A status is written if its content changes, at most every 10 s (`machine::report`). `fleet::counts` limits writes
+//!   for the counts of running and queued executions.
 //! - No decision depends on what this controller writes. The one part of the status that decisions depend on, a host
 //!   key pinned on first use, is written elsewhere.
 //!
@@ -107,8 +107,8 @@ fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send
     rounds.flatten().map(|(namespace, name)| ObjectRef::<MachineMeta>::new(&name).within(&namespace))
 }
 
-/// Returns the Machines whose spec has changed, and tells the runner of each. The watch also reports Writ's own writes
-/// of the status, which change no generation.
+/// Returns the Machines whose spec has changed, and reports each to the runner. The watch also reports Writ's own
+/// writes of the status, which change no generation.
 fn changes(watches: &Watches, context: &Arc<Context>) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send + use<> {
     let context = Arc::clone(context);
     let changes = watches.machines.subscribe(|before, after| before.meta().generation != after.meta().generation);
@@ -131,7 +131,7 @@ fn changes(watches: &Watches, context: &Arc<Context>) -> impl Stream<Item = Obje
     })
 }
 
-/// Tells the runner of a new generation, or with `None` that the Machine is gone.
+/// Reports a new generation to the runner, or `None` for a deleted Machine.
 fn machine_changed(runner: &Runner, machine: &MachineMeta, generation: Option<i64>) {
     let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
     runner.machine_changed(&namespace, &name, &machine.uid().unwrap_or_default(), generation);
@@ -140,8 +140,8 @@ fn machine_changed(runner: &Runner, machine: &MachineMeta, generation: Option<i6
 /// Reconciles one Machine.
 ///
 /// 1. Read it live, and get the runner's facts.
-/// 2. Store the report, if it says something new.
-/// 3. Have the Machine probed, if that is due.
+/// 2. Store the report, if its content has changed.
+/// 3. Request a probe of the Machine, if it is due.
 async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, ClusterError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let machine = match context.cluster.machine(&namespace, &name).await {
@@ -225,7 +225,7 @@ async fn store_report(
     }
 }
 
-/// Tells the runner which counts the status shows. The runner wants no other write before they change.
+/// Reports the counts in the status to the runner. The runner requests another write only when they change.
 fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
     let shown = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
     let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());

@@ -129,8 +129,8 @@ fn changes(watches: &Watches) -> impl Stream<Item = ObjectRef<WhitelistMeta>> + 
 /// Reconciles one Whitelist.
 ///
 /// 1. Read it live.
-/// 2. Judge it, if it or a Whitelist that the verdict depends on has changed.
-/// 3. Write the status, if it says something new.
+/// 2. Compile and lint it, if the Whitelist or another one that its verdict depends on has changed.
+/// 3. Write the status, if its content has changed.
 async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Action, ClusterError> {
     let context = &controller.context;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -209,8 +209,8 @@ async fn judge(
     })
 }
 
-/// Returns true if a status says nothing new. Messages do not count: they follow from the generation, and two processes
-/// of different versions would correct each other for ever.
+/// Returns true if a status contains nothing new. Messages do not count, because they follow from the generation.
+/// Otherwise two processes of different versions would overwrite each other's messages forever.
 fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
     let verdicts = |status: &WhitelistStatus| -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter();
@@ -222,10 +222,9 @@ fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
         && verdicts(before) == verdicts(now)
 }
 
-/// Returns the delay before a status for the same generation may be written again, if it is too soon. Two processes
-/// that disagree (of different versions, or with different rights) must not write against each other as fast as they
-/// can. A condition has no time for a change of its message alone, so the API server's time of the last write counts
-/// too.
+/// Returns the delay before a status for the same generation may be written again, if the last write is too recent. Two
+/// processes may disagree, because of different versions or rights, and must not overwrite each other without a pause.
+/// A condition has no time for a change of its message alone. So the API server's time of the last write counts, too.
 fn throttle(
     before: &WhitelistStatus,
     now: &WhitelistStatus,

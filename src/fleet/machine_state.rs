@@ -38,7 +38,7 @@ pub(crate) struct Settings {
 /// Change of the settings by a read of a Machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum SettingsChange {
-    /// Nothing.
+    /// No change that matters to the queue.
     None,
     /// More or fewer commands may run concurrently, or this was the first read.
     Capacity,

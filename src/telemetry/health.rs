@@ -112,7 +112,7 @@ struct HealthState {
 pub struct Report {
     /// True if all parts are healthy.
     pub healthy: bool,
-    /// Text for people.
+    /// Text for users.
     pub text: String,
 }
 

@@ -15,8 +15,8 @@ use crate::placement::{ListedMember, View};
 
 /// The label of Writ's Leases.
 const LABEL: &str = "writ.dev/holder";
-/// The annotations by which a member tells the others its address, the digest of the members that it acts on, and that
-/// it is shutting down.
+/// Annotations in which a member publishes its address, the digest of the members that it uses, and that it is shutting
+/// down.
 const ADDRESS: &str = "writ.dev/address";
 const VIEW: &str = "writ.dev/view";
 const LEAVING: &str = "writ.dev/leaving";

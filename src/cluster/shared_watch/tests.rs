@@ -38,7 +38,7 @@ impl Fixture {
         for event in events {
             self.events.unbounded_send(Ok(event)).unwrap();
         }
-        // The tests run on one thread: the watch takes all of it in one turn, as long as nobody else is woken.
+        // The tests run on one thread. The watch polls all events in one turn, if no other task is woken.
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }

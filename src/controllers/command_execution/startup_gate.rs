@@ -15,7 +15,7 @@ use super::execution_meta::ExecutionMeta;
 /// order.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Tells the runner when commands may start.
+/// Starts the runner when the gate opens.
 pub(super) struct StartupGate {
     /// Executions that were not reconciled yet. `None` before the first list, and once the gate is open.
     remaining: Mutex<Option<HashSet<ObjectRef<ExecutionMeta>>>>,

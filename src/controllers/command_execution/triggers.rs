@@ -46,8 +46,8 @@ fn own_changes(
             Change::Applied(execution) => vec![ObjectRef::from(execution.as_ref())],
             Change::Deleted(execution) => {
                 let key = key_of(&execution);
-                // The execution finished or is gone, so it neither waits nor runs any more. A running one goes if
-                // somebody removes the finalizer that holds it.
+                // The execution finished or was deleted, so its task must end. A running execution is deleted if a user
+                // removes the finalizer that holds it.
                 runner.withdraw(&key);
                 runner.cancel(&key);
                 let reference = ObjectRef::from(execution.as_ref());
@@ -105,7 +105,7 @@ where
         && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
 }
 
-/// Returns the key by which the runner knows an execution.
+/// Returns the runner's key of an execution.
 fn key_of(execution: &ExecutionMeta) -> ExecutionKey {
     ExecutionKey {
         namespace: execution.namespace().unwrap_or_default(),

@@ -15,7 +15,7 @@ use crate::policy::CompiledWhitelist;
 use super::ready_reason::ready_reason;
 use super::warnings::Warnings;
 
-/// Everything that the status of a Whitelist says of its rules: a few KiB of text.
+/// Content of a Whitelist's status about its rules: a few KiB of text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Verdict {
     pub rule_count: usize,
@@ -126,7 +126,7 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    /// Asks for the verdict on Whitelist `team/own`, and returns true if that judged it.
+    /// Requests the verdict on the Whitelist `team/own`. Returns true if this request computed it.
     async fn is_judged(verdicts: &Verdicts, generation: i64, others: &[(&str, &str, i64)], has_deny: bool) -> bool {
         let own = ("own", "uid", generation);
         let all = || Version::of_all(others.iter().copied().chain([own]));

@@ -130,7 +130,7 @@ fn an_extra_key_that_cannot_be_forwarded_ends_the_call() {
     for key in ["scopes", "example.org/other", "Example.org/Scopes", "writ.dev/via"] {
         assert_eq!(refusal(&with_extra(key, "read")), RequesterError::UnknownExtraKey(key.to_owned()));
     }
-    // Not even if somebody lists them.
+    // The call also fails if the keys are listed.
     for key in ["Scopes", "writ.dev/via"] {
         assert!(check(&with_extra(key, "gateway"), OWN, &[key.to_owned()]).is_err());
     }
