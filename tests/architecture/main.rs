@@ -90,7 +90,7 @@ const IMPURE: &[&str] = &[
     "prometheus_client",
     "fastrand",
 ];
-const PURE: &[&str] = &["api", "programs", "policy", "execution", "machine", "placement", "backoff"];
+const PURE: &[&str] = &["api", "programs", "policy", "execution", "machine", "placement", "backoff", "launcher"];
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;
