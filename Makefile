@@ -11,6 +11,9 @@ demo: need-cargo ## run Writ on a control plane and an sshd of its own, with fou
 	@cargo build --locked --quiet --bin writ --example lab
 	@cargo run --locked --quiet --example lab -- demo $(ARGS)
 
+# Most tests wait for a server and not for a processor, so four run for each processor. The tests of a file share
+# nothing but a control plane.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(getconf _NPROCESSORS_ONLN))))
 test: need-cargo ## all tests: unit, architecture, and on a real control plane and sshd (ARGS=name of a test)
 	@cargo test --locked --quiet --doc $(ARGS)
 	cargo test --locked --tests $(ARGS)

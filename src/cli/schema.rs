@@ -234,8 +234,10 @@ impl Validator {
         let own = join(path, &entry.key);
         let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
         if let Some(first) = first.filter(|_| !entry.is_merged) {
+            // kubectl turns a number into a string after it has read the map, in no fixed order.
+            let read = if first.bare.is_some() == entry.bare.is_some() { "the last one" } else { "either, by chance" };
             let message = format!(
-                "the key is used on line {} already: kubectl reads the last one, other tools refuse the file; remove one",
+                "the key is used on line {} already: kubectl reads {read}, other tools refuse the file; remove one",
                 first.line
             );
             self.say(&own, entry.line, Kind::Type, message);

@@ -1,5 +1,6 @@
 //! Calls as a requester: the API server checks the requester's rights and stamps the requester's name.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -16,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A gateway's ServiceAccount and the namespaces of a test.
 struct Gateway {
-    world: &'static World,
+    world: Arc<World>,
     admin: Client,
     /// The gateway's own namespace.
     home: String,
@@ -50,7 +51,8 @@ impl Gateway {
         let kubeconfig = world.control_plane.service_account_kubeconfig(&home, "gateway").expect("a token");
         let options = ClientOptions { kubeconfig: Some(kubeconfig), ..ClientOptions::default() };
         let acting = Acting::new(Cluster::connect(&options).await.expect("a client"), vec![]);
-        Self { world, admin: world.client().await, home, served, foreign, acting }
+        let admin = world.client().await;
+        Self { world, admin, home, served, foreign, acting }
     }
 
     /// Grants constrained impersonation, as the gateway's chart will.

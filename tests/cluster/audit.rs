@@ -15,11 +15,11 @@ use crate::world::{CHART, World};
 /// As it is installed if nobody says otherwise: a day.
 #[tokio::test]
 async fn a_record_is_kept_for_a_day_unless_the_rule_that_allowed_it_says_otherwise() {
-    let own: &'static World = Box::leak(Box::new(World::start()));
+    let own = World::start();
     let rendered = own.helm_succeeds(&["template", "writ", CHART]);
     assert!(rendered.contains("--minimum-retention-seconds=86400"), "{rendered}");
     own.upgrade(&["--set", "serve.minimumRetentionSeconds=86400"]);
-    let case = Case::with(own, SshdOptions::default(), &["--minimum-retention-seconds=86400"]).await;
+    let case = Case::with(own.clone(), SshdOptions::default(), &["--minimum-retention-seconds=86400"]).await;
     let rule = |name: &str, seconds: u32| json!({"name": name, "match": name, "run": ["/bin/echo", name], "minimumRetentionSeconds": seconds});
     case.apply_whitelist("short", json!([rule("at-once", 0), rule("soon", 3)])).await;
     let root = root(&case).await;

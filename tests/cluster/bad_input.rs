@@ -113,7 +113,9 @@ async fn without_a_whitelist_nothing_runs() {
 
 #[tokio::test]
 async fn a_machine_and_a_rule_that_come_a_moment_later_are_waited_for() {
-    let case = Case::with(crate::world::world(), crate::lab::SshdOptions::default(), &[]).await;
+    // Longer than the default: other tests keep the API server busy.
+    let flags = ["--missing-grace-seconds", "60"];
+    let case = Case::with(crate::world::world(), crate::lab::SshdOptions::default(), &flags).await;
     case.execute_with("x", json!({"command": "later", "machineRef": {"name": "web-2"}})).await;
     case.apply_machine("web-2", json!({})).await;
     case.apply_whitelist("later", json!([{"name": "later", "match": "later", "run": ["/bin/echo", "later"]}])).await;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A namespace with a Machine `web-1` that is a real sshd, its Secret, a Whitelist `web`, and `writ serve`.
 pub struct Case {
-    pub world: &'static World,
+    pub world: Arc<World>,
     pub client: Client,
     pub namespace: String,
     pub sshd: Sshd,
@@ -45,7 +46,7 @@ impl Case {
     }
 
     /// With a controller that has further flags, in a world, against an sshd.
-    pub async fn with(world: &'static World, options: SshdOptions, flags: &[&str]) -> Self {
+    pub async fn with(world: Arc<World>, options: SshdOptions, flags: &[&str]) -> Self {
         let sshd = Sshd::start(&world.reaper, &options).expect("an sshd");
         let client = world.client().await;
         let namespace = world.namespace_name();
@@ -85,7 +86,7 @@ impl Case {
         Self::durable_in(world(), options, flags).await
     }
 
-    pub async fn durable_in(world: &'static World, options: SshdOptions, flags: &[&str]) -> Self {
+    pub async fn durable_in(world: Arc<World>, options: SshdOptions, flags: &[&str]) -> Self {
         let case = Self::with(world, options, flags).await;
         case.apply_machine("web-1", json!({"execution": {"mode": "Durable"}, "maxConcurrent": 16})).await;
         case.apply_whitelist("work", json!([work::rule(&case.sshd)])).await;

@@ -244,7 +244,7 @@ fn what_goes_out_is_bounded_by_the_ranges_that_are_named() {
 async fn the_binary_does_its_work_with_the_arguments_of_the_rendered_deployment_and_helm_test_sees_it() {
     let mut case = Case::new().await;
     case.kill_writ();
-    let world = case.world;
+    let world = case.world.clone();
     let folder = world.reaper.make_folder("pod", 0o700).expect("a folder");
     let (state, port) = (folder.join("state").display().to_string(), free_port());
     let values = format!("watchNamespaces={{{}}},tracing.otlpEndpoint=http://127.0.0.1:9", case.namespace);
@@ -294,7 +294,7 @@ async fn end_test_pods(world: &World, phase: &'static str) -> tokio::task::JoinH
 
 #[tokio::test]
 async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
-    let world: &'static World = Box::leak(Box::new(World::empty()));
+    let world = World::empty();
     let printed = world.helm_succeeds(&["install", "writ", CHART, "-n", HOME, "--create-namespace"]);
     assert!(
         printed.contains("helm -n writ-system test writ") && printed.contains("rolebinding writ-credentials"),
@@ -305,22 +305,23 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
     let deployment = said(&world.kubectl(&["get", "deployment", "-n", HOME, "-o", "yaml"]));
     assert!(deployment.contains(&format!("--refuse-cidr={}", services.trim())), "{services}: {deployment}");
     for kind in ["deployment", "service", "serviceaccount", "networkpolicy", "poddisruptionbudget"] {
-        assert!(names(world, kind).contains("/writ"), "{kind}");
+        assert!(names(&world, kind).contains("/writ"), "{kind}");
     }
     for (phase, ends_well) in [("Succeeded", true), ("Failed", false)] {
-        let kubelet = end_test_pods(world, phase).await;
-        let output = tokio::task::spawn_blocking(|| world.helm(&["-n", HOME, "test", "writ", "--timeout", "30s"]))
+        let kubelet = end_test_pods(&world, phase).await;
+        let installed = world.clone();
+        let output = tokio::task::spawn_blocking(move || installed.helm(&["-n", HOME, "test", "writ", "--timeout", "30s"]))
             .await
             .expect("helm");
         kubelet.abort();
         assert_eq!(output.status.success(), ends_well, "{phase}: {}", said(&output));
     }
 
-    upgrade_to_other_values(world);
-    let executions = uninstall_beside_a_record(world).await;
+    upgrade_to_other_values(&world);
+    let executions = uninstall_beside_a_record(&world).await;
     let kept = executions.get("x").await.expect("records are kept");
     assert!(kept.metadata.finalizers.unwrap_or_default().contains(&AUDIT_FINALIZER.to_owned()));
-    take_the_way_out(world, &executions).await;
+    take_the_way_out(&world, &executions).await;
     // And back again: what was kept is taken over.
     world.helm_succeeds(&["install", "writ", CHART, "-n", HOME]);
 }

@@ -203,7 +203,7 @@ async fn a_controller_whose_clock_is_ten_minutes_off_runs_commands_and_says_so()
 #[tokio::test]
 async fn a_proxy_that_puts_another_time_into_answers_changes_nothing() {
     let mut case = Case::durable_with(SshdOptions::default(), &LISTENING).await;
-    let proxy = Proxy::start(case.world, Vec::new()).await;
+    let proxy = Proxy::start(&case.world, Vec::new()).await;
     for (name, date) in [("before", "Mon, 01 Jan 2001 00:00:00 GMT"), ("after", "Fri, 01 Jan 2100 00:00:00 GMT")] {
         proxy.says_that_it_is(date);
         let log = case.whole_log().len();

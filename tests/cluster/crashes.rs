@@ -1,6 +1,6 @@
 //! Crashes of the controller and of the API server: no command is started twice, and no result is made up.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::lab::{SshdOptions, User};
 use crate::world::{World, world};
 
 /// For tests that wait for a Lease to be over.
-async fn with_short_lease(world: &'static World) -> Case {
+async fn with_short_lease(world: Arc<World>) -> Case {
     Case::with(world, SshdOptions::default(), &["--lease-seconds", "3"]).await
 }
 
@@ -96,12 +96,11 @@ async fn another_controller_does_not_call_a_living_one_lost() {
 #[tokio::test]
 async fn a_controller_of_all_namespaces_and_one_of_a_single_one_respect_each_other() {
     // Its own control plane: the one of all namespaces would serve the other tests too.
-    static OWN: OnceLock<World> = OnceLock::new();
-    let own: &'static World = OWN.get_or_init(World::start);
-    let case = with_short_lease(own).await;
+    let own = World::start();
+    let case = with_short_lease(own.clone()).await;
     start_a_long_one(&case).await;
     case.in_phase("x", Phase::Running).await;
-    let _other = one_of_all_namespaces(own);
+    let _other = one_of_all_namespaces(&own);
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
     case.terminate_writ();
@@ -115,9 +114,8 @@ async fn a_controller_of_all_namespaces_and_one_of_a_single_one_respect_each_oth
 #[tokio::test]
 async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_restart() {
     // Its own control plane: the others would not like to be without one.
-    static OWN: OnceLock<World> = OnceLock::new();
-    let own: &'static World = OWN.get_or_init(World::start);
-    let case = with_short_lease(own).await;
+    let own = World::start();
+    let case = with_short_lease(own.clone()).await;
     case.execute("before", "say hello").await;
     case.ends("before", Phase::Succeeded, Reason::Completed).await;
     // One that ends during the outage: its result must not be lost. And one that outlasts it.
@@ -126,7 +124,7 @@ async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_re
     case.in_phase("across", Phase::Running).await;
     case.in_phase("x", Phase::Running).await;
     // Somebody else watches, and must not take the silence for the end of the one who runs it.
-    let _other = one_of_all_namespaces(own);
+    let _other = one_of_all_namespaces(&own);
     tokio::time::sleep(Duration::from_secs(2)).await;
     own.control_plane.stop_api_server();
     tokio::time::sleep(Duration::from_secs(20)).await;

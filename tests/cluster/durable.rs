@@ -53,7 +53,7 @@ async fn claimed_and_killed(work: &Work, deadline: u64) -> (Case, Proxy) {
     let mut case = Case::durable().await;
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let fate = Fate::AnswerIsLost { arrived: Arc::clone(&arrived), release };
-    let proxy = Proxy::start(case.world, vec![fate]).await;
+    let proxy = Proxy::start(&case.world, vec![fate]).await;
     case.restart_writ_through(proxy.port);
     case.execute_with(&work.id, json!({"command": work.command(), "startingDeadlineSeconds": deadline})).await;
     arrived.notified().await;
@@ -293,8 +293,8 @@ async fn twenty_at_once_on_one_machine_share_connections_and_all_end_right() {
 /// The fence is the machine's own: it holds whatever the API server has forgotten.
 #[tokio::test]
 async fn an_api_server_restored_from_before_the_claim_runs_nothing_again() {
-    let world: &'static crate::world::World = Box::leak(Box::new(crate::world::World::start()));
-    let mut case = Case::durable_in(world, crate::lab::SshdOptions::default(), &["--lease-seconds", "3"]).await;
+    let world = crate::world::World::start();
+    let mut case = Case::durable_in(world.clone(), crate::lab::SshdOptions::default(), &["--lease-seconds", "3"]).await;
     case.kill_writ();
     let work = work_of("x", 1000, "0", 9);
     execute(&case, &work).await;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
@@ -18,8 +19,8 @@ use crate::lab::{SshdOptions, User};
 use crate::world::{World, client_of};
 
 /// A case in which everybody who is authenticated may create executions, and the group `sre` may greet.
-async fn case_in(world: &'static World, flags: &[&str]) -> Case {
-    let case = Case::with(world, SshdOptions::default(), flags).await;
+async fn case_in(world: Arc<World>, flags: &[&str]) -> Case {
+    let case = Case::with(world.clone(), SshdOptions::default(), flags).await;
     let group = "rbac.authorization.k8s.io";
     let binding = json!({
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-requester"},
@@ -175,8 +176,8 @@ async fn requester_known(case: &Case, is: &str) {
 
 #[tokio::test]
 async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
-    let world: &'static World = Box::leak(Box::new(World::without_stamping()));
-    let mut case = case_in(world, &["--requester-check-seconds", "1"]).await;
+    let world = World::without_stamping();
+    let mut case = case_in(world.clone(), &["--requester-check-seconds", "1"]).await;
     let deny = json!([{"name": "no-joe", "effect": "Deny", "match": "say hello", "subjects": [{"kind": "User", "name": "joe"}]}]);
     case.apply_whitelist("deny", deny).await;
     requester_known(&case, "False").await;
@@ -250,9 +251,9 @@ async fn who_asked_is_still_known_after_a_restart() {
 
 #[tokio::test]
 async fn where_the_api_server_can_only_refuse_a_forged_name_is_refused_and_an_own_one_counts() {
-    let world: &'static World = Box::leak(Box::new(World::without_stamping()));
+    let world = World::without_stamping();
     world.upgrade(&["--set", "admission.stamping=validate"]);
-    let case = case_in(world, &["--requester-check-seconds", "1"]).await;
+    let case = case_in(world.clone(), &["--requester-check-seconds", "1"]).await;
     requester_known(&case, "True").await;
     let (jane, mallory) = (as_user(&case, User::Jane).await, as_user(&case, User::Mallory).await);
     let error = create(&case, mallory, "forged", json!({"command": "greet", "requestedBy": forged()})).await;

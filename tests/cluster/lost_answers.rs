@@ -21,7 +21,7 @@ async fn case_with(fates: Vec<Fate>) -> (Case, Proxy) {
 
 async fn case_with_lease(seconds: &str, fates: Vec<Fate>) -> (Case, Proxy) {
     let mut case = Case::with(world(), SshdOptions::default(), &["--lease-seconds", seconds]).await;
-    let proxy = Proxy::start(case.world, fates).await;
+    let proxy = Proxy::start(&case.world, fates).await;
     case.restart_writ_through(proxy.port);
     (case, proxy)
 }
@@ -148,7 +148,7 @@ async fn a_result_that_was_seen_and_not_written_is_written_by_the_next_process()
     }
     case.kill_writ();
     assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Dispatched);
-    let after = Proxy::start(case.world, Vec::new()).await;
+    let after = Proxy::start(&case.world, Vec::new()).await;
     case.go_through(after.port);
     case.start_writ();
     let status = case.ends("x", Phase::Failed, Reason::NonZeroExitCode).await;

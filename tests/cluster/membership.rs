@@ -97,7 +97,7 @@ impl Drop for Running {
 async fn members_list_each_other_and_agree_on_each_change() {
     let world = world();
     let admin = world.client().await;
-    let namespace = home(world, &admin).await;
+    let namespace = home(&world, &admin).await;
     let options = ClientOptions { kubeconfig: Some(world.operator.clone()), ..ClientOptions::default() };
     let cluster = Cluster::connect(&options).await.expect("a client");
     let first = Running::join(&cluster, &namespace, "a").await;
@@ -140,7 +140,7 @@ async fn members_list_each_other_and_agree_on_each_change() {
 async fn a_member_of_an_older_version_is_listed_and_keeps_the_others_from_agreeing_while_it_lives() {
     let world = world();
     let admin = world.client().await;
-    let namespace = home(world, &admin).await;
+    let namespace = home(&world, &admin).await;
     let options = ClientOptions { kubeconfig: Some(world.operator.clone()), ..ClientOptions::default() };
     let cluster = Cluster::connect(&options).await.expect("a client");
     let resource = ApiResource::erase::<Lease>(&());

@@ -277,9 +277,9 @@ async fn one_cancels_ones_own_and_who_is_on_call_cancels_everybodys() {
 /// Kubernetes 1.31 to 1.35, where nothing can be put back.
 #[tokio::test]
 async fn where_the_api_server_can_only_refuse_metadata_stay_as_they_were_too() {
-    let world: &'static World = Box::leak(Box::new(World::without_stamping()));
+    let world = World::without_stamping();
     world.upgrade(&["--set", "admission.stamping=validate"]);
-    let case = Case::with(world, SshdOptions::default(), &[]).await;
+    let case = Case::with(world.clone(), SshdOptions::default(), &[]).await;
     let (root, jane) = (root(&case).await, with_role(&case, User::Jane, "writ-requester").await);
     // Admission policies are in force a moment after they are stored.
     let restored = || json!({"name": "probe", "annotations": {"writ.dev/restored": "true"}});

@@ -132,9 +132,8 @@ async fn what_happens_to_executions_is_counted_and_no_name_of_a_user_is_a_label(
 #[tokio::test]
 async fn an_api_server_that_is_away_makes_it_unready_and_is_no_reason_to_restart_it() {
     let world = tokio::task::spawn_blocking(World::start).await.expect("a world");
-    let world: &'static World = Box::leak(Box::new(world));
     let flags = [LISTENING[0], LISTENING[1], "--lease-seconds", "3"];
-    let mut case = Case::with(world, SshdOptions::default(), &flags).await;
+    let mut case = Case::with(world.clone(), SshdOptions::default(), &flags).await;
     let body = until(port(&case), "/readyz", 200).await;
     assert!(!body.contains("FAILED"), "{body}");
 

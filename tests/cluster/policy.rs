@@ -238,8 +238,8 @@ async fn a_field_of_a_later_version_closes_its_rule_and_beside_the_rules_the_nam
 /// The CRD would not let it in; somebody may have an older one, or have edited it.
 #[tokio::test]
 async fn a_whitelist_that_does_not_decode_closes_the_namespace_and_is_told_of() {
-    let world = Box::leak(Box::new(crate::world::World::start()));
-    let case = Case::with(world, crate::lab::SshdOptions::default(), &[]).await;
+    let world = crate::world::World::start();
+    let case = Case::with(world.clone(), crate::lab::SshdOptions::default(), &[]).await;
     let lax = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]);
     world.kubectl_succeeds(&["patch", "crd", "whitelists.writ.dev", "--type=json", "-p", &lax.to_string()]);
@@ -270,8 +270,8 @@ async fn a_whitelist_that_does_not_decode_closes_the_namespace_and_is_told_of() 
 /// CRDs of an older version drop what they do not know without a word.
 #[tokio::test]
 async fn what_was_not_stored_as_it_was_decided_is_not_sent() {
-    let world = Box::leak(Box::new(crate::world::World::start()));
-    let case = Case::with(world, crate::lab::SshdOptions::default(), &[]).await;
+    let world = crate::world::World::start();
+    let case = Case::with(world.clone(), crate::lab::SshdOptions::default(), &[]).await;
     let field = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/decision/properties/redact";
     let older = json!([{"op": "remove", "path": field}]);
     world.kubectl_succeeds(&["patch", "crd", "commandexecutions.writ.dev", "--type=json", "-p", &older.to_string()]);
@@ -302,7 +302,7 @@ async fn what_was_not_stored_as_it_was_decided_is_not_sent() {
 async fn whitelists_are_read_in_full_only_when_one_has_changed() {
     let mut case = Case::new().await;
     looked_at(&case, "web").await;
-    let proxy = crate::proxy::Proxy::start(case.world, Vec::new()).await;
+    let proxy = crate::proxy::Proxy::start(&case.world, Vec::new()).await;
     case.restart_writ_through(proxy.port);
     case.writ_serves().await;
     case.execute("warm", "say hello").await;

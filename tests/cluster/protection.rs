@@ -246,10 +246,10 @@ async fn a_namespace_that_is_deleted_goes_with_all_that_is_in_it() {
 
 #[tokio::test]
 async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_they_may() {
-    let own: &'static World = Box::leak(Box::new(World::start()));
+    let own = World::start();
     own.upgrade(&["--set", "serve.minimumRetentionSeconds=6"]);
     let flags = ["--minimum-retention-seconds", "6"];
-    let case = Case::with(own, SshdOptions::default(), &flags).await;
+    let case = Case::with(own.clone(), SshdOptions::default(), &flags).await;
     let root = root(&case).await;
     let spec = json!({"command": "say hello", "ttlSecondsAfterFinished": 0});
     case.execute("kept", "say hello").await;

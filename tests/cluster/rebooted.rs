@@ -64,7 +64,7 @@ async fn what_was_claimed_before_the_reboot_is_not_started_after_it() {
     let Some(mut case) = one_that_reboots().await else { return };
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let fate = Fate::AnswerIsLost { arrived: Arc::clone(&arrived), release };
-    let proxy = Proxy::start(case.world, vec![fate]).await;
+    let proxy = Proxy::start(&case.world, vec![fate]).await;
     case.restart_writ_through(proxy.port);
     execute(&case, &work_of("x", 10, "0", 0)).await;
     arrived.notified().await;

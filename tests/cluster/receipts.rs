@@ -160,7 +160,7 @@ async fn held_between_receipt_and_deletion() -> (Case, Arc<Notify>) {
     let mut case = Case::new().await;
     let (held, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let fate = Fate::IsHeldBack { held: Arc::clone(&held), go_on: Arc::clone(&go_on) };
-    let proxy = Proxy::start(case.world, vec![fate]).await;
+    let proxy = Proxy::start(&case.world, vec![fate]).await;
     case.restart_writ_through(proxy.port);
     apply(&case, "x", "rm -rf /", 0).await;
     held.notified().await;
@@ -231,7 +231,7 @@ async fn a_deletion_whose_answer_was_lost_leaves_its_receipt() {
     let mut case = Case::new().await;
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     release.notify_one();
-    let proxy = Proxy::start(case.world, vec![Fate::AnswerIsLost { arrived, release }]).await;
+    let proxy = Proxy::start(&case.world, vec![Fate::AnswerIsLost { arrived, release }]).await;
     case.restart_writ_through(proxy.port);
     apply(&case, "x", "rm -rf /", 0).await;
     case.gone("x").await;
@@ -388,8 +388,8 @@ async fn while_receipts_cannot_be_read_nothing_runs_and_it_is_said() {
 
 #[tokio::test]
 async fn where_there_is_no_such_kind_nothing_runs_and_writ_does_not_start() {
-    let own: &'static World = Box::leak(Box::new(World::without_stamping()));
-    let mut case = Case::with(own, SshdOptions::default(), &[]).await;
+    let own = World::without_stamping();
+    let mut case = Case::with(own.clone(), SshdOptions::default(), &[]).await;
     // Nobody but Writ puts the finalizer on here: without it nobody would see that a person deletes it.
     apply(&case, "x", "say hello", 1).await;
     case.gone("x").await;

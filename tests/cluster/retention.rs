@@ -158,8 +158,8 @@ async fn what_is_deleted_while_writ_is_down_stays_until_it_is_back() {
 
 #[tokio::test]
 async fn without_the_admission_policy_the_finalizer_is_there_before_the_claim() {
-    let own: &'static World = Box::leak(Box::new(World::without_stamping()));
-    let case = Case::with(own, SshdOptions::default(), &[]).await;
+    let own = World::without_stamping();
+    let case = Case::with(own.clone(), SshdOptions::default(), &[]).await;
     let watched = Watched::of(&case).await;
     let created = case.execute("x", "sleep-long").await;
     assert!(!is_protected(&created), "nobody else puts it on");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +17,7 @@ const PASSPHRASE: &str = "canary-passphrase-4fe19414";
 const GARBAGE: &str = "canary-garbage-4fe19414-this-is-no-key";
 
 /// A control plane that encrypts Secrets before etcd has them: what is found of one in etcd's files was put elsewhere.
-fn world_with_encrypted_secrets() -> &'static World {
+fn world_with_encrypted_secrets() -> Arc<World> {
     let folder = tempfile::tempdir().expect("a folder").keep();
     let file = folder.join("encryption.json");
     let key = STANDARD.encode([7_u8; 32]);
@@ -30,7 +31,7 @@ fn world_with_encrypted_secrets() -> &'static World {
         api_server_flags: vec![format!("--encryption-provider-config={}", file.display())],
     });
     std::fs::remove_dir_all(folder).expect("it is read at the start");
-    Box::leak(Box::new(world))
+    world
 }
 
 /// The machine's key, protected by the passphrase.
@@ -91,7 +92,7 @@ async fn apply_secret(case: &Case, name: &str, data: serde_json::Value) {
 #[tokio::test]
 async fn no_part_of_a_secret_is_in_a_log_an_event_a_status_or_elsewhere_in_etcd() {
     let world = world_with_encrypted_secrets();
-    let mut case = Case::with(world, SshdOptions::default(), &[]).await;
+    let mut case = Case::with(world.clone(), SshdOptions::default(), &[]).await;
     case.kill_writ();
     case.log_level = "trace".to_owned();
     case.start_writ();

@@ -10,7 +10,7 @@ use crate::proxy::Proxy;
 #[tokio::test]
 async fn controllers_share_one_watch_of_each_kind() {
     let mut case = Case::new().await;
-    let proxy = Proxy::start(case.world, Vec::new()).await;
+    let proxy = Proxy::start(&case.world, Vec::new()).await;
     case.restart_writ_through(proxy.port);
     case.writ_serves().await;
     case.execute("x", "say hello").await;

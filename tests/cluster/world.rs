@@ -42,41 +42,41 @@ pub const HOME: &str = "writ-system";
 /// The chart's ServiceAccount.
 pub const ACCOUNT: &str = "writ";
 
-static WORLD: OnceLock<World> = OnceLock::new();
+static WORLD: OnceLock<Arc<World>> = OnceLock::new();
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 
 /// The one that all tests share. A static is never dropped: the reaper ends its processes when this process is gone.
-pub fn world() -> &'static World {
-    WORLD.get_or_init(World::start)
+pub fn world() -> Arc<World> {
+    WORLD.get_or_init(World::start).clone()
 }
 
 impl World {
     /// One of a test's own, for what would disturb the others.
-    pub fn start() -> Self {
+    pub fn start() -> Arc<Self> {
         Self::start_with(quick())
     }
 
     /// One whose control plane is started so.
-    pub fn start_with(options: ControlPlaneOptions) -> Self {
+    pub fn start_with(options: ControlPlaneOptions) -> Arc<Self> {
         let mut world = Self::bare(options);
         let installed = Instant::now();
         world.install(&[]);
         world.wait_until_requesters_are_stamped();
         // Nobody is believed before that; the times are in whole seconds.
         std::thread::sleep(Duration::from_secs(7).saturating_sub(installed.elapsed()));
-        world
+        Arc::new(world)
     }
 
     /// One in which nothing says who asks.
-    pub fn without_stamping() -> Self {
+    pub fn without_stamping() -> Arc<Self> {
         let mut world = Self::bare(quick());
         world.install(&["--set", "admission.install=false"]);
-        world
+        Arc::new(world)
     }
 
     /// One without anything of Writ's.
-    pub fn empty() -> Self {
-        Self::bare(quick())
+    pub fn empty() -> Arc<Self> {
+        Arc::new(Self::bare(quick()))
     }
 
     fn bare(options: ControlPlaneOptions) -> Self {

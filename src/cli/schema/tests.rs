@@ -120,6 +120,23 @@ fn all_problems_are_told_at_once_each_with_its_line() {
 }
 
 #[test]
+fn of_a_number_and_the_same_number_in_quotes_as_keys_kubectl_reads_either() {
+    let labels = |keys: &str| {
+        let said = said(&format!(
+            "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata:\n  name: w\n  labels: {keys}\n\
+             spec: {{rules: [{{name: a, run: [/bin/true]}}]}}\n"
+        ));
+        said.into_iter().find(|said| said.contains("kubectl reads")).unwrap_or_default()
+    };
+    for keys in [r#"{1: x, "1": y}"#, r#"{"1": x, 1: y}"#] {
+        assert!(labels(keys).contains("kubectl reads either, by chance"), "{keys}: {}", labels(keys));
+    }
+    for keys in [r#"{"1": x, '1': y}"#, "{a: x, a: y}"] {
+        assert!(labels(keys).contains("kubectl reads the last one"), "{keys}: {}", labels(keys));
+    }
+}
+
+#[test]
 fn metadata_over_the_bounds_of_the_admission_policy_are_refused() {
     let rules = "spec: {rules: [{name: a, run: [/bin/true]}]}\n";
     let with = |metadata: &str| {
