@@ -90,7 +90,7 @@ impl MachineCommand {
     pub async fn run(&self, out: &mut (dyn Write + Send)) -> anyhow::Result<CliExit> {
         match &self.command {
             MachineSubcommand::Keyscan(keyscan) => keyscan.run(out).await,
-            MachineSubcommand::Check(named) => run_check(named, out).await,
+            MachineSubcommand::Check(named) => Box::pin(run_check(named, out)).await,
             MachineSubcommand::Setup(named) => {
                 let cluster = named.cluster().await?;
                 out.write_all(setup::setup(&cluster, &named.name).await?.as_bytes())?;
@@ -141,7 +141,7 @@ async fn run_check(named: &MachineArgs, out: &mut (dyn Write + Send)) -> anyhow:
             written = writeln!(out, "{word}  {hop}{}: {seen}", step.what);
         }
     };
-    let good = check(&cluster, &network, &namespace, &named.name, &mut say).await;
+    let good = Box::pin(check(&cluster, &network, &namespace, &named.name, &mut say)).await;
     written?;
     Ok(if good { CliExit::Success } else { CliExit::NotAvailable })
 }

@@ -95,7 +95,7 @@ impl Reconcile for Controller {
 
     async fn reconcile(self: Arc<Self>, object: Arc<ExecutionMeta>) -> Result<Action, ClusterError> {
         let span = span(&object);
-        reconcile(&object, &self).instrument(span).await
+        Box::pin(reconcile(&object, &self)).instrument(span).await
     }
 
     /// Transient failures are retried soon. Failures that need manual action (an object that does not decode, a missing
@@ -148,9 +148,9 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
         // The watch reports this change.
         return Ok(Action::await_change());
     }
-    let (plan, machine) = gather_and_decide(&live, size, controller).await?;
+    let (plan, machine) = Box::pin(gather_and_decide(&live, size, controller)).await?;
     let regarding = live.object_ref(&());
-    let applied = apply(live, plan, machine, context).await;
+    let applied = Box::pin(apply(live, plan, machine, context)).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
         context.events.publish_removal_blocked(regarding, "ObjectTooLarge", &execution::no_space_message(&size));
     }

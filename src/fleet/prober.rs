@@ -43,7 +43,7 @@ impl Prober {
         // A machine with a problem waits only for other machines with a problem.
         let pool = if has_problem { &self.lost } else { &self.others };
         let _permit = pool.place(&key.0).await;
-        probe(dialer, key).await;
+        Box::pin(probe(dialer, key)).await;
     }
 }
 

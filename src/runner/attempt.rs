@@ -45,7 +45,7 @@ pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result
         prepared = prepare(context, work) => prepared?,
         () = context.draining.cancelled() => return Err(ConnectFailure::Obsolete),
     };
-    let claiming = claim::claim(context, work, &resolved, &way);
+    let claiming = Box::pin(claim::claim(context, work, &resolved, &way));
     match claiming.instrument(tracing::info_span!(target: SPANS, "claim")).await {
         Ok(held) => {
             let waited =

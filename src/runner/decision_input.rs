@@ -31,7 +31,7 @@ pub(super) async fn read_decision_input(
     work: &QueuedExecution,
 ) -> Result<DecisionInput, ConnectFailure> {
     let (execution, _) = read_execution(context, work, None).await?;
-    with_machine(context, work, execution).await
+    Box::pin(with_machine(context, work, execution)).await
 }
 
 /// Reads the execution and its size. `token` identifies the claim that this task may have written.

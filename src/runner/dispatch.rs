@@ -166,7 +166,7 @@ impl Dispatcher {
     async fn run(self, queued: QueuedExecution, cancel: CancellationToken) {
         let machine = queued.machine_key();
         let mut slot = SlotGuard::new(&self, &queued);
-        match attempt(&self.context, &queued).await {
+        match Box::pin(attempt(&self.context, &queued)).await {
             Ok(claimed) => {
                 self.context.queues().mark_connected(&machine, self.now());
                 slot.is_connected = true;
@@ -183,7 +183,7 @@ impl Dispatcher {
         let Claimed { mut held, transport, session } = claimed;
         match transport {
             Transport::Direct(open) => {
-                let (outcome, fault) = direct::run(context, queued, &mut held, (open, session), cancel).await;
+                let (outcome, fault) = Box::pin(direct::run(context, queued, &mut held, (open, session), cancel)).await;
                 record::record(context, &mut held, outcome).await;
                 if let Some(problem) = fault {
                     self.mark_faulty(queued, problem).await;
@@ -215,7 +215,7 @@ impl Dispatcher {
         cancel: CancellationToken,
     ) {
         let context = &self.context;
-        let Some(outcome) = durable::run(context, queued, held, start, cancel).await else { return };
+        let Some(outcome) = Box::pin(durable::run(context, queued, held, start, cancel)).await else { return };
         if !record::record(context, held, outcome).await {
             return;
         }

@@ -91,7 +91,7 @@ pub(super) async fn run(
     let is_taken_over = matches!(begin, Start::Reattach);
     let mut run = DurableRun::new(context, work, held, uid, (&redaction, is_taken_over), cancel);
     match (refusal, begin) {
-        (None, begin) => run.follow_through(begin).await,
+        (None, begin) => Box::pin(run.follow_through(begin)).await,
         (Some(problem), Start::Launch { session, .. }) => {
             session.close().await;
             Some(run.refused(problem).await)
@@ -296,7 +296,7 @@ impl DurableRun<'_> {
             return Err(Some(self.out_of_time().await));
         }
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
-        match clock.in_time(&cancel, self.decide(reached, place, journal)).await {
+        match clock.in_time(&cancel, Box::pin(self.decide(reached, place, journal))).await {
             Some(ReattachResult::Step(step)) => Ok(step),
             Some(ReattachResult::Concluded(ending)) => Err(Some(self.outcome(ending, None).await)),
             Some(ReattachResult::NotOurs) => Err(None),

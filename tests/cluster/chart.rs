@@ -310,9 +310,10 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
     for (phase, ends_well) in [("Succeeded", true), ("Failed", false)] {
         let kubelet = end_test_pods(&world, phase).await;
         let installed = world.clone();
-        let output = tokio::task::spawn_blocking(move || installed.helm(&["-n", HOME, "test", "writ", "--timeout", "30s"]))
-            .await
-            .expect("helm");
+        let output =
+            tokio::task::spawn_blocking(move || installed.helm(&["-n", HOME, "test", "writ", "--timeout", "30s"]))
+                .await
+                .expect("helm");
         kubelet.abort();
         assert_eq!(output.status.success(), ends_well, "{phase}: {}", said(&output));
     }

@@ -38,12 +38,12 @@ enum Command {
 async fn main() -> ExitCode {
     let command = match Cli::parse().command {
         Command::Serve(options) => {
-            return exit_code(serve(options).await.map(|()| CliExit::Success), ExitCode::FAILURE);
+            return exit_code(Box::pin(serve(options)).await.map(|()| CliExit::Success), ExitCode::FAILURE);
         }
         command => command,
     };
     let gone = ReaderGone::default();
-    let outcome = run(command, &mut gone.watch(std::io::stdout()), &mut gone.watch(std::io::stderr())).await;
+    let outcome = Box::pin(run(command, &mut gone.watch(std::io::stdout()), &mut gone.watch(std::io::stderr()))).await;
     if gone.is_set() {
         return READER_GONE.into();
     }

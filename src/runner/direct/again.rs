@@ -132,7 +132,7 @@ async fn may_start(
     let decided = Instant::now();
     let read = async {
         let (execution, _) = read_execution(context, work, Some(&held.token)).await?;
-        with_machine(context, work, execution).await
+        Box::pin(with_machine(context, work, execution)).await
     };
     let ground: DecisionInput = match read.await {
         Ok(ground) if is_claimed_with(&ground.execution, &held.token) => ground,

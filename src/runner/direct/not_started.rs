@@ -68,7 +68,9 @@ impl Run {
                 Reason::ExecRequestRefused,
                 "the connection was lost before the login was ready for the command",
             ),
-            (false, _) => not_started(Reason::HolderLost, "this writ serve shut down before it had started the command"),
+            (false, _) => {
+                not_started(Reason::HolderLost, "this writ serve shut down before it had started the command")
+            }
         }
     }
 
@@ -80,9 +82,10 @@ impl Run {
     pub(super) fn start_overdue(&self) -> Termination {
         let quoted = self.unexpected.quoted();
         match (self.permitted, self.accepted) {
-            (Some(_), _) => {
-                self.start_not_confirmed(&format!("no sign of the start arrived within {} s", PERMISSION_DEADLINE.as_secs()))
-            }
+            (Some(_), _) => self.start_not_confirmed(&format!(
+                "no sign of the start arrived within {} s",
+                PERMISSION_DEADLINE.as_secs()
+            )),
             (None, Some(_)) => not_started(
                 Reason::LauncherUnsupported,
                 &format!(

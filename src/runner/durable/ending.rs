@@ -27,13 +27,14 @@ impl DurableRun<'_> {
     /// Takes one step. The step ends at the deadline, whatever it waits for.
     pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
-        let taken = async {
+        // In a box: these are the largest futures, and a build without optimisation copies them on the stack.
+        let taken = Box::pin(async {
             match step {
                 NextStep::Launch { reached, session } => self.launch(reached, session).await,
-                NextStep::Reattach => self.look().await,
+                NextStep::Reattach => Box::pin(self.look()).await,
                 NextStep::Close { reached, problem } => self.close(reached, problem).await,
             }
-        };
+        });
         clock.in_time(&cancel, taken).await.unwrap_or(SessionEnd::OutOfTime)
     }
 

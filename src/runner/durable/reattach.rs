@@ -83,7 +83,7 @@ impl DurableRun<'_> {
         if execution.metadata.uid.as_deref() != Some(&key.uid) || !is_claimed_with(&execution, &self.held.token) {
             return Err(SessionEnd::NotOurs);
         }
-        match with_machine(self.context, self.work, execution).await {
+        match Box::pin(with_machine(self.context, self.work, execution)).await {
             Ok(ground) => Ok(ground),
             Err(ConnectFailure::Obsolete) => {
                 let name = &self.work.machine;
