@@ -18,6 +18,7 @@ pub mod machine_status;
 pub mod metadata;
 pub mod reference;
 pub mod selector;
+pub mod unknown_fields;
 pub mod whitelist;
 
 pub use command_execution::{CommandExecution, CommandExecutionSpec};

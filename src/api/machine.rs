@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::machine_status::MachineStatus;
-use super::whitelist::UnknownFields;
+use super::unknown_fields::UnknownFields;
 use super::{NameReference, USER_NAME};
 
 /// A host that Writ reaches over SSH: its address, the host keys that prove its identity, and the key to log in with. A

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::whitelist::UnknownFields;
+use super::unknown_fields::UnknownFields;
 
 /// Selector for Machines by label: all of `matchLabels` and all of `matchExpressions` must match. An empty selector
 /// matches every Machine.

@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::USER_NAME;
 use super::selector::MachineSelector;
-
-/// Fields that this version does not know, by name.
-pub type UnknownFields = BTreeMap<String, serde_json::Value>;
+use super::unknown_fields::UnknownFields;
 
 /// Rules for the commands that may run on the Machines of this namespace. A command that no rule allows does not run.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::api::command_execution::RuleRequest;
 use super::api::selector::{LabelExpression, LabelOperator, MachineSelector};
-use super::api::whitelist::{
-    Effect, IntegerRange, OutputLimits, Parameter, Subject, SubjectKind, TimeoutLimits, UnknownFields,
-};
+use super::api::unknown_fields::UnknownFields;
+use super::api::whitelist::{Effect, IntegerRange, OutputLimits, Parameter, Subject, SubjectKind, TimeoutLimits};
 use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
 use super::model::{Source, labels, nothing, requester};
 use super::policy::{CompiledWhitelist, Identity, Request, RuleSet, Verdict, compile, decide, lint};
