@@ -19,7 +19,6 @@ const KNOWN: &[&str] = &[
     "src/cli/explain.rs src/cli/remote.rs",
     "src/cli/manifest.rs src/cli/manifest/composer.rs src/cli/manifest/stream.rs",
     "src/cli/schema.rs src/cli/schema/metadata.rs",
-    "src/controllers/retention.rs src/controllers/retention/receipts.rs",
     "src/launcher.rs src/launcher/answer.rs",
     "src/policy/compile.rs src/policy/out_of_force.rs src/policy/rule_set.rs",
     "src/policy/lint.rs src/policy/lint/denials.rs src/policy/lint/patterns.rs",

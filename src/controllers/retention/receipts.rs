@@ -10,7 +10,7 @@ use crate::api::{CommandExecution, ExecutionReceipt};
 use crate::cluster::{Cluster, ClusterError};
 use crate::execution::{ReceiptKey, is_already_executed};
 
-use super::RemovalError;
+use super::problem::RemovalError;
 use super::receipt_quota::ReceiptQuota;
 
 /// An annotation that makes a version of a receipt one's own; its value means nothing.
