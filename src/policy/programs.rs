@@ -5,12 +5,14 @@
 //! decides what a parameter may be. A copy or a link of a program under another name has no description. The author of
 //! a rule may allow anything; these checks prevent rules that allow more than the author meant.
 
+mod telling_names;
 mod verdict;
 mod walk;
 
 use super::template::{ParameterSpec, Template};
 use super::{RuleError, base_name};
 use crate::programs::table::{self, Role};
+pub(super) use telling_names::is_telling;
 use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
@@ -62,55 +64,6 @@ pub(super) fn runs_other_programs(path: &str) -> bool {
 pub(super) fn ignores_double_dash(path: &str) -> bool {
     let name = table::find(path).map_or_else(|| base_name(path), |(name, _)| name);
     matches!(name, "[" | "dd" | "expr" | "find" | "ip" | "ps" | "test")
-}
-
-/// Returns true if the name of an option or of a variable suggests that its value is a program, code or a source of
-/// code.
-pub(super) fn is_telling(name: &str) -> bool {
-    const PARTS: &[&str] = &[
-        "agent",
-        "askpass",
-        "cmd",
-        "cmds",
-        "cnf",
-        "code",
-        "command",
-        "commands",
-        "conf",
-        "config",
-        "configfile",
-        "editor",
-        "eval",
-        "evaluate",
-        "exec",
-        "execute",
-        "expression",
-        "helper",
-        "hook",
-        "hooks",
-        "interpreter",
-        "launcher",
-        "lib",
-        "library",
-        "load",
-        "module",
-        "modules",
-        "pager",
-        "plugin",
-        "plugins",
-        "preload",
-        "prog",
-        "program",
-        "rcfile",
-        "require",
-        "rsh",
-        "script",
-        "shell",
-        "wrapper",
-    ];
-    let lower = name.trim_start_matches('-').to_ascii_lowercase();
-    // `ExecStart` of systemd is one.
-    lower.starts_with("exec") || lower.split(['-', '_', '.', ':']).any(|part| PARTS.contains(&part))
 }
 
 /// Returns the uses of all free parameters, in all readings of the rule.

@@ -22,7 +22,6 @@ const KNOWN: &[&str] = &[
     "src/launcher.rs src/launcher/answer.rs",
     "src/policy/compile.rs src/policy/out_of_force.rs src/policy/rule_set.rs",
     "src/policy/lint.rs src/policy/lint/denials.rs src/policy/lint/patterns.rs",
-    "src/policy/programs.rs src/policy/programs/verdict.rs src/policy/programs/walk.rs",
 ];
 
 /// A module, by its names below the crate.

@@ -2,7 +2,7 @@
 
 use super::super::template::ParameterSpec;
 use super::super::values::ValueSpec;
-use super::is_telling;
+use super::telling_names::is_telling;
 use super::walk::Use;
 use crate::programs::table::Role;
 

@@ -2,6 +2,7 @@
 
 use super::super::template::Template;
 use super::super::{base_name, environment};
+use super::telling_names::is_telling;
 use crate::programs::table::{Description, ProgramOption, Role, find, find_subcommand};
 
 /// Maximum number of nested programs (`sudo nice timeout ...`). The words behind them count as unknown.
@@ -279,7 +280,7 @@ impl<'a> Walk<'a> {
         self.next += 1;
         if has_value {
             self.note(word, Role::Unknown, name.len() + 1, Some(name));
-        } else if super::is_telling(name) {
+        } else if is_telling(name) {
             let is_value = |value: &&Word| value.is_free() && !value.before().starts_with('-');
             if let Some(value) = self.words.get(self.next).filter(is_value) {
                 self.note(value, Role::Unknown, 0, Some(name));
