@@ -1,6 +1,8 @@
 //! Warnings for authors of Whitelists: valid rules that may do something else than their author meant.
 
 mod denials;
+mod examples;
+mod findings;
 mod overlap;
 mod patterns;
 mod relation;
@@ -15,34 +17,9 @@ use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
 
 use super::compile::CompiledRule;
 use super::template::Template;
-use super::{CompiledWhitelist, InvalidRule, compile, environment, programs};
-
-/// An effect of a rule that its author may not have meant.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Warning {
-    /// Name of the rule.
-    pub rule: String,
-    /// Effect of the rule, and remedy.
-    pub message: String,
-}
-
-/// Findings in one Whitelist.
-#[derive(Clone, Debug)]
-pub struct Findings {
-    /// Reason why its namespace would fail closed, if it would.
-    pub closed: Option<String>,
-    /// Rules that would be out of force, each with its problem.
-    pub invalid_rules: Vec<InvalidRule>,
-    /// Invalid and repeated names of rules, because of which the API server would refuse the Whitelist.
-    pub names: Vec<String>,
-    /// Effects that the author may not have meant.
-    pub warnings: Vec<Warning>,
-    /// Number of rules that would be in force.
-    pub rule_count: usize,
-}
-
-/// Maximum number of example requests for one rule.
-const MAX_EXAMPLES: usize = 32;
+use super::{CompiledWhitelist, compile, environment, programs};
+use examples::examples;
+pub use findings::{Findings, Warning};
 
 /// Checks a Whitelist as the controller would, and collects warnings, as if its namespace had no other Whitelist.
 pub fn lint(whitelist: &Whitelist) -> Findings {
@@ -192,58 +169,9 @@ fn overlapping_rules(compiled: &CompiledWhitelist) -> Vec<Warning> {
     warnings
 }
 
-/// Returns requests that the rule allows, as text and as words: one for each value of an enum parameter, if they are
-/// few.
-fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
-    let mut all: Vec<Vec<String>> = vec![Vec::new()];
-    for parameter in &rule.parameters {
-        let listed = parameter.values.enum_values().filter(|listed| listed.len() * all.len() <= MAX_EXAMPLES);
-        let values = listed.map_or_else(|| parameter.values.example().into_iter().collect(), <[String]>::to_vec);
-        let values: Vec<String> = values.into_iter().filter(|value| parameter.values.check(value).is_ok()).collect();
-        let with = |before: &Vec<String>| {
-            values.iter().map(|value| before.iter().chain([value]).cloned().collect()).collect::<Vec<_>>()
-        };
-        all = all.iter().flat_map(with).collect();
-    }
-    let example = |values: &Vec<String>| {
-        let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        let argv = rule.run.iter().map(|word| word.expand(&values)).collect();
-        Some((rule.text.as_ref()?.expand(&values), argv))
-    };
-    all.iter().filter_map(example).collect()
-}
-
 fn argv_matches(run: &[Template], rule: &CompiledRule, argv: &[String]) -> bool {
     let mut values = vec![None; rule.parameters.len()];
     run.len() == argv.len()
         && !run.is_empty()
         && run.iter().zip(argv).all(|(template, word)| template.extract(word, &rule.parameters, &mut values).is_ok())
-}
-
-impl Findings {
-    /// Returns true if the API server would accept the Whitelist, and the controller would report it Ready.
-    pub fn is_sound(&self) -> bool {
-        self.closed.is_none() && self.invalid_rules.is_empty() && self.names.is_empty()
-    }
-
-    /// Returns the errors, one line each.
-    pub fn errors(&self) -> Vec<String> {
-        let names = self.names.iter().map(|name| {
-            format!("rule {name}: name must be lower case letters, digits and -, at most 63, and no other rule's; the API server refuses it")
-        });
-        let broken = self.invalid_rules.iter().map(|broken| {
-            let effect = match broken.effect {
-                Effect::Allow => "it would be out of force",
-                Effect::Deny => "it is a Deny, so nothing would be allowed in its namespace",
-            };
-            format!("rule {}: {} ({effect})", broken.rule, broken.problem)
-        });
-        let by_rule = self.invalid_rules.iter().any(|broken| broken.effect == Effect::Deny);
-        let closed = self
-            .closed
-            .iter()
-            .filter(|_| !by_rule)
-            .map(|why| format!("nothing would be allowed in its namespace: {why}"));
-        closed.chain(names).chain(broken).collect()
-    }
 }

@@ -6,9 +6,11 @@ use crate::policy::decision::{Outcome, forbids_outcome, forbids_words};
 use crate::policy::launchers::{self, Command};
 use crate::policy::{CompiledWhitelist, base_name};
 
+use super::examples::examples;
+use super::findings::Warning;
 use super::overlap::{LintWord, Overlaps};
 use super::relation::{Relation, is_program, words_relation};
-use super::{Warning, examples, scope};
+use super::scope;
 
 /// Maximum number of rules that the warnings about one Deny name.
 const MAX_NAMED: usize = 8;

@@ -14,7 +14,7 @@ use crate::policy::template::{ParameterSpec, Template};
 use crate::policy::values::ValueSpec;
 use crate::policy::{RuleError, options, programs};
 
-use super::Warning;
+use super::findings::Warning;
 
 /// Bytes that shells and some programs interpret.
 const SPECIAL: &[u8] = b" \"#$&*;<>?`|~";
