@@ -38,6 +38,7 @@ mod rule_set;
 mod subjects;
 mod template;
 mod values;
+mod verdict;
 
 use crate::programs::{base_name, environment, is_plain_path, launchers};
 
@@ -45,11 +46,10 @@ pub use command_line::{
     CommandWords, command_line, command_path, command_words, marked_command_line, quote, removed_variables,
 };
 pub use compile::{CompiledWhitelist, DEFAULT_ACTION_TYPE, InvalidRule, compile};
-pub use decision::{Decision, Denial, Verdict, decide};
+pub use decision::decide;
 pub use display::display;
 pub use glob::any_matches;
 pub use lint::{Findings, Warning, lint, lint_all, lint_among};
-pub use near_miss::NearMiss;
 pub use out_of_force::{Wording, matching_out_of_force};
 pub use problem::RuleError;
 pub use problems::all_problems;
@@ -58,6 +58,7 @@ pub use redaction::{LineRedactor, PatternError, REDACTED, Redaction, RedactionEr
 pub use request::{CommandForm, Request, RequestError};
 pub use rule_set::RuleSet;
 pub use subjects::Identity;
+pub use verdict::{Decision, Denial, NearMiss, Verdict};
 
 /// Maximum length of a `command`, and of a word of `argv` or `run`, in bytes. Far over the length of typed commands,
 /// far under the 128 KiB that sshd accepts and the 1.5 MiB that etcd accepts for an object.

@@ -13,70 +13,20 @@ use std::collections::BTreeMap;
 
 use crate::api::Reason;
 use crate::api::command_execution::RuleRequest;
-use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
 use super::compile::CompiledRule;
-use super::index::{END_OF_WORD, key_of_name, key_of_words};
+use super::index::{END_OF_WORD, key_by_base_name, key_of_name, key_of_words};
 use super::launchers::{self, Command};
-use super::near_miss::{Mismatch, NearMiss, NearestRules};
+use super::near_miss::{Mismatch, NearestRules};
 use super::rule_set::{LookupKind, in_order};
 use super::subjects::{self, Identity};
-use super::template::{Template, TemplateMismatch, TemplateMismatchKind};
+use super::template::{Template, TemplateMismatch, TemplateMismatchKind, read_words};
+use super::verdict::{Decision, Denial, NearMiss, Verdict};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
 /// Maximum number of rules that cannot match and are still compared with a denied request, to find the near miss. Of
 /// many rules with the same beginning the first ones are enough.
 const MAX_NEAR_MISS_CANDIDATES: usize = 32;
-
-/// Result of a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// The request may run, exactly as decided.
-    Allow(Box<Decision>),
-    /// The request may not run.
-    Deny(Denial),
-}
-
-/// The command and its limits, fixed before anything is sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Decision {
-    /// Whitelist of the rule that allowed the request.
-    pub whitelist: ObjectRecord,
-    /// Name of the rule.
-    pub rule: String,
-    /// Action type of the rule.
-    pub action_type: String,
-    /// Argument vector.
-    pub argv: Vec<String>,
-    /// User to run as, by sudo; `None` for the login user.
-    pub run_as: Option<String>,
-    /// Working directory; `None` for the login directory.
-    pub working_directory: Option<String>,
-    /// Environment variables.
-    pub environment: BTreeMap<String, String>,
-    /// Maximum run time, in seconds.
-    pub timeout_seconds: u32,
-    /// True if the command may get a terminal and standard input.
-    pub interactive: bool,
-    /// Bounds of the stored and the allowed output.
-    pub output: OutputBounds,
-    /// Patterns whose matches are redacted in the output.
-    pub redact: Vec<String>,
-    /// Minimum time to keep the record, in seconds; `None` for the default of the installation.
-    pub minimum_retention_seconds: Option<u32>,
-}
-
-/// Reason why a request may not run.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Denial {
-    /// NoMatchingRule, NotPermitted, Denied, Ambiguous or PolicyBroken.
-    pub reason: Reason,
-    /// Cause and remedy for the requester, who may have no right to read the policy. Names rules and parameters, but
-    /// shows no texts, no patterns, and no length of a matching beginning.
-    pub message: String,
-    /// Near miss, in full: the closest rule, and why it did not match. Only for readers of the policy.
-    pub nearest: Option<NearMiss>,
-}
 
 /// Request, labels of the Machine, and requester.
 #[derive(Clone, Copy)]
@@ -272,7 +222,7 @@ fn extract_from_argv<'a>(
     argv: &'a [String],
     values: &mut [Option<&'a str>],
 ) -> Result<(), Mismatch> {
-    let read = read_words(rule, &rule.run, argv.iter().map(String::as_str), values);
+    let read = read_words(&rule.parameters, &rule.run, argv.iter().map(String::as_str), values);
     // In a vector of another shape, the word at a parameter's position is no value, so no value is reported as wrong.
     let is_other =
         |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
@@ -284,22 +234,6 @@ fn extract_from_argv<'a>(
             Err(Mismatch::Command(TemplateMismatch { matched, what: TemplateMismatchKind::Text }))
         }
     }
-}
-
-/// Matches words with templates, up to the end of the shorter list. Returns the number of matched bytes.
-pub(super) fn read_words<'a>(
-    rule: &CompiledRule,
-    templates: &[Template],
-    words: impl Iterator<Item = &'a str>,
-    values: &mut [Option<&'a str>],
-) -> Result<usize, TemplateMismatch> {
-    let mut matched = 0;
-    for (template, word) in templates.iter().zip(words) {
-        let misses = |miss: TemplateMismatch| TemplateMismatch { matched: matched + miss.matched, ..miss };
-        template.extract(word, &rule.parameters, values).map_err(misses)?;
-        matched += word.len() + 1;
-    }
-    Ok(matched)
 }
 
 fn extract_named<'a>(
@@ -383,11 +317,6 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// Returns the key of words for [`RuleSet::deny_candidates`]: the name of the program has no directory there.
-pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
-}
-
 /// Returns true if a Deny rule matches a request. It also matches if the requester is not verified.
 fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<'_>]) -> bool {
     if !is_for_machine(rule, asked.labels) {
@@ -448,11 +377,11 @@ pub(super) fn forbids_words(rule: &CompiledRule, words: &[&str], is_launched: bo
     if let Some(path) = denied.constant() {
         let mut values = vec![None; rule.parameters.len()];
         return launchers::may_be_program(program, is_launched, path)
-            && read_words(rule, denied_words, words.iter().copied(), &mut values).is_ok();
+            && read_words(&rule.parameters, denied_words, words.iter().copied(), &mut values).is_ok();
     }
     launchers::spellings(program, is_launched).iter().any(|program| {
         let mut values = vec![None; rule.parameters.len()];
         let words = std::iter::once(program.as_str()).chain(words.iter().copied());
-        read_words(rule, &rule.run, words, &mut values).is_ok()
+        read_words(&rule.parameters, &rule.run, words, &mut values).is_ok()
     })
 }

@@ -74,6 +74,11 @@ pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key
 }
 
+/// Returns the key of words for [`super::RuleSet::deny_candidates`]: the name of the program has no directory there.
+pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
+}
+
 /// Returns the name of a rule as a key. No longer name begins with this key.
 pub(super) fn key_of_name(name: &str) -> String {
     key_of_words(std::iter::once(name))

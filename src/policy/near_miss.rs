@@ -17,19 +17,9 @@ use super::index::{END_OF_WORD, PrefixIndex};
 use super::subjects::Identity;
 use super::template::{TemplateMismatch, TemplateMismatchKind};
 use super::values::ValueError;
-use super::{CommandForm, CompiledWhitelist, Denial, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
+use super::verdict::{Denial, NearMiss};
+use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
 use other_way::OtherWay;
-
-/// Rule that came closest to a denied request.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NearMiss {
-    /// Name of the Whitelist.
-    pub whitelist: String,
-    /// Name of the rule; empty if the Whitelist as a whole is at fault.
-    pub rule: String,
-    /// Reason why the rule did not match, with the values that it admits.
-    pub why: String,
-}
 
 /// Reason why a rule is no candidate, from the farthest to the nearest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -283,6 +283,22 @@ impl Template {
     }
 }
 
+/// Matches words with templates, up to the end of the shorter list. Returns the number of matched bytes.
+pub(super) fn read_words<'a>(
+    parameters: &[ParameterSpec],
+    templates: &[Template],
+    words: impl Iterator<Item = &'a str>,
+    values: &mut [Option<&'a str>],
+) -> Result<usize, TemplateMismatch> {
+    let mut matched = 0;
+    for (template, word) in templates.iter().zip(words) {
+        let misses = |miss: TemplateMismatch| TemplateMismatch { matched: matched + miss.matched, ..miss };
+        template.extract(word, parameters, values).map_err(misses)?;
+        matched += word.len() + 1;
+    }
+    Ok(matched)
+}
+
 /// Stores the value of a parameter, if the parameter admits it.
 fn bind<'t>(
     place: usize,

@@ -14,7 +14,6 @@ use crate::{flatten, shown, sources};
 const KNOWN: &[&str] = &[
     "src/output/live/entry.rs src/output/live/reader.rs src/output/live/spill.rs src/output/live/stream.rs",
     "src/output/live/registry.rs src/output/live/viewer.rs",
-    "src/policy/decision.rs src/policy/near_miss.rs src/policy/near_miss/other_way.rs",
     "src/ssh/credentials.rs src/ssh/credentials/file.rs src/ssh/credentials/pkcs8.rs src/ssh/credentials/sealed.rs src/ssh/error.rs src/ssh/host_key.rs src/ssh/host_key/certificate.rs",
     "src/cli/explain.rs src/cli/remote.rs",
     "src/cli/manifest.rs src/cli/manifest/composer.rs src/cli/manifest/stream.rs",

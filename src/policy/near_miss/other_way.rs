@@ -3,8 +3,9 @@
 
 use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;
-use crate::policy::decision::{key_by_base_name, read_words};
+use crate::policy::index::key_by_base_name;
 use crate::policy::rule_set::LookupKind;
+use crate::policy::template::read_words;
 use crate::policy::{CommandForm, CompiledWhitelist, RuleSet};
 
 /// Difference of the forms.
@@ -69,6 +70,6 @@ fn by_words_of(rule: &CompiledRule, words: &[&str]) -> Option<OtherWay> {
     let mut values = vec![None; rule.parameters.len()];
     let is_same = own_words.len() == words.len()
         && base_name(path) == base_name(program)
-        && read_words(rule, own_words, words.iter().copied(), &mut values).is_ok();
+        && read_words(&rule.parameters, own_words, words.iter().copied(), &mut values).is_ok();
     is_same.then_some(if path == *program { OtherWay::Words } else { OtherWay::Directory })
 }
