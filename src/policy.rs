@@ -39,6 +39,7 @@ mod subjects;
 mod template;
 mod values;
 mod verdict;
+mod wording;
 
 use crate::programs::{base_name, environment, is_plain_path, launchers};
 
@@ -50,7 +51,7 @@ pub use decision::decide;
 pub use display::display;
 pub use glob::any_matches;
 pub use lint::{Findings, Warning, lint, lint_all, lint_among};
-pub use out_of_force::{Wording, matching_out_of_force};
+pub use out_of_force::matching_out_of_force;
 pub use problem::RuleError;
 pub use problems::all_problems;
 pub(crate) use record::canonical;
@@ -59,6 +60,7 @@ pub use request::{CommandForm, Request, RequestError};
 pub use rule_set::RuleSet;
 pub use subjects::Identity;
 pub use verdict::{Decision, Denial, NearMiss, Verdict};
+pub use wording::Wording;
 
 /// Maximum length of a `command`, and of a word of `argv` or `run`, in bytes. Far over the length of typed commands,
 /// far under the 128 KiB that sshd accepts and the 1.5 MiB that etcd accepts for an object.

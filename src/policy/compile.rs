@@ -11,10 +11,10 @@ use crate::api::selector::MachineSelector;
 use crate::api::whitelist::{Effect, Parameter, WhitelistRule};
 
 use super::checks::{self, Limits};
-use super::out_of_force::Wording;
 use super::subjects::{self, Principal};
 use super::template::{ParameterSpec, Template};
 use super::values::{ValueSpec, ValueUse};
+use super::wording::Wording;
 use super::{RuleError, environment, options, parents, programs};
 
 /// Action type of a rule that sets none.
