@@ -2,61 +2,30 @@
 //!
 //! # Guarantees
 //! The API server accepts a manifest without problems. A test fails for a keyword of the schema that this module does
-//! not know, and for a CEL rule without a twin in [`TWINS`].
+//! not know, and for a CEL rule without a twin in [`validator::TWINS`].
 //!
 //! # Caveats
 //! Admission policies of the cluster are not checked. `docs/design/20261130-reads-as-kubectl.md` explains why no
 //! library does this.
 
 mod metadata;
+mod validator;
 mod words;
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use regex_automata::meta::Regex;
 use serde_json::Value;
 
 use crate::api::crds;
 
-use super::manifest::{Content, Entry, Node};
+use super::manifest::{Content, Node};
+use validator::Validator;
 
+pub use validator::{Kind, Problem};
 pub(super) use words::shortened;
-
-/// Problem for which the API server refuses a manifest.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problem {
-    /// Path of the value: `spec.rules[2].run[0]`.
-    pub path: String,
-    /// Line of the file.
-    pub line: usize,
-    /// The problem, and the remedy.
-    pub message: String,
-    /// Class of the problem.
-    pub kind: Kind,
-}
-
-/// Class of a problem.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
-    /// The value has a type that the field cannot hold.
-    Type,
-    /// The text does not match the pattern of the field.
-    Pattern,
-    /// Any other problem.
-    Bound,
-}
-
-/// A CEL rule in Rust.
-type Twin = fn(&Node) -> bool;
-
-/// CEL rules of the Whitelist's CRD, each with its twin.
-const TWINS: &[(&str, Twin)] = &[("has(self.run) || (has(self.effect) && self.effect == 'Deny')", |rule| {
-    rule.get("run").is_some() || rule.get("effect").and_then(Node::text) == Some("Deny")
-})];
 
 /// Schema of `writ.dev/v1alpha1`, as in `crds/whitelists.yaml`.
 static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
@@ -102,150 +71,6 @@ fn without_nulls(node: &Node, schema: &JSONSchemaProps) -> Value {
             Value::Array(items.iter().map(|item| without_nulls(item, of_items)).collect())
         }
         _ => node.value(),
-    }
-}
-
-#[derive(Default)]
-struct Validator {
-    found: Vec<Problem>,
-    /// Compiled patterns of the schema. There are few patterns and many values.
-    patterns: HashMap<String, Option<Regex>>,
-}
-
-fn join(path: &str, field: &str) -> String {
-    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
-}
-
-impl Validator {
-    fn say(&mut self, path: &str, line: usize, kind: Kind, message: impl Into<String>) {
-        self.found.push(Problem { path: path.to_owned(), line, message: message.into(), kind });
-    }
-
-    fn value(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps) {
-        let is_of_its_type = match (schema.type_.as_deref(), &node.content) {
-            (Some("object"), Content::Map(_))
-            | (Some("array"), Content::List(_))
-            | (Some("string"), Content::Text(_))
-            | (Some("boolean"), Content::Bool(..))
-            | (None, _) => true,
-            (Some("integer"), Content::Number(number, _)) => number.is_i64(),
-            _ => false,
-        };
-        if !is_of_its_type {
-            let wanted = schema.type_.as_deref().unwrap_or_default();
-            return self.say(path, node.line, Kind::Type, words::of_type(wanted, &node.content));
-        }
-        match &node.content {
-            Content::Text(text) => self.text(path, node.line, text, schema),
-            Content::Number(number, _) => self.number(path, node.line, number.as_f64().unwrap_or_default(), schema),
-            Content::List(items) => self.list(path, node.line, items, schema),
-            Content::Map(_) => self.fields(path, node, schema, &[]),
-            Content::Null | Content::Bool(..) => {}
-        }
-    }
-
-    fn text(&mut self, path: &str, line: usize, text: &str, schema: &JSONSchemaProps) {
-        let allowed: Vec<&str> = schema.enum_.iter().flatten().filter_map(|value| value.0.as_str()).collect();
-        if !allowed.is_empty() && !allowed.contains(&text) {
-            let message = format!("must be one of {}, but is {text:?}", allowed.join(", "));
-            return self.say(path, line, Kind::Type, message);
-        }
-        let length = text.chars().count();
-        if let Some(message) = words::outside(length, schema.min_length, schema.max_length, "characters") {
-            self.say(path, line, Kind::Bound, message);
-        }
-        let Some(pattern) = &schema.pattern else { return };
-        let regex = self.patterns.entry(pattern.clone()).or_insert_with(|| Regex::new(pattern).ok());
-        if !regex.as_ref().is_some_and(|regex| regex.is_match(text)) {
-            self.say(path, line, Kind::Pattern, words::of_pattern(pattern, text));
-        }
-    }
-
-    fn number(&mut self, path: &str, line: usize, number: f64, schema: &JSONSchemaProps) {
-        let (least, most) = (schema.minimum, schema.maximum);
-        if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
-            let bounds = match (least, most) {
-                (Some(least), Some(most)) => format!("{least} to {most}"),
-                (Some(least), None) => format!("at least {least}"),
-                (_, most) => format!("at most {}", most.unwrap_or_default()),
-            };
-            self.say(path, line, Kind::Bound, format!("must be {bounds}, but is {number}"));
-        }
-    }
-
-    fn list(&mut self, path: &str, line: usize, items: &[Node], schema: &JSONSchemaProps) {
-        if let Some(message) = words::outside(items.len(), schema.min_items, schema.max_items, "entries") {
-            self.say(path, line, Kind::Bound, message);
-        }
-        if let Some(JSONSchemaPropsOrArray::Schema(of_items)) = &schema.items {
-            for (index, item) in items.iter().enumerate() {
-                self.value(&format!("{path}[{index}]"), item, of_items);
-            }
-        }
-        for key in schema.x_kubernetes_list_map_keys.iter().flatten() {
-            let named = |item: &Node| item.get(key).and_then(Node::text).map(str::to_owned);
-            for (index, item) in items.iter().enumerate() {
-                let Some(name) = named(item) else { continue };
-                let before = items.iter().take(index).find(|before| named(before).as_ref() == Some(&name));
-                if let Some(before) = before {
-                    let message = format!("{name} is used on line {} already; choose another {key}", before.line);
-                    self.say(&format!("{path}[{index}].{key}"), item.line_of(key), Kind::Bound, message);
-                }
-            }
-        }
-    }
-
-    /// Checks a map: its fields, the required ones, and the rules between them. Other code checks the fields `beside`.
-    fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, beside: &[&str]) {
-        let entries = node.entries();
-        for (index, entry) in entries.iter().enumerate() {
-            self.key(path, entry, entries.get(..index).unwrap_or_default(), beside.is_empty());
-        }
-        for field in schema.required.iter().flatten().filter(|field| node.get(field).is_none()) {
-            self.say(&join(path, field), node.line, Kind::Type, "missing");
-        }
-        // Null fields are dropped before the checks, if they have no default.
-        let counted = entries.iter().filter(|entry| !entry.node.is_null()).count();
-        if let Some(message) = words::outside(counted, schema.min_properties, schema.max_properties, "entries") {
-            self.say(path, node.line, Kind::Bound, message);
-        }
-        for entry in entries.iter().filter(|entry| !entry.node.is_null() && !beside.contains(&entry.key.as_str())) {
-            let own = join(path, &entry.key);
-            let of_field = schema.properties.as_ref().and_then(|properties| properties.get(&entry.key));
-            match (of_field, &schema.additional_properties) {
-                (Some(of_field), _) => self.value(&own, &entry.node, of_field),
-                (None, Some(JSONSchemaPropsOrBool::Schema(of_values))) => self.value(&own, &entry.node, of_values),
-                // The field is kept, and the policy decides about it.
-                _ if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {}
-                _ => self.say(&own, entry.line, Kind::Bound, "unknown field; check the spelling"),
-            }
-        }
-        for rule in schema.x_kubernetes_validations.iter().flatten() {
-            let twin = TWINS.iter().find(|(cel, _)| *cel == rule.rule);
-            if !twin.is_some_and(|(_, holds)| holds(node)) {
-                let message = rule.message.clone().unwrap_or_else(|| format!("must fulfil {}", rule.rule));
-                self.say(path, node.line, Kind::Bound, message);
-            }
-        }
-    }
-
-    /// Reports a key that occurs twice, or that kubectl reads as something else.
-    fn key(&mut self, path: &str, entry: &Entry, before: &[Entry], is_deep: bool) {
-        let own = join(path, &entry.key);
-        let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
-        if let Some(first) = first.filter(|_| !entry.is_merged) {
-            // kubectl turns a number into a string after it has read the map, in no fixed order.
-            let read = if first.bare.is_some() == entry.bare.is_some() { "the last one" } else { "either, by chance" };
-            let message = format!(
-                "the key is used on line {} already: kubectl reads {read}, other tools refuse the file; remove one",
-                first.line
-            );
-            self.say(&own, entry.line, Kind::Type, message);
-        }
-        if let Some(bare) = entry.bare.as_ref().filter(|bare| **bare != entry.key && is_deep) {
-            let message = format!("the bare word {bare} is {} for kubectl; quote it: \"{bare}\"", entry.key);
-            self.say(&own, entry.line, Kind::Type, message);
-        }
     }
 }
 

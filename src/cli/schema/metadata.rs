@@ -1,9 +1,9 @@
 //! Checks of `metadata` that the API server does and no CRD defines.
 
+use super::validator::{Kind, Validator};
 use super::words::shortened;
-use super::{Kind, Node, Validator};
 use crate::api::metadata::{Metadata, metadata_problems};
-use crate::cli::manifest::Content;
+use crate::cli::manifest::{Content, Node};
 
 /// The fields of an ObjectMeta; kubectl refuses others.
 const FIELDS: &[&str] = &[

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::validator::TWINS;
 use super::*;
 use crate::cli::manifest;
 
