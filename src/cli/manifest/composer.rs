@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 use serde_json::Value;
 
+use super::node::{Content, Entry, Fault, Node};
 use super::scalars::{self, Scalar};
-use super::{Content, Entry, Fault, Node};
 
 /// Maximum nodes of one document, aliases expanded. A file has at most 64 MiB, but an alias of an alias of a list may
 /// expand to any number.

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Fault, Node, composer};
+use super::composer;
+use super::node::{Fault, Node};
 
 /// Returns the documents of a text in order, each as a value or an error.
 pub(super) fn documents(text: &str) -> Vec<Result<Node, Fault>> {
