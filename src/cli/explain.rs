@@ -15,7 +15,7 @@ use crate::policy::{self, CommandForm, Denial, Identity, Request, RuleSet, Verdi
 
 use super::CliExit;
 use super::input::{RequestInput, parse_key_value};
-use super::remote::{self, PolicySource};
+use super::remote::{self, PolicyScope, PolicySource};
 
 /// Maximum length of a JSON line, in bytes. A request is well under 100 KiB.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
@@ -43,31 +43,31 @@ pub struct Explain {
     /// Files with the Whitelists of the namespace, YAML or JSON; `-` is standard input [default: the Whitelists of the
     /// cluster].
     #[arg(long, short, value_name = "FILE")]
-    pub(super) file: Vec<PathBuf>,
+    file: Vec<PathBuf>,
 
     /// Kubeconfig file to use [default: $KUBECONFIG, ~/.kube/config, or the Pod's ServiceAccount].
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
-    pub(super) kubeconfig: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
 
     /// Namespace of Whitelists and Machine [default: the kubeconfig's; with -f the one in the file, or `default`].
     #[arg(long, short, value_name = "NAME")]
-    pub(super) namespace: Option<String>,
+    namespace: Option<String>,
 
     /// Machine that the command would run on.
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
-    pub(super) machine: Option<String>,
+    machine: Option<String>,
 
     /// CommandExecution of the cluster; prints how it would be decided now.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "machine", "words", "rule", "json_lines"])]
-    pub(super) execution: Option<String>,
+    execution: Option<String>,
 
     /// Label of the Machine; repeatable.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_key_value, conflicts_with = "machine")]
-    pub(super) machine_label: Vec<(String, String)>,
+    machine_label: Vec<(String, String)>,
 
     /// Requester [default: against a cluster you; with -f nobody, so that rules with subjects do not match].
     #[arg(long = "as", value_name = "USER")]
-    pub(super) as_user: Option<String>,
+    as_user: Option<String>,
 
     /// Group of the requester; repeatable.
     #[arg(long = "as-group", value_name = "GROUP", requires = "as_user")]
@@ -129,7 +129,8 @@ impl Explain {
         if uses_stdin && self.json_lines {
             bail!("standard input must be either the Whitelist (-f -) or the requests (--json-lines)");
         }
-        let source = if self.file.is_empty() { remote::read(self).await? } else { remote::from_files(self)? };
+        let scope = self.scope();
+        let source = if self.file.is_empty() { remote::read(&scope).await? } else { remote::from_files(&scope)? };
         if self.json_lines {
             return self.explain_lines(&source, input, output);
         }
@@ -146,6 +147,19 @@ impl Explain {
         let answer = self.explain(&source, &input);
         answer.write(output)?;
         Ok(answer.exit())
+    }
+
+    /// Returns the part of the flags that selects the policy.
+    fn scope(&self) -> PolicyScope<'_> {
+        PolicyScope {
+            files: &self.file,
+            kubeconfig: self.kubeconfig.as_deref(),
+            namespace: self.namespace.as_deref(),
+            machine: self.machine.as_deref(),
+            machine_labels: &self.machine_label,
+            execution: self.execution.as_deref(),
+            is_requester_named: self.as_user.is_some(),
+        }
     }
 
     /// Returns the request of the flags.

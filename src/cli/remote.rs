@@ -1,6 +1,7 @@
 //! Reads the policy for `writ explain` from a cluster, with the rights of its user, or from files.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -15,8 +16,22 @@ use crate::api::{Machine, Whitelist};
 use crate::cluster::{ClientOptions, Cluster, ClusterError, Operation, PolicyCache};
 use crate::policy::RuleSet;
 
-use super::explain::Explain;
 use super::input::RequestInput;
+
+/// Selection of the policy, the Machine and the requester by the flags of a command.
+pub(super) struct PolicyScope<'a> {
+    /// Files with Whitelists; empty for a cluster.
+    pub files: &'a [PathBuf],
+    pub kubeconfig: Option<&'a Path>,
+    pub namespace: Option<&'a str>,
+    pub machine: Option<&'a str>,
+    /// Labels of the Machine, instead of its name.
+    pub machine_labels: &'a [(String, String)],
+    /// Name of an execution in the cluster, which has a Machine and a requester.
+    pub execution: Option<&'a str>,
+    /// True if a flag names the requester. Then the user of the kubeconfig is not the requester.
+    pub is_requester_named: bool,
+}
 
 /// Policy and defaults for a decision.
 pub(super) struct PolicySource {
@@ -31,8 +46,8 @@ pub(super) struct PolicySource {
 }
 
 /// Reads policy, Machine and execution from the cluster.
-pub(super) async fn read(explain: &Explain) -> anyhow::Result<PolicySource> {
-    let options = ClientOptions::for_user(explain.kubeconfig.as_deref(), explain.namespace.as_deref());
+pub(super) async fn read(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource> {
+    let options = ClientOptions::for_user(scope.kubeconfig, scope.namespace);
     let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used (or give -f FILE)")?;
     let namespace = cluster.own_namespace().to_owned();
     let rules = PolicyCache::new(cluster.clone()).rules(&namespace).await;
@@ -41,22 +56,22 @@ pub(super) async fn read(explain: &Explain) -> anyhow::Result<PolicySource> {
             .context(format!("you may not read the Whitelists of {namespace}; get that right, or give -f FILE")),
         error => error.into(),
     })?;
-    let (mut machine, mut input, mut requester) = (explain.machine.clone(), None, None);
-    if let Some(name) = &explain.execution {
+    let (mut machine, mut input, mut requester) = (scope.machine.map(str::to_owned), None, None);
+    if let Some(name) = scope.execution {
         let execution =
             cluster.execution(&namespace, name).await.map_err(|error| missing(error, "", &namespace, "cmdexec"))?;
         machine = Some(execution.spec.machine_ref.name.clone());
         requester = execution.spec.requested_by.clone();
         input = Some(RequestInput::from_spec(&execution.spec));
-    } else if explain.as_user.is_none() {
+    } else if !scope.is_requester_named {
         requester = Some(own_identity(&cluster).await?);
     }
     let labels = match &machine {
         Some(name) => read_machine(&cluster, &namespace, name).await?.labels().clone(),
-        None if explain.machine_label.is_empty() => {
+        None if scope.machine_labels.is_empty() => {
             bail!("Machine missing: give --machine NAME, or --machine-label NAME=VALUE")
         }
-        None => explain.machine_label.iter().cloned().collect(),
+        None => scope.machine_labels.iter().cloned().collect(),
     };
     let is_requester_trusted = is_requester_trusted(&cluster, &namespace).await?;
     Ok(PolicySource { rules, labels, requester, input, is_requester_trusted })
@@ -107,23 +122,23 @@ async fn own_identity(cluster: &Cluster) -> anyhow::Result<Requester> {
 }
 
 /// Reads the policy from files.
-pub(super) fn from_files(explain: &Explain) -> anyhow::Result<PolicySource> {
-    let whitelists = super::input::whitelists(&explain.file)?;
+pub(super) fn from_files(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource> {
+    let whitelists = super::input::whitelists(scope.files)?;
     // A policy belongs to one namespace.
     let named = whitelists.iter().find_map(|(_, whitelist)| whitelist.namespace());
-    let namespace = explain.namespace.clone().or(named).unwrap_or_else(|| "default".to_owned());
+    let namespace = scope.namespace.map(str::to_owned).or(named).unwrap_or_else(|| "default".to_owned());
     let mut compiled = Vec::new();
     for (file, mut whitelist) in whitelists {
         let own = whitelist.metadata.namespace.get_or_insert_with(|| namespace.clone());
         if *own == namespace {
             compiled.push(Arc::new(crate::policy::compile(&whitelist)));
-        } else if explain.namespace.is_none() {
+        } else if scope.namespace.is_none() {
             bail!(
                 "{}: there are Whitelists of the namespaces {namespace} and {own}; select one with -n",
                 file.display()
             );
         }
     }
-    let labels = explain.machine_label.iter().cloned().collect();
+    let labels = scope.machine_labels.iter().cloned().collect();
     Ok(PolicySource { rules: RuleSet::new(compiled), labels, requester: None, input: None, is_requester_trusted: true })
 }
