@@ -10,6 +10,7 @@
 //! `docs/design/20261129-launcher.md` describes the program.
 
 mod answer;
+mod identifiers;
 mod reply;
 mod script;
 
@@ -20,6 +21,7 @@ pub use answer::{
     Answer, Ended, ExitOutcome, Holder, LauncherFacts, Lost, MAX_HOLDERS, Missing, NotStarted, Offsets, RequestRefusal,
     Running, SystemInfoReply,
 };
+pub use identifiers::{Nonce, Uid};
 pub use reply::{Reply, ReplyError, ReplyEvent};
 
 /// Maximum length of an exec request, in bytes. dropbear closes the channel without a message over 9,000, OpenSSH takes
@@ -33,18 +35,6 @@ pub const REFUSED_CUT_EXIT_CODE: u32 = 93;
 const MAX_UNACKNOWLEDGED: u32 = 100;
 /// Command that runs instead of one with a byte 0 in a word. No word can hold a byte 0.
 const NUL_GUARD: [&str; 3] = ["/bin/sh", "-c", r#"echo "writ: a word holds a byte 0; nothing was run" >&2; exit 126"#];
-
-/// Random value that marks the lines of a reply: 32 lower-case hexadecimal digits, another one for each request.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Nonce(String);
-
-impl Nonce {
-    /// Returns `None` if the text does not have this form.
-    pub fn new(text: &str) -> Option<Self> {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        (text.len() == 32 && digits).then(|| Self(text.to_owned()))
-    }
-}
 
 /// Maximum number of output bytes in one frame of a reply: 16 KiB to 1 MiB, in powers of 4. The default is the maximum;
 /// a launch always uses it.
@@ -61,23 +51,6 @@ impl FrameSize {
 impl Default for FrameSize {
     fn default() -> Self {
         Self(1 << 20)
-    }
-}
-
-/// UID of an execution, as the name of its files on the machine.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Uid(String);
-
-impl Uid {
-    /// Returns `None` unless the text is 1 to 64 letters, digits and `-`, and does not start with `-`.
-    pub fn new(text: &str) -> Option<Self> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        (!text.is_empty() && text.len() <= 64 && plain && !text.starts_with('-')).then(|| Self(text.to_owned()))
-    }
-
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

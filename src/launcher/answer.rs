@@ -1,6 +1,6 @@
 //! Answers of a machine, each read from one line. Any line yields an answer or `None`.
 
-use super::Uid;
+use super::identifiers::Uid;
 
 /// Maximum number of named processes that hold an output, `_find_holders` in drain.sh.
 pub const MAX_HOLDERS: usize = 8;

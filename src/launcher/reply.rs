@@ -19,8 +19,8 @@
 //!
 //! A hostile machine can lie. It cannot make this reader hold more than one line and one frame of each stream.
 
-use super::Nonce;
 use super::answer::{Answer, Offsets, ReplyLine, read};
+use super::identifiers::Nonce;
 
 /// Maximum preamble, in bytes on each stream. A start-up file that prints more is faulty.
 const MAX_PREAMBLE: usize = 64 * 1024;

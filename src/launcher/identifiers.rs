@@ -1,0 +1,30 @@
+//! Identifiers in requests and replies. Each has a form that no shell and no file name can misread.
+
+/// Random value that marks the lines of a reply: 32 lower-case hexadecimal digits, another one for each request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Nonce(pub(super) String);
+
+impl Nonce {
+    /// Returns `None` if the text does not have this form.
+    pub fn new(text: &str) -> Option<Self> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        (text.len() == 32 && digits).then(|| Self(text.to_owned()))
+    }
+}
+
+/// UID of an execution, as the name of its files on the machine.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Uid(String);
+
+impl Uid {
+    /// Returns `None` unless the text is 1 to 64 letters, digits and `-`, and does not start with `-`.
+    pub fn new(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (!text.is_empty() && text.len() <= 64 && plain && !text.starts_with('-')).then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
