@@ -24,6 +24,7 @@ mod handshake;
 mod host_key;
 mod login;
 mod network;
+mod public_key;
 mod resolve;
 mod scan;
 mod session;

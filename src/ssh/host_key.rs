@@ -6,25 +6,12 @@ mod certificate;
 #[cfg(test)]
 mod tests;
 
-pub(super) use certificate::date;
-
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::ssh_key::{Fingerprint, HashAlg};
-use russh::keys::{Algorithm, Certificate, EcdsaCurve, PublicKey, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, Certificate, PublicKey, PublicKeyOrCertificate};
 
 use super::ConnectError;
-
-/// Minimum length of an RSA key. Shorter keys count as broken (NIST SP 800-131A).
-pub(super) const MIN_RSA_BITS: u32 = 2048;
-/// Types of host keys that Writ accepts, the preferred one first. RSA with SHA-2 only.
-pub(super) const KEY_TYPES: [Algorithm; 6] = [
-    Algorithm::Ed25519,
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-];
+use super::public_key::{KEY_TYPES, WeakKey, check_strength, fingerprint_of};
 
 /// Host key fields of a Machine.
 #[derive(Clone, Debug, Default)]
@@ -272,29 +259,6 @@ impl VerifiedHostKey {
     fn of(key: &KeyData, by: VerifiedBy) -> Self {
         Self { algorithm: name_of(key), fingerprint: fingerprint_of(key), by }
     }
-}
-
-/// Fault of a key that is too weak to prove an identity.
-#[derive(Debug, Eq, PartialEq)]
-pub(super) enum WeakKey {
-    /// Not one of [`KEY_TYPES`].
-    Type,
-    /// RSA with fewer than [`MIN_RSA_BITS`] bits.
-    ShortRsa(u32),
-}
-
-/// Checks the type and the length of a key.
-pub(super) fn check_strength(key: &KeyData) -> Result<(), WeakKey> {
-    match key {
-        KeyData::Ed25519(_) | KeyData::Ecdsa(_) => Ok(()),
-        KeyData::Rsa(rsa) if rsa.key_size() < MIN_RSA_BITS => Err(WeakKey::ShortRsa(rsa.key_size())),
-        KeyData::Rsa(_) => Ok(()),
-        _ => Err(WeakKey::Type),
-    }
-}
-
-pub(super) fn fingerprint_of(key: &KeyData) -> String {
-    key.fingerprint(HashAlg::Sha256).to_string()
 }
 
 fn name_of(key: &KeyData) -> String {

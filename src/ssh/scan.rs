@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::algorithms::config;
 use super::dial::{Wanted, dial_any, host_port, not_connected, resolve};
-use super::host_key::KEY_TYPES;
+use super::public_key::KEY_TYPES;
 use super::stream::AbortableStream;
 use super::text::printable;
 use super::{AddressPolicy, ConnectError};

@@ -1,4 +1,6 @@
-//! Prepares text of a machine for messages.
+//! Prepares text of a machine, lists and times for messages.
+
+use jiff::Timestamp;
 
 /// Returns printable ASCII of at most `limit` characters. A machine may send anything, and messages end in a status, a
 /// log and a terminal.
@@ -21,6 +23,12 @@ pub(super) fn join_limited(names: &[String], limit: usize) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// Formats seconds since 1970 as a date, or as a number if no date can hold them (ssh-keygen's "forever").
+pub(super) fn date(seconds: u64) -> String {
+    let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    date.map_or_else(|| format!("second {seconds}"), |date| date.to_string())
 }
 
 #[cfg(test)]

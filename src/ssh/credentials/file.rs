@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::CredentialsError;
+use super::error::CredentialsError;
 
 /// Format of a block, by its label.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -13,7 +13,7 @@ use pkcs8::{EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, Sec
 use russh::keys::PrivateKey;
 use russh::keys::pkcs8::decode_pkcs8;
 
-use super::CredentialsError;
+use super::error::CredentialsError;
 
 /// Maximum rounds of PBKDF2. openssl makes 2048, OWASP recommends 600,000. The author of the Secret chooses the number,
 /// and must not keep a thread busy for hours.

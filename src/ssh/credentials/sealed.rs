@@ -7,7 +7,7 @@ use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt, KeyInit, KeyIvInit};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::CredentialsError;
+use super::error::CredentialsError;
 use super::file::Sealed;
 
 /// Number of bytes of the initialization vector that are the salt.

@@ -1,14 +1,13 @@
 //! Checks host certificates. ssh-key verifies the signature and the validity period. This module checks the authority,
 //! the signature algorithm, the certificate type, the names and the critical options.
 
-use jiff::Timestamp;
 use russh::keys::ssh_key::HashAlg;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate};
 
-use super::super::text::printable;
-use super::{WeakKey, check_strength, fingerprint_of};
+use super::super::public_key::{WeakKey, check_strength, fingerprint_of};
+use super::super::text::{date, printable};
 
 /// Maximum names of a certificate in a message; a certificate may have hundreds.
 const MAX_NAMES_SHOWN: usize = 8;
@@ -102,12 +101,6 @@ fn check_names(principals: &[String], name: &str) -> Result<(), CertificateProbl
         names.push(format!("{} more", principals.len() - MAX_NAMES_SHOWN));
     }
     Err(CertificateProblem::OtherNames { names: names.join(", "), address: name.to_owned() })
-}
-
-/// Formats seconds since 1970 as a date, or as a number if no date can hold them (ssh-keygen's "forever").
-pub(in super::super) fn date(seconds: u64) -> String {
-    let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    date.map_or_else(|| format!("second {seconds}"), |date| date.to_string())
 }
 
 /// Matches `*` (any text) and `?` (any one character) like match_pattern() of OpenSSH, case-sensitive. The time grows
