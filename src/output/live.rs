@@ -28,9 +28,12 @@
 
 mod budget;
 mod entry;
+mod publisher;
 mod reader;
 mod registry;
-mod spill;
+mod spill_file;
+mod spill_queue;
+mod spill_thread;
 mod stream;
 mod viewer;
 
@@ -43,7 +46,7 @@ use crate::api::{CommandExecutionStatus, Phase, Reason};
 
 use super::StreamKind;
 
-pub(super) use entry::{Publisher, Room};
+pub(super) use publisher::{Publisher, Room};
 pub(super) use reader::{Piece, StreamReader};
 pub use registry::{LiveClaim, LiveOutput, LiveRead, LiveUsage, SubscribeError};
 pub(super) use stream::append_within;

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use super::super::{PerStream, StreamKind};
-use super::spill::{Job, Spill, SpillFile};
+use super::spill_file::SpillFile;
+use super::spill_queue::{Job, SpillQueue};
 use super::stream::{Batch, Found, StreamBuffer};
-use super::{EndedStatus, GapReason, Progress, StreamReader, lock};
+use super::{EndedStatus, GapReason, Progress, lock};
 
 /// Maximum number of marks in the order of the streams, 64 KiB for each execution. If a viewer is further behind, it
 /// receives the older bytes of one stream first, then those of the other.
@@ -26,14 +27,14 @@ pub(super) struct Shared {
     /// Bytes of all streams in memory.
     pub memory: AtomicUsize,
     /// The spill thread; `None` if the process keeps no files.
-    pub spill: Option<Arc<Spill>>,
+    pub spill: Option<Arc<SpillQueue<Entry>>>,
     /// Bytes that no viewer can read any more, by the position in [`GapReason::ALL`].
     lost: [AtomicU64; GapReason::ALL.len()],
     reads: Arc<Semaphore>,
 }
 
 impl Shared {
-    pub fn new(spill: Option<Arc<Spill>>) -> Self {
+    pub fn new(spill: Option<Arc<SpillQueue<Entry>>>) -> Self {
         let reads = Arc::new(Semaphore::new(MAX_CONCURRENT_READS));
         Self { memory: AtomicUsize::new(0), spill, lost: Default::default(), reads }
     }
@@ -146,9 +147,9 @@ impl Entry {
         self.changed.send_replace(());
     }
 
-    /// Starts the streams from offset 0, also if an earlier recorder had started them. The caller becomes the only
-    /// publisher.
-    pub fn publish(self: &Arc<Self>, has_upload: bool) -> Publisher {
+    /// Starts the streams from offset 0, also if an earlier recorder had started them. Returns the number of the
+    /// new publisher. It becomes the only one.
+    pub fn start_streams(&self, has_upload: bool) -> u32 {
         let mut state = self.state();
         self.clear(&mut state);
         for stream in StreamKind::ALL {
@@ -160,7 +161,7 @@ impl Entry {
         let generation = state.generation;
         drop(state);
         self.notify();
-        Publisher { entry: Arc::clone(self), generation, changed: self.changed.subscribe(), is_closed: false }
+        generation
     }
 
     /// Deletes all bytes in memory, and the spill files.
@@ -171,7 +172,8 @@ impl Entry {
         }
     }
 
-    fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
+    /// Appends bytes of the publisher with this number. Ignores them if another publisher has replaced it.
+    pub fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
         let mut state = self.state();
         if state.generation != generation || state.is_complete || bytes.is_empty() {
             return;
@@ -336,107 +338,6 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.clear(&mut self.state());
-    }
-}
-
-/// Publisher of the output of one command. It publishes nothing after it is dropped.
-#[derive(Debug)]
-pub(in crate::output) struct Publisher {
-    entry: Arc<Entry>,
-    generation: u32,
-    changed: watch::Receiver<()>,
-    is_closed: bool,
-}
-
-/// Room in memory for more bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::output) enum Room {
-    Enough,
-    /// The spill thread is behind.
-    Disk,
-    /// The upload is behind, and there is no file.
-    Upload,
-}
-
-impl Publisher {
-    /// Publishes the next bytes of a stream. Never waits.
-    pub fn push(&self, stream: StreamKind, bytes: &[u8]) {
-        self.entry.push(self.generation, stream, bytes);
-    }
-
-    /// Publishes that the machine confirmed the start.
-    pub fn started(&self) {
-        let mut state = self.entry.state();
-        if state.generation != self.generation || state.is_started {
-            return;
-        }
-        state.is_started = true;
-        drop(state);
-        self.entry.notify();
-    }
-
-    /// Returns a reader of a stream for the upload, from offset 0.
-    pub fn reader(&self, stream: StreamKind) -> StreamReader {
-        StreamReader::new(Arc::clone(&self.entry), stream, self.generation)
-    }
-
-    /// Returns the room for more bytes of a stream.
-    pub fn room(&self, stream: StreamKind) -> Room {
-        let state = self.entry.state();
-        let buffer = state.streams.of(stream);
-        match buffer.is_behind(&self.entry.shared.memory) {
-            true if buffer.is_spilling() => Room::Disk,
-            true if buffer.is_pinned() => Room::Upload,
-            _ => Room::Enough,
-        }
-    }
-
-    /// Waits until something changes, for example the room.
-    pub async fn changed(&mut self) {
-        // The sender lives as long as the entry.
-        let _ = self.changed.changed().await;
-    }
-
-    /// Marks all changes so far as known.
-    pub fn mark_unchanged(&mut self) {
-        self.changed.borrow_and_update();
-    }
-
-    /// Keeps the rest of a stream in memory only: the disk is too slow.
-    pub fn stop_spilling(&self, stream: StreamKind) {
-        tracing::warn!(
-            namespace = self.entry.namespace,
-            name = self.entry.name,
-            stream = stream.as_str(),
-            "disk too slow for live output; the rest of the stream stays in memory"
-        );
-        self.entry.stop_spilling((stream, self.generation), GapReason::DiskSlow);
-    }
-
-    /// Releases the bytes that memory keeps for the upload.
-    pub fn unpin(&self) {
-        for stream in StreamKind::ALL {
-            self.entry.pin((stream, self.generation), None);
-        }
-    }
-
-    /// Publishes that no more output follows.
-    pub fn close(&mut self) {
-        if std::mem::replace(&mut self.is_closed, true) {
-            return;
-        }
-        let mut state = self.entry.state();
-        if state.generation == self.generation {
-            state.is_complete = true;
-        }
-        drop(state);
-        self.entry.notify();
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 

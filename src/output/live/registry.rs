@@ -10,8 +10,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::{OutputKey, StreamKind};
-use super::entry::{Entry, EntryEnd, Publisher, ReadStep, Shared};
-use super::spill::{Spill, WriteAt};
+use super::entry::{Entry, EntryEnd, ReadStep, Shared};
+use super::publisher::Publisher;
+use super::spill_queue::SpillQueue;
+use super::spill_thread::{self, WriteAt};
 use super::{EndedStatus, GapReason, LiveOptions, Progress, StreamOffsets, Viewer, lock};
 
 /// Maximum number of viewers of one execution, enough for a team.
@@ -115,10 +117,10 @@ impl LiveOutput {
     }
 
     pub(super) fn start_with(options: &LiveOptions, write: WriteAt) -> io::Result<Self> {
-        Ok(Self::with(Some(Spill::start(options, write)?), Times::default()))
+        Ok(Self::with(Some(spill_thread::start(options, write)?), Times::default()))
     }
 
-    pub(super) fn with(spill: Option<Arc<Spill>>, times: Times) -> Self {
+    pub(super) fn with(spill: Option<Arc<SpillQueue<Entry>>>, times: Times) -> Self {
         let shared = Arc::new(Shared::new(spill));
         Self { registry: Arc::new(Registry { shared, entries: Mutex::default(), times }) }
     }
@@ -342,7 +344,7 @@ impl LiveClaim {
 
     /// Begins the streams, or begins them again.
     pub(in crate::output) fn publish(&self, has_upload: bool) -> Publisher {
-        self.entry.publish(has_upload)
+        Publisher::new(&self.entry, has_upload)
     }
 
     /// Publishes the progress of the command.

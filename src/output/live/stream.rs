@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use super::GapReason;
-use super::spill::SpillFile;
+use super::spill_file::SpillFile;
 
 /// Size of the chunks in memory. Only whole chunks are written to the file or deleted.
 pub(super) const CHUNK_BYTES: usize = 32 << 10;

@@ -1,12 +1,11 @@
 //! The thread that writes spill files, makes room for them and deletes them. No other thread writes to the disk.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -14,8 +13,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::super::StreamKind;
 use super::budget::{BudgetPiece, SpillBudget};
 use super::entry::Entry;
+use super::spill_file::SpillFile;
+use super::spill_queue::{Job, SpillQueue};
 use super::stream::Batch;
-use super::{GapReason, LiveOptions, lock};
+use super::{GapReason, LiveOptions};
 
 /// Maximum bytes that one stream writes before another has its turn.
 const BATCH_BYTES: usize = 1 << 20;
@@ -27,108 +28,27 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Writes bytes at an offset. Tests replace it by one that fails or is slow.
 pub(super) type WriteAt = Box<dyn Fn(&File, &[u8], u64) -> io::Result<()> + Send>;
 
-/// Handle of the spill thread. The other threads use it.
-#[derive(Debug)]
-pub(super) struct Spill {
-    /// Jobs for the thread. Each stream has at most one write and one release in it, so the number of running commands
-    /// limits the length.
-    jobs: Mutex<VecDeque<Job>>,
-    wake: Condvar,
-    is_stopping: AtomicBool,
-    /// Bytes in all files.
-    used: AtomicU64,
-}
-
-/// A job for the spill thread.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Write the next bytes of a stream.
-    Write(Arc<Entry>, StreamKind),
-    /// Delete a file.
-    Release(Arc<SpillFile>),
-}
-
-/// A spill file. A byte of the stream has the same offset in the file.
-#[derive(Debug)]
-pub(super) struct SpillFile {
-    /// Number of the file in this process.
-    id: u64,
-    path: PathBuf,
-    file: File,
-}
-
-impl SpillFile {
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Reads `length` bytes at an offset. Blocks.
-    pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
-    }
-}
-
-impl Spill {
-    /// Creates the directory (mode 0700), deletes the files of an earlier process, and starts the thread.
-    ///
-    /// # Errors
-    /// The directory cannot be used, or no thread can be started.
-    pub fn start(options: &LiveOptions, write: WriteAt) -> io::Result<Arc<Self>> {
-        let directory = options.directory.clone();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        delete_leftovers(&directory)?;
-        let spill = Arc::new(Self {
-            jobs: Mutex::default(),
-            wake: Condvar::new(),
-            is_stopping: AtomicBool::new(false),
-            used: AtomicU64::new(0),
-        });
-        let worker = Worker {
-            spill: Arc::clone(&spill),
-            directory,
-            prefix: uuid::Uuid::new_v4().simple().to_string(),
-            budget: SpillBudget::new(options.spill_bytes),
-            files: HashMap::new(),
-            next_id: 0,
-            write,
-            logged: None,
-        };
-        std::thread::Builder::new().name("spill".to_owned()).spawn(move || worker.run())?;
-        Ok(spill)
-    }
-
-    pub fn enqueue(&self, job: Job) {
-        lock(&self.jobs).push_back(job);
-        self.wake.notify_one();
-    }
-
-    /// Ends the thread after it has done all queued jobs.
-    pub fn stop(&self) {
-        let jobs = lock(&self.jobs);
-        self.is_stopping.store(true, Ordering::Release);
-        drop(jobs);
-        self.wake.notify_one();
-    }
-
-    /// Returns the bytes in all files.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn next(&self) -> Option<Job> {
-        let mut jobs = lock(&self.jobs);
-        loop {
-            if let Some(job) = jobs.pop_front() {
-                return Some(job);
-            }
-            if self.is_stopping.load(Ordering::Acquire) {
-                return None;
-            }
-            jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
+/// Creates the directory (mode 0700), deletes the files of an earlier process, and starts the thread.
+///
+/// # Errors
+/// The directory cannot be used, or no thread can be started.
+pub(super) fn start(options: &LiveOptions, write: WriteAt) -> io::Result<Arc<SpillQueue<Entry>>> {
+    let directory = options.directory.clone();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    delete_leftovers(&directory)?;
+    let queue = Arc::new(SpillQueue::new());
+    let worker = Worker {
+        queue: Arc::clone(&queue),
+        directory,
+        prefix: uuid::Uuid::new_v4().simple().to_string(),
+        budget: SpillBudget::new(options.spill_bytes),
+        files: HashMap::new(),
+        next_id: 0,
+        write,
+        logged: None,
+    };
+    std::thread::Builder::new().name("spill".to_owned()).spawn(move || worker.run())?;
+    Ok(queue)
 }
 
 fn delete_leftovers(directory: &Path) -> io::Result<()> {
@@ -143,7 +63,7 @@ fn delete_leftovers(directory: &Path) -> io::Result<()> {
 
 /// State of the spill thread.
 struct Worker {
-    spill: Arc<Spill>,
+    queue: Arc<SpillQueue<Entry>>,
     directory: PathBuf,
     /// First part of the names of its files. No other process has the same prefix.
     prefix: String,
@@ -158,12 +78,12 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        while let Some(job) = self.spill.next() {
+        while let Some(job) = self.queue.next() {
             match job {
                 Job::Write(entry, stream) => self.write_next(&entry, stream),
                 Job::Release(file) => self.release(&file),
             }
-            self.spill.used.store(self.budget.used(), Ordering::Relaxed);
+            self.queue.set_used(self.budget.used());
         }
         // The process ends, so no viewer can read the files.
         for (_, _, file) in self.files.into_values() {
@@ -179,7 +99,7 @@ impl Worker {
         }
         match self.append(entry, stream, &batch) {
             Ok(file) => {
-                self.budget.add(&entry.namespace, file.id, batch.offset, batch.offset + bytes);
+                self.budget.add(&entry.namespace, file.id(), batch.offset, batch.offset + bytes);
                 if !entry.batch_written((stream, generation), &file, bytes) && batch.file.is_none() {
                     self.release(&file);
                 }
@@ -223,7 +143,7 @@ impl Worker {
         self.next_id += 1;
         let path = self.directory.join(format!("{}-{id}-{}{SUFFIX}", self.prefix, stream.as_str()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let file = Arc::new(SpillFile { id, path, file });
+        let file = Arc::new(SpillFile::new(id, path, file));
         self.files.insert(id, (Arc::downgrade(entry), stream, Arc::clone(&file)));
         Ok(file)
     }
@@ -256,8 +176,8 @@ impl Worker {
 
     /// Deletes a file. The disk frees its bytes when the last read of it ends.
     fn release(&mut self, file: &SpillFile) {
-        self.budget.remove(file.id);
-        self.files.remove(&file.id);
+        self.budget.remove(file.id());
+        self.files.remove(&file.id());
         // If the deletion fails, the next start of the process deletes the file.
         let _ = fs::remove_file(&file.path);
     }

@@ -1,0 +1,117 @@
+//! Publisher of the output of one command, and the room that memory has for it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::super::StreamKind;
+use super::GapReason;
+use super::entry::Entry;
+use super::reader::StreamReader;
+
+/// Publisher of the output of one command. It publishes nothing after it is dropped.
+#[derive(Debug)]
+pub(in crate::output) struct Publisher {
+    entry: Arc<Entry>,
+    generation: u32,
+    changed: watch::Receiver<()>,
+    is_closed: bool,
+}
+
+/// Room in memory for more bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::output) enum Room {
+    Enough,
+    /// The spill thread is behind.
+    Disk,
+    /// The upload is behind, and there is no file.
+    Upload,
+}
+
+impl Publisher {
+    /// Starts the streams of an execution from offset 0. The result becomes the only publisher.
+    pub(super) fn new(entry: &Arc<Entry>, has_upload: bool) -> Self {
+        let generation = entry.start_streams(has_upload);
+        Self { entry: Arc::clone(entry), generation, changed: entry.subscribe(), is_closed: false }
+    }
+
+    /// Publishes the next bytes of a stream. Never waits.
+    pub fn push(&self, stream: StreamKind, bytes: &[u8]) {
+        self.entry.push(self.generation, stream, bytes);
+    }
+
+    /// Publishes that the machine confirmed the start.
+    pub fn started(&self) {
+        let mut state = self.entry.state();
+        if state.generation != self.generation || state.is_started {
+            return;
+        }
+        state.is_started = true;
+        drop(state);
+        self.entry.notify();
+    }
+
+    /// Returns a reader of a stream for the upload, from offset 0.
+    pub fn reader(&self, stream: StreamKind) -> StreamReader {
+        StreamReader::new(Arc::clone(&self.entry), stream, self.generation)
+    }
+
+    /// Returns the room for more bytes of a stream.
+    pub fn room(&self, stream: StreamKind) -> Room {
+        let state = self.entry.state();
+        let buffer = state.streams.of(stream);
+        match buffer.is_behind(&self.entry.shared.memory) {
+            true if buffer.is_spilling() => Room::Disk,
+            true if buffer.is_pinned() => Room::Upload,
+            _ => Room::Enough,
+        }
+    }
+
+    /// Waits until something changes, for example the room.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as the entry.
+        let _ = self.changed.changed().await;
+    }
+
+    /// Marks all changes so far as known.
+    pub fn mark_unchanged(&mut self) {
+        self.changed.borrow_and_update();
+    }
+
+    /// Keeps the rest of a stream in memory only: the disk is too slow.
+    pub fn stop_spilling(&self, stream: StreamKind) {
+        tracing::warn!(
+            namespace = self.entry.namespace,
+            name = self.entry.name,
+            stream = stream.as_str(),
+            "disk too slow for live output; the rest of the stream stays in memory"
+        );
+        self.entry.stop_spilling((stream, self.generation), GapReason::DiskSlow);
+    }
+
+    /// Releases the bytes that memory keeps for the upload.
+    pub fn unpin(&self) {
+        for stream in StreamKind::ALL {
+            self.entry.pin((stream, self.generation), None);
+        }
+    }
+
+    /// Publishes that no more output follows.
+    pub fn close(&mut self) {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        let mut state = self.entry.state();
+        if state.generation == self.generation {
+            state.is_complete = true;
+        }
+        drop(state);
+        self.entry.notify();
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
