@@ -27,7 +27,9 @@
 //! pattern may match text that begins before the held bytes and ends in bytes that the machine has not sent yet.
 
 mod budget;
+mod claim;
 mod entry;
+mod live_output;
 mod publisher;
 mod reader;
 mod registry;
@@ -46,9 +48,11 @@ use crate::api::{CommandExecutionStatus, Phase, Reason};
 
 use super::StreamKind;
 
+pub use claim::LiveClaim;
+pub use live_output::{LiveOutput, LiveRead, LiveUsage};
 pub(super) use publisher::{Publisher, Room};
 pub(super) use reader::{Piece, StreamReader};
-pub use registry::{LiveClaim, LiveOutput, LiveRead, LiveUsage, SubscribeError};
+pub use registry::SubscribeError;
 pub(super) use stream::append_within;
 pub use viewer::Viewer;
 

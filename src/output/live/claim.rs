@@ -1,0 +1,61 @@
+//! The claim of one execution, with the events that the runner publishes.
+
+use std::sync::Arc;
+
+use super::super::OutputKey;
+use super::entry::{Entry, EntryEnd};
+use super::publisher::Publisher;
+use super::registry::Registry;
+use super::{EndedStatus, Progress};
+
+/// The claim of one execution, as its viewers see it. If it is dropped without an end, viewers receive `Released`.
+#[derive(Debug)]
+pub struct LiveClaim {
+    registry: Arc<Registry>,
+    entry: Arc<Entry>,
+    key: OutputKey,
+    is_ended: bool,
+}
+
+impl LiveClaim {
+    pub(super) fn new(registry: &Arc<Registry>, key: OutputKey, name: &str, is_adopted: bool) -> Self {
+        let entry = registry.claim(&key, name, is_adopted);
+        Self { registry: Arc::clone(registry), entry, key, is_ended: false }
+    }
+
+    /// Returns the key of the execution's output.
+    pub fn key(&self) -> &OutputKey {
+        &self.key
+    }
+
+    /// Begins the streams, or begins them again.
+    pub(in crate::output) fn publish(&self, has_upload: bool) -> Publisher {
+        Publisher::new(&self.entry, has_upload)
+    }
+
+    /// Publishes the progress of the command.
+    pub fn progress(&self, progress: Progress) {
+        let mut state = self.entry.state();
+        state.progress = (state.progress.0 + 1, progress);
+        drop(state);
+        self.entry.notify();
+    }
+
+    /// Publishes the end. Call it after the API server stored the result.
+    pub fn ended(&mut self, status: EndedStatus) {
+        self.finish(EntryEnd::Ended(status));
+    }
+
+    fn finish(&mut self, end: EntryEnd) {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return;
+        }
+        self.registry.finish(&self.key, &self.entry, end);
+    }
+}
+
+impl Drop for LiveClaim {
+    fn drop(&mut self) {
+        self.finish(EntryEnd::Released);
+    }
+}

@@ -1,0 +1,139 @@
+//! Access to live output: claims, viewers and single reads.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::super::{OutputKey, StreamKind};
+use super::claim::LiveClaim;
+use super::entry::{Entry, ReadStep};
+use super::registry::{Registry, SubscribeError, Times};
+use super::spill_queue::SpillQueue;
+use super::spill_thread::{self, WriteAt};
+use super::viewer::Viewer;
+use super::{GapReason, LiveOptions, StreamOffsets};
+
+/// The live registry. Clones are the same registry.
+#[derive(Clone, Debug)]
+pub struct LiveOutput {
+    registry: Arc<Registry>,
+}
+
+/// Amounts of live output.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LiveUsage {
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Bytes in spill files.
+    pub spill_bytes: u64,
+    /// Viewers, also those of names that no execution has yet.
+    pub viewers: u64,
+}
+
+impl Default for LiveOutput {
+    /// Creates a registry that keeps no files.
+    fn default() -> Self {
+        Self::with(None, Times::default())
+    }
+}
+
+impl LiveOutput {
+    /// Creates a registry that keeps large outputs in files.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn start(options: &LiveOptions) -> io::Result<Self> {
+        Self::start_with(options, Box::new(std::os::unix::fs::FileExt::write_all_at))
+    }
+
+    pub(super) fn start_with(options: &LiveOptions, write: WriteAt) -> io::Result<Self> {
+        Ok(Self::with(Some(spill_thread::start(options, write)?), Times::default()))
+    }
+
+    pub(super) fn with(spill: Option<Arc<SpillQueue<Entry>>>, times: Times) -> Self {
+        Self { registry: Arc::new(Registry::new(spill, times)) }
+    }
+
+    /// Watches an execution by namespace and name. The execution need not exist yet: a viewer waits up to 15 minutes
+    /// for its claim. If executions of this name existed within the last 60 s, the viewer gets the newest one. Compare
+    /// the UID of [`super::LiveEvent::Claimed`].
+    ///
+    /// # Errors
+    /// Too many viewers, or too many names that no execution has.
+    pub fn subscribe(&self, namespace: &str, name: &str, from: StreamOffsets) -> Result<Viewer, SubscribeError> {
+        Ok(self.view(self.registry.enter(namespace, name)?, from))
+    }
+
+    /// Watches an execution that this process runs, or ran within the last 60 s.
+    ///
+    /// # Errors
+    /// The execution does not run here, or has too many viewers.
+    pub fn subscribe_uid(&self, uid: &str, from: StreamOffsets) -> Result<Viewer, SubscribeError> {
+        Ok(self.view(self.registry.enter_uid(uid)?, from))
+    }
+
+    fn view(&self, entry: Arc<Entry>, from: StreamOffsets) -> Viewer {
+        let expires = Instant::now() + self.registry.times().expected_for;
+        Viewer::new(Arc::clone(&self.registry), entry, from, expires)
+    }
+
+    /// Publishes a stored claim. The claim is followed until the returned value is dropped.
+    pub fn claimed(&self, key: OutputKey, name: &str, is_adopted: bool) -> LiveClaim {
+        LiveClaim::new(&self.registry, key, name, is_adopted)
+    }
+
+    /// Reads at most `max_bytes` of a stream from an offset on. The execution must run here or have ended here within
+    /// the last 60 s.
+    pub async fn read(&self, uid: &str, stream: StreamKind, offset: u64, max_bytes: usize) -> Option<LiveRead> {
+        let entry = self.registry.find(uid)?;
+        loop {
+            return Some(match entry.find(stream, None, offset, max_bytes) {
+                ReadStep::Bytes(bytes) => LiveRead::Bytes(bytes),
+                ReadStep::Gap { to, reason } => LiveRead::Gap { to, reason },
+                ReadStep::Nothing { is_complete } => LiveRead::Nothing { is_complete },
+                ReadStep::File(read) => match entry.read_file(&read).await {
+                    (Some(bytes), _) => LiveRead::Bytes(bytes),
+                    (None, true) => LiveRead::Gap { to: offset + read.length as u64, reason: GapReason::DiskFailed },
+                    (None, false) => continue,
+                },
+            });
+        }
+    }
+
+    /// Returns the amounts of live output.
+    pub fn usage(&self) -> LiveUsage {
+        let shared = self.registry.shared();
+        LiveUsage {
+            memory_bytes: shared.memory.load(Ordering::Relaxed) as u64,
+            spill_bytes: shared.spill.as_ref().map_or(0, |spill| spill.used()),
+            viewers: self.registry.viewers(),
+        }
+    }
+
+    /// Returns the number of bytes that viewers can no longer read, by reason, since the last call.
+    pub fn take_lost(&self) -> Vec<(GapReason, u64)> {
+        self.registry.shared().take_lost()
+    }
+}
+
+/// Bytes at an offset.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LiveRead {
+    /// Bytes from the offset on.
+    Bytes(Bytes),
+    /// The bytes up to this offset are no longer stored.
+    Gap {
+        /// Offset of the next stored byte.
+        to: u64,
+        /// Cause.
+        reason: GapReason,
+    },
+    /// The stream has not reached this offset.
+    Nothing {
+        /// True if it never reaches this offset.
+        is_complete: bool,
+    },
+}
