@@ -222,7 +222,7 @@ async fn within_deadline<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
     caller: &Caller,
 ) -> Result<T, ClusterError> {
-    match tokio::time::timeout(CALL_DEADLINE, call).await {
+    match tokio::time::timeout(CALL_DEADLINE, Box::pin(call)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(ClusterError::from_kube(target.to_string(), &error, caller)),
         Err(_) => Err(ClusterError::Unavailable {

@@ -73,9 +73,11 @@ async fn connect_by(
     loop {
         let span = tracing::info_span!(target: SPANS, "connect", machine = resolved.name());
         let connected = match &outer {
-            None => ssh::connect(&target, credentials, &dialer.network, deadline).instrument(span).await,
+            None => Box::pin(ssh::connect(&target, credentials, &dialer.network, deadline)).instrument(span).await,
             Some(outer) => {
-                ssh::connect_through(outer.connection(), &target, credentials, deadline).instrument(span).await
+                Box::pin(ssh::connect_through(outer.connection(), &target, credentials, deadline))
+                    .instrument(span)
+                    .await
             }
         };
         metrics().connected(
