@@ -10,7 +10,7 @@
 //! - An execution that was deleted when its TTL expired does not run again as long as its receipt exists.
 //!
 //! ```text
-//! Observed {execution, machine, policy, runner, now} --decide-----> Plan {status, effects, requeue}
+//! Observed {execution, machine, policy, runner, now} --plan-------> Plan {status, effects, requeue}
 //! MachineMatch, Journal, may it start                --next_step--> follow, launch, close, retry, conclude
 //! Limits and times of the command                    --Deadlines--> how long Writ follows it
 //! CommandOutcome {ending, output}                    --conclude---> the finished status
@@ -21,11 +21,11 @@
 mod audit;
 mod creation;
 mod deadlines;
-mod decide;
 mod last_line;
 mod nearest;
 mod observed;
 mod outcome;
+mod plan;
 mod reattach;
 mod receipt;
 mod space;
@@ -34,10 +34,10 @@ mod status;
 pub use audit::{AuditFields, argv_digest};
 pub use creation::creation;
 pub use deadlines::{Deadlines, END_GRACE, FINAL_POLL, Limits, MIN_RATE, Pace, TAKEOVER, TERM_GRACE};
-pub use decide::{EventNotice, Plan, SideEffect, decide};
 pub use nearest::nearest;
 pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, PriorExecutionFact, QueueFact, RunnerFact};
 pub use outcome::{CommandOutcome, StopCause, Termination, conclude, sudoers_line};
+pub use plan::{EventNotice, Plan, SideEffect, plan};
 pub use reattach::{Journal, MachineMatch, ObservedMachine, ReattachStep, compare, next_step};
 pub use receipt::{ReceiptKey, digest, is_already_executed};
 pub use space::{

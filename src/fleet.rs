@@ -1,4 +1,5 @@
-//! Connections to machines: host trust, the pool, probes, and the state of each Machine. This module runs no commands.
+//! Connections to machines: credentials, the pool, probes, the stored host key of the first use, and the state of each
+//! Machine. This module runs no commands.
 //!
 //! ```text
 //! Machine, Secret, jump hosts --resolve--> ResolvedMachine --connect--> Open --pool--> SessionPermit
@@ -21,7 +22,6 @@ mod connect_failure;
 mod connection_pool;
 mod counts;
 mod credentials;
-mod dialer;
 mod inspect;
 mod jitter;
 mod launcher_connection;
@@ -37,6 +37,7 @@ mod pooled_connection;
 mod probe;
 mod prober;
 mod resolved_machine;
+mod shared;
 mod system_info;
 mod trust_on_first_use;
 mod unexpected_output;
@@ -47,7 +48,6 @@ pub(crate) use connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE, RETRY_AFTER
 pub use counts::RECOUNT_INTERVAL;
 pub(crate) use counts::choose;
 pub use credentials::parse as parse_credentials;
-pub(crate) use dialer::{Dialer, key_of};
 pub(crate) use inspect::TimedFacts;
 pub(crate) use jitter::jitter;
 pub(crate) use launcher_connection::{
@@ -66,4 +66,5 @@ pub(crate) use machines::{Machines, ManagedMachine};
 pub(crate) use pooled_connection::{OPEN_DEADLINE, Open};
 pub(crate) use prober::Prober;
 pub(crate) use resolved_machine::{ResolvedMachine, read_again, read_and_resolve};
+pub(crate) use shared::{Fleet, key_of};
 pub(crate) use unexpected_output::{RefusalCause, UnexpectedOutput};

@@ -10,7 +10,7 @@
 //! 3. Writ checks that it was not executed before. `cluster`: read its receipt live; [`execution`]. Result, if it was:
 //!    AlreadyExecuted, in the phase of the first execution.
 //! 4. It is matched against the Whitelists. [`policy`]: compile, decide, quote. Result: `status.decision`, or Rejected.
-//! 5. The next step is decided. [`execution`]: the state machine, pure. Result: phase, reason, message, conditions.
+//! 5. The next step is planned. [`execution`]: the state machine, pure. Result: phase, reason, message, conditions.
 //! 6. It waits for its machine. `runner`: queues, slots; `fleet`: back-off. Result: Queued.
 //! 7. A connection is opened. `fleet`: connection pool; `ssh`: dial, host key, login, session. Result: LaunchFailed if,
 //!    for example, the machine has another host key.

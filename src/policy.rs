@@ -17,7 +17,7 @@
 mod checks;
 mod command_line;
 mod compile;
-mod decision;
+mod decide;
 mod display;
 mod glob;
 mod index;
@@ -47,7 +47,7 @@ pub use command_line::{
     CommandWords, command_line, command_path, command_words, marked_command_line, quote, removed_variables,
 };
 pub use compile::{CompiledWhitelist, DEFAULT_ACTION_TYPE, InvalidRule, compile};
-pub use decision::decide;
+pub use decide::decide;
 pub use display::display;
 pub use glob::any_matches;
 pub use lint::{Findings, Warning, lint, lint_all, lint_among};

@@ -31,6 +31,7 @@ mod decision_input;
 mod direct;
 mod dispatch;
 mod durable;
+mod execution_connection;
 mod fair_queue;
 mod gc_schedule;
 mod messages;
@@ -40,7 +41,6 @@ mod record;
 mod remote_gc;
 mod shrink;
 mod spool;
-mod transport;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{CommandExecution, Machine};
 use crate::cluster::{Cluster, EventPublisher, ExecutionKey, Membership, PolicyCache, RequesterTrustChecker};
 use crate::execution::{QueueFact, RunnerFact};
-use crate::fleet::{Dialer, LoginLimiter, MachineWakes, Machines, Prober, SettingsChange, choose, key_of};
+use crate::fleet::{Fleet, LoginLimiter, MachineWakes, Machines, Prober, SettingsChange, choose, key_of};
 use crate::machine::MachineObservation;
 use crate::ssh::AddressPolicy;
 use crate::telemetry::metrics;
@@ -130,13 +130,13 @@ impl Runner {
         let RunnerConfig { cluster, policies, stamping, events, holders, outputs, spool, limits, network } = config;
         let (machines, machine_wakes) = Machines::new();
         let machines = Arc::new(machines);
-        let dialer = Arc::new(Dialer {
+        let fleet = Arc::new(Fleet {
             cluster: cluster.clone(),
             network,
             logins: LoginLimiter::default(),
             machines: Arc::clone(&machines),
         });
-        let sweeper = Arc::clone(&dialer);
+        let sweeper = Arc::clone(&fleet);
         // This task runs until the process ends. It holds nothing that the shutdown must close.
         tokio::spawn(async move { sweeper.evict_idle_loop().await });
         let context = Context {
@@ -147,7 +147,7 @@ impl Runner {
             holders,
             outputs,
             spool,
-            dialer,
+            fleet,
             limits,
             queues: Mutex::new(MachineQueues::new(machines)),
             acknowledgements: Acknowledgements::default(),
@@ -208,7 +208,7 @@ impl Runner {
     pub fn update_gauges(&self) {
         let (waiting, running) = self.context().queues().totals();
         metrics().executions(waiting, running);
-        self.context().dialer.machines.update_gauges();
+        self.context().fleet.machines.update_gauges();
     }
 
     /// Returns true after [`Self::start`]. Before that, only executions that may not wait start.
@@ -226,7 +226,7 @@ impl Runner {
     /// start now.
     pub fn configure(&self, machine: &Machine) {
         let key = key_of(machine);
-        let change = self.context().dialer.machines.entry(&key).state().configure(machine);
+        let change = self.context().fleet.machines.entry(&key).state().configure(machine);
         if change == SettingsChange::Suspension {
             self.dispatcher.wake_waiting(&key);
         }
@@ -245,7 +245,7 @@ impl Runner {
     pub fn machine_facts(&self, namespace: &str, name: &str) -> MachineFacts {
         let key = (namespace.to_owned(), name.to_owned());
         let (running, queued) = self.context().queues().counts(&key);
-        let machine = self.context().dialer.machines.entry(&key);
+        let machine = self.context().fleet.machines.entry(&key);
         let mut state = machine.state();
         let is_recount = std::mem::take(&mut state.counts.is_due);
         MachineFacts {
@@ -272,7 +272,7 @@ impl Runner {
         tokio::spawn(async move {
             let context = runner.context();
             tokio::select! {
-                () = runner.prober.probe(&context.dialer, &key) => {}
+                () = runner.prober.probe(&context.fleet, &key) => {}
                 () = context.draining.cancelled() => {}
             }
             runner.dispatcher.dispatch_ready(&key);
@@ -282,18 +282,18 @@ impl Runner {
     /// Records that a Machine has this generation, or is deleted (`None`). Connections of an earlier generation are not
     /// used any more.
     pub fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
-        let dialer = &self.context().dialer;
+        let fleet = &self.context().fleet;
         if generation.is_none() {
-            dialer.drop_machine(&(namespace.to_owned(), name.to_owned()));
+            fleet.drop_machine(&(namespace.to_owned(), name.to_owned()));
         }
-        dialer.invalidate(uid, generation);
+        fleet.invalidate(uid, generation);
     }
 
     /// Returns the Machines (namespace, name) whose counts must be written to their status now. Call it every
     /// [`RECOUNT_INTERVAL`](crate::fleet::RECOUNT_INTERVAL).
     pub fn recount(&self) -> Vec<(String, String)> {
         let now = Instant::now();
-        let machines = &self.context().dialer.machines;
+        let machines = &self.context().fleet.machines;
         let queues = self.context().queues();
         let mut due = Vec::new();
         machines.for_each(|key, machine| {
@@ -312,7 +312,7 @@ impl Runner {
 
     /// Records that the status of a Machine contains these counts.
     pub fn record_counts(&self, namespace: &str, name: &str, running: usize, queued: usize) {
-        if let Some(machine) = self.context().dialer.machines.get(&(namespace.to_owned(), name.to_owned())) {
+        if let Some(machine) = self.context().fleet.machines.get(&(namespace.to_owned(), name.to_owned())) {
             machine.state().counts.counts = Some((running, queued));
         }
     }

@@ -133,7 +133,7 @@ fn span(object: &ExecutionMeta) -> tracing::Span {
 /// Reconciles one execution.
 ///
 /// 1. Gather: read it, its Machine and the Whitelists live, and get the runner's facts.
-/// 2. Decide: [`execution::decide`].
+/// 2. Plan: [`execution::plan`].
 /// 3. Apply: store the status, then carry out the effects.
 async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Action, ClusterError> {
     let context = &controller.context;
@@ -148,7 +148,7 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
         // The watch reports this change.
         return Ok(Action::await_change());
     }
-    let (plan, machine) = Box::pin(gather_and_decide(&live, size, controller)).await?;
+    let (plan, machine) = Box::pin(gather_and_plan(&live, size, controller)).await?;
     let regarding = live.object_ref(&());
     let applied = Box::pin(apply(live, plan, machine, context)).await;
     if let Err(ClusterError::TooLarge { .. }) = &applied {
@@ -158,7 +158,7 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
 }
 
 /// Returns the plan, and the metadata of the Machine that it was made with.
-async fn gather_and_decide(
+async fn gather_and_plan(
     live: &CommandExecution,
     size: ObjectSize,
     controller: &Controller,
@@ -182,7 +182,7 @@ async fn gather_and_decide(
     };
     let identity = context.stamping.identity(live).await;
     let (runner, queue) = context.runner.facts(&key_of(live), machine_name);
-    let plan = execution::decide(&Observed {
+    let plan = execution::plan(&Observed {
         execution: live,
         size,
         prior_execution: match &prior {

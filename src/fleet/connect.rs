@@ -11,10 +11,10 @@ use crate::ssh::{self, ConnectError, Connection, VerifiedBy};
 use crate::telemetry::{SPANS, metrics};
 
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
-use super::dialer::Dialer;
 use super::jitter::jitter;
 use super::pooled_connection::{Open, ProxyConnection};
 use super::resolved_machine::ResolvedMachine;
+use super::shared::Fleet;
 use super::trust_on_first_use::{self, pin};
 
 /// Maximum time for lookup, connect, handshake and login together. A healthy machine takes well under a second. The
@@ -28,36 +28,36 @@ const DROPPED_TRIES: u32 = 4;
 const DROPPED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_secs(2)).with_jitter(0.5);
 
 /// Connects to the machine, through its jump hosts if it has some.
-pub(crate) async fn connect(dialer: &Dialer, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
+pub(crate) async fn connect(fleet: &Fleet, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
     // No jump host is used if the target's Secret forbids the login.
     resolved.check_secret()?;
     let mut outer: Option<ProxyConnection> = None;
     for index in 0..resolved.hops.len() {
         let Some(hop) = resolved.truncate_at(index) else { break };
         let through = outer.take();
-        let (machine, pool_key) = (dialer.machine_of(&hop), hop.pool_key());
-        let connect_hop = async || connect_by(dialer, &hop, through).await;
+        let (machine, pool_key) = (fleet.machine_of(&hop), hop.pool_key());
+        let connect_hop = async || connect_by(fleet, &hop, through).await;
         let connected = machine.connections.acquire_proxy(&pool_key, connect_hop);
         let proxy = match connected.await {
             Ok(proxy) => proxy,
             Err(failure) => {
                 if let Some(problem) = failure.probe_result() {
-                    dialer.record(&hop.machine, problem);
+                    fleet.record(&hop.machine, problem);
                 }
                 return Err(failure.at_hop(hop.name()));
             }
         };
         if proxy.take_unrecorded() {
-            dialer.record(&hop.machine, online(proxy.connection(), None));
+            fleet.record(&hop.machine, online(proxy.connection(), None));
         }
         outer = Some(proxy);
     }
-    connect_by(dialer, resolved, outer).await
+    connect_by(fleet, resolved, outer).await
 }
 
 /// Opens one connection, directly or through the open connection `outer`.
 async fn connect_by(
-    dialer: &Dialer,
+    fleet: &Fleet,
     resolved: &ResolvedMachine,
     outer: Option<ProxyConnection>,
 ) -> Result<Open, ConnectFailure> {
@@ -66,14 +66,14 @@ async fn connect_by(
     let target = resolved.target(trust_on_first_use::pinned_keys(&resolved.machine))?;
     let deadline = Duration::from_secs(u64::from(resolved.machine.spec.probe.timeout_seconds));
     let mut tries = 0;
-    let _permit = dialer.logins.acquire(resolved).await;
+    let _permit = fleet.logins.acquire(resolved).await;
     if resolved.is_stale() {
         return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
     }
     loop {
         let span = tracing::info_span!(target: SPANS, "connect", machine = resolved.name());
         let connected = match &outer {
-            None => Box::pin(ssh::connect(&target, credentials, &dialer.network, deadline)).instrument(span).await,
+            None => Box::pin(ssh::connect(&target, credentials, &fleet.network, deadline)).instrument(span).await,
             Some(outer) => {
                 Box::pin(ssh::connect_through(outer.connection(), &target, credentials, deadline))
                     .instrument(span)
@@ -87,7 +87,7 @@ async fn connect_by(
         match connected {
             Ok(connection) => return Ok(Open { connection, _outer: outer, _key: key.kept() }),
             Err(ConnectError::HostKeyUnknown { algorithm, fingerprint }) => {
-                pin(&dialer.cluster, &resolved.machine, &algorithm, &fingerprint).await?;
+                pin(&fleet.cluster, &resolved.machine, &algorithm, &fingerprint).await?;
                 // The next attempt reads the Machine again and verifies the key that is pinned now.
                 return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
             }

@@ -8,13 +8,13 @@ use crate::ssh::{ConnectError, Session};
 
 use super::connect::{connect, online};
 use super::connect_failure::ConnectFailure;
-use super::dialer::Dialer;
 use super::inspect::TimedFacts;
 use super::launcher_request::LauncherError;
 use super::launcher_support::{check_support, refused_for_now};
 use super::machine_key::MachineKey;
 use super::pooled_connection::SessionPermit;
 use super::resolved_machine::{ResolvedMachine, read_and_resolve};
+use super::shared::Fleet;
 
 /// A permit on a shared connection, and the facts that the machine reported.
 pub(crate) struct LauncherConnection {
@@ -57,10 +57,10 @@ impl LauncherConnection {
 /// Opens a session if an open connection to the machine has a free one. Reads nothing from the API server. So the
 /// caller must check before the claim that the Machine is unchanged.
 pub(crate) async fn try_open_existing(
-    dialer: &Dialer,
+    fleet: &Fleet,
     machine: &MachineKey,
 ) -> Option<(Arc<ResolvedMachine>, LauncherConnection, Session)> {
-    let machine = dialer.machines.get(machine)?;
+    let machine = fleet.machines.get(machine)?;
     let resolved = machine.connections.last_spec()?;
     let pool_key = resolved.pool_key();
     let permit = machine.connections.try_acquire(&pool_key)?;
@@ -73,14 +73,14 @@ pub(crate) async fn try_open_existing(
 /// Connects to a machine and opens a session. If the session fails, tries once more on another connection, because a
 /// shared connection may be dead or full.
 pub(crate) async fn connect_and_open(
-    dialer: &Dialer,
+    fleet: &Fleet,
     resolved: &ResolvedMachine,
 ) -> Result<(LauncherConnection, Session), ConnectFailure> {
-    let reached = connect_launcher(dialer, resolved).await?;
+    let reached = connect_launcher(fleet, resolved).await?;
     match reached.open().await {
         Ok(session) => Ok((reached, session)),
         Err(_) => {
-            let reached = connect_launcher(dialer, resolved).await?;
+            let reached = connect_launcher(fleet, resolved).await?;
             let session = reached.open().await.map_err(|error| ConnectFailure::from_ssh(&error))?;
             Ok((reached, session))
         }
@@ -88,20 +88,20 @@ pub(crate) async fn connect_and_open(
 }
 
 /// Connects to a machine by its current specification, for callers that only retry after a failure.
-pub(crate) async fn connect_current(dialer: &Dialer, machine: &MachineKey) -> Result<LauncherConnection, String> {
-    connect_preferring(dialer, machine, None).await
+pub(crate) async fn connect_current(fleet: &Fleet, machine: &MachineKey) -> Result<LauncherConnection, String> {
+    connect_preferring(fleet, machine, None).await
 }
 
 /// Connects like [`connect_current`]. If the name resolves to the address `prefer` (`IP:PORT`), tries that address
 /// first.
 async fn connect_preferring(
-    dialer: &Dialer,
+    fleet: &Fleet,
     machine: &MachineKey,
     prefer: Option<String>,
 ) -> Result<LauncherConnection, String> {
     let reached = async {
-        let resolved = read_and_resolve(&dialer.cluster, &machine.0, &machine.1).await?;
-        connect_launcher(dialer, &ResolvedMachine { prefer, ..resolved }).await
+        let resolved = read_and_resolve(&fleet.cluster, &machine.0, &machine.1).await?;
+        connect_launcher(fleet, &ResolvedMachine { prefer, ..resolved }).await
     };
     reached.await.map_err(ConnectFailure::into_problem)
 }
@@ -109,14 +109,14 @@ async fn connect_preferring(
 /// Opens an additional session, for a request about a running command. If the connection has no free session, opens
 /// another connection.
 pub(crate) async fn open_control_session(
-    dialer: &Dialer,
+    fleet: &Fleet,
     machine: &MachineKey,
     reached: &LauncherConnection,
 ) -> Result<(Option<LauncherConnection>, Session), String> {
     match reached.open().await {
         Ok(session) => Ok((None, session)),
         Err(ConnectError::Busy(_)) => {
-            let other = connect_preferring(dialer, machine, Some(reached.address())).await?;
+            let other = connect_preferring(fleet, machine, Some(reached.address())).await?;
             if other.address() != reached.address() {
                 return Err(format!("{} answers, and not {}", other.address(), reached.address()));
             }
@@ -132,13 +132,13 @@ pub(crate) async fn open_control_session(
 /// # Errors
 /// The machine was not reached, or cannot run the launcher.
 pub(crate) async fn connect_launcher(
-    dialer: &Dialer,
+    fleet: &Fleet,
     resolved: &ResolvedMachine,
 ) -> Result<LauncherConnection, ConnectFailure> {
     let pool_key = resolved.pool_key();
-    let managed = dialer.machine_of(resolved);
+    let managed = fleet.machine_of(resolved);
     let connections = &managed.connections;
-    let connect = async || connect(dialer, resolved).await;
+    let connect = async || connect(fleet, resolved).await;
     let permit = connections.acquire(&pool_key, resolved.prefer.as_deref(), connect).await?;
     let directory = resolved.machine.spec.execution.directory.as_deref();
     let known = permit.facts(directory).await.cloned();
@@ -159,7 +159,7 @@ pub(crate) async fn connect_launcher(
     }
     let known = check_support(known, &resolved.machine)?;
     if permit.take_unrecorded() {
-        dialer.record(&resolved.machine, online(permit.connection(), None));
+        fleet.record(&resolved.machine, online(permit.connection(), None));
     }
     Ok(LauncherConnection { permit, known, pool_key })
 }

@@ -10,20 +10,20 @@ use crate::ssh::Connection;
 
 use super::connect::{connect, online};
 use super::connect_failure::ConnectFailure;
-use super::dialer::Dialer;
 use super::inspect::inspect;
 use super::launcher_request::LauncherError;
 use super::launcher_support::{check_support, refused_for_now};
 use super::machine_key::MachineKey;
 use super::pooled_connection::open_with_retry;
 use super::resolved_machine::{ResolvedMachine, resolve};
+use super::shared::Fleet;
 use super::system_info::{read_in, request_system_info};
 
 /// Probes a machine, and records the observation. Records nothing if the API server does not answer, or if the Machine
 /// is suspended or deleted.
-pub(crate) async fn probe(dialer: &Dialer, key: &MachineKey) {
+pub(crate) async fn probe(fleet: &Fleet, key: &MachineKey) {
     let (namespace, name) = key;
-    let machine = match dialer.cluster.machine(namespace, name).await {
+    let machine = match fleet.cluster.machine(namespace, name).await {
         Ok(machine) => machine,
         Err(ClusterError::NotFound { .. }) => return,
         Err(error) => {
@@ -34,26 +34,22 @@ pub(crate) async fn probe(dialer: &Dialer, key: &MachineKey) {
     if machine.spec.suspend {
         return;
     }
-    let probed = match resolve(&dialer.cluster, namespace, machine.clone()).await {
+    let probed = match resolve(&fleet.cluster, namespace, machine.clone()).await {
         Ok(resolved) => {
-            let may_share = dialer.machines.get(key).is_some_and(|known| !known.state().has_problem());
-            probe_with(dialer, &resolved, may_share).await
+            let may_share = fleet.machines.get(key).is_some_and(|known| !known.state().has_problem());
+            probe_with(fleet, &resolved, may_share).await
         }
         Err(failure) => Err(failure),
     };
     if let Some(seen) = probed.map_or_else(|failure| failure.probe_result(), Some) {
-        dialer.record(&machine, seen);
+        fleet.record(&machine, seen);
     }
 }
 
-async fn probe_with(
-    dialer: &Dialer,
-    resolved: &ResolvedMachine,
-    may_share: bool,
-) -> Result<ProbeResult, ConnectFailure> {
+async fn probe_with(fleet: &Fleet, resolved: &ResolvedMachine, may_share: bool) -> Result<ProbeResult, ConnectFailure> {
     // A working connection shows that the machine is reachable, and costs no login. After a fault, only a new login
     // shows that it is repaired.
-    let managed = dialer.machine_of(resolved);
+    let managed = fleet.machine_of(resolved);
     if let Some(permit) = managed.connections.try_acquire(&resolved.pool_key()).filter(|_| may_share) {
         let described = async { read_in(permit.open().await?).await };
         match described.await {
@@ -65,21 +61,21 @@ async fn probe_with(
             Err(_) => {}
         }
     }
-    let open = connect(dialer, resolved).await?;
-    let seen = check_connection(dialer, &open.connection, resolved).await;
+    let open = connect(fleet, resolved).await?;
+    let seen = check_connection(fleet, &open.connection, resolved).await;
     open.connection.close().await;
     seen
 }
 
 /// Returns the observation of a new connection: if commands can be started, and the system information.
 async fn check_connection(
-    dialer: &Dialer,
+    fleet: &Fleet,
     connection: &Connection,
     resolved: &ResolvedMachine,
 ) -> Result<ProbeResult, ConnectFailure> {
     let (machine, pool_key) = (&resolved.machine, resolved.pool_key());
     if machine.spec.execution.mode == ExecutionMode::Durable {
-        let managed = dialer.machine_of(resolved);
+        let managed = fleet.machine_of(resolved);
         let session = open_with_retry(connection).await.map_err(|error| ConnectFailure::from_ssh(&error))?;
         let facts = inspect(connection, session, machine.spec.execution.directory.as_deref()).await;
         match facts.map_err(|error| refused_for_now(&managed.connections, &pool_key, error)) {

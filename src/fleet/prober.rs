@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::fairness::{Pool, Size};
 
-use super::dialer::Dialer;
 use super::machine_key::MachineKey;
 use super::machines::ManagedMachine;
 use super::probe::probe;
+use super::shared::Fleet;
 
 /// Limit of concurrent probes, once for machines with a problem and once for the others. A probe of a machine that
 /// drops packets takes its whole deadline, so it must not delay probes of other machines. Each probe costs a socket and
@@ -30,8 +30,8 @@ impl Default for Prober {
 
 impl Prober {
     /// Probes a machine, unless a probe of it is running already.
-    pub async fn probe(&self, dialer: &Dialer, key: &MachineKey) {
-        let machine = dialer.machines.entry(key);
+    pub async fn probe(&self, fleet: &Fleet, key: &MachineKey) {
+        let machine = fleet.machines.entry(key);
         let has_problem = {
             let mut state = machine.state();
             if !state.start_probe() {
@@ -43,7 +43,7 @@ impl Prober {
         // A machine with a problem waits only for other machines with a problem.
         let pool = if has_problem { &self.lost } else { &self.others };
         let _permit = pool.place(&key.0).await;
-        Box::pin(probe(dialer, key)).await;
+        Box::pin(probe(fleet, key)).await;
     }
 }
 

@@ -63,7 +63,7 @@ async fn acknowledge_batch(
     let connection = match reached {
         Some(connection) => Arc::clone(connection),
         None => {
-            let connection = Arc::new(connect_current(&context.dialer, machine).await?);
+            let connection = Arc::new(connect_current(&context.fleet, machine).await?);
             *reached = Some(Arc::clone(&connection));
             connection
         }

@@ -25,13 +25,13 @@ use super::audit::log_claim;
 use super::claim::{self, HeldClaim};
 use super::context::Context;
 use super::decision_input::{DecisionInput, read_decision_input};
+use super::execution_connection::ExecutionConnection;
 use super::queued_execution::QueuedExecution;
-use super::transport::Transport;
 
 /// Stored claim, and the open session that executes the command.
 pub(super) struct Claimed {
     pub held: HeldClaim,
-    pub transport: Transport,
+    pub connection: ExecutionConnection,
     pub session: Session,
 }
 
@@ -41,22 +41,22 @@ pub(super) struct Claimed {
 /// The reason why the execution is not claimed. Nothing of the command was sent.
 pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result<Claimed, ConnectFailure> {
     // Before the claim, the attempt may stop at once, because nothing is lost.
-    let (resolved, way, session) = tokio::select! {
+    let (resolved, connection, session) = tokio::select! {
         prepared = prepare(context, work) => prepared?,
         () = context.draining.cancelled() => return Err(ConnectFailure::Obsolete),
     };
-    let claiming = Box::pin(claim::claim(context, work, &resolved, &way));
+    let claiming = Box::pin(claim::claim(context, work, &resolved, &connection));
     match claiming.instrument(tracing::info_span!(target: SPANS, "claim")).await {
         Ok(held) => {
             let waited =
                 Duration::try_from(context.cluster.now().duration_since(work.created)).unwrap_or(Duration::ZERO);
             metrics().claimed(waited);
             log_claim(&held.execution, "execution claimed", None);
-            Ok(Claimed { held, transport: way, session })
+            Ok(Claimed { held, connection, session })
         }
         Err(end) => {
             session.close().await;
-            if let Transport::Direct(open) = way {
+            if let ExecutionConnection::Direct(open) = connection {
                 open.connection.close().await;
             }
             Err(end)
@@ -68,49 +68,49 @@ pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result
 async fn prepare(
     context: &Context,
     work: &QueuedExecution,
-) -> Result<(Arc<ResolvedMachine>, Transport, Session), ConnectFailure> {
+) -> Result<(Arc<ResolvedMachine>, ExecutionConnection, Session), ConnectFailure> {
     if context.holders.current_epoch().is_none() {
         // Without a valid Lease this process cannot claim, so the attempt opens no connection.
         return Err(ConnectFailure::RetryAfter(RETRY_AFTER_SILENCE));
     }
-    if let Some((resolved, reached, session)) = try_open_existing(&context.dialer, &work.machine_key()).await {
-        return Ok((resolved, Transport::Durable(Arc::new(reached)), session));
+    if let Some((resolved, reached, session)) = try_open_existing(&context.fleet, &work.machine_key()).await {
+        return Ok((resolved, ExecutionConnection::Durable(Arc::new(reached)), session));
     }
     let DecisionInput { resolved, .. } = read_decision_input(context, work).await?;
     if resolved.machine.spec.suspend {
         // The controller reads the same Machine, and reports the reason of the wait.
         return Err(ConnectFailure::Obsolete);
     }
-    let (way, session) = match open(context, &resolved).await {
+    let (connection, session) = match open(context, &resolved).await {
         Ok(opened) => opened,
         Err(end) => {
             if let Some(problem) = end.probe_result() {
-                context.dialer.record(&resolved.machine, problem);
+                context.fleet.record(&resolved.machine, problem);
             }
             return Err(end);
         }
     };
     let resolved = Arc::new(resolved);
-    if let Transport::Durable(_) = way {
-        context.dialer.machine_of(&resolved).connections.remember_spec(&resolved);
+    if let ExecutionConnection::Durable(_) = connection {
+        context.fleet.machine_of(&resolved).connections.remember_spec(&resolved);
     }
-    Ok((resolved, way, session))
+    Ok((resolved, connection, session))
 }
 
 /// Connects to the machine as its execution mode requires, and opens a session.
-async fn open(context: &Context, resolved: &ResolvedMachine) -> Result<(Transport, Session), ConnectFailure> {
+async fn open(context: &Context, resolved: &ResolvedMachine) -> Result<(ExecutionConnection, Session), ConnectFailure> {
     match resolved.machine.spec.execution.mode {
         ExecutionMode::Direct => {
-            let open = connect(&context.dialer, resolved).await?;
+            let open = connect(&context.fleet, resolved).await?;
             let session = open.connection.open(OPEN_DEADLINE).await;
             metrics().session(session.as_ref().map_or_else(ConnectError::category, |_| "opened"));
             let session = session.map_err(|error| ConnectFailure::from_ssh(&error))?;
-            context.dialer.record(&resolved.machine, online(&open.connection, None));
-            Ok((Transport::Direct(open), session))
+            context.fleet.record(&resolved.machine, online(&open.connection, None));
+            Ok((ExecutionConnection::Direct(open), session))
         }
         ExecutionMode::Durable => {
-            let (reached, session) = connect_and_open(&context.dialer, resolved).await?;
-            Ok((Transport::Durable(Arc::new(reached)), session))
+            let (reached, session) = connect_and_open(&context.fleet, resolved).await?;
+            Ok((ExecutionConnection::Durable(Arc::new(reached)), session))
         }
     }
 }

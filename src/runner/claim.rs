@@ -30,8 +30,8 @@ use super::context::Context;
 use super::decision_input::{
     DecisionInput, decide_with, is_before_deadline, is_claimed_with, read_execution, start_deadline,
 };
+use super::execution_connection::ExecutionConnection;
 use super::queued_execution::QueuedExecution;
-use super::transport::Transport;
 
 /// Maximum number of attempts if another client changes the object (its labels, for example) between read and claim.
 /// After them, the execution returns to its queue.
@@ -151,7 +151,7 @@ pub(super) async fn claim(
     context: &Context,
     work: &QueuedExecution,
     connected_by: &ResolvedMachine,
-    way: &Transport,
+    connection: &ExecutionConnection,
 ) -> Result<HeldClaim, ConnectFailure> {
     // All attempts use one token. If a write seems lost and arrives late, the token still identifies it.
     let token = Uuid::new_v4().to_string();
@@ -163,7 +163,7 @@ pub(super) async fn claim(
         // All three reads are live and concurrent, with the connection open.
         let (execution, resolved, rules) = tokio::join!(
             read_execution(context, work, Some(&token)),
-            read_again(&context.dialer.cluster, &work.key.namespace, connected_by),
+            read_again(&context.fleet.cluster, &work.key.namespace, connected_by),
             context.policies.rules(&work.key.namespace),
         );
         let (execution, size) = execution?;
@@ -172,7 +172,7 @@ pub(super) async fn claim(
         }
         let Some(resolved) = resolved? else {
             // The connection was opened by older contents of the Machine or the Secret. Open another one.
-            context.dialer.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
+            context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         };
         let ground = DecisionInput { execution, resolved };
@@ -184,7 +184,7 @@ pub(super) async fn claim(
         let rules = rules.map_err(|error| ConnectFailure::from_read(&error))?;
         let decision = decide_with(context, &ground, &rules).await?;
         let now = context.cluster.now();
-        let records = records(context, &ground, way, &token, now);
+        let records = records(context, &ground, connection, &token, now);
         let mut status = execution::with_claim(&ground.execution, &decision, records, now);
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
@@ -281,11 +281,19 @@ pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: 
 
 /// Returns the records for the claim: its holder, its machine, and in Durable mode the launcher's directory and the
 /// start deadline.
-fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &str, now: Timestamp) -> ClaimRecord {
+fn records(
+    context: &Context,
+    ground: &DecisionInput,
+    connection: &ExecutionConnection,
+    token: &str,
+    now: Timestamp,
+) -> ClaimRecord {
     let not_after = start_deadline(&ground.execution, now);
-    let (mode, remote) = match way {
-        Transport::Direct(_) => (ExecutionMode::Direct, None),
-        Transport::Durable(reached) => (ExecutionMode::Durable, Some(remote_record(&reached.known, not_after, now))),
+    let (mode, remote) = match connection {
+        ExecutionConnection::Direct(_) => (ExecutionMode::Direct, None),
+        ExecutionConnection::Durable(reached) => {
+            (ExecutionMode::Durable, Some(remote_record(&reached.known, not_after, now)))
+        }
     };
     let claim = Claim {
         token: token.to_owned(),
@@ -294,7 +302,7 @@ fn records(context: &Context, ground: &DecisionInput, way: &Transport, token: &s
         dispatched_time: MicroTime(now),
         not_after_time: remote.is_some().then_some(MicroTime(not_after)),
     };
-    ClaimRecord { claim, machine: machine_record(ground, way.connection()), remote }
+    ClaimRecord { claim, machine: machine_record(ground, connection.connection()), remote }
 }
 
 /// Converts the start deadline to the machine's uptime, because the machine's clock may be wrong. The remaining time is

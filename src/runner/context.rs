@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, EventPublisher, Membership, PolicyCache, RequesterTrustChecker};
-use crate::fleet::{Dialer, lock};
+use crate::fleet::{Fleet, lock};
 use crate::output::{LiveOutput, Store};
 
 use super::acknowledgements::Acknowledgements;
@@ -46,7 +46,7 @@ pub(super) struct Context {
     pub outputs: OutputSinks,
     /// Results of Direct mode on local disk until the API server has them; `None` if Writ keeps none there.
     pub spool: Option<Spool>,
-    pub dialer: Arc<Dialer>,
+    pub fleet: Arc<Fleet>,
     pub limits: FollowLimits,
     pub queues: Mutex<MachineQueues>,
     pub acknowledgements: Acknowledgements,

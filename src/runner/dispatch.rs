@@ -26,10 +26,10 @@ use super::attempt::{Claimed, attempt};
 use super::claim::HeldClaim;
 use super::context::Context;
 use super::durable::{self, Start};
+use super::execution_connection::ExecutionConnection;
 use super::queue::{Added, FinishResult, Now};
 use super::queued_execution::QueuedExecution;
 use super::remote_gc;
-use super::transport::Transport;
 use super::{direct, record};
 
 /// Capacity of the channel to the controller. The controller empties the channel at once, so only bursts fill it. If it
@@ -75,9 +75,9 @@ impl Dispatcher {
         if added != Added::Known {
             metrics().allowed();
         }
-        if self.context.dialer.machines.entry(&machine).state().needs_person() {
+        if self.context.fleet.machines.entry(&machine).state().needs_person() {
             // The controller probes a faulty machine more often if executions wait for its repair.
-            self.context.dialer.machines.wake(&machine);
+            self.context.fleet.machines.wake(&machine);
             if added != Added::Known {
                 // The controller writes the fault to the status of the execution.
                 let dispatcher = self.clone();
@@ -115,7 +115,7 @@ impl Dispatcher {
                 tracing::error!(executions = self.tasks.len(), "results could not be written before the end");
             }
         }
-        self.context.dialer.close().await;
+        self.context.fleet.close().await;
     }
 
     /// Returns true after [`Self::start`]. Before that, only executions that may not wait start.
@@ -180,16 +180,16 @@ impl Dispatcher {
 
     async fn run_claimed(&self, claimed: Claimed, queued: &QueuedExecution, cancel: CancellationToken) {
         let context = &self.context;
-        let Claimed { mut held, transport, session } = claimed;
-        match transport {
-            Transport::Direct(open) => {
+        let Claimed { mut held, connection, session } = claimed;
+        match connection {
+            ExecutionConnection::Direct(open) => {
                 let (outcome, fault) = Box::pin(direct::run(context, queued, &mut held, (open, session), cancel)).await;
                 record::record(context, &mut held, outcome).await;
                 if let Some(problem) = fault {
                     self.mark_faulty(queued, problem).await;
                 }
             }
-            Transport::Durable(reached) => {
+            ExecutionConnection::Durable(reached) => {
                 let start = Start::Launch { reached, session };
                 self.run_durable(&mut held, queued, start, cancel).await;
             }
@@ -202,7 +202,7 @@ impl Dispatcher {
         let machine_key = queued.machine_key();
         let result = self.context.queues().mark_faulty(&machine_key, &problem, self.now());
         if let Ok(machine) = self.context.cluster.machine(&queued.key.namespace, &queued.machine).await {
-            self.context.dialer.record(&machine, ProbeResult::Failed(problem));
+            self.context.fleet.record(&machine, ProbeResult::Failed(problem));
         }
         self.apply(result, &machine_key).await;
     }

@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Cleans up the machine of an execution. After a failure, a later cleanup tries again.
 pub(super) async fn collect(context: &Context, work: &QueuedExecution) {
     let tidied = async {
-        let reached = connect_current(&context.dialer, &work.machine_key()).await?;
+        let reached = connect_current(&context.fleet, &work.machine_key()).await?;
         remove_leftovers(context, work, &reached).await?;
         match ask(&reached, |nonce, facts| launcher::prune(nonce, facts, JOURNAL_DAYS)).await? {
             Answer::Done => Ok(()),

@@ -2,7 +2,7 @@
 //! Deny is matched against the rules of all of them.
 
 use crate::policy::compile::CompiledRule;
-use crate::policy::decision::{Outcome, forbids_outcome, forbids_words};
+use crate::policy::decide::{Outcome, forbids_outcome, forbids_words};
 use crate::policy::launchers::{self, Command};
 use crate::policy::{CompiledWhitelist, base_name};
 

@@ -92,7 +92,7 @@ async fn try_again(
     if resolved.machine.spec.suspend {
         return never(Reason::MachineSuspended, "the machine was suspended before it had started");
     }
-    let open = connect(&context.dialer, &resolved).await.map_err(|_| Not::Yet)?;
+    let open = connect(&context.fleet, &resolved).await.map_err(|_| Not::Yet)?;
     let opened = match may_start(context, work, held, cancel, &resolved, &open).await {
         Ok(()) => open.connection.open(OPEN_DEADLINE).await.map_err(|_| Not::Yet),
         Err(not) => Err(not),

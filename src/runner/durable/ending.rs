@@ -125,7 +125,7 @@ impl DurableRun<'_> {
 
     async fn last_look(&self) -> Option<Ended> {
         let ground = self.ground().await.ok()?;
-        let reached = connect_launcher(&self.context.dialer, &ground.resolved).await.ok()?;
+        let reached = connect_launcher(&self.context.fleet, &ground.resolved).await.ok()?;
         let place = self.compare(&reached).ok()?;
         let has_record = matches!(
             place,
@@ -152,7 +152,7 @@ impl DurableRun<'_> {
         let Some(stop) = self.stop.as_mut().filter(|stop| !stop.is_answered()) else { return };
         stop.note_asked();
         tokio::select! {
-            report = Stop::ask(&self.context.dialer, self.work.machine_key(), Arc::clone(reached), self.uid.clone()) => stop.note(report),
+            report = Stop::ask(&self.context.fleet, self.work.machine_key(), Arc::clone(reached), self.uid.clone()) => stop.note(report),
             // The next holder sends the stop request.
             () = self.context.aborting.cancelled() => {}
         }

@@ -38,7 +38,7 @@ impl DurableRun<'_> {
         ground.resolved.prefer =
             status.and_then(|status| status.machine.as_ref()).map(|machine| machine.address.clone());
         let reached = tokio::select! {
-            reached = connect_launcher(&self.context.dialer, &ground.resolved) => reached,
+            reached = connect_launcher(&self.context.fleet, &ground.resolved) => reached,
             () = self.context.aborting.cancelled() => return SessionEnd::NotOurs,
         };
         let reached = match reached {

@@ -154,7 +154,7 @@ impl DurableRun<'_> {
             {
                 stop.note_asked();
                 stopping = Some(Box::pin(Stop::ask(
-                    &context.dialer,
+                    &context.fleet,
                     work.machine_key(),
                     Arc::clone(reached),
                     self.uid.clone(),

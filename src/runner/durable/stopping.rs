@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::execution::{StopCause, TERM_GRACE};
-use crate::fleet::{Dialer, LauncherConnection, MachineKey, open_control_session, request};
+use crate::fleet::{Fleet, LauncherConnection, MachineKey, open_control_session, request};
 use crate::launcher::{self, Answer, Uid};
 
 use super::clock::centiseconds;
@@ -101,8 +101,8 @@ impl Stop {
     }
 
     /// Sends a stop request in a separate session.
-    pub async fn ask(dialer: &Dialer, machine: MachineKey, reached: Arc<LauncherConnection>, uid: Uid) -> StopReport {
-        let (_other, session) = match open_control_session(dialer, &machine, &reached).await {
+    pub async fn ask(fleet: &Fleet, machine: MachineKey, reached: Arc<LauncherConnection>, uid: Uid) -> StopReport {
+        let (_other, session) = match open_control_session(fleet, &machine, &reached).await {
             Ok(opened) => opened,
             Err(problem) => return StopReport::Unknown(problem),
         };

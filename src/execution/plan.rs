@@ -88,7 +88,7 @@ impl EventNotice {
 }
 
 /// Returns the plan for an execution. Total: every observation has a plan.
-pub fn decide(observed: &Observed<'_>) -> Plan {
+pub fn plan(observed: &Observed<'_>) -> Plan {
     let phase = observed.execution.phase();
     if phase.is_finished() {
         return match observed.runner {

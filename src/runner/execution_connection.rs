@@ -6,7 +6,7 @@ use crate::fleet::{LauncherConnection, Open};
 use crate::ssh::Connection;
 
 /// Connection to the machine, by its execution mode.
-pub(super) enum Transport {
+pub(super) enum ExecutionConnection {
     /// Connection for this execution alone. On a shared connection, Writ might notice only after the claim that the
     /// connection is dead. In Direct mode it could not retry then, and the outcome would be unknown.
     Direct(Open),
@@ -15,11 +15,11 @@ pub(super) enum Transport {
     Durable(Arc<LauncherConnection>),
 }
 
-impl Transport {
+impl ExecutionConnection {
     pub fn connection(&self) -> &Connection {
         match self {
-            Transport::Direct(open) => &open.connection,
-            Transport::Durable(reached) => reached.permit.connection(),
+            ExecutionConnection::Direct(open) => &open.connection,
+            ExecutionConnection::Durable(reached) => reached.permit.connection(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The parts that a connection needs, shared by all tasks of this process.
+//! The parts of the fleet that all tasks of this process share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use super::resolved_machine::ResolvedMachine;
 /// Interval between sweeps for idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Connects to machines.
-pub(crate) struct Dialer {
+/// State that every connection to a machine needs.
+pub(crate) struct Fleet {
     /// The API server.
     pub cluster: Cluster,
     /// Addresses to which Writ may connect.
@@ -31,7 +31,7 @@ pub(crate) struct Dialer {
     pub machines: Arc<Machines>,
 }
 
-impl Dialer {
+impl Fleet {
     /// Returns the value of the Machine that was read.
     pub fn machine_of(&self, resolved: &ResolvedMachine) -> Arc<ManagedMachine> {
         self.machines.entry(&key_of(&resolved.machine))

@@ -124,7 +124,7 @@ impl Situation {
     }
 
     fn plan(&self) -> Plan {
-        decide(&Observed {
+        plan(&Observed {
             execution: &self.execution,
             size: self.size,
             prior_execution: match &self.first {
