@@ -13,6 +13,7 @@
 
 mod cycles;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use syn::spanned::Spanned as _;
@@ -95,6 +96,8 @@ const PURE: &[&str] = &["api", "programs", "policy", "execution", "machine", "pl
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;
 const RECONCILE_LINES: usize = 70;
+/// Largest share of a module in the lines of `src` without tests: one part in so many.
+const MODULE_SHARE: usize = 5;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -254,6 +257,23 @@ fn files_and_functions_stay_within_their_bounds() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_module_holds_more_than_a_fifth_of_the_lines_without_tests() {
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    for (path, text) in sources("src") {
+        if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let module = module_of(&path).unwrap_or_else(|| "lib and bin".to_owned());
+        *lines.entry(module).or_default() += code.lines().count();
+    }
+    let all: usize = lines.values().sum();
+    for (module, of_module) in lines {
+        assert!(of_module * MODULE_SHARE <= all, "{module}: {of_module} of {all} lines, so split it");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@
     reason = "a test that meets an impossible state has to fail, and the report is for a terminal"
 )]
 
+mod messages;
 mod phrases;
 mod rules;
 mod rust;

@@ -1,15 +1,8 @@
-//! Plain words in status messages, held by a list of words that must not come back.
+//! Checks status messages and the documentation of the reasons by a second, stricter list of words. In other texts,
+//! these words can be correct.
 //!
-//! The test reads the string literals of the modules that build status messages, and the documentation of the reasons. It
-//! does not read tests, attributes and comments. A literal of one word is a name and no message.
-
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test that meets what cannot be has to fail"
-)]
+//! The test reads the string literals of the modules that build status messages, and the documentation of the reasons.
+//! It does not read tests, attributes and comments. A literal of one word is a name and no message.
 
 use std::path::{Path, PathBuf};
 
