@@ -12,7 +12,7 @@ use writ::cluster::{Acting, ActingError, AsRequester, ClientOptions, Cluster, Cl
 
 use crate::world::{World, world};
 
-/// Time for something that must happen on a machine that does other things, too.
+/// Maximum wait for an expected event. The machine also runs other tests.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A gateway's ServiceAccount and the namespaces of a test.
@@ -23,7 +23,7 @@ struct Gateway {
     home: String,
     /// A namespace in which the gateway may act for requesters.
     served: String,
-    /// One in which it may not.
+    /// A namespace in which the gateway may not act for requesters.
     foreign: String,
     acting: Acting,
 }
@@ -55,7 +55,7 @@ impl Gateway {
         Self { world, admin, home, served, foreign, acting }
     }
 
-    /// Grants constrained impersonation, as the gateway's chart will.
+    /// Grants constrained impersonation: the rights that a gateway needs to act for requesters.
     fn let_it_act(&self) {
         let (home, served) = (&self.home, &self.served);
         let manifest = format!(
@@ -106,7 +106,8 @@ subjects: [{{kind: ServiceAccount, name: gateway, namespace: {home}}}]
         std::fs::remove_file(&path).expect("it is removed");
     }
 
-    /// Lets a subject create and cancel executions in a namespace: `--user=alice`.
+    /// Lets a subject create and cancel executions in a namespace. `subject` is a flag of kubectl, for example
+    /// `--user=alice`.
     fn grant(&self, namespace: &str, subject: &str) {
         let name = subject.replace(['=', ':', '-'], "");
         self.world.kubectl_succeeds(&[
@@ -128,7 +129,7 @@ subjects: [{{kind: ServiceAccount, name: gateway, namespace: {home}}}]
         Api::namespaced(self.admin.clone(), namespace)
     }
 
-    /// Creates an execution as a caller, as soon as RBAC is in force.
+    /// Creates an execution as a caller. Retries until the API server applies the new RBAC rights.
     async fn creates(&self, caller: &UserInfo, name: &str) -> CommandExecution {
         let (requester, started) = (self.caller(caller).await, Instant::now());
         loop {
@@ -147,7 +148,7 @@ async fn a_requester_acts_with_own_rights_and_own_name() {
     gateway.let_it_act();
     gateway.grant(&gateway.served, "--group=sre");
     gateway.grant(&gateway.foreign, "--user=alice");
-    // The last one: once it is in force, the others are.
+    // This is the last grant. Once the API server applies it, the other grants are in force too.
     gateway.grant(&gateway.served, "--user=alice");
 
     let alice = UserInfo { uid: Some("7".to_owned()), ..person("alice", &["staff", "system:authenticated"]) };
@@ -158,14 +159,14 @@ async fn a_requester_acts_with_own_rights_and_own_name() {
     let stored = gateway.executions(&gateway.served).get("by-alice").await.expect("it is stored");
     assert_eq!(stored.spec.requested_by, Some(stamped));
 
-    // A forged name is overwritten, as for everybody.
+    // The API server overwrites a forged name, as for all requesters.
     let mut forged = execution("forged");
     forged.spec.requested_by = stored.spec.requested_by.clone();
     let bob = gateway.caller(&person("bob", &["sre"])).await;
     let created = bob.create(&gateway.served, &forged).await.expect("the group may");
     assert_eq!(created.spec.requested_by.map(|requester| requester.username).as_deref(), Some("bob"));
 
-    // A cancel is the requester's, too; the guard lets only alice cancel what alice asked for.
+    // The requester also cancels with own rights. The guard lets only alice cancel executions that alice created.
     let cancel = json!({"spec": {"cancelRequested": true}});
     let refused = bob.merge::<CommandExecution>(&gateway.served, "by-alice", &cancel).await.expect_err("not bob");
     assert!(matches!(&refused, ActingError::Forbidden { requester, .. } if requester == "bob"), "{refused}");
@@ -173,11 +174,11 @@ async fn a_requester_acts_with_own_rights_and_own_name() {
     let cancelled: CommandExecution = alice.merge(&gateway.served, "by-alice", &cancel).await.expect("alice may");
     assert_eq!(cancelled.spec.cancelled_by.map(|by| by.username).as_deref(), Some("alice"));
 
-    // Nothing is sent for a name that means a subresource.
+    // Writ sends no request if the name means a subresource.
     let status = bob.merge::<CommandExecution>(&gateway.served, "by-alice/status", &cancel).await;
     assert!(matches!(status, Err(ActingError::InvalidName { .. })), "{status:?}");
 
-    // A person without the right gets the refusal as their own, and nothing is created.
+    // A person without the right gets the refusal under their own name. The API server creates nothing.
     let mallory = gateway.caller(&person("mallory", &["guests"])).await;
     let refused = mallory.create(&gateway.served, &execution("by-mallory")).await.expect_err("not mallory");
     assert!(matches!(&refused, ActingError::Forbidden { requester, .. } if requester == "mallory"), "{refused}");
@@ -185,7 +186,7 @@ async fn a_requester_acts_with_own_rights_and_own_name() {
     assert!(refused.to_string().contains("User \"mallory\" cannot create resource"), "{refused}");
     assert_eq!(gateway.executions(&gateway.served).get_opt("by-mallory").await.expect("it is read"), None);
 
-    // In a namespace that is not served, alice's own right is worth nothing through Writ.
+    // The gateway may not act in this namespace. So alice's own right allows nothing through Writ.
     let refused = alice.create(&gateway.foreign, &execution("elsewhere")).await.expect_err("not there");
     assert!(
         matches!(&refused, ActingError::Cluster(ClusterError::Forbidden { who, .. }) if who == "writ"),
@@ -208,7 +209,7 @@ async fn a_service_account_acts_under_its_own_name() {
     assert_eq!((stamped.username, stamped.uid.as_str()), (name, ""));
     assert!(stamped.groups.contains(&groups[1].to_owned()), "{:?}", stamped.groups);
 
-    // The gateway's own, and those of its namespace, are no callers.
+    // Writ does not act for the gateway's own ServiceAccount, nor for other ServiceAccounts of its namespace.
     let own = person(&format!("system:serviceaccount:{}:gateway", gateway.home), &[]);
     let neighbour = person(&format!("system:serviceaccount:{}:default", gateway.home), &[]);
     for caller in [own, neighbour] {

@@ -1,4 +1,4 @@
-//! Addresses: which are accepted, which a Secret admits, which are refused.
+//! Addresses of Machines: accepted forms, addresses that a Secret admits, and refused addresses.
 
 use std::net::Ipv6Addr;
 use std::process::Command;
@@ -76,7 +76,7 @@ async fn a_pattern_of_numbers_is_held_against_what_a_name_resolves_to() {
     run("other-range", "10.0.0.0/8, *.example.com", json!({})).await;
     run("labels", "*.localhost", json!({})).await;
     run("mistake", "127.0.0.1/8", json!({})).await;
-    // Names lead to wherever their owner likes.
+    // The owner of a DNS name decides its addresses. So a numeric pattern must not match a name.
     run("number-name", "10.0.*", json!({"address": "10.0.evil.localhost"})).await;
     case.apply_machine("bastion", json!({"allowJump": true})).await;
     run("behind", "127.*", json!({"jumpHosts": [{"name": "bastion"}]})).await;
@@ -104,7 +104,7 @@ async fn a_pattern_of_numbers_is_held_against_what_a_name_resolves_to() {
 
 #[tokio::test]
 async fn a_range_of_the_cluster_is_not_connected_to() {
-    // Not even though all of 127.0.0.0/8 is allowed in these tests.
+    // The flag wins over the permission for all of 127.0.0.0/8 in these tests.
     let flags = ["--refuse-cidr", "127.0.0.2/31"];
     let case = Case::with(world(), SshdOptions::default(), &flags).await;
     case.apply_machine("web-1", json!({"address": "127.0.0.2"})).await;
@@ -116,11 +116,11 @@ async fn a_range_of_the_cluster_is_not_connected_to() {
     case.ends("y", Phase::Succeeded, Reason::Completed).await;
 }
 
-/// A network interface with a link-local address, which goes when this is dropped.
+/// A network interface with a link-local address. Dropping this value deletes the interface.
 struct Zone(String);
 
 impl Zone {
-    /// None where this host does not let it be made.
+    /// Creates the interface. `None` if this host does not allow that.
     fn make() -> Option<Self> {
         let name = format!("wv{}", std::process::id() % 1_000_000);
         let ip = |words: &[&str]| Command::new("ip").args(words).output().is_ok_and(|output| output.status.success());
@@ -170,7 +170,7 @@ async fn a_link_local_address_is_reached_in_its_zone() {
 #[tokio::test]
 async fn a_folder_that_cannot_be_recorded_is_refused_once_and_says_the_bound() {
     let case = Case::new().await;
-    // A short path to a long one.
+    // A short path that is a link to a long path.
     let home = case.sshd.home();
     let deep = (0..6).fold(home.join("deep"), |path, _| path.join("d".repeat(200)));
     std::fs::create_dir_all(&deep).expect("folders");

@@ -1,5 +1,6 @@
-//! lint, the API server and the controller say the same of a Whitelist: of those that the documentation shows, and of such as
-//! are wrong in one thing each. And what the API server warns of when one is applied.
+//! `writ lint`, the API server and the controller give the same verdict on a Whitelist. The tests use the Whitelists of
+//! the documentation, and Whitelists with one faulty value each. They also check the warnings of the API server on
+//! apply.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ fn lint(file: &Path) -> (String, Option<i32>) {
     (String::from_utf8(output.stdout).expect("UTF-8"), output.status.code())
 }
 
-/// Every document of kind Whitelist in the examples and in the guides, as text.
+/// Returns the text of every document of kind Whitelist in the examples and in the guides, with its origin.
 fn shown_whitelists() -> Vec<(String, String)> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let (mut folders, mut found) =
@@ -57,7 +58,8 @@ async fn lint_and_the_controller_agree_on_every_whitelist_that_the_documentation
     let case = Case::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut agreed = 0;
-    // In the cluster a Deny is held against the rules of all Whitelists: here there is one at a time, as in a file.
+    // In the cluster, Writ compares a Deny with the rules of all Whitelists. So only one Whitelist exists at each time,
+    // as in a file.
     case.whitelists().delete("web", &kube::api::DeleteParams::default()).await.expect("deleted");
     for (number, (origin, text)) in shown_whitelists().into_iter().enumerate() {
         let mut object = manifest::read(text.as_bytes()).expect("text").remove(0).expect("YAML").value();
@@ -103,10 +105,10 @@ async fn lint_and_the_controller_agree_on_every_whitelist_that_the_documentation
     assert!(agreed >= 10, "only {agreed} Whitelists were found");
 }
 
-/// By the path of a field: values that are wrong in one thing, or just not.
+/// Values by the path of a field. Each value is faulty in one way, or is just valid.
 const VALUES: &str = include_str!("agreement.json");
 
-/// A Whitelist with another value at a path; at the end of a list for `-`.
+/// Returns a Whitelist with another value at a path. For a path that ends with `-`, the value is appended to the list.
 fn changed(path: &str, value: &Value) -> Value {
     let mut object = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist", "metadata": {"name": "w"}, "spec": {"rules": [
         {"name": "a", "match": "x", "run": ["/bin/true", "{p}"], "parameters": {"p": {"enum": ["b"]}},
@@ -122,7 +124,7 @@ fn changed(path: &str, value: &Value) -> Value {
     object
 }
 
-/// Writes repetitions out: of a text, or of the items of a list.
+/// Expands `{"repeat": ..., "times": ...}`, for a text or for the items of a list.
 fn written_out(value: &Value) -> Value {
     let times = value.get("times").and_then(Value::as_u64).and_then(|times| usize::try_from(times).ok());
     match (value, value.get("repeat"), times) {
@@ -144,7 +146,7 @@ fn cases() -> Vec<(String, Value)> {
     cases.extend([256, 257].map(|count| ("/spec/rules".to_owned(), (0..count).map(rule).collect())));
     cases.extend([16, 17].map(|count| ("/spec/rules/0/parameters".to_owned(), (0..count).map(parameter).collect())));
     cases.push(("/spec/rules/-".to_owned(), json!({"name": "a", "run": ["/bin/true"]})));
-    // The CEL rule, in all its cases.
+    // All cases of the CEL rule on `effect` and `run`.
     for effect in [None, Some("Allow"), Some("Deny")] {
         for run in [None, Some(json!(["/bin/true"])), Some(json!([]))] {
             cases.push(("/spec/rules/-".to_owned(), json!({"name": "c", "effect": effect, "run": run})));
@@ -189,7 +191,7 @@ spec:
     - {name: harmless, match: h, run: [/usr/bin/uptime]}
 "#;
 
-/// Applies a Whitelist, and returns what kubectl prints beside its result.
+/// Applies a Whitelist, and returns the standard error of kubectl, which has the warnings.
 fn apply(case: &Case, text: &str) -> String {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().expect("a file");
     std::fs::write(file.path(), text).expect("written");
@@ -198,7 +200,7 @@ fn apply(case: &Case, text: &str) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits until `careless` is as it must be.
+/// Waits until the status of `careless` is current and fulfils `is`.
 async fn until(case: &Case, is: impl Fn(&WhitelistStatus) -> bool) -> WhitelistStatus {
     let started = Instant::now();
     loop {
@@ -216,7 +218,7 @@ async fn until(case: &Case, is: impl Fn(&WhitelistStatus) -> bool) -> WhitelistS
 async fn warnings_come_with_kubectl_apply_and_stand_in_the_status() {
     let case = Case::new().await;
     let started = Instant::now();
-    // Policies are served some seconds after they are installed.
+    // The API server applies an admission policy only some seconds after its installation.
     let printed = loop {
         let text = CARELESS.replace("match: h", &format!("match: h{}", started.elapsed().as_millis()));
         let printed = apply(&case, &text);
@@ -247,12 +249,12 @@ async fn warnings_come_with_kubectl_apply_and_stand_in_the_status() {
         assert!(started.elapsed() < Duration::from_secs(30), "no event");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // A harmless one takes the condition away.
+    // A harmless Whitelist removes the condition.
     let lines = CARELESS.lines().filter(|line| !line.contains("- {") || line.contains("harmless"));
     assert!(!apply(&case, &lines.collect::<Vec<_>>().join("\n")).contains("Warning"));
     let status = until(&case, |status| status.warning_count == Some(0)).await;
     assert!(status.conditions.iter().all(|it| it.type_ != "HasWarnings"), "{status:?}");
-    // A Deny is compared with the rules of the other Whitelists: one says `hello`, none says `hallo`.
+    // Writ compares a Deny with the rules of the other Whitelists. One of these rules has `hello`, none has `hallo`.
     for (word, count) in [("hallo", 1), ("hello", 0)] {
         let head = "apiVersion: writ.dev/v1alpha1\nkind: Whitelist\nmetadata: {name: careless}\nspec:\n  rules:\n";
         apply(&case, &format!("{head}  - {{name: never, effect: Deny, run: [/bin/echo, {word}]}}\n"));

@@ -1,4 +1,4 @@
-//! What is left when somebody wants a record gone: how long it is kept, and what the log says of it.
+//! Attempts to remove a record: how long Writ keeps it, and which lines the log has of it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::lab::{SshdOptions, User};
 use crate::protection::{create, executions, root, with_role};
 use crate::world::{CHART, World};
 
-/// As it is installed if nobody says otherwise: a day.
+/// Uses the default of the chart: 86400 s, one day.
 #[tokio::test]
 async fn a_record_is_kept_for_a_day_unless_the_rule_that_allowed_it_says_otherwise() {
     let own = World::start();
@@ -45,7 +45,7 @@ async fn a_record_is_kept_for_a_day_unless_the_rule_that_allowed_it_says_otherwi
             other => panic!("{name} was not kept: {other:?}"),
         }
     }
-    // As Argo CD's BeforeHookCreation does.
+    // Argo CD deletes like this with BeforeHookCreation. The rule has `minimumRetentionSeconds: 0`.
     delete(&at_once).await.expect("the rule says so");
     case.gone(&at_once).await;
     let started = Instant::now();

@@ -1,18 +1,18 @@
-//! Bad input: each has a clear answer, and nothing of it reaches a machine.
+//! Bad input: Writ or the API server answers each with a clear error, and no part of it reaches a machine.
 
 use serde_json::{Value, json};
 use writ::api::{Phase, Reason};
 
 use crate::case::Case;
 
-/// Nothing was asked of the login shell, and nobody connected.
+/// Checks that the login shell received no request, and that no client connected to sshd.
 #[track_caller]
 fn nothing_reached(case: &Case) {
     assert_eq!(case.ledger(), Vec::<String>::new());
     assert_eq!(case.sshd_logged("Connection from"), 0, "{}", case.sshd.log().unwrap_or_default());
 }
 
-/// The login shell was asked for nothing; somebody may have connected.
+/// Checks that the login shell received no request. Clients may have connected to sshd.
 #[track_caller]
 fn nothing_ran(case: &Case) {
     assert_eq!(case.ledger(), Vec::<String>::new());
@@ -53,7 +53,7 @@ async fn what_is_not_listed_never_reaches_sshd() {
 #[tokio::test]
 async fn a_wrong_host_key_gets_no_authentication_attempt() {
     let case = Case::new().await;
-    // A well-formed key that is somebody else's.
+    // A well-formed key of another host.
     let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJNsmMGyuGjmRPvGJyvHyfZ6oqbsZSEqf0lZTXGWv7z";
     case.apply_machine("web-1", json!({"hostKeys": [other]})).await;
     case.execute("x", "say hello").await;
@@ -113,7 +113,7 @@ async fn without_a_whitelist_nothing_runs() {
 
 #[tokio::test]
 async fn a_machine_and_a_rule_that_come_a_moment_later_are_waited_for() {
-    // Longer than the default: other tests keep the API server busy.
+    // Longer than the default, because other tests keep the API server busy.
     let flags = ["--missing-grace-seconds", "60"];
     let case = Case::with(crate::world::world(), crate::lab::SshdOptions::default(), &flags).await;
     case.execute_with("x", json!({"command": "later", "machineRef": {"name": "web-2"}})).await;
@@ -283,7 +283,7 @@ async fn whitelists_that_make_no_sense_are_refused() {
     check(&case, &cases);
 }
 
-/// Whether the API server takes each, or says this.
+/// Checks that the API server accepts each object, or that its error contains the given text.
 fn check(case: &Case, cases: &[(Value, Option<&str>)]) {
     for (object, field) in cases {
         let path = case.sshd.home().join("object.json");
@@ -304,7 +304,8 @@ fn check(case: &Case, cases: &[(Value, Option<&str>)]) {
     }
 }
 
-/// A block in YAML leaves a line end, and an editor a typographic quote: the API server says so, and no regular expression.
+/// A block in YAML adds a line end, and an editor adds typographic quotes. The error of the API server names such a
+/// fault in words. It shows no regular expression.
 #[tokio::test]
 async fn what_the_schema_refuses_is_told_in_words() {
     let case = Case::new().await;
@@ -342,7 +343,7 @@ async fn what_the_schema_refuses_is_told_in_words() {
         let message = refused(case.try_apply("writ.dev/v1alpha1", "Machine", "new", json!({"spec": spec_of})).await);
         assert!(message.contains(words) && !message.contains("should match"), "{words}: {message}");
     }
-    // What login names, words and names may be is as before.
+    // Valid login names, words and names are still accepted.
     for user in ["jane", "CORP\\jane", "jane@corp.example", "PC-1$"] {
         case.apply_machine("named", json!({"user": user})).await;
     }

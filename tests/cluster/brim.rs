@@ -1,4 +1,5 @@
-//! Objects that others fill to the brim: an execution is refused before anything is sent, or its result is recorded.
+//! Objects that other clients fill up to the maximum size. Either Writ refuses the execution before it sends anything,
+//! or it records the result.
 
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -12,13 +13,13 @@ use crate::case::Case;
 use crate::lab::SshdOptions;
 use crate::work::script;
 
-/// More than etcd takes of one object.
+/// Bytes, more than etcd accepts for one object.
 const TOO_MUCH: usize = 1_600_000;
-/// Bytes of the largest label, as JSON.
+/// Bytes of the largest possible label, as JSON.
 const LABEL: usize = 380;
 
-/// Labels and an annotation that take so many bytes, to the byte. The labels are the largest that there are: tens of thousands
-/// of small ones keep the API server busy for seconds.
+/// Returns labels and an annotation with exactly this number of bytes. The labels have the maximum size. Tens of
+/// thousands of small labels would keep the API server busy for seconds.
 fn metadata(bytes: usize) -> Value {
     let prefix = ["a".repeat(61), "b".repeat(61), "c".repeat(61), "d".repeat(61)].join(".");
     let label = |index: usize| (format!("{prefix}/l{index:062}"), json!("x".repeat(63)));
@@ -26,7 +27,7 @@ fn metadata(bytes: usize) -> Value {
     json!({"labels": labels, "annotations": {"p": "y".repeat(bytes % LABEL)}})
 }
 
-/// What is asked for, with metadata of so many bytes.
+/// Creates an execution with this number of bytes of metadata.
 async fn create(case: &Case, name: &str, command: &str, bytes: usize) -> Result<(), kube::Error> {
     let resource = ApiResource::erase::<CommandExecution>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(case.client.clone(), &case.namespace, &resource);
@@ -42,7 +43,7 @@ async fn merge(case: &Case, name: &str, metadata: Value) -> Result<(), kube::Err
     case.executions().patch(name, &PatchParams::default(), &patch).await.map(drop)
 }
 
-/// Whether the API server says that something does not fit.
+/// Returns true if the API server refused an object as too large.
 fn is_too_large(result: &Result<(), kube::Error>) -> bool {
     match result {
         Ok(()) => false,
@@ -51,8 +52,8 @@ fn is_too_large(result: &Result<(), kube::Error>) -> bool {
     }
 }
 
-/// Fills it until the API server takes not a byte more: with labels, and what a label more would be too much for with an
-/// annotation.
+/// Fills an execution until the API server accepts no further byte. Labels take most of the space. An annotation takes
+/// the rest, which is smaller than a label.
 async fn fill(case: &Case, name: &str) {
     let none = json!({"labels": null, "annotations": null});
     put_most(case, name, TOO_MUCH, &none, metadata).await;
@@ -60,7 +61,8 @@ async fn fill(case: &Case, name: &str) {
     put_most(case, name, 2 * LABEL, &json!({"annotations": {"q": null}}), more).await;
 }
 
-/// Puts as much of something on as fits. What fitted a moment ago may be some bytes too much: Writ writes too.
+/// Adds the maximum metadata that fits. A size that fitted a moment ago may be some bytes too large, because Writ
+/// writes too.
 async fn put_most(case: &Case, name: &str, too_much: usize, none: &Value, some: impl Fn(usize) -> Value) {
     let mut most = most_that_fits(case, name, too_much, none, &some).await;
     while most > 0 && is_too_large(&merge(case, name, some(most)).await) {
@@ -68,7 +70,7 @@ async fn put_most(case: &Case, name: &str, too_much: usize, none: &Value, some: 
     }
 }
 
-/// How much of something fits, where less always does.
+/// Returns the maximum size that fits, in bytes. Every smaller size fits too.
 async fn most_that_fits(
     case: &Case,
     name: &str,
@@ -86,7 +88,7 @@ async fn most_that_fits(
     least
 }
 
-/// A rule that waits for a file, then writes what takes the most room.
+/// Returns a rule for a script, with 16 KiB of inline output and a timeout of 600 s.
 fn waits(case: &Case, name: &str, line: &str) -> Value {
     let mut rule = script(&case.sshd, name, line);
     rule["output"] = json!({"inlineBytes": 16_384});
@@ -94,24 +96,24 @@ fn waits(case: &Case, name: &str, line: &str) -> Value {
     rule
 }
 
-/// How many bytes of standard output the whole record says.
+/// Returns the number of bytes of standard output in the record.
 fn written(status: &CommandExecutionStatus) -> i64 {
     status.output.as_ref().expect("a record of the output").stdout.bytes
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum End {
-    /// It ran, and its result is there in full.
+    /// The command ran, and its complete result is recorded.
     Recorded,
-    /// It was refused, and says why.
+    /// Writ refused the execution, and the status has the reason.
     Refused,
-    /// Not even that fits: an event says why, and nothing was sent.
+    /// Even the refusal does not fit. An event reports the reason, and Writ sent nothing to the machine.
     Waits,
-    /// The API server did not store it.
+    /// The API server did not store the execution.
     NotStored,
 }
 
-/// Whether an event says that it does not fit.
+/// Returns true if an event reports that the execution is too large.
 async fn is_told_of(case: &Case, name: &str) -> bool {
     let api: Api<Event> = Api::namespaced(case.client.clone(), &case.namespace);
     let events = api.list(&ListParams::default()).await.expect("events");
@@ -123,7 +125,7 @@ async fn is_told_of(case: &Case, name: &str) -> bool {
     })
 }
 
-/// Has one executed whose labels take so many bytes.
+/// Creates an execution whose metadata has this number of bytes, and returns its end.
 async fn end_of(case: &Case, bytes: usize) -> End {
     let name = format!("x{bytes}");
     if is_too_large(&create(case, &name, "writes", bytes).await) {
@@ -149,12 +151,12 @@ async fn end_of(case: &Case, bytes: usize) -> End {
 
 #[tokio::test]
 async fn what_is_full_is_refused_before_anything_is_sent_or_its_result_is_recorded() {
-    // The API server is busy enough for a Lease of 3 s to be over.
+    // The default Lease duration. The API server is so busy here that a Lease of 3 s would expire.
     let case = Case::durable_with(SshdOptions::default(), &[]).await;
     let line = "echo run >> $HOME/runs; head -c 20000 /dev/zero | tr '\\0' '<'; echo end >&2; exit 7";
     case.apply_whitelist("writes", json!([waits(&case, "writes", line)])).await;
     let mut recorded = 0;
-    // To the byte where they are refused first, and to the byte where the API server stores nothing any more.
+    // Finds two sizes to the byte: the first that Writ refuses, and the first that the API server does not store.
     for is_beyond in [|end| end != End::Recorded, |end| end == End::NotStored] {
         let (mut least, mut most) = (1000, TOO_MUCH);
         while most - least > 1 {
@@ -173,7 +175,7 @@ async fn what_is_full_is_refused_before_anything_is_sent_or_its_result_is_record
     assert_eq!(runs.lines().count(), recorded, "what was refused ran");
 }
 
-/// Somebody fills it while it runs, to the last byte.
+/// Another client fills the object to the last byte while the command runs.
 #[tokio::test]
 async fn what_somebody_fills_while_it_runs_is_recorded_and_its_slot_is_free() {
     let case = Case::durable_with(SshdOptions::default(), &[]).await;
@@ -190,12 +192,12 @@ async fn what_somebody_fills_while_it_runs_is_recorded_and_its_slot_is_free() {
     let stdout = status.output.as_ref().expect("a record").stdout.clone();
     assert!(stdout.truncated && stdout.sha256.len() == 64 && status.stdout.is_none(), "{status:?}");
     assert!(status.message.expect("a message").contains("fill the object"));
-    // Its slot is the only one.
+    // The machine has only one slot, so the first execution must have released it.
     case.execute("next", "say hello").await;
     assert_eq!(case.finished("next").await.phase, Phase::Succeeded);
 }
 
-/// The same between the claim and the first sign of life, and the claim is taken over by another process.
+/// Another client fills the object between the claim and the phase Running. Then another process adopts the claim.
 #[tokio::test]
 async fn what_is_filled_before_it_is_seen_to_run_is_followed_adopted_and_recorded() {
     let mut case = Case::durable().await;
@@ -214,7 +216,7 @@ async fn what_is_filled_before_it_is_seen_to_run_is_followed_adopted_and_recorde
     assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(3)), "{status:?}");
 }
 
-/// A claim leaves what others wrote as it was: labels, annotations, and who owns them.
+/// A claim leaves labels and annotations of other clients unchanged, and the managers of these fields too.
 #[tokio::test]
 async fn what_others_wrote_on_an_execution_stays() {
     let case = Case::durable().await;
@@ -233,7 +235,7 @@ async fn what_others_wrote_on_an_execution_stays() {
     assert!(fields["f:metadata"]["f:labels"].get("f:team").is_some(), "{fields}");
 }
 
-/// Whoever may patch an execution of somebody else must not end it by what managers own.
+/// A user who may patch executions of other users must not end them by filling `managedFields`.
 #[tokio::test]
 async fn what_somebody_writes_into_managed_fields_ends_nothing_that_waits() {
     let case = Case::new().await;

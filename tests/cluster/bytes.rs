@@ -1,5 +1,6 @@
-//! What a machine gets is what was decided, byte for byte, whichever shell its login user has: Writ's own line and Writ's
-//! own SSH client, against a real sshd. What came is told by a program on the machine, from what the kernel knows of it.
+//! A machine receives the decision byte for byte, with every login shell. The tests use Writ's own command line and
+//! Writ's own SSH client, against a real sshd. A program on the machine reports the received words. It reads them from
+//! the kernel.
 
 mod run_as;
 
@@ -21,13 +22,13 @@ use crate::keys::{log_in, pinned, start};
 use crate::lab::packages::Package;
 use crate::lab::{Sshd, SshdOptions};
 
-/// What the policy admits in one word.
+/// Maximum bytes of one word that the policy admits.
 const LONGEST_WORD: usize = 4096;
-/// With the program, what the policy admits in one command.
+/// Maximum arguments that the policy admits in one command. The program is one word more.
 const MOST_ARGUMENTS: usize = 63;
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Each field ends with a byte 0: who it runs as, its directory, how many words it has, and what /proc says of the words
-/// (before them, of the shell and of this file) and of the environment.
+/// Program that records its user, directory, number of words, words and environment. Each field ends with a byte 0. The
+/// words and the environment come from /proc. The words of the shell and of this file precede the others.
 const RECORD: &str = r#"#!/bin/sh
 id -unz
 readlink -z "/proc/$$/cwd"
@@ -35,7 +36,8 @@ printf '%s\0' "$#"
 cat "/proc/$$/cmdline" "/proc/$$/environ"
 "#;
 
-/// The shells that most people have; docs/design/20261121-what-the-machine-reads.md names more, tried by hand.
+/// Returns the most common login shells. docs/design/20261121-what-the-machine-reads.md lists more, which were tested
+/// manually.
 fn login_shells() -> [PathBuf; 4] {
     ["dash", "bash", "zsh", "busybox"].map(|name| {
         let [path] = Package::called(name).find_or_install([name]).expect("a shell");
@@ -51,7 +53,7 @@ struct Machine {
     program: String,
 }
 
-/// How a command ended, and what it wrote.
+/// End and output of a command.
 #[derive(Debug, Default)]
 struct Ran {
     stdout: Vec<u8>,
@@ -60,7 +62,7 @@ struct Ran {
     signal: Option<String>,
 }
 
-/// What the recording program said.
+/// Report of the recording program.
 #[derive(Debug)]
 struct Seen {
     user: String,
@@ -88,7 +90,7 @@ impl Machine {
         machines
     }
 
-    /// A program that every user may run and only the server's own user change.
+    /// Adds a program that every user may run. Only the user of the server may change it.
     fn add_program(&self, name: &str, text: &str) -> String {
         let path = self.sshd.home().with_file_name(name);
         std::fs::write(&path, text).expect("a program");
@@ -96,7 +98,7 @@ impl Machine {
         path.to_str().expect("a UTF-8 path").to_owned()
     }
 
-    /// A decision to run the recording program with these words.
+    /// Returns a decision to run the recording program with these words.
     fn decision(&self, words: &[String]) -> DecisionRecord {
         DecisionRecord {
             whitelist: ObjectRecord { name: "web".to_owned(), uid: String::new(), generation: 1 },
@@ -141,7 +143,7 @@ impl Machine {
         ran
     }
 
-    /// Runs the recording program, which must succeed.
+    /// Runs the recording program, which must succeed, and returns its report.
     async fn seen(&self, decision: &DecisionRecord) -> Seen {
         let ran = self.run(decision).await;
         let what = format!("{}: {ran:?}", self.shell.display());
@@ -165,7 +167,7 @@ impl Seen {
 }
 
 impl Ran {
-    /// That nothing ran, and why.
+    /// Checks that no program ran, and that standard error has the reason.
     #[track_caller]
     fn is_nothing(&self, code: u32, said: &str) {
         assert!(self.code == Some(code) && self.stdout.is_empty(), "{said}: {self:?}");
@@ -174,7 +176,7 @@ impl Ran {
     }
 }
 
-/// Words that some shell, env or sudo could take for something else.
+/// Returns words that a shell, env or sudo could misinterpret.
 fn hostile_words() -> Vec<String> {
     let printable: String = (' '..='~').collect();
     let mut words: Vec<String> = printable.chars().map(String::from).collect();
@@ -188,7 +190,7 @@ fn hostile_words() -> Vec<String> {
     words
 }
 
-/// The same words on each run, so that a failure can be looked at again.
+/// Returns the same words in each run, so that a failure can be reproduced.
 fn generated_words(count: usize) -> Vec<String> {
     let mut runner = TestRunner::deterministic();
     let word = prop_oneof![
@@ -217,7 +219,7 @@ async fn every_word_reaches_the_program_byte_for_byte_whatever_the_login_shell()
             let words = vec![long.repeat(LONGEST_WORD / long.len()); 7];
             assert!(machine.seen(&machine.decision(&words)).await.words == words, "{name}: {long:?}");
         }
-        // The most of both that one request takes.
+        // 63 words of 2000 bytes still fit into one request. The next test shows that 63 words of 2100 bytes do not.
         let words = vec!["y".repeat(2000); MOST_ARGUMENTS];
         assert!(machine.seen(&machine.decision(&words)).await.words == words, "{name}");
     }
@@ -272,7 +274,7 @@ async fn a_directory_that_cannot_be_entered_is_exit_code_126_and_nothing_runs() 
             machine.run(&decision).await.is_nothing(126, said);
         }
         if machine.sshd.runs_as_root() {
-            // One of root's own.
+            // A directory that only root can enter.
             let closed = home.with_file_name("closed");
             std::fs::create_dir(&closed).expect("a directory");
             std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).expect("a closed directory");
@@ -292,7 +294,7 @@ async fn what_a_session_inherits_and_what_its_startup_files_say_does_not_steer_t
         environment.extend([("CDPATH", "/"), ("LANGUAGE", "de"), ("KEPT", "by the session")]);
         let machine = Machine::with(&shell, &environment).await;
         let home = machine.sshd.home();
-        // The startup files of zsh and, where it was built so, of bash under sshd.
+        // Startup files: .zshenv for zsh, and .bashrc for a bash that was built to read it under sshd.
         for file in [".zshenv", ".bashrc"] {
             let text = "cd() { echo steered; }\nexport LC_ALL=steered PATH=/steered:$PATH PYTHONPATH=/steered\n";
             std::fs::write(home.join(file), text).expect("a startup file");
@@ -306,7 +308,7 @@ async fn what_a_session_inherits_and_what_its_startup_files_say_does_not_steer_t
             assert!(steered.is_empty(), "{}: {steered:?}", shell.display());
             let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
             assert_eq!((seen.value("PATH"), seen.value("LC_ALL")), (Some(path), Some("C")));
-            // All else is the machine's own business.
+            // Writ leaves all other variables of the session unchanged.
             assert_eq!(seen.value("KEPT"), Some("by the session"));
             let home = home.canonicalize().expect("a home");
             assert_eq!(Path::new(&seen.directory), directory.map_or(home, PathBuf::from));
@@ -328,7 +330,8 @@ async fn a_program_reports_its_own_end_also_from_a_directory() {
             assert_eq!(ends("exit 126").await, (Some(126), None));
             let (own, of_a_shell) = ((None, Some("TERM".to_owned())), (Some(128 + 15), None));
             let seen = ends("kill -s TERM $$").await;
-            // Under ForceCommand (no root) some shells stand in between, and it is the shell's end that sshd reports.
+            // Under ForceCommand (without root), some shells stay the parent of the program. sshd then reports the end
+            // of the shell.
             let is_right = seen == own || (!machine.sshd.runs_as_root() && seen == of_a_shell);
             assert!(is_right, "{}: {seen:?}", machine.shell.display());
         }

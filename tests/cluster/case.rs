@@ -1,4 +1,5 @@
-//! One test's own: a namespace, an sshd, a controller, and sentences to say what is applied and what must come of it.
+//! The setting of one test: a namespace, an sshd, a controller, and functions to apply objects and to check the
+//! results.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -18,10 +19,10 @@ use crate::lab::{Sshd, SshdOptions};
 use crate::work;
 use crate::world::{ACCOUNT, HOME, World, world};
 
-/// How long something that must happen may take on a machine that does other things too.
+/// Maximum wait for an expected event. The machine also runs other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A namespace with a Machine `web-1` that is a real sshd, its Secret, a Whitelist `web`, and `writ serve`.
+/// A namespace with `writ serve`, a Machine `web-1` that is a real sshd, its Secret, and a Whitelist `web`.
 pub struct Case {
     pub world: Arc<World>,
     pub client: Client,
@@ -30,22 +31,22 @@ pub struct Case {
     writ: Option<Process>,
     logs: PathBuf,
     flags: Vec<String>,
-    /// What the next `writ serve` has as /etc/hosts, in a mount namespace of its own. For root only.
+    /// File that the next `writ serve` has as /etc/hosts, in its own mount namespace. For root only.
     pub hosts: Option<PathBuf>,
-    /// What the next `writ serve` finds in its environment.
+    /// Environment variables of the next `writ serve`.
     pub environment: Vec<(String, String)>,
     pub kubeconfig: PathBuf,
-    /// How much `writ serve` says (RUST_LOG). `WRIT_TEST_LOG=trace` makes the whole run as loud as it can be.
+    /// Log level of `writ serve` (RUST_LOG). `WRIT_TEST_LOG=trace` sets the most detailed level for all tests.
     pub log_level: String,
 }
 
 impl Case {
-    /// With a controller that runs.
+    /// Returns a case with a running controller.
     pub async fn new() -> Self {
         Self::with(world(), SshdOptions::default(), &[]).await
     }
 
-    /// With a controller that has further flags, in a world, against an sshd.
+    /// Returns a case in a world, with the options of its sshd and further flags of its controller.
     pub async fn with(world: Arc<World>, options: SshdOptions, flags: &[&str]) -> Self {
         let sshd = Sshd::start(&world.reaper, &options).expect("an sshd");
         let client = world.client().await;
@@ -77,7 +78,7 @@ impl Case {
         case
     }
 
-    /// With a machine that runs commands durably, a Lease that is over soon, and the rules of [`work`].
+    /// Returns a case with a machine in Durable mode, a Lease of 3 s, and the rules of [`work`].
     pub async fn durable() -> Self {
         Self::durable_with(SshdOptions::default(), &["--lease-seconds", "3"]).await
     }
@@ -97,7 +98,7 @@ impl Case {
         let metadata = ObjectMeta { name: Some(self.namespace.clone()), ..ObjectMeta::default() };
         let namespace = k8s_openapi::api::core::v1::Namespace { metadata, ..Default::default() };
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
-        // What a namespace does to open its Secrets to Writ; all else the chart has given.
+        // A namespace needs this RoleBinding so that Writ can read its Secrets. The chart grants all other rights.
         let group = "rbac.authorization.k8s.io";
         let binding = json!({
             "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writ-operator-credentials"},
@@ -129,19 +130,19 @@ impl Case {
         self.apply("v1", "Secret", name, content).await;
     }
 
-    /// A Machine that is the case's sshd, but for what `changes` says.
+    /// Applies a Machine for the case's sshd, with `changes` to its spec.
     pub async fn apply_machine(&self, name: &str, changes: Value) {
         self.apply_machine_with_labels(name, json!({}), changes).await;
     }
 
-    /// The same, with labels for rules to choose by.
+    /// Applies a Machine like [`Case::apply_machine`], with labels that rules can select.
     pub async fn apply_machine_with_labels(&self, name: &str, labels: Value, changes: Value) {
         let mut spec = json!({
             "address": "127.0.0.1", "port": self.sshd.port(), "user": self.sshd.user(),
             "credentialsRef": {"name": "web-ssh"}, "hostKeys": [self.sshd.host_key().expect("a host key")],
-            // Most tests look at what the login shell is asked for; those of the launcher say otherwise.
+            // Most tests read the requests to the login shell. Tests of the launcher override this.
             "execution": {"mode": "Direct"},
-            // Nothing connects but for what a test asks for; those of Machines say otherwise.
+            // Without probes, only executions open connections. Tests of Machines override this.
             "probe": {"intervalSeconds": 0},
         });
         for (field, value) in changes.as_object().expect("an object of changes") {
@@ -168,7 +169,7 @@ impl Case {
         self.execute_with(name, json!({"command": command})).await
     }
 
-    /// Creates an execution on `web-1` with these further fields of its spec.
+    /// Creates an execution with these fields of its spec. The default Machine is `web-1`.
     pub async fn execute_with(&self, name: &str, spec: Value) -> CommandExecution {
         self.try_execute(name, spec).await.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
@@ -189,7 +190,7 @@ impl Case {
         self.executions().patch(name, &PatchParams::default(), &patch).await
     }
 
-    /// Waits until the status of an execution is as it must be.
+    /// Waits until the status of an execution fulfils `is_so`. `what` names this state for the error.
     pub async fn until(
         &self,
         name: &str,
@@ -199,7 +200,7 @@ impl Case {
         let started = Instant::now();
         let mut last = None;
         while started.elapsed() < PATIENCE {
-            // The API server may be away in a test that takes it away.
+            // Some tests stop the API server, so an error is not fatal.
             if let Ok(execution) = self.executions().get(name).await {
                 if let Some(status) = execution.status.as_ref().filter(|status| is_so(status)) {
                     return status.clone();
@@ -219,7 +220,7 @@ impl Case {
         self.until(name, phase.as_str(), |status| status.phase == phase).await
     }
 
-    /// Waits until an execution that was deleted is gone.
+    /// Waits until a deleted execution no longer exists.
     pub async fn gone(&self, name: &str) {
         let started = Instant::now();
         while !matches!(self.executions().get_opt(name).await, Ok(None)) {
@@ -228,7 +229,7 @@ impl Case {
         }
     }
 
-    /// Waits for the end, and checks how it ended.
+    /// Waits for the end of an execution, and checks its phase and reason.
     pub async fn ends(&self, name: &str, phase: Phase, reason: Reason) -> CommandExecutionStatus {
         let status = self.finished(name).await;
         assert_eq!(
@@ -241,13 +242,13 @@ impl Case {
         status
     }
 
-    /// What reached the login shell, in order; of a command in Direct mode without its mark.
+    /// Returns the requests to the login shell, in order. Commands in Direct mode are without their mark.
     pub fn ledger(&self) -> Vec<String> {
         let records = self.sshd.ledger().unwrap_or_default().into_iter();
         records.map(|record| without_mark(&record).unwrap_or(record)).collect()
     }
 
-    /// How often something stands in sshd's log.
+    /// Returns the number of occurrences of a text in the log of sshd.
     pub fn sshd_logged(&self, what: &str) -> usize {
         self.sshd.log().unwrap_or_default().matches(what).count()
     }
@@ -276,7 +277,7 @@ impl Case {
             .args(["serve", "--namespace", &self.namespace, "--lease-namespace", HOME])
             .args(crate::lab::LOOPBACK)
             .args(["--missing-grace-seconds=1"].iter().filter(|_| !self.has_flag("--missing-grace-seconds")))
-            // A flag of the test's own counts more.
+            // The test's own flag takes precedence.
             .args(["--minimum-retention-seconds=0"].iter().filter(|_| !self.has_flag("--minimum-retention-seconds")))
             .env("WRIT_OUTPUT_STORE", self.store())
             .args(&self.flags)
@@ -291,27 +292,28 @@ impl Case {
         self.writ = Some(process);
     }
 
-    /// Whether the test has this flag of its own; else it gets a short time, as tests have no day to wait.
+    /// Returns true if the test has its own value of a flag. The default here is short, because tests cannot wait for a
+    /// day.
     fn has_flag(&self, name: &str) -> bool {
         self.flags.iter().any(|flag| flag.starts_with(name))
     }
 
-    /// The next `writ serve` gets these flags too.
+    /// Adds flags for the next `writ serve`.
     pub fn add_flags(&mut self, flags: &[&str]) {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     }
 
-    /// A folder of this case's own, which is removed with it.
+    /// Returns the directory of this case. Its removal is part of the clean-up.
     pub fn folder(&self) -> &std::path::Path {
         &self.logs
     }
 
-    /// The folder in which the controller stores whole outputs.
+    /// Returns the directory in which the controller stores complete outputs.
     pub fn store(&self) -> String {
         self.logs.join("outputs").display().to_string()
     }
 
-    /// Waits until the controller is at work: what a test gives a deadline must not spend it on the start.
+    /// Waits until the controller works, so that its start does not use up a deadline of the test.
     pub async fn writ_serves(&self) {
         let started = Instant::now();
         while !std::fs::read_to_string(self.logs.join("writ.log")).unwrap_or_default().contains("writ serves") {
@@ -320,14 +322,14 @@ impl Case {
         }
     }
 
-    /// Starts `writ serve` anew, by way of another address of the API server that asks for no credentials.
+    /// Restarts `writ serve`. The new process reaches the API server through a local port that requires no credentials.
     pub fn restart_writ_through(&mut self, port: u16) {
         self.go_through(port);
         self.kill_writ();
         self.start_writ();
     }
 
-    /// The next `writ serve` is to go by way of this address.
+    /// Lets the next `writ serve` reach the API server through a local port that requires no credentials.
     pub fn go_through(&mut self, port: u16) {
         let cluster = json!({"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{port}")}});
         let context = json!({"name": "proxy", "context": {"cluster": "proxy", "user": "nobody"}});
@@ -338,12 +340,12 @@ impl Case {
         std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("a kubeconfig");
     }
 
-    /// A power cut of the controller's host.
+    /// Kills `writ serve`, to simulate a power failure of the controller's host.
     pub fn kill_writ(&mut self) {
         self.writ.take().expect("writ runs").kill();
     }
 
-    /// Stops the process where it is, as a suspended host does.
+    /// Suspends the process, to simulate a suspended host.
     pub fn pause_writ(&self) {
         signal("STOP", &[self.writ.as_ref().expect("writ runs").pid()]);
     }
@@ -352,7 +354,7 @@ impl Case {
         signal("CONT", &[self.writ.as_ref().expect("writ runs").pid()]);
     }
 
-    /// SIGTERM; returns at once.
+    /// Sends SIGTERM and returns at once.
     pub fn terminate_writ(&self) {
         signal("TERM", &[self.writ.as_ref().expect("writ runs").pid()]);
     }
@@ -377,12 +379,12 @@ impl Case {
         self.writ.as_ref().is_some_and(|process| process.ended().is_none())
     }
 
-    /// All that the controller logged.
+    /// Returns the complete log of the controller.
     pub fn whole_log(&self) -> String {
         std::fs::read_to_string(self.logs.join("writ.log")).expect("a log")
     }
 
-    /// What the controller logged, at its end.
+    /// Returns the last 40 lines of the controller's log.
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.logs.join("writ.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -391,7 +393,7 @@ impl Case {
 }
 
 impl Drop for Case {
-    /// Commands that a test left running are ended with it. Whatever a test was about: no part of the key is in the log.
+    /// Ends the commands that the test left running. Checks in every test that the log has no part of the private key.
     fn drop(&mut self) {
         self.sshd.kill_commands();
         if let (false, Ok(key), Ok(log)) =
@@ -404,7 +406,7 @@ impl Drop for Case {
     }
 }
 
-/// A rule that runs a line of sh, asked for by its name.
+/// Returns a rule that runs a line of sh. The name of the rule is also its request.
 pub fn sh(name: &str, line: &str) -> Value {
     json!({"name": name, "match": name, "run": ["/bin/sh", "-c", line]})
 }

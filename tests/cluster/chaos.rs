@@ -1,7 +1,7 @@
-//! Faults at random instants, many times, and then a look at what every record says and at what the machine itself noted:
-//! each command started once, each exit code and each byte right, nothing left behind.
+//! Faults at random moments, many times. Then the tests compare each record with the notes of the machine itself: each
+//! command started once, each exit code and each byte is right, and nothing is left behind.
 //!
-//! `make chaos-lite` is the long form (it sets how many); with the other tests runs a short one.
+//! `make chaos-lite` is the long form and sets the number of faults. The usual test run has a short form.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::cutter::{Cutter, Random};
 use crate::lab::{SshdOptions, processes, say};
 use crate::work::{self, Work};
 
-/// How many faults, by an environment variable.
+/// Returns a number from an environment variable (of faults, commands or the seed), or `otherwise`.
 fn count(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
@@ -23,7 +23,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Work from a few milliseconds to half a minute, mostly short.
+/// Returns work that lasts from a few milliseconds to half a minute. Most of it is short.
 fn some_work(random: &mut Random, name: &str) -> Work {
     let seconds = match random.below(20) {
         0..=7 => "0".to_owned(),
@@ -41,10 +41,10 @@ fn some_work(random: &mut Random, name: &str) -> Work {
     Work { id: name.to_owned(), bytes, seconds, code }
 }
 
-/// Waits until what was left behind for a moment is gone.
+/// Waits until the machine has no output files and no processes of executions.
 async fn nothing_is_left(case: &Case, works: &[Work]) {
     let mut left = String::new();
-    // Telling a machine that it may remove them is tried again after up to two minutes.
+    // Writ retries a failed acknowledgement after up to two minutes. This loop lasts at least 180 s.
     for _ in 0..1800 {
         let outputs = work::outputs_left(&case.sshd);
         let processes =
@@ -75,7 +75,8 @@ async fn a_controller_killed_at_random_instants_loses_and_doubles_nothing() {
             case.execute(&work.id, &work.command()).await;
             works.push(work);
         }
-        // From before the claim to after the end of most; the next one adopts, or is killed while it does.
+        // The kills happen from before the claim until after the end of most commands. The next process adopts the
+        // claims, or is killed while it adopts them.
         let pause = if random.below(3) == 0 { random.below(6000) } else { random.below(400) };
         tokio::time::sleep(Duration::from_millis(pause)).await;
         case.kill_writ();
@@ -97,7 +98,8 @@ async fn connections_reset_at_random_bytes_lose_and_double_nothing_and_leave_not
     let resets = usize::try_from(count("WRIT_CHAOS_RESETS", 15)).expect("a number");
     let runs = usize::try_from(count("WRIT_CHAOS_RUNS", 20)).expect("a number");
     let seed = seed();
-    // A login takes about 6 KB and a probe 5 more; a claim needs both, a launch 27 more, and each look 12.
+    // A login takes about 6 KB and a probe 5 KB more. A claim needs both, a launch 27 KB more, and each later poll 12
+    // KB.
     let cutter = Cutter::start(case.sshd.port(), 240_000, seed).await;
     let machine = json!({"port": cutter.port, "execution": {"mode": "Durable"}, "maxConcurrent": 4});
     case.apply_machine("web-1", machine).await;

@@ -1,5 +1,6 @@
-//! The chart: every values file renders to what the API server takes; installing, upgrading and uninstalling leave what
-//! docs/guides/install.md and docs/guides/upgrade.md say; what the Deployment starts is what runs here.
+//! The chart. Every values file renders to manifests that the API server accepts. Installing, upgrading and
+//! uninstalling leave the objects that docs/guides/install.md and docs/guides/upgrade.md describe. The tests run the
+//! binary with the arguments of the Deployment.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ fn values_files() -> Vec<PathBuf> {
     files
 }
 
-/// CRDs of the Prometheus operator, as far as the chart's objects use them (its documentation, "API reference"): a field that
-/// is not in here is refused.
+/// CRDs of the Prometheus operator, with only the fields that the chart's objects use (its documentation, "API
+/// reference"). The API server refuses all other fields.
 const MONITORING: &str = r#"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -126,7 +127,7 @@ async fn every_values_file_lints_and_renders_to_what_the_api_server_takes() {
         let apply =
             ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", &rendered];
         let mut output = world.kubectl(&apply);
-        // A kind is served a moment after its definition is established.
+        // The API server serves a kind only a moment after its CRD is established.
         for _ in 0..50 {
             if output.status.success() {
                 break;
@@ -178,7 +179,7 @@ async fn what_stands_in_deploy_is_what_the_chart_renders() {
     }
 }
 
-/// The words of the guards are not made from the Rust types, so they are held against them here.
+/// The guards are not generated from the Rust types. So this test compares their phases with those of the types.
 #[test]
 fn the_guard_knows_every_finished_phase() {
     let guard = std::fs::read_to_string(in_repository("charts/writ/templates/guards.yaml")).expect("the guard");
@@ -189,7 +190,8 @@ fn the_guard_knows_every_finished_phase() {
     assert_eq!(listed, finished.iter().map(String::as_str).collect());
 }
 
-/// The arguments of the first container in a rendered object of some kind, with the paths and ports of this machine.
+/// Returns the arguments of the first container in a rendered object of a kind. `changes` replaces paths and ports by
+/// those of this machine.
 fn arguments(rendered: &str, kind: &str, changes: &[(&str, &str)]) -> Vec<String> {
     let objects = rendered.split("\n---\n").filter(|text| text.contains(&format!("kind: {kind}\n")));
     let lines: Vec<&str> = objects.flat_map(str::lines).collect();
@@ -239,7 +241,8 @@ fn what_goes_out_is_bounded_by_the_ranges_that_are_named() {
     assert_eq!(rule_of(22), r#"[{"ipBlock":{"cidr":"10.0.0.0/8"}},{"ipBlock":{"cidr":"fd00::1/128"}}]"#);
 }
 
-/// There is no node here to run Pods: this runs what the Pod would run, with its arguments, as its ServiceAccount.
+/// This control plane has no node for Pods. So the test runs the binary with the arguments of the Pod, as its
+/// ServiceAccount.
 #[tokio::test]
 async fn the_binary_does_its_work_with_the_arguments_of_the_rendered_deployment_and_helm_test_sees_it() {
     let mut case = Case::new().await;
@@ -279,7 +282,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Acts for the kubelet: a Pod of `helm test` is said to have ended so.
+/// Acts as the kubelet: reports that the Pod of `helm test` ended in a phase.
 async fn end_test_pods(world: &World, phase: &'static str) -> tokio::task::JoinHandle<()> {
     let client = world.client().await;
     tokio::spawn(async move {
@@ -323,7 +326,7 @@ async fn installing_upgrading_and_uninstalling_leave_what_the_guides_say() {
     let kept = executions.get("x").await.expect("records are kept");
     assert!(kept.metadata.finalizers.unwrap_or_default().contains(&AUDIT_FINALIZER.to_owned()));
     take_the_way_out(&world, &executions).await;
-    // And back again: what was kept is taken over.
+    // A new installation adopts the objects that the uninstall kept.
     world.helm_succeeds(&["install", "writ", CHART, "-n", HOME]);
 }
 
@@ -331,7 +334,7 @@ fn names(world: &World, kind: &str) -> String {
     said(&world.kubectl(&["get", kind, "-n", HOME, "-o", "name"]))
 }
 
-/// Two namespaces in place of all, a retention, no NetworkPolicy.
+/// Upgrades to one namespace instead of all, a retention of 60 s, and no NetworkPolicy.
 fn upgrade_to_other_values(world: &World) {
     world.kubectl_succeeds(&["create", "namespace", "team-a"]);
     let values = "watchNamespaces={team-a},serve.minimumRetentionSeconds=60,networkPolicy.enabled=false";
@@ -347,7 +350,7 @@ fn upgrade_to_other_values(world: &World) {
     assert!(guard.contains("minimumRetentionSeconds.orValue(60)"), "{guard}");
 }
 
-/// What is left then is a record, of which there is nobody to take the finalizer off.
+/// Uninstalls the chart while a record exists. The record stays, because no process removes its finalizer.
 async fn uninstall_beside_a_record(world: &World) -> Api<CommandExecution> {
     let client = world.client().await;
     let executions: Api<CommandExecution> = Api::namespaced(client.clone(), "team-a");
@@ -371,7 +374,7 @@ async fn uninstall_beside_a_record(world: &World) -> Api<CommandExecution> {
     executions
 }
 
-/// What docs/guides/upgrade.md says to do then.
+/// Follows docs/guides/upgrade.md to remove a record that stayed after the uninstall.
 async fn take_the_way_out(world: &World, executions: &Api<CommandExecution>) {
     world.kubectl_succeeds(&["delete", "namespace", "team-a", "--wait=false"]);
     let release = r#"kubectl -n team-a get cmdexec -o name | xargs -r -n 1 kubectl -n team-a patch --type=merge -p '{"metadata":{"finalizers":null}}'"#;

@@ -1,4 +1,5 @@
-//! A controller whose clock is wrong, or is set while it runs: ages and times are those of the API server's clock.
+//! A controller with a wrong clock, or with a clock that is set while the controller runs. Ages and times come from the
+//! clock of the API server.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,13 +16,13 @@ use crate::lab::packages::Package;
 use crate::operation::{get, metric, port};
 use crate::proxy::Proxy;
 
-/// How long something that must happen may take on a machine that does other things too.
+/// Maximum wait for an expected event. The machine also runs other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LISTENING: [&str; 4] = ["--listen-operations", "127.0.0.1:0", "--lease-seconds", "3"];
-/// How far two readings of the API server's clock may be apart here: it is the clock of this host.
+/// Maximum difference between two readings of the API server's clock. Here it is the clock of this host.
 const NEAR: SignedDuration = SignedDuration::from_secs(30);
 
-/// libfaketime, installed if it is missing.
+/// Returns the path of libfaketime. Installs it if it is missing.
 fn libfaketime() -> PathBuf {
     let package = Package::named("faketime", "libfaketime", "libfaketime");
     let [_] = package.find_or_install(["faketime"]).expect("faketime");
@@ -31,14 +32,14 @@ fn libfaketime() -> PathBuf {
     libraries.into_iter().find(|library| library.exists()).expect("libfaketimeMT.so.1 of the package")
 }
 
-/// A clock that is wrong, and can be set while the process runs.
+/// A case whose `writ serve` has a wrong clock, which a test can set while the process runs.
 struct Skewed {
     case: Case,
     file: PathBuf,
 }
 
 impl Skewed {
-    /// `writ serve` with a clock that is off by so much, for example `+10m`.
+    /// Starts `writ serve` with a clock that differs by `offset`, for example `+10m`.
     async fn by(offset: &str, options: SshdOptions) -> Self {
         let mut case = Case::durable_with(options, &LISTENING).await;
         let file = Path::new(&case.store()).with_file_name("offset");
@@ -69,7 +70,7 @@ impl Skewed {
         std::fs::rename(&new, &self.file).expect("a file");
     }
 
-    /// Waits until the metric says that the clock is off by so much.
+    /// Waits until the metric reports a clock offset of this many seconds, within 2 s.
     async fn measures(&self, seconds: f64) {
         let (port, started) = (port(&self.case), Instant::now());
         loop {
@@ -82,7 +83,7 @@ impl Skewed {
         }
     }
 
-    /// Events are told at the API server's time.
+    /// Checks that events have the API server's time.
     async fn events_are_in_time(&self) {
         let api: kube::Api<Event> = kube::Api::namespaced(self.case.client.clone(), &self.case.namespace);
         let started = Instant::now();
@@ -101,7 +102,7 @@ impl Skewed {
         }
     }
 
-    /// The execution, whose times must be in order and near the true ones.
+    /// Returns an execution. Checks that its times are in order and near the true times.
     async fn in_order(&self, name: &str) -> CommandExecution {
         let execution = self.case.executions().get(name).await.expect("it is there");
         let created = execution.metadata.creation_timestamp.clone().expect("a time").0;
@@ -122,7 +123,8 @@ impl Skewed {
         execution
     }
 
-    /// Commands run, in both modes, and their times are the API server's; deadlines and retention hold.
+    /// Checks that commands run in both modes with the API server's times. Checks also that deadlines and retention
+    /// hold.
     async fn works(&self, name: &str) {
         let case = &self.case;
         let durable = format!("{name}-durable");
@@ -137,7 +139,7 @@ impl Skewed {
             case.ends(&name, Phase::Succeeded, Reason::Completed).await;
             self.in_order(&name).await;
         }
-        // The start on the machine depends on the machine's uptime, and the time until then is right.
+        // The machine compares its uptime with the latest start. The remaining time until then is right.
         let status = self.in_order(&durable).await.status.expect("a status");
         let (claim, remote) = (status.claim.expect("a claim"), status.remote.expect("a record"));
         assert_eq!(claim.mode, ExecutionMode::Durable);
@@ -147,12 +149,12 @@ impl Skewed {
         let uptime = uptime.split('.').next().and_then(|seconds| seconds.parse::<i64>().ok()).expect("seconds");
         let left = remote.not_after_uptime_ms / 1000 - uptime;
         assert!((60..=121).contains(&left), "{left} s are left");
-        // Its time to live is over when it is, not before.
+        // Writ deletes an execution when its TTL expires, and not before.
         assert!(case.executions().get_opt(&format!("{name}-now")).await.expect("an answer").is_some());
         let gone = format!("{name}-gone");
         case.execute_with(&gone, json!({"command": "say hello", "ttlSecondsAfterFinished": 1})).await;
         case.gone(&gone).await;
-        // A starting deadline is over when it is.
+        // A starting deadline ends at the right time.
         let late = format!("{name}-late");
         let spec = json!({"command": "say hello", "machineRef": {"name": "away"}, "startingDeadlineSeconds": 3});
         let began = Instant::now();
@@ -162,7 +164,7 @@ impl Skewed {
         assert!(began.elapsed() > Duration::from_secs(1), "it expired after {:?}", began.elapsed());
     }
 
-    /// Machines of both modes, and one that nothing starts on, known by a key.
+    /// Applies a Machine for each mode, and a suspended one. The first two have a host key.
     async fn prepare(&self, host_key: &str) {
         let durable = json!({"execution": {"mode": "Durable"}, "maxConcurrent": 16, "hostKeys": [host_key]});
         self.case.apply_machine("web-1", durable).await;
@@ -174,7 +176,7 @@ impl Skewed {
 #[tokio::test]
 async fn a_controller_whose_clock_is_ten_minutes_off_runs_commands_and_says_so() {
     for (offset, seconds, side) in [("+10m", 600.0, "ahead of"), ("-10m", -600.0, "behind")] {
-        // A host whose certificate is valid for five minutes.
+        // The certificate of this host is valid from five minutes ago until in five minutes.
         let keys = Keys::new();
         let (host, _) = (keys.make("host", "-t ed25519"), keys.make("authority", "-t ed25519"));
         let certificate = keys.sign("authority", "host", "c", "-h -n 127.0.0.1 -V -5m:+5m");
@@ -199,7 +201,7 @@ async fn a_controller_whose_clock_is_ten_minutes_off_runs_commands_and_says_so()
     }
 }
 
-/// The API server's own clock is in what it writes, not in what somebody on the way puts into a header.
+/// Writ reads the API server's clock from the objects that the API server writes. A proxy can change only a header.
 #[tokio::test]
 async fn a_proxy_that_puts_another_time_into_answers_changes_nothing() {
     let mut case = Case::durable_with(SshdOptions::default(), &LISTENING).await;
@@ -231,7 +233,7 @@ async fn a_clock_that_is_set_while_it_runs_changes_nothing() {
     skewed.prepare(&skewed.case.sshd.host_key().expect("a key")).await;
     let case = &skewed.case;
     let port = port(case);
-    // One that waits, and one that is kept: both must outlive the steps.
+    // A queued execution and a finished one with a TTL. Both must survive the changes of the clock.
     case.execute_with(
         "waits",
         json!({"command": "say hello", "machineRef": {"name": "away"}, "startingDeadlineSeconds": 900}),

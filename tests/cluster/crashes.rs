@@ -1,4 +1,4 @@
-//! Crashes of the controller and of the API server: no command is started twice, and no result is made up.
+//! Crashes of the controller and of the API server. No command starts twice, and Writ invents no result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use crate::lab::processes::Process;
 use crate::lab::{SshdOptions, User};
 use crate::world::{World, world};
 
-/// For tests that wait for a Lease to be over.
+/// Returns a case with a Lease of 3 s, for tests that wait until a Lease expires.
 async fn with_short_lease(world: Arc<World>) -> Case {
     Case::with(world, SshdOptions::default(), &["--lease-seconds", "3"]).await
 }
 
-/// A second controller beside a case's own, which serves all namespaces and has its Lease elsewhere.
+/// Starts a second controller in addition to that of the case. It serves all namespaces, and its Lease is in another
+/// namespace.
 fn one_of_all_namespaces(world: &World) -> Process {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_writ"));
     command.args(["serve", "--lease-seconds", "3", "--kubeconfig"]).arg(world.control_plane.kubeconfig(User::Admin));
@@ -25,7 +26,7 @@ fn one_of_all_namespaces(world: &World) -> Process {
     world.reaper.spawn("writ", &mut command, &log).expect("writ starts")
 }
 
-/// One that outlasts the test.
+/// Starts a command that outlasts the test.
 async fn start_a_long_one(case: &Case) {
     case.execute_with("x", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
 }
@@ -40,7 +41,7 @@ async fn a_controller_killed_while_a_command_runs_does_not_start_it_again() {
     let status = case.ends("x", Phase::OutcomeUnknown, Reason::HolderLost).await;
     assert_eq!((status.exit_code, status.signal.clone(), status.stdout.clone()), (None, None, None));
     assert_eq!(status.claim, before.claim, "the record still says who had started it");
-    // It works on: what is new runs, what was claimed does not run again.
+    // The controller still works: it runs a new execution, and does not run the claimed one again.
     case.execute("y", "say hello").await;
     case.ends("y", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(case.ledger().iter().filter(|line| line.contains("sleep 300")).count(), 1);
@@ -50,14 +51,14 @@ async fn a_controller_killed_while_a_command_runs_does_not_start_it_again() {
 async fn a_controller_killed_at_any_moment_starts_nothing_twice() {
     let mut case = with_short_lease(world()).await;
     let names: Vec<String> = (0..32).map(|index| format!("x-{index}")).collect();
-    // Each has a word of its own, so that the ledger tells them apart.
+    // Each command has its own word, which identifies it in the ledger.
     let rule = |name: &String| json!({"name": name, "match": name, "run": ["/bin/echo", name]});
     case.apply_whitelist("words", names.iter().map(rule).collect()).await;
     for (round, group) in names.chunks(4).enumerate() {
         for name in group {
             case.execute(name, name).await;
         }
-        // From before the first claim to after the last result.
+        // The kills happen from before the first claim until after the last result.
         tokio::time::sleep(Duration::from_millis(round as u64 * 25)).await;
         case.kill_writ();
         case.start_writ();
@@ -83,7 +84,8 @@ async fn another_controller_does_not_call_a_living_one_lost() {
     let mut case = with_short_lease(world()).await;
     start_a_long_one(&case).await;
     case.in_phase("x", Phase::Running).await;
-    // A second one beside the first, as a rolling update does it; its lease is watched for three seconds.
+    // Starts a second controller while the first one runs, like a rolling update. After 3 s without a renewal, it would
+    // adopt the claims of the first.
     let first = std::mem::replace(&mut case, with_short_lease(world()).await);
     case.namespace = first.namespace.clone();
     case.start_writ();
@@ -95,7 +97,7 @@ async fn another_controller_does_not_call_a_living_one_lost() {
 
 #[tokio::test]
 async fn a_controller_of_all_namespaces_and_one_of_a_single_one_respect_each_other() {
-    // Its own control plane: the one of all namespaces would serve the other tests too.
+    // This test has its own control plane, because the controller of all namespaces would also serve the other tests.
     let own = World::start();
     let case = with_short_lease(own.clone()).await;
     start_a_long_one(&case).await;
@@ -104,7 +106,7 @@ async fn a_controller_of_all_namespaces_and_one_of_a_single_one_respect_each_oth
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
     case.terminate_writ();
-    // What is new is run by the one that is left; the first one still has what it has.
+    // The remaining controller runs the new execution. The first one still follows its command.
     case.execute("y", "say hello").await;
     case.ends("y", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(case.executions().get("x").await.expect("it is there").phase(), Phase::Running);
@@ -113,17 +115,17 @@ async fn a_controller_of_all_namespaces_and_one_of_a_single_one_respect_each_oth
 
 #[tokio::test]
 async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_restart() {
-    // Its own control plane: the others would not like to be without one.
+    // This test has its own control plane, because it stops the API server.
     let own = World::start();
     let case = with_short_lease(own.clone()).await;
     case.execute("before", "say hello").await;
     case.ends("before", Phase::Succeeded, Reason::Completed).await;
-    // One that ends during the outage: its result must not be lost. And one that outlasts it.
+    // The first command outlasts the outage. The second one ends during the outage, and its result must not be lost.
     start_a_long_one(&case).await;
     case.execute("across", "sleep-eight").await;
     case.in_phase("across", Phase::Running).await;
     case.in_phase("x", Phase::Running).await;
-    // Somebody else watches, and must not take the silence for the end of the one who runs it.
+    // A second controller watches the Leases. The outage must not make it consider the holder dead.
     let _other = one_of_all_namespaces(&own);
     tokio::time::sleep(Duration::from_secs(2)).await;
     own.control_plane.stop_api_server();
@@ -147,7 +149,7 @@ async fn an_execution_that_is_deleted_while_it_runs_harms_nobody() {
     case.in_phase("x", Phase::Running).await;
     case.executions().delete("x", &kube::api::DeleteParams::default()).await.expect("deleted");
     case.gone("x").await;
-    // Another one of the same name is another one.
+    // A new execution of the same name is independent of the deleted one.
     case.execute("x", "say hello").await;
     let status = case.ends("x", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(status.stdout.as_deref(), Some("hello\n"));
@@ -164,7 +166,7 @@ async fn what_keeps_it_from_starting_is_said_with_its_remedy() {
         .expect("writ starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && errors.contains("kubeconfig cannot be used"), "{errors}");
-    // mallory may not do anything: the error says which role to grant.
+    // The user mallory has no rights. The error names the role to grant.
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_writ"))
         .arg("serve")
         .arg("--kubeconfig")

@@ -1,4 +1,4 @@
-//! A bad line to a machine: a proxy that resets each connection after a random number of bytes.
+//! A bad connection to a machine: a proxy that resets each connection after a random number of bytes.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The proxy. It cuts until it is told to be good.
+/// The proxy. It resets connections until a test calls [`Cutter::be_good`].
 pub struct Cutter {
     pub port: u16,
     resets: Arc<AtomicUsize>,
@@ -15,7 +15,8 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// In front of a port of this machine; each connection lives for at most `longest` bytes, both ways together.
+    /// Starts a proxy for a port of this machine. Each connection passes on fewer than `longest` bytes, both directions
+    /// together.
     pub async fn start(to: u16, longest: u64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -49,18 +50,18 @@ impl Cutter {
         self.resets.load(Ordering::Relaxed)
     }
 
-    /// Connections that stand now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// From now on nothing is cut.
+    /// Ends the resets for new connections.
     pub fn be_good(&self) {
         self.is_good.store(true, Ordering::Relaxed);
     }
 }
 
-/// Passes so many bytes, then resets both ends: true where it came to that.
+/// Passes on `allowed` bytes, then resets both ends. Returns true if it reset them.
 async fn pass(mut client: TcpStream, mut server: TcpStream, mut allowed: u64) -> bool {
     let (mut from_client, mut from_server) = ([0; 4096], [0; 4096]);
     loop {
@@ -82,7 +83,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, mut allowed: u64) ->
             return false;
         }
         if allowed == 0 {
-            // A reset, not an end: SO_LINGER of 0.
+            // With an SO_LINGER of 0, the close is a reset.
             let _ = client.set_zero_linger();
             let _ = server.set_zero_linger();
             return true;
@@ -90,7 +91,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, mut allowed: u64) ->
     }
 }
 
-/// Numbers that are the same in each run (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
+/// Pseudo-random numbers, the same for each seed (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
 pub struct Random(pub u64);
 
 impl Random {

@@ -1,5 +1,5 @@
-//! Commands that outlive their connection, their controller and, as records, their machine's reboot: whatever is lost, it
-//! started once, and the record has its own exit code and every byte.
+//! Commands that outlive their connection and their controller. Their records also outlive a reboot of the machine.
+//! After each kind of loss, the command started once, and the record has its exit code and every byte of its output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,8 @@ pub async fn until_acknowledged(case: &Case) {
     panic!("{:?} are left:\n{}", work::outputs_left(&case.sshd), case.log());
 }
 
-/// A case whose claim is stored, and whose `writ` died before it knew: nothing has been sent.
+/// Returns a case with a stored claim. Its `writ` died before it received the answer, so it sent nothing to the
+/// machine.
 async fn claimed_and_killed(work: &Work, deadline: u64) -> (Case, Proxy) {
     let mut case = Case::durable().await;
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -107,7 +108,7 @@ async fn a_command_that_ends_while_nobody_watches_is_recorded_by_the_next_one() 
     tokio::time::sleep(Duration::from_secs(4)).await;
     case.start_writ();
     let status = ends_right(&case, &work).await;
-    // Measured on the machine: how long nobody looked is not in it.
+    // The machine measures the duration, so the time without a controller is not part of it.
     let known = status.completion_time.expect("an end").0.duration_since(status.start_time.expect("a start").0);
     assert!(i128::from(status.duration_ms.expect("a duration")) < known.as_millis(), "{known:?}");
 }
@@ -285,12 +286,13 @@ async fn twenty_at_once_on_one_machine_share_connections_and_all_end_right() {
         ends_right(&case, work).await;
     }
     let logins = case.sshd_logged("Accepted publickey");
-    // 16 at a time and 5 on a connection; one more where sshd frees sessions late.
+    // At most 16 commands run concurrently, 5 on each connection. If sshd releases sessions late, Writ opens one more
+    // connection.
     assert!(logins < 10, "{logins} logins for 20 commands");
     until_acknowledged(&case).await;
 }
 
-/// The fence is the machine's own: it holds whatever the API server has forgotten.
+/// The fence is on the machine. It holds even if the API server has lost the claim.
 #[tokio::test]
 async fn an_api_server_restored_from_before_the_claim_runs_nothing_again() {
     let world = crate::world::World::start();

@@ -1,4 +1,4 @@
-//! The manifests of `examples/` do what their comments say. `make demo` shows the same to a person.
+//! The manifests of `examples/` have the results that their comments describe. `make demo` shows the same to a person.
 
 use std::path::PathBuf;
 
@@ -10,14 +10,14 @@ use crate::case::Case;
 #[tokio::test]
 async fn the_examples_come_out_as_they_say() {
     let case = Case::new().await;
-    // Its rules would match some of the same requests.
+    // The rules of this Whitelist would match some requests of the examples.
     case.whitelists().delete("web", &kube::api::DeleteParams::default()).await.expect("deleted");
     let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJNsmMGyuGjmRPvGJyvHyfZ6oqbsZSEqf0lZTXGWv7z";
     case.apply_machine("web-2", json!({"hostKeys": [other]})).await;
     for name in ["whitelist", "say-hello", "exit-three", "not-listed", "wrong-host-key"] {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.yaml"));
         let path = path.to_str().expect("a UTF-8 path");
-        // Twice, as a GitOps pipeline does: the second changes nothing.
+        // Applies each manifest twice, like a GitOps pipeline. The second time changes nothing.
         for _ in 0..2 {
             case.world.kubectl_succeeds(&["apply", "-n", &case.namespace, "-f", path]);
         }

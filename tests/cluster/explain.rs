@@ -1,4 +1,5 @@
-//! `writ explain` and `writ lint` as programs: what they print, how they end, and that they say what the controller does.
+//! `writ explain` and `writ lint` as programs: their output and exit codes. Their verdicts must be those of the
+//! controller.
 
 use std::io::Write;
 use std::path::Path;
@@ -39,7 +40,7 @@ fn writ(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("writ starts");
-    // It may have ended without reading it.
+    // An error is ignored, because the process may end before it reads its input.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     child.wait_with_output().expect("an end")
 }
@@ -78,23 +79,23 @@ fn a_request_is_explained_from_files_as_allowed_denied_or_none() {
     ends(&explain(&[]), 2);
     ends(&explain(&["--parameter", "x"]), 2);
     ends(&explain(&["--timeout-seconds", "0", "--", "restart nginx.service"]), 2);
-    // Nobody is named: that is said, and not that an admission policy is missing.
+    // Without a requester, the output advises `--as`. It does not report a missing admission policy.
     let nobody =
         ends(&writ(&["explain", "-f", &file, "--machine-label", "role=web", "--", "restart nginx.service"], ""), 3);
     assert!(nobody.contains("add --as USER") && nobody.contains("web/restart"), "{nobody}");
     assert!(!nobody.contains("admission policy") && !nobody.contains("established"), "{nobody}");
-    // Where another name changes nothing, no flag is asked for.
+    // If no other requester would change the result, the output does not advise `--as`.
     let other = ends(&writ(&["explain", "-f", &file, "--", "reboot"], ""), 3);
     assert!(!other.contains("--as"), "{other}");
 }
 
-/// As in `writ explain ... | head -1`.
+/// Closes the output early, like `writ explain ... | head -1`.
 #[test]
 fn a_reader_that_goes_away_ends_every_subcommand_without_a_word() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = file(&folder, "web.yaml", WHITELIST);
     let line = "{\"command\": \"restart nginx.service\"}\n".repeat(5000);
-    // Each reads its input before it writes, and by then nobody reads.
+    // Each command reads its input before it writes. By then, its output has no reader.
     let cases: [(&[&str], &str, i32); 4] = [
         (&["lint", "-"], WHITELIST, 141),
         (&["explain", "-f", "-", "--", "restart nginx.service"], WHITELIST, 141),
@@ -174,12 +175,12 @@ fn many_requests_are_answered_line_by_line() {
     assert!(answers[2..].iter().all(|answer| answer["reason"] == "Malformed"), "{printed}");
     assert!(answers[3]["message"].as_str().expect("a message").contains("comand"));
     ends(&writ(&["explain", "-f", &file, "--json-lines"], &format!("{}\n", lines[0])), 0);
-    // Who asks is said by the line, where it says so.
+    // The requester of a line wins over `--as`.
     let by_flags = ["explain", "-f", &file, "--json-lines", "--as", "mallory", "--machine-label", "role=web"];
     ends(&writ(&by_flags, &format!("{}\n", lines[0])), 0);
     ends(&writ(&by_flags, "{\"command\": \"restart nginx.service\"}\n"), 3);
     ends(&writ(&["explain", "-f", &file, "--json-lines"], &format!("{}\n{}\n", lines[0], lines[1])), 3);
-    // A line that is too long is answered like any other that is none.
+    // A line that is too long gets an answer, like any other malformed line.
     let long = format!("{}\n{}\n{}", "x".repeat(3 << 20), lines[1], "x".repeat(2 << 20));
     let printed = ends(&writ(&["explain", "-f", &file, "--json-lines"], &long), 2);
     let reasons = printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["reason"].clone());
@@ -255,7 +256,7 @@ fn lint_tells_all_problems_of_all_files_and_explain_names_the_rule_out_of_force(
     ] {
         assert!(printed.contains(part), "{part}\n{printed}");
     }
-    // Each field of a rule is told of at once.
+    // lint reports all faulty fields of a rule together.
     let fields = "runAs: '0'\n      redact: ['(']\n      workingDirectory: /a/../b\n      timeoutSeconds: {default: 9, maximum: 3}\n      environment: {PATH: {enum: [x]}}";
     let many = file(&folder, "d.yaml", &WHITELIST.replace("subjects: [{kind: Group, name: sre}]", fields));
     let printed = ends(&writ(&["lint", &many], ""), 3);
@@ -307,14 +308,14 @@ async fn a_cluster_is_asked_with_the_rights_of_who_asks_and_says_what_the_contro
         assert!(missing.contains(part), "{part} is not in: {missing}");
     }
     assert!(ends(&explained(&case, &admin, &["--", "say hello"]), 2).contains("--machine"));
-    // Who may not read the policy is not told of it.
+    // A user without the right to read the policy gets no information about it.
     let jane = case.world.control_plane.kubeconfig(User::Jane);
     let printed = ends(&explained(&case, &jane, &["--machine", "web-1", "--", "say helo"]), 2);
     assert!(printed.contains("may not read the Whitelists") && !printed.contains("say hello"), "{printed}");
     for part in ["you (user jane)", "create rolebinding writ-viewer-jane --clusterrole=writ-viewer --user='jane'"] {
         assert!(printed.contains(part), "{part} is not in: {printed}");
     }
-    // Who asks is who runs it, where it is not said.
+    // Without `--as`, the requester is the user of the kubeconfig.
     let rule = json!([{"name": "mine", "match": "mine", "run": ["/bin/true"], "subjects": [{"kind": "User", "name": "admin"}]}]);
     case.apply_whitelist("mine", rule).await;
     ends(&explained(&case, &admin, &["--machine", "web-1", "--", "mine"]), 0);

@@ -1,4 +1,4 @@
-//! One namespace cannot keep another one waiting.
+//! One namespace cannot delay another one.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +9,9 @@ use writ::api::{Phase, Reason};
 use crate::case::Case;
 use crate::keys::Keys;
 
-/// How many attempts the greedy namespace makes.
+/// Number of executions in the greedy namespace.
 const ATTEMPTS: usize = 20;
-/// As many as are accepted.
+/// Options of ssh-keygen with the maximum number of rounds that Writ accepts.
 const MOST_ROUNDS: &str = "-t ed25519 -a 256";
 
 async fn apply_encrypted(case: &Case, name: &str, key: &str) {
@@ -21,7 +21,7 @@ async fn apply_encrypted(case: &Case, name: &str, key: &str) {
     case.apply("v1", "Secret", name, secret).await;
 }
 
-/// The machine's key, encrypted as ssh-keygen does it by default.
+/// Returns the machine's key, encrypted with the default number of rounds of ssh-keygen.
 fn encrypted(case: &Case, folder: &Path) -> String {
     let file = folder.join("encrypted");
     std::fs::write(&file, case.sshd.private_key().expect("a key")).expect("a copy");
@@ -40,7 +40,7 @@ async fn a_namespace_with_many_costly_keys_keeps_nobody_else_from_logging_in() {
     let keys = Keys::new();
     keys.make_encrypted("costly", MOST_ROUNDS, "correct horse");
     let costly = String::from_utf8(keys.private("costly")).expect("a key is text");
-    // Each in a Secret of its own, so that each is to be opened.
+    // Each key is in its own Secret, so that Writ must decrypt each one.
     for index in 0..ATTEMPTS {
         let name = format!("costly-{index}");
         apply_encrypted(&greedy, &name, &costly).await;
@@ -53,7 +53,7 @@ async fn a_namespace_with_many_costly_keys_keeps_nobody_else_from_logging_in() {
     case.add_flags(&["--namespace", &served]);
     case.start_writ();
     case.writ_serves().await;
-    // Once all of them want their keys opened.
+    // Waits until all executions of the greedy namespace need a decrypted key.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     for name in ["first", "second", "third"] {
         case.execute(name, "say hello").await;

@@ -8,14 +8,15 @@ use tokio::net::TcpListener;
 
 use crate::case::Case;
 
-/// The login key of the case's sshd as a host key, and its public half: a key of the right kind that is at hand.
+/// Returns the login key of the case's sshd for use as a host key, and its public half. Any key of a suitable type
+/// would do.
 pub fn host_key(case: &Case) -> (PrivateKey, String) {
     let key = decode_secret_key(&case.sshd.private_key().expect("a key"), None).expect("a key");
     let public = key.public_key().to_openssh().expect("a public key");
     (key, public)
 }
 
-/// Starts a server that ends with the test, and returns its port. `handler` is called once for each connection.
+/// Starts a server that ends with the test, and returns its port. Calls `handler` once for each connection.
 pub async fn start<H>(config: Config, mut handler: impl FnMut() -> H + Send + 'static) -> u16
 where
     H: Handler + Send + 'static,

@@ -1,5 +1,5 @@
-//! What a new user does first: docs/guides/first-command.md, and the manifests for limits and a freeze that
-//! docs/guides/upgrade.md names.
+//! The first steps of a new user: docs/guides/first-command.md. Also the manifests for limits and a freeze from
+//! docs/guides/upgrade.md.
 
 use std::path::Path;
 use std::process::Output;
@@ -15,7 +15,7 @@ fn guide() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/first-command.md")).expect("the guide")
 }
 
-/// The fenced blocks of a language, in order.
+/// Returns the fenced blocks of a language, in order.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
@@ -27,7 +27,7 @@ fn kubectl_in_shell(case: &Case, commands: &str) -> Output {
         .chain(kubectl.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy()))
         .collect();
-    // As a person types it, in the namespace of this case and the folder with the manifests.
+    // Runs the commands as a person types them, in the namespace of this case and the directory with the manifests.
     let script = format!(
         "set -e\ncd '{}'\nkubectl() {{ {} \"$@\"; }}\n{}",
         case.sshd.home().display(),
@@ -52,7 +52,7 @@ async fn the_guide_to_the_first_command_works_as_it_stands() {
             _ => format!("{line}\n"),
         })
         .collect();
-    // The case has made a Machine of this name its own way; the guide's takes its place.
+    // The Machine of the guide replaces the Machine of the case, which has the same name.
     case.world.kubectl_succeeds(&["delete", "machine", "web-1", "-n", &case.namespace]);
     let mut printed = String::new();
     for (file, text) in [("machine.yaml", &machine), ("whitelist.yaml", whitelist), ("execution.yaml", execution)] {
@@ -108,12 +108,13 @@ async fn one_process_serves_several_namespaces_and_no_others() {
         case.execute("x", "say hello").await;
         case.ends("x", Phase::Succeeded, Reason::Completed).await;
     }
-    // One that is lost (its rights here, as where it is gone) keeps nobody waiting, in a process that has just come neither.
+    // A namespace that does not exist delays no other namespace. Writ has no rights in it, as in a deleted namespace.
+    // This also holds for a process that has just started.
     first.kill_writ();
     first.add_flags(&["--namespace", "there-is-no-such-namespace"]);
     first.start_writ();
     first.writ_serves().await;
-    // A change in one of them is noticed, also after the other has been quiet.
+    // The process still receives changes in one namespace after the other one was quiet.
     second.apply_machine("late", json!({})).await;
     second.execute_with("y", json!({"machineRef": {"name": "late"}, "command": "say hello"})).await;
     second.ends("y", Phase::Succeeded, Reason::Completed).await;

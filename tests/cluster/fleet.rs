@@ -1,4 +1,4 @@
-//! What the status of a Machine says, what waits for one, and what becomes of both when machines, keys and Machines change.
+//! The status of Machines and the executions that wait for them, while machines, keys and Machines change.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::case::{Case, sh};
 use crate::lab::{Sshd, SshdOptions};
 use crate::world::world;
 
-/// Executions that are created up to a second after a fault was found end as those from before do. Creation times are
-/// whole seconds.
+/// Wait after Writ has found a fault. Executions that are created up to a second after that moment end like those from
+/// before it. Creation times are whole seconds.
 const AFTER_FAULT: Duration = Duration::from_millis(2500);
 
-/// How long a status may take: looks at a machine that failed are 10 s apart, and so are the writes.
+/// Maximum wait for a status. Probes of a failed machine are 10 s apart, and so are the writes of its status.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn machines(case: &Case) -> Api<Machine> {
     Api::namespaced(case.client.clone(), &case.namespace)
 }
 
-/// Waits until the status of a Machine is so.
+/// Waits until the status of a Machine is current and fulfils `is_so`.
 async fn seen(case: &Case, name: &str, is_so: impl Fn(&MachineStatus) -> bool) -> MachineStatus {
     let started = std::time::Instant::now();
     loop {
@@ -48,21 +48,21 @@ fn condition(status: &MachineStatus, type_: &str) -> (String, String, String) {
     (found.status.clone(), found.reason.clone(), found.message.clone())
 }
 
-/// A second machine, with the key of the first in its Secret `other-ssh`.
+/// Starts a second machine, and stores its login key in the Secret `other-ssh` of the first case.
 async fn another(case: &Case) -> Sshd {
     let sshd = Sshd::start(&world().reaper, &SshdOptions::default()).expect("another sshd");
     case.apply_secret("other-ssh", &sshd.private_key().expect("a key")).await;
     sshd
 }
 
-/// Each says its own word, by which it is known in the ledger.
+/// Applies a rule for commands that each print their own word. The word identifies a command in the ledger.
 async fn apply_words(case: &Case) {
     let word = json!({"word": {"pattern": "[a-z][a-z0-9]*"}});
     let rule = json!({"name": "word", "match": "word {word}", "run": ["/bin/echo", "{word}"], "parameters": word});
     case.apply_whitelist("words", json!([rule])).await;
 }
 
-/// One that runs for some seconds.
+/// Starts a command that runs for 5 s.
 async fn execute_a_while(case: &Case, name: &str) {
     case.apply_whitelist("while", json!([sh("a-while", "sleep 5; echo done")])).await;
     case.execute(name, "a-while").await;
@@ -113,7 +113,7 @@ async fn a_machine_that_goes_away_is_offline_and_online_again_when_it_is_back() 
 async fn a_changed_host_key_ends_one_execution_and_the_rest_waits_until_a_person_has_pinned_it() {
     let case = Case::new().await;
     let other = another(&case).await;
-    // The machine has another key than the Machine says.
+    // The Machine pins a key that the machine does not have.
     let swapped = json!({"hostKeys": [other.host_key().expect("a key")], "maxConcurrent": 1});
     case.apply_machine("web-1", swapped.clone()).await;
     case.execute("first", "say hello").await;
@@ -146,7 +146,7 @@ async fn the_first_key_is_frozen_and_another_one_is_an_attack_until_a_person_pin
     case.ends("first", Phase::Succeeded, Reason::Completed).await;
     let frozen = seen(&case, "web-1", |status| !status.host_keys.is_empty()).await.host_keys;
     assert_eq!((frozen.len(), frozen[0].trust), (1, KeyTrust::FirstUse));
-    // Somebody else answers there now.
+    // Another host answers at this address now.
     let other = another(&case).await;
     let mut moved = tofu.clone();
     moved["port"] = json!(other.port());
@@ -159,7 +159,7 @@ async fn the_first_key_is_frozen_and_another_one_is_an_attack_until_a_person_pin
     assert_eq!(status.host_keys, frozen, "what is frozen stays");
     assert_eq!(attempts(&other), 0);
     assert!(case.events("HostKeyMismatch").await >= 1);
-    // A person says that it is right: by the new key, or by emptying the list.
+    // A person accepts the new key by pinning it or, as here, by clearing the list.
     let patch = Patch::Merge(json!({"status": {"hostKeys": null}}));
     machines(&case).patch_status("web-1", &PatchParams::default(), &patch).await.expect("a status");
     tokio::time::sleep(AFTER_FAULT).await;
@@ -177,7 +177,7 @@ async fn what_waits_for_a_suspended_machine_starts_in_its_order_when_it_is_back(
     apply_words(&case).await;
     for index in 0..4 {
         case.execute(&format!("x{index}"), &format!("word word{index}")).await;
-        // Creation times are whole seconds.
+        // Creation times are whole seconds, so each execution needs its own second.
         tokio::time::sleep(Duration::from_millis(1100)).await;
     }
     case.execute_with("short", json!({"command": "say hello", "startingDeadlineSeconds": 3})).await;
@@ -189,7 +189,7 @@ async fn what_waits_for_a_suspended_machine_starts_in_its_order_when_it_is_back(
         assert_eq!(status.reason, Some(Reason::MachineSuspended));
     }
     assert_eq!(case.sshd_logged("Connection from"), 0, "nothing connects");
-    // It survives a restart, and the order too.
+    // The executions and their order survive a restart.
     case.kill_writ();
     case.start_writ();
     case.writ_serves().await;
@@ -209,7 +209,7 @@ async fn a_secret_that_rotates_is_used_at_once_and_what_runs_goes_on() {
     let case = Case::durable().await;
     execute_a_while(&case, "long").await;
     let other = another(&case).await;
-    // One that the machine does not know.
+    // A key that the machine does not accept.
     case.apply_secret("web-ssh", &other.private_key().expect("a key")).await;
     case.execute_with("refused", json!({"command": "say hello"})).await;
     case.ends("refused", Phase::LaunchFailed, Reason::AuthenticationRefused).await;
@@ -256,7 +256,7 @@ async fn addresses_that_may_not_be_connected_to_are_not() {
     assert!(message.contains("127.0.0.1") && message.contains("--deny-cidr"), "{message}");
     in_phase(&case, "web-1", MachinePhase::Misconfigured).await;
     assert_eq!(case.sshd_logged("Connection from"), 0, "nothing connects");
-    // By its name it is the same.
+    // The name resolves to the same address, which Writ refuses too.
     case.apply_machine("web-1", json!({"address": "localhost"})).await;
     case.execute("y", "say hello").await;
     case.ends("y", Phase::LaunchFailed, Reason::AddressRefused).await;
@@ -284,12 +284,12 @@ async fn machines_are_reached_through_others_that_let_it_happen() {
     let status = case.ends("open", Phase::Succeeded, Reason::Completed).await;
     let address = status.machine.expect("a record").address;
     assert!(address.starts_with(&format!("127.0.0.1:{} via ", inner.port())), "{address}");
-    // Nobody is gone through twice.
+    // A chain of jump hosts must not contain a machine twice.
     case.apply_machine("web-1", json!({"allowJump": true, "jumpHosts": [{"name": "inner"}]})).await;
     case.execute_with("circle", on_inner()).await;
     let status = case.ends("circle", Phase::LaunchFailed, Reason::MachineInvalid).await;
     assert!(status.message.unwrap_or_default().contains("circle"));
-    // One that does not exist yet is waited for.
+    // An execution waits for a jump host that does not exist yet.
     case.apply_machine("inner", behind(&["web-1", "later"])).await;
     case.apply_machine("web-1", json!({"allowJump": true})).await;
     case.execute_with("later", on_inner()).await;
@@ -297,8 +297,8 @@ async fn machines_are_reached_through_others_that_let_it_happen() {
     assert!(status.message.unwrap_or_default().contains("the jump host later is no Machine"));
     case.apply_machine("later", json!({"allowJump": true})).await;
     case.ends("later", Phase::Succeeded, Reason::Completed).await;
-    // A hop that shows another key is not logged in to, nor is what lies behind it.
-    // What machines are told after a result is told first: it may need a login.
+    // Writ logs in neither to a jump host with another key nor to the machines behind it.
+    // This pause lets Writ send its acknowledgements first, because they may need a login.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (before, before_inner) = (attempts(&case.sshd), attempts(&inner));
     let wrong = json!({"allowJump": true, "hostKeys": [inner.host_key().expect("a key")]});

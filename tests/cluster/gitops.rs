@@ -1,6 +1,6 @@
-//! What GitOps tools make of our objects: Argo CD by its own engine with the health checks of the chart, and kstatus, by
-//! which Flux waits. Every version of an object that a watch saw, as the real controller wrote it, is held against what it
-//! must be: never done before it has finished, and never waited for once it has.
+//! Verdicts of GitOps tools on Writ's objects: of Argo CD's own engine with the health checks of the chart, and of
+//! kstatus, which Flux uses. A watch collects every version of an object that the real controller wrote. Each version
+//! must have the expected verdict: not done before the execution has finished, and not in progress afterwards.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,19 @@ use writ::api::{CommandExecution, Machine, MachinePhase, Phase, Reason, Whitelis
 use crate::case::Case;
 use crate::lab::toolbox;
 
-/// How long something that must happen may take on a machine that does other things too.
+/// Maximum wait for an expected event. The machine also runs other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// A port on which nothing listens: tcpmux, which nobody has.
+/// A port without a listener: tcpmux, which nobody uses.
 const CLOSED_PORT: u16 = 1;
-/// What Argo CD puts on a hook, and takes off once it has a verdict on it.
+/// Finalizer that Argo CD adds to a hook. Argo CD removes it after it has a verdict on the hook.
 const HOOK_FINALIZER: &str = "argocd.argoproj.io/hook-finalizer";
 
-/// The health checks that the chart brings.
+/// Returns the directory of the chart's health checks.
 fn customizations() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/writ/files/argocd/resource_customizations")
 }
 
-/// Runs gitops-health, which is built where it is not there yet.
+/// Runs gitops-health. Builds it first if it is missing.
 fn gitops_health(arguments: &[&str]) -> Output {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| toolbox::find_or_build_gitops_health().expect("gitops-health"));
@@ -43,7 +43,7 @@ fn gitops_health(arguments: &[&str]) -> Output {
     command.output().expect("gitops-health runs")
 }
 
-/// All versions of the objects of a kind that a watch saw, in order.
+/// All versions of the objects of a kind that a watch received, in order.
 struct Versions {
     seen: Arc<Mutex<Vec<Value>>>,
     task: tokio::task::JoinHandle<()>,
@@ -63,7 +63,7 @@ impl Versions {
                 match event.expect("a watch that works") {
                     Event::Apply(object) | Event::InitApply(object) => {
                         let mut object = serde_json::to_value(object).expect("JSON");
-                        // Objects of a list do not say it themselves.
+                        // Objects of a list have no apiVersion and kind of their own.
                         object["apiVersion"] = json!(resource.api_version);
                         object["kind"] = json!(resource.kind);
                         own.lock().expect("a lock").push(object);
@@ -79,7 +79,7 @@ impl Versions {
         Self { seen, task }
     }
 
-    /// Waits until a version of this object was seen that is so.
+    /// Waits until the watch has received a version of this object that fulfils `is_so`.
     async fn until(&self, name: &str, is_so: impl Fn(&Value) -> bool) {
         let started = Instant::now();
         let was_seen = || {
@@ -104,16 +104,16 @@ impl Drop for Versions {
     }
 }
 
-/// What both tools say of an object.
+/// Verdicts of both tools on an object.
 #[derive(Debug, Eq, PartialEq)]
 struct Verdict {
     argo: String,
     kstatus: String,
-    /// Argo CD's sentence.
+    /// Message of Argo CD.
     message: String,
 }
 
-/// The verdicts on these objects, in their order.
+/// Returns the verdicts on these objects, in their order.
 fn verdicts(case: &Case, objects: &[Value]) -> Vec<Verdict> {
     let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
     let path = case.sshd.home().join("objects.json");
@@ -139,7 +139,7 @@ fn is_being_deleted(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
-/// Whether Argo CD holds it as a hook.
+/// Returns true if Argo CD holds the object as a hook.
 fn is_hook(object: &Value) -> bool {
     let finalizers = object["metadata"]["finalizers"].as_array();
     finalizers.is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == HOOK_FINALIZER))
@@ -154,7 +154,7 @@ fn phase_of(object: &Value) -> Phase {
     execution.phase()
 }
 
-/// What Argo CD must say of an execution, by its phase.
+/// Returns the expected verdict of Argo CD on an execution, by its phase.
 fn expected_by_argo(object: &Value) -> &'static str {
     if is_being_deleted(object) && !(is_hook(object) && is_finished(object)) {
         return "Progressing";
@@ -173,7 +173,7 @@ fn expected_by_argo(object: &Value) -> &'static str {
     }
 }
 
-/// What kstatus must say of it.
+/// Returns the expected verdict of kstatus on an execution.
 fn expected_by_kstatus(object: &Value) -> &'static str {
     match phase_of(object) {
         _ if is_being_deleted(object) => "Terminating",
@@ -183,7 +183,7 @@ fn expected_by_kstatus(object: &Value) -> &'static str {
     }
 }
 
-/// Holds every version of an execution against what both tools must say of it.
+/// Checks the verdicts of both tools on every version of an execution.
 fn assert_all_as_expected(case: &Case, executions: &[Value]) {
     assert!(!executions.is_empty());
     for (object, verdict) in executions.iter().zip(verdicts(case, executions)) {
@@ -238,7 +238,7 @@ async fn an_execution_is_done_for_argo_cd_and_flux_when_it_has_succeeded_failed_
         case.in_phase(name, phase).await;
         versions.until(name, is_finished).await;
     }
-    // The last, as it takes the connections of all.
+    // This execution is the last one, because the test then drops all connections.
     case.execute_with("unknown", json!({"command": "sleep-long", "timeoutSeconds": 300})).await;
     case.in_phase("unknown", Phase::Running).await;
     case.sshd.drop_connections();
@@ -251,11 +251,11 @@ async fn an_execution_is_done_for_argo_cd_and_flux_when_it_has_succeeded_failed_
     let all: BTreeSet<&str> = Phase::ALL.iter().map(|phase| phase.as_str()).collect();
     assert_eq!(phases, all, "a phase was not seen");
     assert!(seen.iter().any(|object| expected_by_argo(object) == "Suspended"));
-    // The first version of each: what kstatus and Argo CD look at before Writ has seen it.
+    // The first version of each execution. kstatus and Argo CD can read this version before Writ reconciles it.
     let fresh = seen.iter().filter(|object| object["status"]["observedGeneration"] == -1);
     let fresh: BTreeSet<&str> = fresh.filter_map(|object| object["metadata"]["name"].as_str()).collect();
     assert_eq!(fresh.len(), ends.len() + 1, "{fresh:?}");
-    // Argo CD shows a person why.
+    // Argo CD shows the reason to a person.
     let failed = seen.iter().rfind(|object| object["metadata"]["name"] == "failed").expect("it was seen").clone();
     let said = verdicts(&case, &[failed]);
     assert!(said.iter().all(|verdict| verdict.message.starts_with("Failed (NonZeroExitCode): ")), "{said:?}");
@@ -274,11 +274,11 @@ async fn what_is_deleted_is_going_on_until_it_is_gone_but_a_hook_that_has_finish
         case.executions().delete(name, &DeleteParams::default()).await.expect("deleted");
     }
     case.gone("declared").await;
-    // Writ has let it go; Argo CD has not.
+    // Writ has removed its finalizer. Argo CD has not.
     let is_held = |object: &Value| is_finished(object) && object["metadata"]["finalizers"] == json!([HOOK_FINALIZER]);
     versions.until("hook", is_held).await;
 
-    // Argo CD takes its finalizer off only once it has a verdict: without one this would be held for ever.
+    // Argo CD removes its finalizer only after it has a verdict. Without a verdict, the object would stay forever.
     let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     case.executions().patch("hook", &PatchParams::default(), &free).await.expect("patched");
     case.gone("hook").await;
@@ -293,8 +293,8 @@ async fn what_is_deleted_is_going_on_until_it_is_gone_but_a_hook_that_has_finish
     assert!(said.iter().all(|verdict| verdict.argo == "Degraded" && verdict.message.starts_with("Cancelled (")));
 }
 
-/// What Argo CD and kstatus must say of a Machine; None where kstatus says nothing to rely on: it takes what has no status
-/// yet for done.
+/// Returns the expected verdicts of Argo CD and kstatus on a Machine. The second is `None` if the verdict of kstatus is
+/// not reliable: kstatus treats an object without a status as done.
 fn expected_of_machine(object: &Value) -> (&'static str, Option<&'static str>) {
     let machine: Machine = serde_json::from_value(object.clone()).expect("a Machine");
     let status = machine.status.unwrap_or_default();
@@ -338,10 +338,10 @@ async fn a_machine_is_healthy_when_writ_was_let_in_degraded_when_a_person_has_to
     for (name, phase) in phases {
         versions.until(name, is_in(phase)).await;
     }
-    // The status speaks of the Machine as it was, until it was looked at as it is.
+    // After a change of the spec, the status describes the old Machine until the next probe.
     case.apply_machine("wrong", json!({"probe": probe})).await;
     versions.until("wrong", is_in(MachinePhase::Online)).await;
-    // One that nobody looks at holds nobody up.
+    // A Machine without probes does not delay a rollout.
     case.apply_machine("not-probed", json!({"probe": {"intervalSeconds": 0}})).await;
     versions.until("not-probed", |_| true).await;
 
@@ -380,7 +380,7 @@ async fn a_whitelist_is_healthy_when_all_its_rules_are_in_force() {
         let (argo, kstatus) = match object {
             object if ready("True")(object) => ("Healthy", "Current"),
             object if ready("False")(object) => ("Degraded", "Failed"),
-            // Without any status kstatus takes it for done.
+            // kstatus treats an object without a status as done.
             object if object["status"].is_null() => ("Progressing", "Current"),
             _ => ("Progressing", "InProgress"),
         };
@@ -404,11 +404,12 @@ async fn the_manifests_for_gitops_tools_are_accepted() {
     }
 }
 
-/// What the API server adds (who asks, defaults, the finalizer) and what Writ writes is no drift, before and after the end.
+/// Additions by the API server (requester, defaults, finalizer) and by Writ are no drift, neither before nor after the
+/// end.
 #[tokio::test]
 async fn a_manifest_that_was_applied_differs_in_nothing_from_what_became_of_it() {
     let case = Case::new().await;
-    // Nothing writes to what waits while it is compared.
+    // Nothing writes to a queued execution during the comparison.
     case.apply_machine("web-1", json!({"suspend": true})).await;
     let client_side: &[&str] = &[];
     let server_side: &[&str] = &["--server-side"];
@@ -416,7 +417,7 @@ async fn a_manifest_that_was_applied_differs_in_nothing_from_what_became_of_it()
     let differs_in_nothing = |name: &str, flags: &[&str]| {
         let path = case.sshd.home().join(format!("{name}.json"));
         let file = ["diff", "-n", case.namespace.as_str(), "-f", path.to_str().expect("a UTF-8 path")];
-        // Exits with 1 where anything differs.
+        // kubectl exits with 1 if anything differs.
         let output = case.world.kubectl(&[&file[..], flags].concat());
         let (differences, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{name}: {differences}{errors}");
@@ -438,6 +439,6 @@ async fn a_manifest_that_was_applied_differs_in_nothing_from_what_became_of_it()
         case.ends(name, Phase::Succeeded, Reason::Completed).await;
         differs_in_nothing(name, flags);
     }
-    // A machine that was suspended is also looked at.
+    // Counts only the commands, because Writ also probes a machine that was suspended.
     assert_eq!(case.ledger().iter().filter(|line| line.contains("/bin/echo")).count(), 2, "{:?}", case.ledger());
 }

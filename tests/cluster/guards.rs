@@ -1,4 +1,4 @@
-//! What the API server itself keeps: history cannot be rewritten, not even by an administrator.
+//! Rules that the API server itself enforces: nobody can rewrite history, not even an administrator.
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};

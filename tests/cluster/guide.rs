@@ -1,4 +1,4 @@
-//! docs/guides/whitelist.md, tried: each file in it is applied, each command in it is run and prints what it says there.
+//! A test of docs/guides/whitelist.md: applies each file of the guide, runs each command, and compares the output.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::case::Case;
 
 const GUIDE: &str = include_str!("../../docs/guides/whitelist.md");
 
-/// The blocks of the guide: what stands behind the three backticks, and the text.
+/// Returns the blocks of the guide: the text after the three backticks, and the content.
 fn blocks() -> Vec<(&'static str, &'static str)> {
     let mut blocks = Vec::new();
     let mut rest = GUIDE;
@@ -23,7 +23,7 @@ fn blocks() -> Vec<(&'static str, &'static str)> {
     blocks
 }
 
-/// The files of the guide in a folder of their own.
+/// Writes the files of the guide into a new directory.
 fn folder_of_files() -> (tempfile::TempDir, Vec<PathBuf>) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut files = Vec::new();
@@ -37,7 +37,7 @@ fn folder_of_files() -> (tempfile::TempDir, Vec<PathBuf>) {
     (folder, files)
 }
 
-/// What a command printed, and how it ended where that was not well.
+/// Returns the output of a command, and its exit code if that is not 0.
 fn run(folder: &Path, line: &str) -> String {
     let writ = Path::new(env!("CARGO_BIN_EXE_writ")).parent().expect("a folder");
     let path = format!("{}:{}", writ.display(), std::env::var("PATH").unwrap_or_default());
@@ -50,7 +50,8 @@ fn run(folder: &Path, line: &str) -> String {
     printed
 }
 
-/// Whether `printed` is as `expected` says: `...` at the end of a line stands for its rest, alone for any lines.
+/// Returns true if `printed` matches `expected`. `...` at the end of a line matches the rest of the line. A line with
+/// only `...` matches any number of lines.
 fn is_as(expected: &[&str], printed: &[&str]) -> bool {
     match (expected.split_first(), printed.split_first()) {
         (None, None) => true,
@@ -111,7 +112,7 @@ async fn every_file_of_the_guide_is_taken_by_a_cluster_and_is_in_force() {
         }
     }
     assert!(whitelists >= 6, "only {whitelists} files were found in the guide");
-    // Allowed, and on this machine there is no such service.
+    // The request is allowed, but this machine has no such service.
     let status = case.finished("restart-nginx").await;
     assert_eq!(status.decision.expect("a decision").argv, ["/usr/bin/systemctl", "restart", "--", "nginx.service"]);
 }

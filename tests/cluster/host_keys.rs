@@ -1,4 +1,5 @@
-//! A host that does not prove itself gets no authentication attempt: what the real sshd logged is asked for that.
+//! A host that does not prove its identity gets no authentication attempt. The tests check this in the log of the real
+//! sshd.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use crate::keys::{
 };
 use crate::lab::{Sshd, SshdOptions};
 
-/// What a Machine with the address Web-1.example says.
+/// Host key fields of a Machine with the address Web-1.example.
 #[derive(Default)]
 struct Machine {
     pins: Vec<String>,
@@ -37,14 +38,14 @@ impl Machine {
         log_in(sshd, &self.target(sshd)).await
     }
 
-    /// The host is the right one.
+    /// Checks that Writ trusts the host, by this proof and with this fingerprint.
     async fn trusts(&self, sshd: &Sshd, by: VerifiedBy, fingerprint: &str) {
         let connection = self.log_in(sshd).await.expect("a connection");
         assert_eq!((connection.host_key().by, connection.fingerprint()), (by, fingerprint));
         assert_eq!(attempts(sshd), 2, "a question, and an answer with a signature");
     }
 
-    /// The host is not, it is said so in these words, and nothing was said to it.
+    /// Checks that Writ refuses the host with these words, and sends it no authentication request.
     async fn refuses(&self, sshd: &Sshd, category: &str, words: &[&str]) {
         let Err(refusal) = self.log_in(sshd).await else { panic!("it was logged in to") };
         let text = refusal.to_string();
@@ -65,7 +66,7 @@ fn nothing_was_said(sshd: &Sshd) {
     }
 }
 
-/// The keys of a host, of an authority, and of another one.
+/// Returns the keys of a host, of an authority, and of another host.
 fn host_and_authorities(kind: &str) -> Keys {
     let keys = Keys::new();
     keys.make("host", kind);
@@ -74,7 +75,8 @@ fn host_and_authorities(kind: &str) -> Keys {
     keys
 }
 
-/// A server with a certificate that was made with these options of ssh-keygen, and a Machine that trusts the authority.
+/// Returns a server whose certificate was made with these options of ssh-keygen, and a Machine that trusts the
+/// authority.
 fn certified(options: &str) -> (Keys, Sshd, Machine) {
     let keys = host_and_authorities("-t ed25519");
     let certificate = keys.sign("authority", "host", "c", options);
@@ -121,7 +123,7 @@ async fn a_host_that_has_only_keys_of_other_types_is_told_nothing() {
     machine.refuses(&sshd, "host_key_mismatch", &[&expected, "it has ecdsa-sha2-nistp256"]).await;
 }
 
-/// It has the right host's address, and all of its keys but the private ones.
+/// The server in the middle answers at the address of the right host, and has all of its keys except the private ones.
 #[tokio::test]
 async fn a_man_in_the_middle_is_told_nothing() {
     let (right, between) = (start(&SshdOptions::default()), start(&SshdOptions::default()));
@@ -197,7 +199,7 @@ async fn what_is_revoked_of_a_certificate_is_told_nothing() {
         (keys.line("authority"), "the authority"),
         (keys.fingerprint("authority"), "the authority"),
     ] {
-        // That the plain key is pinned does not help.
+        // The pin of the plain key does not overrule the revocation.
         let revoked = vec![revoked];
         let machine = Machine {
             revoked,
@@ -217,7 +219,7 @@ async fn a_host_without_a_certificate_is_told_nothing_where_only_authorities_are
     machine.refuses(&sshd, "host_certificate_refused", &["has no certificate", "ssh-ed25519", "HostCertificate"]).await;
 }
 
-/// A server that has a certificate shows that rather than its key.
+/// A server with a certificate shows the certificate instead of its key.
 #[tokio::test]
 async fn a_pinned_key_proves_a_host_whose_certificate_does_not_count() {
     for options in ["-h -n web-2.example", "-h -n web-1.example -V 20200101:20210101"] {
@@ -238,7 +240,7 @@ async fn a_host_is_known_by_its_first_key_only_after_that_was_kept() {
     let Err(ConnectError::HostKeyUnknown { algorithm, fingerprint }) = machine.log_in(&sshd).await else {
         panic!("it was not told as new")
     };
-    // ed25519 is asked for first, in whatever order the host has them.
+    // Writ asks for an ed25519 key first, independent of the host's order.
     assert_eq!((&*algorithm, &*fingerprint), ("ssh-ed25519", &*keys.fingerprint("other")));
     nothing_was_said(&sshd);
     machine.seen = vec![(algorithm, fingerprint.clone())];
@@ -256,7 +258,7 @@ async fn a_host_that_shows_another_key_than_the_first_is_told_nothing() {
     machine.refuses(&start_with(&[&keys.path("swapped")], &[]), "host_key_mismatch", &words).await;
 }
 
-/// OpenSSH's own server refuses to show one.
+/// OpenSSH's own server refuses to show a user certificate.
 #[tokio::test]
 async fn a_user_certificate_shown_as_a_host_certificate_is_told_nothing() {
     let keys = host_and_authorities("-t ed25519");
@@ -301,7 +303,7 @@ async fn a_scan_shows_every_key_and_says_nothing() {
     let found: Vec<_> = found.into_iter().map(|key| (key.algorithm, key.line, key.fingerprint)).collect();
     assert_eq!(found, expected);
     nothing_was_said(&sshd);
-    // What it prints is what a Machine takes.
+    // A Machine accepts the printed lines.
     let lines: Vec<String> = found.into_iter().map(|(_, line, _)| line).collect();
     assert!(log_in(&sshd, &pinned_by(&sshd, &lines)).await.is_ok());
 }

@@ -1,5 +1,5 @@
-//! Machines that break the rules of the protocol, as no real sshd does on demand: a fake SSH server that says what a
-//! test tells it to, in that order. The record must never say more than was seen.
+//! Machines that break the rules of the protocol, which no real sshd does on demand. A fake SSH server performs the
+//! steps of a test, in order. The record must never contain more than Writ observed.
 
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, Disconnect, Sig};
@@ -11,14 +11,15 @@ use crate::case::Case;
 use crate::fake_sshd;
 use crate::lab::asked::without_mark;
 
-/// What the fake says when it is asked to execute.
+/// Step of the fake in answer to an exec request.
 #[derive(Clone, Debug)]
 enum Word {
-    /// It executes; the command prints that it is ready, waits for the permission, and prints its mark.
+    /// Accepts the request. The command prints that it is ready, waits for the permission to start, and prints its
+    /// mark.
     Success,
-    /// It executes, the command prints that it is ready, and reads no permission.
+    /// Accepts the request. The command prints that it is ready, but does not read the permission.
     Ready,
-    /// It executes something else.
+    /// Accepts the request, but executes something else.
     SuccessWithoutMark,
     Failure,
     Stdout(Vec<u8>),
@@ -28,15 +29,15 @@ enum Word {
     Eof,
     Close,
     Disconnect,
-    /// Data on a stream that is not defined.
+    /// Sends data on an undefined stream.
     Unknown,
-    /// It opens a channel of its own, and says on standard error what came of it; then it ends.
+    /// Opens a channel of its own, prints the result on standard error, and ends.
     OpenChannel,
 }
 
 struct Fake {
     words: Vec<Word>,
-    /// What it says once it has read the permission.
+    /// Steps after the fake has read the permission to start.
     later: Vec<Word>,
     stdin: Vec<u8>,
     accepts_sessions: bool,
@@ -58,7 +59,7 @@ impl Handler for Fake {
         if self.accepts_sessions {
             reply.accept().await;
         } else {
-            // Neither yes nor no.
+            // Sends no answer to the request for a session.
             std::mem::forget(reply);
         }
         Ok(())
@@ -111,7 +112,7 @@ impl Fake {
                 Word::Stderr(text) => session.extended_data(channel, 1, text.as_bytes().to_vec())?,
                 Word::OpenChannel => {
                     let handle = session.handle();
-                    // The answer comes by the loop that this is called from.
+                    // The loop that called this function delivers the answer, so the call needs its own task.
                     tokio::spawn(async move {
                         let opened = handle.channel_open_forwarded_tcpip("127.0.0.1", 1, "127.0.0.1", 2).await.is_ok();
                         let _ = handle.extended_data(channel, 1, format!("opened: {opened}").into_bytes()).await;
@@ -131,22 +132,23 @@ impl Fake {
     }
 }
 
-/// How a fake is reached.
+/// Settings of a fake and of its Machine.
 struct Reached {
     accepts_sessions: bool,
     mode: &'static str,
-    /// Bytes that it takes unasked. sshd takes none before it executes.
+    /// Bytes of standard input that the fake accepts before it grants more. sshd accepts none before it executes the
+    /// request.
     window: u32,
 }
 
 const DIRECT: Reached = Reached { accepts_sessions: true, mode: "Direct", window: 1 << 20 };
 
-/// Runs a command on a fake that says these words, and waits for what is recorded.
+/// Runs a command on a fake with these steps, and returns its record.
 async fn record_of(words: Vec<Word>, accepts_sessions: bool) -> CommandExecutionStatus {
     record_of_turns(vec![words], Reached { accepts_sessions, ..DIRECT }).await
 }
 
-/// The same with other words on each connection; the last ones are said again and again.
+/// Like [`record_of`], with other steps on each connection. The last steps repeat.
 async fn record_of_turns(turns: Vec<Vec<Word>>, reached: Reached) -> CommandExecutionStatus {
     let case = Case::new().await;
     let (key, public) = fake_sshd::host_key(&case);
@@ -193,7 +195,7 @@ async fn the_first_of_two_exit_codes_counts() {
     is(&status, Phase::Failed, Reason::Signalled, None);
 }
 
-/// An exit code of a session that did not print the mark is none of the command, whatever it prints.
+/// If a session did not print the mark, its exit code is not that of the command, whatever else it printed.
 #[tokio::test]
 async fn without_the_mark_there_is_no_exit_code() {
     let forged = b"WRIT3:0123456789abcdef0123456789abcdef\n".to_vec();
@@ -205,12 +207,12 @@ async fn without_the_mark_there_is_no_exit_code() {
             assert_eq!((status.signal, status.stdout), (None, None));
         }
     }
-    // It was not told to start, so it has not.
+    // Writ sent no permission, so the command has not started.
     let status = recorded(vec![Word::SuccessWithoutMark, Word::Disconnect]).await;
     is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
 }
 
-/// What was told to start and is not seen to have started may have run, however the session ends.
+/// If Writ sent the permission and received no mark, the command may have run, however the session ends.
 #[tokio::test]
 async fn a_permission_without_a_mark_is_an_unknown_start() {
     for end in [vec![Word::Exit(0), Word::Close], vec![Word::Disconnect], vec![]] {
@@ -241,7 +243,7 @@ async fn a_refused_request_did_not_start() {
     assert!(status.start_time.is_none() && status.claim.is_some());
 }
 
-/// As sshd does while it has no room for a process: nothing has run, and it runs once there is room.
+/// sshd refuses like this while it cannot create a process. The command has not run. Writ retries until sshd can.
 #[tokio::test]
 async fn a_request_that_is_refused_for_now_is_tried_again() {
     let works = vec![Word::Success, Word::Exit(0), Word::Close];
@@ -252,7 +254,7 @@ async fn a_request_that_is_refused_for_now_is_tried_again() {
     }
 }
 
-/// In Durable mode it is heard at once, though the machine takes nothing of the request.
+/// In Durable mode, Writ reads the refusal at once, even if the machine does not accept the bytes of the request.
 #[tokio::test]
 async fn a_refusal_is_heard_while_the_request_is_not_taken() {
     let reached = Reached { mode: "Durable", window: 0, ..DIRECT };
@@ -269,12 +271,12 @@ async fn a_channel_closed_without_an_exit_code_is_unknown() {
     assert_eq!(status.stdout.as_deref(), Some("half"));
 }
 
-/// It is tried again meanwhile, since nothing was told to start.
+/// Writ retries meanwhile, because it sent no permission to start.
 #[tokio::test]
 async fn a_request_that_is_never_answered_did_not_start() {
     let status = recorded(vec![]).await;
     is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
-    // And neither did one that is answered by nothing but the end.
+    // If the fake closes the session without an answer, the command did not start either.
     let status = recorded(vec![Word::Close]).await;
     is(&status, Phase::LaunchFailed, Reason::ExecRequestRefused, None);
     assert!(status.start_time.is_none() && status.claim.is_some());

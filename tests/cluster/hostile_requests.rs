@@ -1,5 +1,6 @@
-//! The hostile requests of `tests/policy/hostile.yaml` on a real API server: each is refused by its schema or Rejected
-//! for its reason, and none of them comes near sshd. Then some that are allowed run, so that the silence means something.
+//! The hostile requests of `tests/policy/hostile.yaml` on a real API server. Either the schema refuses a request, or
+//! Writ rejects it for the listed reason. None reaches sshd. Then some allowed requests run, to prove that the test
+//! would notice a command.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -20,14 +21,14 @@ mod file;
 
 type Requester = (String, Vec<String>);
 
-/// Asks as whoever a request says.
+/// Clients of all requesters of the file.
 struct Askers<'a> {
     case: &'a Case,
     clients: HashMap<Requester, Client>,
 }
 
 impl Askers<'_> {
-    /// A client of the administrator, who may be anybody: the API server stamps who it is then.
+    /// Returns a client of the administrator that impersonates a requester. The API server stamps that requester.
     async fn client(&mut self, requester: Requester) -> Client {
         if let Some(client) = self.clients.get(&requester) {
             return client.clone();
@@ -38,7 +39,8 @@ impl Askers<'_> {
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
         let (username, groups) = requester.clone();
         config.auth_info.impersonate = Some(username);
-        // Without groups the API server gives those that go with the name; with some, only these and its own.
+        // Without groups, the API server adds the groups that go with the name. With groups, it uses only these and its
+        // own.
         config.auth_info.impersonate_groups = Some(groups).filter(|groups| !groups.is_empty());
         let client = Client::try_from(config).expect("a client");
         self.clients.insert(requester, client.clone());
@@ -56,16 +58,16 @@ impl Askers<'_> {
     }
 }
 
-/// The name of the Machine with these labels.
+/// Returns the name of the Machine with these labels.
 fn machine(labels: &BTreeMap<String, String>) -> String {
     let words = labels.iter().flat_map(|(key, value)| [key.clone(), value.clone()]);
-    // Names of objects are in lower case, labels need not be.
+    // Names of objects are lower-case, labels need not be.
     let words =
         words.map(|word| if word.to_lowercase() == word { word } else { format!("{}-upper", word.to_lowercase()) });
     std::iter::once("web-1".to_owned()).chain(words).collect::<Vec<_>>().join("-")
 }
 
-/// Why a request cannot be made as it is in a cluster.
+/// Returns the reason why a request cannot be sent to a cluster unchanged. `None` if it can.
 fn cannot_be_asked(request: &Request) -> Option<&'static str> {
     let Some((username, groups)) = request.requester("x") else {
         return Some("who asks is always established while the admission policy is there");
@@ -74,7 +76,7 @@ fn cannot_be_asked(request: &Request) -> Option<&'static str> {
     (has_outer_blank(&username) || groups.iter().any(has_outer_blank)).then_some("HTTP takes blanks off a header")
 }
 
-/// A case with the policy, the Machines and the rights that the file is about.
+/// Returns a case with the policy, the Machines and the rights for the requests of the file.
 async fn prepared(file: &File) -> Case {
     let case = Case::new().await;
     let group = "rbac.authorization.k8s.io";
@@ -92,7 +94,7 @@ async fn prepared(file: &File) -> Case {
     case
 }
 
-/// Rights are in force a moment after they are stored.
+/// Retries a request until the API server applies the new rights, which takes a moment.
 async fn wait_for_the_right_to_ask(askers: &mut Askers<'_>, request: &Request) {
     for turn in 0..100 {
         match askers.create(&format!("may-{turn}"), request).await {
@@ -136,7 +138,7 @@ async fn no_hostile_request_reaches_sshd_and_those_that_are_listed_do() {
     assert_eq!(case.ledger(), Vec::<String>::new());
     assert_eq!(case.sshd_logged("Connection from"), 0, "{}", case.sshd.log().unwrap_or_default());
     assert!(passed_over.len() <= 4, "{}", passed_over.join("\n"));
-    // Most is for the policy to refuse; the schema refuses what is none.
+    // The policy must refuse most of the requests. The schema refuses malformed ones.
     assert!(created.len() >= 200 && refused >= 40, "{} created, {refused} refused", created.len());
     for (index, request) in file.allowed.iter().filter(|request| request.run).enumerate() {
         let name = format!("good{index}");

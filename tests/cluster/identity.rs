@@ -1,5 +1,5 @@
-//! Who asked: what the API server stamps, what it is worth in `subjects`, and that it is worth nothing while it is not
-//! stamped.
+//! The requester: how the API server stamps it, and how `subjects` of rules use it. While the API server does not stamp
+//! it, Writ trusts no requester.
 
 use std::path::Path;
 use std::process::Output;
@@ -18,7 +18,7 @@ use crate::case::Case;
 use crate::lab::{SshdOptions, User};
 use crate::world::{World, client_of};
 
-/// A case in which everybody who is authenticated may create executions, and the group `sre` may greet.
+/// Returns a case in which every authenticated user may create executions, and the group `sre` may run `greet`.
 async fn case_in(world: Arc<World>, flags: &[&str]) -> Case {
     let case = Case::with(world.clone(), SshdOptions::default(), flags).await;
     let group = "rbac.authorization.k8s.io";
@@ -34,13 +34,13 @@ async fn case_in(world: Arc<World>, flags: &[&str]) -> Case {
     case
 }
 
-/// Creates an execution as somebody.
+/// Creates an execution with the client of a user.
 async fn create(case: &Case, client: Client, name: &str, spec: Value) -> Result<CommandExecution, kube::Error> {
     let mut spec = spec;
     spec["machineRef"] = json!({"name": "web-1"});
     let resource = ApiResource::erase::<CommandExecution>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client, &case.namespace, &resource);
-    // RBAC takes a moment to be in force.
+    // The API server applies a new RoleBinding only after a moment.
     let started = Instant::now();
     loop {
         let object = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
@@ -85,7 +85,7 @@ async fn who_creates_an_execution_is_written_into_it_whatever_they_write_themsel
     assert!(table.contains("REQUESTER") && table.contains("mallory"), "{table}");
 }
 
-/// One manifest, by every way that kubectl has.
+/// Creates executions from one manifest, in every way that kubectl offers.
 #[tokio::test]
 async fn every_way_to_create_is_stamped_and_applying_again_changes_nothing() {
     let case = case_in(crate::world::world(), &[]).await;
@@ -127,7 +127,7 @@ async fn every_way_to_create_is_stamped_and_applying_again_changes_nothing() {
         &manifest("name: as-jane"),
         "jane",
     );
-    // Again, by somebody else too: it stays what it was, and nothing fails.
+    // A second apply succeeds, also by another user, and keeps the requester.
     for again in [&["apply"][..], &["apply", "--server-side", "--force-conflicts"]] {
         stamped(again, &manifest("name: apply"), "admin");
         stamped(again, &manifest("name: ssa"), "admin");
@@ -152,7 +152,7 @@ async fn who_cancels_is_written_into_it_once() {
     for change in
         [json!({"cancelledBy": {"username": "jane"}}), json!({"cancelledBy": null}), json!({"requestedBy": null})]
     {
-        // Put back by the stamping, so that it is no change.
+        // The stamping restores the value, so the patch changes nothing.
         let unchanged = case.change_spec("x", change).await.expect("no change");
         assert_eq!(unchanged.spec.cancelled_by.map(|canceller| canceller.username).as_deref(), Some("admin"));
         assert_eq!(unchanged.spec.requested_by.map(|requester| requester.username).as_deref(), Some("jane"));
@@ -160,7 +160,7 @@ async fn who_cancels_is_written_into_it_once() {
     case.until("x", "cancelled", |status| status.phase == Phase::Cancelled).await;
 }
 
-/// Waits until the Whitelist `greet` says whether requesters are known.
+/// Waits until the condition `RequesterKnown` of the Whitelist `greet` has this status.
 async fn requester_known(case: &Case, is: &str) {
     let started = Instant::now();
     loop {
@@ -183,11 +183,11 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     requester_known(&case, "False").await;
     let mallory = as_user(&case, User::Mallory).await;
     let lie = || json!({"command": "greet", "requestedBy": forged()});
-    // A forged name allows nothing, and no Deny is walked around.
+    // A requester with a forged name is allowed nothing, and cannot avoid a Deny.
     create(&case, mallory.clone(), "forged", lie()).await.expect("created");
     let status = case.ends("forged", Phase::Rejected, Reason::NotPermitted).await;
     assert!(status.message.unwrap_or_default().contains("admission policy"));
-    // Where nothing puts it back, the CRD keeps it.
+    // Without the stamping, the CRD protects the value: the API server refuses the change.
     for change in [
         json!({"requestedBy": {"username": "joe"}}),
         json!({"requestedBy": null}),
@@ -200,7 +200,7 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
         .await
         .expect("created");
     case.ends("denied", Phase::Rejected, Reason::Denied).await;
-    // One that waits, for when names are believed.
+    // This execution waits until Writ trusts requesters.
     case.apply_machine("web-1", json!({"port": 1})).await;
     create(&case, mallory.clone(), "waits", json!({"command": "sleep-one", "requestedBy": forged()}))
         .await
@@ -210,7 +210,7 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
 
     world.upgrade(&[]);
     requester_known(&case, "True").await;
-    // It was created when anybody could name anybody.
+    // The execution `waits` is older than the stamping, so its requester may be forged.
     case.apply_whitelist("web", narrowed).await;
     case.ends("waits", Phase::Rejected, Reason::NotPermitted).await;
     case.apply_machine("web-1", json!({})).await;
@@ -219,12 +219,12 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     create(&case, mallory.clone(), "again", lie()).await.expect("created");
     case.ends("again", Phase::Rejected, Reason::NotPermitted).await;
 
-    // And taken away while it runs.
+    // An administrator removes the stamping while Writ runs.
     world.upgrade(&["--set", "admission.install=false"]);
     requester_known(&case, "False").await;
     create(&case, mallory.clone(), "last", lie()).await.expect("created");
     case.ends("last", Phase::Rejected, Reason::NotPermitted).await;
-    // While Writ is away too, and put back before it comes.
+    // The stamping is also missing while Writ is stopped. It is back before Writ starts.
     case.kill_writ();
     create(&case, mallory.clone(), "meanwhile", lie()).await.expect("created");
     world.upgrade(&[]);

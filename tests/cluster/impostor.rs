@@ -1,4 +1,4 @@
-//! A server that shows what OpenSSH's refuses to show: any certificate as its host certificate.
+//! A server that shows any certificate as its host certificate. OpenSSH's own server refuses some of them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +11,12 @@ use writ::ssh::{ConnectError, Credentials, HostKeyVerifier, Target, connect};
 
 use crate::keys::{DEADLINE, Keys, everywhere};
 
-/// The server.
 pub struct Impostor {
     port: u16,
     attempts: Arc<AtomicUsize>,
 }
 
-/// Counts who asks to be let in.
+/// Handler of a connection. Counts the authentication attempts.
 struct Door(Arc<AtomicUsize>);
 
 impl server::Handler for Door {
@@ -59,7 +58,7 @@ impl Impostor {
         server
     }
 
-    /// Why a login to it fails.
+    /// Returns the error of a login to this server, which must fail.
     pub async fn log_in(&self, trust: HostKeyVerifier) -> ConnectError {
         let keys = Keys::new();
         keys.make("client", "-t ed25519");
@@ -74,7 +73,7 @@ impl Impostor {
         }
     }
 
-    /// How often somebody has asked to be let in.
+    /// Returns the number of authentication attempts.
     pub fn attempts(&self) -> usize {
         self.attempts.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! Machines that are not OpenSSH with dash: other login shells, other tools, other servers. Each either does its work, in
-//! both modes, or is refused with what is wrong, and then nothing has run.
+//! Machines other than OpenSSH with dash: other login shells, other tools, other servers. Each machine either works in
+//! both modes, or Writ refuses it, names the fault, and runs nothing.
 //!
-//! All of it needs root, for machines that have an /etc/passwd of their own. What takes more packages than `make test`
-//! should need is for `make interop`.
+//! The tests need root, because these machines have their own /etc/passwd. Tests with more packages than `make test`
+//! should need belong to `make interop`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ use crate::lab::packages::Package;
 use crate::lab::strangers::{Server, Stranger, StrangerOptions, busybox_userland};
 use crate::lab::{openssh, say};
 
-/// `does it ID`: notes that it was started, says something on both, ends with 7.
+/// `does-it ID`: notes its start, prints on both streams, and exits with 7.
 const DOES_IT: &str = "#!/bin/sh\necho \"$1\" >>\"$HOME/started\"\necho \"this is $1\"\necho sorry >&2\nexit 7\n";
-/// `stays ID`: notes that it was started, and stays.
+/// `stays ID`: notes its start, and stays for 300 s.
 const STAYS: &str = "#!/bin/sh\necho \"$1\" >>\"$HOME/started\"\necho begun\nsleep 300\n";
 const MODES: [&str; 2] = ["Durable", "Direct"];
 
-/// A strange machine, for which a case has a Machine for each mode.
+/// A strange machine, and a case with one Machine for each mode.
 struct Visit {
     case: Case,
     stranger: Stranger,
@@ -32,7 +32,7 @@ struct Visit {
 }
 
 impl Visit {
-    /// None where this is not root.
+    /// Starts a machine with these options. `None` without root.
     async fn to(options: StrangerOptions) -> Option<Self> {
         if !is_root() {
             return None;
@@ -57,7 +57,7 @@ impl Visit {
         Some(Self { case, stranger, executions: AtomicUsize::new(0) })
     }
 
-    /// Creates one on the Machine of a mode, and gives its name, which is its parameter too.
+    /// Creates an execution on the Machine of a mode. Returns its name, which is also its parameter.
     async fn ask(&self, mode: &str, command: &str, more: Value) -> String {
         let name = format!("x{}", self.executions.fetch_add(1, Ordering::Relaxed));
         let mut spec = more;
@@ -67,7 +67,7 @@ impl Visit {
         name
     }
 
-    /// How often one noted that it was started.
+    /// Returns the number of starts that a command noted.
     fn starts_of(&self, name: &str) -> usize {
         let started = std::fs::read_to_string(self.stranger.home().join("started")).unwrap_or_default();
         started.lines().filter(|line| *line == name).count()
@@ -78,7 +78,8 @@ impl Visit {
         format!("{mode}: {status:#?}\n{}\n{}", self.stranger.log(), self.case.log())
     }
 
-    /// Output, exit code, a time limit and a cancel, each as it has to be, with what else its login shell says.
+    /// Checks output, exit code, a time limit and a cancellation. `noise` is the output of the login shell on each
+    /// stream.
     async fn works(&self, mode: &str, noise: [&str; 2]) {
         let name = self.ask(mode, "does-it", json!({})).await;
         let status = self.case.finished(&name).await;
@@ -99,7 +100,8 @@ impl Visit {
         tokio::join!(self.works("Durable", ["", ""]), self.works("Direct", ["", ""]));
     }
 
-    /// Where it is said to be stopped, it is; only a server that hears no signals may leave that open, and only in Direct mode.
+    /// Checks that a command which Writ reports as stopped has ended. Only a server that ignores signals may leave that
+    /// open, and only in Direct mode.
     async fn was_stopped(&self, mode: &str, name: &str, phase: Phase) {
         let status = self.case.finished(name).await;
         let said = self.said(mode, &status);
@@ -110,8 +112,8 @@ impl Visit {
                 words.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
             })
         };
-        // The launcher has the command's words among its own, and ends a moment after it has written down the end. What stays
-        // does so for minutes.
+        // The launcher has the words of the command among its own. It ends a moment after it has recorded the end. So
+        // this loop waits up to 5 s. A command that was not stopped stays for minutes.
         let mut still_runs = runs();
         for _ in 0..50 {
             if !still_runs || status.reason != Some(Reason::Stopped) {
@@ -128,7 +130,7 @@ impl Visit {
         }
     }
 
-    /// It does not start, for a reason that a person can do something about; and nothing has run.
+    /// Checks that an execution does not start, for a reason that a person can fix, and that nothing has run.
     async fn is_refused(&self, reason: Reason, words: &str) {
         let name = self.ask("Durable", "does-it", json!({})).await;
         let status = self.case.finished(&name).await;
@@ -138,7 +140,7 @@ impl Visit {
         assert_eq!(self.starts_of(&name), 0, "{said}");
     }
 
-    /// In Direct mode it is the login shell that ran, and it is its end that is told; the command has not run.
+    /// Checks that the command has not run. In Direct mode, Writ reports the end of the login shell instead.
     async fn does_not_succeed_directly(&self) {
         let name = self.ask("Direct", "does-it", json!({})).await;
         let status = self.case.finished(&name).await;
@@ -154,12 +156,12 @@ fn is_root() -> bool {
     openssh::is_root()
 }
 
-/// With this login shell, in /etc/passwd.
+/// Returns a visit to a machine with this login shell in /etc/passwd.
 async fn visit_to_shell(shell: PathBuf, home_files: &[(&'static str, &'static str)]) -> Option<Visit> {
     Visit::to(StrangerOptions { shell, home_files: home_files.to_vec(), ..StrangerOptions::default() }).await
 }
 
-/// A shell that is installed where it is missing.
+/// Returns the path of a shell. Installs it if it is missing.
 fn shell(package: &'static str, program: &'static str) -> PathBuf {
     let [path] = Package::called(package).find_or_install([program]).expect("a shell");
     path
@@ -187,7 +189,7 @@ async fn a_login_shell_that_is_zsh_works() {
     }
 }
 
-/// As /etc/passwd of Alpine Linux has it: a link that is called ash.
+/// /etc/passwd of Alpine Linux has a link to busybox with the name ash.
 #[tokio::test]
 async fn a_login_shell_that_is_busybox_works() {
     if is_root() {
@@ -225,7 +227,7 @@ async fn what_start_up_files_print_is_no_output_of_the_command_in_durable_mode()
         for (shell, file) in [(PathBuf::from("/bin/bash"), ".bashrc"), (shell("zsh", "zsh"), ".zshenv")] {
             let visit = visit_to_shell(shell, &[(file, NOISE)]).await.expect("root");
             let durable = visit.works("Durable", ["", ""]);
-            // As one plain request there is nothing to tell it by.
+            // In Direct mode, Writ cannot distinguish this output from that of the command.
             let direct = visit.works("Direct", ["welcome\n", "you have mail\n"]);
             tokio::join!(durable, direct);
         }
@@ -236,13 +238,14 @@ async fn what_start_up_files_print_is_no_output_of_the_command_in_durable_mode()
 async fn a_start_up_file_that_ends_the_shell_is_unfit_and_nothing_runs() {
     let Some(visit) = visit_to_shell("/bin/bash".into(), &[(".bashrc", "echo no; exit 0\n")]).await else { return };
     visit.is_refused(Reason::LauncherUnsupported, "login shell").await;
-    // The shell ends with 0, which is no exit code of the command.
+    // The shell exits with 0. This is not the exit code of the command.
     let name = visit.ask("Direct", "does-it", json!({})).await;
     let status = visit.case.finished(&name).await;
     assert_eq!((status.phase, status.exit_code, visit.starts_of(&name)), (Phase::LaunchFailed, None, 0));
 }
 
-/// It would take a part of the request for its own input: nothing is executed, and the message says what to do.
+/// The startup file would read a part of the request as its own input. Writ executes nothing, and the message has the
+/// remedy.
 #[tokio::test]
 async fn a_start_up_file_that_reads_standard_input_is_unfit_and_nothing_runs() {
     for text in [
@@ -256,7 +259,7 @@ async fn a_start_up_file_that_reads_standard_input_is_unfit_and_nothing_runs() {
     }
 }
 
-/// Its lines fall between those of the launcher's replies.
+/// The lines of the job arrive between those of the launcher's replies.
 #[tokio::test]
 async fn a_job_that_a_start_up_file_leaves_prints_nothing_into_the_output() {
     let noise = "(for i in $(seq 50); do echo LATE; echo LATE >&2; sleep 0.05; done) &\n";
@@ -279,7 +282,7 @@ async fn a_job_that_a_start_up_file_leaves_prints_nothing_into_the_output() {
     }
 }
 
-/// fish and others can set it to anything; the login shell is in the user database.
+/// fish and other shells can set SHELL to anything. The user database has the login shell.
 #[tokio::test]
 async fn a_login_that_sets_another_shell_works() {
     if is_root() {
@@ -301,7 +304,7 @@ async fn dropbear_works() {
     }
 }
 
-/// Each login shell that `make test` does without.
+/// Login shells that `make test` does not need.
 #[tokio::test]
 #[ignore = "needs further packages: make interop"]
 async fn rarer_login_shells_work() {
@@ -335,7 +338,7 @@ async fn newer_openssh_works(suite: &str) {
     a_lockout_is_waited_out(&visit).await;
 }
 
-/// In Direct mode each has a login of its own.
+/// Checks that 40 concurrent executions run. In Direct mode, each has its own login.
 async fn many_at_once_all_run(visit: &Visit, mode: &str) {
     let mut names = Vec::new();
     for _ in 0..40 {
@@ -346,20 +349,20 @@ async fn many_at_once_all_run(visit: &Visit, mode: &str) {
         assert_eq!(status.reason, Some(Reason::NonZeroExitCode), "{}", visit.said(mode, &status));
         assert_eq!(visit.starts_of(&name), 1);
     }
-    // As OpenSSH says it from 9.8 on.
+    // Word of OpenSSH 9.8 and later in the log for a lockout.
     assert!(!visit.stranger.log().contains("penalty"), "{}", visit.stranger.log());
 }
 
-/// Logins with a wrong key cost 5 s each, from 15 s on (PerSourcePenalties, authfail:5 min:15), of which nobody is told who
-/// has the right one.
+/// Checks that Writ waits for the end of a lockout. Each login with a wrong key costs 5 s, and sshd locks the address
+/// out from 15 s on (PerSourcePenalties, authfail:5 min:15). A client with the right key gets no notice of the lockout.
 async fn a_lockout_is_waited_out(visit: &Visit) {
     let right = visit.stranger.private_key().expect("a key");
     visit.case.apply_secret("strange", &visit.case.sshd.private_key().expect("a key")).await;
     for _ in 0..5 {
-        // What may wait would wait for a person after the first one.
+        // An execution that may wait would wait for a repair after the first refusal.
         let name = visit.ask("Durable", "does-it", json!({"startingDeadlineSeconds": 0})).await;
         let status = visit.case.finished(&name).await;
-        // Some of them are locked out already.
+        // sshd already locks out some of these logins.
         let ended = matches!(status.reason, Some(Reason::AuthenticationRefused | Reason::MachineOffline));
         assert!(ended, "{}", visit.said("lockout", &status));
     }

@@ -1,4 +1,4 @@
-//! The forms in which people have private keys: made by the real ssh-keygen, and each logs in.
+//! Common forms of private keys. The real ssh-keygen makes each key, and each key must log in.
 
 use serde_json::json;
 use writ::api::{Phase, Reason};
@@ -8,7 +8,7 @@ use crate::case::Case;
 use crate::keys::{DEADLINE, Keys, everywhere, options_with, pinned, start};
 use crate::lab::{Sshd, SshdOptions};
 
-/// A name, and what ssh-keygen takes.
+/// Name of a form, and the options of ssh-keygen for it.
 const FORMS: [(&str, &str); 9] = [
     ("rsa-pkcs1", "-t rsa -b 2048 -m PEM"),
     ("rsa-pkcs8", "-t rsa -b 2048 -m PKCS8"),

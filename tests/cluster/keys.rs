@@ -1,4 +1,4 @@
-//! For tests of `writ::ssh` itself: keys and certificates by the real ssh-keygen, and servers that have them.
+//! Helpers for tests of `writ::ssh` itself: keys and certificates by the real ssh-keygen, and servers that have them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,16 +12,16 @@ use writ::ssh::{
 use crate::lab::openssh::Openssh;
 use crate::lab::{Reaper, Sshd, SshdOptions};
 
-/// Far more than anything here takes; what is tested is not how long it does.
+/// Deadline of each connection, far longer than any of them takes. These tests do not measure time.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Everything may be connected to, this host too.
+/// Returns a policy that allows all addresses, including those of this host.
 pub fn everywhere() -> AddressPolicy {
     let allow = ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128"].map(|range| range.parse().expect("a range"));
     AddressPolicy::new(allow.to_vec(), Vec::new(), Vec::new())
 }
 
-/// The server, as it is known by these parts.
+/// Returns a server as a target, with these settings for its host key.
 pub fn target(sshd: &Sshd, parts: HostKeyConfig<'_>) -> Target {
     Target {
         address: "127.0.0.1".to_owned(),
@@ -34,7 +34,7 @@ pub fn target(sshd: &Sshd, parts: HostKeyConfig<'_>) -> Target {
     }
 }
 
-/// The server, as it is known by its own ed25519 key.
+/// Returns a server as a target that is known by its own ed25519 key.
 pub fn pinned(sshd: &Sshd) -> Target {
     pinned_by(sshd, &[sshd.host_key().expect("a host key")])
 }
@@ -43,29 +43,29 @@ pub fn pinned_by(sshd: &Sshd, keys: &[String]) -> Target {
     target(sshd, HostKeyConfig { host_keys: keys, name: "127.0.0.1", ..HostKeyConfig::default() })
 }
 
-/// The key that a server of the laboratory lets in.
+/// Returns the login key that a server of the lab accepts.
 pub fn credentials(sshd: &Sshd) -> Credentials {
     Credentials::parse(sshd.private_key().expect("a key").as_bytes(), None, None).expect("a key that can be used")
 }
 
-/// Logs in with the key that the server lets in.
+/// Logs in with the key that the server accepts.
 pub async fn log_in(sshd: &Sshd, target: &Target) -> Result<Connection, ConnectError> {
     connect(target, &credentials(sshd), &everywhere(), DEADLINE).await
 }
 
-/// Starts a server, without a control plane beside it.
+/// Starts a server without a control plane.
 pub fn start(options: &SshdOptions) -> Sshd {
     static REAPER: OnceLock<Arc<Reaper>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| Reaper::start().expect("a reaper"));
     Sshd::start(reaper, options).expect("an sshd")
 }
 
-/// How often the server has seen somebody ask to be let in.
+/// Returns the number of authentication requests in the log of the server.
 pub fn attempts(sshd: &Sshd) -> usize {
     sshd.log().expect("a log").matches("userauth-request").count()
 }
 
-/// A folder of keys.
+/// A directory of keys.
 pub struct Keys {
     folder: tempfile::TempDir,
     keygen: PathBuf,
@@ -90,7 +90,8 @@ impl Keys {
         self.path(name).to_str().expect("a path in ASCII").to_owned()
     }
 
-    /// Makes a key pair; `kind` is what ssh-keygen takes: `-t rsa -b 2048`.
+    /// Makes a key pair. `kind` has the options of ssh-keygen, for example `-t rsa -b 2048`. Returns the path of the
+    /// private key.
     pub fn make(&self, name: &str, kind: &str) -> PathBuf {
         self.make_encrypted(name, kind, "")
     }
@@ -103,7 +104,7 @@ impl Keys {
         self.path(name)
     }
 
-    /// The public key line of a key.
+    /// Returns the line of a public key.
     pub fn line(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(&format!("{name}.pub"))).expect("a .pub file").trim().to_owned()
     }
@@ -112,16 +113,17 @@ impl Keys {
         std::fs::read(self.path(name)).expect("a key")
     }
 
-    /// The fingerprint, as ssh-keygen prints it.
+    /// Returns the fingerprint, as ssh-keygen prints it.
     pub fn fingerprint(&self, name: &str) -> String {
         let output = Command::new(&self.keygen).arg("-lf").arg(self.path(name)).output().expect("ssh-keygen runs");
         let printed = String::from_utf8(output.stdout).expect("text");
         printed.split(' ').nth(1).expect("a fingerprint").to_owned()
     }
 
-    /// Has an authority sign a key; `options` are ssh-keygen's. Each certificate has a file of its own.
+    /// Signs a key with an authority, and returns the path of the certificate. `options` are those of ssh-keygen. Each
+    /// certificate has its own file.
     pub fn sign(&self, authority: &str, key: &str, certificate: &str, options: &str) -> PathBuf {
-        // ssh-keygen names the certificate after the key.
+        // ssh-keygen names the certificate after the key file.
         let copy = format!("{certificate}.pub");
         std::fs::copy(self.path(&format!("{key}.pub")), self.path(&copy)).expect("a copy");
         let (authority, copy) = (self.text_path(authority), self.text_path(&copy));
@@ -133,7 +135,7 @@ impl Keys {
     }
 }
 
-/// A server with this host key, and this certificate for it.
+/// Starts a server with these host keys and these certificates for them.
 pub fn start_with(host_keys: &[&Path], certificates: &[&Path]) -> Sshd {
     start(&options_with(host_keys, certificates))
 }

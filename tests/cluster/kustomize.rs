@@ -1,4 +1,5 @@
-//! kustomize renames objects. `deploy/kustomize/writ-references.yaml` has it rename the references of Writ's kinds too.
+//! Renaming by kustomize. With `deploy/kustomize/writ-references.yaml`, kustomize also renames the references in Writ's
+//! kinds.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("YAML")
 }
 
-/// What `kubectl kustomize` makes of a kustomization with Writ's kinds and these further lines.
+/// Returns the output of `kubectl kustomize` for a kustomization with Writ's kinds and these further lines.
 fn built(lines: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
@@ -37,7 +38,7 @@ fn built(lines: &str) -> Vec<Value> {
         machine("web-1", json!([{"name": "bastion-1"}, {"name": "bastion-2"}, {"name": "of-others"}])),
         execution("reload", "web-1"),
         execution("elsewhere", "of-others"),
-        // A Secret of the same name as a Machine is another object.
+        // A Secret with the name of a Machine is a different object.
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "web-1"}}),
     ];
     let documents: Vec<String> = all.iter().map(Value::to_string).collect();
@@ -55,7 +56,7 @@ fn built(lines: &str) -> Vec<Value> {
     text.split("\n---\n").map(yaml).collect()
 }
 
-/// The one object of a kind whose name has this in it.
+/// Returns the only object of a kind whose name contains `part`.
 fn one<'a>(objects: &'a [Value], kind: &str, part: &str) -> &'a Value {
     let is_it = |object: &&Value| {
         object["kind"] == kind && object["metadata"]["name"].as_str().is_some_and(|name| name.contains(part))
@@ -81,7 +82,7 @@ fn references_follow_prefixes_suffixes_and_the_hashes_of_generated_secrets() {
         (&json!([{"name": "prod-bastion-1-eu"}]), &json!(name))
     );
     assert_eq!(one(&objects, "CommandExecution", "reload")["spec"]["machineRef"]["name"], "prod-web-1-eu");
-    // What is not part of the kustomization keeps its name.
+    // A name of an object outside the kustomization stays unchanged.
     assert_eq!(one(&objects, "CommandExecution", "elsewhere")["spec"]["machineRef"]["name"], "of-others");
 }
 
@@ -92,7 +93,8 @@ fn without_the_shipped_file_references_keep_the_old_names() {
     assert_eq!(one(&objects, "Machine", "web-1")["spec"]["credentialsRef"]["name"], "web-ssh");
 }
 
-/// Paths of the fields below a schema that name one other object: by their name, or as they are nothing but a name.
+/// Collects the paths of the fields below a schema that name one other object. Such a field ends with `Ref` or `Refs`,
+/// or has `name` as its only field.
 fn references(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
     if let Some(items) = schema.get("items") {
         return references(items, path, found);
@@ -109,7 +111,7 @@ fn references(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
     for (name, field) in fields {
         let below = format!("{path}/{name}");
-        // A name of something else as bare text.
+        // A text field that names another object.
         if field["type"] == "string" && ["Ref", "Name"].iter().any(|end| name.ends_with(end)) {
             found.insert(below.clone());
         }
@@ -129,7 +131,7 @@ fn every_reference_of_the_crds_is_in_the_shipped_file_and_nothing_else() {
             in_crds.extend(found.into_iter().map(|path| format!("{kind} {path}")));
         }
     }
-    // Receipts are made by Writ, and by nobody else.
+    // Only Writ creates receipts, so no kustomization contains them.
     in_crds.retain(|reference| !reference.starts_with("ExecutionReceipt "));
     let shipped = yaml(&std::fs::read_to_string(in_repository(SHIPPED)).expect(SHIPPED));
     let targets = shipped["nameReference"].as_array().expect("a list");

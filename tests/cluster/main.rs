@@ -1,8 +1,8 @@
-//! Tests against a real API server, a real etcd and a real sshd, with `writ serve` as a process of its own.
+//! Tests against a real API server, a real etcd and a real sshd. `writ serve` is a separate process.
 //!
-//! One control plane for the whole run; each test has a namespace, an sshd and a controller of its own, so they run in
-//! parallel and in any order. What a test says that happened on the machine it reads from the machine: the ledger of
-//! the login shell, and what sshd logged.
+//! All tests share one control plane. Each test has its own namespace, sshd and controller, so tests run in parallel
+//! and in any order. Tests read the events on a machine from that machine: from the ledger of the login shell, and from
+//! the log of sshd.
 
 #![allow(
     clippy::expect_used,

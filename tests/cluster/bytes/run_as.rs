@@ -1,5 +1,5 @@
-//! `runAs` on a real machine, with the lines of sudoers that docs/guides/run-as.md tells people to write. As root only:
-//! else there is nobody to become.
+//! `runAs` on a real machine, with the sudoers lines from docs/guides/run-as.md. The tests need root, because only root
+//! can set up another user.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use crate::lab::{openssh, say};
 
 const GUIDE: &str = include_str!("../../../docs/guides/run-as.md");
 
-/// Lets through whom sudo lets through.
+/// Machine whose sudo has the lines of the guide.
 struct Fixture {
     machine: Machine,
-    /// The same program, which sudo allows with two arguments only.
+    /// Path of a copy of the recording program. sudo allows it with two fixed arguments only.
     status: String,
     _sudoers: Sudoers,
 }
 
 impl Fixture {
-    /// With the lines of a block of the guide; None without root.
+    /// Returns a machine with the lines of one block of the guide. `None` without root.
     async fn with(block: &str) -> Option<Self> {
         if !openssh::is_root() {
             say::note("this needs root, for sudo: passed over");
@@ -52,7 +52,7 @@ async fn what_sudo_allows_runs_as_the_other_user_byte_for_byte() {
     for part in words.chunks(super::MOST_ARGUMENTS) {
         let mut decision = fixture.machine.decision(part);
         decision.run_as = Some(USER.to_owned());
-        // One that only the login user can enter.
+        // A directory that only the login user can enter.
         let home = fixture.machine.sshd.home().canonicalize().expect("a home");
         decision.working_directory = home.to_str().map(str::to_owned);
         let seen = fixture.machine.seen(&decision).await;
@@ -107,7 +107,7 @@ async fn what_sudo_does_not_allow_runs_nothing_and_is_exit_code_1_with_its_messa
         fixture.run(USER, &[&[status], arguments].concat(), &[]).await.is_nothing(1, refused);
     }
     fixture.run("nobody-of-that-name", &[record], &[]).await.is_nothing(1, "unknown user");
-    // sudo joins words before it compares them.
+    // sudo joins the words before it compares them, so the single word `web all` is allowed too.
     for arguments in [&["web", "all"][..], &["web all"]] {
         assert_eq!(fixture.run(USER, &[&[status], arguments].concat(), &[]).await.code, Some(0), "{arguments:?}");
     }
