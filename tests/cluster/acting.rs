@@ -166,7 +166,7 @@ async fn a_requester_acts_with_own_rights_and_own_name() {
     let created = bob.create(&gateway.served, &forged).await.expect("the group may");
     assert_eq!(created.spec.requested_by.map(|requester| requester.username).as_deref(), Some("bob"));
 
-    // The requester also cancels with own rights. The guard lets only alice cancel executions that alice created.
+    // A cancellation also uses the rights of the requester. The guard lets only alice cancel the executions of alice.
     let cancel = json!({"spec": {"cancelRequested": true}});
     let refused = bob.merge::<CommandExecution>(&gateway.served, "by-alice", &cancel).await.expect_err("not bob");
     assert!(matches!(&refused, ActingError::Forbidden { requester, .. } if requester == "bob"), "{refused}");

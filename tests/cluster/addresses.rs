@@ -104,7 +104,7 @@ async fn a_pattern_of_numbers_is_held_against_what_a_name_resolves_to() {
 
 #[tokio::test]
 async fn a_range_of_the_cluster_is_not_connected_to() {
-    // The flag wins over the permission for all of 127.0.0.0/8 in these tests.
+    // These tests allow all of 127.0.0.0/8. This flag takes precedence.
     let flags = ["--refuse-cidr", "127.0.0.2/31"];
     let case = Case::with(world(), SshdOptions::default(), &flags).await;
     case.apply_machine("web-1", json!({"address": "127.0.0.2"})).await;

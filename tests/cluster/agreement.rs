@@ -58,8 +58,8 @@ async fn lint_and_the_controller_agree_on_every_whitelist_that_the_documentation
     let case = Case::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut agreed = 0;
-    // In the cluster, Writ compares a Deny with the rules of all Whitelists. So only one Whitelist exists at each time,
-    // as in a file.
+    // In the cluster, Writ compares a Deny with the rules of all Whitelists. So the namespace has only one Whitelist at
+    // any time, as lint has only one file.
     case.whitelists().delete("web", &kube::api::DeleteParams::default()).await.expect("deleted");
     for (number, (origin, text)) in shown_whitelists().into_iter().enumerate() {
         let mut object = manifest::read(text.as_bytes()).expect("text").remove(0).expect("YAML").value();
@@ -105,7 +105,7 @@ async fn lint_and_the_controller_agree_on_every_whitelist_that_the_documentation
     assert!(agreed >= 10, "only {agreed} Whitelists were found");
 }
 
-/// Values by the path of a field. Each value is faulty in one way, or is just valid.
+/// Values for fields, by the path of the field. Some values are faulty in one way, the others are just valid.
 const VALUES: &str = include_str!("agreement.json");
 
 /// Returns a Whitelist with another value at a path. For a path that ends with `-`, the value is appended to the list.
@@ -249,7 +249,7 @@ async fn warnings_come_with_kubectl_apply_and_stand_in_the_status() {
         assert!(started.elapsed() < Duration::from_secs(30), "no event");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // A harmless Whitelist removes the condition.
+    // If the Whitelist has only harmless rules, Writ removes the condition.
     let lines = CARELESS.lines().filter(|line| !line.contains("- {") || line.contains("harmless"));
     assert!(!apply(&case, &lines.collect::<Vec<_>>().join("\n")).contains("Warning"));
     let status = until(&case, |status| status.warning_count == Some(0)).await;

@@ -1,4 +1,5 @@
-//! Attempts to remove a record: how long Writ keeps it, and which lines the log has of it.
+//! Records that a user tries to remove: the time for which Writ keeps them, and the lines about each execution in the
+//! log.
 
 use std::time::{Duration, Instant};
 

@@ -343,7 +343,7 @@ async fn what_the_schema_refuses_is_told_in_words() {
         let message = refused(case.try_apply("writ.dev/v1alpha1", "Machine", "new", json!({"spec": spec_of})).await);
         assert!(message.contains(words) && !message.contains("should match"), "{words}: {message}");
     }
-    // Valid login names, words and names are still accepted.
+    // The API server still accepts valid login names, words and names.
     for user in ["jane", "CORP\\jane", "jane@corp.example", "PC-1$"] {
         case.apply_machine("named", json!({"user": user})).await;
     }

@@ -1,6 +1,6 @@
 //! A machine receives the decision byte for byte, with every login shell. The tests use Writ's own command line and
-//! Writ's own SSH client, against a real sshd. A program on the machine reports the received words. It reads them from
-//! the kernel.
+//! Writ's own SSH client, against a real sshd. A program on the machine reads the received words from the kernel and
+//! reports them.
 
 mod run_as;
 
@@ -24,11 +24,12 @@ use crate::lab::{Sshd, SshdOptions};
 
 /// Maximum bytes of one word that the policy admits.
 const LONGEST_WORD: usize = 4096;
-/// Maximum arguments that the policy admits in one command. The program is one word more.
+/// Maximum arguments of one command that the policy admits, in addition to the program.
 const MOST_ARGUMENTS: usize = 63;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Program that records its user, directory, number of words, words and environment. Each field ends with a byte 0. The
-/// words and the environment come from /proc. The words of the shell and of this file precede the others.
+/// words and the environment come from /proc. There, the words of the shell and of this file precede those of the
+/// command.
 const RECORD: &str = r#"#!/bin/sh
 id -unz
 readlink -z "/proc/$$/cwd"

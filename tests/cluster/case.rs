@@ -292,8 +292,8 @@ impl Case {
         self.writ = Some(process);
     }
 
-    /// Returns true if the test has its own value of a flag. The default here is short, because tests cannot wait for a
-    /// day.
+    /// Returns true if the test has its own value of a flag. Otherwise the value is short, because tests cannot wait
+    /// for a day.
     fn has_flag(&self, name: &str) -> bool {
         self.flags.iter().any(|flag| flag.starts_with(name))
     }
@@ -303,7 +303,7 @@ impl Case {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     }
 
-    /// Returns the directory of this case. Its removal is part of the clean-up.
+    /// Returns the directory of this case. The reaper deletes it at the end of the run.
     pub fn folder(&self) -> &std::path::Path {
         &self.logs
     }
@@ -345,7 +345,7 @@ impl Case {
         self.writ.take().expect("writ runs").kill();
     }
 
-    /// Suspends the process, to simulate a suspended host.
+    /// Stops the process with SIGSTOP, to simulate a suspended host.
     pub fn pause_writ(&self) {
         signal("STOP", &[self.writ.as_ref().expect("writ runs").pid()]);
     }

@@ -44,7 +44,7 @@ fn some_work(random: &mut Random, name: &str) -> Work {
 /// Waits until the machine has no output files and no processes of executions.
 async fn nothing_is_left(case: &Case, works: &[Work]) {
     let mut left = String::new();
-    // Writ retries a failed acknowledgement after up to two minutes. This loop lasts at least 180 s.
+    // Writ retries a failed acknowledgement after up to two minutes. This loop allows at least 180 s.
     for _ in 0..1800 {
         let outputs = work::outputs_left(&case.sshd);
         let processes =

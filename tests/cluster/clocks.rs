@@ -19,7 +19,7 @@ use crate::proxy::Proxy;
 /// Maximum wait for an expected event. The machine also runs other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LISTENING: [&str; 4] = ["--listen-operations", "127.0.0.1:0", "--lease-seconds", "3"];
-/// Maximum difference between two readings of the API server's clock. Here it is the clock of this host.
+/// Maximum difference between two readings of the API server's clock. The API server uses the clock of this host.
 const NEAR: SignedDuration = SignedDuration::from_secs(30);
 
 /// Returns the path of libfaketime. Installs it if it is missing.
@@ -139,7 +139,7 @@ impl Skewed {
             case.ends(&name, Phase::Succeeded, Reason::Completed).await;
             self.in_order(&name).await;
         }
-        // The machine compares its uptime with the latest start. The remaining time until then is right.
+        // Writ sends the latest start as an uptime of the machine. The remaining time until then is right.
         let status = self.in_order(&durable).await.status.expect("a status");
         let (claim, remote) = (status.claim.expect("a claim"), status.remote.expect("a record"));
         assert_eq!(claim.mode, ExecutionMode::Durable);
@@ -176,7 +176,7 @@ impl Skewed {
 #[tokio::test]
 async fn a_controller_whose_clock_is_ten_minutes_off_runs_commands_and_says_so() {
     for (offset, seconds, side) in [("+10m", 600.0, "ahead of"), ("-10m", -600.0, "behind")] {
-        // The certificate of this host is valid from five minutes ago until in five minutes.
+        // The certificate of this host is valid for five minutes before and after this moment.
         let keys = Keys::new();
         let (host, _) = (keys.make("host", "-t ed25519"), keys.make("authority", "-t ed25519"));
         let certificate = keys.sign("authority", "host", "c", "-h -n 127.0.0.1 -V -5m:+5m");

@@ -125,7 +125,7 @@ async fn an_api_server_that_was_away_for_twenty_seconds_is_survived_without_a_re
     case.execute("across", "sleep-eight").await;
     case.in_phase("across", Phase::Running).await;
     case.in_phase("x", Phase::Running).await;
-    // A second controller watches the Leases. The outage must not make it consider the holder dead.
+    // A second controller watches the Leases. During the outage, it must not consider the holder dead.
     let _other = one_of_all_namespaces(&own);
     tokio::time::sleep(Duration::from_secs(2)).await;
     own.control_plane.stop_api_server();

@@ -83,7 +83,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, mut allowed: u64) ->
             return false;
         }
         if allowed == 0 {
-            // With an SO_LINGER of 0, the close is a reset.
+            // With an SO_LINGER of 0, the close resets the connection instead of ending it normally.
             let _ = client.set_zero_linger();
             let _ = server.set_zero_linger();
             return true;

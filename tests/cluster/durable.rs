@@ -48,8 +48,8 @@ pub async fn until_acknowledged(case: &Case) {
     panic!("{:?} are left:\n{}", work::outputs_left(&case.sshd), case.log());
 }
 
-/// Returns a case with a stored claim. Its `writ` died before it received the answer, so it sent nothing to the
-/// machine.
+/// Returns a case with a stored claim. Its `writ` died before it received the answer, so the machine has received
+/// nothing.
 async fn claimed_and_killed(work: &Work, deadline: u64) -> (Case, Proxy) {
     let mut case = Case::durable().await;
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

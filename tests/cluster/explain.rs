@@ -175,7 +175,7 @@ fn many_requests_are_answered_line_by_line() {
     assert!(answers[2..].iter().all(|answer| answer["reason"] == "Malformed"), "{printed}");
     assert!(answers[3]["message"].as_str().expect("a message").contains("comand"));
     ends(&writ(&["explain", "-f", &file, "--json-lines"], &format!("{}\n", lines[0])), 0);
-    // The requester of a line wins over `--as`.
+    // The requester of a line takes precedence over `--as`.
     let by_flags = ["explain", "-f", &file, "--json-lines", "--as", "mallory", "--machine-label", "role=web"];
     ends(&writ(&by_flags, &format!("{}\n", lines[0])), 0);
     ends(&writ(&by_flags, "{\"command\": \"restart nginx.service\"}\n"), 3);

@@ -1,4 +1,5 @@
-//! The status of Machines and the executions that wait for them, while machines, keys and Machines change.
+//! The status of Machines, and the executions that wait for a Machine. In these tests, machines, their keys and their
+//! Machines change.
 
 use std::time::Duration;
 

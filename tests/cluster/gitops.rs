@@ -338,7 +338,7 @@ async fn a_machine_is_healthy_when_writ_was_let_in_degraded_when_a_person_has_to
     for (name, phase) in phases {
         versions.until(name, is_in(phase)).await;
     }
-    // After a change of the spec, the status describes the old Machine until the next probe.
+    // After a change, the status describes the old spec until the next probe.
     case.apply_machine("wrong", json!({"probe": probe})).await;
     versions.until("wrong", is_in(MachinePhase::Online)).await;
     // A Machine without probes does not delay a rollout.
@@ -439,6 +439,6 @@ async fn a_manifest_that_was_applied_differs_in_nothing_from_what_became_of_it()
         case.ends(name, Phase::Succeeded, Reason::Completed).await;
         differs_in_nothing(name, flags);
     }
-    // Counts only the commands, because Writ also probes a machine that was suspended.
+    // Counts only the commands, because the ledger also has the probes after the suspension.
     assert_eq!(case.ledger().iter().filter(|line| line.contains("/bin/echo")).count(), 2, "{:?}", case.ledger());
 }

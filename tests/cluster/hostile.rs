@@ -112,7 +112,8 @@ impl Fake {
                 Word::Stderr(text) => session.extended_data(channel, 1, text.as_bytes().to_vec())?,
                 Word::OpenChannel => {
                     let handle = session.handle();
-                    // The loop that called this function delivers the answer, so the call needs its own task.
+                    // The answer arrives through the loop that runs this function. Waiting here would block the loop,
+                    // so a task waits.
                     tokio::spawn(async move {
                         let opened = handle.channel_open_forwarded_tcpip("127.0.0.1", 1, "127.0.0.1", 2).await.is_ok();
                         let _ = handle.extended_data(channel, 1, format!("opened: {opened}").into_bytes()).await;
@@ -243,7 +244,8 @@ async fn a_refused_request_did_not_start() {
     assert!(status.start_time.is_none() && status.claim.is_some());
 }
 
-/// sshd refuses like this while it cannot create a process. The command has not run. Writ retries until sshd can.
+/// sshd refuses like this while it cannot create a process. The command has not run. Writ retries until sshd accepts
+/// the request.
 #[tokio::test]
 async fn a_request_that_is_refused_for_now_is_tried_again() {
     let works = vec![Word::Success, Word::Exit(0), Word::Close];

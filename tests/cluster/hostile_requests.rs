@@ -39,8 +39,8 @@ impl Askers<'_> {
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
         let (username, groups) = requester.clone();
         config.auth_info.impersonate = Some(username);
-        // Without groups, the API server adds the groups that go with the name. With groups, it uses only these and its
-        // own.
+        // Without groups, the API server adds the groups that go with the name. With groups, it uses only these groups
+        // and its own ones.
         config.auth_info.impersonate_groups = Some(groups).filter(|groups| !groups.is_empty());
         let client = Client::try_from(config).expect("a client");
         self.clients.insert(requester, client.clone());
@@ -61,7 +61,7 @@ impl Askers<'_> {
 /// Returns the name of the Machine with these labels.
 fn machine(labels: &BTreeMap<String, String>) -> String {
     let words = labels.iter().flat_map(|(key, value)| [key.clone(), value.clone()]);
-    // Names of objects are lower-case, labels need not be.
+    // Names of objects must be lower-case. Labels may contain capitals.
     let words =
         words.map(|word| if word.to_lowercase() == word { word } else { format!("{}-upper", word.to_lowercase()) });
     std::iter::once("web-1".to_owned()).chain(words).collect::<Vec<_>>().join("-")

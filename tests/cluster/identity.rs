@@ -224,7 +224,7 @@ async fn while_nobody_is_stamped_everybody_counts_as_nobody() {
     requester_known(&case, "False").await;
     create(&case, mallory.clone(), "last", lie()).await.expect("created");
     case.ends("last", Phase::Rejected, Reason::NotPermitted).await;
-    // The stamping is also missing while Writ is stopped. It is back before Writ starts.
+    // The stamping is also missing while Writ is stopped. An administrator restores the stamping before Writ starts.
     case.kill_writ();
     create(&case, mallory.clone(), "meanwhile", lie()).await.expect("created");
     world.upgrade(&[]);

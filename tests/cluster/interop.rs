@@ -67,7 +67,7 @@ impl Visit {
         name
     }
 
-    /// Returns the number of starts that a command noted.
+    /// Returns the number of starts that the command of an execution noted.
     fn starts_of(&self, name: &str) -> usize {
         let started = std::fs::read_to_string(self.stranger.home().join("started")).unwrap_or_default();
         started.lines().filter(|line| *line == name).count()
@@ -100,7 +100,7 @@ impl Visit {
         tokio::join!(self.works("Durable", ["", ""]), self.works("Direct", ["", ""]));
     }
 
-    /// Checks that a command which Writ reports as stopped has ended. Only a server that ignores signals may leave that
+    /// Checks that a command has ended if Writ reports it as stopped. Only a server that ignores signals may leave that
     /// open, and only in Direct mode.
     async fn was_stopped(&self, mode: &str, name: &str, phase: Phase) {
         let status = self.case.finished(name).await;
@@ -112,8 +112,8 @@ impl Visit {
                 words.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
             })
         };
-        // The launcher has the words of the command among its own. It ends a moment after it has recorded the end. So
-        // this loop waits up to 5 s. A command that was not stopped stays for minutes.
+        // The launcher has the words of the command in its own command line, and ends a moment after it has recorded
+        // the end. So this loop waits up to 5 s. A command that was not stopped stays for minutes.
         let mut still_runs = runs();
         for _ in 0..50 {
             if !still_runs || status.reason != Some(Reason::Stopped) {
@@ -189,7 +189,7 @@ async fn a_login_shell_that_is_zsh_works() {
     }
 }
 
-/// /etc/passwd of Alpine Linux has a link to busybox with the name ash.
+/// On Alpine Linux, the login shell in /etc/passwd is a link to busybox with the name ash.
 #[tokio::test]
 async fn a_login_shell_that_is_busybox_works() {
     if is_root() {
@@ -349,17 +349,18 @@ async fn many_at_once_all_run(visit: &Visit, mode: &str) {
         assert_eq!(status.reason, Some(Reason::NonZeroExitCode), "{}", visit.said(mode, &status));
         assert_eq!(visit.starts_of(&name), 1);
     }
-    // Word of OpenSSH 9.8 and later in the log for a lockout.
+    // OpenSSH 9.8 and later log a lockout with this word.
     assert!(!visit.stranger.log().contains("penalty"), "{}", visit.stranger.log());
 }
 
-/// Checks that Writ waits for the end of a lockout. Each login with a wrong key costs 5 s, and sshd locks the address
-/// out from 15 s on (PerSourcePenalties, authfail:5 min:15). A client with the right key gets no notice of the lockout.
+/// Checks that Writ waits for the end of a lockout. Each login with a wrong key costs 5 s. From a total of 15 s on,
+/// sshd locks the address out (PerSourcePenalties, authfail:5 min:15). A client with the right key gets no notice of
+/// the lockout.
 async fn a_lockout_is_waited_out(visit: &Visit) {
     let right = visit.stranger.private_key().expect("a key");
     visit.case.apply_secret("strange", &visit.case.sshd.private_key().expect("a key")).await;
     for _ in 0..5 {
-        // An execution that may wait would wait for a repair after the first refusal.
+        // After the first refusal, an execution that may wait would wait for a repair.
         let name = visit.ask("Durable", "does-it", json!({"startingDeadlineSeconds": 0})).await;
         let status = visit.case.finished(&name).await;
         // sshd already locks out some of these logins.

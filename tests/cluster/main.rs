@@ -1,8 +1,8 @@
 //! Tests against a real API server, a real etcd and a real sshd. `writ serve` is a separate process.
 //!
-//! All tests share one control plane. Each test has its own namespace, sshd and controller, so tests run in parallel
-//! and in any order. Tests read the events on a machine from that machine: from the ledger of the login shell, and from
-//! the log of sshd.
+//! The tests share one control plane, except tests that would disturb others. Each test has its own namespace, sshd and
+//! controller, so tests run in parallel and in any order. Tests read the events on a machine from that machine: from
+//! the ledger of the login shell, and from the log of sshd.
 
 #![allow(
     clippy::expect_used,

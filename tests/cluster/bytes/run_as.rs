@@ -1,5 +1,5 @@
-//! `runAs` on a real machine, with the sudoers lines from docs/guides/run-as.md. The tests need root, because only root
-//! can set up another user.
+//! `runAs` on a real machine, with the sudoers lines from docs/guides/run-as.md. The tests need root. Without root,
+//! there is no second user to run commands as.
 
 use std::path::Path;
 
