@@ -1,7 +1,7 @@
-//! A store full of the largest objects that the API server takes: `writ serve` starts in the memory that it has, and serves
-//! the small ones of others.
+//! A store full of the largest objects that the API server accepts. `writ serve` starts within the memory limit of the
+//! chart. It still runs the small executions of other namespaces.
 //!
-//! `WRIT_TEST_LARGE=1` makes it as large as it was when it was found to end the process.
+//! `WRIT_TEST_LARGE=1` sets the size that once ended the process.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use writ::api::{CommandExecution, Machine, Phase, Whitelist};
 use crate::case::Case;
 use crate::world::HOME;
 
-/// The memory of the chart's container.
+/// Memory limit of the container in the chart, in KiB.
 const MEMORY_KIB: u64 = 512 * 1024;
-/// How long a small execution may take beside all that.
+/// Maximum duration of a small execution under that load.
 const PROMISE: Duration = Duration::from_secs(30);
 
-/// Labels of so many bytes. They are the largest that there are: tens of thousands of small ones keep the API server busy for
-/// seconds.
+/// Returns labels of about `bytes` bytes in total. Each label has the maximum size, because tens of thousands of small
+/// labels keep the API server busy for seconds.
 fn labels(bytes: usize) -> Value {
     let prefix = ["a".repeat(61), "b".repeat(61), "c".repeat(61), "d".repeat(61)].join(".");
     let labels = (0..bytes / 380).map(|index| (format!("{prefix}/l{index:062}"), json!("x".repeat(63))));
@@ -40,7 +40,7 @@ async fn create(case: &Case, resource: &ApiResource, mut object: Value) {
     api.create(&PostParams::default(), &object).await.expect("it is stored");
 }
 
-/// Many at a time, as an attacker would.
+/// Creates the objects, 8 concurrently, as an attacker would.
 async fn create_all(case: &Case, resource: &ApiResource, objects: impl Iterator<Item = Value>) {
     let created = stream::iter(objects).map(|object| create(case, resource, object)).buffer_unordered(8);
     created.collect::<Vec<()>>().await;
@@ -81,7 +81,7 @@ async fn fill(case: &Case, scale: usize) {
     }
 }
 
-/// The most that the process has had in memory, in KiB.
+/// Returns the peak memory of the process, in KiB.
 fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
@@ -96,7 +96,7 @@ async fn a_store_of_the_largest_objects_is_served_in_the_memory_of_the_chart() {
     case.apply_machine("off", json!({"suspend": true})).await;
     case.kill_writ();
     fill(&case, scale).await;
-    // One process for both, as the chart runs it.
+    // One process serves both namespaces, as in the chart.
     let mut both = other;
     both.kill_writ();
     both.add_flags(&["--namespace", &case.namespace.clone()]);
@@ -109,7 +109,7 @@ async fn a_store_of_the_largest_objects_is_served_in_the_memory_of_the_chart() {
         let status = both.finished(&name).await;
         assert_eq!(status.phase, Phase::Succeeded, "{status:?}");
         assert!(began.elapsed() < PROMISE, "it took {:?}", began.elapsed());
-        // What is looked at after that counts too.
+        // The peak includes the objects that Writ reads in the 10 s after the result.
         tokio::time::sleep(Duration::from_secs(10)).await;
         let peak = peak(both.writ_pid());
         crate::lab::say::note(format!("writ serve had at most {} MiB in memory", peak / 1024));
@@ -117,7 +117,7 @@ async fn a_store_of_the_largest_objects_is_served_in_the_memory_of_the_chart() {
         assert!(both.writ_runs(), "{}", both.log());
         both.kill_writ();
     }
-    // Those that were asked for beside them are decided as well.
+    // Writ also decides the large executions themselves.
     both.start_writ();
     case.finished("r0").await;
 }

@@ -1,4 +1,4 @@
-//! Claims that nobody has any more, and those who would rather have no record.
+//! Claims that no task serves any more, and users who remove the object of a running command.
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -8,8 +8,8 @@ use crate::case::Case;
 use crate::durable::{ends_right, execute, until_started, work_of};
 use crate::lab::processes;
 
-/// A claim in this process's own name that none of its tasks has: one that ended by a panic, whose result the API server
-/// refused, or whose claim landed after nobody waited for it any more. It is made by hand here.
+/// A claim in the name of this process, without a task. The causes are a panic of the task, a result that the API
+/// server refused, or a claim that arrived after the task stopped waiting. The test writes the claim itself.
 #[tokio::test]
 async fn a_claim_of_its_own_that_was_left_behind_is_taken_over() {
     let case = Case::durable().await;
@@ -23,11 +23,12 @@ async fn a_claim_of_its_own_that_was_left_behind_is_taken_over() {
     claim_as_dead(&case, "left", &claimed).await;
     case.finished("first").await;
     ends_right(&case, &left).await;
-    // It is not tried over and over.
+    // The log shows fewer than 5 attempts: Writ does not retry without end.
     assert!(case.log().matches("could not be taken over").count() < 5, "{}", case.log());
 }
 
-/// Claims an execution that waits as one that was about to send it and died: with the claim of another that runs.
+/// Claims a queued execution, like a process that died just before it sent the command. `claimed` is the status of a
+/// running execution, which the claim copies.
 pub async fn claim_as_dead(case: &Case, name: &str, claimed: &CommandExecutionStatus) {
     let mut status: Value = serde_json::to_value(claimed).expect("JSON");
     let queued = case.executions().get(name).await.expect("it is there").status.expect("a status");
@@ -39,7 +40,7 @@ pub async fn claim_as_dead(case: &Case, name: &str, claimed: &CommandExecutionSt
     case.executions().patch_status(name, &PatchParams::default(), &patch).await.expect("a claim");
 }
 
-/// The finalizer holds it, but whoever may change executions can take that off.
+/// The finalizer holds the object, but anyone with the right to change executions can remove the finalizer.
 #[tokio::test]
 async fn what_runs_and_loses_its_object_is_stopped() {
     let case = Case::durable().await;

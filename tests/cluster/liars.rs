@@ -1,6 +1,6 @@
-//! Machines that lie in the launcher's own words: a fake SSH server that knows the nonce of each request, speaks the framed
-//! protocol, and keeps no promise. None of them holds an execution past its deadline, or past a cancel, and the record
-//! says no more than was seen.
+//! Machines that lie in the launcher's own protocol. Each one is a fake SSH server that knows the nonce of each request
+//! and sends valid frames, but breaks the guarantees. No lie holds an execution past its deadline or past a cancel. The
+//! record contains only facts that Writ observed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::case::Case;
 use crate::fake_sshd;
 use crate::lab::SshdOptions;
 
-/// What is asked for.
+/// Purpose of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Probe,
@@ -30,7 +30,7 @@ enum Kind {
     Other,
 }
 
-/// A request, as the launcher's script would read it.
+/// Request, as the launcher's script would read it.
 #[derive(Clone, Debug)]
 struct Request {
     kind: Kind,
@@ -38,7 +38,7 @@ struct Request {
 }
 
 impl Request {
-    /// From what came by standard input: `WRIT2 NONCE LENGTH SEPARATOR`, then the script, which sets its arguments first.
+    /// Parses standard input: `WRIT2 NONCE LENGTH SEPARATOR`, then the script. The script sets its arguments first.
     fn read(stdin: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(stdin);
         let nonce = text.strip_prefix("WRIT2 ")?.split(' ').next()?.to_owned();
@@ -57,36 +57,36 @@ impl Request {
     }
 }
 
-/// How a machine lies.
+/// Lie of a fake machine.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
-    /// Everything is answered with "it runs", and the session is closed.
+    /// Answers every request with "it runs", and closes the session.
     RunsAndCloses,
-    /// It says that it runs, keeps the session open, and never answers anything else.
+    /// Answers "it runs", keeps the session open, and sends no other answer.
     RunsAndIsSilent,
-    /// After "it runs": a byte of output each second, as a frame of its own.
+    /// After "it runs", sends one byte of output per second, each in its own frame.
     Trickles,
-    /// After "it runs": output as fast as it can.
+    /// After "it runs", sends output as fast as it can.
     Floods,
-    /// A frame that never becomes whole, a byte a second.
+    /// Sends a frame that never becomes complete, one byte per second.
     HalfFrame,
-    /// Lines without meaning, for ever.
+    /// Sends lines without content forever.
     Chatters,
-    /// It is about to start, for ever.
+    /// Answers forever that the command is about to start.
     Starting,
-    /// Nothing is known of it, however often it is launched.
+    /// Answers every request as if it did not know the execution, even after several launches.
     Forgets,
-    /// It runs, it is about to start, it is not known: in turn.
+    /// Answers in turn: it runs, it is about to start, it is unknown.
     ToAndFro,
-    /// Every request is refused, once it was launched.
+    /// Refuses every request after the launch.
     Refuses,
-    /// The session is opened, and nothing is said.
+    /// Opens the session and sends nothing.
     Silent,
-    /// The session is closed at once.
+    /// Closes the session immediately.
     Closes,
-    /// Something else than a reply.
+    /// Sends bytes that are not a reply of the launcher.
     Noise,
-    /// It has ended, with more output than is ever sent.
+    /// Reports the end of the command, with more output than it ever sends.
     PromisesOutput,
 }
 
@@ -107,7 +107,7 @@ const LIES: [Lie; 14] = [
     Lie::PromisesOutput,
 ];
 
-/// One fake machine.
+/// Fake machine.
 #[derive(Clone)]
 struct Liar {
     lie: Lie,
@@ -115,7 +115,7 @@ struct Liar {
     requests: Arc<AtomicUsize>,
 }
 
-/// One connection to it.
+/// Connection to a fake machine.
 struct Connection {
     liar: Liar,
     stdin: HashMap<ChannelId, Vec<u8>>,
@@ -157,13 +157,13 @@ impl Handler for Connection {
         let Some(stdin) = self.stdin.remove(&channel) else { return Ok(()) };
         let Some(request) = Request::read(&stdin) else { return Ok(()) };
         let (liar, handle) = (self.liar.clone(), session.handle());
-        // The session's own loop carries what is said.
+        // The session's own loop sends the answer, so a separate task writes it.
         tokio::spawn(async move { liar.answer(Voice { handle, channel, nonce: request.nonce }, request.kind).await });
         Ok(())
     }
 }
 
-/// What a fake says in one session.
+/// Sender of a fake machine's lines in one session.
 struct Voice {
     handle: Handle,
     channel: ChannelId,
@@ -171,7 +171,7 @@ struct Voice {
 }
 
 impl Voice {
-    /// A line behind the mark; false if nobody listens any more.
+    /// Sends a line after the marker. Returns false if the session is closed.
     async fn say(&self, line: &str) -> bool {
         self.raw(format!("WRIT2:{}:{line}\n", self.nonce).into_bytes()).await
     }
@@ -191,7 +191,7 @@ impl Voice {
         let _ = self.handle.close(self.channel).await;
     }
 
-    /// Frames of so many bytes, until nobody listens.
+    /// Sends frames of `bytes` bytes until the session is closed.
     async fn frames(&self, bytes: usize, pause: Duration) {
         let mut offset = 0;
         loop {
@@ -216,7 +216,7 @@ impl Liar {
                 let facts = "P 0f0e0d0c-0b0a-4908-8706-050403020100 100000 00112233445566778899aabbccddeeff 1 0 /home/liar/writ";
                 return voice.reply(facts).await;
             }
-            // It must not be found out too early: what is asked beside the command is not answered.
+            // Writ must not discover the lie too early, so the fake answers no other request.
             Kind::Other => return voice.close().await,
             Kind::Launch | Kind::Attach | Kind::Poll | Kind::Stop | Kind::Close => {}
         }
@@ -238,7 +238,7 @@ impl Liar {
                 1 => voice.reply("B").await,
                 _ => voice.reply("N").await,
             },
-            // The first one gets no answer, so that nobody knows what became of it.
+            // The launch gets no answer, so Writ does not know if the command started.
             Lie::Refuses if kind == Kind::Launch => voice.close().await,
             Lie::Refuses => voice.reply("R directory").await,
             Lie::Silent => {}
@@ -261,7 +261,7 @@ impl Liar {
         }
     }
 
-    /// What comes after "it runs".
+    /// Sends the lines that follow "it runs".
     async fn go_on(&self, voice: &Voice) {
         match self.lie {
             Lie::Trickles => voice.frames(1, SECOND).await,
@@ -283,7 +283,7 @@ impl Liar {
         }
     }
 
-    /// Starts the fake with a host key, and returns its port.
+    /// Starts the fake with a host key, and returns the fake and its port.
     async fn start(lie: Lie, key: PrivateKey) -> (Self, u16) {
         let liar = Self { lie, logins: Arc::default(), requests: Arc::default() };
         let kept = liar.clone();
@@ -293,7 +293,7 @@ impl Liar {
     }
 }
 
-/// A case with one machine for each lie, and one execution on each.
+/// Returns a case with one machine for each lie, and one execution on each machine.
 async fn lied_to(flags: &[&str], timeout_seconds: u32) -> (Case, Vec<(String, Liar)>) {
     let case = Case::durable_with(SshdOptions::default(), &[&["--lease-seconds", "3"], flags].concat()).await;
     let rule = json!({"name": "anything", "match": "anything", "run": ["/bin/true"],
@@ -313,7 +313,7 @@ async fn lied_to(flags: &[&str], timeout_seconds: u32) -> (Case, Vec<(String, Li
     (case, liars)
 }
 
-/// The record has nothing in it that only an honest machine could have said.
+/// Checks that the record contains nothing that only an honest machine could report.
 #[track_caller]
 fn makes_nothing_up(name: &str, status: &CommandExecutionStatus) {
     assert_eq!((status.exit_code, status.signal.as_deref()), (None, None), "{name}: {status:?}");
@@ -323,7 +323,8 @@ fn makes_nothing_up(name: &str, status: &CommandExecutionStatus) {
     assert_ne!(status.phase, Phase::Succeeded, "{name}");
 }
 
-/// What `execution::Pace` allows, with room for the logins of others (acknowledging, tidying, stop requests).
+/// Checks that the fake received at most the logins that `execution::Pace` allows. The limit leaves room for other
+/// logins (acknowledgements, tidying, stop requests).
 #[track_caller]
 fn logged_in_seldom(name: &str, liar: &Liar, within: Duration) {
     let logins = liar.logins.load(Ordering::Relaxed) as u64;
@@ -339,7 +340,7 @@ async fn no_lie_holds_an_execution_past_its_cancel() {
         case.until(name, "claimed", |status| status.claim.is_some()).await;
     }
     for (name, _) in &liars {
-        // Those that were found out already have ended.
+        // If Writ has already found the lie, the execution has ended and refuses the change.
         let _ = case.change_spec(name, json!({"cancelRequested": true})).await;
     }
     let cancelled = Instant::now();
@@ -355,7 +356,7 @@ async fn no_lie_holds_an_execution_past_its_cancel() {
         }
         logged_in_seldom(name, liar, began.elapsed());
     }
-    // 20 s, and room for a machine that does other things too.
+    // 20 s is `--stop-seconds`. The rest is for a busy host.
     assert!(cancelled.elapsed() < Duration::from_secs(80), "{:?}", cancelled.elapsed());
 }
 
@@ -372,7 +373,7 @@ async fn no_lie_holds_an_execution_past_its_deadline() {
     }
 }
 
-/// The holder dies after the cancel: the next one counts from the same moment.
+/// The holder dies after the cancel. The next holder counts from the same moment.
 #[tokio::test]
 async fn the_time_of_a_cancel_outlives_its_holder() {
     let (mut case, _liars) = lied_to(&["--stop-seconds", "300"], 600).await;

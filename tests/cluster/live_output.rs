@@ -1,5 +1,5 @@
-//! Live output with the real API server and sshd. This process is the controller, because only the gateway will let
-//! others watch.
+//! Live output with the real API server and sshd. The test process is the controller, because other processes cannot
+//! watch before the gateway exists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::case::{Case, sh};
 use crate::lab::SshdOptions;
 use crate::world::HOME;
 
-/// Time for one event. A command may be slow on a machine that does other things too.
+/// Maximum wait for one event. A command may be slow on a busy host.
 const EVENT_DEADLINE: Duration = Duration::from_secs(90);
 
-/// A controller in this process.
+/// Controller in this process.
 struct Controller {
     live: LiveOutput,
     runner: Runner,
@@ -29,7 +29,7 @@ struct Controller {
 }
 
 impl Controller {
-    /// Takes the place of the case's `writ serve`.
+    /// Starts the controller in place of the case's `writ serve`.
     async fn start(case: &mut Case) -> Self {
         case.kill_writ();
         let options = ClientOptions {
@@ -119,7 +119,7 @@ async fn follow_one(mode: &str) {
             other => panic!("{mode}: {other:?}"),
         }
     };
-    // The result is there when its event is.
+    // The result is stored before its event arrives.
     let stored = case.executions().get("followed").await.expect("the execution").status.expect("a status");
     assert_eq!((stored.phase, stored.reason), (Phase::Succeeded, Some(Reason::Completed)), "{:?}", stored.message);
     assert_eq!((ended.phase, ended.exit_code), (stored.phase, Some(0)));

@@ -1,4 +1,4 @@
-//! Many at once.
+//! Many concurrent executions.
 
 use futures::future::join_all;
 use kube::api::DeleteParams;
@@ -7,7 +7,8 @@ use writ::api::{Phase, Reason};
 
 use crate::case::{Case, sh};
 
-/// The most that ran at a time, by the machine's own account: `+` when one begins, `-` when it ends.
+/// Returns the maximum number of concurrent commands, from the machine's own account. The account has `+` for each
+/// start and `-` for each end.
 fn most_at_a_time(account: &str) -> i64 {
     let mut running = 0;
     let steps = account.chars().filter_map(|step| match step {
@@ -44,7 +45,7 @@ async fn two_hundred_at_once_all_end_and_no_more_than_allowed_run_at_a_time() {
     assert_eq!(case.events("MachineOffline").await, 0, "and none was seen as lost");
 }
 
-/// The `first` runs, the `second` and the `third` wait, and no more may.
+/// Returns a case with a full queue: `first` runs, `second` and `third` are queued, and the limit is 2.
 async fn with_a_full_queue() -> Case {
     let case = Case::new().await;
     case.apply_machine("web-1", json!({"maxConcurrent": 1, "queueLimit": 2})).await;

@@ -1,4 +1,4 @@
-//! Logging in: every kind of key, certificates, addresses, and machines behind machines.
+//! Logins: every kind of key, certificates, addresses, and machines behind jump hosts.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use writ::ssh::{
 use crate::keys::{DEADLINE, Keys, attempts, credentials, everywhere, log_in, options_with, pinned, start};
 use crate::lab::{Sshd, SshdOptions};
 
-/// A server that lets in these keys.
+/// Starts a server that accepts these keys.
 fn letting_in(keys: &Keys, names: &[&str]) -> Sshd {
     let authorized_keys = names.iter().map(|name| keys.line(name)).collect();
     start(&SshdOptions { authorized_keys, ..options_with(&[], &[]) })
 }
 
-/// A server that lets in those who have a certificate of this authority for its user, or for these other principals.
+/// Starts a server that accepts no key, only certificates of this authority.
 fn letting_in_by(keys: &Keys, authority: &str) -> Sshd {
     let trusted = format!("TrustedUserCAKeys {}.pub", keys.path(authority).display());
     start(&SshdOptions { config: vec![trusted], refuse_key: true, ..options_with(&[], &[]) })
 }
 
-/// A server through which nothing can be reached but what its configuration says, and without a ledger.
+/// Starts a server with these lines of configuration, and without a ledger.
 fn plain(config: &[&str]) -> Sshd {
     let config = config.iter().map(|line| (*line).to_owned()).collect();
     start(&SshdOptions { config, ..options_with(&[], &[]) })
 }
 
-/// What a command prints there.
+/// Returns the output of a command.
 async fn says(connection: &Connection, command: &str) -> String {
     let mut session = connection.open(DEADLINE).await.expect("a session");
     session.exec(command).await.expect("sent");
@@ -100,7 +100,7 @@ async fn an_encrypted_key_logs_in_with_its_passphrase() {
         let parse = |passphrase: Option<&'static str>| {
             Credentials::parse(&key, passphrase.map(str::as_bytes), None).map_err(|error| error.to_string())
         };
-        // `echo` leaves a line end behind.
+        // `echo` appends a line feed to the passphrase.
         let credentials = parse(Some("correct horse\n")).expect(name);
         assert_eq!(says(&enter(&sshd, &credentials).await.expect(name), "echo in").await, "in\n", "{name}");
         let (wrong, missing) = (parse(Some("battery staple")).unwrap_err(), parse(None).unwrap_err());
@@ -188,7 +188,7 @@ async fn a_key_that_the_machine_does_not_know_is_named_with_its_user() {
 
 #[tokio::test]
 async fn a_machine_that_wants_a_second_method_says_so() {
-    // The first line of a setting counts.
+    // If a setting occurs twice, sshd uses the first line.
     let sshd = plain(&["AuthenticationMethods publickey,keyboard-interactive", "KbdInteractiveAuthentication yes"]);
     let Err(refusal) = log_in(&sshd, &pinned(&sshd)).await else { panic!("it was let in") };
     assert!(refusal.to_string().contains("AuthenticationMethods"), "{refusal}");
@@ -220,7 +220,7 @@ async fn an_ipv6_address_is_reached() {
 
 #[tokio::test]
 async fn a_name_is_resolved_and_of_its_addresses_the_one_that_answers_is_used() {
-    // It may have ::1 first, where nobody listens.
+    // `localhost` may resolve to ::1 first, where no server listens.
     let sshd = plain(&[]);
     let target = Target { address: "localhost".to_owned(), ..pinned(&sshd) };
     let connection = log_in(&sshd, &target).await.expect("a connection");
@@ -250,9 +250,9 @@ async fn a_machine_behind_others_is_reached_and_each_is_held_to_its_own_key() {
     assert_eq!(middle.peer(), format!("127.0.0.1:{} via 127.0.0.1:{}", ports[1], ports[0]));
     assert_eq!(inner.peer(), format!("127.0.0.1:{} via 127.0.0.1:{} via 127.0.0.1:{}", ports[2], ports[1], ports[0]));
     assert_eq!(inner.host_key().by, VerifiedBy::Pinned);
-    // It is the machine before it that connects, and only there.
+    // The second machine opens the connection to the third one.
     assert!(second.log().expect("a log").contains("server_request_direct_tcpip"));
-    // More than one window of a channel, through two others.
+    // The output is larger than one window of a channel, and passes through two other machines.
     let long = says(&inner, "head -c 6000000 /dev/zero | tr '\\0' x").await;
     assert_eq!(long.len(), 6_000_000);
     inner.close().await;
@@ -306,7 +306,7 @@ async fn an_inner_machine_that_is_not_there_is_unreachable() {
     }
 }
 
-/// What ends when nobody needs it any more is waited for.
+/// Waits until at most `tasks` tasks are alive, because a task ends a moment after its last use.
 async fn only_so_many_tasks_are_left(tasks: usize) {
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let ended = async {
@@ -326,12 +326,13 @@ async fn no_session_is_left(sshd: &Sshd) {
     timeout(DEADLINE, ended).await.expect("sshd sees it closed");
 }
 
-/// A host that accepts connections and says nothing; what comes is the number of those that were closed again.
+/// Starts a host that accepts connections and sends nothing. The receiver gets one message for each connection that the
+/// peer closed.
 async fn silent() -> (u16, mpsc::UnboundedReceiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let (sender, receiver) = mpsc::unbounded_channel();
-    // A thread of its own, so that its tasks are not counted.
+    // A separate thread, so that the count of tasks does not include the host.
     std::thread::spawn(move || {
         let listener = listener.into_std().expect("a listener");
         listener.set_nonblocking(false).expect("a listener that waits");
@@ -378,7 +379,7 @@ async fn a_connection_that_is_dropped_leaves_no_task_and_no_session_behind() {
         drop(go_through(&connection, &inner).await.expect("the inner one"));
         no_session_is_left(&inner).await;
     }
-    // russh has one for each connection that lives.
+    // russh keeps one task for each open connection.
     only_so_many_tasks_are_left(tasks + 1).await;
     assert_eq!(says(&connection, "echo still").await, "still\n");
     drop(connection);
@@ -386,14 +387,14 @@ async fn a_connection_that_is_dropped_leaves_no_task_and_no_session_behind() {
     no_session_is_left(&outer).await;
 }
 
-/// What `writ` keeps in memory for itself, in KiB.
+/// Returns the resident memory of this process, in KiB.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of it");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Not part of a normal run, as it needs a gigabyte for 500 pairs of sshd's processes:
+/// Not part of a normal run, because 500 pairs of sshd processes need a gigabyte of memory:
 /// `cargo test --release --test cluster -- --ignored logins::an_idle_connection --nocapture`
 #[tokio::test]
 #[ignore = "500 connections; by hand"]
@@ -404,12 +405,12 @@ async fn an_idle_connection_costs_at_most_64_kib() {
     let mut connections = Vec::new();
     let mut before = 0;
     for number in 0..MANY + 20 {
-        // What the first ones need is needed once.
+        // The first 20 connections allocate memory that all connections share.
         if number == 20 {
             before = resident_kib();
         }
         let connection = connect(&target, &credentials, &everywhere(), DEADLINE).await.expect("a connection");
-        // Used once, as all are.
+        // One command per connection, because Writ uses every connection at least once.
         assert_eq!(says(&connection, "echo in").await, "in\n");
         connections.push(connection);
     }

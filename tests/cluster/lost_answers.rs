@@ -1,5 +1,6 @@
-//! A bad line to the API server at the worst moments: around the claim and around the result. Whatever is lost or late,
-//! the command starts at most once, what ran is what is recorded, and nothing is sent that somebody has called off.
+//! A bad connection to the API server at the worst moments: around the claim and around the result. Even if requests
+//! and answers are lost or late, the command starts at most once. The record matches the command that ran. Writ sends
+//! no command that a user called off.
 
 use std::sync::Arc;
 
@@ -13,9 +14,9 @@ use crate::lab::{SshdOptions, asked};
 use crate::proxy::{Fate, Proxy};
 use crate::world::world;
 
-/// A case whose controller meets these fates, and the proxy that deals them out.
+/// Returns a case whose controller meets these fates, and the proxy that applies them.
 async fn case_with(fates: Vec<Fate>) -> (Case, Proxy) {
-    // A Lease that outlasts what a test does while an answer is under way.
+    // The Lease lasts longer than the steps of a test while an answer is held back.
     case_with_lease("30", fates).await
 }
 
@@ -26,7 +27,7 @@ async fn case_with_lease(seconds: &str, fates: Vec<Fate>) -> (Case, Proxy) {
     (case, proxy)
 }
 
-/// An answer that stays away until it is released.
+/// Returns a fate that holds the answer back until `release`, and then loses it.
 fn lost_answer() -> (Fate, Arc<Notify>, Arc<Notify>) {
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let fate = Fate::AnswerIsLost { arrived: Arc::clone(&arrived), release: Arc::clone(&release) };
@@ -62,7 +63,8 @@ async fn a_claim_that_lands_late_runs_what_it_says_and_not_what_was_decided_sinc
     let (case, proxy) = case_with(vec![fate]).await;
     case.execute("x", "say hello").await;
     cut.notified().await;
-    // The first claim is under way, with a decision for `hello`. Before the line is cut, the policy changes.
+    // The first claim is on its way, with a decision for `hello`. The policy changes before the proxy cuts the
+    // connection.
     let changed = json!([{"name": "hello", "match": "say hello", "run": ["/bin/echo", "changed"]}]);
     case.apply_whitelist("web", changed).await;
     go_on.notify_one();
@@ -106,7 +108,7 @@ async fn a_claim_that_is_confirmed_only_after_the_lease_was_over_is_not_sent() {
     let (case, _proxy) = case_with_lease("3", vec![fate]).await;
     case.execute("x", "say hello").await;
     arrived.notified().await;
-    // The whole process stands still for longer than its Lease (3 s), as on a host that was suspended.
+    // The whole process stops for longer than its Lease (3 s), as on a suspended host.
     case.pause_writ();
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     release.notify_one();
@@ -122,7 +124,7 @@ async fn a_result_whose_answer_was_lost_is_written_once() {
     case.execute("x", "exit-three").await;
     let status = case.ends("x", Phase::Failed, Reason::NonZeroExitCode).await;
     assert_eq!((status.exit_code, case.ledger().len()), (Some(3), 1));
-    // It goes on with the next.
+    // Writ continues with the next execution.
     case.execute("y", "say hello").await;
     case.ends("y", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(proxy.fates_left(), 0);
@@ -137,7 +139,7 @@ async fn a_result_that_does_not_arrive_is_written_until_it_does() {
     assert_eq!((case.ledger().len(), proxy.fates_left()), (1, 0));
 }
 
-/// In Direct mode nobody else knows how it ended.
+/// In Direct mode, only the process that held the claim knows the result.
 #[tokio::test]
 async fn a_result_that_was_seen_and_not_written_is_written_by_the_next_process() {
     let fates = vec![Fate::Passes, Fate::IsLost, Fate::IsLost, Fate::IsLost, Fate::IsLost, Fate::IsLost];

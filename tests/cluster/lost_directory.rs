@@ -1,4 +1,5 @@
-//! The launcher's directory is removed while a connection is open: what was known of it is of no use any more.
+//! The launcher's directory is removed while a connection is open. The facts that Writ stored with the connection are
+//! then invalid.
 
 use serde_json::json;
 use writ::api::{Phase, Reason};
@@ -12,7 +13,7 @@ async fn a_directory_that_somebody_removed_is_made_anew() {
     let status = case.finished("first").await;
     assert_eq!(status.phase, Phase::Succeeded, "{status:?}");
     std::fs::remove_dir_all(case.sshd.home().join(".local/state/writ")).expect("a directory to remove");
-    // Nothing has started: it may fail, but the ones after it do not.
+    // No command has started. The second execution may fail, but later executions must succeed.
     case.execute("second", "say hello").await;
     let status = case.finished("second").await;
     assert!(
@@ -27,7 +28,8 @@ async fn a_directory_that_somebody_removed_is_made_anew() {
     }
 }
 
-/// It has run, so it is neither said that it has not nor sent again; the next ones have a directory again.
+/// The command ran. So Writ neither reports that it did not run nor sends it again. Later executions get a new
+/// directory.
 #[tokio::test]
 async fn a_command_that_removes_the_directory_itself_has_an_unknown_end() {
     let case = Case::durable().await;
@@ -44,7 +46,7 @@ async fn a_command_that_removes_the_directory_itself_has_an_unknown_end() {
         let is_honest = status.phase == Phase::OutcomeUnknown
             && matches!(status.reason, Some(Reason::RecordLost | Reason::MachineChanged));
         assert!(is_honest && status.exit_code.is_none(), "{status:#?}\n{}", case.log());
-        // What is known of the directory on an open connection is of no use any more.
+        // The facts about the directory that belong to the open connection are now invalid.
         case.execute(&format!("after-{name}"), "say hello").await;
         case.finished(&format!("after-{name}")).await;
         case.execute(&format!("later-{name}"), "say hello").await;

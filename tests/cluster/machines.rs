@@ -1,4 +1,4 @@
-//! Machines that do not answer, answer late, or go away.
+//! Machines that do not answer, answer late, or disappear.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -15,7 +15,8 @@ use crate::keys::{log_in, pinned};
 use crate::lab::{Sshd, SshdOptions};
 use crate::world::world;
 
-/// A port on which nothing listens: tcpmux, which nobody has. A free one of the moment could be another test's next.
+/// Port on which no server listens: tcpmux, which nobody uses. A port that is only free at the moment could belong to
+/// another test later.
 pub const CLOSED_PORT: u16 = 1;
 
 #[tokio::test]
@@ -84,7 +85,7 @@ async fn one_dead_machine_delays_no_other() {
     }
     case.execute("alive", "say hello").await;
     case.ends("alive", Phase::Succeeded, Reason::Completed).await;
-    // Meanwhile the attempts to reach the dead one have not even failed yet: nobody had to wait for that.
+    // The attempts to reach the dead machine have not failed yet. So the other machine did not wait for them.
     for index in 0..4 {
         let dead = case.executions().get(&format!("dead-{index}")).await.expect("it is there");
         let reason = dead.status.and_then(|status| status.reason);
@@ -157,7 +158,7 @@ async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() 
     let case = Case::new().await;
     let frozen = TcpListener::bind("127.0.0.1:0").expect("a port");
     case.apply_machine("web-1", json!({"port": frozen.local_addr().expect("an address").port()})).await;
-    // Greets and then only listens, until the other end has gone.
+    // Sends its banner, then only reads until the peer closes the connection.
     let gone = std::thread::spawn(move || {
         let (mut stream, _) = frozen.accept().expect("a connection");
         std::io::Write::write_all(&mut stream, b"SSH-2.0-frozen\r\n").expect("a banner");
@@ -165,7 +166,7 @@ async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() 
         let mut buffer = [0; 4096];
         loop {
             match std::io::Read::read(&mut stream, &mut buffer) {
-                // A shutdown is seen as the end, or as a reset where something of ours was not read any more.
+                // A shutdown arrives as the end of the stream, or as a reset if Writ left some of our bytes unread.
                 Ok(0) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -178,7 +179,7 @@ async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() 
     gone.join().expect("the thread ends").expect("the connection is closed, not open long after it was given up");
 }
 
-/// What a cut line is taken for decides whether an execution waits or has failed for good.
+/// If Writ treats a cut connection as unreachable, the execution waits. A refusal would fail it for good.
 #[tokio::test]
 async fn a_login_that_is_cut_at_any_byte_is_never_taken_for_a_refusal() {
     let sshd = Sshd::start(&world().reaper, &SshdOptions::default()).expect("an sshd");

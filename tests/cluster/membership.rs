@@ -1,4 +1,5 @@
-//! Several processes with a Lease each: they list each other, show the view that they act on, and say when they leave.
+//! Several processes with one Lease each. They list each other, publish the view that they act on, and report that they
+//! leave.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +19,11 @@ use writ::placement::Members;
 use crate::case::Case;
 use crate::world::{ACCOUNT, HOME, World, world};
 
-/// Time for something that must happen on a machine that does other things, too.
+/// Maximum wait for an event on a busy host.
 const TIMEOUT: Duration = Duration::from_secs(90);
 const DURATION: Duration = Duration::from_secs(3);
 
-/// A namespace for Leases, in which Writ's ServiceAccount has the rights of the chart and no others.
+/// Creates a namespace for Leases, in which Writ's ServiceAccount has only the rights of the chart.
 async fn home(world: &World, admin: &Client) -> String {
     let namespace = world.namespace_name();
     let metadata = ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() };
@@ -45,7 +46,7 @@ impl Running {
     async fn join(cluster: &Cluster, namespace: &str, name: &str) -> Self {
         let address = Some(format!("{name}.example:8443"));
         let started = Instant::now();
-        // RBAC takes a moment to be in force.
+        // RBAC rights take effect a moment after they are stored.
         let membership = loop {
             let own = OwnLease { namespace, name, duration: DURATION, address: address.clone() };
             match Membership::join(cluster, own).await {
@@ -58,7 +59,7 @@ impl Running {
         Self { membership, task: tokio::spawn(async move { runs.run().await }) }
     }
 
-    /// Waits until the members that it lists are as they must be.
+    /// Waits until the members that this one lists meet the condition.
     async fn until(&self, what: &str, is_met: impl Fn(&[Member]) -> bool) -> Vec<Member> {
         let started = Instant::now();
         loop {
@@ -71,7 +72,8 @@ impl Running {
         }
     }
 
-    /// Waits until it lists exactly these members, and all that do not leave show the view of these.
+    /// Waits until this member lists exactly these members. All members that do not leave must publish the view of
+    /// `names`.
     async fn agrees(&self, namespace: &str, names: &[&str], leaving: &[&str]) -> Vec<Member> {
         let identity = |name: &&str| format!("{namespace}/{name}");
         let acting: Members = names.iter().map(identity).collect();
@@ -111,7 +113,7 @@ async fn members_list_each_other_and_agree_on_each_change() {
         assert_eq!(addresses, ["a.example:8443", "b.example:8443", "c.example:8443"]);
     }
 
-    // Nobody waits for a member that leaves, and it goes on to renew its Lease.
+    // The other members do not wait for a member that leaves. The leaving member continues to renew its Lease.
     let leases: Api<Lease> = Api::namespaced(admin.clone(), &namespace);
     second.membership.leave();
     first.agrees(&namespace, &["a", "c"], &["b"]).await;
@@ -125,7 +127,7 @@ async fn members_list_each_other_and_agree_on_each_change() {
     second.membership.release().await;
     first.agrees(&namespace, &["a", "c"], &[]).await;
 
-    // A member that crashes is listed until its Lease is over.
+    // A crashed member is listed until its Lease expires.
     drop(third);
     first.agrees(&namespace, &["a"], &[]).await;
     let started = Instant::now();
@@ -135,7 +137,7 @@ async fn members_list_each_other_and_agree_on_each_change() {
     }
 }
 
-/// Before there were views, a Lease had its label and nothing else.
+/// Versions without views write a Lease that has only its label.
 #[tokio::test]
 async fn a_member_of_an_older_version_is_listed_and_keeps_the_others_from_agreeing_while_it_lives() {
     let world = world();

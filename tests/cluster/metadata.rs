@@ -1,5 +1,6 @@
-//! Metadata are input: whoever may patch executions can write them. They have bounds, what Writ reads of them stays as it was
-//! at the creation, and who cancels has to be who asked, or on call.
+//! Metadata are input: anyone with the right to patch executions can write them. The admission policies limit their
+//! size. The metadata that Writ reads stay as they were at the creation. Only the requester or a user on call may
+//! cancel an execution.
 
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::discovery::ApiResource;
@@ -12,7 +13,7 @@ use crate::lab::{SshdOptions, User};
 use crate::protection::{create, executions, root, with_role};
 use crate::world::World;
 
-/// The words of a refusal by an admission policy, which has to be one.
+/// Returns the message of a refusal. Panics if no admission policy of Writ refused the request.
 #[track_caller]
 fn refused<T>(what: &str, result: Result<T, kube::Error>) -> String {
     match result {
@@ -33,7 +34,7 @@ fn numbered(count: usize, start: &str, value: &str) -> Value {
     Value::Object((0..count).map(|index| (name(index), json!(value))).collect())
 }
 
-/// What is over each bound, and the words of its refusal.
+/// Returns metadata that exceed each bound, with the words that the refusal must contain.
 fn over_bounds() -> Vec<(Value, &'static str)> {
     let finalizers: Vec<String> = (0..17).map(|index| format!("example.org/hold-{index}")).collect();
     let domain = ["x".repeat(60), "y".repeat(60), "z".repeat(60)].join(".");
@@ -47,7 +48,7 @@ fn over_bounds() -> Vec<(Value, &'static str)> {
         (json!({"annotations": numbered(65, "n", "v")}), "metadata.annotations"),
         (json!({"annotations": numbered(64, &format!("example.org/{}", "n".repeat(60)), "v")}), "metadata.annotations"),
         (json!({"annotations": {"big": "v".repeat(131_072)}}), "metadata.annotations"),
-        // Bytes are counted, not characters.
+        // The policy counts bytes, not characters.
         (json!({"annotations": {"big": "\u{20ac}".repeat(43_700)}}), "metadata.annotations"),
         (json!({"finalizers": finalizers}), "metadata.finalizers"),
         (json!({"finalizers": long}), "metadata.finalizers"),
@@ -69,7 +70,7 @@ async fn metadata_have_bounds_for_whoever_writes_them_and_what_is_over_them_alre
             let is_told = refusal.contains(words) || refusal.contains("only its requester puts a finalizer");
             assert!(is_told, "{words} is not in: {refusal}");
         }
-        // Of Machines and Whitelists too: their size is everybody's memory.
+        // The bounds also apply to Machines and Whitelists, because their size takes memory from all users.
         for (kind, name) in [("Machine", "web-1"), ("Whitelist", "web")] {
             let annotation = metadata.pointer("/annotations/big").is_some();
             let kind = kube::core::GroupVersionKind::gvk("writ.dev", "v1alpha1", kind);
@@ -78,14 +79,15 @@ async fn metadata_have_bounds_for_whoever_writes_them_and_what_is_over_them_alre
             let change = Patch::Merge(json!({"metadata": metadata.clone()}));
             let changed = api.patch(name, &PatchParams::default().dry_run(), &change).await;
             match annotation {
-                // `kubectl apply` keeps a whole Whitelist in one: they may have what Kubernetes takes.
+                // `kubectl apply` stores the whole Whitelist in an annotation, so Writ accepts any size that Kubernetes
+                // accepts.
                 true => drop(changed.expect("taken")),
                 false => assert!(refused(words, changed).contains(words)),
             }
         }
     }
     appliers_are_bounded(&case, &jane).await;
-    // The CRD keeps what else could be of any size: the names in maps.
+    // The CRD limits the only other input of any size: the names in maps.
     let name = "n".repeat(64);
     for spec in [
         json!({"command": "say hello", "environment": {name.clone(): "v"}}),
@@ -94,19 +96,21 @@ async fn metadata_have_bounds_for_whoever_writes_them_and_what_is_over_them_alre
         let Err(kube::Error::Api(status)) = case.try_execute("named", spec).await else { panic!("not refused") };
         assert!(status.message.contains("at most 63 characters"), "{}", status.message);
     }
-    // Who is exempt has gone beyond; what is there does not have to go before anything else can change.
+    // The administrator is exempt and exceeds the bound. Other users cannot add more, but every other change still
+    // works.
     patch(&case, &case.client, "x", json!({"metadata": {"labels": numbered(100, "n", "v")}})).await.expect("exempt");
     refused("more", patch(&case, &root, "x", json!({"metadata": {"labels": {"one": "more"}}})).await);
     patch(&case, &root, "x", json!({"metadata": {"labels": {"n01": null}}})).await.expect("one less");
     patch(&case, &root, "x", json!({"spec": {"cancelRequested": true}})).await.expect("cancelled");
     case.ends("x", Phase::Cancelled, Reason::Stopped).await;
-    // By its subresource nobody changes metadata.
+    // A write to the status subresource changes no metadata.
     let forged = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/x": "y"}, "generateName": "x-"}}));
     let patched = case.executions().patch_status("x", &PatchParams::default(), &forged).await.expect("no change");
     assert_eq!((patched.metadata.annotations, patched.metadata.generate_name), (None, None));
 }
 
-/// Each name under which somebody applies leaves an entry, which the API server never takes out.
+/// Checks the limit on field managers. Each name under which a client applies leaves an entry, which the API server
+/// never removes.
 async fn appliers_are_bounded(case: &Case, jane: &Client) {
     let apply = async |manager: &str| {
         let object = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution",
@@ -122,7 +126,7 @@ async fn appliers_are_bounded(case: &Case, jane: &Client) {
     patch(case, jane, "x", json!({"metadata": {"labels": {"ticket": "8"}}})).await.expect("one that does not apply");
 }
 
-/// The manifests that tools write, each with all that they add.
+/// A manifest with all metadata that common tools add.
 #[tokio::test]
 async fn what_tools_put_into_metadata_fits() {
     let case = Case::new().await;
@@ -157,7 +161,7 @@ async fn what_was_so_at_the_creation_cannot_be_changed_by_metadata() {
     create(&case, &root, json!({"name": "x-x7k2p"}), "say hello").await.expect("created");
     let again = json!({"name": "y", "annotations": {"writ.dev/run-again": "true"}});
     create(&case, &root, again, "say hello").await.expect("created");
-    // The first status is not written yet.
+    // Writ has not written the first status yet.
     for client in [&root, &jane] {
         for (name, metadata, words) in [
             ("x-x7k2p", json!({"generateName": "x-"}), "generateName"),
@@ -169,7 +173,7 @@ async fn what_was_so_at_the_creation_cannot_be_changed_by_metadata() {
             let refusal = refused(words, patch(&case, client, name, json!({"metadata": metadata})).await);
             assert!(refusal.contains(words), "{words} is not in: {refusal}");
         }
-        // What is left out is put back.
+        // The API server restores metadata that the client leaves out.
         let bare = json!({"metadata": {"annotations": null, "finalizers": null}});
         let kept = patch(&case, client, "y", bare).await.expect("put back").metadata;
         assert_eq!(kept.annotations.expect("kept").get("writ.dev/run-again").map(String::as_str), Some("true"));
@@ -199,7 +203,7 @@ async fn a_name_that_is_made_up_from_a_manifest_that_is_kept_stays_one_that_is_k
     assert!(!status.creation.expect("what was so at the creation").name_generated);
 }
 
-/// As where the guards are not installed: the administrator is exempt from them.
+/// Simulates a cluster without the guards: the administrator is exempt from them.
 #[tokio::test]
 async fn metadata_that_somebody_changed_all_the_same_switch_no_receipt_off_and_cancel_nothing() {
     let case = Case::new().await;
@@ -219,7 +223,7 @@ async fn metadata_that_somebody_changed_all_the_same_switch_no_receipt_off_and_c
     assert_eq!(spec.requested_by.as_ref().map(|requester| requester.username.as_str()), Some("admin"));
     assert_eq!((spec.whitelist.as_deref(), spec.rule.as_deref()), (Some("web"), Some("hello")));
     assert!(spec.argv_digest.is_some() && spec.machine_uid.is_some());
-    // One that waits, and is marked as a copy.
+    // A queued execution that is marked as a copy.
     case.sshd.stop();
     case.execute("waits", "say hello").await;
     case.in_phase("waits", Phase::Queued).await;
@@ -243,7 +247,7 @@ async fn one_cancels_ones_own_and_who_is_on_call_cancels_everybodys() {
     assert!(refusal.contains("jane's") && refusal.contains("writ-on-call"), "{refusal}");
     let lie = json!({"spec": {"cancelRequested": true, "requestedBy": {"username": "mallory"}}});
     refused("another's", patch(&case, &mallory, "a", lie).await);
-    // Whoever has the same name and another UID is another one.
+    // A user with the same name and another UID is a different user.
     let path = case.sshd.home().join("c.json");
     let object = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "CommandExecution", "metadata": {"name": "c"},
         "spec": {"machineRef": {"name": "web-1"}, "command": "sleep-long"}});
@@ -263,7 +267,7 @@ async fn one_cancels_ones_own_and_who_is_on_call_cancels_everybodys() {
     let on_call = with_role(&case, User::Mallory, "writ-on-call").await;
     let started = std::time::Instant::now();
     let cancelled = loop {
-        // Rights are in force a moment after they are stored.
+        // RBAC rights take effect a moment after they are stored.
         match patch(&case, &on_call, "b", cancel()).await {
             Ok(cancelled) => break cancelled,
             Err(error) => assert!(started.elapsed().as_secs() < 30, "{error}"),
@@ -274,14 +278,14 @@ async fn one_cancels_ones_own_and_who_is_on_call_cancels_everybodys() {
     case.ends("b", Phase::Cancelled, Reason::Stopped).await;
 }
 
-/// Kubernetes 1.31 to 1.35, where nothing can be put back.
+/// On Kubernetes 1.31 to 1.35, the policies can refuse a change but cannot restore metadata.
 #[tokio::test]
 async fn where_the_api_server_can_only_refuse_metadata_stay_as_they_were_too() {
     let world = World::without_stamping();
     world.upgrade(&["--set", "admission.stamping=validate"]);
     let case = Case::with(world.clone(), SshdOptions::default(), &[]).await;
     let (root, jane) = (root(&case).await, with_role(&case, User::Jane, "writ-requester").await);
-    // Admission policies are in force a moment after they are stored.
+    // Admission policies take effect a moment after they are stored.
     let restored = || json!({"name": "probe", "annotations": {"writ.dev/restored": "true"}});
     let started = std::time::Instant::now();
     while create(&case, &root, restored(), "say hello").await.is_ok() {
@@ -294,7 +298,8 @@ async fn where_the_api_server_can_only_refuse_metadata_stay_as_they_were_too() {
     case.in_phase("x", Phase::Running).await;
     for (metadata, words) in over_bounds() {
         let refusal = refused(words, patch(&case, &root, "x", json!({"metadata": metadata})).await);
-        // Whoever replaces the finalizers takes Writ's off as well, which is refused too.
+        // A client that replaces the finalizers also removes Writ's finalizer. The API server may refuse the request
+        // for that reason.
         assert!(refusal.contains(words) || words == "metadata.finalizers", "{words} is not in: {refusal}");
     }
     for metadata in [
@@ -305,7 +310,7 @@ async fn where_the_api_server_can_only_refuse_metadata_stay_as_they_were_too() {
     ] {
         refused("a change", patch(&case, &jane, "x", json!({"metadata": metadata})).await);
     }
-    // Nobody is named as its requester, so nobody but who is on call cancels it.
+    // The execution names no requester, so only a user on call may cancel it.
     let refusal = refused("nobody's", patch(&case, &jane, "x", json!({"spec": {"cancelRequested": true}})).await);
     assert!(refusal.contains("names nobody"), "{refusal}");
     let object = DynamicObject::new("own", &ApiResource::erase::<CommandExecution>(&())).data(json!({"spec": {

@@ -1,4 +1,4 @@
-//! Commands that do what commands do at their worst, in Durable mode: each with the status that the truth demands.
+//! Commands with difficult behaviour, in Durable mode. Each test checks that the status matches the facts.
 
 use serde_json::{Value, json};
 use writ::api::execution_status::{Encoding, IncompleteReason};
@@ -67,7 +67,8 @@ async fn a_command_that_leaves_processes_behind_has_ended_when_it_has_ended() {
     assert_eq!(status.stdout.as_deref(), Some("done\n"));
 }
 
-/// The record says that output may be missing, why, and who holds it; the next execution runs.
+/// The record says that output may be missing, gives the reason, and names the process that holds the output. The next
+/// execution runs.
 #[tokio::test]
 async fn an_output_that_a_service_keeps_is_incomplete_and_names_the_service() {
     let case = Case::durable().await;
@@ -84,11 +85,10 @@ async fn an_output_that_a_service_keeps_is_incomplete_and_names_the_service() {
     assert!(std::fs::read_dir(format!("/proc/{}", holder.process_id)).is_ok(), "it lives on");
     let status = run(&case, "next", "echo hello").await;
     assert_eq!((status.phase, status.stdout.as_deref()), (Phase::Succeeded, Some("hello\n")));
-    // The wait is no time of the command.
     assert!(!status.output.expect("a record").incomplete);
 }
 
-/// A filter of the command's own writes after the command's exit. Its bytes are output.
+/// A filter that the command started writes after the command's exit. These bytes are output.
 #[tokio::test]
 async fn a_command_that_writes_through_tee_is_recorded_whole() {
     let case = Case::durable().await;
@@ -164,7 +164,7 @@ async fn a_stopped_command_is_ended_at_its_time() {
 #[tokio::test]
 async fn the_environment_of_a_command_is_the_one_that_it_has_in_direct_mode() {
     let case = Case::durable().await;
-    // Not SigQ: it counts the signals queued for the whole user, and other tests run as the same one.
+    // Not SigQ: it counts the signals queued for the whole user, and other tests run as the same user.
     let line = "env | grep -v '^WRIT_EXECUTION=' | LC_ALL=C sort; pwd; umask; ls -l /proc/self/fd | wc -l; \
                 grep 'Sig[BIC]' /proc/self/status";
     let durable = run(&case, "looks", line).await;
@@ -173,7 +173,7 @@ async fn the_environment_of_a_command_is_the_one_that_it_has_in_direct_mode() {
     let direct = case.finished("direct").await;
     let comparable = |status: &CommandExecutionStatus| {
         let text = status.stdout.clone().unwrap_or_default();
-        // Of each connection of its own.
+        // These variables differ for each connection.
         let is_of_the_session =
             |line: &str| line.starts_with("SSH_") || line.starts_with("_=") || line.starts_with("OLDPWD=");
         text.lines().filter(|line| !is_of_the_session(line)).map(str::to_owned).collect::<Vec<_>>()
@@ -181,7 +181,7 @@ async fn the_environment_of_a_command_is_the_one_that_it_has_in_direct_mode() {
     assert_eq!(comparable(&durable), comparable(&direct));
 }
 
-/// A file system of its own, taken off at the end.
+/// Small file system, unmounted on drop.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -218,7 +218,8 @@ async fn a_command_that_fills_the_disk_is_recorded_as_such_and_the_next_one_is_n
     let execution = json!({"mode": "Durable", "directory": disk.0.canonicalize().expect("a path")});
     case.apply_machine("web-1", json!({"execution": execution})).await;
     let status = run(&case, "fills", "head -c 1000000 /dev/zero || exit 9").await;
-    // The command writes into a pipe that is always read, so it does not notice. The record does.
+    // The command writes into a pipe that the launcher always reads, so the command does not notice the full disk. The
+    // record reports it.
     assert_eq!(verdict(&status), (Phase::Succeeded, Some(Reason::Completed), Some(0), None), "{status:?}");
     assert!(status.message.as_ref().is_some_and(|message| message.contains("full")), "{status:?}");
     let output = status.output.expect("a record");
@@ -232,7 +233,7 @@ async fn a_command_that_fills_the_disk_is_recorded_as_such_and_the_next_one_is_n
     while kept() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    // What was removed takes room until the last process that has it open has ended.
+    // A removed file occupies space until the last process that has it open has ended.
     let mut full = 0;
     while full < 5 {
         let mut rest = std::fs::OpenOptions::new().create(true).append(true).open(disk.0.join("rest")).expect("a file");

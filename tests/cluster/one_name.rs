@@ -1,4 +1,5 @@
-//! Several hosts behind one name: what another one does not know says nothing of the host that a command was sent to.
+//! Several hosts behind one DNS name. If another host does not know a command, this proves nothing about the host that
+//! received it.
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +15,8 @@ use crate::work;
 
 const NAME: &str = "web.test";
 
-/// Two hosts with boot ids of their own behind one name; the first one is the case's own. None without root.
+/// Two hosts behind one name, each with its own boot id. The first host is the case's own. `start` returns `None`
+/// without root.
 struct Two {
     case: Case,
     other: Sshd,
@@ -54,7 +56,8 @@ impl Two {
         Some(Self { case, other })
     }
 
-    /// Starts a command of about so many seconds on the first host, and takes that host away.
+    /// Starts a command on the first host, then stops that host. Each of the command's 4 pieces takes
+    /// `seconds_of_piece`.
     async fn run_and_lose(&self, seconds_of_piece: &str) -> work::Work {
         let work = work_of("x", 10_000, seconds_of_piece, 3);
         execute(&self.case, &work).await;
@@ -65,7 +68,7 @@ impl Two {
         work
     }
 
-    /// Waits until the other host was asked.
+    /// Waits until Writ has logged in to the other host.
     async fn other_was_asked(&self) {
         for _ in 0..300 {
             if self.other.log().unwrap_or_default().contains("Accepted publickey") {
@@ -107,7 +110,7 @@ async fn a_command_is_looked_for_on_its_own_host_where_another_one_has_another_h
     two.comes_back(&work).await;
 }
 
-/// What is recorded in a home that hosts share is true, whichever of them reads it.
+/// A record in a home that hosts share is valid, no matter which host reads it.
 #[tokio::test]
 async fn the_end_in_a_shared_home_is_read_by_way_of_another_host() {
     let Some(two) = Two::start(true, &[]).await else { return };

@@ -1,4 +1,4 @@
-//! What who operates Writ sees: metrics, health, log lines, traces. And that hostile requests for them disturb nothing.
+//! Metrics, health, log lines and traces of a running Writ. Hostile requests to these endpoints disturb no execution.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::machines::CLOSED_PORT;
 use crate::world::{World, world};
 
 const LISTENING: [&str; 2] = ["--listen-operations", "127.0.0.1:0"];
-/// Longer than any of the endpoints' own deadlines.
+/// Longer than any deadline of the endpoints.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The port that writ chose, from its log.
+/// Returns the port that `writ serve` chose, from its log.
 pub fn port(case: &Case) -> u16 {
     let log = case.whole_log();
     let line = log.lines().rfind(|line| line.contains("metrics and health are served")).expect("it listens");
@@ -25,10 +25,10 @@ pub fn port(case: &Case) -> u16 {
     digits.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a port")
 }
 
-/// Sends these bytes, and reads to the end.
+/// Sends these bytes, and reads the answer to its end.
 async fn send(port: u16, request: &[u8]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    // It may be answered, and closed, before all is sent.
+    // The server may answer and close the connection before it has received everything.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer).await {
@@ -39,7 +39,7 @@ async fn send(port: u16, request: &[u8]) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// The status and the body of what is at a path.
+/// Returns the status code and the body of the response for a path.
 pub async fn get(port: u16, path: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: writ\r\n\r\n");
     let answer = send(port, request.as_bytes()).await.expect("an answer");
@@ -48,7 +48,7 @@ pub async fn get(port: u16, path: &str) -> (u16, String) {
     (status.unwrap_or_else(|| panic!("no status: {head}")), body.to_owned())
 }
 
-/// Waits until a path answers with a status; its body then.
+/// Waits until a path responds with this status code, and returns the body.
 async fn until(port: u16, path: &str, status: u16) -> String {
     let started = Instant::now();
     loop {
@@ -61,7 +61,7 @@ async fn until(port: u16, path: &str, status: u16) -> String {
     }
 }
 
-/// The sum of all series of a metric whose labels have these words in them.
+/// Returns the sum of all series of a metric whose labels contain this text.
 pub async fn metric(port: u16, name: &str, labels: &str) -> f64 {
     let (status, text) = get(port, "/metrics").await;
     assert_eq!(status, 200);
@@ -82,7 +82,7 @@ async fn what_happens_to_executions_is_counted_and_no_name_of_a_user_is_a_label(
     case.execute_with("lost-one", away).await;
     case.ends("lost-one", Phase::Expired, Reason::MachineOffline).await;
 
-    // A result is counted a moment after it can be read.
+    // Writ counts a result a moment after the result becomes readable.
     let started = Instant::now();
     while metric(port, "writ_executions_finished_total", "").await < 3.0 && started.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -143,7 +143,7 @@ async fn an_api_server_that_is_away_makes_it_unready_and_is_no_reason_to_restart
     let (alive, body) = get(port(&case), "/healthz").await;
     assert_eq!(alive, 200, "{body}");
 
-    // One that has not seen the API server yet says what it waits for.
+    // A process that has not reached the API server yet reports that it waits for it.
     case.kill_writ();
     let log = case.whole_log().len();
     case.start_writ();
@@ -168,7 +168,7 @@ async fn an_api_server_that_is_away_makes_it_unready_and_is_no_reason_to_restart
 async fn hostile_requests_cost_a_bounded_amount_and_disturb_no_execution() {
     let case = Case::durable_with(SshdOptions::default(), &LISTENING).await;
     let port = port(&case);
-    // Connections that say nothing, or not all of it, and stay.
+    // Connections that send nothing, or an incomplete request, and stay open.
     let mut held = Vec::new();
     for number in 0..1000 {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
@@ -178,12 +178,12 @@ async fn hostile_requests_cost_a_bounded_amount_and_disturb_no_execution() {
         held.push(stream);
     }
     assert!(held.len() > 900, "{} connections", held.len());
-    // Who comes after them is served.
+    // Writ still serves later clients.
     assert_eq!(get(port, "/healthz").await.0, 200);
     case.execute("x", "say hello").await;
     case.ends("x", Phase::Succeeded, Reason::Completed).await;
     assert!(metric(port, "process_open_fds", "").await < 500.0, "connections are kept");
-    // All of them are given up, the newest by the deadline for the head of a request.
+    // Writ closes all of them. The newest one reaches the deadline for the head of a request.
     let closed = async {
         for stream in &mut held {
             let mut rest = Vec::new();
@@ -250,7 +250,7 @@ async fn log_lines_in_json_say_which_execution_where_and_how_it_ended_and_no_mor
     assert!(!case.whole_log().contains("echo done"), "arguments are in the log");
 }
 
-/// Answers every request with 200, and hands over what was sent.
+/// Starts a collector that responds to every request with 200. The receiver gets the path and the body of each request.
 async fn collector() -> (u16, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();

@@ -1,4 +1,4 @@
-//! What commands write: every byte counted, the record bounded and readable.
+//! Output of commands: Writ counts every byte, and the record is bounded and readable.
 
 use serde_json::{Value, json};
 use writ::api::execution_status::{Encoding, IncompleteReason};
@@ -10,7 +10,7 @@ async fn run(line: &str) -> (Case, writ::api::CommandExecutionStatus) {
     run_with(line, json!({})).await
 }
 
-/// Runs a line of sh by a rule that has these further fields.
+/// Runs a line of sh with a rule that has these additional fields.
 async fn run_with(line: &str, fields: Value) -> (Case, writ::api::CommandExecutionStatus) {
     let case = Case::new().await;
     let mut rule = sh("line", line);
@@ -25,7 +25,7 @@ async fn run_with(line: &str, fields: Value) -> (Case, writ::api::CommandExecuti
 
 #[tokio::test]
 async fn megabytes_are_counted_and_digested_whole_and_shown_by_head_and_tail() {
-    // Both streams at once, more than an SSH window each; seq and sha256sum are the oracle.
+    // Both streams write concurrently, each more than one SSH window. seq and sha256sum give the expected values.
     let line = "seq 1 1000000; seq 1 1000000 >&2; seq 1 1000000 | sha256sum >$HOME/digest";
     let (case, status) = run(line).await;
     assert_eq!(status.phase, Phase::Succeeded, "{:?}", status.message);
@@ -44,7 +44,7 @@ async fn megabytes_are_counted_and_digested_whole_and_shown_by_head_and_tail() {
 
 #[tokio::test]
 async fn binary_output_is_stored_as_base64() {
-    // A program is not text: its first bytes are no UTF-8.
+    // The first bytes of a program are not UTF-8.
     let (_case, status) = run("head -c 4000 /bin/sh").await;
     let output = status.output.expect("an output record");
     assert_eq!(output.stdout.encoding, Encoding::Base64);
@@ -85,7 +85,7 @@ async fn control_characters_and_nul_are_kept() {
     assert_eq!(status.stdout.as_deref(), Some("a\0\0b"));
 }
 
-/// Nothing that is stored of the execution, and nothing that writ logged, has this in it.
+/// Checks that neither the stored execution nor Writ's log contains the secret.
 async fn kept_nowhere(case: &Case, secret: &str) {
     let stored = serde_json::to_string(&case.executions().get("x").await.expect("it is there")).expect("JSON");
     assert!(!stored.contains(secret), "{stored}");
@@ -94,7 +94,7 @@ async fn kept_nowhere(case: &Case, secret: &str) {
 
 #[tokio::test]
 async fn what_a_pattern_matches_is_stored_nowhere_wherever_the_output_is_cut() {
-    // The secret is never whole in the rule, and comes in three writes, each a packet of its own.
+    // The rule never contains the whole secret. The secret arrives in three writes, each in its own packet.
     let line = "printf %s user=root\" tok\"; sleep 0.3; printf en=hun; sleep 0.3; echo ter2 end; echo plain; \
                 (echo note; printf Pass; sleep 0.3; printf %s \"word: hun\"; sleep 0.3; printf ter2) >&2; \
                 (echo user=root \"***\" end; echo plain) | sha256sum >$HOME/digest";
@@ -105,7 +105,7 @@ async fn what_a_pattern_matches_is_stored_nowhere_wherever_the_output_is_cut() {
     assert_eq!(status.stderr.as_deref(), Some("note\n***"));
     let output = status.output.expect("an output record");
     assert!(output.stdout.redacted && output.stderr.redacted);
-    // Size and digest are of what is stored: a short secret cannot be guessed from them.
+    // Writ counts and digests the redacted output. So nobody can guess a short secret from size and digest.
     let digest = std::fs::read_to_string(case.sshd.home().join("digest")).expect("the digest");
     assert!(digest.starts_with(&output.stdout.sha256), "{digest} {}", output.stdout.sha256);
     assert_eq!((output.stdout.bytes, output.stderr.bytes), (24, 8));
@@ -114,7 +114,7 @@ async fn what_a_pattern_matches_is_stored_nowhere_wherever_the_output_is_cut() {
 
 #[tokio::test]
 async fn a_line_that_is_too_long_or_was_cut_off_is_not_shown_where_there_are_patterns() {
-    // More than an SSH packet, and then an end that comes in the middle of a line.
+    // A line longer than an SSH packet, then an end in the middle of a line.
     let line = "head -c 70000 /dev/zero | tr -c z z; echo; echo fine; printf %s \"half of hunt\"; kill -KILL $$";
     let (case, status) = run_with(line, json!({"redact": ["hunter2"]})).await;
     assert_eq!((status.phase, status.signal.as_deref()), (Phase::Failed, Some("KILL")), "{:?}", status.message);
@@ -147,7 +147,7 @@ async fn a_command_that_writes_without_end_is_stopped_and_failed() {
     if case.sshd.runs_as_root() {
         assert_eq!(status.signal.as_deref(), Some("TERM"));
     } else {
-        // Under ForceCommand sshd delivers no signal, and the status has to say so.
+        // Under ForceCommand, sshd delivers no signal. The status must report that the command may still run.
         assert!(status.message.is_some_and(|message| message.contains("may still run on the machine")));
     }
     let output = status.output.expect("an output record");

@@ -1,4 +1,5 @@
-//! Output that the status cannot show: stored whole by `writ serve`, printed whole by `writ output`, or refused.
+//! Output that is too long for the status: `writ serve` stores all of it, and `writ output` prints all of it or
+//! refuses.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -10,7 +11,7 @@ use crate::case::{Case, sh};
 use crate::lab::{SshdOptions, User};
 use crate::world::world;
 
-/// 1 MiB and a little, with bytes that are no UTF-8 on standard error.
+/// Shell line that prints slightly more than 1 MiB. Its standard error is not UTF-8.
 const MUCH: &str =
     "seq 1 180000; head -c 70000 /bin/sh >&2; seq 1 180000 >$HOME/stdout; head -c 70000 /bin/sh >$HOME/stderr";
 
@@ -29,7 +30,7 @@ async fn ran(case: &Case) -> CommandExecutionStatus {
     case.ends("x", Phase::Succeeded, Reason::Completed).await
 }
 
-/// `writ output` with the rights of jane, who may read executions as an administrator of the test does.
+/// Runs `writ output` as the administrator of the test.
 fn writ_output(case: &Case, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_writ"))
         .args(["output", "-n", &case.namespace, "--kubeconfig"])
@@ -57,7 +58,8 @@ fn ends(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-/// The guide's own commands, in its order: with the namespace and the store of a case, each of them succeeds.
+/// Runs the commands of the guide in their order, with the namespace and the store of a case. Each command must
+/// succeed.
 #[tokio::test]
 async fn every_command_of_the_guide_does_what_it_says() {
     let mut case = with_rule("seq 1 100000", json!({}), &[]).await;
@@ -74,7 +76,7 @@ async fn every_command_of_the_guide_does_what_it_says() {
     for block in guide.split("```console\n").skip(1) {
         for line in block.split("\n```").next().expect("a block").lines() {
             if line.contains("xargs") {
-                // For who has no writ any more.
+                // This command is for users who no longer run Writ.
                 case.kill_writ();
                 case.executions().delete("left", &kube::api::DeleteParams::default()).await.expect("deleted");
             }
@@ -94,7 +96,7 @@ async fn every_command_of_the_guide_does_what_it_says() {
     case.gone("left").await;
 }
 
-/// The files of the store, below the folder of the execution.
+/// Returns the files of the store in the directory of the execution.
 async fn files(case: &Case) -> Vec<PathBuf> {
     let uid = case.executions().get("x").await.expect("it is there").metadata.uid.expect("a UID");
     let folder = PathBuf::from(case.store()).join(&case.namespace).join(uid);
@@ -170,7 +172,7 @@ async fn what_cannot_be_printed_says_why_and_what_to_do() {
 #[tokio::test]
 async fn a_store_that_cannot_be_written_takes_no_result_away() {
     let case = with_rule("seq 1 1000000", json!({}), &[]).await;
-    // Where the folder of the namespace should be there is a file.
+    // A file blocks the path of the namespace's directory.
     std::fs::write(PathBuf::from(case.store()).join(&case.namespace), "in the way").expect("a file");
     let status = ran(&case).await;
     assert_eq!(status.exit_code, Some(0));

@@ -1,5 +1,5 @@
-//! Whitelists on a real cluster: what their rules say is what happens on the machine, and what their status says is what
-//! decisions rest on.
+//! Whitelists on a real cluster. Commands on the machine follow the rules. The status of a Whitelist describes the
+//! rules that decisions use.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use writ::api::{Phase, Reason};
 use crate::case::Case;
 use crate::lab::asked;
 
-/// Waits until the controller has looked at the Whitelist as it is now.
+/// Waits until the controller has reconciled the current generation of the Whitelist.
 async fn looked_at(case: &Case, name: &str) -> WhitelistStatus {
     let started = Instant::now();
     loop {
@@ -59,7 +59,7 @@ async fn the_three_ways_to_ask_run_the_same_by_the_same_decision() {
     assert_eq!(case.ledger(), vec![asked(&["/bin/echo", "hello,", "bob"]); 3]);
 }
 
-/// The formula that the field's documentation gives, with tools that have nothing of ours.
+/// Computes the formula of the field's documentation with tools that contain no code of Writ.
 #[tokio::test]
 async fn anybody_can_check_the_digest_of_a_decision() {
     let case = Case::new().await;
@@ -235,7 +235,7 @@ async fn a_field_of_a_later_version_closes_its_rule_and_beside_the_rules_the_nam
     case.ends("y", Phase::Rejected, Reason::PolicyBroken).await;
 }
 
-/// The CRD would not let it in; somebody may have an older one, or have edited it.
+/// The CRD refuses such a Whitelist. A cluster may have an older or an edited CRD.
 #[tokio::test]
 async fn a_whitelist_that_does_not_decode_closes_the_namespace_and_is_told_of() {
     let world = crate::world::World::start();
@@ -245,7 +245,7 @@ async fn a_whitelist_that_does_not_decode_closes_the_namespace_and_is_told_of() 
     world.kubectl_succeeds(&["patch", "crd", "whitelists.writ.dev", "--type=json", "-p", &lax.to_string()]);
     let started = Instant::now();
     let strange = json!({"spec": {"rules": [{"name": "x", "run": ["/bin/true"], "effect": "Maybe"}]}});
-    // Until the changed CRD is served, which takes a moment, it is refused.
+    // The API server refuses the object until it serves the changed CRD, which takes a moment.
     while let Err(error) = case.try_apply("writ.dev/v1alpha1", "Whitelist", "strange", strange.clone()).await {
         assert!(started.elapsed() < Duration::from_secs(60), "the lax CRD does not come into force: {error}");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -267,7 +267,7 @@ async fn a_whitelist_that_does_not_decode_closes_the_namespace_and_is_told_of() 
     case.ends("y", Phase::Succeeded, Reason::Completed).await;
 }
 
-/// CRDs of an older version drop what they do not know without a word.
+/// CRDs of an older version silently drop unknown fields.
 #[tokio::test]
 async fn what_was_not_stored_as_it_was_decided_is_not_sent() {
     let world = crate::world::World::start();
@@ -278,7 +278,8 @@ async fn what_was_not_stored_as_it_was_decided_is_not_sent() {
     let mut rule = greet();
     rule["redact"] = json!(["b[o]b"]);
     case.apply_whitelist("greet", json!([rule])).await;
-    // Until the changed CRD is served, which takes a moment, they are stored whole and run.
+    // Until the API server serves the changed CRD, which takes a moment, it stores decisions whole and the commands
+    // run.
     let (mut ran, started) = (0, Instant::now());
     let status = loop {
         let name = format!("x-{ran}");
@@ -297,7 +298,7 @@ async fn what_was_not_stored_as_it_was_decided_is_not_sent() {
     case.ends("y", Phase::Succeeded, Reason::Completed).await;
 }
 
-/// Each decision looks at the Whitelists live, but by their versions.
+/// Each decision reads the Whitelists live, but only their versions.
 #[tokio::test]
 async fn whitelists_are_read_in_full_only_when_one_has_changed() {
     let mut case = Case::new().await;
@@ -307,7 +308,7 @@ async fn whitelists_are_read_in_full_only_when_one_has_changed() {
     case.writ_serves().await;
     case.execute("warm", "say hello").await;
     case.ends("warm", Phase::Succeeded, Reason::Completed).await;
-    // The watches begin with a list each.
+    // Each watch starts with a list.
     let mut before = usize::MAX;
     while before != proxy.policies_read() {
         before = proxy.policies_read();
@@ -335,13 +336,14 @@ async fn whitelists_are_read_in_full_only_when_one_has_changed() {
     case.ends("again", Phase::Succeeded, Reason::Completed).await;
 }
 
-/// 500 executions while their rule is turned to allow, forbid, and allow something else, as fast as it goes.
+/// Runs 500 executions while their Whitelist changes as fast as possible. It allows the command, denies it, or allows
+/// something else.
 #[tokio::test]
 async fn what_ran_while_the_policy_was_changed_is_what_its_recorded_decision_says() {
     const EXECUTIONS: usize = 500;
     let case = Case::new().await;
     case.apply_machine("web-1", json!({"maxConcurrent": 16, "queueLimit": 1000})).await;
-    // Deny is told at once, so that often would leave little to run.
+    // A Deny takes effect immediately, so more steps with Deny would leave few executions to run.
     let is_allowing = |step: usize| step % 12 != 11 && step % 3 != 1;
     let rules = |step: usize| match step {
         _ if step % 12 == 11 => json!([{"name": "go", "effect": "Deny", "match": "go"}]),
@@ -351,7 +353,7 @@ async fn what_ran_while_the_policy_was_changed_is_what_its_recorded_decision_say
     case.apply_whitelist("flip", rules(0)).await;
     let all_asked = AtomicBool::new(false);
     let flipping = async {
-        // What each generation allows.
+        // Output of the command that each generation allows, or `None`.
         let mut allowed = std::collections::BTreeMap::new();
         let mut step = 0;
         loop {
@@ -384,7 +386,8 @@ async fn what_ran_while_the_policy_was_changed_is_what_its_recorded_decision_say
     assert_eq!(ledger, ran);
 }
 
-/// What the ledger must have of those that ran, each by an allowing generation, and how many were rejected.
+/// Checks that each command ran under a generation that allows it. Returns the expected ledger entries and the number
+/// of rejected executions.
 async fn what_came_of_it(
     case: &Case,
     allowed: &std::collections::BTreeMap<i64, Option<String>>,

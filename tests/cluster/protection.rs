@@ -1,5 +1,5 @@
-//! What the API server keeps people from, whatever RBAC gives them: writing the record, taking it away while it is made, taking
-//! off what holds it, running a copy of it again.
+//! Guards of the API server, which apply whatever rights RBAC gives. Users cannot write the record, delete it before
+//! its end, remove its finalizer, or run a copy of it again.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::case::Case;
 use crate::lab::{SshdOptions, User};
 use crate::world::{World, client_of, world};
 
-/// Somebody with every right that RBAC can give, to whom the guards apply all the same.
+/// Returns the client of a user with every right that RBAC can give. The guards apply to this user.
 pub async fn root(case: &Case) -> Client {
     let who = format!("root-of-{}", case.namespace);
     let kubeconfig = case.world.control_plane.kubeconfig_for(&who, None).expect("a kubeconfig");
@@ -26,7 +26,7 @@ pub async fn root(case: &Case) -> Client {
     client
 }
 
-/// Somebody with a role of the chart in the case's namespace.
+/// Returns the client of a user with a role of the chart in the case's namespace.
 pub async fn with_role(case: &Case, user: User, role: &str) -> Client {
     let group = "rbac.authorization.k8s.io";
     let binding = json!({
@@ -40,7 +40,7 @@ pub async fn with_role(case: &Case, user: User, role: &str) -> Client {
     client
 }
 
-/// Rights are in force a moment after they are stored.
+/// Retries until the request is allowed, because RBAC rights take effect a moment after they are stored.
 async fn until_allowed<F: Future<Output = Result<(), kube::Error>>>(ask: impl Fn() -> F) {
     let started = Instant::now();
     while let Err(error) = ask().await {
@@ -53,7 +53,7 @@ pub fn executions(case: &Case, client: &Client) -> Api<CommandExecution> {
     Api::namespaced(client.clone(), &case.namespace)
 }
 
-/// The words of a refusal, which has to be one.
+/// Returns the message of a refusal. Panics if the request was not refused.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> String {
     match result {
@@ -86,7 +86,7 @@ async fn nobody_but_the_operator_writes_the_record() {
     for client in [&root, &jane] {
         let refusal = refused(executions(&case, client).patch_status("x", &PatchParams::default(), &forged).await);
         assert!(refusal.contains("only Writ writes it") || refusal.contains("jane"), "{refusal}");
-        // By the object itself it is not refused, but has no effect.
+        // A write of the status through the object itself is not refused, but has no effect.
         let done = executions(&case, client).patch("x", &PatchParams::default(), &forged).await.expect("no change");
         assert_eq!(done.phase(), Phase::Running);
     }
@@ -103,7 +103,7 @@ async fn nobody_but_the_operator_writes_the_record() {
     let whitelists: Api<Whitelist> = Api::namespaced(root.clone(), &case.namespace);
     let count = Patch::Merge(json!({"status": {"ruleCount": 9}}));
     assert!(refused(whitelists.patch_status("web", &PatchParams::default(), &count).await).contains("writ-guard"));
-    // What people may change they still may.
+    // Users may still make all other changes.
     let label = Patch::Merge(json!({"metadata": {"labels": {"ticket": "7"}}}));
     executions(&case, &jane).patch("x", &PatchParams::default(), &label).await.expect("labelled");
     let cancel = Patch::Merge(json!({"spec": {"cancelRequested": true}}));
@@ -149,7 +149,7 @@ async fn the_finalizer_is_put_back_and_cannot_be_worn_down() {
             assert!(held(&patched), "{finalizers}");
         }
     }
-    // As Argo CD's `Replace=true` does: the whole object, as it stands in Git.
+    // Argo CD with `Replace=true` replaces the whole object with its version in Git.
     let mut object = executions(&case, &root).get("x").await.expect("it is there");
     (object.metadata.finalizers, object.metadata.managed_fields) = (None, None);
     let replaced = executions(&case, &root).replace("x", &PostParams::default(), &object).await.expect("put back");
@@ -190,7 +190,7 @@ async fn a_copy_from_a_backup_does_not_run_unless_it_is_told_to() {
         let arguments = ["create", "-f", path, "-n", &case.namespace, "--as", &who];
         case.world.kubectl(&[&arguments, extra].concat())
     };
-    // As kubectl refuses the version of an object that is gone.
+    // A create request must not contain the `resourceVersion` of the deleted object.
     let text = std::fs::read_to_string(path).expect("a backup");
     let stripped: Vec<&str> = text.lines().filter(|line| !line.trim().starts_with("resourceVersion:")).collect();
     std::fs::write(path, stripped.join("\n")).expect("a backup");
@@ -204,12 +204,12 @@ async fn a_copy_from_a_backup_does_not_run_unless_it_is_told_to() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     case.ends("again", Phase::Succeeded, Reason::Completed).await;
     assert_eq!(case.ledger().len(), 2);
-    // Not even who is exempt from the guards, as a restore tool is, brings it back to run.
+    // Not even a user who is exempt from the guards, such as a restore tool, can create a copy that runs.
     std::fs::write(path, stripped.join("\n").replace("name: x", "name: once-more")).expect("a backup");
     let output = case.world.kubectl(&["create", "-f", path, "-n", &case.namespace]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && errors.contains("writ-restored"), "{errors}");
-    // The mark is not there for others to set or to leave out.
+    // Users may neither set the mark nor leave it out.
     refused(
         create(&case, &root, json!({"name": "z", "annotations": {"writ.dev/restored": "true"}}), "say hello").await,
     );
@@ -228,7 +228,8 @@ async fn who_may_ask_in_one_namespace_reads_nothing_of_another() {
     refused(executions(&case, &jane).delete("x", &DeleteParams::default()).await);
 }
 
-/// The namespace controller is let through, and what runs is stopped and recorded before it goes.
+/// The guards allow the namespace controller to delete executions. Before the namespace disappears, Writ stops and
+/// records its running commands.
 #[tokio::test]
 async fn a_namespace_that_is_deleted_goes_with_all_that_is_in_it() {
     let case = Case::new().await;
@@ -258,7 +259,7 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
     case.ends("short-lived", Phase::Succeeded, Reason::Completed).await;
     case.ends("kept", Phase::Succeeded, Reason::Completed).await;
     let started = Instant::now();
-    // A policy that was changed is in force a moment later. A dry run is asked about, and deletes nothing.
+    // A changed policy takes effect a moment later. The dry run probes it and deletes nothing.
     let dry = DeleteParams { dry_run: true, ..DeleteParams::default() };
     while executions(&case, &root).delete("kept", &dry).await.is_ok() {
         assert!(started.elapsed() < Duration::from_secs(5), "the changed policy is not in force");
@@ -287,7 +288,7 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
     replaced_without_its_mark_it_keeps_it(&case, &root, bare).await;
 }
 
-/// As where a pipeline replaces what it finds by what stands in Git.
+/// Checks that an execution keeps its mark if a pipeline replaces it with its version in Git.
 async fn replaced_without_its_mark_it_keeps_it(case: &Case, root: &Client, mut bare: CommandExecution) {
     let is_marked = |object: &CommandExecution| {
         object.metadata.annotations.iter().flatten().any(|(name, _)| name == "writ.dev/retention-over")
@@ -311,7 +312,7 @@ async fn replaced_without_its_mark_it_keeps_it(case: &Case, root: &Client, mut b
 #[tokio::test]
 async fn without_the_guards_a_test_of_them_would_fail() {
     let case = Case::with(world(), SshdOptions::default(), &[]).await;
-    // The administrator is exempt in these tests, which is what lets others forge records in them.
+    // The administrator is exempt in these tests, so tests can forge records.
     case.execute("x", "sleep-long").await;
     case.in_phase("x", Phase::Running).await;
     case.executions().delete("x", &DeleteParams::default()).await.expect("exempt");

@@ -1,5 +1,5 @@
-//! The API server with a bad line to it: a proxy that passes everything on, and does to the writes of a status, and to the
-//! deletion of executions, what a test says. The real one does not lose answers on demand.
+//! Proxy that simulates a bad connection to the API server, because the real server does not lose answers on demand. A
+//! test chooses the fate of status writes and of deletions of executions. The proxy passes all other requests on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,22 +18,23 @@ use tokio::sync::Notify;
 
 use crate::world::World;
 
-/// What becomes of one write by a holder (the claim, what it shows, the result), or of one deletion of an execution.
+/// Fate of one write by a holder (the claim, its progress, the result), or of one deletion of an execution.
 #[derive(Clone, Debug)]
 pub enum Fate {
-    /// Nothing special.
+    /// The proxy passes the request and the answer on.
     Passes,
-    /// It never arrives; the line is cut.
+    /// The request never arrives: the proxy cuts the connection.
     IsLost,
-    /// It arrives; the answer comes back only once `release` says so, and then as a cut line.
+    /// The request arrives. After a notification of `release`, the proxy cuts the connection instead of answering.
     AnswerIsLost { arrived: Arc<Notify>, release: Arc<Notify> },
-    /// It arrives only once `go_on` says so.
+    /// The request arrives after a notification of `go_on`.
     IsHeldBack { held: Arc<Notify>, go_on: Arc<Notify> },
-    /// It is held back; the line is cut once `go_on` says so, and it arrives only just before the next write.
+    /// After a notification of `go_on`, the proxy cuts the connection. The request arrives just before the next status
+    /// write.
     ArrivesBeforeTheNext { cut: Arc<Notify>, go_on: Arc<Notify> },
 }
 
-/// The proxy.
+/// Proxy between a controller and the API server.
 pub struct Proxy {
     pub port: u16,
     fates: Arc<Mutex<VecDeque<Fate>>>,
@@ -51,12 +52,12 @@ struct Line {
     /// Number of open watches of each resource.
     watches: Arc<Mutex<BTreeMap<String, usize>>>,
     late: Mutex<Option<http::Request<Vec<u8>>>>,
-    /// What answers say instead of the API server's time.
+    /// Date header of all answers, in place of the API server's own.
     date: Arc<Mutex<Option<http::HeaderValue>>>,
 }
 
 impl Proxy {
-    /// Starts a proxy that speaks as the chart's ServiceAccount. The fates are those of the next such writes, in order.
+    /// Starts a proxy that uses the chart's ServiceAccount. `fates` apply to the next writes and deletions, in order.
     pub async fn start(world: &World, fates: Vec<Fate>) -> Self {
         let kubeconfig = Kubeconfig::read_from(&world.operator).expect("a kubeconfig");
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
@@ -89,29 +90,29 @@ impl Proxy {
         Self { port, fates, policies_read, watches, date }
     }
 
-    /// How often all Whitelists were listed in full.
+    /// Returns the number of full lists of Whitelists.
     pub fn policies_read(&self) -> usize {
         self.policies_read.load(Ordering::Relaxed)
     }
 
-    /// Number of watches of each resource that are open now.
+    /// Returns the number of open watches of each resource.
     pub fn open_watches(&self) -> BTreeMap<String, usize> {
         self.watches.lock().expect("a lock").clone()
     }
 
-    /// All answers say from now on that it is this time.
+    /// Sets the `Date` header of all later answers.
     pub fn says_that_it_is(&self, date: &'static str) {
         *self.date.lock().expect("a lock") = Some(http::HeaderValue::from_static(date));
     }
 
-    /// How many fates have not been met yet.
+    /// Returns the number of unused fates.
     pub fn fates_left(&self) -> usize {
         self.fates.lock().expect("no test panics while it holds this").len()
     }
 }
 
 impl Line {
-    /// Answers a request, and counts it as open until its answer ends on either side if it is a watch.
+    /// Answers a request. A watch counts as open until either side ends its answer.
     async fn serve(&self, request: http::Request<Incoming>) -> Result<Answer, String> {
         let uri = request.uri();
         let is_watch = uri.query().unwrap_or_default().contains("watch=");
@@ -127,12 +128,12 @@ impl Line {
         }))
     }
 
-    /// An error cuts the connection.
+    /// Answers a request. An error cuts the connection.
     async fn answer(&self, request: http::Request<Incoming>) -> Result<http::Response<Body>, String> {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(http::header::HOST);
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
-        // The claim and the result have a token in them; what the controller writes before has none.
+        // The claim and the result contain a token. Earlier writes of the controller contain none.
         let is_status_write = parts.uri.path().ends_with("/status")
             && parts.method != http::Method::GET
             && body.windows(7).any(|window| window == b"\"token\"");
@@ -186,7 +187,7 @@ impl Line {
     }
 }
 
-/// A watch that is open, counted until it is dropped.
+/// Open watch, counted until it is dropped.
 struct OpenWatch {
     watches: Arc<Mutex<BTreeMap<String, usize>>>,
     resource: String,

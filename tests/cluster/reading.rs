@@ -1,4 +1,5 @@
-//! Files are read as kubectl reads them: the same texts are given to the kubectl of the laboratory, without a cluster.
+//! Writ reads files as kubectl reads them. The test gives the same texts to the laboratory's kubectl, without a
+//! cluster.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,11 +13,11 @@ use crate::lab;
 
 const HEAD: &str = "apiVersion: v1\nkind: X\nmetadata: {name: x}\n";
 
-/// `words`: plain words, of which kubectl makes strings, booleans, numbers or nothing. `bodies`: what stands below the head of
-/// an object. `files`: whole files, with H for a head and J for an object in JSON.
+/// Test texts. `words`: plain words, which kubectl reads as strings, booleans, numbers or null. `bodies`: lines below
+/// the head of an object. `files`: whole files, with H for a head and J for an object in JSON.
 const TEXTS: &str = include_str!("reading.json");
 
-/// The objects that kubectl reads; None where it refuses the file.
+/// Returns the objects that kubectl reads, or `None` if kubectl refuses the file.
 fn by_kubectl(kubectl: &std::path::Path, text: &str) -> Option<Vec<Value>> {
     let mut child = Command::new(kubectl)
         .args(["label", "--local", "-f", "-", "-o", "json", "read=yes", "--overwrite"])
@@ -43,13 +44,13 @@ fn without_label(mut object: Value) -> Value {
     object
 }
 
-/// The objects that Writ reads; None where it refuses the file.
+/// Returns the objects that Writ reads, or `None` if Writ refuses the file.
 fn by_writ(text: &str) -> Option<Vec<Value>> {
     let documents = manifest::read(text.as_bytes()).ok()?;
     documents.into_iter().map(|document| document.ok().map(|node| node.value())).collect()
 }
 
-/// How a text was read, against kubectl.
+/// Result of reading a text, compared with kubectl.
 enum Comparison {
     Alike,
     Stricter,
@@ -59,7 +60,7 @@ enum Comparison {
 fn compare(kubectl: &std::path::Path, text: &str) -> Comparison {
     match (by_kubectl(kubectl, text), by_writ(text)) {
         (Some(_), None) => Comparison::Stricter,
-        // kubectl says that there is nothing; so does lint, a step later.
+        // kubectl reports that the file has no objects. `writ lint` reports the same, one step later.
         (None, Some(own)) if own.is_empty() => Comparison::Alike,
         (kubectl, own @ Some(_)) if kubectl != own => {
             Comparison::Wrong(format!("{text:?}\n  kubectl {kubectl:?}\n  writ    {own:?}"))

@@ -1,4 +1,5 @@
-//! More of `durable`: reboots, what earlier processes left on a machine, machines with few sessions.
+//! More tests in addition to `durable`: reboots, files that earlier processes left on a machine, and machines with few
+//! sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::durable::{ends_right, execute, until_acknowledged, until_started, wor
 use crate::proxy::{Fate, Proxy};
 use crate::work::{self, Work};
 
-/// A machine that can be rebooted; None without root.
+/// Returns a case whose machine can reboot, or `None` without root.
 async fn one_that_reboots() -> Option<Case> {
     if !crate::lab::openssh::is_root() {
         crate::lab::say::note("this needs root, for a boot id of the machine's own: passed over");
@@ -32,7 +33,7 @@ async fn a_command_that_ran_when_its_machine_was_booted_anew_has_no_outcome() {
     let status = case.ends("x", Phase::OutcomeUnknown, Reason::Rebooted).await;
     assert_eq!((status.exit_code, status.signal, status.duration_ms), (None, None, None));
     assert_eq!(work::started(&case.sshd).len(), 1);
-    // The machine is as good as before.
+    // After the reboot, the machine runs commands as before.
     let next = work_of("y", 10, "0", 0);
     execute(&case, &next).await;
     ends_right(&case, &next).await;
@@ -75,7 +76,7 @@ async fn what_was_claimed_before_the_reboot_is_not_started_after_it() {
     assert_eq!(work::started(&case.sshd), Vec::<String>::new());
 }
 
-/// What a process that was killed at the wrong moment left there.
+/// Output files of a process that was killed at the wrong moment.
 #[tokio::test]
 async fn output_that_was_never_acknowledged_is_removed_by_a_later_process_and_that_of_others_is_not() {
     let mut case = Case::durable().await;
@@ -131,7 +132,7 @@ async fn a_machine_with_one_session_for_a_connection_is_served_by_more_connectio
 
 #[tokio::test]
 async fn a_machine_that_answers_with_something_else_than_a_shell_is_unfit_and_nothing_is_started() {
-    // It says everything that it is asked, which is no answer.
+    // This login shell prints its arguments, which is not an answer of the launcher.
     let login_shell = Some(std::path::PathBuf::from("/bin/echo"));
     let options = crate::lab::SshdOptions { login_shell, ..crate::lab::SshdOptions::default() };
     let case = Case::durable_with(options, &["--lease-seconds", "3"]).await;

@@ -1,5 +1,5 @@
-//! What its time to live deleted is not run again when it is applied again, whatever happens in between; what a person
-//! deleted, or changed, is.
+//! If a manifest is applied again after its TTL deleted the execution, it does not run again, whatever happens in
+//! between. If a user deleted the execution or changed the manifest, it runs again.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ fn uid(execution: &CommandExecution) -> String {
     execution.metadata.uid.clone().expect("a UID")
 }
 
-/// What GitOps does.
+/// Applies an execution, as GitOps tools do. Returns its UID, or an empty text if the execution is already deleted.
 async fn apply(case: &Case, name: &str, command: &str, ttl: u32) -> String {
     let spec = json!({"machineRef": {"name": "web-1"}, "command": command, "ttlSecondsAfterFinished": ttl});
     case.apply(VERSION, "CommandExecution", name, json!({"spec": spec})).await;
-    // With a time to live of 0 it may be gone by now.
+    // With a TTL of 0, the execution may already be deleted.
     case.executions().get_opt(name).await.expect("an answer").as_ref().map(uid).unwrap_or_default()
 }
 
-/// What a person does.
+/// Deletes an execution, as a user does.
 async fn delete(case: &Case, name: &str) {
     case.executions().delete(name, &DeleteParams::default()).await.expect("deleted");
     case.gone(name).await;
@@ -155,7 +155,8 @@ async fn a_crash_between_receipt_and_deletion_changes_nothing() {
     assert_eq!((case.ledger().len(), all_receipts(&case).await.len()), (1, 1));
 }
 
-/// A case whose controller has written the receipt of `x`, and whose deletion of it is held back until it is to go on.
+/// Returns a case whose controller has written the receipt of `x`. The proxy holds the deletion of `x` back until the
+/// returned `Notify`.
 async fn held_between_receipt_and_deletion() -> (Case, Arc<Notify>) {
     let mut case = Case::new().await;
     let (held, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -182,7 +183,8 @@ async fn a_person_who_is_quicker_to_delete_than_its_time_to_live_leaves_no_recei
 #[tokio::test]
 async fn a_process_that_is_late_does_not_undo_the_receipt_that_another_one_relied_on() {
     let (case, go_on) = held_between_receipt_and_deletion().await;
-    // What another process does that finds the receipt: it makes it its own, and deletes.
+    // Simulates another process that finds the receipt: it updates the nonce of the receipt, then deletes the
+    // execution.
     let [receipt] = &all_receipts(&case).await[..] else { panic!("one receipt") };
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/revision-nonce": "by another"}}}));
     receipts(&case).patch(&receipt.name_any(), &PatchParams::default(), &patch).await.expect("seen");
@@ -193,7 +195,7 @@ async fn a_process_that_is_late_does_not_undo_the_receipt_that_another_one_relie
     case.ends("x", Phase::Rejected, Reason::AlreadyExecuted).await;
 }
 
-/// As in every rolling update.
+/// In every rolling update, two processes run for a moment.
 #[tokio::test]
 async fn two_processes_at_a_time_leave_a_receipt_of_each_and_run_none_again() {
     let case = Case::new().await;
@@ -280,7 +282,7 @@ async fn where_a_namespace_has_all_receipts_that_it_may_have_executions_stay() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!((left().await.len(), all_receipts(&case).await.len()), (4, 2));
     assert!(case.log().contains("--receipt-limit"), "{}", case.log());
-    // A person may delete what stays; it needs no receipt.
+    // A user may delete a remaining execution. This deletion needs no receipt.
     let stays = left().await.first().expect("four").name_any();
     delete(&case, &stays).await;
     let [one, _] = &all_receipts(&case).await[..] else { panic!("two receipts") };
@@ -296,7 +298,7 @@ async fn what_a_quota_of_receipts_refuses_stays_and_it_is_said() {
     let case = Case::new().await;
     let hard = json!({"spec": {"hard": {"count/executionreceipts.writ.dev": "0"}}});
     case.apply("v1", "ResourceQuota", "receipts", hard).await;
-    // No controller does it here.
+    // The laboratory runs no quota controller, so the test writes the quota's status.
     let status = r#"{"status":{"hard":{"count/executionreceipts.writ.dev":"0"},"used":{"count/executionreceipts.writ.dev":"0"}}}"#;
     let patch = ["patch", "resourcequota", "receipts", "--subresource=status", "--type=merge", "-p", status];
     case.world.kubectl_succeeds(&[&patch[..], &["-n", &case.namespace]].concat());
@@ -319,10 +321,11 @@ async fn a_name_that_the_api_server_made_up_leaves_no_receipt() {
     assert_eq!(case.ledger().len(), 2);
 }
 
-/// Who serves where a test takes rights away: those of the chart's ServiceAccount are the cluster's.
+/// User of `writ serve` in tests that remove rights. The rights of the chart's ServiceAccount apply to the whole
+/// cluster, so other tests need them.
 const LIMITED: &str = "limited-operator";
 
-/// The case's `writ serve` goes on as somebody with the same rights, in this namespace alone.
+/// Restarts the case's `writ serve` as a user with the same rights, in this namespace alone.
 async fn as_limited_operator(case: &mut Case) {
     give_rights(case, true).await;
     let group = "rbac.authorization.k8s.io";
@@ -332,7 +335,7 @@ async fn as_limited_operator(case: &mut Case) {
     });
     case.apply(&format!("{group}/v1"), "RoleBinding", "limited-credentials", binding).await;
     let user = format!("--user={LIMITED}");
-    // Another test may have done it.
+    // Another test may have created these bindings.
     for (kind, name, role) in [
         ("rolebinding", "limited-holder", "writ-operator-holder"),
         ("clusterrolebinding", "limited", "writ-operator-admission"),
@@ -344,7 +347,7 @@ async fn as_limited_operator(case: &mut Case) {
     case.start_writ();
 }
 
-/// Gives the operator all of its rights but those of receipts; true gives all of them.
+/// Gives the operator all of its rights. If `with_receipts` is false, the rights for receipts are missing.
 async fn give_rights(case: &Case, with_receipts: bool) {
     let group = "rbac.authorization.k8s.io";
     let role = case.world.kubectl_succeeds(&["get", "clusterrole", "writ-operator", "-o", "json"]);
@@ -390,7 +393,8 @@ async fn while_receipts_cannot_be_read_nothing_runs_and_it_is_said() {
 async fn where_there_is_no_such_kind_nothing_runs_and_writ_does_not_start() {
     let own = World::without_stamping();
     let mut case = Case::with(own.clone(), SshdOptions::default(), &[]).await;
-    // Nobody but Writ puts the finalizer on here: without it nobody would see that a person deletes it.
+    // Without the admission policy, only Writ adds the finalizer. Without the finalizer, Writ would not notice that a
+    // user deletes the execution.
     apply(&case, "x", "say hello", 1).await;
     case.gone("x").await;
     apply(&case, "x", "say hello", 3600).await;
@@ -432,7 +436,7 @@ async fn what_says_no_time_to_live_has_the_default_and_none_goes_before_the_mini
     until(&case, "marked", async || is_marked("long").await).await;
 }
 
-/// The promise, as a pipeline sees it.
+/// Main guarantee of the receipts, from the view of a pipeline.
 #[tokio::test]
 async fn manifests_that_are_applied_fifty_times_run_each_of_their_commands_once() {
     let case = Case::new().await;
@@ -441,7 +445,7 @@ async fn manifests_that_are_applied_fifty_times_run_each_of_their_commands_once(
         for (name, command, ttl) in manifests {
             apply(&case, name, command, ttl).await;
         }
-        // Every other time one is gone before it is applied again, else it may be anywhere in its life.
+        // In every second turn, `hello` is deleted before the next apply. In the other turns, it may be in any phase.
         if turn % 2 == 0 {
             case.gone("hello").await;
         }

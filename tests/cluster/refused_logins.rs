@@ -1,7 +1,8 @@
-//! Logins that are let in and then execute nothing: each waits for what passes, or says what a person has to see to, in the
-//! machine's own words. No exit code of sshd or of a start-up file is ever that of a command.
+//! Logins that sshd accepts and that then execute nothing. If the cause is temporary, the execution waits. Otherwise,
+//! its message quotes the machine and names the manual action. An exit code of sshd or of a start-up file is never
+//! recorded as the exit code of a command.
 //!
-//! All of it needs root, for machines with an /etc of their own.
+//! The tests need root, for machines with their own /etc.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,11 +15,11 @@ use crate::lab::packages::Package;
 use crate::lab::strangers::{Stranger, StrangerOptions, busybox_userland};
 use crate::lab::{openssh, say};
 
-/// `note ID SECONDS`: notes that it was started, stays so long, and says who it is.
+/// `note ID SECONDS`: records its start, sleeps for SECONDS, and prints its user name.
 const NOTE: &str = "#!/bin/sh\necho \"$1\" >>\"$HOME/started\"\nsleep \"$2\"\nid -un\n";
 const MODES: [&str; 2] = ["Durable", "Direct"];
 
-/// A machine that refuses, with a Machine for each mode.
+/// Case with a machine that refuses sessions, and one Machine object for each mode.
 struct Visit {
     case: Case,
     stranger: Stranger,
@@ -28,14 +29,14 @@ fn with_bash(bashrc: &'static str) -> StrangerOptions {
     StrangerOptions { shell: "/bin/bash".into(), home_files: vec![(".bashrc", bashrc)], ..StrangerOptions::default() }
 }
 
-/// With a whole /etc, and PAM as this file says, if there is one.
+/// Returns options for a machine with a whole /etc. If `pam` is true, sshd uses PAM.
 fn with_etc(pam: bool) -> StrangerOptions {
     let config = if pam { vec!["UsePAM yes"] } else { Vec::new() };
     StrangerOptions { own_etc: true, config, ..StrangerOptions::default() }
 }
 
 impl Visit {
-    /// None where this is not root.
+    /// Returns `None` without root.
     async fn to(options: StrangerOptions) -> Option<Self> {
         if !openssh::is_root() {
             say::note("this needs root, for a machine with an /etc of its own: passed over");
@@ -79,21 +80,21 @@ impl Visit {
         started.lines().filter(|line| *line == name).count()
     }
 
-    /// Asks in both modes.
+    /// Creates one execution in each mode.
     async fn ask_both(&self) {
         for mode in MODES {
             self.ask(mode, &mode.to_lowercase(), 0).await;
         }
     }
 
-    /// It has run, once.
+    /// Checks that the execution succeeded and that its command started once.
     async fn succeeds(&self, name: &str) -> CommandExecutionStatus {
         let status = self.case.ends(name, Phase::Succeeded, Reason::Completed).await;
         assert_eq!((status.exit_code, self.starts_of(name)), (Some(0), 1), "{status:#?}");
         status
     }
 
-    /// It has not run, and says so.
+    /// Checks that the command did not start, and that the message of the status contains these words.
     async fn is_refused(&self, name: &str, words: &[&str]) -> CommandExecutionStatus {
         let status = self.case.ends(name, Phase::LaunchFailed, Reason::LauncherUnsupported).await;
         let message = status.message.clone().unwrap_or_default();
@@ -102,7 +103,7 @@ impl Visit {
         status
     }
 
-    /// Waits until the status of an execution that has not run says these words.
+    /// Waits until the status of an execution that has not started contains these words.
     async fn waits_with(&self, name: &str, words: &str) {
         let says = |status: &CommandExecutionStatus| {
             status.message.as_deref().is_some_and(|message| message.contains(words)) || status.phase.is_finished()
@@ -133,7 +134,7 @@ async fn a_machine_that_lets_nobody_in_yet_is_waited_for() {
     }
 }
 
-/// In Direct mode it holds its claim while it waits. A person can end that.
+/// In Direct mode, the execution holds its claim while it waits. A user can cancel it.
 #[tokio::test]
 async fn what_waits_for_a_login_can_be_cancelled() {
     let Some(visit) = Visit::to(with_etc(false)).await else { return };
@@ -148,7 +149,7 @@ async fn what_waits_for_a_login_can_be_cancelled() {
     }
 }
 
-/// PAM goes by the account's entry in /etc/shadow, which has these fields behind the password.
+/// Sets the fields after the password in the account's /etc/shadow entry, which PAM checks.
 fn ages(visit: &Visit, fields: &str) {
     std::fs::write(visit.stranger.etc("pam.d/sshd"), "account required pam_unix.so\nsession required pam_permit.so\n")
         .expect("a file");
@@ -173,7 +174,7 @@ async fn a_password_that_has_expired_is_told_in_the_words_of_the_machine() {
     }
 }
 
-/// PAM says it during the login, and sshd closes the connection then, as if the network had.
+/// PAM reports the expiry during the login. sshd then closes the connection, as if the network had failed.
 #[tokio::test]
 async fn an_account_that_has_expired_is_told_in_the_words_of_the_machine() {
     let Some(visit) = Visit::to(with_etc(true)).await else { return };
@@ -188,7 +189,7 @@ async fn an_account_that_has_expired_is_told_in_the_words_of_the_machine() {
     }
 }
 
-/// It ends by itself: nobody has to see to the Machine.
+/// This refusal is temporary, so the Machine needs no manual action.
 #[tokio::test]
 async fn a_login_that_pam_refuses_for_now_is_waited_for() {
     let Some(visit) = Visit::to(with_etc(true)).await else { return };
@@ -205,7 +206,7 @@ async fn a_login_that_pam_refuses_for_now_is_waited_for() {
     }
 }
 
-/// A shell that it becomes would read the request as its own script.
+/// If the start-up file executes another shell, that shell would read the request as its own script.
 #[tokio::test]
 async fn a_start_up_file_that_becomes_another_shell_executes_nothing_by_half() {
     for (package, shell) in [("dash", "dash"), ("zsh", "zsh"), ("busybox", "busybox sh"), ("bash", "bash --norc")] {
@@ -227,7 +228,7 @@ async fn a_start_up_file_that_becomes_another_shell_executes_nothing_by_half() {
     }
 }
 
-/// Under ssh it is output, too. In Durable mode Writ looks for a reply in 64 KiB and not in any amount.
+/// As under ssh, this text is output. In Durable mode, Writ searches the first 64 KiB for a reply, and no more.
 #[tokio::test]
 async fn a_login_that_prints_a_megabyte_is_told_or_runs() {
     let Some(visit) = Visit::to(with_bash("head -c 1000000 /dev/zero | tr '\\0' x; echo\n")).await else { return };
@@ -238,7 +239,7 @@ async fn a_login_that_prints_a_megabyte_is_told_or_runs() {
     assert_eq!((output.incomplete, output.stdout.bytes), (false, 1_000_002 + visit.stranger.user().len() as i64));
 }
 
-/// A person has to see to it, and what waits goes on then.
+/// The account needs manual action. Then Writ runs the queued executions.
 #[tokio::test]
 async fn a_machine_whose_account_was_mended_runs_what_waited() {
     let Some(visit) = Visit::to(with_bash("echo Your account has expired; exit 1\n")).await else { return };
@@ -248,7 +249,7 @@ async fn a_machine_whose_account_was_mended_runs_what_waited() {
         let status = visit.is_refused(&name, &["Your account has expired", "chage -l"]).await;
         assert!(status.message.expect("a message").starts_with("Your account has expired"));
         let later = format!("{name}-later");
-        // An execution that is created up to a second after the fault was found ends as the first one.
+        // An execution that is created up to 1 s after the fault was found ends like the first one.
         tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
         visit.ask(mode, &later, 0).await;
         visit.waits_with(&later, "waits until the machine is fixed: Your account has expired").await;
@@ -277,7 +278,7 @@ async fn a_limit_of_sessions_is_kept_to() {
         for name in &names {
             visit.succeeds(name).await;
         }
-        // The connections of the first mode must be gone before the second one comes.
+        // The connections of the first mode must close before the second mode starts.
         visit.apply(mode, json!({"maxConcurrent": 1})).await;
     }
 }
@@ -312,7 +313,7 @@ async fn no_exit_code_of_a_start_up_file_is_that_of_a_command() {
         ("exec >>$HOME/log 2>&1\n", "exit code"),
         ("exec </dev/null\n", "exit code"),
         ("enable -n exec\n", "exit code"),
-        // What prints the request is not the command that starts.
+        // A shell that prints the request does not start the command.
         ("set -x; exec() { :; }\n", "exec"),
         ("trap 'echo \"$BASH_COMMAND\" >&2; exit 0' DEBUG\n", "exit code"),
     ] {
@@ -325,7 +326,7 @@ async fn no_exit_code_of_a_start_up_file_is_that_of_a_command() {
     }
 }
 
-/// What is no obstacle to ssh is none here.
+/// Start-up files that do not disturb ssh do not disturb Writ.
 #[tokio::test]
 async fn odd_start_up_files_change_nothing() {
     for bashrc in [
@@ -362,7 +363,7 @@ async fn users_of_a_directory_service_log_in() {
     for user in ["CORP\\jane", "jane.d@corp.example", "Jane-PC$"] {
         for (package, shell) in [("dash", "dash"), ("bash", "bash"), ("zsh", "zsh")] {
             let [shell] = Package::called(package).find_or_install([shell]).expect("a shell");
-            // As sshd reads it, an `@` in AllowUsers stands before a host.
+            // sshd reads an `@` in AllowUsers as the start of a host name, so the configuration allows all users.
             let config = vec!["AllowUsers *"];
             let options = StrangerOptions { user: Some(user), shell, config, ..StrangerOptions::default() };
             let Some(visit) = Visit::to(options).await else { return };
@@ -376,7 +377,7 @@ async fn users_of_a_directory_service_log_in() {
     }
 }
 
-/// As on NixOS: /bin/sh and /usr/bin/env, and all else elsewhere.
+/// Like NixOS: only /bin/sh and /usr/bin/env exist, and all other programs are in other directories.
 #[tokio::test]
 async fn tools_that_only_the_path_of_the_login_has_are_found() {
     if !openssh::is_root() {
@@ -391,7 +392,7 @@ async fn tools_that_only_the_path_of_the_login_has_are_found() {
     let config: &str = Box::leak(format!("SetEnv PATH={}", elsewhere.display()).into_boxed_str());
     let options = StrangerOptions { userland: Some(userland), config: vec![config], ..StrangerOptions::default() };
     let Some(visit) = Visit::to(options).await else { return };
-    // With the fixed PATH, which stays that of the command, it finds no other program.
+    // With the fixed PATH, which the command keeps, the launcher would find no other program.
     let rule = json!({"name": "path", "match": "path", "run": ["/usr/bin/env"]});
     visit.case.apply_whitelist("path", json!([rule])).await;
     visit.case.execute_with("path", json!({"command": "path", "machineRef": {"name": "durable"}})).await;

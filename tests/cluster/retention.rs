@@ -1,4 +1,4 @@
-//! The end of an execution's life: when its time is over, when somebody deletes it, and what holds it until then.
+//! End of an execution's life: its TTL, its deletion by a user, and the finalizer that holds it until then.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -15,7 +15,7 @@ use crate::case::{Case, sh};
 use crate::lab::SshdOptions;
 use crate::world::{World, world};
 
-/// What a watch of the executions of a case saw, in order; it ends with the case.
+/// Record of a watch of the case's executions, in order. `end` stops the watch.
 struct Watched {
     seen: Arc<Mutex<Vec<CommandExecution>>>,
     task: tokio::task::JoinHandle<()>,
@@ -53,7 +53,7 @@ async fn delete(case: &Case, name: &str) {
     case.executions().delete(name, &DeleteParams::default()).await.expect("deleted");
 }
 
-/// The folder in which the output of an execution is stored.
+/// Returns the directory with the stored output of an execution.
 async fn stored(case: &Case, name: &str) -> PathBuf {
     let uid = case.executions().get(name).await.expect("it is there").metadata.uid.expect("a UID");
     PathBuf::from(case.store()).join(&case.namespace).join(uid)
@@ -199,7 +199,7 @@ async fn the_api_server_puts_the_finalizer_beside_those_that_are_there() {
     }
     case.gone("y").await;
     case.gone("z").await;
-    // Writ takes off its own finalizer alone.
+    // Writ removes only its own finalizer.
     let started = Instant::now();
     while is_protected(&case.executions().get("x").await.expect("somebody else holds it")) {
         assert!(started.elapsed() < Duration::from_secs(60), "{}", case.log());
@@ -236,7 +236,7 @@ async fn all_of_a_namespace_can_be_deleted_at_once() {
     }
     case.execute("long", "sleep-long").await;
     case.in_phase("long", Phase::Running).await;
-    // As the namespace controller does.
+    // The namespace controller sends the same request.
     case.executions().delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
     let started = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! What the chart's ServiceAccount may do is what docs/guides/roles.md says: every right that the API server knows is asked about,
-//! in each kind of namespace, as a person would with `kubectl auth can-i`.
+//! The chart's ServiceAccount has exactly the rights in docs/guides/roles.md. The test asks the API server about every
+//! resource and verb in each kind of namespace, like `kubectl auth can-i`.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use kube::{Api, Client, Discovery};
 use crate::case::Case;
 use crate::world::{ACCOUNT, CHART, HOME, world};
 
-/// The verbs of resources (https://kubernetes.io/docs/reference/access-authn-authz/authorization/), and those that give more
-/// than they seem to.
+/// Verbs of resources (https://kubernetes.io/docs/reference/access-authn-authz/authorization/), and verbs that grant
+/// more than their names suggest.
 const VERBS: [&str; 12] = [
     "get",
     "list",
@@ -27,17 +27,17 @@ const VERBS: [&str; 12] = [
     "approve",
 ];
 
-/// One right: verb, group, resource (with its subresource), and in which kind of place.
+/// Right: verb, group, resource (with its subresource), and kind of place.
 type Right = (String, String, String, &'static str);
 
-/// A place to ask about: what it is called in the table, its namespace, and the name of an object in it.
+/// Place of a right: its name in the table, its namespace, and the name of an object in it.
 struct Place {
     called: &'static str,
     namespace: String,
     name: &'static str,
 }
 
-/// The rows of the table, one right each.
+/// Returns the rows of the table, one right each.
 fn table() -> BTreeSet<Right> {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/roles.md")).expect("the guide");
@@ -58,7 +58,7 @@ fn table() -> BTreeSet<Right> {
     rights
 }
 
-/// Every resource that the API server has, with its group; subresources by their full name.
+/// Returns every resource of the API server, with its group. Subresources have their full name.
 async fn resources(client: &Client) -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     let discovery = Discovery::new(client.clone()).run().await.expect("discovery");
@@ -72,7 +72,7 @@ async fn resources(client: &Client) -> BTreeSet<(String, String)> {
     for must in ["secrets", "pods", "pods/exec"] {
         assert!(all.iter().any(|(_, resource)| resource == must), "{must} is not known: {all:?}");
     }
-    // What is asked about need not be there.
+    // A right may name resources that the API server does not list.
     all.extend([
         ("*".to_owned(), "*".to_owned()),
         (String::new(), "users".to_owned()),
@@ -110,7 +110,8 @@ async fn may_as(client: &Client, user: &str, verb: &str, (group, resource): &(St
     answer.status.is_some_and(|status| status.allowed)
 }
 
-/// Asks about everything, in each place; what a wider place has given is not counted again in a narrower one.
+/// Asks the API server about every right in each place. A right of a wider place does not count again in a narrower
+/// one.
 async fn granted(client: &Client, places: &[Place]) -> BTreeSet<Right> {
     let resources = resources(client).await;
     let mut granted = BTreeSet::<Right>::new();
@@ -123,7 +124,8 @@ async fn granted(client: &Client, places: &[Place]) -> BTreeSet<Right> {
                     && wider
                         .clone()
                         .any(|wider| granted.contains(&(verb.to_owned(), group.clone(), name.clone(), wider)));
-                // Home is served too where all namespaces are, and has these as well.
+                // If Writ serves all namespaces, home is one of them. The table lists the rights in coordination.k8s.io
+                // for home again.
                 if (place.called == "home" && group == "coordination.k8s.io" || !is_known)
                     && may(client, verb, resource, place).await
                 {
@@ -159,19 +161,20 @@ async fn the_rights_of_the_service_account_over_all_namespaces_are_those_of_the_
     let granted: BTreeSet<Right> =
         granted(&client, &places).await.into_iter().filter(|right| !is_cluster_wide(right)).collect();
     assert_eq!(granted, table());
-    // Of the policies no others, and of objects without a namespace nothing at all.
+    // The ServiceAccount has no rights on other policies, and none on other objects without a namespace.
     let elsewhere = place("named", "", "somebody-elses");
     for right in table().iter().filter(|right| right.3 == "named") {
         assert!(!may(&client, &right.0, &(right.1.clone(), right.2.clone()), &elsewhere).await, "{right:?}");
     }
 }
 
-/// A right in every namespace is one without a namespace as well, so asking without one finds those of the table again.
+/// Returns true if a right without a namespace repeats a right of the table. A right in every namespace is also a right
+/// without a namespace.
 fn is_cluster_wide(right: &Right) -> bool {
     right.3 == "named" && table().contains(&(right.0.clone(), right.1.clone(), right.2.clone(), "served"))
 }
 
-/// As where `watchNamespaces` is given: the same, and nothing in any other namespace.
+/// With `watchNamespaces`, Writ has the same rights in these namespaces, and none in any other namespace.
 #[tokio::test]
 async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
     let world = world();
@@ -180,7 +183,7 @@ async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
     for namespace in [&served, &open, &other, &home] {
         world.kubectl_succeeds(&["create", "namespace", namespace]);
     }
-    // Roles are the cluster's; this release has its own.
+    // ClusterRoles belong to the whole cluster, and this release has its own.
     let values = format!("watchNamespaces={{{served},{open}}},credentialsNamespaces={{{open}}}");
     let shared = "crds.install=false,admission.install=false,roles.install=false,replicaCount=0";
     world.helm_succeeds(&["install", "narrow", CHART, "-n", &home, "--set", &values, "--set", shared]);
@@ -241,7 +244,7 @@ async fn each_role_for_people_may_do_what_the_guide_says_and_nothing_else() {
         case.world.kubectl_succeeds(&["create", "rolebinding", &user, &role, &named, "-n", &case.namespace]);
         let expected: BTreeSet<(&str, &str)> = read.iter().copied().chain(more).collect();
         let place = Place { called: "served", namespace: case.namespace.clone(), name: "any" };
-        // Aggregated rights, and bindings, are in force a moment later.
+        // Aggregated rights and bindings take effect a moment later.
         let started = std::time::Instant::now();
         while !may_as(&case.client, &user, "get", &("writ.dev".to_owned(), "machines".to_owned()), &place).await {
             assert!(started.elapsed().as_secs() < 30, "{role} gives nothing");

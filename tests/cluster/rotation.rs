@@ -1,4 +1,4 @@
-//! A key is rotated without a moment in which a machine lets nobody in, as docs/guides/machines.md says.
+//! A key is rotated as docs/guides/machines.md describes. At every moment the machine accepts one of the keys.
 
 use serde_json::json;
 use writ::api::{MachinePhase, Phase, Reason};
@@ -6,7 +6,7 @@ use writ::api::{MachinePhase, Phase, Reason};
 use crate::case::Case;
 use crate::keys::Keys;
 
-/// The commands of the guide, on the case's Secret and its keys.
+/// Returns the commands of one step of the guide.
 fn guide(step: usize) -> String {
     let guide =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/machines.md")).expect("the guide");
@@ -51,14 +51,14 @@ async fn a_key_is_rotated_without_a_gap_and_the_machine_says_which_one_it_takes(
     let case = Case::new().await;
     let keys = Keys::new();
     let folder = case.folder();
-    // The guide's new key is made here, so that its fingerprint is known.
+    // The test creates the guide's new key itself, so that the test knows the fingerprint.
     keys.make("new", "-t ed25519");
     std::fs::write(folder.join("writ-key"), case.sshd.private_key().expect("a key")).expect("a file");
     std::fs::write(folder.join("writ-key-new"), keys.private("new")).expect("a file");
     let add: String =
         guide(1).lines().filter(|line| !line.starts_with("ssh-keygen")).map(|line| format!("{line}\n")).collect();
     in_shell(&case, folder, &add);
-    // No machine knows the new one yet.
+    // No machine accepts the new key yet.
     case.execute("during", "say hello").await;
     case.ends("during", Phase::Succeeded, Reason::Completed).await;
     let status =
@@ -70,7 +70,7 @@ async fn a_key_is_rotated_without_a_gap_and_the_machine_says_which_one_it_takes(
     let wide = case.world.kubectl_succeeds(&["get", "machines", "-n", &case.namespace, "-o", "wide"]);
     assert!(wide.contains("LOGIN-KEY") && wide.contains(&login.fingerprint), "{wide}");
 
-    // What runs and waits is told a moment after it changes.
+    // The status reports the counts of running and queued commands a moment after they change.
     case.execute("runs", "sleep-long").await;
     says(&case, "one runs", |status| (status.running, status.queued) == (Some(1), Some(0))).await;
     case.change_spec("runs", json!({"cancelRequested": true})).await.expect("cancelled");
@@ -88,7 +88,7 @@ async fn a_key_is_rotated_without_a_gap_and_the_machine_says_which_one_it_takes(
     case.execute("again", "say hello").await;
     case.ends("again", Phase::Succeeded, Reason::Completed).await;
 
-    // Where none is let in, all that were tried are named.
+    // If the machine refuses all keys, the message names every key that Writ tried.
     keys.make("other", "-t ed25519");
     keys.make("another", "-t ed25519");
     let text = |name: &str| String::from_utf8(keys.private(name)).expect("a key is text");

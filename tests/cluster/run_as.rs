@@ -1,4 +1,4 @@
-//! `runAs` from the rule to the record. As root only: else there is nobody to become.
+//! `runAs` from the rule to the record. These tests need root: without root, no other user exists to run as.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -13,17 +13,17 @@ use crate::lab::sudo::{Sudoers, USER, sudo_rs};
 
 const GUIDE: &str = include_str!("../../docs/guides/run-as.md");
 
-/// Says who it is; with `stay`, minds no TERM.
+/// Prints its user name. With `stay`, it ignores TERM.
 const PROGRAM: &str =
     "#!/bin/sh\nid -un\necho \"$CHANNEL\"\ncase $1 in stay) trap '' TERM; while :; do sleep 1; done ;; esac\n";
 
-/// What the guide has in a block of this kind.
+/// Returns the block of this kind in the guide.
 fn guide_block(kind: &str) -> &'static str {
     let (_, block) = GUIDE.split_once(&format!("```{kind}\n")).expect("a block of the guide");
     block.split_once("```").expect("the end of the block").0
 }
 
-/// Puts the program where the other user gets to it, too.
+/// Installs the program where the other user can execute it, too. Returns its path.
 fn add_program(case: &Case) -> String {
     let program = case.sshd.home().join("release");
     std::fs::write(&program, PROGRAM).expect("a program");
@@ -56,22 +56,23 @@ async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
     assert_eq!(status.stdout, Some(format!("{USER}\nstable\n")));
     assert_eq!(status.decision.expect("a decision").run_as.as_deref(), Some(USER));
 
-    // sudo refuses: nothing ran, and the line is named that allows it.
+    // sudo refuses. Nothing runs, and the message contains the sudoers line that would allow the command.
     case.execute("other", "other").await;
     let status = case.ends("other", Phase::LaunchFailed, Reason::LauncherFailed).await;
     let message = status.message.unwrap_or_default();
     assert!(message.contains(&format!("`{login} ALL=(root) NOPASSWD: /bin/echo`")), "{message}");
     assert_eq!((status.exit_code, status.start_time), (None, None));
 
-    // KILL ends sudo and not what it started.
+    // KILL ends sudo, but not the command that sudo started.
     case.execute_with("stay", json!({"command": "release stay", "timeoutSeconds": 1})).await;
     let status = case.ends("stay", Phase::TimedOut, Reason::RemoteMayStillRun).await;
     assert_eq!((status.exit_code, status.signal), (None, None));
     std::process::Command::new("pkill").args(["-KILL", "-f", program]).status().expect("pkill");
 }
 
-/// Sudoers lets the login user run it with a password only: in both modes nothing has run, and the line is named that mends it.
-/// With another line without a password, sudo allows the question and refuses the command.
+/// The sudoers file lets the login user run the command only with a password. In both modes nothing runs, and the
+/// message contains the sudoers line that fixes it. If another line needs no password, sudo allows the launcher's check
+/// and refuses the command.
 #[tokio::test]
 async fn a_command_that_sudo_wants_a_password_for_is_not_started() {
     if !openssh::is_root() {
@@ -104,7 +105,7 @@ async fn a_command_that_sudo_wants_a_password_for_is_not_started() {
         assert_eq!(seen, (Phase::LaunchFailed, Some(Reason::LauncherFailed), None, false), "{mode}: {status:#?}");
         let line = format!("{login} ALL=({USER}) NOPASSWD: /usr/bin/id");
         assert!(status.message.as_deref().is_some_and(|message| message.contains(&line)), "{mode}: {status:#?}");
-        // What sudo asks for then looks like the end of any command: the message says what it may mean.
+        // The refusal of sudo then looks like the end of any command. The message says what it may mean.
         let status = run("mixed", format!("{without}{login} ALL=({USER}) NOPASSWD: /bin/kill\n")).await;
         assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(1)), "{mode}: {status:#?}");
         assert!(status.message.as_deref().is_some_and(|message| message.contains(&line)), "{mode}: {status:#?}");
@@ -113,7 +114,8 @@ async fn a_command_that_sudo_wants_a_password_for_is_not_started() {
     }
 }
 
-/// Names with a domain, dots and capitals, which useradd makes only if it is told to; a directory service has them.
+/// User names with a domain, dots and capitals, as in a directory service. useradd creates them only with an extra
+/// option.
 #[tokio::test]
 async fn a_user_of_a_directory_service_runs_it() {
     if !openssh::is_root() {
@@ -146,7 +148,8 @@ async fn a_user_of_a_directory_service_runs_it() {
     }
 }
 
-/// sudo of Debian 13 is another program, which takes no wildcards among arguments: the guide has lines for both.
+/// The sudo of Debian 13 is another program, sudo-rs. It accepts no wildcards in arguments, so the guide has lines for
+/// both.
 #[tokio::test]
 #[ignore = "downloads sudo-rs of Debian 13: make interop"]
 async fn what_runs_by_sudo_rs_is_ended_by_the_lines_of_the_guide() {
@@ -192,7 +195,7 @@ async fn what_runs_by_sudo_rs_is_ended_by_the_lines_of_the_guide() {
     assert!(!left.success(), "{status:?}");
 }
 
-/// The launcher asks sudo first, and may be allowed to end what runs as somebody else.
+/// The launcher first checks with sudo. If sudoers allows it, the launcher can end processes of another user.
 #[tokio::test]
 async fn durably_a_refusal_of_sudo_is_no_exit_code_and_what_may_be_killed_is_seen_to_be_gone() {
     if !openssh::is_root() {

@@ -1,4 +1,4 @@
-//! The main job.
+//! The main path: a listed command runs, and its result is in the status.
 
 use serde_json::json;
 use writ::api::{Phase, Reason};
@@ -66,7 +66,7 @@ async fn an_exit_code_of_255_and_a_signal_are_told_apart() {
         let status = case.ends("signal", Phase::Failed, Reason::Signalled).await;
         assert_eq!((status.signal.as_deref(), status.exit_code), (Some("KILL"), None));
     } else {
-        // Under ForceCommand (no root) a shell stands in between, and it is the shell's own end that sshd reports.
+        // Under ForceCommand (without root), a shell starts the command, and sshd reports the end of that shell.
         let status = case.ends("signal", Phase::Failed, Reason::NonZeroExitCode).await;
         assert_eq!((status.signal, status.exit_code), (None, Some(128 + 9)));
     }
@@ -84,12 +84,12 @@ async fn a_program_that_does_not_exist_is_a_failure_that_was_observed() {
 async fn waiting_tools_tell_success_from_failure() {
     let case = Case::new().await;
     let created = case.execute("good", "say hello").await;
-    // What kstatus looks at before the controller has seen the object.
+    // kstatus reads this field before the controller has reconciled the object.
     assert_eq!(created.status.expect("a status by default").observed_generation, Some(-1));
     case.execute("bad", "exit-three").await;
     let namespace = case.namespace.as_str();
     let wait = |condition, name| ["wait", "-n", namespace, condition, name, "--timeout=60s"];
-    // Returns at every end.
+    // The condition Finished becomes true at every end.
     for name in ["cmdexec/good", "cmdexec/bad"] {
         case.world.kubectl_succeeds(&wait("--for=condition=Finished", name));
     }

@@ -1,4 +1,4 @@
-//! Private keys and passphrases stay where they are: in the Secret, and for a moment in the memory of `writ serve`.
+//! Private keys and passphrases exist only in the Secret and, for a moment, in the memory of `writ serve`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,8 @@ use crate::world::World;
 const PASSPHRASE: &str = "canary-passphrase-4fe19414";
 const GARBAGE: &str = "canary-garbage-4fe19414-this-is-no-key";
 
-/// A control plane that encrypts Secrets before etcd has them: what is found of one in etcd's files was put elsewhere.
+/// Starts a control plane that encrypts Secrets before etcd stores them. Plain text of a Secret in etcd's files then
+/// comes from another object.
 fn world_with_encrypted_secrets() -> Arc<World> {
     let folder = tempfile::tempdir().expect("a folder").keep();
     let file = folder.join("encryption.json");
@@ -34,7 +35,7 @@ fn world_with_encrypted_secrets() -> Arc<World> {
     world
 }
 
-/// The machine's key, protected by the passphrase.
+/// Returns the machine's key, encrypted with the passphrase.
 fn encrypted_key(case: &Case) -> String {
     let file = case.sshd.home().join("encrypted");
     std::fs::write(&file, case.sshd.private_key().expect("a key")).expect("a copy");
@@ -48,18 +49,19 @@ fn encrypted_key(case: &Case) -> String {
     text
 }
 
-/// How a secret text could turn up: as it is, in base64 as in a Secret, in hexadecimal, and as Rust and Go print bytes.
+/// Returns the forms in which a secret text could occur: plain, in base64 as in a Secret, in hexadecimal, and as Rust
+/// and Go print bytes.
 fn shapes(text: &str) -> Vec<String> {
     let bytes = text.as_bytes();
     let listed = |separator: &str| bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(separator);
-    // The end hangs on what follows.
+    // The last 4 characters depend on the bytes that follow the text.
     let encoded = STANDARD.encode(text);
     let encoded = encoded[..encoded.len().saturating_sub(4)].to_owned();
     let hexadecimal = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     vec![text.to_owned(), encoded, hexadecimal, listed(", "), listed(" ")]
 }
 
-/// Every line of a key between its first and its last, of which the first two are the same for every key of a type.
+/// Returns the lines of a key that identify it. The first two lines are the same for every key of a type.
 fn lines_of(key: &str) -> Vec<&str> {
     let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with("-----")).collect();
     lines.into_iter().skip(2).filter(|line| line.len() >= 20).collect()
@@ -74,7 +76,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is in a file, byte for byte where it is ASCII, as all that is looked for.
+/// Returns the content of a file. ASCII text stays unchanged, and the test searches only for ASCII.
 fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(file).expect("a file of etcd")).into_owned()
 }

@@ -1,4 +1,4 @@
-//! The watches that one `writ serve` keeps open, and what its controllers do with them.
+//! The watches that one `writ serve` keeps open, which its controllers share.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ async fn controllers_share_one_watch_of_each_kind() {
     case.writ_serves().await;
     case.execute("x", "say hello").await;
     case.ends("x", Phase::Succeeded, Reason::Completed).await;
-    // Unfinished and finished executions have a watch each, as they are different objects.
+    // Unfinished and finished executions have one watch each, because they are different objects.
     let expected = [("commandexecutions", 2), ("machines", 1), ("whitelists", 1)];
     let expected = expected.into_iter().map(|(resource, open)| (resource.to_owned(), open)).collect();
     let (since, mut in_a_row) = (Instant::now(), 0);
-    // A watch ends after 30 s and the next one begins, so a single sample can be one off.
+    // A watch ends after 30 s and the next one starts, so a single sample may differ.
     while in_a_row < 20 {
         let open = proxy.open_watches();
         in_a_row = if open == expected { in_a_row + 1 } else { 0 };

@@ -1,4 +1,4 @@
-//! Timeout, cancel and the end of the controller: the status says what may still run.
+//! Timeout, cancel and the end of the controller. The status reports if the command may still run.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn a_command_that_takes_too_long_is_timed_out_and_told_to_stop() {
     if case.sshd.runs_as_root() {
         assert_eq!((status.reason, status.signal.as_deref()), (Some(Reason::Stopped), Some("TERM")));
     } else {
-        // Under ForceCommand sshd delivers no signal, and the status has to say so.
+        // Under ForceCommand, sshd delivers no signal. The status must report that the command may still run.
         assert_eq!((status.reason, status.signal), (Some(Reason::RemoteMayStillRun), None));
     }
 }
@@ -44,7 +44,7 @@ async fn a_cancelled_command_is_told_to_stop() {
     case.change_spec("x", json!({"cancelRequested": true})).await.expect("cancelling is allowed");
     let status = case.finished("x").await;
     assert_eq!((status.phase, status.exit_code), (Phase::Cancelled, None), "{status:?}");
-    // The cancel was a change of the spec: waiting tools believe a status only where it speaks of that.
+    // The cancel changed the spec. Waiting tools trust a status only if its `observedGeneration` covers that change.
     assert_eq!(status.observed_generation, Some(2));
     let namespace = case.namespace.as_str();
     case.world.kubectl_succeeds(&["wait", "-n", namespace, "--for=condition=Stalled", "cmdexec/x", "--timeout=20s"]);
@@ -107,7 +107,7 @@ async fn what_is_being_deleted_does_not_start() {
     case.sshd.stop();
     case.execute("x", "say hello").await;
     case.in_phase("x", Phase::Queued).await;
-    // Somebody's finalizer keeps it for a while.
+    // The finalizer of another owner keeps the object for a while.
     let finalizers = |list: &[&str]| Patch::Merge(json!({"metadata": {"finalizers": list}}));
     let parameters = PatchParams::default();
     case.executions().patch("x", &parameters, &finalizers(&["example.org/hold"])).await.expect("a finalizer");

@@ -1,8 +1,8 @@
-//! A tenant who may write everything of one namespace tries to delay, to read or to stop what runs in another one.
+//! A tenant with full write access to one namespace tries to delay, read or stop executions in another one.
 //!
-//! `make tenant-attack` is the long form (`WRIT_TENANT_ATTACK_SECONDS=3600`). It reports how long the other namespace's
-//! executions took from creation to start, beside the attack and without it. Both take turns, so that the load of the machine
-//! counts on both sides.
+//! `make tenant-attack` is the long form (`WRIT_TENANT_ATTACK_SECONDS=3600`). It reports the time from creation to
+//! start of the other namespace's executions, with and without the attack. Both take turns, so that the load of the
+//! host affects both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,27 +24,28 @@ use crate::keys::Keys;
 use crate::lab::{User, say};
 use crate::world::client_of;
 
-/// How long the short form attacks.
+/// Duration of the attack in the short form, in seconds.
 const SHORT_SECONDS: u64 = 12;
-/// How long the attack lasts before it rests, and how long it rests, in the long form.
+/// Maximum duration of one turn of the attack. The turn without the attack lasts a third of it.
 const TURN: Duration = Duration::from_secs(45);
-/// Objects of a kind that the attacker has at a time: the API server and etcd are not what is attacked.
+/// Number of objects of one kind that the attacker has. It is limited, because the API server and etcd are not the
+/// target.
 const NAMES: u64 = 40;
-/// Attackers at a time.
+/// Number of concurrent attackers.
 const ATTACKERS: u64 = 4;
-/// Between two actions of one attacker. Faster, the API server itself is full.
+/// Pause between two actions of one attacker. A shorter pause overloads the API server itself.
 const PACE: Duration = Duration::from_millis(100);
-/// Between two executions of the other namespace.
+/// Pause between two executions of the other namespace.
 const BETWEEN: Duration = Duration::from_millis(300);
-/// What the other namespace's commands print.
+/// Output of the other namespace's commands.
 const SECRET: &str = "the-other-namespace-prints-this";
 
-/// Somebody with write access to one namespace, and to no other.
+/// User with write access to one namespace and to no other.
 struct Tenant {
     client: Client,
     own: String,
     other: String,
-    /// The port of the other namespace's machine, and one that accepts connections and says nothing.
+    /// Port of the other namespace's machine. `silent` is a port that accepts connections and sends nothing.
     port: u16,
     silent: u16,
     user: String,
@@ -53,7 +54,8 @@ struct Tenant {
     plain: String,
     refused_reads: AtomicU64,
     actions: AtomicU64,
-    /// Which of the things to do (`WRIT_TENANT_ACTIONS=0,7`), to find the one that delays; all if there is none.
+    /// Numbers of the actions to run (`WRIT_TENANT_ACTIONS=0,7`), to find the action that causes a delay. `None` means
+    /// all.
     only: Option<Vec<u64>>,
 }
 
@@ -68,7 +70,7 @@ impl Tenant {
         Api::namespaced_with(self.client.clone(), namespace, &resource(group, kind))
     }
 
-    /// Applies an object. A refusal is an answer, too.
+    /// Applies an object, and ignores a refusal of the API server.
     async fn apply(&self, kind: &str, name: &str, mut object: Value) {
         let version = if kind == "Secret" { "v1" } else { "writ.dev/v1alpha1" };
         (object["apiVersion"], object["kind"], object["metadata"]["name"]) = (json!(version), json!(kind), json!(name));
@@ -88,7 +90,7 @@ impl Tenant {
     }
 
     async fn ask(&self, name: &str, machine: &str, command: &str, more: Value) {
-        // The name is free again.
+        // The deletion frees the name.
         let _ = self.api(&self.own, "CommandExecution").delete(name, &DeleteParams::default()).await;
         let mut object = more;
         object["spec"]["machineRef"] = json!({"name": machine});
@@ -104,7 +106,7 @@ impl Tenant {
             .await;
     }
 
-    /// One of the things that such a tenant can do.
+    /// Runs one of the actions that such a tenant can do.
     async fn act(&self, number: u64) {
         let index = (number / KINDS) % NAMES;
         let name = format!("t{}-{index}", number % KINDS);
@@ -113,29 +115,29 @@ impl Tenant {
         }
         self.actions.fetch_add(1, Ordering::Relaxed);
         match number % KINDS {
-            // Keys that take seconds to open, each one new.
+            // Keys that take seconds to decrypt, each one new.
             0 => {
                 self.secret(&name, &self.costly).await;
                 self.machine(&name, json!({"credentialsRef": {"name": name}})).await;
                 self.ask(&name, &name, "anything", json!({})).await;
             }
-            // A Whitelist of patterns that take as long to compile as they may, changed each time.
+            // A Whitelist of patterns with the longest permitted compile time, changed each time.
             1 => self.apply("Whitelist", &name, heavy_whitelist(number)).await,
             2 => self.large_machine(&name).await,
             3 => self.unreachable_machine(&name, index).await,
-            // A name of its own for each lookup.
+            // A different name for each lookup.
             4 => self.machine(&name, json!({"address": format!("n{number}.invalid")})).await,
-            // Logins at the other namespace's machine that are refused, and one under another user.
+            // Refused logins at the other namespace's machine, every second one as the user `nobody`.
             5 => {
                 self.machine(&name, json!({"user": if index.is_multiple_of(2) { "nobody" } else { &self.user }})).await;
                 self.ask(&name, &name, "anything", json!({})).await;
             }
-            // Executions that nothing lists, with as much annotation as is taken.
+            // Executions that no rule lists, with 60,000 bytes of annotations.
             6 => {
                 let metadata = json!({"annotations": {"a": "y".repeat(60_000)}});
                 self.ask(&name, "web-1", "not listed", json!({"metadata": metadata})).await;
             }
-            // Output as fast as it comes, and commands that stay.
+            // Commands that print as fast as they can, and commands that keep running.
             7 => self.ask(&name, "web-1", "flood", json!({})).await,
             8 => {
                 self.ask(&name, "web-1", "stay", json!({})).await;
@@ -147,7 +149,7 @@ impl Tenant {
         }
     }
 
-    /// Labels as large as the API server takes them.
+    /// Applies a Machine with labels as large as the API server accepts.
     async fn large_machine(&self, name: &str) {
         let labels: serde_json::Map<String, Value> =
             (0..1500).map(|label| (format!("{}/l{label:060}", "a".repeat(60)), json!("x".repeat(63)))).collect();
@@ -158,7 +160,7 @@ impl Tenant {
         self.apply("Machine", name, json!({"metadata": metadata, "spec": spec})).await;
     }
 
-    /// Machines that do not answer, that do not exist, and that have no address.
+    /// Applies Machines that do not answer, do not exist, or have no address.
     async fn unreachable_machine(&self, name: &str, index: u64) {
         let address = ["192.0.2.77", "127.0.0.1", "no-such-host.invalid", "198.51.100.3"];
         let address = address[usize::try_from(index % 4).expect("small")];
@@ -166,7 +168,7 @@ impl Tenant {
         self.ask(name, name, "anything", json!({})).await;
     }
 
-    /// Labels of all kinds of objects, to and fro.
+    /// Changes a label of up to 20 objects of each kind.
     async fn label_all(&self, number: u64) {
         let patch = Patch::Merge(json!({"metadata": {"labels": {"turn": format!("{number}")}}}));
         for kind in ["Machine", "CommandExecution", "Whitelist"] {
@@ -179,7 +181,7 @@ impl Tenant {
         }
     }
 
-    /// Reads and writes that are not the tenant's. The API server refuses each of them.
+    /// Tries reads and writes for which the tenant has no rights. The API server refuses each of them.
     async fn pry(&self, name: &str) {
         for kind in ["Secret", "CommandExecution", "Machine", "Whitelist"] {
             let api = self.api(&self.other, kind);
@@ -190,14 +192,14 @@ impl Tenant {
         }
         let forged = json!({"metadata": {"namespace": self.other}, "spec": {"machineRef": {"name": "web-1"}, "command": "print"}});
         self.apply("CommandExecution", name, forged).await;
-        // By a reference that would lead there.
+        // References that could lead to a Secret of the other namespace.
         for reference in [format!("{}/web-ssh", self.other), "../web-ssh".to_owned(), "web-ssh".to_owned()] {
             self.machine(name, json!({"credentialsRef": {"name": reference}})).await;
         }
     }
 }
 
-/// How many things [`Tenant::act`] knows.
+/// Number of actions that [`Tenant::act`] can run.
 const KINDS: u64 = 11;
 
 fn is_forbidden(error: &kube::Error) -> bool {
@@ -221,7 +223,7 @@ fn heavy_whitelist(number: u64) -> Value {
     json!({"spec": {"rules": (0..100).map(rule).collect::<Vec<_>>()}})
 }
 
-/// A port that accepts connections and says nothing.
+/// Opens a port that accepts connections and sends nothing.
 async fn silent_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -229,7 +231,7 @@ async fn silent_port() -> u16 {
         let mut held = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
             held.push(stream);
-            // As many as a process may have open beside the rest.
+            // The limit leaves the rest of the process enough open files.
             if held.len() > 200 {
                 held.clear();
             }
@@ -254,15 +256,15 @@ async fn admit(greedy: &Case) -> Client {
     client_of(&greedy.world.control_plane.kubeconfig(User::Mallory)).await
 }
 
-/// How long it took, in milliseconds: executions from creation to start, and calls to the API server that Writ has no part in.
+/// Durations in milliseconds: from creation to start of executions, and of calls to the API server without Writ.
 #[derive(Default)]
 struct Delays {
     starts: Vec<i64>,
     calls: Vec<i64>,
 }
 
-/// Two writes and three reads of a ConfigMap, one after the other: about what the start of an execution asks of the API
-/// server.
+/// Measures two writes and three reads of a ConfigMap in sequence, in milliseconds. The start of an execution makes
+/// about the same number of calls to the API server.
 async fn calls(case: &Case) -> i64 {
     let began = Instant::now();
     let api: Api<ConfigMap> = Api::namespaced(case.client.clone(), &case.namespace);
@@ -277,14 +279,15 @@ async fn calls(case: &Case) -> i64 {
     i64::try_from(began.elapsed().as_millis()).expect("small")
 }
 
-/// The value that so many of a hundred do not exceed.
+/// Returns the value that `hundredth` percent of the delays do not exceed.
 fn percentile(delays: &[i64], hundredth: usize) -> i64 {
     let mut sorted = delays.to_vec();
     sorted.sort_unstable();
     sorted.get((sorted.len() * hundredth / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-/// Runs one execution of the other namespace, and sees that it succeeds.
+/// Runs one execution of the other namespace, and checks that it succeeds. Returns the time to its start, in
+/// milliseconds.
 async fn run_one(case: &Case, number: u64) -> i64 {
     let name = format!("v{number}");
     let spec = json!({"command": "print", "ttlSecondsAfterFinished": 30, "timeoutSeconds": 30});
@@ -296,7 +299,7 @@ async fn run_one(case: &Case, number: u64) -> i64 {
     i64::try_from(status.start_time.expect("a start").0.duration_since(created).as_millis()).expect("small")
 }
 
-/// One process that serves both namespaces, and the tenant of the first.
+/// Starts one process that serves both namespaces. Returns the attacked case, the tenant's case and the tenant.
 async fn set_up() -> (Case, Case, Arc<Tenant>) {
     let (mut case, mut greedy) = (Case::new().await, Case::new().await);
     greedy.kill_writ();
@@ -335,7 +338,7 @@ async fn set_up() -> (Case, Case, Arc<Tenant>) {
     (case, greedy, tenant)
 }
 
-/// Attackers that act while `attacks` says so, until the set is dropped.
+/// Starts attackers that act while `attacks` is true, until the set is dropped.
 fn attackers(tenant: &Arc<Tenant>, attacks: &Arc<AtomicBool>) -> JoinSet<()> {
     let mut all = JoinSet::new();
     for attacker in 0..ATTACKERS {
@@ -368,7 +371,7 @@ async fn a_tenant_delays_reads_and_stops_nothing_of_another_namespace() {
         for is_attack in [false, true] {
             attacks.store(is_attack, Ordering::Relaxed);
             let began = Instant::now();
-            // A third of the time without it is enough to compare with.
+            // The comparison needs only a third of the time without the attack.
             let length = if is_attack { turn } else { turn / 3 };
             while began.elapsed() < length {
                 let delays = if is_attack { &mut beside } else { &mut calm };
@@ -406,7 +409,7 @@ fn report(calm: &Delays, beside: &Delays, tenant: &Tenant, attacked: Duration) {
     }
 }
 
-/// Nothing of the other namespace stands in what the tenant can read.
+/// Checks that the objects that the tenant can read contain nothing of the other namespace.
 async fn nothing_was_read(greedy: &Case, tenant: &Tenant, case: &Case) {
     let key = case.sshd.private_key().expect("a key");
     let line = key.lines().nth(3).expect("a line of the key").to_owned();

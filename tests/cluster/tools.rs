@@ -1,4 +1,4 @@
-//! `writ machine keyscan`, `check` and `setup`, as the guide has them.
+//! `writ machine keyscan`, `check` and `setup`, as the guide describes them.
 
 use std::process::{Command, Output};
 
@@ -85,7 +85,7 @@ async fn setup_prints_what_belongs_on_the_machine() {
     assert!(said.contains(&line), "{said}");
 }
 
-/// It reads the Whitelists too.
+/// Runs `writ machine setup` as the administrator, because the command also reads the Whitelists.
 fn machine_tool_as_admin(case: &Case) -> Output {
     let kubeconfig = case.world.control_plane.kubeconfig(crate::lab::User::Admin);
     let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));

@@ -1,4 +1,4 @@
-//! What was true when a connection was made, and is not any more; and `writ machine check` on the way to it.
+//! Facts that changed after a connection was opened, and `writ machine check` for a machine behind a jump host.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::lab::{LOOPBACK, Sshd, SshdOptions};
 use crate::left_behind::claim_as_dead;
 use crate::world::world;
 
-/// A machine `inner` behind `web-1`.
+/// Starts a machine `inner` behind the jump host `web-1`.
 async fn put_behind(case: &Case, mode: &str) -> Sshd {
     let inner = Sshd::start(&world().reaper, &SshdOptions::default()).expect("another sshd");
     case.apply_secret("other-ssh", &inner.private_key().expect("a key")).await;
@@ -30,7 +30,7 @@ fn on_inner() -> Value {
     json!({"command": "say hello", "machineRef": {"name": "inner"}})
 }
 
-/// The connection to the jump host must stay while what lies behind it is tried.
+/// The connection to the jump host must stay open while Writ checks the machine behind it.
 #[tokio::test]
 async fn a_machine_behind_a_jump_host_can_be_checked() {
     let case = Case::durable().await;
@@ -43,7 +43,7 @@ async fn a_machine_behind_a_jump_host_can_be_checked() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Nothing says that the connection to the jump host is dead; it must not be waited for, nor gone through, for ever.
+/// Nothing reports that the connection to the jump host is dead. Writ must neither wait for it nor use it forever.
 #[tokio::test]
 async fn a_jump_host_that_fell_silent_is_connected_to_anew() {
     let case = Case::durable().await;
@@ -59,7 +59,7 @@ async fn a_jump_host_that_fell_silent_is_connected_to_anew() {
     assert_eq!(case.sshd_logged("Accepted publickey"), 2, "by another connection");
 }
 
-/// What is frozen is what counts, also where a connection by another key is open.
+/// The stored host key decides, even if a connection that was verified by another key is open.
 #[tokio::test]
 async fn a_key_that_is_frozen_no_more_gets_no_command() {
     let case = Case::durable().await;
@@ -72,7 +72,7 @@ async fn a_key_that_is_frozen_no_more_gets_no_command() {
         .expect("JSON")[0]
         .clone();
     assert_eq!(key["trust"], "FirstUse");
-    // A person found out that the first was somebody in between, and says which it is.
+    // A user found out that the first key belonged to an attacker, and stores the correct key.
     key["fingerprint"] = json!("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     let patch = Patch::Merge(json!({"status": {"hostKeys": [key]}}));
     machines.patch_status("web-1", &PatchParams::default(), &patch).await.expect("patched");
@@ -81,7 +81,7 @@ async fn a_key_that_is_frozen_no_more_gets_no_command() {
     assert_eq!((status.phase, status.reason), (Phase::LaunchFailed, Some(Reason::HostKeyMismatch)), "{status:?}");
 }
 
-/// Claimed, never sent, its holder died; then the machine was suspended.
+/// The execution was claimed and never sent, and its holder died. The machine is suspended.
 #[tokio::test]
 async fn what_is_adopted_does_not_start_on_a_suspended_machine() {
     let mut case = Case::durable().await;

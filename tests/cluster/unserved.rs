@@ -1,4 +1,5 @@
-//! A namespace that no `writ serve` serves: what is asked for there says so, and may be deleted, as nothing was sent.
+//! A namespace that no `writ serve` serves. The status of its executions reports this. Users may delete them, because
+//! Writ sent nothing.
 
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -9,7 +10,7 @@ use crate::case::Case;
 use crate::lab::User;
 use crate::protection::{create, executions, root, with_role};
 
-/// Takes Writ's finalizer off, as docs/guides/operation.md says.
+/// Removes Writ's finalizer, as docs/guides/operation.md describes.
 async fn release(api: &Api<CommandExecution>, name: &str) -> Result<CommandExecution, kube::Error> {
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     api.patch(name, &PatchParams::default(), &patch).await
@@ -45,14 +46,15 @@ async fn what_nobody_has_noticed_says_so_and_may_be_deleted() {
 
     for (client, name) in [(&root, "by-root"), (&pipeline, "by-pipeline")] {
         let api = executions(&case, client);
-        // Not before it is deleted: a `writ serve` that comes would find one that nothing holds.
+        // The API server restores the finalizer before the deletion. A `writ serve` that starts later must find no
+        // execution without it.
         let kept = release(&api, name).await.expect("put back");
         assert_eq!(kept.metadata.finalizers.map(|finalizers| finalizers.len()), Some(1));
         api.delete(name, &DeleteParams::default()).await.expect("deleted");
         release(&api, name).await.expect("released");
         case.gone(name).await;
     }
-    // What is only deleted goes when somebody serves the namespace, and has not run.
+    // A deleted execution disappears when a `writ serve` serves the namespace. Its command does not run.
     executions(&case, &root).delete("late", &DeleteParams::default()).await.expect("deleted");
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     case.start_writ();
@@ -61,12 +63,12 @@ async fn what_nobody_has_noticed_says_so_and_may_be_deleted() {
     let expired = case.finished("urgent").await;
     assert_eq!(expired.phase, Phase::Expired);
     assert_eq!(case.ledger().len(), 1, "{:?}", case.ledger());
-    // What has ended is the record, and keeps its finalizer.
+    // A finished execution is the record, and keeps its finalizer.
     executions(&case, &root).delete("kept", &DeleteParams::default()).await.expect("deleted");
     case.gone("kept").await;
 }
 
-/// Between the first look and the first write there is nothing in the status, and the finalizer holds.
+/// Between the first reconcile and the decision, the finalizer holds the execution.
 #[tokio::test]
 async fn what_waits_for_its_machine_is_noticed_and_stays() {
     let case =

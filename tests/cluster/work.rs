@@ -1,5 +1,5 @@
-//! Commands that say on the machine, by themselves, that they were started and what they wrote: an oracle that knows
-//! nothing of Writ.
+//! Commands that record on the machine that they started and what they wrote. The tests compare these records with
+//! Writ's.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use writ::api::{CommandExecutionStatus, Phase, Reason};
 use crate::case::Case;
 use crate::lab::Sshd;
 
-/// `work ID BYTES SECONDS CODE`: notes that it was started, writes so many random bytes in four pieces over so many
-/// seconds, and a line of standard error, then ends with the code.
+/// `work ID BYTES SECONDS CODE`: records its start and writes BYTES random bytes in four pieces. It sleeps for SECONDS
+/// after each piece. Then it writes a line to standard error and exits with CODE.
 const PROGRAM: &str = r#"#!/bin/sh
 echo "$1" >> "$HOME/started"
 head -c "$2" /dev/urandom > "$HOME/out.$1"
@@ -25,12 +25,12 @@ echo "$1 is done" >&2
 exit "$4"
 "#;
 
-/// One piece of work.
+/// One run of the program.
 #[derive(Clone, Debug)]
 pub struct Work {
     pub id: String,
     pub bytes: u64,
-    /// Between the pieces.
+    /// Pause after each piece, in seconds.
     pub seconds: String,
     pub code: u8,
 }
@@ -41,7 +41,7 @@ impl Work {
     }
 }
 
-/// Puts the program on a machine, and gives the rule that allows it.
+/// Installs the program on a machine, and returns the rule that allows it.
 pub fn rule(sshd: &Sshd) -> Value {
     let program = sshd.home().join("work");
     std::fs::write(&program, PROGRAM).expect("a program on the machine");
@@ -57,7 +57,8 @@ pub fn rule(sshd: &Sshd) -> Value {
     })
 }
 
-/// A rule that runs a script by its name. It is put on the machine: a rule's own text may hold neither quotes nor backslashes.
+/// Installs a script on a machine, and returns the rule that runs it by its name. The text is in a file, because a rule
+/// may contain neither quotes nor backslashes.
 pub fn script(sshd: &Sshd, name: &str, text: &str) -> Value {
     let program = sshd.home().join(name);
     std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).expect("a script on the machine");
@@ -65,13 +66,13 @@ pub fn script(sshd: &Sshd, name: &str, text: &str) -> Value {
     json!({"name": name, "match": name, "run": [program]})
 }
 
-/// The ids of what was started on a machine, in order, as the commands themselves noted it.
+/// Returns the IDs of the commands that started on a machine, in order, as the commands recorded them.
 pub fn started(sshd: &Sshd) -> Vec<String> {
     let text = std::fs::read_to_string(sshd.home().join("started")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
-/// Holds the record of one against what is on the machine.
+/// Compares the record of one run with the files on the machine.
 #[track_caller]
 pub fn check(case: &Case, work: &Work, status: &CommandExecutionStatus) {
     let said = format!("{work:?}: {status:?}\n{}", case.log());
@@ -95,12 +96,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Where the launcher keeps its files.
+/// Returns the directory of the launcher's files.
 pub fn directory(sshd: &Sshd) -> PathBuf {
     sshd.home().join(".local/state/writ")
 }
 
-/// Files of output on the machine whose results have not been acknowledged.
+/// Returns the output files on the machine whose results are not acknowledged.
 pub fn outputs_left(sshd: &Sshd) -> Vec<String> {
     let entries = std::fs::read_dir(directory(sshd)).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

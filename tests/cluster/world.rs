@@ -1,4 +1,5 @@
-//! What all tests share: one control plane with the chart installed, started by the first test that needs it and ended with this process.
+//! Control plane with the chart installed, which all tests share. The first test that needs it starts it. It ends with
+//! this process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,13 +12,13 @@ use kube::{Client, Config};
 
 use crate::lab::{ControlPlane, ControlPlaneOptions, Controllers, Reaper, Toolbox, User};
 
-/// In the repository's folder.
+/// Path of the chart in the repository.
 pub const CHART: &str = "charts/writ";
-/// How the chart is installed here: there is no node to run a Pod.
+/// Chart values of these tests. The control plane has no node for a Pod.
 const STANDARD_VALUES: [&str; 8] = [
     "--set",
     "replicaCount=0",
-    // Tests have no day to wait; those of the retention say otherwise.
+    // Tests cannot wait for a day. Tests of the retention set another value.
     "--set",
     "serve.minimumRetentionSeconds=0",
     "--set-json",
@@ -26,55 +27,56 @@ const STANDARD_VALUES: [&str; 8] = [
     r#"admission.operators=["limited-operator"]"#,
 ];
 
-/// A control plane with the chart installed, all but the process: CRDs, admission policies, roles, the ServiceAccount.
+/// Control plane with the chart installed, except for the process: CRDs, admission policies, roles, the ServiceAccount.
 pub struct World {
-    // Ended before what they talk to.
+    // Dropped first, because the controllers use the control plane.
     _controllers: Controllers,
     pub control_plane: ControlPlane,
     pub reaper: Arc<Reaper>,
-    /// Kubeconfig with a token of the chart's ServiceAccount: what `writ serve` runs as.
+    /// Kubeconfig with a token of the chart's ServiceAccount, for `writ serve`.
     pub operator: PathBuf,
     helm: PathBuf,
 }
 
-/// The release's namespace, where `writ serve` would run in a Pod.
+/// Namespace of the release, where `writ serve` would run in a Pod.
 pub const HOME: &str = "writ-system";
-/// The chart's ServiceAccount.
+/// Name of the chart's ServiceAccount.
 pub const ACCOUNT: &str = "writ";
 
 static WORLD: OnceLock<Arc<World>> = OnceLock::new();
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 
-/// The one that all tests share. A static is never dropped: the reaper ends its processes when this process is gone.
+/// Returns the world that all tests share. Rust never drops a static, so the reaper ends its processes after this
+/// process.
 pub fn world() -> Arc<World> {
     WORLD.get_or_init(World::start).clone()
 }
 
 impl World {
-    /// One of a test's own, for what would disturb the others.
+    /// Starts a separate world, for a test that would disturb the others.
     pub fn start() -> Arc<Self> {
         Self::start_with(quick())
     }
 
-    /// One whose control plane is started so.
+    /// Starts a world with these options of its control plane.
     pub fn start_with(options: ControlPlaneOptions) -> Arc<Self> {
         let mut world = Self::bare(options);
         let installed = Instant::now();
         world.install(&[]);
         world.wait_until_requesters_are_stamped();
-        // Nobody is believed before that; the times are in whole seconds.
+        // Writ trusts requesters only some seconds after the installation, and the times are in whole seconds.
         std::thread::sleep(Duration::from_secs(7).saturating_sub(installed.elapsed()));
         Arc::new(world)
     }
 
-    /// One in which nothing says who asks.
+    /// Starts a world in which the API server does not record the requester.
     pub fn without_stamping() -> Arc<Self> {
         let mut world = Self::bare(quick());
         world.install(&["--set", "admission.install=false"]);
         Arc::new(world)
     }
 
-    /// One without anything of Writ's.
+    /// Starts a world without objects of Writ.
     pub fn empty() -> Arc<Self> {
         Arc::new(Self::bare(quick()))
     }
@@ -88,7 +90,8 @@ impl World {
         Self { _controllers: controllers, control_plane, reaper, operator: PathBuf::new(), helm }
     }
 
-    /// Installs the chart, as the administrator, and lets them do by hand what only Writ may do otherwise: tests forge records.
+    /// Installs the chart as the administrator. The administrator may do what otherwise only Writ may do, because tests
+    /// forge records.
     fn install(&mut self, values: &[&str]) {
         let create = ["install", "writ", CHART, "--namespace", HOME, "--create-namespace"];
         self.helm_succeeds(&[&create, &STANDARD_VALUES[..], values].concat());
@@ -102,7 +105,7 @@ impl World {
         self.helm_succeeds(&[&upgrade, &STANDARD_VALUES[..], values].concat());
     }
 
-    /// Helm, as the administrator. What it keeps of its own goes into the run's folder.
+    /// Runs Helm as the administrator. Helm's own files go into the directory of the test run.
     pub fn helm(&self, arguments: &[&str]) -> Output {
         let own = self.reaper.folder().join("helm");
         let mut command = Command::new(&self.helm);
@@ -126,9 +129,9 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Admission policies are in force a moment after they are stored.
+    /// Waits until the admission policies take effect, which is a moment after they are stored.
     fn wait_until_requesters_are_stamped(&self) {
-        // Worlds may start at the same time, and each removes its own.
+        // Worlds may start concurrently, and each one removes its own file.
         let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
         let probe = std::env::temp_dir().join(format!("writ-probe-{}-{number}.yaml", std::process::id()));
         let text = "apiVersion: writ.dev/v1alpha1\nkind: CommandExecution\nmetadata: {name: probe}\n\
@@ -168,23 +171,24 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A client as the administrator. Made for each test: a client belongs to the runtime that it was made in.
+    /// Returns a client of the administrator. Each test needs its own, because a client belongs to the runtime that
+    /// created it.
     pub async fn client(&self) -> Client {
         client_of(&self.control_plane.kubeconfig(User::Admin)).await
     }
 
-    /// A name that no other test of this process has.
+    /// Returns a namespace name that no other test of this process uses.
     pub fn namespace_name(&self) -> String {
         format!("case-{}", NAMESPACES.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// Right for tests, where no power fails.
+/// Returns options without fsync, because the data need not survive a power failure.
 fn quick() -> ControlPlaneOptions {
     ControlPlaneOptions { unsafe_no_fsync: true, ..ControlPlaneOptions::default() }
 }
 
-/// A client as the user of a kubeconfig.
+/// Returns a client for the user of a kubeconfig.
 pub async fn client_of(kubeconfig: &Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a config");
