@@ -1,5 +1,5 @@
-//! The dashboard, the alerts and the guide are held against what `/metrics` says: a metric that was renamed must not leave
-//! an alert behind that never fires.
+//! Compares the dashboard, the alerts and the guide with the text of `/metrics`. A renamed metric must not leave an
+//! alert behind that never fires.
 
 #![allow(
     clippy::expect_used,
@@ -22,7 +22,7 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file of this repository")
 }
 
-/// What `/metrics` says once everything has happened once.
+/// Returns the text of `/metrics` after each event was recorded once.
 fn scrape() -> String {
     let metrics = Metrics::new();
     metrics.allowed();
@@ -60,21 +60,21 @@ fn scrape() -> String {
     metrics.text()
 }
 
-/// The names of all series in a scrape.
+/// Returns the names of all series in a scrape.
 fn exposed() -> BTreeSet<String> {
     let scrape = scrape();
     let series = scrape.lines().filter(|line| !line.starts_with('#'));
     series.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
 }
 
-/// The words in a text that are names of metrics.
+/// Returns the words in a text that are names of metrics.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let is_name = |word: &&str| word.starts_with("writ_") || word.starts_with("process_");
     words.filter(is_name).map(str::to_owned).collect()
 }
 
-/// A series of a histogram, by the name that people know it by.
+/// Returns the metric name of a series. For a histogram, this is the name without the suffix.
 fn family(series: &str) -> &str {
     ["_bucket", "_sum", "_count"].iter().find_map(|suffix| series.strip_suffix(suffix)).unwrap_or(series)
 }
@@ -201,7 +201,7 @@ fn names_of_metrics_say_their_unit_and_whether_they_only_grow() {
     }
 }
 
-/// docs/guides/it-does-not-run.md has a row for each reason but those of a run that goes well.
+/// docs/guides/it-does-not-run.md has a row for each reason, except for the reasons of a successful run.
 #[test]
 fn every_reason_has_its_remedy_in_the_guide() {
     let guide = file("docs/guides/it-does-not-run.md");

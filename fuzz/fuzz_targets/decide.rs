@@ -1,5 +1,5 @@
-//! Policies and requests out of whatever bytes the fuzzer comes up with, judged as in the property tests of
-//! `src/policy/tests/`, whose files these are: what is decided is what a second, naive way to decide says.
+//! Builds policies and requests from the fuzzer's bytes, with the files of the property tests in `src/policy/tests/`.
+//! As in those tests, each decision must equal the decision of a second, simple implementation.
 #![no_main]
 #![allow(dead_code, reason = "the property tests use more of these files")]
 
@@ -18,7 +18,7 @@ use oracle::{Question, World};
 
 fuzz_target!(|bytes: &[u8]| {
     let source = &mut Source(bytes);
-    // Compiling anything takes longer than deciding: less often.
+    // Compiling arbitrary input takes longer than a decision, so it happens for one input in four.
     if source.once_in(4) {
         return wild::judge(source);
     }

@@ -1,4 +1,4 @@
-//! No cycle of files: whoever reads a file can read the files that it uses first, and need not come back.
+//! No files import each other in a cycle. A developer can first read the files that a file uses, and then the file.
 //!
 //! An import of a name that a parent re-exports (`pub use child::Name`) counts as an import of the child. The re-export
 //! itself does not count. Tests are left out.
@@ -10,10 +10,10 @@ use syn::visit::Visit;
 
 use crate::{flatten, shown, sources};
 
-/// A module, by its names below the crate.
+/// Module, by its names below the crate.
 type Module = Vec<String>;
 
-/// What a file names, without its tests.
+/// Paths that a file names, without its tests.
 #[derive(Default)]
 struct Imports {
     paths: Vec<String>,
@@ -50,7 +50,7 @@ impl<'ast> Visit<'ast> for Imports {
         flatten("", &item.tree, if is_export { &mut self.exports } else { &mut self.paths });
     }
 
-    // Who may see an item is no import.
+    // A visibility such as `pub(super)` is not an import.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -60,11 +60,11 @@ impl<'ast> Visit<'ast> for Imports {
     }
 }
 
-/// The files of a source tree, and what each imports.
+/// Files of a source tree, and the imports of each file.
 #[derive(Default)]
 struct Graph {
     files: BTreeMap<Module, String>,
-    /// `(module, name)` -> the path that a `pub use` in this module gives that name.
+    /// Path of each name that a `pub use` re-exports, by module and name.
     exports: BTreeMap<(Module, String), Vec<String>>,
     paths: BTreeMap<Module, Vec<Vec<String>>>,
 }
@@ -83,7 +83,7 @@ impl Graph {
         self.paths.insert(module, paths);
     }
 
-    /// The module that a path leads to: the longest one that is a file, and through re-exports.
+    /// Returns the module of a path: the longest prefix that is a file, followed through re-exports.
     fn resolve(&self, path: &[String], depth: usize) -> Option<&Module> {
         let (module, rest) = (0..=path.len()).rev().find_map(|length| {
             let (module, rest) = path.split_at(length);
@@ -104,7 +104,7 @@ impl Graph {
         self.paths.iter().map(|(module, paths)| (module, targets((module, paths)))).collect()
     }
 
-    /// The groups of files that reach each other.
+    /// Returns the groups of files that reach each other.
     fn cycles(&self) -> Vec<Vec<&str>> {
         let edges = self.edges();
         let reach: BTreeMap<&Module, BTreeSet<&Module>> =
@@ -125,7 +125,7 @@ impl Graph {
     }
 }
 
-/// All modules that a module leads to, itself among them if it is in a cycle.
+/// Returns all modules that a module reaches. If the module is in a cycle, the result contains the module itself.
 fn reached_from<'a>(module: &Module, edges: &BTreeMap<&'a Module, BTreeSet<&'a Module>>) -> BTreeSet<&'a Module> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<&Module> = edges.get(module).into_iter().flatten().copied().collect();
@@ -137,13 +137,14 @@ fn reached_from<'a>(module: &Module, edges: &BTreeMap<&'a Module, BTreeSet<&'a M
     reached
 }
 
-/// A path as it is written in a module, from the crate on. `None` for other crates, and for names of the module itself.
+/// Returns the path below the crate that `path` means in this module. A path of another crate resolves to the module
+/// itself.
 fn absolute(module: &Module, path: &str) -> Option<Vec<String>> {
     let mut words: Vec<String> = path.split("::").map(str::to_owned).collect();
     let mut base = match words.first()?.as_str() {
         "crate" => Vec::new(),
         "self" | "super" => module.clone(),
-        // A child of this module, if it is one; else it resolves to this module.
+        // A child of this module, if the child exists. Otherwise the path resolves to this module.
         _ => {
             let mut base = module.clone();
             base.append(&mut words);
@@ -161,7 +162,7 @@ fn absolute(module: &Module, path: &str) -> Option<Vec<String>> {
     Some(base)
 }
 
-/// The module of a file below src/. `None` for binaries and tests.
+/// Returns the module of a file below src/, or `None` for binaries and tests.
 fn module(path: &Path) -> Option<Module> {
     let shown = shown(path);
     let inside = shown.strip_prefix("src/")?.strip_suffix(".rs")?;

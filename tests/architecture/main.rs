@@ -1,7 +1,7 @@
-//! The direction of modules and the bounds on length, held from the first day.
+//! Directions between modules, and limits on length.
 //!
-//! The compiler holds the coarse borders (features); this holds the fine ones, from the source itself: every path that
-//! starts with `crate::` names a module that the file's own module may use.
+//! The compiler enforces the coarse borders (features). These tests enforce the fine borders, from the source: every
+//! path that starts with `crate::` names a module that the file's own module may use.
 
 #![allow(
     clippy::expect_used,
@@ -78,7 +78,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("operations", &["telemetry", "traces"]),
 ];
 
-/// Crates that bring I/O, a clock or randomness; the pure core may not name them.
+/// Crates that bring I/O, a clock or randomness. The pure core must not name them.
 const IMPURE: &[&str] = &[
     "tokio",
     "futures",
@@ -103,7 +103,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file below a folder, with its text.
+/// Returns every Rust file below a directory, with its text.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -125,12 +125,12 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// The module of a file below src/; None for lib.rs and the binaries.
+/// Returns the module of a file below src/, or `None` for lib.rs and the binaries.
 fn module_of(path: &Path) -> Option<String> {
     let inside = path.strip_prefix(root().join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?;
     let module = first.trim_end_matches(".rs");
-    // The one part of a module with a row of its own: the rest of `cli` reaches no machine.
+    // `cli::machine` has its own row, because the rest of `cli` reaches no machine.
     if inside.starts_with("cli/machine") || inside == Path::new("cli/machine.rs") {
         return Some("cli::machine".to_owned());
     }
@@ -148,7 +148,7 @@ fn flatten(prefix: &str, tree: &syn::UseTree, paths: &mut Vec<String>) {
     }
 }
 
-/// Collects what a file names, and how long its functions are.
+/// Collector of the paths in a file and of the lengths of its functions.
 #[derive(Default)]
 struct Reader {
     paths: Vec<String>,
@@ -227,7 +227,8 @@ fn the_core_names_nothing_that_does_io_or_reads_a_clock() {
     assert!(wrong.is_empty(), "the pure core may not name these:\n{}", wrong.join("\n"));
 }
 
-/// Creation times are the API server's: whatever is compared with them or stored next to them must not be this host's.
+/// Creation times come from the API server. So all times that are compared with them or stored next to them must come
+/// from there, too.
 #[test]
 fn the_clock_of_this_host_is_read_in_two_places_only() {
     let mut wrong = Vec::new();
@@ -281,7 +282,7 @@ fn features_are_asked_for_in_lib_rs_and_cli_rs_only_and_no_module_is_a_mod_rs() 
     for (path, text) in sources("src") {
         assert!(!path.ends_with("mod.rs"), "{}: name it after its module", shown(&path));
         let asks = text.contains("cfg(feature") || text.contains("cfg(any(feature");
-        // `writ machine` needs SSH, which the rest of the commands for people do without.
+        // `writ machine` needs SSH, and the other commands for users do not.
         let may_ask = ["src/lib.rs", "src/cli.rs"].contains(&shown(&path).as_str());
         assert!(!asks || may_ask, "{}: cfg(feature) belongs into lib.rs", shown(&path));
     }

@@ -1,4 +1,5 @@
-//! What the machine does by itself: end what takes too long or writes too much, and what is to be stopped.
+//! Limits that the machine enforces by itself: it ends commands that run too long or write too much. It also ends
+//! commands that Writ stops.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::machine::{Kind, Machine, everywhere, sh, uid};
 fn time_is_bounded_with_nobody_there() {
     everywhere(|kind| {
         let machine = Machine::new(kind);
-        // Ends by TERM; minds no TERM; is stopped; has a grandchild in a session of its own.
+        // The first command ends by TERM. The second ignores TERM. The third stops itself. The fourth has a grandchild
+        // in its own session.
         let commands = [
             ("echo out; exec sleep 600", 15),
             ("trap '' TERM; echo out; while :; do sleep 0.1; done", 9),
@@ -96,7 +98,7 @@ fn stopping_ends_what_runs() {
                 (outcome, true, Some(0)),
                 "{kind:?} {command}"
             );
-            // Once more: it has ended.
+            // A second stop reports that the command has ended.
             assert!(matches!(machine.stop(&uid), Answer::Ended(_)));
         }
     });
@@ -116,7 +118,7 @@ fn stopping_what_has_not_started_closes_it_and_what_has_ended_stays_as_it_is() {
     });
 }
 
-/// A command that forks as fast as it can is ended, too.
+/// The launcher also ends a command that forks as fast as it can.
 #[test]
 fn a_command_that_starts_ever_new_processes_is_ended() {
     let machine = Machine::new(Kind::Dash);
@@ -127,7 +129,8 @@ fn a_command_that_starts_ever_new_processes_is_ended() {
     assert_eq!(session.finish().ended().outcome, ExitOutcome::Signalled(9));
 }
 
-/// Between the start in the journal and the command's session there is an instant; a stop that comes then ends it, too.
+/// The journal records the start an instant before the command has its own session. A stop at that instant ends the
+/// command, too.
 #[test]
 fn stopping_at_the_instant_of_the_start_ends_it() {
     everywhere(|kind| {

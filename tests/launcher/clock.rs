@@ -1,4 +1,4 @@
-//! A clock that cannot be read, holds nothing, or jumps is no time: it ends no command, and a limit still holds.
+//! A clock that is unreadable, is empty or jumps. It ends no healthy command, and a time limit still holds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use writ::launcher::{Answer, ExitOutcome, RequestRefusal};
 
 use crate::machine::{Kind, Machine, everywhere, sh, uid};
 
-/// A file that stands in for /proc/uptime, as lxcfs does: rewritten 20 times a second.
+/// File in place of /proc/uptime, as lxcfs provides it. A thread rewrites the file 20 times a second.
 struct Clock {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Clock {
-    /// `text` gives the file's text for the true uptime in seconds and for the seconds since the start of the clock; None
-    /// for no file.
+    /// Starts the clock. `text` returns the content of the file, or `None` for no file. Its arguments are the true
+    /// uptime and the time since the start of the clock, both in seconds.
     fn start(machine: &mut Machine, text: Text) -> Self {
         let path = machine.home.path().join("uptime");
         machine.uptime = Some(path.clone());
@@ -47,7 +47,7 @@ fn uptime() -> f64 {
     text.split(' ').next().expect("a number").parse().expect("a number")
 }
 
-/// In one step, as a file in /proc is.
+/// Replaces the file in one step, because a file in /proc changes in one step.
 fn set(path: &PathBuf, text: Option<String>) {
     match text {
         Some(text) => {
@@ -65,10 +65,11 @@ fn line(seconds: f64) -> Option<String> {
     Some(format!("{seconds:.2} {seconds:.2}\n"))
 }
 
-/// The text of the file, by the true uptime and the time since the start of the clock, both in seconds.
+/// Function that returns the content of the file. Its arguments are the true uptime and the time since the start of the
+/// clock, both in seconds.
 type Text = fn(f64, f64) -> Option<String>;
 
-/// Between one and three seconds after its start it is broken, each in its way.
+/// Broken clocks. The fault of most of them lasts from 1 s to 3 s after their start.
 const BROKEN: [(&str, Text); 6] = [
     ("gone", |now, since| if (1.0..3.0).contains(&since) { None } else { line(now) }),
     ("empty", |now, since| if (1.0..3.0).contains(&since) { Some(String::new()) } else { line(now) }),
@@ -91,7 +92,7 @@ fn a_broken_clock_ends_no_healthy_command() {
             decision.timeout_seconds = 30;
             let uid = uid();
             let mut launch = machine.launch(&uid, &decision);
-            // The start is refused while the clock says that it is too late, or nothing.
+            // The launcher refuses the start if the clock shows nothing, or a time after the deadline.
             while matches!(launch.answer(), Answer::Refused(RequestRefusal::DeadlinePassed | RequestRefusal::NoClock)) {
                 assert_eq!(how, "flapping", "{kind:?}");
                 launch = machine.launch(&uid, &decision);
@@ -139,7 +140,8 @@ fn a_machine_without_a_readable_clock_says_so() {
             let said = machine.run(&machine.noted("true"));
             assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::NoClock), "{kind:?} {text:?}");
         }
-        // Earlier than it was when the connection was made: it went back, and nobody knows how late it is.
+        // The clock shows an earlier time than when the connection was opened. The launcher cannot know if the deadline
+        // has passed.
         set(machine.uptime.as_ref().unwrap(), line(0.5));
         let said = machine.run(&machine.noted("true"));
         assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::NoClock), "{kind:?}");

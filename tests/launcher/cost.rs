@@ -1,6 +1,6 @@
-//! What a launch costs next to a plain exec of the same command, without SSH. A measurement, no test:
-//! `cargo test --test launcher -- --ignored --nocapture cost`. `cargo bench --bench engine -- launch` compares it with the
-//! first edition of the launcher, over SSH.
+//! Measurement of the cost of a launch, compared with a plain exec of the same command, without SSH: `cargo test --test
+//! launcher -- --ignored --nocapture cost`. `cargo bench --bench engine -- launch` compares a launch with the first
+//! edition of the launcher, over SSH.
 
 use std::time::{Duration, Instant};
 

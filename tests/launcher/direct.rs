@@ -1,4 +1,4 @@
-//! The text of a command in Direct mode in real shells: it waits for the permission, and executes nothing without it.
+//! The text of a command in Direct mode, in real shells. It waits for the permission, and executes nothing without it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin};
@@ -10,10 +10,10 @@ use crate::machine::{Kind, Machine, sh, with_each_login};
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 const READY: (&str, &str) = ("WRIT3", "ready");
-/// The start of what the machine prints, up to the output of the command.
+/// Start of the machine's output, before the output of the command.
 const MARKS: &str = "WRIT3:ready\nWRIT3:0123456789abcdef0123456789abcdef\n";
 
-/// A login that executes the text.
+/// Login shell that executes the text.
 struct Login {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -28,7 +28,7 @@ impl Login {
         Self { child, stdin, stdout }
     }
 
-    /// A shell that has ended reads nothing.
+    /// Sends text. A write to a shell that has ended fails, and the failure is ignored.
     fn send(&mut self, text: &str) {
         let _ = self.stdin.as_mut().unwrap().write_all(text.as_bytes());
     }
@@ -39,7 +39,7 @@ impl Login {
         line
     }
 
-    /// What is still printed, and the exit code. The input ends first.
+    /// Closes the input. Returns the remaining output and the exit code.
     fn rest(mut self) -> (String, Option<i32>) {
         drop(self.stdin.take());
         let mut rest = Vec::new();
@@ -49,7 +49,7 @@ impl Login {
     }
 }
 
-/// The words of all processes that another user could read.
+/// Returns the arguments of all processes, which other users can read.
 fn all_arguments() -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     entries
@@ -68,7 +68,7 @@ fn a_command_starts_with_the_permission_and_has_an_empty_input() {
         let mut login = Login::new(&machine, "", &script);
         login.send("\n\nexit 93\n");
         assert_eq!(login.line(), "WRIT3:ready\n", "{kind:?}");
-        // Longer than TMOUT lets a shell read.
+        // TMOUT lets a shell read for 1 s, and this pause is longer.
         std::thread::sleep(Duration::from_millis(1200));
         assert!(!marker.exists(), "{kind:?}: it was not told to start");
         login.send(&format!("\n{NONCE}\nnothing of this is read\n"));
@@ -112,14 +112,15 @@ fn without_the_whole_permission_nothing_is_executed() {
     });
 }
 
-/// If nobody would see the marks, or if no permission could come, it does not even say that it is ready.
+/// If nobody can receive the marks, or if no permission can arrive, the text does not report that it is ready.
 #[test]
 fn what_goes_elsewhere_is_not_ready() {
     for kind in [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::Busybox, Kind::Zsh, Kind::Ksh] {
         let machine = Machine::new(kind);
         let log = machine.home.path().join("log");
         let (marker, input) = (machine.home.path().join("ran"), machine.home.path().join("input"));
-        // Whoever can write the file that is read has no way in by it.
+        // The file that the shell reads contains the permission. A user who can write that file must not start the
+        // command.
         std::fs::write(&input, format!("{NONCE}\n")).unwrap();
         for before in [
             "exec >/dev/null; ".to_owned(),
@@ -138,7 +139,7 @@ fn what_goes_elsewhere_is_not_ready() {
     }
 }
 
-/// The start-up file has read what came first.
+/// The start-up file reads the first lines of the input.
 #[test]
 fn a_start_up_file_that_reads_gets_empty_answers() {
     for kind in [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::Busybox, Kind::Zsh, Kind::Ksh] {
@@ -152,7 +153,7 @@ fn a_start_up_file_that_reads_gets_empty_answers() {
     }
 }
 
-/// Functions, options and variables of the login do not steer the wait.
+/// Functions, options and variables of the login do not affect the wait.
 #[test]
 fn nothing_of_the_login_steers_the_wait() {
     for kind in [Kind::BashThenDash, Kind::Bash] {

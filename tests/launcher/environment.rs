@@ -1,4 +1,5 @@
-//! The environment of a login steers nothing of the launcher, and no process of the launcher shows what it carries.
+//! The environment of a login does not affect the launcher. Other users cannot read its arguments, nonce, UID or
+//! script.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use writ::launcher::{self, Answer, ExitOutcome};
 
 use crate::machine::{Kind, Machine, nonce, sh, uid, with_each_login};
 
-/// A whole life: a short run, a long one that is stopped with a process outside of its session, and all other requests.
+/// Runs a short command, a long one that is stopped with a process outside of its session, and all other requests.
 fn lives(machine: &Machine, context: &str) {
     let said = machine.run(&sh("echo out; echo err >&2; exit 7"));
     assert_eq!(said.ended().outcome, ExitOutcome::Exited(7), "{context}");
@@ -29,7 +30,7 @@ fn lives(machine: &Machine, context: &str) {
     assert_eq!(machine.ask(|nonce, facts| launcher::prune(nonce, facts, 30)), Answer::Done, "{context}");
 }
 
-/// Names of everything that a shell could run: its builtins, and all programs.
+/// Returns the names of everything that a shell could run: its builtins and all programs.
 fn every_command() -> Vec<String> {
     let builtins = std::process::Command::new("bash").args(["-c", "compgen -b"]).output().unwrap().stdout;
     let mut names: Vec<String> = String::from_utf8(builtins).unwrap().lines().map(str::to_owned).collect();
@@ -40,7 +41,7 @@ fn every_command() -> Vec<String> {
     }
     names.sort();
     names.dedup();
-    // The login shell itself is asked for `exec`: with a function of this name it executes that, and nothing of ours.
+    // The login shell itself runs `exec`. A function of this name would run instead of the launcher.
     names.retain(|name| name != "exec" && !name.contains(['=', '%']));
     names
 }
@@ -60,7 +61,7 @@ fn no_exported_function_runs_in_the_launcher() {
     }
 }
 
-/// Aliases are read by some shells even where they execute a text.
+/// Some shells read aliases even if they execute a text.
 #[test]
 fn no_alias_of_the_login_steers_the_launcher() {
     with_each_login(|kind| {
@@ -78,7 +79,7 @@ fn no_alias_of_the_login_steers_the_launcher() {
     });
 }
 
-/// The one of a report: `grep` in colours hides the processes that are to be ended.
+/// From a bug report: a `grep` with colours hides the processes that the launcher must end.
 #[test]
 fn a_grep_that_colours_hides_no_process() {
     let mut machine = Machine::new(Kind::Bash);
@@ -110,10 +111,10 @@ fn no_variable_of_the_login_steers_the_launcher() {
             ("PATH", "/nowhere"),
             ("SHELL", "/bin/sh"),
             ("PS4", "+ WRIT2: "),
-            // Variables that only a shell of another kind has.
+            // Variables that only another kind of shell sets.
             ("BASH_VERSION", if bash { "" } else { "5.2" }),
             ("KSH_VERSION", "93"),
-            // The launcher's own, short and long.
+            // Variables of the launcher, with short and long names.
             ("_A", "x"),
             ("_h", "x"),
             ("_n", "x"),
@@ -132,13 +133,14 @@ fn no_variable_of_the_login_steers_the_launcher() {
         }
         lives(&machine, &format!("{kind:?}"));
         assert!(!marker.exists(), "{kind:?}");
-        // The command has what the login has set, except for the variables that Writ removes or sets.
+        // The command gets the variables of the login, except those that Writ removes or sets.
         let said = machine.run(&sh("echo \"$TMOUT $LANG $GREP_COLORS $LC_ALL ${CDPATH-none}\""));
         assert_eq!(String::from_utf8_lossy(&said.stdout), "1 de_DE.UTF-8 mt=01;31 C none\n", "{kind:?}");
     });
 }
 
-/// `set SHELL /bin/sh` in config.fish, SetEnv in sshd_config: the login shell is the one in the user database.
+/// The login shell is the one in the user database. SHELL may differ, by `set SHELL /bin/sh` in config.fish or by
+/// SetEnv in sshd_config.
 #[test]
 fn the_login_shell_is_not_what_the_variable_says() {
     with_each_login(|kind| {
@@ -153,7 +155,7 @@ fn the_login_shell_is_not_what_the_variable_says() {
             );
             assert_eq!(machine.run(&sh("echo hello")).stdout, b"hello\n", "{kind:?} {shell}");
         }
-        // Two entries of one number: either may be the one.
+        // Two entries have the same user number, so either shell may be the login shell.
         let passwd = machine.home.path().join("passwd");
         let entry = std::fs::read_to_string(&passwd).unwrap();
         let number = entry.split(':').nth(2).unwrap().to_owned();
@@ -168,12 +170,13 @@ fn the_login_shell_is_not_what_the_variable_says() {
     });
 }
 
-/// Other users can read the arguments of a process. The environment is for its own user and root.
+/// Other users can read the arguments of a process. Only its own user and root can read its environment.
 #[test]
 fn no_process_shows_words_nonce_uid_or_script() {
     with_each_login(|kind| {
         let mut machine = Machine::new(kind);
-        // An exported variable of a name that the launcher uses would be the launcher's environment.
+        // If the login exports a name that the launcher uses, the launcher's value would be in the environment of its
+        // processes.
         let names = ["_h", "_n", "_l", "_s", "_a", "_r"].map(str::to_owned).into_iter();
         let short = (b'A'..=b'Z').map(|letter| format!("_{}", char::from(letter)));
         machine.login_environment.extend(names.chain(short).map(|name| (name, "x".to_owned())));
@@ -188,7 +191,7 @@ fn no_process_shows_words_nonce_uid_or_script() {
         let until = Instant::now() + Duration::from_millis(800);
         let mut looked = 0;
         while Instant::now() < until {
-            // A stop that finds nothing to do reads all processes, too.
+            // The poll adds the processes of a second request.
             if looked == 3 {
                 machine.poll(&uid);
             }

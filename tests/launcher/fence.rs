@@ -1,4 +1,4 @@
-//! However often it is launched, it starts once or not at all.
+//! Any number of launches of one execution start its command once or not at all.
 
 use std::sync::Barrier;
 
@@ -6,7 +6,8 @@ use writ::launcher::{self, Answer, ExitOutcome, Launch, Offsets, RequestRefusal}
 
 use crate::machine::{Kind, Machine, everywhere, nonce, uid};
 
-/// `WRIT_LAUNCHER_RACES` is how many races, 4 by default; `WRIT_LAUNCHER_RACERS` how many launch in each, 24 by default.
+/// `WRIT_LAUNCHER_RACES` is the number of races, default 4. `WRIT_LAUNCHER_RACERS` is the number of launches in each
+/// race, default 24.
 #[test]
 fn of_many_launchers_one_starts_it_and_all_get_its_output() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
@@ -108,7 +109,7 @@ fn closing_what_has_started_changes_nothing() {
     });
 }
 
-/// Either the launch was first, or the closing: never both, never neither.
+/// Either the launch or the closing wins, and exactly one of them.
 #[test]
 fn a_race_of_launching_and_closing_has_one_winner() {
     everywhere(|kind| {
@@ -136,7 +137,7 @@ fn a_race_of_launching_and_closing_has_one_winner() {
     });
 }
 
-/// A launcher that died between the fence and the start: what its journal says then is written here by hand.
+/// A launcher that died between the fence and the start. The test writes the journal that such a launcher leaves.
 #[test]
 fn a_fence_without_a_start_is_settled_by_closing() {
     everywhere(|kind| {
@@ -147,7 +148,7 @@ fn a_fence_without_a_start_is_settled_by_closing() {
             assert_eq!(machine.poll(&uid), Answer::Starting, "{kind:?} {half}");
             assert_eq!(*machine.launch(&uid, &machine.noted("true")).answer(), Answer::Starting);
             let closed = machine.close(&uid);
-            // Half a start may have been a whole one.
+            // An incomplete start line may mean that the command started.
             let torn = half.ends_with("S 12") && matches!(closed, Answer::Lost(_));
             assert!(closed == Answer::Tombstoned || torn, "{kind:?} {half}: {closed:?}");
         }

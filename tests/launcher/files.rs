@@ -1,4 +1,4 @@
-//! What is kept on the machine, for how long, and where it is refused.
+//! The launcher's files on the machine: their lifetime, and the directories that the launcher refuses.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,7 +44,7 @@ fn what_was_acknowledged_is_gone_and_never_runs_again() {
         );
         assert!(ended.started_by_other && !ended.output_incomplete() && again.stdout.is_empty());
         assert_eq!(machine.ran().len(), 3);
-        // Hundreds at once, which do not fit into the line.
+        // 501 UIDs do not fit into the command line.
         let many: Vec<Uid> = (0..500).map(|_| uid()).chain([uids[2].clone()]).collect();
         assert_eq!(acknowledge(&machine, &many.iter().collect::<Vec<_>>()), Answer::Done);
         assert!(leftovers(&machine, 100).is_empty());
@@ -74,7 +74,8 @@ fn what_is_old_is_forgotten() {
             machine.launch(uid, &sh("echo out"));
         }
         let long_ago = SystemTime::now() - Duration::from_secs(40 * 86_400);
-        // Of another boot; of this one it is known that it was not that long ago.
+        // The journal names another boot. With the current boot, the launcher knows that the journal cannot be that
+        // old.
         let journal = machine.journal(&old).replacen(&machine.facts.boot_id, "00000000-0000-4000-8000-000000000000", 1);
         std::fs::write(machine.file(&old, "j"), journal).unwrap();
         for ending in ["j", "o", "e"] {
@@ -113,7 +114,7 @@ fn the_directory_keeps_its_name_and_has_to_be_the_users_own() {
         assert_eq!(refused(&home.join("link/")), RequestRefusal::DirectoryUnsuitable);
         std::fs::write(home.join("file"), "").unwrap();
         assert_eq!(refused(Path::new("/tmp")), RequestRefusal::DirectoryUnsuitable);
-        // In the machine's own words.
+        // The refusal contains the machine's own words.
         for path in [home.join("file"), "/proc/no-such/home".into()] {
             let said = refused(&path);
             let is_told = matches!(&said, RequestRefusal::Said(words) if words.starts_with("mkdir: ") && words.contains(" directory"));
@@ -177,7 +178,7 @@ fn a_directory_that_cannot_be_written_starts_nothing() {
     });
 }
 
-/// A small disk.
+/// Small file system, unmounted on drop.
 pub struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
@@ -216,7 +217,7 @@ fn a_full_disk_starts_nothing_and_output_that_did_not_fit_is_said_to_be_missing(
         let late = uid();
         let said = machine.launch(&late, &machine.noted("true"));
         assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::DiskFull), "{kind:?}");
-        // Nor later, when there is room again.
+        // Even later, when the disk has space again, this execution does not start.
         let outputs = leftovers(&machine, 9);
         assert_eq!(acknowledge(&machine, &outputs.iter().collect::<Vec<_>>()), Answer::Done);
         assert_eq!(*machine.launch(&late, &machine.noted("true")).answer(), Answer::Starting);

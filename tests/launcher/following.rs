@@ -1,4 +1,4 @@
-//! A connection that is lost costs nothing: whoever comes back goes on from the bytes it has.
+//! A lost connection loses no output: the next session continues after the bytes that the client has.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use writ::launcher::{Answer, ExitOutcome, FrameSize, Offsets};
 use crate::machine::{Machine, everywhere, sh, uid};
 use crate::session::Said;
 
-/// Lines on both streams, of many lengths, over about two seconds.
+/// Script that writes lines of many lengths to both streams, for about two seconds.
 const TALKS: &str = "i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo \"line $i of what it says\"; \
                      [ $((i % 3)) = 0 ] && echo \"complaint $i\" >&2; [ $((i % 4)) = 0 ] && sleep 0.01; done; exit 21";
 
@@ -22,7 +22,7 @@ fn spoken() -> (Vec<u8>, Vec<u8>) {
 fn whoever_comes_back_gets_every_byte_once() {
     everywhere(|kind| {
         let machine = Machine::new(kind);
-        // Cut at other instants in each, after so many pieces of output.
+        // Each round cuts the session at another moment, after 900 times `cut` bytes of output.
         for cut in 1..6_usize {
             let uid = uid();
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -61,7 +61,7 @@ fn what_nobody_reads_any_more_goes_on_and_leaves_nothing_behind() {
     });
 }
 
-/// Nobody takes a byte from the channel, but the channel stays open.
+/// The client reads no byte from the channel, but the channel stays open.
 #[test]
 fn a_reader_that_is_frozen_does_not_freeze_the_command() {
     everywhere(|kind| {
@@ -107,7 +107,7 @@ fn a_supervisor_that_was_killed_is_a_loss_and_not_an_end() {
         assert!(matches!(said.answer(), Answer::Lost(lost) if !lost.rebooted), "{kind:?} {said:?}");
         assert!(matches!(machine.poll(&uid), Answer::Lost(_)));
         assert_eq!(said.stdout, b"out\n");
-        // It is known no more how it ends, but it can be ended.
+        // The exit code stays unknown, but a stop still ends the command.
         assert_eq!(machine.stop(&uid), Answer::Stopped { processes_left: Some(0) });
         let said = machine.attach(&uid, Offsets::default()).finish();
         let ended = said.ended();
@@ -119,7 +119,7 @@ fn a_supervisor_that_was_killed_is_a_loss_and_not_an_end() {
     });
 }
 
-/// Bytes count by frames: on a line that breaks again and again a large frame never arrives whole.
+/// Only whole frames count. On a connection that breaks often, a large frame never arrives whole.
 #[test]
 fn small_frames_get_through_a_line_that_breaks_often() {
     everywhere(|kind| {
@@ -133,7 +133,7 @@ fn small_frames_get_through_a_line_that_breaks_often() {
         loop {
             let from = Offsets { stdout: stdout.len() as u64, stderr: stderr.len() as u64 };
             let mut session = machine.attach_with(&uid, from, smallest);
-            // The line breaks once some 40,000 bytes have come.
+            // The connection breaks after about 40,000 bytes.
             session.until(|said| said.complete || said.stdout.len() + said.stderr.len() > 40_000);
             let complete = session.said.complete;
             let said = session.hang_up();

@@ -1,4 +1,4 @@
-//! The end of an output that other processes than the command still hold, and output that does not fit.
+//! Output that other processes still hold after the command's end, and output that does not fit.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,21 +11,21 @@ use writ::launcher::{self, Answer, Ended, ExitOutcome, Missing, Offsets, Request
 use crate::lab::say;
 use crate::machine::{Kind, Machine, decision, everywhere, is_root, make_executable, sh, uid, with_each_login};
 
-/// Waits this long for the end of the output, in seconds.
+/// Returns a decision with a maximum wait for the end of the output, in seconds.
 fn draining(script: &str, seconds: u32) -> DecisionRecord {
     let mut decision = sh(script);
     decision.output.drain_seconds = seconds;
     decision
 }
 
-/// Ends the processes that a record names.
+/// Kills the processes that a record names.
 fn end_holders(ended: &Ended) {
     for holder in &ended.holders {
         let _ = Command::new("kill").args(["-9", &holder.process.to_string()]).status();
     }
 }
 
-/// A filter of the command's own writes on when the command has ended. All of it is output.
+/// A filter that the command started writes after the command's end. All of these bytes are output.
 #[test]
 fn what_a_filter_of_the_command_still_writes_is_output() {
     let bash = "/bin/bash";
@@ -74,7 +74,7 @@ fn an_output_that_is_still_held_is_incomplete_and_names_who_holds_it() {
                 end_holders(ended);
             }
         }
-        // Nobody holds it: no waiting, and nothing is missing.
+        // No process holds the output. The launcher does not wait, and no output is missing.
         let said = machine.run(&draining("echo out; exit 5", 60));
         assert!(!said.ended().output_incomplete(), "{kind:?}");
     });
@@ -99,13 +99,13 @@ fn of_many_holders_some_are_named() {
     let said = machine.run(&draining("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 7301 & done; exit 5", 0));
     let ended = said.ended();
     assert_eq!((ended.holders.len(), ended.missing), (launcher::MAX_HOLDERS, Some(Missing::Held)));
-    // The others have the same session.
+    // The record does not name all holders, so `pkill` ends them.
     let ended = Command::new("pkill").args(["-9", "-f", "^sleep 7301$"]).status();
     assert!(ended.is_ok_and(|status| status.success()));
 }
 
-/// Blocks on the disk of all files that processes of this machine still hold after their names are gone, and of those that
-/// have one.
+/// Returns the number of disk blocks of the launcher's files. Removed files that a process of this machine still has
+/// open count, too.
 fn blocks(machine: &Machine) -> u64 {
     let mut files = std::collections::BTreeMap::new();
     let home = machine.home.path().to_str().unwrap();
@@ -126,7 +126,7 @@ fn blocks(machine: &Machine) -> u64 {
     files.values().sum()
 }
 
-/// A service that keeps the output of the command that started it.
+/// A service keeps the output of the command that started it.
 #[test]
 fn what_a_service_writes_after_the_record_fills_nothing() {
     everywhere(|kind| {
@@ -157,7 +157,7 @@ fn what_a_service_writes_after_the_record_fills_nothing() {
     });
 }
 
-/// It lives on when its output is not kept any more.
+/// The service still runs after the launcher no longer stores its output.
 #[test]
 fn a_service_that_outlives_its_command_is_not_ended() {
     let machine = Machine::new(Kind::BashThenDash);
@@ -229,7 +229,7 @@ fn the_limit_of_the_output_is_exact_to_a_block() {
     });
 }
 
-/// As under ssh: the command has the limits of its login, and its output is not a file.
+/// As under ssh, the command has the limits of its login, and its output is not a file.
 #[test]
 fn a_file_size_limit_of_the_login_does_not_cut_the_output_silently() {
     for kind in [Kind::BashThenDash, Kind::Bash, Kind::Zsh] {
@@ -252,7 +252,7 @@ fn a_file_size_limit_of_the_login_does_not_cut_the_output_silently() {
     }
 }
 
-/// Bytes that are there by name as well as by number, as under ssh.
+/// As under ssh, a process can open the output by name as well as by number.
 #[test]
 fn the_output_can_be_opened_by_name() {
     let script = "echo one; echo two > /dev/stderr; echo three | tee /dev/stderr; echo four >/dev/stdout; \
@@ -272,7 +272,7 @@ fn the_output_can_be_opened_by_name() {
     });
 }
 
-/// Shells whose here-documents are files: there the pipes are made by a program.
+/// Some shells store here-documents in files. There, a program creates the pipes.
 #[test]
 fn where_a_here_document_is_a_file_the_pipes_are_made_otherwise() {
     let mut machine = Machine::new(Kind::Bash);
@@ -289,7 +289,7 @@ fn where_a_here_document_is_a_file_the_pipes_are_made_otherwise() {
     assert!(names.iter().all(|name| !name.to_string_lossy().ends_with(['1', '2'])), "{names:?}");
 }
 
-/// A command on a full disk goes on, and the record says what is missing.
+/// A command on a full disk continues, and the record reports the missing output.
 #[test]
 fn a_disk_that_fills_up_stops_no_command() {
     if !is_root() {
@@ -302,7 +302,7 @@ fn a_disk_that_fills_up_stops_no_command() {
         let _disk = crate::files::Disk::mount(&path);
         machine.facts = machine.probe(path.to_str());
         for script in ["head -c 3000000 /dev/zero; exit 5", "sleep 0.4; head -c 3000000 /dev/zero; sleep 0.4; exit 5"] {
-            // The watchdog of the one before has its file open until it wakes up.
+            // The watchdog of the previous execution has its file open until it wakes up.
             let (uid, said) = loop {
                 let uid = uid();
                 let said = machine.launch(&uid, &sh(script));

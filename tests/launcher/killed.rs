@@ -1,5 +1,5 @@
-//! Any process of the launcher may be killed at any instant: no second start, no wrong exit code, no wrong byte without a
-//! word about it.
+//! Any process of the launcher may be killed at any moment. This causes no second start and no wrong exit code. If
+//! output is missing, the record reports it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use writ::launcher::{Answer, ExitOutcome, Offsets};
 
 use crate::machine::{Machine, everywhere, sh, uid};
 
-/// The children of a process, and theirs, that are not of the session of the command.
+/// Returns the supervisor and those of its descendants that are in its session. The command is in another session.
 fn family(supervisor: &str) -> Vec<u32> {
     let mut parents = std::collections::HashMap::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -36,7 +36,7 @@ fn lines(count: usize) -> Vec<u8> {
     (1..=count).map(|number| format!("line {number}\n")).collect::<String>().into_bytes()
 }
 
-/// `WRIT_LAUNCHER_KILLS` is how many for each kind of machine, 12 by default.
+/// `WRIT_LAUNCHER_KILLS` is the number of kills for each kind of machine, default 12.
 #[test]
 fn a_process_of_the_launcher_that_is_killed_falsifies_nothing() {
     let kills = std::env::var("WRIT_LAUNCHER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
@@ -57,7 +57,7 @@ fn a_process_of_the_launcher_that_is_killed_falsifies_nothing() {
                 std::thread::sleep(Duration::from_millis(1));
             };
             std::thread::sleep(Duration::from_millis(u64::from(rand(round)) * 13 % 1_100));
-            // For an instant the command itself is not in a session of its own yet.
+            // For an instant, the command itself is not in its own session yet.
             let (command_process, supervisor) = (start.split(' ').next().unwrap(), start.split(' ').nth(1).unwrap());
             let mut family = family(supervisor);
             family.retain(|process| process.to_string() != command_process);
@@ -66,7 +66,7 @@ fn a_process_of_the_launcher_that_is_killed_falsifies_nothing() {
                 let _ = std::process::Command::new("kill").args(["-9", &victim.to_string()]).status();
             }
             drop(session);
-            // Asked again until there is an answer that stays.
+            // The test attaches again until the answer is final.
             let said = loop {
                 let said = machine.attach(&uid, Offsets::default()).finish();
                 match said.answers.last() {
@@ -94,12 +94,12 @@ fn a_process_of_the_launcher_that_is_killed_falsifies_nothing() {
     });
 }
 
-/// Spread over the numbers, and the same in each run.
+/// Returns a number below 1000. The numbers are spread evenly and are the same in each run.
 fn rand(round: u32) -> u32 {
     (round.wrapping_mul(2_654_435_761) >> 7) % 1_000
 }
 
-/// The supervisor bounds the wait for the output itself.
+/// The supervisor itself limits the wait for the output.
 #[test]
 fn without_its_watchdog_an_execution_still_ends() {
     everywhere(|kind| {
@@ -111,7 +111,7 @@ fn without_its_watchdog_an_execution_still_ends() {
         session.until(|said| !said.stdout.is_empty());
         let journal = machine.journal(&uid);
         let start = journal.lines().find_map(|line| line.strip_prefix("S ")).expect("a start");
-        // All shells but the supervisor: watchdog and follower.
+        // All shells except the supervisor: the watchdog and the follower.
         for pid in family(start.split(' ').nth(1).unwrap()).into_iter().skip(1) {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if !matches!(name.trim(), "cat" | "sleep") {

@@ -1,10 +1,11 @@
-//! Logins with too low a limit of open files: what has run is told from what has not, whatever fails on the way.
+//! Logins with a low limit on open files. Whatever fails, the launcher distinguishes commands that ran from commands
+//! that did not.
 
 use writ::launcher::{Answer, ExitOutcome, NotStarted, RequestRefusal};
 
 use crate::machine::{Machine, everywhere, nonce, uid};
 
-/// How many numbers there are for files.
+/// Limits on the number of open files that the test sets.
 const LIMITS: std::ops::Range<u32> = 4..26;
 
 #[test]
@@ -21,7 +22,7 @@ fn a_limit_of_open_files_makes_no_record_of_a_command_that_did_not_run() {
             let context = format!("{kind:?} with {limit}: {said:?} {exit_code:?}\n{}", machine.journal(&uid));
             match said.answers.last() {
                 Some(Answer::Ended(ended)) => {
-                    // Its output may be incomplete, but then that is said.
+                    // The output may be incomplete, but then the record reports it.
                     assert!(has_run && ended.outcome == ExitOutcome::Exited(5), "{context}");
                     assert!(ended.missing.is_some() || said.stdout == b"out\n", "{context}");
                 }
@@ -32,11 +33,11 @@ fn a_limit_of_open_files_makes_no_record_of_a_command_that_did_not_run() {
                 | None => {
                     assert!(!has_run, "{context}");
                 }
-                // The fence was made, and the next step failed.
+                // The launcher created the fence, and the next step failed.
                 Some(Answer::Starting) => assert!(!has_run, "{context}"),
                 other => panic!("{other:?}: {context}"),
             }
-            // What is asked later says the same.
+            // A later request gets an answer that agrees.
             match machine.close(&uid) {
                 Answer::Ended(ended) => assert!(has_run && ended.outcome == ExitOutcome::Exited(5), "{context}"),
                 Answer::Tombstoned | Answer::NotStarted(_) => assert!(!has_run, "{context}"),

@@ -1,4 +1,4 @@
-//! A machine: a login shell, a `/bin/sh`, a home, and what the probe says of them.
+//! A machine: a login shell, a `/bin/sh`, a home directory, and the facts that the probe reports.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,18 +17,18 @@ use writ::launcher::{self, Answer, ExecRequest, FrameSize, Launch, LauncherFacts
 use crate::lab::packages::Package;
 use crate::session::{DEADLINE, Said, Session};
 
-/// What reads the scripts.
+/// Kind of machine, by the shells that read the scripts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// dash, as the login shell itself.
+    /// dash as login shell.
     Dash,
-    /// bash as login shell, dash as /bin/sh: what Debian has.
+    /// bash as login shell and dash as /bin/sh, as on Debian.
     BashThenDash,
-    /// bash as login shell and, under the name sh, as /bin/sh: what Red Hat has.
+    /// bash as login shell and, under the name sh, as /bin/sh, as on Red Hat.
     Bash,
-    /// busybox for everything: what Alpine has.
+    /// busybox for everything, as on Alpine.
     Busybox,
-    /// Other login shells, and dash as /bin/sh.
+    /// Like the kinds that follow: another login shell, with dash as /bin/sh.
     Zsh,
     Ksh,
     Fish,
@@ -40,12 +40,12 @@ pub const KINDS: [Kind; 4] = [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::
 pub const LOGINS: [Kind; 8] =
     [Kind::Dash, Kind::BashThenDash, Kind::Bash, Kind::Busybox, Kind::Zsh, Kind::Ksh, Kind::Fish, Kind::Tcsh];
 
-/// Does the same with each kind of machine, at the same time.
+/// Runs the test concurrently on each kind of machine.
 pub fn everywhere(test: impl Fn(Kind) + Sync) {
     with_each(&KINDS, test);
 }
 
-/// Does the same with each login shell, at the same time.
+/// Runs the test concurrently with each login shell.
 pub fn with_each_login(test: impl Fn(Kind) + Sync) {
     with_each(&LOGINS, test);
 }
@@ -69,9 +69,9 @@ pub struct Machine {
     login_shell: PathBuf,
     pub facts: LauncherFacts,
     user: Option<u32>,
-    /// Set in the environment of each login.
+    /// Variables in the environment of each login.
     pub login_environment: Vec<(String, String)>,
-    /// A file that stands in for /proc/uptime.
+    /// File in place of /proc/uptime.
     pub uptime: Option<PathBuf>,
 }
 
@@ -116,7 +116,7 @@ impl Machine {
         Self::of(kind, None)
     }
 
-    /// As nobody, where the tests run as root.
+    /// Creates a machine. If the tests run as root, its user is nobody.
     pub fn not_as_root(kind: Kind) -> Self {
         Self::of(kind, is_root().then_some(NOBODY))
     }
@@ -138,7 +138,7 @@ impl Machine {
                 for applet in String::from_utf8(listed).expect("UTF-8").lines() {
                     symlink(&busybox, tools.join(applet)).expect("a link");
                 }
-                // No part of busybox, but of Alpine.
+                // sudo is not part of busybox, but of Alpine.
                 symlink("/usr/bin/sudo", tools.join("sudo")).expect("a link");
                 tools.join("sh")
             }
@@ -183,7 +183,7 @@ impl Machine {
         self.home.path().join("tools")
     }
 
-    /// The text as this machine reads it: with its own /bin/sh, its own tools, and its own user database.
+    /// Adapts a text to this machine: to its own /bin/sh, its own tools and its own user database.
     fn text(&self, text: &str) -> String {
         let tools = self.tools();
         let tools = tools.to_str().expect("UTF-8");
@@ -203,7 +203,7 @@ impl Machine {
         text
     }
 
-    /// The request as this machine reads it, still whole.
+    /// Adapts a request to this machine. The result is a complete request.
     pub fn localized(&self, request: &ExecRequest) -> ExecRequest {
         let stdin = String::from_utf8(request.stdin.clone()).expect("UTF-8");
         let (header, body) = stdin.split_once('\n').expect("a header");
@@ -223,12 +223,12 @@ impl Machine {
         Session::new(self.spawn(&request), Reply::resuming(nonce, from), &request.stdin)
     }
 
-    /// Sends this and nothing else, as it is.
+    /// Sends exactly this request.
     pub fn raw_session(&self, nonce: &Nonce, request: &ExecRequest) -> Session {
         Session::new(self.spawn(request), Reply::new(nonce), &request.stdin)
     }
 
-    /// Launches it, and reads nothing.
+    /// Launches a command, and reads nothing of the reply.
     pub fn frozen(&self, uid: &Uid, decision: &DecisionRecord) -> Frozen {
         let request = self.localized(&self.launching(&nonce(), uid, decision));
         let mut child = self.spawn(&request);
@@ -243,12 +243,13 @@ impl Machine {
         shell.spawn().expect("a shell")
     }
 
-    /// What the login shell makes of a text that is no request of the launcher.
+    /// Returns the standard output of a text that the login shell executes without the launcher.
     pub fn plain(&self, line: &str) -> Vec<u8> {
         self.shell(line).stdin(Stdio::null()).output().expect("a shell").stdout
     }
 
-    /// A command of Direct mode, with its three pipes. `before` is executed first, as a start-up file would be.
+    /// Starts a command of Direct mode, with its three pipes. The login shell first executes `before`, like a start-up
+    /// file.
     pub fn direct(&self, before: &str, line: &str) -> Child {
         let mut line = line.to_owned();
         if matches!(self.kind, Kind::Bash | Kind::Busybox) {
@@ -263,7 +264,7 @@ impl Machine {
         let mut shell = Command::new(&self.login_shell);
         shell.arg("-c").arg(text).env_clear().current_dir(self.home.path());
         shell.env("HOME", self.home.path()).env("SHELL", &self.login_shell).env("PATH", "/usr/bin:/bin");
-        // Names that a script might use, too.
+        // Variables whose names a script could use.
         shell.env("USER", "nobody").env("state", "as it is").env("uid", "as it is").env("IFS", "x");
         shell.envs(self.login_environment.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
@@ -272,8 +273,8 @@ impl Machine {
         shell
     }
 
-    /// Puts this text, in the language of the login shell, into the file that the shell reads first. False if it reads none
-    /// when it is to execute a text.
+    /// Writes this text, in the language of the login shell, into the start-up file of the shell. Returns false if the
+    /// shell reads no such file when it executes a text.
     pub fn set_startup(&mut self, text: &str) -> bool {
         let name = match self.kind {
             Kind::BashThenDash | Kind::Bash => "bashrc",
@@ -285,7 +286,7 @@ impl Machine {
         let path = self.home.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(&path, format!("{text}\n")).expect("a file");
-        // Under sshd bash reads ~/.bashrc.
+        // Under sshd, bash reads ~/.bashrc. Here, BASH_ENV replaces that.
         self.login_environment.retain(|(name, _)| name != "BASH_ENV");
         if name == "bashrc" {
             self.login_environment.push(("BASH_ENV".to_owned(), path.display().to_string()));
@@ -293,7 +294,8 @@ impl Machine {
         true
     }
 
-    /// The whole result, read as Writ reads it: on from the last byte that counts, in at most `sessions` sessions.
+    /// Runs a command and reads its whole result as Writ does. Each session continues after the last valid byte, with
+    /// at most `sessions` sessions.
     pub fn run_and_read(&self, decision: &DecisionRecord, sessions: usize) -> (Uid, Said) {
         let uid = uid();
         let mut said = self.launch(&uid, decision);
@@ -301,7 +303,7 @@ impl Machine {
             if said.complete {
                 break;
             }
-            // As Writ does: noise that comes all at once is over then.
+            // Writ waits, too. A short burst of noise has ended then.
             std::thread::sleep(Duration::from_millis(150));
             let more = self.attach(&uid, said.offsets()).finish();
             said.stdout.extend_from_slice(&more.stdout);
@@ -322,7 +324,8 @@ impl Machine {
             uid,
             decision,
             boot_id: &self.facts.boot_id,
-            not_after_centiseconds: self.facts.uptime_centiseconds + 720_000, // two hours: the long forms of the tests take so long
+            // 2 hours, because the long forms of the tests take that long.
+            not_after_centiseconds: self.facts.uptime_centiseconds + 720_000,
             grace_centiseconds: 100,
         };
         launcher::launch(nonce, &self.facts, &launch)
@@ -345,7 +348,7 @@ impl Machine {
         self.resuming(&nonce, launcher::attach(&nonce, &self.facts, uid, from, max_frame), from)
     }
 
-    /// Asks for something, and gets one answer.
+    /// Sends a request, and returns its only answer.
     pub fn ask(&self, request: impl Fn(&Nonce, &LauncherFacts) -> ExecRequest) -> Answer {
         let nonce = nonce();
         let said = self.session(&nonce, request(&nonce, &self.facts)).finish();
@@ -373,7 +376,7 @@ impl Machine {
         std::fs::read_to_string(self.file(uid, "j")).unwrap_or_default()
     }
 
-    /// Where commands write down that they ran.
+    /// Returns the file in which commands record that they ran.
     pub fn ledger(&self) -> PathBuf {
         self.home.path().join("ledger")
     }
@@ -383,12 +386,12 @@ impl Machine {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// A script that writes its process into the ledger, then does this.
+    /// Returns a decision for a script that first writes its process ID into the ledger.
     pub fn noted(&self, script: &str) -> DecisionRecord {
         sh(&format!("echo $$ >>{}; {script}", self.ledger().display()))
     }
 
-    /// Processes that name this machine's home in their words or their environment.
+    /// Returns the processes with this machine's home in their arguments or their environment.
     fn processes(&self) -> Vec<String> {
         let home = self.home.path().to_str().expect("UTF-8");
         let mut found = Vec::new();
@@ -407,7 +410,7 @@ impl Machine {
     }
 }
 
-/// A session of a client that hangs.
+/// Session of a client that reads nothing.
 pub struct Frozen(Child);
 
 impl Drop for Frozen {
@@ -418,7 +421,7 @@ impl Drop for Frozen {
 }
 
 impl Drop for Machine {
-    /// Nothing stays behind, or the test fails.
+    /// Fails the test if a process is left behind.
     fn drop(&mut self) {
         let deadline = Instant::now() + DEADLINE / 4;
         while !std::thread::panicking() {

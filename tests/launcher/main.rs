@@ -1,5 +1,5 @@
-//! The launcher's real scripts in real shells, without SSH: what sshd does is `SHELL -c TEXT` with three pipes, and so is
-//! this. What a command did is told by a ledger that the command itself writes.
+//! The launcher's real scripts in real shells, without SSH. Like sshd, the tests start `SHELL -c TEXT` with three
+//! pipes. The commands record in a ledger that they ran.
 
 #![allow(
     clippy::expect_used,

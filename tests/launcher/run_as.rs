@@ -1,4 +1,4 @@
-//! Commands as another user, by sudo. As root only: else there is nobody to become.
+//! Commands as another user, by sudo. These tests need root: without root, no other user exists to run as.
 
 use writ::api::execution_status::DecisionRecord;
 use writ::launcher::{Answer, ExitOutcome, NotStarted, Offsets};
@@ -8,7 +8,7 @@ use crate::lab::say;
 use crate::lab::sudo::{Sudoers, USER};
 use crate::machine::{KINDS, Kind, Machine, decision, make_executable, uid};
 
-/// Says who it is; with `stay`, minds no TERM; with `forge`, says what sudo says.
+/// Prints its user name. With `stay`, it ignores TERM. With `forge`, it prints an error message of sudo.
 const PROGRAM: &str = "#!/bin/sh\ncase $1 in forge*) echo sudo: a password is required >&2; exit 1 ;; esac\nid -un\ncase $1 in stay) trap '' TERM; while :; do sleep 0.1; done ;; go) exit 3 ;; wait) exec sleep 600 ;; esac\n";
 
 struct Other {
@@ -23,7 +23,7 @@ impl Other {
         Self::with_rules(kind, |login, program| format!("{login} ALL=({USER}) NOPASSWD: {program} *{kill}\n"))
     }
 
-    /// `rules` makes them from the login user and the program.
+    /// Installs the sudoers rules that `rules` returns for the login user and the program.
     fn with_rules(kind: Kind, rules: impl Fn(&str, &str) -> String) -> Option<Self> {
         if !openssh::is_root() {
             say::note("this needs root, for sudo: passed over");
@@ -81,7 +81,7 @@ fn what_sudo_does_not_allow_is_not_started_and_never_is() {
     }
 }
 
-/// sudo may want a password for `sudo -l` and none for the command.
+/// sudo may require a password for `sudo -l` and none for the command.
 #[test]
 fn a_question_that_sudo_refuses_does_not_keep_a_command_from_running() {
     for listpw in ["always", "all"] {
@@ -96,7 +96,7 @@ fn a_question_that_sudo_refuses_does_not_keep_a_command_from_running() {
             let said = other.machine.run(&other.decision("go"));
             assert_eq!(said.ended().outcome, ExitOutcome::Exited(3), "{kind:?} {listpw}");
             assert!(!said.ended().refused_by_sudo, "{kind:?} {listpw}");
-            // What sudo does not allow has not run all the same.
+            // A command that sudo does not allow still does not run.
             let mut refused = other.decision("go");
             refused.argv = vec!["/bin/echo".to_owned(), "ran".to_owned()];
             let said = other.machine.run(&refused);
@@ -106,7 +106,8 @@ fn a_question_that_sudo_refuses_does_not_keep_a_command_from_running() {
     }
 }
 
-/// A rule in sudoers without NOPASSWD. What a program writes is not taken for the words of sudo, where sudo had none.
+/// A sudoers rule without NOPASSWD. If sudo itself printed nothing, the launcher does not treat output of the program
+/// as a message of sudo.
 #[test]
 fn a_password_that_sudo_wants_is_told_from_an_exit_code() {
     for kind in KINDS {

@@ -1,4 +1,4 @@
-//! What a command gives is what comes: bytes, exit code, signal.
+//! The client receives the bytes, the exit code and the signal of a command unchanged.
 
 use writ::launcher::{Answer, ExitOutcome};
 
@@ -69,7 +69,8 @@ fn output_comes_byte_for_byte() {
 
 #[test]
 fn a_command_sees_what_a_plain_exec_would_show_it() {
-    // Each of these tells of itself: a shell that tells of itself by a child is seen while it forks.
+    // Each program reports about itself. A shell would report through a child, which the test could observe during the
+    // fork.
     let asks: [&[&str]; 6] = [
         &["/bin/grep", "-E", "^(Umask|SigBlk|SigIgn|NoNewPrivs|Seccomp):", "/proc/self/status"],
         &["/bin/ls", "/proc/self/fd"],
@@ -84,7 +85,7 @@ fn a_command_sees_what_a_plain_exec_would_show_it() {
             let decision = decision(words);
             let lines = |text: Vec<u8>| {
                 let text = String::from_utf8(text).unwrap();
-                // What shells count, and how it is found.
+                // Variables that shells or the launcher set.
                 let ours = ["SHLVL=", "_=", "OLDPWD=", "PWD=", "WRIT_EXECUTION="];
                 let lines = text.lines().filter(|line| !ours.iter().any(|each| line.starts_with(each)));
                 lines.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
@@ -149,13 +150,13 @@ fn a_command_may_do_to_its_own_group_and_output_what_it_likes() {
         );
         let said = machine.run(&sh("exec >&- 2>&-; sleep 0.5; exit 9"));
         assert_eq!((said.ended().outcome, said.stdout.len()), (ExitOutcome::Exited(9), 0));
-        // Something is left behind that holds the output: the command has ended all the same.
+        // A process that is left behind holds the output. The command has still ended.
         let said = machine.run(&sh("echo out; setsid sleep 3 & exit 0"));
         assert_eq!((said.ended().outcome, said.stdout.as_slice()), (ExitOutcome::Exited(0), &b"out\n"[..]));
     });
 }
 
-/// At that instant supervisor and watchdog settle which of them answers. Exactly one does.
+/// At that instant, the supervisor and the watchdog decide which of them answers. Exactly one answers.
 #[test]
 fn a_command_that_ends_as_the_watchdog_wakes_up_is_answered() {
     everywhere(|kind| {

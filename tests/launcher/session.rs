@@ -1,4 +1,4 @@
-//! One exec request, and the reply to it.
+//! One exec request and its reply.
 
 use std::io::{Read, Write};
 use std::process::Child;
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use writ::launcher::{Answer, Ended, Offsets, Reply, ReplyError, ReplyEvent};
 
-/// After this a test has failed; nothing is shown by how long something takes.
+/// Timeout after which a test has failed. No test depends on the duration of a step.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A piece of one of the two streams; None where it has ended.
+/// Piece of one of the two streams, or `None` at its end.
 enum Piece {
     Stdout(Option<Vec<u8>>),
     Stderr(Option<Vec<u8>>),
 }
 
-/// A session that was started.
+/// Session of one exec request.
 pub struct Session {
-    /// None once somebody waits for it.
+    /// `None` after a method has taken the child to wait for its end.
     child: Option<Child>,
     pieces: Receiver<Piece>,
     open: usize,
@@ -26,7 +26,7 @@ pub struct Session {
     pub said: Said,
 }
 
-/// What a reply has said.
+/// Content of a reply.
 #[derive(Debug, Default)]
 pub struct Said {
     pub answers: Vec<Answer>,
@@ -37,12 +37,12 @@ pub struct Said {
 }
 
 impl Said {
-    /// The last answer.
+    /// Returns the last answer.
     pub fn answer(&self) -> &Answer {
         self.answers.last().unwrap_or_else(|| panic!("no answer: {self:?}"))
     }
 
-    /// How it ended, with everything having come.
+    /// Returns the end of the command. Panics if the reply is incomplete.
     pub fn ended(&self) -> &Ended {
         assert!(self.complete, "not complete: {self:?}");
         match self.answer() {
@@ -84,13 +84,13 @@ impl Session {
         let (sender, pieces) = channel();
         pump(child.stdout.take().expect("a pipe"), sender.clone(), Piece::Stdout);
         pump(child.stderr.take().expect("a pipe"), sender, Piece::Stderr);
-        // A login shell that does not read its input ends without it.
+        // A login shell that does not read its input may end before the write.
         let _ = stdin.write_all(stdin_bytes);
         drop(stdin);
         Self { child: Some(child), pieces, open: 2, reply, said: Said::default() }
     }
 
-    /// Takes what comes until this is so, or nothing comes any more.
+    /// Processes the reply until `enough` returns true or the reply ends.
     pub fn until(&mut self, enough: impl Fn(&Said) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while self.open > 0 && !enough(&self.said) {
@@ -109,18 +109,18 @@ impl Session {
         }
     }
 
-    /// The whole reply.
+    /// Returns the whole reply.
     pub fn finish(mut self) -> Said {
         self.until(|said| said.complete || said.broken.is_some());
         self.hang_up()
     }
 
-    /// Closes the channel, as a client does that has gone; what has come, has.
+    /// Closes the channel, like a client that disappeared. Returns the reply so far.
     pub fn hang_up(mut self) -> Said {
         std::mem::take(&mut self.said)
     }
 
-    /// The reply, and the exit code of the login shell, for which it waits.
+    /// Waits for the end of the login shell. Returns the reply and the exit code.
     pub fn exited(mut self) -> (Said, Option<i32>) {
         self.until(|_| false);
         let status = self.child.take().expect("a child").wait().expect("an end");
@@ -130,7 +130,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A launcher stays as long as its command.
+        // A launcher runs as long as its command, so a thread waits for its end.
         if let Some(mut child) = self.child.take() {
             std::thread::spawn(move || child.wait());
         }

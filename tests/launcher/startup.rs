@@ -1,11 +1,11 @@
-//! Start-up files of the login that read, ask, and print: the request is refused or runs as it is, and what is recorded are
-//! the bytes of the command.
+//! Start-up files of the login that read, ask and print. The launcher refuses the request or runs it unchanged. The
+//! record contains only bytes of the command.
 
 use writ::launcher::{Answer, ExitOutcome, REFUSED_CUT_EXIT_CODE, ReplyError, RequestRefusal};
 
 use crate::machine::{Kind, Machine, decision, nonce, sh, uid, with_each_login};
 
-/// Start-up files that read standard input, in the languages of the shells.
+/// Returns start-up files that read standard input, in the language of the shell.
 fn readers(kind: Kind) -> Vec<String> {
     let heads = [1, 300, 700, 1_200, 1_800, 2_500, 20_000].map(|bytes| format!("head -c {bytes} >/dev/null"));
     let mut readers = heads.to_vec();
@@ -35,7 +35,8 @@ fn a_startup_file_that_reads_standard_input_executes_nothing() {
             let request = machine.launching(&nonce, &uid, &decision(&["/bin/echo", &value]));
             let (said, exit_code) = machine.session(&nonce, request).exited();
             assert!(!marker.exists(), "{kind:?} {reader}: executed");
-            // A shell that reads nothing, like bash where `read -t 0` sees nothing yet, leaves the request whole.
+            // If the shell reads nothing, the request stays whole. An example is bash with `read -t 0` before any input
+            // has arrived.
             if exit_code == Some(0) && reader.contains("read -t 0") {
                 assert_eq!(said.ended().outcome, ExitOutcome::Exited(0), "{kind:?} {reader}");
                 continue;
@@ -50,7 +51,7 @@ fn a_startup_file_that_reads_standard_input_executes_nothing() {
     });
 }
 
-/// With input from a terminal it would wait.
+/// With input from a terminal, this start-up file would wait.
 #[test]
 fn a_startup_file_that_asks_does_not_hang() {
     let mut machine = Machine::new(Kind::BashThenDash);
@@ -61,7 +62,7 @@ fn a_startup_file_that_asks_does_not_hang() {
     assert_eq!(exit_code, i32::try_from(REFUSED_CUT_EXIT_CODE).ok(), "{said:?}");
 }
 
-/// A job in the background that prints into the session: its lines never become output of the command.
+/// A background job of the start-up file prints into the session. Its lines never become output of the command.
 #[test]
 fn what_a_startup_job_prints_is_no_output() {
     with_each_login(|kind| {
@@ -88,7 +89,7 @@ fn what_a_startup_job_prints_is_no_output() {
             while !machine.journal(&uid).contains("\nE ") {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
-            // Written to the disk they are right in any case.
+            // The output on the disk is correct in any case.
             assert_eq!(std::fs::read(machine.file(&uid, "o")).unwrap(), expected, "{kind:?} {round}");
             if said.complete {
                 assert!(said.stdout == expected && said.stderr == expected, "{kind:?} {round}");
@@ -104,7 +105,7 @@ fn what_a_startup_job_prints_is_no_output() {
     });
 }
 
-/// A login that prints before the reply, on both streams.
+/// A login that prints text before the reply, on both streams.
 #[test]
 fn what_the_login_prints_is_passed_over() {
     with_each_login(|kind| {
@@ -118,7 +119,7 @@ fn what_the_login_prints_is_passed_over() {
     });
 }
 
-/// All that an execution takes, in each login shell.
+/// All requests of an execution, in each login shell.
 #[test]
 fn every_login_shell_runs_follows_stops_and_tells() {
     with_each_login(|kind| {

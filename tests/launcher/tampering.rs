@@ -1,4 +1,4 @@
-//! What commands, and clocks, may do to the launcher's files.
+//! Changes that commands and clocks can make to the launcher's files.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ fn reap(machine: &Machine) {
     assert_eq!(machine.ask(|nonce, facts| launcher::prune(nonce, facts, 30)), Answer::Done);
 }
 
-/// `spec.execution.directory` may name a folder that holds other things, too.
+/// `spec.execution.directory` may name a directory that contains other files, too.
 #[test]
 fn only_files_of_executions_are_forgotten() {
     everywhere(|kind| {
@@ -33,7 +33,7 @@ fn only_files_of_executions_are_forgotten() {
     });
 }
 
-/// A machine without a clock of its own starts in 1970, and is set right later.
+/// A machine without its own clock starts in 1970, and its time is corrected later.
 #[test]
 fn what_runs_is_not_forgotten_when_the_clock_is_set() {
     everywhere(|kind| {
@@ -51,7 +51,7 @@ fn what_runs_is_not_forgotten_when_the_clock_is_set() {
     });
 }
 
-/// The journal vanishes while the command runs; the machine was not booted.
+/// The journal disappears while the command runs. The machine did not reboot.
 #[test]
 fn a_journal_that_vanishes_is_no_reboot() {
     everywhere(|kind| {
@@ -68,7 +68,7 @@ fn a_journal_that_vanishes_is_no_reboot() {
     });
 }
 
-/// A record with an end and no start is no proof that it never started.
+/// A record with an end and without a start does not prove that the command never started.
 #[test]
 fn what_removed_its_own_journal_is_not_said_to_have_never_started() {
     everywhere(|kind| {
@@ -89,7 +89,7 @@ fn what_removed_its_own_journal_is_not_said_to_have_never_started() {
     });
 }
 
-/// It cannot get itself started once more by that.
+/// A command that removes its journal cannot cause a second start of itself.
 #[test]
 fn what_took_its_journal_away_is_not_started_again() {
     everywhere(|kind| {
@@ -106,7 +106,7 @@ fn what_took_its_journal_away_is_not_started_again() {
     });
 }
 
-/// The whole directory, with the record of this command and of all others.
+/// The command removes the whole directory, with its own record and all others.
 #[test]
 fn a_command_that_removes_the_directory_is_not_said_to_have_never_started() {
     everywhere(|kind| {

@@ -1,4 +1,4 @@
-//! What a command writes, and what other users do, cannot make a record.
+//! Neither the output of a command nor another user can forge a record.
 
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -15,7 +15,7 @@ use crate::lab::say;
 use crate::lab::sudo::{Sudoers, USER};
 use crate::machine::{Kind, Machine, is_root, make_executable, nonce, sh, uid};
 
-/// Pieces of output that look like the launcher's own words, with the nonce of the session at `@`.
+/// Returns pieces of output that look like lines of the launcher, with `@` for the nonce of the session.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let text = |text: &'static str| Just(text.as_bytes().to_vec());
     let piece = prop_oneof![
@@ -47,7 +47,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// The record is the machine's journal and the exact bytes, whatever these are: in one session, live, and read again.
+    /// The record consists of the machine's journal and the exact bytes of the output. This holds for any bytes: in one
+    /// session, live, and if they are read again.
     #[test]
     fn an_output_is_any_bytes_and_never_a_word_of_the_launcher(
         stdout in pieces(), stderr in pieces(), code in 1..=255_u8, is_live in any::<bool>(), kind in 0..4_usize,
@@ -80,18 +81,18 @@ proptest! {
     }
 }
 
-/// Runs for this long: `WRIT_ATTACK_SECONDS`, 6 by default.
+/// Returns the duration of an attack: `WRIT_ATTACK_SECONDS`, default 6.
 fn duration() -> Duration {
     let seconds = std::env::var("WRIT_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
     Duration::from_secs(seconds)
 }
 
-/// In the long form these tests run alone, and attack the processes of their own user, too.
+/// Returns true in the long form. These tests then run alone, and also attack the processes of their own user.
 fn is_long() -> bool {
     std::env::var_os("WRIT_ATTACK_SECONDS").is_some()
 }
 
-/// The text that every attack writes: ends, marks and journal lines, with each word that could be a nonce.
+/// Returns the text that every attack writes: ends, marks and journal lines, with each word that could be a nonce.
 fn forgeries(known: &std::collections::BTreeSet<String>) -> Vec<u8> {
     let mut text = b"E 0 - 0 0 1 - -\nP 0 - 1\nZ 1\nK 1\nR 0\n".to_vec();
     for word in known {
@@ -103,9 +104,9 @@ fn forgeries(known: &std::collections::BTreeSet<String>) -> Vec<u8> {
     text
 }
 
-/// The program of the attackers: it is this test program itself, as another user. Reads all of /proc that it can, and writes
-/// its forgeries into every file and pipe that it can open there, and into the launcher's directory.
-/// Without an order it does nothing.
+/// Program of the attackers: this test program, as another user. It reads all of /proc that it can. It writes forgeries
+/// into every file and pipe there that it can open, and into the launcher's directory. Without `WRIT_ATTACK_DIRECTORY`
+/// it does nothing.
 #[test]
 fn attacker() {
     let Ok(directory) = std::env::var("WRIT_ATTACK_DIRECTORY") else { return };
@@ -113,7 +114,7 @@ fn attacker() {
     let deadline = Instant::now() + duration() * 2 + Duration::from_secs(60);
     let mut known = std::collections::BTreeSet::new();
     let me = std::process::id().to_string();
-    // Other tests have processes of the same users: in the short form these are left alone.
+    // Other tests have processes of the same users. In the short form, the attacker does not attack these processes.
     let attacks_own = std::env::var("WRIT_ATTACK_OWN").is_ok_and(|text| text == "true");
     let own = std::fs::metadata("/proc/self").expect("/proc").uid();
     while !std::path::Path::new(&stop).exists() && Instant::now() < deadline {
@@ -137,7 +138,7 @@ fn attacker() {
             let forgery = forgeries(&known);
             let opens = std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
             for path in opens.map(|open| open.path()).chain([entry.path().join("mem")]) {
-                // Never waits for a reader.
+                // With O_NONBLOCK, the open never waits for a reader.
                 let file = std::fs::OpenOptions::new().write(true).custom_flags(0o4000).open(&path);
                 let _ = file.and_then(|mut file| file.write_all(&forgery));
             }
@@ -153,8 +154,8 @@ fn attacker() {
     }
 }
 
-/// Launches commands that follow a log for a while and end with 9, until the time is over; none may end otherwise.
-/// Their output is `expected`; without one, the bytes that the machine has stored.
+/// Launches commands until the duration of the attack is over. Each command must end with exit code 9. Its output must
+/// be `expected` or, if that is `None`, the bytes that the machine stored.
 fn withstands(machine: &Machine, decision: &DecisionRecord, expected: Option<&[u8]>) {
     let until = Instant::now() + duration();
     let mut rounds = 0;
@@ -176,7 +177,7 @@ fn withstands(machine: &Machine, decision: &DecisionRecord, expected: Option<&[u
     say::note(format_args!("{rounds} executions under attack"));
 }
 
-/// This test program, where another user may run it.
+/// Copies this test program to a path where another user can execute it. Returns the path.
 fn attacker_program(machine: &Machine) -> std::path::PathBuf {
     make_executable(machine.home.path());
     let program = machine.home.path().join("attacker");
@@ -185,8 +186,7 @@ fn attacker_program(machine: &Machine) -> std::path::PathBuf {
     program
 }
 
-/// Without rights: another user, who reads /proc and writes into everything that opens. The log that the command follows is
-/// writable for everybody.
+/// An attacker without rights: another user, who reads /proc and writes into everything that this user can open.
 #[test]
 fn another_user_cannot_write_a_record() {
     if !is_root() {
@@ -213,7 +213,7 @@ fn another_user_cannot_write_a_record() {
     assert!(attacker.wait().expect("an end").success());
 }
 
-/// The program that a rule runs as another user, itself.
+/// The attacker is the program that a rule runs as another user.
 #[test]
 fn the_program_of_run_as_cannot_write_a_record() {
     if !is_root() {
@@ -227,7 +227,7 @@ fn the_program_of_run_as_cannot_write_a_record() {
     std::fs::create_dir(&stop).expect("a folder");
     std::fs::set_permissions(&stop, std::fs::Permissions::from_mode(0o777)).expect("permissions");
     let program = machine.home.path().join("program");
-    // The attacker may write into the files of its own command: that is output, and no more than that.
+    // The attacker may write into the files of its own command. These bytes are output, and nothing else.
     let script = format!(
         "#!/bin/sh\necho begun\nWRIT_ATTACK_DIRECTORY={} WRIT_ATTACK_STOP={}/$$ WRIT_ATTACK_OWN={} {} --exact untrusted::attacker \
          >/dev/null 2>&1 3>&- &\nsleep 1\ntouch {}/$$\nwait\necho done\nexit 9\n",
@@ -247,7 +247,7 @@ fn the_program_of_run_as_cannot_write_a_record() {
     withstands(&machine, &decision, None);
 }
 
-/// A process with a name like the fields of /proc/PID/stat does not belong to the command, and hides no other process.
+/// A process whose name looks like fields of /proc/PID/stat does not belong to the command. It hides no other process.
 #[test]
 fn a_name_that_looks_like_fields_hides_nothing_and_is_not_counted() {
     let machine = Machine::new(Kind::BashThenDash);

@@ -1,8 +1,9 @@
-//! A request is executed whole or not at all: cut, doubled, mixed with other text or changed at every place, it is refused,
-//! and nothing of it is evaluated. Each value holds shell text that leaves a marker file where it is evaluated.
+//! The launcher executes a request whole or not at all. It refuses a request that is cut, doubled, mixed with other
+//! text or changed at any position. It evaluates no part of such a request. Each value contains shell text that creates
+//! a marker file if a shell evaluates it.
 //!
-//! `WRIT_LAUNCHER_EVERY_OFFSET=1` tries every offset (an hour or more); without it, offsets 389 bytes apart and those near
-//! the ends of the header, of the script and of its copy.
+//! `WRIT_LAUNCHER_EVERY_OFFSET=1` tries every offset, which takes an hour or more. Without it, the tests try offsets at
+//! a distance of 389 bytes. They also try those near the ends of the header, of the script and of its copy.
 
 use std::path::PathBuf;
 
@@ -10,10 +11,10 @@ use writ::launcher::{Answer, ExecRequest, REFUSED_CUT_EXIT_CODE, RequestRefusal,
 
 use crate::machine::{Kind, Machine, decision, everywhere, nonce, uid};
 
-/// Distance of the offsets that are tried.
+/// Distance of the offsets that the tests try, in bytes.
 const STRIDE: usize = 389;
 
-/// A launch whose words are full of shell text.
+/// Launch request whose words contain shell text.
 struct Victim<'a> {
     machine: &'a Machine,
     nonce: writ::launcher::Nonce,
@@ -31,7 +32,7 @@ impl<'a> Victim<'a> {
         Self { machine, nonce, uid, request, marker }
     }
 
-    /// Sends this instead, and sees that nothing came of it.
+    /// Sends `stdin` in place of the request, and checks that the launcher refuses it without any effect.
     fn refuses(&self, stdin: Vec<u8>, how: &str) {
         if stdin == self.request.stdin {
             return;
@@ -41,7 +42,7 @@ impl<'a> Victim<'a> {
         assert!(!self.marker.exists(), "{how}: executed");
         assert!(!self.machine.file(&self.uid, "j").exists(), "{how}: came to the fence: {said:?}");
         assert!(said.stdout.is_empty() && said.stderr.is_empty(), "{how}: {said:?}");
-        // The refusal may have lost its nonce with the request, but not its exit code.
+        // If the request lost its nonce, the launcher sends no refusal. It still returns the exit code.
         assert_eq!(exit_code, i32::try_from(REFUSED_CUT_EXIT_CODE).ok(), "{how}: {said:?}");
         assert!(matches!(said.answers.as_slice(), [] | [Answer::Refused(RequestRefusal::Cut)]), "{how}: {said:?}");
     }
@@ -67,7 +68,7 @@ fn spoil(test: impl Fn(&Victim<'_>, usize) + Sync) {
         for at in victim.offsets() {
             test(&victim, at);
         }
-        // The request as it was runs.
+        // The unchanged request runs.
         let said = machine.raw_session(&victim.nonce, &victim.request).finish();
         assert!(matches!(said.answer(), Answer::Ended(_)), "{kind:?}: {said:?}");
         assert!(!victim.marker.exists(), "{kind:?}");
@@ -101,7 +102,7 @@ fn a_request_that_was_doubled_or_mixed_with_other_text_is_refused() {
     });
 }
 
-/// Text of the same length: neither length nor ends tell.
+/// The changed request has the same length, so neither its length nor its ends reveal the change.
 #[test]
 fn a_request_in_which_text_was_replaced_or_moved_is_refused() {
     spoil(|victim, at| {
@@ -120,7 +121,7 @@ fn a_request_in_which_text_was_replaced_or_moved_is_refused() {
     });
 }
 
-/// Nothing at all, and things that are no request.
+/// Empty input, and input that is not a request.
 #[test]
 fn input_that_is_no_request_is_refused() {
     everywhere(|kind| {

@@ -1,4 +1,4 @@
-//! Reads `hostile.yaml`; the unit test and the cluster test both include this file.
+//! Reads `hostile.yaml`. The unit test and the cluster test both include this file.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// The rules of each, by its name.
+    /// Rules of each Whitelist, by its name.
     pub whitelists: BTreeMap<String, Value>,
     pub cases: Vec<Request>,
     pub allowed: Vec<Request>,
 }
 
-/// A request, and what must become of it; the file says what the fields mean.
+/// Request and its expected result. `hostile.yaml` explains the fields.
 #[derive(Deserialize)]
 pub struct Request {
-    /// Counted by the unit test.
+    /// Kind of trick. The unit test counts the requests of each kind.
     #[allow(dead_code, reason = "the cluster test does not count")]
     pub class: Option<String>,
     #[serde(default)]
@@ -34,7 +34,7 @@ pub struct Request {
     spec: BTreeMap<String, Value>,
 }
 
-/// The fields of a spec that the file may have; another one would be passed over without a word.
+/// Fields of a spec that the file may contain. Without this list, the tests would silently ignore any other field.
 const FIELDS: &[&str] = &["command", "argv", "rule", "actionType", "environment", "timeoutSeconds"];
 
 fn kim() -> String {
@@ -46,7 +46,7 @@ pub fn read() -> File {
 }
 
 impl Request {
-    /// The spec, as it is sent for a Machine.
+    /// Returns the spec of the request for a Machine.
     pub fn spec(&self, machine: &str) -> Value {
         let unknown = self.spec.keys().find(|field| !FIELDS.contains(&field.as_str()));
         assert!(unknown.is_none(), "{unknown:?} is no field that a case may have");
@@ -55,13 +55,13 @@ impl Request {
         spec
     }
 
-    /// Who asks, with their groups; None: it is not established.
+    /// Returns the requester and its groups, or `None` if the requester is not established.
     pub fn requester(&self, namespace: &str) -> Option<(String, Vec<String>)> {
         let named = |name: &String| name.replace("{namespace}", namespace);
         (self.asked_by != "nobody").then(|| (named(&self.asked_by), self.groups.iter().map(named).collect()))
     }
 
-    /// For messages.
+    /// Returns a short description for messages.
     pub fn shown(&self) -> String {
         let spec: String = json!(self.spec).to_string().chars().take(200).collect();
         let class = self.class.as_deref().unwrap_or("allowed");
@@ -69,7 +69,7 @@ impl Request {
     }
 }
 
-/// Writes repetitions out.
+/// Replaces each `repeat` with the repeated text.
 fn written_out(value: &Value) -> Value {
     match value {
         Value::Object(fields) => match fields.get("repeat") {
