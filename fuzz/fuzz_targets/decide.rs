@@ -18,7 +18,7 @@ use oracle::{Question, World};
 
 fuzz_target!(|bytes: &[u8]| {
     let source = &mut Source(bytes);
-    // Compiling arbitrary input takes longer than a decision, so it happens for one input in four.
+    // Compiling arbitrary rules takes longer than a decision, so only one input in four does that.
     if source.once_in(4) {
         return wild::judge(source);
     }

@@ -13,7 +13,7 @@ use crate::{flatten, shown, sources};
 /// Module, by its names below the crate.
 type Module = Vec<String>;
 
-/// Paths that a file names, without its tests.
+/// Paths that the code of a file uses, without its tests.
 #[derive(Default)]
 struct Imports {
     paths: Vec<String>,

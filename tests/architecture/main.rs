@@ -1,7 +1,7 @@
-//! Directions between modules, and limits on length.
+//! Permitted dependencies between modules, and limits on length.
 //!
 //! The compiler enforces the coarse borders (features). These tests enforce the fine borders, from the source: every
-//! path that starts with `crate::` names a module that the file's own module may use.
+//! path that starts with `crate::` must name a module that the file's own module may use.
 
 #![allow(
     clippy::expect_used,

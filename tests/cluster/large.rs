@@ -1,7 +1,7 @@
 //! A store full of the largest objects that the API server accepts. `writ serve` starts within the memory limit of the
 //! chart. It still runs the small executions of other namespaces.
 //!
-//! `WRIT_TEST_LARGE=1` sets the size that once ended the process.
+//! `WRIT_TEST_LARGE=1` fills the store as much as when an earlier `writ serve` died.
 
 use std::time::Duration;
 

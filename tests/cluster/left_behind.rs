@@ -1,4 +1,4 @@
-//! Claims that no task serves any more, and users who remove the object of a running command.
+//! Claims that no task serves any more, and running commands whose object a user removed.
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};

@@ -57,7 +57,7 @@ impl Request {
     }
 }
 
-/// Lie of a fake machine.
+/// Behaviour of a fake machine.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
     /// Answers every request with "it runs", and closes the session.
@@ -157,7 +157,7 @@ impl Handler for Connection {
         let Some(stdin) = self.stdin.remove(&channel) else { return Ok(()) };
         let Some(request) = Request::read(&stdin) else { return Ok(()) };
         let (liar, handle) = (self.liar.clone(), session.handle());
-        // The session's own loop sends the answer, so a separate task writes it.
+        // The answer needs the session's own loop, which must not wait. So a separate task writes the answer.
         tokio::spawn(async move { liar.answer(Voice { handle, channel, nonce: request.nonce }, request.kind).await });
         Ok(())
     }

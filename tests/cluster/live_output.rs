@@ -1,5 +1,5 @@
-//! Live output with the real API server and sshd. The test process is the controller, because other processes cannot
-//! watch before the gateway exists.
+//! Live output with the real API server and sshd. The test process is the controller, because only the planned gateway
+//! will let other processes watch.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -405,7 +405,7 @@ async fn an_idle_connection_costs_at_most_64_kib() {
     let mut connections = Vec::new();
     let mut before = 0;
     for number in 0..MANY + 20 {
-        // The first 20 connections allocate memory that all connections share.
+        // The first 20 connections also allocate the memory that is needed only once.
         if number == 20 {
             before = resident_kib();
         }

@@ -179,7 +179,8 @@ async fn a_machine_that_freezes_after_its_banner_costs_no_connection_for_ever() 
     gone.join().expect("the thread ends").expect("the connection is closed, not open long after it was given up");
 }
 
-/// If Writ treats a cut connection as unreachable, the execution waits. A refusal would fail it for good.
+/// A cut connection must count as unreachable, so that the execution waits. As a refusal, it would fail the execution
+/// for good.
 #[tokio::test]
 async fn a_login_that_is_cut_at_any_byte_is_never_taken_for_a_refusal() {
     let sshd = Sshd::start(&world().reaper, &SshdOptions::default()).expect("an sshd");

@@ -79,8 +79,8 @@ async fn metadata_have_bounds_for_whoever_writes_them_and_what_is_over_them_alre
             let change = Patch::Merge(json!({"metadata": metadata.clone()}));
             let changed = api.patch(name, &PatchParams::default().dry_run(), &change).await;
             match annotation {
-                // `kubectl apply` stores the whole Whitelist in an annotation, so Writ accepts any size that Kubernetes
-                // accepts.
+                // `kubectl apply` stores the whole Whitelist in an annotation. So the policy accepts annotations of any
+                // size that Kubernetes accepts.
                 true => drop(changed.expect("taken")),
                 false => assert!(refused(words, changed).contains(words)),
             }

@@ -56,8 +56,8 @@ impl Two {
         Some(Self { case, other })
     }
 
-    /// Starts a command on the first host, then stops that host. Each of the command's 4 pieces takes
-    /// `seconds_of_piece`.
+    /// Starts a command on the first host, then stops that host. The command sleeps for `seconds_of_piece` after each
+    /// of its 4 pieces of output.
     async fn run_and_lose(&self, seconds_of_piece: &str) -> work::Work {
         let work = work_of("x", 10_000, seconds_of_piece, 3);
         execute(&self.case, &work).await;

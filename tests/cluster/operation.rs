@@ -143,7 +143,7 @@ async fn an_api_server_that_is_away_makes_it_unready_and_is_no_reason_to_restart
     let (alive, body) = get(port(&case), "/healthz").await;
     assert_eq!(alive, 200, "{body}");
 
-    // A process that has not reached the API server yet reports that it waits for it.
+    // A process that has not reached the API server yet reports that it waits for the API server.
     case.kill_writ();
     let log = case.whole_log().len();
     case.start_writ();

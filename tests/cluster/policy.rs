@@ -235,7 +235,7 @@ async fn a_field_of_a_later_version_closes_its_rule_and_beside_the_rules_the_nam
     case.ends("y", Phase::Rejected, Reason::PolicyBroken).await;
 }
 
-/// The CRD refuses such a Whitelist. A cluster may have an older or an edited CRD.
+/// The CRD refuses such a Whitelist. An older or edited CRD may accept it.
 #[tokio::test]
 async fn a_whitelist_that_does_not_decode_closes_the_namespace_and_is_told_of() {
     let world = crate::world::World::start();
@@ -336,8 +336,8 @@ async fn whitelists_are_read_in_full_only_when_one_has_changed() {
     case.ends("again", Phase::Succeeded, Reason::Completed).await;
 }
 
-/// Runs 500 executions while their Whitelist changes as fast as possible. It allows the command, denies it, or allows
-/// something else.
+/// Runs 500 executions while their Whitelist changes as fast as possible. The Whitelist allows the command, denies it,
+/// or allows something else.
 #[tokio::test]
 async fn what_ran_while_the_policy_was_changed_is_what_its_recorded_decision_says() {
     const EXECUTIONS: usize = 500;

@@ -14,7 +14,7 @@ use crate::case::Case;
 use crate::lab::{SshdOptions, User};
 use crate::world::{World, client_of, world};
 
-/// Returns the client of a user with every right that RBAC can give. The guards apply to this user.
+/// Returns the client of a user with every right that RBAC can give. The guards still apply to this user.
 pub async fn root(case: &Case) -> Client {
     let who = format!("root-of-{}", case.namespace);
     let kubeconfig = case.world.control_plane.kubeconfig_for(&who, None).expect("a kubeconfig");
@@ -259,7 +259,7 @@ async fn before_its_retention_is_over_nobody_deletes_a_record_and_afterwards_the
     case.ends("short-lived", Phase::Succeeded, Reason::Completed).await;
     case.ends("kept", Phase::Succeeded, Reason::Completed).await;
     let started = Instant::now();
-    // A changed policy takes effect a moment later. The dry run probes it and deletes nothing.
+    // A changed policy takes effect a moment later. The dry run tests the policy, and deletes nothing.
     let dry = DeleteParams { dry_run: true, ..DeleteParams::default() };
     while executions(&case, &root).delete("kept", &dry).await.is_ok() {
         assert!(started.elapsed() < Duration::from_secs(5), "the changed policy is not in force");

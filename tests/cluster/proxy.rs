@@ -25,11 +25,11 @@ pub enum Fate {
     Passes,
     /// The request never arrives: the proxy cuts the connection.
     IsLost,
-    /// The request arrives. After a notification of `release`, the proxy cuts the connection instead of answering.
+    /// The request arrives. When the test notifies `release`, the proxy cuts the connection instead of answering.
     AnswerIsLost { arrived: Arc<Notify>, release: Arc<Notify> },
-    /// The request arrives after a notification of `go_on`.
+    /// The request arrives when the test notifies `go_on`.
     IsHeldBack { held: Arc<Notify>, go_on: Arc<Notify> },
-    /// After a notification of `go_on`, the proxy cuts the connection. The request arrives just before the next status
+    /// When the test notifies `go_on`, the proxy cuts the connection. The request arrives just before the next status
     /// write.
     ArrivesBeforeTheNext { cut: Arc<Notify>, go_on: Arc<Notify> },
 }

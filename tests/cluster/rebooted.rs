@@ -1,4 +1,4 @@
-//! More tests in addition to `durable`: reboots, files that earlier processes left on a machine, and machines with few
+//! More tests like those in `durable`: reboots, files that earlier processes left on a machine, and machines with few
 //! sessions.
 
 use std::sync::Arc;

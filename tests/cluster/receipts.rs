@@ -1,5 +1,5 @@
-//! If a manifest is applied again after its TTL deleted the execution, it does not run again, whatever happens in
-//! between. If a user deleted the execution or changed the manifest, it runs again.
+//! If the TTL deleted an execution and its manifest is applied again, the command does not run again. No event in
+//! between changes this. If a user deleted the execution or changed the manifest, the command runs again.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ async fn a_crash_between_receipt_and_deletion_changes_nothing() {
 }
 
 /// Returns a case whose controller has written the receipt of `x`. The proxy holds the deletion of `x` back until the
-/// returned `Notify`.
+/// test notifies the returned value.
 async fn held_between_receipt_and_deletion() -> (Case, Arc<Notify>) {
     let mut case = Case::new().await;
     let (held, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -183,7 +183,7 @@ async fn a_person_who_is_quicker_to_delete_than_its_time_to_live_leaves_no_recei
 #[tokio::test]
 async fn a_process_that_is_late_does_not_undo_the_receipt_that_another_one_relied_on() {
     let (case, go_on) = held_between_receipt_and_deletion().await;
-    // Simulates another process that finds the receipt: it updates the nonce of the receipt, then deletes the
+    // Simulates another process that finds the receipt. That process updates the nonce of the receipt, then deletes the
     // execution.
     let [receipt] = &all_receipts(&case).await[..] else { panic!("one receipt") };
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"writ.dev/revision-nonce": "by another"}}}));
@@ -436,7 +436,7 @@ async fn what_says_no_time_to_live_has_the_default_and_none_goes_before_the_mini
     until(&case, "marked", async || is_marked("long").await).await;
 }
 
-/// Main guarantee of the receipts, from the view of a pipeline.
+/// Main guarantee of the receipts: a pipeline that applies manifests again and again runs each command once.
 #[tokio::test]
 async fn manifests_that_are_applied_fifty_times_run_each_of_their_commands_once() {
     let case = Case::new().await;

@@ -19,7 +19,7 @@ use crate::lab::{openssh, say};
 const NOTE: &str = "#!/bin/sh\necho \"$1\" >>\"$HOME/started\"\nsleep \"$2\"\nid -un\n";
 const MODES: [&str; 2] = ["Durable", "Direct"];
 
-/// Case with a machine that refuses sessions, and one Machine object for each mode.
+/// Case with an SSH server that may refuse to execute commands, and one Machine object for each mode.
 struct Visit {
     case: Case,
     stranger: Stranger,
@@ -239,7 +239,7 @@ async fn a_login_that_prints_a_megabyte_is_told_or_runs() {
     assert_eq!((output.incomplete, output.stdout.bytes), (false, 1_000_002 + visit.stranger.user().len() as i64));
 }
 
-/// The account needs manual action. Then Writ runs the queued executions.
+/// The account needs manual action. After the repair, Writ runs the queued executions.
 #[tokio::test]
 async fn a_machine_whose_account_was_mended_runs_what_waited() {
     let Some(visit) = Visit::to(with_bash("echo Your account has expired; exit 1\n")).await else { return };

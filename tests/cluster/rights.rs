@@ -124,8 +124,8 @@ async fn granted(client: &Client, places: &[Place]) -> BTreeSet<Right> {
                     && wider
                         .clone()
                         .any(|wider| granted.contains(&(verb.to_owned(), group.clone(), name.clone(), wider)));
-                // If Writ serves all namespaces, home is one of them. The table lists the rights in coordination.k8s.io
-                // for home again.
+                // If Writ serves all namespaces, home is one of them. The table lists home's rights in
+                // coordination.k8s.io separately.
                 if (place.called == "home" && group == "coordination.k8s.io" || !is_known)
                     && may(client, verb, resource, place).await
                 {
@@ -183,7 +183,7 @@ async fn an_installation_for_some_namespaces_has_no_rights_in_others() {
     for namespace in [&served, &open, &other, &home] {
         world.kubectl_succeeds(&["create", "namespace", namespace]);
     }
-    // ClusterRoles belong to the whole cluster, and this release has its own.
+    // A ClusterRole belongs to no namespace, so this release has its own ClusterRoles.
     let values = format!("watchNamespaces={{{served},{open}}},credentialsNamespaces={{{open}}}");
     let shared = "crds.install=false,admission.install=false,roles.install=false,replicaCount=0";
     world.helm_succeeds(&["install", "narrow", CHART, "-n", &home, "--set", &values, "--set", shared]);

@@ -58,7 +58,7 @@ async fn a_key_is_rotated_without_a_gap_and_the_machine_says_which_one_it_takes(
     let add: String =
         guide(1).lines().filter(|line| !line.starts_with("ssh-keygen")).map(|line| format!("{line}\n")).collect();
     in_shell(&case, folder, &add);
-    // No machine accepts the new key yet.
+    // The machine does not accept the new key yet.
     case.execute("during", "say hello").await;
     case.ends("during", Phase::Succeeded, Reason::Completed).await;
     let status =

@@ -1,4 +1,4 @@
-//! `runAs` from the rule to the record. These tests need root: without root, no other user exists to run as.
+//! `runAs` from the rule to the record. These tests need root, to install sudo rules and to create the other user.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -16,8 +16,8 @@ use crate::world::World;
 const PASSPHRASE: &str = "canary-passphrase-4fe19414";
 const GARBAGE: &str = "canary-garbage-4fe19414-this-is-no-key";
 
-/// Starts a control plane that encrypts Secrets before etcd stores them. Plain text of a Secret in etcd's files then
-/// comes from another object.
+/// Starts a control plane that encrypts Secrets before etcd stores them. If etcd's files contain the text of a Secret,
+/// the text comes from another object.
 fn world_with_encrypted_secrets() -> Arc<World> {
     let folder = tempfile::tempdir().expect("a folder").keep();
     let file = folder.join("encryption.json");

@@ -28,8 +28,8 @@ use crate::world::client_of;
 const SHORT_SECONDS: u64 = 12;
 /// Maximum duration of one turn of the attack. The turn without the attack lasts a third of it.
 const TURN: Duration = Duration::from_secs(45);
-/// Number of objects of one kind that the attacker has. It is limited, because the API server and etcd are not the
-/// target.
+/// Number of objects that the attacker keeps for each action. The number is limited, because the API server and etcd
+/// are not the target.
 const NAMES: u64 = 40;
 /// Number of concurrent attackers.
 const ATTACKERS: u64 = 4;
@@ -371,7 +371,7 @@ async fn a_tenant_delays_reads_and_stops_nothing_of_another_namespace() {
         for is_attack in [false, true] {
             attacks.store(is_attack, Ordering::Relaxed);
             let began = Instant::now();
-            // The comparison needs only a third of the time without the attack.
+            // A third of the time without the attack is enough for the comparison.
             let length = if is_attack { turn } else { turn / 3 };
             while began.elapsed() < length {
                 let delays = if is_attack { &mut beside } else { &mut calm };

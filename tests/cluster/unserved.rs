@@ -46,8 +46,8 @@ async fn what_nobody_has_noticed_says_so_and_may_be_deleted() {
 
     for (client, name) in [(&root, "by-root"), (&pipeline, "by-pipeline")] {
         let api = executions(&case, client);
-        // The API server restores the finalizer before the deletion. A `writ serve` that starts later must find no
-        // execution without it.
+        // The API server restores the finalizer before the deletion. Otherwise, a `writ serve` that starts later could
+        // find an execution without a finalizer.
         let kept = release(&api, name).await.expect("put back");
         assert_eq!(kept.metadata.finalizers.map(|finalizers| finalizers.len()), Some(1));
         api.delete(name, &DeleteParams::default()).await.expect("deleted");
@@ -68,7 +68,7 @@ async fn what_nobody_has_noticed_says_so_and_may_be_deleted() {
     case.gone("kept").await;
 }
 
-/// Between the first reconcile and the decision, the finalizer holds the execution.
+/// Writ has reconciled the execution and not decided it yet. The finalizer holds the execution.
 #[tokio::test]
 async fn what_waits_for_its_machine_is_noticed_and_stays() {
     let case =

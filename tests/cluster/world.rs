@@ -1,5 +1,5 @@
-//! Control plane with the chart installed, which all tests share. The first test that needs it starts it. It ends with
-//! this process.
+//! Control plane with the chart installed, which all tests share. The first test that needs the control plane starts
+//! it. The control plane ends with this process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
-//! Limits that the machine enforces by itself: it ends commands that run too long or write too much. It also ends
-//! commands that Writ stops.
+//! Limits that the launcher enforces on the machine by itself. The launcher ends commands that run too long or write
+//! too much, and commands that Writ stops.
 
 use std::time::Duration;
 

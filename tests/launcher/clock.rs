@@ -1,4 +1,4 @@
-//! A clock that is unreadable, is empty or jumps. It ends no healthy command, and a time limit still holds.
+//! A clock that is unreadable, is empty or jumps. Such a clock ends no healthy command, and a time limit still holds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn uptime() -> f64 {
     text.split(' ').next().expect("a number").parse().expect("a number")
 }
 
-/// Replaces the file in one step, because a file in /proc changes in one step.
+/// Replaces the file in one step. A reader never finds a part of the text, as with a file in /proc.
 fn set(path: &PathBuf, text: Option<String>) {
     match text {
         Some(text) => {
@@ -69,7 +69,7 @@ fn line(seconds: f64) -> Option<String> {
 /// clock, both in seconds.
 type Text = fn(f64, f64) -> Option<String>;
 
-/// Broken clocks. The fault of most of them lasts from 1 s to 3 s after their start.
+/// Broken clocks. Most of them are wrong from 1 s to 3 s after their start.
 const BROKEN: [(&str, Text); 6] = [
     ("gone", |now, since| if (1.0..3.0).contains(&since) { None } else { line(now) }),
     ("empty", |now, since| if (1.0..3.0).contains(&since) { Some(String::new()) } else { line(now) }),

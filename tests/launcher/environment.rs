@@ -1,5 +1,5 @@
-//! The environment of a login does not affect the launcher. Other users cannot read its arguments, nonce, UID or
-//! script.
+//! The environment of a login does not affect the launcher. The processes of the launcher show other users neither the
+//! command's words nor the nonce, the UID or the script.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

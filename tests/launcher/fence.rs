@@ -109,7 +109,7 @@ fn closing_what_has_started_changes_nothing() {
     });
 }
 
-/// Either the launch or the closing wins, and exactly one of them.
+/// Exactly one of the launch and the closing wins.
 #[test]
 fn a_race_of_launching_and_closing_has_one_winner() {
     everywhere(|kind| {

@@ -74,8 +74,8 @@ fn what_is_old_is_forgotten() {
             machine.launch(uid, &sh("echo out"));
         }
         let long_ago = SystemTime::now() - Duration::from_secs(40 * 86_400);
-        // The journal names another boot. With the current boot, the launcher knows that the journal cannot be that
-        // old.
+        // The journal names another boot. With the current boot ID, the launcher would know that the journal cannot be
+        // that old.
         let journal = machine.journal(&old).replacen(&machine.facts.boot_id, "00000000-0000-4000-8000-000000000000", 1);
         std::fs::write(machine.file(&old, "j"), journal).unwrap();
         for ending in ["j", "o", "e"] {
@@ -114,7 +114,7 @@ fn the_directory_keeps_its_name_and_has_to_be_the_users_own() {
         assert_eq!(refused(&home.join("link/")), RequestRefusal::DirectoryUnsuitable);
         std::fs::write(home.join("file"), "").unwrap();
         assert_eq!(refused(Path::new("/tmp")), RequestRefusal::DirectoryUnsuitable);
-        // The refusal contains the machine's own words.
+        // The refusal contains the error message of the machine.
         for path in [home.join("file"), "/proc/no-such/home".into()] {
             let said = refused(&path);
             let is_told = matches!(&said, RequestRefusal::Said(words) if words.starts_with("mkdir: ") && words.contains(" directory"));
@@ -217,7 +217,7 @@ fn a_full_disk_starts_nothing_and_output_that_did_not_fit_is_said_to_be_missing(
         let late = uid();
         let said = machine.launch(&late, &machine.noted("true"));
         assert_eq!(*said.answer(), Answer::Refused(RequestRefusal::DiskFull), "{kind:?}");
-        // Even later, when the disk has space again, this execution does not start.
+        // This execution does not start later either, when the disk has space again.
         let outputs = leftovers(&machine, 9);
         assert_eq!(acknowledge(&machine, &outputs.iter().collect::<Vec<_>>()), Answer::Done);
         assert_eq!(*machine.launch(&late, &machine.noted("true")).answer(), Answer::Starting);

@@ -126,7 +126,7 @@ fn blocks(machine: &Machine) -> u64 {
     files.values().sum()
 }
 
-/// A service keeps the output of the command that started it.
+/// A service holds the output of the command that started it, and continues to write.
 #[test]
 fn what_a_service_writes_after_the_record_fills_nothing() {
     everywhere(|kind| {
@@ -157,7 +157,7 @@ fn what_a_service_writes_after_the_record_fills_nothing() {
     });
 }
 
-/// The service still runs after the launcher no longer stores its output.
+/// The service continues to run after the launcher no longer stores its output.
 #[test]
 fn a_service_that_outlives_its_command_is_not_ended() {
     let machine = Machine::new(Kind::BashThenDash);
@@ -272,7 +272,7 @@ fn the_output_can_be_opened_by_name() {
     });
 }
 
-/// Some shells store here-documents in files. There, a program creates the pipes.
+/// Some shells store here-documents in files. For these shells, a program creates the pipes.
 #[test]
 fn where_a_here_document_is_a_file_the_pipes_are_made_otherwise() {
     let mut machine = Machine::new(Kind::Bash);

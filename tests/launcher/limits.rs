@@ -37,7 +37,7 @@ fn a_limit_of_open_files_makes_no_record_of_a_command_that_did_not_run() {
                 Some(Answer::Starting) => assert!(!has_run, "{context}"),
                 other => panic!("{other:?}: {context}"),
             }
-            // A later request gets an answer that agrees.
+            // The answer to a later request agrees with the first answer.
             match machine.close(&uid) {
                 Answer::Ended(ended) => assert!(has_run && ended.outcome == ExitOutcome::Exited(5), "{context}"),
                 Answer::Tombstoned | Answer::NotStarted(_) => assert!(!has_run, "{context}"),

@@ -28,7 +28,7 @@ pub enum Kind {
     Bash,
     /// busybox for everything, as on Alpine.
     Busybox,
-    /// Like the kinds that follow: another login shell, with dash as /bin/sh.
+    /// zsh as login shell, with dash as /bin/sh. The following kinds differ only in the login shell.
     Zsh,
     Ksh,
     Fish,
@@ -138,7 +138,7 @@ impl Machine {
                 for applet in String::from_utf8(listed).expect("UTF-8").lines() {
                     symlink(&busybox, tools.join(applet)).expect("a link");
                 }
-                // sudo is not part of busybox, but of Alpine.
+                // sudo is not part of busybox, but Alpine has it.
                 symlink("/usr/bin/sudo", tools.join("sudo")).expect("a link");
                 tools.join("sh")
             }
@@ -203,7 +203,7 @@ impl Machine {
         text
     }
 
-    /// Adapts a request to this machine. The result is a complete request.
+    /// Adapts a whole request to this machine, with the correct length and copy of the script.
     pub fn localized(&self, request: &ExecRequest) -> ExecRequest {
         let stdin = String::from_utf8(request.stdin.clone()).expect("UTF-8");
         let (header, body) = stdin.split_once('\n').expect("a header");
@@ -223,7 +223,7 @@ impl Machine {
         Session::new(self.spawn(&request), Reply::resuming(nonce, from), &request.stdin)
     }
 
-    /// Sends exactly this request.
+    /// Sends exactly this request, without an adaptation to the machine.
     pub fn raw_session(&self, nonce: &Nonce, request: &ExecRequest) -> Session {
         Session::new(self.spawn(request), Reply::new(nonce), &request.stdin)
     }
@@ -286,7 +286,7 @@ impl Machine {
         let path = self.home.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(&path, format!("{text}\n")).expect("a file");
-        // Under sshd, bash reads ~/.bashrc. Here, BASH_ENV replaces that.
+        // Under sshd, bash reads ~/.bashrc. Here, bash reads the file in BASH_ENV instead.
         self.login_environment.retain(|(name, _)| name != "BASH_ENV");
         if name == "bashrc" {
             self.login_environment.push(("BASH_ENV".to_owned(), path.display().to_string()));
@@ -303,7 +303,7 @@ impl Machine {
             if said.complete {
                 break;
             }
-            // Writ waits, too. A short burst of noise has ended then.
+            // Writ also waits before it reads again. A short burst of noise has ended by then.
             std::thread::sleep(Duration::from_millis(150));
             let more = self.attach(&uid, said.offsets()).finish();
             said.stdout.extend_from_slice(&more.stdout);

@@ -1,4 +1,4 @@
-//! Commands as another user, by sudo. These tests need root: without root, no other user exists to run as.
+//! Commands as another user, by sudo. These tests need root, to install sudo rules and to create the other user.
 
 use writ::api::execution_status::DecisionRecord;
 use writ::launcher::{Answer, ExitOutcome, NotStarted, Offsets};

@@ -47,8 +47,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// The record consists of the machine's journal and the exact bytes of the output. This holds for any bytes: in one
-    /// session, live, and if they are read again.
+    /// The record consists of the machine's journal and the exact bytes of the output. This holds for any bytes: read
+    /// in one session, read live, and read again later.
     #[test]
     fn an_output_is_any_bytes_and_never_a_word_of_the_launcher(
         stdout in pieces(), stderr in pieces(), code in 1..=255_u8, is_live in any::<bool>(), kind in 0..4_usize,

@@ -42,7 +42,7 @@ impl<'a> Victim<'a> {
         assert!(!self.marker.exists(), "{how}: executed");
         assert!(!self.machine.file(&self.uid, "j").exists(), "{how}: came to the fence: {said:?}");
         assert!(said.stdout.is_empty() && said.stderr.is_empty(), "{how}: {said:?}");
-        // If the request lost its nonce, the launcher sends no refusal. It still returns the exit code.
+        // If the change removed the nonce, the client recognizes no refusal. The exit code is always correct.
         assert_eq!(exit_code, i32::try_from(REFUSED_CUT_EXIT_CODE).ok(), "{how}: {said:?}");
         assert!(matches!(said.answers.as_slice(), [] | [Answer::Refused(RequestRefusal::Cut)]), "{how}: {said:?}");
     }
