@@ -30,13 +30,14 @@ mod reattach;
 mod receipt;
 mod space;
 mod status;
+pub mod sudoers;
 
 pub use audit::{AuditFields, argv_digest};
 pub use creation::creation;
 pub use deadlines::{Deadlines, END_GRACE, FINAL_POLL, Limits, MIN_RATE, Pace, TAKEOVER, TERM_GRACE};
 pub use nearest::nearest;
 pub use observed::{HolderFact, LaunchProblem, MachineFact, Observed, PriorExecutionFact, QueueFact, RunnerFact};
-pub use outcome::{CommandOutcome, StopCause, Termination, conclude, sudoers_line};
+pub use outcome::{CommandOutcome, StopCause, Termination, conclude};
 pub use plan::{EventNotice, Plan, SideEffect, plan};
 pub use reattach::{Journal, MachineMatch, ObservedMachine, ReattachStep, compare, next_step};
 pub use receipt::{ReceiptKey, digest, is_already_executed};

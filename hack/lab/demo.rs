@@ -42,6 +42,9 @@ const DRAIN_SECONDS: &str = "5";
 /// Maximum time for `writ serve` to end: [`DRAIN_SECONDS`], and some time to record the results.
 const WRIT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Directory in the run's directory with the stored outputs.
+const OUTPUTS: &str = "outputs";
+
 /// Options of the demo.
 #[derive(Debug)]
 pub struct DemoOptions {
@@ -128,7 +131,7 @@ fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Si
     step.done();
     let outcome = show(&cluster, &sshd, &writ, &log, signals);
     if outcome.is_ok() && !options.once {
-        invite(&cluster, tools, &log);
+        invite(&cluster, tools, &reaper.folder().join(OUTPUTS), &log);
         signals.wait();
     }
     if outcome.is_err() && !signals.received() {
@@ -152,7 +155,7 @@ fn start_writ(tools: &Tools, cluster: &Cluster, reaper: &Reaper, log: &Path) -> 
     }
     writ.args(super::lab::LOOPBACK);
     writ.args(["--missing-grace-seconds", MISSING_GRACE_SECONDS, "--drain-seconds", DRAIN_SECONDS]);
-    writ.env("WRIT_OUTPUT_STORE", reaper.folder().join("outputs"));
+    writ.env("WRIT_OUTPUT_STORE", reaper.folder().join(OUTPUTS));
     reaper.spawn("writ", &mut writ, log)
 }
 
@@ -195,7 +198,7 @@ fn called(name: &str, path: &Path) -> String {
 }
 
 /// Prints commands for a second terminal. The lines have no indentation, so that a user can copy them.
-fn invite(cluster: &Cluster, tools: &Tools, log: &Path) {
+fn invite(cluster: &Cluster, tools: &Tools, outputs: &Path, log: &Path) {
     let (caller, admin, namespace) = (cluster.caller.display(), cluster.admin.display(), &cluster.namespace);
     let (kubectl, writ) = (called("kubectl", &tools.kubectl), called("writ", &tools.writ));
     println!(
@@ -204,6 +207,7 @@ It stays up until ctrl-C, and serves the namespace {namespace}: an execution in 
 Try it from a second terminal, as {name}:
 
 export KUBECONFIG={caller}
+export WRIT_OUTPUT_STORE={outputs}
 {writ} explain -n {namespace} --machine web-1 -- /usr/bin/id
 {kubectl} -n {namespace} apply -f - <<'END'
 apiVersion: writ.dev/v1alpha1
@@ -215,29 +219,35 @@ spec:
     name: web-1
   command: /usr/bin/id
 END
-{kubectl} -n {namespace} wait --for=jsonpath='{{.status.phase}}'=Succeeded --timeout=30s cmdexec/who-am-i
+{kubectl} -n {namespace} wait --for=condition=Finished --timeout=30s cmdexec/who-am-i
 {writ} output -n {namespace} who-am-i
 {kubectl} -n {namespace} get cmdexec who-am-i -o yaml
 {writ} explain -n {namespace} --execution not-listed
 {kubectl} explain cmdexec.spec
 
-What may run is said by the Whitelist:
+The Whitelist lists the commands that may run:
 
 {kubectl} --kubeconfig {admin} -n {namespace} edit whitelist examples
 {writ} lint {whitelist}
 
-Whether the machine can be used (web-2 pins a wrong host key on purpose):
+Check whether Writ can use the machine (web-2 pins a wrong host key on purpose):
 
 {writ} machine check web-1 --kubeconfig {admin} -n {namespace} {loopback}
 {writ} machine check web-2 --kubeconfig {admin} -n {namespace} {loopback}
 
-What writ does:
+To give another user rights, bind writ-base-requester and writ-base-viewer: this cluster has no controller that fills
+writ-requester.
+
+{kubectl} --kubeconfig {admin} -n {namespace} create rolebinding bob --clusterrole=writ-base-requester --user=bob
+
+The log of writ serve:
 
 tail -f {log}
 ",
         name = cluster.caller_name,
         whitelist = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/whitelist.yaml").display(),
         loopback = super::lab::LOOPBACK.join(" "),
+        outputs = outputs.display(),
         log = log.display()
     );
 }

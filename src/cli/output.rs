@@ -202,8 +202,10 @@ fn recorded_stream(execution: &CommandExecution, kind: StreamKind) -> Result<(&s
     let status = execution.status.as_ref();
     if !phase.is_finished() {
         let message = format!(
-            "{name} has not finished (phase {}); wait for it: kubectl wait commandexecution/{name} --for=condition=Finished",
-            phase.as_str()
+            "{name} has not finished (phase {}); wait for it: kubectl -n {} wait commandexecution/{name} \
+             --for=condition=Finished --timeout=10m",
+            phase.as_str(),
+            execution.namespace().unwrap_or_default()
         );
         return Err(NoOutput { exit: CliExit::NotReady, message });
     }

@@ -10,6 +10,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus, Phase, Reason};
 use super::LaunchProblem;
 use super::last_line::last_line;
 use super::status::{not_before_recorded_times, storable, with_phase};
+use super::sudoers;
 
 /// Maximum length of a program's path in a message, in characters. Paths in practice are shorter.
 const MAX_PROGRAM_SHOWN: usize = 128;
@@ -92,7 +93,7 @@ pub struct CommandOutcome {
 pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Timestamp) -> CommandExecutionStatus {
     let (phase, reason, mut message) = phase_and_reason(&outcome, execution);
     if is_sudo_password_prompt(&outcome)
-        && let Some(line) = sudoers_line(execution)
+        && let Some(line) = sudoers::line(execution)
     {
         message = format!(
             "{message}; standard error is the message of sudo if it needs a password: `{line}` in sudoers allows the command"
@@ -198,6 +199,12 @@ fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     let program = decision.and_then(|decision| decision.argv.first());
     program.map_or_else(String::new, |program| {
         let program: String = program.chars().take(MAX_PROGRAM_SHOWN).collect();
+        if let Some((first, _)) = program.split_once(' ').filter(|_| code == 127) {
+            return format!(
+                "; this code usually means that the program {program:?} does not exist on the machine: if {first:?} is the \
+                 program, give each of its arguments an entry of its own in `run`"
+            );
+        }
         format!(
             "; this code usually means that a program {why} on the machine: check decision.argv[0], {program:?}, and the programs that it starts"
         )
@@ -280,16 +287,6 @@ fn describe_signal(signal: &str) -> String {
     } else {
         format!("signal {signal}")
     }
-}
-
-/// Returns a line for sudoers that allows the command of an execution with `runAs`; `None` if it runs as the login
-/// user.
-pub fn sudoers_line(execution: &CommandExecution) -> Option<String> {
-    let status = execution.status.as_ref()?;
-    let decision = status.decision.as_ref()?;
-    let (user, program) = (decision.run_as.as_ref()?, decision.argv.first()?);
-    let login = status.machine.as_ref().map_or("LOGIN-USER", |machine| &machine.user);
-    Some(format!("{login} ALL=({user}) NOPASSWD: {program}"))
 }
 
 /// Returns true if the outcome is that of sudo without a password. The command itself may also have caused it.

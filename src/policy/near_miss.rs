@@ -217,7 +217,9 @@ fn no_similar_rule(rules: &RuleSet, request: &Request) -> String {
         return "there is no Whitelist in this namespace".to_owned();
     }
     match request.form() {
-        CommandForm::Text(_) => "no rule of this namespace has this text; it must be equal byte for byte".to_owned(),
+        CommandForm::Text(_) => "no rule of this namespace has this text; it must be equal byte for byte, also in upper and lower case and in \
+             spaces"
+            .to_owned(),
         CommandForm::Argv(argv) if argv.first().is_some_and(|program| !program.starts_with('/')) => {
             "no rule of this namespace runs these words; spec.argv[0] must be the absolute path of the program"
                 .to_owned()
@@ -305,7 +307,7 @@ fn for_policy_reader(rule: &CompiledRule, request: &Request, identity: Identity<
                 return format!("it takes {}; {}", words(rule), difference(rule, argv));
             }
             let expected = rule.text.as_ref().map(|text| format!("{:?}", text.display(names))).unwrap_or_default();
-            format!("it takes {expected}; the request differs from byte {matched} on")
+            format!("it takes {expected}; the request differs from character {} on", matched + 1)
         }
         Mismatch::OtherWay(way) => {
             let text = rule.text.as_ref().map(|text| text.display(names)).unwrap_or_default();
@@ -325,11 +327,14 @@ fn for_policy_reader(rule: &CompiledRule, request: &Request, identity: Identity<
         Mismatch::Machine => "its machineSelector does not choose a Machine with these labels".to_owned(),
         Mismatch::Subject => match identity {
             Identity::Known(requester) => {
-                format!(
-                    "its subjects are neither {} nor a group of {}",
-                    requester.username,
-                    requester.groups.join(", ")
-                )
+                let name = &requester.username;
+                match requester.groups.as_slice() {
+                    [] => format!(
+                        "its subjects do not name {name}, and no group of {name} is known (`writ explain` takes \
+                         --as-group for each group)"
+                    ),
+                    groups => format!("its subjects name neither {name} nor a group of {name} ({})", groups.join(", ")),
+                }
             }
             Identity::Unknown | Identity::Undecided => String::new(),
         },

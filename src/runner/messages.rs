@@ -1,7 +1,7 @@
 //! Messages and status reasons for the short codes of the launcher.
 
 use crate::api::{CommandExecution, Reason};
-use crate::execution::{LaunchProblem, sudoers_line};
+use crate::execution::{LaunchProblem, sudoers};
 use crate::fleet::{FILES, explain_refusal};
 use crate::launcher::{NotStarted, RequestRefusal};
 
@@ -40,10 +40,12 @@ pub(super) fn not_started(why: &NotStarted, execution: &CommandExecution) -> Lau
 /// sudo, or empty.
 pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchProblem {
     let said = if words.is_empty() { String::new() } else { format!("{words} (said by sudo); ") };
-    let line = sudoers_line(execution).unwrap_or_default();
+    let line = match sudoers::line(execution) {
+        Some(line) => format!("the line `{line}` in its sudoers does (visudo; docs/guides/run-as.md)"),
+        None => "add a line to its sudoers (visudo; docs/guides/run-as.md)".to_owned(),
+    };
     let message = format!(
-        "{said}sudo on the machine does not let the login user run this without a password; a line such as `{line}` in its sudoers \
-         does (visudo; docs/guides/run-as.md); it was not started"
+        "{said}sudo on the machine does not let the login user run this without a password; {line}; it was not started"
     );
     LaunchProblem { reason: Reason::LauncherFailed, message }
 }

@@ -300,7 +300,7 @@ async fn a_cluster_is_asked_with_the_rights_of_who_asks_and_says_what_the_contro
     }
     let printed = ends(&explained(&case, &admin, &["--execution", "rejected"]), 3);
     assert!(
-        printed.contains("nearest: web/hello: it takes \"say hello\"; the request differs from byte 7 on"),
+        printed.contains("nearest: web/hello: it takes \"say hello\"; the request differs from character 8 on"),
         "{printed}"
     );
     let missing = ends(&explained(&case, &admin, &["--machine", "web-9", "--", "say hello"]), 2);

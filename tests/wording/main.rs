@@ -55,7 +55,7 @@ const CLEAN: &[&str] = &[
     "src/ssh",
     "src/telemetry",
     "src/traces",
-    "tests/wording/",
+    "tests/",
 ];
 
 /// Correct uses of a refused phrase: path, phrase, reason.

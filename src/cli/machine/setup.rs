@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt as _};
 use crate::api::whitelist::{Effect, WhitelistRule};
 use crate::api::{Machine, Whitelist};
 use crate::cluster::{Cluster, Operation};
+use crate::execution::sudoers;
 use crate::fleet::parse_credentials;
 use crate::policy;
 use crate::ssh::Credentials;
@@ -21,16 +22,28 @@ const MAX_LINES: usize = 32;
 pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     let namespace = cluster.own_namespace();
     let machine = cluster.machine(namespace, name).await?;
-    let secret = cluster.ssh_secret(namespace, &machine.spec.credentials_ref.name).await;
-    let secret =
-        secret.context("reading the Secret with the key failed; `ssh-keygen -y -f KEY` also prints the line")?;
-    let credentials = parse_credentials(&secret).with_context(|| format!("the Secret {}", secret.name))?;
-    let keys: Vec<String> = credentials.in_order().map(Credentials::authorized_keys_line).collect();
-    let has_certificate = secret.keys.iter().any(|key| key.certificate.is_some());
+    let keys = authorized_keys(cluster, &machine).await;
     let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
     let whitelists = cluster.call(Operation::Cli, "the Whitelists", list.list(&ListParams::default())).await?;
     let rules: Vec<WhitelistRule> = whitelists.items.into_iter().flat_map(active_allow_rules).collect();
-    Ok(text(&machine, &keys, has_certificate, &rules))
+    Ok(text(&machine, &keys, &rules))
+}
+
+/// Public keys of the Secret of a Machine.
+struct AuthorizedKeys {
+    /// Lines for authorized_keys, without options.
+    lines: Vec<String>,
+    has_certificate: bool,
+}
+
+async fn authorized_keys(cluster: &Cluster, machine: &Machine) -> anyhow::Result<AuthorizedKeys> {
+    let name = &machine.spec.credentials_ref.name;
+    let secret = cluster.ssh_secret(cluster.own_namespace(), name).await?;
+    let credentials = parse_credentials(&secret).with_context(|| format!("the Secret {name}"))?;
+    Ok(AuthorizedKeys {
+        lines: credentials.in_order().map(Credentials::authorized_keys_line).collect(),
+        has_certificate: secret.keys.iter().any(|key| key.certificate.is_some()),
+    })
 }
 
 /// Returns the rules that are in force. A rule out of force is granted nothing.
@@ -43,20 +56,16 @@ fn active_allow_rules(whitelist: Whitelist) -> Vec<WhitelistRule> {
     whitelist.spec.rules.into_iter().filter(|rule| !is_broken(rule)).collect()
 }
 
-fn text(machine: &Machine, keys: &[String], has_certificate: bool, rules: &[WhitelistRule]) -> String {
+fn text(machine: &Machine, keys: &anyhow::Result<AuthorizedKeys>, rules: &[WhitelistRule]) -> String {
     let user = &machine.spec.user;
-    // `restrict` forbids port forwarding, agent forwarding, terminals and X11, and also future features of sshd.
-    let options = if machine.spec.allow_jump { "restrict,port-forwarding" } else { "restrict" };
-    let lines = if keys.len() > 1 { "one line for each key of the Secret" } else { "one line" };
-    let mut text = format!("# ~{user}/.ssh/authorized_keys on the machine, {lines}:\n");
-    for key in keys {
-        let _ = writeln!(text, "{options} {key} writ");
-    }
-    if has_certificate {
-        text.push_str(
-            "# or, because the Secret has a certificate: TrustedUserCAKeys in sshd_config, with the key of its authority\n",
-        );
-    }
+    let mut text = match keys {
+        Ok(keys) => authorized_keys_text(machine, keys),
+        // Many who write sudo lines may not read Secrets.
+        Err(error) => format!(
+            "# ~{user}/.ssh/authorized_keys on the machine: the Secret cannot be read ({error:#}).\n\
+             # `ssh-keygen -y -f KEY` prints the line of a key.\n"
+        ),
+    };
     let for_machine = |rule: &&WhitelistRule| {
         let chosen = rule.machine_selector.as_ref().is_none_or(|selector| selector.matches(machine.labels()));
         chosen && rule.run_as.as_ref().is_some_and(|run_as| run_as != user) && rule.effect != Some(Effect::Deny)
@@ -73,6 +82,22 @@ fn text(machine: &Machine, keys: &[String], has_certificate: bool, rules: &[Whit
     text
 }
 
+fn authorized_keys_text(machine: &Machine, keys: &AuthorizedKeys) -> String {
+    // `restrict` forbids port forwarding, agent forwarding, terminals and X11, and also future features of sshd.
+    let options = if machine.spec.allow_jump { "restrict,port-forwarding" } else { "restrict" };
+    let lines = if keys.lines.len() > 1 { "one line for each key of the Secret" } else { "one line" };
+    let mut text = format!("# ~{}/.ssh/authorized_keys on the machine, {lines}:\n", machine.spec.user);
+    for key in &keys.lines {
+        let _ = writeln!(text, "{options} {key} writ");
+    }
+    if keys.has_certificate {
+        text.push_str(
+            "# or, because the Secret has a certificate: TrustedUserCAKeys in sshd_config, with the key of its authority\n",
+        );
+    }
+    text
+}
+
 fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     let Some((program, words)) = rule.run.split_first() else { return };
     // A sudo line is a grant. If a text could start another line, or cannot be read literally, a person must write the
@@ -83,7 +108,8 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
         lines.push_str("# a rule has characters that a sudo line cannot contain: write the line by hand\n");
         return;
     }
-    let (Some(user), Some(run_as)) = (sudo_name(user), sudo_name(rule.run_as.as_deref().unwrap_or("root"))) else {
+    let (Some(user), Some(run_as)) = (sudoers::user(user), sudoers::user(rule.run_as.as_deref().unwrap_or("root")))
+    else {
         lines.push_str("# a user has a name that sudo may read as something else: write the line by hand\n");
         return;
     };
@@ -91,11 +117,7 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     match argument_combinations(words, rule) {
         Some(all) => {
             for words in all {
-                let words = match words.as_slice() {
-                    [] => "\"\"".to_owned(),
-                    words => words.iter().map(|word| escape_sudoers(word)).collect::<Vec<_>>().join(" "),
-                };
-                let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {} {words}", escape_sudoers(program));
+                let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {}", sudoers::command(program, &words));
             }
         }
         None => {
@@ -103,12 +125,12 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
                 lines,
                 "# with any arguments, because sudo cannot restrict them as the rule does: only the Whitelist restricts them"
             );
-            let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {}", escape_sudoers(program));
+            let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {}", sudoers::escape(program));
         }
     }
     if !rule.environment.is_empty() {
         let names = rule.environment.keys().cloned().collect::<Vec<_>>().join(" ");
-        let _ = writeln!(lines, "Defaults!{} env_keep += \"{names}\"", escape_sudoers(program));
+        let _ = writeln!(lines, "Defaults!{} env_keep += \"{names}\"", sudoers::escape(program));
     }
 }
 
@@ -140,30 +162,6 @@ fn argument_combinations(words: &[String], rule: &WhitelistRule) -> Option<Vec<V
             .collect()
     };
     Some(all.iter().map(filled).collect())
-}
-
-/// Returns the name of a user for sudoers. Returns `None` for a name in capital letters, which is an alias there
-/// (`ALL`), and for a name with rare characters that have a meaning there.
-fn sudo_name(name: &str) -> Option<String> {
-    let is_alias = name.starts_with(|first: char| first.is_ascii_uppercase())
-        && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@\\+-$".contains(&byte);
-    if is_alias || !name.bytes().all(is_plain) {
-        return None;
-    }
-    Some(name.chars().flat_map(|each| matches!(each, '@' | '\\').then_some('\\').into_iter().chain([each])).collect())
-}
-
-/// Escapes wildcards and separators for sudoers (sudoers(5)).
-fn escape_sudoers(word: &str) -> String {
-    let mut escaped = String::new();
-    for each in word.chars() {
-        if matches!(each, ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '#' | '"') {
-            escaped.push('\\');
-        }
-        escaped.push(each);
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -24,9 +24,22 @@ fn machine() -> Machine {
     Machine::new("web-1", MachineSpec::new("192.0.2.1", "writ", "web-ssh"))
 }
 
+fn keys(has_certificate: bool) -> anyhow::Result<AuthorizedKeys> {
+    Ok(AuthorizedKeys { lines: vec!["ssh-ed25519 AAAA".to_owned()], has_certificate })
+}
+
+#[test]
+fn without_the_secret_the_sudo_lines_are_printed() {
+    let text = text(&machine(), &Err(anyhow::anyhow!("the Secret web-ssh: forbidden")), &rules());
+    assert!(
+        text.starts_with("# ~writ/.ssh/authorized_keys on the machine: the Secret cannot be read (the Secret web-ssh")
+    );
+    assert!(text.contains("writ ALL=(root) NOPASSWD: /usr/bin/systemctl restart -- nginx.service"), "{text}");
+}
+
 #[test]
 fn the_lines_are_as_narrow_as_the_rules() {
-    let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules());
+    let text = text(&machine(), &keys(false), &rules());
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     assert_eq!(
         lines,
@@ -43,7 +56,7 @@ fn the_lines_are_as_narrow_as_the_rules() {
 
 #[test]
 fn sudo_takes_the_lines() {
-    let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules());
+    let text = text(&machine(), &keys(false), &rules());
     let (_, sudoers) = text.split_once("# visudo").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("# visudo{sudoers}")).unwrap();
@@ -58,7 +71,7 @@ fn sudo_takes_the_lines() {
 fn a_machine_to_go_through_may_forward_and_a_certificate_is_told_of() {
     let mut machine = machine();
     machine.spec.allow_jump = true;
-    let text = text(&machine, &["ssh-ed25519 AAAA".to_owned()], true, &[]);
+    let text = text(&machine, &keys(true), &[]);
     assert!(text.contains("restrict,port-forwarding ssh-ed25519 AAAA"));
     assert!(text.contains("TrustedUserCAKeys") && text.contains("no sudo lines are needed"));
 }
@@ -76,7 +89,7 @@ fn a_user_of_a_directory_service_is_no_other_grant() {
     ] {
         let rule = json!([{"name": "r", "run": ["/usr/bin/id"], "runAs": run_as}]);
         let rules: Vec<WhitelistRule> = serde_json::from_value(rule).unwrap();
-        let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules);
+        let text = text(&machine(), &keys(false), &rules);
         let grant = text.lines().find(|line| line.starts_with("writ "));
         assert_eq!(grant.map(|grant| grant.trim_end_matches(" \"\"")), line, "{text}");
     }
@@ -91,6 +104,6 @@ fn a_value_cannot_add_a_line_to_sudoers() {
          "parameters": {"unit": {"enum": ["a\nmallory ALL=(ALL) NOPASSWD: ALL"]}}},
     ]))
     .unwrap();
-    let text = text(&machine(), &["ssh-ed25519 AAAA".to_owned()], false, &rules);
+    let text = text(&machine(), &keys(false), &rules);
     assert!(!text.lines().any(|line| line.starts_with("mallory")), "{text}");
 }

@@ -1,0 +1,57 @@
+//! Lines for sudoers(5) that allow a command with `runAs`.
+
+use crate::api::CommandExecution;
+
+/// Maximum length of a line in a message, in bytes. A longer command is written to sudoers by hand.
+const MAX_LINE: usize = 1024;
+
+/// Returns the name of a user for sudoers. Returns `None` for a name in capital letters, which is an alias there
+/// (`ALL`), and for a name with rare characters that have a meaning there.
+pub fn user(name: &str) -> Option<String> {
+    let is_alias = name.starts_with(|first: char| first.is_ascii_uppercase())
+        && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@\\+-$".contains(&byte);
+    if is_alias || !name.bytes().all(is_plain) {
+        return None;
+    }
+    Some(name.chars().flat_map(|each| matches!(each, '@' | '\\').then_some('\\').into_iter().chain([each])).collect())
+}
+
+/// Escapes wildcards and separators for sudoers (sudoers(5)).
+pub fn escape(word: &str) -> String {
+    let mut escaped = String::new();
+    for each in word.chars() {
+        if matches!(each, ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '#' | '"') {
+            escaped.push('\\');
+        }
+        escaped.push(each);
+    }
+    escaped
+}
+
+/// Returns the command of a line: the program with exactly these arguments. Without arguments, sudo also refuses all
+/// others.
+pub fn command(program: &str, arguments: &[String]) -> String {
+    let words = match arguments {
+        [] => "\"\"".to_owned(),
+        words => words.iter().map(|word| escape(word)).collect::<Vec<_>>().join(" "),
+    };
+    format!("{} {words}", escape(program))
+}
+
+/// Returns the line that allows the command of an execution with `runAs`, and no other command. Returns `None` if the
+/// command runs as the login user, or if a line cannot contain its words.
+pub fn line(execution: &CommandExecution) -> Option<String> {
+    let status = execution.status.as_ref()?;
+    let decision = status.decision.as_ref()?;
+    let (program, arguments) = decision.argv.split_first()?;
+    let run_as = user(decision.run_as.as_ref()?)?;
+    let login = match &status.machine {
+        Some(machine) => user(&machine.user)?,
+        None => "LOGIN-USER".to_owned(),
+    };
+    let is_printable = decision.argv.iter().all(|word| word.chars().all(|each| matches!(each, ' '..='~')));
+    is_printable
+        .then(|| format!("{login} ALL=({run_as}) NOPASSWD: {}", command(program, arguments)))
+        .filter(|line| line.len() <= MAX_LINE)
+}
