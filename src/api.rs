@@ -3,10 +3,10 @@
 //!
 //! # Guarantees
 //!
-//! The API server admits only well-formed objects, and a finished status does not change (CEL rules in [`crds`]).
+//! The API server admits only well-formed objects and refuses changes of a finished status (CEL rules in [`crds`]).
 //!
-//! These are pure types, without I/O and clock. The doc comment of a field is its manual: it is part of the CRD, and
-//! `kubectl explain` prints it.
+//! These are pure types, without I/O and clock. The doc comment of a field is its manual for users. The CRD contains
+//! the comment, and `kubectl explain` prints it.
 
 pub mod command_execution;
 pub mod conditions;
@@ -29,15 +29,15 @@ pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
-/// Pattern of a user name on a machine, as OpenSSH, sudo, useradd and directory services accept it. Like OpenSSH, it
-/// refuses characters that have a meaning in a shell.
+/// Pattern of a user name on a machine. It admits the names that OpenSSH, sudo, useradd and directory services accept.
+/// Like OpenSSH, it refuses characters that have a meaning in a shell.
 pub const USER_NAME: &str = r"^[!*,.0-9=?-\[\]-_a-z~]([!#%*-.0-9=?-_a-z~]*[!#%*-.0-9=?-\[\]-_a-z~])?[$]?$";
 
 /// Returns true if a text has the form of [`USER_NAME`].
 pub fn is_user_name(text: &str) -> bool {
     let name = text.strip_suffix('$').unwrap_or(text).as_bytes();
     let is_fit = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"\"'`:/$;&<>|(){}".contains(byte);
-    // A program could read these as an option, a number or a group.
+    // A program could read a name that starts with one of these characters as an option, a number or a group.
     let starts = name.first().is_some_and(|first| !b"-#%+\\".contains(first));
     starts && name.iter().all(is_fit) && !name.ends_with(b"\\")
 }
@@ -46,25 +46,28 @@ pub fn is_user_name(text: &str) -> bool {
 pub const GROUP: &str = "writ.dev";
 /// The version of the API that this build reads and writes.
 pub const VERSION: &str = "v1alpha1";
-/// Label of a Secret with SSH credentials, with the value `true`. Writ uses no other Secrets, so that the author of a
-/// Machine cannot try every key of the namespace on a host of their choice.
+/// Label of a Secret with SSH credentials. Its value is `true`. Writ uses no other Secrets. Otherwise the author of a
+/// Machine could try every key of the namespace on a host of their choice.
 pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
-/// Annotation of such a Secret: patterns (`*`, `?`), separated by commas, for the addresses that it may be used with.
+/// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the addresses with which Writ may use the
+/// Secret, separated by commas.
 pub const ADDRESSES_ANNOTATION: &str = "writ.dev/addresses";
-/// Annotation of such a Secret: patterns (`*`, `?`), separated by commas, for the users that it may log in as.
+/// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the users as which the Secret may log in,
+/// separated by commas.
 pub const USERS_ANNOTATION: &str = "writ.dev/users";
-/// Finalizer that keeps an execution until it has finished and its stored output is removed. The API server sets it at
-/// the creation (`deploy/requester-1.36.yaml`), else Writ sets it before the claim.
+/// Finalizer that keeps an execution until it has finished and Writ has removed its stored output. The API server sets
+/// the finalizer at the creation (`deploy/requester-1.36.yaml`). If it did not, Writ sets the finalizer before the
+/// claim.
 pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
-/// Annotation of a finished execution, `true` after its minimum retention: from then on others may delete it. Only Writ
-/// writes it, and only if the minimum retention is more than 0.
+/// Annotation of a finished execution, with the value `true` after its minimum retention. Other users may delete the
+/// execution from then on. Only Writ writes the annotation, and only if the minimum retention is more than 0.
 pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 
 /// Annotation that the admission policy `writ-audit` sets on an execution that was created with Writ's finalizer. Such
-/// an execution is a copy, and its command may have run already.
+/// an execution is a copy, and its command has perhaps run already.
 pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
 
-/// Annotation with which the creator of such a copy requests that it runs, with the value `true`.
+/// Annotation with which the creator of a restored copy requests that its command runs. Its value is `true`.
 pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
-/// Type of a Secret with an SSH private key (a type of Kubernetes, key `ssh-privatekey`).
+/// Type of a Secret with an SSH private key. Kubernetes defines this type; the key is in the entry `ssh-privatekey`.
 pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

@@ -15,11 +15,11 @@ use super::{CommandExecutionStatus, NameReference};
 
 /// Default of `spec.startingDeadlineSeconds`, in seconds.
 pub const DEFAULT_STARTING_DEADLINE_SECONDS: u32 = 300;
-/// Timeout if neither `spec.timeoutSeconds` nor the rule sets one, in seconds.
+/// Default timeout of a command, in seconds, if neither `spec.timeoutSeconds` nor the rule sets a timeout.
 pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
 
 /// One command on one Machine, run at most once. Create the object and read its status. After the creation only
-/// `cancelRequested` may change, and nothing once the execution has finished.
+/// `cancelRequested` may change. After the execution has finished, nothing may change.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "writ.dev",
@@ -65,14 +65,14 @@ pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
 #[x_kube(validation = Rule::new("!has(self.cancelledBy) || self.cancelRequested")
     .message("spec.cancelledBy says who set spec.cancelRequested; it is written by the API server's admission"))]
 pub struct CommandExecutionSpec {
-    /// Machine to run the command on, in this namespace. If it does not exist, Writ waits for it for 10 seconds, so
-    /// that one `kubectl apply` may create both. Then the execution is Rejected, reason MachineNotFound. With a
-    /// starting deadline of 0 Writ does not wait. It cannot be changed.
+    /// Machine to run the command on, in this namespace. If the Machine does not exist, Writ waits 10 seconds for it,
+    /// so that one `kubectl apply` can create the Machine and the execution. Then the execution is Rejected, reason
+    /// MachineNotFound. With a starting deadline of 0 Writ does not wait. Cannot be changed.
     pub machine_ref: NameReference,
 
     /// The request as text. It must equal the `match` of a rule byte for byte, with values for its parameters. Writ
     /// only compares this text and never gives it to a shell: the command is the `run` of the rule. 1 to 4096 printable
-    /// ASCII characters. Set exactly one of `command`, `argv` and `rule`. It cannot be changed.
+    /// ASCII characters. Set exactly one of `command`, `argv` and `rule`. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), extend("x-kubernetes-validations" = [
         {"rule": r"!self.contains('\n')", "message": r"spec.command has a line break, and must be one line: write it behind `command:` on the same line, and not below `command: |`"},
@@ -82,28 +82,28 @@ pub struct CommandExecutionSpec {
 
     /// The request as an argument vector. It must equal the `run` of a rule word for word, with values for its
     /// parameters. 1 to 64 words of at most 4096 printable ASCII characters. Set exactly one of `command`, `argv` and
-    /// `rule`. It cannot be changed.
+    /// `rule`. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096)))]
     pub argv: Option<Vec<String>>,
 
     /// The request as the name of a rule and values for its parameters. Set exactly one of `command`, `argv` and
-    /// `rule`. It cannot be changed.
+    /// `rule`. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRequest>,
 
-    /// Kind of action. If it is set, only rules with this `actionType` may allow the execution. Absent: any rule may,
-    /// and Writ records the `actionType` of that rule. Lower case letters, digits, `-` and `_`, at most 63 characters.
-    /// It cannot be changed.
+    /// Kind of action. If it is set, only rules with this `actionType` may allow the execution. If it is absent, any
+    /// rule may allow the execution, and Writ records the `actionType` of that rule. Lower case letters, digits, `-`
+    /// and `_`, at most 63 characters. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = [
         {"rule": "self.matches('^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$')", "message": "spec.actionType must be a word as rules have it: lower case letters, digits, - and _, with a letter or digit first and last; or leave it out"},
     ]))]
     pub action_type: Option<String>,
 
-    /// Environment variables for the command, at most 16, each with a name of at most 63 characters and a value of at
-    /// most 4096 printable ASCII characters. The rule lists the allowed names and values. Any other one is Rejected,
-    /// reason NotPermitted. It cannot be changed.
+    /// Environment variables for the command, at most 16. Each name has at most 63 characters, and each value at most
+    /// 4096 printable ASCII characters. The rule lists the allowed names and values. An execution with any other name
+    /// or value is Rejected, reason NotPermitted. Cannot be changed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend(
         "maxProperties" = 16,
@@ -114,53 +114,56 @@ pub struct CommandExecutionSpec {
     ))]
     pub environment: BTreeMap<String, String>,
 
-    /// Reason for the request, for readers of the record. At most 1024 characters. Writ does not interpret it. It
-    /// cannot be changed.
+    /// Reason for the request, for readers of the record. At most 1024 characters. Writ does not interpret it. Cannot
+    /// be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
 
-    /// Timeout of the command, in seconds from its start, 1 to 86400. Default and maximum come from the rule (30 and
-    /// 3600 if it sets none). Above the maximum the execution is Rejected, reason NotPermitted. When the timeout
-    /// expires, Writ asks the machine to stop the command, and the execution ends as TimedOut. The status says if the
-    /// command may still run. It cannot be changed.
+    /// Timeout of the command, in seconds from its start, 1 to 86400. The rule sets the default and the maximum (30 and
+    /// 3600 if the rule sets neither). An execution with a timeout above the maximum is Rejected, reason NotPermitted.
+    /// When the timeout expires, Writ asks the machine to stop the command, and the execution ends as TimedOut. The
+    /// status reports if the command may still run. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<u32>,
 
     /// Starting deadline, in seconds from the creation of the execution, 0 to 604800 (7 days). Default 300. The wait
-    /// for a free slot and the wait for an unreachable machine both count. 0: one attempt to connect, at once. If the
-    /// command has not started by then, the execution is Expired, or LaunchFailed if it was already claimed, and
-    /// nothing ran. It cannot be changed.
+    /// for a free slot and the wait for an unreachable machine both count. With 0, Writ makes one attempt to connect,
+    /// at once. If the command has not started at the deadline, nothing runs. The execution is then Expired, or
+    /// LaunchFailed if it was already claimed. Cannot be changed.
     #[serde(default = "default_starting_deadline_seconds")]
     #[schemars(range(min = 0, max = 604_800))]
     pub starting_deadline_seconds: u32,
 
-    /// TTL of the object after its end, in seconds from `status.completionTime`, 0 to 31536000 (365 days). When it
-    /// expires, Writ deletes the object with its stored output and leaves an ExecutionReceipt. If the same name and
-    /// spec is then applied again, as GitOps does, the command does not run again (reason AlreadyExecuted). There is no
-    /// receipt if the API server or Argo CD generated the name (`metadata.generateName`), because such a name is not
-    /// used again. Default: `writ serve --default-ttl-seconds`; if that is not set either, the object stays until
-    /// somebody deletes it. The minimum retention is the lower bound of the TTL: `minimumRetentionSeconds` of the rule
-    /// that allowed the execution, else `writ serve --minimum-retention-seconds` (a day). For executions that no rule
-    /// allowed it is the same, but at most 5 minutes. After the minimum retention, anyone who may delete finished
-    /// executions may delete the object before its TTL expires. It cannot be changed.
+    /// TTL of a finished execution, in seconds from `status.completionTime`, 0 to 31536000 (365 days). Default: `writ
+    /// serve --default-ttl-seconds`. If neither is set, the object stays until somebody deletes it. Cannot be changed.
+    ///
+    /// When the TTL expires, Writ deletes the object and its stored output, and leaves an ExecutionReceipt. If the same
+    /// name and spec is applied again, as GitOps does, the command does not run again (reason AlreadyExecuted). Writ
+    /// leaves no receipt if the API server or Argo CD generated the name (`metadata.generateName`), because a generated
+    /// name is not used again.
+    ///
+    /// The TTL cannot be shorter than the minimum retention: `minimumRetentionSeconds` of the rule that allowed the
+    /// execution, else `writ serve --minimum-retention-seconds` (default one day). If no rule allowed the execution,
+    /// the minimum retention is the `writ serve` value, but at most 5 minutes. After the minimum retention, anyone who
+    /// may delete finished executions may delete the object before its TTL expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
 
-    /// Cancellation: set it to true to cancel. Before the start, the command does not start. While the command runs,
-    /// Writ asks the machine to stop it, and the status says if it may still run. Default false. It is the only field
-    /// that may change, only from false to true, and only until the execution has finished.
+    /// Cancellation. Set it to true to cancel the execution. If the command has not started yet, it does not start. If
+    /// the command is running, Writ asks the machine to stop it, and the status reports if the command may still run.
+    /// Default false. Only this field may change, only from false to true, and only until the execution has finished.
     #[serde(default)]
     pub cancel_requested: bool,
 
-    /// Creator of the execution, as the API server authenticated them. The admission policies of the API server write
-    /// it (see `deploy/`): a value from the caller is replaced or refused. It cannot be changed.
+    /// Creator of the execution, as authenticated by the API server. The admission policies of the API server write
+    /// this field (see `deploy/`), and replace or refuse a value from the caller. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<Requester>,
 
-    /// User who set `cancelRequested`, written in the same way.
+    /// User who set `cancelRequested`, as authenticated by the API server. The admission policies write this field too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Canceller>,
 }
@@ -175,8 +178,8 @@ pub struct RuleRequest {
     ]))]
     pub name: String,
 
-    /// Values for the parameters of the rule, by name. At most 16 values, names of at most 63 characters, values of at
-    /// most 4096 printable ASCII characters. A parameter that is left out has its default.
+    /// Values for the parameters of the rule, by parameter name. At most 16 values, names of at most 63 characters,
+    /// values of at most 4096 printable ASCII characters. A parameter without a value here has its default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend(
         "maxProperties" = 16,
@@ -187,8 +190,8 @@ pub struct RuleRequest {
     ))]
     pub parameters: BTreeMap<String, String>,
 
-    /// Name of the Whitelist with the rule. It may be left out if only one Whitelist of the namespace has a rule of
-    /// this name, or if all of these rules would execute the same command.
+    /// Name of the Whitelist with the rule. You may leave it out if only one Whitelist of the namespace has a rule of
+    /// this name, or if all rules of this name would execute the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub whitelist: Option<String>,
@@ -202,7 +205,7 @@ pub struct Requester {
     #[schemars(length(max = 1024))]
     pub username: String,
 
-    /// Identifier of the user from the authenticator. Empty if there is none.
+    /// User ID from the authenticator. Empty if the authenticator provides none.
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub uid: String,
@@ -221,7 +224,7 @@ pub struct Canceller {
     #[schemars(length(max = 1024))]
     pub username: String,
 
-    /// Identifier of the user from the authenticator. Empty if there is none.
+    /// User ID from the authenticator. Empty if the authenticator provides none.
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub uid: String,
@@ -232,13 +235,13 @@ fn default_starting_deadline_seconds() -> u32 {
 }
 
 impl CommandExecution {
-    /// Returns true if the execution was cancelled or is being deleted, so its command should not start or should stop.
+    /// Returns true if the execution was cancelled or is being deleted. Its command then must not start, or must stop.
     pub fn is_cancelled_or_deleted(&self) -> bool {
         self.spec.cancel_requested || self.metadata.deletion_timestamp.is_some()
     }
 
-    /// Returns true if a process is responsible for starting the command, whatever the phase says. From then on no
-    /// other process may start it.
+    /// Returns true if a process is responsible for starting the command, even if the phase does not show a claim. From
+    /// the claim on, no other process may start the command.
     pub fn is_claimed(&self) -> bool {
         self.phase().is_claimed() || self.claim().is_some()
     }
@@ -248,14 +251,14 @@ impl CommandExecution {
         self.status.as_ref()?.claim.as_ref()
     }
 
-    /// Returns the age at `now`, or `None` without a creation time, which the API server always sets. The creation time
-    /// is by the clock of the API server, so a clock that is behind gives 0.
+    /// Returns the age at `now`, or `None` if the object has no creation time. The API server always sets it, by its
+    /// own clock. If the local clock is behind, the age is 0.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         let created = self.metadata.creation_timestamp.as_ref()?.0;
         Some(Duration::try_from(now.duration_since(created)).unwrap_or(Duration::ZERO))
     }
 
-    /// Returns true if the object has the finalizer of Writ, so that it cannot vanish while its command runs.
+    /// Returns true if the object has Writ's finalizer. The object then cannot disappear while its command runs.
     pub fn has_audit_finalizer(&self) -> bool {
         self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == super::AUDIT_FINALIZER)
     }

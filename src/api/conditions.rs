@@ -1,31 +1,33 @@
-//! Conditions, maintained by one helper: the transition time changes only with the status, and the list is sorted.
+//! Conditions of an object. One helper maintains them: the transition time changes only if the status changes, and the
+//! list is sorted.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// Types of the conditions on the objects of Writ. `Ready`, `Reconciling` and `Stalled` are words of kstatus:
+/// Types of the conditions on the objects of Writ. kstatus defines `Ready`, `Reconciling` and `Stalled`:
 /// <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ConditionType {
-    /// On an execution. Surfaces when it is decided if a rule allows the execution: True, or False with the reason.
+    /// On an execution. Surfaces when Writ has decided about the execution. True if a rule allows it, else False with
+    /// the reason.
     Accepted,
-    /// On an execution. Surfaces always: True once the execution has succeeded, else False. Likewise on a Machine
-    /// (commands can be started) and on a Whitelist (every rule is in force).
+    /// On an execution: True if the execution has succeeded, else False. On a Machine: True if commands can be started.
+    /// On a Whitelist: True if every rule is in force. Surfaces always.
     Ready,
-    /// On an execution. Surfaces when it is in a finished phase: True, with the phase as its reason. Absent before.
+    /// On an execution. Surfaces when the execution is in a finished phase. Always True, with the phase as its reason.
     /// GitOps tools do not read it.
     Finished,
-    /// On an execution. Surfaces when the execution is in progress: True until it has finished.
+    /// On an execution. Surfaces when the execution is in progress. True until the execution has finished, then False.
     Reconciling,
-    /// Surfaces when an execution finished and did not succeed, or when somebody has to fix a Machine or a Whitelist:
-    /// True. Removed otherwise, as kstatus requires.
+    /// Surfaces when an execution finished and did not succeed, or when somebody has to fix a Machine or a Whitelist.
+    /// Always True. Writ removes it otherwise, as kstatus requires.
     Stalled,
-    /// On a Whitelist with subjects. Surfaces when Writ has verified if the API server records requesters.
+    /// On a Whitelist with subjects. Surfaces when Writ has checked if the API server records requesters.
     RequesterKnown,
-    /// On a Whitelist. Surfaces when `writ lint` warns about one of its rules: True. Removed otherwise. It does not say
-    /// if the rules are in force: Ready does.
+    /// On a Whitelist. Surfaces when `writ lint` warns about one of its rules. Always True; Writ removes it otherwise.
+    /// Ready, not HasWarnings, reports if the rules are in force.
     HasWarnings,
-    /// On a Machine. Surfaces when a probe or a command tried to reach sshd.
+    /// On a Machine. Surfaces when a probe or a command has tried to reach sshd.
     Reachable,
     /// On a Machine. Surfaces when the machine has shown a host key.
     HostKeyVerified,
@@ -34,7 +36,7 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
-    /// Returns the word in the object.
+    /// Returns the type as the object spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             ConditionType::Accepted => "Accepted",
@@ -51,7 +53,7 @@ impl ConditionType {
     }
 }
 
-/// Sets one condition. `reason` and `message` are replaced; the transition time changes only if `status` changes.
+/// Sets one condition. Replaces its `reason` and `message`. The transition time changes only if `status` changes.
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: ConditionType,

@@ -1,8 +1,9 @@
-//! The CustomResourceDefinitions: derived from the types, with additions that the derive macros cannot express.
+//! The CustomResourceDefinitions. They are derived from the types, with additions that the derive macros cannot
+//! express.
 //!
-//! The guards of the record are CEL rules, which the API server enforces: a user who may write a status still cannot
-//! rewrite history. The API server skips a transition rule if its field is added or removed, so all of them are rules
-//! of the root of the object.
+//! CEL rules protect the record, and the API server enforces them. Even a user who may write a status cannot change the
+//! history. The API server skips a transition rule of a field if the field is added or removed. All transition rules
+//! are therefore rules of the root of the object.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
@@ -18,11 +19,11 @@ use super::{
     CommandExecution, ExecutionMode, ExecutionReceipt, HostKeyPolicy, Machine, MachinePhase, Phase, Reason, Whitelist,
 };
 
-/// Message of the default status, which the API server shows until a `writ serve` has written a status.
+/// Message of the default status. The API server shows it until a `writ serve` has written a status.
 pub const NOT_NOTICED: &str = "not read yet by any writ serve; if this message stays, none serves this namespace (check that one is \
     running, and that its --namespace includes this one); after spec.startingDeadlineSeconds the command does not start";
 
-/// Returns the definitions, each with the name of its file in `crds/`.
+/// Returns the definitions, each with its file name in `crds/`.
 pub fn all() -> Vec<(String, CustomResourceDefinition)> {
     [machine(), whitelist(), command_execution(), execution_receipt()]
         .into_iter()
@@ -33,8 +34,8 @@ pub fn all() -> Vec<(String, CustomResourceDefinition)> {
         .collect()
 }
 
-/// Removes `nullable`, so that the API server drops an explicit null instead of storing it, and `has(field)` in CEL
-/// means that there is a value. Also removes formats that OpenAPI does not know (`uint32`), because kubectl warns about
+/// Removes `nullable`. The API server then drops an explicit null instead of storing it, and `has(field)` in CEL means
+/// that the field has a value. Also removes formats that OpenAPI does not know (`uint32`), because kubectl warns about
 /// them.
 fn make_structural(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
@@ -44,8 +45,8 @@ fn make_structural(schema: &mut JSONSchemaProps) {
     schema.description = schema.description.take().map(|text| unwrap_lines(&text));
 }
 
-/// Removes the line breaks of the source from a description, because kubectl breaks lines itself. Paragraphs and list
-/// items stay separate.
+/// Removes the line breaks of the source text from a description, because kubectl breaks lines itself. Paragraphs and
+/// list items stay separate.
 fn unwrap_lines(text: &str) -> String {
     let mut unwrapped = String::new();
     for line in text.lines() {
@@ -97,8 +98,8 @@ fn command_execution() -> CustomResourceDefinition {
         if let Some(status) = property(root, "status") {
             describe_enum_values(status, "phase", schema_for!(Phase));
             describe_enum_values(status, "reason", schema_for!(Reason));
-            // Without this default, kstatus considers a new object finished, because it has no status. If no `writ
-            // serve` serves the namespace, the object never has another status.
+            // Without this default, a new object has no status, and kstatus considers it finished. If no `writ serve`
+            // serves the namespace, the object keeps this status.
             status.default = Some(JSON(serde_json::json!({
                 "observedGeneration": -1,
                 "phase": Phase::Pending.as_str(),
@@ -121,14 +122,14 @@ fn command_execution() -> CustomResourceDefinition {
     definition
 }
 
-/// Sets the default status. Without it, kstatus considers a new object finished, because it has no status.
+/// Sets the default status. Without a status, kstatus considers a new object finished.
 fn default_unobserved_status(root: &mut JSONSchemaProps) {
     if let Some(status) = property(root, "status") {
         status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
     }
 }
 
-/// Returns the definition of receipts. Of a receipt only `expiredUid` may change.
+/// Returns the definition of ExecutionReceipt. Only `expiredUid` of a receipt may change.
 fn execution_receipt() -> CustomResourceDefinition {
     let fields = [
         "executionName",
@@ -165,8 +166,8 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut J
     schema.properties.as_mut()?.get_mut(name)
 }
 
-/// Adds the meaning of each value of an enum to the description of its field, for `kubectl explain`. A structural
-/// schema has no other place for it.
+/// Adds the meaning of each enum value to the description of its field, for `kubectl explain`. A structural schema has
+/// no other place for the meaning.
 fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schemars::Schema) {
     let Some(field) = property(parent, field).filter(|field| field.type_.as_deref() == Some("string")) else { return };
     let mut text = field.description.take().unwrap_or_default();
@@ -179,8 +180,9 @@ fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schem
     field.description = Some(text);
 }
 
-/// Returns the rule that keeps a spec unchanged. It is a rule of the spec, which always exists. An equality of optional
-/// values (`?.`) would be shorter, but the API server estimates its worst-case cost and refuses it.
+/// Returns the rule that keeps a spec unchanged. The rule belongs to the spec, which always exists. A rule that
+/// compares optional values (`?.`) would be shorter. The API server refuses such a rule, because it estimates too high
+/// a cost for the worst case.
 fn immutable_spec() -> ValidationRule {
     let fields = [
         "machineRef",
@@ -201,8 +203,8 @@ fn immutable_spec() -> ValidationRule {
     )
 }
 
-/// Returns the rules for one word of `spec.argv`. They are rules of the word, so that the API server reports its index.
-/// The API server would report a pattern as a regular expression.
+/// Returns the rules for one word of `spec.argv`. They belong to the word, so that the API server reports the index of
+/// a wrong word. They are not a `pattern`, because the API server would report the regular expression to the user.
 fn word_of_argv() -> Vec<ValidationRule> {
     vec![
         guard(
@@ -216,7 +218,7 @@ fn word_of_argv() -> Vec<ValidationRule> {
     ]
 }
 
-/// Returns the rule that `cancelledBy` changes only together with `cancelRequested`.
+/// Returns the rule that lets `cancelledBy` change only together with `cancelRequested`.
 fn cancelled_once() -> ValidationRule {
     guard(
         format!("self.cancelRequested != oldSelf.cancelRequested || ({})", immutable_field_rule("cancelledBy")),
@@ -228,7 +230,7 @@ fn immutable_field_rule(field: &str) -> String {
     format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
 }
 
-/// Returns the finished phases as a list in CEL.
+/// Returns the finished phases as a CEL list.
 fn finished_phases() -> String {
     let finished = Phase::ALL.iter().filter(|phase| phase.is_finished());
     format!("[{}]", finished.map(|phase| format!("'{}'", phase.as_str())).collect::<Vec<_>>().join(", "))

@@ -1,5 +1,5 @@
-//! ExecutionReceipt: what remains of an execution that was deleted when its TTL expired, so that the same manifest does
-//! not run again.
+//! ExecutionReceipt: the record of an execution that Writ deleted when its TTL expired. With the receipt, the same
+//! manifest does not run again.
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 
@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Reason};
 
-/// Remainder of a CommandExecution that was deleted when its TTL expired. As long as the receipt exists, another
-/// execution of the same name and spec does not run: it finishes at once, in the phase of the first one, with reason
-/// AlreadyExecuted. Only Writ writes receipts, and they do not expire. Writ deletes a receipt together with an
-/// execution of this name and spec that somebody deletes by hand. If you delete the receipt itself, such an execution
-/// runs again.
+/// Record of a CommandExecution that Writ deleted when its TTL expired. As long as the receipt exists, another
+/// execution of the same name and spec does not run. It finishes at once, in the phase of the first execution, with
+/// reason AlreadyExecuted.
+///
+/// Only Writ writes receipts, and receipts do not expire. If somebody deletes an execution of this name and spec by
+/// hand, Writ also deletes the receipt. If you delete the receipt yourself, an execution of this name and spec runs
+/// again.
 #[derive(Clone, CustomResource, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "writ.dev",
@@ -41,24 +43,27 @@ pub struct ExecutionReceiptSpec {
     #[schemars(length(min = 1, max = 253))]
     pub execution_name: String,
 
-    /// SHA-256 of the execution's spec, in lower case hexadecimal. The input is its JSON with sorted keys and without
-    /// blanks, without `requestedBy`, `cancelRequested`, `cancelledBy` and `ttlSecondsAfterFinished`, and without
-    /// absent fields and empty maps. An execution of the same name with another spec is another one, and runs.
+    /// SHA-256 of the execution's spec, in lower case hexadecimal. The input is the JSON of the spec with sorted keys
+    /// and without spaces. It has no absent fields, no empty maps, and no `requestedBy`, `cancelRequested`,
+    /// `cancelledBy` and `ttlSecondsAfterFinished`. If an execution of the same name has another digest, the receipt
+    /// does not apply, and the execution runs.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub digest: String,
 
-    /// UID of the first execution of this name and spec: the only one that was decided and, if allowed, ran.
+    /// UID of the first execution of this name and spec. Only this execution was decided and, if a rule allowed it,
+    /// ran.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 
-    /// Phase in which the first execution finished. Later executions of the same name and spec finish in it too.
+    /// Phase in which the first execution finished. Later executions of the same name and spec finish in this phase
+    /// too.
     pub phase: Phase,
 
     /// Reason of the first execution (see `status.reason` of a CommandExecution).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
 
-    /// Exit code of the first execution, 0 to 4294967295. Absent if the machine reported none.
+    /// Exit code of the first execution, 0 to 4294967295. Absent if the machine reported no exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub exit_code: Option<i64>,
@@ -71,9 +76,9 @@ pub struct ExecutionReceiptSpec {
     /// Time at which the first execution finished, by Writ's clock.
     pub completion_time: MicroTime,
 
-    /// UID of the last execution of this name and spec that was deleted when its TTL expired; at first the same as
-    /// `uid`. It is the only field that changes. If an execution with another UID is deleted, somebody deleted it by
-    /// hand and may want it to run again: Writ then deletes this receipt too.
+    /// UID of the last execution of this name and spec that Writ deleted when its TTL expired. At first the same as
+    /// `uid`. No other field of a receipt changes. If somebody deletes an execution with another UID by hand, they
+    /// perhaps want the command to run again. Writ then deletes this receipt too.
     #[schemars(length(min = 1, max = 64))]
     pub expired_uid: String,
 
@@ -81,7 +86,7 @@ pub struct ExecutionReceiptSpec {
     #[schemars(length(min = 1, max = 253))]
     pub machine: String,
 
-    /// UID of the Machine to which the first execution was sent. Absent if it was never claimed.
+    /// UID of the Machine to which the first execution was sent. Absent if the execution was never claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub machine_uid: Option<String>,
@@ -90,19 +95,19 @@ pub struct ExecutionReceiptSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<ReceiptRequester>,
 
-    /// Name of the Whitelist with the rule that allowed the first execution. Absent if no rule did.
+    /// Name of the Whitelist with the rule that allowed the first execution. Absent if no rule allowed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub whitelist: Option<String>,
 
-    /// Name of the rule that allowed the first execution. Absent if no rule did.
+    /// Name of the rule that allowed the first execution. Absent if no rule allowed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub rule: Option<String>,
 
-    /// SHA-256 of the argument vector of the first execution (`status.decision.argv`), in lower case hexadecimal, of
-    /// its JSON without blanks. To compute it: `jq -cnj '["/bin/echo", "hello"]' | sha256sum`. Absent if no rule
-    /// allowed it.
+    /// SHA-256 of the argument vector of the first execution (`status.decision.argv`), in lower case hexadecimal. The
+    /// input is the JSON of the argument vector without spaces. To compute it: `jq -cnj '["/bin/echo", "hello"]' |
+    /// sha256sum`. Absent if no rule allowed the execution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub argv_digest: Option<String>,
@@ -116,24 +121,24 @@ pub struct ReceiptRequester {
     #[schemars(length(max = 1024))]
     pub username: String,
 
-    /// Identifier of the user from the authenticator. Empty if there is none.
+    /// User ID from the authenticator. Empty if the authenticator provides none.
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub uid: String,
 }
 
-/// Earlier execution of the same name and spec, because of which this one does not run.
+/// Earlier execution of the same name and spec. Because of it, the later execution does not run.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FirstExecution {
-    /// UID of that execution.
+    /// UID of the earlier execution.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 
-    /// Time at which it finished, by Writ's clock.
+    /// Time at which the earlier execution finished, by Writ's clock.
     pub completion_time: MicroTime,
 
-    /// Exit code that its machine reported, 0 to 4294967295. Absent if the machine reported none.
+    /// Exit code of the earlier execution, 0 to 4294967295. Absent if the machine reported no exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub exit_code: Option<i64>,

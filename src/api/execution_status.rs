@@ -1,4 +1,5 @@
-//! The status of a CommandExecution: the record. Only Writ writes it. It is final once the phase is a finished one.
+//! The status of a CommandExecution: the record of its progress and result. Only Writ writes it. Once the phase is a
+//! finished phase, the status does not change.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
@@ -20,11 +21,11 @@ pub use output::{Encoding, IncompleteReason, OutputHolder, OutputRecord, StreamR
 pub use phase::Phase;
 pub use reason::Reason;
 
-/// Progress of the execution, and finally its result. Only Writ writes it.
+/// Progress of the execution and, after its end, the result. Only Writ writes the status.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandExecutionStatus {
-    /// The `metadata.generation` for which this status was written; -1 until Writ has read the object.
+    /// The `metadata.generation` for which Writ wrote this status; -1 until Writ has read the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -42,45 +43,45 @@ pub struct CommandExecutionStatus {
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Facts from the metadata of the execution, as they were when Writ first wrote this status. They do not change.
-    /// Writ uses them instead of the metadata, which others may change later.
+    /// Facts from the metadata of the execution, from the time when Writ first wrote this status. They do not change.
+    /// Writ uses these facts instead of the metadata, because others may change the metadata later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation: Option<CreationRecord>,
 
     /// The rule that allowed the execution, and the exact command. Before the claim this is the last decision, and Writ
-    /// decides again before it sends anything. From the claim on it does not change.
+    /// decides again before it sends anything. After the claim it does not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionRecord>,
 
-    /// The Machine as it was at the claim. Absent before.
+    /// The Machine, as it was at the claim. Absent before the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineRecord>,
 
-    /// The process that is responsible for starting the command. Once it is set, no other attempt starts the command.
+    /// The process that is responsible for starting the command. After it is set, no other attempt starts the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 
-    /// Place of the command's journal on the machine. With it Writ finds the command again after the connection or the
-    /// `writ serve` process was lost. Set with the claim, does not change, absent in Direct mode.
+    /// Place of the command's journal on the machine. If the connection or the `writ serve` process is lost, Writ finds
+    /// the command again with it. Set at the claim, and does not change. Absent in Direct mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteRecord>,
 
-    /// The command as text for people: the words of `decision.argv`, quoted if they have blanks or special characters,
-    /// cut after 256 characters. Writ does not execute this text. Absent until a rule allows the execution.
+    /// The command as text for people: the words of `decision.argv`, cut after 256 characters. Words with spaces or
+    /// special characters are quoted. Writ does not execute this text. Absent until a rule allows the execution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = MAX_COMMAND_LINE))]
     pub command_line: Option<String>,
 
-    /// Time at which the execution became Queued, by Writ's clock. Absent if it never had to wait.
+    /// Time at which the execution became Queued, by Writ's clock. Absent if the execution was never Queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_time: Option<MicroTime>,
 
-    /// Time at which the machine confirmed the start, by Writ's clock. Absent if Writ observed no start.
+    /// Time at which the machine confirmed the start of the command, by Writ's clock. Absent if Writ observed no start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<MicroTime>,
 
-    /// Time at which Writ noticed that the claimed execution was cancelled or deleted, by Writ's clock. From then on
-    /// the execution finishes within `writ serve --stop-seconds`, whatever its machine does. Only in Durable mode.
+    /// Time at which Writ noticed that the claimed execution was cancelled or deleted, by Writ's clock. From this time
+    /// on, the execution finishes within `writ serve --stop-seconds`, whatever its machine does. Only in Durable mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_requested_time: Option<MicroTime>,
 
@@ -89,31 +90,31 @@ pub struct CommandExecutionStatus {
     pub completion_time: Option<MicroTime>,
 
     /// Exit code that the machine reported, 0 to 4294967295 (0 to 255 on POSIX systems). Absent if the machine reported
-    /// none: Writ never invents one.
+    /// no exit code. Writ never invents an exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub exit_code: Option<i64>,
 
-    /// Signal that ended the command, without `SIG` (for example `TERM`). Absent if the machine reported none.
+    /// Signal that ended the command, without `SIG` (for example `TERM`). Absent if the machine reported no signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub signal: Option<String>,
 
-    /// Duration of the command from its start to its end, in milliseconds. In Durable mode it is measured by the
-    /// machine's uptime, which Linux counts in steps of 10 ms: 0 means less than 10 ms, and the last digit is always 0.
-    /// In Direct mode it is measured from the confirmed start to the observed end, by Writ's monotonic clock.
+    /// Duration of the command from its start to its end, in milliseconds. In Durable mode the machine measures it by
+    /// its uptime, which Linux counts in steps of 10 ms. The last digit is therefore always 0, and 0 means less than 10
+    /// ms. In Direct mode Writ measures it by its monotonic clock, from the confirmed start to the observed end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub duration_ms: Option<i64>,
 
-    /// Standard output of the command. If `output.stdout.truncated` is true, only its head and tail, with a line
-    /// between them that says how many bytes are left out. At most 8192 bytes as JSON, or the rule's
-    /// `output.inlineBytes`.
+    /// Standard output of the command, at most 8192 bytes as JSON, or the rule's `output.inlineBytes`. If
+    /// `output.stdout.truncated` is true, the text has only the head and the tail of the output. A line between them
+    /// reports how many bytes are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub stdout: Option<String>,
 
-    /// Standard error of the command, in the same form.
+    /// Standard error of the command, in the same form and with the same limit as `stdout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub stderr: Option<String>,
@@ -122,22 +123,27 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
 
-    /// Space in the object that is reserved for the result, from the claim to the end. The text is padding without a
-    /// meaning. Because of it, labels and annotations of others cannot fill the object, and the result always fits. At
-    /// most 65536 bytes.
+    /// Space in the object that is reserved for the result, from the claim to the end, at most 65536 bytes. The text is
+    /// padding without a meaning. It keeps labels and annotations of others from filling the object, so that the result
+    /// always fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub reserved: Option<String>,
 
-    /// The earlier execution of the same name and spec because of which this one did not run. Only with reason
+    /// The earlier execution of the same name and spec. Because of it, this execution did not run. Only with reason
     /// AlreadyExecuted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_execution: Option<FirstExecution>,
 
-    /// Conditions: Accepted (a rule allows the execution), Finished (the execution is in a finished phase, which is the
-    /// reason of the condition), Ready (it succeeded), Reconciling (it has not finished), Stalled (it finished and did
-    /// not succeed). `kubectl wait --for=condition=Finished` returns at every end, `--for=condition=Ready` only on
-    /// success.
+    /// Conditions of the execution:
+    ///
+    /// - Accepted: a rule allows the execution.
+    /// - Finished: the execution is in a finished phase. The reason of the condition is this phase.
+    /// - Ready: the execution succeeded.
+    /// - Reconciling: the execution has not finished.
+    /// - Stalled: the execution finished and did not succeed.
+    ///
+    /// `kubectl wait --for=condition=Finished` returns at every end, `--for=condition=Ready` only on success.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -10,8 +10,9 @@ use super::machine_status::MachineStatus;
 use super::unknown_fields::UnknownFields;
 use super::{NameReference, USER_NAME};
 
-/// A host that Writ reaches over SSH: its address, the host keys that prove its identity, and the key to log in with. A
-/// Machine permits nothing by itself: the Whitelists of its namespace list the commands that may run on it.
+/// A host that Writ reaches over SSH: its address, the host keys that prove its identity, and the Secret with the key
+/// for the login. A Machine permits nothing by itself: the Whitelists of its namespace list the commands that may run
+/// on it.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "writ.dev",
@@ -47,10 +48,10 @@ use super::{NameReference, USER_NAME};
 )]
 pub struct MachineSpec {
     /// Address of sshd: a host name, an IPv4 address, or an IPv6 address without brackets. Writ resolves a name at each
-    /// connection and tries its addresses in order. A link-local address ends with its zone (`fe80::1%eth0`), a network
+    /// connection and tries its addresses in order. A link-local address ends with its zone (`fe80::1%eth0`): a network
     /// interface of the host on which Writ runs. The port is in `port`, never in this field. `writ serve --allow-cidr`,
-    /// `--deny-cidr` and `--refuse-cidr` bound the addresses to which Writ connects. A change applies to connections
-    /// that are opened after it.
+    /// `--deny-cidr` and `--refuse-cidr` limit the addresses to which Writ connects. A change applies to connections
+    /// that Writ opens after the change.
     #[schemars(
         length(min = 1, max = 253),
         regex(
@@ -67,34 +68,38 @@ pub struct MachineSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 
-    /// Login user on the machine, also one of a directory service (`CORP\jane`, `jane@corp.example`). At most 64
-    /// printable ASCII characters without blanks, quotes and `: / ; & < > | ( ) { }`. `$` may only be the last
-    /// character; `-`, `#`, `%`, `+` and `\` may not be the first. Commands run as this user.
+    /// Login user on the machine. Names of directory services are possible (`CORP\jane`, `jane@corp.example`). At most
+    /// 64 printable ASCII characters without spaces, quotes and `: / ; & < > | ( ) { }`. `$` may only be the last
+    /// character. `-`, `#`, `%`, `+` and `\` must not be the first. Commands run as this user.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = [
         {"rule": format!("self.matches(r'{USER_NAME}')"), "message": "spec.user must be a login name of the machine: printable ASCII without blanks, quotes and : / ; & < > | ( ) { }, and not -, #, %, + or \\ first; without a line break and an @host (that is spec.address)"},
     ]))]
     pub user: String,
 
-    /// Secret with the private key to log in with: type `kubernetes.io/ssh-auth`, key `ssh-privatekey`, label
-    /// `writ.dev/credentials: "true"`. The private key is ed25519, ECDSA, or RSA of at least 2048 bits, in a form that
-    /// OpenSSH reads: its own, PKCS#8, PKCS#1 or SEC 1. If there are several keys in it, the first one counts. The
-    /// passphrase of an encrypted key is in the key `passphrase`, and the key has at most 256 rounds of bcrypt
-    /// (`ssh-keygen -p -a 16` makes 16). A user certificate (`ssh-keygen -s`) is in the key `ssh-certificate`. For a
-    /// rotation, add up to three keys, `ssh-privatekey-2` to `ssh-privatekey-4`, each with its own `ssh-certificate-2`
-    /// and `passphrase-2` (`passphrase` is the fallback). Writ tries all keys in this order at each login, and
-    /// `status.loginKey` of the Machine names the key that the machine accepted. If the Secret has the annotation
-    /// `writ.dev/addresses` or `writ.dev/users` (patterns with `*` and `?`, separated by commas), address and user of
-    /// this Machine must match one of the patterns. Writ compares a pattern of numbers (`10.0.*`, `10.0.0.0/16`,
-    /// `2001:db8::*`) with each address that `address` resolves to, and never with a name. Writ compares a pattern for
-    /// names with `address` label by label: `*.example.com` has one label before the rest, `**.example.com` one or
-    /// more. Behind a jump host only the text of `address` counts. Writ reads the Secret again for each execution, so a
-    /// rotated key applies at once.
+    /// Secret with the private key for the login: type `kubernetes.io/ssh-auth`, key `ssh-privatekey`, label
+    /// `writ.dev/credentials: "true"`. Writ reads the Secret again for each execution, so a rotated key applies at
+    /// once.
+    ///
+    /// The private key is ed25519, ECDSA, or RSA of at least 2048 bits, in a form that OpenSSH reads: its own, PKCS#8,
+    /// PKCS#1 or SEC 1. If `ssh-privatekey` contains several private keys, Writ uses the first one. The passphrase of
+    /// an encrypted private key is in the key `passphrase`. Such a private key has at most 256 rounds of bcrypt
+    /// (`ssh-keygen -p -a 16` makes 16). A user certificate (`ssh-keygen -s`) is in the key `ssh-certificate`.
+    ///
+    /// For a rotation, add up to three private keys, `ssh-privatekey-2` to `ssh-privatekey-4`. Each has its own
+    /// `ssh-certificate-2` and `passphrase-2` (`passphrase` is the fallback). Writ tries all private keys in this order
+    /// at each login. `status.loginKey` of the Machine names the one that the machine accepted.
+    ///
+    /// The annotations `writ.dev/addresses` and `writ.dev/users` of the Secret are patterns with `*` and `?`, separated
+    /// by commas. If an annotation is set, the address or user of this Machine must match one of its patterns. Writ
+    /// compares a pattern of numbers (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) with each address that `address` resolves
+    /// to, and never with a name. Writ compares a pattern for names with `address` label by label: `*.example.com` has
+    /// one label before the rest, `**.example.com` one or more. Behind a jump host only the text of `address` counts.
     pub credentials_ref: NameReference,
 
-    /// Pinned host keys of the machine, at most 16 OpenSSH public key lines. `writ machine keyscan HOST` prints them;
-    /// compare them with `/etc/ssh/ssh_host_ed25519_key.pub` on the machine before you trust them. Types:
+    /// Pinned host keys of the machine, at most 16 OpenSSH public key lines. `writ machine keyscan HOST` prints them.
+    /// Before you trust them, compare them with `/etc/ssh/ssh_host_ed25519_key.pub` on the machine. Types:
     /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`, `ssh-rsa` (used with SHA-2
-    /// only). Writ does not log in to a machine that shows another key: the execution ends as LaunchFailed, reason
+    /// only). If the machine shows another key, Writ does not log in. The execution then ends as LaunchFailed, reason
     /// HostKeyMismatch, and the Machine is Misconfigured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
@@ -104,9 +109,9 @@ pub struct MachineSpec {
     pub host_keys: Vec<String>,
 
     /// Certificate authorities (CA) of host certificates, at most 16 OpenSSH public key lines. Writ accepts a host
-    /// certificate that one of them signed, if it is valid now by the clock of `writ` and names `address` among its
-    /// principals, exactly as in `spec.address`. `*` and `?` in a principal match as in OpenSSH. A certificate without
-    /// principals is refused.
+    /// certificate if one of these authorities signed it, if it is valid now by the clock of `writ`, and if one of its
+    /// principals is `address`, exactly as in `spec.address`. `*` and `?` in a principal match as in OpenSSH. Writ
+    /// refuses a certificate without principals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(
@@ -114,9 +119,12 @@ pub struct MachineSpec {
     ).message("each authority must be an OpenSSH public key line, as in the .pub file of the key that signs host certificates"))]
     pub host_key_authorities: Vec<String>,
 
-    /// Revoked host keys, at most 64. An entry is a public key line (it revokes this host key, certificates for it, and
-    /// certificates that it signed), a certificate line (it revokes this certificate), or the fingerprint `SHA256:...`
-    /// of a key. A revoked key is refused even if a list above accepts it.
+    /// Revoked host keys, at most 64 entries. Writ refuses a revoked key even if a list above accepts it. An entry is
+    /// one of:
+    ///
+    /// - a public key line: revokes this host key, certificates for this key, and certificates that this key signed;
+    /// - a certificate line: revokes this certificate;
+    /// - the fingerprint `SHA256:...` of a key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 8192)))]
     #[x_kube(validation = Rule::new(
@@ -124,30 +132,32 @@ pub struct MachineSpec {
     ).message("each entry must be an OpenSSH public key line, a certificate line (a -cert.pub file), or a fingerprint SHA256:..."))]
     pub revoked_host_keys: Vec<String>,
 
-    /// Policy for a host key that is in none of the lists above. Default Strict.
+    /// Policy for a host key that none of the lists above accepts. Default Strict.
     #[serde(default)]
     pub host_key_policy: HostKeyPolicy,
 
-    /// Jump hosts: Machines of this namespace on the way to this one, in order, as with `ssh -J`. At most 8. Each must
-    /// have `allowJump: true`, and its own host keys and credentials apply. Writ reaches the first one by its own
-    /// `jumpHosts`. Each further address is resolved and dialled by the jump host before it.
+    /// Jump hosts: Machines of this namespace through which Writ reaches this machine, in order, as with `ssh -J`. At
+    /// most 8. Each must have `allowJump: true`, and its own host keys and credentials apply. Writ reaches the first
+    /// jump host through the `jumpHosts` of that Machine. Each jump host resolves and dials the address of the next
+    /// Machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub jump_hosts: Vec<NameReference>,
 
     /// Permission to reach other Machines through this one. Default false. `--allow-cidr`, `--deny-cidr` and
-    /// `--refuse-cidr` do not apply to the addresses behind it: its network has to bound them.
+    /// `--refuse-cidr` do not apply to the addresses that this machine dials. Limit these addresses in the machine's
+    /// network.
     #[serde(default)]
     pub allow_jump: bool,
 
     /// Maximum number of commands that run on the machine concurrently, 1 to 64. Default 4. Further executions wait in
-    /// a queue: requesters take turns, and the oldest execution of each goes first.
+    /// a queue: requesters take turns, and the oldest execution of a requester comes first.
     #[serde(default = "default_max_concurrent")]
     #[schemars(range(min = 1, max = 64))]
     pub max_concurrent: u32,
 
-    /// Maximum number of executions in the queue of the machine, 1 to 10000. Default 1000. A further execution is
-    /// Rejected, reason QueueFull.
+    /// Maximum number of executions in the queue of the machine, 1 to 10000. Default 1000. If the queue is full, a new
+    /// execution is Rejected, reason QueueFull.
     #[serde(default = "default_queue_limit")]
     #[schemars(range(min = 1, max = 10000))]
     pub queue_limit: u32,
@@ -157,7 +167,7 @@ pub struct MachineSpec {
     #[serde(default)]
     pub suspend: bool,
 
-    /// Settings for starting commands. A change applies to executions that are claimed after it.
+    /// Settings for starting commands. A change applies to executions that are claimed after the change.
     #[serde(default)]
     pub execution: ExecutionSettings,
 
@@ -165,40 +175,40 @@ pub struct MachineSpec {
     #[serde(default)]
     pub probe: ProbeSettings,
 
-    /// Fields that this version does not know. Writ does not connect to a Machine with any of them, because they may
-    /// narrow the trust.
+    /// Fields that this version does not know. Writ does not connect to a Machine with such a field, because the field
+    /// may limit the trust in the machine.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown_fields: UnknownFields,
 }
 
-/// Policy for a host key that is not listed.
+/// Policy for a host key that no list of the Machine accepts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum HostKeyPolicy {
     /// Writ does not log in.
     #[default]
     Strict,
-    /// Writ pins the first key that the machine shows in `status.hostKeys` before it sends anything. From then on Writ
-    /// treats any other key as an attack and does not log in, until somebody puts the new key into `hostKeys` or
-    /// empties `status.hostKeys`. Use it only in a network in which nobody can intercept the first connection. Ignored
-    /// if `hostKeys` or `hostKeyAuthorities` are set.
+    /// Writ pins the first key that the machine shows: it stores the key in `status.hostKeys` before it sends anything.
+    /// Writ then treats any other key as an attack and does not log in, until somebody puts the new key into `hostKeys`
+    /// or empties `status.hostKeys`. Use this policy only in a network in which nobody can intercept the first
+    /// connection. Ignored if `hostKeys` or `hostKeyAuthorities` is set.
     TrustOnFirstUse,
 }
 
-/// Interval and timeout of probes. While executions wait for the machine, Writ probes it at most every 10 s.
+/// Interval and timeout of probes. While executions wait for the machine, Writ probes it at most every 10 seconds.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeSettings {
-    /// Interval between probes, in seconds, 10 to 86400. Default 300. After a failure, retries start sooner and back
-    /// off up to this interval. 0 switches probes off: Writ then observes the machine only when it runs a command
-    /// there, or while executions wait for a machine that somebody has to fix.
+    /// Interval between probes, in seconds, 10 to 86400. Default 300. After a failure, the first retry comes sooner.
+    /// The delay of further retries grows up to this interval. 0 switches probes off. Writ then observes the machine
+    /// only when it runs a command there, or while executions wait for a machine that somebody has to fix.
     #[serde(default = "default_probe_interval")]
     #[schemars(range(min = 0, max = 86400))]
     #[x_kube(validation = Rule::new("self == 0 || self >= 10").message("probe.intervalSeconds must be 0 (never) or at least 10"))]
     pub interval_seconds: u32,
 
-    /// Timeout for name resolution, connection, handshake and login together, in seconds, 1 to 60. Default 10. It also
-    /// applies to executions.
+    /// Timeout for name resolution, connection, handshake and login together, in seconds, 1 to 60. Default 10. The
+    /// timeout also applies to the connections of executions.
     #[serde(default = "default_probe_timeout")]
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: u32,
@@ -211,7 +221,7 @@ impl Default for ProbeSettings {
 }
 
 impl MachineSpec {
-    /// Returns a machine with the defaults of all optional fields. Its host keys are not set yet.
+    /// Returns the spec of a Machine with the defaults of all optional fields. It has no host keys yet.
     pub fn new(address: &str, user: &str, secret: &str) -> Self {
         Self {
             address: address.to_owned(),
@@ -233,8 +243,8 @@ impl MachineSpec {
         }
     }
 
-    /// Returns the reason not to connect by this spec: it has fields that this version does not know, or its address is
-    /// invalid.
+    /// Returns the reason why Writ must not connect with this spec: the spec has a field that this version does not
+    /// know, or its address is invalid. Returns `None` if Writ may connect.
     pub fn problem(&self) -> Option<String> {
         if let Some(name) = self.unknown_fields.keys().next() {
             return Some(format!(
@@ -245,8 +255,8 @@ impl MachineSpec {
         self.address_problem()
     }
 
-    /// Returns the reason why `address` is neither a name nor an address: names have no colons. The API server refuses
-    /// such a Machine, but CRDs of an earlier version may have let it in.
+    /// Returns the reason why `address` is neither a host name nor an IP address, or `None` if it is valid. A host name
+    /// has no colon. The API server refuses an invalid address, but earlier CRDs perhaps admitted it.
     fn address_problem(&self) -> Option<String> {
         let address = &self.address;
         let without_zone = address.split('%').next().unwrap_or_default();
@@ -279,15 +289,17 @@ fn is_ipv6(text: &str) -> bool {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionSettings {
-    /// Execution mode: Durable commands survive the loss of Writ or of its connection. Default Durable.
+    /// Execution mode. Durable commands survive if Writ or its connection is lost. Default Durable.
     #[serde(default)]
     pub mode: ExecutionMode,
 
-    /// Directory on the machine for journals and output in Durable mode, as an absolute path of letters, digits and `/
-    /// . _ -`, 2 to 512 characters. It must belong to the login user and must survive a reboot (not /tmp, /run or
-    /// /dev/shm). Default: `.local/state/writ` in the home of the login user. A missing directory is created with mode
-    /// 0700. Ignored in Direct mode. Do not change it while commands run, nor within the `startingDeadlineSeconds` of
-    /// commands that were sent: the new directory has no record of commands from the old one.
+    /// Directory on the machine for journals and output in Durable mode. An absolute path of letters, digits and `/ . _
+    /// -`, 2 to 512 characters. Default: `.local/state/writ` in the home of the login user. Ignored in Direct mode.
+    ///
+    /// The directory must belong to the login user and must survive a reboot (not /tmp, /run or /dev/shm). Writ creates
+    /// a missing directory with mode 0700. Do not change this field while commands run, or within the
+    /// `startingDeadlineSeconds` of commands that were sent. The new directory has no record of commands from the old
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 512), extend("x-kubernetes-validations" = [
         {"rule": "self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')", "message": "spec.execution.directory must be an absolute path of letters, digits and / . _ -, without a / at its end, without // and with no part that begins with a dot"},
@@ -295,18 +307,18 @@ pub struct ExecutionSettings {
     pub directory: Option<String>,
 }
 
-/// Mode in which commands are started, and their traces on the machine.
+/// Mode in which Writ starts commands.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ExecutionMode {
-    /// A launcher in sh, sent with each command, starts it. The command survives the loss of Writ and of its
-    /// connection, and Writ reads its whole output and exit code later. Needs `/bin/sh`, `/proc`, `setsid`, `mkfifo`
-    /// and the usual tools (`cat`, `dd`, `env`, `find`, `grep`, `ls`, `mkdir`, `readlink`, `rm`, `sleep`, `tr`, `wc`)
-    /// on the machine, and installs nothing. Leaves a journal of about 200 bytes for each command for 30 days, which
-    /// prevents a second start.
+    /// A launcher in sh starts the command. Writ sends the launcher with each command and installs nothing. If Writ or
+    /// its connection is lost, the command continues, and Writ reads its whole output and exit code later. Needs
+    /// `/bin/sh`, `/proc`, `setsid`, `mkfifo` and the usual tools (`cat`, `dd`, `env`, `find`, `grep`, `ls`, `mkdir`,
+    /// `readlink`, `rm`, `sleep`, `tr`, `wc`) on the machine. A journal of about 200 bytes stays on the machine for
+    /// each command for 30 days, and prevents a second start.
     #[default]
     Durable,
-    /// One plain SSH exec request, which leaves nothing on the machine. If the connection or the `writ serve` process
-    /// is lost, the execution ends as OutcomeUnknown, and the command may die half done.
+    /// Writ sends one plain SSH exec request, and nothing stays on the machine. If the connection or the `writ serve`
+    /// process is lost, the execution ends as OutcomeUnknown. The command can then die before it has finished its work.
     Direct,
 }
 

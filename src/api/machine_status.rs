@@ -1,5 +1,5 @@
-//! Status of a Machine: the observations of Writ. It permits nothing. The only trust that depends on it is the first
-//! host key under `hostKeyPolicy: TrustOnFirstUse`.
+//! Status of a Machine: the observations of Writ. It permits nothing. Trust depends on it in one case: under
+//! `hostKeyPolicy: TrustOnFirstUse` Writ trusts the first host key, which is stored here.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineStatus {
-    /// The `metadata.generation` for which this status was written; -1 until Writ has read the object.
+    /// The `metadata.generation` for which Writ wrote this status; -1 until Writ has read the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -17,55 +17,61 @@ pub struct MachineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MachinePhase>,
 
-    /// Cause of the phase, as a sentence of at most 2048 characters. If something is wrong, it says what to do.
+    /// Cause of the phase, as a sentence of at most 2048 characters. If something is wrong, the message also has the
+    /// remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Conditions: Ready (commands can be started), Reachable (sshd answers), HostKeyVerified, Authenticated, and
-    /// Stalled (somebody has to fix something). Absent until the first probe; `observedGeneration` is behind until
-    /// then.
+    /// Conditions of the machine. They are absent until the first probe, and `observedGeneration` is behind until then.
+    ///
+    /// - Ready: commands can be started.
+    /// - Reachable: sshd answers.
+    /// - HostKeyVerified: the machine proved its identity.
+    /// - Authenticated: the machine accepted the login.
+    /// - Stalled: somebody has to fix something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// Host keys that the machine has proved to have, at most 16. Under TrustOnFirstUse the first one is pinned here;
-    /// to trust the next key, empty this list.
+    /// Host keys that the machine has proved to have, at most 16. Under TrustOnFirstUse the first key is pinned here.
+    /// Empty this list to trust the next key that the machine shows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub host_keys: Vec<ObservedHostKey>,
 
-    /// Key of the Secret that the machine accepted at the last login. During a rotation it shows which machines accept
+    /// SSH key from the Secret with which the last login succeeded. During a rotation it shows which machines accept
     /// the new key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_key: Option<LoginKey>,
 
-    /// Time of the first login.
+    /// Time of the first successful login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen_time: Option<Time>,
 
-    /// Time of the last login that this status records. It may be 10 minutes older than the last login. Consecutive
-    /// commands share a login, so a machine in use may also have an older time.
+    /// Time of the last successful login that this status records. The machine's real last login may be up to 10
+    /// minutes later. Consecutive commands share a login, so the time may also be older while the machine is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_time: Option<Time>,
 
-    /// Duration of the last full login, in milliseconds, from resolving the name to the end of authentication.
+    /// Duration of the last full login, in milliseconds, from the start of the name resolution to the end of the
+    /// authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub latency_ms: Option<i64>,
 
-    /// Number of running commands. Written 5 s or more after a change: all Machines together have 5 such writes per
-    /// second.
+    /// Number of running commands. Writ updates it 5 s or more after a change, because all Machines together have at
+    /// most 5 such writes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub running: Option<i64>,
 
-    /// Number of queued executions. Written like `running`.
+    /// Number of queued executions. Writ updates it like `running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub queued: Option<i64>,
 
-    /// System information from the machine. The machine can lie.
+    /// System information that the machine reports. A machine can report false information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemInfo>,
 }
@@ -76,7 +82,7 @@ pub enum MachinePhase {
     /// Not probed yet.
     #[default]
     Unknown,
-    /// Writ logged in, and commands can be started.
+    /// Writ has logged in, and commands can be started.
     Online,
     /// Writ cannot reach the machine now. Queued executions keep waiting.
     Offline,
@@ -88,7 +94,7 @@ pub enum MachinePhase {
 }
 
 impl MachinePhase {
-    /// Returns the word in the object.
+    /// Returns the phase as the object spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             MachinePhase::Unknown => "Unknown",
@@ -104,7 +110,7 @@ impl MachinePhase {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedHostKey {
-    /// Type of the key, as `ssh-keygen -l` of the public key file has it at the start of the line: `ssh-ed25519`.
+    /// Type of the key, as in the first word of the public key file: `ssh-ed25519`.
     #[schemars(length(max = 64))]
     pub algorithm: String,
 
@@ -115,23 +121,23 @@ pub struct ObservedHostKey {
     /// Source of the trust in the key.
     pub trust: KeyTrust,
 
-    /// Time at which the machine proved first that it has the key.
+    /// Time at which the machine first proved that it has the key.
     pub first_seen_time: Time,
 }
 
-/// Key of the Secret that a machine accepted.
+/// SSH key from the Secret with which the login succeeded.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoginKey {
-    /// Name of its entry in the Secret: `ssh-privatekey`, `ssh-privatekey-2`.
+    /// Entry of the Secret with the key: `ssh-privatekey`, `ssh-privatekey-2`.
     #[schemars(length(max = 64))]
     pub entry: String,
 
-    /// SHA-256 fingerprint of its public half, as `ssh-keygen -l` prints it: `SHA256:...`.
+    /// SHA-256 fingerprint of the public key, as `ssh-keygen -l` prints it: `SHA256:...`.
     #[schemars(length(max = 64))]
     pub fingerprint: String,
 
-    /// Fingerprints of the keys before it in the Secret, which the machine refused. At most 4.
+    /// Fingerprints of the keys that precede this key in the Secret. The machine refused them. At most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(max = 64)))]
     pub refused: Vec<String>,
@@ -140,15 +146,15 @@ pub struct LoginKey {
 /// Source of the trust in a host key.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum KeyTrust {
-    /// An entry of `spec.hostKeys`.
+    /// The key is in `spec.hostKeys`.
     Pinned,
-    /// A certificate of one of `spec.hostKeyAuthorities`.
+    /// One of `spec.hostKeyAuthorities` signed a certificate for the key.
     Authority,
-    /// The first key that the machine showed (`hostKeyPolicy: TrustOnFirstUse`).
+    /// The key is the first one that the machine showed (`hostKeyPolicy: TrustOnFirstUse`).
     FirstUse,
 }
 
-/// System information from a machine: printable ASCII, cut to 256 characters each.
+/// System information that a machine reports. Each text is printable ASCII, cut to 256 characters.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SystemInfo {
@@ -177,7 +183,7 @@ pub struct SystemInfo {
     #[schemars(length(max = 256))]
     pub shell: Option<String>,
 
-    /// Boot ID (/proc/sys/kernel/random/boot_id). Each boot has another one.
+    /// Boot ID (/proc/sys/kernel/random/boot_id). It changes at each boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub boot_id: Option<String>,

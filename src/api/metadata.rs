@@ -1,23 +1,23 @@
-//! Bounds on metadata of the admission policy `writ-metadata` (`charts/writ/templates/guards.yaml`), for manifests that
-//! no API server has seen yet.
+//! Bounds of the admission policy `writ-metadata` (`charts/writ/templates/guards.yaml`) on the metadata of objects.
+//! Writ uses them to check manifests that no API server has checked yet.
 
 /// Maximum number of labels of an object.
 const MAX_LABELS: usize = 64;
-/// Maximum size of all labels, names and values together, in bytes.
+/// Maximum size of all labels of an object, in bytes. Names and values count.
 const MAX_LABEL_BYTES: usize = 8192;
 /// Maximum number of annotations of an object.
 const MAX_ANNOTATIONS: usize = 64;
-/// Maximum size of the names of all annotations, in bytes.
+/// Maximum size of the names of all annotations of an object, in bytes.
 const MAX_ANNOTATION_NAME_BYTES: usize = 4096;
-/// Maximum size of all annotations of a Machine or a Whitelist, names and values together, in bytes. Kubernetes has the
-/// same bound for every kind. (An execution has 131072.)
+/// Maximum size of all annotations of a Machine or a Whitelist, in bytes. Names and values count. Kubernetes has the
+/// same bound for all kinds. For an execution the bound is 131072.
 const MAX_ANNOTATION_BYTES: usize = 262_144;
 /// Maximum number of finalizers of an object.
 const MAX_FINALIZERS: usize = 16;
-/// Maximum size of all finalizers, in bytes.
+/// Maximum size of all finalizers of an object, in bytes.
 const MAX_FINALIZER_BYTES: usize = 2048;
 
-/// Metadata of a Machine or a Whitelist, as the manifest has them.
+/// Metadata of a Machine or a Whitelist in a manifest.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata<'a> {
     /// Names and values of the labels.
@@ -28,7 +28,7 @@ pub struct Metadata<'a> {
     pub finalizers: Vec<&'a str>,
 }
 
-/// Metadata over a bound.
+/// Metadata that exceed a bound.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MetadataProblem {
     /// Field of the metadata: `labels`, `annotations` or `finalizers`.
@@ -37,8 +37,8 @@ pub struct MetadataProblem {
     pub message: String,
 }
 
-/// Returns what `writ-metadata` refuses when a Machine or a Whitelist with these metadata is created. An update may
-/// keep entries that are over a bound already.
+/// Returns the problems for which `writ-metadata` refuses the creation of a Machine or a Whitelist with these metadata.
+/// An update may keep entries that already exceed a bound.
 pub fn metadata_problems(metadata: &Metadata<'_>) -> Vec<MetadataProblem> {
     let name_bytes = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, _)| name.len()).sum::<usize>();
     let bytes = |pairs: &[(&str, &str)]| name_bytes(pairs) + pairs.iter().map(|(_, value)| value.len()).sum::<usize>();
@@ -95,7 +95,7 @@ mod tests {
         names.iter().map(|name| (name.as_str(), value)).collect()
     }
 
-    /// Fields with a problem.
+    /// Returns the fields that have a problem.
     fn fields(metadata: &Metadata<'_>) -> Vec<&'static str> {
         metadata_problems(metadata).into_iter().map(|problem| problem.field).collect()
     }
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(annotations(64, 64, 4033), ["annotations"]);
         assert_eq!(annotations(64, 65, 0), ["annotations"]);
         assert_eq!(annotations(65, 3, 0), ["annotations"]);
-        // Bytes are counted, not characters.
+        // The bound counts bytes, not characters.
         let euros = "\u{20ac}".repeat(262_144 / 3);
         assert_eq!(fields(&Metadata { annotations: vec![("ab", &euros)], ..Metadata::default() }), ["annotations"]);
         let finalizers = |count, length| {

@@ -1,10 +1,10 @@
-//! References between objects. They never leave the namespace, so an object of one team cannot name one of another
-//! team.
+//! References between objects. A reference stays in the namespace of its object, so an object of one team cannot refer
+//! to an object of another team.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Reference to an object in the namespace of the referring object. The field determines its kind.
+/// Reference to an object in the same namespace. The kind of the object depends on the field with the reference.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct NameReference {
     /// Name of the object, in this namespace: lower case letters, digits, `-` and `.`, at most 253 characters.

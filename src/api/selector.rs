@@ -1,7 +1,7 @@
 //! Selectors for Machines by label, like the LabelSelector of Kubernetes:
 //! <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors>.
 //!
-//! This is a type of our own, because that of Kubernetes drops fields that it does not know.
+//! Writ has its own type, because the Kubernetes type drops fields that it does not know.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 
 use super::unknown_fields::UnknownFields;
 
-/// Selector for Machines by label: all of `matchLabels` and all of `matchExpressions` must match. An empty selector
-/// matches every Machine.
+/// Selector for Machines by label. All entries of `matchLabels` and all of `matchExpressions` must match. An empty
+/// selector matches every Machine.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct MachineSelector {
-    /// Labels that a Machine must have, with exactly these values. At most 16.
+    /// Labels that a Machine must have, with exactly these values. At most 16 labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
 
-    /// Further conditions, at most 16.
+    /// Further conditions on labels, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub match_expressions: Vec<LabelExpression>,
 
-    /// Fields that this version does not know. With any of them the rule is out of force.
+    /// Fields that this version does not know. A rule with such a field is out of force.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown_fields: UnknownFields,
@@ -41,8 +41,8 @@ pub struct LabelExpression {
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
 
-    /// Operator. In and NotIn compare the label with `values`; Exists and DoesNotExist only check if the label exists.
-    /// A Machine without the label matches NotIn.
+    /// Operator. In and NotIn compare the value of the label with `values`. Exists and DoesNotExist only check if the
+    /// label exists. NotIn also matches a Machine without the label.
     pub operator: LabelOperator,
 
     /// Values for In and NotIn, at most 64. Not allowed with the other operators.
@@ -50,7 +50,7 @@ pub struct LabelExpression {
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub values: Vec<String>,
 
-    /// Fields that this version does not know. With any of them the rule is out of force.
+    /// Fields that this version does not know. A rule with such a field is out of force.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown_fields: UnknownFields,

@@ -1,4 +1,5 @@
-//! Fields of a later version. The kinds that grant rights keep them, so that a rollback does not widen a right.
+//! Fields that only a later version knows. The kinds that grant rights keep these fields. Otherwise a rollback to an
+//! earlier version could widen a right.
 
 use std::collections::BTreeMap;
 

@@ -33,7 +33,7 @@ fn check_schema(path: &str, schema: &JSONSchemaProps, missing: &mut Vec<String>)
         missing.push(format!("{path}: no bound"));
     }
     for (name, field) in schema.properties.iter().flatten() {
-        // Conditions are Kubernetes' own type.
+        // Kubernetes defines the type of conditions, so its schema is not checked.
         if name == "conditions" {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Records that are fixed with the claim: the machine, the holder, and the place of the journal.
+//! Records that the claim sets: the machine, the process that holds the claim, and the place of the journal.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use schemars::JsonSchema;
@@ -18,8 +18,8 @@ pub struct MachineRecord {
     pub uid: String,
     /// Generation of the Machine.
     pub generation: i64,
-    /// Address and port to which Writ connected, as `IP:port`. Behind jump hosts `NAME:port via ...`, with the jump
-    /// hosts from the last to the first.
+    /// Address and port to which Writ connected, as `IP:port`. If jump hosts are used, `NAME:port via ...`. After `via`
+    /// come the jump hosts, from the last to the first.
     #[schemars(length(max = 2700))]
     pub address: String,
     /// Login user.
@@ -30,23 +30,24 @@ pub struct MachineRecord {
     pub host_key_fingerprint: String,
 }
 
-/// Responsibility for an execution, from its claim on.
+/// Claim of an execution: the process that is responsible for it.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
-    /// Random token. The API server stores a result only together with this token.
+    /// Random token. The API server stores a result only if the result comes with this token.
     #[schemars(length(min = 1, max = 64))]
     pub token: String,
-    /// Process that holds the claim, as namespace and name of its Lease. The Lease shows that the process is alive.
+    /// Process that holds the claim, as namespace and name of its Lease. As long as the Lease is renewed, the process
+    /// is alive.
     #[schemars(length(min = 1, max = 256))]
     pub holder: String,
     /// Execution mode of the command (`spec.execution.mode` of the Machine at the claim).
     #[serde(default)]
     pub mode: ExecutionMode,
-    /// Time of the claim, by the clock of the process that made it first.
+    /// Time of the first claim, by the clock of the process that made it. An adoption does not change this time.
     pub dispatched_time: MicroTime,
-    /// Time after which the command is not started any more, by the same clock. The machine enforces it by its uptime
-    /// (`remote.notAfterUptimeMs`). Absent in Direct mode, in which the command starts at once or never.
+    /// Time after which the command must not start, by the same clock as `dispatchedTime`. The machine enforces it by
+    /// its uptime (`remote.notAfterUptimeMs`). Absent in Direct mode, in which the command starts at once or never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after_time: Option<MicroTime>,
 }
@@ -56,22 +57,22 @@ pub const MAX_DIRECTORY_LENGTH: usize = 1024;
 /// Maximum length of a recorded directory ID or boot ID, in characters.
 pub const MAX_ID_LENGTH: usize = 64;
 
-/// Place of the journal, as the machine showed it before the claim. Writ starts the command only if all of these values
-/// are still the same, because a name may lead to another host later and a directory may be replaced.
+/// Place of the journal, as the machine reported it before the claim. Writ starts the command only if all of these
+/// values are still the same. Later a host name may lead to another host, and somebody may replace the directory.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteRecord {
     /// Directory on the machine with the journal of the command.
     #[schemars(length(max = MAX_DIRECTORY_LENGTH))]
     pub directory: String,
-    /// Random ID that Writ stores in that directory. Another directory has another ID.
+    /// Random ID that Writ stores in the journal directory. Another directory has another ID.
     #[schemars(length(max = MAX_ID_LENGTH))]
     pub directory_id: String,
-    /// Boot ID of the machine (`/proc/sys/kernel/random/boot_id`). Each boot has another one.
+    /// Boot ID of the machine (`/proc/sys/kernel/random/boot_id`). It changes at each boot.
     #[schemars(length(max = MAX_ID_LENGTH))]
     pub boot_id: String,
-    /// Uptime of the machine, in milliseconds, after which its launcher does not start the command any more. It is
-    /// uptime because the clock of the machine may be wrong.
+    /// Latest uptime of the machine, in milliseconds, at which its launcher may start the command. The limit is an
+    /// uptime, because the clock of the machine may be wrong.
     #[schemars(range(min = 0))]
     pub not_after_uptime_ms: i64,
 }

@@ -15,46 +15,46 @@ pub struct DecisionRecord {
     /// Name of the rule.
     #[schemars(length(max = 63))]
     pub rule: String,
-    /// Argument vector, word for word.
+    /// Argument vector of the command, word for word.
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub argv: Vec<String>,
     /// The rule's `actionType`.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub action_type: String,
-    /// User that runs the command, by sudo. Absent: the login user.
+    /// User that runs the command, by sudo. If absent, the login user runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub run_as: Option<String>,
-    /// Working directory of the command. Absent: the login directory.
+    /// Working directory of the command. If absent, the login directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub working_directory: Option<String>,
-    /// Environment variables of the command, in addition to PATH and LC_ALL, which are always set.
+    /// Environment variables of the command. PATH and LC_ALL are always set in addition.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub environment: BTreeMap<String, String>,
     /// Timeout of the command, in seconds from its start, 1 to 86400.
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
-    /// True if the rule allows a terminal and standard input.
+    /// True if the rule allows a terminal and standard input for the command.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
     /// Limits on the output.
     #[serde(default)]
     pub output: OutputBounds,
-    /// Patterns that redact the output before it is stored.
+    /// Patterns for text in the output that Writ redacts before it stores the output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)))]
     pub redact: Vec<String>,
-    /// Minimum retention of the record after its end, in seconds, as the rule says. Absent: `writ serve
-    /// --minimum-retention-seconds`.
+    /// Minimum retention of the finished execution, in seconds from its end, from the rule. If absent, `writ serve
+    /// --minimum-retention-seconds` applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub minimum_retention_seconds: Option<u32>,
-    /// SHA-256 of all fields above, as `sha256:` and lower case hexadecimal. The input is the JSON of this object
-    /// without `digest` and `decidedTime`, with sorted keys and without blanks. To check it: `kubectl get cmdexec NAME
-    /// -o json | jq -cSj '.status.decision | del(.digest, .decidedTime)' | sha256sum`.
+    /// SHA-256 of all fields above, as `sha256:` and lower case hexadecimal. The input is the JSON of this object with
+    /// sorted keys and without spaces, without `digest` and `decidedTime`. To check it: `kubectl get cmdexec NAME -o
+    /// json | jq -cSj '.status.decision | del(.digest, .decidedTime)' | sha256sum`.
     #[serde(default)]
     #[schemars(length(max = 80))]
     pub digest: String,
@@ -69,29 +69,31 @@ pub struct OutputBounds {
     /// Maximum size of each stream in the status, in bytes as encoded in JSON, 0 to 16384.
     #[schemars(range(min = 0, max = 16384))]
     pub inline_bytes: u32,
-    /// Maximum output of the command, in bytes of both streams together.
+    /// Maximum size of the output, in bytes of both streams together.
     #[schemars(range(min = 0))]
     pub maximum_bytes: i64,
-    /// Seconds that Writ waits after the command's exit while other processes still hold its output open, 0 to 60.
-    /// Default 2, also for decisions of versions without this field.
+    /// Maximum time that Writ waits for more output after the command's exit, while other processes still hold the
+    /// output open. In seconds, 0 to 60. Default 2, also for decisions of versions without this field.
     #[serde(default = "default_drain_seconds")]
     #[schemars(range(min = 0, max = 60))]
     pub drain_seconds: u32,
 }
 
 impl Default for OutputBounds {
-    /// The limits of a rule without `output`: 8 KiB of each stream in the status, 64 MiB in all, 2 s of waiting.
+    /// Returns the limits of a rule without `output`: 8 KiB of each stream in the status, 64 MiB in total, a wait of 2
+    /// s.
     fn default() -> Self {
         Self { inline_bytes: 8192, maximum_bytes: 67_108_864, drain_seconds: default_drain_seconds() }
     }
 }
 
-/// Default of `drainSeconds`, in seconds: short for a requester, long enough for the last output of an ending service.
+/// Returns the default of `drainSeconds`, in seconds. It is short for a requester, and long enough for the last output
+/// of a service that is ending.
 fn default_drain_seconds() -> u32 {
     2
 }
 
-/// One object at the time of the decision.
+/// Identity of an object at the time of the decision.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRecord {

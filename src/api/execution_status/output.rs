@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Size and digest of both streams.
+/// Record of both output streams.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputRecord {
@@ -11,15 +11,15 @@ pub struct OutputRecord {
     pub stdout: StreamRecord,
     /// Standard error.
     pub stderr: StreamRecord,
-    /// True if the record may lack output of the command or of processes that it left behind. `incompleteReason` gives
-    /// the cause. Size and digest cover the recorded bytes.
+    /// True if output of the command, or of processes that it left behind, may be missing from the record.
+    /// `incompleteReason` gives the cause. Size and digest cover the recorded bytes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,
-    /// Cause of `incomplete`. Absent if `incomplete` is false, and in records of versions without this field.
+    /// Cause of the missing output. Absent if `incomplete` is false, and in records of versions without this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete_reason: Option<IncompleteReason>,
-    /// Processes that still held the output open when the wait (`decision.output.drainSeconds`) was over, at most 8.
-    /// Only with `incompleteReason: StillOpen`, and only if the machine reported them (never in Direct mode).
+    /// Processes that still held the output open when the wait (`decision.output.drainSeconds`) ended, at most 8. Only
+    /// with `incompleteReason: StillOpen`, and only if the machine reported them (never in Direct mode).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub held_by: Vec<OutputHolder>,
@@ -29,33 +29,33 @@ pub struct OutputRecord {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum IncompleteReason {
     /// Processes that the command left behind still held the output open when the wait after its exit
-    /// (`decision.output.drainSeconds`) was over.
+    /// (`decision.output.drainSeconds`) ended.
     StillOpen,
-    /// The launcher's process that stores the output on the machine ended early, for example because it was killed.
+    /// The launcher's process that stores the output on the machine ended early. For example, somebody killed it.
     ReaderEnded,
     /// The disk with the launcher's directory was full.
     DiskFull,
-    /// A file-size limit of the login (`ulimit -f`), which the launcher cannot raise, cut the output off.
+    /// The login's file-size limit (`ulimit -f`) cut the output off. The launcher cannot raise this limit.
     FileSizeLimit,
     /// The command wrote more than `decision.output.maximumBytes`. The record holds the bytes up to this limit.
     OverLimit,
-    /// Other programs removed the output files on the machine or cut them off, or a result with this output had been
-    /// acknowledged before.
+    /// Other programs removed or cut off the output files on the machine. Or an earlier result with this output was
+    /// already acknowledged, and the output was then removed from the machine.
     Removed,
-    /// Writ could not read all of the output. Either the connection was lost, or the end of the command is unknown, or
-    /// other text was mixed into the session (for example by a background job of a start-up file).
+    /// Writ could not read all of the output: the connection was lost, the end of the command is unknown, or other text
+    /// was mixed into the session (for example by a background job of a start-up file).
     NotReceived,
 }
 
-/// Process that held the output of a command open.
+/// Process that still held the output of a command open.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputHolder {
     /// Process ID on the machine, at least 1.
     #[schemars(range(min = 1))]
     pub process_id: i64,
-    /// Name of the process as Linux reports it in `/proc/PID/comm`, at most 15 characters. A process can choose its own
-    /// name. Characters other than letters, digits, `.`, `_`, `+` and `-` are replaced by `_`.
+    /// Name of the process from `/proc/PID/comm` of Linux, at most 15 characters. A process can choose its own name.
+    /// Writ replaces characters other than letters, digits, `.`, `_`, `+` and `-` by `_`.
     #[schemars(length(max = 15))]
     pub name: String,
 }
@@ -64,19 +64,20 @@ pub struct OutputHolder {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRecord {
-    /// Bytes that the command wrote and Writ recorded, before `stdout` or `stderr` of the status leave any out. If
-    /// `redacted` is true, bytes after redaction: neither size nor digest reveal the redacted text.
+    /// Number of bytes that the command wrote and Writ recorded. It includes bytes that `stdout` or `stderr` of the
+    /// status leave out. If `redacted` is true, it counts bytes after redaction, so size and digest do not reveal the
+    /// redacted text.
     #[schemars(range(min = 0))]
     pub bytes: i64,
-    /// SHA-256 of those bytes, in lower case hexadecimal.
+    /// SHA-256 of the bytes that `bytes` counts, in lower case hexadecimal.
     #[schemars(length(max = 64))]
     pub sha256: String,
-    /// True if the text in the status leaves bytes out.
+    /// True if the text in the status leaves out a part of the stream.
     pub truncated: bool,
     /// True if Writ applied the rule's `redact` patterns, even if none of them matched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redacted: bool,
-    /// True if the output store of the `writ serve` that ran the command has the whole stream. `writ output NAME`
+    /// True if the whole stream is in the output store of the `writ serve` that ran the command. `writ output NAME`
     /// prints it. Writ stores only streams that are truncated in the status.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stored: bool,
@@ -92,10 +93,11 @@ pub struct StreamRecord {
 /// Encoding of a stream in the status.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Encoding {
-    /// The bytes themselves: the stream is UTF-8.
+    /// The stream is UTF-8, and the text is the stream itself.
     #[serde(rename = "utf-8")]
     Utf8,
-    /// Base64 (RFC 4648, section 4, padded), because the stream is not UTF-8. Decode it to get the bytes.
+    /// The stream is not UTF-8, and the text is its Base64 (RFC 4648, section 4, padded). Decode the text to get the
+    /// bytes.
     #[serde(rename = "base64")]
     Base64,
 }

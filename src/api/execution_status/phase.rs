@@ -6,35 +6,37 @@ use serde::{Deserialize, Serialize};
 /// Stage of an execution.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Phase {
-    /// Created, not decided yet.
+    /// The execution was created. Writ has not decided about it yet.
     #[default]
     Pending,
-    /// Allowed by a rule. The execution waits for a slot of its machine or for the machine itself. Nothing was sent.
+    /// A rule allows the execution. It waits for a slot of its machine or for the machine itself. Writ has sent
+    /// nothing.
     Queued,
-    /// Claimed. From here on the command may have started. It is never started again.
+    /// A `writ serve` has claimed the execution. From the claim on the command may have started. No other attempt
+    /// starts it.
     Dispatched,
     /// The machine confirmed the start, and the command has run for more than about 2 seconds.
     Running,
     /// The command ended with exit code 0.
     Succeeded,
-    /// The command ended with another exit code or by a signal.
+    /// The command ended with another exit code than 0, or a signal ended it.
     Failed,
     /// The command did not end within its timeout.
     TimedOut,
-    /// Somebody set `spec.cancelRequested` or deleted the execution before it had finished.
+    /// Somebody set `spec.cancelRequested` or deleted the execution before the execution had finished.
     Cancelled,
-    /// Not allowed, or not well-formed. Nothing was sent.
+    /// The request is not allowed or not well-formed. Writ sent nothing.
     Rejected,
-    /// The execution did not start before its starting deadline. Nothing was sent.
+    /// The command did not start before the starting deadline. Writ sent nothing.
     Expired,
-    /// Allowed, but the command did not start and will not start.
+    /// A rule allowed the execution, but the command did not start and will not start.
     LaunchFailed,
-    /// The command may have started, and Writ did not observe how it ended.
+    /// The command may have started, and Writ did not observe its end.
     OutcomeUnknown,
 }
 
 impl Phase {
-    /// Every phase, in the order of its stage.
+    /// All phases, in the order in which an execution passes through them. The finished phases come last.
     pub const ALL: [Phase; 12] = [
         Phase::Pending,
         Phase::Queued,
@@ -60,7 +62,7 @@ impl Phase {
         matches!(self, Phase::Dispatched | Phase::Running)
     }
 
-    /// Returns the word in the status.
+    /// Returns the phase as the status spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Pending => "Pending",

@@ -9,7 +9,7 @@ pub enum Reason {
     /// Pending. Surfaces when no `writ serve` has read the execution yet. If this reason stays, no `writ serve` serves
     /// the namespace.
     WaitingForController,
-    /// Queued. Surfaces when Writ has been opening a connection to the machine for more than 2 seconds.
+    /// Queued. Surfaces when opening a connection to the machine has taken more than 2 seconds.
     Connecting,
     /// Queued. Surfaces when `maxConcurrent` commands are already running on the machine.
     WaitingForSlot,
@@ -19,7 +19,7 @@ pub enum Reason {
     /// Queued, Expired or LaunchFailed. Surfaces when the Machine's `spec.suspend` is true.
     MachineSuspended,
     /// Queued or Expired. Surfaces when Writ reaches the machine but cannot use it until somebody fixes the Machine,
-    /// its Secret or the host, for example because the host key is another one or the login is refused. The Machine's
+    /// its Secret or the host. For example, the machine shows another host key, or refuses the login. The Machine's
     /// status has the cause.
     MachineMisconfigured,
     /// Dispatched. Surfaces when a `writ serve` has claimed the execution and is about to start its command.
@@ -33,12 +33,13 @@ pub enum Reason {
     /// Failed. Surfaces when the machine reported that a signal ended the command.
     Signalled,
     /// Failed. Surfaces when the command wrote more than the rule's `output.maximumBytes`. Writ stops such a command,
-    /// unless it ended by itself before.
+    /// unless the command has already ended by itself.
     OutputLimitExceeded,
-    /// TimedOut or Cancelled. Surfaces when the command received a stop request and the machine confirmed its end.
+    /// TimedOut or Cancelled. Surfaces when the command received a stop request and the machine confirmed the end of
+    /// the command.
     Stopped,
-    /// TimedOut or Cancelled. Surfaces when Writ asked the machine to stop the command and the machine did not confirm
-    /// its end. The command may still run.
+    /// TimedOut or Cancelled. Surfaces when Writ asked the machine to stop the command, and the machine did not confirm
+    /// the end of the command. The command may still run.
     RemoteMayStillRun,
     /// Cancelled. Surfaces when the execution was cancelled or deleted before Writ sent anything.
     CancelledBeforeStart,
@@ -52,30 +53,30 @@ pub enum Reason {
     /// Rejected. Surfaces when the request matches several rules that would execute different commands.
     Ambiguous,
     /// Rejected. Surfaces when Writ cannot read a Whitelist of the namespace, or when a Deny rule in it is invalid.
-    /// Nothing is allowed in the namespace until the Whitelist is fixed. Or LaunchFailed or OutcomeUnknown: the API
-    /// server did not store the decision as Writ made it (CRDs of another version), or its redaction patterns cannot be
-    /// used.
+    /// Writ then allows nothing in the namespace until somebody fixes the Whitelist. LaunchFailed or OutcomeUnknown:
+    /// the API server did not store the decision as Writ made it (CRDs of another version), or the decision has
+    /// redaction patterns that Writ cannot use.
     PolicyBroken,
     /// Rejected. Surfaces when the request is not well-formed.
     Malformed,
     /// Rejected. Surfaces when the Machine did not exist 10 seconds after the creation of the execution. If
-    /// `startingDeadlineSeconds` is 0, this happens at once.
+    /// `startingDeadlineSeconds` is 0, Writ does not wait 10 seconds.
     MachineNotFound,
-    /// Rejected or LaunchFailed. Surfaces when the Machine cannot be decoded, when one of its host keys is invalid, or
-    /// when its jump hosts do not lead to it.
+    /// Rejected or LaunchFailed. Surfaces when Writ cannot decode the Machine, when one of its host keys is invalid, or
+    /// when its jump hosts do not lead to the machine.
     MachineInvalid,
-    /// LaunchFailed. Surfaces when `writ serve` may not connect to the Machine's address (`--allow-cidr`,
-    /// `--deny-cidr`).
+    /// LaunchFailed. Surfaces when the flags of `writ serve` forbid connections to the Machine's address
+    /// (`--allow-cidr`, `--deny-cidr`).
     AddressRefused,
     /// Rejected. Surfaces when the queue of the machine already had `queueLimit` executions.
     QueueFull,
     /// Expired or LaunchFailed. Surfaces when the starting deadline passed before the command started.
     StartingDeadlineExceeded,
-    /// LaunchFailed. Surfaces when the machine showed a host key that its Machine does not pin.
+    /// LaunchFailed. Surfaces when the machine showed a host key that is not pinned in its Machine.
     HostKeyMismatch,
-    /// LaunchFailed. Surfaces when the machine refused the key or the user.
+    /// LaunchFailed. Surfaces when the machine refused the SSH key or the login user.
     AuthenticationRefused,
-    /// LaunchFailed. Surfaces when the Secret does not exist, or when Writ may not read it.
+    /// LaunchFailed. Surfaces when the Secret does not exist, or when Writ has no permission to read it.
     CredentialsNotFound,
     /// LaunchFailed. Surfaces when the Secret lacks the required type or label, or has no usable key.
     CredentialsInvalid,
@@ -87,50 +88,51 @@ pub enum Reason {
     #[serde(alias = "ExecutionRefused")]
     ExecRequestRefused,
     /// OutcomeUnknown. Surfaces when the connection was lost while the command may have been running. In Direct mode
-    /// this happens at once. In Durable mode it happens if Writ could not reach the machine, or the machine did not
-    /// report the end, until `timeoutSeconds` and `writ serve --unreachable-seconds` (an hour) after the start.
+    /// the execution ends at once. In Durable mode Writ tries to reach the machine and to read the end until
+    /// `timeoutSeconds` plus `writ serve --unreachable-seconds` (an hour) after the start. The execution then ends.
     ConnectionLost,
     /// OutcomeUnknown. Surfaces when the `writ serve` that held the claim stopped or crashed while the command may have
-    /// been running. Or LaunchFailed, when the holder noticed that it had not renewed its Lease in time, and sent
-    /// nothing.
+    /// been running. LaunchFailed: the holder noticed that it had not renewed its Lease in time, and sent nothing.
     HolderLost,
     /// OutcomeUnknown. Surfaces when the machine closed the command's channel without an exit code or a signal.
     NoExitStatus,
-    /// OutcomeUnknown. Surfaces when the machine never answered the start request, or answers other requests without
-    /// reporting if it started the command.
+    /// OutcomeUnknown. Surfaces when the machine never answered the start request. Also surfaces when the machine
+    /// answers other requests, but does not report if it started the command.
     StartNotConfirmed,
     /// LaunchFailed. Surfaces when another `writ serve` adopted the claim before the command had started, and the
-    /// current policy would not run the same command. The machine closed the journal, so the command never starts.
+    /// current policy would not run the same command. The machine closed the command's journal, so the command never
+    /// starts.
     PolicyChanged,
-    /// LaunchFailed. Surfaces when the launcher reported that it could not start the command, for example because the
-    /// disk is full, its directory is unsuitable, or sudo refuses. The message says which.
+    /// LaunchFailed. Surfaces when the launcher reported that it could not start the command. For example, the disk is
+    /// full, the launcher's directory is unsuitable, or sudo refuses. The message has the cause.
     #[serde(alias = "NotStarted")]
     LauncherFailed,
-    /// LaunchFailed. Surfaces when the launcher cannot run on the machine, for example without `/proc` or `setsid`, or
-    /// with a login shell that executes nothing. The message has the remedy. `execution.mode: Direct` of the Machine
-    /// needs no launcher.
+    /// LaunchFailed. Surfaces when the launcher cannot run on the machine. For example, the machine has no `/proc` or
+    /// `setsid`, or its login shell executes nothing. The message has the remedy. `execution.mode: Direct` of the
+    /// Machine needs no launcher.
     #[serde(alias = "MachineUnfit")]
     LauncherUnsupported,
-    /// OutcomeUnknown. Surfaces when the machine rebooted before the end of the command was recorded on it.
+    /// OutcomeUnknown. Surfaces when the machine rebooted before it recorded the end of the command.
     Rebooted,
-    /// OutcomeUnknown. Surfaces when the Machine was deleted or has another directory, or when another host answered
-    /// under its name or at another address until the deadline of the command.
+    /// OutcomeUnknown. Surfaces when the Machine was deleted, or when the machine has another launcher directory than
+    /// at the claim. Also surfaces when only another host, or a host at another address, answered until the deadline of
+    /// the command.
     MachineChanged,
-    /// OutcomeUnknown. Surfaces when the machine no longer has a journal of the command, or when the journal has no end
-    /// and its processes are gone (killed by others, out of memory).
+    /// OutcomeUnknown. Surfaces when the machine no longer has a journal of the command. Also surfaces when the journal
+    /// has no recorded end and the processes of the command are gone (killed by others, or out of memory).
     RecordLost,
-    /// Any finished phase: the phase of the first execution. Surfaces when an execution of the same name and spec
-    /// finished before and was deleted when its TTL expired. Writ sent nothing. `status.firstExecution` and the message
-    /// identify the first one.
+    /// Any finished phase: the phase of the first execution. Surfaces when an earlier execution of the same name and
+    /// spec finished, and Writ deleted it when its TTL expired. Writ sent nothing. `status.firstExecution` and the
+    /// message identify the first execution.
     AlreadyExecuted,
-    /// Rejected. Surfaces when the execution is a copy from a backup or an export, so its command may have run already,
-    /// and its creator did not set the annotation `writ.dev/run-again: "true"`.
+    /// Rejected. Surfaces when the execution is a copy from a backup or an export, and its creator did not set the
+    /// annotation `writ.dev/run-again: "true"`. The command of a copy has perhaps run already.
     RestoredCopy,
-    /// Pending or Expired. Surfaces when Writ cannot find out if the command was executed before, because it may not
-    /// read the ExecutionReceipt or cannot decode it. Writ sends nothing until then.
+    /// Pending or Expired. Surfaces when Writ cannot check if the command was executed before. Writ then has no
+    /// permission to read the ExecutionReceipt, or cannot decode it. Writ sends nothing until it can read the receipt.
     ReceiptUnreadable,
     /// Rejected. Surfaces when labels, annotations and other metadata fill the object, so that its result might not
-    /// fit. The message says how many bytes each of them takes.
+    /// fit. The message lists the size of each of these parts in bytes.
     ObjectTooLarge,
 }
 
