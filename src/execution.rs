@@ -1,13 +1,13 @@
-//! The state machine of a CommandExecution: one total function of the observed facts. Pure: no I/O, time is an
-//! argument.
+//! The state machine of a CommandExecution: one function that returns a plan for every combination of observed facts.
+//! Pure: no I/O, time is an argument.
 //!
 //! # Guarantees
 //!
-//! - The command of a claimed execution is started again only after its machine reported that it has not started
-//!   (`reattach`).
+//! - For a claimed execution, Writ sends the command again only after the machine reported that the command has not
+//!   started (`reattach`).
 //! - A finished execution does not change.
-//! - An outcome that was not observed is OutcomeUnknown, without an exit code.
-//! - An execution that was deleted when its TTL expired does not run again as long as its receipt exists.
+//! - If Writ did not observe the outcome of a command, the execution is OutcomeUnknown, without an exit code.
+//! - If Writ deleted an execution when its TTL expired, its command does not run again as long as the receipt exists.
 //!
 //! ```text
 //! Observed {execution, machine, policy, runner, now} --plan-------> Plan {status, effects, requeue}
@@ -16,7 +16,7 @@
 //! CommandOutcome {ending, output}                    --conclude---> the finished status
 //! ```
 //!
-//! Until the claim the controller writes the status, from the claim on only the holder.
+//! Before the claim the controller writes the status. From the claim on, only the holder of the claim writes it.
 
 mod audit;
 mod creation;
@@ -48,13 +48,13 @@ pub use status::{ClaimRecord, storable, with_claim, with_login_wait, with_new_ho
 
 use std::time::Duration;
 
-/// Wait for a missing Machine or rule, from the creation of the execution. One sync of a GitOps pipeline applies all
-/// objects at once, in any order.
+/// Time to wait for a missing Machine or rule, from the creation of the execution. A GitOps pipeline applies all
+/// objects in one sync, in any order.
 pub const DEFAULT_GRACE_FOR_MISSING: Duration = Duration::from_secs(10);
 
-/// Maximum age of an execution with `startingDeadlineSeconds: 0` when Writ first reads it. It covers the delay of the
-/// watch. After a restart of Writ, an older execution must not start.
+/// Maximum age of an execution with `startingDeadlineSeconds: 0` at the time when Writ first reads it. The value covers
+/// the delay of the watch. After a restart of Writ, an older execution must not start.
 pub const IMMEDIATE_START_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// Time after which a slow start is written to the status. A quicker start needs no write of its own.
+/// Time after which Writ writes a slow start to the status. For a faster start Writ saves this write.
 pub const SHOW_PROGRESS_AFTER: Duration = Duration::from_secs(2);

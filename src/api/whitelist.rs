@@ -336,13 +336,14 @@ pub enum SubjectKind {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct TimeoutLimits {
-    /// Timeout if the request sets no timeout, in seconds, 1 to 86400. Default: `maximum`, but at most 30.
+    /// Timeout if the request sets no timeout, in seconds, 1 to 86400. Default 30, or `maximum` if `maximum` is
+    /// smaller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub default: Option<u32>,
 
-    /// Longest timeout that a request may set, in seconds, 1 to 86400. Default: `default`, but at least 3600. A request
-    /// with a longer timeout is Rejected. Writ never shortens a timeout.
+    /// Longest timeout that a request may set, in seconds, 1 to 86400. Default 3600, or `default` if `default` is
+    /// greater. A request with a longer timeout is Rejected. Writ never shortens a timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub maximum: Option<u32>,

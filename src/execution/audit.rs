@@ -1,4 +1,5 @@
-//! Audit fields of an execution (requester, rule, machine) for log lines and receipts, which outlive the object.
+//! Audit fields of an execution (requester, rule, machine), for log lines and receipts. Log lines and receipts still
+//! exist after the execution is deleted.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -10,22 +11,23 @@ use crate::policy::canonical;
 /// Audit fields of an execution. They contain no arguments and no output, because both may be confidential.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AuditFields {
-    /// User name of the creator (`spec.requestedBy`). It is as trustworthy as the admission policies that write it.
+    /// User name of the creator (`spec.requestedBy`). The admission policies write it, so it is only as trustworthy as
+    /// these policies.
     pub requester: Option<String>,
     /// User name of the user who cancelled the execution.
     pub canceller: Option<String>,
-    /// Name of the Whitelist with the rule that allowed it.
+    /// Name of the Whitelist with the rule that allowed the execution.
     pub whitelist: Option<String>,
-    /// Name of the rule that allowed it.
+    /// Name of the rule that allowed the execution.
     pub rule: Option<String>,
-    /// SHA-256 of the decided argument vector, else of the requested one (`spec.argv`).
+    /// SHA-256 of the argument vector in the decision. If there is no decision, of the requested one (`spec.argv`).
     pub argv_digest: Option<String>,
     /// UID of the Machine to which the execution was sent.
     pub machine_uid: Option<String>,
 }
 
 impl AuditFields {
-    /// Returns the fields of an execution with `status`, which may be newer than its own.
+    /// Returns the audit fields of an execution. `status` may be newer than the status in `execution`.
     pub fn of(execution: &CommandExecution, status: &CommandExecutionStatus) -> Self {
         let (spec, decision) = (&execution.spec, status.decision.as_ref());
         let named = |name: &String| (!name.is_empty()).then(|| name.clone());
@@ -39,7 +41,7 @@ impl AuditFields {
         }
     }
 
-    /// Adds the UID of the Machine as the controller read it, if the execution was not sent to any.
+    /// Adds the UID of the Machine that the controller read, if the execution was not sent to a Machine.
     #[must_use]
     pub fn seen_on(mut self, machine: Option<&ObjectMeta>) -> Self {
         self.machine_uid = self.machine_uid.or_else(|| machine?.uid.clone());
@@ -47,7 +49,8 @@ impl AuditFields {
     }
 }
 
-/// Returns the SHA-256 of an argument vector, in lower case hexadecimal, of its JSON without blanks.
+/// Returns the SHA-256 of an argument vector, in lower case hexadecimal. The input is the JSON of the vector without
+/// spaces.
 pub fn argv_digest(argv: &[String]) -> String {
     let words = argv.iter().cloned().map(Value::String).collect();
     let mut text = String::new();

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! Once the record is stored in the status, later changes of the metadata do not affect it. Anyone who may patch
+//! After the record is stored in the status, changes of the metadata do not change the record. Anyone who may patch
 //! executions may write metadata, but only Writ writes the status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
@@ -10,19 +10,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use crate::api::execution_status::CreationRecord;
 use crate::api::{CommandExecution, RESTORED_ANNOTATION, RUN_AGAIN_ANNOTATION};
 
-/// Number of characters that the API server appends to `metadata.generateName`.
+/// Number of random characters that the API server appends to `metadata.generateName`.
 const NAME_SUFFIX_LENGTH: usize = 5;
-/// Characters that the API server appends: no vowels, and none that look alike.
+/// Random characters that the API server may append: no vowels, and no characters that look alike.
 const NAME_SUFFIX_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
-/// Phases of Argo CD's hooks (its documentation, "Sync Phases and Waves"), in lower case.
+/// Phases of Argo CD's hooks, in lower case (documentation of Argo CD, "Sync Phases and Waves").
 const ARGO_CD_PHASES: [&str; 6] = ["presync", "sync", "postsync", "syncfail", "predelete", "postdelete"];
 /// Annotation that `kubectl apply` sets on an applied object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Length to which the API server cuts a longer `metadata.generateName`, in characters.
+/// Maximum length of the prefix that the API server takes from `metadata.generateName`, in characters. It cuts a longer
+/// prefix.
 const MAX_NAME_PREFIX: usize = 58;
 
-/// Returns the record of the creation: the stored one, else that of the current metadata. Until it is stored, the
-/// admission policies of the chart protect the relevant metadata.
+/// Returns the stored creation record. If no record is stored yet, returns the record of the current metadata. Until
+/// the record is stored, the chart's admission policies protect the metadata that it depends on.
 pub fn creation(execution: &CommandExecution) -> CreationRecord {
     if let Some(stored) = execution.status.as_ref().and_then(|status| status.creation) {
         return stored;
@@ -35,14 +36,15 @@ pub fn creation(execution: &CommandExecution) -> CreationRecord {
     }
 }
 
-/// Returns true if the name was generated, and so is not used again: by the API server, from `metadata.generateName`
-/// and five characters of its own, or by Argo CD. Another explicit name in addition to `generateName` is not generated.
+/// Returns true if the name was generated and is therefore not used again. The API server generates a name from
+/// `metadata.generateName` and five random characters; Argo CD generates names of its own form. A name that the creator
+/// chose, in addition to `generateName`, is not generated.
 fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
     if name.strip_prefix(start.as_str()).is_some_and(is_argo_cd_generated) {
         return !start.is_empty();
     }
-    // An applied object may be applied again, for example an export in a Git repository.
+    // An applied object can be applied again under the same name, for example from an export in a Git repository.
     let is_applied = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Apply");
     let annotations = metadata.annotations.iter().flatten();
     if metadata.managed_fields.iter().flatten().any(is_applied)
@@ -55,8 +57,8 @@ fn is_name_generated(metadata: &ObjectMeta) -> bool {
     !start.is_empty() && own.len() == NAME_SUFFIX_LENGTH && own.chars().all(|own| NAME_SUFFIX_CHARACTERS.contains(own))
 }
 
-/// Returns true if a suffix is one that Argo CD appends to `generateName` of a hook: revision, phase and seconds of its
-/// clock, `0123abc-presync-1795219200` (gitops-engine, `pkg/sync/sync_context.go`).
+/// Returns true if `own` has the form of the suffix that Argo CD appends to `generateName` of a hook: revision, phase,
+/// and time of its clock in seconds. Example: `0123abc-presync-1795219200` (gitops-engine, `pkg/sync/sync_context.go`).
 fn is_argo_cd_generated(own: &str) -> bool {
     let Some((before, time)) = own.rsplit_once('-') else { return false };
     let Some((revision, phase)) = before.rsplit_once('-') else { return false };

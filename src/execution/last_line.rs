@@ -2,28 +2,29 @@
 //!
 //! # Guarantees
 //!
-//! The line comes from the text in the status, which is redacted as the rule says. A line that was redacted as a whole,
-//! or that is not text, is not repeated.
+//! The line comes from the text in the status, which is redacted by the patterns of the rule. If a whole line was
+//! redacted, or if the stream is not text, the message has no line.
 
 use crate::api::execution_status::{Encoding, StreamRecord};
 
-/// Maximum length of the line, in bytes. It is enough for an error, and far below the 2048 characters of a message, for
-/// which each claim reserves space (see `space`).
+/// Maximum length of the line, in bytes. This length is enough for an error. It is far below the 2048 characters of a
+/// message, for which each claim reserves space (see `space`).
 const MAX_LINE_BYTES: usize = 256;
 /// Mark at the end of a line that was cut.
 const CUT: &str = "...";
-/// Replacement for redacted text (`policy::REDACTED`), as text.
+/// Replacement for redacted text (`policy::REDACTED`), as a string.
 const REDACTED: &str = "***";
-/// Start of Writ's own remarks in a stream.
+/// Start of a remark that Writ itself adds to a stream.
 const REMARK: &str = "[writ: ";
 
-/// Returns the last line of a stream that contains text; `None` if there is none, or if it must not be repeated.
+/// Returns the last line of a stream that contains text. Returns `None` if no line contains text, or if the line must
+/// not be repeated.
 pub(super) fn last_line(text: &str, record: &StreamRecord) -> Option<String> {
     if record.encoding != Encoding::Utf8 {
         return None;
     }
     let line: String = text.lines().rev().map(printable).find(|line| !line.is_empty())?;
-    // A line that consists only of remarks and redacted text has no information.
+    // A line of only remarks and redacted text has no information.
     let information = line.split(REMARK).next().unwrap_or_default().replace(REDACTED, "");
     if !information.contains(char::is_alphanumeric) {
         return None;
@@ -31,7 +32,7 @@ pub(super) fn last_line(text: &str, record: &StreamRecord) -> Option<String> {
     Some(cut(line))
 }
 
-/// Replaces control characters, and characters that change the display of text, by blanks.
+/// Replaces control characters, and characters that change the display of text, by spaces.
 fn printable(line: &str) -> String {
     let is_hidden = |each: char| {
         each.is_control()

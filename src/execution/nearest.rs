@@ -1,11 +1,14 @@
 //! Suggestions for names that do not exist.
 
-/// Maximum number of names that are compared. More would take too long for a hint.
+/// Maximum number of names that are compared. Comparing more names would take too long for a hint.
 const MAX_NAMES: usize = 10_000;
 
-/// Returns the name that is nearest to `wanted`, if it is near: one edit for 3 or 4 characters, two for more. An edit
-/// adds, removes or replaces a character, or swaps two neighbours. The requester thereby learns at most one name, which
-/// is almost the one in their request, of a namespace in which they may create executions.
+/// Returns the name that is nearest to `wanted`, or `None` if no name is near. If `wanted` has 3 or 4 characters, a
+/// near name differs by one edit. If `wanted` is longer, it differs by at most two edits. An edit adds, removes or
+/// replaces a character, or swaps two neighbours.
+///
+/// The hint reveals at most one name to the requester. The name is almost the same as the requested one, and belongs to
+/// a namespace in which the requester may create executions.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let maximum = match wanted.len() {
         0..=2 => return None,
@@ -13,11 +16,12 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
         _ => 2,
     };
     let near = names.into_iter().take(MAX_NAMES).filter_map(|name| Some((distance(wanted, name, maximum)?, name)));
-    // If several names are equally near, the first by name is taken, so the answer does not depend on their order.
+    // If several names are equally near, the first one in alphabetical order wins. The answer then does not depend on
+    // the order of `names`.
     near.min().map(|(_, name)| name)
 }
 
-/// Returns the number of edits from one name to another; `None` if it is more than `maximum`.
+/// Returns the number of edits from one name to another, or `None` if the number exceeds `maximum`.
 fn distance(from: &str, to: &str, maximum: usize) -> Option<usize> {
     if from.len().abs_diff(to.len()) > maximum {
         return None;

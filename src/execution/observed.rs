@@ -1,4 +1,4 @@
-//! The facts on which a decision depends, gathered by the controller and the runner.
+//! The facts on which the plan for an execution depends. The controller and the runner gather them.
 
 use std::time::Duration;
 
@@ -16,34 +16,34 @@ pub struct Observed<'a> {
     pub execution: &'a CommandExecution,
     /// Size of the object.
     pub size: ObjectSize,
-    /// Prior execution of its name and spec, read live. Ignored once the execution is queued or claimed.
+    /// Earlier execution of the same name and spec, read live. Ignored after the execution is queued or claimed.
     pub prior_execution: PriorExecutionFact<'a>,
-    /// Its Machine, read live.
+    /// Machine of the execution, read live.
     pub machine: MachineFact<'a>,
-    /// Rules of its namespace, read live.
+    /// Rules of the execution's namespace, read live.
     pub rules: RuleSet,
-    /// Requester, as far as it is verified.
+    /// Requester, if verified. The identity is undecided until the check of the requester has a result.
     pub identity: Identity<'a>,
     /// State of the execution in the runner of this process.
     pub runner: RunnerFact,
-    /// Load of its machine.
+    /// Load of the execution's machine.
     pub queue: QueueFact,
-    /// Holder of its claim. Ignored if there is no claim.
+    /// Holder of the execution's claim. Ignored if there is no claim.
     pub holder: HolderFact,
-    /// Wait for a missing Machine or rule, from the creation of the execution.
+    /// Time to wait for a missing Machine or rule, from the creation of the execution.
     pub grace_for_missing: Duration,
     /// Time at which these facts were gathered.
     pub now: Timestamp,
 }
 
-/// An earlier execution of the same name and spec that was deleted when its TTL expired.
+/// Earlier execution of the same name and spec. Writ deleted it when its TTL expired.
 #[derive(Clone, Debug)]
 pub enum PriorExecutionFact<'a> {
-    /// There was none, or it is irrelevant, because the name of this execution is not used again.
+    /// There was no earlier execution. Or it is irrelevant, because the name of this execution is not used again.
     None,
-    /// There was one. This is its receipt.
+    /// There was an earlier execution. Holds its receipt.
     Known(&'a ExecutionReceipt),
-    /// Writ cannot read the receipt.
+    /// Writ cannot read the receipt. Holds the cause.
     Unreadable(String),
 }
 
@@ -54,10 +54,10 @@ pub enum MachineFact<'a> {
     Found(&'a Machine),
     /// No Machine has this name.
     Missing {
-        /// The Machine of the namespace with the most similar name, if one is similar.
+        /// Machine name in the namespace that is most similar to the requested name. `None` if no name is similar.
         nearest: Option<String>,
     },
-    /// The Machine exists, but cannot be decoded.
+    /// Writ cannot decode the Machine. Holds the decoder's message.
     Unreadable(String),
 }
 
@@ -66,9 +66,9 @@ pub enum MachineFact<'a> {
 pub enum RunnerFact {
     /// The runner does not have the execution.
     Idle,
-    /// In the queue of its machine, because no slot is free.
+    /// The execution is in the queue of its machine, because no slot is free.
     WaitingForSlot,
-    /// In the queue of its machine, because the machine cannot be reached or used.
+    /// The execution is in the queue of its machine, because Writ cannot reach or use the machine.
     WaitingForMachine {
         /// Last failure.
         problem: String,
@@ -79,10 +79,10 @@ pub enum RunnerFact {
     Connecting {
         /// Time since the start of the attempt.
         since: Duration,
-        /// Last failure to reach the machine, if the last attempt failed.
+        /// Failure of the last attempt to reach the machine. `None` if the last attempt did not fail.
         problem: Option<String>,
     },
-    /// Claimed, or about to be claimed. Only the runner writes the status.
+    /// The execution is claimed, or about to be claimed. Only the runner writes its status.
     Owned,
     /// The execution will not start.
     Refused(LaunchProblem),
@@ -93,7 +93,7 @@ pub enum RunnerFact {
 pub struct LaunchProblem {
     /// Reason for the status.
     pub reason: Reason,
-    /// Message for the status, with the remedy.
+    /// Message for the status. It includes the remedy.
     pub message: String,
 }
 
@@ -109,10 +109,11 @@ pub struct QueueFact {
 /// Holder of a claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HolderFact {
-    /// This process.
+    /// This process holds the claim.
     Own,
-    /// Another process that renewed its Lease, or whose Lease has not been unchanged for long enough.
+    /// Another process holds the claim. Its Lease was renewed, or has been unchanged for too short a time to be
+    /// expired.
     MayBeAlive,
-    /// Another process, whose Lease expired.
+    /// Another process holds the claim, and its Lease expired.
     Expired,
 }

@@ -1,5 +1,5 @@
-//! From the observed outcome of a command to the finished status. Every combination has its row, and none invents an
-//! exit code.
+//! Turns the observed outcome of a command into the finished status. Every combination of end and stop request has a
+//! result. No result contains an exit code that the machine did not report.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -12,7 +12,7 @@ use super::last_line::last_line;
 use super::status::{not_before_recorded_times, storable, with_phase};
 use super::sudoers;
 
-/// Maximum length of a program's path in a message, in characters. Paths in practice are shorter.
+/// Maximum length of a program's path in a message, in characters. Real paths are shorter.
 const MAX_PROGRAM_SHOWN: usize = 128;
 
 /// Observed end of a claimed command.
@@ -35,15 +35,15 @@ pub enum Termination {
         /// Last failure.
         problem: String,
     },
-    /// The command was started, and its channel was closed without an exit code or a signal.
+    /// The command was started. Then the machine closed the channel without an exit code or a signal.
     NoExitStatus,
-    /// The command was started and received a stop request, and its end was not observed.
+    /// The command was started and received a stop request. Writ did not observe its end.
     StopNotConfirmed,
-    /// The command received a stop request and is gone. Its exit code or signal was not observed.
+    /// The command received a stop request and no longer runs. Writ did not observe its exit code or signal.
     StoppedExitUnknown,
-    /// This process was stopped before the command ended.
+    /// This `writ serve` process was stopped before the command ended.
     HolderStopped,
-    /// The command may have run, and its end cannot be learned any more.
+    /// The command may have run, and Writ can no longer learn its end.
     Unknown {
         /// Reason for the status.
         reason: Reason,
@@ -61,7 +61,7 @@ pub enum StopCause {
     Cancel,
     /// The command wrote more than its limit.
     OutputLimit {
-        /// The limit, in bytes of both streams together.
+        /// The output limit, in bytes of both streams together.
         maximum_bytes: u64,
     },
 }
@@ -69,13 +69,15 @@ pub enum StopCause {
 /// Observed outcome of a claimed command.
 #[derive(Clone, Debug)]
 pub struct CommandOutcome {
-    /// Observed end.
+    /// Observed end of the command.
     pub ending: Termination,
-    /// Cause of the stop request, if there was one. The output limit counts even if the command ended before the
-    /// request: the order of two observations must not decide between success and failure. So a message about the
-    /// output limit never claims that the command received a stop request, unless its end was not observed.
+    /// Cause of the stop request. `None` without a stop request.
+    ///
+    /// The output limit counts even if the command ended before the request, because the order of two observations must
+    /// not decide between success and failure. If the end was observed, a message about the output limit therefore does
+    /// not claim that the command received a stop request.
     pub stop_cause: Option<StopCause>,
-    /// True if the machine searched for processes of a stopped command and found none.
+    /// True if the machine searched for processes of the stopped command and found none.
     pub no_processes_left: bool,
     /// Time at which the machine confirmed the start.
     pub started: Option<Timestamp>,
@@ -99,7 +101,7 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
             "{message}; standard error is the message of sudo if it needs a password: `{line}` in sudoers allows the command"
         );
     }
-    // An end that was read after a reboot has no known start.
+    // If Writ read the end after a reboot, the start is not known.
     let ended = matches!(
         outcome.ending,
         Termination::Exited { .. } | Termination::Signalled { .. } | Termination::StoppedExitUnknown
@@ -110,7 +112,7 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
     }
     let started = outcome.started.map(|started| not_before_recorded_times(execution, started));
     let mut status = with_phase(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
-    // The line is only in the message, not in the conditions, because events and other tools repeat the conditions.
+    // Only the message has the line. The conditions do not, because events and other tools repeat them.
     if let Some(line) = last_line(&outcome.stderr, &outcome.output.stderr).filter(|_| has_failed_by_itself(&outcome)) {
         status.message = Some(storable(&format!("{message}; last line of stderr: {line}")));
     }
@@ -129,7 +131,7 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
     status
 }
 
-/// Returns true if the command was observed to fail by itself, without a stop request.
+/// Returns true if Writ observed that the command failed by itself, without a stop request.
 fn has_failed_by_itself(outcome: &CommandOutcome) -> bool {
     let failed = matches!(outcome.ending, Termination::Exited { code: 1.. } | Termination::Signalled { .. });
     failed && outcome.stop_cause.is_none()
@@ -148,8 +150,8 @@ fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (
             let phase = if was_cancelled { Phase::Cancelled } else { Phase::LaunchFailed };
             (phase, problem.reason, problem.message.clone())
         }
-        // If the connection is lost, the command may still run. Any other unknown outcome stays unknown, even after a
-        // stop request.
+        // After a stop request, a lost connection means that the command may still run. Any other unknown outcome stays
+        // unknown.
         (Termination::Unknown { reason, problem }, cause) if cause.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
         }
@@ -187,8 +189,8 @@ fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (
     }
 }
 
-/// Returns the meaning of the exit codes of a shell for a program that does not start. The command may also have used
-/// these codes itself.
+/// Returns a hint about exit codes 126 and 127, with which a shell reports a program that does not start. The command
+/// itself may also have returned them.
 fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     let why = match code {
         126 => "cannot be executed (its rights, or its format)",
@@ -211,7 +213,8 @@ fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     })
 }
 
-/// Returns the cause of a stop request as a clause, with the limit and the field that sets it.
+/// Returns the cause of a stop request as a clause of the message. It names the limit and the field that sets the
+/// limit.
 fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
     match cause {
@@ -233,7 +236,7 @@ fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     }
 }
 
-/// Returns phase, reason and message of a command with a stop request. They depend on whether its end was observed.
+/// Returns phase, reason and message of a command with a stop request. They also depend on the observed end.
 fn stopped_phase(
     ending: &Termination,
     why: &str,
@@ -277,8 +280,8 @@ fn stopped_phase(
     }
 }
 
-/// Returns the name of a signal for a message. OpenSSH gives all signals without a name in RFC 4254 the same name, with
-/// an `@` (section 6.10).
+/// Returns the name of a signal for a message. RFC 4254 (section 6.10) names only some signals. For all other signals
+/// OpenSSH reports the same name, which contains an `@`.
 fn describe_signal(signal: &str) -> String {
     if signal.contains('@') {
         format!(
@@ -289,20 +292,21 @@ fn describe_signal(signal: &str) -> String {
     }
 }
 
-/// Returns true if the outcome is that of sudo without a password. The command itself may also have caused it.
+/// Returns true if the outcome looks like the refusal of sudo when it needs a password. The command itself may also
+/// have caused this outcome.
 fn is_sudo_password_prompt(outcome: &CommandOutcome) -> bool {
     outcome.ending == (Termination::Exited { code: 1 })
         && outcome.stdout.is_empty()
         && outcome.stderr.trim_end() == "sudo: a password is required"
 }
 
-/// Returns `drainSeconds` of the decision; `None` if the execution has no decision.
+/// Returns `drainSeconds` of the decision, or `None` if the execution has no decision.
 fn drain_seconds(execution: &CommandExecution) -> Option<u32> {
     let decision = execution.status.as_ref()?.decision.as_ref()?;
     Some(decision.output.drain_seconds)
 }
 
-/// Returns the clause of the message that says why output is missing; `None` if none is missing, or if the cause was
+/// Returns the clause of the message about missing output. Returns `None` if no output is missing, or if the cause was
 /// not recorded.
 fn incomplete_text(output: &OutputRecord, drain_seconds: Option<u32>) -> Option<String> {
     let why = match output.incomplete_reason.filter(|_| output.incomplete)? {

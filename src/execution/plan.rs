@@ -1,5 +1,4 @@
-//! The state machine: one total match over the phase, then a chain of small rules, of which the first that applies
-//! wins.
+//! The state machine. It matches the phase, then applies the first applicable rule of a list of small rules.
 
 use std::time::Duration;
 
@@ -18,26 +17,26 @@ use super::{
 };
 use super::{receipt, space};
 
-/// Requeue delay for a decision that depends on the requester, while the requester is not verified.
+/// Requeue delay for an execution whose decision depends on the requester, while the requester is not verified.
 const REQUEUE_IDENTITY: Duration = Duration::from_secs(3);
 /// Requeue delay for an execution whose receipt cannot be read.
 const REQUEUE_RECEIPT: Duration = Duration::from_secs(10);
-/// Requeue delay for a claim whose holder may be lost.
+/// Requeue delay for a claimed execution whose holder is perhaps lost.
 const REQUEUE_HOLDER: Duration = Duration::from_secs(5);
 
 /// Message of an execution that Writ has read but not decided yet.
 const UNDECIDED: &str = "not decided yet: Writ waits some seconds for the Machine, for a rule that allows the request, or for a check of the requester";
 
-/// Writes and side effects that are due for one execution.
+/// Writes and side effects that Writ must carry out for one execution.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Status to store, with the observed resourceVersion; `None` if the stored one stays.
+    /// Status to store, with the observed resourceVersion. `None` if the stored status stays.
     pub status: Option<CommandExecutionStatus>,
-    /// True if the object needs the finalizer before the status is stored, so that a later deletion is not missed.
+    /// True if Writ must add the finalizer before it stores the status. Writ then cannot miss a later deletion.
     pub needs_finalizer: bool,
-    /// Side effects after the status is stored.
+    /// Side effects to carry out after the status is stored.
     pub effects: Vec<SideEffect>,
-    /// Delay until the next reconcile; `None` if only a change triggers one.
+    /// Delay until the next reconcile. `None` if only a change triggers a reconcile.
     pub requeue: Option<Duration>,
 }
 
@@ -46,12 +45,12 @@ pub struct Plan {
 pub enum SideEffect {
     /// Put the execution into the queue of its machine.
     Enqueue {
-        /// True if it may not wait: one attempt, now.
+        /// True if the execution must not wait: Writ makes one attempt at once.
         urgent: bool,
     },
     /// Remove the execution from the queue and from the runner.
     Withdraw,
-    /// Adopt the claim of a lost holder: read the journal of the command on its machine.
+    /// Adopt the claim of a lost holder: read the command's journal on its machine.
     Adopt,
     /// Send a stop request to the running command.
     Cancel,
@@ -71,23 +70,25 @@ pub struct EventNotice {
 }
 
 impl EventNotice {
-    /// Returns the event for a status: a warning if somebody should check it.
+    /// Returns the event for a status. The event is a warning if somebody should check the execution.
     pub fn of(status: &CommandExecutionStatus) -> Option<Self> {
         let reason = status.reason?;
         let warning = match status.phase {
             Phase::Succeeded => false,
-            // The cancellation was intended, but a command that continues was not.
+            // A cancellation is no warning, because somebody wanted it. A command that still runs after the
+            // cancellation is one.
             Phase::Cancelled => reason == Reason::RemoteMayStillRun,
             phase => phase.is_finished() || reason == Reason::MachineMisconfigured,
         };
-        // The conditions have the message without output of the command: more users may read events than executions.
+        // Events use the message of a condition, which contains no output of the command. More users may read events
+        // than executions.
         let ready = status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
         let message = ready.map(|condition| condition.message.clone()).or_else(|| status.message.clone());
         Some(Self { reason, warning, message: message.unwrap_or_default() })
     }
 }
 
-/// Returns the plan for an execution. Total: every observation has a plan.
+/// Returns the plan for an execution. Every combination of facts has a plan.
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let phase = observed.execution.phase();
     if phase.is_finished() {
@@ -96,7 +97,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
             _ => Plan { effects: vec![SideEffect::Withdraw], ..Plan::default() },
         };
     }
-    // A claim counts even if the phase does not show it, because a second start must never happen.
+    // A claim counts even if the phase does not show it. Otherwise the command could start twice.
     if observed.execution.is_claimed() {
         return plan_claimed(observed);
     }
@@ -113,14 +114,15 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     with_creation_record(observed, plan)
 }
 
-/// Adds the creation record to the status of an execution that waits before its first status write, so that later
-/// changes of its metadata are irrelevant. An enqueued execution gets the record with its claim, a moment later.
+/// Adds the creation record to the status of an execution that waits before its first status write. Later changes of
+/// the metadata are then irrelevant. An enqueued execution gets the record with its claim, a moment later.
 fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     let is_stored = observed.execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     if plan.status.is_none() && plan.effects.is_empty() && observed.runner == RunnerFact::Idle && !is_stored {
         let mut status = observed.execution.status.clone().unwrap_or_default();
         status.creation = Some(creation(observed.execution));
-        // The default status says that no `writ serve` has read the execution.
+        // The reason and message of the default status are no longer true: they report that no `writ serve` has read
+        // the execution.
         if status.reason == Some(Reason::WaitingForController) {
             status.reason = None;
             status.message = Some(UNDECIDED.to_owned());
@@ -130,11 +132,11 @@ fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     plan
 }
 
-/// Plans a claimed execution, which belongs to its holder. The only decisions are if the holder is lost, and then if
-/// the machine has a journal of the command.
+/// Plans a claimed execution. It belongs to its holder, so there are only two decisions: is the holder lost, and if so,
+/// does the machine have a journal of the command?
 fn plan_claimed(observed: &Observed<'_>) -> Plan {
     match (observed.holder, &observed.runner) {
-        // Also during an adoption, when the claim still names the previous holder.
+        // This case includes an adoption in progress: the claim then still names the previous holder.
         (_, RunnerFact::Owned) => Plan {
             effects: if observed.execution.is_cancelled_or_deleted() { vec![SideEffect::Cancel] } else { vec![] },
             ..Plan::default()
@@ -153,14 +155,15 @@ fn plan_claimed(observed: &Observed<'_>) -> Plan {
     }
 }
 
-/// Returns true if the machine has a journal of the command, with which another holder can continue.
+/// Returns true if the machine has a journal of the command. Another holder can then adopt the claim.
 fn has_remote_journal(execution: &CommandExecution) -> bool {
     let has_remote = execution.status.as_ref().is_some_and(|status| status.remote.is_some());
     has_remote && execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Durable)
 }
 
-/// Rejects a copy from a backup that the API server has marked, because its command may have run already. The admission
-/// policy that refuses such copies may be missing.
+/// Rejects an execution that was restored from a backup, unless its annotation allows a second run. The command may
+/// have run already, and the API server has marked the execution as a copy. Normally an admission policy refuses such
+/// copies. This check covers clusters without that policy.
 fn reject_restored_copy(observed: &Observed<'_>) -> Option<Plan> {
     let creation = creation(observed.execution);
     let is_copy = observed.execution.phase() == Phase::Pending && creation.restored_copy;
@@ -173,8 +176,8 @@ fn reject_restored_copy(observed: &Observed<'_>) -> Option<Plan> {
     })
 }
 
-/// Finishes an execution if one of the same name and spec finished before; nothing is sent. It is the first of all
-/// rules after copies, because its result does not depend on Machine, policy and deadline.
+/// Finishes an execution if an earlier execution of the same name and spec finished. Writ sends nothing. Only the rule
+/// about copies comes before this rule, because the result does not depend on Machine, policy and deadline.
 fn finish_already_executed(observed: &Observed<'_>) -> Option<Plan> {
     let PriorExecutionFact::Known(known) = &observed.prior_execution else { return None };
     let mut plan = finish(observed, known.spec.phase, Reason::AlreadyExecuted, &receipt::message(known));
@@ -185,7 +188,8 @@ fn finish_already_executed(observed: &Observed<'_>) -> Option<Plan> {
     Some(plan)
 }
 
-/// Lets an execution wait while its receipt cannot be read. Nothing starts before Writ knows if it was executed before.
+/// Lets an execution wait while Writ cannot read its receipt. Nothing starts until Writ can check if the command was
+/// executed before.
 fn wait_for_receipt(observed: &Observed<'_>) -> Option<Plan> {
     let PriorExecutionFact::Unreadable(problem) = &observed.prior_execution else { return None };
     let mut plan = Plan { requeue: Some(requeue_delay(observed).min(REQUEUE_RECEIPT)), ..Plan::default() };
@@ -210,7 +214,7 @@ fn finish_cancelled(observed: &Observed<'_>) -> Option<Plan> {
     })
 }
 
-/// Finishes an execution that the runner refused to start, because waiting does not help.
+/// Finishes an execution that the runner refused to start, if more waiting would not help.
 fn finish_refused(observed: &Observed<'_>) -> Option<Plan> {
     let RunnerFact::Refused(problem) = &observed.runner else { return None };
     let phase = match problem.reason {
@@ -252,7 +256,7 @@ fn finish_expired(observed: &Observed<'_>) -> Option<Plan> {
     })
 }
 
-/// Matches the request against machine and policy.
+/// Matches the request against the Machine and the policy.
 fn evaluate_policy(observed: &Observed<'_>) -> Plan {
     let request = match Request::parse(&observed.execution.spec) {
         Ok(request) => request,
@@ -282,14 +286,14 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
                 None => plan_queued(observed, machine, &decision),
             }
         }
-        // The decision may change once the requester is verified, so it is not final until then.
+        // The decision may change when the requester is verified, so the plan only requeues the execution.
         Verdict::Deny(denial)
             if observed.identity == Identity::Undecided
                 && matches!(denial.reason, Reason::NotPermitted | Reason::Denied) =>
         {
             Plan { requeue: Some(REQUEUE_IDENTITY), ..Plan::default() }
         }
-        // The rule, or the label that it selects, may be applied in the same sync.
+        // The same sync may still apply the missing rule, or the label of the Machine that the rule selects.
         Verdict::Deny(denial) if matches!(denial.reason, Reason::NoMatchingRule | Reason::NotPermitted) => {
             reject_after_grace(observed, denial.reason, &denial.message)
         }
@@ -297,7 +301,7 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
     }
 }
 
-/// Returns the message for a missing Machine. `nearest` is the Machine with the most similar name.
+/// Returns the message for a missing Machine. `nearest` is the name of the Machine with the most similar name.
 fn missing_machine_message(execution: &CommandExecution, nearest: Option<&str>) -> String {
     let name = &execution.spec.machine_ref.name;
     let namespace = execution.namespace().unwrap_or_default();
@@ -309,10 +313,11 @@ fn missing_machine_message(execution: &CommandExecution, nearest: Option<&str>) 
     )
 }
 
-/// Plans an allowed execution: it goes into the queue of its machine, and the status names the reason for the wait.
+/// Plans an allowed execution: Writ puts it into the queue of its machine, and the status names the reason for the
+/// wait.
 fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Plan {
     let limit = usize::try_from(machine.spec.queue_limit).unwrap_or(usize::MAX);
-    // An execution that is Queued by its status stays in the queue, even if this process has just started.
+    // An execution with phase Queued keeps its place in the queue, even if this process has just started.
     let is_new = observed.runner == RunnerFact::Idle && observed.execution.phase() == Phase::Pending;
     if is_new && observed.queue.waiting >= limit && !observed.queue.has_free_slot {
         let message =
@@ -326,7 +331,8 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         return finish(observed, Phase::Expired, Reason::MachineSuspended, message);
     }
     let mut plan = Plan { requeue: Some(requeue_delay(observed)), ..Plan::default() };
-    // An execution that waits already is not put in again; this one may have been dropped with its queue.
+    // The queue ignores an execution that it already contains. Enqueuing again helps if the queue was dropped with the
+    // execution.
     if matches!(observed.runner, RunnerFact::Idle | RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. }) {
         plan.effects.push(SideEffect::Enqueue { urgent });
     }
@@ -348,11 +354,11 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         }
         _ => return plan,
     };
-    // Only a change of the reason is written, because the message may differ each time.
+    // The status is written only if the reason changes, because the message may differ at each reconcile.
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = with_phase(observed.execution, Phase::Queued, reason, &message, observed.now);
         with_decision(&mut status, decision, observed.now);
-        // A wait for a slot needs no event: a burst of hundreds of executions would publish nothing else.
+        // A wait for a slot needs no event. Otherwise a burst of hundreds of executions would publish only such events.
         if !matches!(reason, Reason::Connecting | Reason::WaitingForSlot) {
             plan.effects.extend(EventNotice::of(&status).map(SideEffect::Publish));
         }
@@ -361,12 +367,12 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
     plan
 }
 
-/// Returns the requeue delay of a waiting execution: until its deadline, or shorter if a slow start must be written
-/// soon.
+/// Returns the requeue delay of a waiting execution: the time until its deadline. The delay is shorter if Writ must
+/// soon write a slow start to the status.
 fn requeue_delay(observed: &Observed<'_>) -> Duration {
     let deadline = Duration::from_secs(u64::from(observed.execution.spec.starting_deadline_seconds));
     let left = deadline.saturating_sub(age(observed)).max(Duration::from_secs(1));
-    // After that write only the deadline matters, so hundreds of queued executions cost the others nothing.
+    // After this write only the deadline matters. Hundreds of queued executions then cause no more reconciles.
     let is_shown = observed.execution.phase() == Phase::Queued;
     match observed.runner {
         RunnerFact::Idle | RunnerFact::Connecting { .. } if !is_shown => left.min(SHOW_PROGRESS_AFTER),

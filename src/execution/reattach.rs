@@ -1,10 +1,11 @@
-//! Next step for a claimed execution whose machine was reached again: after a lost connection, a lost `writ`, a reboot.
+//! Next step for a claimed execution after Writ has reached its machine again: after a lost connection, a lost `writ
+//! serve` or a reboot.
 //!
 //! # Guarantees
 //!
-//! The command is sent (again) only if three conditions are true: the machine is the one in the claim, the machine
-//! reports that nothing of the command has started, and the command may still start. In all other cases without a
-//! recorded end, the outcome is unknown.
+//! Writ sends the command (again) only if three conditions are true: the machine is the machine of the claim, the
+//! machine reports that nothing of the command has started, and the command may still start. If the machine reports a
+//! start and no end can be read, the outcome is unknown.
 
 use std::time::Duration;
 
@@ -26,34 +27,35 @@ pub struct ObservedMachine<'a> {
     pub uptime: Duration,
     /// The launcher's directory.
     pub directory: &'a str,
-    /// Random ID in that directory.
+    /// Random ID that is stored in the directory.
     pub directory_id: &'a str,
 }
 
 /// Result of the comparison of an observed machine with the record of the claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MachineMatch {
-    /// Directory, boot and address are the same. All reports of the machine about the command are true, also that it
-    /// has no journal of it.
+    /// Directory, boot and address are the same. All reports of the machine about the command are true, also the report
+    /// that it has no journal of the command.
     Exact,
-    /// The host of the claim with the same directory, after a reboot. Its journal is true, but a missing journal proves
-    /// nothing.
+    /// The host of the claim with the same directory, after a reboot. Its journal is true. A missing journal proves
+    /// nothing, because the last writes before the reboot may be lost.
     Rebooted,
-    /// The host of the claim, with another directory: the journal is gone.
+    /// The host of the claim, with another directory. The journal is gone.
     OtherDirectory,
-    /// Another address, or another host that answers under the same name. If such a host has no journal or no processes
-    /// of the command, this proves nothing about the host of the claim.
+    /// Another address, or another host that answers under the same name. If this host has no journal or no processes
+    /// of the command, that proves nothing about the host of the claim.
     Different {
-        /// True if it has the directory of the claim (a home that several hosts share, or the same host by another
-        /// address). Its journal is true.
+        /// True if the host has the directory of the claim: several hosts share a home directory, or it is the same
+        /// host at another address. The journal in this directory is true.
         same_directory: bool,
     },
 }
 
 /// Compares an observed machine with the record of the claim, which was made `claim_age` ago.
 ///
-/// A reboot is another boot of the *same* host: it has the host key of the claim, and either the address of the claim
-/// or an uptime shorter than the age of the claim. Several hosts may answer under one name.
+/// A reboot is another boot of the *same* host. The host is the same if it has the host key of the claim, and either
+/// the address of the claim or an uptime shorter than `claim_age`. The host key alone is not enough, because several
+/// hosts may answer under one name.
 pub fn compare(
     machine: &MachineRecord,
     remote: &RemoteRecord,
@@ -69,7 +71,7 @@ pub fn compare(
         (true, true) if same_address => MachineMatch::Exact,
         (true, false) if same_key && (same_address || booted_since) => MachineMatch::Rebooted,
         (false, true) if same_key && same_address => MachineMatch::OtherDirectory,
-        // A directory that does not survive a reboot.
+        // The directory of the launcher did not survive a reboot.
         (false, false) if booted_since => MachineMatch::OtherDirectory,
         _ => MachineMatch::Different { same_directory },
     }
@@ -84,13 +86,13 @@ pub enum Journal {
     Running,
     /// The command ended, and its end is recorded.
     Ended,
-    /// The fence exists, without further records: the command is about to start, or its launcher died.
+    /// The fence exists, but no further record. The command is about to start, or its launcher died.
     Starting,
-    /// The fence was closed before the start: the command never starts.
+    /// The fence was closed before the start. The command never starts.
     Tombstoned,
-    /// The command was started, its end was not recorded, and its supervisor is gone.
+    /// The command was started. Its end was not recorded, and its supervisor no longer runs.
     Lost {
-        /// True if the machine rebooted since.
+        /// True if the machine rebooted after the start.
         rebooted: bool,
     },
 }
@@ -98,20 +100,20 @@ pub enum Journal {
 /// Next step of the holder.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReattachStep {
-    /// Read the output from the last offset, and the end.
+    /// Read the rest of the output, from the last offset, and the end of the command.
     Follow,
-    /// Send the command. The fence on the machine lets it start once.
+    /// Send the command. The fence on the machine ensures that it starts at most once.
     Launch,
     /// Close the fence, then finish the execution with this reason.
     Close(LaunchProblem),
-    /// The host of the claim was not reached: try to reach it again, until the deadline.
+    /// Try again to reach the host of the claim, until the deadline. This attempt reached another host.
     Retry,
-    /// Finish the execution: nothing more can be learned.
+    /// Finish the execution, because Writ cannot learn more about the command.
     Conclude(Termination),
 }
 
-/// Returns the next step. `start_confirmed` is true if the machine has confirmed the start before. `may_start` is the
-/// reason why the command may not start any more, if there is one.
+/// Returns the next step. `start_confirmed` is true if the machine has confirmed the start before. `may_start` is an
+/// error if the command must not start any more; the error holds the reason.
 pub fn next_step(
     place: MachineMatch,
     journal: &Journal,
@@ -127,15 +129,16 @@ pub fn next_step(
         ),
         (MachineMatch::Different { same_directory: false }, _) => ReattachStep::Retry,
         (_, Journal::Running | Journal::Ended) => ReattachStep::Follow,
-        // Another host may lack a journal or a process that the host of the claim has.
+        // The host of the claim may have a journal or a process that this host does not have.
         (MachineMatch::Different { .. }, Journal::Absent | Journal::Starting | Journal::Lost { .. }) => {
             ReattachStep::Retry
         }
-        // The last writes before a power failure may be lost, and the record of the start is one of them.
+        // After a power failure the last writes to the journal may be lost, including the record of the start. The
+        // command has therefore perhaps started.
         (MachineMatch::Rebooted, Journal::Starting) => {
             unknown(Reason::Rebooted, "the machine rebooted when the command was about to start or had just started")
         }
-        // This is another journal than the one with the start.
+        // The machine confirmed a start, but this journal has none. It is therefore another journal.
         (_, Journal::Starting | Journal::Tombstoned) if start_confirmed => {
             unknown(Reason::RecordLost, "the command started, but its journal on the machine is gone")
         }

@@ -1,9 +1,10 @@
-//! Receipts: the keys by which an expired execution is recognised, and the message for the next one.
+//! Receipts of deleted executions: the key by which Writ finds the receipt of an execution, and the message for an
+//! execution that has a receipt.
 //!
 //! # Guarantees
 //!
-//! - The digest of a spec depends only on the request, and stays the same in later versions (absent fields are not in
-//!   it).
+//! - The digest of a spec depends only on the request. It stays the same in later versions, because it does not cover
+//!   absent fields.
 //! - A receipt belongs to an execution only if both name and digest match.
 
 use kube::ResourceExt as _;
@@ -18,10 +19,10 @@ use crate::policy::canonical;
 use super::audit::{AuditFields, hexadecimal};
 use super::creation::creation;
 
-/// Fields of a spec that do not belong to the request: requester, cancellation, and TTL.
+/// Fields of a spec that are not part of the request: requester, cancellation, and TTL. The digest does not cover them.
 const FIELDS_OUTSIDE_DIGEST: [&str; 4] = ["requestedBy", "cancelRequested", "cancelledBy", "ttlSecondsAfterFinished"];
-/// Maximum part of an execution's name in the name of its receipt, in characters. With 33 characters of hash the name
-/// stays below the limit of 253.
+/// Maximum number of characters of an execution's name in the name of its receipt. With 33 characters for the hash, the
+/// name stays below the limit of 253.
 const MAX_NAME_PREFIX: usize = 200;
 
 /// Key that an execution and its receipt have in common.
@@ -31,13 +32,13 @@ pub struct ReceiptKey {
     pub namespace: String,
     /// Name of the execution.
     pub execution: String,
-    /// Digest of its spec.
+    /// Digest of the execution's spec.
     pub digest: String,
 }
 
 impl ReceiptKey {
-    /// Returns the key of an execution; `None` if the API server or Argo CD generated its name, because such a name is
-    /// not used again.
+    /// Returns the key of an execution. Returns `None` if the API server or Argo CD generated its name, because a
+    /// generated name is not used again.
     pub fn of(execution: &CommandExecution) -> Option<Self> {
         if creation(execution).name_generated {
             return None;
@@ -46,7 +47,8 @@ impl ReceiptKey {
         Some(Self { namespace, execution: execution.name_any(), digest: digest(&execution.spec) })
     }
 
-    /// Returns the name of the receipt: the start of the execution's name, and 32 digits of a hash of name and digest.
+    /// Returns the name of the receipt: the start of the execution's name, and 32 hexadecimal digits of a hash of name
+    /// and digest.
     pub fn object_name(&self) -> String {
         let hash = hexadecimal(format!("{}\0{}", self.execution, self.digest).as_bytes());
         let start: String = self.execution.chars().take(MAX_NAME_PREFIX).collect();
@@ -55,12 +57,12 @@ impl ReceiptKey {
         format!("{start}-{}", hash.get(..32).unwrap_or(&hash))
     }
 
-    /// Returns true if a receipt belongs to this execution. Its name alone does not prove that.
+    /// Returns true if a receipt belongs to this execution. The name of the receipt alone does not prove this.
     pub fn matches(&self, receipt: &ExecutionReceipt) -> bool {
         receipt.spec.execution_name == self.execution && receipt.spec.digest == self.digest
     }
 
-    /// Returns the receipt of a finished execution with this key; `None` if it has no end.
+    /// Returns the receipt of a finished execution with this key. Returns `None` if the execution has not finished.
     pub fn receipt(&self, execution: &CommandExecution) -> Option<ExecutionReceipt> {
         let status = execution.status.as_ref().filter(|status| status.phase.is_finished())?;
         let uid = execution.uid()?;
@@ -90,7 +92,7 @@ impl ReceiptKey {
     }
 }
 
-/// Returns true if an execution did not run because an earlier one of its name and spec did.
+/// Returns true if an execution did not run, because an earlier execution of the same name and spec did.
 pub fn is_already_executed(execution: &CommandExecution) -> bool {
     execution.status.as_ref().is_some_and(|status| status.reason == Some(Reason::AlreadyExecuted))
 }
@@ -120,7 +122,8 @@ pub(super) fn message(receipt: &ExecutionReceipt) -> String {
 
 /// Returns the SHA-256 of the request, in hexadecimal.
 pub fn digest(spec: &CommandExecutionSpec) -> String {
-    // Serialization cannot fail, because all keys are text. Null would have the hash of no possible request.
+    // Serialization cannot fail, because all keys are text. If it failed, the value would be null, and no request has
+    // the hash of null.
     let mut fields = serde_json::to_value(spec).unwrap_or_default();
     if let Value::Object(fields) = &mut fields {
         fields.retain(|name, value| !FIELDS_OUTSIDE_DIGEST.contains(&name.as_str()) && !value.is_null());

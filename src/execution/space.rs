@@ -1,11 +1,11 @@
-//! Space for the result. etcd limits the size of an object, and others write labels, annotations and managed fields. A
-//! result that does not fit would be lost.
+//! Space for the result in the object. etcd limits the size of an object, and other clients also write labels,
+//! annotations and managed fields. A result that does not fit would be lost.
 //!
 //! # Guarantees
 //!
-//! - An execution without space for its result is refused before anything is sent.
-//! - A claim reserves space for the smallest whole result, which others cannot fill.
-//! - A result that does not fit is stored with less text, and its message reports this.
+//! - If an object has no space for its result, Writ rejects the execution before it sends anything.
+//! - A claim reserves space for the smallest complete result. Other clients cannot fill this space.
+//! - If a result does not fit, Writ stores it with less text, and its message reports the omission.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,43 +15,46 @@ use serde::Serialize;
 use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::policy::Decision;
 
-/// Maximum size of an object with its result, in bytes. etcd accepts requests of 1.5 MiB by default. 64 KiB are left
-/// for later writes of others, for example a cancellation or a deletion.
+/// Maximum size of an object with its result, in bytes. etcd accepts requests of 1.5 MiB by default. 64 KiB stay free
+/// for later writes of other clients, for example a cancellation or a deletion.
 const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
-/// Space for the smallest whole result, in bytes: every field except the text of the output, with a short message, and
-/// the entries of these fields in `metadata.managedFields`.
+/// Space for the smallest complete result, in bytes. The result has every field except the text of the output, a short
+/// message, and the entries of these fields in `metadata.managedFields`.
 const SMALLEST_RESULT: usize = 4096;
-/// Space for long messages, in bytes: 2048 characters of at most six bytes (with the last line of standard error, of at
-/// most 256 bytes, which the conditions do not repeat), and twice 256 for the reason why a stream was not stored.
+/// Space for long messages, in bytes. The message has 2048 characters of at most six bytes. It includes the last line
+/// of standard error (at most 256 bytes), which the conditions do not repeat. Each of the two reasons why a stream was
+/// not stored has at most 256 bytes.
 const MESSAGES: usize = 18_432;
-/// Size from which objects reserve space for the largest result, not only for the smallest, in bytes. Such objects are
-/// filled by others, and the space is small in comparison. For smaller objects it would be most of the writes to etcd.
+/// Minimum size of an object, in bytes, for which a claim reserves space for the largest result instead of the
+/// smallest. Other clients have filled such an object, and the reserved space is small in comparison. In a smaller
+/// object the reserved space would be most of each write to etcd.
 const LARGE_OBJECT: usize = 262_144;
-/// Size that a claim adds to the object in addition to its decision, in bytes: machine, claim, remote, command line,
-/// conditions.
+/// Size of the data that a claim adds to the object in addition to its decision, in bytes: machine, claim, remote,
+/// command line, conditions.
 const CLAIM: usize = 18_432;
-/// Size that the first write with `startTime` or `stopRequestedTime` adds to `metadata.managedFields`, in bytes.
+/// Size of the entry that the first write of `startTime` or `stopRequestedTime` adds to `metadata.managedFields`, in
+/// bytes.
 const TIME_IN_MANAGED_FIELDS: usize = 64;
-/// Maximum length of a message in a status, in characters (the bound in the CRD). Messages are cut, because they quote
-/// machines.
+/// Maximum length of a message in a status, in characters (the bound in the CRD). Writ cuts longer messages. Messages
+/// can be long, because they quote texts of machines.
 pub const MAX_MESSAGE_CHARACTERS: usize = 2048;
-/// Maximum length of a message that repeats another one, in characters.
+/// Maximum length of a shortened message, in characters.
 const SHORT_MESSAGE: usize = 128;
 
-/// Size of an object in the JSON of the API server, in bytes, in total and of parts that others write.
+/// Size of an object in the JSON of the API server, in bytes: in total, and of the parts that other clients write.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ObjectSize {
-    /// The whole object.
+    /// Size of the whole object, in bytes.
     pub total: usize,
-    /// `metadata.labels`.
+    /// Size of `metadata.labels`, in bytes.
     pub labels: usize,
-    /// `metadata.annotations`.
+    /// Size of `metadata.annotations`, in bytes.
     pub annotations: usize,
-    /// `metadata.finalizers`.
+    /// Size of `metadata.finalizers`, in bytes.
     pub finalizers: usize,
-    /// `metadata.managedFields`.
+    /// Size of `metadata.managedFields`, in bytes.
     pub managed_fields: usize,
-    /// `metadata.ownerReferences`.
+    /// Size of `metadata.ownerReferences`, in bytes.
     pub owner_references: usize,
 }
 
@@ -65,16 +68,17 @@ impl fmt::Display for ObjectSize {
     }
 }
 
-/// Returns true if others filled `metadata.managedFields` of a waiting execution whose creation record is stored, so
-/// that they can be cleared. The API server itself makes up to 10 entries of a few KiB. Without this, anyone who may
-/// patch an execution could have it rejected.
+/// Returns true if Writ may clear `metadata.managedFields` of a waiting execution, because other clients filled it and
+/// the creation record is stored. The API server itself makes up to 10 entries of a few KiB. Without clearing, anyone
+/// who may patch an execution could cause its rejection.
 pub fn is_filled_by_managers(execution: &CommandExecution, size: &ObjectSize) -> bool {
     let knows_creation = execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     let waits = !execution.is_claimed() && !execution.phase().is_finished();
     size.managed_fields > LARGE_OBJECT && knows_creation && waits
 }
 
-/// Returns the reason why an execution of this size must not start: its result might not fit. `None` if it fits.
+/// Returns the reason why an execution of this size must not start: its result might not fit. Returns `None` if the
+/// result fits.
 pub(super) fn problem(
     size: &ObjectSize,
     status: Option<&CommandExecutionStatus>,
@@ -86,7 +90,8 @@ pub(super) fn problem(
     (size.total + needed > MAX_OBJECT_BYTES).then(|| no_space_message(size))
 }
 
-/// Returns the same reason for a claim that the API server refused.
+/// Returns the message for an execution whose object has no space for the result. Also used if the API server refuses a
+/// claim as too large.
 pub fn no_space_message(size: &ObjectSize) -> String {
     format!(
         "{size} and leaves no space for the result, because etcd stores at most 1.5 MiB of it; \
@@ -99,15 +104,15 @@ fn largest_result(inline_bytes: u32) -> usize {
     inline.saturating_mul(2).saturating_add(MESSAGES + SMALLEST_RESULT)
 }
 
-/// Reserves space for the result, in the status of a claim.
+/// Reserves space for the result in the status of a claim.
 pub fn reserve(status: &mut CommandExecutionStatus, size: &ObjectSize) {
     let inline_bytes = status.decision.as_ref().map_or(0, |decision| decision.output.inline_bytes);
     let bytes = if size.total < LARGE_OBJECT { SMALLEST_RESULT } else { largest_result(inline_bytes) };
     status.reserved = Some(filler(bytes));
 }
 
-/// Shrinks the reserved space by the growth from `before` to `after`, a status of the same claim. Others may have
-/// filled the object to its last byte.
+/// Shrinks the reserved space in `after` by the bytes that the status grew from `before` to `after`. Both are statuses
+/// of the same claim. Other clients may have filled the object to its last byte, so the status must not grow.
 pub(super) fn keep_length(before: &CommandExecutionStatus, after: &mut CommandExecutionStatus) {
     if after.reserved.is_none() {
         return;
@@ -126,8 +131,8 @@ fn filler(bytes: usize) -> String {
 /// Number of steps of [`reduce`].
 pub const REDUCTIONS: u32 = 4;
 
-/// Removes text from a finished status that the API server refused, more at each step from 1 to [`REDUCTIONS`]. Returns
-/// false if a step has nothing to remove.
+/// Removes text from a finished status that the API server refused as too large. Each step, from 1 to [`REDUCTIONS`],
+/// removes more. Returns false if a step has nothing to remove.
 pub fn reduce(status: &mut CommandExecutionStatus, step: u32, why: &str) -> bool {
     match step {
         1 => shorten_conditions(status),
@@ -149,7 +154,7 @@ pub fn reduce(status: &mut CommandExecutionStatus, step: u32, why: &str) -> bool
     }
 }
 
-/// Shortens the conditions, which repeat the message of the status.
+/// Shortens the messages of the conditions, which repeat the message of the status.
 fn shorten_conditions(status: &mut CommandExecutionStatus) -> bool {
     let mut any = false;
     for condition in &mut status.conditions {
@@ -167,7 +172,7 @@ fn drop_text(status: &mut CommandExecutionStatus, why: &str) -> bool {
         for (stream, text) in [(&mut output.stdout, &status.stdout), (&mut output.stderr, &status.stderr)] {
             if !is_empty(text) && !stream.truncated {
                 stream.truncated = true;
-                // The output store decides before the status is refused.
+                // The output store has already finished with the stream, so this status must report the missing text.
                 stream.not_stored = Some("the status had no space for the whole stream".to_owned());
             }
         }
@@ -206,7 +211,8 @@ struct Counter {
 impl Write for Counter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
-            // Go escapes these characters to six bytes, also U+2028 and U+2029, which have three bytes.
+            // Go escapes each of these characters to six bytes. U+2028 and U+2029 have three bytes in UTF-8. The first
+            // two are already counted, so the last byte counts four.
             self.bytes += match (self.last, byte) {
                 (_, b'<' | b'>' | b'&') => 6,
                 ([0xe2, 0x80], 0xa8 | 0xa9) => 4,

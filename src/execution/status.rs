@@ -1,4 +1,4 @@
-//! Construction of statuses in one place, so that phase, reason, message and conditions never disagree.
+//! Construction of statuses. It is in one place, so that phase, reason, message and conditions always agree.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -14,8 +14,8 @@ use super::space::{MAX_MESSAGE_CHARACTERS, keep_length};
 /// Mark at the end of a message that was cut.
 const CUT: &str = " ... (cut)";
 
-/// Returns a message that can be stored: without control characters, which a machine may have sent, and within the
-/// bound. A mark shows that it was cut.
+/// Returns a message that can be stored in a status: without control characters, which a machine may have sent, and
+/// within the length limit. A message that was cut ends with a mark.
 pub fn storable(message: &str) -> String {
     let printable = |character: char| if character.is_control() { ' ' } else { character };
     if message.chars().count() <= MAX_MESSAGE_CHARACTERS {
@@ -44,7 +44,7 @@ pub(super) fn with_phase(
         status.queued_time = Some(MicroTime(now));
     }
     if phase == Phase::Rejected {
-        // A decision from the queue is not valid any more.
+        // The status may have a decision from the time in the queue. This decision is no longer valid.
         (status.decision, status.command_line) = (None, None);
     }
     if phase.is_finished() {
@@ -66,7 +66,8 @@ pub(super) fn with_phase(
     set(ConditionType::Ready, phase == Phase::Succeeded, &word, &message);
     set(ConditionType::Reconciling, !phase.is_finished(), &word, &message);
     if phase.is_finished() {
-        // The other conditions repeat the message. This one has none, because each claim reserves space for the result.
+        // The other conditions repeat the message. This condition has no message, so that each claim reserves less
+        // space for the result.
         set(ConditionType::Finished, true, phase.as_str(), "");
     }
     if phase.is_finished() && phase != Phase::Succeeded {
@@ -78,14 +79,15 @@ pub(super) fn with_phase(
     status
 }
 
-/// Records the decision in a status, and the command as text.
+/// Records the decision, and the command as text, in a status.
 pub(super) fn with_decision(status: &mut CommandExecutionStatus, decision: &policy::Decision, now: Timestamp) {
     status.command_line = Some(policy::display(&decision.argv));
     status.decision = Some(decision.record(MicroTime(now)));
 }
 
-/// Returns `now`, or the latest recorded time if that is later. Two processes know the clock of the API server only to
-/// a fraction of a second, and it may be set back. No record may say that an execution ended before it started.
+/// Returns `now`, or the latest recorded time if that time is later than `now`. Two processes know the API server's
+/// clock only to a fraction of a second, and the clock may be set back. A record must not report an end before its
+/// start.
 pub(super) fn not_before_recorded_times(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let status = execution.status.as_ref();
@@ -106,16 +108,16 @@ fn is_accepted(execution: &CommandExecution) -> bool {
 /// Record of a claim.
 #[derive(Clone, Debug)]
 pub struct ClaimRecord {
-    /// Holder and token.
+    /// Claim: holder, token, mode and times.
     pub claim: Claim,
     /// Machine to which the command is sent.
     pub machine: MachineRecord,
-    /// Place of the journal on the machine; `None` in Direct mode.
+    /// Place of the journal on the machine. `None` in Direct mode.
     pub remote: Option<RemoteRecord>,
 }
 
-/// Returns the status with a claim: the point of no return. After it is stored, its holder starts the command. Any
-/// other process first has to read the journal on the machine.
+/// Returns the status with a claim. The claim is the point of no return: after it is stored, its holder starts the
+/// command. Any other process first has to read the journal on the machine.
 pub fn with_claim(
     execution: &CommandExecution,
     decision: &policy::Decision,
@@ -134,8 +136,8 @@ pub fn with_claim(
     status
 }
 
-/// Returns the status of a claimed execution that another holder adopts, with a token of its own; `None` if there is no
-/// claim.
+/// Returns the status in which another holder adopts the claim, with a new token. Returns `None` if the execution has
+/// no claim.
 pub fn with_new_holder(
     execution: &CommandExecution,
     holder: &str,
@@ -150,14 +152,14 @@ pub fn with_new_holder(
     let mut taken = with_phase(execution, status.phase, reason, &message, now);
     taken.claim = Some(claim);
     if execution.is_cancelled_or_deleted() {
-        // The previous holder may have noticed the stop request and died before it stored the time.
+        // The previous holder perhaps noticed the stop request, and died before it stored the time of the request.
         taken.stop_requested_time.get_or_insert(MicroTime(now));
     }
     keep_length(status, &mut taken);
     Some(taken)
 }
 
-/// Returns the same status with the time at which Writ noticed the stop request.
+/// Returns the status of a claimed execution with the time at which Writ noticed the stop request.
 pub fn with_stop_request(execution: &CommandExecution, noticed: Timestamp, now: Timestamp) -> CommandExecutionStatus {
     let phase = execution.phase();
     let reason = execution.status.as_ref().and_then(|status| status.reason).unwrap_or(Reason::Claimed);
@@ -169,7 +171,7 @@ pub fn with_stop_request(execution: &CommandExecution, noticed: Timestamp, now: 
     status
 }
 
-/// Returns the status of a claimed execution whose login did not start the command, for a temporary reason.
+/// Returns the status of a claimed execution for which the login did not start the command, for a temporary reason.
 pub fn with_login_wait(execution: &CommandExecution, problem: &str, now: Timestamp) -> CommandExecutionStatus {
     let message = format!("waits for the machine, which has not started the command: {problem}");
     let mut status = with_phase(execution, Phase::Dispatched, Reason::Claimed, &message, now);

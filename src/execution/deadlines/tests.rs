@@ -16,7 +16,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Longest run of [`limits`]: 30 + 2 + 35 + 3600.
+/// Maximum duration of a run with [`limits`]: 30 + 2 + 35 + 3600 seconds.
 const RUN: Duration = seconds(3667);
 
 #[test]
@@ -40,7 +40,7 @@ fn a_cancel_ends_it_within_its_patience_and_the_first_one_counts() {
     deadlines.note_stop(seconds(100));
     deadlines.note_stop(seconds(200));
     assert_eq!(deadlines.end() + FINAL_POLL, seconds(400));
-    // A run that is over before that ends before that.
+    // A run that ends before the stop timeout keeps its own deadline.
     let mut late = Deadlines::new(limits());
     late.note_stop(RUN - seconds(1));
     assert_eq!(late.end(), RUN);
@@ -70,12 +70,12 @@ fn late_launch_by_another_holder_has_its_whole_timeout() {
 #[test]
 fn a_backlog_is_read_to_its_end_if_it_comes_fast_enough() {
     let mut deadlines = Deadlines::new(limits());
-    // A byte each second gains nothing that counts.
+    // One byte each second moves the deadline by less than a second.
     deadlines.note_received(3600);
     assert!(deadlines.end() < RUN + seconds(1));
     deadlines.note_received(MIN_RATE * 60);
     assert_eq!(deadlines.end(), RUN + seconds(60));
-    // Beyond the limit of the rule no byte counts.
+    // Bytes over the output limit of the rule do not count.
     deadlines.note_received(u64::MAX);
     assert_eq!(deadlines.end(), RUN + seconds(2048));
 }
@@ -83,13 +83,14 @@ fn a_backlog_is_read_to_its_end_if_it_comes_fast_enough() {
 #[test]
 fn a_wrong_clock_of_a_later_holder_ends_no_healthy_command() {
     let mut deadlines = Deadlines::new(limits());
-    // By its clock the claim is two hours old; the machine says that the command has run for a second.
+    // By the clock of this holder the claim is two hours old. The machine reports that the command has run for one
+    // second.
     deadlines.note_stored_start(seconds(1));
     deadlines.note_takeover(seconds(7200));
     assert_eq!(deadlines.stop_due(), None);
     deadlines.note_started(seconds(7199));
     assert_eq!(deadlines.stop_due(), Some(seconds(7199 + 30 + 2 + 35)));
-    // The adopting holder has no more time than the stored start allows, and enough time to read the journal.
+    // The stored start limits the time of the adopting holder. The holder still has enough time to read the journal.
     assert_eq!(deadlines.end(), seconds(7200) + TAKEOVER);
 }
 
@@ -121,8 +122,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever a machine does, in whatever order: the deadline is no later than two runs from the first launch, and
-    /// the time for the output; and a stop ends it within its patience.
+    /// Whatever a machine does, in any order, the deadline is at most two runs after the first launch, plus the time
+    /// for the output. A stop request ends the command within the stop timeout.
     #[test]
     fn nothing_that_a_machine_says_moves_the_deadline_beyond_its_bound(events in prop::collection::vec(event(), 0..60)) {
         let limits = limits();
@@ -150,7 +151,7 @@ proptest! {
         }
     }
 
-    /// Whatever the progress, the number of sessions within a time is bounded by that time and by the bytes.
+    /// Whatever the progress, the elapsed time and the received bytes limit the number of sessions.
     #[test]
     fn sessions_have_a_bounded_rate(steps in prop::collection::vec((0..5000_u64, 0..20_000_u64, any::<bool>()), 1..400)) {
         let mut pace = Pace::default();

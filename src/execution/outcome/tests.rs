@@ -9,7 +9,7 @@ fn execution() -> CommandExecution {
     CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"))
 }
 
-/// Returns an execution whose decision waits this long for the rest of the output.
+/// Returns an execution with a decision. Its rule waits `drain_seconds` for the rest of the output.
 fn execution_with(drain_seconds: u32) -> CommandExecution {
     let rule =
         format!("[{{name: hello, match: say hello, run: [/bin/echo], output: {{drainSeconds: {drain_seconds}}}}}]");
@@ -24,7 +24,8 @@ fn execution_with(drain_seconds: u32) -> CommandExecution {
     execution
 }
 
-/// The clock was set back by minutes, or by less than a second, as the clocks of two processes differ.
+/// The clock was set back by minutes. Or it is behind by less than a second, because the clocks of two processes
+/// differ.
 #[test]
 fn no_record_ends_before_it_began() {
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
@@ -104,7 +105,7 @@ fn outcome(ending: Termination, stop_cause: Option<StopCause>) -> CommandOutcome
     }
 }
 
-/// The message about a command that exited with 0, and whose output is incomplete.
+/// Returns the message of a command that exited with 0 and whose output is incomplete.
 fn message_about(reason: IncompleteReason, held_by: Vec<OutputHolder>, execution: &CommandExecution) -> String {
     let mut outcome = outcome(Termination::Exited { code: 0 }, None);
     outcome.output = OutputRecord { incomplete: true, incomplete_reason: Some(reason), held_by, ..outcome.output };
@@ -207,7 +208,7 @@ fn output_over_the_limit_fails_however_the_command_ended() {
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{ending:?}");
         let message = status.message.unwrap();
         assert!(message.contains("65536 bytes") && message.contains("left behind may still run"), "{message}");
-        // The command may have ended before the stop request.
+        // The message names no stop request, because the command may have ended before the request.
         assert!(!message.contains("stop request"), "{message}");
     }
     let lost = Termination::ConnectionLost { problem: "reset".to_owned() };
@@ -232,8 +233,8 @@ fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
     assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
 }
 
-/// The command itself may have written the message of sudo. The end does not change, and the message names the line for
-/// sudoers.
+/// The command itself can also write the message of sudo. The hint therefore does not change phase and reason, and the
+/// message names the line for sudoers.
 #[test]
 fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
     let mut execution = execution_with(1);
@@ -349,7 +350,7 @@ fn the_message_says_nothing_of_an_output_that_is_complete_or_that_the_status_doe
     assert_eq!(status.message.as_deref(), Some("exit code 0 in 7 ms"), "versions without a reason say none");
 }
 
-/// The message of a finished command, and the execution's own seconds.
+/// Returns the status of a finished command. `own_seconds` is the execution's own timeout in seconds.
 fn said(
     ending: Termination,
     stop_cause: Option<StopCause>,

@@ -1,4 +1,5 @@
-//! The state machine, situation by situation. The fixtures read as sentences: `Situation::pending().without_machine()`.
+//! Tests of the state machine, one for each situation. The fixtures read as sentences:
+//! `Situation::pending().without_machine()`.
 
 mod creation;
 mod receipts;
@@ -158,7 +159,7 @@ impl Situation {
     #[track_caller]
     fn waits(&self) -> Plan {
         let plan = self.plan();
-        // The creation record may be stored in the meantime.
+        // The plan may store the creation record, so the comparison ignores it.
         let without = |status: &CommandExecutionStatus| CommandExecutionStatus { creation: None, ..status.clone() };
         let before = self.execution.status.as_ref().map(without);
         assert!(plan.status.is_none() || plan.status.as_ref().map(without) == before, "{:?}", plan.status);
@@ -295,7 +296,7 @@ fn deny_rejects_at_once_and_missing_objects_are_waited_for() {
     situation.rules = deny(RuleEffect::Allow, true);
     situation.waits();
     situation.aged(11).becomes(Phase::Rejected, Reason::NotPermitted);
-    // While the requester is not verified, no decision that depends on the requester is final.
+    // As long as the requester is not verified, a decision that depends on the requester is not final.
     for effect in [RuleEffect::Deny, RuleEffect::Allow] {
         let mut situation = Situation::pending().aged(11);
         situation.rules = deny(effect, true);
@@ -342,7 +343,7 @@ fn a_deadline_of_zero_means_one_attempt_now() {
     now().doing(RunnerFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };
     now().doing(RunnerFact::Refused(offline)).becomes(Phase::Expired, Reason::MachineOffline);
-    // After a restart, a request for an immediate start must not run an hour later.
+    // After a restart, Writ must not run a request for an immediate start an hour late.
     now().aged(3600).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
 }
 

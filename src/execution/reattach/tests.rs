@@ -3,7 +3,7 @@ use super::*;
 const AGE: Duration = Duration::from_secs(60);
 const OLD: Duration = Duration::from_secs(100_000);
 const FRESH: Duration = Duration::from_secs(20);
-/// The record of a claim, and the observation of the same host.
+/// A machine as the claim records it. A connection to the same host observes the same values.
 const RECORDED: ObservedMachine<'static> = ObservedMachine {
     address: "10.0.0.1:22",
     host_key_fingerprint: "SHA256:a",
@@ -53,7 +53,7 @@ fn a_reboot_is_another_boot_of_the_same_host() {
     // The host has another address after the reboot.
     let moved = ObservedMachine { address: "10.0.0.2:22", ..later.clone() };
     assert_eq!(place(&ObservedMachine { uptime: FRESH, ..moved.clone() }), MachineMatch::Rebooted);
-    // The uptime began before the claim, so the host is a clone.
+    // The host has been up since before the claim, so it did not reboot after the claim: it is a clone.
     assert_eq!(place(&moved), MachineMatch::Different { same_directory: true });
     let other_key = ObservedMachine { host_key_fingerprint: "SHA256:b", uptime: FRESH, ..later.clone() };
     assert_eq!(place(&other_key), MachineMatch::Different { same_directory: true });

@@ -11,7 +11,8 @@ fn execution(name: &str, status: serde_json::Value) -> CommandExecution {
     .unwrap()
 }
 
-/// Receipts in a cluster have these: a digest that changes lets commands run again.
+/// Receipts in existing clusters contain these digests. If a digest changed, Writ would not find the receipt, and the
+/// command could run again.
 #[test]
 fn the_digest_of_a_spec_is_the_same_for_ever() {
     let small = CommandExecutionSpec::with_command("say hello");

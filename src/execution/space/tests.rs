@@ -9,14 +9,15 @@ use crate::api::execution_status::{
 use crate::api::{CommandExecution, CommandExecutionSpec, ExecutionMode, Phase, Reason};
 use crate::execution::{CommandOutcome, MAX_MESSAGE_CHARACTERS, Termination, conclude, with_new_holder, with_start};
 
-/// Entries of `metadata.managedFields` for the fields that a result adds, as the API server wrote them, twice.
+/// Twice the size of the entries in `metadata.managedFields` that the API server wrote for the fields of a result, in
+/// bytes.
 const MANAGED_FIELDS: usize = 1400;
 
 fn noon() -> Timestamp {
     "2026-11-29T12:00:00.123456Z".parse().unwrap()
 }
 
-/// A claimed execution with the shortest possible messages.
+/// Returns a claimed execution with the shortest possible messages.
 fn claimed(size: &ObjectSize) -> CommandExecution {
     let mut execution = CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"));
     let object = ObjectRecord { name: "w".to_owned(), uid: "u".to_owned(), generation: 1 };
@@ -57,13 +58,13 @@ fn claimed(size: &ObjectSize) -> CommandExecution {
     execution
 }
 
-/// The largest possible result.
+/// Returns the largest possible result.
 fn largest(execution: &CommandExecution) -> CommandExecutionStatus {
     let problem = "\u{2028}".repeat(2 * MAX_MESSAGE_CHARACTERS);
     result(execution, Termination::Unknown { reason: Reason::StartNotConfirmed, problem }, 'y')
 }
 
-/// A result with this end, whose standard error is full of one character.
+/// Returns a result with this end. Its standard error consists of one repeated character.
 fn result(execution: &CommandExecution, ending: Termination, character: char) -> CommandExecutionStatus {
     let stream = StreamRecord {
         bytes: i64::MAX,
@@ -92,7 +93,7 @@ fn result(execution: &CommandExecution, ending: Termination, character: char) ->
         },
     };
     let mut status = conclude(execution, outcome, noon());
-    // A result with an unknown end never has both.
+    // A real result with an unknown end has no exit code and no signal. This test sets both, for the maximum size.
     (status.exit_code, status.signal) = (Some(4_294_967_295), Some("\u{2028}".repeat(32)));
     status.observed_generation = Some(i64::MAX);
     status.conditions.iter_mut().for_each(|condition| condition.observed_generation = Some(i64::MAX));
@@ -156,7 +157,8 @@ fn whatever_is_written_between_claim_and_result_takes_no_more_than_the_claim() {
 
 #[test]
 fn characters_count_as_many_bytes_as_the_api_server_writes() {
-    // Go writes \u003c, \u003e, \u0026, \u2028 and \u2029, and these others as they are.
+    // Go writes `<`, `>`, `&`, U+2028 and U+2029 as `\u003c`, `\u003e`, `\u0026`, `\u2028` and `\u2029`. It writes all
+    // other characters unchanged.
     assert_eq!(length(&"a<>&\u{2028}\u{2029}b"), 2 + 2 + 5 * 6);
     assert_eq!(length(&"\u{2026}\u{e9}"), 2 + 3 + 2);
 }

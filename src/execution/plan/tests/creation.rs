@@ -1,4 +1,4 @@
-//! The first status write stores the creation record, which counts from then on.
+//! The first status write stores the creation record. From then on Writ uses this record instead of the metadata.
 
 use super::*;
 use crate::api::RESTORED_ANNOTATION;
@@ -19,7 +19,7 @@ fn waiting_execution_stores_its_creation_record_once() {
     assert_eq!(waiting.waits().status, None);
 }
 
-/// The default status says that no `writ serve` has read the execution.
+/// The default status reports that no `writ serve` has read the execution. The first plan replaces this message.
 #[test]
 fn read_execution_loses_the_default_message() {
     let mut waiting = Situation::pending();

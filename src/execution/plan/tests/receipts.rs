@@ -3,7 +3,7 @@
 use super::*;
 use crate::execution::ReceiptKey;
 
-/// The receipt of an execution of this name and spec.
+/// Returns the receipt of an earlier execution with the name and spec of `Situation::pending()`.
 fn receipt(phase: &str, exit_code: Option<i64>) -> ExecutionReceipt {
     let mut first = Situation::pending().execution;
     first.metadata.uid = Some("uid-first".to_owned());
@@ -66,7 +66,7 @@ fn while_it_cannot_be_seen_whether_it_was_executed_before_nothing_goes_on_and_it
     assert!(!enqueued(&plan) && !plan.needs_finalizer && plan.requeue.is_some());
     assert!(plan.effects.iter().any(|effect| matches!(effect, SideEffect::Publish(notice) if notice.warning)));
     assert_eq!(condition(&plan, "Reconciling"), Some("True"));
-    // The reason is written once.
+    // The reason is already in the status, so the plan does not write it again.
     situation.execution.status = plan.status;
     assert!(situation.waits().requeue.is_some());
     let over = Situation { age: Duration::from_secs(300), ..situation };
