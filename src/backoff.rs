@@ -1,10 +1,10 @@
-//! Delays between retries: each is twice the one before it, up to a maximum. Pure.
+//! Delays between retries. Each delay is twice the previous delay, up to a maximum. Pure.
 //!
-//! The caller counts its failures and brings the random number, so the delays of a test are exact.
+//! The caller counts the failures and passes a random number, so a test can expect exact delays.
 
 use std::time::Duration;
 
-/// Delays that double, as a constant: `const RECONNECT: Backoff = Backoff::new(INITIAL_BACKOFF,
+/// Rule for delays that double. Define it as a constant: `const RECONNECT: Backoff = Backoff::new(INITIAL_BACKOFF,
 /// MAX_BACKOFF).with_jitter(0.25);`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
@@ -14,20 +14,20 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns delays from `initial` to `max`, without jitter.
+    /// Returns a rule with delays from `initial` to `max`, without jitter.
     pub const fn new(initial: Duration, max: Duration) -> Self {
         Self { initial, max, jitter: 0.0 }
     }
 
-    /// Returns the same delays with jitter: up to this share of a delay is added to it. Jitter keeps those apart that
-    /// failed together, and is added to the maximum, too.
+    /// Returns the same rule with jitter: it adds at most this share of a delay to the delay, also to the maximum.
+    /// Tasks that failed together then do not retry together.
     #[must_use]
     pub const fn with_jitter(self, share: f64) -> Self {
         Self { jitter: share, ..self }
     }
 
-    /// Returns the delay after a number of failures before this one: 0 for the first failure. `random` is a number from
-    /// 0 to 1, and chooses the jitter.
+    /// Returns the delay after a failure. `earlier_failures` is the number of failures before this failure, 0 for the
+    /// first. `random` is a number from 0 to 1 that determines the jitter.
     pub fn delay(&self, earlier_failures: u32, random: f64) -> Duration {
         let factor = 1_u32.checked_shl(earlier_failures).unwrap_or(u32::MAX);
         let delay = self.initial.saturating_mul(factor).min(self.max);

@@ -1,15 +1,14 @@
-//! Places that all namespaces share, so that no namespace delays the others.
+//! Places that all namespaces share. The shares keep one namespace from delaying the others.
 //!
 //! # Guarantees
 //! 1. No namespace holds more places than its share.
-//! 2. A free place goes to the namespaces in turn. While a namespace waits and holds less than its share, each other
+//! 2. Namespaces get free places in turn. While a namespace waits and holds fewer places than its share, each other
 //!    namespace gets at most one place before it.
-//! 3. Within a namespace, places go out in the order of the requests.
-//! 4. A namespace that holds no place and waits for none takes no memory.
+//! 3. Within a namespace, tasks get places in the order of their requests.
+//! 4. A namespace that holds no place and waits for no place takes no memory.
 //!
-//! There is one [`Pool`] for each kind of work that uses something all namespaces share: a core, a thread, a socket, a
-//! call. The callers bound the number of waiting tasks: at most one for each object of a watch, or for each slot of a
-//! Machine.
+//! There is one [`Pool`] for each kind of work that uses a shared resource: a core, a thread, a socket or a call. The
+//! callers limit the number of waiting tasks: at most one for each object of a watch, or for each slot of a Machine.
 
 mod turns;
 
@@ -24,13 +23,13 @@ pub use turns::Size;
 use turns::Ticket;
 pub(crate) use turns::Turns;
 
-/// Places that namespaces share. Clones share the places.
+/// Pool of places that namespaces share. Clones of a pool share its places.
 #[derive(Clone, Debug)]
 pub struct Pool {
     turns: Arc<Mutex<Turns<oneshot::Sender<()>>>>,
 }
 
-/// A place. Dropping it gives the place back.
+/// Place of a task. Dropping the value returns the place to the pool.
 #[derive(Debug)]
 pub struct Place {
     pool: Pool,
@@ -43,7 +42,7 @@ impl Pool {
         Self { turns: Arc::new(Mutex::new(Turns::new(size))) }
     }
 
-    /// Waits for a place. A caller may drop the future at any time: the place then goes to the next task.
+    /// Waits for a place. A caller may drop the future at any time. The next task then gets the place.
     pub async fn place(&self, namespace: &str) -> Place {
         let (sender, receiver) = oneshot::channel();
         let ticket = {
@@ -53,13 +52,13 @@ impl Pool {
             ticket
         };
         let mut waiting = Waiting { pool: self, namespace, ticket, receiver, is_over: false };
-        // `turns` keeps the sender until it has sent.
+        // The receive cannot fail, because `turns` keeps the sender until this task has its place.
         let _ = (&mut waiting.receiver).await;
         waiting.is_over = true;
         Place { pool: self.clone(), namespace: namespace.to_owned() }
     }
 
-    /// Returns true if a task holds a place or waits for one, or has a clone of this pool.
+    /// Returns true if a task holds a place, waits for a place, or has a clone of this pool.
     pub fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.turns) > 1 || !self.turns().is_idle()
     }
@@ -75,8 +74,8 @@ impl Pool {
     }
 }
 
-/// Gives the free places to the tasks whose turn it is. A task that stopped waiting has left `turns` under the same
-/// lock.
+/// Gives the free places to the next tasks. All of these tasks still wait, because a task that stops waiting removes
+/// itself from `turns` under the same lock.
 fn grant(turns: &mut Turns<oneshot::Sender<()>>) {
     while let Some(sender) = turns.next() {
         let _ = sender.send(());
@@ -89,7 +88,7 @@ impl Drop for Place {
     }
 }
 
-/// A task that waits for a place. It leaves the pool if it is dropped before it has one.
+/// Task that waits for a place. If this value is dropped before the task has a place, the task leaves the pool.
 struct Waiting<'a> {
     pool: &'a Pool,
     namespace: &'a str,
@@ -105,7 +104,7 @@ impl Drop for Waiting<'_> {
         }
         let is_taken_out = self.pool.turns().leave(self.namespace, self.ticket);
         if !is_taken_out {
-            // The pool gave a place to this task, and the task never took it.
+            // The pool gave a place to this task, but the task has not taken it.
             self.pool.give_back(self.namespace);
         }
     }

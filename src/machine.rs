@@ -3,8 +3,9 @@
 //! # Guarantees
 //!
 //! - The status reports the result of a full login.
-//! - The status is written if a user would want to know the change, and at most every 10 s.
-//! - A host key that was pinned on first use is never replaced.
+//! - Writ writes a change to the status only if it matters to a user, and at most every 10 s for each Machine. Counts
+//!   of executions have a limit of their own.
+//! - Writ never replaces a host key that was pinned on first use by the next key that a machine shows.
 //!
 //! ```text
 //! MachineObservation (by a probe or by an attempt) --report-----> status, event

@@ -1,15 +1,18 @@
-//! Placement: which member owns a Machine, or a task that one member does for all of them. Pure.
+//! Placement of Machines: computes which member (`writ serve` process) owns a Machine, or a task that only one member
+//! carries out. Pure.
 //!
 //! Rendezvous hashing: each member gets a weight for each key, and the member with the highest weight owns the key.
-//! Every member computes the same owner from the same set of members, and no member keeps a table. If a member leaves,
-//! only its own keys move, evenly to the others; if a member joins, it takes its share of the keys from all others.
+//! From the same set of members, every member computes the same owner. No member keeps a table. If a member leaves,
+//! only its own keys move, evenly to the other members. If a member joins, it takes an equal share of the keys from
+//! each other member.
 //!
 //! # Guarantees
-//! Weights depend on nothing except the two names: not on the version of Writ, the architecture, or the order of the
-//! members. `placement/tests.rs` holds test vectors from another implementation of the formula in [`weight`].
+//! A weight depends only on the identity of the member and on the key. It does not depend on the version of Writ, the
+//! architecture, or the order of the members. `placement/tests.rs` has test vectors from another implementation of the
+//! formula in [`weight`].
 //!
-//! [`Handover`] decides from which moment a member may use a new set of members. No dispatch depends on this module
-//! yet.
+//! [`Handover`] decides when a member may start to use a new set of members. The dispatch of commands does not depend
+//! on this module yet.
 
 mod handover;
 
@@ -24,27 +27,29 @@ use sha2::{Digest as _, Sha256};
 
 pub use handover::{Agreement, Handover, ListedMember, agreement};
 
-/// Version of the rules by which members with equal views divide the keys. Members of different editions never agree.
-/// Edition 0 publishes its view, but dispatches to all Machines. Increase the number when dispatch depends on
-/// placement, and with each change of [`weight`] or [`Handover`].
+/// Version of the rules by which members divide the keys. Members of different editions never agree. In edition 0 a
+/// member publishes its view, but dispatches to all Machines. Increase the number when dispatch depends on placement,
+/// and with each change of [`weight`] or [`Handover`].
 pub const EDITION: u32 = 0;
 
-/// First bytes of every hashed text, so that a digest of this module never equals one with another purpose.
+/// First bytes of every text that this module hashes. A digest of this module therefore never equals a digest for
+/// another purpose.
 const DOMAIN: &[u8] = b"writ.dev/placement";
-/// Length in bytes of the digest in a [`View`]. 128 bits: two sets of members never get the same view by accident.
+/// Length of the digest in a [`View`], in bytes. With 128 bits, two sets of members never get the same view by
+/// accident.
 const VIEW_BYTES: usize = 16;
 
-/// Something that exactly one member owns.
+/// Key: a Machine or a task that exactly one member owns.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Key<'a> {
-    /// A Machine, by its UID: a Machine that is deleted and created again may get another owner.
+    /// A Machine, by its UID. If a Machine is deleted and created again, its owner may change.
     Machine(&'a str),
-    /// A task that one member does for all of them, by its name.
+    /// A task that one member carries out for all members, by its name.
     Singleton(&'a str),
 }
 
 impl<'a> Key<'a> {
-    /// Returns the name that keeps a Machine and a singleton of the same text apart, and the text.
+    /// Returns the kind and the text of the key. The kind distinguishes a Machine and a singleton with the same text.
     fn parts(self) -> (&'static str, &'a str) {
         match self {
             Self::Machine(uid) => ("machine", uid),
@@ -70,7 +75,7 @@ impl Display for View {
     }
 }
 
-/// A set of members, by their identities.
+/// Set of members. The set holds their identities.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
     identities: BTreeSet<String>,
@@ -83,7 +88,7 @@ impl<T: Into<String>> FromIterator<T> for Members {
 }
 
 impl Members {
-    /// Returns true if a member of this identity is in the set.
+    /// Returns true if the member with this identity is in the set.
     pub fn contains(&self, identity: &str) -> bool {
         self.identities.contains(identity)
     }
@@ -103,7 +108,7 @@ impl Members {
         self.identities.iter().map(String::as_str)
     }
 
-    /// Returns the members of both sets.
+    /// Returns the set of all members that are in `self` or in `other`.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         self.iter().chain(other.iter()).collect()
@@ -114,14 +119,14 @@ impl Members {
         self.iter().max_by_key(|identity| (weight(identity, key), *identity))
     }
 
-    /// Returns all members in the order in which they may act for a key; the owner comes first.
+    /// Returns all members in the order in which they may act for a key. The owner is the first.
     pub fn ranked(&self, key: Key<'_>) -> Vec<&str> {
         let mut ranked: Vec<_> = self.iter().map(|identity| (weight(identity, key), identity)).collect();
         ranked.sort_unstable_by_key(|entry| Reverse(*entry));
         ranked.into_iter().map(|(_, identity)| identity).collect()
     }
 
-    /// Returns the rank of a member for a key: 0 for the owner. `None` if the member is not in the set.
+    /// Returns the rank of a member for a key, 0 for the owner. Returns `None` if the member is not in the set.
     pub fn rank(&self, identity: &str, key: Key<'_>) -> Option<usize> {
         self.ranked(key).iter().position(|each| *each == identity)
     }
@@ -137,9 +142,9 @@ impl Members {
 }
 
 /// Returns the weight of a member for a key: the first 8 bytes, big endian, of `SHA-256("writ.dev/placement" +
-/// T("weight") + T(identity) + T(kind) + T(key))`. `kind` is `machine` or `singleton`, and `T(text)` is the text's
-/// length in bytes as 8 bytes, big endian, and then the text. If two weights are equal, the greater identity (by bytes)
-/// wins.
+/// T("weight") + T(identity) + T(kind) + T(key))`. `kind` is `machine` or `singleton`. `T(text)` is the length of the
+/// text in bytes (as 8 bytes, big endian), followed by the text. If the weights of two members are equal, the member
+/// with the greater identity (by bytes) owns the key.
 pub fn weight(identity: &str, key: Key<'_>) -> u64 {
     let (kind, text) = key.parts();
     let mut hash = Sha256::new_with_prefix(DOMAIN);
@@ -147,7 +152,7 @@ pub fn weight(identity: &str, key: Key<'_>) -> u64 {
     hash.finalize().iter().take(8).fold(0, |weight, byte| (weight << 8) | u64::from(*byte))
 }
 
-/// Adds the length and then the text, so that two lists of texts never give the same bytes.
+/// Adds the length of the text and then the text. Two different lists of texts therefore never give the same bytes.
 fn update_with_text(hash: &mut Sha256, text: &str) {
     hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
     hash.update(text);

@@ -1,12 +1,13 @@
 //! Metrics and health of this process. `operations` serves them.
 //!
 //! # Guarantees
-//! - No label has a value that users choose (no names of executions, machines, rules, users or namespaces), so the
-//!   number of series is bounded.
-//! - Counting costs a hash and an atomic addition. Only the first use of a series allocates.
+//! - Users cannot choose the value of a label (no label holds names of executions, machines, rules, users or
+//!   namespaces). The number of series is therefore bounded.
+//! - Counting an event takes one hash and one atomic addition. Only the first use of a series allocates memory.
 //!
-//! Both are process-wide, reached by [`metrics`] and [`health`] and not passed along. About thirty places report to
-//! them, from the API server's client to destructors, and nothing is ever decided by them.
+//! Metrics and health are global in the process: [`metrics`] and [`health`] return them. They are not function
+//! arguments, because about thirty places report to them, from the API server's client to destructors. No decision
+//! depends on them.
 
 mod health;
 mod labels;
@@ -19,7 +20,7 @@ pub use health::{BackgroundTask, HEARTBEAT_INTERVAL, Health, Report, Watch};
 pub use labels::Purpose;
 pub use metrics::Metrics;
 
-/// Target of all spans. Spans are for `traces` and are no log lines.
+/// Target of all spans. Spans go to the collector (see `traces`). They are not log lines.
 pub const SPANS: &str = "writ_trace";
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);

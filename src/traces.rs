@@ -1,13 +1,14 @@
-//! Spans about executions, sent to a collector by OpenTelemetry's protocol (HTTP, protobuf).
+//! Spans about executions. Writ sends them to a collector by OpenTelemetry's protocol (HTTP, protobuf).
 //!
 //! # Guarantees
-//! - Without a collector a span costs one atomic read.
-//! - With a collector, spans wait in a bounded queue and are dropped if it is full. A slow or unreachable collector
-//!   delays nothing.
+//! - Without a collector, each span takes only one atomic read.
+//! - With a collector, spans wait in a bounded queue. If the queue is full, new spans are dropped. A slow or
+//!   unreachable collector therefore delays nothing.
 //! - No span contains arguments, output or the requester.
 //!
 //! All spans have the target `writ_trace` and are no log lines. The trace ID of an execution is its UID without the
-//! dashes. So anyone with the object finds the trace, and it contains the spans of all processes.
+//! dashes. Anyone who has the object can therefore find the trace. All `writ serve` processes use the same ID, so the
+//! trace contains the spans of all of them.
 
 use std::fmt;
 use std::future::Future;
@@ -31,42 +32,41 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::telemetry::{SPANS, metrics};
 
-/// Maximum spans in the queue: those of about 300 executions, about 2 MiB.
+/// Maximum number of spans in the queue. The spans of about 300 executions fit, about 2 MiB.
 const MAX_QUEUED_SPANS: usize = 2048;
-/// Maximum spans in one request.
+/// Maximum number of spans in one request to the collector.
 const MAX_BATCH_SPANS: usize = 256;
-/// Time for which spans are gathered into one request.
+/// Time for which Writ gathers spans before it sends them in one request.
 const BATCH_WINDOW: Duration = Duration::from_secs(2);
-/// Deadline for one request.
+/// Deadline for one request to the collector.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Path for spans, defined by the protocol.
+/// Path of the collector's URL for spans, defined by the protocol.
 const PATH: &str = "/v1/traces";
 
-/// Sends spans until it is dropped.
+/// Exporter that sends spans until it is dropped.
 pub struct TraceExporter {
     provider: SdkTracerProvider,
 }
 
 impl TraceExporter {
-    /// Sends the remaining spans, within `deadline`.
+    /// Sends the remaining spans, for at most `deadline`.
     pub async fn shut_down(self, deadline: Duration) {
-        // The call waits for a thread of its own, which needs this runtime.
+        // The call waits for the thread that sends spans. This thread needs the current runtime, so the call must not
+        // block it.
         let ended = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(deadline));
         let _ = tokio::time::timeout(deadline, ended).await;
     }
 }
 
-/// Starts to send spans to a collector. Returns the layer that collects them and the exporter.
-/// `OTEL_EXPORTER_OTLP_HEADERS` may set headers.
-///
-/// # Errors
-/// The URL is not usable.
+/// Starts sending spans to a collector. Returns the layer that gathers the spans, and the exporter. The environment
+/// variable `OTEL_EXPORTER_OTLP_HEADERS` can set headers.
 pub fn start(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, TraceExporter)> {
     let client = Client::new()?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
-        // Ignores the environment, which may be meant for others. This build has no other protocol.
+        // The protocol and the endpoint in environment variables perhaps belong to another program, so these calls
+        // override them. This build supports only this protocol.
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(endpoint(collector)?)
         .with_timeout(DEADLINE)
@@ -114,24 +114,26 @@ pub fn set_execution_trace(span: &tracing::Span, uid: &str) {
     }
     let Ok(uid) = uuid::Uuid::try_parse(uid) else { return };
     let (high, low) = uid.as_u64_pair();
-    // This span does not exist. All processes that work on the execution have spans below it.
+    // The parent span does not exist. All processes that work on the execution use it as the parent, so their spans
+    // form one trace.
     let parent = SpanId::from(if low == 0 { high } else { low });
     let execution =
         SpanContext::new(TraceId::from(uid.as_u128()), parent, TraceFlags::SAMPLED, true, TraceState::default());
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(execution));
 }
 
-/// Sends requests in the runtime of this process, because the thread that gathers spans has none.
+/// HTTP client of the exporter. It sends requests in the runtime of this process, because the thread that gathers spans
+/// has no runtime.
 struct Client {
     client: reqwest::Client,
     runtime: Handle,
-    /// True if the last request failed, so that a failure is logged once.
+    /// True if the last request failed. Consecutive failures are then logged only once.
     failing: AtomicBool,
 }
 
 impl Client {
     fn new() -> anyhow::Result<Self> {
-        // Fails if a provider is installed. That one is used then.
+        // The call fails if a crypto provider is already installed. The client then uses the installed provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(DEADLINE)
@@ -166,7 +168,7 @@ async fn send(client: reqwest::Client, request: Request<Bytes>) -> Result<Respon
     let answer = sent.send().await?;
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = answer.status();
-    // The body is not needed, and may be endless.
+    // The body is not needed. It is not read, because it may be endless.
     Ok(response)
 }
 

@@ -32,7 +32,7 @@ pub enum Termination {
     Refused(LaunchProblem),
     /// The command was started, then the connection was lost.
     ConnectionLost {
-        /// Last failure.
+        /// Last failure, for the message of the status.
         problem: String,
     },
     /// The command was started. Then the machine closed the channel without an exit code or a signal.
@@ -47,7 +47,7 @@ pub enum Termination {
     Unknown {
         /// Reason for the status.
         reason: Reason,
-        /// Last failure.
+        /// Last failure, for the message of the status.
         problem: String,
     },
 }

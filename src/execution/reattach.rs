@@ -4,8 +4,8 @@
 //! # Guarantees
 //!
 //! Writ sends the command (again) only if three conditions are true: the machine is the machine of the claim, the
-//! machine reports that nothing of the command has started, and the command may still start. If the machine reports a
-//! start and no end can be read, the outcome is unknown.
+//! machine reports that nothing of the command has started, and the command may still start. If Writ can neither read
+//! the end of the command nor rule out its start, the outcome is unknown.
 
 use std::time::Duration;
 

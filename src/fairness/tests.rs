@@ -20,7 +20,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let number = 0..1000_usize;
-    // Namespace 0 makes most requests, so it wants all places.
+    // Namespace 0 makes the most requests, so that it competes for all places.
     let namespace = prop_oneof![3 => Just(0), 2 => 0..NAMESPACES.len()];
     let step = prop_oneof![
         5 => namespace.prop_map(Step::Wait),
@@ -30,12 +30,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..200)
 }
 
-/// The guarantees, counted independently of the tested code.
+/// Model of the guarantees. It counts independently of the tested code.
 #[derive(Default)]
 struct Model {
     /// Waiting tasks, oldest first.
     waiting: Vec<(Ticket, &'static str)>,
-    /// For each waiting namespace, the number of places that each other namespace got since it could have had one.
+    /// Number of places that each other namespace got while a namespace waited and could have had a place. The outer
+    /// key is the waiting namespace.
     passed: HashMap<&'static str, BTreeMap<&'static str, usize>>,
     holding: Vec<&'static str>,
 }

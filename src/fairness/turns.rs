@@ -1,27 +1,28 @@
-//! The order in which tasks get places, as plain data without time and waiting.
+//! Order in which waiting tasks get places. Plain data, without time and without waiting.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// The number of places, and the share of one namespace.
+/// Size of a pool: the number of places, and the share of one namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Size {
-    /// Number of places; at least 1.
+    /// Number of places, at least 1.
     pub places: usize,
-    /// Maximum number of places that one namespace holds; at least 1.
+    /// Maximum number of places that one namespace may hold, at least 1.
     pub share: usize,
 }
 
-/// Number of a waiting task, in the order of arrival.
+/// Number of a waiting task. Tasks are numbered in the order of their arrival.
 pub(crate) type Ticket = u64;
 
-/// The held places and the waiting tasks of each namespace. `W` is the value that a task gets back with its place.
+/// Held places and waiting tasks of each namespace. `W` is stored for a waiting task and returned when the task
+/// receives a place.
 #[derive(Debug)]
 pub(crate) struct Turns<W> {
     free: usize,
     share: usize,
     /// Namespaces that hold a place or wait for one.
     namespaces: HashMap<String, Namespace<W>>,
-    /// Waiting namespaces, each once, in the order of their turns.
+    /// Namespaces with waiting tasks, in the order of their turns. Each is in the list once.
     turns: VecDeque<String>,
     issued: Ticket,
 }
@@ -29,7 +30,8 @@ pub(crate) struct Turns<W> {
 #[derive(Debug)]
 struct Namespace<W> {
     held: usize,
-    /// Waiting tasks by ticket: the first entry arrived first, and a task that leaves is found without a search.
+    /// Waiting tasks by ticket. The first entry arrived first. In a map, the removal of a task that leaves needs no
+    /// search.
     waiting: BTreeMap<Ticket, W>,
 }
 
@@ -44,7 +46,7 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Adds a waiting task behind the others of its namespace.
+    /// Adds a waiting task after the other tasks of its namespace.
     pub fn wait(&mut self, namespace: &str, waiting: W) -> Ticket {
         self.issued += 1;
         let entry = self
@@ -58,7 +60,7 @@ impl<W> Turns<W> {
         self.issued
     }
 
-    /// Removes a waiting task. Returns false if the task has a place already, or never waited.
+    /// Removes a waiting task. Returns false if the task already has a place, or never waited.
     pub fn leave(&mut self, namespace: &str, ticket: Ticket) -> bool {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return false };
         let is_taken_out = entry.waiting.remove(&ticket).is_some();
@@ -69,8 +71,8 @@ impl<W> Turns<W> {
         is_taken_out
     }
 
-    /// Gives a place to the next task, and returns the task's value. `None` if no place is free, or if no waiting
-    /// namespace is below its share.
+    /// Gives a place to the next task and returns the value of this task. Returns `None` if no place is free, or if
+    /// every waiting namespace already holds its share.
     pub fn next(&mut self) -> Option<W> {
         if self.free == 0 {
             return None;
@@ -88,7 +90,7 @@ impl<W> Turns<W> {
         Some(waiting)
     }
 
-    /// Takes a place back from this namespace.
+    /// Returns a place of this namespace to the pool.
     pub fn give_back(&mut self, namespace: &str) {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return };
         entry.held = entry.held.saturating_sub(1);

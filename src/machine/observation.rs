@@ -1,4 +1,4 @@
-//! Observations of a machine, by probes and by attempts to run a command.
+//! Observations of a machine. Probes make them, and attempts to run a command.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::execution::LaunchProblem;
 /// Observation of a machine at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineObservation {
-    /// UID of its Machine.
+    /// UID of the Machine object.
     pub uid: Option<String>,
-    /// Generation of the Machine by which it was reached.
+    /// Generation of the Machine with which Writ reached the machine.
     pub generation: Option<i64>,
     /// Time of the observation.
     pub at: Timestamp,
@@ -30,7 +30,7 @@ pub enum ProbeResult {
         latency: Duration,
         /// Host key that the machine proved to have.
         key: VerifiedKey,
-        /// Key of the Secret that the machine accepted.
+        /// SSH key from the Secret with which the login succeeded.
         login: Box<LoginKey>,
         /// System information from the machine; `None` if Writ did not request it.
         system: Option<SystemInfo>,
@@ -53,20 +53,20 @@ pub struct VerifiedKey {
 /// Stage at which an attempt failed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum ProbeStage {
-    /// Writ did not connect, because the Machine or its Secret cannot be used.
+    /// Writ did not connect, because it cannot use the Machine or its Secret.
     Spec,
     /// The machine did not answer.
     Connect,
-    /// sshd answered and did not prove its identity.
+    /// sshd answered, but did not prove its identity.
     HostKey,
-    /// The machine proved its identity and refused the login.
+    /// The machine proved its identity, but refused the login.
     Login,
-    /// The machine accepted the login, but commands cannot be started on it.
+    /// The machine accepted the login, but Writ cannot start commands on it.
     Launcher,
 }
 
 impl ProbeResult {
-    /// Returns the phase of the Machine that follows from this result.
+    /// Returns the phase of the Machine for this result.
     pub fn phase(&self) -> MachinePhase {
         match self {
             ProbeResult::Online { .. } => MachinePhase::Online,

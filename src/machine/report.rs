@@ -1,4 +1,4 @@
-//! From an observation to the status of a Machine.
+//! Turns an observation into the status of a Machine.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::execution::{LaunchProblem, storable};
 use super::observation::ProbeStage;
 use super::{MachineObservation, ProbeResult, VerifiedKey};
 
-/// Minimum interval between writes of a status.
+/// Minimum interval between writes of the status of one Machine.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(10);
-/// Interval between writes of `lastSeenTime` and `latencyMs` if nothing else changes.
+/// Minimum interval between writes if only `lastSeenTime` and `latencyMs` change.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Facts that determine the status of a Machine.
@@ -29,28 +29,29 @@ pub struct ReportInput<'a> {
     pub running: usize,
     /// Number of queued executions.
     pub queued: usize,
-    /// True if a change of these numbers alone should be written.
+    /// True if a change of `running` or `queued` alone is a reason to write the status.
     pub is_recount: bool,
-    /// Time since this process wrote the status; `None` if it has not written it yet.
+    /// Time since this process last wrote the status. `None` if this process has not written it yet.
     pub since_write: Option<Duration>,
     /// Current time.
     pub now: Timestamp,
 }
 
-/// Writes that are due for a Machine.
+/// Status write and event that are due for a Machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Status to store; `None` if the stored one stays.
+    /// Status to store. `None` if the stored status stays.
     pub status: Option<MachineStatus>,
-    /// Event for the status: its reason, true if it is a warning, and its message.
+    /// Event about the new status: its reason, a flag that is true for a warning, and its message.
     pub event: Option<(String, bool, String)>,
-    /// True if only the numbers of running commands and queued executions change. Such a write delays no other write.
+    /// True if only the numbers of running commands and queued executions change. Such a write does not delay other
+    /// writes.
     pub is_count: bool,
-    /// Delay until the next status write, if the minimum interval has not passed.
+    /// Delay until the next status write. Set if a write is due, but the minimum interval has not passed.
     pub retry_after: Option<Duration>,
 }
 
-/// Returns the writes that are due for a Machine.
+/// Returns the status write and the event that are due for a Machine.
 pub fn report(observed: &ReportInput<'_>) -> Report {
     let before = observed.machine.status.clone().unwrap_or_default();
     let described = build_status(observed, &before).or_else(|| observed.is_recount.then(|| before.clone()));
@@ -67,8 +68,8 @@ pub fn report(observed: &ReportInput<'_>) -> Report {
     } else {
         return Report::default();
     };
-    // The first write of this process is due at once, unless it only refreshes a status that another process wrote
-    // recently.
+    // The first write of this process is due at once. There is one exception: a write that only refreshes a status that
+    // another process wrote recently.
     let age = last_seen_age(&before, observed.now).filter(|_| due == REFRESH_INTERVAL);
     match observed.since_write.or(age).and_then(|since| due.checked_sub(since)).filter(|left| !left.is_zero()) {
         Some(left) => Report { retry_after: Some(left), ..Report::default() },
@@ -81,7 +82,7 @@ fn last_seen_age(before: &MachineStatus, now: Timestamp) -> Option<Duration> {
     Duration::try_from(now.duration_since(seen.0)).ok()
 }
 
-/// Returns the status for the facts, or `None` if no facts are known yet.
+/// Returns the status for the facts. Returns `None` if no facts are known yet.
 fn build_status(observed: &ReportInput<'_>, before: &MachineStatus) -> Option<MachineStatus> {
     let machine = observed.machine;
     let mut status = before.clone();
@@ -116,8 +117,8 @@ fn build_status(observed: &ReportInput<'_>, before: &MachineStatus) -> Option<Ma
     Some(status)
 }
 
-/// Returns the message about keys that the machine refused. During a rotation it shows that the machine does not accept
-/// the new key yet.
+/// Returns the message about keys of the Secret that the machine refused. During a rotation the message shows that the
+/// machine does not accept the new key yet.
 fn refused_keys(login: &LoginKey) -> Option<String> {
     let LoginKey { entry, fingerprint, refused } = login;
     (!refused.is_empty()).then(|| {
@@ -129,8 +130,8 @@ fn refused_keys(login: &LoginKey) -> Option<String> {
     })
 }
 
-/// Returns the status of a machine without probes, once for each generation. Without it, tools that wait for the
-/// Machine would wait for ever.
+/// Returns the status of a Machine for which probes are switched off, once for each generation. Some tools wait until
+/// the status has the current generation. Without this status they would wait for ever.
 fn not_probed_status(observed: &ReportInput<'_>, mut status: MachineStatus) -> Option<MachineStatus> {
     let machine = observed.machine;
     if machine.spec.probe.interval_seconds > 0 || status.observed_generation == machine.metadata.generation {
@@ -155,7 +156,7 @@ fn not_probed_status(observed: &ReportInput<'_>, mut status: MachineStatus) -> O
     Some(status)
 }
 
-/// Sets phase, message, and the conditions that every phase has.
+/// Sets the phase, the message, and the conditions that a status has in every phase.
 fn set_phase(status: &mut MachineStatus, observed: &ReportInput<'_>, phase: MachinePhase, reason: &str, message: &str) {
     let generation = observed.machine.metadata.generation;
     let message = storable(message);
@@ -174,7 +175,7 @@ fn set_phase(status: &mut MachineStatus, observed: &ReportInput<'_>, phase: Mach
     status.message = Some(message);
 }
 
-/// Sets the conditions for the stage at which the attempt failed.
+/// Sets the conditions according to the stage at which the attempt failed.
 fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, problem: &LaunchProblem, reason: &str) {
     let stage = ProbeStage::of(problem.reason);
     let generation = observed.machine.metadata.generation;
@@ -185,7 +186,7 @@ fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, 
         (ConditionType::Authenticated, ProbeStage::Login),
     ];
     for (type_, step) in steps {
-        // Later stages were not tried, so their conditions are unknown.
+        // The attempt did not reach the later stages. Their conditions are unknown, so Writ removes them.
         match step.cmp(&stage) {
             std::cmp::Ordering::Less => {
                 conditions::set(&mut status.conditions, type_, true, "Seen", "", generation, observed.now);
@@ -196,7 +197,7 @@ fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, 
             std::cmp::Ordering::Greater => conditions::remove(&mut status.conditions, type_),
         }
     }
-    // An offline machine comes back by itself. All other failures need manual action.
+    // An offline machine can come back by itself. All other failures need manual action.
     if problem.reason == Reason::MachineOffline {
         conditions::remove(&mut status.conditions, ConditionType::Stalled);
     } else {
@@ -205,9 +206,12 @@ fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, 
     }
 }
 
-/// Records a verified host key in the status. A key that was pinned on first use is already there, and stays. A key of
-/// `hostKeys` replaces all others. A key from an authority replaces only an earlier one from an authority, because it
-/// loses its trust together with the authority.
+/// Records a verified host key in the status:
+///
+/// - A key with trust `FirstUse` is already in the status, and stays there.
+/// - A key of `hostKeys` replaces all other keys.
+/// - A key from an authority replaces only an earlier key from an authority. If the authority is removed from the
+///   Machine, such a key loses its trust.
 fn record_host_key(keys: &mut Vec<ObservedHostKey>, key: &VerifiedKey, now: Timestamp) {
     if key.trust == KeyTrust::FirstUse {
         return;
@@ -223,7 +227,7 @@ fn record_host_key(keys: &mut Vec<ObservedHostKey>, key: &VerifiedKey, now: Time
     keys.push(proved);
 }
 
-/// Returns true if a user would want to know the change: everything except times, latency and counts.
+/// Returns true if the change matters to a user. All changes matter, except changes of times, latency and counts.
 fn is_significant_change(before: &MachineStatus, now: &MachineStatus) -> bool {
     let words = |status: &MachineStatus| -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter();

@@ -9,11 +9,12 @@ use crate::backoff::Backoff;
 
 use super::{MachineObservation, ProbeResult};
 
-/// Delay after the first failure, and the longest delay while executions wait. It doubles up to the interval, because
-/// sshd from version 9.8 on locks out addresses that fail often (PerSourcePenalties).
+/// Delay of the next probe after the first failure. Further failures double it up to the probe interval, because sshd
+/// locks out addresses that fail often (PerSourcePenalties, from version 9.8 on). While executions wait, the delay
+/// after each failure stays at this value.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(10);
 
-/// Facts that determine the time of the next probe.
+/// Facts that determine the time of a Machine's next probe.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeSchedule<'a> {
     /// The Machine, read live.
@@ -24,17 +25,17 @@ pub struct ProbeSchedule<'a> {
     pub failures: u32,
     /// True if executions wait for the machine.
     pub is_waited_for: bool,
-    /// True if the queued executions wait for a successful probe, because the machine needed manual repair.
+    /// True if queued executions wait for a successful probe, because the machine needed manual repair.
     pub needs_person: bool,
-    /// Random number from 0 to 1, another one for each probe. It spreads the probes of machines that were probed
-    /// together.
+    /// Random number from 0 to 1, different for each probe. After several machines were probed together, it spreads
+    /// their next probes.
     pub jitter: f64,
     /// Current time.
     pub now: Timestamp,
 }
 
-/// Returns the delay until the next probe; zero means at once. Returns `None` if no probe is due: the machine is
-/// suspended, or probes are switched off (`intervalSeconds: 0`) and nothing waits for one.
+/// Returns the delay until the next probe; zero means at once. Returns `None` if no probe is due. No probe is due if
+/// the machine is suspended, or if probes are switched off (`intervalSeconds: 0`) and no execution waits for one.
 pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
     let ProbeSchedule { machine, is_waited_for, .. } = *schedule;
     if machine.spec.suspend {
@@ -56,7 +57,7 @@ pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
             Backoff::new(INITIAL_BACKOFF, interval).delay(schedule.failures.saturating_sub(1), 0.0)
         }
     };
-    // The jitter shortens the delay by up to a tenth, because the interval is a maximum.
+    // The jitter shortens the delay by at most a tenth. It never extends the delay, because the interval is a maximum.
     let delay = delay.mul_f64(1.0 - 0.1 * schedule.jitter.clamp(0.0, 1.0));
     let passed = Duration::try_from(schedule.now.duration_since(observation.at)).unwrap_or(Duration::ZERO);
     Some(delay.saturating_sub(passed))

@@ -1,4 +1,4 @@
-//! Logs. Lines name objects by namespace, name and UID.
+//! Logs. Log lines identify objects by namespace, name and UID.
 
 use std::io::IsTerminal as _;
 
@@ -18,20 +18,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// Default filter, used for everything that `RUST_LOG` does not name. kube_client warns with the whole body of an
-/// answer that it cannot decode, which may be a status with its output. russh warns with text of the machine. Spans are
-/// for traces only.
+/// Default filter, for all targets that `RUST_LOG` does not name. The reasons for the levels:
+///
+/// - kube_client logs as a warning the whole body of an answer that it cannot decode. The body may be a status with
+///   output.
+/// - russh logs texts of the machine as warnings.
+/// - Spans (`writ_trace`) are for traces only.
 const DEFAULT_FILTER: &str = "warn,kube_client=error,russh=off,writ=info,writ_trace=off";
 
-/// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) sets the levels; the default is `info` for
-/// Writ and `warn` for most libraries. Higher levels for `kube_client` and `russh` may log objects and text of
-/// machines. If a collector is given, spans are sent there until the returned exporter is dropped.
-///
-/// # Errors
-/// The URL of the collector is not usable.
+/// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) sets the levels. The default is `info` for
+/// Writ and `warn` for most libraries. At higher levels, `kube_client` and `russh` may log objects and texts of
+/// machines. If `collector` is set, Writ sends spans to it until the returned exporter is dropped.
 pub fn start_logs(format: LogFormat, collector: Option<&str>) -> anyhow::Result<Option<TraceExporter>> {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
-    // The last directive for a target wins, so `RUST_LOG` comes last.
+    // The last directive for a target has priority, so `RUST_LOG` comes last.
     let filter =
         EnvFilter::try_new(format!("{DEFAULT_FILTER},{asked}")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let lines =

@@ -1,8 +1,8 @@
-//! Serves GET /metrics, /healthz and /readyz over plain HTTP, for Prometheus and the kubelet.
+//! HTTP server for GET /metrics, /healthz and /readyz, without TLS, for Prometheus and the kubelet.
 //!
-//! The content is not secret, and no request changes anything. The cost is bounded: the size of a request's head, the
-//! time for it, and the time and number of connections. Bodies are not read. If there are too many connections, the
-//! oldest is closed for a new one.
+//! The content is not secret, and no request changes anything. The server limits the size of a request's head, the time
+//! for the head, and the duration and number of connections. It does not read bodies. If there are too many
+//! connections, the server closes the oldest connection for a new one.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,22 +24,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{Report, health, metrics};
 
-/// Maximum concurrent connections. Prometheus has one or two, the kubelet one. Above it the oldest connection is
-/// closed.
+/// Maximum number of concurrent connections. Prometheus uses one or two, the kubelet one. At the limit, the server
+/// closes the oldest connection for a new one.
 const MAX_CONNECTIONS: usize = 64;
-/// Deadline for the head of a request.
+/// Deadline for receiving the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-/// Maximum duration of a connection, which carries one request.
+/// Maximum duration of a connection. A connection carries one request.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Maximum head of a request, in bytes: the minimum that hyper allows.
+/// Maximum size of a request's head, in bytes. hyper allows no smaller limit.
 const MAX_HEAD_BYTES: usize = 8192;
-/// Pause after a failed accept. Usually no file descriptor is free, and the next accept would fail at once.
+/// Pause after a failed accept. Usually no file descriptor is free, so the next accept would fail too without a pause.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Updates the metrics that are counted only for a scrape.
+/// Function that updates the metrics whose values are only counted for a scrape.
 type ScrapeHook = dyn Fn() + Send + Sync;
 
 /// The running server. It stops when this value is dropped.
@@ -82,7 +82,7 @@ impl Drop for OpsServer {
 }
 
 async fn accept(listener: TcpListener, hook: Arc<OnceLock<Box<ScrapeHook>>>, stop: CancellationToken) {
-    // All connections end with this task.
+    // Dropping this set at the end of the task closes all connections.
     let mut connections = JoinSet::new();
     let mut oldest_first = std::collections::VecDeque::<AbortHandle>::with_capacity(MAX_CONNECTIONS);
     loop {
@@ -119,7 +119,7 @@ async fn serve(stream: TcpStream, hook: Arc<OnceLock<Box<ScrapeHook>>>) {
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // Faults of the client are not logged, because anyone could fill the log with them.
+    // Errors of the client are not logged. Otherwise anyone could fill the log.
     let _ = timeout(DEADLINE, connection).await;
 }
 

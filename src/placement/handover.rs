@@ -1,7 +1,8 @@
-//! Agreement on members: the rule by which a member may use a new set of members.
+//! Agreement on members: the rule that decides when a member may use a new set of members.
 //!
-//! Two members that act on different sets would both dispatch to some Machines, and `maxConcurrent` would not hold. So
-//! each change has two steps, and the members exchange their views through the Leases:
+//! If two members acted on different sets, both could dispatch to the same Machine, and more than `maxConcurrent`
+//! commands could run. Each change of the set therefore has two steps. The members exchange their views through the
+//! Leases:
 //!
 //! ```text
 //! list of Leases           a member                                          its Lease
@@ -9,41 +10,43 @@
 //! all show this view    -> starts with the keys that it gains
 //! ```
 //!
-//! A member keeps a key without a pause in one case: it owned the key at the last agreement, and owns it among the
-//! members that live now. Any other owner in between had a higher weight, and is no longer alive.
+//! A member keeps a key without a pause if it owned the key at the last agreement and also owns it among the members
+//! that live now. If the key had another owner in between, that owner had a higher weight, and is no longer alive.
 //!
 //! # Caveats
-//! Agreement keeps `maxConcurrent` exact. It does not protect against a second start of a command: the claim and the
-//! fence do.
+//! Agreement keeps the number of running commands within `maxConcurrent`. It does not prevent a second start of a
+//! command: the claim and the fence on the machine prevent that.
 
 use super::{Key, Members, View};
 
-/// A living member in one list of Leases.
+/// Living member in a list of Leases.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListedMember<'a> {
     /// The member's identity.
     pub identity: &'a str,
-    /// The view that its Lease shows. `None` for a version of Writ that knows no views, which therefore never agrees.
+    /// View in the member's Lease. `None` if the member's version of Writ does not publish views. Such a member never
+    /// agrees.
     pub view: Option<&'a str>,
-    /// True if the member is shutting down: it has stopped to dispatch, and owns nothing.
+    /// True if the member is shutting down. It has stopped dispatching, and owns no key.
     pub is_leaving: bool,
 }
 
 /// Result of comparing the views of all living members.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Agreement<'a> {
-    /// Every member shows the view of exactly these members.
+    /// The Lease of every member shows the view of exactly these members.
     Reached,
-    /// These members show another view, or none.
+    /// The Leases of these members show another view, or no view.
     WaitingFor(Vec<&'a str>),
 }
 
-/// Returns the members that own keys: all that are not leaving.
+/// Returns the members that own keys: all members that are not leaving.
 fn acting(listed: &[ListedMember<'_>]) -> Members {
     listed.iter().filter(|member| !member.is_leaving).map(|member| member.identity).collect()
 }
 
-/// Compares the views in one list of Leases with the set of its members. Members that are leaving do not count.
+/// Compares the views in one list of Leases with the view of the members in this list. Ignores members that are
+/// leaving.
 pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
     let expected = acting(listed).view();
     let differs = |member: &&ListedMember<'_>| !member.is_leaving && member.view != Some(expected.as_str());
@@ -51,26 +54,26 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
     if waiting.is_empty() { Agreement::Reached } else { Agreement::WaitingFor(waiting) }
 }
 
-/// The set of members that one member acts on, and its rights until all members agree.
+/// State of one member: the set of members that it acts on, and its rights until all members agree.
 ///
 /// # Guarantees
 /// No two members may act for a key at the same time, if each member keeps these rules:
-/// 1. It lists the Leases, calls [`observe`](Self::observe), publishes [`unpublished`](Self::unpublished), and calls
-///    [`confirm_published`](Self::confirm_published) after the API server has stored the view; only then it lists
-///    again.
-/// 2. It publishes a view only after it has stopped to act for the keys that it lost, and leaves only after it has
-///    stopped to act for all.
-/// 3. It acts for no key if its own Lease may have expired, and calls [`restart`](Self::restart) before it renews such
-///    a Lease.
+/// 1. It repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
+///    [`unpublished`](Self::unpublished), and calls [`confirm_published`](Self::confirm_published) after the API server
+///    has stored the view. It does not list again before that call.
+/// 2. Before it publishes a view, it stops to act for the keys that it lost. Before it leaves, it stops to act for all
+///    keys.
+/// 3. If its own Lease may have expired, it acts for no key, and calls [`restart`](Self::restart) before it renews this
+///    Lease.
 #[derive(Clone, Debug)]
 pub struct Handover {
     own: String,
-    /// The members of the last list.
+    /// Members in the last list that are not leaving.
     acting: Members,
-    /// The members of the last agreement. `None` if another member may act for any key: before the first agreement, and
-    /// after the others could agree without this member.
+    /// Members of the last agreement. `None` if another member may act for any key: before the first agreement, and
+    /// after the other members could agree without this member.
     agreed: Option<Members>,
-    /// True if the API server has stored the view of `acting` in the own Lease.
+    /// True if the API server has stored the view of `acting` in the Lease of this member.
     is_published: bool,
     is_agreed: bool,
 }
@@ -81,7 +84,7 @@ impl Handover {
         Self { own: own.into(), acting: Members::default(), agreed: None, is_published: false, is_agreed: false }
     }
 
-    /// Applies one list of all living members, the own one included.
+    /// Applies one list of all living members. The list normally includes this member.
     pub fn observe(&mut self, listed: &[ListedMember<'_>]) {
         let current = acting(listed);
         if !current.contains(&self.own) {
@@ -103,17 +106,19 @@ impl Handover {
         &self.acting
     }
 
-    /// Returns the view of the members of the last list. `None` before the first list, which includes the own Lease.
+    /// Returns the view of the members in the last list. Returns `None` before the first list, which includes this
+    /// member's Lease.
     pub fn view(&self) -> Option<View> {
         (!self.acting.is_empty()).then(|| self.acting.view())
     }
 
-    /// Returns the view to publish. `None` if the Lease already shows it, and before the first list.
+    /// Returns the view that this member must publish. Returns `None` if the member's Lease already shows it, and
+    /// before the first list.
     pub fn unpublished(&self) -> Option<View> {
         self.view().filter(|_| !self.is_published)
     }
 
-    /// Records that the API server has stored this view in the own Lease.
+    /// Records that the API server has stored this view in the Lease of this member.
     pub fn confirm_published(&mut self, view: &View) {
         self.is_published |= *view == self.acting.view();
     }
@@ -123,7 +128,7 @@ impl Handover {
         self.is_agreed
     }
 
-    /// Gives up all keys: the own Lease may have expired, so the other members may have divided the keys.
+    /// Gives up all keys, because this member's Lease may have expired and the other members may have divided the keys.
     pub fn restart(&mut self) {
         *self = Self::new(std::mem::take(&mut self.own));
     }

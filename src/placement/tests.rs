@@ -12,12 +12,12 @@ fn members(names: &[&str]) -> Members {
     names.iter().copied().collect()
 }
 
-/// Machine UIDs of a fleet, as texts that differ only in a few characters.
+/// Returns UIDs of Machines. They differ only in a few characters.
 fn uids(count: u32) -> impl Iterator<Item = String> {
     (0..count).map(|number| format!("8f14e45f-ceea-467f-a8c5-{number:012x}"))
 }
 
-/// Counted with Python's hashlib, from the formula in the documentation of `weight`.
+/// The expected weights were computed with Python's hashlib, from the formula in the documentation of `weight`.
 #[test]
 fn weights_are_those_of_another_implementation() {
     let names = ["writ-system/writ-a", "writ-system/writ-b", "writ-system/writ-c"];
@@ -57,7 +57,7 @@ fn without_members_nobody_owns_a_key() {
     assert_eq!(members(&["a"]).rank("b", Key::Machine(UID)), None);
 }
 
-/// Three to seven members and 7,000 keys: each share is within 10 % of the even one.
+/// With three to seven members and 7,000 keys, each share is within 10 % of an even share.
 #[test]
 fn shares_of_three_to_seven_members_are_even() {
     const KEYS: u32 = 7000;
@@ -74,7 +74,7 @@ fn shares_of_three_to_seven_members_are_even() {
     }
 }
 
-/// Names as Writ makes them: namespace, host and a random end.
+/// Generates identities in Writ's form: namespace, host and a random suffix.
 fn identities() -> impl Strategy<Value = BTreeSet<String>> {
     proptest::collection::btree_set("(ops|writ-system)/writ-[a-z0-9]{1,12}-[0-9a-f]{12}", 3..=7)
 }
@@ -82,8 +82,8 @@ fn identities() -> impl Strategy<Value = BTreeSet<String>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// With any names: no share of 3,000 keys is above 1.25 times the even one, or below 0.75 times. The standard
-    /// deviation of a random division is at most 5 % of the even share, so the bounds are 5 of them away.
+    /// With any names, each share of 3,000 keys is 0.75 to 1.25 times the even share. The standard deviation of a
+    /// random division is at most 5 % of the even share. The bounds are therefore at least 5 standard deviations away.
     #[test]
     fn shares_are_even_whatever_the_names(names in identities(), salt in "[0-9a-f]{8}") {
         let members: Members = names.into_iter().collect();
@@ -99,7 +99,7 @@ proptest! {
         }
     }
 
-    /// Keys move only to a member that joins. In reverse, only the keys of a member that leaves move.
+    /// If a member joins, keys move only to this member. Read in reverse: if a member leaves, only its keys move.
     #[test]
     fn one_member_more_or_less_moves_only_its_own_keys(names in identities(), newcomer in "z/[a-z]{8}") {
         let before: Members = names.into_iter().collect();
@@ -112,11 +112,11 @@ proptest! {
                 moved += 1;
             }
         }
-        // The bound is twice the newcomer's even share. At least one key moves.
+        // At least one key moves, and at most twice the newcomer's even share.
         prop_assert!(moved > 0 && moved <= 2 * 600 / after.len(), "{} of 600 moved", moved);
     }
 
-    /// The order in which members are listed, and how often, changes nothing.
+    /// The order of the members in a list, and duplicates in it, change nothing.
     #[test]
     fn the_order_of_members_is_irrelevant(
         names in identities().prop_map(|names| names.into_iter().collect::<Vec<_>>()).prop_shuffle(),
@@ -129,7 +129,7 @@ proptest! {
         prop_assert_eq!(once.view(), twice.view());
     }
 
-    /// Each member has one rank, the owner the first, and without the owner the second moves up.
+    /// Each member has a different rank, and the owner has rank 0. Without the owner, the second member gets rank 0.
     #[test]
     fn ranks_are_a_permutation(names in identities(), uid in "\\PC{0,36}") {
         let members: Members = names.into_iter().collect();

@@ -1,24 +1,25 @@
 //! Liveness and readiness of this process.
 //!
-//! The process is alive if every background task sent a heartbeat lately and no reconcile takes too long. If it is not
-//! alive, a restart helps. An unreachable API server is no reason to restart: the process only becomes unready, and its
-//! readiness report names the cause. Time is an argument, so tests control it.
+//! The process is alive if every background task sent a heartbeat recently and no reconcile takes too long. If the
+//! process is not alive, a restart helps. If the API server is unreachable, a restart does not help: the process only
+//! becomes unready, and its readiness report names the cause. Time is an argument, so tests control it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Interval of heartbeats.
+/// Interval between heartbeats of a task.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// Time without a heartbeat after which a task counts as hung. It is far longer than a busy machine delays a task.
+/// Time without a heartbeat after which a task counts as hung. A busy machine delays a heartbeat for a far shorter
+/// time.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
-/// Maximum time for one object. Each call has a deadline of 10 s; while the API server becomes unreachable, up to 64
-/// calls may wait for each other.
+/// Maximum time to reconcile one object. Each call has a deadline of 10 s. While the API server becomes unreachable, up
+/// to 64 calls can wait for each other.
 const STUCK_AFTER: Duration = Duration::from_secs(900);
 /// Time without an answer of the API server after which the process is unready.
 const API_SERVER_STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// A task that runs as long as the process.
+/// Task that runs as long as the process.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum BackgroundTask {
     /// Controller of CommandExecutions.
@@ -34,7 +35,7 @@ pub enum BackgroundTask {
 }
 
 impl BackgroundTask {
-    /// Returns the name, for people and labels.
+    /// Returns the name for health reports and labels.
     pub fn as_str(self) -> &'static str {
         match self {
             BackgroundTask::Executions => "executions",
@@ -46,7 +47,7 @@ impl BackgroundTask {
     }
 }
 
-/// A watch that must be listed before the process is ready.
+/// Watch that must deliver its first list before the process is ready.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Watch {
     /// Unfinished executions.
@@ -90,24 +91,24 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct HealthState {
-    /// Time of each task's last heartbeat, and the maximum time to the next one.
+    /// Time of each task's last heartbeat, and the maximum time until its next heartbeat.
     heartbeats: BTreeMap<BackgroundTask, (Instant, Duration)>,
-    /// Objects in progress by a number: the task, and the start.
+    /// Objects that are being reconciled, by a running number: the task and the start time.
     in_progress: BTreeMap<u64, (BackgroundTask, Instant)>,
     next: u64,
     listed: Vec<Watch>,
-    /// True once the CRDs were readable.
+    /// True after the CRDs were readable.
     prerequisites_ok: bool,
-    /// Time of the API server's last answer.
+    /// Time of the last answer of the API server.
     answered: Option<Instant>,
     /// Seconds by which the host's clock is ahead of the API server's.
     clock_offset: Option<f64>,
-    /// Time of the Lease's last renewal, and its duration.
+    /// Time of the last renewal of the Lease, and the duration of the Lease.
     lease: Option<(Instant, Duration)>,
     is_stopping: bool,
 }
 
-/// Result of a health check, with one line for each part.
+/// Result of a health check. Its text has one line for each checked part.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
     /// True if all parts are healthy.
@@ -133,12 +134,12 @@ impl Health {
         self.heartbeat_within(which, HUNG_AFTER);
     }
 
-    /// Records a heartbeat of a task that pauses for longer between its heartbeats.
+    /// Records a heartbeat of a task whose next heartbeat may take up to `silent_for`.
     pub fn heartbeat_within(&self, which: BackgroundTask, silent_for: Duration) {
         self.state().heartbeats.insert(which, (Instant::now(), silent_for.max(HUNG_AFTER)));
     }
 
-    /// Records an object in progress until the guard is dropped.
+    /// Records that an object is being reconciled, until the returned guard is dropped.
     pub fn track(&self, which: BackgroundTask) -> TrackGuard<'_> {
         let mut state = self.state();
         let number = state.next;
@@ -170,12 +171,12 @@ impl Health {
         self.state().prerequisites_ok = true;
     }
 
-    /// Records a renewal of the Lease by a call that was sent at this time.
+    /// Records a renewal of the Lease. `sent` is the time at which the call was sent.
     pub fn lease_renewed(&self, sent: Instant, duration: Duration) {
         self.state().lease = Some((sent, duration));
     }
 
-    /// Records that the process is stopping. It starts nothing new.
+    /// Records that the process is stopping. A stopping process starts no command.
     pub fn set_stopping(&self) {
         self.state().is_stopping = true;
     }
@@ -263,7 +264,8 @@ impl Health {
     }
 }
 
-/// A difference does not affect readiness, because ages use the API server's clock. An unknown time does.
+/// Returns the result of the clock check. A difference between the clocks does not affect readiness, because ages use
+/// the API server's clock. If the API server's clock is unknown, the process is not ready.
 fn clock(offset: Option<f64>) -> Result<String, String> {
     let Some(offset) = offset else {
         return Err(
@@ -279,7 +281,7 @@ fn check_result(is_ok: bool, good: &str, bad: &str) -> Result<String, String> {
     if is_ok { Ok(good.to_owned()) } else { Err(bad.to_owned()) }
 }
 
-/// Removes its object from the ones in progress when it is dropped.
+/// Guard for an object that is being reconciled. Dropping the guard ends the record of the object.
 #[derive(Debug)]
 pub struct TrackGuard<'a> {
     health: &'a Health,

@@ -7,7 +7,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 
 use crate::api::{Phase, Reason};
 
-/// A value of the API, spelled as in the objects.
+/// A value of an API enum, spelled as in the objects.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct ApiWord<T>(pub T);
 
@@ -33,9 +33,9 @@ impl EncodeLabelValue for VerdictReason {
 /// Purpose of a connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Purpose {
-    /// Runs commands.
+    /// The connection runs commands.
     Commands,
-    /// Leads to another machine.
+    /// The connection goes to a jump host, through which Writ reaches another machine.
     Jump,
 }
 

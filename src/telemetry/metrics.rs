@@ -1,5 +1,5 @@
-//! All metrics, with one method for each event. `docs/guides/operation.md` describes them for operators; a test
-//! compares that guide, the dashboard and the alerts with the registered metrics.
+//! All metrics, with one method for each event. `docs/guides/operation.md` describes the metrics for operators. A test
+//! compares this guide, the dashboard and the alerts with the registered metrics.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -21,13 +21,14 @@ use super::labels::{
 };
 use super::process::Process;
 
-/// Seconds: from an immediate answer to the deadline of a call, 10 s.
+/// Buckets for durations of calls and reconciles, in seconds: from an immediate answer to 10 s, the deadline of a call.
 const CALL_BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Seconds: a login takes well under one; its default deadline is 10 s.
+/// Buckets for durations of logins, in seconds. A login usually takes far less than 1 s, and its default deadline is 10
+/// s.
 const LOGIN_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Seconds: from immediate to the maximum starting deadline.
+/// Buckets for the time from creation to claim, in seconds. The largest bucket is a day.
 const WAIT_BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
-/// Seconds: from a quick command to the maximum timeout.
+/// Buckets for durations of commands, in seconds: from a quick command to the maximum timeout, a day.
 const COMMAND_BUCKETS: [f64; 11] = [0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 
 type Family1<L, M> = Family<L, M, fn() -> M>;
@@ -68,7 +69,7 @@ pub struct Metrics {
     trace_exports: Family1<OutcomeLabels, Counter>,
 }
 
-/// Registers metrics.
+/// Helper that registers metrics.
 struct Registrar<'a>(&'a mut Registry);
 
 impl Registrar<'_> {
@@ -113,7 +114,7 @@ impl Metrics {
     /// Creates all metrics with value 0.
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        // Named without a prefix, as in Prometheus' own libraries.
+        // These metrics have no prefix, as in Prometheus' own libraries.
         registry.register_collector(Box::new(Process));
         let mut to = Registrar(registry.sub_registry_with_prefix("writ"));
         let version = VersionLabels { version: env!("CARGO_PKG_VERSION") };
@@ -220,7 +221,7 @@ impl Metrics {
         self.reconcile_errors.get_or_create(&FailureLabels { controller, category }).inc();
     }
 
-    /// Counts a claim, and records the time from the execution's creation to it.
+    /// Counts a claim. `waited` is the time from the execution's creation to the claim.
     pub fn claimed(&self, waited: Duration) {
         self.claimed.inc();
         self.waits.observe(waited.as_secs_f64());
@@ -251,7 +252,8 @@ impl Metrics {
         }
     }
 
-    /// Sets the output of running commands that is kept in memory and in spill files.
+    /// Sets the size of the output of running commands that is kept for viewers, in memory and in spill files, in
+    /// bytes.
     pub fn live_output(&self, memory_bytes: u64, disk_bytes: u64) {
         for (place, bytes) in [("memory", memory_bytes), ("disk", disk_bytes)] {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -259,12 +261,12 @@ impl Metrics {
         }
     }
 
-    /// Counts output that viewers can no longer read.
+    /// Counts bytes of output that viewers can no longer read.
     pub fn live_output_dropped(&self, cause: &'static str, bytes: u64) {
         self.live_output_dropped.get_or_create(&CauseLabels { cause }).inc_by(bytes);
     }
 
-    /// Counts a result that is not stored yet, until the guard is dropped.
+    /// Counts a result that is not stored yet. Dropping the returned guard ends the count.
     pub fn result_waits(&self) -> ResultWaits {
         self.results_waiting.inc();
         ResultWaits(self.results_waiting.clone())
@@ -275,18 +277,18 @@ impl Metrics {
         self.results_lost.get_or_create(&CauseLabels { cause }).inc();
     }
 
-    /// Sets the number of queued executions, and of executions with a slot.
+    /// Sets the numbers of queued executions and of executions with a slot.
     pub fn executions(&self, waiting: usize, running: usize) {
         self.waiting.set(count(waiting));
         self.running.set(count(running));
     }
 
-    /// Sets the number of machines whose last observation was this phase.
+    /// Sets the number of machines that were in this phase at their last observation.
     pub fn machines(&self, phase: &'static str, machines: usize) {
         self.machines.get_or_create(&MachinePhaseLabels { phase }).set(count(machines));
     }
 
-    /// Counts an attempt to connect. `login_time` is set if it succeeded.
+    /// Counts an attempt to connect and log in. `login_time` is set if the attempt succeeded.
     pub fn connected(&self, outcome: &'static str, login_time: Option<Duration>) {
         self.ssh_attempts.get_or_create(&OutcomeLabels { outcome }).inc();
         if let Some(login_time) = login_time {
@@ -324,42 +326,44 @@ impl Metrics {
         self.watch_failures.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// Counts a late renewal of this process's Lease. Other processes may have considered it expired.
+    /// Counts a late renewal of this process's Lease. Other processes perhaps considered the Lease expired.
     pub fn lease_gap(&self) {
         self.lease_gaps.inc();
     }
 
-    /// Sets the seconds by which the host's clock is ahead of the API server's; negative if it is behind.
+    /// Sets the number of seconds by which the host's clock is ahead of the API server's clock; negative if it is
+    /// behind.
     pub fn clock_offset(&self, seconds: f64) {
         self.clock_offset.set(seconds);
     }
 
-    /// Sets the number of namespaces whose requesters the API server stamps, does not stamp, or may stamp.
+    /// Sets the numbers of namespaces in which the API server records requesters, does not record them, and in which
+    /// this is not known yet.
     pub fn namespaces_by_stamping(&self, stamped: usize, not_stamped: usize, undecided: usize) {
         for (state, namespaces) in [("stamped", stamped), ("not_stamped", not_stamped), ("undecided", undecided)] {
             self.stamping.get_or_create(&StateLabels { state }).set(count(namespaces));
         }
     }
 
-    /// Sets the number of Whitelists without and with warnings.
+    /// Sets the numbers of Whitelists without warnings and with warnings.
     pub fn whitelists(&self, without: usize, with: usize) {
         for (warnings, whitelists) in [("no", without), ("yes", with)] {
             self.whitelists.get_or_create(&WarningLabels { warnings }).set(count(whitelists));
         }
     }
 
-    /// Counts an event that was published, failed or was dropped.
+    /// Counts a Kubernetes event by its outcome: published, failed or dropped.
     pub fn event(&self, outcome: &'static str) {
         self.events.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Counts a batch of spans that was sent, or could not be.
+    /// Counts a batch of spans that was sent to the collector, or could not be sent.
     pub fn traces_exported(&self, outcome: &'static str) {
         self.trace_exports.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 }
 
-/// Counts a result that is not stored yet, until it is dropped.
+/// Guard for a result that is not stored yet. Dropping the guard removes the result from the count.
 #[derive(Debug)]
 pub struct ResultWaits(Gauge);
 

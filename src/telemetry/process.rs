@@ -1,4 +1,5 @@
-//! Memory, time and files of this process, read at each scrape. Absent without /proc.
+//! Memory, CPU time and open files of this process, read from /proc at each scrape. Without /proc these metrics are
+//! absent.
 
 use std::fmt::{Debug, Error};
 
@@ -8,10 +9,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// Ticks of the kernel in a second, as programs see them: 100 on all systems that Writ is built for.
+/// Clock ticks per second in /proc (`USER_HZ`): 100 on all systems that Writ is built for.
 const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
-/// Metrics of this process, named as in Prometheus' own libraries.
+/// Metrics of this process, with the names that Prometheus' own libraries use.
 #[derive(Debug, Default)]
 pub(super) struct Process;
 
@@ -59,13 +60,14 @@ impl Read {
     }
 
     fn of(stat: &str, status: &str, machine: &str) -> Self {
-        // The fields before it may contain spaces: the name of the program.
+        // The name of the program is in parentheses and may contain spaces. The other fields follow after the last `)`.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok().map(|ticks| ticks / CLOCK_TICKS_PER_SECOND);
         #[expect(clippy::cast_precision_loss, reason = "exact for as long as there are computers")]
         let booted = number_after(machine, "btime").map(|booted| booted as f64);
         Self {
-            // proc(5): utime and stime are the fields 14 and 15, starttime 22; the first after the name is 3.
+            // Field numbers are those of proc(5): utime is 14, stime is 15, starttime is 22. The first field after the
+            // name is number 3, so index 0 is number 3.
             cpu_seconds: ticks(11).zip(ticks(12)).map(|(user, system)| user + system),
             start_seconds: ticks(19).zip(booted).map(|(since_boot, booted)| booted + since_boot),
             resident_bytes: number_after(status, "VmRSS:").map(|kibibytes| kibibytes * 1024),
@@ -74,7 +76,7 @@ impl Read {
     }
 }
 
-/// Returns the number after a word at the start of a line.
+/// Returns the number after `word`, from the first line that starts with `word`.
 fn number_after(text: &str, word: &str) -> Option<i64> {
     text.lines().find_map(|line| line.strip_prefix(word))?.split_whitespace().next()?.parse().ok()
 }

@@ -1,21 +1,21 @@
-//! Replaces `traces` in a build without the feature `otlp`.
+//! Replacement of `traces` in a build without the feature `otlp`.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use tracing_subscriber::layer::Identity;
 
-/// An exporter that cannot exist.
+/// Exporter without a value, because this build cannot start an exporter.
 pub struct TraceExporter(Infallible);
 
 impl TraceExporter {
-    /// Sends the remaining spans.
+    /// Cannot be called, because no exporter exists.
     pub async fn shut_down(self, _deadline: Duration) {
         match self.0 {}
     }
 }
 
-/// Refuses to start.
+/// Returns an error, because this build has no traces.
 ///
 /// # Errors
 /// Always.

@@ -18,7 +18,7 @@ fn sight(second: i64, seen: ProbeResult) -> MachineObservation {
     MachineObservation { uid: Some("uid".to_owned()), generation: Some(3), at: at(second), result: seen }
 }
 
-/// A schedule at `second`, after no failures and with nothing that waits.
+/// Returns a schedule at `second` without failures and without waiting executions.
 fn schedule<'a>(machine: &'a Machine, observation: Option<&'a MachineObservation>, second: i64) -> ProbeSchedule<'a> {
     ProbeSchedule {
         machine,
@@ -55,7 +55,7 @@ fn problem(reason: Reason, message: &str) -> ProbeResult {
     ProbeResult::Failed(LaunchProblem { reason, message: message.to_owned() })
 }
 
-/// The report if nothing was written for a while.
+/// Returns the report of a process that has not written the status yet.
 fn told(machine: &Machine, observation: &MachineObservation) -> Report {
     let observed = ReportInput {
         machine,
@@ -69,7 +69,7 @@ fn told(machine: &Machine, observation: &MachineObservation) -> Report {
     report(&observed)
 }
 
-/// The machine after its report is stored.
+/// Returns the Machine after its report was stored.
 fn after(mut machine: Machine, seen: &MachineObservation) -> Machine {
     machine.status = Some(told(&machine, seen).status.expect("something to write"));
     machine
@@ -174,7 +174,7 @@ fn pinned_key_is_never_replaced() {
         let seen = sight(1, ProbeResult::Online { latency: Duration::ZERO, key, login: login(&[]), system: None });
         assert_eq!(told(&frozen, &seen).status.expect("a status").host_keys, vec![first.clone()]);
     }
-    // A person has pinned another one, and the machine has proved it.
+    // A user pinned another key in `hostKeys`, and the machine has proved that it has this key.
     let pinned = told(&frozen, &sight(2, online())).status.expect("a status").host_keys;
     assert_eq!(pinned.iter().map(|key| key.trust).collect::<Vec<_>>(), [KeyTrust::Pinned]);
 }
@@ -195,7 +195,7 @@ fn counts_are_written_when_due_and_delay_nothing_else() {
         })
     };
     assert_eq!(counted(false, Some(&seen)), Report::default());
-    // Also for a machine without an observation of the current generation.
+    // The counts are also written if there is no observation of the current generation.
     for sight in [Some(&seen), None] {
         let report = counted(true, sight);
         assert!(report.is_count && report.event.is_none());
@@ -229,8 +229,9 @@ fn text_of_a_machine_cannot_control_a_terminal() {
     assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
 }
 
-/// First use, then for a while an authority, then first use again: the key that was frozen still counts (or the one
-/// that the authority has vouched for); it is not the next one that comes.
+/// A first key was pinned. Then an authority vouched for the key for some time, and then only first use applied again.
+/// Writ must still trust only a known key: the pinned key, or the key for which the authority vouched. It must not pin
+/// the next key that the machine shows.
 #[test]
 fn a_frozen_key_outlives_an_authority() {
     let mut frozen = machine();
@@ -249,7 +250,7 @@ fn a_frozen_key_outlives_an_authority() {
         system: None,
     };
     let kept = told(&frozen, &sight(1, seen)).status.expect("a status").host_keys;
-    // What runner::first_use::seen() goes by.
+    // `runner::first_use::seen()` searches for a key whose trust is not `Authority`.
     assert!(kept.iter().any(|key| key.trust != KeyTrust::Authority), "{kept:?}");
 }
 

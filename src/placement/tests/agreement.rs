@@ -1,4 +1,4 @@
-//! The rule of agreement, first by examples, then by random histories of members that join, leave, pause and come back.
+//! Tests of the rule of agreement: first examples, then random histories of members that join, leave, pause and resume.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn view(names: &[&str]) -> View {
     names.iter().copied().collect::<Members>().view()
 }
 
-/// Lists and publishes once, as one member that is alone.
+/// Returns the handover of a member that is alone and has published its view.
 fn alone(own: &str) -> Handover {
     let view = view(&[own]);
     let mut handover = Handover::new(own);
@@ -31,7 +31,7 @@ fn members_agree_once_all_show_the_view_of_these_members() {
     let both = Some(both.as_str());
     assert_eq!(agreement(&[listed("a", both), listed("b", both)]), Agreement::Reached);
     assert_eq!(agreement(&[listed("a", both), listed("b", None)]), Agreement::WaitingFor(vec!["b"]));
-    // A view of other members is another view, also if all show it.
+    // All members show the same view, but it is the view of other members. There is no agreement.
     let three = [listed("a", both), listed("b", both), listed("c", both)];
     assert_eq!(agreement(&three), Agreement::WaitingFor(vec!["a", "b", "c"]));
 }
@@ -104,22 +104,22 @@ fn a_member_that_gave_everything_up_holds_nothing() {
 struct Node {
     identity: String,
     handover: Handover,
-    /// View in the Lease of the member.
+    /// View in the Lease of this member.
     shown: Option<View>,
     is_leaving: bool,
-    /// True while the process is paused. Its Lease expires at another moment for each observer.
+    /// True while the process is paused. Its Lease then expires at a different time for each observer.
     is_paused: bool,
-    /// Observers for which the Lease has expired.
+    /// Observers that consider the Lease of this member expired.
     expired_for: BTreeSet<String>,
 }
 
-/// One step of one member of a history.
+/// One step of a simulated history. Each step concerns one member.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A member publishes its new view, or lists if it has none. The bits name the paused members that it considers
-    /// alive.
+    /// A member publishes its new view. If it has no new view, it lists the Leases. Each bit is true if the member
+    /// considers the paused member with this number alive.
     Proceed(usize, u8),
-    /// Another member joins, up to 5.
+    /// A new member joins, if there are fewer than 5.
     Join,
     Leave(usize),
     Pause(usize),
@@ -190,7 +190,7 @@ impl World {
             Step::Proceed(index, living) => self.proceed(index, living),
             Step::Join => self.join(),
             Step::Leave(index) => match self.nodes.get_mut(index) {
-                // A second `Leave` deletes the Lease.
+                // The second `Leave` of a member deletes its Lease.
                 Some(node) if node.is_leaving => drop(self.nodes.remove(index)),
                 Some(node) if !node.is_paused => node.is_leaving = true,
                 _ => {}
@@ -238,8 +238,8 @@ proptest! {
                 prop_assert!(actors.len() <= 1, "after step {number} ({step:?}): {key} has {actors:?}");
             }
         }
-        // All members resume. Each needs two rounds of listing and publishing, and one more list of the published
-        // views.
+        // All members resume. Each member needs two rounds of listing and publishing. Then it needs one more list with
+        // the published views.
         (0..5).for_each(|index| world.apply(Step::Resume(index)));
         for _ in 0..6 {
             (0..5).for_each(|index| world.proceed(index, 0));
