@@ -52,8 +52,8 @@ pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
 /// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the addresses with which Writ may use the
 /// Secret, separated by commas.
 pub const ADDRESSES_ANNOTATION: &str = "writ.dev/addresses";
-/// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the users as which the Secret may log in,
-/// separated by commas.
+/// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the login users for which Writ may use the
+/// Secret, separated by commas.
 pub const USERS_ANNOTATION: &str = "writ.dev/users";
 /// Finalizer that keeps an execution until it has finished and Writ has removed its stored output. The API server sets
 /// the finalizer at the creation (`deploy/requester-1.36.yaml`). If it did not, Writ sets the finalizer before the
@@ -69,5 +69,6 @@ pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
 
 /// Annotation with which the creator of a restored copy requests that its command runs. Its value is `true`.
 pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
-/// Type of a Secret with an SSH private key. Kubernetes defines this type; the key is in the entry `ssh-privatekey`.
+/// Type of a Secret with an SSH private key. Kubernetes defines this type. The private key is in the entry
+/// `ssh-privatekey`.
 pub const CREDENTIALS_TYPE: &str = "kubernetes.io/ssh-auth";

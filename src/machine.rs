@@ -3,9 +3,10 @@
 //! # Guarantees
 //!
 //! - The status reports the result of a full login.
-//! - Writ writes a change to the status only if it matters to a user, and at most every 10 s for each Machine. Counts
-//!   of executions have a limit of their own.
-//! - Writ never replaces a host key that was pinned on first use by the next key that a machine shows.
+//! - Writ writes a change to the status only if it matters to a user, and at most every 10 s for each Machine. The
+//!   caller limits writes of changed counts.
+//! - A host key that was pinned on first use stays pinned if the machine later shows another key. Only a key of
+//!   `hostKeys` replaces it.
 //!
 //! ```text
 //! MachineObservation (by a probe or by an attempt) --report-----> status, event

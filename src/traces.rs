@@ -60,6 +60,9 @@ impl TraceExporter {
 
 /// Starts sending spans to a collector. Returns the layer that gathers the spans, and the exporter. The environment
 /// variable `OTEL_EXPORTER_OTLP_HEADERS` can set headers.
+///
+/// # Errors
+/// The URL of the collector is not usable.
 pub fn start(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, TraceExporter)> {
     let client = Client::new()?;
     let exporter = SpanExporter::builder()

@@ -66,8 +66,8 @@ pub const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
     .message("spec.cancelledBy says who set spec.cancelRequested; it is written by the API server's admission"))]
 pub struct CommandExecutionSpec {
     /// Machine to run the command on, in this namespace. If the Machine does not exist, Writ waits 10 seconds for it,
-    /// so that one `kubectl apply` can create the Machine and the execution. Then the execution is Rejected, reason
-    /// MachineNotFound. With a starting deadline of 0 Writ does not wait. Cannot be changed.
+    /// so that one `kubectl apply` can create the Machine and the execution. After that time the execution is Rejected,
+    /// reason MachineNotFound. With a starting deadline of 0 Writ does not wait. Cannot be changed.
     pub machine_ref: NameReference,
 
     /// The request as text. It must equal the `match` of a rule byte for byte, with values for its parameters. Writ
@@ -120,10 +120,10 @@ pub struct CommandExecutionSpec {
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
 
-    /// Timeout of the command, in seconds from its start, 1 to 86400. The rule sets the default and the maximum (30 and
-    /// 3600 if the rule sets neither). An execution with a timeout above the maximum is Rejected, reason NotPermitted.
-    /// When the timeout expires, Writ asks the machine to stop the command, and the execution ends as TimedOut. The
-    /// status reports if the command may still run. Cannot be changed.
+    /// Timeout of the command, in seconds from its start, 1 to 86400. The rule sets the default and the maximum. If the
+    /// rule sets no limits, the default is 30 and the maximum 3600. An execution with a timeout above the maximum is
+    /// Rejected, reason NotPermitted. When the timeout expires, Writ asks the machine to stop the command, and the
+    /// execution ends as TimedOut. The status reports if the command may still run. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<u32>,

@@ -61,8 +61,8 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 
-    /// Place of the command's journal on the machine. If the connection or the `writ serve` process is lost, Writ finds
-    /// the command again with it. Set at the claim, and does not change. Absent in Direct mode.
+    /// Place of the command's journal on the machine. After a loss of the connection or of the `writ serve` process,
+    /// Writ uses it to find the command again. Set at the claim, and does not change. Absent in Direct mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteRecord>,
 
@@ -124,8 +124,8 @@ pub struct CommandExecutionStatus {
     pub output: Option<OutputRecord>,
 
     /// Space in the object that is reserved for the result, from the claim to the end, at most 65536 bytes. The text is
-    /// padding without a meaning. It keeps labels and annotations of others from filling the object, so that the result
-    /// always fits.
+    /// padding without a meaning. Without it, labels and annotations of others could fill the object. With it, the
+    /// result always fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub reserved: Option<String>,

@@ -85,15 +85,17 @@ pub struct MachineSpec {
     /// an encrypted private key is in the key `passphrase`. Such a private key has at most 256 rounds of bcrypt
     /// (`ssh-keygen -p -a 16` makes 16). A user certificate (`ssh-keygen -s`) is in the key `ssh-certificate`.
     ///
-    /// For a rotation, add up to three private keys, `ssh-privatekey-2` to `ssh-privatekey-4`. Each has its own
-    /// `ssh-certificate-2` and `passphrase-2` (`passphrase` is the fallback). Writ tries all private keys in this order
-    /// at each login. `status.loginKey` of the Machine names the one that the machine accepted.
+    /// For a rotation, add up to three private keys, `ssh-privatekey-2` to `ssh-privatekey-4`. Each can have its own
+    /// certificate and passphrase, for example `ssh-certificate-2` and `passphrase-2` (`passphrase` is the fallback).
+    /// Writ tries all private keys in this order at each login. `status.loginKey` of the Machine names the private key
+    /// that the machine accepted.
     ///
     /// The annotations `writ.dev/addresses` and `writ.dev/users` of the Secret are patterns with `*` and `?`, separated
     /// by commas. If an annotation is set, the address or user of this Machine must match one of its patterns. Writ
     /// compares a pattern of numbers (`10.0.*`, `10.0.0.0/16`, `2001:db8::*`) with each address that `address` resolves
-    /// to, and never with a name. Writ compares a pattern for names with `address` label by label: `*.example.com` has
-    /// one label before the rest, `**.example.com` one or more. Behind a jump host only the text of `address` counts.
+    /// to, and never with a name. Writ compares a pattern for names with `address` label by label: `*.example.com`
+    /// matches one label before `.example.com`, `**.example.com` one or more labels. Behind a jump host only the text
+    /// of `address` counts.
     pub credentials_ref: NameReference,
 
     /// Pinned host keys of the machine, at most 16 OpenSSH public key lines. `writ machine keyscan HOST` prints them.
@@ -109,9 +111,9 @@ pub struct MachineSpec {
     pub host_keys: Vec<String>,
 
     /// Certificate authorities (CA) of host certificates, at most 16 OpenSSH public key lines. Writ accepts a host
-    /// certificate if one of these authorities signed it, if it is valid now by the clock of `writ`, and if one of its
-    /// principals is `address`, exactly as in `spec.address`. `*` and `?` in a principal match as in OpenSSH. Writ
-    /// refuses a certificate without principals.
+    /// certificate under three conditions: one of these authorities signed it, it is valid now by the clock of `writ`,
+    /// and one of its principals is `address`, exactly as in `spec.address`. `*` and `?` in a principal match as in
+    /// OpenSSH. Writ refuses a certificate without principals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(
@@ -119,12 +121,12 @@ pub struct MachineSpec {
     ).message("each authority must be an OpenSSH public key line, as in the .pub file of the key that signs host certificates"))]
     pub host_key_authorities: Vec<String>,
 
-    /// Revoked host keys, at most 64 entries. Writ refuses a revoked key even if a list above accepts it. An entry is
-    /// one of:
+    /// Revoked host keys, at most 64 entries. Writ refuses a revoked key even if a list above accepts it. The forms of
+    /// an entry:
     ///
-    /// - a public key line: revokes this host key, certificates for this key, and certificates that this key signed;
-    /// - a certificate line: revokes this certificate;
-    /// - the fingerprint `SHA256:...` of a key.
+    /// - A public key line revokes this host key, certificates for this key, and certificates that this key signed.
+    /// - A certificate line revokes this certificate.
+    /// - A fingerprint `SHA256:...` revokes the key with this fingerprint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 8192)))]
     #[x_kube(validation = Rule::new(

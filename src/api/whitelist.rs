@@ -45,9 +45,9 @@ use super::unknown_fields::UnknownFields;
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct WhitelistSpec {
     /// Rules, 1 to 256, each with a unique name. If a Deny rule of the namespace matches a request, the request is
-    /// Rejected, even if other rules allow it. If several rules allow it with the same outcome, Writ uses the first of
-    /// these rules (Whitelists by name, rules in this order). If their outcomes differ, the request is Rejected, reason
-    /// Ambiguous.
+    /// Rejected, even if other rules allow it. If several rules allow the request with the same outcome, Writ uses the
+    /// first of these rules (Whitelists by name, rules in this order). If their outcomes differ, the request is
+    /// Rejected, reason Ambiguous.
     #[schemars(length(min = 1, max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub rules: Vec<WhitelistRule>,
 
@@ -184,8 +184,8 @@ pub struct WhitelistRule {
     /// Minimum retention of an execution that this rule allows, in seconds from its end, 0 to 31536000 (365 days).
     /// During this time, neither its TTL nor a user deletes the execution. If absent: `writ serve
     /// --minimum-retention-seconds` (default one day). A shorter time is useful if a pipeline has to delete the
-    /// execution before it creates the next one. With 0 the pipeline can delete it at once. With 0 and `generateName` a
-    /// requester can remove the record of their own command.
+    /// execution before it creates the next one. With 0 the pipeline can delete it at once. With 0 and `generateName`
+    /// no receipt stays, so a requester can remove the record of their own command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub minimum_retention_seconds: Option<u32>,

@@ -20,7 +20,8 @@ pub struct AuditFields {
     pub whitelist: Option<String>,
     /// Name of the rule that allowed the execution.
     pub rule: Option<String>,
-    /// SHA-256 of the argument vector in the decision. If there is no decision, of the requested one (`spec.argv`).
+    /// SHA-256 of the argument vector in the decision. Without a decision, SHA-256 of the requested argument vector
+    /// (`spec.argv`).
     pub argv_digest: Option<String>,
     /// UID of the Machine to which the execution was sent.
     pub machine_uid: Option<String>,

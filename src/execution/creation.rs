@@ -18,12 +18,12 @@ const NAME_SUFFIX_CHARACTERS: &str = "bcdfghjklmnpqrstvwxz2456789";
 const ARGO_CD_PHASES: [&str; 6] = ["presync", "sync", "postsync", "syncfail", "predelete", "postdelete"];
 /// Annotation that `kubectl apply` sets on an applied object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Maximum length of the prefix that the API server takes from `metadata.generateName`, in characters. It cuts a longer
-/// prefix.
+/// Maximum length of the prefix that the API server takes from `metadata.generateName`, in characters. The API server
+/// cuts a longer prefix.
 const MAX_NAME_PREFIX: usize = 58;
 
 /// Returns the stored creation record. If no record is stored yet, returns the record of the current metadata. Until
-/// the record is stored, the chart's admission policies protect the metadata that it depends on.
+/// the record is stored, the chart's admission policies protect the metadata from which the record is made.
 pub fn creation(execution: &CommandExecution) -> CreationRecord {
     if let Some(stored) = execution.status.as_ref().and_then(|status| status.creation) {
         return stored;
@@ -37,8 +37,8 @@ pub fn creation(execution: &CommandExecution) -> CreationRecord {
 }
 
 /// Returns true if the name was generated and is therefore not used again. The API server generates a name from
-/// `metadata.generateName` and five random characters; Argo CD generates names of its own form. A name that the creator
-/// chose, in addition to `generateName`, is not generated.
+/// `metadata.generateName` and five random characters. Argo CD appends another suffix. A name that the creator chose,
+/// in addition to `generateName`, is not generated.
 fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
     if name.strip_prefix(start.as_str()).is_some_and(is_argo_cd_generated) {

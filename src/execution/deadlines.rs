@@ -1,6 +1,6 @@
-//! Deadlines of a claimed command in Durable mode, and pauses between the sessions for it. Writ gives limits to the
-//! machine and also enforces each of these limits itself. A machine that lies, stalls or repeats itself therefore gains
-//! no time.
+//! Deadlines of a claimed command in Durable mode, and pauses between the sessions for this command. Writ gives limits
+//! to the machine and also enforces each of these limits itself. A machine that lies, stalls or repeats itself
+//! therefore gains no time.
 //!
 //! All times are durations since the claim. Reports of a machine do not move a deadline, with two bounded exceptions:
 //!
@@ -43,7 +43,8 @@ pub struct Limits {
     pub maximum_bytes: u64,
     /// Maximum time, in addition to the timeout, for which the machine may be unreachable.
     pub unreachable_timeout: Duration,
-    /// Time from a stop request to the end of the execution. The execution then finishes, whatever the machine reports.
+    /// Maximum time from a stop request to the end of the execution. After this time the execution finishes, whatever
+    /// the machine reports.
     pub stop_timeout: Duration,
 }
 
@@ -162,7 +163,7 @@ const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
 const SESSION_EVERY: Duration = Duration::from_secs(10);
 /// Number of sessions that may start before the average rate allows them, for a bad network or a machine that restarts.
 const EARLY_SESSIONS: u32 = 20;
-/// Number of output bytes that allow one more session: the size of a smallest frame. A large output therefore arrives
+/// Number of output bytes that allow one more session: the size of the smallest frame. A large output therefore arrives
 /// even if the connection breaks often.
 const BYTES_OF_SESSION: u64 = 16 << 10;
 /// Minimum pause after [`EARLY_SESSIONS`] sessions, whatever the progress.

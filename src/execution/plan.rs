@@ -75,8 +75,8 @@ impl EventNotice {
         let reason = status.reason?;
         let warning = match status.phase {
             Phase::Succeeded => false,
-            // A cancellation is no warning, because somebody wanted it. A command that still runs after the
-            // cancellation is one.
+            // A cancellation is no warning, because somebody wanted it. If the command may still run after the
+            // cancellation, the event is a warning.
             Phase::Cancelled => reason == Reason::RemoteMayStillRun,
             phase => phase.is_finished() || reason == Reason::MachineMisconfigured,
         };
@@ -317,7 +317,8 @@ fn missing_machine_message(execution: &CommandExecution, nearest: Option<&str>) 
 /// wait.
 fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) -> Plan {
     let limit = usize::try_from(machine.spec.queue_limit).unwrap_or(usize::MAX);
-    // An execution with phase Queued keeps its place in the queue, even if this process has just started.
+    // The limit applies only to new executions. An execution with phase Queued stays in the queue, even if this process
+    // has just started.
     let is_new = observed.runner == RunnerFact::Idle && observed.execution.phase() == Phase::Pending;
     if is_new && observed.queue.waiting >= limit && !observed.queue.has_free_slot {
         let message =
@@ -372,7 +373,8 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
 fn requeue_delay(observed: &Observed<'_>) -> Duration {
     let deadline = Duration::from_secs(u64::from(observed.execution.spec.starting_deadline_seconds));
     let left = deadline.saturating_sub(age(observed)).max(Duration::from_secs(1));
-    // After this write only the deadline matters. Hundreds of queued executions then cause no more reconciles.
+    // When the status shows phase Queued, only the deadline matters. Hundreds of queued executions then cause no
+    // reconciles before their deadlines.
     let is_shown = observed.execution.phase() == Phase::Queued;
     match observed.runner {
         RunnerFact::Idle | RunnerFact::Connecting { .. } if !is_shown => left.min(SHOW_PROGRESS_AFTER),

@@ -111,8 +111,8 @@ pub fn reserve(status: &mut CommandExecutionStatus, size: &ObjectSize) {
     status.reserved = Some(filler(bytes));
 }
 
-/// Shrinks the reserved space in `after` by the bytes that the status grew from `before` to `after`. Both are statuses
-/// of the same claim. Other clients may have filled the object to its last byte, so the status must not grow.
+/// Shrinks the reserved space in `after` by the number of bytes by which `after` is longer than `before`. Both are
+/// statuses of the same claim. Other clients may have filled the object to its last byte, so the status must not grow.
 pub(super) fn keep_length(before: &CommandExecutionStatus, after: &mut CommandExecutionStatus) {
     if after.reserved.is_none() {
         return;

@@ -1,4 +1,4 @@
-//! Observations of a machine. Probes make them, and attempts to run a command.
+//! Observations of a machine. Probes and attempts to run a command make them.
 
 use std::time::Duration;
 

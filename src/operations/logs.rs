@@ -29,6 +29,9 @@ const DEFAULT_FILTER: &str = "warn,kube_client=error,russh=off,writ=info,writ_tr
 /// Starts logging to standard error. `RUST_LOG` (for example `writ=debug`) sets the levels. The default is `info` for
 /// Writ and `warn` for most libraries. At higher levels, `kube_client` and `russh` may log objects and texts of
 /// machines. If `collector` is set, Writ sends spans to it until the returned exporter is dropped.
+///
+/// # Errors
+/// The URL of the collector is not usable.
 pub fn start_logs(format: LogFormat, collector: Option<&str>) -> anyhow::Result<Option<TraceExporter>> {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     // The last directive for a target has priority, so `RUST_LOG` comes last.

@@ -61,7 +61,7 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
 /// 1. It repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
 ///    [`unpublished`](Self::unpublished), and calls [`confirm_published`](Self::confirm_published) after the API server
 ///    has stored the view. It does not list again before that call.
-/// 2. Before it publishes a view, it stops to act for the keys that it lost. Before it leaves, it stops to act for all
+/// 2. Before it publishes a view, it stops acting for the keys that it lost. Before it leaves, it stops acting for all
 ///    keys.
 /// 3. If its own Lease may have expired, it acts for no key, and calls [`restart`](Self::restart) before it renews this
 ///    Lease.

@@ -11,7 +11,7 @@ pub struct OutputRecord {
     pub stdout: StreamRecord,
     /// Standard error.
     pub stderr: StreamRecord,
-    /// True if output of the command, or of processes that it left behind, may be missing from the record.
+    /// True if output of the command, or of processes that the command left behind, may be missing from the record.
     /// `incompleteReason` gives the cause. Size and digest cover the recorded bytes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,

@@ -9,8 +9,8 @@ pub enum Phase {
     /// The execution was created. Writ has not decided about it yet.
     #[default]
     Pending,
-    /// A rule allows the execution. It waits for a slot of its machine or for the machine itself. Writ has sent
-    /// nothing.
+    /// A rule allows the execution. The execution waits for a slot of its machine or for the machine itself. Writ has
+    /// sent nothing.
     Queued,
     /// A `writ serve` has claimed the execution. From the claim on the command may have started. No other attempt
     /// starts it.

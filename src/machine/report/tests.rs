@@ -250,7 +250,7 @@ fn a_frozen_key_outlives_an_authority() {
         system: None,
     };
     let kept = told(&frozen, &sight(1, seen)).status.expect("a status").host_keys;
-    // `runner::first_use::seen()` searches for a key whose trust is not `Authority`.
+    // `fleet::trust_on_first_use::pinned_keys` uses the keys whose trust is not `Authority`.
     assert!(kept.iter().any(|key| key.trust != KeyTrust::Authority), "{kept:?}");
 }
 
