@@ -3,7 +3,7 @@
 //!
 //! CEL rules protect the record, and the API server enforces them. Even a user who may write a status cannot change the
 //! history. The API server skips a transition rule of a field if the field is added or removed. All transition rules
-//! are therefore rules of the root of the object.
+//! therefore belong to the root of the object or to the spec, which always exist.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,

@@ -88,8 +88,8 @@ pub enum MachinePhase {
     Offline,
     /// `spec.suspend` is true: Writ opens no connection.
     Suspended,
-    /// Writ cannot use the machine until somebody fixes the Machine, its Secret or the host. The message says what is
-    /// wrong.
+    /// Writ cannot use the machine until somebody fixes the Machine, its Secret or the host. The message names the
+    /// problem.
     Misconfigured,
 }
 

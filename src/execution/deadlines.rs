@@ -26,7 +26,7 @@ pub const END_GRACE: Duration = Duration::from_secs(35);
 /// Minimum time that a holder has after it adopted a claim. In this time it reads the journal and delivers a stop
 /// request.
 pub const TAKEOVER: Duration = Duration::from_secs(120);
-/// Time after the deadline for the final request, in which Writ asks the machine if the command ended.
+/// Time for the final request after the deadline. With this request Writ asks the machine if the command ended.
 pub const FINAL_POLL: Duration = Duration::from_secs(20);
 /// Minimum rate of output, in bytes per second. If output arrives at this rate or faster, Writ reads it to its end,
 /// even after the deadline.
@@ -55,7 +55,7 @@ impl Limits {
         self.until_stop().saturating_add(self.unreachable_timeout)
     }
 
-    /// Returns the maximum time from the start of the command until the machine must have ended the command.
+    /// Returns the time that the machine has to end the command, from the start of the command.
     fn until_stop(&self) -> Duration {
         self.timeout.saturating_add(self.drain).saturating_add(END_GRACE)
     }

@@ -111,8 +111,8 @@ pub struct QueueFact {
 pub enum HolderFact {
     /// This process holds the claim.
     Own,
-    /// Another process holds the claim. Its Lease was renewed, or has been unchanged for too short a time to be
-    /// expired.
+    /// Another process holds the claim. Its Lease is renewed, or the last change is too recent for the Lease to count
+    /// as expired.
     MayBeAlive,
     /// Another process holds the claim, and its Lease expired.
     Expired,

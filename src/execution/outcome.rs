@@ -292,8 +292,8 @@ fn describe_signal(signal: &str) -> String {
     }
 }
 
-/// Returns true if the outcome looks like the refusal of sudo when it needs a password. The command itself may also
-/// have caused this outcome.
+/// Returns true if the outcome is the outcome of sudo when sudo needs a password. The command itself may also have
+/// caused this outcome.
 fn is_sudo_password_prompt(outcome: &CommandOutcome) -> bool {
     outcome.ending == (Termination::Exited { code: 1 })
         && outcome.stdout.is_empty()

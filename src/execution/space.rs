@@ -18,8 +18,8 @@ use crate::policy::Decision;
 /// Maximum size of an object with its result, in bytes. etcd accepts requests of 1.5 MiB by default. 64 KiB stay free
 /// for later writes of other clients, for example a cancellation or a deletion.
 const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
-/// Space for the smallest complete result, in bytes. The result has every field except the text of the output, a short
-/// message, and the entries of these fields in `metadata.managedFields`.
+/// Space for the smallest complete result, in bytes. Such a result has a short message and all other fields, but no
+/// text of the output. The entries of its fields in `metadata.managedFields` count too.
 const SMALLEST_RESULT: usize = 4096;
 /// Space for long messages, in bytes. The message has 2048 characters of at most six bytes. It includes the last line
 /// of standard error (at most 256 bytes), which the conditions do not repeat. Each of the two reasons why a stream was
@@ -172,7 +172,8 @@ fn drop_text(status: &mut CommandExecutionStatus, why: &str) -> bool {
         for (stream, text) in [(&mut output.stdout, &status.stdout), (&mut output.stderr, &status.stderr)] {
             if !is_empty(text) && !stream.truncated {
                 stream.truncated = true;
-                // The output store has already finished with the stream, so this status must report the missing text.
+                // A stream that was not truncated is not in the output store, because the store decided before the API
+                // server refused the status.
                 stream.not_stored = Some("the status had no space for the whole stream".to_owned());
             }
         }

@@ -39,7 +39,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Function that updates the metrics whose values are only counted for a scrape.
+/// Function that updates the metrics that are counted only at a scrape.
 type ScrapeHook = dyn Fn() + Send + Sync;
 
 /// The running server. It stops when this value is dropped.

@@ -57,7 +57,7 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
 /// State of one member: the set of members that it acts on, and its rights until all members agree.
 ///
 /// # Guarantees
-/// No two members may act for a key at the same time, if each member keeps these rules:
+/// Two members never act for a key at the same time, if each member keeps these rules:
 /// 1. It repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
 ///    [`unpublished`](Self::unpublished), and calls [`confirm_published`](Self::confirm_published) after the API server
 ///    has stored the view. It does not list again before that call.
@@ -70,8 +70,8 @@ pub struct Handover {
     own: String,
     /// Members in the last list that are not leaving.
     acting: Members,
-    /// Members of the last agreement. `None` if another member may act for any key: before the first agreement, and
-    /// after the other members could agree without this member.
+    /// Members of the last agreement. `None` before the first agreement, and after the other members could agree
+    /// without this member. In both cases another member may act for any key.
     agreed: Option<Members>,
     /// True if the API server has stored the view of `acting` in the Lease of this member.
     is_published: bool,

@@ -101,7 +101,7 @@ struct HealthState {
     prerequisites_ok: bool,
     /// Time of the last answer of the API server.
     answered: Option<Instant>,
-    /// Seconds by which the host's clock is ahead of the API server's.
+    /// Number of seconds by which the host's clock is ahead of the API server's clock.
     clock_offset: Option<f64>,
     /// Time of the last renewal of the Lease, and the duration of the Lease.
     lease: Option<(Instant, Duration)>,
@@ -161,7 +161,7 @@ impl Health {
         self.state().answered = Some(Instant::now());
     }
 
-    /// Records the seconds by which the host's clock is ahead of the API server's.
+    /// Records the number of seconds by which the host's clock is ahead of the API server's clock.
     pub fn clock_offset(&self, seconds: f64) {
         self.state().clock_offset = Some(seconds);
     }

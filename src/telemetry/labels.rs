@@ -1,4 +1,4 @@
-//! Labels of metrics. Each value is an enum or a constant, so users cannot choose one.
+//! Labels of metrics. Each value is an enum or a constant, so users cannot choose a value.
 
 use std::fmt::{Debug, Error, Write as _};
 use std::hash::Hash;

@@ -337,8 +337,8 @@ impl Metrics {
         self.clock_offset.set(seconds);
     }
 
-    /// Sets the numbers of namespaces in which the API server records requesters, does not record them, and in which
-    /// this is not known yet.
+    /// Sets the number of namespaces for each result of the requester check: the API server records requesters, does
+    /// not record them, or the result is unknown.
     pub fn namespaces_by_stamping(&self, stamped: usize, not_stamped: usize, undecided: usize) {
         for (state, namespaces) in [("stamped", stamped), ("not_stamped", not_stamped), ("undecided", undecided)] {
             self.stamping.get_or_create(&StateLabels { state }).set(count(namespaces));

@@ -31,7 +31,7 @@ pub enum IncompleteReason {
     /// Processes that the command left behind still held the output open when the wait after its exit
     /// (`decision.output.drainSeconds`) ended.
     StillOpen,
-    /// The launcher's process that stores the output on the machine ended early. For example, somebody killed it.
+    /// The launcher's process that stores the output on the machine ended early. For example, the process was killed.
     ReaderEnded,
     /// The disk with the launcher's directory was full.
     DiskFull,
