@@ -29,8 +29,8 @@ pub use machine_status::{MachinePhase, MachineStatus};
 pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
-/// Pattern of a user name on a machine. It admits the names that OpenSSH, sudo, useradd and directory services accept.
-/// Like OpenSSH, it refuses characters that have a meaning in a shell.
+/// Pattern of a user name on a machine. The pattern admits names that OpenSSH, sudo, useradd and directory services
+/// accept. Like OpenSSH, it refuses characters that have a meaning in a shell.
 pub const USER_NAME: &str = r"^[!*,.0-9=?-\[\]-_a-z~]([!#%*-.0-9=?-_a-z~]*[!#%*-.0-9=?-\[\]-_a-z~])?[$]?$";
 
 /// Returns true if a text has the form of [`USER_NAME`].
@@ -67,7 +67,7 @@ pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 /// an execution is a copy, and its command has perhaps run already.
 pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
 
-/// Annotation with which the creator of a restored copy requests that its command runs. Its value is `true`.
+/// Annotation with the value `true`, with which the creator of a restored copy requests that the command runs.
 pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
 /// Type of a Secret with an SSH private key. Kubernetes defines this type. The private key is in the entry
 /// `ssh-privatekey`.

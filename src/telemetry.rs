@@ -5,9 +5,9 @@
 //!   namespaces). The number of series is therefore bounded.
 //! - Counting an event takes one hash and one atomic addition. Only the first use of a series allocates memory.
 //!
-//! Metrics and health are global in the process: [`metrics`] and [`health`] return them. They are not function
-//! arguments, because about thirty places report to them, from the API server's client to destructors. No decision
-//! depends on them.
+//! Metrics and health are global in the process: [`metrics`] and [`health`] return them. Functions do not receive them
+//! as arguments, because about thirty places use them, from the API server's client to destructors. No decision depends
+//! on metrics or health.
 
 mod health;
 mod labels;
@@ -20,7 +20,7 @@ pub use health::{BackgroundTask, HEARTBEAT_INTERVAL, Health, Report, Watch};
 pub use labels::Purpose;
 pub use metrics::Metrics;
 
-/// Target of all spans. Spans go to the collector (see `traces`). They are not log lines.
+/// Target of all spans. Spans go to the collector (see `traces`). Spans are not log lines.
 pub const SPANS: &str = "writ_trace";
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);

@@ -171,7 +171,7 @@ async fn send(client: reqwest::Client, request: Request<Bytes>) -> Result<Respon
     let answer = sent.send().await?;
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = answer.status();
-    // The body is not needed. It is not read, because it may be endless.
+    // The body is not needed. Writ does not read it, because it may be endless.
     Ok(response)
 }
 

@@ -70,9 +70,9 @@ pub struct CommandExecutionSpec {
     /// reason MachineNotFound. With a starting deadline of 0 Writ does not wait. Cannot be changed.
     pub machine_ref: NameReference,
 
-    /// The request as text. It must equal the `match` of a rule byte for byte, with values for its parameters. Writ
-    /// only compares this text and never gives it to a shell: the command is the `run` of the rule. 1 to 4096 printable
-    /// ASCII characters. Set exactly one of `command`, `argv` and `rule`. Cannot be changed.
+    /// The request as text. The text must equal the `match` of a rule byte for byte, with values for its parameters.
+    /// Writ only compares this text and never gives it to a shell: the command is the `run` of the rule. 1 to 4096
+    /// printable ASCII characters. Set exactly one of `command`, `argv` and `rule`. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), extend("x-kubernetes-validations" = [
         {"rule": r"!self.contains('\n')", "message": r"spec.command has a line break, and must be one line: write it behind `command:` on the same line, and not below `command: |`"},
@@ -80,7 +80,7 @@ pub struct CommandExecutionSpec {
     ]))]
     pub command: Option<String>,
 
-    /// The request as an argument vector. It must equal the `run` of a rule word for word, with values for its
+    /// The request as an argument vector. The vector must equal the `run` of a rule word for word, with values for its
     /// parameters. 1 to 64 words of at most 4096 printable ASCII characters. Set exactly one of `command`, `argv` and
     /// `rule`. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,8 +190,8 @@ pub struct RuleRequest {
     ))]
     pub parameters: BTreeMap<String, String>,
 
-    /// Name of the Whitelist with the rule. You may leave it out if only one Whitelist of the namespace has a rule of
-    /// this name, or if all rules of this name would execute the same command.
+    /// Name of the Whitelist with the rule. You may leave it out in two cases: only one Whitelist of the namespace has
+    /// a rule of this name, or all rules of this name would execute the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub whitelist: Option<String>,
@@ -235,7 +235,8 @@ fn default_starting_deadline_seconds() -> u32 {
 }
 
 impl CommandExecution {
-    /// Returns true if the execution was cancelled or is being deleted. Its command then must not start, or must stop.
+    /// Returns true if the execution was cancelled or is being deleted. The command then must not start, or must stop
+    /// if it runs.
     pub fn is_cancelled_or_deleted(&self) -> bool {
         self.spec.cancel_requested || self.metadata.deletion_timestamp.is_some()
     }
@@ -270,7 +271,7 @@ impl CommandExecution {
 }
 
 impl CommandExecutionSpec {
-    /// Returns a spec for a Machine with defaults for all other fields. It does not request a command yet.
+    /// Returns a spec for a Machine with defaults for all other fields. The spec does not request a command yet.
     pub fn on_machine(name: &str) -> Self {
         Self {
             machine_ref: NameReference::new(name),

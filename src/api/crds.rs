@@ -203,8 +203,9 @@ fn immutable_spec() -> ValidationRule {
     )
 }
 
-/// Returns the rules for one word of `spec.argv`. They belong to the word, so that the API server reports the index of
-/// a wrong word. They are not a `pattern`, because the API server would report the regular expression to the user.
+/// Returns the rules for one word of `spec.argv`. The rules belong to the word, so that the API server reports the
+/// index of a wrong word. CEL rules have a clear message. For a `pattern`, the API server would report the regular
+/// expression to the user.
 fn word_of_argv() -> Vec<ValidationRule> {
     vec![
         guard(

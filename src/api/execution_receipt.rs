@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{Phase, Reason};
 
 /// Record of a CommandExecution that Writ deleted when its TTL expired. As long as the receipt exists, another
-/// execution of the same name and spec does not run. It finishes at once, in the phase of the first execution, with
-/// reason AlreadyExecuted.
+/// execution of the same name and spec does not run. The other execution finishes at once, in the phase of the first
+/// execution, with reason AlreadyExecuted.
 ///
 /// Only Writ writes receipts, and receipts do not expire. If somebody deletes an execution of this name and spec by
 /// hand, Writ also deletes the receipt. If you delete the receipt yourself, an execution of this name and spec runs
@@ -44,7 +44,7 @@ pub struct ExecutionReceiptSpec {
     pub execution_name: String,
 
     /// SHA-256 of the execution's spec, in lower case hexadecimal. The input is the JSON of the spec with sorted keys
-    /// and without spaces. It has no absent fields, no empty maps, and no `requestedBy`, `cancelRequested`,
+    /// and without spaces. This JSON has no absent fields, no empty maps, and no `requestedBy`, `cancelRequested`,
     /// `cancelledBy` and `ttlSecondsAfterFinished`. If an execution of the same name has another digest, the receipt
     /// does not apply, and the execution runs.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]

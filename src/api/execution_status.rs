@@ -43,8 +43,8 @@ pub struct CommandExecutionStatus {
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Facts from the metadata of the execution, from the time when Writ first wrote this status. They do not change.
-    /// Writ uses these facts instead of the metadata, because others may change the metadata later.
+    /// Facts from the metadata of the execution, from the time when Writ first wrote this status. These facts do not
+    /// change. Writ uses them instead of the metadata, because others may change the metadata later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation: Option<CreationRecord>,
 
@@ -124,8 +124,8 @@ pub struct CommandExecutionStatus {
     pub output: Option<OutputRecord>,
 
     /// Space in the object that is reserved for the result, from the claim to the end, at most 65536 bytes. The text is
-    /// padding without a meaning. Without it, labels and annotations of others could fill the object. With it, the
-    /// result always fits.
+    /// padding without a meaning. Labels and annotations of others cannot fill the reserved space, so the result always
+    /// fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub reserved: Option<String>,

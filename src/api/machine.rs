@@ -223,7 +223,7 @@ impl Default for ProbeSettings {
 }
 
 impl MachineSpec {
-    /// Returns the spec of a Machine with the defaults of all optional fields. It has no host keys yet.
+    /// Returns the spec of a Machine with the defaults of all optional fields. The spec has no host keys yet.
     pub fn new(address: &str, user: &str, secret: &str) -> Self {
         Self {
             address: address.to_owned(),
@@ -301,7 +301,7 @@ pub struct ExecutionSettings {
     /// The directory must belong to the login user and must survive a reboot (not /tmp, /run or /dev/shm). Writ creates
     /// a missing directory with mode 0700. Do not change this field while commands run, or within the
     /// `startingDeadlineSeconds` of commands that were sent. The new directory has no record of commands from the old
-    /// one.
+    /// directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 512), extend("x-kubernetes-validations" = [
         {"rule": "self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')", "message": "spec.execution.directory must be an absolute path of letters, digits and / . _ -, without a / at its end, without // and with no part that begins with a dot"},

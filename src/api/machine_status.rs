@@ -1,4 +1,4 @@
-//! Status of a Machine: the observations of Writ. It permits nothing. Trust depends on it in one case: under
+//! Status of a Machine: the observations of Writ. The status permits nothing. Trust depends on it in one case: under
 //! `hostKeyPolicy: TrustOnFirstUse` Writ trusts the first host key, which is stored here.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -23,7 +23,7 @@ pub struct MachineStatus {
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 
-    /// Conditions of the machine. They are absent until the first probe, and `observedGeneration` is behind until then.
+    /// Conditions of the machine. Until the first probe, the conditions are absent and `observedGeneration` is behind.
     ///
     /// - Ready: commands can be started.
     /// - Reachable: sshd answers.
@@ -183,7 +183,7 @@ pub struct SystemInfo {
     #[schemars(length(max = 256))]
     pub shell: Option<String>,
 
-    /// Boot ID (/proc/sys/kernel/random/boot_id). It changes at each boot.
+    /// Boot ID (/proc/sys/kernel/random/boot_id). The boot ID changes at each boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub boot_id: Option<String>,

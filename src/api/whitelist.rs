@@ -129,7 +129,7 @@ pub struct WhitelistRule {
     /// Requesters to whom the rule applies, 1 to 64 entries. One matching entry is enough. If absent, the rule applies
     /// to everybody who may create CommandExecutions in the namespace. The requester is the user that the API server
     /// authenticated (`spec.requestedBy`). As long as Writ cannot verify that the API server records the requester, an
-    /// Allow rule with subjects allows nobody, and a Deny with subjects applies to everybody.
+    /// Allow rule with subjects allows nobody. A Deny with subjects then applies to everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub subjects: Option<Vec<Subject>>,
@@ -240,18 +240,19 @@ pub struct Parameter {
     /// allowed. The syntax is that of Rust's regex crate, without look-around and back references, so that matching
     /// takes linear time.
     ///
-    /// The expression must list the characters that it admits, so `.` and `[^...]` are not allowed. It may admit only
-    /// printable ASCII without `'`, `!` and `\`. It must not admit an empty value. If the parameter is at the beginning
-    /// of a word of `run` and no `--` comes before it, the expression must not admit a value that begins with `-`.
+    /// The expression must list the characters that it admits, so `.` and `[^...]` are not allowed. These characters
+    /// must be printable ASCII without `'`, `!` and `\`. The expression must not admit an empty value. If the parameter
+    /// is at the beginning of a word of `run` without a `--` before it, the expression must not admit values that begin
+    /// with `-`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub pattern: Option<String>,
 
-    /// Permission for values of `pattern` that lead to a parent directory. Default false. Without it, the rule is out
-    /// of force if the pattern admits `..` as a segment of a path in `run` or in a variable (`..`, `../x`, `x/../y`,
-    /// `--file=..`). A pattern whose segments begin with a letter, a digit or `_` does not admit it:
-    /// `[A-Za-z0-9_][A-Za-z0-9._-]*`. Only with `pattern`. Ignored on a Deny, whose patterns may be as wide as you
-    /// like.
+    /// Permission for values of `pattern` that lead to a parent directory. Default false. Without this permission, the
+    /// pattern must not admit `..` as a segment of a path in `run` or in a variable (`..`, `../x`, `x/../y`,
+    /// `--file=..`). Otherwise the rule is out of force. A pattern whose segments begin with a letter, a digit or `_`
+    /// does not admit it: `[A-Za-z0-9_][A-Za-z0-9._-]*`. Only with `pattern`. Ignored on a Deny, whose patterns may be
+    /// as wide as you like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_parent_directory: bool,
 

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::policy::canonical;
 
-/// Audit fields of an execution. They contain no arguments and no output, because both may be confidential.
+/// Audit fields of an execution. These fields contain no arguments and no output, because both may be confidential.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AuditFields {
     /// User name of the creator (`spec.requestedBy`). The admission policies write it, so it is only as trustworthy as

@@ -84,7 +84,7 @@ impl Deadlines {
         self.sent.get_or_insert(at);
     }
 
-    /// Records the confirmed start that a previous holder stored in the status.
+    /// Records the confirmed start that the status already has.
     pub fn note_stored_start(&mut self, at: Duration) {
         self.stored_start.get_or_insert(at);
     }

@@ -7,8 +7,8 @@
 
 use crate::api::execution_status::{Encoding, StreamRecord};
 
-/// Maximum length of the line, in bytes. This length is enough for an error. It is far below the 2048 characters of a
-/// message, for which each claim reserves space (see `space`).
+/// Maximum length of the line, in bytes. This length is enough for an error. It is far below the length of a message
+/// (2048 characters), for which each claim reserves space (see `space`).
 const MAX_LINE_BYTES: usize = 256;
 /// Mark at the end of a line that was cut.
 const CUT: &str = "...";

@@ -213,8 +213,8 @@ fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     })
 }
 
-/// Returns the cause of a stop request as a clause of the message. It names the limit and the field that sets the
-/// limit.
+/// Returns the cause of a stop request as a clause of the message. The clause names the limit and the field that sets
+/// the limit.
 fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     let decision = execution.status.as_ref().and_then(|status| status.decision.as_ref());
     match cause {
@@ -236,7 +236,8 @@ fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     }
 }
 
-/// Returns phase, reason and message of a command with a stop request. They also depend on the observed end.
+/// Returns phase, reason and message of a command with a stop request. The three also depend on the observed end of the
+/// command.
 fn stopped_phase(
     ending: &Termination,
     why: &str,

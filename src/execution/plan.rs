@@ -1,4 +1,5 @@
-//! The state machine. It matches the phase, then applies the first applicable rule of a list of small rules.
+//! The state machine. The function `plan` matches the phase. Then it tries a list of small rules, and the first rule
+//! that applies wins.
 
 use std::time::Duration;
 
@@ -132,8 +133,8 @@ fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     plan
 }
 
-/// Plans a claimed execution. It belongs to its holder, so there are only two decisions: is the holder lost, and if so,
-/// does the machine have a journal of the command?
+/// Plans a claimed execution. The execution belongs to the holder of its claim, so there are only two decisions: is the
+/// holder lost, and if so, does the machine have a journal of the command?
 fn plan_claimed(observed: &Observed<'_>) -> Plan {
     match (observed.holder, &observed.runner) {
         // This case includes an adoption in progress: the claim then still names the previous holder.

@@ -53,9 +53,9 @@ pub enum MachineMatch {
 
 /// Compares an observed machine with the record of the claim, which was made `claim_age` ago.
 ///
-/// A reboot is another boot of the *same* host. The host is the same if it has the host key of the claim, and either
-/// the address of the claim or an uptime shorter than `claim_age`. The host key alone is not enough, because several
-/// hosts may answer under one name.
+/// A reboot is another boot of the *same* host. The same host has the host key of the claim. It also has the address of
+/// the claim, or an uptime shorter than `claim_age`. The host key alone is not enough, because several hosts may answer
+/// under one name.
 pub fn compare(
     machine: &MachineRecord,
     remote: &RemoteRecord,
@@ -90,7 +90,7 @@ pub enum Journal {
     Starting,
     /// The fence was closed before the start. The command never starts.
     Tombstoned,
-    /// The command was started. Its end was not recorded, and its supervisor no longer runs.
+    /// The command was started. The end was not recorded, and the launcher's supervisor no longer runs.
     Lost {
         /// True if the machine rebooted after the start.
         rebooted: bool,
@@ -138,7 +138,7 @@ pub fn next_step(
         (MachineMatch::Rebooted, Journal::Starting) => {
             unknown(Reason::Rebooted, "the machine rebooted when the command was about to start or had just started")
         }
-        // The machine confirmed a start, but this journal has none. It is therefore another journal.
+        // The machine confirmed a start, but this journal records no start. The journal is therefore another journal.
         (_, Journal::Starting | Journal::Tombstoned) if start_confirmed => {
             unknown(Reason::RecordLost, "the command started, but its journal on the machine is gone")
         }

@@ -3,8 +3,8 @@
 //!
 //! # Guarantees
 //!
-//! - The digest of a spec depends only on the request. It stays the same in later versions, because it does not cover
-//!   absent fields.
+//! - The digest of a spec depends only on the request. The digest stays the same in later versions, because it does not
+//!   cover absent fields.
 //! - A receipt belongs to an execution only if both name and digest match.
 
 use kube::ResourceExt as _;

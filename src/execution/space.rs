@@ -21,9 +21,9 @@ const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
 /// Space for the smallest complete result, in bytes. Such a result has a short message and all other fields, but no
 /// text of the output. The entries of its fields in `metadata.managedFields` count too.
 const SMALLEST_RESULT: usize = 4096;
-/// Space for long messages, in bytes. The message has 2048 characters of at most six bytes. It includes the last line
-/// of standard error (at most 256 bytes), which the conditions do not repeat. Each of the two reasons why a stream was
-/// not stored has at most 256 bytes.
+/// Space for long messages, in bytes. The message has 2048 characters of at most six bytes. The message includes the
+/// last line of standard error (at most 256 bytes), which the conditions do not repeat. Each of the two reasons why a
+/// stream was not stored has at most 256 bytes.
 const MESSAGES: usize = 18_432;
 /// Minimum size of an object, in bytes, for which a claim reserves space for the largest result instead of the
 /// smallest. Other clients have filled such an object, and the reserved space is small in comparison. In a smaller

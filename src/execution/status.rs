@@ -1,4 +1,4 @@
-//! Construction of statuses. It is in one place, so that phase, reason, message and conditions always agree.
+//! Construction of statuses in one place, so that phase, reason, message and conditions of a status always agree.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;

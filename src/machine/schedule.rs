@@ -27,8 +27,8 @@ pub struct ProbeSchedule<'a> {
     pub is_waited_for: bool,
     /// True if queued executions wait for a successful probe, because the machine needed manual repair.
     pub needs_person: bool,
-    /// Random number from 0 to 1, different for each probe. It spreads the next probes of machines that were probed
-    /// together.
+    /// Random number from 0 to 1, different for each probe. The number spreads the next probes of machines that were
+    /// probed together.
     pub jitter: f64,
     /// Current time.
     pub now: Timestamp,

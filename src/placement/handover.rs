@@ -10,8 +10,9 @@
 //! all show this view    -> starts with the keys that it gains
 //! ```
 //!
-//! A member keeps a key without a pause if it owned the key at the last agreement and also owns it among the members
-//! that live now. If the key had another owner in between, that owner had a higher weight, and is no longer alive.
+//! A member keeps a key without a pause under two conditions: it owned the key at the last agreement, and it owns the
+//! key among the members that live now. If the key had another owner in between, that owner had a higher weight, and is
+//! no longer alive.
 //!
 //! # Caveats
 //! Agreement keeps the number of running commands within `maxConcurrent`. It does not prevent a second start of a
@@ -27,7 +28,7 @@ pub struct ListedMember<'a> {
     /// View in the member's Lease. `None` if the member's version of Writ does not publish views. Such a member never
     /// agrees.
     pub view: Option<&'a str>,
-    /// True if the member is shutting down. It has stopped dispatching, and owns no key.
+    /// True if the member is shutting down. The member has stopped dispatching, and owns no key.
     pub is_leaving: bool,
 }
 
@@ -58,9 +59,9 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
 ///
 /// # Guarantees
 /// Two members never act for a key at the same time, if each member keeps these rules:
-/// 1. It repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
+/// 1. The member repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
 ///    [`unpublished`](Self::unpublished), and calls [`confirm_published`](Self::confirm_published) after the API server
-///    has stored the view. It does not list again before that call.
+///    has stored the view. The member does not list again before the last call.
 /// 2. Before it publishes a view, it stops acting for the keys that it lost. Before it leaves, it stops acting for all
 ///    keys.
 /// 3. If its own Lease may have expired, it acts for no key, and calls [`restart`](Self::restart) before it renews this

@@ -12,7 +12,7 @@ fn members(names: &[&str]) -> Members {
     names.iter().copied().collect()
 }
 
-/// Returns UIDs of Machines. They differ only in a few characters.
+/// Returns UIDs of Machines. The UIDs differ only in a few characters.
 fn uids(count: u32) -> impl Iterator<Item = String> {
     (0..count).map(|number| format!("8f14e45f-ceea-467f-a8c5-{number:012x}"))
 }

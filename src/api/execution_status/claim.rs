@@ -68,7 +68,7 @@ pub struct RemoteRecord {
     /// Random ID that Writ stores in the journal directory. Another directory has another ID.
     #[schemars(length(max = MAX_ID_LENGTH))]
     pub directory_id: String,
-    /// Boot ID of the machine (`/proc/sys/kernel/random/boot_id`). It changes at each boot.
+    /// Boot ID of the machine (`/proc/sys/kernel/random/boot_id`). The boot ID changes at each boot.
     #[schemars(length(max = MAX_ID_LENGTH))]
     pub boot_id: String,
     /// Latest uptime of the machine, in milliseconds, at which its launcher may start the command. The limit is an

@@ -87,8 +87,8 @@ impl Default for OutputBounds {
     }
 }
 
-/// Returns the default of `drainSeconds`, in seconds. It is short for a requester, and long enough for the last output
-/// of a service that is ending.
+/// Returns the default of `drainSeconds`, in seconds. This time is short for a requester, and long enough for the last
+/// output of a service that is ending.
 fn default_drain_seconds() -> u32 {
     2
 }

@@ -64,9 +64,9 @@ pub struct OutputHolder {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRecord {
-    /// Number of bytes that the command wrote and Writ recorded. It includes bytes that `stdout` or `stderr` of the
-    /// status leave out. If `redacted` is true, it counts bytes after redaction, so size and digest do not reveal the
-    /// redacted text.
+    /// Number of bytes that the command wrote and Writ recorded. The number includes bytes that `stdout` or `stderr` of
+    /// the status leave out. If `redacted` is true, it counts bytes after redaction, so size and digest do not reveal
+    /// the redacted text.
     #[schemars(range(min = 0))]
     pub bytes: i64,
     /// SHA-256 of the bytes that `bytes` counts, in lower case hexadecimal.

@@ -9,7 +9,7 @@ fn execution() -> CommandExecution {
     CommandExecution::new("x", CommandExecutionSpec::with_command("say hello"))
 }
 
-/// Returns an execution with a decision. Its rule waits `drain_seconds` for the rest of the output.
+/// Returns an execution with a decision. By its rule, Writ waits `drain_seconds` for the rest of the output.
 fn execution_with(drain_seconds: u32) -> CommandExecution {
     let rule =
         format!("[{{name: hello, match: say hello, run: [/bin/echo], output: {{drainSeconds: {drain_seconds}}}}}]");

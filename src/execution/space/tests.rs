@@ -64,7 +64,7 @@ fn largest(execution: &CommandExecution) -> CommandExecutionStatus {
     result(execution, Termination::Unknown { reason: Reason::StartNotConfirmed, problem }, 'y')
 }
 
-/// Returns a result with this end. Its standard error consists of one repeated character.
+/// Returns a result with the end `ending`. The standard error consists of one repeated character.
 fn result(execution: &CommandExecution, ending: Termination, character: char) -> CommandExecutionStatus {
     let stream = StreamRecord {
         bytes: i64::MAX,
@@ -157,7 +157,7 @@ fn whatever_is_written_between_claim_and_result_takes_no_more_than_the_claim() {
 
 #[test]
 fn characters_count_as_many_bytes_as_the_api_server_writes() {
-    // Go writes `<`, `>`, `&`, U+2028 and U+2029 as `\u003c`, `\u003e`, `\u0026`, `\u2028` and `\u2029`. It writes all
+    // Go writes `<`, `>`, `&`, U+2028 and U+2029 as `\u003c`, `\u003e`, `\u0026`, `\u2028` and `\u2029`. Go writes all
     // other characters unchanged.
     assert_eq!(length(&"a<>&\u{2028}\u{2029}b"), 2 + 2 + 5 * 6);
     assert_eq!(length(&"\u{2026}\u{e9}"), 2 + 3 + 2);

@@ -107,7 +107,7 @@ struct Node {
     /// View in the Lease of this member.
     shown: Option<View>,
     is_leaving: bool,
-    /// True while the process is paused. Its Lease then expires at a different time for each observer.
+    /// True while the process is paused. The Lease of the member then expires at a different time for each observer.
     is_paused: bool,
     /// Observers that consider the Lease of this member expired.
     expired_for: BTreeSet<String>,
