@@ -1,9 +1,10 @@
 //! Decides what may run: compiles Whitelists into rules, and matches requests against them. Pure: no I/O, no clock.
 //!
 //! # Guarantees
-//! **Nothing runs that no rule lists.** The default is deny, and a Deny wins. Texts are compared byte for byte (no
-//! trimming, no case folding, no shell splitting, no normalisation). A request with a byte that is not printable ASCII
-//! is malformed, whatever else it contains. A rule with an unknown field or value allows nothing.
+//! **Writ runs only commands that a rule lists.** The default is deny. A Deny rule wins over all Allow rules. Texts are
+//! compared byte for byte (no trimming, no case folding, no shell splitting, no normalisation). A request with a byte
+//! that is not printable ASCII is malformed, whatever else it contains. A rule with an unknown field or value allows
+//! nothing.
 //!
 //! ```text
 //! Whitelist --compile--> CompiledWhitelist --+
@@ -62,15 +63,15 @@ pub use subjects::Identity;
 pub use verdict::{Decision, Denial, NearMiss, Verdict};
 pub use wording::Wording;
 
-/// Maximum length of a `command`, and of a word of `argv` or `run`, in bytes. Far over the length of typed commands,
-/// far under the 128 KiB that sshd accepts and the 1.5 MiB that etcd accepts for an object.
+/// Maximum length of a `command`, and of a word of `argv` or `run`, in bytes. Typed commands are far shorter. The
+/// limits of others are far higher: sshd accepts 128 KiB, and etcd accepts an object of 1.5 MiB.
 pub const MAXIMUM_TEXT_BYTES: usize = 4096;
 /// Maximum number of words in an argument vector.
 pub const MAXIMUM_WORDS: usize = crate::programs::MAXIMUM_WORDS;
 /// Maximum size of all words and all values of environment variables together, in bytes. Linux accepts 128 KiB of text
-/// for a login shell (MAX_ARG_STRLEN, execve(2)); the rest is for quotes and for the words that Writ adds.
+/// for a login shell (MAX_ARG_STRLEN, execve(2)). The difference is for quotes and for the words that Writ adds.
 pub const MAXIMUM_COMMAND_BYTES: usize = 96 * 1024;
-/// Maximum number of parameters, and of environment variables, of a rule and of a request.
+/// Maximum number of parameters of a rule or a request, and also the maximum number of its environment variables.
 pub const MAXIMUM_NAMES: usize = 16;
 
 /// Returns the first byte of `text` that is not printable ASCII (0x20 to 0x7e), with its position.
@@ -78,14 +79,16 @@ fn unprintable(text: &str) -> Option<(usize, u8)> {
     text.bytes().enumerate().find(|(_, byte)| !matches!(byte, 0x20..=0x7e))
 }
 
-/// Returns true for a byte that no pattern may admit: not printable ASCII, a quote, a backslash or an exclamation mark.
-/// Every login shell passes the last three on (see [`quote`]), but a program that makes shell text of its words may
-/// not. Constants and the values of an enum may contain them, because their author wrote each one.
+/// Returns true for a byte that a pattern must not admit: not printable ASCII, a single quote, a backslash or an
+/// exclamation mark. Every login shell passes on the last three (see [`quote`]), but a program that builds shell text
+/// from its words can misread them. Constants and the values of an enum can contain these three, because the author of
+/// the rule wrote each of these texts.
 fn is_unsafe_in_a_pattern(byte: u8) -> bool {
     !matches!(byte, 0x20..=0x7e) || matches!(byte, b'\'' | b'!' | b'\\')
 }
 
-/// Returns true if a text is a name of a parameter or of a variable: letters, digits and `_`, and no digit first.
+/// Returns true if a text is a valid name of a parameter or a variable: only letters, digits and `_`, no digit at the
+/// start.
 fn is_identifier(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.bytes().all(is_word) && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! Checks of a rule at compile time, one for each thing that a rule may never do.
+//! Checks of a rule at compile time. Each check covers one thing that a rule must not do.
 
 use crate::api::execution_status::OutputBounds;
 use crate::api::is_user_name;
@@ -9,7 +9,7 @@ use super::redaction::Redaction;
 use super::template::{ParameterSpec, Template};
 use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleError, environment, is_plain_path, unprintable};
 
-/// Run times that a rule allows, in seconds.
+/// Default and maximum duration of a run under a rule, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Limits {
     pub default: u32,
@@ -18,12 +18,12 @@ pub(super) struct Limits {
 
 /// Default of `timeoutSeconds.default`, in seconds.
 const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
-/// Default of `timeoutSeconds.maximum`, in seconds: an hour is long for a command whose requester waits.
+/// Default of `timeoutSeconds.maximum`, in seconds. An hour is long for a command whose requester waits.
 const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
 const MAX_TIMEOUT_SECONDS: u32 = 86_400;
 const MAX_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
-/// Maximum of `output.drainSeconds`: an execution occupies a slot of its machine during this wait.
+/// Maximum of `output.drainSeconds`. An execution occupies a slot of its machine while Writ drains its output.
 const MAX_DRAIN_SECONDS: u32 = 60;
 /// Maximum of `minimumRetentionSeconds`: 365 days, as for `spec.ttlSecondsAfterFinished`.
 const MAX_RETENTION_SECONDS: u32 = 31_536_000;
@@ -34,7 +34,7 @@ const MAX_USER_NAME: usize = 64;
 
 type Check = Result<(), RuleError>;
 
-/// Refuses a field that this version does not know, at any depth.
+/// Refuses a field, at any depth, that this version of Writ does not know.
 pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
     let top = rule.unknown_fields.keys().map(|field| ("", field));
     let selector = rule.machine_selector.iter().flat_map(|selector| selector.unknown_fields.keys());
@@ -56,7 +56,8 @@ pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
     }
 }
 
-/// Refuses a field on a Deny that says how a command runs: its author meant something else.
+/// Refuses fields that set how a command runs, if the rule is a Deny. A Deny runs no command, so such a field shows
+/// that the author expects another effect.
 pub(super) fn reject_execution_fields_on_deny(rule: &WhitelistRule) -> Check {
     let present = [
         ("workingDirectory", rule.working_directory.is_some()),
@@ -78,8 +79,8 @@ pub(super) fn run_length(rule: &WhitelistRule, effect: Effect) -> Check {
     if (least..=MAXIMUM_WORDS).contains(&rule.run.len()) { Ok(()) } else { Err(RuleError::RunLength) }
 }
 
-/// Requires a program with a constant absolute path that can be read in one way only. With `=` in it, env(1) would read
-/// a variable.
+/// Requires that the program is a constant absolute path that can be read in only one way. A path with `=` is refused,
+/// because env(1) would read it as a variable.
 pub(super) fn program(run: &[Template]) -> Check {
     let program = run.first().and_then(Template::constant).unwrap_or_default();
     if is_plain_path(program) && !program.contains('=') { Ok(()) } else { Err(RuleError::ProgramNotAbsolute) }
@@ -160,8 +161,8 @@ pub(super) fn selector(rule: &WhitelistRule) -> Result<Option<MachineSelector>, 
 
 pub(super) fn run_as(rule: &WhitelistRule) -> Result<Option<String>, RuleError> {
     let Some(user) = &rule.run_as else { return Ok(None) };
-    // Names on Linux have up to 32 characters. Names of a directory service also contain their domain. A number is no
-    // name.
+    // Names on Linux have at most 32 characters. Names of a directory service also contain their domain, so they can be
+    // longer. A number is not a name.
     let longest = if user.contains(['@', '\\']) { MAX_USER_NAME } else { MAX_LOCAL_USER_NAME };
     if user.len() > longest || !is_user_name(user) || user.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(RuleError::RunAs);

@@ -1,4 +1,4 @@
-//! Builds the text of a decision for the exec request. No other code does.
+//! Builds the text of the exec request for a decision. No other code builds such a text.
 //!
 //! # Guarantees
 //! **The machine gets exactly the decided words.** sshd runs `$SHELL -c "<text>"`, so every login shell must read the
@@ -12,24 +12,29 @@
 //!     'PROGRAM' 'argument'...
 //! ```
 //!
-//! In Direct mode, an sh that prints marks and waits for a permission comes first ([`marked_command_line`]). Each of
-//! these programs executes the next one in its own process, so sshd reports the exit code or the signal of the command
-//! itself (a shell in between would turn signal 15 into exit code 143). Only sudo may stay, and it ends as its program
-//! ends. `docs/design/20261121-what-the-machine-reads.md` has the reasons.
+//! In Direct mode, an sh comes first, which prints marks and waits for a permission ([`marked_command_line`]). Each of
+//! these programs executes the next program in its own process. sshd therefore reports the exit code or the signal of
+//! the command itself (a shell in between would turn signal 15 into exit code 143). Only sudo can stay as a separate
+//! process, and sudo ends in the same way as its program. `docs/design/20261121-what-the-machine-reads.md` has the
+//! reasons.
 
 use crate::api::execution_status::DecisionRecord;
 
 /// Search path of the command: the same as sudo's `secure_path` on Debian.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Locale of the command. Not every system has C.UTF-8, and without it bash and perl write warnings, which would be
-/// recorded as the command's own standard error.
+/// Locale of the command. Not every system has C.UTF-8. On a system without C.UTF-8, bash and perl would write
+/// warnings, and Writ would record the warnings as standard error of the command.
 const LOCALE: &str = "LC_ALL=C";
 
-/// Variables that are removed from the environment of the session: LANGUAGE, which glibc reads if a rule sets another
-/// locale, and variables that make a loader, a shell or an interpreter load or run something else. The latter are those
-/// of sudo's list of bad variables that have such an effect on Linux, and a few of the same kind. If sshd or a startup
-/// file of the machine sets one of them, the login shell still has it, but the command does not.
+/// Variables that are removed from the environment of the session:
+///
+/// - LANGUAGE, which glibc reads if a rule sets another locale.
+/// - Variables that make a loader, a shell or an interpreter load or run something else: the variables of sudo's list
+///   of bad variables that have this effect on Linux, and a few similar variables.
+///
+/// If sshd or a startup file of the machine sets one of these variables, the login shell has the variable, but the
+/// command does not.
 const UNSET: &[&str] = &[
     "LANGUAGE",
     "LD_AUDIT",
@@ -60,53 +65,63 @@ const UNSET: &[&str] = &[
     "RUBYOPT",
 ];
 
-/// Script that enters its first argument and executes the others. sh runs it instead of the login shell: tcsh continues
-/// after a failed `cd` (tried with 6.24), and a startup file may replace `cd` with anything.
+/// Script that enters the directory in its first argument and executes the other arguments. sh runs this script instead
+/// of the login shell, because tcsh continues after a failed `cd` (tried with 6.24), and a startup file can replace
+/// `cd` with anything.
 const CHDIR_SCRIPT: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
 /// First part of the script of Direct mode:
 ///
-/// 1. It ends at once if its output is a file or /dev/null, because nobody would receive the mark, or if its input is,
-///    because no permission could arrive.
-/// 2. It prints its first two arguments, joined, as the mark that the login shell has started it.
-/// 3. It reads lines from standard input up to a line of 32 characters, the permission. Without that line it executes
-///    nothing.
-/// 4. It prints the first argument joined with that line, and executes the other arguments with an empty standard
-///    input.
+/// 1. The script ends at once if its output is a file or /dev/null, because nobody would receive the mark. It also ends
+///    if its input is a file or /dev/null, because no permission could arrive.
+/// 2. The script prints its first two arguments, joined. This text is the mark that the login shell has started the
+///    script.
+/// 3. The script reads lines from standard input until it reads a line of 32 characters: the permission. Without the
+///    permission, the script executes nothing.
+/// 4. The script prints the first argument joined with the permission, and executes the other arguments with an empty
+///    standard input.
 ///
-/// sh runs it behind the login shell's `exec`. The request contains the two parts of the mark as separate words, so a
-/// program that prints the request (a forced command, a trace, a shell that refuses it) prints no mark. `TMOUT` would
-/// end the wait in bash and ksh, so the script unsets it meanwhile; the command has it again.
+/// sh runs the script after the login shell's `exec`. The request contains the two parts of the mark as separate words.
+/// A program that prints the request (a forced command, a trace, a shell that refuses the request) therefore prints no
+/// mark. In bash and ksh, `TMOUT` would end the wait, so the script unsets `TMOUT` during the wait and restores it for
+/// the command.
 const PREPARE: &str = r#"set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { "#;
 
-/// Second part, only with `runAs`: checks by `sudo -l` that sudo allows the command. Its third argument is the user,
-/// the fourth the number of words before the program. sudo may require a password for this check and none for the
-/// command (`listpw`); a mark reports that.
+/// Second part of the script, only with `runAs`: checks with `sudo -l` that sudo allows the command. The third argument
+/// of the script is the user. The fourth argument is the number of words before the program. sudo can require a
+/// password for this check although the command itself requires no password (`listpw`). In this case the script prints
+/// a mark.
 const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@; exec sudo -n -l -u "$_n" -- "$@" 2>&1 >/dev/null </dev/null) || case $_s in *"password is required"* | *"authentication is required"*) echo "$1:asks" ;; *) echo "$_s" >&2; exit 94 ;; esac; "#;
 
 const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift @COUNT@ && exec "$@"; exit 93 ;; esac; done; }; exit 93"#;
 
-/// Script that is sent instead of a command with an invalid variable name, which sudo would read as an option or as the
-/// command.
+/// Script that Writ sends instead of a command with an invalid variable name. sudo would read such a name as an option
+/// or as the command.
 const INVALID_VARIABLE_COMMAND: &str =
     r#"echo "writ: an environment variable has an invalid name; nothing was run" >&2; exit 126"#;
 
 /// Returns the text for an exec request. Only the quoted words in it vary.
 ///
-/// The policy has checked all values. The text is right for unchecked values too, with two exceptions that no text can
-/// express: a byte 0, for which sshd closes the connection, and a newline for tcsh. Linux accepts at most 128 KiB of
-/// text. For a longer one sshd reports exit code 1, and nothing runs.
+/// The policy has checked all values. The text is also correct for unchecked values, except for values with a byte 0,
+/// for which sshd closes the connection, and values with a newline for tcsh. No text can express these two values.
+/// Linux accepts at most 128 KiB of text. For a longer text, sshd reports exit code 1, and nothing runs.
 pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
 }
 
-/// Returns the text of [`command_line`] behind a script that first prints the line `PREFIX:READY`, and then executes
-/// nothing before it has read a line of 32 characters from standard input. It prints that line as `PREFIX:LINE`. All
-/// later output is the command's. A session that did not get the line has not executed the command. All parts consist
-/// of letters and digits. No argument contains the line.
+/// Returns the text of [`command_line`] after a script that waits for a permission:
 ///
-/// With `runAs`, `sudo -l` checks the command first. If sudo refuses, the session ends with exit code 94 and without
-/// the first line. If sudo requires a password for that check, the script prints `PREFIX:asks` before that line.
+/// 1. The script prints the line `PREFIX:READY`.
+/// 2. The script reads a line of 32 characters from standard input. Before it has read this line, it executes nothing.
+/// 3. The script prints `PREFIX:LINE` with the line that it has read, and executes the command. All later output comes
+///    from the command.
+///
+/// If Writ did not send the line, the session has not executed the command. All parts consist of letters and digits. No
+/// argument contains the line.
+///
+/// With `runAs`, `sudo -l` checks the command first. If sudo refuses the command, the session ends with exit code 94
+/// and prints no `PREFIX:READY`. If sudo requires a password for this check, the script prints `PREFIX:asks` before
+/// `PREFIX:READY`.
 pub fn marked_command_line(decision: &DecisionRecord, (prefix, ready): (&str, &str)) -> String {
     let words = line_words(decision);
     let Some(user) = decision.run_as.as_deref() else {
@@ -130,13 +145,13 @@ pub fn command_path() -> &'static str {
     PATH.trim_start_matches("PATH=")
 }
 
-/// Words of a decision for the launcher, which prepares the environment: without [`removed_variables`], and with `PATH`
-/// and `LC_ALL`. ([`command_line`] does that by env.)
+/// Words of a decision for the launcher. The launcher prepares the environment itself: it removes
+/// [`removed_variables`], and sets `PATH` and `LC_ALL`. (In the text of [`command_line`], env does this.)
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandWords {
-    /// Directory to enter first; `None` for the directory of the session.
+    /// Directory to enter before the words are executed. `None` keeps the directory of the session.
     pub directory: Option<String>,
-    /// All words: env with the variables of the rule if it has any, or sudo, then the decided program.
+    /// All words: first env with the variables of the rule (if there are any), or sudo; then the decided program.
     pub words: Vec<String>,
     /// Number of words before the decided program.
     pub before_program: usize,
@@ -149,11 +164,11 @@ pub fn command_words(decision: &DecisionRecord) -> CommandWords {
         return CommandWords { directory: None, words, before_program: 0 };
     }
     let mut words = Vec::new();
-    // env sets the variables of the rule, because a shell would refuse or use some of them itself.
+    // env sets the variables of the rule. A shell would refuse some of these variables and would use others itself.
     if decision.run_as.is_none() && !decision.environment.is_empty() {
         words.push("/usr/bin/env".to_owned());
         words.extend(assignments(decision));
-        // env reads a program with `=` in it as a variable; sh does not.
+        // env reads a program with `=` in its path as a variable. sh does not, so sh executes such a program.
         if program(decision).contains('=') {
             words.extend(enter("."));
         }
@@ -175,7 +190,7 @@ fn line_words(decision: &DecisionRecord) -> Vec<String> {
     if decision.run_as.is_none() {
         words.extend(assignments(decision));
     }
-    // env reads a program with `=` in it as a variable; sh does not, and sudo does not behind `--`.
+    // env reads a program with `=` in its path as a variable. sh does not, and sudo does not after `--`.
     let stays = (decision.run_as.is_none() && program(decision).contains('=')).then_some(".");
     words.extend(decision.working_directory.as_deref().or(stays).into_iter().flat_map(enter));
     words.extend(by_sudo(decision));
@@ -191,16 +206,16 @@ fn assignments(decision: &DecisionRecord) -> impl Iterator<Item = String> {
     decision.environment.iter().map(|(name, value)| format!("{name}={value}"))
 }
 
-/// Returns the words by which sh enters a directory and executes the later words.
+/// Returns the words with which sh enters a directory and executes the later words.
 fn enter(directory: &str) -> impl Iterator<Item = String> + use<> {
     ["/bin/sh", "-c", CHDIR_SCRIPT, "writ"].map(str::to_owned).into_iter().chain([path(directory)])
 }
 
-/// Returns the words by which another user executes the later words; none without `runAs`.
+/// Returns the words with which sudo executes the later words as another user. Returns no words without `runAs`.
 fn by_sudo(decision: &DecisionRecord) -> Vec<String> {
     let Some(user) = &decision.run_as else { return Vec::new() };
     let mut words = ["sudo", "-n", "-u", user].map(str::to_owned).to_vec();
-    // As arguments of sudo, because sudo removes nearly all inherited variables.
+    // The variables are arguments of sudo, because sudo removes nearly all inherited variables.
     words.extend(assignments(decision));
     words.push("--".to_owned());
     words
@@ -215,14 +230,14 @@ fn argv(decision: &DecisionRecord) -> impl Iterator<Item = String> {
     [path(program(decision))].into_iter().chain(decision.argv.iter().skip(1).cloned())
 }
 
-/// Returns true if a rule may set the variable. `PATH` is excluded, because it decides which programs the command
-/// finds.
+/// Returns true if a rule may set the variable. No rule may set `PATH`, because `PATH` decides which programs the
+/// command finds.
 fn is_settable_variable(name: &str) -> bool {
     let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     starts && name != "PATH" && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Returns a path that no program reads as an option, and that no shell searches in `PATH`.
+/// Returns `text` as a path that no program reads as an option and that no shell searches in `PATH`.
 fn path(text: &str) -> String {
     if text.starts_with('/') { text.to_owned() } else { format!("./{text}") }
 }
@@ -236,8 +251,9 @@ fn exec(words: impl IntoIterator<Item = String>) -> String {
     line
 }
 
-/// Appends a word in single quotes. Three characters stand outside of the quotes, behind a backslash, which every shell
-/// reads as the character itself: `'` ends the quotes, fish interprets `\` in them, and tcsh interprets `!`.
+/// Appends a word in single quotes. The characters `'`, `\` and `!` are written outside of the quotes, after a
+/// backslash. Every shell reads them there as the characters themselves. Inside the quotes, `'` would end the quotes,
+/// fish would interpret `\`, and tcsh would interpret `!`.
 pub fn quote(line: &mut String, word: &str) {
     line.push('\'');
     for character in word.chars() {

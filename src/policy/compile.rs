@@ -1,7 +1,8 @@
 //! Compiles a Whitelist once into rules that requests can be matched against.
 //!
-//! An invalid Allow rule is out of force, and the other rules of its Whitelist stay in force. Without an invalid Deny,
-//! its commands could run, so the namespace fails closed (see [`super::RuleSet::closed_by`]).
+//! Writ ignores an invalid Allow rule. The other rules of its Whitelist stay in force. If Writ ignored an invalid Deny
+//! rule, commands that the Deny forbids could run. The namespace therefore fails closed (see
+//! [`super::RuleSet::closed_by`]).
 
 use std::collections::BTreeMap;
 
@@ -19,9 +20,9 @@ use super::{RuleError, environment, options, parents, programs};
 
 /// Action type of a rule that sets none.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
-/// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]): one namespace must not use up the time and
-/// the memory of a controller that serves others too. A usual pattern costs about 1000, on a Deny 16 times that. For a
-/// Whitelist at this bound, the worst request takes about 0.1 s.
+/// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]). One namespace must not use up the time and
+/// the memory of a controller that also serves other namespaces. A usual pattern costs about 1000; in a Deny rule it
+/// costs 16 times as much. If a Whitelist is at this maximum, the slowest request takes about 0.1 s.
 const PATTERN_COST: usize = 1024 * 1024;
 
 /// Remedies for a text that can be read in two ways.
@@ -34,13 +35,13 @@ const A_MATCH_OF_ITS_OWN: &str = "give the rule a match of its own with this par
 pub struct CompiledWhitelist {
     /// Name, UID and generation of the object.
     pub record: ObjectRecord,
-    /// Allow rules in force, in the order of the Whitelist.
+    /// Allow rules in force, in their order in the Whitelist.
     pub(super) allow_rules: Vec<CompiledRule>,
     /// Deny rules in force.
     pub(super) deny_rules: Vec<CompiledRule>,
     /// Rules out of force, each with its problem.
     pub invalid_rules: Vec<InvalidRule>,
-    /// Reason why the namespace fails closed, if this Whitelist causes that.
+    /// Reason for which the namespace fails closed. `None` if this Whitelist does not cause that.
     pub closed: Option<String>,
 }
 
@@ -50,9 +51,9 @@ pub(super) struct CompiledRule {
     pub name: String,
     pub action_type: Option<String>,
     pub parameters: Vec<ParameterSpec>,
-    /// Text of a request that this rule matches; `None` only for a Deny that matches any text.
+    /// Texts of requests that this rule matches. `None` only for a Deny without `match`.
     pub text: Option<Template>,
-    /// Words of the command; empty only for a Deny that matches any words.
+    /// Words of the command. Empty only for a Deny without `run`.
     pub run: Vec<Template>,
     pub selector: Option<MachineSelector>,
     pub subjects: Option<Vec<Principal>>,
@@ -75,12 +76,13 @@ pub struct InvalidRule {
     pub effect: Effect,
     /// Reason why the rule is out of force.
     pub problem: RuleError,
-    /// Texts and words that would request the rule.
+    /// Command texts and argument lists with which a requester can request the rule.
     pub wording: Wording,
 }
 
 impl CompiledWhitelist {
-    /// Returns a Whitelist that cannot be decoded. It may contain a Deny, so its namespace fails closed.
+    /// Returns a substitute for a Whitelist that cannot be decoded. The Whitelist perhaps contains a Deny rule, so its
+    /// namespace fails closed.
     pub fn unreadable(record: ObjectRecord, message: &str) -> Self {
         Self { closed: Some(format!("it cannot be read: {message}")), ..Self::empty(record) }
     }
@@ -89,7 +91,7 @@ impl CompiledWhitelist {
         Self { record, allow_rules: Vec::new(), deny_rules: Vec::new(), invalid_rules: Vec::new(), closed: None }
     }
 
-    /// Number of rules in force.
+    /// Returns the number of rules in force.
     pub fn rule_count(&self) -> usize {
         self.allow_rules.len() + self.deny_rules.len()
     }
@@ -132,7 +134,7 @@ pub fn compile(whitelist: &Whitelist) -> CompiledWhitelist {
     compiled
 }
 
-/// Compiles one rule. The result is the first problem, in the order of the checks.
+/// Compiles one rule. If the rule has several problems, the error is the first problem in the order of the checks.
 fn compile_rule(
     rule: &WhitelistRule,
     effect: Effect,
@@ -243,7 +245,7 @@ fn compile_text(
             checks::text("match", text)?;
             Template::parse("match", text, parameters)?
         }
-        // A Deny without `match` is compared with the words only.
+        // If a Deny has no `match`, only its words are compared with the request.
         None if effect == Effect::Deny => return Ok(None),
         None => Template::join(run),
     };

@@ -1,12 +1,13 @@
-//! Matches a request against the rules: a total function, and its result can be recorded.
+//! Matches a request against the rules. The function is total, and its result can be recorded.
 //!
 //! 1. A namespace that failed closed allows nothing.
 //! 2. The request is matched against every Allow rule that the index finds: command, action type, machine, subjects,
-//!    environment variables, timeout. Each rule that matches is a candidate, with the decision that it would give.
-//! 3. A Deny rule that matches the request or a candidate wins. Its `run` is matched against each command that the
-//!    candidate executes, also behind launchers.
-//! 4. Candidates with different decisions are ambiguous. Otherwise the first candidate is the decision: first by the
-//!    name of the Whitelist, then by the order of its rules, so the choice is always the same.
+//!    environment variables, timeout. Each matching rule becomes a candidate with its decision.
+//! 3. If a Deny rule matches the request or a candidate, the request is denied. The `run` of a Deny rule is matched
+//!    against each command that the candidate executes, including commands that a program such as `nice` launches.
+//! 4. If the candidates have different decisions, the request is ambiguous. Otherwise the first candidate is the
+//!    decision. Candidates are sorted by the name of the Whitelist, then by the order of its rules, so the choice is
+//!    always the same.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,8 +25,8 @@ use super::template::{Template, TemplateMismatch, TemplateMismatchKind, read_wor
 use super::verdict::{Decision, Denial, NearMiss, Verdict};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
-/// Maximum number of rules that cannot match and are still compared with a denied request, to find the near miss. Of
-/// many rules with the same beginning the first ones are enough.
+/// Maximum number of rules that are compared with a denied request although they cannot match. The comparison finds the
+/// near miss. If many rules have the same beginning, the first rules are enough.
 const MAX_NEAR_MISS_CANDIDATES: usize = 32;
 
 /// Request, labels of the Machine, and requester.
@@ -36,10 +37,10 @@ struct MatchInput<'a> {
     identity: Identity<'a>,
 }
 
-/// The decision that a matching rule would give.
+/// Allow rule that matches the request, with its decision.
 struct Candidate {
     decision: Decision,
-    /// The rule's `match` with the values of the request, as a requester would write it.
+    /// `match` of the rule with the values of the request, as a requester would write it.
     text: Option<String>,
 }
 
@@ -70,7 +71,7 @@ pub fn decide(
         return Verdict::Deny(Denial { reason: Reason::Denied, message, nearest: None });
     }
     if let Some(index) = rules.prefix_index(lookup).filter(|_| candidates.is_empty()) {
-        // These rules cannot match; the best of them is the near miss.
+        // These rules cannot match. The most similar rule becomes the near miss.
         let like_it = in_order(|found| index.rules_with_prefix_of(&key, found));
         for (whitelist, rule) in
             like_it.into_iter().take(MAX_NEAR_MISS_CANDIDATES).filter_map(|place| rules.allow_rule(place))
@@ -92,7 +93,7 @@ pub fn decide(
     }
 }
 
-/// Returns the index and the key that find the rules for a request.
+/// Returns the index in which to search rules for the request, and the key to search for.
 fn lookup_key(form: &CommandForm) -> (LookupKind, Cow<'_, str>) {
     match form {
         CommandForm::Text(text) => (LookupKind::Text, Cow::Borrowed(text)),
@@ -101,7 +102,7 @@ fn lookup_key(form: &CommandForm) -> (LookupKind, Cow<'_, str>) {
     }
 }
 
-/// Returns true if a rule ends as the request does. Other rules cannot match.
+/// Returns true if the request has the end that the rule requires. If not, the rule cannot match.
 fn has_matching_suffix(rule: &CompiledRule, form: &CommandForm) -> bool {
     match form {
         CommandForm::Text(text) => rule.text.as_ref().is_some_and(|template| text.ends_with(template.literal_suffix())),
@@ -134,7 +135,7 @@ fn deny_ambiguous(first: &Decision, other: &Decision) -> Verdict {
     Verdict::Deny(Denial { reason: Reason::Ambiguous, message, nearest: None })
 }
 
-/// Returns true if two decisions have the same effect, whichever rules gave them.
+/// Returns true if two decisions have the same effect, even if different rules gave them.
 fn is_equivalent(left: &Decision, right: &Decision) -> bool {
     left.argv == right.argv
         && left.run_as == right.run_as
@@ -152,7 +153,7 @@ fn is_for_machine(rule: &CompiledRule, labels: &BTreeMap<String, String>) -> boo
     rule.selector.as_ref().is_none_or(|selector| selector.matches(labels))
 }
 
-/// Matches a request against one Allow rule. A rule that fails a later step is a nearer miss.
+/// Matches a request against one Allow rule. The later the failed step, the nearer is the miss.
 fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInput<'_>) -> Result<Candidate, Mismatch> {
     let values = extract_values(whitelist, rule, asked.request.form())?;
     if asked.request.action_type().is_some_and(|named| rule.action_type.as_deref() != Some(named)) {
@@ -223,7 +224,8 @@ fn extract_from_argv<'a>(
     values: &mut [Option<&'a str>],
 ) -> Result<(), Mismatch> {
     let read = read_words(&rule.parameters, &rule.run, argv.iter().map(String::as_str), values);
-    // In a vector of another shape, the word at a parameter's position is no value, so no value is reported as wrong.
+    // If the vector has another shape, the word at the position of a parameter is not its value. The error then names
+    // no value.
     let is_other =
         |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
     let has_shape = argv.len() == rule.run.len() && !rule.run.iter().zip(argv).any(is_other);
@@ -261,7 +263,7 @@ fn extract_named<'a>(
     Ok(())
 }
 
-/// Returns the variables to set: the defaults of the rule, and the variables of the request.
+/// Returns the variables to set: the variables of the request, and the rule's defaults for all other variables.
 fn environment(rule: &CompiledRule, request: &Request) -> Result<BTreeMap<String, String>, Mismatch> {
     if rule.environment.is_empty() && request.environment().is_empty() {
         return Ok(BTreeMap::new());
@@ -292,7 +294,7 @@ fn find_deny<'a>(
     };
     let texts = candidates.iter().filter_map(|candidate| candidate.text.as_deref());
     let commands = outcomes.iter().flat_map(|outcome| &outcome.commands);
-    // A longer command matches no Deny: the words of a Deny have the same bound.
+    // A command with more words matches no Deny, because a Deny has at most `MAXIMUM_WORDS` words.
     let words = commands.filter(|command| command.words.len() <= MAXIMUM_WORDS);
     let words = words.map(|command| key_by_base_name(command.words.iter().copied()));
     let mut may_hold = rules.deny_candidates(asked_text.into_iter().chain(texts), asked_words.into_iter().chain(words));
@@ -317,7 +319,8 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// Returns true if a Deny rule matches a request. It also matches if the requester is not verified.
+/// Returns true if a Deny rule matches a request. If the requester is not verified, the `subjects` of the rule are
+/// ignored.
 fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<'_>]) -> bool {
     if !is_for_machine(rule, asked.labels) {
         return false;
@@ -335,7 +338,7 @@ fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<
             _ => outcomes.iter().any(|outcome| is_of_type(outcome.action_type)),
         };
     }
-    // First the request as it was written, of which the user is not known.
+    // First match the request as it was written. Its user is not known yet, so a Deny with `runAs` does not match here.
     let asked_type = asked.request.action_type().unwrap_or_default();
     let holds_as_written = rule.run_as.is_none()
         && is_of_type(asked_type)
@@ -344,11 +347,12 @@ fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<
             CommandForm::Argv(argv) => forbids_words(rule, &argv.iter().map(String::as_str).collect::<Vec<_>>(), false),
             CommandForm::Rule(_) => false,
         };
-    // Then the commands that it would execute, so that another form of request or a launcher evades no Deny.
+    // Then match the commands that the request would execute. Another form of request or a launcher such as `nice`
+    // therefore does not evade a Deny.
     holds_as_written || outcomes.iter().any(|outcome| is_of_type(outcome.action_type) && forbids_outcome(rule, outcome))
 }
 
-/// Returns true if a Deny rule forbids the text of an outcome, or one of its commands.
+/// Returns true if a Deny rule forbids the text or a command of an outcome.
 pub(super) fn forbids_outcome(rule: &CompiledRule, outcome: &Outcome<'_>) -> bool {
     let by_text_or_user = match outcome.text {
         _ if rule.text.is_none() && rule.run.is_empty() => true,
@@ -366,7 +370,7 @@ fn forbids_text(rule: &CompiledRule, text: &str) -> bool {
     rule.text.as_ref().is_some_and(|template| template.extract(text, &rule.parameters, &mut values).is_ok())
 }
 
-/// Returns true if the `run` of a Deny rule matches these words. Two paths to the same program match.
+/// Returns true if the `run` of a Deny rule matches these words. Different paths of the same program match each other.
 pub(super) fn forbids_words(rule: &CompiledRule, words: &[&str], is_launched: bool) -> bool {
     let (Some((denied, denied_words)), Some((program, words))) = (rule.run.split_first(), words.split_first()) else {
         return false;

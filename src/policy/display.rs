@@ -5,12 +5,12 @@ use crate::api::execution_status::MAX_COMMAND_LINE;
 /// End of a truncated text.
 const CUT: &str = " ...";
 
-/// Returns the words of an argument vector, separated by blanks. Empty words, and words with other characters than
-/// names, paths and options usually have, are quoted as for a shell. A control character is shown as `?`.
+/// Returns the words of an argument vector, separated by spaces. A word is quoted as for a shell if it is empty or
+/// contains a character that is unusual in names, paths and options. A control character is shown as `?`.
 pub fn display(argv: &[String]) -> String {
     let mut text = String::new();
     for word in argv {
-        // The text is truncated below, so a long vector costs no more than a short one.
+        // The text is truncated below. The loop stops before it reads all words of a long vector.
         if text.len() > 4 * MAX_COMMAND_LINE {
             break;
         }

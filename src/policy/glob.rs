@@ -1,16 +1,18 @@
 //! Patterns with `*` and `?` in annotations.
 
-/// Returns true if one of the patterns, separated by commas, matches the whole text. An empty list matches nothing.
+/// Returns true if one of the patterns matches the whole text. `patterns` is separated by commas. An empty list matches
+/// nothing.
 pub fn any_matches(patterns: &str, text: &str) -> bool {
     patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()).any(|pattern| matches(pattern, text))
 }
 
-/// Returns true if a pattern matches a text: `*` matches any number of characters, `?` one. The time is at most
-/// proportional to the product of the lengths.
+/// Returns true if a pattern matches a text. `*` matches any number of characters, and `?` matches exactly one. The
+/// time is at most proportional to the product of the two lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut in_text) = (0, 0);
-    // Positions to resume from, at the last `*`, if the text behind it does not match here.
+    // Positions of the last `*` in the pattern and in the text. If the later characters do not match, matching resumes
+    // there.
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = text.get(in_text) {
         match pattern.get(at) {

@@ -1,5 +1,5 @@
-//! Index of rules by their beginnings, so that a request is matched against few rules of many. The index excludes only
-//! rules that cannot match; a found rule is still matched as a whole.
+//! Index of rules by their beginnings. With the index, a request is matched against only a few of many rules. The index
+//! excludes only rules that cannot match. Each found rule is still matched as a whole.
 
 /// End of a word in a key (see [`key_of_words`]). No word contains it, because words are printable.
 pub(super) const END_OF_WORD: char = '\0';
@@ -14,7 +14,7 @@ struct Entry {
     prefix: String,
     /// Position of the rule among all rules.
     rule: usize,
-    /// Last entry before this one whose beginning is also a beginning of this entry's beginning.
+    /// Position of the last earlier entry whose `prefix` is the beginning of this entry's `prefix`.
     parent: Option<usize>,
 }
 
@@ -24,7 +24,7 @@ impl PrefixIndex {
         let entry = |(rule, prefix)| Entry { prefix, rule, parent: None };
         let mut entries: Vec<Entry> = rules.map(entry).collect();
         entries.sort_by(|left, right| left.prefix.cmp(&right.prefix));
-        // In sorted order, all longer beginnings follow directly after the beginning that they start with.
+        // In sorted order, all texts that start with a beginning follow directly after this beginning.
         let mut open: Vec<(usize, String)> = Vec::new();
         for (index, entry) in entries.iter_mut().enumerate() {
             while open.pop_if(|(_, parent)| !entry.prefix.starts_with(parent.as_str())).is_some() {}
@@ -34,9 +34,10 @@ impl PrefixIndex {
         Self(entries)
     }
 
-    /// Adds the positions of the rules with a beginning of `key` to `found`.
+    /// Adds to `found` the positions of all rules whose prefix is a beginning of `key`.
     pub fn rules_with_prefix_of(&self, key: &str, found: &mut Vec<usize>) {
-        // All beginnings of `key` are in one chain. It starts at the last entry that is not greater than `key`.
+        // All entries whose prefix is a beginning of `key` are in one chain. The chain starts at the last entry that is
+        // not greater than `key`.
         let mut next = self.0.partition_point(|entry| entry.prefix.as_str() <= key).checked_sub(1);
         while let Some(entry) = next.and_then(|index| self.0.get(index)) {
             if key.starts_with(entry.prefix.as_str()) {
@@ -46,9 +47,10 @@ impl PrefixIndex {
         }
     }
 
-    /// Returns the length of the longest common beginning of `key` and a rule, in bytes; `None` without rules.
+    /// Returns the length of the longest common beginning of `key` and a rule, in bytes. Returns `None` if there are no
+    /// rules.
     pub fn longest_common_prefix(&self, key: &str) -> Option<usize> {
-        // Among sorted texts, a neighbour has the longest common beginning.
+        // In sorted order, the entry with the longest common beginning is directly before or after `key`.
         let after = self.0.partition_point(|entry| entry.prefix.as_str() <= key);
         let neighbours =
             [after.checked_sub(1), Some(after)].into_iter().flatten().filter_map(|index| self.0.get(index));
@@ -74,12 +76,13 @@ pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key
 }
 
-/// Returns the key of words for [`super::RuleSet::deny_candidates`]: the name of the program has no directory there.
+/// Returns the key of words for [`super::RuleSet::deny_candidates`]. In this key, the program has its file name without
+/// a directory.
 pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
 }
 
-/// Returns the name of a rule as a key. No longer name begins with this key.
+/// Returns the name of a rule as a key. The key of a longer name does not begin with this key.
 pub(super) fn key_of_name(name: &str) -> String {
     key_of_words(std::iter::once(name))
 }
