@@ -1,13 +1,14 @@
-//! Decides which words a rule admits, exactly: on the languages of its patterns, not on examples.
+//! Analyses the words that a rule admits. The analysis is exact: it reads the languages of the patterns, not examples.
 //!
 //! A [`Scanner`] is a small automaton that reads a word from left to right and finds a feature in it, for example a
-//! segment `..` or a dash at the beginning. [`Words`] runs it over all words of a template: over constant text as it
-//! is, and over each parameter in product with the automaton of its pattern. The result is exact, also about
-//! `maxLength`, and contains the shortest word that has the feature.
+//! segment `..` or a dash at the beginning. [`Words`] applies a scanner to all words of a template. The scanner reads
+//! constant text as it is. For a parameter, the search runs on the product of the scanner and the automaton of the
+//! parameter's pattern. The result is exact, also with `maxLength`, and contains a short word that has the feature.
 //!
-//! The work is bounded. Each product is searched once for each parameter and state of the scanner. It has at most as
-//! many states as the pattern (see `COMPILED_BYTES` in `pattern.rs`) times the states of the scanner. If a parameter
-//! occurs twice in a word, the search chooses its two values independently.
+//! The work is bounded. A product is searched at most once for each parameter and each state in which the scanner
+//! reaches the parameter. The number of states of a product is at most the number of states of the pattern (see
+//! `COMPILED_BYTES` in `pattern.rs`) times the number of states of the scanner. If a parameter occurs twice in a word,
+//! the search chooses the two values independently.
 
 pub(super) mod paths;
 pub(super) mod scanner;
@@ -22,17 +23,17 @@ use super::values::ValueSpec;
 use super::{MAXIMUM_TEXT_BYTES, RuleError};
 use scanner::{Class, Scanner, ScannerState};
 
-/// All words of the templates of one rule, read by one scanner.
+/// Search with one scanner in all words of the templates of one rule.
 pub(super) struct Words<'r> {
     parameters: &'r [ParameterSpec],
     scanner: &'r Scanner,
-    /// Returns true for a parameter whose bytes count as chosen by the requester.
+    /// Returns true if the bytes of a parameter count as chosen by the requester.
     is_free: fn(&ValueSpec) -> bool,
     automata: BTreeMap<usize, Rc<Automaton>>,
     outcomes: BTreeMap<(usize, ScannerState), Rc<[Outcome]>>,
 }
 
-/// Word that a rule admits, and in which the scanner found a feature.
+/// Word that a rule admits and that has a feature for which the scanner searches.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Example {
     /// Whole word.
@@ -41,14 +42,14 @@ pub(super) struct Example {
     pub values: BTreeMap<usize, String>,
 }
 
-/// State of the scanner behind a value, and the shortest value that leads to it.
+/// State of the scanner after a value, and the shortest value that leads to this state.
 #[derive(Clone, Debug)]
 struct Outcome {
     state: ScannerState,
     value: Rc<str>,
 }
 
-/// Step to a state: the state before the piece, and the value of the piece.
+/// Step to a state: the state before a piece of the template, and the value of the piece if it is a placeholder.
 type Step = (ScannerState, Option<Rc<str>>);
 
 impl<'r> Words<'r> {
@@ -117,7 +118,8 @@ impl<'r> Words<'r> {
         for (place, value) in &chosen {
             values.insert(*place, value.to_string());
         }
-        // A parameter that occurs twice gets one of its two values: the one with which the word still has the feature.
+        // A parameter that occurs twice gets one of its two values: the value with which the word still has the
+        // feature.
         if !self.finds(template, &values) {
             let with = |(place, value): &(usize, Rc<str>)| {
                 let one = [(*place, value.to_string())];
@@ -180,7 +182,7 @@ impl<'r> Words<'r> {
     }
 }
 
-/// Automaton of a pattern, with one byte for each class of bytes that the scanner does not distinguish.
+/// Automaton of a pattern. The scanner does not distinguish the bytes of a class, so one byte stands for each class.
 struct Automaton {
     nodes: Vec<Node>,
     start: usize,
@@ -188,14 +190,14 @@ struct Automaton {
 
 #[derive(Default)]
 struct Node {
-    /// Next nodes without a byte.
+    /// Nodes that follow without a byte.
     empty: Vec<usize>,
-    /// Next nodes, each with the byte and its class.
+    /// Nodes that follow after a byte, each with the byte and its class.
     moves: Vec<(u8, Class, usize)>,
     is_end: bool,
 }
 
-/// Reached state of the product, with the step to it.
+/// Reached state of the product of automaton and scanner, with the step that led to it.
 struct Reached {
     node: usize,
     state: ScannerState,
@@ -209,8 +211,8 @@ impl Automaton {
         Self { nodes, start: nfa.start_anchored().as_usize() }
     }
 
-    /// Returns the states behind the values, shortest value first. The search is breadth first, so it reaches each
-    /// state of the product by the fewest bytes.
+    /// Returns the states of the scanner after the values of the pattern, the state with the shortest value first. The
+    /// search is breadth first, so it reaches each state of the product with the fewest bytes.
     fn outcomes(&self, scanner: &Scanner, from: ScannerState, is_free: bool, longest: usize) -> Vec<Outcome> {
         let width = scanner.states();
         let mut seen = vec![false; self.nodes.len() * width];
@@ -226,7 +228,7 @@ impl Automaton {
         reach(&mut all, Reached { node: self.start, state: from, before: usize::MAX, byte: None });
         let mut level = 0;
         for length in 0..=longest {
-            // The loop itself extends the list by nodes that need no byte.
+            // The loop appends nodes that need no byte to the list that it reads.
             let mut index = level;
             while let Some(&Reached { node, state, .. }) = all.get(index) {
                 let Some(here) = self.nodes.get(node) else { break };
@@ -256,7 +258,7 @@ impl Automaton {
     }
 }
 
-/// Returns the bytes on the way to a state.
+/// Returns the bytes that were read on the way to a state.
 fn spell(all: &[Reached], mut index: usize) -> String {
     let mut bytes = Vec::new();
     while let Some(reached) = all.get(index) {
@@ -292,7 +294,7 @@ impl Node {
         node
     }
 
-    /// Adds one byte of each class: a letter if there is one, because it reads better.
+    /// Adds one byte for each class. Prefers a lower-case letter, because an example with letters is easier to read.
     fn add(&mut self, first: u8, last: u8, next: usize, scanner: &Scanner) {
         let rank = |byte: u8| (!byte.is_ascii_lowercase(), !byte.is_ascii_alphanumeric());
         for byte in first..=last {

@@ -1,4 +1,4 @@
-//! Warnings for authors of Whitelists: valid rules that may do something else than their author meant.
+//! Warnings for authors of Whitelists about valid rules with effects that the author perhaps did not intend.
 
 mod denials;
 mod examples;
@@ -21,7 +21,8 @@ use super::{CompiledWhitelist, compile, environment, programs};
 use examples::examples;
 pub use findings::{Findings, Warning};
 
-/// Checks a Whitelist as the controller would, and collects warnings, as if its namespace had no other Whitelist.
+/// Checks a Whitelist in the same way as the controller, and collects warnings. Assumes that the namespace has no other
+/// Whitelist.
 pub fn lint(whitelist: &Whitelist) -> Findings {
     let compiled = compile(whitelist);
     let mut findings = lint_alone(whitelist, &compiled);
@@ -29,15 +30,16 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
     findings
 }
 
-/// Maximum number of pairs of a Deny and an Allow that [`lint_among`] compares. A pair takes up to 1 ms.
+/// Maximum number of pairs of a Deny and an Allow that [`lint_among`] compares. The comparison of one pair takes up to
+/// 1 ms.
 const MAX_PAIRS: usize = 4096;
 
-/// Checks a Whitelist together with the other Whitelists of its namespace in the cluster: compares its Deny rules with
-/// the rules of all. With more than 4096 pairs it skips that comparison; `writ lint` compares any number. `compiled` is
-/// the result of compiling `whitelist`.
+/// Checks a Whitelist together with the other Whitelists of its namespace in the cluster, and compares its Deny rules
+/// with the Allow rules of all these Whitelists. If there are more than 4096 pairs of a Deny and an Allow, skips the
+/// comparison. (`writ lint` compares any number of pairs.) `compiled` is the result of compiling `whitelist`.
 ///
-/// The result depends only on the specs of these Whitelists. A caller may keep it while `record` (name, UID and
-/// generation) of `compiled` and of all `others` stays the same.
+/// The result depends only on the specs of these Whitelists. A caller can therefore reuse the result while `record`
+/// (name, UID and generation) of `compiled` and of all `others` stays the same.
 pub fn lint_among(whitelist: &Whitelist, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Findings {
     let mut findings = lint_alone(whitelist, compiled);
     let others = others.iter().map(Arc::as_ref).filter(|other| other.record.name != compiled.record.name);
@@ -50,8 +52,8 @@ pub fn lint_among(whitelist: &Whitelist, compiled: &CompiledWhitelist, others: &
     findings
 }
 
-/// Checks Whitelists together, and returns their findings in the same order. A Deny is compared with the rules of all
-/// Whitelists of its namespace. Whitelists without a namespace count as one namespace.
+/// Checks Whitelists together, and returns their findings in the same order. A Deny is compared with the Allow rules of
+/// all Whitelists of its namespace. All Whitelists without a namespace count as one namespace.
 pub fn lint_all(whitelists: &[&Whitelist]) -> Vec<Findings> {
     let compiled: Vec<_> = whitelists.iter().map(|whitelist| compile(whitelist)).collect();
     let mut all: Vec<_> =
@@ -70,12 +72,12 @@ pub fn lint_all(whitelists: &[&Whitelist]) -> Vec<Findings> {
     all
 }
 
-/// Returns the findings that need no other Whitelist.
+/// Returns the findings that do not depend on other Whitelists.
 fn lint_alone(whitelist: &Whitelist, compiled: &CompiledWhitelist) -> Findings {
     let mut seen = BTreeSet::new();
     let rules = &whitelist.spec.rules;
     let names = rules.iter().filter(|rule| !is_name(&rule.name) || !seen.insert(&rule.name));
-    // No warnings about rules out of force: their problems come first.
+    // Rules out of force get no warnings, because the author must fix their problems first.
     let is_in_force = |rule: &&WhitelistRule| compiled.invalid_rules.iter().all(|broken| broken.rule != rule.name);
     let mut warnings: Vec<Warning> = rules.iter().filter(is_in_force).flat_map(rule_warnings).collect();
     warnings.extend(compiled.allow_rules.iter().flat_map(patterns::rule_warnings));
@@ -98,7 +100,7 @@ fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-/// Returns the warnings that need no other rule.
+/// Returns the warnings about one rule that do not depend on other rules.
 fn rule_warnings(rule: &WhitelistRule) -> Vec<Warning> {
     let mut messages = Vec::new();
     if rule.effect == Some(Effect::Deny) {
@@ -126,8 +128,8 @@ fn rule_warnings(rule: &WhitelistRule) -> Vec<Warning> {
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
 }
 
-/// Returns true if a requester can give a variable a value that the author did not mean. The author chose each value of
-/// an enum.
+/// Returns true if a requester can perhaps give a variable a value that the author did not intend. Returns false for an
+/// enum, because the author chose each of its values.
 fn is_doubtful(name: &str, parameter: &Parameter) -> bool {
     let Some(text) = parameter.pattern.as_ref().filter(|_| !environment::is_harmless(name)) else { return false };
     let Ok(pattern) = super::pattern::Pattern::compile(name, text) else { return false };
@@ -135,13 +137,13 @@ fn is_doubtful(name: &str, parameter: &Parameter) -> bool {
     is_reaching || (programs::is_telling(name) && pattern.bytes.find(|byte| !byte.is_ascii_digit()).is_some())
 }
 
-/// Returns true if only dashes stand before a placeholder.
+/// Returns true if a word begins with dashes and a placeholder follows directly, for example `--{name}`.
 fn is_option_placeholder(word: &str) -> bool {
     let rest = word.trim_start_matches('-');
     rest.len() < word.len() && rest.starts_with('{') && !rest.starts_with("{{")
 }
 
-/// Returns a warning, with an example, for each rule that matches a request of another rule.
+/// Returns a warning for each rule whose example request also matches another rule. The warning contains the example.
 fn overlapping_rules(compiled: &CompiledWhitelist) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for (index, rule) in compiled.allow_rules.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! Near misses: the rule that came closest to a denied request, and why it did not match, in one form for the requester
-//! and in another for readers of the policy.
+//! Near misses: the rule that is nearest to a denied request, and the reason for which it did not match. There is one
+//! text for the requester, and another for readers of the policy.
 //!
 //! # Guarantees
-//! The form for the requester shows no text, pattern or value of a rule, and no correct part of a guessed word. It
-//! shows names of rules and parameters, and the maximum timeout, because a request contains these. If only the
-//! directory of the program differs, the form names this difference.
+//! The text for the requester shows no text, pattern or value of a rule, and no correct part of a guessed word. It
+//! shows names of rules and parameters, and the maximum timeout, because requests contain them. If only the directory
+//! of the program differs, the text says so.
 
 mod other_way;
 
@@ -21,7 +21,7 @@ use super::verdict::{Denial, NearMiss};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
 use other_way::OtherWay;
 
-/// Reason why a rule is no candidate, from the farthest to the nearest.
+/// Reason for which a rule is not a candidate. The variants are sorted from the farthest to the nearest rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mismatch {
     /// The request names another rule.
@@ -30,9 +30,9 @@ pub(super) enum Mismatch {
     Command(TemplateMismatch),
     /// The request names a parameter that the rule does not have.
     UndeclaredParameter,
-    /// The request has no value for this parameter, and there is no default.
+    /// The request has no value for the parameter with this index, and the parameter has no default.
     NoValue(usize),
-    /// The rule matches the command in another form of request.
+    /// The rule would match the command in another form of request.
     OtherWay(OtherWay),
     ActionType,
     Machine,
@@ -46,25 +46,25 @@ pub(super) enum Mismatch {
     TooLong,
 }
 
-/// Nearest rules so far.
+/// Nearest rules among the rules considered so far.
 pub(super) struct NearestRules<'a> {
-    /// Key of the request in the index. The matched part of a request is a beginning of the key.
+    /// Key of the request in the index. The part of the request that matched a rule is a beginning of the key.
     key: &'a str,
     /// Character that ends a word in the key.
     end_of_word: char,
     /// Nearest rule by matched bytes, for readers of the policy.
     for_policy_reader: Option<Near<'a>>,
-    /// Nearest rule by whole words, for the requester: the choice of this rule must not show how much of a word was
-    /// right.
+    /// Nearest rule by whole words, for the requester. The choice of this rule must not show which part of a word was
+    /// correct.
     for_requester: Option<Near<'a>>,
-    /// True if several rules are equally near by their texts.
+    /// True if the texts of several rules are equally near.
     is_tied: bool,
 }
 
 type Near<'a> = (&'a CompiledWhitelist, &'a CompiledRule, Mismatch);
 
 impl Mismatch {
-    /// Returns the nearness: the number of the failed step of the decision, and the progress within that step.
+    /// Returns the nearness: the number of the step of the decision that failed, and the progress within this step.
     fn nearness(self) -> (u8, usize) {
         match self {
             Mismatch::OtherRule => (0, 0),
@@ -85,19 +85,19 @@ impl Mismatch {
 }
 
 impl<'a> NearestRules<'a> {
-    /// Returns a value without rules.
+    /// Returns an empty value, before any rule is considered.
     pub fn new(form: &CommandForm, key: &'a str) -> Self {
         let end_of_word = if matches!(form, CommandForm::Text(_)) { ' ' } else { END_OF_WORD };
         Self { key, end_of_word, for_policy_reader: None, for_requester: None, is_tied: false }
     }
 
-    /// Returns the length of the whole words within the first `matched` bytes.
+    /// Returns the length, in bytes, of the whole words within the first `matched` bytes of the key.
     fn words(&self, matched: usize) -> usize {
         let part = self.key.get(..matched).unwrap_or_default();
         part.rfind(self.end_of_word).map_or(0, |end| end + 1)
     }
 
-    /// Keeps a rule if it is nearer than the rules before.
+    /// Stores a rule if it is nearer than all earlier rules.
     pub fn consider(&mut self, whitelist: &'a CompiledWhitelist, rule: &'a CompiledRule, mismatch: Mismatch) {
         self.note(whitelist, rule, mismatch);
         self.tell(whitelist, rule, mismatch, false);
@@ -125,7 +125,7 @@ impl<'a> NearestRules<'a> {
         }
     }
 
-    /// Keeps the nearest of the rules with other beginnings, which only the index has compared.
+    /// Considers the nearest rule with another beginning than the request. Only the index has compared these rules.
     pub fn consider_prefix_matches(&mut self, rules: &'a RuleSet, index: &PrefixIndex) {
         let Some(matched) = index.longest_common_prefix(self.key) else { return };
         let alike = |matched: usize| {
@@ -142,7 +142,7 @@ impl<'a> NearestRules<'a> {
         }
     }
 
-    /// Keeps the nearest of the rules that match the command in another form of request.
+    /// Considers the rules that would match the command in another form of request.
     pub fn consider_other_ways(&mut self, rules: &'a RuleSet, form: &CommandForm, limit: usize) {
         for (whitelist, rule, way) in other_way::find(rules, form, limit) {
             self.consider(whitelist, rule, Mismatch::OtherWay(way));
@@ -203,7 +203,8 @@ impl<'a> NearestRules<'a> {
     }
 }
 
-/// Returns the length of the first word of a request. A rule with no more than that in common is not near.
+/// Returns the length of the first word of a request. If a rule has only this word in common with the request, the rule
+/// is not near.
 fn first_word(form: &CommandForm) -> usize {
     match form {
         CommandForm::Text(text) => text.find(' ').unwrap_or(text.len()),
@@ -234,7 +235,7 @@ fn no_similar_rule(rules: &RuleSet, request: &Request) -> String {
     }
 }
 
-/// Returns a hint that the matching rule may be invalid and out of force.
+/// Returns a hint that the matching rule is perhaps out of force. Empty if no rule is out of force.
 fn invalid_rule_hint(rules: &RuleSet) -> String {
     match rules.whitelists().iter().map(|whitelist| whitelist.invalid_rules.len()).sum::<usize>() {
         0 => String::new(),

@@ -1,9 +1,9 @@
-//! Refuses values that a program may read as an option: values with `-` at the beginning of a word, if no `--` before
-//! it certainly ends the options.
+//! Refuses values that a program can read as an option: values with `-` at the beginning of a word, unless an earlier
+//! `--` certainly ends the options.
 //!
-//! A `--` behind an option may be the value of that option (`tar -xf -- {x}` reads an archive named `--`, and `{x}` is
-//! an option again). Only the program knows which options take a value. So a `--` counts only behind a word that is no
-//! option, or behind an option that is known to take no value (see [`flags`]).
+//! A `--` after an option can be the value of this option. In `tar -xf -- {x}`, tar reads an archive named `--`, and
+//! `{x}` can be an option again. Only the program knows which options take a value. A `--` therefore counts only after
+//! a word that is not an option, or after an option that is known to take no value (see [`flags`]).
 
 use super::RuleError;
 use super::language::Words;
@@ -17,19 +17,19 @@ const BEGIN_THE_PATTERN: &str =
 const OR_PUT_DASHES: &str = "begin its pattern with a letter, a digit or _, for example [A-Za-z0-9_][A-Za-z0-9._-]*, or put -- before it in \
      run, behind a word that is no option";
 
-/// Maximum number of texts of a word with enum values that are checked one by one.
+/// Maximum number of texts of a word with enum values. Up to this number, each text is checked.
 const MAX_TEXTS: usize = 64;
 
-/// State of the options before a word.
+/// State of the options before a word: ended, perhaps ended, or not ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Ended {
     No,
-    /// There is a `--`, which may be the value of this option.
+    /// There is a `--`, but it can be the value of this option.
     Perhaps(String),
     Yes,
 }
 
-/// Refuses a parameter whose value a program may read as an option.
+/// Refuses a parameter whose value a program can read as an option.
 ///
 /// # Errors
 /// OptionAsOperand, DashesOfAnOption, PatternTooLarge.
@@ -58,7 +58,8 @@ pub(super) fn check(run: &[Template], parameters: &[ParameterSpec]) -> Result<()
     Ok(())
 }
 
-/// Returns an option that certainly takes the `--` behind it as its value. The author of the rule meant something else.
+/// Returns an option that certainly takes the next word, `--`, as its value. The author of the rule did not intend
+/// that.
 pub(super) fn swallowed_dashes(run: &[Template], parameters: &[ParameterSpec]) -> Option<String> {
     let mut ends = Ends::new(run, parameters);
     run.iter().enumerate().find_map(|(index, word)| {
@@ -69,7 +70,8 @@ pub(super) fn swallowed_dashes(run: &[Template], parameters: &[ParameterSpec]) -
     })
 }
 
-/// Returns a parameter in a first word that the program reads as options without a dash: `tar {mode} a.tar`.
+/// Returns a parameter in the first word, if the program reads its first word as options without a dash: `tar {mode}
+/// a.tar`.
 pub(super) fn chosen_bundle<'p>(run: &[Template], parameters: &'p [ParameterSpec]) -> Option<&'p ParameterSpec> {
     let [program, first, ..] = run else { return None };
     let mut places = first.placeholders().filter_map(|place| parameters.get(place));
@@ -77,19 +79,19 @@ pub(super) fn chosen_bundle<'p>(run: &[Template], parameters: &'p [ParameterSpec
     places.find(|parameter| is_bundle && parameter.values.is_pattern())
 }
 
-/// Returns false only if no value begins with a dash. Spares the slow check of the automaton.
+/// Returns false only if no value begins with a dash. In this case, the slow check of the automaton is not necessary.
 fn may_begin_with_a_dash(parameter: &ParameterSpec) -> bool {
     parameter.values.pattern().is_some_and(|pattern| pattern.first.contains(b'-'))
 }
 
-/// Reads the words of a rule, and tracks where the options end.
+/// Reads the words of a rule in order, and tracks if the options have ended.
 struct Ends<'r> {
     run: &'r [Template],
     parameters: &'r [ParameterSpec],
     program: &'r str,
-    /// Index of the first word of that program.
+    /// Index of the first word after `program`.
     start: usize,
-    /// True if the program runs another one, which has options of its own.
+    /// True if the program runs another program, which has its own options.
     runs_other_programs: bool,
     ended: Ended,
     /// Index of the next word.
@@ -112,7 +114,7 @@ impl<'r> Ends<'r> {
         while self.next < index {
             let word = self.run.get(self.next).and_then(Template::constant);
             match word {
-                // `nice -- /bin/rm {x}`: the dashes end the options of nice, not those of rm.
+                // In `nice -- /bin/rm {x}`, the `--` ends the options of nice, but not the options of rm.
                 Some(word) if self.runs_other_programs && word.starts_with('/') => {
                     (self.program, self.start, self.ended) = (word, self.next + 1, Ended::No);
                 }
@@ -126,10 +128,11 @@ impl<'r> Ends<'r> {
         self.ended.clone()
     }
 
-    /// Returns the state behind a `--` at this index.
+    /// Returns the state after a `--` at this index.
     fn dashes_at(&self, index: usize) -> Ended {
         if self.before(index) == Some("--") {
-            // One of two `--` ends the options, whether or not the option before them takes a value.
+            // The first `--` can be the value of the option before it. The second `--` then ends the options, else the
+            // first.
             return Ended::Yes;
         }
         match self.taker(index) {
@@ -138,13 +141,13 @@ impl<'r> Ends<'r> {
         }
     }
 
-    /// Returns the constant word of the program before this index.
+    /// Returns the word of the same program directly before this index. Returns `None` if that word is not constant.
     fn before(&self, index: usize) -> Option<&'r str> {
         let before = index.checked_sub(1).filter(|before| *before >= self.start)?;
         self.run.get(before).and_then(Template::constant)
     }
 
-    /// Returns the option before this index, if it may take the word at this index as its value.
+    /// Returns the option before this index, if the option can take the word at this index as its value.
     fn taker(&self, index: usize) -> Option<String> {
         let before = index.checked_sub(1).filter(|before| *before >= self.start)?;
         let (first, last) = (self.run.get(self.start)?, self.run.get(before)?);
@@ -155,7 +158,7 @@ impl<'r> Ends<'r> {
         Some(if text.contains(flags::ANY_TEXT) { word.display(self.parameters) } else { text })
     }
 
-    /// Returns the texts of a word, with stand-ins for values that are not listed.
+    /// Returns the texts that a word can have. Values that are not listed are represented by sample texts.
     fn texts(&self, word: &Template) -> Vec<String> {
         let mut texts = vec![String::new()];
         if word.extend_prefixes(&mut texts, self.parameters, MAX_TEXTS) {
@@ -165,7 +168,8 @@ impl<'r> Ends<'r> {
         for piece in word.pieces() {
             match piece {
                 Piece::Text(part) => text.push_str(part),
-                // A word that begins with such a value is no option: `check` has refused values that begin with a dash.
+                // A word that begins with a value of a pattern is not an option: `check` has refused patterns that
+                // admit a dash there.
                 Piece::Placeholder(place) => {
                     let values = self.parameters.get(place).map(|parameter| &parameter.values);
                     let listed = values.and_then(|values| values.enum_values()).unwrap_or_default();

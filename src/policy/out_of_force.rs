@@ -1,9 +1,9 @@
-//! Finds the rule out of force that a request names, for readers of the policy. No decision depends on it.
+//! Finds the rule out of force that a request is for. The result is for readers of the policy. Decisions do not use it.
 
 use super::{CommandForm, InvalidRule, Request, RuleSet};
 
-/// Returns the first rule out of force that the request would match if each parameter of that rule took every value,
-/// with the name of its Whitelist.
+/// Returns the first Allow rule out of force that would match the request, with the name of its Whitelist. The search
+/// assumes that each parameter of the rule admits every value.
 pub fn matching_out_of_force<'a>(rules: &'a RuleSet, request: &Request) -> Option<(&'a str, &'a InvalidRule)> {
     let all = rules.whitelists().iter().flat_map(|whitelist| {
         whitelist.invalid_rules.iter().map(move |broken| (whitelist.record.name.as_str(), broken))

@@ -1,5 +1,5 @@
-//! Refuses patterns with which a path can leave its directory: no word of `run`, and no variable, can have a segment
-//! `..` that the requester chose, unless the parameter allows it.
+//! Refuses patterns with which a path can leave its directory. If a parameter does not set `allowParentDirectory`, its
+//! value must not make a path segment `..` in a word of `run` or in a variable.
 
 use std::collections::BTreeMap;
 
@@ -44,21 +44,21 @@ fn may_be_dots(values: &ValueSpec) -> bool {
     values.keeps_out_parent_directory() && values.bytes.contains(b'.')
 }
 
-/// Returns false only if no value can make a segment `..`. Spares the slow check: in most words the requester chooses
-/// no dots.
+/// Returns false only if no value can make a segment `..`. In this case, the slow check is not necessary. In most words
+/// the requester cannot choose dots.
 fn may_have_dots(word: &Template, parameters: &[ParameterSpec]) -> bool {
     let values = |place: usize| parameters.get(place).map(|parameter| &parameter.values);
     let has_free = word.placeholders().any(|place| values(place).is_some_and(ValueSpec::keeps_out_parent_directory));
     let mut texts = word.pieces();
     has_free
         && texts.any(|piece| match piece {
-            // `/srv/..{p}`: a single dot needs a second one from a value.
+            // In `/srv/..{p}`, the text alone has two dots. After a single dot, a value must add the second dot.
             Piece::Text(text) => text.contains(".."),
             Piece::Placeholder(place) => values(place).is_some_and(|values| values.bytes.contains(b'.')),
         })
 }
 
-/// Returns the parameter to report: the one whose value alone makes the segment.
+/// Returns the parameter to report: the first parameter whose value makes the segment, even if the others are constant.
 fn culprit<'p>(word: &Template, parameters: &'p [ParameterSpec], example: &Example) -> Option<&'p ParameterSpec> {
     let is_kept_out =
         |place: &usize| parameters.get(*place).is_some_and(|parameter| parameter.values.keeps_out_parent_directory());

@@ -1,9 +1,9 @@
-//! Regular expressions that values are matched with: linear time, bounded size, and the admitted bytes are known before
-//! the first use.
+//! Regular expressions for values. Matching takes linear time, the size is bounded, and the admitted bytes are known
+//! before the first use.
 //!
 //! # Guarantees
-//! A pattern matches the **whole** value. It is parsed by itself and put between two anchors as a syntax tree, so
-//! nothing in its text (`a|b`, `(?m)`, an open comment) can affect the anchors.
+//! A pattern matches the **whole** value. The pattern is parsed separately, then its syntax tree is put between two
+//! anchors. Nothing in its text (`a|b`, `(?m)`, an open comment) can therefore affect the anchors.
 
 use regex_automata::meta;
 use regex_automata::nfa::thompson::{NFA, WhichCaptures};
@@ -14,10 +14,10 @@ use super::RuleError;
 
 /// Maximum size of one compiled pattern, in bytes. A character class repeated 256 times takes about 30 KiB.
 const COMPILED_BYTES: usize = 64 * 1024;
-/// Maximum size of the cache of one search, in bytes. A search that needs more evicts entries, and at last runs without
-/// a cache, 30 times slower.
+/// Maximum size of the cache of one search, in bytes. A search that needs more cache evicts entries. If that does not
+/// suffice, the search continues without a cache and is 30 times slower.
 const SEARCH_BYTES: usize = 128 * 1024;
-/// Maximum depth of nested groups: functions walk through the tree by recursion.
+/// Maximum depth of nested groups. Functions traverse the tree recursively, so this depth limits the recursion.
 const NESTING: u32 = 32;
 /// Maximum length of a pattern, in bytes.
 const PATTERN_BYTES: usize = 1024;
@@ -32,13 +32,13 @@ pub(super) struct Pattern {
     regex: meta::Regex,
     /// Text of the pattern.
     pub text: String,
-    /// One value that it matches; `None` if that value is not text.
+    /// One value that the pattern matches. `None` if the example would be too long or would not be UTF-8.
     pub example: Option<String>,
-    /// Bytes that a value may contain.
+    /// Bytes that a value can contain.
     pub bytes: ByteSet,
-    /// Bytes that a value may begin with.
+    /// Bytes with which a value can begin.
     pub first: ByteSet,
-    /// True if it matches the empty value.
+    /// True if the pattern matches the empty value.
     pub empty: bool,
 }
 
@@ -66,14 +66,14 @@ impl ByteSet {
         self.0.get(usize::from(byte)).copied().unwrap_or_default()
     }
 
-    /// Returns the least member for which `is_so` is true.
+    /// Returns the smallest member for which `is_so` is true.
     pub fn find(&self, is_so: impl Fn(u8) -> bool) -> Option<u8> {
         (0..=u8::MAX).find(|byte| self.contains(*byte) && is_so(*byte))
     }
 }
 
 impl Pattern {
-    /// Parses and compiles a pattern of the rule's `field`.
+    /// Parses and compiles a pattern of the field `field` of a rule.
     ///
     /// # Errors
     /// PatternSyntax, PatternAnchor, PatternTooLarge, PatternNeverMatches.
@@ -112,12 +112,13 @@ impl Pattern {
             .configure(config)
             .build_from_hir(&whole)
             .map_err(|_| RuleError::PatternTooLarge { field: field() })?;
-        // Only behind the bound on the size: the example repeats parts, and `(a?){4294967295}` is a short pattern.
+        // The example is built only after the check of the size, because it repeats parts of the pattern:
+        // `(a?){4294967295}` is a short pattern.
         let mut example = Vec::new();
         if least <= PATTERN_BYTES {
             write_example(&tree, &mut example);
         }
-        // A pattern that matches only very long values has no example.
+        // If a pattern matches only very long values, it has no example.
         let example = String::from_utf8(example).ok().filter(|example| regex.is_match(example.as_bytes()));
         Ok(Self { regex, text: text.to_owned(), example, bytes, first, empty: least == 0 })
     }
@@ -127,30 +128,30 @@ impl Pattern {
         self.regex.is_match(value.as_bytes())
     }
 
-    /// Builds the automaton of the pattern. It is not kept, because only the checks of a rule need it. `None` if it is
-    /// over the bound on the size.
+    /// Builds the automaton of the pattern. Returns `None` if the automaton exceeds the maximum size. The automaton is
+    /// not stored, because only the checks of a rule use it.
     pub fn automaton(&self) -> Option<NFA> {
         let tree = parse(&self.text).ok()?;
         let config = NFA::config().utf8(false).which_captures(WhichCaptures::None);
         NFA::compiler().configure(config.nfa_size_limit(Some(COMPILED_BYTES))).build_from_hir(&tree).ok()
     }
 
-    /// Returns the memory of the forward automaton, in bytes. The unused backward automaton takes as much again, and
-    /// each concurrent search up to [`SEARCH_BYTES`].
+    /// Returns the memory of the forward automaton, in bytes. The unused backward automaton needs the same amount in
+    /// addition. Each concurrent search needs up to [`SEARCH_BYTES`].
     pub fn memory(&self) -> usize {
         self.regex.memory_usage() / 2
     }
 }
 
-/// Returns the syntax tree of a pattern; `None` if it is invalid.
+/// Returns the syntax tree of a pattern. Returns `None` if the pattern is invalid.
 pub(super) fn tree(text: &str) -> Option<Hir> {
     parse(text).ok()
 }
 
-// The caller turns this large error into a short one at once.
+// The caller immediately converts this large error into a small error.
 #[allow(clippy::result_large_err, reason = "it does not leave this file")]
 fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {
-    // Without Unicode: values are ASCII, and `\w` is just [0-9A-Za-z_].
+    // Unicode is off, because values are ASCII. `\w` is then only [0-9A-Za-z_].
     ParserBuilder::new().unicode(false).utf8(false).nest_limit(NESTING).build().parse(text)
 }
 
@@ -162,7 +163,7 @@ fn write_example(tree: &Hir, into: &mut Vec<u8>) {
         HirKind::Class(class) => {
             let mut members = ByteSet::default();
             add_class(class, &mut members);
-            // A letter reads better than another character.
+            // An example with a letter is easier to read.
             into.extend(members.find(|byte| byte.is_ascii_lowercase()).or_else(|| members.find(|_| true)));
         }
         HirKind::Repetition(repetition) => {
@@ -174,7 +175,7 @@ fn write_example(tree: &Hir, into: &mut Vec<u8>) {
     }
 }
 
-/// Collects every byte that a match of the tree may contain.
+/// Collects every byte that a match of the tree can contain.
 fn collect_bytes(tree: &Hir, into: &mut ByteSet) {
     match tree.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -188,7 +189,7 @@ fn collect_bytes(tree: &Hir, into: &mut ByteSet) {
     }
 }
 
-/// Collects every byte that a match of the tree may begin with. Returns true if a match may be empty.
+/// Collects every byte with which a match of the tree can begin. Returns true if the tree can match the empty text.
 fn collect_first(tree: &Hir, into: &mut ByteSet) -> bool {
     match tree.kind() {
         HirKind::Empty | HirKind::Look(_) => return true,

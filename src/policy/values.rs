@@ -13,29 +13,29 @@ const DEFAULT_MAX_LENGTH: u32 = 256;
 /// Maximum number of values of an enum that a message shows.
 const SHOWN_VALUES: usize = 20;
 
-/// Checked values of one parameter.
+/// Values that one parameter or variable may have, after the checks.
 #[derive(Clone, Debug)]
 pub(super) struct ValueSpec {
     kind: Kind,
-    /// Maximum length of a value, in bytes; `None` if only the surrounding text limits it.
+    /// Maximum length of a value, in bytes. `None` if only the maximum length of the surrounding text limits it.
     maximum_bytes: Option<usize>,
-    /// True if a value of a pattern may contain a path segment `..`.
+    /// True if values that match a pattern may contain a path segment `..`.
     allows_parent_directory: bool,
-    /// Value if the requester gives none.
+    /// Value to use if the request has no value.
     pub default: Option<String>,
-    /// Every byte that a value may contain.
+    /// Every byte that a value can contain.
     pub bytes: ByteSet,
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// Sorted.
+    /// Sorted values of an enum.
     OneOf(Vec<String>),
     Integer {
         minimum: u64,
         maximum: u64,
-        /// True if a sign and leading zeros are ignored: a Deny of 7 also matches +007, which the pattern of an Allow
-        /// may admit.
+        /// True if a plus sign and leading zeros are ignored. A Deny of 7 then also matches +007, because the pattern
+        /// of an Allow can admit +007.
         ignores_leading_zeros: bool,
     },
     Pattern(Box<Pattern>),
@@ -59,19 +59,19 @@ pub(super) enum ValueError {
     NoMatch,
 }
 
-/// Purpose of a value, which decides its bounds.
+/// Use of a value. The bounds of the value depend on its use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ValueUse {
     /// Word, or part of a word, of the command.
     Argument,
     /// Value of an environment variable.
     Environment,
-    /// Value in a Deny, which is only compared.
+    /// Value in a Deny. Writ only compares it with requests.
     Deny,
 }
 
 impl ValueSpec {
-    /// Checks a parameter; `field` is its path, for messages.
+    /// Checks and compiles a parameter. `field` is the path of the parameter, for error messages.
     ///
     /// # Errors
     /// The first problem of the parameter.
@@ -88,7 +88,8 @@ impl ValueSpec {
             _ => return Err(RuleError::NotExactlyOneKind { field: field.to_owned() }),
         };
         if usage == ValueUse::Deny && (parameter.max_length.is_some() || parameter.default.is_some()) {
-            // A longer value, or a default, would evade the Deny.
+            // A Deny would not match a longer value, and a requester could use this to evade the Deny. A default would
+            // be unused.
             return Err(RuleError::NotAllowedOnDeny { field: format!("{field}.maxLength and default") });
         }
         let allows_parent_directory = parameter.allow_parent_directory;
@@ -128,7 +129,7 @@ impl ValueSpec {
         }
     }
 
-    /// Returns all values of an enum.
+    /// Returns all values of an enum. Returns `None` for an integer or a pattern.
     pub fn enum_values(&self) -> Option<&[String]> {
         match &self.kind {
             Kind::OneOf(values) => Some(values),
@@ -136,7 +137,7 @@ impl ValueSpec {
         }
     }
 
-    /// Returns the form of the description.
+    /// Returns the form in which the rule describes the values.
     pub fn shape(&self) -> Shape<'_> {
         match &self.kind {
             Kind::OneOf(values) => Shape::OneOf(values),
@@ -153,23 +154,24 @@ impl ValueSpec {
         }
     }
 
-    /// Returns the maximum length of a value, in bytes; `None` if only the surrounding text limits it.
+    /// Returns the maximum length of a value, in bytes. Returns `None` if only the surrounding text limits it.
     pub fn maximum_bytes(&self) -> Option<usize> {
         self.maximum_bytes
     }
 
-    /// Returns true if the requester chooses freely within a pattern. The author of an enum or a range knows each
-    /// value.
+    /// Returns true if a pattern describes the values, so that the requester can choose a text freely. For an enum or
+    /// an integer, the author of the rule knows each value.
     pub fn is_pattern(&self) -> bool {
         self.pattern().is_some()
     }
 
-    /// Returns true if no value may contain a path segment `..`.
+    /// Returns true if the values come from a pattern and must not contain the path segment `..`.
     pub fn keeps_out_parent_directory(&self) -> bool {
         self.is_pattern() && !self.allows_parent_directory
     }
 
-    /// Returns representative values: each value of an enum, the ends of a range, and none of a pattern.
+    /// Returns representative values: each value of an enum, or the minimum and maximum of a range. Returns no value
+    /// for a pattern.
     pub fn samples(&self) -> Vec<String> {
         let mut values = match &self.kind {
             Kind::OneOf(values) => values.clone(),
@@ -180,7 +182,7 @@ impl ValueSpec {
         values
     }
 
-    /// Returns one value, for examples.
+    /// Returns one admitted value, for examples in messages.
     pub fn example(&self) -> Option<String> {
         match &self.kind {
             Kind::OneOf(values) => values.first().cloned(),
@@ -190,8 +192,8 @@ impl ValueSpec {
         .filter(|value| self.check(value).is_ok())
     }
 
-    /// Returns the cost of a pattern: its compiled size in bytes, times the maximum length of a value in units of 256
-    /// bytes. The slowest search takes about 0.1 us for each unit of cost (measured with `([ac]*a[ac]*){120}z`).
+    /// Returns the cost of a pattern: its compiled size in bytes, multiplied by the maximum length of a value in units
+    /// of 256 bytes. The slowest search takes about 0.1 us for each unit of cost (measured with `([ac]*a[ac]*){120}z`).
     pub fn cost(&self) -> usize {
         let longest = self.maximum_bytes.unwrap_or(MAXIMUM_TEXT_BYTES).min(MAXIMUM_TEXT_BYTES);
         match &self.kind {
@@ -266,9 +268,9 @@ fn refuse(field: &str, bytes: &ByteSet, usage: ValueUse, is_refused: impl Fn(u8)
     }
 }
 
-/// Parses an integer; `None` if the text is not its only decimal form.
+/// Parses an integer in its canonical decimal form. Returns `None` for any other text, for example `+7` or `007`.
 fn canonical_integer(text: &str) -> Option<u64> {
     let is_canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
-    // `parse` would accept a sign, which the check above excludes.
+    // `parse` alone would accept a sign. The check above excludes the sign.
     if is_canonical { text.parse().ok() } else { None }
 }

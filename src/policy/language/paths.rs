@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use super::scanner::{Scanner, is_edge};
 
-/// Directories below the root. A requester who can choose several of them can choose any path (Filesystem Hierarchy
-/// Standard).
+/// Directories below the root (Filesystem Hierarchy Standard). A requester who can choose several of these directories
+/// can choose any path.
 pub(in crate::policy) const TOP_DIRECTORIES: &[&str] = &[
     "etc", "home", "root", "var", "srv", "opt", "usr", "proc", "run", "tmp", "dev", "sys", "boot", "bin", "sbin",
     "lib", "mnt",
@@ -13,15 +13,17 @@ pub(in crate::policy) const TOP_DIRECTORIES: &[&str] = &[
 
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Absolute {
-    /// A path may begin here.
+    /// At a position where a path can begin.
     Start,
-    /// Behind the dash or a letter of an option: a path may begin behind the letters.
+    /// After the dash or a letter of an option. A path can begin after the letters.
     Dash,
-    /// Behind `/`.
+    /// After `/`.
     Slash,
-    /// In the first segment, whose text is the beginning of a directory; true if the requester chose a part of it.
+    /// In the first segment of a path. The text so far is the beginning of one of [`TOP_DIRECTORIES`]. The flag is true
+    /// if the requester chose a part of the text.
     Segment(String, bool),
-    /// Behind `:`, and behind `:/`: the host of `https://host/` is no directory.
+    /// After `:`. The state after `:/` is `ColonSlash`. Both exclude URLs: the host in `https://host/` is not a
+    /// directory.
     Colon,
     ColonSlash,
     /// In another text.
@@ -29,7 +31,8 @@ enum Absolute {
     Found(usize),
 }
 
-/// Finds an absolute path to one of [`TOP_DIRECTORIES`] or below it, if the requester chose that directory.
+/// Finds an absolute path to one of [`TOP_DIRECTORIES`] or below it. The requester must have chosen at least a part of
+/// the directory's name.
 pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     let directory = |name: &str| TOP_DIRECTORIES.iter().position(|directory| *directory == name);
     let begins_one = |name: &str| TOP_DIRECTORIES.iter().any(|directory| directory.starts_with(name));
@@ -70,7 +73,8 @@ pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     })
 });
 
-/// Maximum depth of directories that the scanner counts, so that it recognises `..` back to the root.
+/// Maximum depth of directories that the scanner counts. With the depth, the scanner recognises a path that returns to
+/// the root by `..`.
 const DEPTH: u8 = 9;
 
 /// Directory that contains the current segment.
@@ -78,14 +82,14 @@ const DEPTH: u8 = 9;
 enum Folder {
     /// Beginning of a path. A relative path begins in a home directory.
     Start,
-    /// Behind the dash of an option.
+    /// After the dash of an option.
     Dash,
     Root,
     /// `/var`.
     Var,
-    /// Directory of home directories.
+    /// Directory that contains home directories, for example `/home`.
     Homes,
-    /// Home directory, or a directory that may be one.
+    /// Directory that is a home directory or can be a home directory.
     Home,
     Local,
     State,
@@ -94,10 +98,11 @@ enum Folder {
     Found,
 }
 
-/// Directory, and the segment so far: a beginning of one of [`names`], or `None` for another text.
+/// Directory, and the text of the current segment so far. `None` if the text is not the beginning of `..` or of one of
+/// [`names`].
 type Walk = (Folder, Option<String>);
 
-/// Returns the names that matter in a directory, in addition to `.` and `..`.
+/// Returns the names that the scanner must recognise in a directory, in addition to `.` and `..`.
 fn names(folder: Folder) -> &'static [&'static str] {
     match folder {
         Folder::Root => &["home", "root", "var", "srv", "opt", "export", "usr"],
@@ -134,8 +139,8 @@ fn enter(folder: Folder, name: Option<&str>) -> Folder {
 }
 
 /// Finds a path into the launcher's directory, `.local/state/writ` in the home directory of the login user. The scanner
-/// does not know that directory: each directory below the usual places of home directories may be it, and a relative
-/// path begins in it.
+/// does not know the home directory. It therefore assumes that each directory in a usual place of home directories is
+/// the home directory, and that a relative path begins in the home directory.
 pub(in crate::policy) static LAUNCHER: LazyLock<Scanner> = LazyLock::new(|| {
     let begins_one =
         |folder: Folder, name: &str| [".."].iter().chain(names(folder)).any(|known| known.starts_with(name));

@@ -1,17 +1,18 @@
-//! Scanners: small automata that find a feature in a word. A function from one named state to the next defines a
-//! scanner; its table is computed once.
+//! Scanners are small automata that find a feature in a word. A function that returns the next state defines a scanner.
+//! The table of the scanner is computed once.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// Number of a state.
+/// Number that identifies a state.
 pub(in crate::policy) type ScannerState = u16;
-/// Number of a class of bytes that a scanner does not distinguish.
+/// Number that identifies a class of bytes. A scanner does not distinguish the bytes of one class.
 pub(in crate::policy) type Class = u8;
 
 /// Table of a scanner.
 pub(in crate::policy) struct Scanner {
-    /// Next states, indexed by state, by whether the requester chose the byte, and by class.
+    /// Next states. The index is computed from the state, a flag that is true if the requester chose the byte, and the
+    /// class of the byte.
     next: Vec<ScannerState>,
     /// Class of each byte.
     classes: Vec<Option<Class>>,
@@ -20,8 +21,8 @@ pub(in crate::policy) struct Scanner {
 }
 
 impl Scanner {
-    /// Builds the table. `step` reads a byte, and `true` if the requester chose it. `found` returns the number of the
-    /// feature of a word that ends in a state.
+    /// Builds the table. `step` receives a state, a byte, and `true` if the requester chose the byte. `found` receives
+    /// the state at the end of a word and returns the number of the feature that the word has.
     pub fn new<S: Clone + Ord>(
         start: S,
         step: impl Fn(&S, u8, bool) -> S,
@@ -77,7 +78,8 @@ impl Scanner {
         self.found.len()
     }
 
-    /// Returns the class of a byte; `None` if the byte is not printable ASCII, so that no word contains it.
+    /// Returns the class of a byte. Returns `None` if the byte is not printable ASCII, because no word contains such a
+    /// byte.
     pub fn class(&self, byte: u8) -> Option<Class> {
         self.classes.get(usize::from(byte)).copied().flatten()
     }
@@ -92,28 +94,29 @@ impl Scanner {
         classes.fold(state, |state, class| self.step(state, class, is_free))
     }
 
-    /// Returns the feature of a word that ends in this state.
+    /// Returns the number of the feature that a word has if it ends in this state.
     pub fn found(&self, state: ScannerState) -> Option<usize> {
         self.found.get(usize::from(state)).copied().flatten()
     }
 }
 
-/// Returns true for a byte that ends a file name inside a word: `/`, and the separators of several values, or of a name
-/// and a value, in one word (`=`, `:`, `,`, `@`, a space ...). Other bytes are usual in names and in ranges of
+/// Returns true for a byte that ends a file name inside a word: `/`, or a separator between several values, or between
+/// a name and a value (`=`, `:`, `,`, `@`, a space ...). All other bytes are usual in file names and in ranges of
 /// revisions.
 pub(in crate::policy) fn is_edge(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && !b"._-+~%^".contains(&byte)
 }
 
-/// State of the scanner for `..`. `true` if the requester chose a part of the segment.
+/// State of the scanner for `..`. The `bool` of a variant is true if the requester chose a part of the segment.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Parents {
     /// At the beginning of the word.
     Start,
-    /// Behind a dash at the beginning of the word, and behind later letters: `-C..` leads to a parent directory too.
+    /// After a dash at the beginning of the word. The state after the next letters is `Cluster`. `..` can follow
+    /// directly after the letters: `-C..` also leads to a parent directory.
     Dash(bool),
     Cluster(bool),
-    /// Behind a byte that ends a segment.
+    /// After a byte that ends a segment.
     Edge(bool),
     Dot(bool),
     DotDot(bool),
@@ -121,7 +124,7 @@ enum Parents {
     Found,
 }
 
-/// Finds a segment `..` that the requester chose, as a whole or in part.
+/// Finds a segment `..` if the requester chose at least a part of the segment.
 pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
     let step = |state: &Parents, byte: u8, is_free: bool| match (state, byte) {
         (Parents::Found, _) => Parents::Found,
@@ -139,9 +142,11 @@ pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
     Scanner::new(Parents::Start, step, |state| matches!(state, Parents::Found | Parents::DotDot(true)).then_some(0))
 });
 
-/// Finds an encoded dot of URLs (`%2e`) that the requester chose. Many programs read it as a dot.
+/// Finds an encoded dot of a URL (`%2e`) if the requester chose at least a part of it. Many programs read `%2e` as a
+/// dot.
 pub(in crate::policy) static ENCODED_DOT: LazyLock<Scanner> = LazyLock::new(|| {
-    // Number of characters read, and true if the requester chose one of them.
+    // The state: the number of characters of `%2e` read so far, and a flag. The flag is true if the requester chose one
+    // of these characters.
     let step = |(read, was_free): &(usize, bool), byte: u8, is_free: bool| match (read, byte.to_ascii_lowercase()) {
         (3, _) => (3, true),
         (1, b'2') => (2, *was_free || is_free),
@@ -152,7 +157,7 @@ pub(in crate::policy) static ENCODED_DOT: LazyLock<Scanner> = LazyLock::new(|| {
     Scanner::new((0, false), step, |(read, _)| (*read == 3).then_some(0))
 });
 
-/// Finds a word that begins with this byte.
+/// Finds a word that begins with the byte `wanted`.
 pub(in crate::policy) fn beginning_with(wanted: u8) -> Scanner {
     let step = |state: &Option<bool>, byte: u8, _: bool| Some(state.unwrap_or(byte == wanted));
     Scanner::new(None, step, |state| (*state == Some(true)).then_some(0))
@@ -161,13 +166,14 @@ pub(in crate::policy) fn beginning_with(wanted: u8) -> Scanner {
 /// Finds a word that begins with a dash.
 pub(in crate::policy) static DASH: LazyLock<Scanner> = LazyLock::new(|| beginning_with(b'-'));
 
-/// Finds this byte if the requester chose it.
+/// Finds the byte `wanted` if the requester chose it.
 pub(in crate::policy) fn containing(wanted: u8) -> Scanner {
     let step = |state: &bool, byte: u8, is_free: bool| *state || (is_free && byte == wanted);
     Scanner::new(false, step, |state| state.then_some(0))
 }
 
-/// Finds this byte if the requester chose it, at the beginning of the word or of a value in it (`--data={value}`).
+/// Finds the byte `wanted` at the beginning of the word or of a value in the word (`--data={value}`), if the requester
+/// chose the byte.
 pub(in crate::policy) fn leading(wanted: u8) -> Scanner {
     #[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
     enum At {
@@ -180,7 +186,7 @@ pub(in crate::policy) fn leading(wanted: u8) -> Scanner {
         At::Found => At::Found,
         At::Edge | At::Dash if is_free && byte == wanted => At::Found,
         At::Edge if byte == b'-' => At::Dash,
-        // `-d@file`: a value right behind the letter of its option.
+        // In `-d@file`, the value follows directly after the letter of its option.
         At::Dash if byte.is_ascii_alphabetic() => At::Dash,
         _ if matches!(byte, b'=' | b':' | b',' | b' ') => At::Edge,
         _ => At::Inside,

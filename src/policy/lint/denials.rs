@@ -1,5 +1,5 @@
-//! Warnings about Deny rules that forbid less than they seem to. They need all Whitelists of a namespace, because a
-//! Deny is matched against the rules of all of them.
+//! Warnings about Deny rules that forbid less than they seem to forbid. The checks need all Whitelists of a namespace,
+//! because a Deny applies to the rules of all these Whitelists.
 
 use crate::policy::compile::CompiledRule;
 use crate::policy::decide::{Outcome, forbids_outcome, forbids_words};
@@ -12,7 +12,7 @@ use super::overlap::{LintWord, Overlaps};
 use super::relation::{Relation, is_program, words_relation};
 use super::scope;
 
-/// Maximum number of rules that the warnings about one Deny name.
+/// Maximum number of rules that are listed in the warnings about one Deny rule.
 const MAX_NAMED: usize = 8;
 
 /// Deny rule and its Whitelist.
@@ -25,7 +25,7 @@ struct Deny<'a> {
 struct Allow<'a> {
     whitelist: &'a CompiledWhitelist,
     rule: &'a CompiledRule,
-    /// All commands that the rule executes, also behind launchers.
+    /// All commands that the rule executes, including commands that launchers such as `sudo` start.
     commands: Vec<Command<'a, LintWord<'a>>>,
 }
 
@@ -36,7 +36,7 @@ struct Namespace<'a> {
     overlaps: Overlaps,
 }
 
-/// Relation of a Deny and an Allow.
+/// Result of the comparison of a Deny and an Allow.
 struct Comparison {
     relation: Relation,
     /// Further differences: action type, Machines, subjects, user.
@@ -56,7 +56,7 @@ pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     whitelists.iter().map(of_one).collect()
 }
 
-/// Returns the name of a rule for a warning about `from`.
+/// Returns the name of a rule, as a warning about a rule of the Whitelist `from` shows it.
 fn named(from: &CompiledWhitelist, whitelist: &CompiledWhitelist, rule: &CompiledRule) -> String {
     if std::ptr::eq(from, whitelist) { rule.name.clone() } else { format!("{}/{}", whitelist.record.name, rule.name) }
 }
@@ -127,7 +127,7 @@ impl<'a> Namespace<'a> {
         }
         let Some((nearest, comparison)) = compared.iter().rev().max_by_key(|(_, comparison)| comparison.nearness())
         else {
-            // Without Allow rules there is nothing to compare.
+            // If there are no Allow rules, there is nothing to compare.
             return Vec::new();
         };
         let by_input = compared.iter().filter(|(_, comparison)| comparison.others.is_empty());
@@ -141,8 +141,8 @@ impl<'a> Namespace<'a> {
         by_input.chain([nearest]).collect()
     }
 
-    /// Returns the warning about a rule whose program adds words from its input, so that it may run the program of a
-    /// Deny with any words.
+    /// Returns a warning if the rule runs a launcher that adds words from its input (for example `xargs`) and can start
+    /// the program of a Deny. With the added words, the rule can run that program with any words.
     fn by_input(&self, deny: Deny<'_>, allow: &Allow<'_>) -> Option<String> {
         let denied = deny.rule.run.first()?;
         let is_denied = |command: &Command<'_, LintWord<'_>>| {
@@ -158,7 +158,7 @@ impl<'a> Namespace<'a> {
         ))
     }
 
-    /// Returns the warning about a rule that may do what a Deny forbids, in words that the Deny does not match.
+    /// Returns a warning if the rule can do what a Deny forbids, with words that the Deny does not match.
     fn evasion(&self, deny: Deny<'_>, allow: &Allow<'_>, comparison: &Comparison) -> Option<String> {
         if !comparison.others.is_empty() {
             return None;
@@ -189,8 +189,8 @@ impl<'a> Namespace<'a> {
         ))
     }
 
-    /// Returns the program of an Allow whose words contain what a Deny forbids: text for a shell, or words for an
-    /// unknown launcher.
+    /// Returns the program of an Allow if the other words of the Allow contain what a Deny forbids. These other words
+    /// are then text for a shell, or words for an unknown launcher.
     fn mentions<'b>(&self, deny: &CompiledRule, allow: &'b CompiledRule) -> Option<&'b str> {
         let (program, denied) = deny.run.split_first()?;
         let (path, own) = (program.constant()?, allow.run.first()?.constant()?);
@@ -216,7 +216,7 @@ impl<'a> Namespace<'a> {
         is_mentioned.then_some(own)
     }
 
-    /// Returns the warning about a rule that a Deny forbids completely.
+    /// Returns a warning if Deny rules forbid all examples of an Allow rule, on every Machine and for every requester.
     fn denied_always(&self, allow: &Allow<'_>) -> Option<Warning> {
         let holds_always = |deny: &&Deny<'_>| {
             deny.rule.selector.is_none() && deny.rule.subjects.is_none() && deny.rule.action_type.is_none()

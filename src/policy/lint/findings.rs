@@ -1,27 +1,28 @@
-//! Findings of a check: what an author of a Whitelist reads.
+//! Findings of a check of Whitelists, for their authors.
 
 use crate::api::whitelist::Effect;
 use crate::policy::InvalidRule;
 
-/// An effect of a rule that its author may not have meant.
+/// Effect of a rule that its author perhaps did not intend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Warning {
     /// Name of the rule.
     pub rule: String,
-    /// Effect of the rule, and remedy.
+    /// Effect of the rule, and the remedy.
     pub message: String,
 }
 
 /// Findings in one Whitelist.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Reason why its namespace would fail closed, if it would.
+    /// Reason for which the namespace of the Whitelist would fail closed. `None` if the namespace would not fail
+    /// closed.
     pub closed: Option<String>,
     /// Rules that would be out of force, each with its problem.
     pub invalid_rules: Vec<InvalidRule>,
-    /// Invalid and repeated names of rules, because of which the API server would refuse the Whitelist.
+    /// Invalid and repeated names of rules. The API server would refuse a Whitelist with such names.
     pub names: Vec<String>,
-    /// Effects that the author may not have meant.
+    /// Effects of rules that the author perhaps did not intend.
     pub warnings: Vec<Warning>,
     /// Number of rules that would be in force.
     pub rule_count: usize,

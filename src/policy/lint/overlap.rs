@@ -1,4 +1,4 @@
-//! Decides if two templates may have a text in common, for `writ lint`: a wrong yes is acceptable, a wrong no is not.
+//! Decides if two templates can have a text in common, for `writ lint`. A wrong yes is acceptable. A wrong no is not.
 
 use std::collections::HashSet;
 
@@ -12,14 +12,14 @@ use crate::policy::pattern;
 use crate::policy::template::{ParameterSpec, Segment, Template};
 use crate::policy::values::Shape;
 
-/// Maximum number of pairs of states for one answer. Beyond that, the answer is yes.
+/// Maximum number of pairs of states that are searched for one answer. Above this number, the answer is yes.
 const MAX_PAIRS: usize = 2048;
 /// Size of the cache for the states of one automaton, in bytes.
 const CACHE_BYTES: usize = 1024 * 1024;
 /// Maximum size of a nondeterministic automaton, in bytes.
 const NFA_BYTES: usize = 256 * 1024;
-/// Maximum number of answers by automata for one call of lint, because each takes up to some milliseconds. Beyond that,
-/// the answer is yes.
+/// Maximum number of answers by automata for one call of lint. An answer takes up to some milliseconds. Above this
+/// number, the answer is yes.
 const MAX_ANSWERS: usize = 2000;
 
 /// Word of a rule, or a part of a word that `env -S` splits.
@@ -69,14 +69,14 @@ impl LintWord<'_> {
     }
 }
 
-/// Answers for one call of lint.
+/// Overlaps of templates, for one call of lint. Counts the answers by automata.
 #[derive(Debug, Default)]
 pub(super) struct Overlaps {
     answers: std::cell::Cell<usize>,
 }
 
 impl Overlaps {
-    /// Returns true if a word may match a template. Both come with the parameters of their rule.
+    /// Returns true if a word can match a template. `own` are the parameters of the word, `others` of the template.
     pub fn word(
         &self,
         word: LintWord<'_>,
@@ -90,7 +90,7 @@ impl Overlaps {
         }
     }
 
-    /// Returns true if two templates may have a text in common.
+    /// Returns true if two templates can have a text in common.
     pub fn templates(
         &self,
         left: &Template,
@@ -109,7 +109,8 @@ impl Overlaps {
         {
             return minimum <= most && least <= maximum;
         }
-        // Enum values are tried one by one.
+        // If one template has only a few texts, such as the values of an enum, each text is matched against the other
+        // template.
         for (listing, own, other, others) in [(left, own, right, others), (right, others, left, own)] {
             let mut texts = vec![String::new()];
             if listing.extend_prefixes(&mut texts, own, 64) {
@@ -124,7 +125,7 @@ impl Overlaps {
     }
 }
 
-/// Returns the values of a template that consists of one placeholder.
+/// Returns the shape of the values if the template consists of one placeholder, else `None`.
 fn whole<'a>(template: &Template, parameters: &'a [ParameterSpec]) -> Option<Shape<'a>> {
     match template.segments() {
         [Segment::Placeholder(place)] => parameters.get(*place).map(|parameter| parameter.values.shape()),
@@ -132,14 +133,14 @@ fn whole<'a>(template: &Template, parameters: &'a [ParameterSpec]) -> Option<Sha
     }
 }
 
-/// Returns a language that contains all texts of a template. It ignores bounds of numbers and of lengths, and allows a
-/// parameter several values.
+/// Returns a language that contains all texts of a template. The language ignores bounds of numbers and of lengths. If
+/// a parameter occurs several times in the template, its values can differ in the language.
 fn language(template: &Template, parameters: &[ParameterSpec]) -> Hir {
     let part = |segment: &Segment| match segment {
         Segment::Text(text) => literal(text),
         Segment::Placeholder(place) => match parameters.get(*place).map(|parameter| parameter.values.shape()) {
             Some(Shape::OneOf(values)) => Hir::alternation(values.iter().map(|value| literal(value)).collect()),
-            // With a plus sign: a Deny of 7 also matches +7.
+            // The plus sign is optional, because a Deny of 7 also matches +7.
             Some(Shape::Integer(_, _)) => parsed("[+]?[0-9]+"),
             Some(Shape::Pattern(pattern)) => parsed(pattern),
             None => Hir::empty(),
@@ -152,12 +153,12 @@ fn literal(text: &str) -> Hir {
     Hir::literal(text.as_bytes())
 }
 
-/// Returns the tree of a pattern, which is known to compile.
+/// Returns the tree of a pattern. The pattern has compiled before.
 fn parsed(text: &str) -> Hir {
     pattern::tree(text).unwrap_or_else(Hir::fail)
 }
 
-/// Returns true if a text is in both languages; `None` if the bounds are reached first.
+/// Returns true if a text is in both languages. Returns `None` if the search reaches a bound first.
 fn meet(left: &Hir, right: &Hir) -> Option<bool> {
     let (left, right) = (automaton(left)?, automaton(right)?);
     let (mut left_cache, mut right_cache) = (left.create_cache(), right.create_cache());
@@ -183,7 +184,7 @@ fn meet(left: &Hir, right: &Hir) -> Option<bool> {
                 open.push(next);
             }
         }
-        // Clearing a cache invalidates the known states.
+        // Clearing a cache makes the known states invalid, so the search ends.
         if seen.len() > MAX_PAIRS || left_cache.clear_count() + right_cache.clear_count() > 0 {
             return None;
         }

@@ -1,5 +1,5 @@
-//! Warnings about values that a pattern admits although its text does not show that. Found on the automaton of the
-//! pattern, each with an example.
+//! Warnings about values that a pattern admits, although the text of the pattern does not show them. The warnings are
+//! found with the automaton of the pattern. Each warning contains an example.
 
 use regex_syntax::ast::{
     Ast, ClassBracketed, ClassSet, ClassSetBinaryOp, ClassSetBinaryOpKind, ClassSetItem, ClassSetRange, Visitor, parse,
@@ -20,8 +20,8 @@ use super::findings::Warning;
 const SPECIAL: &[u8] = b" \"#$&*;<>?`|~";
 /// Bytes that some programs interpret at the beginning of a value.
 const LEADING: &[u8] = b"@+";
-/// Minimum number of directories below the root that make a path freely chosen. An author may list one or two
-/// (`/(srv|opt)/...`).
+/// Minimum number of directories below the root for a warning that the requester chooses the path freely. An author can
+/// list one or two directories in a pattern (`/(srv|opt)/...`).
 const FREE_DIRECTORIES: usize = 3;
 
 /// Returns the warnings about the patterns of an Allow rule.
@@ -50,7 +50,7 @@ pub(super) fn rule_warnings(rule: &CompiledRule) -> Vec<Warning> {
     messages.into_iter().map(|message| Warning { rule: rule.name.clone(), message }).collect()
 }
 
-/// Returns the warnings about one parameter.
+/// Returns the warnings about the values of one parameter.
 fn of_values(parameter: &ParameterSpec, run: &[Template]) -> Vec<String> {
     let (name, values) = (&parameter.name, &parameter.values);
     let Some(pattern) = values.pattern() else { return Vec::new() };
@@ -82,7 +82,7 @@ fn of_values(parameter: &ParameterSpec, run: &[Template]) -> Vec<String> {
             bytes.join(", ")
         ));
     }
-    // For parameters of `run`, the position of the value matters: see `in_words`.
+    // For the parameters of `run`, the position of the value in the word matters. `in_words` checks these parameters.
     for byte in LEADING.iter().filter(|_| run.is_empty()) {
         messages.extend(example(&leading(*byte)).map(|value| leads(&format!("{name} can be {value:?}"), *byte)));
     }
@@ -130,7 +130,7 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
     }
     let mut absolute = Words::new(&rule.parameters, &ABSOLUTE, ValueSpec::is_pattern);
     let mut launcher = Words::new(&rule.parameters, &LAUNCHER, |_| true);
-    // For a described program, `programs::warnings` covers paths.
+    // If the tables describe the program, `programs::warnings` checks its paths.
     let is_described = programs::is_described(&rule.run) || !programs::warnings(&rule.run, &rule.parameters).is_empty();
     for (index, word) in words.iter().filter(|_| !is_described) {
         let free = absolute.find_all(word)?;
@@ -157,7 +157,7 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
     Ok(messages)
 }
 
-/// Collects warnings about syntax of character classes that authors rarely mean.
+/// Collects warnings about the syntax of character classes that authors use by mistake.
 #[derive(Default)]
 struct Odd(Vec<String>);
 

@@ -10,14 +10,15 @@ use super::overlap::{LintWord, Overlaps};
 /// Relation of a Deny and a command.
 #[derive(Clone, Debug)]
 pub(super) enum Relation {
-    /// The Deny may match the command.
+    /// The Deny can match the command.
     Holds,
     Differs {
-        /// Nearness of the Deny, less than [`HOLDS`].
+        /// Nearness of the Deny and the command, less than [`HOLDS`].
         nearness: usize,
-        /// Difference, with the Allow as its subject.
+        /// The difference, as a clause about the Allow ("it has other words").
         why: String,
-        /// Example of the command, if it may do in other words what the Deny forbids; empty without an example.
+        /// Words of the command with which it can perhaps do what the Deny forbids. `None` if the words differ too
+        /// much. Empty if no example is known.
         evading: Option<Vec<String>>,
         /// True if a launcher starts the command.
         is_launched: bool,
@@ -25,7 +26,7 @@ pub(super) enum Relation {
 }
 
 const HOLDS: usize = 2000;
-/// Maximum nearness of a rule by its text alone, and by its program alone.
+/// Maximum nearness if only the texts are similar. The next constant is the maximum if only the programs are similar.
 const MAX_BY_TEXT: usize = 300;
 const MAX_BY_PROGRAM: usize = 99;
 
@@ -43,7 +44,7 @@ impl Relation {
         }
     }
 
-    /// Returns the relation of the texts of the rules, if that one is nearer.
+    /// Returns the relation of the two texts if the texts are nearer than the words, else `self`.
     pub fn or_text(self, deny: &CompiledRule, allow: &CompiledRule) -> Self {
         let (Some(denied), Some(own)) = (&deny.text, &allow.text) else { return self };
         let (denied, own) = (denied.display(&deny.parameters), own.display(&allow.parameters));
@@ -111,7 +112,7 @@ pub(super) fn words_relation(
     differs(400 + equal, why, None)
 }
 
-/// Returns true if the program of a command may be the program of a Deny.
+/// Returns true if the program of a command can be the program of a Deny.
 pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWord<'_>, is_launched: bool) -> bool {
     match denied.constant() {
         _ if !program.is_constant() => true,
@@ -122,8 +123,9 @@ pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWo
     }
 }
 
-/// Returns for each word of a Deny the position of a word of the command that it may match, in any order, and the
-/// remaining words of the command. Constants are placed first; an option is used only if no other word remains.
+/// Returns, for each word of a Deny, the position of a word of the command that the Deny's word can match. The order of
+/// the words is ignored. Also returns the remaining words of the command. Constants of the Deny are placed first. A
+/// word that begins with a dash is used only if no other word matches.
 fn places<'a>(
     own: &[LintWord<'a>],
     denied: &[Template],
@@ -152,7 +154,8 @@ fn places<'a>(
     (places, extra)
 }
 
-/// Returns words of the command with which it does what the Deny forbids; none without an example.
+/// Returns words of the command with which it does what the Deny forbids. Returns no words if a parameter has no
+/// example.
 fn evading(
     deny: &CompiledRule,
     allow: &CompiledRule,

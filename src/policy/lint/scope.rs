@@ -6,7 +6,7 @@ use crate::api::selector::{LabelOperator, MachineSelector};
 use crate::policy::compile::CompiledRule;
 use crate::policy::subjects::Principal;
 
-/// Returns the reasons why a Deny can match no request that an Allow allows, whatever they run.
+/// Returns the reasons for which a Deny cannot match a request that an Allow allows. The commands of both are ignored.
 pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<String> {
     let mut differences = Vec::new();
     if let Some(denied) = &deny.action_type
@@ -28,13 +28,14 @@ pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<Stri
     differences
 }
 
-/// Returns true if no user is a subject of both. The members of groups are unknown.
+/// Returns true if no user is a subject of both rules. The members of groups are unknown, so with a group it returns
+/// false.
 fn are_other_users(left: &[Principal], right: &[Principal]) -> bool {
     let is_user = |principal: &Principal| matches!(principal, Principal::User(_));
     left.iter().chain(right).all(is_user) && !left.iter().any(|principal| right.contains(principal))
 }
 
-/// Conditions of selectors on one label.
+/// Conditions of several selectors on one label.
 #[derive(Debug, Default)]
 struct Condition<'a> {
     is_there: bool,
@@ -43,7 +44,7 @@ struct Condition<'a> {
     none_of: BTreeSet<&'a str>,
 }
 
-/// Returns true if no labels can match both selectors.
+/// Returns true if no set of labels matches both selectors.
 fn choose_no_machine_together(left: &MachineSelector, right: &MachineSelector) -> bool {
     let mut conditions: BTreeMap<&str, Condition<'_>> = BTreeMap::new();
     for selector in [left, right] {

@@ -1,10 +1,10 @@
 //! Warnings about words of `run` that look like several words, or like a part of a shell line. Writ starts a program
-//! with exactly these words, without a shell, so one word is never split.
+//! with exactly these words and without a shell. Nothing splits a word.
 
 use crate::api::whitelist::WhitelistRule;
 use crate::policy::base_name;
 
-/// Programs whose first argument is a subcommand, so it contains no blanks.
+/// Programs whose first argument is a subcommand. The argument therefore contains no spaces.
 const WITH_COMMANDS: [&str; 33] = [
     "apk",
     "apt",
@@ -42,7 +42,7 @@ const WITH_COMMANDS: [&str; 33] = [
 ];
 /// Words that only a shell interprets.
 const OF_A_SHELL: [&str; 10] = ["|", "||", "&&", "&", ">", ">>", "<", "2>", "2>&1", ">/dev/null"];
-/// Programs that interpret some of these words themselves.
+/// Programs that interpret some words of [`OF_A_SHELL`] themselves.
 const COMPARING: [&str; 4] = ["[", "expr", "find", "test"];
 
 /// Returns the warnings about the words of an Allow rule.
@@ -76,8 +76,8 @@ pub(super) fn rule_warnings(rule: &WhitelistRule) -> Vec<String> {
     messages
 }
 
-/// Splits a word at its blanks, and returns the words as YAML, if the first one is `like` the beginning of several
-/// words.
+/// Splits a word at its spaces and returns the parts as YAML. Returns `None` unless there are several parts and `like`
+/// is true for the first part.
 fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     let parts: Vec<&str> = word.split_ascii_whitespace().collect();
     let (first, rest) = parts.split_first()?;
@@ -85,8 +85,8 @@ fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     is_glued.then(|| format!("{parts:?}"))
 }
 
-/// Returns true for `-n` or `--lines`, but not for `--format=%h`, whose value may have blanks, and not for a dash in a
-/// text.
+/// Returns true for `-n` or `--lines`. Returns false for `--format=%h`, because its value can contain spaces, and for a
+/// dash in a text.
 fn is_option(word: &str) -> bool {
     let name = word.trim_start_matches('-');
     (1..=2).contains(&(word.len() - name.len())) && is_plain(name)

@@ -1,5 +1,5 @@
-//! Finds rules that match the command of a request in another form: the request has the words of `run` in `command`,
-//! the text of `match` in `argv`, or the program in another directory.
+//! Finds rules that would match the command of a request in another form. For example, the request has the words of
+//! `run` in `command`, the text of `match` in `argv`, or the program in another directory.
 
 use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;
@@ -8,19 +8,19 @@ use crate::policy::rule_set::LookupKind;
 use crate::policy::template::read_words;
 use crate::policy::{CommandForm, CompiledWhitelist, RuleSet};
 
-/// Difference of the forms.
+/// Difference between the form of the request and the form that the rule requires.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::policy) enum OtherWay {
-    /// `command` has the words of `run`, not the text of `match`.
+    /// `command` contains the words of `run` instead of the text of `match`.
     Words,
-    /// `argv` has the text of `match`.
+    /// `argv` contains the words of `match` instead of the words of `run`.
     Text,
     /// The words are equal to `run`, except for the directory of the program.
     Directory,
 }
 
 impl OtherWay {
-    /// Returns the text for the requester. It shows only parts of the rule that the requester knows.
+    /// Returns the text for the requester. It shows only parts of the rule that the requester already knows.
     pub fn for_requester(self, form: &CommandForm) -> &'static str {
         match (self, form) {
             (OtherWay::Words, _) => {
@@ -39,7 +39,7 @@ impl OtherWay {
     }
 }
 
-/// Returns these rules, among the first `limit` candidates.
+/// Returns rules that would match in another form. Searches only the first `limit` candidates of each index.
 pub(super) fn find<'a>(
     rules: &'a RuleSet,
     form: &CommandForm,
