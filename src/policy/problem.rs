@@ -1,31 +1,33 @@
-//! Problems of rules: one variant for each thing that a rule may never do. The controller reports them in the
-//! conditions of a Whitelist, and `writ lint` before the Whitelist is applied.
+//! Problems of rules. There is one variant for each thing that a rule must not do. The controller reports problems in
+//! the conditions of a Whitelist. `writ lint` reports them before the Whitelist is applied.
 
 use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RedactionError};
 
 /// Reason why a rule is out of force.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RuleError {
-    /// Field that this version does not know, and that may narrow the rule.
+    /// Field that this version of Writ does not know. The field could limit the rule, so the rule must not be used
+    /// without it.
     #[error("{field} is not known to this version of writ; is it misspelt? else upgrade writ, or remove it")]
     UnknownField {
         /// Name of the field.
         field: String,
     },
-    /// No words to execute, or too many.
+    /// `run` has no words, or more words than the maximum.
     #[error("run must have 1 to {MAXIMUM_WORDS} words")]
     RunLength,
-    /// Program that a search path would find, or whose path can be read in two ways.
+    /// Program without a constant absolute path, or with a path that can be read in two ways. Without an absolute path,
+    /// the search path would decide which file runs.
     #[error(
         "run[0] must be a constant absolute path without `..`, `.`, `//` and `=`, and must not end in `/`: write out where the program is, for example /usr/bin/systemctl"
     )]
     ProgramNotAbsolute,
-    /// Parameter in the name of a program, or in the code of an interpreter.
+    /// Parameter in the name of a program or in the code of an interpreter.
     #[error("run must not have the parameter {{{name}}} there: {program} takes it as {what}; {remedy}")]
     ParameterAsProgram {
         /// Name of the parameter.
         name: String,
-        /// Program that would run the value.
+        /// Program that would execute the value.
         program: String,
         /// Role of the value for that program.
         what: &'static str,
@@ -45,19 +47,19 @@ pub enum RuleError {
         /// The byte.
         byte: u8,
     },
-    /// Text that is empty, or longer than the bound.
+    /// Text that is empty or too long.
     #[error("{field} must have 1 to {MAXIMUM_TEXT_BYTES} bytes")]
     TextLength {
         /// Name of the field.
         field: &'static str,
     },
-    /// Brace that is neither a part of a placeholder nor doubled.
+    /// Brace that is not doubled and not part of a placeholder.
     #[error("{field} has a single brace: write {{name}} for a parameter, {{{{ and }}}} for braces themselves")]
     UnescapedBrace {
         /// Name of the field.
         field: &'static str,
     },
-    /// Placeholder without a parameter.
+    /// Placeholder whose parameter is not declared.
     #[error("{field} has {{{name}}}, which parameters does not declare; declare it, or write {{{{ and }}}} for braces")]
     UndeclaredParameter {
         /// Name of the field.
@@ -65,15 +67,15 @@ pub enum RuleError {
         /// Name of the parameter.
         name: String,
     },
-    /// Parameter without a placeholder.
+    /// Parameter that no placeholder uses.
     #[error("the parameter {name} is not used in {field}; use it there or remove it")]
     UnusedParameter {
-        /// Name of the field that should use the parameter.
+        /// Name of the field in which the parameter must be used.
         field: &'static str,
         /// Name of the parameter.
         name: String,
     },
-    /// Parameter to which `match` gives no value.
+    /// Parameter that is not in `match` and has no default, so that a text request gives it no value.
     #[error("the parameter {name} is in run but not in match: put it there, or give it a default")]
     MissingFromMatch {
         /// Name of the parameter.
@@ -86,7 +88,7 @@ pub enum RuleError {
     Name {
         /// Name of the field.
         field: &'static str,
-        /// Name of the parameter.
+        /// Name of the parameter or the variable.
         name: String,
     },
     /// Text that can be read in two ways.
@@ -102,13 +104,13 @@ pub enum RuleError {
         /// Remedy.
         remedy: &'static str,
     },
-    /// Parameter with no description of its values, or with several.
+    /// Parameter without a description of its values, or with several descriptions.
     #[error("{field} must have exactly one of enum (with at least one value), integer and pattern")]
     NotExactlyOneKind {
         /// Path of the field.
         field: String,
     },
-    /// Empty range.
+    /// Range without a value, or with a negative minimum.
     #[error("{field}.integer must have a minimum of at least 0 and a maximum that is not less")]
     IntegerRange {
         /// Path of the field.
@@ -122,7 +124,7 @@ pub enum RuleError {
         /// Message of the parser.
         message: String,
     },
-    /// Pattern with `^`, `$`, `\b` or the like.
+    /// Pattern with an anchor, for example `^`, `$` or `\b`.
     #[error(
         "{field}.pattern must not have ^, $, \\A, \\z or \\b: a pattern always matches the whole value; remove them"
     )]
@@ -130,7 +132,7 @@ pub enum RuleError {
         /// Path of the field.
         field: String,
     },
-    /// Pattern that is too long, or too large as an automaton.
+    /// Pattern that is too long, or whose automaton is too large.
     #[error("{field} is too large: write it shorter, and use maxLength instead of large counts in {{..}}")]
     PatternTooLarge {
         /// Path of the field.
@@ -145,19 +147,20 @@ pub enum RuleError {
         /// Path of the field.
         field: String,
     },
-    /// Patterns that are too large together.
+    /// The patterns of a Whitelist are too large in total.
     #[error("the patterns of this Whitelist are too large together; put some rules into another one, or narrow them")]
     PatternsTooLarge,
     /// Invalid redaction.
     #[error(transparent)]
     Redaction(#[from] RedactionError),
-    /// Value that may be empty.
+    /// Parameter or variable that admits an empty value.
     #[error("{field} must not admit an empty value")]
     MatchesEmpty {
         /// Path of the field.
         field: String,
     },
-    /// Value with a byte that is not printable ASCII, or pattern that admits a quote, a backslash or `!`.
+    /// Parameter with a value that is not printable ASCII, or with a pattern that admits a single quote, a backslash or
+    /// `!`.
     #[error(
         "{field} must not admit byte 0x{byte:02x}: say which characters it admits, for example [A-Za-z0-9_][A-Za-z0-9._-]* \
          (printable ASCII without `'`, `!` and `\\`, which only an enum may list; `.` and [^...] admit more than that)"
@@ -168,7 +171,7 @@ pub enum RuleError {
         /// The byte.
         byte: u8,
     },
-    /// Value that a program would read as an option.
+    /// Parameter that admits a value that a program would read as an option.
     #[error(
         "the parameter {name} admits {value:?} at the beginning of a word of run, which the program would take for an option: \
          {remedy}"
@@ -181,7 +184,8 @@ pub enum RuleError {
         /// Remedy.
         remedy: &'static str,
     },
-    /// Value that a program would read as an option, because the `--` before it may be the value of an option.
+    /// Parameter that admits a value that a program would read as an option. There is a `--` before the parameter, but
+    /// the `--` can be the value of an option.
     #[error(
         "the parameter {name} admits {value:?} at the beginning of a word of run, which the program would take for an option: \
          the -- before it may be the value of {option}; begin the pattern with a letter, a digit or _, for example \
@@ -195,7 +199,7 @@ pub enum RuleError {
         /// Option before the `--`.
         option: String,
     },
-    /// Pattern with which a path can leave its directory.
+    /// Pattern that admits `..` as a path segment, so that a value can name a parent directory.
     #[error(
         "{field} admits values with which {place} is {word:?}, and `..` leads to a parent directory: begin its pattern, and what \
          it has behind each /, with a letter, a digit or _, for example [A-Za-z0-9_][A-Za-z0-9._-]* for a name and \
@@ -207,10 +211,10 @@ pub enum RuleError {
         field: String,
         /// Word of `run`, or name of the variable.
         place: String,
-        /// Word that the pattern makes possible.
+        /// Example of the word or the variable, with a value that the pattern admits.
         word: String,
     },
-    /// Field for patterns next to an enum or an integer.
+    /// Field that only applies to patterns, on an enum or an integer.
     #[error(
         "{field}.allowParentDirectory has no effect with enum and integer, whose values the author has chosen; remove it"
     )]
@@ -224,19 +228,19 @@ pub enum RuleError {
         /// Path of the field.
         field: String,
     },
-    /// Field about the command on a Deny, which runs nothing.
+    /// Field that sets how a command runs, on a Deny. A Deny runs no command.
     #[error("{field} has no effect on a rule with effect Deny; remove it")]
     NotAllowedOnDeny {
         /// Name of the field.
         field: String,
     },
-    /// Variable by which a requester could choose which code runs.
+    /// Variable with which a requester could choose the code that runs.
     #[error("environment must not have {name}: it decides what a shell, a loader or an interpreter runs")]
     DangerousVariable {
         /// Name of the variable.
         name: String,
     },
-    /// Variable from which programs take a program, code or a configuration, with values that the author did not list.
+    /// Variable from which programs read a program, code or a configuration, if the author did not list its values.
     #[error(
         "environment.{name} must have enum: programs take a program, an option, code or a configuration from that variable, so the \
          rule has to list the values that are meant"
@@ -251,7 +255,7 @@ pub enum RuleError {
          `: / ; & < > | ( ) {{ }}`, with `$` only at the end, not beginning with `-`, `#`, `%`, `+` or `\\`, and no number"
     )]
     RunAs,
-    /// Relative directory, or directory whose path can be read in two ways.
+    /// Relative directory, or a path that can be read in two ways.
     #[error("workingDirectory must be an absolute path without `..`, `.` and `//`, and must not end in `/`")]
     WorkingDirectory,
     /// Empty list of subjects.
@@ -263,21 +267,21 @@ pub enum RuleError {
         /// Name of the subject.
         name: String,
     },
-    /// Selector that Kubernetes would refuse too.
+    /// Selector that Kubernetes would refuse as well.
     #[error("machineSelector: {key}: In and NotIn must have values, Exists and DoesNotExist none")]
     Selector {
         /// Name of the label.
         key: String,
     },
-    /// Default over the maximum, or time out of range.
+    /// Default that is greater than the maximum, or a time that is out of range.
     #[error("timeoutSeconds must be 1 to 86400, and its default not more than its maximum")]
     Timeout,
-    /// Bounds on output out of range.
+    /// Bound for output that is out of range.
     #[error(
         "output.inlineBytes must be 0 to 16384, output.maximumBytes 1024 to 1099511627776, output.drainSeconds 0 to 60"
     )]
     Output,
-    /// Retention out of range.
+    /// Minimum retention that is out of range.
     #[error("minimumRetentionSeconds must be 0 to 31536000")]
     MinimumRetention,
 }

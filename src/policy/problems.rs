@@ -1,5 +1,5 @@
-//! Finds all problems of a rule for its author, because compiling stops at the first one. Only for tools that one
-//! person waits for: the patterns of a rule out of force have no common bound.
+//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Use it only in tools for
+//! which one person waits: the patterns of rules out of force have no common maximum cost.
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 

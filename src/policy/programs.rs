@@ -1,9 +1,10 @@
-//! Programs that read some of their words as a program, as code, or as a file that says what to run. A rule may have a
-//! parameter there only if its author listed the values.
+//! Checks parameters in words that a program reads as a program, as code, or as a file that defines what to run. In
+//! such words, a rule may have a parameter only if its author listed the values.
 //!
-//! [`table`] describes the known programs, [`walk`] reads the words of a rule as the program would, and [`verdict`]
-//! decides what a parameter may be. A copy or a link of a program under another name has no description. The author of
-//! a rule may allow anything; these checks prevent rules that allow more than the author meant.
+//! [`table`] describes the known programs, [`walk`] reads the words of a rule in the same way as the program, and
+//! [`verdict`] decides if a parameter is permitted there. A copy or a link of a program under another name has no
+//! description. The author of a rule may allow anything. These checks prevent rules that allow more than the author
+//! intended.
 
 mod telling_names;
 mod verdict;
@@ -17,10 +18,11 @@ use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
 
-/// Maximum number of combinations of enum values that are each read as a rule. Beyond that, each value is read once.
+/// Maximum number of combinations of enum values. Up to this number, each combination is read as a rule. Above it, each
+/// value is read only once.
 const COMBINATIONS: usize = 32;
 
-/// Returns the first use of a parameter by which the requester chooses the program or the code to run.
+/// Returns an error for the first use of a parameter with which the requester chooses the program or the code to run.
 pub(super) fn check(run: &[Template], parameters: &[ParameterSpec]) -> Option<RuleError> {
     uses(run, parameters).iter().find_map(|one| {
         let parameter = parameters.get(one.parameter)?;
@@ -49,24 +51,24 @@ pub(super) fn warnings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<St
     found
 }
 
-/// Returns true if the tables describe the program of a rule. Then [`warnings`] covers its files.
+/// Returns true if the tables describe the program of a rule. In this case, [`warnings`] covers the files of the rule.
 pub(super) fn is_described(run: &[Template]) -> bool {
     run.first().and_then(Template::constant).is_some_and(|program| table::find(program).is_some())
 }
 
-/// Returns true if a program runs another program or a script, whose words stand behind its own words.
+/// Returns true if a program runs another program or a script, and the words of that program follow its own words.
 pub(super) fn runs_other_programs(path: &str) -> bool {
     let has_others = |roles: &[Role]| roles.iter().any(|role| matches!(role, Role::Command | Role::Script));
     table::find(path).is_some_and(|(_, known)| has_others(&known.operands) || has_others(known.rest.as_slice()))
 }
 
-/// Returns true if a program interprets words that begin with `-` also behind `--`.
+/// Returns true if a program interprets words that begin with `-` even after `--`.
 pub(super) fn ignores_double_dash(path: &str) -> bool {
     let name = table::find(path).map_or_else(|| base_name(path), |(name, _)| name);
     matches!(name, "[" | "dd" | "expr" | "find" | "ip" | "ps" | "test")
 }
 
-/// Returns the uses of all free parameters, in all readings of the rule.
+/// Returns the uses of all free parameters, in all readings of the rule (see [`readings`]).
 fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     let mut uses = Vec::new();
     if parameters.iter().any(|parameter| is_free(&parameter.values)) {
@@ -77,7 +79,8 @@ fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     uses
 }
 
-/// Returns the words of the rule with enum values in their placeholders. Free parameters stay marked.
+/// Returns the words of the rule once for each combination of enum values. Marks stand for the values of free
+/// parameters.
 fn readings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Vec<Word>> {
     let values: Vec<Vec<String>> = parameters
         .iter()

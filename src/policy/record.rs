@@ -1,4 +1,4 @@
-//! Record of a decision, with a digest that anybody can verify.
+//! Record of a decision, with a digest that readers of the record can verify.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::Value;
@@ -34,7 +34,7 @@ impl Decision {
 
 /// Returns the SHA-256 of all fields of a record except the digest and the time.
 fn digest(record: &DecisionRecord) -> String {
-    // It cannot fail, because all keys are text. An empty digest would be equal to no digest.
+    // The conversion cannot fail, because all keys are text. An empty digest would equal the digest of no record.
     let Ok(Value::Object(mut fields)) = serde_json::to_value(record) else { return String::new() };
     fields.remove("digest");
     fields.remove("decidedTime");
@@ -44,7 +44,7 @@ fn digest(record: &DecisionRecord) -> String {
     hash.iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Writes JSON with sorted keys and without blanks, as `jq -cS` prints it.
+/// Writes JSON with sorted keys and without spaces, in the format of `jq -cS`.
 pub(crate) fn canonical(value: &Value, into: &mut String) {
     match value {
         Value::Object(fields) => {

@@ -1,13 +1,14 @@
 //! Compiles the `redact` patterns of a rule, and replaces their matches in lines of output.
 //!
 //! # Guarantees
-//! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line: each pattern is
-//! matched with the original line, so no pattern hides a match of another one. Compiling refuses a pattern that could
-//! not keep this: one that matches the empty text, needs a newline, or is too large to search for.
+//! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each pattern is
+//! matched with the original line, so no pattern hides a match of another pattern. Compiling refuses each pattern that
+//! would break this guarantee: a pattern that matches the empty text, needs a newline, or is too large to search for.
 //!
-//! Patterns match bytes, because output may contain any bytes: `.` and `\S` match any byte. `^` and `$` mean the ends
-//! of the line. A match is the leftmost one, by the first alternative that matches (`foo|foobar` leaves `bar`). A
-//! search takes linear time and bounded memory. If a line would need more, its whole rest is replaced.
+//! Patterns match bytes, because output can contain any bytes. `.` and `\S` match any byte. `^` and `$` match the ends
+//! of the line. A pattern matches at the leftmost position, with the first alternative that matches there (`foo|foobar`
+//! leaves `bar`). A search takes linear time and bounded memory. If a line needs more searches than the maximum, the
+//! whole rest of the line is replaced.
 
 use std::ops::Range;
 
@@ -23,22 +24,23 @@ use super::unprintable;
 pub const MAXIMUM_PATTERNS: usize = 8;
 /// Maximum length of a pattern, in bytes.
 pub const MAXIMUM_PATTERN_BYTES: usize = 256;
-/// Replacement of every redacted part, whatever its length.
+/// Replacement of every redacted part. Its length does not depend on the part.
 pub const REDACTED: &[u8] = b"***";
 
-/// Maximum size of a pattern as an automaton, in bytes: enough for over 100 repetitions of a class, and small enough
-/// that the slowest search keeps up with the output of a machine.
+/// Maximum size of a pattern as an automaton, in bytes. It suffices for over 100 repetitions of a class. With this
+/// size, the slowest search is still as fast as the output of a machine.
 const AUTOMATON_BYTES: usize = 16 << 10;
-/// Maximum depth of nested groups: functions walk through a pattern by recursion.
+/// Maximum depth of nested groups. Functions traverse a pattern recursively, so this depth limits the recursion.
 const NESTING: u32 = 32;
-/// Maximum size of the cache of a search, in bytes, for each direction. A search that needs more evicts entries.
+/// Maximum size of the cache of a search, in bytes, for each direction. A search that needs more cache evicts entries.
 const SEARCH_BYTES: usize = 128 << 10;
 /// Maximum number of matches of one pattern in one line.
 const MATCHES: usize = 256;
-/// Maximum number of bytes that the searches in one line read, for all patterns together, without the first search of
-/// each pattern. A search may read up to the end of the line for a match at the beginning, so the work for a hostile
-/// line would grow with the square of its length. The bound is 4 times the longest line: other work of the process
-/// waits, with the worst patterns and a hostile line for about 0.16 s.
+/// Maximum number of bytes that the searches in one line read, for all patterns together. The first search of each
+/// pattern does not count. To find a match, a search can read to the end of the line, even if the match is near the
+/// beginning. Without a maximum, the work for a hostile line would grow with the square of its length. This value is 4
+/// times the longest line. With the worst patterns and a hostile line, other work of the process waits for about 0.16
+/// s.
 const MAX_SEARCH_BYTES: usize = 256 << 10;
 
 /// Compiled patterns of a rule. Without patterns, nothing is replaced.
@@ -50,7 +52,7 @@ pub struct Redaction {
 /// Problem of a list of patterns.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RedactionError {
-    /// Number of patterns over the bound.
+    /// There are more patterns than the maximum.
     #[error("redact must have at most {MAXIMUM_PATTERNS} patterns; join some of them with `|`")]
     TooManyPatterns,
     /// One invalid pattern.
@@ -66,10 +68,10 @@ pub enum RedactionError {
 /// Problem of a pattern.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PatternError {
-    /// Empty, or longer than the bound.
+    /// The pattern is empty or too long.
     #[error("must have 1 to {MAXIMUM_PATTERN_BYTES} characters")]
     Length,
-    /// Byte that a reader may mistake or not see.
+    /// The pattern contains a byte that a reader can confuse with another byte or cannot see.
     #[error("must be printable ASCII, but has byte 0x{byte:02x} at {position}; write it as \\x{byte:02x}")]
     Unprintable {
         /// Position of the byte, counted from 0.
@@ -77,25 +79,26 @@ pub enum PatternError {
         /// The byte.
         byte: u8,
     },
-    /// No regular expression.
+    /// The pattern is not a regular expression.
     #[error("is not a regular expression as Rust's regex crate takes it: {problem}")]
     Syntax {
         /// Problem of the syntax, with its position.
         problem: String,
     },
-    /// Pattern for characters, although output is matched as bytes.
+    /// The pattern matches characters, but output is matched as bytes.
     #[error("asks for Unicode, but output is matched as bytes; remove (?u), \\p and the like")]
     Unicode,
-    /// Match everywhere.
+    /// The pattern matches the empty text, which is everywhere.
     #[error("admits the empty text, which is found everywhere; let it take at least one character (`+` for `*`)")]
     MatchesEmpty,
-    /// A part that matches nowhere.
+    /// The pattern has a part that cannot match any text.
     #[error("has a part that can match no text; correct it")]
     MatchesNothing,
-    /// Match nowhere, because lines are matched one by one.
+    /// The pattern contains a newline and would match nowhere, because each line is matched separately, without its
+    /// newline.
     #[error("has a newline, but each line is matched by itself, without its newline; describe each line by itself")]
     SpansLines,
-    /// Too large to search for.
+    /// The automaton of the pattern is too large to search with.
     #[error("is too large as an automaton; repeat less (`{{16,}}` for `{{1000}}`), or split it into several patterns")]
     TooLarge,
 }
@@ -115,32 +118,32 @@ impl Redaction {
         Ok(Self { patterns: compiled.collect::<Result<_, _>>()? })
     }
 
-    /// Returns true if there is no pattern.
+    /// Returns true if there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// Returns a redactor, which redacts one line after the other.
+    /// Returns a redactor that redacts one line after another.
     pub fn line_redactor(&self) -> LineRedactor {
         let searches = self.patterns.iter().map(|pattern| (pattern.clone(), pattern.create_cache())).collect();
         LineRedactor { searches, found: Vec::new() }
     }
 }
 
-/// Replaces matches in lines. Its caches take at most about 300 KiB for each pattern, usually a few KiB.
+/// Redactor of lines. Its caches use at most about 300 KiB for each pattern, but usually a few KiB.
 #[derive(Clone, Debug)]
 pub struct LineRedactor {
     searches: Vec<(Regex, Cache)>,
-    /// Matches in the current line. A field, so that its memory is reused.
+    /// Matches in the current line. This is a field so that its memory is reused for the next line.
     found: Vec<Range<usize>>,
 }
 
 impl LineRedactor {
-    /// Appends a line, without its newline, to `output`. [`REDACTED`] replaces each match, and each group of matches
-    /// that overlap or touch.
+    /// Appends a line, without its newline, to `output`. [`REDACTED`] replaces each match. If matches overlap or touch
+    /// each other, one [`REDACTED`] replaces the whole group.
     pub fn redact(&mut self, line: &[u8], output: &mut Vec<u8>) {
         let ends = line.iter().rev().take_while(|byte| **byte == b'\r').count();
-        // Terminals and Windows end a line with `\r\n`, so `$` matches before the `\r` too.
+        // Terminals and Windows end a line with `\r\n`. `$` must therefore match before the `\r`.
         let (content, end) = line.split_at(line.len() - ends);
         self.found.clear();
         let mut budget = MAX_SEARCH_BYTES;
@@ -150,7 +153,7 @@ impl LineRedactor {
         self.found.sort_unstable_by_key(|range| range.start);
         let mut done = 0;
         for range in &self.found {
-            // A range that touches the one before it is a part of the same replacement.
+            // If a range touches the previous range, both are one replacement.
             if range.start > done || done == 0 {
                 output.extend_from_slice(content.get(done..range.start).unwrap_or_default());
                 output.extend_from_slice(REDACTED);
@@ -162,13 +165,13 @@ impl LineRedactor {
     }
 }
 
-/// Finds the matches of a pattern in a line, from left to right. At the bounds of the work, the whole rest of the line
-/// counts as a match.
+/// Finds the matches of a pattern in a line, from left to right. When the search reaches a maximum, the whole rest of
+/// the line counts as a match.
 fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, found: &mut Vec<Range<usize>>) {
     let (mut at, mut matches) = (0, 0);
     while at < line.len() {
         let ahead = line.len() - at;
-        // The first search always runs: only a search can show that nothing matches.
+        // The first search is always done, because only a search can show that a line has no match.
         if matches == MATCHES || (matches > 0 && ahead > *budget) {
             found.push(at..line.len());
             return;
@@ -176,7 +179,7 @@ fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, fou
         if matches > 0 {
             *budget -= ahead;
         }
-        // The input is the whole line, for `^` and `\b`.
+        // The input is the whole line, because `^` and `\b` need the text before the span.
         let input = Input::new(line).span(Span { start: at, end: line.len() });
         let Some(hit) = pattern.search_with(cache, &input) else { return };
         found.push(hit.range());
@@ -220,7 +223,7 @@ fn compile_pattern(pattern: &str) -> Result<Regex, PatternError> {
     })
 }
 
-/// Returns the problem of a part of a pattern, at any depth.
+/// Returns the problem of the first invalid part of a pattern, at any depth.
 fn part_problem(part: &Hir) -> Option<PatternError> {
     match part.kind() {
         HirKind::Literal(literal) if literal.0.contains(&b'\n') => Some(PatternError::SpansLines),
@@ -229,11 +232,12 @@ fn part_problem(part: &Hir) -> Option<PatternError> {
     }
 }
 
-/// Returns a problem whose message is one line. The message of the library draws the pattern with an arrow below it.
+/// Returns the problem of a pattern, with a message of one line. The message of the library has several lines: the
+/// pattern with an arrow below it.
 fn problem_of(error: &regex_syntax::Error) -> PatternError {
     let problem = match error {
         regex_syntax::Error::Parse(error) => format!("{} at {}", error.kind(), error.span().start.offset),
-        // A pattern that parses and still cannot be translated needs Unicode characters.
+        // If a pattern can be parsed but not translated, it needs Unicode characters.
         regex_syntax::Error::Translate(_) => return PatternError::Unicode,
         other => other.to_string(),
     };

@@ -1,4 +1,4 @@
-//! Parsed request: later code does not check it again.
+//! Parses requests. Later code relies on a parsed request and does not check it again.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::api::command_execution::RuleRequest;
 
 use super::{MAXIMUM_NAMES, MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, is_identifier, unprintable};
 
-/// Well-formed request: printable ASCII, within bounds.
+/// Well-formed request. Its texts are printable ASCII and not too long.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
     form: CommandForm,
@@ -19,38 +19,38 @@ pub struct Request {
 /// Form in which a request names its command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CommandForm {
-    /// `spec.command`: text, compared with the `match` of rules.
+    /// `spec.command`: text that is compared with the `match` of rules.
     Text(String),
-    /// `spec.argv`: argument vector, compared with the `run` of rules.
+    /// `spec.argv`: argument vector that is compared with the `run` of rules.
     Argv(Vec<String>),
     /// `spec.rule`: name of a rule, with values for its parameters.
     Rule(RuleRequest),
 }
 
-/// Reason why a spec is no valid request. The schema of the CRD refuses most of these already. They are checked again,
-/// because the policy does not depend on a CRD that somebody may have edited.
+/// Reason for which a spec is not a valid request. The schema of the CRD already refuses most of these specs. The
+/// policy checks them again, because somebody can edit the CRD.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RequestError {
-    /// No form of command, or several.
+    /// The spec has no form of command, or several forms.
     #[error("say what to run in exactly one way: spec.command, spec.argv or spec.rule")]
     NotExactlyOneForm,
-    /// Empty text.
+    /// The field is empty.
     #[error("{field} must not be empty")]
     Empty {
         /// The field's path.
         field: &'static str,
     },
-    /// Size over the bound.
+    /// The field is too long.
     #[error("{field} must have at most {maximum} {unit}")]
     TooLong {
         /// The field's path.
         field: &'static str,
-        /// The bound, in units.
+        /// Maximum length, in `unit`.
         maximum: usize,
-        /// Unit of the bound.
+        /// Unit of `maximum`.
         unit: &'static str,
     },
-    /// Control byte, or byte of a character that is not ASCII.
+    /// The field contains a control character, or a character that is not ASCII.
     #[error("{field} must be printable ASCII (0x20 to 0x7e), but byte {position} is 0x{byte:02x}")]
     NotPrintable {
         /// The field's path.
@@ -60,7 +60,7 @@ pub enum RequestError {
         /// The byte.
         byte: u8,
     },
-    /// Invalid name of a parameter or of a variable.
+    /// A parameter or a variable has an invalid name.
     #[error(
         "{field} has an invalid name: names must consist of letters, digits and `_`, and must not begin with a digit"
     )]
@@ -68,13 +68,13 @@ pub enum RequestError {
         /// The field's path.
         field: &'static str,
     },
-    /// Timeout out of range.
+    /// The timeout is out of range.
     #[error("spec.timeoutSeconds must be 1 to 86400")]
     Timeout,
 }
 
 impl Request {
-    /// Parses the fields of a spec that say what to run.
+    /// Parses the fields of a spec that define the command to run.
     ///
     /// # Errors
     /// The first problem of the spec.
@@ -120,7 +120,7 @@ impl Request {
         &self.form
     }
 
-    /// Returns the action type that a rule must have; `None` for any.
+    /// Returns the action type that a rule must have. `None` permits any action type.
     pub fn action_type(&self) -> Option<&str> {
         self.action_type.as_deref()
     }
@@ -130,7 +130,7 @@ impl Request {
         &self.environment
     }
 
-    /// Returns the timeout, in seconds; `None` for the default of the rule.
+    /// Returns the timeout, in seconds. `None` means the default of the rule.
     pub fn timeout_seconds(&self) -> Option<u32> {
         self.timeout_seconds
     }

@@ -1,14 +1,14 @@
-//! Policy of a namespace: the rules of all its Whitelists in order, and indexes to find them.
+//! Policy of a namespace: the rules of all its Whitelists, in order, with indexes to find them.
 
 use std::sync::Arc;
 
 use super::compile::{CompiledRule, CompiledWhitelist};
 use super::index::{END_OF_WORD, PrefixIndex, key_of_name};
 
-/// Maximum number of entries of one rule in an index. Each value of an enum parameter may yield an entry.
+/// Maximum number of entries of one rule in an index. A rule can have one entry for each value of an enum parameter.
 const MAX_PREFIXES: usize = 32;
 
-/// Policy of a namespace. Clones share the data.
+/// Policy of a namespace. Clones share the same data.
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet(Arc<Rules>);
 
@@ -20,22 +20,23 @@ struct Rules {
     by_words: PrefixIndex,
     by_base_name: PrefixIndex,
     by_name: PrefixIndex,
-    /// For near misses: indexed by the text before the first placeholder, so that rules with other enum values are
-    /// found too.
+    /// Index for near misses, by the text before the first placeholder. With this index, rules with other enum values
+    /// are found as well.
     similar_texts: PrefixIndex,
     similar_words: PrefixIndex,
     deny_rules: RulePositions,
     forbidden_texts: PrefixIndex,
-    /// Indexed by the name of the program without its directory: a Deny also matches another path to the same program.
+    /// Index by the name of the program without its directory, because a Deny also matches other paths of the same
+    /// program.
     forbidden_words: PrefixIndex,
-    /// Deny rules without text and words.
+    /// Deny rules without `match` and `run`. No index contains them.
     unindexed_denies: Vec<usize>,
 }
 
-/// Positions of rules in order of precedence: index of the Whitelist, and index of the rule in it.
+/// Positions of rules, in order of precedence. Each position is the index of a Whitelist and the index of a rule in it.
 type RulePositions = Vec<(usize, usize)>;
 
-/// Index in which the rules for a request are found.
+/// Index in which the rules for a request are searched.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LookupKind {
     Text,
@@ -45,7 +46,7 @@ pub(super) enum LookupKind {
 
 impl RuleSet {
     /// Builds the policy of a namespace from its Whitelists, in any order. The work grows with the number of rules, so
-    /// keep the result.
+    /// callers should reuse the result.
     pub fn new(mut whitelists: Vec<Arc<CompiledWhitelist>>) -> Self {
         whitelists.sort_by(|left, right| left.record.name.cmp(&right.record.name));
         let mut rules = Rules {
@@ -73,7 +74,7 @@ impl RuleSet {
         &self.0.whitelists
     }
 
-    /// Returns the Whitelist because of which the namespace fails closed.
+    /// Returns the first Whitelist that causes the namespace to fail closed.
     pub fn closed_by(&self) -> Option<&CompiledWhitelist> {
         self.0.whitelists.iter().map(Arc::as_ref).find(|whitelist| whitelist.closed.is_some())
     }
@@ -83,7 +84,7 @@ impl RuleSet {
         self.0.rule(&self.0.allow_rules, place, |whitelist| &whitelist.allow_rules)
     }
 
-    /// Returns the positions of the Allow rules that may match, in order.
+    /// Returns the positions of the Allow rules that can match, in order.
     pub(super) fn candidates(&self, lookup: LookupKind, key: &str) -> Vec<usize> {
         let index = match lookup {
             LookupKind::Text => &self.0.by_text,
@@ -93,13 +94,13 @@ impl RuleSet {
         in_order(|found| index.rules_with_prefix_of(key, found))
     }
 
-    /// Returns the positions of the Allow rules that may run these words. In the key, the program has no directory.
+    /// Returns the positions of the Allow rules that can run these words. In `key`, the program has no directory.
     pub(super) fn with_base_name(&self, key: &str) -> Vec<usize> {
         in_order(|found| self.0.by_base_name.rules_with_prefix_of(key, found))
     }
 
-    /// Returns the index of the Allow rules by the text before the first placeholder; `None` for names, which have no
-    /// near misses.
+    /// Returns the index of the Allow rules by the text before the first placeholder. Returns `None` for
+    /// [`LookupKind::Name`], because requests by name have no near misses in an index.
     pub(super) fn prefix_index(&self, lookup: LookupKind) -> Option<&PrefixIndex> {
         match lookup {
             LookupKind::Text => Some(&self.0.similar_texts),
@@ -113,7 +114,7 @@ impl RuleSet {
         !self.0.deny_rules.is_empty()
     }
 
-    /// Returns the Deny rules that may match these texts or words, in order. The words are keys in which the program
+    /// Returns the Deny rules that can match these texts or words, in order. The words are keys in which the program
     /// has no directory.
     pub(super) fn deny_candidates<'a>(
         &'a self,
@@ -170,7 +171,7 @@ pub(super) fn in_order(find: impl FnOnce(&mut Vec<usize>)) -> Vec<usize> {
     found
 }
 
-/// Builds an index of rules by all their beginnings.
+/// Builds an index that contains each rule once for each of its beginnings.
 fn index<'a>(
     rules: impl Iterator<Item = (&'a CompiledWhitelist, &'a CompiledRule)>,
     beginnings: impl Fn(&CompiledRule) -> Vec<String>,
@@ -179,7 +180,7 @@ fn index<'a>(
     PrefixIndex::new(rules.enumerate().flat_map(of_one))
 }
 
-/// Returns all beginnings of the rule's text; none if it has no text.
+/// Returns all beginnings of the rule's text. Returns none if the rule has no text.
 fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     let Some(text) = &rule.text else { return Vec::new() };
     let mut beginnings = vec![String::new()];
@@ -187,7 +188,7 @@ fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// Returns all beginnings of the rule's words, as keys; none if it has no words.
+/// Returns all beginnings of the rule's words, as keys. Returns none if the rule has no words.
 fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     if rule.run.is_empty() {
         return Vec::new();
@@ -202,8 +203,8 @@ fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// Returns all beginnings of the rule's words, as keys in which the program has no directory. A rule whose program is
-/// not constant gets the empty beginning, so it is always found.
+/// Returns all beginnings of the rule's words, as keys in which the program has no directory. If the program is not
+/// constant, the only beginning is empty, so the rule is always found.
 fn first_words_by_base_name(rule: &CompiledRule) -> Vec<String> {
     let by_name = |key: String| match key.split_once(END_OF_WORD) {
         Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", super::base_name(program)),

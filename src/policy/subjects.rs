@@ -5,25 +5,26 @@ use crate::api::whitelist::{Subject, SubjectKind, WhitelistRule};
 
 use super::RuleError;
 
-/// Requester of a request, as far as Writ can verify it.
+/// Requester of a request, and the result of its verification.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Identity<'a> {
-    /// Requester that the API server has stamped.
+    /// The API server has stamped this requester.
     Known(&'a Requester),
-    /// No requester for a rule with subjects: the request has no stamp, or stamping does not work.
+    /// The requester is not verified: the request has no stamp, or stamping does not work. No Allow rule with subjects
+    /// matches.
     Unknown,
-    /// No requester for a rule with subjects, until the check of stamping has a result.
+    /// The check of stamping has no result yet. Until then, no Allow rule with subjects matches.
     Undecided,
 }
 
-/// Subject of a rule, in the form of a requester.
+/// Subject of a rule, as a name that the requester's names are compared with.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Principal {
     User(String),
     Group(String),
 }
 
-/// Returns the subjects of a rule; `None` for everybody.
+/// Returns the subjects of a rule. Returns `None` if the rule is for everybody.
 pub(super) fn compile(rule: &WhitelistRule, namespace: &str) -> Result<Option<Vec<Principal>>, RuleError> {
     let Some(subjects) = &rule.subjects else { return Ok(None) };
     if subjects.is_empty() {

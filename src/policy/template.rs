@@ -1,9 +1,9 @@
-//! Text with placeholders for parameters, such as `systemctl restart {unit}`. A template extracts values from a
-//! request, and expands them into words.
+//! Text with placeholders for parameters, for example `systemctl restart {unit}`. A template extracts values from a
+//! request, and inserts values into words.
 //!
 //! # Guarantees
-//! A template can be read in one way only. A placeholder is followed by text whose first byte no value contains, so a
-//! value ends at the first such byte. Matching never backtracks.
+//! A template can be read in only one way. The text after a placeholder begins with a byte that no value contains, so a
+//! value ends before the first such byte. Matching never backtracks.
 
 use super::RuleError;
 use super::values::{ValueError, ValueSpec};
@@ -22,9 +22,9 @@ pub(super) struct Template(Vec<Segment>);
 /// Segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Segment {
-    /// Constant text: never empty, and never followed by another constant text.
+    /// Constant text. It is never empty, and the next segment is never constant text.
     Text(String),
-    /// A value of the parameter with this index.
+    /// Value of the parameter with this index.
     Placeholder(usize),
 }
 
@@ -32,33 +32,33 @@ pub(super) enum Segment {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Piece<'t> {
     Text(&'t str),
-    /// A value of the parameter with this index.
+    /// Value of the parameter with this index.
     Placeholder(usize),
 }
 
 /// Reason why a text does not match a template.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct TemplateMismatch {
-    /// Number of bytes that matched before.
+    /// Number of bytes that matched before the mismatch.
     pub matched: usize,
     pub what: TemplateMismatchKind,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum TemplateMismatchKind {
-    /// The text differs from the template, or is longer.
+    /// The text differs from the template or is longer than it.
     Text,
     /// The parameter with this index does not admit its value.
     Value(usize, ValueError),
-    /// The parameter with this index has another value elsewhere in the request.
+    /// The parameter with this index has another value in another place of the request.
     Contradiction(usize),
 }
 
 impl Template {
-    /// Parses the text of the rule's `field`. `{name}` is a placeholder; `{{` and `}}` are braces.
+    /// Parses a text of the rule's field `field`. `{name}` is a placeholder. `{{` and `}}` are single braces.
     ///
     /// # Errors
-    /// StrayBrace, UndeclaredParameter.
+    /// UnescapedBrace, UndeclaredParameter.
     pub fn parse(field: &'static str, text: &str, parameters: &[ParameterSpec]) -> Result<Self, RuleError> {
         let mut template = Self::default();
         let mut rest = text;
@@ -92,7 +92,7 @@ impl Template {
         }
     }
 
-    /// Returns the templates of words as one text, with a space between words.
+    /// Returns one template for all words, with a space between two words.
     pub fn join(words: &[Self]) -> Self {
         let mut all = Self::default();
         for (index, word) in words.iter().enumerate() {
@@ -109,11 +109,11 @@ impl Template {
         all
     }
 
-    /// Checks that the template can be read in one way only. In a text of several words, a parameter before the end
-    /// must not admit a space either.
+    /// Checks that the template can be read in only one way. If the template is a text of several words (`is_text`),
+    /// only a parameter at the end of the text may admit a space.
     ///
     /// # Errors
-    /// AmbiguousTemplate, with the parameter.
+    /// AmbiguousTemplate, with the name of the parameter.
     pub fn check_unambiguous(
         &self,
         field: &'static str,
@@ -153,7 +153,7 @@ impl Template {
         })
     }
 
-    /// Returns the index of the parameter of each placeholder, in order, with repetitions.
+    /// Returns the index of each placeholder's parameter, in order. A parameter that occurs twice is returned twice.
     pub fn placeholders(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().filter_map(|segment| match segment {
             Segment::Placeholder(index) => Some(*index),
@@ -184,8 +184,8 @@ impl Template {
         }
     }
 
-    /// Appends the certain beginning of the template to each text. Each value of an enum parameter yields one text, up
-    /// to `most` texts. Returns true if the whole template was appended.
+    /// Appends the constant beginning of the template to each text. An enum parameter does not end this beginning: each
+    /// of its values yields another text, up to `most` texts. Returns true if the whole template was appended.
     pub fn extend_prefixes(&self, texts: &mut Vec<String>, parameters: &[ParameterSpec], most: usize) -> bool {
         for segment in &self.0 {
             match segment {
@@ -203,7 +203,7 @@ impl Template {
         true
     }
 
-    /// Returns the text behind the last placeholder.
+    /// Returns the text after the last placeholder.
     pub fn literal_suffix(&self) -> &str {
         match self.0.last() {
             Some(Segment::Text(text)) => text,
@@ -211,7 +211,7 @@ impl Template {
         }
     }
 
-    /// Returns the parameter of a placeholder at the very beginning.
+    /// Returns the index of the parameter if the template begins with a placeholder.
     pub fn leading_placeholder(&self) -> Option<usize> {
         match self.0.first() {
             Some(Segment::Placeholder(index)) => Some(*index),
@@ -219,13 +219,13 @@ impl Template {
         }
     }
 
-    /// Returns true if a text matches the template, with values that the parameters admit.
+    /// Returns true if the whole text matches the template with values that the parameters admit.
     pub fn matches_whole(&self, parameters: &[ParameterSpec], text: &str) -> bool {
         self.extract(text, parameters, &mut vec![None; parameters.len()]).is_ok()
     }
 
-    /// Matches a text, and stores the value of each placeholder in `values`. A value that is there already must be
-    /// equal.
+    /// Matches a text, and stores the value of each placeholder in `values`. If `values` already contains a value for
+    /// the parameter, the two values must be equal.
     pub fn extract<'t>(
         &self,
         text: &'t str,
@@ -267,7 +267,7 @@ impl Template {
         }
     }
 
-    /// Returns the template as its author wrote it, with single braces for doubled ones.
+    /// Returns the template as its author wrote it, but each doubled brace is shown as a single brace.
     pub fn display(&self, parameters: &[ParameterSpec]) -> String {
         let names: Vec<String> = parameters.iter().map(|parameter| format!("{{{}}}", parameter.name)).collect();
         self.expand(&names.iter().map(String::as_str).collect::<Vec<_>>())
@@ -283,7 +283,7 @@ impl Template {
     }
 }
 
-/// Matches words with templates, up to the end of the shorter list. Returns the number of matched bytes.
+/// Matches words with templates, up to the end of the shorter list. Returns the number of bytes that matched.
 pub(super) fn read_words<'a>(
     parameters: &[ParameterSpec],
     templates: &[Template],

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use crate::api::Reason;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
-/// Result of a request.
+/// Result for a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// The request may run, exactly as decided.
+    /// The request is allowed. It runs exactly as decided.
     Allow(Box<Decision>),
-    /// The request may not run.
+    /// The request is denied.
     Deny(Denial),
 }
 
-/// The command and its limits, fixed before anything is sent.
+/// Command and its limits. They are fixed before Writ sends anything to the machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Decision {
     /// Whitelist of the rule that allowed the request.
@@ -25,43 +25,43 @@ pub struct Decision {
     pub action_type: String,
     /// Argument vector.
     pub argv: Vec<String>,
-    /// User to run as, by sudo; `None` for the login user.
+    /// User to run the command as, with sudo. `None` for the login user.
     pub run_as: Option<String>,
-    /// Working directory; `None` for the login directory.
+    /// Working directory. `None` for the login directory.
     pub working_directory: Option<String>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
-    /// Maximum run time, in seconds.
+    /// Maximum duration of the run, in seconds.
     pub timeout_seconds: u32,
     /// True if the command may get a terminal and standard input.
     pub interactive: bool,
-    /// Bounds of the stored and the allowed output.
+    /// Maximum sizes of the stored and of the total output.
     pub output: OutputBounds,
     /// Patterns whose matches are redacted in the output.
     pub redact: Vec<String>,
-    /// Minimum time to keep the record, in seconds; `None` for the default of the installation.
+    /// Minimum time to keep the execution, in seconds. `None` for the default of the installation.
     pub minimum_retention_seconds: Option<u32>,
 }
 
-/// Reason why a request may not run.
+/// Reason for which a request is denied, with its near miss.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Denial {
     /// NoMatchingRule, NotPermitted, Denied, Ambiguous or PolicyBroken.
     pub reason: Reason,
-    /// Cause and remedy for the requester, who may have no right to read the policy. Names rules and parameters, but
-    /// shows no texts, no patterns, and no length of a matching beginning.
+    /// Cause and remedy, for a requester who perhaps has no permission to read the policy. Contains names of rules and
+    /// parameters. Contains no texts, no patterns, and no length of a matching beginning.
     pub message: String,
-    /// Near miss, in full: the closest rule, and why it did not match. Only for readers of the policy.
+    /// Complete near miss, only for readers of the policy: the nearest rule, and the reason for which it did not match.
     pub nearest: Option<NearMiss>,
 }
 
-/// Rule that came closest to a denied request.
+/// Rule that is nearest to a denied request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NearMiss {
     /// Name of the Whitelist.
     pub whitelist: String,
-    /// Name of the rule; empty if the Whitelist as a whole is at fault.
+    /// Name of the rule. Empty if the problem concerns the whole Whitelist.
     pub rule: String,
-    /// Reason why the rule did not match, with the values that it admits.
+    /// Reason for which the rule did not match, with the values that the rule admits.
     pub why: String,
 }

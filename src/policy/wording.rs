@@ -1,9 +1,9 @@
-//! Wording of a rule out of force: its text and words as in its Whitelist, with placeholders that admit any text.
+//! Wording of a rule out of force: the text and the words of its Whitelist, with placeholders that admit any text.
 
-/// Text and words of a rule out of force, as in its Whitelist.
+/// Text and words of a rule out of force, as written in its Whitelist.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Wording {
-    /// Text of `match`; without it, the joined words of `run`.
+    /// Text of `match`. If the rule has no `match`, the words of `run`, joined with spaces.
     text: String,
     /// Words of `run`.
     run: Vec<String>,
@@ -14,18 +14,18 @@ impl Wording {
         Self { text: match_text.cloned().unwrap_or_else(|| run.join(" ")), run: run.to_vec() }
     }
 
-    /// Returns true if a text is equal to that of the rule, with any text for each placeholder.
+    /// Returns true if a text is equal to the text of the rule. Each placeholder can be any text.
     pub(super) fn fits_text(&self, text: &str) -> bool {
         fits(&self.text, text)
     }
 
-    /// Returns true if words are equal to those of the rule, with any text for each placeholder.
+    /// Returns true if words are equal to the words of the rule. Each placeholder can be any text.
     pub(super) fn fits_words(&self, words: &[String]) -> bool {
         words.len() == self.run.len() && words.iter().zip(&self.run).all(|(word, wording)| fits(wording, word))
     }
 }
 
-/// Returns true if a text is equal to the wording, with any text for each `{name}`.
+/// Returns true if a text is equal to the wording. Each `{name}` can be any text.
 fn fits(wording: &str, text: &str) -> bool {
     let constants = constants(wording);
     let Some((first, others)) = constants.split_first() else { return false };
@@ -38,8 +38,8 @@ fn fits(wording: &str, text: &str) -> bool {
     rest.ends_with(last.as_str())
 }
 
-/// Returns the texts before, between and behind the placeholders of a wording. A single brace without its counterpart
-/// is text.
+/// Returns the texts before, between and after the placeholders of a wording. A single brace without its counterpart is
+/// text.
 fn constants(wording: &str) -> Vec<String> {
     let (mut constants, mut current, mut rest) = (Vec::new(), String::new(), wording);
     while let Some(brace) = rest.find(['{', '}']) {

@@ -1,4 +1,4 @@
-//! Names of options and variables that suggest what their values are.
+//! Names of options and variables that suggest the kind of their values.
 
 /// Returns true if the name of an option or of a variable suggests that its value is a program, code or a source of
 /// code.

@@ -1,4 +1,4 @@
-//! Checks the use of a free parameter: the parameter must not choose the program to run, and should not name any file.
+//! Checks the use of a free parameter. The parameter must not choose the program to run, and should not name any file.
 
 use super::super::template::ParameterSpec;
 use super::super::values::ValueSpec;
@@ -12,14 +12,14 @@ const REMEDY_NAME_SCRIPT: &str =
     "put what it runs into a script and name that by its absolute path in run[1]; behind it there may be parameters";
 const REMEDY_NAME_SUBCOMMAND: &str = "make it constant, or list the subcommands that are meant with enum";
 const REMEDY_CONSTANT_OR_ENUM: &str = "make it constant, or list the values that are meant with enum";
-/// Paths that the author of a rule rarely intends.
+/// Paths that the author of a rule rarely intends. A pattern that admits one of these paths fixes no directory.
 const PROBES: &[&str] =
     &["/etc/passwd", "/etc/hosts", "/tmp/x", "/tmp/x.y", "/tmp/x/", "/bin/sh", "/a", "tmp/x", "a/b", "x/y.z"];
 
-/// Verdict on a use.
+/// Verdict on the use of a parameter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
-    /// Error: the rule is out of force.
+    /// The use is an error, so the rule is out of force.
     Error {
         what: &'static str,
         remedy: &'static str,
@@ -28,7 +28,7 @@ pub(super) enum Verdict {
     Fine,
 }
 
-/// Returns true if a pattern describes the values, and they may be more than digits.
+/// Returns true if a pattern describes the values, and the values can contain more than digits.
 pub(in super::super) fn is_free(values: &ValueSpec) -> bool {
     values.enum_values().is_none()
         && (values.bytes.find(|byte| !byte.is_ascii_digit()).is_some() || values.example().is_none())
@@ -81,7 +81,7 @@ fn code_remedy(one: &Use) -> &'static str {
     if one.option.is_none() { REMEDY_NAME_SCRIPT } else { REMEDY_CONSTANT_OR_ENUM }
 }
 
-/// Returns true if a value chooses this option, with or without a value of the option.
+/// Returns true if the parameter admits a value that chooses this option, with or without a value for the option.
 fn chooses(values: &ValueSpec, choice: &str) -> bool {
     let longer = ["", "=x", "=/x", "x", "/x", "=a", "a"].map(|end| format!("{choice}{end}"));
     longer.iter().any(|value| values.check(value).is_ok())
@@ -95,7 +95,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Returns the program, with its option if there is one: `tar (--x)` or `tar`.
+    /// Returns the program and, if there is one, its option: `tar (--x)` or `tar`.
     fn taker(&self) -> String {
         let program = &self.one.program;
         self.one.option.as_ref().map_or_else(|| program.clone(), |option| format!("{program} ({option})"))
@@ -105,7 +105,7 @@ impl Place<'_> {
         self.values.bytes.contains(b'/')
     }
 
-    /// Returns true if the text before the placeholder, or the pattern itself, fixes the directory or the host.
+    /// Returns true if the directory or the host is fixed, by the text before the placeholder or by the pattern itself.
     fn is_pinned(&self) -> bool {
         let before = self.one.before.as_str();
         let path = before.rsplit(['=', ',']).next().unwrap_or(before);
@@ -122,8 +122,8 @@ impl Place<'_> {
         Verdict::Warning(format!("{}: {} {what}", self.name, self.taker()))
     }
 
-    /// Checks a value that decides the program or the code to run. The result is an error if the value can be in any
-    /// directory, and a warning in a directory that the author named.
+    /// Checks a value that decides the program or the code to run. Returns an error if the value can be in any
+    /// directory. Returns a warning if the author fixed the directory.
     fn unless_pinned(&self, what: &'static str) -> Verdict {
         if !self.is_pinned() {
             return Verdict::Error { what, remedy: REMEDY_CONSTANT_OR_ENUM };
@@ -208,7 +208,7 @@ impl Place<'_> {
     }
 }
 
-/// Returns true if all values begin with the first character of the example.
+/// Returns true if all values seem to begin with the same character. Tries other first characters for the example.
 fn begins_with_constant(values: &ValueSpec) -> bool {
     let Some(example) = values.example() else { return false };
     let Some(rest) = example.get(1..) else { return false };
@@ -217,8 +217,8 @@ fn begins_with_constant(values: &ValueSpec) -> bool {
         .any(|first| !example.starts_with(first) && values.check(&format!("{first}{rest}")).is_ok())
 }
 
-/// Returns true if all values begin with the same directory or host: the pattern admits no other first part of the
-/// example.
+/// Returns true if all values seem to begin with the same directory or host. Tries [`PROBES`], and other first parts
+/// for the example.
 fn is_pinned_itself(values: &ValueSpec) -> bool {
     let Some(example) = values.example() else { return false };
     if PROBES.iter().any(|probe| values.check(probe).is_ok()) {

@@ -1,17 +1,18 @@
-//! Reads the words of a rule as the program would, and finds the role of each parameter.
+//! Reads the words of a rule in the same way as the program, and finds the role of each parameter.
 
 use super::super::template::Template;
 use super::super::{base_name, environment};
 use super::telling_names::is_telling;
 use crate::programs::table::{Description, ProgramOption, Role, find, find_subcommand};
 
-/// Maximum number of nested programs (`sudo nice timeout ...`). The words behind them count as unknown.
+/// Maximum number of nested programs (`sudo nice timeout ...`). The words of deeper programs have unknown roles.
 const NESTED_PROGRAMS: usize = 8;
-/// Signs around the number of a parameter in a word. Words are printable ASCII, so no word has them otherwise.
+/// Characters before and after the number of a parameter in a word. Words are printable ASCII, so they contain these
+/// characters only as marks.
 const BEGIN: char = '\u{1}';
 const END: char = '\u{2}';
 
-/// Word of a rule, in which one value replaces each enum parameter.
+/// Word of a rule. A value replaces each enum parameter, and a mark replaces each free parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Word(String);
 
@@ -20,12 +21,12 @@ impl Word {
         Self(template.expand(values))
     }
 
-    /// Returns the stand-in for the value of a free parameter.
+    /// Returns the mark that stands for the value of a free parameter.
     pub fn mark(parameter: usize) -> String {
         format!("{BEGIN}{parameter}{END}")
     }
 
-    /// Returns the text before the first free parameter; the whole text if there is none.
+    /// Returns the text before the first free parameter, or the whole text if the word has no free parameter.
     fn before(&self) -> &str {
         self.0.split(BEGIN).next().unwrap_or_default()
     }
@@ -54,7 +55,7 @@ impl Word {
     }
 }
 
-/// Use of a free parameter: its role for the program.
+/// Use of a free parameter in a word, with its role for the program.
 #[derive(Clone, Debug)]
 pub(super) struct Use {
     /// Index of the parameter.
@@ -62,12 +63,12 @@ pub(super) struct Use {
     pub role: Role,
     /// Program, as the rule names it, without its directory.
     pub program: String,
-    /// Text of the value before the placeholder, without the option.
+    /// Text before the placeholder in the same word, without the option.
     pub before: String,
-    /// Option whose value it is.
+    /// Option whose value contains the placeholder.
     pub option: Option<String>,
-    /// Values that would choose an option that decides the program to run, if the placeholder is in the name of an
-    /// option.
+    /// Set if the placeholder is in the name of an option: the values that would choose an option that decides which
+    /// program runs.
     pub choices: Option<Vec<String>>,
 }
 
@@ -94,7 +95,7 @@ struct Walk<'a> {
     /// Index of the next word.
     next: usize,
     depth: usize,
-    /// Known name, with the subcommands so far.
+    /// Name of the program in the tables, followed by the subcommands so far.
     key: String,
     /// Descriptions of the program and of each subcommand.
     levels: Vec<&'static Description>,
@@ -147,7 +148,7 @@ impl<'a> Walk<'a> {
         has && text.split_once('=').is_some_and(|(name, _)| !name.is_empty() && !name.contains('/'))
     }
 
-    /// Reads an operand; returns true if that was the last of this program's words.
+    /// Reads an operand. Returns true if no later word belongs to this program.
     fn operand(&mut self, word: &'a Word, operands: &mut usize) -> bool {
         let role = self.top().map_or(Role::Unknown, |level| level.operand(*operands));
         match (role, word.constant()) {
@@ -173,11 +174,12 @@ impl<'a> Walk<'a> {
         }
         self.next += 1;
         *operands += 1;
-        // The words behind a program that the requester chooses have unknown roles.
+        // If the requester chooses the program or script, the roles of the later words are unknown, so they are not
+        // read.
         matches!(role, Role::Command | Role::Script)
     }
 
-    /// Reads the words behind a script, which are its arguments.
+    /// Reads the words after a script. They are the arguments of the script.
     fn script(&mut self, path: &'a str) {
         let words = self.words.get(self.next + 1..).unwrap_or_default();
         let program = base_name(path);
@@ -203,7 +205,7 @@ impl<'a> Walk<'a> {
     fn option(&mut self, word: &'a Word) -> Option<&'static ProgramOption> {
         let text = word.before();
         let has_one_dash = self.levels.iter().any(|level| level.has_one_dash);
-        // `zip -TT`: not two letters.
+        // `-TT` of zip is one option, not two options of one letter.
         let is_whole = text.len() > 2 && self.levels.iter().any(|level| level.options.contains_key(text));
         if text.starts_with("--") || has_one_dash || is_whole { self.long_option(word) } else { self.cluster(word, 1) }
     }
@@ -220,7 +222,7 @@ impl<'a> Walk<'a> {
         let (name, has_value) = text.split_once('=').map_or((text, false), |(name, _)| (name, true));
         let is_named = has_value || !word.is_free();
         let found = if is_named { self.find_option(name) } else { None };
-        // `-javaagent:{path}`, `-o{file}`: the value of an option with one dash.
+        // In `-javaagent:{path}` and `-o{file}`, the value follows directly after an option with one dash.
         let prefix = if found.is_none() && !text.starts_with("--") {
             self.levels
                 .iter()
@@ -261,10 +263,10 @@ impl<'a> Walk<'a> {
         Some(option)
     }
 
-    /// Reads the value in the word of its option.
+    /// Reads a value that is in the same word as its option.
     fn attached(&mut self, word: &'a Word, role: Role, name: &str) {
         match word.constant().and_then(|text| text.get(name.len() + 1..)).filter(|_| role == Role::Command) {
-            // `--coreutils-prog=timeout`: the next words belong to that program.
+            // After `--coreutils-prog=timeout`, the next words belong to the program `timeout`.
             Some(program) => {
                 let words = self.words.get(self.next..).unwrap_or_default();
                 let words: Vec<Word> = std::iter::once(Word(program.to_owned())).chain(words.iter().cloned()).collect();
@@ -275,7 +277,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads an option without a description. Its name may suggest what its value is.
+    /// Reads an option without a description. The name of the option can suggest the role of its value.
     fn unknown_option(&mut self, word: &'a Word, name: &str, has_value: bool) {
         self.next += 1;
         if has_value {
@@ -289,7 +291,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads options of one letter, from the byte `start` of the word on.
+    /// Reads options of one letter. `start` is the byte of the word at which the letters begin.
     fn cluster(&mut self, word: &'a Word, start: usize) -> Option<&'static ProgramOption> {
         let text = word.before();
         let mut last = None;
@@ -314,7 +316,7 @@ impl<'a> Walk<'a> {
             return last;
         }
         if word.is_free() {
-            // The placeholder is among the letters, or it is the value of an unknown letter.
+            // The placeholder is one of the letters, or it is the value of an unknown letter.
             self.choice(word);
             if text.len() > 1 {
                 self.note(word, Role::Unknown, text.len(), Some(text));
@@ -327,7 +329,7 @@ impl<'a> Walk<'a> {
         last
     }
 
-    /// Reads letters without a dash, whose values follow in the same order: `tar xIf {program} {archive}`.
+    /// Reads letters without a dash. The values of the letters follow in the same order: `tar xIf {program} {archive}`.
     fn old_style(&mut self, word: &'a Word) {
         let text = word.before();
         if text.starts_with('-') || text.is_empty() && !word.is_free() {
@@ -345,13 +347,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads the values of an option from the next words; the first `done` stood in the word of the option.
+    /// Reads the values of an option from the next words. The first `done` values were in the same word as the option.
     fn further_values(&mut self, option: &'static ProgramOption, done: usize, name: &str) {
         for role in option.values.iter().skip(done) {
             let Some(word) = self.words.get(self.next) else { return };
             match (role, word.constant()) {
                 (Role::Command, Some(_)) => self.inner_command(),
-                // `python3 -m json.tool`
+                // An example is `python3 -m json.tool`.
                 (Role::Subcommand, Some(text)) if find_subcommand(&format!("{} {text}", self.key)).is_some() => {
                     self.subcommand(text, &mut 0);
                     self.next += 1;
@@ -394,7 +396,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads a word that may be an operand, or a program to which the next words belong.
+    /// Reads a word that is either an operand, or a program with the next words as its arguments.
     fn unknown_operand(&mut self, word: &'a Word) {
         if word.constant().is_some_and(|path| self.starts_another(path)) {
             let words = self.words.get(self.next..).unwrap_or_default();
@@ -404,8 +406,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns true if a word of an unknown program is the path of a program that runs others, or the name of an
-    /// interpreter with code behind it (`x sh -e -c {code}`).
+    /// Returns true if a word of an unknown program is the absolute path of a program that runs other programs. Also
+    /// returns true for the name of an interpreter if an option for code follows (`x sh -e -c {code}`).
     fn starts_another(&self, path: &str) -> bool {
         let Some((_, description)) = find(path).filter(|(_, description)| description.runs_other_programs()) else {
             return false;
@@ -423,10 +425,10 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Adds a use in which the requester chooses the option.
+    /// Adds a use of a parameter with which the requester chooses the option itself.
     fn choice(&mut self, word: &Word) {
         let Some((parameter, before)) = word.placeholders().next() else { return };
-        // The value is the rest of a name, or a letter in a cluster.
+        // The value is the rest of an option's name, or a letter in a cluster of options.
         let chosen = |name: &String| {
             let letter = name.strip_prefix('-').filter(|rest| rest.len() == 1 && !before.starts_with("--"));
             name.strip_prefix(before.as_str()).or(letter).map(str::to_owned)
@@ -438,7 +440,7 @@ impl<'a> Walk<'a> {
         self.uses.push(Use { parameter, role: Role::Code, program, before, option: None, choices });
     }
 
-    /// Adds the uses of the free parameters of a word whose first `skipped` bytes are an option or a name.
+    /// Adds the uses of the free parameters of a word. The first `skipped` bytes of the word are an option or a name.
     fn note(&mut self, word: &Word, role: Role, skipped: usize, option: Option<&str>) {
         for (parameter, before) in word.placeholders() {
             self.uses.push(Use {
