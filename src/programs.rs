@@ -1,7 +1,8 @@
 //! Knowledge about programs on machines: their names, the roles of their words, their options, the environment
-//! variables that they read, and the commands that launchers start. Knows no rules. Pure.
+//! variables that they read, and the commands that launchers such as `sudo` start. Pure. This module does not know
+//! rules.
 //!
-//! [`policy`](crate::policy) judges rules and matches Deny rules with it.
+//! [`policy`](crate::policy) uses this module to check rules and to match Deny rules.
 
 pub(crate) mod environment;
 pub(crate) mod flags;
@@ -17,7 +18,8 @@ pub(crate) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Returns true if a path is absolute and has no empty segment, no `.` and no `..`, so it can be read in one way only.
+/// Returns true if a path is absolute and has no empty segment, no `.` and no `..`. Such a path can be read in only one
+/// way.
 pub(crate) fn is_plain_path(path: &str) -> bool {
     let mut parts = path.split('/');
     path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))

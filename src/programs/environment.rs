@@ -1,6 +1,7 @@
-//! Names of environment variables: which ones a requester may never set, and which ones are known to be harmless.
+//! Names of environment variables: variables that a requester must never set, and variables that are known to be
+//! harmless.
 
-/// Variables whose value decides which code runs, or what is trusted.
+/// Variables whose value decides which code runs or what a program trusts.
 const DANGEROUS_VARIABLES: &[&str] = &[
     "APT_CONFIG",
     "AWS_CONFIG_FILE",
@@ -69,7 +70,7 @@ const DANGEROUS_VARIABLES: &[&str] = &[
     "ZDOTDIR",
     "_JAVA_OPTIONS",
 ];
-/// Beginnings of the names of such variables.
+/// Beginnings of the names of dangerous variables.
 const DANGEROUS_PREFIXES: &[&str] = &[
     "ANSIBLE_",
     "AWK",
@@ -107,10 +108,10 @@ const DANGEROUS_PREFIXES: &[&str] = &[
     "WRIT_",
     "npm_",
 ];
-/// Ends of the names of such variables.
+/// Ends of the names of dangerous variables.
 const DANGEROUS_SUFFIXES: &[&str] = &["PAGER", "_EDITOR", "_ASKPASS", "_PRELOAD", "_LIBRARY_PATH", "_RSH"];
 
-/// Variables that change only the look of the output.
+/// Variables that change only the appearance of the output.
 const HARMLESS: &[&str] = &[
     "CLICOLOR",
     "COLUMNS",
@@ -132,16 +133,16 @@ const HARMLESS: &[&str] = &[
 ];
 const HARMLESS_PREFIXES: &[&str] = &["LC_"];
 
-/// Returns true if the value of a variable decides which code runs, or what is trusted.
+/// Returns true if the value of a variable decides which code runs or what a program trusts.
 pub(crate) fn is_dangerous_variable(name: &str) -> bool {
     DANGEROUS_VARIABLES.contains(&name)
         || (DANGEROUS_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !HARMLESS.contains(&name))
         || DANGEROUS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
-/// Beginnings of the names of variables from which programs take a program, options, code, or the path of a
-/// configuration or library. Unlike dangerous variables, a rule may let requesters set them, with values that its
-/// author lists.
+/// Beginnings of the names of loading variables: programs read a program, options, code, or the path of a configuration
+/// or library from such a variable. In contrast to dangerous variables, a rule can permit requesters to set a loading
+/// variable if the author lists its values.
 const LOADING_PREFIXES: &[&str] = &[
     "AIRFLOW_",
     "ANDROID_",
@@ -286,7 +287,7 @@ const LOADING_PREFIXES: &[&str] = &[
     "ZIP",
     "ZK_",
 ];
-/// Whole names of such variables.
+/// Complete names of loading variables.
 const LOADING: &[&str] = &[
     "AR",
     "AS",
@@ -345,13 +346,13 @@ const LOADING: &[&str] = &[
     "BROWSER",
 ];
 
-/// Returns true if programs are known to take a program, options, code, or the path of a configuration or library from
+/// Returns true if programs are known to read a program, options, code, or the path of a configuration or library from
 /// the variable.
 pub(crate) fn loads(name: &str) -> bool {
     LOADING.contains(&name) || LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns true if a variable is on the short list of harmless ones.
+/// Returns true if a variable is in the short list of harmless variables.
 pub(crate) fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -1,8 +1,8 @@
-//! Options of common programs, with and without a value, from their manuals (in the notation of getopt). The options of
-//! launchers are in the tables of [`table`].
+//! Options of common programs, with and without a value, from the manuals of the programs (in the notation of getopt).
+//! The tables of [`table`] contain the options of launchers.
 //!
-//! An option that is not listed may take a value. A missing entry costs little: the author has to begin a pattern with
-//! a letter, which is good in any case.
+//! An option that is not listed counts as an option that can take a value. A missing entry does little harm: an author
+//! must then begin a pattern with a letter, which is always good.
 
 use super::base_name;
 use super::table;
@@ -12,10 +12,10 @@ pub(crate) use super::table::Takes;
 struct Known {
     /// Names of the programs, separated by spaces.
     programs: &'static str,
-    /// Letters, each followed by `:` if the option takes a value in all of the programs. A letter is missing if the
-    /// programs differ about its value.
+    /// Letters of options. `:` follows a letter if the option takes a value in all these programs. A letter is missing
+    /// if it takes a value in only some of the programs.
     letters: &'static str,
-    /// Long options without a value, and words with one dash.
+    /// Long options without a value, and options of several letters after one dash.
     words: &'static str,
 }
 
@@ -23,13 +23,13 @@ fn is_in(words: &str, word: &str) -> bool {
     words.split(' ').any(|listed| listed == word)
 }
 
-/// Stand-in for text that the requester chooses. No program has such an option.
+/// Text that stands for text that the requester chooses. No program has an option with this text.
 pub(crate) const ANY_TEXT: &str = "\u{fffd}";
 
-/// Programs that pass the words behind `--` to another program, which may read them as options.
+/// Programs that pass the words after `--` to another program. That program can read the words as options.
 const PASS_ON: &str = "bundle cargo conda dotnet gcloud minikube nix npm npx pnpm poetry stack uv vagrant yarn";
 
-/// Programs whose first word may be a bundle of letters without a dash: `tar xf ARCHIVE`.
+/// Programs whose first word can be a bundle of letters without a dash: `tar xf ARCHIVE`.
 const BUNDLES: &str = "ar bsdtar gtar jar star tar";
 
 /// Programs with signals as options: `kill -TERM`.
@@ -241,23 +241,23 @@ const KNOWN: &[Known] = &[
     Known { programs: "sysctl", letters: "abenNqw", words: "--all --ignore --names --values --write" },
 ];
 
-/// Returns true if a program passes the words behind `--` to another program.
+/// Returns true if a program passes the words after `--` to another program.
 pub(crate) fn passes_words_on(program: &str) -> bool {
     is_in(PASS_ON, base_name(program))
 }
 
-/// Returns true if a program reads its first word as letters of options, with a dash or without.
+/// Returns true if a program reads its first word as letters of options, with or without a dash.
 pub(crate) fn reads_bundles(program: &str) -> bool {
     is_in(BUNDLES, base_name(program)) || base_name(program) == "ps"
 }
 
-/// Returns what an option takes of the next word. A word that is no option takes nothing. Options that nobody listed
-/// are unknown: such an option may take the next word.
+/// Returns if the option `word` takes the next word as its value. A word that is not an option takes nothing. An option
+/// that is not listed is unknown, because it can take the next word.
 pub(crate) fn takes(path: &str, word: &str) -> Takes {
     let program = base_name(path);
     let known = KNOWN.iter().find(|known| is_in(known.programs, program));
     let is_listed = known.is_some_and(|known| is_in(known.words, word)) || is_in(EVERYWHERE, word);
-    // `--lines=5` has its value; `-` is a file, and `--` no option.
+    // `--lines=5` contains its value, `-` is a file, and `--` is not an option.
     let is_whole = matches!(word, "-" | "--") || (word.starts_with("--") && word.contains('='));
     if is_listed || is_whole || !word.starts_with('-') {
         return Takes::Nothing;
@@ -276,17 +276,17 @@ pub(crate) fn takes(path: &str, word: &str) -> Takes {
     }
 }
 
-/// Reads a word such as `-euo`. The first letter with a value takes the rest of the word, or the next word if it is the
-/// last.
+/// Reads a word such as `-euo`. The value of the first letter that takes a value is the rest of the word. If this
+/// letter is the last letter, its value is the next word.
 fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     let mut rest = word.chars().skip(1).peekable();
-    // The rest of a word behind an unknown letter may be its value, or more letters.
+    // The text after an unknown letter can be its value or more letters.
     while let Some(letter) = rest.next() {
         let is_last = rest.peek().is_none();
         match takes(letter) {
             Takes::Value => return if is_last { Takes::Value } else { Takes::Nothing },
             Takes::Nothing => {}
-            // `-n5`: no program has a digit for an option that takes the next word.
+            // In `-n5`, 5 is not an option: no program has a digit as an option that takes the next word.
             Takes::Unknown if is_last && !letter.is_ascii_digit() => return Takes::Unknown,
             Takes::Unknown => {}
         }
@@ -294,7 +294,7 @@ fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     Takes::Nothing
 }
 
-/// Returns what a letter takes per a list of letters.
+/// Returns the value that a letter takes, according to a list of letters.
 fn letter_takes(letters: &str, letter: char) -> Takes {
     match letters.split_once(letter).filter(|_| letter != ':') {
         None => Takes::Unknown,
@@ -303,13 +303,13 @@ fn letter_takes(letters: &str, letter: char) -> Takes {
     }
 }
 
-/// Returns the number of words behind a bundle that may be values of its letters, as in `tar xbf 20 ARCHIVE`.
+/// Returns the number of words after a bundle that can be values of its letters. In `tar xbf 20 ARCHIVE` there are two.
 pub(crate) fn values_of_a_bundle(program: &str, word: &str) -> usize {
     if !is_in(BUNDLES, base_name(program)) || word.starts_with('-') {
         return 0;
     }
     let letters =
         KNOWN.iter().find(|known| is_in(known.programs, base_name(program))).map_or("", |known| known.letters);
-    // An unknown letter may take a value.
+    // An unknown letter can take a value, so it counts.
     word.chars().filter(|letter| letter_takes(letters, *letter) != Takes::Nothing).count()
 }

@@ -1,21 +1,24 @@
-//! Finds all commands that an argument vector executes: the vector itself, and the commands behind launchers (`timeout
-//! 5 systemctl stop x`, `sudo -n -u app env A=b nohup ...`), each with its user. A Deny is matched against all of them.
+//! Finds all commands that an argument vector executes, each with its user: the vector itself, and the commands that
+//! launchers start (`timeout 5 systemctl stop x`, `sudo -n -u app env A=b nohup ...`). A Deny is matched against all of
+//! these commands.
 //!
-//! It serves to forbid, so it prefers a command too many: if the tables do not list an option of a launcher, each later
-//! word may begin the inner command. Text for a shell (`sh -c '...'`) is not parsed; `writ lint` warns about it.
+//! The result serves to forbid, so a command too many is better than a missing command. If the tables do not list an
+//! option of a launcher, each later word counts as a possible beginning of the inner command. Text for a shell (`sh -c
+//! '...'`) is not parsed, but `writ lint` warns about it.
 
 use super::table::{self, Description, Role, Start, Takes};
 use super::{MAXIMUM_WORDS, base_name, is_plain_path};
 
-/// Maximum number of commands of one vector. Without `env -S` there are at most three for each word; the bound is for
-/// nested texts of `env -S`.
+/// Maximum number of commands of one vector. Without `env -S`, a vector has at most three commands for each word. This
+/// maximum limits nested texts of `env -S`.
 const MAX_COMMANDS: usize = 512;
 
-/// Directories that hold the same programs: on systems with a merged /usr they are links to each other.
+/// Directories that contain the same programs. On systems with a merged /usr, these directories are links to each
+/// other.
 const SYSTEM: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 const LOCAL: &[&str] = &["/usr/local/bin", "/usr/local/sbin"];
 
-/// Word of an argument vector: text in a decision, a template in `writ lint`.
+/// Word of an argument vector. It is a text in a decision and a template in `writ lint`.
 pub(crate) trait Word<'a>: Copy + PartialEq {
     /// Returns the text before the first placeholder.
     fn text(self) -> &'a str;
@@ -45,7 +48,7 @@ pub(crate) enum User<'a> {
     /// Login user of the machine.
     Login,
     Named(&'a str),
-    /// Any user, because an option of a launcher is unknown.
+    /// User that is not known. It counts as any user.
     Unknown,
 }
 
@@ -55,15 +58,15 @@ pub(crate) struct Command<'a, W> {
     /// Program and arguments.
     pub words: Vec<W>,
     pub user: User<'a>,
-    /// True if a launcher starts the command. Its program may then be a bare name.
+    /// True if a launcher starts the command. The program can then be a name without a directory.
     pub is_launched: bool,
 }
 
-/// Words that a launcher starts, and their user if the launcher changes it.
+/// Words that a launcher starts, and their user. The user is `None` if the launcher does not change the user.
 type Started<'a, W> = (Vec<W>, Option<User<'a>>);
 
 impl User<'_> {
-    /// Returns true if it may be the user with this name.
+    /// Returns true if the user can be the user `name`.
     pub fn may_be(self, name: &str) -> bool {
         match self {
             User::Login => false,
@@ -73,8 +76,8 @@ impl User<'_> {
     }
 }
 
-/// Returns all commands that `words` execute as the user `run_as` (`None` for the login user): first `words`
-/// themselves.
+/// Returns all commands that `words` execute as the user `run_as` (`None` for the login user). The first command is
+/// `words` itself.
 pub(crate) fn commands<'a, W: Word<'a>>(words: Vec<W>, run_as: Option<&'a str>) -> Vec<Command<'a, W>> {
     let user = run_as.map_or(User::Login, User::Named);
     let mut found = vec![Command { words, user, is_launched: false }];
@@ -89,7 +92,8 @@ pub(crate) fn commands<'a, W: Word<'a>>(words: Vec<W>, run_as: Option<&'a str>) 
     found
 }
 
-/// Adds a command that a launcher starts. The third user for the same words stands for any user.
+/// Adds a command that a launcher starts. If the same words have already two users, the third user is replaced by any
+/// user.
 fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: User<'a>) {
     let same: Vec<User<'_>> = found
         .iter()
@@ -102,23 +106,23 @@ fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: Us
     }
 }
 
-/// A command whose program adds words to the inner command that no rule shows: from its input (`xargs`, `parallel`), or
-/// names of files that it finds (`find -exec`).
+/// Command whose program adds words to the inner command: words from its input (`xargs`, `parallel`), or names of files
+/// that it finds (`find -exec`). The rule does not show these words.
 pub(crate) struct InputCommand<'a, W> {
     /// The program that adds the words.
     pub launcher: &'a str,
-    /// The commands that it may start, without the added words.
+    /// Commands that the program can start, without the added words.
     pub started: Vec<Command<'a, W>>,
-    /// True if the added words may be a command of their own.
+    /// True if the added words can be a separate command.
     pub starts_input: bool,
 }
 
-/// Returns which words a command adds from its input; `None` if its program adds none.
+/// Returns the commands to which the program of `command` adds words. Returns `None` if the program adds no words.
 pub(crate) fn input_command<'a, W: Word<'a>>(command: &Command<'a, W>) -> Option<InputCommand<'a, W>> {
     let program = command.words.first().filter(|program| program.is_constant())?;
     let (_, description) = table::find(program.text()).filter(|(_, description)| description.argv_matches)?;
     let started: Vec<_> = commands(command.words.clone(), None).into_iter().skip(1).collect();
-    // `parallel` without words, `xargs sudo`, `xargs sh`: the first added word is the program.
+    // In `parallel` without words, in `xargs sudo` and in `xargs sh`, the first added word is the program.
     let is_open = |command: &Command<'a, W>| {
         let program = command.words.first().filter(|program| program.is_constant());
         let is_launcher = |program: &W| {
@@ -139,10 +143,10 @@ fn started<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     let unknown = description.changes_user().then_some(User::Unknown);
     match (name, description.start()) {
         ("find", _) => started_by_find(words),
-        // `ip netns exec NAME COMMAND`, `ip vrf exec NAME COMMAND`.
+        // Examples are `ip netns exec NAME COMMAND` and `ip vrf exec NAME COMMAND`.
         ("ip", _) if words.iter().any(|word| word.text() == "exec") => any_later_word(words, None),
         (_, Start::Exact) => read_exactly(description, words).unwrap_or_else(|| any_later_word(words, unknown)),
-        // Without options the first word is the script.
+        // If there are no options, the first word is the script.
         (_, Start::Script) if words.get(1).is_none_or(|word| !word.text().starts_with('-')) => {
             suffix(words, 1, None).into_iter().collect()
         }
@@ -151,14 +155,14 @@ fn started<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     }
 }
 
-/// Returns the words from `start` on, if there are any.
+/// Returns all words from the index `start`. Returns `None` if there are none.
 fn suffix<'a, W: Word<'a>>(words: &[W], start: usize, user: Option<User<'a>>) -> Option<Started<'a, W>> {
     let rest = words.get(start..).filter(|rest| !rest.is_empty())?;
     Some((rest.to_vec(), user))
 }
 
-/// Returns a command for each later word that is no option. Commands with more than `MAXIMUM_WORDS` words are left out,
-/// because no Deny has as many.
+/// Returns a command for each later word that is not an option. The command consists of this word and all words after
+/// it. Commands with more than `MAXIMUM_WORDS` words are omitted, because no Deny has so many words.
 fn any_later_word<'a, W: Word<'a>>(words: &[W], user: Option<User<'a>>) -> Vec<Started<'a, W>> {
     let first = words.len().saturating_sub(MAXIMUM_WORDS).max(1);
     let is_option = |start: &usize| words.get(*start).is_some_and(|word| word.text().starts_with('-'));
@@ -178,17 +182,18 @@ fn started_by_find<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     behind.filter_map(command).collect()
 }
 
-/// One option word that was read.
+/// Option word of a launcher, after it was read.
 struct ReadOption<'a> {
-    /// Its value, if it takes one: in the same word, or None for the next word.
+    /// `None` if the option takes no value. `Some(Some(...))` if the value is in the same word, `Some(None)` if it is
+    /// the next word.
     value: Option<Option<&'a str>>,
     /// True if the value names the user.
     is_user: bool,
-    /// True if the value is text that the launcher splits into further words (`env -S`).
+    /// True if the value is a text that the launcher splits into more words (`env -S`).
     is_split: bool,
 }
 
-/// Returns the command that a launcher with a known command line starts; `None` if an option is not listed.
+/// Returns the command that a launcher with a known command line starts. Returns `None` if an option is not listed.
 fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) -> Option<Vec<Started<'a, W>>> {
     let mut user = launcher.default_user.as_deref().map(User::Named);
     let mut index = 1;
@@ -214,7 +219,7 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
             }
         };
         if option.is_split {
-            // env continues with the words of the text in place of the option.
+            // env replaces the option by the words of the text, and reads on.
             let split = value.text().split_whitespace().map(|word| W::from_text(word.trim_matches(['"', '\''])));
             let rest = words.get(index..).unwrap_or_default().iter().copied();
             return Some(vec![(words.iter().take(1).copied().chain(split).chain(rest).collect(), None)]);
@@ -234,15 +239,15 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
     index += words.get(index..).unwrap_or_default().iter().take_while(is_assignment).count();
     match words.get(index).map(|word| word.text()) {
         Some("--") => index += 1,
-        // An option behind the operands.
+        // An option after the operands is not expected.
         Some(option) if option.starts_with('-') => return None,
         _ => {}
     }
     Some(suffix(words, index, user).into_iter().collect())
 }
 
-/// Reads an option word, which begins with a dash; `None` if it is not listed, or if its value is code or a program.
-/// `is_whole`: no placeholder stands behind the text.
+/// Reads an option word that begins with a dash. Returns `None` if the option is not listed, or if its value is code or
+/// a program. `is_whole` is true if no placeholder follows the text in the word.
 fn read_option<'a>(launcher: &Description, word: &'a str, is_whole: bool) -> Option<ReadOption<'a>> {
     let flag = ReadOption { value: None, is_user: false, is_split: false };
     if word.starts_with("--") {
@@ -267,7 +272,7 @@ fn read_option<'a>(launcher: &Description, word: &'a str, is_whole: bool) -> Opt
     is_whole.then_some(flag)
 }
 
-/// Reads an option with a value, which is in the same word or, if `value` is `None`, the next word.
+/// Reads an option with a value. `value` is the value in the same word, or `None` if the value is the next word.
 fn read_value<'a>(
     launcher: &Description,
     name: &str,
@@ -286,7 +291,7 @@ fn read_value<'a>(
     is_known.then_some(ReadOption { value: Some(value), is_user, is_split })
 }
 
-/// Reads a user in the forms of launchers: `app`, `app:group`, `:1000:1000`, `#0`, `0`.
+/// Reads a user as launchers write it: `app`, `app:group`, `:1000:1000`, `#0`, `0`.
 fn named(text: &str) -> User<'_> {
     let name = text.trim_start_matches([':', '#', '+']);
     let name = name.split(':').next().unwrap_or_default();
@@ -298,14 +303,14 @@ fn named(text: &str) -> User<'_> {
     }
 }
 
-/// Returns the directories in which a program is the same as the one at `path`.
+/// Returns all directories that contain the same program as `path`.
 fn same_directories(path: &str) -> &'static [&'static str] {
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     [SYSTEM, LOCAL].into_iter().find(|same| same.contains(&directory)).unwrap_or_default()
 }
 
-/// Returns true if a word may name the program of a Deny: the same path, the same name in an equal directory, or behind
-/// a launcher the same name without a plain path.
+/// Returns true if a word can name the program of a Deny. The word must be the same path, or the same name in an
+/// equivalent directory. If a launcher starts the word, the same name without a plain path suffices.
 pub(crate) fn may_be_program(word: &str, is_launched: bool, denied: &str) -> bool {
     if word == denied {
         return true;
@@ -319,7 +324,8 @@ fn denied_directory(denied: &str) -> &str {
     denied.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-/// Returns all paths by which a Deny with a placeholder in its program may name the program of this word.
+/// Returns all paths of the program that the word can name. A Deny with a placeholder in its program is matched with
+/// each path.
 pub(crate) fn spellings(word: &str, is_launched: bool) -> Vec<String> {
     let name = base_name(word);
     let is_searched = is_launched && !is_plain_path(word);

@@ -1,8 +1,8 @@
-//! Names of programs: one name for all files of the same program.
+//! Names of programs. All files of the same program get the same name.
 
 use super::base_name;
 
-/// Endings that packages add to the name of a variant (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
+/// Endings that packages add to the name of a program's variant (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
 const VARIANTS: &[&str] = &[
     "athena",
     "basic",
@@ -36,9 +36,9 @@ const VARIANTS: &[&str] = &[
 const VENDORS: &[&str] =
     &["original-", "bsd-", "heirloom-", "platform-", "system-", "microk8s.", "microk8s-", "uu-", "uu_", "gnu"];
 
-/// Returns the known name of the program at `path`, without directory, version and variant: `perl` for
-/// `/usr/bin/perl5.36-x86_64-linux-gnu`. `None` if no such program is known. A known name is never shortened, so
-/// `sqlite3` and `bzip2` stay as they are.
+/// Returns the known name of the program at `path`, without directory, version and variant. For
+/// `/usr/bin/perl5.36-x86_64-linux-gnu`, it returns `perl`. Returns `None` if no such program is known. A known name is
+/// never shortened, so `sqlite3` and `bzip2` stay unchanged.
 pub(crate) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let name = base_name(path);
     let name = if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("ld64") {
@@ -48,15 +48,15 @@ pub(crate) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) ->
     };
     without_ending(name, is_known).or_else(|| {
         let vendors = VENDORS.iter().filter_map(|vendor| name.strip_prefix(vendor));
-        // Compilers and binutils for another machine: `x86_64-linux-gnu-gcc`.
+        // Compilers and binutils for another type of machine, for example `x86_64-linux-gnu-gcc`.
         let triple = ["-gnu-", "-gnueabihf-", "-musl-", "-elf-"].iter().filter_map(|end| Some(name.split_once(end)?.1));
-        // GNU programs on other systems: `gtar`, `gxargs`.
+        // GNU programs on other systems, for example `gtar` and `gxargs`.
         let gnu = name.strip_prefix('g').filter(|rest| rest.len() > 1);
         vendors.chain(triple).chain(gnu).find_map(|rest| without_ending(rest, is_known))
     })
 }
 
-/// Returns the known name without version and variant, but with the beginnings of [`VENDORS`].
+/// Returns the known name without version and variant. Does not remove the beginnings of [`VENDORS`].
 fn without_ending<'a>(name: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let variant = ['.', '-'].iter().filter_map(|sign| {
         let (head, tail) = name.rsplit_once(*sign)?;
@@ -66,7 +66,7 @@ fn without_ending<'a>(name: &'a str, is_known: &impl Fn(&str) -> bool) -> Option
     std::iter::once(name).chain(variant).chain(versioned).find(|name| is_known(name))
 }
 
-/// `python` for `python3.13t`, `gdb` for `gdb-15`; `None` if no version follows.
+/// Returns `python` for `python3.13t` and `gdb` for `gdb-15`. Returns `None` if the name has no version.
 fn without_version(name: &str) -> Option<&str> {
     let start = name.find(|character: char| character.is_ascii_digit())?;
     let (head, tail) = name.split_at_checked(start)?;

@@ -1,7 +1,7 @@
-//! Descriptions of programs: which of their words are code, programs, configurations, files or plain values, and which
-//! commands they start.
+//! Descriptions of programs: the roles of their words (code, programs, configurations, files or plain values), and the
+//! commands that they start.
 //!
-//! `tables/*.txt` has one line for each program; `tables/README.md` describes the format.
+//! `tables/*.txt` has one line for each program. `tables/README.md` describes the format.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -28,41 +28,41 @@ static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::parse(TEXTS));
 pub(crate) enum Role {
     /// Plain value.
     Value,
-    /// Code, or a file that says what to run.
+    /// Code, or a file that defines what to run.
     Code,
-    /// Program that it runs.
+    /// Other program that the program runs.
     Program,
-    /// Program that it runs. All later words belong to that program.
+    /// Other program that the program runs. All later words belong to the other program.
     Command,
-    /// File of code. All later words are arguments of that code.
+    /// File with code. All later words are arguments of this code.
     Script,
-    /// File that can say what to run or to load.
+    /// File that can define what to run or what to load.
     Configuration,
-    /// Library, module or plugin that it loads.
+    /// Library, module or plugin that the program loads.
     Library,
-    /// Directory whose files can say what to run.
+    /// Directory with files that can define what to run.
     Project,
-    /// Package that it installs, by name or by file.
+    /// Package that the program installs, as a name or a file.
     Package,
-    /// Text that the program splits into words of its own (`env -S`).
+    /// Text that the program splits into words itself (`env -S`).
     Text,
     /// Account that executes the inner command (`sudo -u`).
     User,
-    /// Account with whose rights it runs a program, or that it changes.
+    /// Account that the program changes, or with whose rights it runs another program.
     Account,
-    /// Account, group, container or the like that it acts on.
+    /// Account, group, container or similar object on which the program acts.
     Identity,
-    /// Name, or the address of a server.
+    /// Name, or address of a server.
     Address,
-    /// Subcommand, which decides the roles of the other words.
+    /// Subcommand. It decides the roles of the other words.
     Subcommand,
-    /// Target that it builds, or a setting of the build.
+    /// Target that the program builds, or a setting of the build.
     Goal,
-    /// File that it reads or writes.
+    /// File that the program reads or writes.
     File,
-    /// Host or address that it connects to.
+    /// Host or address to which the program connects.
     Remote,
-    /// NAME=VALUE, in which the name decides the meaning.
+    /// NAME=VALUE. The name decides the meaning of the value.
     Setting,
     /// Word without a description.
     Unknown,
@@ -95,7 +95,7 @@ impl Role {
         })
     }
 
-    /// Returns true if a word with this role decides which program or code runs. The requester must not choose such a
+    /// Returns true if a word with this role decides which program or code runs. A requester must not choose such a
     /// word.
     pub fn decides_what_runs(self) -> bool {
         match self {
@@ -110,13 +110,14 @@ impl Role {
 /// Option of a program.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProgramOption {
-    /// Roles of its values, in order; none for a flag.
+    /// Roles of the option's values, in order. Empty for an option without a value.
     pub values: Vec<Role>,
-    /// True if the value can stand only in the same word (`sed -i.bak`).
+    /// True if the value must be in the same word as the option (`sed -i.bak`).
     pub is_attached: bool,
-    /// Role that every other word has with this option (`sh -c`).
+    /// Role that this option gives to every other word (`sh -c`).
     pub others: Option<Role>,
-    /// True if implementations of the program differ about the option. Only roles go by such an entry.
+    /// True if the implementations of the program differ about the option. Only the checks of roles use such an entry.
+    /// For all other purposes, the option is unknown.
     pub is_uncertain: bool,
     /// True if the option replaces the first operand (`awk -f`).
     pub replaces_operand: bool,
@@ -129,61 +130,61 @@ pub(crate) struct Description {
     pub operands: Vec<Role>,
     /// Role of all further operands.
     pub rest: Option<Role>,
-    /// True if long options begin with a single dash (`find -exec`, `java -jar`).
+    /// True if options with long names begin with a single dash (`find -exec`, `java -jar`).
     pub has_one_dash: bool,
-    /// True if the first word may be options without a dash (`tar xf`).
+    /// True if the first word can be options without a dash (`tar xf`).
     pub has_old_style: bool,
     /// True if NAME=VALUE before the operands sets a variable (`env`, `sudo`).
     pub has_assignments: bool,
-    /// True for a subcommand that only groups others (`docker container`).
+    /// True for a subcommand that only groups other subcommands (`docker container`).
     pub is_group: bool,
-    /// True if all options with and without a value are listed per the manual, so the position of the inner command is
-    /// certain.
+    /// True if all options are listed per the manual, with and without a value. The position of the inner command is
+    /// then certain.
     pub is_exact: bool,
-    /// True if any later word may begin a command.
+    /// True if any later word can be the beginning of a command.
     pub starts_any_word: bool,
-    /// True if the inner command may run as any user, although no role is an account.
+    /// True if the inner command can run as any user, although no word has the role of an account.
     pub is_for_any_user: bool,
-    /// True if the words have another meaning without an option that names the user (`runuser`).
+    /// True if an option must name the user (`runuser`). Without this option, the words have another meaning.
     pub needs_user: bool,
-    /// User that executes the inner command if no option names one.
+    /// User that executes the inner command if no option names a user.
     pub default_user: Option<String>,
-    /// True if the program adds words from its input, or names of files, to the inner command (`xargs`, `find`).
+    /// True if the program adds words to the inner command: words from its input (`xargs`), or names of files (`find`).
     pub argv_matches: bool,
 }
 
-/// Number of later words that an option takes.
+/// Value that an option takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Takes {
     Nothing,
-    /// A value in the same word or the next one.
+    /// A value in the same word or in the next word.
     Value,
     /// The table does not list the option.
     Unknown,
 }
 
-/// Way in which a program starts a command among its words.
+/// Way in which a program finds a command among its words and starts it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Start {
-    /// The program starts nothing of its words.
+    /// The program starts none of its words.
     Nothing,
-    /// The command stands behind the options and operands, which can be read exactly.
+    /// The command follows the options and operands. These can be read exactly.
     Exact,
     /// The first operand is a script.
     Script,
-    /// Any later word may begin the command.
+    /// Any later word can be the beginning of the command.
     AnyWord,
 }
 
 #[derive(Debug, Default)]
 struct Programs {
     by_name: HashMap<String, Description>,
-    /// Invalid lines; a test checks that there are none.
+    /// Invalid lines of the tables. A test checks that there are none.
     #[cfg_attr(not(test), allow(dead_code, reason = "for the test"))]
     wrong: Vec<String>,
 }
 
-/// Returns the known name of a program and its description.
+/// Returns the known name of a program, and the description of the program.
 pub(crate) fn find(path: &str) -> Option<(&str, &'static Description)> {
     let programs = &PROGRAMS.by_name;
     if let Some(name) = known_name(path, &|name| programs.contains_key(name)) {
@@ -195,7 +196,7 @@ pub(crate) fn find(path: &str) -> Option<(&str, &'static Description)> {
     Some((name, description))
 }
 
-/// Returns the description of a subcommand; `name` is the name of the program and of the subcommands before it.
+/// Returns the description of a subcommand. `name` consists of the program, the outer subcommands and the subcommand.
 pub(crate) fn find_subcommand(name: &str) -> Option<&'static Description> {
     PROGRAMS.by_name.get(name)
 }
@@ -290,8 +291,8 @@ impl Description {
         self.operands.get(number).copied().or(self.rest).unwrap_or(Role::Unknown)
     }
 
-    /// Returns what an option takes, by its whole name (`-n`, `--user`). A value that can stand in the same word only
-    /// (`sed -i.bak`) takes nothing of the next words.
+    /// Returns the value that an option takes, by the complete name of the option (`-n`, `--user`). If the value must
+    /// be in the same word (`sed -i.bak`), the option takes none of the next words.
     pub fn takes(&self, name: &str) -> Takes {
         match self.options.get(name) {
             None => Takes::Unknown,
@@ -301,7 +302,7 @@ impl Description {
         }
     }
 
-    /// Returns how the program starts the command among its words.
+    /// Returns the way in which the program starts a command among its words.
     pub fn start(&self) -> Start {
         let is_inner = |role: &Role| matches!(role, Role::Command | Role::Script);
         let mut options = self.options.values().flat_map(|option| &option.values);
@@ -318,12 +319,12 @@ impl Description {
         }
     }
 
-    /// Number of operands between the options and the inner command.
+    /// Returns the number of operands between the options and the inner command.
     pub fn operands_before_command(&self) -> usize {
         self.operands.iter().take_while(|role| **role != Role::Command).count()
     }
 
-    /// Returns true if an option or an operand names the account of the inner command.
+    /// Returns true if an option or an operand can name the account of the inner command.
     pub fn changes_user(&self) -> bool {
         let is_account = |role: &Role| matches!(role, Role::Account | Role::User);
         let mut options = self.options.values().flat_map(|option| &option.values);
@@ -337,17 +338,18 @@ impl Description {
             || self.options.values().any(|option| option.others.is_some_and(|role| is_runner(&role)))
     }
 
-    /// Looks up a long option by an abbreviation of its name.
+    /// Returns a long option by an abbreviation of its name.
     pub fn abbreviated(&self, name: &str) -> Option<&ProgramOption> {
         let is_meant = |known: &&String| name.len() > 3 && known.starts_with("--") && known.starts_with(name);
         let mut meant: Vec<_> = self.options.keys().filter(is_meant).collect();
-        // Among several options, one that decides which program runs comes first. The order never changes.
+        // If several options match, an option that decides which program runs is preferred. The sorted order makes the
+        // result deterministic.
         meant.sort();
         let options = || meant.iter().filter_map(|name| self.options.get(*name));
         options().find(|option| option.decides_what_runs()).or_else(|| options().next())
     }
 
-    /// Returns the longest option with one dash that `text` begins with, and the text behind it.
+    /// Returns the longest option with one dash that is the beginning of `text`, and the text after the option.
     pub fn prefix<'t>(&self, text: &'t str) -> Option<(&ProgramOption, &'t str)> {
         let fits = self.options.iter().filter_map(|(name, option)| {
             let rest = text.strip_prefix(name.as_str())?;

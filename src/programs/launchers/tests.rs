@@ -1,6 +1,7 @@
 use super::*;
 
-/// Returns the commands behind the launchers of a line of words, each with its user if the launcher changes it.
+/// Returns the commands that the launchers in a line of words start, each with its user if the launcher changes the
+/// user.
 fn behind(line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split(' ').collect();
     let show = |command: &Command<'_, &str>| match command.user {
@@ -51,7 +52,7 @@ fn what_stands_behind_a_launcher_is_found_exactly_if_its_options_are_understood(
     }
     assert!(behind("/bin/echo systemctl stop x").is_empty());
     assert!(behind("/usr/bin/timeout 5").is_empty() && behind("/usr/bin/nice -n").is_empty());
-    // A file among the arguments of the inner program is no command.
+    // A file among the arguments of the inner program is not a command.
     assert_eq!(behind("/usr/bin/timeout 5 sha256sum /usr/sbin/reboot"), ["sha256sum /usr/sbin/reboot"]);
 }
 
