@@ -20,12 +20,12 @@ mod wild;
 use std::collections::BTreeMap;
 
 use super::*;
-// For the files that the fuzzer includes too.
+// These imports are for files that the fuzzer also includes.
 use crate::api::command_execution::{Requester, RuleRequest};
 use crate::api::{CommandExecutionSpec, Reason, Whitelist, WhitelistSpec};
 use crate::{api, policy};
 
-/// Rule of most tests.
+/// Rule for most tests.
 const RESTART: &str = "
 - name: restart-service
   actionType: restart_service
@@ -45,7 +45,7 @@ fn whitelist(name: &str, rules: &str) -> Whitelist {
     whitelist
 }
 
-/// Returns the policy of a namespace with one Whitelist, `web`.
+/// Returns the policy of a namespace with one Whitelist named `web`.
 fn policy(rules: &str) -> RuleSet {
     policies(&[("web", rules)])
 }
@@ -54,7 +54,7 @@ fn policies(whitelists: &[(&str, &str)]) -> RuleSet {
     RuleSet::new(whitelists.iter().map(|(name, rules)| compile(&whitelist(name, rules)).into()).collect())
 }
 
-/// Compiles valid rules.
+/// Compiles rules, and panics if one is invalid.
 #[track_caller]
 fn sound(rules: &str) -> RuleSet {
     let set = policy(rules);
@@ -89,7 +89,7 @@ fn requester(username: &str, groups: &[&str]) -> Requester {
     }
 }
 
-/// Decides for a Machine without labels and a requester in no rule.
+/// Decides a request for a Machine without labels. No rule names its requester.
 fn verdict(rules: &RuleSet, spec: &CommandExecutionSpec) -> Verdict {
     verdict_for(rules, spec, &[], &requester("jane", &["dev"]))
 }

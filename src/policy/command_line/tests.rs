@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
-/// Program that prints its directory, its words and its environment, each followed by a byte 0.
+/// Program that prints its directory, its words and its environment, with a byte 0 after each of them.
 const RECORD: &str = r#"readlink -z "/proc/$$/cwd"; printf '%s\0' "$#" "$@"; cat "/proc/$$/environ""#;
 
 fn decision(argv: &[&str]) -> DecisionRecord {
@@ -36,7 +36,7 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Result of the text in a real shell.
+/// Returns a real shell that executes the text.
 fn shell(decision: &DecisionRecord) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command_line(decision));
@@ -108,7 +108,8 @@ fn what_shells_mind_in_single_quotes_stands_between_them() {
     assert!(line.ends_with(r"'/bin/echo' 'it'\''s' 'a'\\'' ''\!''\!''"), "{line}");
 }
 
-/// Runs the text as `sshd` does (`$SHELL -c LINE`), by each installed login shell of `docs/interoperation.md`.
+/// Runs the text in the same way as sshd (`$SHELL -c LINE`), with each installed login shell of
+/// `docs/interoperation.md`.
 #[test]
 fn every_login_shell_passes_every_printable_word_on() {
     let special = ["'", "\\", "!", "$", "`", "\"", "*", "~", "#", "{", "}", "=", " ", "-", "a", "^", "%", "n", ";"];
@@ -134,7 +135,7 @@ fn every_login_shell_passes_every_printable_word_on() {
             command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let Ok(mut child) = command.spawn() else { continue };
-            // The plain text reads no input, and may have ended.
+            // The command of the plain text reads no input and has perhaps ended already.
             let _ = child.stdin.take().expect("a pipe").write_all(format!("{permission}\n").as_bytes());
             let mut output = child.wait_with_output().expect("output");
             let marks = format!("a:b\na:{permission}\n");
@@ -184,7 +185,7 @@ fn a_program_that_looks_like_a_variable_or_an_option_is_executed_as_a_program() 
             let said = String::from_utf8(output(&decision).stdout).unwrap();
             assert_eq!(said, format!("ran as {name} with /bin/echo -x\n"));
         }
-        // Without a directory, no shell searches for it, and no program reads it as an option.
+        // A program name without a directory is not searched in `PATH`, and no program reads it as an option.
         assert!(output(&decision(&[name, "/bin/echo", "ran"])).stdout.is_empty(), "{name}");
     }
 }
@@ -220,7 +221,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// A real shell passes on arbitrary words, environment and directory, byte for byte.
+    /// A real shell passes on arbitrary words, environments and directories, byte for byte.
     #[test]
     fn a_shell_reads_everything_back(
         words in proptest::collection::vec(hostile(), 0..6),
@@ -251,14 +252,15 @@ proptest! {
     }
 }
 
-/// Only the command varies in the text of Direct mode; with `runAs`, `sudo -l` gets the same user and program.
+/// In the text of Direct mode, only the command varies. With `runAs`, `sudo -l` gets the user and program of the
+/// command.
 #[test]
 fn the_text_of_direct_mode_waits_and_asks_sudo_for_what_it_will_execute() {
     let mut decision = decision(&["/bin/echo", "it's"]);
     let plain = marked_command_line(&decision, ("WRIT3", "ready"));
     let script = plain.strip_prefix("exec '/bin/sh' '-c' '").unwrap().split_once("' 'writ' 'WRIT3' 'ready' ").unwrap();
     assert_eq!(format!("exec {}", script.1), command_line(&decision));
-    // Every login shell reads it in the same way, and without sudo.
+    // Every login shell reads the script in the same way. Without `runAs`, the script contains no sudo.
     assert!(!script.0.contains(['\'', '\\', '!', '\n']) && !script.0.contains("sudo"), "{}", script.0);
     decision.run_as = Some("deploy".to_owned());
     decision.environment = variables(&[("CHANNEL", "stable")]);

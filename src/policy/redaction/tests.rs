@@ -37,14 +37,14 @@ fn what_a_pattern_matches_is_replaced_and_the_rest_stays() {
 
 #[test]
 fn matches_that_overlap_or_touch_become_one_so_that_none_hides_another() {
-    // If the first match were replaced before the second search, `cd` would stay.
+    // If the first match were replaced before the second search, `cd` would remain.
     shows(&["abc", "bcd"], "xabcdx", "x***x");
     shows(&["bcd", "abc"], "xabcdx", "x***x");
     shows(&["ab", "cd"], "xabcdx", "x***x");
     shows(&["[0-9]"], "pin 1234.", "pin ***.");
     shows(&["a.*z", "m"], "-a m z- m", "-***- ***");
     shows(&["m", "a.*z"], "a m z", "***");
-    // The replacement is not searched again.
+    // The search ignores replacements.
     shows(&["a", r"\*+"], "a*b", "***b");
 }
 
@@ -64,7 +64,7 @@ fn any_byte_is_matched_by_what_takes_any() {
     assert_eq!(redacted(&["p=.+"], b"a p=\xff \x00\xc3("), b"a ***");
     assert_eq!(redacted(&[r"\xff"], b"\xfe\xff\xfe"), b"\xfe***\xfe");
     assert_eq!(redacted(&["key"], b"\xff\x00key\x00"), b"\xff\x00***\x00");
-    // Case folds for ASCII alone, so that bytes stay bytes.
+    // Case folding applies only to ASCII, so other bytes stay unchanged.
     assert_eq!(redacted(&["(?i)k"], "Kk\u{212a}".as_bytes()), "***\u{212a}".as_bytes());
 }
 
@@ -126,26 +126,27 @@ fn after_very_many_matches_the_rest_of_the_line_is_replaced() {
     let line = "a-".repeat(MATCHES);
     shows(&["a"], &line[..line.len() - 1], &["***"; MATCHES].join("-"));
     shows(&["a"], &format!("{line}nothing"), &["***"; MATCHES].join("-"));
-    // Another pattern still matches on the left of that.
+    // Another pattern still matches to the left of that rest.
     shows(&["a", "b"], &format!("b_{line}"), &format!("***_{}", ["***"; MATCHES].join("-")));
 }
 
 #[test]
 fn a_line_that_would_take_the_square_of_its_length_is_replaced_from_there_on() {
-    // Each match is short, but each search reads up to the end for a longer one.
+    // Each match is short, but each search reads to the end of the line for a longer match.
     let started = std::time::Instant::now();
     let line = "a-".repeat(32 << 10);
     let searches = 1 + MAX_SEARCH_BYTES / line.len();
     shows(&["a.*z|a"], &line, &vec!["***"; searches].join("-"));
-    // The bound is for all patterns together: the others find their first match, and the rest of the line is replaced.
+    // The maximum applies to all patterns together. Each later pattern finds its first match, then the rest is
+    // replaced.
     shows(&["a.*z|a"; MAXIMUM_PATTERNS], &line, "***");
-    // Far more time than needed; without the bounds it would take minutes.
+    // This is far more time than necessary. Without the maximum, the search would take minutes.
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
 
 #[test]
 fn what_a_search_remembers_is_bounded_whatever_it_meets() {
-    // By the middle of the line the automaton of this one may be in any of 2^60 states.
+    // In the middle of the line, the automaton of this pattern can be in any of 2^60 states.
     let redaction = compiled(&["[ab]*a[ab]{60}z"]);
     let mut lines = redaction.line_redactor();
     let mut state = 12345u64;
@@ -163,7 +164,7 @@ fn what_a_search_remembers_is_bounded_whatever_it_meets() {
     assert!(memory <= 300 << 10, "{memory}");
 }
 
-/// Redacts plain texts in the naive way: every byte that an occurrence covers.
+/// Redacts plain texts with a simple method: marks every byte of each occurrence as covered.
 fn by_hand(texts: &[&str], line: &str) -> String {
     let mut covered = vec![false; line.len()];
     for text in texts {

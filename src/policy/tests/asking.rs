@@ -1,4 +1,4 @@
-//! Requests: which ones are allowed, which rule wins, and which message a denial has.
+//! Requests: allowed requests, the rule that wins, and the message of a denial.
 
 use super::*;
 
@@ -346,7 +346,7 @@ fn who_asked_is_told_what_was_nearest_and_sees_nothing_of_the_policy() {
     assert!(!nothing_near.message.contains("restart"), "{}", nothing_near.message);
 }
 
-/// The choice of the nearest rule must not show how many letters of a guess were right.
+/// The choice of the nearest rule must not show how many letters of a guess were correct.
 #[test]
 fn guessing_a_word_letter_by_letter_gets_the_same_answer_whatever_was_right() {
     let rules = sound(
@@ -410,7 +410,7 @@ fn the_digest_is_of_everything_that_was_decided() {
     }
 }
 
-/// sshd would report exit code 1 for such a command, as if it had run.
+/// If Writ sent such a command, sshd would report exit code 1, as if the command had run.
 #[test]
 fn what_is_longer_than_a_machine_takes_is_denied() {
     let word = "x".repeat(4096);
@@ -421,7 +421,7 @@ fn what_is_longer_than_a_machine_takes_is_denied() {
     allowed(&rules, &command("go"));
 }
 
-/// A near miss in another form of request is named, with the form to use.
+/// If a request has another form than the rule requires, the denial names the rule and the required form.
 #[test]
 fn a_rule_that_is_asked_for_in_another_way_is_named() {
     let rules = sound(

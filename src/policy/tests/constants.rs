@@ -1,5 +1,5 @@
-//! Bytes that constants may contain and patterns may not: every login shell passes them on, but the requester chooses
-//! the values of a pattern.
+//! Bytes that constants may contain but patterns must not admit. Every login shell passes these bytes on. In a
+//! constant, the author of the rule wrote them. In a value of a pattern, the requester would choose them.
 
 use super::*;
 

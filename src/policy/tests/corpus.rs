@@ -1,5 +1,5 @@
-//! Runs `lint` over the rules in tests/policy/corpus, and counts the dangerous rules without a finding and the harmless
-//! rules with one. `hack/lint-corpus` shows the same for a binary.
+//! Runs `lint` over the rules in tests/policy/corpus. Counts dangerous rules without a finding and harmless rules with
+//! a finding. `hack/lint-corpus` does the same with a binary.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,8 +7,8 @@ use std::fmt::Write;
 use super::*;
 use crate::api::whitelist::WhitelistRule;
 
-/// Maximum number of dangerous rules without a finding. A new kind of rule that lint misses is added to the corpus and
-/// raises this bound.
+/// Maximum number of dangerous rules without a finding. If lint misses a new kind of rule, the rule is added to the
+/// corpus and this number is increased.
 const DANGEROUS_SILENT: usize = 15;
 /// Maximum number of harmless rules with a finding.
 const HARMLESS_WITH_FINDINGS: usize = 4;
@@ -23,7 +23,7 @@ const CORPUS: &[&str] = &[
 #[derive(serde::Deserialize)]
 struct Entry {
     id: String,
-    /// Kind of danger, as a letter that the file explains; `None` for a harmless rule.
+    /// Kind of danger, as a letter that the file explains. `None` for a harmless rule.
     kind: Option<String>,
     rule: WhitelistRule,
 }
@@ -38,7 +38,7 @@ enum Outcome {
 fn entries() -> Vec<Entry> {
     let mut found = Vec::new();
     for text in CORPUS {
-        // A YAML list of JSON objects; each begins with `- ` in the first column.
+        // The file is a YAML list of JSON objects. Each object begins with `- ` in the first column.
         let text: String = text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
         for entry in format!("\n{text}").split("\n- ").skip(1) {
             found.push(serde_json::from_str(entry).unwrap_or_else(|error| panic!("{error}: {entry}")));

@@ -30,7 +30,7 @@ fn a_deny_wins_over_every_allow_whichever_way_is_asked() {
                 assert!(denial.message.contains("web/no"), "{}", denial.message);
             }
         }
-        // The Deny may be in another Whitelist.
+        // The Deny can also be in another Whitelist.
         let rules = policies(&[("a", RESTART), ("z", deny)]);
         assert_eq!(denied(&rules, &argv(&NGINX)).reason, Reason::Denied, "{deny}");
     }
@@ -52,7 +52,7 @@ fn a_deny_holds_against_what_it_says_and_nothing_else() {
         allowed(&rules, &command("systemctl restart nginx.service"));
         allowed(&rules, &argv(&NGINX));
     }
-    // With `runAs`, a Deny by text or words matches only commands of that user.
+    // If a Deny by text or words has `runAs`, it matches only commands of that user.
     let two = "- {name: r, match: go, run: [/bin/true], runAs: root}\n- {name: s, match: stay, run: [/bin/true]}";
     for (deny, go) in [
         ("- {name: no, effect: Deny, match: go, runAs: root}", false),
@@ -64,7 +64,7 @@ fn a_deny_holds_against_what_it_says_and_nothing_else() {
         allowed(&rules, &command("stay"));
         assert_eq!(matches!(verdict(&rules, &command("go")), Verdict::Allow(_)), go, "{deny}");
     }
-    // `kill 042` is `kill 42`.
+    // `kill 042` has the same effect as `kill 42`.
     let kill = "- {name: kill, run: [/bin/kill, --, '{pid}'], parameters: {pid: {pattern: '[0-9+]+'}}}";
     let deny = "- {name: no, effect: Deny, run: [/bin/kill, --, '{pid}'], parameters: {pid: {integer: {maximum: 99}}}}";
     let rules = sound(&format!("{kill}\n{deny}"));
@@ -84,7 +84,7 @@ fn a_deny_with_subjects_holds_against_who_is_not_known() {
     assert_eq!(denial.reason, Reason::Denied);
 }
 
-/// A Deny also matches a program that another program starts.
+/// A Deny also matches a program that another program launches.
 #[test]
 fn a_deny_sees_through_launchers() {
     let deny = "- {name: no, effect: Deny, run: [/usr/bin/systemctl, stop, redis.service]}";
@@ -160,13 +160,13 @@ fn a_deny_of_a_user_holds_against_a_launcher_that_changes_the_user() {
             assert_eq!(!is_allowed, is_denied, "{launcher} {deny}");
         }
     }
-    // Behind a launcher that does not change the user, it is the user of the rule.
+    // If the launcher does not change the user, the launched command runs as the user of the rule.
     let allow = "- {name: r, match: go, run: [/usr/bin/timeout, '5', /usr/bin/id, -u], runAs: root}";
     let rules = sound(&format!("{allow}\n{}", denies[1]));
     assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied);
 }
 
-/// An operand of a launcher is no program, and a Deny for one user does not match another user.
+/// An operand of a launched program is not a program. A Deny for one user does not match another user.
 #[test]
 fn a_deny_holds_against_no_file_that_a_launched_program_reads() {
     for (allow, deny) in [

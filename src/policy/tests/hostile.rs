@@ -1,5 +1,5 @@
-//! The hostile requests of `tests/policy/hostile.yaml`, each denied for the right reason, and the others allowed. The
-//! cluster test `hostile_requests` sends them to a real API server.
+//! Hostile requests of `tests/policy/hostile.yaml`. Each is denied for the right reason, and the other requests of the
+//! file are allowed. The cluster test `hostile_requests` sends the same requests to a real API server.
 
 use self::file::File;
 use super::*;

@@ -1,4 +1,4 @@
-//! Languages of patterns and words, compared in both directions with a judge that tries every value.
+//! Languages of patterns and words. The scanners and a judge that tries every value must agree in both directions.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,17 @@ use crate::policy::pattern::Pattern;
 use crate::policy::template::{ParameterSpec, Template};
 use crate::policy::values::{ValueSpec, ValueUse};
 
-/// Letters of the patterns of these tests. `z` and `9` stand for all letters without a special meaning.
+/// Letters of the patterns of these tests. `z` and `9` represent all letters without a special meaning.
 const LETTERS: &[char] = &['.', '/', '-', 'z', ' ', '=', '9'];
-/// Maximum length of the values that the judge tries, in bytes.
+/// Maximum length of a value that the judge tries, in bytes.
 const LONGEST: usize = 4;
 
-/// Returns true if a word has a segment `..`. Another method than the scanner's: splits the word at the ends of
+/// Returns true if a word has a segment `..`. In contrast to the scanner, this function splits the word at the ends of
 /// segments.
 fn has_parent(word: &str) -> bool {
     let is_edge = |character: char| !character.is_ascii_alphanumeric() && !"._-+~%^".contains(character);
     let mut segments = word.split(is_edge);
-    // `-C..`: letters of a short option before the first segment.
+    // In `-C..`, letters of a short option precede the first segment.
     let first = segments.next().unwrap_or_default();
     let cluster =
         first.strip_prefix('-').map(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()));
@@ -81,7 +81,7 @@ fn pattern() -> impl Strategy<Value = String> {
     })
 }
 
-/// Returns what the judge finds among the values that the pattern admits.
+/// Returns the values that the pattern admits, for the judge.
 fn tried<'v>(pattern: &Pattern, values: &'v [String], longest: usize) -> Vec<&'v String> {
     values.iter().filter(|value| value.len() <= longest && pattern.matches_whole(value)).collect()
 }
@@ -92,8 +92,8 @@ fn found(parameters: &[ParameterSpec], scanner: &Scanner, word: &str) -> Option<
     Some(example.word)
 }
 
-/// Compares a verdict with the judge: every finding of the judge is found, and an example is admitted and has the
-/// feature.
+/// Compares a verdict of a scanner with the judge. If the judge finds a value, the scanner must find one. An example of
+/// the scanner must be admitted and must have the feature.
 fn assert_agrees(
     parameters: &[ParameterSpec],
     scanner: &Scanner,
@@ -106,7 +106,8 @@ fn assert_agrees(
     if let Some(example) = verdict {
         prop_assert!(parameters[0].values.check(&example).is_ok(), "{example:?} is not admitted");
         prop_assert!(has(&example), "{example:?} does not have it");
-        // The example is the shortest one, so the judge finds one of that length, if it tries such lengths.
+        // The example has the minimum length. If the judge tries values of this length, it therefore finds a value of
+        // it.
         let shortest = tried.iter().filter(|value| has(value)).map(|value| value.len()).min();
         prop_assert!(example.len() > LONGEST || shortest == Some(example.len()), "{example:?} {shortest:?}");
     }
@@ -130,7 +131,7 @@ proptest! {
         assert_agrees(&parameters, &containing(b' '), |value| value.contains(' '), &tried)?;
     }
 
-    /// The verdict on a whole rule, and on words with texts and two parameters, agrees with the judge.
+    /// The verdict on a whole rule agrees with the judge, also for words with constant text and two parameters.
     #[test]
     fn a_rule_is_out_of_force_if_and_only_if_a_word_has_two_dots(
         one in pattern(), other in pattern(),
@@ -147,7 +148,7 @@ proptest! {
             tried(&pattern, &values, short).into_iter().cloned().collect::<Vec<_>>() };
         let (ones, others) = (of(&one), if has_two { of(&other) } else { vec!["z".to_owned()] });
         let text = word.replace("{p}", "z").replace("{q}", "z");
-        // The author chose the constant text of the rule.
+        // The author chose the constant text of the rule, so a `..` in it is not the requester's.
         prop_assume!(!has_parent(&text));
         let expected = ones.iter().find_map(|p| others.iter().find_map(|q| {
             let word = word.replace("{p}", p).replace("{q}", q);
@@ -166,14 +167,14 @@ proptest! {
                 prop_assert!(template.extract(example, &parameters, &mut vec![None; parameters.len()]).is_ok(), "{}", example);
                 prop_assert!(expected.is_some());
             }
-            // Such a word can be read in two ways, whatever its parameters admit.
+            // Such a word can be read in two ways, whatever values its parameters admit.
             Some(RuleError::AmbiguousTemplate { .. }) => {}
             Some(other) => prop_assert!(false, "{}", other),
         }
     }
 }
 
-/// The random patterns are of all kinds, so that the properties mean something.
+/// The random patterns are of all kinds. Without all kinds, the properties would prove little.
 #[test]
 fn the_patterns_are_of_every_kind() {
     use proptest::strategy::ValueTree;
@@ -202,7 +203,7 @@ fn rule(run: &str, parameters: &str) -> String {
 
 #[track_caller]
 fn leaves(run: &str, parameters: &str, word: &str) {
-    // `match` has no placeholder for the parameters, so each has a default.
+    // `match` has no placeholder for the parameters, so each parameter has a default.
     let compiled = compile(&whitelist("web", &rule(run, parameters)));
     match compiled.invalid_rules.first().map(|broken| &broken.problem) {
         Some(RuleError::ParentDirectory { word: example, .. }) => assert_eq!(example, word, "{run} {parameters}"),
@@ -224,16 +225,16 @@ fn a_pattern_that_leads_to_a_parent_directory_puts_the_rule_out_of_force() {
     leaves("'/srv/..{p}'", &p("/[a-z]+", "/a"), "/srv/../a");
     leaves("'{p}/../x'", &p("[a-z]+|[.][.]", "a"), "../../x");
     leaves("'{p}-log'", &p("[a-z]+(/[.][.])?/[a-z]+", "a/a"), "a/../a-log");
-    // The same value in both places of the example.
+    // The example has the same value in both places.
     leaves("'{p}+{p}'", &p("[a-z]+(/[.][.])?", "a"), "a/..+a/..");
     leaves("'host:{p}'", &p("[a-z./]+", "a"), "host:..");
     leaves("'src={p},ro'", &p("[a-z./]+", "a"), "src=..,ro");
-    // Two values together make the segment; the author of an enum knows its values.
+    // Two values together make the segment. An enum is not checked, because its author knows its values.
     let two = "p: {pattern: '[a-z]+/', default: a/}, q: {pattern: '[.]', default: .}";
     leaves("'/srv/{p}.{q}'", two, "/srv/a/..");
     let listed = "p: {enum: [a/], default: a/}, q: {pattern: '[.]', default: .}";
     leaves("'/srv/{p}.{q}'", listed, "/srv/a/..");
-    // A bound on the length counts.
+    // `maxLength` decides if the value with `..` is admitted.
     leaves("'/srv/{p}'", "p: {pattern: '[a-z]{4}/[.]{2}|a', maxLength: 7, default: a}", "/srv/aaaa/..");
     sound(&rule("'/srv/{p}'", "p: {pattern: '[a-z]{4}/[.]{2}|a', maxLength: 6, default: a}"));
     for (run, parameters) in [
@@ -276,9 +277,9 @@ fn the_field_is_for_patterns_of_what_is_allowed() {
     let deny =
         "- {name: r, effect: Deny, run: [/bin/x, '{p}'], parameters: {p: {pattern: '.*', allowParentDirectory: true}}}";
     assert!(matches!(problem(deny), RuleError::NotAllowedOnDeny { .. }));
-    // A Deny does not need it.
+    // A Deny does not need the field.
     sound("- {name: r, effect: Deny, run: [/bin/x, '{p}'], parameters: {p: {pattern: '.*'}}}");
-    // `false` has the meaning of an absent field.
+    // `false` means the same as an absent field.
     sound("- {name: r, run: [/bin/x, '{p}'], parameters: {p: {pattern: a, allowParentDirectory: false}}}");
 }
 
@@ -305,7 +306,7 @@ fn a_dash_that_no_value_is_short_enough_for_is_none() {
     assert!(matches!(problem, RuleError::OptionAsOperand { value, .. } if value == "-----"), "{problem:?}");
 }
 
-/// The number of states stays small, because the size of each pattern is multiplied by it.
+/// The number of states must be small, because the size of each pattern is multiplied by this number.
 #[test]
 fn scanners_are_small() {
     use crate::policy::language::paths::{ABSOLUTE, LAUNCHER};

@@ -60,9 +60,9 @@ fn what_is_wider_than_it_looks_is_warned_of() {
     warns(&with("a|b"), "r", "alternatives at the top level");
     warns(&with("[a-z ]+"), "r", "admits ' '");
     warns(&with("[a-z;]+"), "r", "admits ';', for example \";\"");
-    // One warning names all bytes, so that removing one does not lead to the next warning.
+    // One warning names all such bytes. An author who removes one byte then does not receive the next warning.
     warns(&with("[a-z ;|]+"), "r", "admits ' ', ';', '|', for example");
-    // No warning about bytes that no value can contain, because of its length.
+    // There is no warning about a byte if all values with this byte are too long.
     is_quiet("- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: '(a|b;{9})', maxLength: 5}}}");
     warns(
         "- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: 'b{9}', maxLength: 5}}}",
@@ -131,7 +131,7 @@ fn words_that_look_like_several_are_warned_of_with_the_words_that_may_be_meant()
         let parameters = if run.contains('{') { ", parameters: {lines: {integer: {maximum: 9}}}" } else { "" };
         warns(&format!("- {{name: r, run: {run}{parameters}}}"), "r", expected);
     }
-    // Words with blanks.
+    // These words contain spaces, but are valid.
     for run in [
         "[/bin/echo, 'Hello from a command that a rule allows.']",
         "[/usr/bin/stat, '--format=%n %s', /]",
@@ -185,7 +185,7 @@ fn rules_that_meet_are_warned_of_with_an_example() {
     is_quiet(&format!("{one}\n- {{name: freeze, effect: Deny, machineSelector: {{matchLabels: {{a: b}}}}}}"));
 }
 
-/// A file that says what to run is refused like a program.
+/// A file that defines what to run is refused in the same way as a program.
 #[test]
 fn a_value_is_no_configuration_file_that_runs_programs() {
     let errors =
@@ -220,7 +220,7 @@ fn a_value_is_no_configuration_file_that_runs_programs() {
     }
 }
 
-/// Each kind of warning, and the same rule with its remedy.
+/// Each kind of warning, and the same rule after its remedy.
 #[test]
 fn operators_in_classes_are_named_and_the_advice_helps() {
     let with = |pattern: &str| {
@@ -243,7 +243,7 @@ fn operators_in_classes_are_named_and_the_advice_helps() {
     }
 }
 
-/// Options and dots in other spellings.
+/// Unusual spellings of options and dots.
 #[test]
 fn other_writings_of_options_and_dots_are_warned_of() {
     let with =
@@ -260,7 +260,7 @@ fn other_writings_of_options_and_dots_are_warned_of() {
     is_quiet(&with("[/bin/tar, tf, '/srv/{p}.tar']", "[a-z]+"));
 }
 
-/// Paths that the requester chooses completely, and paths behind a constant directory.
+/// Paths that the requester chooses completely, and paths after a constant directory.
 #[test]
 fn a_free_absolute_path_is_warned_of() {
     let of = |program: &str, word: &str, pattern: &str| {
@@ -277,7 +277,7 @@ fn a_free_absolute_path_is_warned_of() {
         ("@{p}", "/[a-z/]+"),
         ("host:{p}", "/[a-z/]+"),
     ] {
-        // The description of cat, or the rule for programs without a description, may warn first.
+        // The first warning can be from the description of cat, or from the rule for programs without a description.
         for program in ["/bin/cat", "/opt/print"] {
             let found = findings(&of(program, word, pattern));
             assert!(

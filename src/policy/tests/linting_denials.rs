@@ -1,4 +1,5 @@
-//! Warnings about Deny rules that forbid less than they seem to, over all Whitelists of a namespace.
+//! Warnings about Deny rules that forbid less than they seem to forbid. The warnings consider all Whitelists of a
+//! namespace.
 
 use super::*;
 
@@ -8,7 +9,7 @@ const ALLOW: &str = "
   parameters: {unit: {pattern: '[a-z][a-z-]*[.]service'}}
 ";
 
-/// Returns the warnings about a Deny in a Whitelist of its own.
+/// Returns the warnings about a Deny in a separate Whitelist.
 fn said(allows: &str, deny: &str) -> Vec<String> {
     let (web, deny) = (whitelist("web", allows), whitelist("deny", &format!("- {{name: no, effect: Deny, {deny}}}")));
     let [web, deny] = lint_all(&[&web, &deny]).try_into().unwrap();
@@ -61,7 +62,7 @@ fn a_deny_that_holds_against_nothing_names_the_nearest_rule_and_what_differs() {
     let several = format!("{ALLOW}\n- {{name: a, run: [/bin/true]}}\n- {{name: z, run: [/usr/bin/systemctl, status]}}");
     assert!(said(&several, "run: [/usr/bin/systemctl, redis.service, stop]")[0].contains("web/stop"));
     assert!(said(&several, "run: [/bin/truee]")[0].contains("web/a"));
-    // The first one of several equally near rules.
+    // If several rules are equally near, the first rule is named.
     assert!(said(&several, "runAs: nobody")[0].contains("the nearest is web/stop, but it does not run as nobody"));
 }
 
@@ -83,7 +84,7 @@ fn a_deny_that_holds_against_something_is_no_matter_of_a_warning() {
     ] {
         assert_eq!(said(ALLOW, deny), Vec::<String>::new(), "{deny}");
     }
-    // Behind launchers too.
+    // The Deny also matches commands that launchers start.
     let launched = "- {name: r, match: go, run: [/usr/bin/timeout, '5', sudo, -n, systemctl, stop, redis.service]}";
     for deny in [
         "run: [/usr/bin/systemctl, stop, redis.service]",
@@ -95,7 +96,7 @@ fn a_deny_that_holds_against_something_is_no_matter_of_a_warning() {
     let with_parameter = "- {name: r, match: 'go {s} {u}', run: [/usr/bin/timeout, '5', /usr/bin/systemctl, stop, '-n{s}', '{u}'], parameters: {s: {integer: {maximum: 9}}, u: {enum: [redis]}}}";
     assert_eq!(said(with_parameter, "run: [/usr/bin/systemctl, stop, -n7, redis]"), Vec::<String>::new());
     assert_eq!(said(with_parameter, "run: [/usr/bin/systemctl, stop, -n12, redis]").len(), 1);
-    // No warning without an Allow rule.
+    // Without an Allow rule, there is no warning.
     assert_eq!(said("- {name: other, effect: Deny}", "run: [/bin/x]"), Vec::<String>::new());
 }
 
@@ -142,14 +143,14 @@ fn a_namespace_is_linted_by_itself() {
     let findings = lint_all(&[&web, &deny]);
     assert!(findings[0].warnings.is_empty(), "{:?}", findings[0].warnings);
     assert!(findings[1].warnings[0].message.contains("the Deny rule no forbids it"), "{:?}", findings[1].warnings);
-    // In one namespace, a rule that a Deny of another Whitelist forbids.
+    // A Deny of another Whitelist in the same namespace forbids the rule.
     deny = whitelist(
         "deny",
         "- {name: no, effect: Deny, run: [/usr/bin/systemctl, '{v}', '{u}'], parameters: {v: {pattern: '.*'}, u: {pattern: '.*'}}}",
     );
     let findings = lint_all(&[&web, &deny]);
     assert!(findings[0].warnings[0].message.contains("the Deny rule deny/no forbids it"), "{:?}", findings[0]);
-    // No warning about a Deny that forbids some requests of a rule: that is its purpose.
+    // A Deny that forbids some requests of a rule causes no warning, because that is the purpose of a Deny.
     let two = whitelist(
         "web",
         "- {name: r, run: [/bin/x, '{u}'], parameters: {u: {enum: [a, b]}}}\n- {name: no, effect: Deny, run: [/bin/x, a]}",

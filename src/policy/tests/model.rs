@@ -1,9 +1,9 @@
-//! Policies and requests from arbitrary bytes, for the property tests and for the fuzzer (`fuzz/`), which includes this
-//! file. It uses the crate by `super::{api, policy}`.
+//! Policies and requests from arbitrary bytes, for the property tests and the fuzzer (`fuzz/`). The fuzzer includes
+//! this file, so the file uses the crate only through `super::{api, policy}`.
 //!
-//! A policy is first a model, which `oracle.rs` judges by itself, and then the Whitelists for the crate. Texts consist
-//! of a few letters that are rare in messages (q, x, z): so texts often collide, and a test can search for them in
-//! messages.
+//! A policy is first created as a model, which `oracle.rs` evaluates by itself. Then it is converted into Whitelists.
+//! Texts consist of a few letters that are rare in messages (q, x, z). Texts therefore often collide, and a test can
+//! search for them in messages.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::api::selector::MachineSelector;
 use super::api::whitelist::{Effect, IntegerRange, Parameter, Subject, SubjectKind, TimeoutLimits};
 use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
 
-/// Source of choices from bytes. After the last byte, each choice is the first one.
+/// Source of choices from bytes. After the last byte, each choice is the first of its values.
 pub struct Source<'a>(pub &'a [u8]);
 
 impl Source<'_> {
@@ -26,7 +26,7 @@ impl Source<'_> {
         usize::from(self.byte()) % bound
     }
 
-    /// Returns true once in `times` calls on average; false after the last byte.
+    /// Returns true in one of `times` calls on average. Returns false after the last byte.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == times - 1
     }
@@ -36,7 +36,7 @@ impl Source<'_> {
     }
 }
 
-/// Pattern with a second definition, without regular expressions.
+/// Pattern, with a second definition that uses no regular expression.
 pub struct KnownPattern {
     pub text: &'static str,
     pub admits: fn(&str) -> bool,
@@ -83,7 +83,7 @@ pub const PATTERNS: &[KnownPattern] = &[
         admits: |value| ["x", "yy", "z z"].contains(&value),
         samples: &["x", "yy", "z z"],
     },
-    // Valid only for a Deny, because it admits too much for an Allow.
+    // This pattern is valid only in a Deny, because it admits too much for an Allow.
     KnownPattern { text: ".*", admits: |_| true, samples: &["", "q"] },
 ];
 
@@ -151,7 +151,7 @@ const USERS: &[&str] = &["quzza", "quzzb", "quzzgroup"];
 const VARIABLES: &[&str] = &["LOG_LEVEL", "TZ", "QZ"];
 const TYPES: &[&str] = &["custom", "xzxq_type"];
 
-/// Policy: one to three Whitelists of one to four rules.
+/// Returns a policy: one or two Whitelists, each with one to four rules.
 pub fn policy(source: &mut Source<'_>) -> Vec<List> {
     let mut known: Vec<Rule> = Vec::new();
     let lists = 1 + source.below(2);
@@ -174,7 +174,7 @@ pub fn policy(source: &mut Source<'_>) -> Vec<List> {
         .collect()
 }
 
-/// Returns a rule that is similar to another: a Deny of it, or a rule with nearly the same effect.
+/// Returns a rule that is similar to `other`: a Deny of it, or a rule with nearly the same effect.
 fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     let mut rule = other.clone();
     match source.below(8) {
@@ -206,7 +206,7 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     rule
 }
 
-/// Puts a launcher before the words of an Allow. The program may then be a bare name, and messages name launchers.
+/// Puts a launcher before an Allow's words. The program can become a bare name. Messages can contain names of launchers.
 fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     let Some([Piece::Text(program)]) = rule.run.first_mut().map(Vec::as_mut_slice) else { return };
     if rule.is_deny || !program.starts_with('/') {
@@ -219,14 +219,14 @@ fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     rule.run.splice(0..0, words.iter().map(|word| vec![Piece::Text((*word).to_owned())]));
 }
 
-/// Removes the parameters without a placeholder.
+/// Removes all parameters if one of them has no placeholder.
 fn keep_used(rule: &mut Rule) {
     let is_used = |index: usize| {
         let pieces = rule.run.iter().chain(&rule.text).flatten();
         pieces.into_iter().any(|piece| *piece == Piece::Place(index))
     };
     if !(0..rule.parameters.len()).all(is_used) {
-        // No parameters: a part of them would leave undeclared placeholders.
+        // If only some parameters were removed, undeclared placeholders would remain.
         let constant = |pieces: &Vec<Piece>| pieces.iter().all(|piece| matches!(piece, Piece::Text(_)));
         rule.parameters.clear();
         rule.run.retain(constant);
@@ -304,7 +304,7 @@ fn subjects(source: &mut Source<'_>) -> Option<Vec<(SubjectKind, String)>> {
     Some((0..1 + source.below(2)).map(|_| (source.pick(&kinds), source.pick(USERS).to_owned())).collect())
 }
 
-/// Returns a value that is likely to be admitted.
+/// Returns a value that the parameter probably admits.
 pub fn fitting(source: &mut Source<'_>, values: &Values) -> String {
     match &values.kind {
         Kind::OneOf(listed) => source.pick(listed),
@@ -313,7 +313,7 @@ pub fn fitting(source: &mut Source<'_>, values: &Values) -> String {
     }
 }
 
-/// Returns the Whitelist with the meaning of the model.
+/// Returns a Whitelist that means the same as the model.
 pub fn whitelist(list: &List) -> Whitelist {
     let rules = list.rules.iter().map(whitelist_rule).collect();
     let mut whitelist = Whitelist::new(&list.name, WhitelistSpec { rules, unknown_fields: BTreeMap::new() });
@@ -385,7 +385,7 @@ pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// Returns the three forms of a request for a rule with these values. The text has no values without a placeholder.
+/// Returns the three forms of a request for a rule with these values. The text contains only values with a placeholder.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();
@@ -399,7 +399,7 @@ pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     ]
 }
 
-/// Returns a text with values in its placeholders, in the naive way.
+/// Returns a text with values in its placeholders, by simple concatenation.
 pub fn expanded(pieces: &[Piece], values: &[String]) -> String {
     pieces.iter().fold(String::new(), |text, piece| match piece {
         Piece::Text(literal) => text + literal,
@@ -407,7 +407,7 @@ pub fn expanded(pieces: &[Piece], values: &[String]) -> String {
     })
 }
 
-/// Returns a request for a rule of the policy, which is spoilt in most cases.
+/// Returns a request for a rule of the policy. In most cases, the request is then changed.
 pub fn request(source: &mut Source<'_>, lists: &[List]) -> CommandExecutionSpec {
     let list = &lists[source.below(lists.len())];
     let rule = &list.rules[source.below(list.rules.len())];
@@ -483,7 +483,7 @@ fn mutate(source: &mut Source<'_>, text: &mut String) {
     *text = bytes.into_iter().collect();
 }
 
-/// Returns the requester; `None` if it is not verified.
+/// Returns a requester. Returns `None` if the requester is not verified.
 pub fn requester(source: &mut Source<'_>) -> Option<Requester> {
     let service_account = "system:serviceaccount:team:quzza";
     let names = ["quzza", "quzzb", "quzzgroup", service_account, "system:serviceaccount:other:quzza", ""];

@@ -1,4 +1,4 @@
-//! Words `--` that certainly end the options, and messages about others.
+//! Words `--` that certainly end the options, and messages about all other words `--`.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
     ] {
         assert!(matches!(problem(&two(word, o)), RuleError::DashesOfAnOption { .. }), "{word} {o}");
     }
-    // Too many texts to check one by one.
+    // The word has too many texts to check each text.
     let many: Vec<String> = (0..70).map(|number| format!("x{number}")).collect();
     let with = |more: &str| two("{o}", &format!("{{enum: [{}{more}]}}", many.join(", ")));
     assert!(matches!(problem(&with(", -o")), RuleError::DashesOfAnOption { option, .. } if option == "{o}"));
@@ -110,12 +110,12 @@ fn usual_forms_are_taken() {
     ] {
         sound(&rule(run));
     }
-    // No false alarm about a value that cannot begin with a dash.
+    // There is no false alarm about a value that cannot begin with a dash.
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {pattern: '[a-z][a-z-]*'}"));
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {enum: [--all]}"));
 }
 
-/// The dashes of a launcher do not end the options of the program that it runs.
+/// The `--` of a launcher does not end the options of the program that the launcher starts.
 #[test]
 fn two_dashes_before_a_program_that_another_one_runs_are_not_its_own() {
     for run in [
@@ -134,7 +134,7 @@ fn two_dashes_before_a_program_that_another_one_runs_are_not_its_own() {
     ));
 }
 
-/// Each message contains a remedy, with which the rule is in force.
+/// Each message contains a remedy. With the remedy, the rule is in force.
 #[test]
 fn who_follows_the_messages_has_a_rule_in_force() {
     let pattern = "[A-Za-z0-9_][A-Za-z0-9._-]*";
@@ -145,22 +145,22 @@ fn who_follows_the_messages_has_a_rule_in_force() {
     let told = problem(&rule("[/bin/rm, '{p}']")).to_string();
     assert!(told.contains(pattern) && told.contains("put -- before it in run"), "{told}");
     sound(&rule("[/bin/rm, --, '{p}']"));
-    // Where dashes do not help, the message does not mention them.
+    // If `--` is no remedy for a program, the message does not mention it.
     for program in ["/usr/bin/find", "/bin/dd", "/usr/bin/ps", "/usr/sbin/ip", "/usr/bin/npm"] {
         let told = problem(&rule(&format!("[{program}, '{{p}}']"))).to_string();
         assert!(!told.contains("put --"), "{told}");
     }
-    // No check refuses the pattern of the message.
+    // No check refuses the pattern that the message recommends.
     let shown = |run: &str| rule_with(run, &format!("p: {{pattern: '{pattern}'}}"));
     sound(&shown("[/bin/tar, -xf, --, '{p}']"));
     for run in ["[/bin/rm, '{p}']", "[/bin/cat, '/srv/{p}']", "[/usr/bin/find, '{p}']"] {
         let findings = lint(&whitelist("web", &shown(run)));
         assert!(findings.is_sound() && findings.warnings.is_empty(), "{:?} {:?}", findings.errors(), findings.warnings);
     }
-    // Also the pattern of the message about a byte.
+    // The message about a byte recommends the same pattern.
     let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '.+'}")).to_string();
     assert!(told.contains(pattern), "{told}");
-    // A path below a directory.
+    // The message about `..` recommends a pattern for a path below a directory.
     let told = problem(&rule_with("[/bin/cat, '/srv/{p}']", "p: {pattern: '[a-z./]+'}")).to_string();
     let path = "[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*";
     assert!(told.contains(path) && told.contains("run[1] is \"/srv/..\""), "{told}");
@@ -204,6 +204,6 @@ fn two_dashes_behind_an_option_of_a_launcher_end_its_options_if_that_takes_no_va
         let problem = problem(&rule(option));
         assert!(matches!(problem, RuleError::DashesOfAnOption { .. }), "{option}: {problem}");
     }
-    // The dashes are the value of `-k`, so `{p}` is the duration.
+    // The `--` is the value of `-k`, so `{p}` is the duration.
     may_be_a_value("[/usr/bin/timeout, -k, --, '{p}', /bin/true]", "-k");
 }

@@ -1,5 +1,5 @@
-//! Oracle: finds the right decision by another method than the policy, by trying every split of a text on the model of
-//! the rules. The fuzzer includes this file, like `model.rs`.
+//! The oracle finds the correct decision with another method than the policy. It tries every split of a text, with the
+//! model of the rules. The fuzzer includes this file, as it does `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::api::{CommandExecutionSpec, Reason};
 use super::model::{Kind, LAUNCHED_BY, List, PATTERNS, Piece, Rule, Values, expanded, whitelist};
 use super::policy::{Decision, Denial, Identity, Request, RuleSet, Verdict, compile, decide};
 
-/// Policy as a model, and compiled, also with its Whitelists in another order.
+/// Policy as a model, as compiled rules, and as compiled rules with the Whitelists in another order.
 pub struct World {
     pub lists: Vec<List>,
     pub rules: RuleSet,
@@ -45,7 +45,7 @@ impl World {
         self.rules.closed_by().is_some()
     }
 
-    /// Rules in force, in order.
+    /// Returns the rules in force, in order.
     pub fn in_force(&self) -> Vec<(&str, &Rule)> {
         let rules = self.lists.iter().flat_map(|list| list.rules.iter().map(move |rule| (list.name.as_str(), rule)));
         let is_broken = |list: &str, rule: &str| {
@@ -55,7 +55,7 @@ impl World {
         rules.filter(|(list, rule)| !is_broken(list, &rule.name)).collect()
     }
 
-    /// Decides, panics if the decision is wrong, and returns it for further checks.
+    /// Decides a request, and panics if the decision is wrong. Returns the decision for more checks.
     pub fn judge(&self, question: &Question<'_>) -> Option<Verdict> {
         let parsed = Request::parse(question.spec);
         assert_eq!(parsed.is_ok(), is_well_formed(question.spec), "{:?}", question.spec);
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Checks that a message contains names, but no other text of rules.
+    /// Checks that a message contains no text of rules except names.
     fn assert_nothing_is_told(&self, denial: &Denial, spec: &CommandExecutionSpec) {
         let asked = format!("{spec:?}");
         for rule in self.lists.iter().flat_map(|list| &list.rules) {
@@ -122,7 +122,7 @@ impl World {
             let subjects = rule.subjects.iter().flatten().map(|(_, name)| name.clone());
             let others = rule.run_as.iter().chain(&rule.action_type).cloned();
             for secret in literals.chain(values).chain(subjects).chain(others) {
-                // Short texts, and texts of the request, may occur by chance.
+                // A message can contain short texts and texts of the request by chance.
                 let is_told = secret.len() >= 4 && denial.message.contains(&secret) && !asked.contains(&secret);
                 assert!(!is_told, "{secret:?} is in: {}", denial.message);
             }
@@ -167,7 +167,7 @@ fn is_well_formed(spec: &CommandExecutionSpec) -> bool {
         && spec.timeout_seconds.is_none_or(|seconds| (1..=86_400).contains(&seconds))
 }
 
-/// Returns true if a value is admitted.
+/// Returns true if the parameter admits the value.
 fn admits(values: &Values, value: &str, is_deny: bool) -> bool {
     let fits = match &values.kind {
         Kind::OneOf(listed) => listed.iter().any(|listed| listed == value),
@@ -186,7 +186,7 @@ fn admits(values: &Values, value: &str, is_deny: bool) -> bool {
     fits && (is_deny || value.len() <= maximum)
 }
 
-/// Returns every way to read texts as these templates, with one value for each parameter.
+/// Returns every way to read texts as these templates. In each way, a parameter has only one value.
 fn solutions(
     rule: &Rule,
     templates: &[Vec<Piece>],
@@ -226,13 +226,13 @@ fn solutions_of_one(rule: &Rule, pieces: &[Piece], text: &str, bound: Vec<Option
     }
 }
 
-/// Returns the text of a rule; without one, its words with spaces between them.
+/// Returns the text of a rule. If the rule has none, returns its words, joined with spaces.
 fn text_of(rule: &Rule) -> Vec<Piece> {
     let joined = || rule.run.join(&Piece::Text(" ".to_owned()));
     rule.text.clone().unwrap_or_else(joined)
 }
 
-/// Returns the values of the rule's parameters, for each way to read the request as one for the rule.
+/// Returns the values of the rule's parameters, once for each way to read the request as a request for the rule.
 fn readings(list: &str, rule: &Rule, spec: &CommandExecutionSpec) -> Vec<Vec<String>> {
     let unbound = vec![None; rule.parameters.len()];
     let found = match (&spec.command, &spec.argv, &spec.rule) {
@@ -263,7 +263,7 @@ fn is_for(rule: &Rule, question: &Question<'_>) -> bool {
     rule.role.is_none() || question.labels.get("role") == rule.role.as_ref()
 }
 
-/// Returns true if the requester is one of the subjects; `None` if it is not verified.
+/// Returns true if the requester is one of the subjects. Returns `None` if the requester is not verified.
 fn is_subject(rule: &Rule, question: &Question<'_>) -> Option<bool> {
     let Some(subjects) = &rule.subjects else { return Some(true) };
     let requester = question.requester?;
@@ -278,7 +278,7 @@ fn type_of(rule: &Rule) -> &str {
     rule.action_type.as_deref().unwrap_or("custom")
 }
 
-/// Returns the candidate of a rule that matches by these values and by all other fields.
+/// Returns a candidate if the rule matches with these values and with all other fields.
 fn permitted<'a>(list: &'a str, rule: &'a Rule, values: Vec<String>, question: &Question<'_>) -> Option<Candidate<'a>> {
     let spec = question.spec;
     let is_of_type = spec.action_type.as_deref().is_none_or(|named| named == type_of(rule));
@@ -317,8 +317,8 @@ fn is_same_program(program: &str, is_launched: bool, denied: &str) -> bool {
     }
 }
 
-/// Returns the words and the commands behind the launchers of the model, each with `true` if a launcher starts it, and
-/// with its user.
+/// Returns the words, and the commands that the launchers of the model start in them. Each command has its user, and
+/// `true` if a launcher starts it.
 fn commands(words: &[String], is_launched: bool, user: Option<&str>) -> Vec<(Vec<String>, bool, Option<String>)> {
     let mut all = vec![(words.to_vec(), is_launched, user.map(str::to_owned))];
     for (launcher, as_user) in LAUNCHED_BY {

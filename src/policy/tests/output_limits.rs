@@ -1,4 +1,4 @@
-//! Bounds of the wait for output and of the retention: checked with the rule, and fixed by the decision.
+//! Bounds of the wait for output and of the retention. They are checked with the rule, and the decision fixes them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
@@ -49,7 +49,7 @@ fn a_wait_out_of_bounds_puts_the_rule_out_of_force() {
     assert_eq!(compiled.invalid_rules.first().unwrap().problem, RuleError::UnknownField { field });
 }
 
-/// The API server refuses these values. A Whitelist with one cannot be decoded, so its namespace fails closed.
+/// The API server refuses these values. A Whitelist with such a value cannot be decoded, so its namespace fails closed.
 #[test]
 fn a_wait_that_is_no_whole_number_of_seconds_does_not_decode() {
     for seconds in

@@ -1,5 +1,5 @@
-//! Properties of every policy and every request, on random ones. `PROPTEST_CASES` is their number (default 256);
-//! `hack/fuzz` tries more in the same way.
+//! Properties of every policy and every request, tested with random policies and requests. `PROPTEST_CASES` sets the
+//! number of cases (default 256). `hack/fuzz` tests more cases in the same way.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::oracle::{Question, World};
 use super::*;
 
 fn config() -> ProptestConfig {
-    // Many rules are invalid on purpose; properties of valid rules skip them.
+    // Many rules are invalid on purpose. Properties of valid rules skip the invalid rules.
     ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() }
 }
 
@@ -20,7 +20,7 @@ fn form(world: &World, spec: &CommandExecutionSpec) -> Option<Verdict> {
     world.judge(&Question { spec, labels: &BTreeMap::new(), requester: None })
 }
 
-/// The random cases are of all kinds, so that the properties mean something.
+/// The random cases are of all kinds. Without all kinds, the properties would prove little.
 #[test]
 fn the_cases_are_of_every_kind() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -68,7 +68,7 @@ proptest! {
         let expected: Vec<String> = rule.run.iter().map(|word| model::expanded(word, &values)).collect();
         prop_assert_eq!(&decision.argv, &expected);
         prop_assert_eq!(&by_words, &by_name);
-        // A parameter without a placeholder in the text has its default.
+        // If a parameter has no placeholder in the text, the text gives the parameter its default.
         let has_all = |pieces: &Vec<model::Piece>| {
             (0..values.len()).all(|index| pieces.contains(&model::Piece::Place(index)))
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Returns a rule with three patterns: a plain word, a word with dots and dashes, and any path.
+/// Returns a rule with up to three patterns: a plain word, a word with dots and dashes, and any path.
 fn rule(run: &str) -> String {
     let patterns = [("word", "[a-z][a-z0-9]*"), ("name", "[a-z][a-z0-9._-]*"), ("path", "(/[a-z][a-z0-9.-]*)+")];
     let used: Vec<String> = patterns
@@ -123,7 +123,7 @@ const WORTH_A_WARNING: &[&str] = &[
     "/usr/bin/systemd-run -p ExecStartPre={word} /bin/true",
 ];
 
-/// Spellings of options, and names of programs.
+/// Rules with unusual spellings of options or other names of programs. The value decides what runs.
 const DECIDING: &[&str] = &[
     "/usr/bin/rsync -ave {word} a b",
     "/usr/bin/psql -tAc {word}",
@@ -240,7 +240,7 @@ fn a_variable_that_loads_something_has_listed_values() {
     }
 }
 
-/// Options that take no value in the next word, per the manuals; the free word behind them is the program.
+/// Command lines whose options do not take `{name}` as a value, per the manuals. `{name}` is therefore the program.
 const BEFORE_THE_PROGRAM: &[&str] = &[
     "/usr/bin/tini -g {name}",
     "/usr/bin/xargs -i {name}",

@@ -1,4 +1,4 @@
-//! Problems of rules, each by spoiling one valid rule.
+//! Problems of rules. Each test makes one valid rule invalid.
 
 use super::*;
 
@@ -10,7 +10,7 @@ pub(super) fn problem(rule: &str) -> RuleError {
     compiled.invalid_rules.first().unwrap_or_else(|| panic!("{rule} is neither in force nor broken")).problem.clone()
 }
 
-/// Returns a rule with this parameter, as an operand behind `--`.
+/// Returns a rule with this parameter, as an operand after `--`.
 fn with_parameter(parameter: &str) -> String {
     format!("- {{name: r, run: [/bin/echo, --, '{{p}}'], parameters: {{p: {parameter}}}}}")
 }
@@ -159,7 +159,7 @@ const CHOOSING_WHAT_RUNS: &[&str] = &[
     "[/usr/bin/git, -c, 'alias.x={p}', x]",
 ];
 
-/// Rules in which the value is a plain value.
+/// Rules in which the value is only a value.
 const NO_MORE_THAN_A_VALUE: &[&str] = &[
     "[/usr/bin/kubectl, -n, '{p}']",
     "[/usr/bin/nice, -n, '{p}', /bin/ls]",
@@ -237,7 +237,7 @@ fn places_are_declared_used_and_readable_in_one_way() {
     }
     sound(&two("{a} {b}", "'{a}', '{b}'", word));
     sound(&two("{b} says {a}", "'{a}', '{b}'", "{pattern: '[a-z ]+'}"));
-    // Without `match`, the text is the joined words.
+    // Without `match`, the text of the rule consists of the words of `run`.
     let joined = "- {name: r, run: [/bin/echo, '{a}', end], parameters: {a: {pattern: '[a-z ]+'}}}";
     problem_is!(joined, RuleError::AmbiguousTemplate { field: "match", .. });
 }
@@ -298,12 +298,12 @@ fn a_pattern_says_which_characters_it_admits() {
             RuleError::AdmitsByte { .. }
         );
     }
-    // With Unicode, the Kelvin sign folds to k.
+    // With Unicode, case folding would map k to the Kelvin sign.
     problem_is!(with_parameter("{pattern: '(?iu)k'}"), RuleError::AdmitsByte { .. });
     problem_is!(with_parameter("{pattern: '[a&&b]'}"), RuleError::PatternNeverMatches { .. });
     problem_is!(with_parameter(&format!("{{pattern: '{}'}}", "a".repeat(1025))), RuleError::PatternTooLarge { .. });
     problem_is!(with_parameter("{pattern: '(([a-z]{50}){50}){50}'}"), RuleError::PatternTooLarge { .. });
-    // Repetitions of a part that may be empty: short values, but too many steps.
+    // Repetitions of a part that can be empty: the values are short, but matching would need too many steps.
     problem_is!(with_parameter("{pattern: '((a?){4294967295}){4294967295}b'}"), RuleError::PatternTooLarge { .. });
     problem_is!(
         with_parameter(&format!("{{pattern: '{}a{}'}}", "(".repeat(40), ")".repeat(40))),
@@ -355,7 +355,7 @@ fn no_value_looks_like_an_option_unless_two_dashes_stand_before_it() {
     // `find -- -delete` deletes.
     problem_is!(rule("[/usr/bin/find, --, '{p}']", "[/a-z-]+"), RuleError::OptionAsOperand { .. });
     sound(&rule("[/bin/echo, '{p}']", "[a-z][a-z-]*"));
-    // Behind `--` too, find reads `-delete` as an action, and test reads `-f` as an operator.
+    // Even after `--`, find reads `-delete` as an action, and test reads `-f` as an operator.
     for program in ["/usr/bin/find", "/usr/bin/test", "/usr/bin/expr"] {
         problem_is!(rule(&format!("[{program}, --, '{{p}}']"), "[a-z-]+"), RuleError::OptionAsOperand { .. });
         sound(&rule(&format!("[{program}, --, '{{p}}']"), "[a-z]+"));

@@ -1,5 +1,5 @@
 //! Whitelists and requests with arbitrary values in all fields, including values that the API server would refuse. The
-//! fuzzer includes this file, like `model.rs`.
+//! fuzzer includes this file, as it does `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -172,8 +172,8 @@ fn request(source: &mut Source<'_>, whitelists: &[Whitelist]) -> CommandExecutio
     spec
 }
 
-/// Checks arbitrary Whitelists and requests: an allowed command is a program by its path, with words that every shell
-/// reads in the same way; the order of the Whitelists does not matter; nothing panics.
+/// Checks arbitrary Whitelists and requests. An allowed command is a program by its path, with words that every shell
+/// reads in the same way. The order of the Whitelists does not change the decision. Nothing panics.
 pub fn judge(source: &mut Source<'_>) {
     let whitelist = |name: String, source: &mut Source<'_>| {
         let rules = (0..1 + source.below(3)).map(|_| rule(source)).collect();
