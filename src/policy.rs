@@ -64,12 +64,12 @@ pub use verdict::{Decision, Denial, NearMiss, Verdict};
 pub use wording::Wording;
 
 /// Maximum length of a `command`, and of a word of `argv` or `run`, in bytes. Typed commands are far shorter. The
-/// limits of others are far higher: sshd accepts 128 KiB, and etcd accepts an object of 1.5 MiB.
+/// limits of sshd (128 KiB) and of etcd (1.5 MiB for an object) are far higher.
 pub const MAXIMUM_TEXT_BYTES: usize = 4096;
 /// Maximum number of words in an argument vector.
 pub const MAXIMUM_WORDS: usize = crate::programs::MAXIMUM_WORDS;
 /// Maximum size of all words and all values of environment variables together, in bytes. Linux accepts 128 KiB of text
-/// for a login shell (MAX_ARG_STRLEN, execve(2)). The difference is for quotes and for the words that Writ adds.
+/// for a login shell (MAX_ARG_STRLEN, execve(2)). The remaining 32 KiB are for quotes and for the words that Writ adds.
 pub const MAXIMUM_COMMAND_BYTES: usize = 96 * 1024;
 /// Maximum number of parameters of a rule or a request, and also the maximum number of its environment variables.
 pub const MAXIMUM_NAMES: usize = 16;

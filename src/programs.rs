@@ -1,6 +1,5 @@
-//! Knowledge about programs on machines: their names, the roles of their words, their options, the environment
-//! variables that they read, and the commands that launchers such as `sudo` start. Pure. This module does not know
-//! rules.
+//! Knowledge about programs on machines: their names, options and environment variables, the roles of their words, and
+//! the commands that launchers such as `sudo` start. Pure. This module does not know rules.
 //!
 //! [`policy`](crate::policy) uses this module to check rules and to match Deny rules.
 

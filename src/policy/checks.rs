@@ -9,7 +9,7 @@ use super::redaction::Redaction;
 use super::template::{ParameterSpec, Template};
 use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RuleError, environment, is_plain_path, unprintable};
 
-/// Default and maximum duration of a run under a rule, in seconds.
+/// Default and maximum duration of a run that a rule allows, in seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Limits {
     pub default: u32,

@@ -30,8 +30,8 @@ const LOCALE: &str = "LC_ALL=C";
 /// Variables that are removed from the environment of the session:
 ///
 /// - LANGUAGE, which glibc reads if a rule sets another locale.
-/// - Variables that make a loader, a shell or an interpreter load or run something else: the variables of sudo's list
-///   of bad variables that have this effect on Linux, and a few similar variables.
+/// - Variables that make a loader, a shell or an interpreter load or run something else. They are the variables of
+///   sudo's list of bad variables that have this effect on Linux, and a few similar variables.
 ///
 /// If sshd or a startup file of the machine sets one of these variables, the login shell has the variable, but the
 /// command does not.
@@ -65,9 +65,9 @@ const UNSET: &[&str] = &[
     "RUBYOPT",
 ];
 
-/// Script that enters the directory in its first argument and executes the other arguments. sh runs this script instead
-/// of the login shell, because tcsh continues after a failed `cd` (tried with 6.24), and a startup file can replace
-/// `cd` with anything.
+/// Script that enters the directory in its first argument and executes the other arguments. The script runs in sh, not
+/// in the login shell: tcsh continues after a failed `cd` (tried with 6.24), and a startup file can replace `cd` with
+/// anything.
 const CHDIR_SCRIPT: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
 /// First part of the script of Direct mode:
@@ -102,9 +102,9 @@ const INVALID_VARIABLE_COMMAND: &str =
 
 /// Returns the text for an exec request. Only the quoted words in it vary.
 ///
-/// The policy has checked all values. The text is also correct for unchecked values, except for values with a byte 0,
-/// for which sshd closes the connection, and values with a newline for tcsh. No text can express these two values.
-/// Linux accepts at most 128 KiB of text. For a longer text, sshd reports exit code 1, and nothing runs.
+/// The policy has checked all values. The text is also correct for unchecked values, with two exceptions that no text
+/// can express. They are a byte 0, for which sshd closes the connection, and a newline for tcsh. Linux accepts at most
+/// 128 KiB of text. For a longer text, sshd reports exit code 1, and nothing runs.
 pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
 }
@@ -116,8 +116,8 @@ pub fn command_line(decision: &DecisionRecord) -> String {
 /// 3. The script prints `PREFIX:LINE` with the line that it has read, and executes the command. All later output comes
 ///    from the command.
 ///
-/// If Writ did not send the line, the session has not executed the command. All parts consist of letters and digits. No
-/// argument contains the line.
+/// If the session did not receive the line, it has not executed the command. `PREFIX`, `READY` and `LINE` consist of
+/// letters and digits. No argument of the script contains the line.
 ///
 /// With `runAs`, `sudo -l` checks the command first. If sudo refuses the command, the session ends with exit code 94
 /// and prints no `PREFIX:READY`. If sudo requires a password for this check, the script prints `PREFIX:asks` before
@@ -151,7 +151,7 @@ pub fn command_path() -> &'static str {
 pub struct CommandWords {
     /// Directory to enter before the words are executed. `None` keeps the directory of the session.
     pub directory: Option<String>,
-    /// All words: first env with the variables of the rule (if there are any), or sudo; then the decided program.
+    /// All words: the words of env (if the rule sets variables) or of sudo, then the words of the decided program.
     pub words: Vec<String>,
     /// Number of words before the decided program.
     pub before_program: usize,
@@ -190,7 +190,8 @@ fn line_words(decision: &DecisionRecord) -> Vec<String> {
     if decision.run_as.is_none() {
         words.extend(assignments(decision));
     }
-    // env reads a program with `=` in its path as a variable. sh does not, and sudo does not after `--`.
+    // env reads a program with `=` in its path as a variable. sh does not, and sudo does not after `--`. Without sudo,
+    // sh therefore executes such a program.
     let stays = (decision.run_as.is_none() && program(decision).contains('=')).then_some(".");
     words.extend(decision.working_directory.as_deref().or(stays).into_iter().flat_map(enter));
     words.extend(by_sudo(decision));

@@ -21,8 +21,8 @@ use super::{RuleError, environment, options, parents, programs};
 /// Action type of a rule that sets none.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
 /// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]). One namespace must not use up the time and
-/// the memory of a controller that also serves other namespaces. A usual pattern costs about 1000; in a Deny rule it
-/// costs 16 times as much. If a Whitelist is at this maximum, the slowest request takes about 0.1 s.
+/// the memory of a controller that also serves other namespaces. A usual pattern costs about 1000 in an Allow rule, and
+/// 16 times as much in a Deny rule. If a Whitelist is at this maximum, the slowest request takes about 0.1 s.
 const PATTERN_COST: usize = 1024 * 1024;
 
 /// Remedies for a text that can be read in two ways.

@@ -102,7 +102,7 @@ fn lookup_key(form: &CommandForm) -> (LookupKind, Cow<'_, str>) {
     }
 }
 
-/// Returns true if the request has the end that the rule requires. If not, the rule cannot match.
+/// Returns true if the request ends with the constant end of the rule. Otherwise the rule cannot match.
 fn has_matching_suffix(rule: &CompiledRule, form: &CommandForm) -> bool {
     match form {
         CommandForm::Text(text) => rule.text.as_ref().is_some_and(|template| text.ends_with(template.literal_suffix())),
@@ -153,7 +153,7 @@ fn is_for_machine(rule: &CompiledRule, labels: &BTreeMap<String, String>) -> boo
     rule.selector.as_ref().is_none_or(|selector| selector.matches(labels))
 }
 
-/// Matches a request against one Allow rule. The later the failed step, the nearer is the miss.
+/// Matches a request against one Allow rule. The later the step that fails, the nearer the rule is to the request.
 fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInput<'_>) -> Result<Candidate, Mismatch> {
     let values = extract_values(whitelist, rule, asked.request.form())?;
     if asked.request.action_type().is_some_and(|named| rule.action_type.as_deref() != Some(named)) {
@@ -224,8 +224,8 @@ fn extract_from_argv<'a>(
     values: &mut [Option<&'a str>],
 ) -> Result<(), Mismatch> {
     let read = read_words(&rule.parameters, &rule.run, argv.iter().map(String::as_str), values);
-    // If the vector has another shape, the word at the position of a parameter is not its value. The error then names
-    // no value.
+    // If the vector has another shape than `run`, the words at the positions of the parameters are not their values.
+    // The error then names no value.
     let is_other =
         |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
     let has_shape = argv.len() == rule.run.len() && !rule.run.iter().zip(argv).any(is_other);

@@ -11,8 +11,8 @@ pub fn any_matches(patterns: &str, text: &str) -> bool {
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut in_text) = (0, 0);
-    // Positions of the last `*` in the pattern and in the text. If the later characters do not match, matching resumes
-    // there.
+    // Position of the last `*` in the pattern, and the position in the text that belongs to it. If the later characters
+    // do not match, matching resumes there.
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = text.get(in_text) {
         match pattern.get(at) {

@@ -1,14 +1,15 @@
-//! Analyses the words that a rule admits. The analysis is exact: it reads the languages of the patterns, not examples.
+//! Analyses the words that a rule admits. The analysis is exact: it covers all values of the patterns, not only
+//! examples.
 //!
-//! A [`Scanner`] is a small automaton that reads a word from left to right and finds a feature in it, for example a
-//! segment `..` or a dash at the beginning. [`Words`] applies a scanner to all words of a template. The scanner reads
-//! constant text as it is. For a parameter, the search runs on the product of the scanner and the automaton of the
-//! parameter's pattern. The result is exact, also with `maxLength`, and contains a short word that has the feature.
+//! A [`Scanner`] is a small automaton that reads a word from left to right and finds a feature. Examples of features
+//! are a segment `..` and a dash at the beginning. [`Words`] applies a scanner to all words of a template. The scanner
+//! reads constant text as it is. For a parameter, the search runs on the product of the scanner and the automaton of
+//! the parameter's pattern. The result is exact, also with `maxLength`, and contains a short word that has the feature.
 //!
 //! The work is bounded. A product is searched at most once for each parameter and each state in which the scanner
-//! reaches the parameter. The number of states of a product is at most the number of states of the pattern (see
-//! `COMPILED_BYTES` in `pattern.rs`) times the number of states of the scanner. If a parameter occurs twice in a word,
-//! the search chooses the two values independently.
+//! reaches the parameter. The maximum number of states of a product is the number of the pattern's states times the
+//! number of the scanner's states. `COMPILED_BYTES` in `pattern.rs` limits the pattern. If a parameter occurs twice in
+//! a word, the search chooses the two values independently.
 
 pub(super) mod paths;
 pub(super) mod scanner;
@@ -103,7 +104,7 @@ impl<'r> Words<'r> {
         Ok(self.find_all(template)?.into_iter().next().map(|(_, example)| example))
     }
 
-    /// Builds the example whose last state is `last`, from the end to the beginning.
+    /// Builds the example that ends in the state `last`. Follows the steps from the end to the beginning.
     fn example(&self, template: &Template, steps: &[BTreeMap<ScannerState, Step>], last: ScannerState) -> Example {
         let (mut state, mut chosen) = (last, Vec::new());
         let pieces: Vec<_> = template.pieces().collect();
@@ -118,8 +119,8 @@ impl<'r> Words<'r> {
         for (place, value) in &chosen {
             values.insert(*place, value.to_string());
         }
-        // A parameter that occurs twice gets one of its two values: the value with which the word still has the
-        // feature.
+        // If a parameter occurs twice, the search chose two values. Both places get the value with which the word has
+        // the feature.
         if !self.finds(template, &values) {
             let with = |(place, value): &(usize, Rc<str>)| {
                 let one = [(*place, value.to_string())];
@@ -228,7 +229,7 @@ impl Automaton {
         reach(&mut all, Reached { node: self.start, state: from, before: usize::MAX, byte: None });
         let mut level = 0;
         for length in 0..=longest {
-            // The loop appends nodes that need no byte to the list that it reads.
+            // The loop reads `all`, and appends the nodes that need no byte to it.
             let mut index = level;
             while let Some(&Reached { node, state, .. }) = all.get(index) {
                 let Some(here) = self.nodes.get(node) else { break };

@@ -34,8 +34,8 @@ pub fn lint(whitelist: &Whitelist) -> Findings {
 /// 1 ms.
 const MAX_PAIRS: usize = 4096;
 
-/// Checks a Whitelist together with the other Whitelists of its namespace in the cluster, and compares its Deny rules
-/// with the Allow rules of all these Whitelists. If there are more than 4096 pairs of a Deny and an Allow, skips the
+/// Checks a Whitelist together with the other Whitelists of its namespace in the cluster. Compares its Deny rules with
+/// the Allow rules of all these Whitelists. If there are more than 4096 pairs of a Deny and an Allow, skips the
 /// comparison. (`writ lint` compares any number of pairs.) `compiled` is the result of compiling `whitelist`.
 ///
 /// The result depends only on the specs of these Whitelists. A caller can therefore reuse the result while `record`

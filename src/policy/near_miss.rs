@@ -85,7 +85,7 @@ impl Mismatch {
 }
 
 impl<'a> NearestRules<'a> {
-    /// Returns an empty value, before any rule is considered.
+    /// Returns a value for which no rule has been considered yet.
     pub fn new(form: &CommandForm, key: &'a str) -> Self {
         let end_of_word = if matches!(form, CommandForm::Text(_)) { ' ' } else { END_OF_WORD };
         Self { key, end_of_word, for_policy_reader: None, for_requester: None, is_tied: false }
@@ -125,7 +125,7 @@ impl<'a> NearestRules<'a> {
         }
     }
 
-    /// Considers the nearest rule with another beginning than the request. Only the index has compared these rules.
+    /// Considers the nearest rules whose beginning differs from the request. Only the index has compared these rules.
     pub fn consider_prefix_matches(&mut self, rules: &'a RuleSet, index: &PrefixIndex) {
         let Some(matched) = index.longest_common_prefix(self.key) else { return };
         let alike = |matched: usize| {

@@ -1,5 +1,5 @@
-//! Refuses values that a program can read as an option: values with `-` at the beginning of a word, unless an earlier
-//! `--` certainly ends the options.
+//! Refuses values that a program can read as an option. These are values with `-` at the beginning of a word, unless an
+//! earlier `--` certainly ends the options.
 //!
 //! A `--` after an option can be the value of this option. In `tar -xf -- {x}`, tar reads an archive named `--`, and
 //! `{x}` can be an option again. Only the program knows which options take a value. A `--` therefore counts only after
@@ -131,8 +131,8 @@ impl<'r> Ends<'r> {
     /// Returns the state after a `--` at this index.
     fn dashes_at(&self, index: usize) -> Ended {
         if self.before(index) == Some("--") {
-            // The first `--` can be the value of the option before it. The second `--` then ends the options, else the
-            // first.
+            // If the option before the first `--` takes the first `--` as its value, the second `--` ends the options.
+            // If not, the first `--` ends them.
             return Ended::Yes;
         }
         match self.taker(index) {

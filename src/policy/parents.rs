@@ -12,7 +12,7 @@ use super::values::ValueSpec;
 /// Checks the words and the variables of a rule.
 ///
 /// # Errors
-/// ParentDirectory, with an example; PatternTooLarge.
+/// ParentDirectory (with an example), PatternTooLarge.
 pub(super) fn check(
     run: &[Template],
     parameters: &[ParameterSpec],
@@ -52,13 +52,15 @@ fn may_have_dots(word: &Template, parameters: &[ParameterSpec]) -> bool {
     let mut texts = word.pieces();
     has_free
         && texts.any(|piece| match piece {
-            // In `/srv/..{p}`, the text alone has two dots. After a single dot, a value must add the second dot.
+            // In `/srv/..{p}`, both dots are in the text. If the text has only one dot, a value must contain the other
+            // dot.
             Piece::Text(text) => text.contains(".."),
             Piece::Placeholder(place) => values(place).is_some_and(|values| values.bytes.contains(b'.')),
         })
 }
 
-/// Returns the parameter to report: the first parameter whose value makes the segment, even if the others are constant.
+/// Returns the parameter to report: the first parameter that makes the segment alone, with constant values of the
+/// others.
 fn culprit<'p>(word: &Template, parameters: &'p [ParameterSpec], example: &Example) -> Option<&'p ParameterSpec> {
     let is_kept_out =
         |place: &usize| parameters.get(*place).is_some_and(|parameter| parameter.values.keeps_out_parent_directory());

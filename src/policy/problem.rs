@@ -214,7 +214,7 @@ pub enum RuleError {
         /// Example of the word or the variable, with a value that the pattern admits.
         word: String,
     },
-    /// Field that only applies to patterns, on an enum or an integer.
+    /// Field that applies only to patterns, but is set on an enum or an integer.
     #[error(
         "{field}.allowParentDirectory has no effect with enum and integer, whose values the author has chosen; remove it"
     )]
@@ -228,7 +228,7 @@ pub enum RuleError {
         /// Path of the field.
         field: String,
     },
-    /// Field that sets how a command runs, on a Deny. A Deny runs no command.
+    /// Field that has no effect on a Deny, for example because a Deny runs no command.
     #[error("{field} has no effect on a rule with effect Deny; remove it")]
     NotAllowedOnDeny {
         /// Name of the field.
@@ -240,7 +240,8 @@ pub enum RuleError {
         /// Name of the variable.
         name: String,
     },
-    /// Variable from which programs read a program, code or a configuration, if the author did not list its values.
+    /// Variable with values that the author did not list, although programs read a program, code or a configuration
+    /// from it.
     #[error(
         "environment.{name} must have enum: programs take a program, an option, code or a configuration from that variable, so the \
          rule has to list the values that are meant"

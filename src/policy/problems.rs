@@ -1,5 +1,5 @@
-//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Use it only in tools for
-//! which one person waits: the patterns of rules out of force have no common maximum cost.
+//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Only for tools for which
+//! one person waits, because the patterns of rules out of force have no common maximum cost.
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 

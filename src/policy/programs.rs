@@ -1,7 +1,7 @@
 //! Checks parameters in words that a program reads as a program, as code, or as a file that defines what to run. In
 //! such words, a rule may have a parameter only if its author listed the values.
 //!
-//! [`table`] describes the known programs, [`walk`] reads the words of a rule in the same way as the program, and
+//! [`table`] describes the known programs. [`walk`] reads the words of a rule in the same way as the program.
 //! [`verdict`] decides if a parameter is permitted there. A copy or a link of a program under another name has no
 //! description. The author of a rule may allow anything. These checks prevent rules that allow more than the author
 //! intended.

@@ -1,9 +1,9 @@
 //! Compiles the `redact` patterns of a rule, and replaces their matches in lines of output.
 //!
-//! # Guarantees
-//! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each pattern is
-//! matched with the original line, so no pattern hides a match of another pattern. Compiling refuses each pattern that
-//! would break this guarantee: a pattern that matches the empty text, needs a newline, or is too large to search for.
+//! # Guarantees **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each
+//! pattern is matched with the original line, so no pattern hides a match of another pattern. Compiling refuses a
+//! pattern that would break this guarantee, because it matches the empty text, needs a newline, or is too large to
+//! search for.
 //!
 //! Patterns match bytes, because output can contain any bytes. `.` and `\S` match any byte. `^` and `$` match the ends
 //! of the line. A pattern matches at the leftmost position, with the first alternative that matches there (`foo|foobar`
@@ -153,7 +153,7 @@ impl LineRedactor {
         self.found.sort_unstable_by_key(|range| range.start);
         let mut done = 0;
         for range in &self.found {
-            // If a range touches the previous range, both are one replacement.
+            // If a range touches or overlaps the previous range, one replacement covers both.
             if range.start > done || done == 0 {
                 output.extend_from_slice(content.get(done..range.start).unwrap_or_default());
                 output.extend_from_slice(REDACTED);
@@ -165,8 +165,8 @@ impl LineRedactor {
     }
 }
 
-/// Finds the matches of a pattern in a line, from left to right. When the search reaches a maximum, the whole rest of
-/// the line counts as a match.
+/// Finds the matches of a pattern in a line, from left to right. If the number of matches or of bytes reaches its
+/// maximum, the whole rest of the line counts as a match.
 fn find(pattern: &Regex, cache: &mut Cache, line: &[u8], budget: &mut usize, found: &mut Vec<Range<usize>>) {
     let (mut at, mut matches) = (0, 0);
     while at < line.len() {

@@ -36,7 +36,7 @@ struct Rules {
 /// Positions of rules, in order of precedence. Each position is the index of a Whitelist and the index of a rule in it.
 type RulePositions = Vec<(usize, usize)>;
 
-/// Index in which the rules for a request are searched.
+/// Index in which Writ searches for the rules of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LookupKind {
     Text,

@@ -17,7 +17,7 @@ pub enum Identity<'a> {
     Undecided,
 }
 
-/// Subject of a rule, as a name that the requester's names are compared with.
+/// Subject of a rule, as a user name or a group name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Principal {
     User(String),

@@ -22,7 +22,7 @@ pub(super) struct Template(Vec<Segment>);
 /// Segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Segment {
-    /// Constant text. It is never empty, and the next segment is never constant text.
+    /// Constant text. It is never empty, and no constant text follows it directly.
     Text(String),
     /// Value of the parameter with this index.
     Placeholder(usize),
@@ -46,7 +46,7 @@ pub(super) struct TemplateMismatch {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum TemplateMismatchKind {
-    /// The text differs from the template or is longer than it.
+    /// The text differs from the template, or is longer than the template.
     Text,
     /// The parameter with this index does not admit its value.
     Value(usize, ValueError),

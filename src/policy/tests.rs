@@ -54,7 +54,7 @@ fn policies(whitelists: &[(&str, &str)]) -> RuleSet {
     RuleSet::new(whitelists.iter().map(|(name, rules)| compile(&whitelist(name, rules)).into()).collect())
 }
 
-/// Compiles rules, and panics if one is invalid.
+/// Compiles rules, and panics if a rule is invalid.
 #[track_caller]
 fn sound(rules: &str) -> RuleSet {
     let set = policy(rules);

@@ -88,8 +88,7 @@ impl ValueSpec {
             _ => return Err(RuleError::NotExactlyOneKind { field: field.to_owned() }),
         };
         if usage == ValueUse::Deny && (parameter.max_length.is_some() || parameter.default.is_some()) {
-            // A Deny would not match a longer value, and a requester could use this to evade the Deny. A default would
-            // be unused.
+            // Without this check, a requester could evade the Deny with a longer value or with the default.
             return Err(RuleError::NotAllowedOnDeny { field: format!("{field}.maxLength and default") });
         }
         let allows_parent_directory = parameter.allow_parent_directory;

@@ -23,7 +23,7 @@ fn is_in(words: &str, word: &str) -> bool {
     words.split(' ').any(|listed| listed == word)
 }
 
-/// Text that stands for text that the requester chooses. No program has an option with this text.
+/// Character that stands for any text that the requester chooses. No program has an option with this character.
 pub(crate) const ANY_TEXT: &str = "\u{fffd}";
 
 /// Programs that pass the words after `--` to another program. That program can read the words as options.
@@ -251,8 +251,8 @@ pub(crate) fn reads_bundles(program: &str) -> bool {
     is_in(BUNDLES, base_name(program)) || base_name(program) == "ps"
 }
 
-/// Returns if the option `word` takes the next word as its value. A word that is not an option takes nothing. An option
-/// that is not listed is unknown, because it can take the next word.
+/// Returns the value that the option `word` takes from the next word. A word that is not an option takes nothing. An
+/// option that is not listed is unknown, because it can take the next word.
 pub(crate) fn takes(path: &str, word: &str) -> Takes {
     let program = base_name(path);
     let known = KNOWN.iter().find(|known| is_in(known.programs, program));

@@ -52,7 +52,7 @@ pub(crate) enum Role {
     Account,
     /// Account, group, container or similar object on which the program acts.
     Identity,
-    /// Name, or address of a server.
+    /// Plain name, or the address of a server.
     Address,
     /// Subcommand. It decides the roles of the other words.
     Subcommand,

@@ -31,8 +31,8 @@ enum Absolute {
     Found(usize),
 }
 
-/// Finds an absolute path to one of [`TOP_DIRECTORIES`] or below it. The requester must have chosen at least a part of
-/// the directory's name.
+/// Finds an absolute path to one of [`TOP_DIRECTORIES`] or below it, if the requester chose at least a part of the
+/// directory's name.
 pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     let directory = |name: &str| TOP_DIRECTORIES.iter().position(|directory| *directory == name);
     let begins_one = |name: &str| TOP_DIRECTORIES.iter().any(|directory| directory.starts_with(name));
@@ -139,8 +139,8 @@ fn enter(folder: Folder, name: Option<&str>) -> Folder {
 }
 
 /// Finds a path into the launcher's directory, `.local/state/writ` in the home directory of the login user. The scanner
-/// does not know the home directory. It therefore assumes that each directory in a usual place of home directories is
-/// the home directory, and that a relative path begins in the home directory.
+/// does not know the home directory. It therefore considers each directory in a usual place of home directories. A
+/// relative path begins in the home directory.
 pub(in crate::policy) static LAUNCHER: LazyLock<Scanner> = LazyLock::new(|| {
     let begins_one =
         |folder: Folder, name: &str| [".."].iter().chain(names(folder)).any(|known| known.starts_with(name));

@@ -46,7 +46,7 @@ impl Scanner {
             }
             rows.push(row);
         }
-        // Bytes with equal columns form one class.
+        // Bytes form one class if they lead from each state to the same next state.
         let cell = |row: &Vec<ScannerState>, index: usize| row.get(index).copied().unwrap_or_default();
         let (mut columns, mut classes) = (BTreeMap::new(), vec![None; 256]);
         for (index, byte) in bytes.iter().enumerate() {
@@ -100,9 +100,9 @@ impl Scanner {
     }
 }
 
-/// Returns true for a byte that ends a file name inside a word: `/`, or a separator between several values, or between
-/// a name and a value (`=`, `:`, `,`, `@`, a space ...). All other bytes are usual in file names and in ranges of
-/// revisions.
+/// Returns true for a byte that ends a file name inside a word: `/`, or a separator (`=`, `:`, `,`, `@`, a space ...).
+/// A separator is between several values, or between a name and a value. All other bytes are usual in file names and in
+/// ranges of revisions.
 pub(in crate::policy) fn is_edge(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && !b"._-+~%^".contains(&byte)
 }

@@ -56,7 +56,7 @@ pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     whitelists.iter().map(of_one).collect()
 }
 
-/// Returns the name of a rule, as a warning about a rule of the Whitelist `from` shows it.
+/// Returns the name of a rule for a warning about the Whitelist `from`. Includes the name of another Whitelist.
 fn named(from: &CompiledWhitelist, whitelist: &CompiledWhitelist, rule: &CompiledRule) -> String {
     if std::ptr::eq(from, whitelist) { rule.name.clone() } else { format!("{}/{}", whitelist.record.name, rule.name) }
 }
@@ -141,8 +141,8 @@ impl<'a> Namespace<'a> {
         by_input.chain([nearest]).collect()
     }
 
-    /// Returns a warning if the rule runs a launcher that adds words from its input (for example `xargs`) and can start
-    /// the program of a Deny. With the added words, the rule can run that program with any words.
+    /// Returns a warning if the rule runs a launcher that adds words from its input, such as `xargs`, and can start a
+    /// Deny's program. With the added words, the rule can run that program with any words.
     fn by_input(&self, deny: Deny<'_>, allow: &Allow<'_>) -> Option<String> {
         let denied = deny.rule.run.first()?;
         let is_denied = |command: &Command<'_, LintWord<'_>>| {

@@ -1,4 +1,4 @@
-//! Example requests of a rule, for warnings that show one.
+//! Example requests of a rule, for warnings that show an example.
 
 use crate::policy::compile::CompiledRule;
 

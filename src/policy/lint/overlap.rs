@@ -69,7 +69,7 @@ impl LintWord<'_> {
     }
 }
 
-/// Overlaps of templates, for one call of lint. Counts the answers by automata.
+/// Comparison of templates during one call of lint. Counts the answers by automata.
 #[derive(Debug, Default)]
 pub(super) struct Overlaps {
     answers: std::cell::Cell<usize>,
@@ -153,7 +153,7 @@ fn literal(text: &str) -> Hir {
     Hir::literal(text.as_bytes())
 }
 
-/// Returns the tree of a pattern. The pattern has compiled before.
+/// Returns the syntax tree of a pattern that has already been compiled.
 fn parsed(text: &str) -> Hir {
     pattern::tree(text).unwrap_or_else(Hir::fail)
 }

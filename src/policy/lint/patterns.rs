@@ -20,8 +20,8 @@ use super::findings::Warning;
 const SPECIAL: &[u8] = b" \"#$&*;<>?`|~";
 /// Bytes that some programs interpret at the beginning of a value.
 const LEADING: &[u8] = b"@+";
-/// Minimum number of directories below the root for a warning that the requester chooses the path freely. An author can
-/// list one or two directories in a pattern (`/(srv|opt)/...`).
+/// Number of top directories from which lint warns that the requester chooses the path freely. An author can list one
+/// or two directories in a pattern (`/(srv|opt)/...`) without a warning.
 const FREE_DIRECTORIES: usize = 3;
 
 /// Returns the warnings about the patterns of an Allow rule.

@@ -6,7 +6,8 @@ use crate::api::selector::{LabelOperator, MachineSelector};
 use crate::policy::compile::CompiledRule;
 use crate::policy::subjects::Principal;
 
-/// Returns the reasons for which a Deny cannot match a request that an Allow allows. The commands of both are ignored.
+/// Returns the reasons for which a Deny cannot match a request that an Allow allows. Ignores the commands of both
+/// rules.
 pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<String> {
     let mut differences = Vec::new();
     if let Some(denied) = &deny.action_type

@@ -92,8 +92,8 @@ fn found(parameters: &[ParameterSpec], scanner: &Scanner, word: &str) -> Option<
     Some(example.word)
 }
 
-/// Compares a verdict of a scanner with the judge. If the judge finds a value, the scanner must find one. An example of
-/// the scanner must be admitted and must have the feature.
+/// Compares a verdict of a scanner with the judge. If the judge finds a value with the feature, the scanner must also
+/// find a value. An example of the scanner must be admitted and must have the feature.
 fn assert_agrees(
     parameters: &[ParameterSpec],
     scanner: &Scanner,
