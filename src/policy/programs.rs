@@ -18,8 +18,8 @@ use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
 
-/// Maximum number of combinations of enum values. Up to this number, each combination is read as a rule. Above it, each
-/// value is read only once.
+/// Maximum number of combinations of enum values. Up to this number, each combination is read as a rule. Above it, only
+/// as many combinations are read as are necessary to read each value.
 const COMBINATIONS: usize = 32;
 
 /// Returns an error for the first use of a parameter with which the requester chooses the program or the code to run.

@@ -139,8 +139,8 @@ fn enter(folder: Folder, name: Option<&str>) -> Folder {
 }
 
 /// Finds a path into the launcher's directory, `.local/state/writ` in the home directory of the login user. The scanner
-/// does not know the home directory. It therefore considers each directory in a usual place of home directories. A
-/// relative path begins in the home directory.
+/// does not know the home directory. It therefore treats each directory in a usual place of home directories as the
+/// home directory. A relative path begins in the home directory.
 pub(in crate::policy) static LAUNCHER: LazyLock<Scanner> = LazyLock::new(|| {
     let begins_one =
         |folder: Folder, name: &str| [".."].iter().chain(names(folder)).any(|known| known.starts_with(name));
