@@ -1,12 +1,12 @@
-//! The API server, with a deadline on every call: live reads, compiled policies, status writes, removal, receipts,
+//! Calls to the API server, each with a deadline: live reads, compiled policies, status writes, removal, receipts,
 //! events, membership, trust in requesters, and calls as a requester.
 //!
 //! # Guarantees
-//! 1. No call waits for ever.
-//! 2. Errors distinguish a write without an answer from a refused one ([`ClusterError::is_ambiguous`]). After a write
+//! 1. Each call has a deadline.
+//! 2. Errors distinguish a write without an answer from a refused write ([`ClusterError::is_ambiguous`]). After a write
 //!    without an answer, the caller finds the outcome by a live read.
 //! 3. An object that cannot be decoded never affects other objects.
-//! 4. The memory for answers is bounded (`gate`), and metadata that users may fill is not kept (`lean`, `slim`).
+//! 4. The memory for answers is bounded (`gate`). Metadata that users can fill is not kept (`lean`, `slim`).
 
 mod acting;
 mod client;

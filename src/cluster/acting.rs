@@ -1,16 +1,17 @@
-//! Calls as a requester: the API server checks the requester's rights, and stamps the requester's name, in the same
-//! request.
+//! Calls as a requester. In the same request, the API server checks the requester's rights and stamps the requester's
+//! name.
 //!
-//! A caller of Writ's own API is no user of the API server, so Writ impersonates it. The API server must grant this
-//! process *constrained* impersonation (KEP-5284, Kubernetes 1.36): creating and changing Writ's own kinds, and nothing
-//! else. Never grant the verb `impersonate`: with it, a stolen token of this process gives away the cluster.
+//! A caller of Writ's own API is not a user of the API server. Writ therefore impersonates the caller. The API server
+//! must grant this process *constrained* impersonation (KEP-5284, Kubernetes 1.36), only to create and change Writ's
+//! own kinds. Never grant the verb `impersonate`. With this verb, a stolen token of this process gives control of the
+//! whole cluster.
 //!
 //! # Guarantees
-//! 1. Each call carries the identity of exactly one requester, and [`requester::check`] has accepted it.
-//! 2. Only the kinds of [`RequesterKind`] can be created or changed, no subresource of them, and nothing can be read or
-//!    deleted.
-//! 3. A refusal of the requester is [`ActingError::Forbidden`]. [`ClusterError::Forbidden`] means that this process
-//!    lacks the right to act for the requester, and names the ClusterRoles.
+//! 1. Each call carries the identity of exactly one requester, which [`requester::check`] has accepted.
+//! 2. Only the kinds of [`RequesterKind`] can be created or changed. Their subresources cannot be changed. Nothing can
+//!    be read or deleted.
+//! 3. [`ActingError::Forbidden`] means that the requester lacks a right. [`ClusterError::Forbidden`] means that this
+//!    process lacks the right to act for the requester. Its message names the ClusterRoles.
 
 mod requester;
 
@@ -35,7 +36,7 @@ use super::{Cluster, ClusterError, Operation};
 
 pub use requester::RequesterError;
 
-/// A kind that a requester may create and change through Writ. Approvals must never be one: they need the approver's
+/// A kind that a requester may create and change through Writ. Never add approvals: an approval needs the approver's
 /// own credential.
 pub trait RequesterKind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -55,34 +56,34 @@ mod sealed {
 impl sealed::Sealed for CommandExecution {}
 impl RequesterKind for CommandExecution {}
 
-/// The place in which this process acts for requesters.
+/// Access for calls on behalf of requesters.
 pub struct Acting {
     cluster: Cluster,
-    /// Keys of `extra` that this process may forward, each with an RBAC rule of its own.
+    /// Keys of `extra` that this process may forward. Each key needs its own RBAC rule.
     extra_keys: Vec<String>,
-    /// The user name of this process. It cannot change while the process runs.
+    /// User name of this process. It cannot change while the process runs.
     own_name: OnceCell<String>,
 }
 
-/// A call for a requester that did not succeed.
+/// Error of a call for a requester.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ActingError {
     /// Writ does not act for this caller. Nothing was sent.
     #[error(transparent)]
     Requester(#[from] RequesterError),
-    /// The kubeconfig of this process impersonates a user: its headers would mix with those of the requester.
+    /// The kubeconfig of this process impersonates a user. Its headers would mix with the headers of the requester.
     #[error("the kubeconfig of Writ must not have `as` or `as-groups`: Writ could not act for {0}")]
     Impersonating(String),
-    /// The namespace or the name is no name of Kubernetes, so it could change the path of the request. Nothing was
-    /// sent.
+    /// The namespace or the name is not a valid Kubernetes name, so it could change the path of the request. Nothing
+    /// was sent.
     #[error("{part} {text:?} must consist of lower case letters, digits, `-` and `.`, at most 253 characters")]
     InvalidName {
         /// `namespace` or `name`.
         part: &'static str,
-        /// Its first 64 characters.
+        /// First 64 characters of the namespace or name.
         text: String,
     },
-    /// The API server refuses the call to the requester.
+    /// The API server refuses the call, because the requester lacks a right.
     #[error("{requester} may not access {target}: {message}")]
     Forbidden {
         /// User name of the requester.
@@ -97,14 +98,15 @@ pub enum ActingError {
     Cluster(#[from] ClusterError),
 }
 
-/// Answer of the API server that is no failure of this process.
+/// Answer of the API server that is not a failure of this process.
 enum Answer<K> {
     Stored(K),
     /// The requester lacks the right.
     Refused(String),
 }
 
-/// Calls as one requester. Made for each request of a caller, as its rights and groups may change.
+/// Access for calls as one requester. Created for each request of a caller, because the caller's rights and groups can
+/// change.
 #[derive(Clone)]
 pub struct AsRequester {
     cluster: Cluster,
@@ -113,15 +115,15 @@ pub struct AsRequester {
 }
 
 impl Acting {
-    /// Prepares to act for requesters. `extra_keys` are the keys of a caller's `extra` that this process may forward.
+    /// Creates the access. `extra_keys` are the keys of a caller's `extra` that this process may forward.
     pub fn new(cluster: Cluster, extra_keys: Vec<String>) -> Self {
         Self { cluster, extra_keys, own_name: OnceCell::new() }
     }
 
-    /// Returns the means to call as a caller, as a TokenReview or a client certificate authenticated it.
+    /// Returns the access for calls as a caller. `caller` comes from a TokenReview or from a client certificate.
     ///
     /// # Errors
-    /// Writ does not act for this caller, or the API server did not tell the identity of this process.
+    /// Writ does not act for this caller, or the identity of this process could not be read from the API server.
     pub async fn for_caller(&self, caller: &UserInfo) -> Result<AsRequester, ActingError> {
         let read = async || own_identity(&self.cluster, Operation::ActForRequester).await.map(|own| own.username);
         let own_name = self.own_name.get_or_try_init(read).await?;
@@ -139,7 +141,7 @@ impl AsRequester {
     /// Creates an object. The API server stamps the requester's name.
     ///
     /// # Errors
-    /// As any write; [`ActingError::Forbidden`] if the requester lacks the right.
+    /// The errors of any write. [`ActingError::Forbidden`] if the requester lacks the right.
     pub async fn create<K: RequesterKind>(&self, namespace: &str, object: &K) -> Result<K, ActingError> {
         check_name("namespace", namespace)?;
         let request = || -> Result<_, kube::Error> {
@@ -154,7 +156,7 @@ impl AsRequester {
     /// Changes an object by a merge patch, for example to cancel an execution.
     ///
     /// # Errors
-    /// As any write; [`ActingError::Forbidden`] if the requester lacks the right.
+    /// The errors of any write. [`ActingError::Forbidden`] if the requester lacks the right.
     pub async fn merge<K: RequesterKind>(&self, namespace: &str, name: &str, patch: &Value) -> Result<K, ActingError> {
         check_name("namespace", namespace)?;
         check_name("name", name)?;
@@ -190,7 +192,8 @@ impl AsRequester {
     }
 }
 
-/// Refuses a namespace or name that could change the path of a request: `x/status` is a name with a subresource.
+/// Refuses a namespace or name that could change the path of a request. For example, `x/status` would address a
+/// subresource.
 fn check_name(part: &'static str, text: &str) -> Result<(), ActingError> {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     let has_edges = text.bytes().any(|byte| byte.is_ascii_alphanumeric()) && !text.starts_with('.');

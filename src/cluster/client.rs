@@ -1,4 +1,4 @@
-//! The client of the API server, and its deadlines.
+//! Client of the API server, and its deadlines.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -21,25 +21,26 @@ use super::forbidden::Caller;
 use super::gate::Gate;
 use super::{ClusterError, Operation};
 
-/// Deadline of one call. The API server itself ends a request after 60 s, but after 10 s a retry is faster.
+/// Deadline of one call. The API server would end a request after 60 s. A retry after 10 s gives a result sooner.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// Deadline of a TCP connection to the API server.
+/// Deadline for opening a TCP connection to the API server.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Maximum silence within a response. The API server ends each watch after 30 s (see the controllers), so a longer
-/// silence means that the connection is half open.
+/// Maximum time without data within a response. The API server ends each watch after 30 s (see
+/// `multi_namespace_watch`). More time without data therefore means that the connection is half open.
 const READ_DEADLINE: Duration = Duration::from_secs(45);
 
-/// Connection to the API server, and the served namespaces.
+/// Options for the connection to the API server, and the served namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
     /// Path of the kubeconfig file. If `None`: `$KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
     pub kubeconfig: Option<PathBuf>,
-    /// Served namespaces; all if empty.
+    /// Served namespaces. If empty, all namespaces are served.
     pub namespaces: Vec<String>,
     /// Namespace of the objects that belong to this process. If `None`: the served namespace if there is exactly one,
     /// else the namespace of the kubeconfig or the Pod.
     pub own_namespace: Option<String>,
-    /// True if a person runs this process with own rights: messages about missing rights then address that person.
+    /// True if a user runs this process with the user's own rights. Messages about missing rights then address the
+    /// user.
     pub is_person: bool,
 }
 
@@ -65,11 +66,12 @@ pub struct Cluster {
     server: (String, u16),
     pub(super) clock: Arc<Clock>,
     caller: Caller,
-    /// True if the kubeconfig itself impersonates a user (`as`): each call then has its headers.
+    /// True if the kubeconfig itself impersonates a user (`as`). Each call then carries the headers of this
+    /// impersonation.
     pub(super) is_impersonating: bool,
 }
 
-/// Identity of one CommandExecution: a later one of the same name has another UID.
+/// Identity of one CommandExecution. A later CommandExecution with the same name has another UID.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ExecutionKey {
     /// Namespace.
@@ -100,8 +102,8 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT_DEADLINE);
         config.read_timeout = Some(READ_DEADLINE);
-        // kube's own retries take up to 164 s, and repeat writes. The callers retry by state:
-        // ClusterError::is_ambiguous.
+        // kube's own retries take up to 164 s, and they repeat writes. The callers retry instead, after they have read
+        // the state of the object: ClusterError::is_ambiguous.
         config.default_retry = false;
         let auth = &config.auth_info;
         let is_impersonating = auth.impersonate.is_some()
@@ -117,7 +119,8 @@ impl Cluster {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
         let clock = Arc::<Clock>::default();
-        // The layer that reads the time comes first, because an answer waits for its turn in the gate.
+        // The clock's layer is below the gate. It therefore reads the time before the answer waits for its place in the
+        // gate.
         let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
         let client = builder.with_layer(&Gate::new()).build();
         let caller = if options.is_person { Caller::Person } else { Caller::Operator };
@@ -132,18 +135,18 @@ impl Cluster {
         })
     }
 
-    /// Returns the current addresses of the API server: those of the configured host, the address of the Service
-    /// `kubernetes` in a Pod, and the endpoints of this Service if the user may read them. Empty if no address is
-    /// known.
+    /// Returns the current addresses of the API server. They are the addresses of the configured host, in a Pod also
+    /// the address of the Service `kubernetes`, and the endpoints of this Service if the user may read them. Empty if
+    /// no address is known.
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let (mut addresses, behind) = tokio::join!(self.reached_at(), self.endpoints());
-        // The kubelet sets this variable in every container.
+        // The kubelet sets this variable in every container of a Pod.
         let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
         addresses.extend(service.into_iter().chain(behind));
         addresses
     }
 
-    /// Returns the endpoints of the Service `kubernetes`; empty without the right to read them, which most users lack.
+    /// Returns the endpoints of the Service `kubernetes`. Empty if the user may not read them; most users may not.
     async fn endpoints(&self) -> Vec<IpAddr> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
         match tokio::time::timeout(CONNECT_DEADLINE, api.get("kubernetes")).await {
@@ -167,8 +170,8 @@ impl Cluster {
         }
     }
 
-    /// Returns the time by the API server's clock, for times that are compared with times in objects, or stored in
-    /// them.
+    /// Returns the time by the API server's clock. Use it for times that are stored in objects, or compared with times
+    /// in objects.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -178,12 +181,13 @@ impl Cluster {
         &self.own_namespace
     }
 
-    /// Returns a client for watches, which retry by themselves.
+    /// Returns the client without deadlines, for example for watches. The caller must retry.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Returns the APIs to watch a kind: one for each served namespace, or one for all namespaces. Never empty.
+    /// Returns the APIs with which a kind is watched: one API for each served namespace, or one API for all namespaces.
+    /// Never empty.
     pub fn watch_apis<K>(&self) -> Vec<Api<K>>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
@@ -195,12 +199,13 @@ impl Cluster {
         self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
-    /// Returns the same access for calls of another caller: for messages and metrics, not for rights.
+    /// Returns the same access for calls on behalf of another caller. The caller changes only messages, not the rights
+    /// of a call.
     pub(super) fn as_caller(&self, caller: Caller) -> Self {
         Self { caller, ..self.clone() }
     }
 
-    /// Makes one call within the deadline. `target` is for messages, `operation` for metrics.
+    /// Makes one call within the deadline. `target` names the object in messages. `operation` is the label in metrics.
     pub async fn call<T>(
         &self,
         operation: Operation,

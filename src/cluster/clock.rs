@@ -1,8 +1,8 @@
-//! The API server's clock, as the only clock for ages and stored times (docs/design/20261129-one-clock.md).
+//! The API server's clock, the only clock for ages and stored times (docs/design/20261129-one-clock.md).
 //!
-//! The API server writes the creation times. A time that is compared with them, or stored next to them, must come from
-//! the same clock, and never from this host's. Between two answers this module uses the kernel's clock since boot,
-//! which nobody can set, and which runs while the host is suspended.
+//! The API server writes the creation times of objects. Times that are compared with them, or stored next to them, must
+//! come from the same clock, never from this host's wall clock. Between two answers, this module uses the kernel's
+//! clock since boot. Nobody can set this clock, and it runs while the host is suspended.
 
 mod dates;
 mod estimate;
@@ -18,20 +18,22 @@ pub(super) use dates::Dates;
 pub(super) use estimate::Source;
 use estimate::{Bounds, Estimate, SECOND};
 
-/// Maximum duration of a call whose answer counts: a slower answer says too little about the clock.
+/// Maximum duration of a call whose answer is used, in nanoseconds. A slower answer gives too wide bounds for the API
+/// server's clock.
 const MAX_ROUND_TRIP: i128 = 5 * SECOND;
-/// Maximum correction, in nanoseconds, for which the clock stands still instead of going back.
+/// Maximum backward correction, in nanoseconds, for which the returned time stands still. A larger correction sets the
+/// returned time back.
 const MAX_STANDSTILL: i128 = 2 * SECOND;
-/// Difference in seconds above which the log has a warning. The alert of the chart has the same bound.
+/// Difference between the clocks, in seconds, above which a warning is logged. The chart's alert has the same limit.
 const WARN_ABOVE: f64 = 5.0;
 /// Difference in seconds below which the clocks agree again after a warning.
 const AGREE_BELOW: f64 = 4.0;
-/// Minimum time between two warnings: several API servers with different clocks must not fill the log.
+/// Minimum time between two warnings. It prevents that several API servers with different clocks fill the log.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Time after which the warning is repeated while the clocks differ.
+/// Time after which the warning is repeated if the clocks still differ.
 const REPEAT_WARNING_AFTER: Duration = Duration::from_secs(3600);
 
-/// This process's estimate of the API server's clock.
+/// Estimate of the API server's clock.
 #[derive(Debug)]
 pub struct Clock {
     began: Instant,
@@ -41,7 +43,7 @@ pub struct Clock {
 #[derive(Debug, Default)]
 struct State {
     estimate: Estimate,
-    /// The last time that was returned, in nanoseconds since 1970.
+    /// Last returned time, in nanoseconds since 1970.
     latest: Option<i128>,
     warned: Option<Warned>,
 }
@@ -52,7 +54,7 @@ struct Warned {
     offset: f64,
 }
 
-/// Change of the difference that is logged.
+/// Change of the clock difference that is logged.
 #[derive(Debug, PartialEq)]
 enum OffsetChange {
     Differ,
@@ -66,18 +68,19 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Returns the time by the API server's clock; before its first answer, by this host's.
+    /// Returns the time by the API server's clock. Before the API server's first answer, returns the time by this
+    /// host's clock.
     pub fn now(&self) -> Timestamp {
         let reading = self.reading();
         self.state().now(reading).unwrap_or_else(Timestamp::now)
     }
 
-    /// Returns a reading of the clock that nobody can set, in nanoseconds.
+    /// Returns a reading of the clock that nobody can set, in nanoseconds since an arbitrary start.
     pub(super) fn reading(&self) -> i128 {
         boot_time().unwrap_or_else(|| nanoseconds(self.began.elapsed()))
     }
 
-    /// Records a time that the API server wrote, in whole seconds, while it handled a request. `sent` is the
+    /// Records a time that the API server wrote while it handled a request, in whole seconds. `sent` is the
     /// [`Clock::reading`] before the request.
     pub(super) fn record(&self, source: Source, time: Timestamp, sent: i128) {
         let received = self.reading();
@@ -146,14 +149,14 @@ fn nanoseconds(duration: Duration) -> i128 {
     i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX >> 1)
 }
 
-/// Returns the kernel's time since boot, including the time for which the host was suspended.
+/// Returns the time since boot by the kernel's clock, including the time for which the host was suspended.
 #[cfg(target_os = "linux")]
 fn boot_time() -> Option<i128> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Some(i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec))
 }
 
-/// Returns `None`: on other systems only command-line tools run, and only for a short time.
+/// Returns `None`, because only command-line tools run on other systems, and only for a short time.
 #[cfg(not(target_os = "linux"))]
 fn boot_time() -> Option<i128> {
     None

@@ -1,8 +1,8 @@
 //! One call for all tasks that need the same result at about the same time.
 //!
 //! # Guarantees
-//! A task gets the result of a call that started after the task's request, so the result contains everything that was
-//! committed before. Tasks that arrive while calls are in progress wait for the next call together.
+//! A task gets the result of a call that started after the task's request. The result therefore contains everything
+//! that was committed before the request. Tasks that arrive during other calls wait together for the next call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,15 +10,15 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::ClusterError;
 
-/// Maximum number of concurrent calls. A list waits up to 0.1 s for the API server's cache, so with one call a task
-/// would wait for two lists. With four, the next call starts after a quarter of that, and a burst of 300 tasks makes
-/// some dozens of calls.
+/// Maximum number of concurrent calls. A list waits up to 0.1 s for the API server's cache. With one concurrent call, a
+/// task would wait for two lists. With four concurrent calls, the next call starts after a quarter of that time, and a
+/// burst of 300 tasks makes a few dozen calls.
 const MAX_CONCURRENT_CALLS: usize = 4;
 
 /// Shared calls of one kind.
 pub(super) struct Coalescer<T> {
     turns: Semaphore,
-    /// The call that has not started. New tasks share it.
+    /// The next call, which has not started. New tasks share it.
     next: Mutex<Arc<Call<T>>>,
 }
 
@@ -31,12 +31,12 @@ impl<T> Default for Coalescer<T> {
 }
 
 impl<T: Clone> Coalescer<T> {
-    /// Returns the result of a call that starts from now on. `make` makes a call, which must have a deadline.
+    /// Returns the result of a call that starts after this request. `make` makes the call, which must have a deadline.
     pub async fn call(&self, make: impl AsyncFnOnce() -> Result<T, ClusterError>) -> Result<T, ClusterError> {
         let call = Arc::clone(&self.next.lock().unwrap_or_else(PoisonError::into_inner));
-        // One of the waiting tasks makes the call. If that task is dropped, another one makes it.
+        // One of the waiting tasks makes the call. If this task is dropped, another waiting task makes the call.
         let answer = call.get_or_init(async || {
-            // The semaphore is never closed. If it were, there would only be more concurrent calls.
+            // The semaphore is never closed. If it were closed, the only effect would be more concurrent calls.
             let _turn = self.turns.acquire().await;
             self.seal(&call);
             make().await
@@ -44,7 +44,7 @@ impl<T: Clone> Coalescer<T> {
         answer.await.clone()
     }
 
-    /// Closes a call for further tasks.
+    /// Prevents further tasks from sharing this call.
     fn seal(&self, call: &Arc<Call<T>>) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&next, call) {
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes a call that returns the count at its start.
+    /// Makes a call that returns the value of `committed` at the start of the call.
     async fn ask(shared: &Coalescer<usize>, committed: &AtomicUsize, calls: &AtomicUsize) -> usize {
         let make = async || {
             calls.fetch_add(1, Ordering::SeqCst);
@@ -91,7 +91,7 @@ mod tests {
     async fn a_call_whose_maker_is_dropped_is_made_by_another_who_waits() {
         let (shared, committed, calls) = (Coalescer::default(), AtomicUsize::new(7), AtomicUsize::new(0));
         let mut first = Box::pin(ask(&shared, &committed, &calls));
-        // All turns are taken, so both tasks wait.
+        // All permits are taken, so both tasks wait.
         let turns = shared.turns.acquire_many(4).await.unwrap();
         assert!(futures::poll!(first.as_mut()).is_pending());
         let mut second = Box::pin(ask(&shared, &committed, &calls));

@@ -1,8 +1,8 @@
-//! Errors of calls to the API server, one for each way to handle them.
+//! Errors of calls to the API server. Each variant is handled in a different way.
 
 use super::forbidden::{self, Caller};
 
-/// A call that did not succeed.
+/// Error of a call to the API server.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The object does not exist.
@@ -17,7 +17,8 @@ pub enum ClusterError {
         /// The object to write.
         target: String,
     },
-    /// The API server refuses the content because of the schema, a CEL rule or an admission policy.
+    /// The API server refuses the content because of the schema, a CEL rule or an admission policy. Also used for a
+    /// failed `test` of a JSON Patch.
     #[error("{target} was refused: {message}")]
     Invalid {
         /// The object to write.
@@ -33,7 +34,7 @@ pub enum ClusterError {
         /// Message of the API server.
         message: String,
     },
-    /// This process, or the person that runs it, lacks a right.
+    /// This process, or its user, lacks a right.
     #[error("{who} may not access {target}: {message}")]
     Forbidden {
         /// Subject of the sentence: `writ`, or `you (user NAME)`.
@@ -51,7 +52,7 @@ pub enum ClusterError {
         /// Message of the decoder.
         message: String,
     },
-    /// The API server did not answer, or its answer asks for a retry. A write may have happened.
+    /// The API server did not answer, or its answer requests a retry. The write has perhaps happened.
     #[error("the API server did not answer the call for {target}: {message}")]
     Unavailable {
         /// The object or the list.
@@ -83,12 +84,13 @@ impl ClusterError {
         }
     }
 
-    /// Returns true if a write with this error may have happened: no answer came, or none that can be decoded.
+    /// Returns true if a write with this error has perhaps happened. This is so if no answer came, or an answer that
+    /// cannot be decoded.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
 
-    /// Returns the class for metrics and logs.
+    /// Returns the error class for metrics and logs.
     pub fn category(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
@@ -102,11 +104,11 @@ impl ClusterError {
     }
 }
 
-/// Returns true if an answer means that an object is too large to be stored. A retry gets the same answer.
+/// Returns true if an answer means that an object is too large to be stored. A retry would get the same answer.
 ///
-/// The API server's own limit is on the request, with status 413. etcd's limits come with status 500: from its server
-/// ("etcdserver: request is too large") and from gRPC on both sides ("trying to send message larger than max",
-/// "received message larger than max").
+/// The API server limits the size of a request and answers with status 413. etcd's limits appear with status 500. They
+/// come from etcd's server ("etcdserver: request is too large"), or from gRPC on either side ("trying to send message
+/// larger than max", "received message larger than max").
 fn is_too_large(code: u16, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let says_so = ["request is too large", "message larger than max", "entity too large"];

@@ -1,5 +1,5 @@
-//! Kubernetes events, for people and not for the record. Publishing never delays the caller and never fails: events go
-//! through a bounded queue, and a full queue drops and counts them.
+//! Kubernetes events. They inform users and are not part of the audit record. Publishing never delays the caller and
+//! never fails: events go through a bounded queue. If the queue is full, new events are dropped and counted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,19 +20,20 @@ use crate::telemetry::metrics;
 
 use super::Cluster;
 
-/// Maximum number of queued events. A burst of 200 executions makes 600; more would only be load for the API server.
+/// Maximum number of queued events. A burst of 200 executions makes 600 events. More events would only load the API
+/// server.
 const MAX_QUEUED_EVENTS: usize = 1024;
-/// Maximum number of remembered events. A remembered event that repeats is counted in its series and not created again.
-/// Most events never repeat, as each regards another execution.
+/// Maximum number of remembered events. If a remembered event repeats, Writ increases the count of its series instead
+/// of creating a new event. Most events never repeat, because each event concerns another execution.
 const REMEMBERED: usize = 256;
 /// Time for which an event is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(360);
 /// Reporting controller of all events.
 const CONTROLLER: &str = "writ.dev/writ";
-/// Deadline of publishing one event.
+/// Maximum time to publish one event.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Queue of a task that publishes events.
+/// Sender to the task that publishes events.
 #[derive(Clone)]
 pub struct EventPublisher {
     queue: mpsc::Sender<(ObjectReference, QueuedEvent)>,
@@ -55,7 +56,7 @@ impl EventPublisher {
         (Self { queue }, task)
     }
 
-    /// Queues an event that regards an execution.
+    /// Queues an event about an execution.
     pub fn publish(&self, regarding: &CommandExecution, notice: EventNotice) {
         let EventNotice { reason, warning, message } = notice;
         let event = QueuedEvent { reason: format!("{reason:?}"), warning, message, action: "Execute" };
@@ -88,7 +89,7 @@ impl EventPublisher {
     }
 }
 
-/// Fields that are equal in all events of a series.
+/// Fields that are equal in all events of one series.
 #[derive(Eq, Hash, PartialEq)]
 struct Key {
     regarding: (Option<String>, Option<String>, Option<String>),
@@ -97,14 +98,14 @@ struct Key {
     warning: bool,
 }
 
-/// A published event and the length of its series.
+/// A published event, and the number of events in its series.
 struct Told {
     name: String,
     count: i32,
     last: Instant,
 }
 
-/// Publisher of events. Unlike kube's recorder, it takes all times from the API server's clock.
+/// Publisher of events. Unlike kube's recorder, it takes all times from the estimate of the API server's clock.
 struct Recorder {
     cluster: Cluster,
     holder: String,
@@ -131,7 +132,7 @@ impl Recorder {
             let series = json!({"series": {"count": told.count, "lastObservedTime": MicroTime(now)}});
             let patched = api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&series)).await;
             if patched.is_err() {
-                // The API server deletes events after an hour.
+                // The API server deletes an event after an hour. The next repetition therefore creates a new event.
                 self.told.remove(&key);
             }
             return patched.map(drop);

@@ -1,20 +1,20 @@
-//! Refusals by the API server for lack of rights: the refused subject, and the command that grants the right.
+//! Refusals by the API server because of a missing right: the refused user, and the command that grants the right.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// Subject on whose behalf a call is made.
+/// Caller on whose behalf a call is made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Caller {
-    /// A person at a terminal.
+    /// A user of a command-line tool.
     Person,
     /// `writ serve`.
     Operator,
-    /// A requester, for whom this process acts.
+    /// A requester for whom this process acts.
     Requester {
-        /// The requester's user name.
+        /// User name of the requester.
         name: Arc<str>,
-        /// True for a ServiceAccount: acting for one needs another right.
+        /// True for a ServiceAccount. Acting for a ServiceAccount needs another right than acting for a person.
         is_service_account: bool,
     },
 }
@@ -31,7 +31,7 @@ struct RequestRefusal<'a> {
 }
 
 impl<'a> RequestRefusal<'a> {
-    /// Returns `None` if the text has another form, or regards the whole cluster.
+    /// Returns `None` if the text has another form, or if the refused call was not for a namespace.
     fn parse(message: &'a str) -> Option<Self> {
         let (object, rest) = message.split_once(" is forbidden: User \"")?;
         let (user, rest) = rest.split_once("\" cannot ")?;
@@ -42,7 +42,8 @@ impl<'a> RequestRefusal<'a> {
         let name = object.split_once(" \"").and_then(|(_, name)| name.strip_suffix('"'));
         let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         let are_plain = [verb, namespace, name.unwrap_or_default()].into_iter().all(is_plain);
-        // The API server quotes with backslashes. A quoted name must not get into a command.
+        // The API server escapes special characters with backslashes. A name with escapes or quotes must not get into a
+        // shell command.
         let is_usable = are_plain && !user.contains(['\\', '\'']) && !user.is_empty();
         is_usable.then_some(Self { user, verb, resource, group, namespace, name })
     }
@@ -56,7 +57,7 @@ impl<'a> RequestRefusal<'a> {
         }
     }
 
-    /// Returns a name for the binding that contains the user's name.
+    /// Returns a name for the role binding. The name contains the user's name.
     fn binding(&self, what: &str) -> String {
         let usable = |each: char| if each.is_ascii_alphanumeric() { each.to_ascii_lowercase() } else { '-' };
         let user: String = self.user.chars().map(usable).take(40).collect();
@@ -88,7 +89,7 @@ impl<'a> RequestRefusal<'a> {
     }
 }
 
-/// Returns the caller as the subject of a sentence.
+/// Returns words for the caller as the subject of a sentence.
 pub(super) fn who(message: &str, caller: &Caller) -> String {
     match (caller, RequestRefusal::parse(message)) {
         (Caller::Operator | Caller::Requester { .. }, _) => "writ".to_owned(),
@@ -97,7 +98,7 @@ pub(super) fn who(message: &str, caller: &Caller) -> String {
     }
 }
 
-/// Returns the API server's message, and the command that grants the right if there is a role for it.
+/// Returns the API server's message. If a role for the right exists, adds the command that grants it.
 pub(super) fn explained(message: &str, caller: &Caller) -> String {
     let mut text = message.to_owned();
     if let Caller::Requester { name, is_service_account } = caller {
@@ -111,15 +112,16 @@ pub(super) fn explained(message: &str, caller: &Caller) -> String {
     text
 }
 
-/// Returns true if a refusal says that this process may not impersonate, rather than that the requester may not do what
-/// was called for: `users "alice" is forbidden: User "writ" cannot impersonate:user-info resource "users" ...`. The API
-/// server writes names as Go quotes them, so a name never contains the bare quotes that are searched for.
+/// Returns true if a refusal means that this process may not impersonate the requester. Returns false if the requester
+/// lacks a right. Example: `users "alice" is forbidden: User "writ" cannot impersonate:user-info resource "users" ...`.
+/// The API server quotes names as Go does. A name therefore never contains the unescaped quotes that this function
+/// searches for.
 pub(super) fn lacks_impersonation(message: &str) -> bool {
     let words = message.split_once(" is forbidden: User \"").and_then(|(_, rest)| rest.split_once("\" cannot "));
     words.is_some_and(|(user, rest)| !user.contains(['"', '\\']) && rest.starts_with("impersonate"))
 }
 
-/// Returns which ClusterRoles an administrator must bind so that this process may act for a requester.
+/// Returns which ClusterRoles an administrator must bind, so that this process may act for a requester.
 fn how_to_let_act_for(name: &str, is_service_account: bool) -> String {
     let (role, place) = match name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
         Some((namespace, _)) if is_service_account => {

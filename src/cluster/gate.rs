@@ -1,7 +1,7 @@
-//! A bound on the memory for answers of the API server.
+//! Limits the memory for answers of the API server.
 //!
-//! Users decide how large an object is, so the client reads only a few answers concurrently, and the namespaces take
-//! turns. Watches are exempt: a watch is a stream, with one event in memory.
+//! Users decide how large an object is. The client therefore reads only a few answers concurrently, and the namespaces
+//! take turns. Watches are exempt: a watch is a stream, of which only one event is in memory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,15 +17,15 @@ use tower_service::Service;
 
 use crate::fairness::{Pool, Size};
 
-/// Concurrently read answers with one object: at most 72 MiB. etcd stores up to 1.5 MiB for an object, and up to three
-/// copies of the text are in memory until it is decoded.
+/// Number of answers with one object that are read concurrently: at most 72 MiB. etcd stores up to 1.5 MiB for an
+/// object. Until the object is decoded, up to three copies of its text are in memory.
 const CONCURRENT_OBJECTS: Size = Size { places: 16, share: 12 };
-/// Concurrently read pages of lists: at most 135 MiB, as a page has up to ten objects.
+/// Number of pages of lists that are read concurrently: at most 135 MiB, because a page has up to ten objects.
 const CONCURRENT_PAGES: Size = Size { places: 3, share: 2 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Layer that lets the answers through in turns.
+/// Layer that limits the number of answers that are read concurrently.
 #[derive(Clone)]
 pub(super) struct Gate {
     objects: Pool,
@@ -46,7 +46,7 @@ impl<S> Layer<S> for Gate {
     }
 }
 
-/// Service whose answers are read in turns.
+/// Service that reads an answer only after it has got a place.
 pub(super) struct Gated<S> {
     inner: S,
     gate: Gate,
@@ -77,8 +77,8 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            // Waiting takes no memory: the API server keeps an answer that is not read. The deadline of the call
-            // includes it.
+            // A waiting answer takes no memory, because the API server keeps an answer until it is read. The deadline
+            // of the call includes the waiting time.
             let turn = match pool {
                 None => None,
                 Some(pool) => Some(pool.place(&namespace).await),
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// AnswerKind of the answer to a request.
+/// Kind of the answer to a request.
 #[derive(Debug, Eq, PartialEq)]
 enum AnswerKind {
     Object,
@@ -114,7 +114,7 @@ fn kind_of(uri: &Uri) -> AnswerKind {
     kind
 }
 
-/// Returns the namespace of a request. Requests without a namespace share turns like one more namespace.
+/// Returns the namespace of a request. Requests without a namespace share places as if they belonged to one namespace.
 fn namespace(uri: &Uri) -> &str {
     let mut parts = uri.path().split('/');
     parts.find(|part| *part == "namespaces").and_then(|_| parts.next()).unwrap_or_default()

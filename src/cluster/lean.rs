@@ -1,5 +1,5 @@
-//! Objects without the metadata that users may fill: labels, annotations, finalizers, managed fields and owners. The
-//! decoder counts these parts and drops them.
+//! Objects without the metadata that users can fill: labels, annotations, finalizers, managed fields and owners. The
+//! decoder measures the size of these parts, then drops them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,22 +12,23 @@ use serde::{Deserialize, de};
 use crate::api::{AUDIT_FINALIZER, CommandExecution, CommandExecutionSpec, CommandExecutionStatus};
 use crate::execution::ObjectSize;
 
-/// Prefix of Writ's own annotations, which are all kept: a user must not be able to hide one behind many others. The
-/// API server stores up to 256 KiB of annotations.
+/// Prefix of Writ's own annotations. All of them are kept, so that a user cannot hide one of them behind many others.
+/// The API server stores up to 256 KiB of annotations per object.
 const OWN_ANNOTATIONS: &str = "writ.dev/";
 /// Annotation of `kubectl apply`. Only its presence is kept.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Maximum number of finalizers, and of managers for each operation, that are kept for an object.
+/// Maximum number of finalizers that are kept for an object. Also the maximum number of managers that are kept for each
+/// operation.
 const MAX_KEPT_ENTRIES: usize = 32;
-/// Maximum length in bytes of a kept annotation value. Writ's own values are single words.
+/// Maximum length of a kept annotation value, in bytes. The values of Writ's own annotations are single words.
 const MAX_KEPT_VALUE_BYTES: usize = 1024;
 
-/// Size and hash of any JSON value; the value itself is dropped.
+/// Size and hash of a JSON value. The value itself is dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counted {
-    /// Approximate length as text, in bytes.
+    /// Approximate length of the value as text, in bytes.
     pub bytes: usize,
-    /// Hash of the content in its order. The API server sorts the keys of maps.
+    /// Hash of the content. It depends on the order, and the API server sorts the keys of maps.
     pub hash: u64,
 }
 
@@ -99,15 +100,15 @@ impl<'de> Visitor<'de> for CountingVisitor {
     }
 }
 
-/// Metadata without the parts that users may fill. [`LeanMetadata::kept`] has the names, the times, the managers and
-/// Writ's own annotations and finalizer.
+/// Metadata without the parts that users can fill. [`LeanMetadata::kept`] contains the names, the times, the managers
+/// and Writ's own annotations and finalizer.
 #[derive(Clone, Debug, Default)]
 pub struct LeanMetadata {
-    /// The kept parts; without labels and owners.
+    /// Kept parts, without labels and owners.
     pub kept: ObjectMeta,
-    /// Sizes of the metadata's parts. `total` is 0.
+    /// Sizes of the parts of the metadata. `total` is 0.
     pub size: ObjectSize,
-    /// Index of Writ's finalizer in the complete list.
+    /// Index of Writ's finalizer in the object's complete list of finalizers.
     pub audit_finalizer: Option<usize>,
 }
 
@@ -250,7 +251,7 @@ impl<'de> Deserialize<'de> for Managers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut all = Self::default();
         each(deserializer, |entry: Manager| {
-            // 128 bytes stand for the names of the fields, and the times.
+            // 128 bytes are added for the field names and the times.
             all.bytes += entry.fields_v1.bytes + entry.manager.as_ref().map_or(0, String::len) + 128;
             if all.kept.iter().filter(|kept| kept.operation == entry.operation).count() < MAX_KEPT_ENTRIES {
                 let Manager { manager, operation, subresource, time, .. } = entry;
@@ -261,7 +262,7 @@ impl<'de> Deserialize<'de> for Managers {
     }
 }
 
-/// Decodes a list item by item. `null` counts as an empty list.
+/// Decodes a list, one item after the other. `null` counts as an empty list.
 fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, take: impl FnMut(T)) -> Result<(), D::Error> {
     struct Each<T, F>(F, std::marker::PhantomData<T>);
     impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
@@ -295,7 +296,7 @@ pub struct LeanExecution {
 }
 
 impl LeanExecution {
-    /// Returns the execution and its size. `total` is the length in bytes of the JSON text.
+    /// Returns the execution and its size. `total` is the length of the JSON text in bytes.
     pub fn with_size(self, total: usize) -> (CommandExecution, ObjectSize) {
         let Self { metadata, spec, status } = self;
         (CommandExecution { metadata: metadata.kept, spec, status }, ObjectSize { total, ..metadata.size })

@@ -1,8 +1,10 @@
-//! The processes that serve together: each one renews a Lease of its own, and reads the Leases of the others.
+//! The `writ serve` processes that serve together. Each process renews its own Lease and reads the Leases of the other
+//! processes.
 //!
-//! A Lease tells if the holder of a claim is alive, and lists the living members. It protects nothing: the claim does.
-//! A process considers another Lease over after it has observed no change of it for its duration, by its own monotonic
-//! clock. Nothing compares wall clocks.
+//! A Lease shows if the holder of a claim is alive. The Leases together list the living members. A Lease does not
+//! prevent a second run of a command: the claim does. A process considers another process's Lease expired if it
+//! observed no change of this Lease for the Lease's duration. It measures this time with its own monotonic clock. Wall
+//! clocks of different hosts are never compared.
 //!
 //! ```text
 //! every third of the duration   renewal       own Lease: renewTime, address, view, leaving
@@ -34,20 +36,21 @@ use renewal::{RenewalTime, Renewals, Renewed};
 pub use leases::Member;
 pub use renewal::LeaseEpoch;
 
-/// Maximum gap between two observations of the Lease of a claim's holder. After a longer one the observed time starts
-/// again: the API server may have been away, and the holder could not renew. Such a claim is reconciled every 5 s.
+/// Maximum gap between two observations of the Lease of a claim's holder. After a longer gap, the measured time
+/// restarts: perhaps the API server was unavailable and the holder could not renew. The controller reconciles such a
+/// claim every 5 s.
 const MAX_OBSERVATION_GAP: Duration = Duration::from_secs(8);
 
-/// This process among the others.
+/// This process as one of the members.
 pub struct Membership {
     leases: Leases,
-    /// Namespace and name of the own Lease, as in claims: the Leases of other processes may be in other namespaces.
+    /// Namespace and name of the own Lease, as in claims. Leases of other processes can be in other namespaces.
     own_identity: String,
     /// Host and port on which this process serves the other members.
     address: Option<String>,
     state: Mutex<State>,
     observations: Mutex<Observations>,
-    /// Wakes the renewal when the own Lease has something new to tell.
+    /// Wakes the renewal when the content of the own Lease has changed.
     announce: Notify,
 }
 
@@ -58,21 +61,21 @@ struct State {
     is_leaving: bool,
 }
 
-/// The own Lease of a process that joins.
+/// Parameters of the own Lease of a process that joins.
 #[derive(Clone, Debug)]
 pub struct OwnLease<'a> {
-    /// The namespace of the Lease. The members are the processes with a Lease in the same namespace.
+    /// Namespace of the Lease. The members are the processes with a Lease in this namespace.
     pub namespace: &'a str,
-    /// The name of the Lease, unique for each process.
+    /// Name of the Lease, unique for each process.
     pub name: &'a str,
-    /// Time without a renewal after which the other processes consider this one dead.
+    /// Time without a renewal after which the other processes consider this process dead.
     pub duration: Duration,
-    /// Host and port on which this process serves the other members, if it does.
+    /// Host and port on which this process serves the other members. `None` if it serves them nothing.
     pub address: Option<String>,
 }
 
 impl Membership {
-    /// Creates the Lease of this process.
+    /// Joins the members: creates the Lease of this process.
     ///
     /// # Errors
     /// The Lease cannot be written.
@@ -103,39 +106,40 @@ impl Membership {
         &self.own_identity
     }
 
-    /// Returns the time without a renewal after which the other processes consider this one dead.
+    /// Returns the time without a renewal after which the other processes consider this process dead.
     pub fn duration(&self) -> Duration {
         self.leases.duration
     }
 
-    /// Returns the living members of the last list, this process included, sorted by identity. Empty before the first
-    /// list. A crashed member is listed for up to three durations.
+    /// Returns the living members of the last list, including this process, sorted by identity. Empty before the first
+    /// list. A crashed member stays listed for up to three durations.
     pub fn members(&self) -> Vec<Member> {
         self.state().members.clone()
     }
 
-    /// Renews the Lease, lists the members and removes expired Leases, until it is dropped.
+    /// Renews the Lease, lists the members and removes expired Leases, until the future is dropped.
     pub async fn run(&self) {
         tokio::join!(self.renew_loop(), self.sweep_loop());
     }
 
     /// Announces to the other members that this process starts no more commands. The announcement is part of the next
-    /// renewal, which follows immediately. The process renews its Lease until [`release`](Self::release), because
-    /// commands may still run.
+    /// renewal, which follows immediately. The process still renews its Lease until [`release`](Self::release), because
+    /// commands can still run.
     pub fn leave(&self) {
         self.state().is_leaving = true;
         self.announce.notify_one();
     }
 
-    /// Deletes the Lease.
+    /// Deletes the own Lease. A failure is only logged.
     pub async fn release(&self) {
         if let Err(error) = self.leases.delete_own().await {
             tracing::warn!(%error, "own Lease not removed");
         }
     }
 
-    /// Returns the current epoch; `None` while the other processes may consider this one dead. Then it must claim and
-    /// start nothing. Another epoch than before means that there was a gap in between.
+    /// Returns the current epoch, or `None` while the other processes may consider this process dead. If `None`, this
+    /// process must claim and start nothing. If the epoch differs from an earlier one, the renewals had a gap between
+    /// the two.
     pub fn current_epoch(&self) -> Option<LeaseEpoch> {
         self.state().renewals.current_epoch(self.leases.duration, self.clock())
     }
@@ -143,7 +147,7 @@ impl Membership {
     /// Returns the state of a claim's holder, from a live read of its Lease.
     ///
     /// # Errors
-    /// The Lease cannot be read: nothing is known.
+    /// The Lease cannot be read. The state of the holder is then unknown.
     pub async fn holder_fact(&self, holder: &str) -> Result<HolderFact, ClusterError> {
         if holder == self.own_identity {
             return Ok(HolderFact::Own);
@@ -156,7 +160,8 @@ impl Membership {
     }
 
     async fn renew_loop(&self) {
-        // Three tries within the duration, none longer than its share, so that one lost call is no lost Lease.
+        // Three attempts within the duration, each limited to a third of the duration. One lost call therefore does not
+        // lose the Lease.
         let share = self.leases.duration / 3;
         let mut turns = interval(share);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,7 +191,7 @@ impl Membership {
         }
     }
 
-    /// Acts on the members of a list, and has the view of them published.
+    /// Records the members of a list. If this changes the view to publish, wakes the renewal, which publishes the view.
     fn apply_members(&self, members: Vec<Member>) {
         let mut state = self.state();
         let is_agreed = state.handover.is_agreed();
@@ -225,8 +230,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Returns the content of the next renewal. If the Lease may be over, the process first gives up its part of the
-    /// keys: the other members may have divided them.
+    /// Returns the content of the next renewal. If the own Lease may have expired, first gives up this process's share
+    /// of the keys, because the other members may have divided it among themselves.
     fn prepare_announcement(&self) -> Announcement {
         let mut state = self.state();
         if !state.renewals.is_current(self.leases.duration, self.clock()) {

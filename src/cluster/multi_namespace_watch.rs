@@ -1,4 +1,4 @@
-//! The watches of a kind in one or several namespaces, merged into one stream of events.
+//! Watches of a kind in one or several namespaces, merged into one stream of events.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -15,12 +15,13 @@ use serde::de::DeserializeOwned;
 use super::{Cluster, PAGE};
 use crate::telemetry::{Watch, metrics};
 
-/// Time after which the API server ends a watch, in seconds. A half-open connection is noticed by then.
+/// Time after which the API server ends a watch, in seconds. A half-open connection is detected after this time at the
+/// latest.
 const WATCH_SECONDS: u32 = 30;
 
 impl Cluster {
-    /// Watches a kind in every namespace that this process serves, for ever. `field_selector` chooses the objects.
-    /// The stream starts with one list of all of them; a watch that failed starts again after a second.
+    /// Watches a kind in every served namespace, until the stream is dropped. `field_selector` selects the objects. The
+    /// stream starts with one list of all selected objects. A failed watch starts again after a second.
     pub fn watch<K>(&self, field_selector: Option<&str>) -> BoxStream<'static, watcher::Result<Event<K>>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -48,15 +49,15 @@ where
     }
 }
 
-/// Counts and logs a failure of a watch, which starts again by itself.
+/// Counts and logs a failure of a watch. The watch starts again by itself.
 pub fn log_watch_failure(watch: Watch, error: &watcher::Error) {
     metrics().watch_failed(watch.as_str());
     tracing::warn!(%error, watch = watch.as_str(), "a watch failed; trying again");
 }
 
-/// Pause after a watch failed. kube's default grows to 30 s, which is too long after an outage. A handful of watches
-/// that retry once a second are no burden to an API server that restarts. The pause could not grow anyway, because each
-/// new attempt begins with an event that counts as success.
+/// Delay before a failed watch starts again. kube's default delay grows to 30 s, which is too long after an outage. A
+/// few watches that retry once per second do not overload an API server that restarts. The delay could not grow anyway:
+/// each attempt begins with an event that counts as success and resets the delay.
 struct WatchBackoff;
 
 impl Iterator for WatchBackoff {
@@ -71,9 +72,10 @@ impl Backoff for WatchBackoff {
     fn reset(&mut self) {}
 }
 
-/// Merges several watches into one: a list that is complete ([`Event::InitDone`]) when each watch has delivered its own
-/// list or has failed, and changes from then on. A watch that fails (its namespace is gone, or the right to read it)
-/// delays none of the others. The new list of a watch that starts again becomes the changes since its last list.
+/// Merges several watches into one watch. The merged list is complete ([`Event::InitDone`]) when each watch has
+/// delivered its own list or has failed. From then on, the merged watch delivers changes. If a watch fails, for example
+/// because its namespace or the right to read it was deleted, it does not delay the other watches. When a watch starts
+/// again, its new list is delivered as changes since its last list.
 fn merge<K>(
     watches: Vec<BoxStream<'static, watcher::Result<Event<K>>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
@@ -87,12 +89,12 @@ where
     stream::iter([Ok(Event::Init)]).chain(changes)
 }
 
-/// State of several watches that are merged.
+/// State of the merged watch.
 struct MergedWatch<K> {
     watches: Vec<NamespaceWatch<K>>,
     /// True once the merged list is complete.
     is_list_delivered: bool,
-    /// Objects that the merged list contains already, and that were deleted before it was complete.
+    /// Objects that the merged list already contains, but that were deleted before the list was complete.
     deleted_during_list: HashMap<Name, K>,
 }
 
@@ -105,9 +107,9 @@ fn name_of<K: Resource<DynamicType = ()>>(object: &K) -> Name {
 
 /// State of the watch of one namespace.
 struct NamespaceWatch<K> {
-    /// Objects of the list that is being read.
+    /// Objects of the list that this watch is receiving.
     list: Vec<K>,
-    /// Objects that exist, as far as this watch has reported.
+    /// Existing objects, according to the events of this watch.
     known: HashMap<Name, K>,
     /// True once the first list was complete or has failed.
     is_ready: bool,
@@ -128,7 +130,7 @@ impl<K: Resource<DynamicType = ()> + Clone> MergedWatch<K> {
         }
     }
 
-    /// Returns the events of the merged watch that an event of the watch with this index results in.
+    /// Handles an event of the watch with this index. Returns the resulting events of the merged watch.
     fn handle_event(&mut self, index: usize, event: watcher::Result<Event<K>>) -> Vec<watcher::Result<Event<K>>> {
         let is_list_delivered = self.is_list_delivered;
         let Some(watch) = self.watches.get_mut(index) else { return Vec::new() };
@@ -176,7 +178,7 @@ impl<K: Resource<DynamicType = ()> + Clone> MergedWatch<K> {
     }
 }
 
-/// Returns the event for an object that exists: a part of the list until that is complete, a change afterwards.
+/// Returns the event for an existing object: a part of the list until the list is complete, then a change.
 fn applied<K>(object: K, is_list_delivered: bool) -> Event<K> {
     if is_list_delivered { Event::Apply(object) } else { Event::InitApply(object) }
 }
@@ -188,7 +190,7 @@ impl<K: Resource<DynamicType = ()> + Clone> NamespaceWatch<K> {
         self.known.insert(name_of(object), slim);
     }
 
-    /// Replaces the known objects by the complete list, and returns the events that this results in.
+    /// Replaces the known objects with the complete list. Returns the resulting events.
     fn relist(&mut self, is_list_delivered: bool) -> Vec<watcher::Result<Event<K>>> {
         let list = std::mem::take(&mut self.list);
         let mut before = std::mem::take(&mut self.known);
@@ -232,8 +234,7 @@ mod tests {
         }
     }
 
-    /// Returns the merged events for these events of several watches: index of the watch and event, or `None` for a
-    /// failure.
+    /// Returns the merged events. Each input has the index of a watch, and an event or `None` for a failure.
     fn merged(watches: usize, events: Vec<(usize, Option<Event<Execution>>)>) -> Vec<String> {
         let mut all = MergedWatch::new(watches);
         let failure = || Err(watcher::Error::NoResourceVersion);

@@ -1,4 +1,5 @@
-//! Live reads. No decision and no claim comes from a cache: a change that was committed before the read counts.
+//! Live reads. No decision and no claim uses a cache. Each read therefore includes every change that was committed
+//! before the read.
 
 use std::collections::HashSet;
 
@@ -12,23 +13,26 @@ use crate::execution::{ObjectSize, nearest};
 use super::lean::LeanExecution;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// Maximum size in bytes of the labels of a Machine. Rules match them, and memory holds them as long as a connection.
+/// Maximum size of the labels of a Machine, in bytes. Rules match the labels, and they stay in memory as long as a
+/// connection.
 const MAX_MACHINE_LABEL_BYTES: usize = 65_536;
-/// Maximum number of Machines that a command-line tool lists to suggest a similar name. Only metadata, usually below 1
-/// MiB.
+/// Maximum number of Machines that a command-line tool lists to suggest a similar name. The list contains only
+/// metadata, usually less than 1 MiB.
 const MAX_MACHINE_NAMES: u32 = 500;
 
 impl Cluster {
-    /// Lists one execution in each served namespace, to check that the API server answers, that the CRDs exist and that
-    /// this user may list them.
+    /// Lists one execution in each served namespace. This checks that the API server answers, that the CRDs exist and
+    /// that this user may list executions.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] without the CRDs, [`ClusterError::Forbidden`] without the permission in any of them.
+    /// [`ClusterError::NotFound`] if the CRDs do not exist. [`ClusterError::Forbidden`] if the user may not list
+    /// executions in any served namespace.
     pub async fn check_access(&self) -> Result<(), ClusterError> {
         self.check_list_permission::<CommandExecution>(Operation::ListExecutions, "CommandExecutions").await
     }
 
-    /// Lists one object of a kind in each served namespace. Succeeds if this user may list in at least one of them.
+    /// Lists one object of a kind in each served namespace. Succeeds if this user may list the kind in at least one of
+    /// them.
     pub(super) async fn check_list_permission<K>(&self, operation: Operation, what: &str) -> Result<(), ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -38,7 +42,7 @@ impl Cluster {
         for api in self.watch_apis::<Slim<K>>() {
             match self.call(operation, what, api.list(&one)).await {
                 Ok(_) => may = true,
-                // The other namespaces stay served if one namespace is deleted with the rights in it.
+                // If one namespace and the rights in it are deleted, Writ still serves the other namespaces.
                 Err(error @ ClusterError::Forbidden { .. }) => {
                     tracing::warn!(%error, "namespace not served");
                     refused = Some(error);
@@ -77,7 +81,7 @@ impl Cluster {
         Request::new(CommandExecution::url_path(&(), Some(namespace)))
     }
 
-    /// Sends a request whose answer is an execution.
+    /// Sends a request whose response is an execution. Returns the execution with lean metadata, and its size.
     pub(super) async fn read_execution(
         &self,
         request: http::Request<Vec<u8>>,
@@ -87,7 +91,7 @@ impl Cluster {
         Ok(lean.with_size(text.len()))
     }
 
-    /// Returns those of the UIDs that belong to finished executions on a Machine.
+    /// Returns the UIDs from `uids` that belong to finished executions on a Machine.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -115,8 +119,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a Machine without managed fields, annotations, finalizers and owners. Memory holds the Machine as long as
-    /// a connection, and these parts would be most of it.
+    /// Reads a Machine without managed fields, annotations, finalizers and owners. The Machine stays in memory as long
+    /// as a connection, and these parts would be most of its size.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -137,8 +141,9 @@ impl Cluster {
         Ok(machine)
     }
 
-    /// Returns the name of the Machine that is most similar to a name that does not exist, from the first
-    /// [`MAX_MACHINE_NAMES`] of the namespace. `None` if no name is similar, or if this user may not list Machines.
+    /// Returns the name of the Machine that is most similar to `name`, a name that does not exist. Compares only the
+    /// first [`MAX_MACHINE_NAMES`] Machines of the namespace. `None` if no name is similar, or if this user may not
+    /// list Machines.
     pub async fn machine_like(&self, namespace: &str, name: &str) -> Option<String> {
         let api: Api<Slim<Machine>> = Api::namespaced(self.client.clone(), namespace);
         let parameters = ListParams::default().limit(MAX_MACHINE_NAMES);
@@ -148,7 +153,7 @@ impl Cluster {
         nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
     }
 
-    /// Lists one page; the API server sends only the metadata.
+    /// Lists one page. The API server sends only the metadata of the objects.
     pub(super) async fn list_metadata<K>(
         &self,
         api: &Api<Slim<K>>,

@@ -1,4 +1,4 @@
-//! The kinds of calls, as a bounded label of metrics.
+//! Kinds of calls, for a metric label with a bounded number of values.
 
 /// A kind of call to the API server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -7,9 +7,10 @@ pub enum Operation {
     GetExecution,
     /// Executions are listed.
     ListExecutions,
-    /// The status of an execution is written, by the resourceVersion that was read; the claim is such a write.
+    /// The status of an execution is written, if its resourceVersion is still the one that was read. The claim is such
+    /// a write.
     WriteStatus,
-    /// The status of a claimed execution is written, by its token.
+    /// The status of a claimed execution is written, if the claim still has the token.
     WriteResult,
     /// The finalizer is added to an execution, or removed.
     PatchFinalizer,
@@ -39,9 +40,9 @@ pub enum Operation {
     RenewLease,
     /// Leases of other processes are read.
     ReadLeases,
-    /// A Lease is deleted: the own one at the end, or an expired one of another process.
+    /// A Lease is deleted: the own Lease at the end, or the expired Lease of another process.
     DeleteLease,
-    /// A dry run checks that the API server records the requester.
+    /// A dry run checks that the API server stamps the requester.
     CheckStamping,
     /// An object is created or changed as a requester.
     ActForRequester,

@@ -1,11 +1,11 @@
-//! The policy of a namespace at one moment: compiled once, and checked against the API server at each use.
+//! The policy of a namespace: compiled once, and compared with the API server's Whitelists at each use.
 //!
 //! # Guarantees
-//! 1. A change of a Whitelist that was committed before the call of [`PolicyCache::rules`] counts. Concurrent callers
-//!    share a read that starts after their calls.
-//! 2. Rules of two moments are never mixed: otherwise a Deny that moved from one Whitelist to another could be in
-//!    neither. A check reads only names and versions. If they differ from the compiled ones, one list reads all
-//!    Whitelists in full.
+//! 1. [`PolicyCache::rules`] includes every change of a Whitelist that was committed before the call. Concurrent
+//!    callers share one read, which starts after their calls.
+//! 2. The rules always come from one moment. If a Deny moves from one Whitelist to another, rules from two moments
+//!    could lack it. Each use therefore reads the names and versions of all Whitelists. If they differ from the
+//!    compiled versions, one list reads all Whitelists in full.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,39 +26,39 @@ use super::coalesce::Coalescer;
 use super::lean::LeanMetadata;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// Time without a use after which the compiled rules of a namespace are dropped.
+/// Time without a use after which the compiled rules of a namespace are removed from the cache.
 const EVICT_AFTER: Duration = Duration::from_secs(3600);
 
-/// Maximum size in bytes of the metadata of a namespace's Whitelists. Each decision reads all of it.
+/// Maximum size of the metadata of a namespace's Whitelists, in bytes. Each decision reads this metadata completely.
 const MAX_METADATA_BYTES: usize = 16_777_216;
-/// Maximum size in bytes of a namespace's rules as text. A Whitelist has up to 256 rules, which take about 100 KiB.
+/// Maximum size of a namespace's rules as text, in bytes. A Whitelist has up to 256 rules, which take about 100 KiB.
 const MAX_RULE_BYTES: usize = 4_194_304;
-/// Maximum size in bytes, as text, of all rules that are kept in compiled form.
+/// Maximum size of all cached rules, in bytes of their text. The cache holds the rules in compiled form.
 const MAX_CACHED_BYTES: usize = 16_777_216;
-/// Number of Whitelists in a page of a full read: at most 6 MiB.
+/// Number of Whitelists in a page of a full read. A page takes at most 6 MiB.
 const FULL_READ_PAGE: u32 = 4;
-/// Concurrent full reads, at most one for each namespace. A full read may take several MiB.
+/// Number of concurrent full reads, at most one for each namespace. A full read can take several MiB.
 const CONCURRENT_FULL_READS: Size = Size { places: 2, share: 1 };
 
-/// Compiled Whitelists of the used namespaces. Bounded in bytes; the compiled form of one Whitelist has a bound of
-/// its own. Namespaces without Whitelists, or without a use for some time, take no memory.
+/// Compiled Whitelists of the namespaces in use. The cache is bounded in bytes, and each compiled Whitelist has its own
+/// bound. Namespaces without Whitelists and namespaces that were not used for some time take no memory.
 pub struct PolicyCache {
     cluster: Cluster,
     namespaces: Mutex<HashMap<String, (Instant, CachedPolicy)>>,
-    /// Shared reads of the namespaces that are in use now.
+    /// Shared reads of the namespaces whose rules are being read.
     in_flight: Mutex<HashMap<String, Arc<Coalescer<RuleSet>>>>,
-    /// Turns of the full reads.
+    /// Places for full reads.
     turns: Pool,
 }
 
-/// Version of a Whitelist that is compiled.
+/// Version of a compiled Whitelist.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct CachedVersion {
     uid: String,
     resource_version: String,
 }
 
-/// The Whitelists of one namespace at one moment: their versions and their rules.
+/// Versions and rules of a namespace's Whitelists at one moment.
 #[derive(Clone, Default)]
 struct CachedPolicy {
     versions: BTreeMap<String, CachedVersion>,
@@ -78,10 +78,10 @@ impl PolicyCache {
         }
     }
 
-    /// Returns the rules of a namespace at some moment after the call.
+    /// Returns the rules of a namespace at a moment after the call.
     ///
     /// # Errors
-    /// See [`ClusterError`]. A Whitelist that cannot be decoded is no error: the namespace then fails closed.
+    /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error: the namespace then fails closed.
     pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         self.coalescer_for(namespace).call(async || self.refresh(namespace).await).await
     }
@@ -92,7 +92,7 @@ impl PolicyCache {
         Arc::clone(in_flight.entry(namespace.to_owned()).or_default())
     }
 
-    /// Reads the current versions, and the Whitelists if a version has changed.
+    /// Reads the current versions. If a version has changed, also reads the Whitelists.
     async fn refresh(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         let api: Api<Slim<Whitelist>> = Api::namespaced(self.cluster.client(), namespace);
         let what = format!("the Whitelists of {namespace}");
@@ -103,7 +103,7 @@ impl PolicyCache {
             let page = self.cluster.call(Operation::GetWhitelists, &what, list).await?;
             bytes += page.items.iter().map(|whitelist| whitelist.bytes).sum::<usize>();
             versions.extend(page.items.iter().filter_map(|whitelist| named_version(whitelist.meta())));
-            // All pages are of one moment, which the token fixes.
+            // All pages show the same moment, because the continue token fixes the moment.
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
                 _ if bytes > MAX_METADATA_BYTES => return Ok(fail_closed(bytes, "metadata", MAX_METADATA_BYTES)),
                 Some(more) => parameters = parameters.continue_token(&more),
@@ -125,7 +125,7 @@ impl PolicyCache {
         cached.clone()
     }
 
-    /// Reads all Whitelists of a namespace in one list, and compiles the changed ones.
+    /// Reads all Whitelists of a namespace in one list. Compiles the changed Whitelists.
     async fn read_and_compile(
         &self,
         namespace: &str,
@@ -134,7 +134,7 @@ impl PolicyCache {
     ) -> Result<RuleSet, ClusterError> {
         let _turn = self.turns.place(namespace).await;
         let (list, bytes) = self.read_all(namespace, what).await?;
-        // Patterns take a while to compile, where there are many.
+        // Many patterns take long to compile.
         let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &cached)).await;
         let current = current.map_err(|error| ClusterError::Unavailable {
             target: what.to_owned(),
@@ -150,8 +150,8 @@ impl PolicyCache {
         Ok(rules)
     }
 
-    /// Returns the Whitelists of a namespace without their status, and their size in bytes. Stops above
-    /// [`MAX_RULE_BYTES`]: then the caller must not use the incomplete list.
+    /// Returns the Whitelists of a namespace without their status, and their size in bytes. Stops after more than
+    /// [`MAX_RULE_BYTES`]. The caller must then not use the list, because it is incomplete.
     async fn read_all(&self, namespace: &str, what: &str) -> Result<(Vec<DynamicObject>, usize), ClusterError> {
         let requests = Request::new(Whitelist::url_path(&(), Some(namespace)));
         let (mut all, mut bytes) = (Vec::new(), 0);
@@ -176,7 +176,7 @@ impl PolicyCache {
     }
 }
 
-/// A Whitelist with lean metadata, also one that cannot be decoded.
+/// A Whitelist with lean metadata. The spec can be a spec that Writ cannot decode.
 #[derive(Clone, Deserialize)]
 struct Whole {
     metadata: LeanMetadata,
@@ -201,7 +201,8 @@ fn json_length(value: &Value) -> usize {
     }
 }
 
-/// Returns the rules of a namespace with too many or too large Whitelists: none, and the namespace fails closed.
+/// Returns the rules of a namespace whose Whitelists are too many or too large: no rules, and the namespace fails
+/// closed.
 fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     let record = ObjectRecord { name: "(all of them)".to_owned(), uid: String::new(), generation: 0 };
     let problem = format!(
@@ -211,7 +212,7 @@ fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     RuleSet::new(vec![Arc::new(CompiledWhitelist::unreadable(record, &problem))])
 }
 
-/// Drops the namespaces with the oldest use until the cache is within [`MAX_CACHED_BYTES`].
+/// Removes the namespaces with the oldest use from the cache until it is within [`MAX_CACHED_BYTES`].
 fn evict_oldest(namespaces: &mut HashMap<String, (Instant, CachedPolicy)>) {
     let mut total: usize = namespaces.values().map(|(_, cached)| cached.bytes).sum();
     while total > MAX_CACHED_BYTES {
@@ -226,7 +227,8 @@ fn compile_all(objects: Vec<DynamicObject>, bytes: usize, cached: &CachedPolicy)
         cached.rules.whitelists().iter().map(|whitelist| (whitelist.record.name.as_str(), whitelist)).collect();
     let (mut versions, mut whitelists) = (BTreeMap::new(), Vec::new());
     if bytes > MAX_RULE_BYTES {
-        // Without versions the next call reads the Whitelists again, so that a repair takes effect at once.
+        // No versions are stored. The next call therefore reads the Whitelists again, and a repair takes effect
+        // immediately.
         return CachedPolicy { versions, bytes: 0, rules: fail_closed(bytes, "rules", MAX_RULE_BYTES) };
     }
     for object in objects {
@@ -244,7 +246,8 @@ fn named_version(metadata: &ObjectMeta) -> Option<(String, CachedVersion)> {
     Some((metadata.name.clone()?, version))
 }
 
-/// Compiles a Whitelist from the API server, also one that cannot be decoded.
+/// Compiles a Whitelist that comes from the API server. If the Whitelist cannot be decoded, returns a compiled
+/// Whitelist that is marked unreadable.
 pub fn compile(object: DynamicObject) -> CompiledWhitelist {
     let record = ObjectRecord {
         name: object.metadata.name.clone().unwrap_or_default(),

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! 1. A receipt counts as absent only if the API server's 404 names this receipt. A 404 for a missing kind is an error.
-//! 2. Each write regards the version that was read.
+//! 2. Each replacement or deletion affects only the version of the receipt that was read.
 
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
@@ -13,19 +13,21 @@ use crate::execution::ReceiptKey;
 use super::{Cluster, ClusterError, FIELD_MANAGER, Operation, PAGE, Slim};
 
 impl Cluster {
-    /// Lists one receipt in each served namespace, to check that the kind exists and that this user may list it.
+    /// Lists one receipt in each served namespace. This checks that the kind exists and that this user may list
+    /// receipts.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] without the CRD, [`ClusterError::Forbidden`] without the permission in any of them.
+    /// [`ClusterError::NotFound`] if the CRD does not exist. [`ClusterError::Forbidden`] if the user may not list
+    /// receipts in any served namespace.
     pub async fn check_receipts(&self) -> Result<(), ClusterError> {
         self.check_list_permission::<ExecutionReceipt>(Operation::CountReceipts, "ExecutionReceipts").await
     }
 
-    /// Reads the receipt of an execution; `None` if it does not exist.
+    /// Reads the receipt of an execution, or returns `None` if the receipt does not exist.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] if the kind does not exist, [`ClusterError::Undecodable`] also if the receipt of this
-    /// name belongs to another execution.
+    /// [`ClusterError::NotFound`] if the kind does not exist. [`ClusterError::Undecodable`] if the receipt cannot be
+    /// decoded, or if the receipt with this name belongs to another execution.
     pub async fn receipt(&self, key: &ReceiptKey) -> Result<Option<ExecutionReceipt>, ClusterError> {
         let name = key.object_name();
         let api = self.receipts(&key.namespace);
@@ -49,26 +51,26 @@ impl Cluster {
     /// Stores a new receipt.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if a receipt of this name exists.
+    /// [`ClusterError::Conflict`] if a receipt with this name exists.
     pub async fn create_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
         let api = self.receipts(namespace_of(receipt));
         self.call(Operation::WriteReceipt, what(receipt), api.create(&parameters(), receipt)).await
     }
 
-    /// Stores a receipt if its version is still the one that was read.
+    /// Replaces a receipt if it still has the version that was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it is not.
+    /// [`ClusterError::Conflict`] if its version has changed.
     pub async fn replace_receipt(&self, receipt: &ExecutionReceipt) -> Result<ExecutionReceipt, ClusterError> {
         let api = self.receipts(namespace_of(receipt));
         let name = receipt.metadata.name.as_deref().unwrap_or_default();
         self.call(Operation::WriteReceipt, what(receipt), api.replace(name, &parameters(), receipt)).await
     }
 
-    /// Deletes a receipt if its version is still the one that was read.
+    /// Deletes a receipt if it still has the version that was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it is not, [`ClusterError::NotFound`] if the receipt does not exist.
+    /// [`ClusterError::Conflict`] if its version has changed. [`ClusterError::NotFound`] if the receipt does not exist.
     pub async fn delete_receipt(&self, receipt: &ExecutionReceipt) -> Result<(), ClusterError> {
         let metadata = &receipt.metadata;
         let preconditions =
@@ -94,7 +96,7 @@ impl Cluster {
             let more = page.metadata.continue_.filter(|more| !more.is_empty());
             match (page.metadata.remaining_item_count, more) {
                 (Some(remaining), _) => return Ok(count.saturating_add(u64::try_from(remaining).unwrap_or_default())),
-                // Without a remaining count all pages are counted.
+                // If the API server sends no remaining count, all pages are read and counted.
                 (None, Some(more)) => parameters = ListParams::default().limit(PAGE).continue_token(&more),
                 (None, None) => return Ok(count),
             }
@@ -106,7 +108,7 @@ impl Cluster {
     }
 }
 
-/// Returns true if a 404 names this receipt. If the kind is not served, a 404 names no object.
+/// Returns true if a 404 names this receipt. If the API server does not serve the kind, its 404 names no object.
 fn refers_to(status: &kube::core::Status, name: &str) -> bool {
     let is_kind = |details: &kube::core::response::StatusDetails| details.kind == "executionreceipts";
     status.details.as_ref().is_some_and(|details| details.name == name && is_kind(details))

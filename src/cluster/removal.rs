@@ -1,9 +1,9 @@
-//! The end of an execution's life. A finalizer holds the execution until it has finished and its stored output is
-//! removed. Writ deletes the execution when its TTL has expired.
+//! The end of an execution's life. A finalizer keeps the execution until it has finished and its stored output is
+//! removed. Writ deletes the execution after its TTL has expired.
 //!
 //! # Guarantees
-//! Each write names the UID of the execution that was read, and its resourceVersion if the content matters. So no write
-//! changes a later execution of the same name.
+//! Each write names the UID of the execution that was read. If the content matters, the write also names its
+//! resourceVersion. No write therefore changes a later execution with the same name.
 
 use std::fmt::Debug;
 
@@ -18,11 +18,11 @@ use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation, Slim};
 
 impl Cluster {
-    /// Adds the audit finalizer to an execution of this version. The execution then stays until Writ has recorded its
-    /// end. The API server refuses a new finalizer on an execution that is being deleted.
+    /// Adds the audit finalizer to the version of an execution that was read. The execution then stays until Writ has
+    /// recorded its end. The API server refuses a new finalizer on an execution that is being deleted.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`] also if the execution has changed since it was read.
+    /// [`ClusterError::Invalid`], for example if the execution has changed since it was read.
     pub async fn add_finalizer(&self, read: &CommandExecution) -> Result<CommandExecution, ClusterError> {
         let metadata = &read.metadata;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -39,11 +39,11 @@ impl Cluster {
         self.patch_metadata(namespace, name, "finalizer", patch).await
     }
 
-    /// Removes the audit finalizer, at `index` of the finalizers, from an execution. Without other finalizers a deleted
-    /// execution then disappears.
+    /// Removes the audit finalizer from an execution. `index` is its position in `metadata.finalizers`. If an execution
+    /// that is being deleted has no other finalizer, it then disappears.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`] also if another finalizer is at this index, [`ClusterError::NotFound`] if the
+    /// [`ClusterError::Invalid`], for example if another finalizer is at this index. [`ClusterError::NotFound`] if the
     /// execution does not exist.
     pub async fn remove_finalizer(&self, key: &ExecutionKey, index: usize) -> Result<(), ClusterError> {
         let index = index.to_string();
@@ -56,29 +56,30 @@ impl Cluster {
         self.patch_undecoded(Operation::PatchFinalizer, "finalizer", key, patch_of(patch)).await
     }
 
-    /// Has the API server create `metadata.managedFields` again: every user with the right to patch can write entries
-    /// there.
+    /// Clears `metadata.managedFields`, so that the API server creates them again. Needed because every user with the
+    /// right to patch can write entries there.
     ///
     /// # Errors
-    /// [`ClusterError::Invalid`] if another execution has this name now, [`ClusterError::NotFound`] if none has.
+    /// [`ClusterError::Invalid`] if another execution has this name now. [`ClusterError::NotFound`] if no execution has
+    /// this name.
     pub async fn clear_managed_fields(&self, key: &ExecutionKey) -> Result<(), ClusterError> {
         let patch = vec![
             operation("test", &["metadata", "uid"], json!(key.uid)),
-            // One empty entry clears the list:
+            // An entry without content clears the list:
             // https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
             operation("replace", &["metadata", "managedFields"], json!([{}])),
         ];
         self.patch_undecoded(Operation::ClearManagedFields, "managedFields", key, patch_of(patch)).await
     }
 
-    /// Deletes an execution if it has not changed since it was read.
+    /// Deletes an execution. With a `resource_version`, deletes it only if it still has this version.
     ///
     /// # Errors
     /// [`ClusterError::Conflict`] if it has changed, [`ClusterError::NotFound`] if it does not exist.
     pub async fn delete(&self, key: &ExecutionKey, resource_version: Option<String>) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(key.uid.clone()), resource_version };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        // The answer is not decoded, as in `patch_undecoded`.
+        // The answer is not decoded, for the same reason as in `patch_undecoded`.
         let delete = async {
             let request = self.execution_requests(&key.namespace).delete(&key.name, &parameters);
             self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
@@ -86,7 +87,8 @@ impl Cluster {
         self.call(Operation::DeleteExecution, format!("CommandExecution {key}"), delete).await.map(drop)
     }
 
-    /// Annotates a finished execution as one that others may delete, if it has not changed since it was read.
+    /// Adds the annotation that allows others to delete a finished execution. With a `resource_version`, adds it only
+    /// if the execution still has this version.
     ///
     /// # Errors
     /// [`ClusterError::Conflict`] if it has changed, [`ClusterError::NotFound`] if it does not exist.
@@ -101,8 +103,8 @@ impl Cluster {
         self.patch_undecoded(Operation::MarkRetentionOver, "annotation", key, Ok(patch)).await
     }
 
-    /// Patches the metadata of an execution. The answer is not decoded, so that executions that this version cannot
-    /// decode can be removed, too.
+    /// Patches the metadata of an execution. The answer is not decoded. Executions that this version of Writ cannot
+    /// decode can therefore be removed, too.
     async fn patch_undecoded<P: Serialize + Debug>(
         &self,
         operation: Operation,

@@ -1,15 +1,15 @@
-//! Trust in `spec.requestedBy`. An admission policy must stamp this field, and Writ checks that one does.
+//! Trust in `spec.requestedBy`. An admission policy must stamp this field. Writ checks that such a policy is in force.
 //!
 //! # Guarantees
-//! 1. While the API server accepts a forged requester in a namespace, no requester in it counts as verified. Writ tries
-//!    dry-run creates with forged requesters ([`dry_run`]) before it trusts the first requester of a namespace, and
-//!    then regularly.
-//! 2. Executions that are older than the admission policies are not trusted. If Writ may not read the policies, it
-//!    trusts executions that are younger than this process's first check.
+//! 1. While the API server accepts a forged requester in a namespace, no requester of this namespace counts as
+//!    verified. Writ tries dry-run creates with forged requesters ([`dry_run`]) before it trusts the first requester of
+//!    a namespace, and then regularly.
+//! 2. Writ does not trust the requesters of executions that are older than the admission policies. If Writ may not read
+//!    the policies, it trusts only executions that are younger than this process's first check.
 //!
 //! # Caveats
-//! The check does not detect a policy that is removed and restored between two checks. A user with the right to do that
-//! needs no forged name.
+//! The check does not detect that a policy was removed and restored between two checks. A user who has the right to
+//! remove policies does not need to forge a requester.
 
 mod dry_run;
 mod policy_age;
@@ -29,12 +29,13 @@ use crate::telemetry::metrics;
 use super::Cluster;
 use dry_run::DryRunResult;
 
-/// Interval between checks of a namespace without verified requesters: an administrator may be repairing it.
+/// Interval between checks of a namespace without verified requesters. It is short because an administrator may be
+/// repairing the namespace.
 const UNTRUSTED_RECHECK: Duration = Duration::from_secs(5);
-/// Number of intervals without a use after which the result for a namespace is dropped.
+/// Number of intervals without a new check after which the result for a namespace is removed.
 const EVICT_AFTER_INTERVALS: u32 = 10;
 
-/// Results of the checks, by namespace. Clones share them.
+/// Results of the checks, by namespace. Clones share the results.
 #[derive(Clone)]
 pub struct RequesterTrustChecker {
     inner: Arc<CheckerInner>,
@@ -45,7 +46,7 @@ struct CheckerInner {
     /// Time for which a result is valid.
     recheck_interval: Duration,
     namespaces: Mutex<HashMap<String, CachedTrust>>,
-    /// Held during a check: tasks that wait for the same namespace then use its result.
+    /// Locked during a check. Tasks that wait for a check of the same namespace then use the result of this check.
     checking: tokio::sync::Mutex<()>,
 }
 
@@ -55,15 +56,15 @@ struct CachedTrust {
     trust: RequesterTrust,
 }
 
-/// Requesters that can be trusted in a namespace.
+/// Trust in the requesters of a namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequesterTrust {
-    /// No requester is trusted, because the API server accepted a forged one.
+    /// No requester is trusted, because the API server accepted a forged requester.
     Untrusted(&'static str),
-    /// Unknown, because the check was not possible. No requester is trusted, and no final decision may depend on this
-    /// state.
+    /// Unknown, because the check was not possible. No requester is trusted. No final decision may be made while the
+    /// trust is unknown.
     Undecided(&'static str),
-    /// The requesters of executions that were created after this time are trusted. By the API server's clock.
+    /// Requesters are trusted if their execution was created after this time, by the API server's clock.
     Since(Timestamp),
 }
 
@@ -84,7 +85,7 @@ impl RequesterTrustChecker {
         self.inner.recheck_interval
     }
 
-    /// Returns the requester of an execution, and whether it is verified.
+    /// Returns the requester of an execution if the requester is verified.
     pub async fn identity<'a>(&self, execution: &'a CommandExecution) -> Identity<'a> {
         let Some(requester) = execution.spec.requested_by.as_ref().filter(|requester| !requester.username.is_empty())
         else {
@@ -101,7 +102,7 @@ impl RequesterTrustChecker {
         }
     }
 
-    /// Returns the trust in a namespace's requesters, checked now or within the last interval.
+    /// Returns the trust in a namespace's requesters. The result is new, or from a check that is still valid.
     pub async fn trust(&self, namespace: &str) -> RequesterTrust {
         if let Some(known) = self.known(namespace).filter(|known| self.holds(known)) {
             return known.trust;
@@ -120,7 +121,7 @@ impl RequesterTrustChecker {
         found
     }
 
-    /// Updates the gauges of namespaces.
+    /// Updates the gauges that count namespaces by their trust.
     pub fn measure(&self) {
         let namespaces = self.inner.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |is: fn(&RequesterTrust) -> bool| namespaces.values().filter(|known| is(&known.trust)).count();
@@ -163,7 +164,8 @@ impl RequesterTrustChecker {
             }
             Err(error) => {
                 tracing::warn!(namespace, %error, "requester check inconclusive");
-                // While the API server does not answer, nothing can be claimed either.
+                // The earlier result stays. While the API server does not answer, Writ cannot claim an execution
+                // anyway.
                 return match before {
                     Some(before) => before.clone(),
                     None => RequesterTrust::Undecided("the API server did not answer"),
@@ -175,7 +177,7 @@ impl RequesterTrustChecker {
                 RequesterTrust::Undecided("the admission policies that stamp who asks are being rolled out")
             }
             Some(since) => RequesterTrust::Since(since),
-            // The policies cannot be read: earlier trust stays, new trust starts now.
+            // The policies cannot be read. Earlier trust stays, and new trust starts now.
             None => match before {
                 Some(RequesterTrust::Since(since)) => RequesterTrust::Since(*since),
                 _ => RequesterTrust::Since(now),

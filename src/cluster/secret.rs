@@ -1,11 +1,11 @@
-//! Credentials from a Secret, in a type that is wiped when it is dropped and that cannot be printed.
+//! SSH credentials from a Secret. Their type wipes the memory when it is dropped, and it cannot be printed.
 //!
 //! # Guarantees
-//! Writ reads a Secret by its name when it needs it, and never lists or watches Secrets. Unused entries are wiped at
-//! once.
+//! Writ reads a Secret by its name when the Secret is needed. It never lists or watches Secrets. Entries that Writ does
+//! not use are wiped immediately.
 //!
 //! # Caveats
-//! The buffers of the HTTP client and the decoder are freed, but not wiped.
+//! The buffers of the HTTP client and of the decoder are freed, but not wiped.
 
 use std::fmt;
 
@@ -17,20 +17,21 @@ use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
 
 use super::{Cluster, ClusterError, Operation};
 
-/// Maximum length of a key or certificate in bytes. An RSA key of 16384 bits takes 13 KiB; a Secret may hold 1 MiB.
+/// Maximum length of a key or certificate, in bytes. An RSA key of 16384 bits takes 13 KiB, and a Secret may hold 1
+/// MiB.
 const MAX_ENTRY_BYTES: usize = 65_536;
-/// Suffixes of the entries of each key. Four keys: sshd ends a login after 6 refused keys (MaxAuthTries), and a
-/// rotation needs two.
+/// Suffixes of the entry names of each key. There are at most four keys, because sshd ends a login after 6 refused keys
+/// (MaxAuthTries). A rotation needs two keys.
 pub const KEY_SUFFIXES: [&str; 4] = ["", "-2", "-3", "-4"];
 
-/// One of the private keys for a login, with its passphrase and certificate.
+/// One private key for a login, with its passphrase and certificate.
 #[derive(Clone)]
 pub struct SshKey {
-    /// Suffix of the names of its entries.
+    /// Suffix of the names of this key's entries.
     pub suffix: &'static str,
     /// `ssh-privatekey`.
     pub private_key: Zeroizing<Vec<u8>>,
-    /// `passphrase` of this key, else of the first key.
+    /// Passphrase of this key. If this key has no passphrase entry: passphrase of the first key.
     pub passphrase: Option<Zeroizing<Vec<u8>>>,
     /// `ssh-certificate`.
     pub certificate: Option<Zeroizing<Vec<u8>>>,
@@ -43,17 +44,17 @@ pub struct SshSecret {
     pub name: String,
     /// UID.
     pub uid: String,
-    /// Version that was read.
+    /// resourceVersion that was read.
     pub resource_version: String,
     /// Type.
     pub type_: String,
-    /// True if the Secret has the label that allows its use.
+    /// True if the Secret has the label that allows Writ to use it.
     pub has_credentials_label: bool,
-    /// Patterns of the addresses at which it may be used; all if `None`.
+    /// Patterns of the addresses at which the Secret may be used. `None` allows all addresses.
     pub allowed_addresses: Option<String>,
-    /// Patterns of the users that may log in with it; all if `None`.
+    /// Patterns of the user names with which the Secret may be used to log in. `None` allows all user names.
     pub allowed_users: Option<String>,
-    /// Keys, in the order of use.
+    /// Keys, in the order in which they are tried.
     pub keys: Vec<SshKey>,
 }
 
@@ -72,7 +73,7 @@ impl SshSecret {
         let mut data = secret.data.unwrap_or_default();
         let mut take = |key: &str| {
             let bytes = Zeroizing::new(data.remove(key)?.0);
-            // An empty entry is later reported as unreadable.
+            // An entry that is too long becomes empty, and is later reported as unreadable.
             Some(if bytes.len() > MAX_ENTRY_BYTES { Zeroizing::default() } else { bytes })
         };
         let first_passphrase = take("passphrase");
@@ -97,7 +98,7 @@ impl SshSecret {
         used
     }
 
-    /// Returns a copy without the keys, which tells the version that was used.
+    /// Returns a copy without the keys. The copy identifies the version of the Secret that was used.
     pub fn without_secrets(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -113,7 +114,7 @@ impl SshSecret {
 }
 
 impl Cluster {
-    /// Reads one Secret by name; a list would read them all.
+    /// Reads one Secret by name. A list would read all Secrets.
     ///
     /// # Errors
     /// See [`ClusterError`].

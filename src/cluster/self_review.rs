@@ -1,4 +1,4 @@
-//! The identity of this process, as the API server authenticates it.
+//! Identity of this process, as authenticated by the API server.
 
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::Api;
@@ -8,7 +8,7 @@ use crate::api::command_execution::Requester;
 
 use super::{Cluster, ClusterError, Operation};
 
-/// Returns the user of this process, for a call of this kind.
+/// Returns the user of this process. `operation` is the metric label of the call.
 pub(super) async fn own_identity(cluster: &Cluster, operation: Operation) -> Result<Requester, ClusterError> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let (parameters, review) = (PostParams::default(), SelfSubjectReview::default());
@@ -17,7 +17,7 @@ pub(super) async fn own_identity(cluster: &Cluster, operation: Operation) -> Res
 }
 
 impl Requester {
-    /// Returns the user in the answer to a review.
+    /// Returns the user from the API server's answer to a review.
     pub fn from_review(review: SelfSubjectReview) -> Self {
         let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
         Self {

@@ -1,4 +1,4 @@
-//! One watch of a kind, shared by all of its users.
+//! One watch of a kind, shared by all its users.
 //!
 //! ```text
 //! API server --> one watch --> store <--------------- users read metadata by name
@@ -6,13 +6,14 @@
 //!                    +--> feed of each user (names) --> Subscription: compares with the store --> Change
 //! ```
 //!
-//! kube's shared reflector does not fit: it sends no deletions, a slow user stops the watch, and a change of an object
-//! that is gone by then stops the user's stream.
+//! kube's shared reflector does not fit. It sends no deletions. A slow user stops the watch. If an object disappears
+//! before a user reads its change, the user's stream stops.
 //!
 //! # Guarantees
 //! - A subscription yields every deletion and the latest version of every object. It may skip versions in between.
-//! - A slow user delays neither the watch nor another user. After too many changes it compares the whole store.
-//! - Memory per object: its metadata in the store, and a name and a pointer for each subscription.
+//! - A slow user delays neither the watch nor another user. After too many changes, the slow user compares the whole
+//!   store.
+//! - Memory per object: its metadata in the store, and for each subscription a name and a pointer.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -31,11 +32,11 @@ use crate::telemetry::{Watch, health};
 use super::multi_namespace_watch::log_watch_failure;
 use super::{Cluster, Slim};
 
-/// Maximum number of names in the feed of one user, about 100 KiB. Users take names within milliseconds, so more of
-/// them mean that nearly everything has changed: then the user compares the whole store instead.
+/// Maximum number of names in the feed of one user, about 100 KiB. Users take names within milliseconds. A longer feed
+/// therefore means that nearly everything has changed, and the user then compares the whole store instead.
 const MAX_QUEUED_NAMES: usize = 1024;
 
-/// Metadata of one kind in memory, and the feeds of its users. A clone shares both.
+/// Metadata of all objects of one kind, and the feeds of the users of the watch. Clones share both.
 pub struct SharedWatch<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     feeds: Arc<Mutex<Feeds<K>>>,
@@ -51,15 +52,16 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Clone for SharedWatch<K> {
 pub enum Change<K> {
     /// The object was created or changed.
     Applied(Arc<K>),
-    /// The object is gone, or another one took its name. This is the last version that the subscription compared.
+    /// The object was deleted, or a new object has taken its name. Holds the last version that the subscription
+    /// compared.
     Deleted(Arc<K>),
-    /// A complete list. It is not followed by a change for each object that is new in it.
+    /// All objects of a complete list. Objects that are new in the list get no additional `Applied`.
     Listed(Vec<Arc<K>>),
 }
 
 impl Cluster {
-    /// Returns a watch of the metadata of a kind, and the future that keeps it up to date. Drop the future to end the
-    /// watch. `field_selector` chooses the objects.
+    /// Returns a watch of the metadata of a kind, and a future. Poll the future to keep the watch up to date, and drop
+    /// it to end the watch. `field_selector` selects the objects.
     pub fn shared_watch<K>(
         &self,
         watch: Watch,
@@ -86,7 +88,8 @@ where
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
-                // The store first: a user that takes a name finds this version or a later one.
+                // The store is updated before the event is announced. A subscriber that receives the object's name then
+                // reads this version of the object or a later version.
                 Ok(event) => {
                     writer.apply_watcher_event(&event);
                     lock(&feeds.0).announce(watch, &event);
@@ -99,13 +102,13 @@ where
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> SharedWatch<K> {
-    /// The metadata of all objects.
+    /// Returns the store with the metadata of all objects.
     pub fn store(&self) -> Store<K> {
         self.store.clone()
     }
 
-    /// Follows the changes. `has_changed` compares an object with its version before; the subscription skips versions
-    /// for which it returns false. The stream ends with the watch.
+    /// Subscribes to the changes. `has_changed` compares an object's previous version with its new version. If it
+    /// returns false, the subscription skips the new version. The stream ends with the watch.
     pub fn subscribe(&self, has_changed: fn(&K, &K) -> bool) -> impl Stream<Item = Change<K>> + Send + use<K> {
         let feed = lock(&self.feeds).add();
         let subscription = Subscription {
@@ -124,7 +127,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> SharedWatch<
 /// The feeds of all users.
 struct Feeds<K: Resource<DynamicType = ()> + 'static> {
     feeds: Vec<Weak<Feed<K>>>,
-    /// True once the store holds a complete list.
+    /// True after the store has received a complete list.
     is_listed: bool,
     is_closed: bool,
 }
@@ -151,7 +154,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Feeds<K> {
                 self.is_listed = true;
                 self.each(Queue::push_everything);
             }
-            // The store changes when the list is complete.
+            // These events do not change the store. The store changes when the list is complete.
             Event::Init | Event::InitApply(_) => {}
         }
     }
@@ -166,7 +169,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Feeds<K> {
     }
 }
 
-/// Ends the streams of all users when the watch ends, also if it ends by a panic.
+/// Ends the streams of all users when the watch ends, even if the watch panics.
 struct CloseOnDrop<K: Resource<DynamicType = ()> + 'static>(Arc<Mutex<Feeds<K>>>);
 
 impl<K: Resource<DynamicType = ()> + 'static> Drop for CloseOnDrop<K> {
@@ -177,7 +180,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Drop for CloseOnDrop<K> {
     }
 }
 
-/// Names of changed objects, from the watch to one user.
+/// Feed of one user: names of changed objects.
 struct Feed<K: Resource<DynamicType = ()> + 'static> {
     queue: Mutex<Queue<K>>,
     /// Notified when the queue has changed.
@@ -185,14 +188,14 @@ struct Feed<K: Resource<DynamicType = ()> + 'static> {
 }
 
 struct Queue<K: Resource<DynamicType = ()> + 'static> {
-    /// At most [`MAX_QUEUED_NAMES`].
+    /// Names of changed objects, at most [`MAX_QUEUED_NAMES`].
     names: VecDeque<ObjectRef<K>>,
-    /// True if the user must compare the whole store; `names` is empty then.
+    /// True if the user must compare the whole store. Then `names` is empty.
     is_everything: bool,
     is_closed: bool,
 }
 
-/// Next step of a user.
+/// Next step of a subscription.
 enum Next<K: Resource<DynamicType = ()> + 'static> {
     CompareOne(ObjectRef<K>),
     CompareAll,
@@ -229,13 +232,13 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
     }
 }
 
-/// One user of a watch.
+/// State of one subscription.
 struct Subscription<K: Resource<DynamicType = ()> + Clone + 'static> {
     feed: Arc<Feed<K>>,
     store: Store<K>,
-    /// The last version of each object that the subscription has compared. Usually a pointer into the store.
+    /// Last version of each object that the subscription has compared. Usually a pointer into the store.
     known: HashMap<ObjectRef<K>, Arc<K>>,
-    /// Changes that were found and are not yielded yet: at most two for each object, and one for the list.
+    /// Changes that the subscription has found but not yet yielded: at most two for each object, and one for the list.
     ready: VecDeque<Change<K>>,
     has_changed: fn(&K, &K) -> bool,
 }
@@ -261,7 +264,8 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Subscription<K> {
         }
     }
 
-    /// Compares an object with its version before, and queues its deletion. Returns the object if it is new or changed.
+    /// Compares an object with its previous version, and queues its deletion. Returns the object if it is new or
+    /// changed.
     fn compare(&mut self, reference: ObjectRef<K>, current: Option<Arc<K>>) -> Option<Arc<K>> {
         let Some(current) = current else {
             self.ready.extend(self.known.remove(&reference).map(Change::Deleted));
@@ -296,7 +300,8 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Subscription<K> {
     }
 }
 
-/// Namespace and name alone: `ObjectRef::from` would keep UID and resourceVersion too.
+/// Returns a reference that contains only namespace and name. `ObjectRef::from` would also keep UID and
+/// resourceVersion.
 fn reference_to<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRef<K> {
     let metadata = object.meta();
     let reference = ObjectRef::new(metadata.name.as_deref().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Objects in watches and lists: name, version and size. The content is read live when it is needed.
+//! Objects in watches and lists: only name, version and size. Writ reads the content live when it is needed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,12 +14,12 @@ use super::lean::Counted;
 /// Maximum number of objects in a page of a list. An object takes up to 1.5 MiB, so a page takes up to 15 MiB.
 pub const PAGE: u32 = 10;
 
-/// An object of kind `K` with its name, version and times only: about 500 bytes.
+/// An object of kind `K` with only its name, version and times. Takes about 500 bytes.
 pub struct Slim<K> {
     metadata: ObjectMeta,
     /// Approximate size of the whole object in bytes.
     pub bytes: usize,
-    /// Hash of the labels.
+    /// Hash of the object's labels.
     pub labels: u64,
     kind: PhantomData<fn() -> K>,
 }

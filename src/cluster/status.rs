@@ -1,5 +1,6 @@
-//! Status writes. The claim, and each write before it, is a PUT with the resourceVersion of a live read. Writes after
-//! the claim are JSON Patches that name UID and token: frequent changes of labels by others then cannot prevent them.
+//! Writes of a status. The claim and each write before the claim are a PUT with the resourceVersion of a live read.
+//! Writes after the claim are JSON Patches that name UID and token. Frequent changes of labels by others therefore
+//! cannot prevent a write after the claim.
 
 use std::fmt::Debug;
 
@@ -17,19 +18,19 @@ use super::{Cluster, ClusterError, ExecutionKey, Operation, Slim};
 /// Field manager of Writ's writes in `managedFields`.
 pub const FIELD_MANAGER: &str = "writ";
 
-/// Result of a write that only the holder of a claim may make.
+/// Result of a write that only the holder of the claim may make.
 #[derive(Debug)]
 pub enum WriteOutcome {
     /// The API server has stored the status.
     Stored,
-    /// Another process holds the claim, the execution has finished in another way, or it does not exist: nothing is
-    /// left to write.
+    /// Another process holds the claim, the execution has finished in another way, or the execution does not exist.
+    /// Nothing is left to write.
     ClaimLost(String),
     /// The API server refuses the content.
     Refused(String),
     /// The object would become too large.
     TooLarge(String),
-    /// Unknown: the caller must write again.
+    /// The outcome is unknown. The caller must write again.
     Unknown(ClusterError),
 }
 
@@ -37,13 +38,15 @@ impl Cluster {
     /// Stores a status if the execution has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it has changed. After an ambiguous error a live read must show the outcome.
+    /// [`ClusterError::Conflict`] if it has changed. After an ambiguous error, the caller must find the outcome by a
+    /// live read.
     pub async fn replace_status(
         &self,
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        // The API server uses only the status of this object. Lean metadata must not be written as if it were complete.
+        // The API server uses only the status of this object. The lean metadata is incomplete and must not be written
+        // as if it were complete.
         let from = &read.metadata;
         let metadata = ObjectMeta {
             name: from.name.clone(),
@@ -72,7 +75,7 @@ impl Cluster {
         self.put_status(Operation::WriteMachine, Machine { status: Some(status), ..read.clone() }).await
     }
 
-    /// Stores a status if the object still has its resourceVersion.
+    /// Stores a status if the object still has the resourceVersion that was read.
     async fn put_status<K>(&self, operation: Operation, mut changed: K) -> Result<K, ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
@@ -95,7 +98,7 @@ impl Cluster {
             Ok(patch) => patch,
             Err(error) => return WriteOutcome::Refused(error.to_string()),
         };
-        // `Slim` decodes almost nothing: the answer is not needed.
+        // The answer is not needed. `Slim` decodes almost nothing of it.
         let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch: Patch<()> = Patch::Json(patch);
@@ -113,7 +116,7 @@ impl Cluster {
         }
     }
 
-    /// Finds the cause of a refused write by a live read: the claim is lost, or the content is wrong.
+    /// Finds the cause of a refused write by a live read. Returns `ClaimLost` if the claim is lost, else `refused`.
     async fn classify_refusal(&self, key: &ExecutionKey, token: &str, refused: WriteOutcome) -> WriteOutcome {
         let live = match self.execution(&key.namespace, &key.name).await {
             Ok(live) => live,
@@ -156,8 +159,9 @@ fn holder_patch(
             value: serde_json::to_value(status)?,
         }),
     ];
-    // A cancel or a deletion increases the generation after the claim. For kubectl wait and kstatus a status with an
-    // older generation is outdated, and nobody writes the status of a finished execution again.
+    // A cancel or a deletion after the claim increases the generation. kubectl wait and kstatus ignore a status with an
+    // older generation. This status is the last one if the execution has finished. The API server therefore copies the
+    // current generation.
     let observed = |path: PointerBuf| {
         let from = PointerBuf::from_tokens(["metadata", "generation"]);
         json_patch::PatchOperation::Copy(json_patch::CopyOperation { from, path })

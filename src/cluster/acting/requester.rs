@@ -1,7 +1,7 @@
-//! The check of callers for whom Writ may act, and the impersonation headers for them. Pure.
+//! Checks the callers for whom Writ may act, and returns the impersonation headers for them. Pure.
 //!
-//! The API server trims header values, lowers the case of extra keys, and has groups with every right. So this module
-//! refuses each caller that it cannot name exactly, and each identity that must not call Writ.
+//! The API server trims header values and changes extra keys to lower case. Some groups have every right. This module
+//! therefore refuses each caller whom it cannot name exactly, and each identity that must not call Writ.
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -12,21 +12,21 @@ const MAX_USERNAME_BYTES: usize = 1024;
 const MAX_TEXT_BYTES: usize = 256;
 /// Maximum number of groups, as in `spec.requestedBy`.
 const MAX_GROUPS: usize = 512;
-/// Maximum number of extra values that are forwarded.
+/// Maximum number of extra values that Writ forwards.
 const MAX_EXTRA_VALUES: usize = 32;
-/// Maximum length of all headers of one caller in bytes. The API server's own limit for all headers is 1 MiB.
+/// Maximum length of all headers of one caller, in bytes. The API server's limit for all headers of a request is 1 MiB.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// Keys that an authenticator of the API server sets itself. They describe a token, not the user, and are not
-/// forwarded.
+/// Prefix of the keys that the API server's own authenticators set. These keys describe a token and not the user, so
+/// they are not forwarded.
 const AUTHENTICATOR_KEYS: &str = "authentication.kubernetes.io/";
-/// The extra key and value that show the admission policies, and the audit log, a call through Writ.
+/// Extra key and value that mark a call through Writ, for admission policies and for the audit log.
 const VIA: (&str, &str) = ("writ.dev/via", "gateway");
-/// User names with this prefix belong to Kubernetes.
+/// Prefix of user names that belong to Kubernetes.
 const SYSTEM: &str = "system:";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 const SERVICE_ACCOUNT_GROUP: &str = "system:serviceaccounts:";
-/// Groups that Kubernetes gives to no person.
+/// Groups that Kubernetes never gives to a person.
 const GROUPS_OF_NO_PERSON: [&str; 4] =
     ["system:nodes", "system:unauthenticated", "system:bootstrappers", "system:serviceaccounts"];
 
@@ -36,7 +36,7 @@ pub enum RequesterError {
     /// A part of the identity is empty.
     #[error("{0} of the caller must not be empty")]
     Empty(&'static str),
-    /// A part has white space at an end, or control characters: the API server would read another text.
+    /// A part begins or ends with white space, or contains control characters. The API server would read another text.
     #[error(
         "{part} {text:?} of the caller must not begin or end with white space, and must not contain control characters"
     )]
@@ -46,7 +46,7 @@ pub enum RequesterError {
         /// Its text.
         text: String,
     },
-    /// A part is longer than a CommandExecution records, or there are too many.
+    /// A part is longer than the limit for CommandExecutions, or there are too many entries.
     #[error("{part} of the caller must have at most {max} {unit}")]
     TooLarge {
         /// The part.
@@ -56,7 +56,7 @@ pub enum RequesterError {
         /// Unit of the number, for the message.
         unit: &'static str,
     },
-    /// The API server allows nobody to act for a member of this group.
+    /// The caller is in the group `system:masters`. The API server allows nobody to act for a member of this group.
     #[error("a member of the group system:masters must use kubectl: nobody can act for this group")]
     Masters,
     /// The user belongs to Kubernetes.
@@ -71,7 +71,7 @@ pub enum RequesterError {
     /// The caller is the identity of this process.
     #[error("Writ must not act for itself ({0})")]
     OwnIdentity(String),
-    /// The extra key may restrict the caller's rights and cannot be forwarded.
+    /// The extra key cannot be forwarded. Without it, the caller perhaps has more rights.
     #[error(
         "extra key {0:?} of the caller must be listed as one that is forwarded: without it the caller may have more rights"
     )]
@@ -86,8 +86,8 @@ pub(super) struct CheckedRequester {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Checks a caller as the API server authenticated it, and returns the headers of a call for it. `own_name` is the user
-/// name of this process; `extra_keys` are the keys that this process may forward for persons.
+/// Checks a caller that the API server has authenticated. Returns the headers of a call for this caller. `own_name` is
+/// the user name of this process. `extra_keys` are the keys that this process may forward for persons.
 pub(super) fn check(
     caller: &UserInfo,
     own_name: &str,
@@ -115,7 +115,7 @@ pub(super) fn check(
     let extra = forwarded_extra(caller, account.is_some(), extra_keys)?;
     let mut headers = Headers::default();
     headers.push("impersonate-user", &name)?;
-    // For a ServiceAccount the API server adds the groups, and refuses everything else.
+    // For a ServiceAccount, the API server adds the groups itself and refuses all other headers.
     if account.is_none() {
         if let Some(uid) = caller.uid.as_deref().filter(|uid| !uid.is_empty()) {
             check_text("the UID", uid, MAX_TEXT_BYTES)?;
@@ -130,7 +130,7 @@ pub(super) fn check(
     Ok(CheckedRequester { name, is_service_account, headers: headers.all })
 }
 
-/// Refuses a text that is empty, too long, or that another text could stand for in a header.
+/// Refuses a text that is empty or too long, or that the API server would change when it reads the header.
 fn check_text(part: &'static str, text: &str, max: usize) -> Result<(), RequesterError> {
     if text.is_empty() {
         return Err(RequesterError::Empty(part));
@@ -144,7 +144,7 @@ fn check_text(part: &'static str, text: &str, max: usize) -> Result<(), Requeste
     Ok(())
 }
 
-/// Returns namespace and name of a well-formed ServiceAccount user.
+/// Returns namespace and name of a ServiceAccount if the user name is well-formed, else `None`.
 fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
     let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -171,7 +171,8 @@ fn check_groups_of_person(groups: &[String]) -> Result<(), RequesterError> {
     groups.iter().find(is_refused).map_or(Ok(()), |group| Err(RequesterError::SystemGroup(group.clone())))
 }
 
-/// Returns the extra values to forward. A key that this process cannot forward ends the call: it may restrict rights.
+/// Returns the extra values to forward. Refuses the caller if a key cannot be forwarded, because the key can restrict
+/// rights.
 fn forwarded_extra<'a>(
     caller: &'a UserInfo,
     is_service_account: bool,
@@ -182,7 +183,7 @@ fn forwarded_extra<'a>(
         if key.starts_with(AUTHENTICATOR_KEYS) {
             continue;
         }
-        // The API server lowers the case of keys, so another key could stand for this one.
+        // The API server changes keys to lower case. A key with upper case could therefore be read as another key.
         let is_known = extra_keys.contains(key) && !key.bytes().any(|byte| byte.is_ascii_uppercase());
         if is_service_account || !is_known || key == VIA.0 {
             return Err(RequesterError::UnknownExtraKey(key.chars().take(MAX_TEXT_BYTES).collect()));
@@ -198,14 +199,14 @@ fn forwarded_extra<'a>(
     Ok(forwarded)
 }
 
-/// Escapes an extra key for the name of a header, as the API server reads it (RFC 3986).
+/// Escapes an extra key for use in a header name (RFC 3986). The API server decodes the escapes.
 fn escape_key(key: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let escape = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") };
     key.bytes().map(escape).collect()
 }
 
-/// The headers of one caller, within [`MAX_HEADER_BYTES`].
+/// Headers of one caller, at most [`MAX_HEADER_BYTES`].
 #[derive(Default)]
 struct Headers {
     all: Vec<(HeaderName, HeaderValue)>,
@@ -221,7 +222,7 @@ impl Headers {
         let ambiguous = || RequesterError::Ambiguous { part: "the identity", text: value.to_owned() };
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ambiguous())?;
         let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| ambiguous())?;
-        // Hides the value in debug output, because it may be a group of the caller.
+        // Hides the value in debug output, because it can be a group of the caller.
         value.set_sensitive(true);
         self.all.push((name, value));
         Ok(())

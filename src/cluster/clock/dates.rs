@@ -1,4 +1,4 @@
-//! A layer of the client that gives the `Date` header of each answer to the clock.
+//! Layer of the client that records the `Date` header of each answer in the clock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use tower_service::Service;
 
 use super::{Clock, Source};
 
-/// Parser for dates of HTTP: `Sun, 29 Nov 2026 20:41:34 GMT`.
+/// Parser for HTTP dates, for example `Sun, 29 Nov 2026 20:41:34 GMT`.
 static PARSER: DateTimeParser = DateTimeParser::new();
 
 /// Layer that wraps a service in [`Timed`].
 pub(in crate::cluster) struct Dates(pub Arc<Clock>);
 
-/// Service whose answers set the clock.
+/// Service that records the dates of its answers in the clock.
 pub(in crate::cluster) struct Timed<S> {
     inner: S,
     clock: Arc<Clock>,

@@ -1,15 +1,17 @@
-//! Bounds for the difference between two clocks. Pure: times are arguments.
+//! Estimate of the difference between two clocks, with bounds. Pure: times are arguments.
 //!
-//! The server writes its time in whole seconds. If it wrote the second `S` for a request that took from `sent` to
-//! `received` by the own clock, then the server is ahead by at least `S - received` and at most `S + 1 s - sent`. The
-//! intersection of several such bounds is narrower than a second, so the estimate does not jump by a second.
+//! The server writes its time in whole seconds. Assume that it wrote the second `S` for a request, and that the request
+//! took from `sent` to `received` by the own clock. Then the server is ahead by at least `S - received` and at most `S
+//! + 1 s - sent`. The intersection of several such bounds is narrower than a second. The estimate therefore does not
+//! jump by a second.
 
 /// Nanoseconds in a second.
 pub(super) const SECOND: i128 = 1_000_000_000;
-/// Maximum drift between two clocks: 1 in 1000. NTP slews a clock by at most half of that.
+/// Maximum drift between two clocks, as a divisor: 1 in 1000. NTP slews a clock by at most half of that.
 const DRIFT: i128 = 1000;
 
-/// Bounds for the lead of the server's clock: at least `low` and at most `high` nanoseconds.
+/// Bounds for the difference between the clocks. The server's clock is ahead by at least `low` and at most `high`
+/// nanoseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Bounds {
     low: i128,
@@ -17,8 +19,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Returns the bounds from one answer; all times in nanoseconds. `second` is the time that the server wrote, in
-    /// whole seconds.
+    /// Returns the bounds from one answer. `second` is the time that the server wrote. All times are in nanoseconds,
+    /// and `second` is a multiple of a whole second.
     pub fn of(second: i128, sent: i128, received: i128) -> Self {
         let received = received.max(sent);
         Self { low: second - received, high: second + SECOND - sent }
@@ -42,7 +44,7 @@ impl Bounds {
     }
 }
 
-/// Intersection of the bounds from one kind of answers, and the time of the last answer.
+/// Intersection of the bounds from one source, and the time of the last answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct ProvenBounds(Option<(Bounds, i128)>);
 
@@ -52,8 +54,8 @@ impl ProvenBounds {
         Some(bounds.widened((now - at).max(0) / DRIFT))
     }
 
-    /// Adds the bounds from one answer. Returns false if they contradict the earlier ones, which are then dropped:
-    /// somebody set one of the clocks.
+    /// Adds the bounds from one answer. Returns false if they contradict the earlier bounds, because somebody set one
+    /// of the clocks. The earlier bounds are then dropped.
     fn add(&mut self, bounds: Bounds, now: i128) -> bool {
         let before = self.at(now);
         let both = before.map_or(Some(bounds), |before| before.intersection(bounds));
@@ -62,29 +64,30 @@ impl ProvenBounds {
     }
 }
 
-/// Origin of a time of the server.
+/// Source of a time that the server wrote.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::cluster) enum Source {
     /// A time that the API server itself wrote into an object for this process.
     Write,
-    /// The `Date` header of an answer. A proxy may have set it by its own clock.
+    /// The `Date` header of an answer. A proxy can have set it by the proxy's own clock.
     Date,
 }
 
-/// The estimated difference, and the bounds that it depends on.
+/// Estimated difference, and the bounds from which it is computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Estimate {
     writes: ProvenBounds,
     dates: ProvenBounds,
-    /// True if the last own write contradicted the `Date` headers: a proxy sets them by its own clock, or replays old
-    /// ones.
+    /// True if the last own write contradicted the `Date` headers. The cause is a proxy that sets `Date` by its own
+    /// clock, or that replays old answers.
     are_dates_foreign: bool,
     ahead: Option<i128>,
 }
 
 impl Estimate {
-    /// Adds the bounds from an answer. `own` is the lead of this host's own clock: within the bounds it is used as it
-    /// is, because it is more exact than whole seconds.
+    /// Adds the bounds from an answer. The estimate changes only if the bounds exclude it. `own` is the difference by
+    /// this host's own clock, in nanoseconds. If the bounds include `own`, it becomes the new estimate, because this
+    /// host's clock is more exact than whole seconds.
     pub fn add(&mut self, source: Source, bounds: Bounds, now: i128, own: i128) {
         match source {
             Source::Write if !self.writes.add(bounds, now) => self.dates = ProvenBounds::default(),
@@ -95,7 +98,8 @@ impl Estimate {
         }
         let (writes, dates) = (self.writes.at(now), self.dates.at(now));
         let both = match (writes, dates) {
-            // Writes win over dates: ages are compared with times that the API server itself writes.
+            // Bounds from writes have priority over bounds from dates, because ages are compared with times that the
+            // API server itself writes.
             (Some(writes), Some(dates)) => {
                 let both = writes.intersection(dates);
                 if source == Source::Write {
@@ -106,7 +110,7 @@ impl Estimate {
             (writes, dates) => writes.or(dates),
         };
         let Some(bounds) = both else { return };
-        // The smallest change that the bounds allow.
+        // Makes the smallest change that the bounds allow.
         self.ahead = Some(match self.ahead {
             Some(ahead) if bounds.contain(ahead) => ahead,
             _ if bounds.contain(own) => own,
@@ -115,7 +119,7 @@ impl Estimate {
         });
     }
 
-    /// Returns the server's lead in nanoseconds; `None` before the first answer.
+    /// Returns the number of nanoseconds by which the server's clock is ahead. `None` before the first answer.
     pub fn ahead(&self) -> Option<i128> {
         self.ahead
     }
@@ -126,10 +130,10 @@ mod tests {
     use super::*;
 
     const MILLISECOND: i128 = SECOND / 1000;
-    /// A clock of the host that cannot be right.
+    /// Difference by a host's clock that is clearly wrong.
     const WRONG: i128 = -1_000_000 * SECOND;
 
-    /// A server with this lead. Each of its answers takes 20 ms.
+    /// Server whose clock is ahead by `ahead` nanoseconds. Each of its answers takes 20 ms.
     struct Server {
         ahead: i128,
         estimate: Estimate,
@@ -168,7 +172,7 @@ mod tests {
         let own = 400 * MILLISECOND;
         estimate.add(Source::Date, Bounds::of(0, 100, 200), 200, own);
         assert_eq!(estimate.ahead(), Some(own));
-        // The difference stays while no bounds contradict it, also if somebody sets the host's clock.
+        // The estimate stays while no bounds contradict it, even if somebody sets the host's clock.
         estimate.add(Source::Date, Bounds::of(0, 300, 400), 400, own + SECOND / 4);
         assert_eq!(estimate.ahead(), Some(own));
         estimate.add(Source::Date, Bounds::of(SECOND, SECOND / 2, SECOND / 2), SECOND / 2, own + SECOND / 4);
@@ -224,7 +228,7 @@ mod tests {
             let ahead = server.answers(Source::Write, number * SECOND + SECOND / 2);
             assert!(ahead.abs() <= SECOND, "{ahead}");
         }
-        // Also if the first answers had no other time.
+        // The same result if only `Date` headers came before the first write.
         let mut server = Server::ahead(300 * SECOND);
         server.answers(Source::Date, 0);
         server.ahead = 0;
@@ -237,7 +241,7 @@ mod tests {
         for number in 0..100 {
             let at = number * 400 * MILLISECOND;
             estimate.add(Source::Date, Bounds::of(-900 * SECOND, at, at), at, WRONG);
-            // Before the first own write there is no other time.
+            // Before the first own write there are only `Date` headers, so the estimate is wrong.
             assert!(number == 0 || estimate.ahead().unwrap().abs() <= SECOND, "{number}: {:?}", estimate.ahead());
             if number % 10 == 0 {
                 estimate.add(Source::Write, Bounds::of(at.div_euclid(SECOND) * SECOND, at, at), at, WRONG);

@@ -1,4 +1,4 @@
-//! The calls for Leases, and the content of a Lease of Writ.
+//! Calls for Leases, and the content of Writ's Leases.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use kube::core::ObjectList;
 use crate::cluster::{Cluster, ClusterError, Operation, PAGE};
 use crate::placement::{ListedMember, View};
 
-/// The label of Writ's Leases.
+/// Label of Writ's Leases.
 const LABEL: &str = "writ.dev/holder";
-/// Annotations in which a member publishes its address, the digest of the members that it uses, and that it is shutting
-/// down.
+/// Annotations with which a member publishes its address, the digest of the members that it uses, and the start of its
+/// shutdown.
 const ADDRESS: &str = "writ.dev/address";
 const VIEW: &str = "writ.dev/view";
 const LEAVING: &str = "writ.dev/leaving";
-/// Maximum length in bytes of an annotation that is kept in memory: a DNS name of 253 characters, and a port. Others
-/// may write Leases, too.
+/// Maximum length of a kept annotation value, in bytes: a DNS name of 253 characters and a port. The limit is needed
+/// because other users may write Leases, too.
 const MAX_ANNOTATION_BYTES: usize = 260;
 /// Field manager of the own Lease.
 const MANAGER: &str = "writ";
 
-/// Content of the own Lease for the other members.
+/// Content of the own Lease that other members read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announcement {
     pub address: Option<String>,
@@ -43,21 +43,21 @@ impl Announcement {
     }
 }
 
-/// A process whose Lease was renewed in time, as its Lease describes it.
+/// A process whose Lease was renewed in time. The fields come from its Lease.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Member {
-    /// Namespace and name of its Lease, as in claims.
+    /// Namespace and name of the member's Lease, as in claims.
     pub identity: String,
-    /// Host and port on which it serves the other members. `None` if it serves none.
+    /// Host and port on which the member serves other members. `None` if it serves them nothing.
     pub address: Option<String>,
-    /// The digest of the members that it acts on; see [`crate::placement::Members::view`].
+    /// Digest of the members that this member acts on; see [`crate::placement::Members::view`].
     pub view: Option<String>,
-    /// True if it is shutting down and starts nothing any more.
+    /// True if the member is shutting down and starts no more commands.
     pub is_leaving: bool,
 }
 
 impl Member {
-    /// Reads the annotations of a Lease. Values that are too long count as absent.
+    /// Reads the annotations of a Lease. A value that is too long counts as absent.
     fn from_lease(identity: String, annotations: Option<BTreeMap<String, String>>) -> Self {
         let mut annotations = annotations.unwrap_or_default();
         let mut take = |name: &str| annotations.remove(name).filter(|value| value.len() <= MAX_ANNOTATION_BYTES);
@@ -69,13 +69,13 @@ impl Member {
         }
     }
 
-    /// Returns this member as the rules of placement see it.
+    /// Returns this member in the form that the placement rules use.
     pub fn as_listed(&self) -> ListedMember<'_> {
         ListedMember { identity: &self.identity, view: self.view.as_deref(), is_leaving: self.is_leaving }
     }
 }
 
-/// One Lease of a list.
+/// One Lease from a list.
 pub(super) struct ListedLease {
     pub name: String,
     pub version: String,
@@ -86,16 +86,16 @@ pub(super) struct ListedLease {
 /// The Leases that this process reads and writes.
 pub(super) struct Leases {
     pub cluster: Cluster,
-    /// The namespace of the own Lease.
+    /// Namespace of the own Lease.
     pub namespace: String,
-    /// The name of the own Lease.
+    /// Name of the own Lease.
     pub name: String,
-    /// The duration of the own Lease.
+    /// Duration of the own Lease.
     pub duration: Duration,
 }
 
 impl Leases {
-    /// Writes the own Lease, and returns the time by the API server's clock at which it was stored.
+    /// Writes the own Lease. Returns the time at which it was stored, by the API server's clock.
     pub async fn write_own(
         &self,
         now: Timestamp,
@@ -129,7 +129,7 @@ impl Leases {
         self.cluster.call(Operation::ReadLeases, "the Lease of this process", call).await.map(drop)
     }
 
-    /// Returns version and duration of another process's Lease; `None` if it does not exist.
+    /// Returns version and duration of another process's Lease, or `None` if the Lease does not exist.
     pub async fn read(&self, namespace: &str, name: &str) -> Result<Option<(String, Duration)>, ClusterError> {
         let api = self.api(namespace);
         match self.cluster.call(Operation::ReadLeases, format!("the Lease {namespace}/{name}"), api.get(name)).await {
@@ -141,7 +141,8 @@ impl Leases {
         }
     }
 
-    /// Lists one page of the Leases next to the own one. The token asks for the next page; `None` after the last.
+    /// Lists one page of the Leases in the namespace of the own Lease. Pass the returned token to get the next page.
+    /// The token is `None` after the last page.
     pub async fn list(&self, token: Option<&str>) -> Result<(Vec<ListedLease>, Option<String>), ClusterError> {
         let mut parameters = ListParams::default().labels(LABEL).limit(PAGE);
         parameters.continue_token = token.map(str::to_owned);
@@ -152,7 +153,8 @@ impl Leases {
         Ok((page.items.into_iter().map(|lease| self.listed(lease)).collect(), next))
     }
 
-    /// Deletes another process's Lease if it still has this version: the process may have renewed it just now.
+    /// Deletes another process's Lease if it still has this version. If the process has just renewed the Lease, the
+    /// Lease stays.
     pub async fn delete_version(&self, name: &str, version: String) -> Result<(), ClusterError> {
         let condition = Preconditions { resource_version: Some(version), uid: None };
         let (api, parameters) = (self.api(&self.namespace), DeleteParams::default().preconditions(condition));
@@ -170,7 +172,7 @@ impl Leases {
         ListedLease { name, version: lease.metadata.resource_version.unwrap_or_default(), duration, member }
     }
 
-    /// Returns the duration of a Lease: the one that it states, but at least the own one.
+    /// Returns the duration that a Lease states, but at least the duration of the own Lease.
     fn duration_of(&self, lease: &Lease) -> Duration {
         let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
         self.duration.max(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
@@ -181,7 +183,7 @@ impl Leases {
     }
 }
 
-/// Returns the time of the last write by Writ, by the API server's clock.
+/// Returns the time of Writ's last write to a Lease, by the API server's clock.
 fn last_own_write(lease: &Lease) -> Option<Timestamp> {
     let writes = lease.metadata.managed_fields.iter().flatten();
     let own = writes.filter(|write| write.manager.as_deref() == Some(MANAGER));

@@ -1,31 +1,32 @@
-//! Time for which the Leases of other processes have been unchanged, by this process's monotonic clock.
+//! Measures the time for which Leases of other processes have been unchanged, by this process's monotonic clock.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The version of a Lease that does not exist.
+/// Version that stands for a Lease that does not exist.
 pub(super) const NO_VERSION: &str = "";
 
-/// The observed Leases, by `namespace/name`.
+/// Observed Leases, by `namespace/name`.
 #[derive(Default)]
 pub(super) struct Observations {
     by_holder: HashMap<String, LeaseObservation>,
 }
 
-/// A version of a Lease, and the time since which it is the current one.
+/// Current version of a Lease, and the time since which the Lease has had this version.
 struct LeaseObservation {
     version: String,
-    /// Start of the time in which the Lease had this version, without a gap of more than the caller's bound.
+    /// Start of the time in which the Lease had this version. No gap between observations since then was longer than
+    /// the caller's maximum.
     since: Instant,
     /// Time of the last observation.
     last: Instant,
 }
 
 impl LeaseObservation {
-    /// Records a version. Returns the time for which the Lease has had it. A gap of more than `max_gap` since the last
-    /// observation restarts this time: during an outage of the API server a process could not renew its Lease.
+    /// Records a version. Returns the time for which the Lease has had this version. A gap of more than `max_gap` since
+    /// the last observation restarts this time: during an outage of the API server, a process cannot renew its Lease.
     fn observe(&mut self, version: String, now: Instant, max_gap: Duration) -> Duration {
         if self.version != version || now.saturating_duration_since(self.last) > max_gap {
             *self = Self { version, since: now, last: now };
@@ -43,7 +44,8 @@ impl Observations {
         self.by_holder.entry(holder.to_owned()).or_insert_with(first).observe(version.to_owned(), now, max_gap)
     }
 
-    /// Removes the Leases that were not observed for `age`. A later observation would start the time again in any case.
+    /// Removes the Leases that were not observed for `age`. This changes no result: after such a gap, the next
+    /// observation would restart the time anyway.
     pub fn evict_older_than(&mut self, age: Duration) {
         self.by_holder.retain(|_, observation| observation.last.elapsed() < age);
     }
@@ -55,7 +57,7 @@ mod tests {
 
     const MAX_GAP: Duration = Duration::from_secs(8);
 
-    /// Observes these versions at these seconds, and returns the age of the last one.
+    /// Observes the given versions at the given seconds. Returns the age after the last observation.
     fn age_after(observations: &[(u64, &str)]) -> Duration {
         let start = Instant::now();
         let mut lease = LeaseObservation { version: "1".to_owned(), since: start, last: start };

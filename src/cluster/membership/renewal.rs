@@ -1,4 +1,4 @@
-//! When this process last renewed its own Lease, and the unbroken times in which it held one.
+//! Time of the last renewal of the own Lease, and the uninterrupted periods in which the own Lease was valid.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 use crate::cluster::clock::Clock;
 
-/// An unbroken time in which the other processes considered this one alive.
+/// Number of an uninterrupted period in which the other processes considered this process alive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LeaseEpoch(u64);
 
-/// The moment in which a renewal was sent, by two clocks. The kernel's clock runs while the host is suspended, but may
-/// stand still while a hypervisor stops the host. The next answer of the API server corrects the other one after that.
+/// Time at which a renewal was sent, by two clocks. `reading` is the kernel's clock. The kernel's clock runs while the
+/// host is suspended, but can stop while a hypervisor pauses the host. `server` is the estimated time of the API
+/// server. After such a pause, the next answer of the API server corrects the estimate.
 #[derive(Clone, Copy)]
 pub(super) struct RenewalTime {
     pub reading: i128,
@@ -24,22 +25,22 @@ impl RenewalTime {
     }
 }
 
-/// The renewals of the own Lease.
+/// Last renewal and current epoch of the own Lease.
 #[derive(Default)]
 pub(super) struct Renewals {
     last: Option<RenewalTime>,
-    /// Increases with each renewal that came too late.
+    /// Increases with the first renewal and with each late renewal.
     epoch: u64,
 }
 
-/// Result of a renewal for the time before it.
+/// State of the own Lease just before a renewal was recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Renewed {
     /// The Lease was still valid.
     InTime,
-    /// The first one of this process.
+    /// This is the first renewal of this process.
     First,
-    /// The Lease may have been over: a new epoch starts.
+    /// The Lease may have expired. A new epoch starts.
     Late,
 }
 
@@ -48,13 +49,13 @@ impl Renewals {
     pub fn is_current(&self, duration: Duration, clock: &Clock) -> bool {
         self.last.is_some_and(|last| {
             let elapsed = u64::try_from(clock.reading() - last.reading).map_or(Duration::MAX, Duration::from_nanos);
-            // Negative if the API server's clock was set back; then only the kernel's clock counts.
+            // Negative if the API server's clock was set back. Then only the kernel's clock counts.
             let by_server = Duration::try_from(clock.now().duration_since(last.server)).unwrap_or(Duration::ZERO);
             elapsed < duration && by_server < duration
         })
     }
 
-    /// Returns the current epoch; `None` if the Lease may be over.
+    /// Returns the current epoch, or `None` if the own Lease may have expired.
     pub fn current_epoch(&self, duration: Duration, clock: &Clock) -> Option<LeaseEpoch> {
         self.is_current(duration, clock).then_some(LeaseEpoch(self.epoch))
     }

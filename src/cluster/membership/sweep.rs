@@ -1,4 +1,4 @@
-//! One list of all Leases: the living members, and the removal of Leases that are long over.
+//! One list of all Leases: returns the living members, and removes Leases that expired long ago.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,13 +7,15 @@ use crate::cluster::ClusterError;
 use super::leases::{Leases, Member};
 use super::observation::Observations;
 
-/// Number of its durations for which a Lease may stay unchanged before it is removed: its process crashed.
+/// Number of Lease durations after which an unchanged Lease is removed, because its process has crashed.
 const SWEEP_AFTER_DURATIONS: u32 = 4;
-/// Maximum number of members that are kept in memory, the first ones by name. Others may create Leases, too.
+/// Maximum number of members that are kept in memory: the first ones by name. The limit is needed because other users
+/// may create Leases, too.
 const MAX_MEMBERS: usize = 256;
 
-/// Reads all Leases next to the own one, and returns the living members, sorted by name. A member lives until its Lease
-/// was observed not to change for its duration; so a Lease that is new to this process counts as living.
+/// Reads all Leases in the namespace of the own Lease. Returns the living members, sorted by name. A member counts as
+/// dead only after its Lease was observed unchanged for its duration. A Lease that is new to this process therefore
+/// counts as living.
 pub(super) async fn sweep(leases: &Leases, observations: &Mutex<Observations>) -> Result<Vec<Member>, ClusterError> {
     let (mut living, mut token, mut removal) = (Vec::new(), None, Ok(()));
     loop {

@@ -1,11 +1,12 @@
-//! Dry-run creates with a forged requester. The API server stores none of them.
+//! Dry-run creates with a forged requester. The API server does not store these objects.
 //!
-//! A policy either overwrites the requester or refuses wrong ones. If it overwrites, the answer must name this process,
-//! with all of its groups. If it refuses, three more tries must fit:
+//! A policy either overwrites the requester or refuses a wrong requester. If the policy overwrites, the answer must
+//! name this process, with all of its groups. If it refuses, three more creates must give the expected result:
 //!
-//! 1. The same object without a requester must be accepted; else the refusal may have had another cause.
+//! 1. The same object without a requester must be accepted. Otherwise the first refusal perhaps had another cause.
 //! 2. This process's own name with a wrong group must be refused.
-//! 3. The forged requester must be refused again: the first cause may have been a full quota that is free by now.
+//! 3. The forged requester must be refused again. The cause of the first refusal was perhaps a full quota that has
+//!    space now.
 
 use jiff::Timestamp;
 use kube::Api;
@@ -17,23 +18,23 @@ use crate::api::{CommandExecution, CommandExecutionSpec};
 use crate::cluster::self_review::own_identity;
 use crate::cluster::{Cluster, ClusterError, Operation};
 
-/// Forged name, UID and group. Nobody has them: only the API server gives names with the prefix `system:`.
+/// Forged name, UID and group. No user has them, because only the API server assigns names with the prefix `system:`.
 const FORGED: &str = "system:writ:forged";
-/// Name of a Machine and a rule that do not exist.
+/// Name of a Machine and of a rule. Neither exists.
 const NONEXISTENT: &str = "writ-requester-check";
 
 /// Result of the check in a namespace.
 pub(super) enum DryRunResult {
     /// The API server overwrites or refuses forged requesters.
     Enforced {
-        /// The time by the API server's clock.
+        /// Time of the answer, by the API server's clock.
         now: Timestamp,
     },
     /// The API server accepts a forged requester.
     Forgeable(&'static str),
-    /// The API server refuses each try, for another cause.
+    /// The API server refuses each create, for another reason than the requester.
     Inconclusive {
-        /// Cause, for the status of Whitelists.
+        /// Cause, in the wording for the status of Whitelists.
         why: &'static str,
         /// Message of the API server.
         refusal: String,
@@ -46,7 +47,7 @@ enum CreateResult {
     Refused(String),
 }
 
-/// Checks a namespace.
+/// Runs the check in a namespace.
 ///
 /// # Errors
 /// The API server did not answer.
@@ -59,7 +60,7 @@ pub(super) async fn verify(cluster: &Cluster, namespace: &str) -> Result<DryRunR
     }
 }
 
-/// Checks that an accepted create has an overwritten requester.
+/// Checks that the policy has overwritten the requester of an accepted create.
 fn verify_overwrite(taken: &CommandExecution, own: &Requester) -> DryRunResult {
     match (&taken.spec.requested_by, &taken.metadata.creation_timestamp) {
         (Some(stamped), Some(now)) if stamped == own => DryRunResult::Enforced { now: now.0 },
@@ -71,7 +72,8 @@ fn verify_overwrite(taken: &CommandExecution, own: &Requester) -> DryRunResult {
     }
 }
 
-/// Checks that a refused create was refused because of its requester, and that each part of the requester counts.
+/// Checks that the create was refused because of its requester. Also checks that a requester with one wrong part is
+/// refused.
 async fn verify_refusal(
     cluster: &Cluster,
     namespace: &str,
@@ -108,7 +110,7 @@ async fn create(
         requested_by: requested_by.cloned(),
         ..CommandExecutionSpec::on_machine(NONEXISTENT)
     };
-    // A random name, so that no object of this name exists.
+    // A random name, so that no object with this name exists.
     let name = format!("{NONEXISTENT}-{}", Uuid::new_v4().simple());
     let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
     let object = CommandExecution { metadata, spec, status: None };

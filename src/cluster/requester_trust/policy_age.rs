@@ -1,4 +1,4 @@
-//! Time of the last change of the admission policies in `deploy/`.
+//! Time of the last change to the admission policies in `deploy/`.
 
 use std::time::Duration;
 
@@ -14,16 +14,17 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::{Cluster, Operation};
 
-/// Names of the policies in the chart, and in `deploy/requester-1.36.yaml`.
+/// Names of the policies in the chart and in `deploy/requester-1.36.yaml`.
 const MUTATING_POLICIES: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
 /// Name of the policy in `deploy/requester-1.31.yaml`.
 const VALIDATING_POLICY: &str = "writ-requester";
-/// Time after which a stored policy is in force in every API server. About one second is usual. The rest covers the
-/// differences between the clocks of API servers, and times in whole seconds.
+/// Time until a stored policy is in force in every API server. It usually takes about one second. The rest covers
+/// differences between the clocks of API servers, and the rounding of times to whole seconds.
 const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
 
-/// Returns the time since which the current policies are in force, by the API server's clock: the last write to one of
-/// them, and [`PROPAGATION_DELAY`]. `None` if this process may not read them, or if they have other names.
+/// Returns the start of the time in which the current policies are in force, by the API server's clock. This is the
+/// last write to any of them, plus [`PROPAGATION_DELAY`]. `None` if this process may not read the policies, or if they
+/// have other names.
 pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
     let mutating = async {
         let mut latest = Timestamp::MIN;
@@ -56,7 +57,8 @@ where
     written(&object.metadata)
 }
 
-/// Returns the time of the last write to an object. The API server itself writes the status, which does not count.
+/// Returns the time of the last write to an object. Status writes do not count, because the API server itself makes
+/// them.
 fn written(metadata: &ObjectMeta) -> Option<Timestamp> {
     let created = metadata.creation_timestamp.as_ref()?.0;
     let writes = metadata.managed_fields.iter().flatten().filter(|write| write.subresource.is_none());

@@ -38,13 +38,13 @@ impl Fixture {
         for event in events {
             self.events.unbounded_send(Ok(event)).unwrap();
         }
-        // The tests run on one thread. The watch polls all events in one turn, if no other task is woken.
+        // The tests run on one thread. If no other task is woken, the watch polls all events in one turn.
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Changes of the generation, in words.
+    /// Returns the changes as text. Only a new generation counts as a change.
     fn subscribe(&self) -> impl Stream<Item = String> + Unpin + use<> {
         let changes = self.shared.subscribe(|before, after| before.meta().generation != after.meta().generation);
         let text = |change: Change<Watched>| match change {
@@ -56,7 +56,7 @@ impl Fixture {
     }
 }
 
-/// Everything that a subscription yields without waiting, sorted where its order means nothing.
+/// Returns everything that a subscription yields without waiting.
 fn yielded(subscription: &mut (impl Stream<Item = String> + Unpin)) -> Vec<String> {
     let mut all = Vec::new();
     while let Some(Some(change)) = futures::FutureExt::now_or_never(subscription.next()) {
@@ -83,8 +83,8 @@ async fn users_get_the_list_once_complete_then_each_change_they_asked_for() {
     assert_eq!(yielded(&mut first), ["apply a 2", "apply b 1"]);
     fixture.send([Event::Delete(machine("a", "1", 2))]).await;
     assert_eq!(yielded(&mut first), ["delete a 1"]);
-    // The other subscriber has polled nothing until now. It gets the remaining events, because the pace of one
-    // subscriber does not affect another.
+    // The second subscriber has polled nothing until now. It still gets all events, because the pace of one subscriber
+    // does not affect another subscriber.
     assert_eq!(yielded(&mut other), ["list"]);
     let mut late = fixture.subscribe();
     assert_eq!(yielded(&mut late), ["list"]);

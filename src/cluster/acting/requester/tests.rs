@@ -20,7 +20,7 @@ fn refusal(caller: &UserInfo) -> RequesterError {
     check(caller, OWN, &["example.org/scopes".to_owned()]).expect_err("it is refused")
 }
 
-/// The headers as they are sent, one a line.
+/// Returns the headers as they are sent, one per line.
 fn headers(caller: &UserInfo) -> Vec<String> {
     let checked = check(caller, OWN, &["example.org/scopes".to_owned()]).expect("it is accepted");
     let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("UTF-8");
@@ -104,7 +104,7 @@ fn writ_never_acts_for_itself_or_its_neighbours() {
     for name in ["system:serviceaccount:writ-system:writ", "system:serviceaccount:kube-system:job-controller"] {
         assert_eq!(refusal(&caller(name, &[])), RequesterError::ProtectedServiceAccount(name.to_owned()));
     }
-    // Outside a cluster the own identity is a person's.
+    // Outside a cluster, the identity of this process is a person.
     assert!(matches!(check(&caller("alice", &[]), "alice", &[]), Err(RequesterError::OwnIdentity(_))));
 }
 
@@ -130,7 +130,7 @@ fn an_extra_key_that_cannot_be_forwarded_ends_the_call() {
     for key in ["scopes", "example.org/other", "Example.org/Scopes", "writ.dev/via"] {
         assert_eq!(refusal(&with_extra(key, "read")), RequesterError::UnknownExtraKey(key.to_owned()));
     }
-    // The call also fails if the keys are listed.
+    // The call also fails if these keys are listed as forwarded.
     for key in ["Scopes", "writ.dev/via"] {
         assert!(check(&with_extra(key, "gateway"), OWN, &[key.to_owned()]).is_err());
     }
