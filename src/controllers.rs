@@ -1,7 +1,7 @@
-//! The controllers: watch, read live, decide, apply. They send nothing to a machine; the runner does.
+//! The controllers: watch, read live, decide, apply. They send nothing to a machine, because only the runner does.
 //!
-//! [`Watches`] keeps the metadata of each kind, `run` runs a controller on it. A controller is one file with its
-//! `Reconcile`.
+//! [`Watches`] keeps the metadata of each kind, and `run` runs a controller on this metadata. A controller is one file
+//! with its `Reconcile`.
 
 pub mod command_execution;
 mod fair;

@@ -1,10 +1,10 @@
 //! The controller of CommandExecutions.
 //!
 //! # Guarantees
-//! - An execution that does not decode stops no other one. The watch decodes metadata only, and each object is read by
-//!   itself.
+//! - An execution that cannot be decoded does not affect other executions. The watch decodes only metadata, and each
+//!   object is read separately.
 //! - No reconcile waits for a command or a machine.
-//! - Every write is for an object that was just read.
+//! - Before each write, the reconcile has read the object live.
 //!
 //! ```text
 //! unfinished executions (metadata) --+
@@ -56,11 +56,11 @@ pub struct Context {
     pub cluster: Cluster,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Checks if the API server stamps requesters.
+    /// Checks that the API server stamps requesters.
     pub stamping: RequesterTrustChecker,
     /// Runs the executions.
     pub runner: Runner,
-    /// The living processes, by their Leases.
+    /// The living `writ serve` processes, by their Leases.
     pub holders: Arc<Membership>,
     /// Publishes events.
     pub events: EventPublisher,
@@ -68,7 +68,7 @@ pub struct Context {
     pub grace_for_missing: Duration,
 }
 
-/// Runs the controller until `stop`. Reconciles under way then run to their end.
+/// Runs the controller until `stop`. Started reconciles then still run to their end.
 pub async fn run(context: Context, watches: Watches, wakes: Wakes, stop: CancellationToken) {
     let gate = Arc::new(StartupGate::new(context.runner.clone()));
     let queue = triggers::queue(&watches, &context.runner, wakes, Arc::clone(&gate));
@@ -80,7 +80,7 @@ struct Controller {
     context: Context,
     gate: Arc<StartupGate>,
     weights: Weights,
-    /// Only for the names of Machines that are similar to a missing one. No decision depends on it.
+    /// Used only to suggest a Machine name that is similar to a missing name. No decision depends on it.
     machines: Store<MachineMeta>,
 }
 
@@ -88,9 +88,9 @@ impl Reconcile for Controller {
     type Object = ExecutionMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Executions;
-    /// A reconcile is a few short calls, of which the list of Whitelists waits for the API server's cache (up to 100
-    /// ms). With 16 a burst of 300 executions takes 4 s, with 64 it takes 0.7 s. A namespace with a burst leaves 16 to
-    /// others.
+    /// A reconcile makes a few short calls. The list of Whitelists waits up to 100 ms for the API server's cache. With
+    /// 16 places, a burst of 300 executions takes 4 s; with 64 places, it takes 0.7 s. A namespace with a burst leaves
+    /// 16 places to other namespaces.
     const MAX_CONCURRENT: Size = Size { places: 80, share: 64 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<ExecutionMeta>) -> Result<Action, ClusterError> {
@@ -98,8 +98,9 @@ impl Reconcile for Controller {
         Box::pin(reconcile(&object, &self)).instrument(span).await
     }
 
-    /// Transient failures are retried soon. Failures that need manual action (an object that does not decode, a missing
-    /// permission) are retried rarely, because only a change helps, and the watch reports it.
+    /// Transient failures are retried soon. Failures that need manual action are retried rarely, for example a missing
+    /// permission or an object that cannot be decoded. Most of them end with a change of the object, which the watch
+    /// reports.
     fn retry_after(error: &ClusterError) -> Duration {
         match error {
             ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
@@ -108,7 +109,7 @@ impl Reconcile for Controller {
             ClusterError::Invalid { .. } | ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. } => {
                 Duration::from_secs(30)
             }
-            // Each reconcile reads the whole large object again.
+            // A retry is expensive, because each reconcile reads the whole large object again.
             ClusterError::TooLarge { .. } => Duration::from_secs(300),
         }
     }
@@ -132,7 +133,7 @@ fn span(object: &ExecutionMeta) -> tracing::Span {
 
 /// Reconciles one execution.
 ///
-/// 1. Gather: read it, its Machine and the Whitelists live, and get the runner's facts.
+/// 1. Gather: read the execution, its Machine and the Whitelists live, and get the runner's facts.
 /// 2. Plan: [`execution::plan`].
 /// 3. Apply: store the status, then carry out the effects.
 async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Action, ClusterError> {
@@ -145,7 +146,7 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
     };
     if execution::is_filled_by_managers(&live, &size) {
         context.cluster.clear_managed_fields(&key_of(&live)).await?;
-        // The watch reports this change.
+        // The watch reports this change, and the execution is reconciled again.
         return Ok(Action::await_change());
     }
     let (plan, machine) = Box::pin(gather_and_plan(&live, size, controller)).await?;
@@ -157,7 +158,7 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
     applied
 }
 
-/// Returns the plan, and the metadata of the Machine that it was made with.
+/// Returns the plan, and the metadata of the Machine that was used for it.
 async fn gather_and_plan(
     live: &CommandExecution,
     size: ObjectSize,
@@ -209,25 +210,25 @@ async fn gather_and_plan(
     Ok((plan, metadata))
 }
 
-/// Returns the Machine of the namespace whose name is most similar to this one, if one is similar.
+/// Returns the Machine name in `namespace` that is most similar to `name`, or `None` if no name is similar.
 fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option<String> {
     let there = machines.state_filter(|machine| machine.meta().namespace.as_deref() == Some(namespace));
     let mut names: Vec<&str> = there.iter().filter_map(|machine| machine.meta().name.as_deref()).collect();
-    // The store has no order. Of two equally similar names, the hint must name the same one each time.
+    // The store has no order. If two names are equally similar, the hint must contain the same name each time.
     names.sort_unstable();
     execution::nearest(name, names).map(str::to_owned)
 }
 
-/// A prior execution of the same name and spec.
+/// Receipt of a prior execution with the same name and spec.
 enum PriorExecution {
     None,
     Known(Box<ExecutionReceipt>),
-    /// The receipt cannot be read, and somebody must fix that. Holds the error.
+    /// The receipt cannot be read, and a user must repair this. Holds the error.
     Unreadable(String),
 }
 
-/// Reads the receipt of a prior execution, if there is one. It is read live at each reconcile of a Pending execution:
-/// the receipt exists before the name becomes free again.
+/// Reads the receipt of a prior execution, if one exists. The receipt is stored before the name becomes free. A live
+/// read at each reconcile of a Pending execution therefore always finds it.
 async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Result<PriorExecution, ClusterError> {
     if live.phase() != Phase::Pending || live.is_claimed() {
         return Ok(PriorExecution::None);
@@ -243,11 +244,11 @@ async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Res
     }
 }
 
-/// The Machine that an execution names.
+/// Result of reading the Machine of an execution.
 enum MachineRead {
     Missing,
     Found(Box<Machine>),
-    /// The Machine does not decode. Holds the decoder's message.
+    /// Writ cannot decode the Machine. Holds the decoder's message.
     Unreadable(String),
 }
 
@@ -266,7 +267,7 @@ async fn apply(
     machine: Option<ObjectMeta>,
     context: &Context,
 ) -> Result<Action, ClusterError> {
-    // The API server adds no finalizer to an object that is being deleted.
+    // The API server refuses a new finalizer on an object that is being deleted.
     let is_deleted = live.metadata.deletion_timestamp.is_some();
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
     let protects = (plan.needs_finalizer || ends) && !is_deleted;
@@ -276,7 +277,7 @@ async fn apply(
     let live = match plan.status {
         Some(status) => match store_status(&live, status, machine.as_ref(), context).await? {
             Some(stored) => stored,
-            // The execution changed after it was read. Decide again; the watch reports the change.
+            // The execution changed after it was read, so the plan is outdated. The next reconcile plans again.
             None => return Ok(Action::requeue(Duration::from_millis(100))),
         },
         None => live,
@@ -301,13 +302,15 @@ async fn apply(
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Returns the execution with Writ's finalizer on it, if it needs one. Returns `None` if the execution changed in
-/// between; the watch reports the change. The finalizer is usually there, because the admission policies add it at
-/// creation.
+/// Returns the execution with Writ's finalizer, and adds the finalizer if it is needed and missing. Returns `None` if
+/// the execution changed after it was read; the watch reports this change. Usually the finalizer exists, because the
+/// admission policies add it at creation.
 ///
-/// - An execution that is about to be enqueued may be claimed, and must not vanish while its command runs.
-/// - The deletion of a finished execution must not be missed, and a copy of it (from a backup) is recognised by the
-///   finalizer.
+/// The finalizer is needed in two cases:
+///
+/// - The execution will be enqueued. It can then be claimed, and must not disappear while its command runs.
+/// - The execution has finished. Writ must not miss its deletion. The finalizer also identifies a copy of it from a
+///   backup.
 async fn ensure_finalizer(
     live: CommandExecution,
     is_needed: bool,
@@ -318,7 +321,7 @@ async fn ensure_finalizer(
     }
     match context.cluster.add_finalizer(&live).await {
         Ok(protected) => Ok(Some(protected)),
-        // Another execution has this name now, or the execution is being deleted.
+        // Another execution has this name now, the execution has changed, or it is being deleted.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -341,7 +344,7 @@ async fn store_status(
     }
 }
 
-/// Stores a status. If a final status does not fit into the object, it is stored with less text.
+/// Stores a status. If a final status is too large for the object, stores it with less text.
 async fn replace_status(
     live: &CommandExecution,
     mut status: CommandExecutionStatus,
@@ -359,7 +362,7 @@ async fn replace_status(
     }
 }
 
-/// Logs and counts a status that was stored. `machine` is the Machine that the decision was made with.
+/// Logs and counts a stored status. `machine` is the metadata of the Machine that was used for the decision.
 fn log_transition(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     let Some(status) = &stored.status else { return };
     if status.phase.is_finished() {
@@ -372,7 +375,7 @@ fn log_transition(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     }
 }
 
-/// Returns the requester, for the order of queued executions on the machine. Empty if the API server does not stamp it.
+/// Returns the requester's user name, by which the machine's queue takes turns. Empty if the requester is not verified.
 async fn requester(live: &CommandExecution, context: &Context) -> String {
     match context.stamping.identity(live).await {
         Identity::Known(requester) => requester.username.clone(),
@@ -380,7 +383,7 @@ async fn requester(live: &CommandExecution, context: &Context) -> String {
     }
 }
 
-/// Returns the execution for the queue of its machine.
+/// Returns the execution in the form for its machine's queue, not urgent and without a requester.
 fn work(live: &CommandExecution) -> QueuedExecution {
     QueuedExecution {
         key: key_of(live),

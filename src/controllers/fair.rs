@@ -1,8 +1,9 @@
 //! Order of reconciles, so that no namespace delays the others.
 //!
-//! kube's runtime reconciles due objects in no order, and polls all unfinished reconciles at each wake-up. So no
-//! reconcile waits in there. An object that must wait is noted here, and its reconcile returns at once. When a place
-//! becomes free, the object is queued again, and the place is reserved for it.
+//! kube's runtime reconciles due objects in no particular order, and polls all unfinished reconciles at each wake-up. A
+//! reconcile must therefore not wait inside the runtime. If an object must wait, this module remembers it, and the
+//! reconcile returns at once. When a place becomes free, this module reserves the place for the object and queues the
+//! object again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,8 @@ use tokio::sync::Notify;
 use crate::cluster::ClusterError;
 use crate::fairness::{Size, Turns};
 
-/// Concurrency limit of kube's runtime: none, because a reconcile without a place returns at once.
+/// Concurrency limit for kube's runtime. 0 means unlimited: a reconcile without a place returns at once, so no limit is
+/// needed.
 pub(super) const UNBOUNDED: u16 = 0;
 
 type Reconciled = Result<Action, ClusterError>;
@@ -27,36 +29,37 @@ type Reconciled = Result<Action, ClusterError>;
 /// Namespace and name of an object.
 type Key = (String, String);
 
-/// Objects under reconcile and waiting objects. A clone shares them.
+/// Objects with a place, and waiting objects. Clones share them.
 #[derive(Clone)]
 pub(super) struct Fair {
     state: Arc<Mutex<FairState>>,
-    /// Notified when a place was reserved.
+    /// Notified when a place may have been reserved.
     news: Arc<Notify>,
 }
 
 struct FairState {
     turns: Turns<Key>,
-    /// The waiting objects in `turns`. Each is there once, even if it is due several times.
+    /// Waiting objects in `turns`. Each object is in `turns` only once, even if it becomes due several times.
     waiting: HashSet<Key>,
-    /// Objects with a reserved place, and true for those that were queued again. At most as many as there are places.
+    /// Objects with a reserved place. The value is true if the object was queued again. There are at most as many
+    /// entries as places.
     reserved: HashMap<Key, bool>,
 }
 
-/// Permission to reconcile one object. Dropping it frees the place for the next one.
+/// Permission to reconcile one object. When it is dropped, its place becomes free.
 pub(super) struct Turn {
     fair: Fair,
     namespace: String,
 }
 
 impl Fair {
-    /// Returns the order for this many concurrent reconciles.
+    /// Returns the order for `size` concurrent reconciles.
     pub fn new(size: Size) -> Self {
         let state = FairState { turns: Turns::new(size), waiting: HashSet::new(), reserved: HashMap::new() };
         Self { state: Arc::new(Mutex::new(state)), news: Arc::default() }
     }
 
-    /// Returns the objects that have a reserved place, for the queue.
+    /// Returns a stream of objects with a reserved place, which must be queued again.
     pub fn requeued<K>(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K>
     where
         K: Resource<DynamicType = ()> + 'static,
@@ -72,7 +75,7 @@ impl Fair {
         })
     }
 
-    /// Returns the turn of this object if a place is free for it. If not, the object is queued again later.
+    /// Returns the permission to reconcile this object if it has a place. Otherwise the object is queued again later.
     pub fn try_turn(&self, namespace: &str, name: &str) -> Option<Turn> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut state = self.state();
@@ -86,7 +89,7 @@ impl Fair {
         has_place.then(|| Turn { fair: self.clone(), namespace: namespace.to_owned() })
     }
 
-    /// Reconciles an object if it is its turn. Otherwise returns at once; the object is queued again later.
+    /// Reconciles an object if it has a place. Otherwise returns at once, and the object is queued again later.
     pub fn in_turn<K, F>(&self, object: &ObjectRef<K>, reconcile: impl FnOnce() -> F) -> BoxFuture<'static, Reconciled>
     where
         K: Resource<DynamicType = ()> + 'static,
@@ -104,7 +107,7 @@ impl Fair {
         .boxed()
     }
 
-    /// Frees the place that is reserved for an object that no longer exists.
+    /// Frees the place that is reserved for an object, because the object no longer exists.
     pub fn forget(&self, object: &ObjectRef<DynamicObject>) {
         let key = (object.namespace.clone().unwrap_or_default(), object.name.clone());
         let is_reserved = self.state().reserved.remove(&key).is_some();
@@ -135,7 +138,7 @@ impl FairState {
         }
     }
 
-    /// Returns an object with a reserved place that was not queued again yet.
+    /// Returns an object that has a reserved place and was not queued again yet.
     fn next_to_queue(&mut self) -> Option<Key> {
         let (key, is_queued) = self.reserved.iter_mut().find(|(_, is_queued)| !**is_queued)?;
         *is_queued = true;

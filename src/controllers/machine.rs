@@ -1,10 +1,10 @@
-//! The controller of Machines: has each Machine probed, and writes the observations into its status.
+//! The controller of Machines: requests probes of each Machine, and writes the observations into the Machine's status.
 //!
 //! # Guarantees
-//! - A status is written if its content changes, at most every 10 s (`machine::report`). `fleet::counts` limits writes
-//!   for the counts of running and queued executions.
-//! - No decision depends on what this controller writes. The one part of the status that decisions depend on, a host
-//!   key pinned on first use, is written elsewhere.
+//! - A status is written only if its content changes, and at most every 10 s (`machine::report`). Writes of new counts
+//!   of running and queued executions are limited by `fleet::counts`.
+//! - No decision depends on a field that this controller writes. Decisions depend on only one part of the status, a
+//!   host key that was pinned on first use. Another module writes this part.
 //!
 //! ```text
 //! Machines (metadata) -----+
@@ -33,8 +33,8 @@ use crate::telemetry::BackgroundTask;
 use super::Watches;
 use super::run::{self, Reconcile, received};
 
-/// Minimum interval between two probes of a Machine. A probe may have observed nothing because the API server did not
-/// answer.
+/// Minimum interval between two probes of a Machine. Needed because a probe has no result if the API server did not
+/// answer, and the Machine is then still due.
 const MIN_PROBE_GAP: Duration = Duration::from_secs(2);
 
 type MachineMeta = Slim<Machine>;
@@ -44,17 +44,17 @@ pub struct Context {
     cluster: Cluster,
     runner: Runner,
     events: EventPublisher,
-    /// Time of the last write of each status. Entries of deleted Machines are removed.
+    /// Time of the last write of each status. The entry of a deleted Machine is removed.
     last_writes: Mutex<HashMap<ObjectRef<MachineMeta>, Instant>>,
-    /// The status that the API server refused last, for each Machine. Entries of deleted Machines are removed.
+    /// For each Machine, the last status that the API server refused. The entry of a deleted Machine is removed.
     refused: Mutex<HashMap<ObjectRef<MachineMeta>, Refused>>,
 }
 
-/// Generation, phase and message of a status that was refused. It is not written again unchanged.
+/// Generation, phase and message of a refused status. Writ does not write the same status again.
 type Refused = (Option<i64>, Option<MachinePhase>, Option<String>);
 
 impl Context {
-    /// Returns the context of a controller that has written nothing yet.
+    /// Returns the context of a new controller, which has written nothing yet.
     pub fn new(cluster: Cluster, runner: Runner, events: EventPublisher) -> Self {
         Self { cluster, runner, events, last_writes: Mutex::default(), refused: Mutex::default() }
     }
@@ -68,7 +68,7 @@ impl Context {
     }
 }
 
-/// Runs the controller until `stop`. Reconciles under way then run to their end.
+/// Runs the controller until `stop`. Started reconciles then still run to their end.
 pub async fn run(context: Context, watches: Watches, wakes: MachineWakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let queue = stream::select_all([
@@ -83,7 +83,7 @@ impl Reconcile for Context {
     type Object = MachineMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Machines;
-    /// A reconcile is a read and at times a write. The runner limits the logins.
+    /// A reconcile consists of a read and sometimes a write. The runner limits the number of logins.
     const MAX_CONCURRENT: Size = Size { places: 10, share: 8 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<MachineMeta>) -> Result<Action, ClusterError> {
@@ -98,7 +98,7 @@ impl Reconcile for Context {
     }
 }
 
-/// Returns the Machines whose status must report new counts of running and queued executions.
+/// Returns the Machines whose status must show new counts of running and queued executions.
 fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send {
     let rounds = stream::unfold(runner, |runner| async move {
         tokio::time::sleep(RECOUNT_INTERVAL).await;
@@ -107,8 +107,8 @@ fn recounts(runner: Runner) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send
     rounds.flatten().map(|(namespace, name)| ObjectRef::<MachineMeta>::new(&name).within(&namespace))
 }
 
-/// Returns the Machines whose spec has changed, and reports each to the runner. The watch also reports Writ's own
-/// writes of the status, which change no generation.
+/// Returns the Machines whose generation has changed, and reports each of them to the runner. The watch also reports
+/// Writ's own status writes, but they do not change the generation.
 fn changes(watches: &Watches, context: &Arc<Context>) -> impl Stream<Item = ObjectRef<MachineMeta>> + Send + use<> {
     let context = Arc::clone(context);
     let changes = watches.machines.subscribe(|before, after| before.meta().generation != after.meta().generation);
@@ -131,7 +131,7 @@ fn changes(watches: &Watches, context: &Arc<Context>) -> impl Stream<Item = Obje
     })
 }
 
-/// Reports a new generation to the runner, or `None` for a deleted Machine.
+/// Reports the new generation of a Machine to the runner. `None` means that the Machine was deleted.
 fn machine_changed(runner: &Runner, machine: &MachineMeta, generation: Option<i64>) {
     let (namespace, name) = (machine.namespace().unwrap_or_default(), machine.name_any());
     runner.machine_changed(&namespace, &name, &machine.uid().unwrap_or_default(), generation);
@@ -139,9 +139,9 @@ fn machine_changed(runner: &Runner, machine: &MachineMeta, generation: Option<i6
 
 /// Reconciles one Machine.
 ///
-/// 1. Read it live, and get the runner's facts.
-/// 2. Store the report, if its content has changed.
-/// 3. Request a probe of the Machine, if it is due.
+/// 1. Read the Machine live, and get the runner's facts.
+/// 2. Write the status, if its content has changed.
+/// 3. Request a probe, if one is due.
 async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, ClusterError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let machine = match context.cluster.machine(&namespace, &name).await {
@@ -162,7 +162,7 @@ async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, Cl
         jitter: facts.jitter,
         now: context.cluster.now(),
     });
-    // Probes without a result become rarer, because each costs the machine a connection.
+    // After probes without a result, the interval grows, because each probe opens a connection to the machine.
     let pause = MIN_PROBE_GAP.saturating_mul(1 << facts.inconclusive_probes.saturating_sub(1).min(5));
     let too_soon = facts.since_probe.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
     let probe_in = match due.map(|due| due.max(too_soon)) {
@@ -176,7 +176,8 @@ async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, Cl
     Ok(requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Stores the report. Returns the delay until the next write, if the minimum interval has not passed.
+/// Writes the status that the report contains. Returns the delay until the next write, if the minimum interval has not
+/// passed.
 async fn store_report(
     machine: &Machine,
     facts: &MachineFacts,
@@ -213,10 +214,11 @@ async fn store_report(
             }
             Ok(None)
         }
-        // The Machine changed after it was read, or is gone.
+        // The Machine was changed or deleted after it was read.
         Err(ClusterError::Conflict { .. }) => Ok(Some(Duration::from_secs(1))),
         Err(ClusterError::NotFound { .. }) => Ok(None),
-        // The API server would refuse it each time. It is retried once the observation or the generation changes.
+        // The API server would refuse the same status again. Writ writes it again only after the observation or the
+        // generation has changed.
         Err(error @ ClusterError::Invalid { .. }) => {
             context.with_refused(|refused| refused.insert(reference, summary));
             Err(error)
@@ -225,7 +227,7 @@ async fn store_report(
     }
 }
 
-/// Reports the counts in the status to the runner. The runner requests another write only when they change.
+/// Tells the runner which counts the status contains. The runner then requests another write only if the counts change.
 fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
     let shown = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
     let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());

@@ -1,12 +1,13 @@
-//! The controller of finished executions: deletes each after its TTL, and finalizes the deletion of every execution.
+//! The controller of finished executions: deletes each execution after its TTL, and completes the deletion of every
+//! execution.
 //!
 //! # Guarantees
-//! - The deletion of an execution completes only after the execution finished and its stored output was removed.
-//! - Writ deletes an execution after its TTL only once its receipt is stored (`receipts`), so that the same manifest
-//!   does not run again.
-//! - Ten thousand finished executions take a few MiB. Of those without a TTL nothing is kept, of the others name, UID
-//!   and time.
-//! - An execution that does not decode stops no other one.
+//! - The deletion of an execution completes only after the execution has finished and its stored output was removed.
+//! - Writ deletes an execution after its TTL only if its receipt is stored (`receipts`), so that the same manifest does
+//!   not run again.
+//! - Ten thousand finished executions take a few MiB of memory. Writ keeps only name, UID and time of each, and nothing
+//!   of executions without a next action.
+//! - An execution that cannot be decoded does not affect other executions.
 //! - Each execution is read live before it is removed.
 //!
 //! ```text
@@ -51,25 +52,27 @@ pub use finished::RetentionPolicy;
 use problem::{RemovalError, RemovalReporter};
 use receipts::Receipts;
 
-/// Maximum number of concurrent reconciles. Each is a few short calls, and none is urgent.
+/// Maximum number of concurrent reconciles. Each reconcile makes a few short calls, and none is urgent.
 const MAX_CONCURRENT: usize = 8;
-/// Maximum time that the loop sleeps before it checks the queue again. The clock may be set in between.
+/// Maximum time for which the loop sleeps before it checks the queue again. Needed because the clock can be set during
+/// the sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
-/// Pause of all reconciles after the API server or the store failed. Without it, thousands of due executions would call
-/// them again and again at once.
+/// Pause of all reconciles after a failure of the API server or the store. Without the pause, thousands of due
+/// executions would immediately repeat the failed calls.
 const SYSTEMIC_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Dependencies of this controller.
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// The output store; `None` if outputs are not stored.
+    /// The output store. `None` if outputs are not stored.
     pub store: Option<Store>,
     /// Publishes events.
     pub events: EventPublisher,
     /// Retention of executions.
     pub policy: RetentionPolicy,
-    /// Maximum number of receipts per namespace. Once it is reached, executions are kept.
+    /// Maximum number of receipts per namespace. At this number, Writ keeps expired executions instead of deleting
+    /// them.
     pub receipt_limit: u64,
 }
 
@@ -81,8 +84,8 @@ struct RetentionContext {
     receipts: Receipts,
 }
 
-/// Runs the controller until `stop`. It has a watch and a loop of its own: it stores no object, and acts at times
-/// rather than on changes.
+/// Runs the controller until `stop`. It has its own watch and loop, because it stores no objects and mostly acts at
+/// certain times, not on changes.
 pub async fn run(context: Context, stop: CancellationToken) {
     let Context { cluster, store, events: publisher, policy, receipt_limit } = context;
     let mut events = cluster.watch::<FinishedExecution>(Some(&finished_selector()));
@@ -121,7 +124,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
             () = tokio::time::sleep_until(next), if in_progress.len() < MAX_CONCURRENT => {
                 let Some(key) = queue.pop_due(cluster.now()) else { continue };
                 if !busy.insert(key.clone()) {
-                    // An event scheduled it again during its reconcile.
+                    // An event scheduled the execution again during its reconcile.
                     queue.reschedule(key, cluster.now() + Duration::from_secs(1));
                     continue;
                 }
@@ -138,13 +141,13 @@ pub async fn run(context: Context, stop: CancellationToken) {
     }
 }
 
-/// Returns the selector of finished executions. The controller of executions has the unfinished ones.
+/// Returns the field selector for finished executions. The controller of executions watches the unfinished executions.
 fn finished_selector() -> String {
     let unfinished = Phase::ALL.iter().filter(|phase| !phase.is_finished());
     unfinished.map(|phase| format!("status.phase!={}", phase.as_str())).collect::<Vec<_>>().join(",")
 }
 
-/// Reads one execution live, and does the next step of its removal.
+/// Reads one execution live, and carries out the next step of its removal.
 async fn reconcile(context: &RetentionContext, key: &ExecutionKey) -> Result<(), RemovalError> {
     let Some(live) = read(context, key).await? else { return Ok(()) };
     if !live.slim.is_finished() {
@@ -164,10 +167,10 @@ async fn reconcile(context: &RetentionContext, key: &ExecutionKey) -> Result<(),
     Ok(())
 }
 
-/// An execution that was just read.
+/// Result of a live read of an execution.
 struct LiveExecution {
     slim: FinishedExecution,
-    /// The whole execution, or the error of decoding it.
+    /// The whole execution, or the decoder's message if it cannot be decoded.
     decoded: Result<CommandExecution, String>,
 }
 
@@ -177,11 +180,11 @@ impl LiveExecution {
     }
 }
 
-/// Reads the execution with this UID. Returns `None` if it is gone, also if another execution has its name.
+/// Reads the execution with this UID. Returns `None` if it does not exist, even if another execution has its name.
 async fn read(context: &RetentionContext, key: &ExecutionKey) -> Result<Option<LiveExecution>, RemovalError> {
     let requests = Request::new(CommandExecution::url_path(&(), Some(&key.namespace)));
     let client = context.cluster.client();
-    // The text is decoded twice, because an execution that does not decode as a whole must be removable too.
+    // The text is decoded twice. An execution that cannot be decoded as a whole must still be removable.
     let get = async {
         let request = requests.get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         client.request_text(request).await
@@ -200,15 +203,15 @@ async fn read(context: &RetentionContext, key: &ExecutionKey) -> Result<Option<L
     Ok(Some(LiveExecution { slim, decoded: decoded.map(|lean| lean.with_size(text.len()).0) }))
 }
 
-/// Completes the deletion of an execution: removes its receipt if somebody deleted it, its stored output and its
-/// finalizer.
+/// Completes the deletion of an execution: removes its stored output and its finalizer. If a user deleted the
+/// execution, first removes its receipt.
 async fn finalize_deletion(
     context: &RetentionContext,
     key: &ExecutionKey,
     live: &LiveExecution,
 ) -> Result<(), RemovalError> {
     let Some(finalizer) = live.slim.metadata.audit_finalizer else { return Ok(()) };
-    // If the execution does not decode, its receipt stays. The same manifest then does not run again, which is safe.
+    // If the execution cannot be decoded, its receipt stays. The same manifest then does not run again, which is safe.
     if let Ok(execution) = &live.decoded {
         context.receipts.remove_after_manual_delete(execution).await?;
     }
@@ -221,11 +224,12 @@ async fn finalize_deletion(
     Ok(())
 }
 
-/// Deletes an execution after its TTL. Its receipt is stored first.
+/// Deletes an execution after its TTL. Stores its receipt before.
 async fn expire(context: &RetentionContext, key: &ExecutionKey, live: &LiveExecution) -> Result<(), RemovalError> {
     let written = context.receipts.write(live.decoded()?).await?;
     if !live.slim.has_finalizer() {
-        // Without the finalizer, the execution is gone after the deletion.
+        // Without the finalizer, the deletion removes the execution immediately. The stored output must therefore be
+        // removed before.
         remove_stored(context, key).await?;
     }
     match context.cluster.delete(key, live.slim.meta().resource_version.clone()).await {

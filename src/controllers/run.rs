@@ -1,4 +1,5 @@
-//! The one way to run a controller: a queue of names, turns of the namespaces, reconcile, retry, heartbeat.
+//! Runs every controller in the same way: a queue of names, places shared by the namespaces, reconcile, retry,
+//! heartbeat.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -20,39 +21,40 @@ use crate::telemetry::{BackgroundTask, HEARTBEAT_INTERVAL, health, metrics};
 
 use super::fair::{Fair, UNBOUNDED};
 
-/// The parts of a controller that depend on its kind. [`run`] does the rest.
+/// The parts of a controller that depend on its kind. [`run`] contains the common parts.
 pub(super) trait Reconcile: Send + Sync + 'static {
-    /// An object of the store.
+    /// Type of the objects in the store.
     type Object: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static;
 
     /// Name of the controller in metrics and health.
     const TASK: BackgroundTask;
-    /// Maximum number of concurrent reconciles, in all and per namespace.
+    /// Maximum number of concurrent reconciles: in total, and per namespace.
     const MAX_CONCURRENT: Size;
 
-    /// Reads an object live, and makes the changes that it needs. `object` names the object and may be out of date.
+    /// Reads an object live and makes the necessary changes. `object` identifies the object; its other content can be
+    /// outdated.
     fn reconcile(
         self: Arc<Self>,
         object: Arc<Self::Object>,
     ) -> impl Future<Output = Result<Action, ClusterError>> + Send;
 
-    /// Delay until the next reconcile after one that failed.
+    /// Returns the delay before the next reconcile after a failed reconcile.
     fn retry_after(error: &ClusterError) -> Duration;
 
-    /// Waits for a resource that a reconcile needs in addition to its turn. The resource is released when the reconcile
-    /// ends.
+    /// Waits for a resource that a reconcile needs in addition to its place. The resource is released when the
+    /// reconcile ends.
     fn admit(&self, _object: &Self::Object) -> impl Future<Output = Option<Place>> + Send {
         std::future::ready(None)
     }
 
-    /// Called after each reconcile, also a failed one.
+    /// Called after each reconcile, even if it failed.
     fn reconciled(&self, _reference: &ObjectRef<Self::Object>) {}
 
     /// Called for a queued object that is not in the store.
     fn not_found(&self, _reference: &ObjectRef<DynamicObject>) {}
 }
 
-/// Reconciles the objects that `queue` names until `stop`. Reconciles under way then run to their end.
+/// Reconciles the objects that `queue` names, until `stop`. Started reconciles then still run to their end.
 pub(super) async fn run<R: Reconcile>(
     reconciler: Arc<R>,
     store: Store<R::Object>,
@@ -94,7 +96,7 @@ pub(super) async fn run<R: Reconcile>(
         .await;
 }
 
-/// References that another task sends, as a stream for the queue.
+/// Returns the references that another task sends, as a stream for the queue.
 pub(super) fn received<Sent, K>(receiver: mpsc::Receiver<ObjectRef<Sent>>) -> impl Stream<Item = ObjectRef<K>> + Send
 where
     Sent: Resource<DynamicType = ()> + 'static,
@@ -104,7 +106,7 @@ where
         .map(|sent| ObjectRef::new(&sent.name).within(&sent.namespace.unwrap_or_default()))
 }
 
-/// Adds heartbeats of the task that polls the queue, for as long as it polls.
+/// Returns the same queue. While the task polls the queue, the queue also records heartbeats of the task.
 pub(super) fn with_heartbeat<T>(task: BackgroundTask, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
     let ticks = stream::unfold(interval(HEARTBEAT_INTERVAL), |mut ticks| async move {
         ticks.tick().await;
@@ -117,7 +119,7 @@ pub(super) fn with_heartbeat<T>(task: BackgroundTask, queue: impl Stream<Item = 
     stream::select(queue.map(Some), beats).filter_map(std::future::ready)
 }
 
-/// Measures one reconcile, counts its failure, and makes a reconcile that never ends visible in health.
+/// Measures the duration of one reconcile and counts its failure. If the reconcile never ends, health reports it.
 async fn instrumented<T>(
     task: BackgroundTask,
     reconcile: impl Future<Output = Result<T, ClusterError>>,

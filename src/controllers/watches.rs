@@ -1,14 +1,14 @@
-//! The metadata that all controllers share: one watch of each kind.
+//! Metadata that all controllers share: one watch of each kind.
 
 use crate::api::{CommandExecution, Machine, Phase, Whitelist};
 use crate::cluster::{Cluster, SharedWatch, Slim};
 use crate::telemetry::Watch;
 
-/// One watch of each kind, in the namespaces that this process serves. A clone shares them.
+/// One watch of each kind, in the served namespaces. Clones share the watches.
 #[derive(Clone)]
 pub struct Watches {
-    /// Unfinished CommandExecutions. Finished ones can be 100 times as many, and only retention needs them: it has a
-    /// watch of its own, which receives other fields and stores none of the objects.
+    /// Unfinished CommandExecutions. There can be 100 times as many finished ones, and only retention needs them.
+    /// Retention therefore has its own watch, which receives other fields and does not store the objects.
     pub unfinished_executions: SharedWatch<Slim<CommandExecution>>,
     /// All Machines.
     pub machines: SharedWatch<Slim<Machine>>,
@@ -17,8 +17,8 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Returns the watches, and the future that keeps them up to date. It ends only if one of them ends, which is a
-    /// bug. Drop it to end the watches.
+    /// Returns the watches, and the future that keeps them up to date. The future ends only if one of the watches ends,
+    /// which is a bug. Drop the future to end the watches.
     pub fn new(cluster: &Cluster) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (unfinished_executions, follow_executions) =
             cluster.shared_watch(Watch::Executions, Some(&unfinished_selector()));

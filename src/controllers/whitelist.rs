@@ -1,9 +1,9 @@
 //! The controller of Whitelists: reports in the status of each Whitelist which of its rules are in force.
 //!
 //! # Guarantees
-//! - The status reports what decisions use, because both use the same `compile`.
-//! - No decision depends on the status, so write access to it gives no power.
-//! - The status is written only if its content changes. It also contains the warnings of `writ lint`.
+//! - The status reports the rules that decisions use, because both use the same `compile`.
+//! - No decision depends on the status. A user who can only write the status therefore cannot change a decision.
+//! - The status is written only if its content changes. The content includes the warnings of `writ lint`.
 
 mod ready_reason;
 mod verdicts;
@@ -39,11 +39,11 @@ use super::run::{self, Reconcile};
 use verdicts::{Verdict, Verdicts, Version};
 pub use warnings::WarningCounts;
 
-/// Maximum interval between two reconciles of a Whitelist with subjects. The trust in requesters may change while the
-/// Whitelist does not.
+/// Maximum interval between two reconciles of a Whitelist with subjects. The trust in requesters can change although
+/// the Whitelist does not change.
 const SUBJECTS_REQUEUE: Duration = Duration::from_secs(5);
 /// Interval between two reconciles of a Whitelist with Deny rules. Its warnings also depend on the rules of other
-/// Whitelists, which may change while this one does not.
+/// Whitelists. These rules can change although this Whitelist does not change.
 const DENY_REQUEUE: Duration = Duration::from_secs(60);
 /// Minimum interval between two status writes for the same generation.
 const MIN_STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,17 +54,17 @@ type WhitelistMeta = Slim<Whitelist>;
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// Checks if subjects are in force.
+    /// Checks that the API server stamps requesters, so that rules with subjects are in force.
     pub stamping: RequesterTrustChecker,
     /// Publishes events.
     pub events: EventPublisher,
-    /// The other Whitelists of a namespace.
+    /// Compiled Whitelists of each namespace, to lint a Whitelist together with the others.
     pub policies: Arc<PolicyCache>,
     /// Number of warnings of each Whitelist.
     pub warnings: WarningCounts,
 }
 
-/// Runs the controller until `stop`. Reconciles under way then run to their end.
+/// Runs the controller until `stop`. Started reconciles then still run to their end.
 pub async fn run(context: Context, watches: Watches, stop: CancellationToken) {
     let (queue, store) = (changes(&watches), watches.whitelists.store());
     let controller = Controller { context, whitelists: store.clone(), verdicts: Verdicts::default() };
@@ -81,7 +81,7 @@ impl Reconcile for Controller {
     type Object = WhitelistMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Whitelists;
-    /// The compilation of a large Whitelist occupies a core for a moment.
+    /// The limit is low because compiling a large Whitelist uses a whole core for a moment.
     const MAX_CONCURRENT: Size = Size { places: 3, share: 2 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<WhitelistMeta>) -> Result<Action, ClusterError> {
@@ -103,7 +103,7 @@ impl Controller {
         self.verdicts.remove(namespace, name);
     }
 
-    /// Returns the version of the Whitelists of a namespace, as the watch has reported them.
+    /// Returns the version of the Whitelists of a namespace, according to the watch.
     fn version_of_all(&self, namespace: &str) -> Version {
         let all = self.whitelists.state_filter(|each| each.meta().namespace.as_deref() == Some(namespace));
         Version::of_all(all.iter().map(|each| {
@@ -128,13 +128,13 @@ fn changes(watches: &Watches) -> impl Stream<Item = ObjectRef<WhitelistMeta>> + 
 
 /// Reconciles one Whitelist.
 ///
-/// 1. Read it live.
-/// 2. Compile and lint it, if the Whitelist or another one that its verdict depends on has changed.
+/// 1. Read the Whitelist live.
+/// 2. Compile and lint it, if it has changed, or if another Whitelist has changed that its verdict depends on.
 /// 3. Write the status, if its content has changed.
 async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Action, ClusterError> {
     let context = &controller.context;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    // Read as an untyped object, because a Whitelist that does not decode needs a status too.
+    // Read as an untyped object, because a Whitelist that cannot be decoded also needs a status.
     let resource = ApiResource::erase::<Whitelist>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &namespace, &resource);
     let target = format!("Whitelist {namespace}/{name}");
@@ -173,22 +173,23 @@ async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Ac
     if let Some(delay) = throttle(&before, &status, written, now) {
         return Ok(Action::requeue(delay));
     }
-    // With the resourceVersion that was read, so that the status never describes another version.
+    // The patch contains the resourceVersion that was read. The status therefore never describes another version of the
+    // Whitelist.
     let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let slim: Api<WhitelistMeta> = Api::namespaced(context.cluster.client(), &namespace);
     match context.cluster.call(Operation::WriteWhitelist, &target, slim.patch_status(&name, &parameters, &patch)).await
     {
         Ok(_) => publish_change(context, &regarding, &before, &status),
-        // The watch reports the change that caused this.
+        // The Whitelist was changed or deleted. The watch reports this.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) => {}
         Err(error) => return Err(error),
     }
     Ok(requeue)
 }
 
-/// Compiles and lints a Whitelist. Also returns the version of the Whitelists of its namespace if the verdict depends
-/// on them.
+/// Compiles and lints a Whitelist. If the verdict also depends on the other Whitelists of the namespace, returns the
+/// version of all of them.
 async fn judge(
     live: DynamicObject,
     namespace: &str,
@@ -196,7 +197,7 @@ async fn judge(
 ) -> Result<(Verdict, Option<Version>), ClusterError> {
     let has_deny = warnings::has_deny(&live);
     let rules = if has_deny { Some(context.policies.rules(namespace).await?) } else { None };
-    // The compilation of a large Whitelist occupies a core for a moment and would delay other tasks of this thread.
+    // Compiling a large Whitelist uses a whole core for a moment and would delay other tasks of this thread.
     let judged = tokio::task::spawn_blocking(move || {
         let others = rules.as_ref().map(RuleSet::whitelists);
         let compiled = compile_object(live.clone());
@@ -209,8 +210,9 @@ async fn judge(
     })
 }
 
-/// Returns true if a status contains nothing new. Messages do not count, because they follow from the generation.
-/// Otherwise two processes of different versions would overwrite each other's messages forever.
+/// Returns true if the new status equals the previous status, apart from messages. Messages are not compared, because
+/// they follow from the generation. If they were compared, two processes of different Writ versions would overwrite
+/// each other's messages forever.
 fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
     let verdicts = |status: &WhitelistStatus| -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter();
@@ -222,9 +224,10 @@ fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
         && verdicts(before) == verdicts(now)
 }
 
-/// Returns the delay before a status for the same generation may be written again, if the last write is too recent. Two
-/// processes may disagree, because of different versions or rights, and must not overwrite each other without a pause.
-/// A condition has no time for a change of its message alone. So the API server's time of the last write counts, too.
+/// Returns the delay before a status for the same generation may be written again, or `None` if it may be written now.
+/// Two processes can disagree, because of different versions or rights. They must not overwrite each other without a
+/// pause. A condition has no time for a change of its message alone. The time of the last write, by the API server's
+/// clock, therefore counts, too.
 fn throttle(
     before: &WhitelistStatus,
     now: &WhitelistStatus,
@@ -239,7 +242,7 @@ fn throttle(
     MIN_STATUS_INTERVAL.checked_sub(passed).filter(|left| !left.is_zero())
 }
 
-/// Publishes an event for each condition with a new status or message.
+/// Publishes an event for each condition whose status or message has changed.
 fn publish_change(context: &Context, regarding: &ObjectReference, before: &WhitelistStatus, status: &WhitelistStatus) {
     let condition = |status: &WhitelistStatus, type_: ConditionType| {
         status.conditions.iter().find(|condition| condition.type_ == type_.as_str()).cloned()

@@ -1,7 +1,7 @@
-//! The watched form of an execution: its metadata.
+//! Metadata of an execution, as the watch delivers it.
 
 use crate::api::CommandExecution;
 use crate::cluster::Slim;
 
-/// Metadata of an execution. The watch decodes no more of the object.
+/// Metadata of an execution. The watch decodes nothing else.
 pub(super) type ExecutionMeta = Slim<CommandExecution>;

@@ -1,5 +1,5 @@
-//! Startup gate: no command starts before every unfinished execution was reconciled once, or 5 s passed. Lists have no
-//! order, and the oldest execution goes first.
+//! Startup gate: no command starts before every unfinished execution was reconciled once, or 5 s have passed. The gate
+//! is needed because lists have no order, but the oldest execution must start first.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,14 @@ use crate::runner::Runner;
 
 use super::execution_meta::ExecutionMeta;
 
-/// Maximum time that the gate stays closed. If the API server answers some of the reads late, time matters more than
-/// order.
+/// Maximum time for which the gate stays closed. If the API server answers some reads late, a prompt start is more
+/// important than the order.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Starts the runner when the gate opens.
 pub(super) struct StartupGate {
-    /// Executions that were not reconciled yet. `None` before the first list, and once the gate is open.
+    /// Executions of the first list that were not reconciled yet. `None` before the first list, and after the gate has
+    /// opened.
     remaining: Mutex<Option<HashSet<ObjectRef<ExecutionMeta>>>>,
     runner: Runner,
 }
@@ -28,7 +29,7 @@ impl StartupGate {
         Self { remaining: Mutex::default(), runner }
     }
 
-    /// Sets the executions of the first list. Later calls do nothing.
+    /// Sets the executions of the first list. Calls for later lists do nothing.
     pub fn expect(self: &Arc<Self>, all: impl Iterator<Item = ObjectRef<ExecutionMeta>>) {
         if self.runner.is_started() {
             return;
@@ -47,7 +48,7 @@ impl StartupGate {
         });
     }
 
-    /// Records that an execution was reconciled, with or without success, or that it is gone.
+    /// Records that an execution was reconciled, even without success, or that it no longer exists.
     pub fn mark_reconciled(&self, execution: &ObjectRef<ExecutionMeta>) {
         let is_last = self.with(|remaining| {
             remaining.as_mut().is_some_and(|remaining| {

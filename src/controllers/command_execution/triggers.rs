@@ -1,5 +1,5 @@
-//! Everything that makes the controller reconcile an execution: its own changes, changes of the Machines and Whitelists
-//! of its namespace, and the runner.
+//! The events after which the controller reconciles an execution. They are changes of the execution, changes of the
+//! Machines and Whitelists in its namespace, and messages of the runner.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::runner::{Runner, Wakes};
 use super::execution_meta::ExecutionMeta;
 use super::startup_gate::StartupGate;
 
-/// Returns the executions to reconcile, as they come up.
+/// Returns a stream of the executions that must be reconciled.
 pub(super) fn queue(
     watches: &Watches,
     runner: &Runner,
@@ -46,8 +46,8 @@ fn own_changes(
             Change::Applied(execution) => vec![ObjectRef::from(execution.as_ref())],
             Change::Deleted(execution) => {
                 let key = key_of(&execution);
-                // The execution finished or was deleted, so its task must end. A running execution is deleted if a user
-                // removes the finalizer that holds it.
+                // The execution has finished or was deleted, so its task must end. A running execution can be deleted
+                // if a user removes its finalizer.
                 runner.withdraw(&key);
                 runner.cancel(&key);
                 let reference = ObjectRef::from(execution.as_ref());
@@ -55,7 +55,7 @@ fn own_changes(
                 vec![reference]
             }
             Change::Listed(mut all) => {
-                // The oldest first: see `startup_gate`.
+                // The oldest execution comes first; see `startup_gate`.
                 all.sort_by_cached_key(|execution| execution.creation_timestamp());
                 let all: Vec<_> = all.iter().map(|execution| ObjectRef::from(execution.as_ref())).collect();
                 gate.expect(all.iter().cloned());
@@ -67,8 +67,8 @@ fn own_changes(
     changed.boxed()
 }
 
-/// Returns the unfinished executions that a change of an object of kind `K` affects. After a new list these are all of
-/// them, because changes may have been missed.
+/// Returns the unfinished executions that a change of an object of kind `K` affects. After a new list, returns all
+/// unfinished executions, because changes may have been missed.
 fn affected_by_changes<K>(
     watch: &SharedWatch<Slim<K>>,
     executions: Store<ExecutionMeta>,
@@ -93,8 +93,8 @@ where
     affected.boxed()
 }
 
-/// Returns true if two versions of a Machine or Whitelist mean the same to executions. Their status, which is written
-/// often, means nothing to executions.
+/// Returns true if the difference between two versions of a Machine or Whitelist cannot affect executions. A status,
+/// which changes often, does not affect executions.
 fn is_same_for_executions<K>(before: &Slim<K>, after: &Slim<K>) -> bool
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -105,7 +105,7 @@ where
         && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
 }
 
-/// Returns the runner's key of an execution.
+/// Returns the key by which the runner knows an execution.
 fn key_of(execution: &ExecutionMeta) -> ExecutionKey {
     ExecutionKey {
         namespace: execution.namespace().unwrap_or_default(),

@@ -1,12 +1,13 @@
-//! Limit of large objects that are reconciled concurrently. Large objects must not fill the memory, small ones must not
-//! wait for large ones, and no namespace must delay another one.
+//! Limits the number of large objects that are reconciled concurrently. Large objects must not fill the memory. Small
+//! objects must not wait for large objects, and no namespace must delay another namespace.
 
 use crate::fairness::{Place, Pool, Size};
 
-/// Objects up to this size, in bytes of text, need no permit: all that are reconciled together take a few MiB.
+/// Maximum size of an object that needs no permit, in bytes of text. All concurrently reconciled objects of this size
+/// together take a few MiB.
 const SMALL: usize = 65_536;
-/// Maximum number of large objects in memory, in all and per namespace. One takes up to four times 1.5 MiB: its text
-/// twice, and its decoded form.
+/// Maximum number of large objects in memory: in total, and per namespace. A large object takes up to four times 1.5
+/// MiB, for two copies of its text and its decoded form.
 const LARGE: Size = Size { places: 10, share: 5 };
 
 /// Permits for large objects.
@@ -19,7 +20,7 @@ impl Default for Weights {
 }
 
 impl Weights {
-    /// Waits for the permit of an object of this size. `None` for a small object, which needs no permit.
+    /// Waits for the permit for an object of this size. Returns `None` for a small object, which needs no permit.
     pub async fn take(&self, namespace: &str, bytes: usize) -> Option<Place> {
         if bytes <= SMALL { None } else { Some(self.0.place(namespace).await) }
     }

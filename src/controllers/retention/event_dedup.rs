@@ -1,22 +1,22 @@
-//! Limits repeated reports. Thousands of executions may be kept for the same reason and are reconciled again every few
-//! minutes. They must fill neither the log nor the API server's events.
+//! Limits repeated reports. Thousands of executions can be kept for the same reason, and each is reconciled again every
+//! few minutes. Their reports must not fill the log or the API server's events.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Minimum interval between two reports of the same kind.
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);
-/// Maximum number of remembered reports, about 100 KiB. Further ones are not reported within the hour.
+/// Maximum number of remembered reports, about 100 KiB. While so many are remembered, new kinds of reports are dropped.
 const MAX_REMEMBERED: usize = 1000;
 
-/// The reports of the last hour.
+/// Reports of the last hour.
 #[derive(Debug, Default)]
 pub(super) struct RecentReports {
     last: HashMap<String, Instant>,
 }
 
 impl RecentReports {
-    /// Returns true if this must be reported now, and remembers it as reported.
+    /// Returns true if the report `what` must be made now, and remembers it as made.
     pub fn should_report(&mut self, what: &str, now: Instant) -> bool {
         self.last.retain(|_, reported| now.duration_since(*reported) < REPEAT_AFTER);
         if self.last.contains_key(what) || self.last.len() >= MAX_REMEMBERED {

@@ -1,5 +1,5 @@
-//! Finished executions by the time of their next action. Keeps about 300 bytes of each, and nothing of those that stay
-//! for ever.
+//! Finished executions, ordered by the time of their next action. Takes about 300 bytes for each execution. Executions
+//! without a next action are not in the queue.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::cluster::ExecutionKey;
 
 use super::finished::{FinishedExecution, RetentionPolicy};
 
-/// Executions ordered by time.
+/// Queue of executions, ordered by time.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryQueue {
-    /// By UID.
+    /// Executions by UID.
     entries: HashMap<Arc<str>, Entry>,
     order: BTreeSet<(Timestamp, Arc<str>)>,
-    /// Number of lists that were started.
+    /// Number of lists that have started.
     relist_generation: u64,
     policy: RetentionPolicy,
 }
@@ -29,7 +29,8 @@ struct Entry {
     namespace: String,
     name: String,
     at: Timestamp,
-    /// The list that contained the execution last, or that was the last one before its last change.
+    /// Number of the last list that contained the execution. If the execution was scheduled later: number of the last
+    /// list at that time.
     relist_generation: u64,
 }
 
@@ -45,7 +46,7 @@ impl ExpiryQueue {
             Event::InitApply(finished) | Event::Apply(finished) => self.schedule(&finished),
             Event::Delete(finished) => self.remove(&finished.uid().unwrap_or_default()),
             Event::InitDone => {
-                // Executions that the new list does not contain are gone.
+                // Executions that are not in the new list were deleted.
                 let current = self.relist_generation;
                 let gone = self.entries.iter().filter(|(_, entry)| entry.relist_generation != current);
                 for uid in gone.map(|(uid, _)| Arc::clone(uid)).collect::<Vec<_>>() {
@@ -77,13 +78,13 @@ impl ExpiryQueue {
         }
     }
 
-    /// Returns the delay until the first execution is due; `None` if the queue is empty.
+    /// Returns the delay until the first execution is due, or `None` if the queue is empty.
     pub(super) fn next_delay(&self, now: Timestamp) -> Option<Duration> {
         let (at, _) = self.order.first()?;
         Some(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
     }
 
-    /// Removes and returns the first execution, if it is due.
+    /// Removes and returns the first execution if it is due.
     pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<ExecutionKey> {
         let (at, uid) = self.order.first().filter(|(at, _)| *at <= now)?.clone();
         self.order.remove(&(at, Arc::clone(&uid)));

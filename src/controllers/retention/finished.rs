@@ -1,4 +1,4 @@
-//! The parts of a finished execution that its removal depends on. Nothing else of it is decoded.
+//! The parts of a finished execution that its removal depends on. The other parts are not decoded.
 
 use std::borrow::Cow;
 
@@ -15,19 +15,20 @@ use crate::cluster::LeanMetadata;
 /// Retention of finished executions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetentionPolicy {
-    /// TTL of executions without `ttlSecondsAfterFinished`, in seconds. `None` keeps them until somebody deletes them.
+    /// TTL of executions without `ttlSecondsAfterFinished`, in seconds. If `None`, such executions stay until somebody
+    /// deletes them.
     pub default_ttl_seconds: Option<u32>,
-    /// Minimum retention in seconds, if the rule that allowed the execution has no `minimumRetentionSeconds`.
+    /// Minimum retention in seconds. Used if the rule that allowed the execution has no `minimumRetentionSeconds`.
     pub minimum_seconds: u32,
 }
 
-/// Minimum retention of executions that no rule allowed, in seconds, unless the installation keeps them for less. A
-/// requester can create thousands of refused executions an hour, and none of them ran. Still there must be time to see
-/// them. The chart's admission policies use the same number.
+/// Minimum retention of executions that no rule allowed, in seconds. A shorter minimum retention of the installation
+/// has priority. This value is short, because a requester can create thousands of refused executions per hour, and none
+/// of them runs. It still leaves users time to read them. The chart's admission policies use the same number.
 const MINIMUM_OF_REFUSED_SECONDS: u32 = 300;
 
-/// Lean metadata and three fields. A field that does not decode counts as absent, so that one object cannot stop the
-/// list that contains it.
+/// Lean metadata and three fields of an execution. A field that cannot be decoded counts as absent. One object
+/// therefore cannot make the whole list undecodable.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct FinishedExecution {
     pub metadata: LeanMetadata,
@@ -55,7 +56,7 @@ struct Status {
     decision: Option<Decision>,
 }
 
-/// The decision, which is absent if no rule allowed the execution.
+/// The decision. It is absent if no rule allowed the execution.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Decision {
@@ -81,13 +82,13 @@ impl FinishedExecution {
         self.metadata.audit_finalizer.is_some()
     }
 
-    /// Returns the time after which Writ deletes the execution; `None` if it never does.
+    /// Returns the time after which Writ deletes the execution, or `None` if Writ never deletes it.
     pub(super) fn expiry(&self, policy: &RetentionPolicy) -> Option<Timestamp> {
         let seconds = self.spec.ttl_seconds_after_finished.or(policy.default_ttl_seconds)?;
         after(self.status.completion_time.as_ref()?.0, seconds.max(self.minimum_seconds(policy)))
     }
 
-    /// Returns the minimum retention in seconds. The admission policy `writ-guard` computes the same.
+    /// Returns the minimum retention in seconds. The admission policy `writ-guard` computes the same value.
     fn minimum_seconds(&self, policy: &RetentionPolicy) -> u32 {
         match &self.status.decision {
             Some(decision) => decision.minimum_retention_seconds.unwrap_or(policy.minimum_seconds),
@@ -95,8 +96,8 @@ impl FinishedExecution {
         }
     }
 
-    /// Returns the time after which Writ marks the execution as one that others may delete; `None` if it never does, or
-    /// if the execution is marked.
+    /// Returns the time after which Writ adds the annotation that allows others to delete the execution. `None` if no
+    /// annotation is needed, or if the execution has it already.
     pub(super) fn mark_time(&self, policy: &RetentionPolicy) -> Option<Timestamp> {
         let is_marked = || {
             let annotation = self.metadata.kept.annotations.as_ref()?.get(RETENTION_OVER_ANNOTATION)?;
@@ -107,16 +108,16 @@ impl FinishedExecution {
             return None;
         }
         let completed = self.status.completion_time.as_ref().map(|time| time.0);
-        // An execution with an unreadable completion time must not stay for ever.
+        // Without a readable completion time the creation time counts, so that the execution does not stay forever.
         let start = completed.or_else(|| self.metadata.kept.creation_timestamp.as_ref().map(|time| time.0))?;
         after(start, minimum_seconds)
     }
 
-    /// Returns the time of the next action; `None` if there is none.
+    /// Returns the time of the next action, or `None` if there is no next action.
     pub(super) fn next_action_time(&self, policy: &RetentionPolicy) -> Option<Timestamp> {
         match (self.is_being_deleted(), self.has_finalizer()) {
             (true, true) => Some(Timestamp::MIN),
-            // The finalizer of somebody else holds it.
+            // Only finalizers of other programs keep the execution.
             (true, false) => None,
             (false, _) => [self.expiry(policy), self.mark_time(policy)].into_iter().flatten().min(),
         }
@@ -193,7 +194,8 @@ mod tests {
         assert_eq!(due(json!({}), unmarked.clone(), Some(10), 0), time("2026-11-21T12:00:10Z"));
         assert_eq!(due(short.clone(), unmarked.clone(), Some(10), 0), time("2026-11-21T12:00:05Z"));
         assert_eq!(due(short, marked.clone(), None, 60), time("2026-11-21T12:01:00Z"));
-        // Marked after the minimum, deleted later or never. If never, the queue keeps nothing of it.
+        // The execution is annotated after the minimum retention, and deleted after its TTL. Without a TTL it is never
+        // deleted, and the queue keeps nothing of it.
         assert_eq!(due(json!({}), unmarked.clone(), Some(90), 60), time("2026-11-21T12:01:00Z"));
         assert_eq!(due(json!({}), marked.clone(), Some(90), 60), time("2026-11-21T12:01:30Z"));
         assert_eq!(due(json!({}), unmarked, None, 60), time("2026-11-21T12:01:00Z"));
@@ -213,7 +215,8 @@ mod tests {
         };
         let day = 86_400;
         assert_eq!(kept(json!({}), day), (Some(86_400), Some(86_400)));
-        // Everybody with the right to delete it may do so at once, so no mark is needed.
+        // With a minimum retention of 0, everybody with the right to delete the execution may do so at once. No
+        // annotation is needed.
         assert_eq!(kept(json!({"minimumRetentionSeconds": 0}), day), (Some(0), None));
         assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), day), (Some(60), Some(60)));
         assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), 0), (Some(60), Some(60)));

@@ -1,4 +1,4 @@
-//! Failures to remove an execution: when Writ tries again, and what it reports.
+//! Failures to remove an execution: the time of the next attempt, and the reports.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::telemetry::{BackgroundTask, metrics};
 
 use super::event_dedup::RecentReports;
 
-/// Delay before the next attempt for an execution that needs manual action. An attempt makes two calls, so ten thousand
-/// such executions make 70 calls per second.
+/// Delay before the next attempt if an execution needs manual action. An attempt makes two calls. Ten thousand such
+/// executions therefore make about 70 calls per second.
 const BLOCKED_RETRY: Duration = Duration::from_secs(300);
 
-/// Reason that an execution could not be removed.
+/// Reason why an execution could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RemovalError {
     #[error(transparent)]
@@ -32,21 +32,21 @@ pub(super) enum RemovalError {
          a receipt the same manifest would run again; delete receipts or raise --receipt-limit"
     )]
     ReceiptLimitReached {
-        /// The maximum number.
+        /// Maximum number of receipts.
         limit: u64,
     },
-    /// The execution does not decode, so no receipt of it can be written.
+    /// The execution cannot be decoded, so its receipt cannot be written.
     #[error("execution kept: it cannot be read: {0}")]
     Unreadable(String),
 }
 
 impl RemovalError {
-    /// Returns true if other executions would meet the same failure.
+    /// Returns true if attempts for other executions would fail in the same way.
     pub fn is_systemic(&self) -> bool {
         matches!(self, Self::Cluster(ClusterError::Unavailable { .. }) | Self::Store(_))
     }
 
-    /// Returns the word for metrics, one of a fixed set.
+    /// Returns the error class for metrics, one of a fixed set.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Cluster(error) | Self::Receipt(error) => error.category(),
@@ -72,7 +72,8 @@ impl RemovalError {
         }
     }
 
-    /// Returns the reason of the event on the execution, if the failure needs manual action.
+    /// Returns the reason for an event on the execution, if the failure needs manual action. `None` if no event is
+    /// published.
     fn event(&self) -> Option<&'static str> {
         match self {
             Self::ReceiptLimitReached { .. } => Some("ReceiptLimitReached"),
@@ -86,9 +87,9 @@ impl RemovalError {
 /// Reports executions that could not be removed.
 pub(super) struct RemovalReporter {
     events: EventPublisher,
-    /// Namespaces in the log.
+    /// Reports in the log, by reason and namespace.
     logged: RecentReports,
-    /// Executions with an event.
+    /// Reports as events, by reason and execution.
     published: RecentReports,
 }
 
@@ -97,8 +98,8 @@ impl RemovalReporter {
         Self { events, logged: RecentReports::default(), published: RecentReports::default() }
     }
 
-    /// Reports a failure. A failure that lasts is reported once an hour: by one event per execution, and in the log
-    /// once per namespace.
+    /// Reports a failure. A failure that needs manual action is reported once per hour: as one event per execution, and
+    /// in the log once per namespace. Other failures are logged at each attempt.
     pub fn report(&mut self, key: &ExecutionKey, error: &RemovalError) {
         metrics().reconcile_failed(BackgroundTask::Retention.as_str(), error.category());
         let now = Instant::now();

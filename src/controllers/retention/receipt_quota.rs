@@ -1,5 +1,5 @@
-//! Maximum number of receipts per namespace. Receipts never expire, so their number is bounded here. Once the limit is
-//! reached, executions are kept instead.
+//! Maximum number of receipts per namespace. The number needs a limit, because receipts never expire. At the limit,
+//! Writ keeps expired executions instead of deleting them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,16 +8,17 @@ use tokio::sync::Mutex;
 
 use crate::cluster::{Cluster, ClusterError};
 
-/// Time for which a count is used, plus the receipts written since. Receipts that others delete count after that.
+/// Time for which a count is used. New receipts of this process are added to the count. Receipts that others delete are
+/// still counted until this time has passed.
 const CACHE_TTL: Duration = Duration::from_secs(60);
-/// Time for which a count is used that reached the limit. Without it, each of thousands of expired executions would
-/// have the receipts counted again.
+/// Time for which a count at the limit is used. Without it, the receipts would be counted again for each of thousands
+/// of expired executions.
 const FULL_CACHE_TTL: Duration = Duration::from_secs(10);
 
-/// Reserves receipts within the limit.
+/// Reserves receipts up to the limit.
 pub(super) struct ReceiptQuota {
     limit: u64,
-    /// Counts by namespace. Expired ones are removed, so these are the namespaces of the last minute.
+    /// Counts by namespace. Expired counts are removed, so the map contains only the namespaces of the last minute.
     counts: Mutex<HashMap<String, CachedCount>>,
 }
 
@@ -41,8 +42,8 @@ impl ReceiptQuota {
         self.limit
     }
 
-    /// Reserves one receipt. Returns false if the namespace is at its limit. Concurrent callers wait for each other, so
-    /// that the last receipt is not reserved twice.
+    /// Reserves one receipt. Returns false if the namespace has reached its limit. Concurrent callers wait for each
+    /// other, so that the last receipt is not reserved twice.
     ///
     /// # Errors
     /// The receipts could not be counted.
@@ -60,7 +61,7 @@ impl ReceiptQuota {
         }))
     }
 
-    /// Releases a reservation that was not used.
+    /// Cancels a reservation that was not used.
     pub async fn release(&self, namespace: &str) {
         if let Some(cached) = self.counts.lock().await.get_mut(namespace) {
             cached.count = cached.count.saturating_sub(1);

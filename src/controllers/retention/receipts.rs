@@ -1,10 +1,13 @@
-//! Receipts of the executions that Writ deletes after their TTL, and their removal when somebody deletes an execution.
+//! Receipts of the executions that Writ deletes after their TTL. If a user deletes an execution, its receipt is
+//! removed.
 //!
 //! # Guarantees
-//! - The receipt is stored before the execution is deleted, so no crash in between lets the same manifest run again.
-//! - An execution that somebody deletes leaves no receipt. No receipt is removed for any other reason.
-//! - Two processes (a rolling update) cannot undo what the other one depends on. A process that finds the receipt in
-//!   place writes it once more before the deletion, and undo only removes the version that this process wrote.
+//! - The receipt is stored before the execution is deleted. If Writ crashes in between, the same manifest still does
+//!   not run again.
+//! - If a user deletes an execution, no receipt of it stays. A receipt is removed for no other reason.
+//! - Two processes (a rolling update) cannot undo a receipt that the other process needs. If a process finds the
+//!   receipt already stored, it writes the receipt again before the deletion. Undo removes only the version that the
+//!   own process wrote.
 
 use crate::api::{CommandExecution, ExecutionReceipt};
 use crate::cluster::{Cluster, ClusterError};
@@ -13,7 +16,7 @@ use crate::execution::{ReceiptKey, is_already_executed};
 use super::problem::RemovalError;
 use super::receipt_quota::ReceiptQuota;
 
-/// An annotation that makes a version of a receipt one's own; its value means nothing.
+/// Annotation with a random value. It gives each write of a receipt a new version.
 const NONCE_ANNOTATION: &str = "writ.dev/revision-nonce";
 
 /// Writes and removes receipts.
@@ -24,10 +27,10 @@ pub(super) struct Receipts {
 
 /// Result of writing a receipt.
 pub(super) enum ReceiptWrite {
-    /// This attempt stored the receipt, or named this execution in it. It can be undone.
+    /// This attempt created the receipt, or wrote this execution's UID into it. The write can be undone.
     Written(Box<ExecutionReceipt>),
-    /// The receipt named this execution before. An earlier attempt, or another process, may have deleted the execution
-    /// by now.
+    /// The receipt already contained this execution's UID. Perhaps an earlier attempt or another process has already
+    /// deleted the execution.
     AlreadyThere,
     /// The execution needs no receipt.
     NotNeeded,
@@ -38,16 +41,17 @@ impl Receipts {
         Self { cluster, quota: ReceiptQuota::new(limit) }
     }
 
-    /// Stores the receipt of an execution that is deleted next.
+    /// Stores the receipt of an execution. The caller deletes the execution next.
     ///
     /// # Errors
-    /// The receipt is not stored, or this is not known. The execution must stay.
+    /// The receipt is not stored, or the outcome is unknown. The caller must keep the execution.
     pub async fn write(&self, execution: &CommandExecution) -> Result<ReceiptWrite, RemovalError> {
         let Some(key) = ReceiptKey::of(execution) else { return Ok(ReceiptWrite::NotNeeded) };
         let no_end = || RemovalError::Unreadable("status.completionTime is missing".to_owned());
         let new = key.receipt(execution).ok_or_else(no_end)?;
         let Some(mut found) = self.cluster.receipt(&key).await.map_err(receipt_error)? else {
-            // Somebody deleted the receipt because of which this execution did not run, so that the next one runs.
+            // This execution did not run, because of an earlier receipt. Since then, somebody deleted this receipt so
+            // that the next execution runs. A new receipt would prevent that.
             if is_already_executed(execution) {
                 return Ok(ReceiptWrite::NotNeeded);
             }
@@ -79,8 +83,8 @@ impl Receipts {
         }
     }
 
-    /// Removes what this attempt wrote, because somebody deleted the execution first. The same manifest may then run
-    /// again.
+    /// Removes the receipt that this attempt wrote, because somebody else deleted the execution first. The same
+    /// manifest can then run again.
     ///
     /// # Errors
     /// The receipt could not be removed.
@@ -91,8 +95,8 @@ impl Receipts {
         }
     }
 
-    /// Removes the receipt of a finished execution that is being deleted, unless Writ deleted it after its TTL.
-    /// Somebody who deletes an execution may want the same manifest to run again.
+    /// Removes the receipt of a finished execution that is being deleted, unless Writ deleted the execution after its
+    /// TTL. A user who deletes an execution perhaps wants the same manifest to run again.
     ///
     /// # Errors
     /// The receipt could not be read or removed.
@@ -119,8 +123,8 @@ impl Receipts {
     }
 }
 
-/// Returns the failure of a call for a receipt. Failures that need manual action differ from the same failures for
-/// executions.
+/// Returns the error of a call for a receipt. If the error needs manual action, it becomes [`RemovalError::Receipt`],
+/// which differs from the same error of a call for an execution.
 fn receipt_error(error: ClusterError) -> RemovalError {
     match error {
         ClusterError::Forbidden { .. }

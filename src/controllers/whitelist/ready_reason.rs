@@ -1,4 +1,4 @@
-//! The condition Ready of a Whitelist.
+//! Reason and message of the condition Ready of a Whitelist.
 
 use crate::policy::CompiledWhitelist;
 

@@ -1,5 +1,5 @@
-//! The verdict on each Whitelist, kept until a Whitelist that it depends on changes: to compile and to lint costs a
-//! core for a moment, and a Whitelist with subjects is reconciled every few seconds.
+//! The verdict on each Whitelist, kept until a Whitelist changes that the verdict depends on. Compiling and linting
+//! uses a whole core for a moment, and a Whitelist with subjects is reconciled every few seconds.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -15,7 +15,7 @@ use crate::policy::CompiledWhitelist;
 use super::ready_reason::ready_reason;
 use super::warnings::Warnings;
 
-/// Content of a Whitelist's status about its rules: a few KiB of text.
+/// The part of a Whitelist's status that describes its rules: a few KiB of text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Verdict {
     pub rule_count: usize,
@@ -23,9 +23,9 @@ pub(super) struct Verdict {
     pub reason: &'static str,
     /// Message of the condition Ready.
     pub message: String,
-    /// True if a rule is only for certain requesters.
+    /// True if the Whitelist has a rule for certain requesters only.
     pub has_subjects: bool,
-    /// True if a rule is a Deny. The warnings then depend on the other Whitelists of the namespace too.
+    /// True if the Whitelist has a Deny rule. The warnings then also depend on the other Whitelists of the namespace.
     pub has_deny: bool,
     pub warnings: Warnings,
 }
@@ -38,7 +38,7 @@ impl Verdict {
     }
 }
 
-/// Version of what a verdict depends on.
+/// Version of the Whitelists that a verdict depends on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Version(u64);
 
@@ -52,7 +52,7 @@ impl Version {
         )])
     }
 
-    /// Returns the version of all Whitelists of a namespace, as they were compiled.
+    /// Returns the version of all Whitelists of a namespace, from their compiled form.
     pub fn of_compiled(whitelists: &[Arc<CompiledWhitelist>]) -> Self {
         Self::of_all(whitelists.iter().map(|whitelist| {
             let ObjectRecord { name, uid, generation } = &whitelist.record;
@@ -60,7 +60,7 @@ impl Version {
         }))
     }
 
-    /// Returns the version of Whitelists, from name, UID and generation of each. Their order does not matter.
+    /// Returns the version of the given Whitelists: name, UID and generation of each. Their order does not matter.
     pub fn of_all<'a>(whitelists: impl IntoIterator<Item = (&'a str, &'a str, i64)>) -> Self {
         let mut all: Vec<_> = whitelists.into_iter().collect();
         all.sort_unstable();
@@ -70,24 +70,24 @@ impl Version {
     }
 }
 
-/// The last verdict on each Whitelist. One entry for each Whitelist that exists.
+/// Last verdict on each existing Whitelist.
 #[derive(Default)]
 pub(super) struct Verdicts(Mutex<HashMap<(String, String), Kept>>);
 
 struct Kept {
     own: Version,
-    /// Of all Whitelists of the namespace; `None` if the verdict does not depend on them.
+    /// Version of all Whitelists of the namespace. `None` if the verdict does not depend on the other Whitelists.
     all: Option<Version>,
     verdict: Arc<Verdict>,
 }
 
 impl Verdicts {
-    /// Returns the verdict on the Whitelist of this version. `all_now` returns the version of all Whitelists of its
-    /// namespace. If what the verdict depends on has changed, `judge` makes a new verdict, and returns the version of
-    /// all Whitelists that it was made with.
+    /// Returns the verdict on a Whitelist. `own` is its version, and `all_now` returns the version of all Whitelists of
+    /// its namespace. If one of these has changed and the verdict depends on it, `judge` makes a new verdict. `judge`
+    /// also returns the version of all Whitelists that it used.
     ///
     /// # Errors
-    /// The error of `judge`. The verdict before it is kept.
+    /// The error of `judge`. The previous verdict is kept.
     pub async fn get(
         &self,
         (namespace, name): (&str, &str),
@@ -112,7 +112,7 @@ impl Verdicts {
         is_current.then(|| Arc::clone(&kept.verdict))
     }
 
-    /// Removes the verdict on a Whitelist that was deleted.
+    /// Removes the verdict on a deleted Whitelist.
     pub fn remove(&self, namespace: &str, name: &str) {
         self.lock().remove(&(namespace.to_owned(), name.to_owned()));
     }
@@ -126,7 +126,7 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    /// Requests the verdict on the Whitelist `team/own`. Returns true if this request computed it.
+    /// Requests the verdict on the Whitelist `team/own`. Returns true if this request computed a new verdict.
     async fn is_judged(verdicts: &Verdicts, generation: i64, others: &[(&str, &str, i64)], has_deny: bool) -> bool {
         let own = ("own", "uid", generation);
         let all = || Version::of_all(others.iter().copied().chain([own]));

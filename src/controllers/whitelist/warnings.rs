@@ -1,4 +1,4 @@
-//! The warnings of `writ lint`, in the status of a Whitelist and in the metrics.
+//! Warnings of `writ lint` in the status of a Whitelist and in the metrics.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,13 @@ use crate::execution::storable;
 use crate::policy::{self, CompiledWhitelist, Warning};
 use crate::telemetry::metrics;
 
-/// Maximum number of warnings that a message shows. It counts the others.
+/// Maximum number of warnings that a message shows. The message only counts the other warnings.
 const MAX_SHOWN: usize = 5;
-/// Maximum length of one warning in a message, in characters, so that all of them fit into the 2048 of a message
-/// (`storable`).
+/// Maximum length of one warning in a message, in characters. All shown warnings together must fit into the 2048
+/// characters of a message (`storable`).
 const MAX_CHARACTERS_SHOWN: usize = 300;
 
-/// Number of warnings of each Whitelist, for the metric. One entry for each Whitelist that exists.
+/// Number of warnings of each existing Whitelist, for the metric.
 #[derive(Default)]
 pub struct WarningCounts(Mutex<HashMap<(String, String), usize>>);
 
@@ -49,23 +49,23 @@ impl WarningCounts {
     }
 }
 
-/// Returns true if a Whitelist has a Deny rule, which also applies to what other Whitelists allow.
+/// Returns true if a Whitelist has a Deny rule. A Deny rule also limits the Allow rules of other Whitelists.
 pub(super) fn has_deny(object: &DynamicObject) -> bool {
     let rules = object.data.pointer("/spec/rules").and_then(Value::as_array);
     rules.is_some_and(|rules| rules.iter().any(|rule| rule.get("effect").and_then(Value::as_str) == Some("Deny")))
 }
 
-/// The warnings of one Whitelist, as the status shows them.
+/// Warnings about one Whitelist, in the form for its status.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Warnings {
     /// Number of all warnings.
     pub count: usize,
-    /// The first warnings.
+    /// Text of the first warnings.
     message: String,
 }
 
-/// Lints a Whitelist together with `others` of its namespace. A Whitelist that does not decode has no warnings: its
-/// namespace fails closed, which the condition Ready reports.
+/// Lints a Whitelist together with the other Whitelists of its namespace (`others`). A Whitelist that cannot be decoded
+/// gets no warnings: its namespace fails closed, and the condition Ready reports this.
 pub(super) fn lint(object: DynamicObject, compiled: &CompiledWhitelist, others: &[Arc<CompiledWhitelist>]) -> Warnings {
     let whitelist = object.try_parse::<Whitelist>();
     let lint = |whitelist: Whitelist| policy::lint_among(&whitelist, compiled, others).warnings;
@@ -87,8 +87,8 @@ impl Warnings {
         Self { count: warnings.len(), message: storable(&message) }
     }
 
-    /// Puts the warnings into a status. Ready and Stalled stay unchanged, so that no GitOps tool considers the
-    /// Whitelist failed.
+    /// Writes the warnings into a status. Does not change the conditions Ready and Stalled, so that no GitOps tool
+    /// considers the Whitelist failed.
     pub(super) fn write_into(&self, status: &mut WhitelistStatus, now: Timestamp) {
         status.warning_count = i64::try_from(self.count).ok();
         let generation = status.observed_generation;
@@ -100,7 +100,7 @@ impl Warnings {
     }
 }
 
-/// Returns the time of Writ's last write of the status.
+/// Returns the time of Writ's last write to the status.
 pub(super) fn last_written(metadata: &ObjectMeta) -> Option<Timestamp> {
     let entries = metadata.managed_fields.iter().flatten();
     let own = entries.filter(|entry| {
