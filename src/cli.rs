@@ -1,10 +1,10 @@
-//! Commands for people, next to `writ serve`: `writ explain` and `writ lint` about policies, `writ output` for the
-//! output of a command, `writ ready` for readiness, `writ machine` for machines.
+//! Commands for users, in addition to `writ serve`. `writ explain` and `writ lint` check policies, `writ output` prints
+//! the output of a command, `writ ready` checks readiness, and `writ machine` helps with machines.
 //!
 //! # Guarantees
 //! - `writ output` prints only the output that was recorded.
-//! - `writ explain` and `writ lint` use the code of the controller, so they give its answers.
-//! - No command shows more of a cluster's policy than the rights of its user do.
+//! - `writ explain` and `writ lint` use the same code as the controller, so they give the same answers.
+//! - No command shows more of a cluster's policy than its user may read.
 
 mod explain;
 mod input;
@@ -27,17 +27,17 @@ pub use ready::Ready;
 /// Result of a command, as an exit code.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum CliExit {
-    /// Allowed, or valid. Exit code 0.
+    /// The request is allowed, or the input is valid. Exit code 0.
     Success,
-    /// Denied, or invalid. Exit code 3.
+    /// The request is denied, or the input is invalid. Exit code 3.
     Denied,
-    /// The input cannot be used. Exit code 2, as for an unknown flag.
+    /// The input cannot be used. Exit code 2, the same as for an unknown flag.
     Usage,
-    /// The requested object does not exist. Exit code 4.
+    /// The requested output does not exist, or a Machine cannot start commands. Exit code 4.
     NotAvailable,
-    /// The requested object does not exist yet. Exit code 5.
+    /// The requested output does not exist yet, or the process is not ready. Exit code 5.
     NotReady,
-    /// The requested object differs from its record. Exit code 6.
+    /// The output differs from its record. Exit code 6.
     Corrupt,
 }
 

@@ -1,4 +1,4 @@
-//! `writ explain`: the decision about a request, and its reason. Runs nothing.
+//! `writ explain`: prints the decision about a request, and its reason. Runs nothing.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -17,26 +17,26 @@ use super::CliExit;
 use super::input::{RequestInput, parse_key_value};
 use super::remote::{self, PolicyScope, PolicySource};
 
-/// Maximum length of a JSON line, in bytes. A request is well under 100 KiB.
+/// Maximum length of a JSON line, in bytes. A usual request has much less than 100 KiB.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
-/// Hint for naming the requester, if a rule depends on it.
+/// Hint in messages that tells how to name the requester.
 const NAME_REQUESTER: &str =
     "add --as USER, and --as-group GROUP for each group (with --json-lines: requestedBy in the line), to name one";
 
-/// Print the decision about a request, and its reason. Nothing is run.
+/// Print the decision about a request, and the reason for the decision. Nothing is run.
 ///
 /// Offline, from files:
 ///   writ explain -f rules.yaml --machine-label role=web --as jane --as-group sre -- systemctl restart nginx.service
 ///   writ explain -f rules.yaml --argv -- /usr/bin/systemctl restart -- nginx.service
 ///   writ explain -f rules.yaml --rule restart-service --parameter unit=nginx.service
 ///   writ explain -f rules.yaml --json-lines < requests.jsonl
-/// Against a cluster, with your own rights:
+/// In a cluster, with your own rights:
 ///   writ explain -n ops --machine web-1 -- systemctl restart nginx.service
 ///   writ explain -n ops --execution restart-nginx-20261121
 ///
-/// Exit code 0: allowed, 3: denied, 2: bad input. With --json-lines 2 if a line was no request, otherwise 3 if one was
-/// denied.
+/// Exit codes: 0 allowed, 3 denied, 2 bad input. Exit codes with --json-lines: 2 if any line is not a request, else 3
+/// if any request is denied, else 0.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Explain {
@@ -49,7 +49,8 @@ pub struct Explain {
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     kubeconfig: Option<PathBuf>,
 
-    /// Namespace of Whitelists and Machine [default: the kubeconfig's; with -f the one in the file, or `default`].
+    /// Namespace of the Whitelists and the Machine [default: the namespace of the kubeconfig; with -f the namespace in
+    /// the file, or `default`].
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
 
@@ -57,7 +58,7 @@ pub struct Explain {
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     machine: Option<String>,
 
-    /// CommandExecution of the cluster; prints how it would be decided now.
+    /// CommandExecution in the cluster. Prints the decision that Writ would make about it now.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "machine", "words", "rule", "json_lines"])]
     execution: Option<String>,
 
@@ -65,7 +66,7 @@ pub struct Explain {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_key_value, conflicts_with = "machine")]
     machine_label: Vec<(String, String)>,
 
-    /// Requester [default: against a cluster you; with -f nobody, so that rules with subjects do not match].
+    /// Requester [default: in a cluster you; with -f nobody, so that rules with subjects do not match].
     #[arg(long = "as", value_name = "USER")]
     as_user: Option<String>,
 
@@ -73,7 +74,7 @@ pub struct Explain {
     #[arg(long = "as-group", value_name = "GROUP", requires = "as_user")]
     as_group: Vec<String>,
 
-    /// Action type that a rule must have.
+    /// Action type that the matching rule must have.
     #[arg(long, value_name = "TYPE")]
     action_type: Option<String>,
 
@@ -85,7 +86,7 @@ pub struct Explain {
     #[arg(long, value_name = "SECONDS")]
     timeout_seconds: Option<u32>,
 
-    /// Treat the words as an argument vector (spec.argv), not as text (spec.command).
+    /// Use the words as an argument vector (spec.argv), not as a text (spec.command).
     #[arg(long, conflicts_with_all = ["rule", "json_lines"])]
     argv: bool,
 
@@ -97,17 +98,18 @@ pub struct Explain {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_key_value, requires = "rule")]
     parameter: Vec<(String, String)>,
 
-    /// Whitelist of the rule.
+    /// Whitelist that contains the rule.
     #[arg(long, value_name = "NAME", requires = "rule")]
     whitelist: Option<String>,
 
-    /// Read requests from standard input, one JSON object for each line, and answer with one line each. Fields:
-    /// command, argv or rule {name, parameters, whitelist}; actionType, environment, timeoutSeconds, machineLabels,
-    /// requestedBy {username, groups}. Flags are the defaults for absent fields.
+    /// Read requests from standard input, one JSON object per line, and answer each with one line. Fields: command,
+    /// argv or rule {name, parameters, whitelist}; actionType, environment, timeoutSeconds, machineLabels, requestedBy
+    /// {username, groups}. If a field is absent, the value of the flag is used.
     #[arg(long, conflicts_with = "words")]
     json_lines: bool,
 
-    /// The request: text as in spec.command (several words are joined with one space), or words with --argv.
+    /// The request. Without --argv, the words are a text as in spec.command: several words are joined with one space.
+    /// With --argv, they are the argument vector.
     #[arg(last = true, value_name = "WORD")]
     words: Vec<String>,
 }
@@ -120,10 +122,10 @@ enum Explanation {
 }
 
 impl Explain {
-    /// Decides about the request, or about each line of the input, and prints the answer.
+    /// Decides about the request, or about each line of the input. Prints the decisions.
     ///
     /// # Errors
-    /// Files, cluster or flags that cannot be used.
+    /// The files, the cluster or the flags cannot be used.
     pub async fn run(&self, input: impl BufRead, output: &mut dyn Write) -> anyhow::Result<CliExit> {
         let uses_stdin = self.file.iter().any(|file| file.as_os_str() == "-");
         if uses_stdin && self.json_lines {
@@ -149,7 +151,7 @@ impl Explain {
         Ok(answer.exit())
     }
 
-    /// Returns the part of the flags that selects the policy.
+    /// Returns the flags that select the policy, the Machine and the requester.
     fn scope(&self) -> PolicyScope<'_> {
         PolicyScope {
             files: &self.file,
@@ -162,7 +164,7 @@ impl Explain {
         }
     }
 
-    /// Returns the request of the flags.
+    /// Returns the request that the flags describe.
     fn request_input(&self) -> anyhow::Result<RequestInput> {
         let mut input = self.defaults();
         match (&self.rule, self.words.as_slice()) {
@@ -177,7 +179,7 @@ impl Explain {
         Ok(input)
     }
 
-    /// Returns the request fields of the flags without the command.
+    /// Returns the request that the flags describe, without its command, argument vector or rule.
     fn defaults(&self) -> RequestInput {
         RequestInput {
             action_type: self.action_type.clone(),
@@ -240,13 +242,13 @@ impl Explain {
             uid: String::new(),
             groups: self.as_group.clone(),
         });
-        // The requester of a line replaces the one of the flags.
+        // A requester in the line has priority over the requester of the flags.
         let requester = input.requested_by.as_ref().or(by_flags.as_ref()).or(source.requester.as_ref());
         let identity = requester.filter(|_| source.is_requester_trusted).map_or(Identity::Unknown, Identity::Known);
         let labels = input.machine_labels.as_ref().unwrap_or(&source.labels);
         match policy::decide(&source.rules, &request, labels, identity) {
             Verdict::Allow(decision) => {
-                // The time of the decision is not known yet.
+                // The record contains no time, because the decision is not made now.
                 let record = decision.record(MicroTime(Timestamp::UNIX_EPOCH));
                 let mut record = serde_json::to_value(record).unwrap_or_default();
                 record.as_object_mut().map(|fields| fields.remove("decidedTime"));
@@ -279,7 +281,8 @@ impl Explain {
     }
 }
 
-/// Returns the rule out of force whose text would have matched, and the reason why it is out of force.
+/// Returns text about a rule that is out of force but would have matched: the rule, and the reason why it is out of
+/// force.
 fn out_of_force(rules: &RuleSet, request: &Request) -> Option<String> {
     let (whitelist, broken) = policy::matching_out_of_force(rules, request)?;
     let by = if matches!(request.form(), CommandForm::Rule(_)) { "name" } else { "text" };
@@ -287,7 +290,7 @@ fn out_of_force(rules: &RuleSet, request: &Request) -> Option<String> {
     Some(format!("the rule {name} would have matched by its {by}, but is out of force: {}", broken.problem))
 }
 
-/// Skips the rest of a line, without more memory than the buffer of the reader.
+/// Skips the rest of a line. Uses no memory except the reader's buffer.
 fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;
@@ -300,8 +303,9 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 impl Explain {
-    /// Returns true if a denial from files depends on the missing requester: a requester that no rule lists gets
-    /// another answer. The controller's reason for this case, a missing admission policy, is not the cause then.
+    /// Returns true if a denial is caused by the missing requester. This is tested with a requester whom no rule lists:
+    /// the answer then differs. Only decisions from files are tested. For them, the message replaces the controller's
+    /// reason, a missing admission policy, which would be wrong.
     fn lacks_requester(&self, source: &PolicySource, input: &RequestInput, request: &Request, denial: &Denial) -> bool {
         let is_named = input.requested_by.is_some() || self.as_user.is_some() || source.requester.is_some();
         if is_named || self.file.is_empty() {
@@ -325,7 +329,7 @@ impl Explanation {
         }
     }
 
-    /// Formats the answer as one line of JSON, for programs.
+    /// Returns the answer as JSON, for programs.
     fn json(&self) -> Value {
         match self {
             Explanation::Allowed(decision) => json!({"allowed": true, "decision": decision}),
@@ -340,7 +344,7 @@ impl Explanation {
         }
     }
 
-    /// Writes the answer for people.
+    /// Writes the answer as text, for users.
     fn write(&self, output: &mut dyn Write) -> anyhow::Result<()> {
         match self {
             Explanation::Allowed(decision) => {

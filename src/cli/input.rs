@@ -19,22 +19,22 @@ use kinds::Sorted;
 
 pub(super) use request_input::{RequestInput, parse_key_value};
 
-/// Maximum size of a file. etcd accepts objects of 1.5 MiB, and a file may contain several.
+/// Maximum size of a file, in bytes. etcd stores objects of up to 1.5 MiB, and a file can contain several objects.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Problem of a file, a document or a Whitelist that prevents its use.
+/// Problem that prevents the use of a file, a document or a Whitelist.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub file: PathBuf,
-    /// Line, from 1. 0 if the problem concerns the whole file.
+    /// Line number, from 1. 0 if the problem concerns the whole file.
     pub line: usize,
     /// Name of the Whitelist.
     pub whitelist: Option<String>,
-    /// Message, with rule and field first.
+    /// Message. It starts with the rule and the field.
     pub message: String,
-    /// True if no part of the content could be read.
+    /// True if the file, the document or the value could not be read.
     pub is_unreadable: bool,
-    /// The rule and the first step of the path in it, if only the form of a text is wrong.
+    /// Set if only the form of a text in a rule is wrong: the rule, and the first step of the path within the rule.
     pub of_form: Option<(String, String)>,
 }
 
@@ -42,24 +42,25 @@ pub(super) struct Problem {
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub file: PathBuf,
-    /// Contains only the readable rules.
+    /// The Whitelist with only its readable rules.
     pub whitelist: Whitelist,
     pub node: Node,
-    /// Problems for which the API server would refuse it.
+    /// Problems because of which the API server would refuse the Whitelist.
     pub problems: Vec<Problem>,
 }
 
-/// Content of several files.
+/// Content of all files.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub whitelists: Vec<Found>,
-    /// Problems of files and documents that are no Whitelists.
+    /// Problems of files, and of documents that are not Whitelists.
     pub problems: Vec<Problem>,
-    /// Ignored documents, one line each.
+    /// Notes about ignored documents, one line for each file.
     pub notes: Vec<String>,
 }
 
-/// Reads the Whitelists of several files; `-` is standard input. An unreadable file does not hide the others.
+/// Reads the Whitelists of several files. `-` is standard input. After an unreadable file, the other files are still
+/// read.
 pub(super) fn read(files: &[PathBuf]) -> Reading {
     let mut reading = Reading::default();
     for file in files {
@@ -144,7 +145,7 @@ impl Reading {
         }
     }
 
-    /// Reports Whitelists with the same name and namespace: the second would replace the first.
+    /// Reports Whitelists with the same name and namespace, because the second one would replace the first one.
     fn compare_names(&mut self) {
         let mut first: HashMap<(Option<String>, String), (PathBuf, usize)> = HashMap::new();
         for found in &mut self.whitelists {
@@ -169,7 +170,7 @@ impl Reading {
     }
 }
 
-/// Reads a Whitelist and the problems for which the API server would refuse it.
+/// Reads a Whitelist, and the problems because of which the API server would refuse it.
 fn found(file: &Path, node: Node) -> Found {
     let name = node.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::text).map(str::to_owned);
     let problems = schema::problems(&node).into_iter().map(|problem| {
@@ -191,10 +192,11 @@ fn found(file: &Path, node: Node) -> Found {
     Found { file: file.to_owned(), whitelist: readable_part(&node), node, problems }
 }
 
-/// Shown for a Whitelist without a name.
+/// Text in messages for a Whitelist without a name.
 pub(super) const NAMELESS: &str = "(without a name)";
 
-/// Returns the rule that a path leads into, by its name or else by its number, and the path from there.
+/// Returns the rule that contains a path, and the rest of the path within this rule. The rule is given by its name, or
+/// by its index if it has no name. The rule is `None` if the path is not in a rule.
 fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     let split = path.strip_prefix("spec.rules[").and_then(|rest| rest.split_once(']'));
     let Some((index, rest)) = split else { return (None, path) };
@@ -205,7 +207,7 @@ fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     (Some(name), rest.trim_start_matches('.'))
 }
 
-/// Returns the readable part of the Whitelist, without rules of a wrong type. Other code reports these rules.
+/// Returns the Whitelist without rules that have a value of the wrong type. Other code reports these rules.
 fn readable_part(node: &Node) -> Whitelist {
     let mut value = schema::stored(node);
     if let Ok(whitelist) = serde_json::from_value(value.clone()) {

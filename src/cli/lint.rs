@@ -1,4 +1,5 @@
-//! `writ lint`: problems that the API server and the controller would report about Whitelists, before they are applied.
+//! `writ lint`: prints problems of Whitelists that the API server and the controller would report. Use it before
+//! Whitelists are applied.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,15 +12,15 @@ use crate::policy::{self, Findings};
 use super::input::{Found, NAMELESS, Problem};
 use super::{CliExit, input};
 
-/// Check Whitelists before they are applied: everything that the API server would refuse, everything that the
+/// Check Whitelists before they are applied. Reports everything that the API server would refuse, everything that the
 /// controller would report as Stalled, and likely mistakes. YAML is read as kubectl reads it.
 ///
-/// Exit code 0 if every rule would be in force, with or without warnings. 3 if a rule would not, or if the API server
-/// would refuse its Whitelist. 2 if something cannot be read: a file, a document, or a value with the wrong type for
-/// its field.
+/// Exit codes: 0 if every rule would be in force, even with warnings. 3 if a rule would not be in force, or if the API
+/// server would refuse the Whitelist. 2 if a file, a document or a value cannot be read, for example because the value
+/// has the wrong type for its field.
 #[derive(Args, Debug)]
 pub struct Lint {
-    /// Files with Whitelists, YAML or JSON, with one or more documents; other kinds in them are ignored. `-` is
+    /// Files with Whitelists, YAML or JSON, with one or more documents. Documents of other kinds are ignored. `-` is
     /// standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -73,7 +74,8 @@ impl Lint {
     }
 }
 
-/// Adds the other problems of each rule out of force to the first one.
+/// Adds all further problems of each rule that is out of force. `findings` contains only the first problem of each
+/// rule.
 fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
     let namespace = whitelist.metadata.namespace.as_deref().unwrap_or_default();
     let broken = findings.invalid_rules.iter().flat_map(|broken| {
@@ -87,7 +89,7 @@ fn exit_of(problem: &Problem) -> CliExit {
     if problem.is_unreadable { CliExit::Usage } else { CliExit::Denied }
 }
 
-/// Returns the problems of the API server and of the policy, in the order of the lines.
+/// Returns the problems that the API server and the policy would report, sorted by line.
 fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
     let mut errors = Vec::new();
     let mut said: Vec<(String, String)> = Vec::new();
@@ -96,7 +98,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             Some((rule, message)) => (Some(rule), message),
             None => (None, text.as_str()),
         };
-        // The schema reports more about names.
+        // Skipped, because the schema reports problems of names in more detail.
         if rule.is_some_and(|rule| findings.names.iter().any(|name| name == rule) && message.starts_with("name must")) {
             continue;
         }
@@ -113,7 +115,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             of_form: None,
         });
     }
-    // The policy reports more about the form of a text: the byte, and its position.
+    // If both report the form of a text, the policy's report is used, because it names the byte and its position.
     let of_schema = found.problems.iter();
     errors
         .extend(of_schema.filter(|problem| problem.of_form.as_ref().is_none_or(|form| !said.contains(form))).cloned());
@@ -122,7 +124,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
 }
 
 impl Found {
-    /// Returns the line of the part that a message is about. The message starts with the field, or with the name of a
+    /// Returns the line of the field that a message is about. The message starts with the field, or with the name of a
     /// parameter.
     fn line_of(&self, rule: Option<&str>, message: &str) -> usize {
         let rules = self.node.get("spec").and_then(|spec| spec.get("rules"));

@@ -1,5 +1,5 @@
-//! `writ machine keyscan`, `check` and `setup`. They use the rights of their user and store nothing. On a machine they
-//! run only requests of Writ itself, no command.
+//! `writ machine keyscan`, `check` and `setup`. They use the rights of the user and store nothing. On a machine, they
+//! run only Writ's own requests, never a user's command.
 
 mod address_args;
 mod setup;
@@ -18,7 +18,7 @@ use crate::ssh::scan;
 
 pub use address_args::AddressArgs;
 
-/// Read host keys, test logins and print the set-up of machines.
+/// Read host keys, test logins and print the configuration of machines.
 #[derive(Args, Debug)]
 pub struct MachineCommand {
     #[command(subcommand)]
@@ -29,15 +29,15 @@ pub struct MachineCommand {
 enum MachineSubcommand {
     /// Print the host keys of a host, as lines for `spec.hostKeys` of its Machine.
     ///
-    /// The keys are not verified: an attacker in the network could show its own. Compare a fingerprint with the output
-    /// of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine's console.
+    /// The keys are not verified: an attacker in the network could send the attacker's own keys. Compare a fingerprint
+    /// with the output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine's console.
     Keyscan(Keyscan),
-    /// Log in to a Machine like an execution, step by step, and print the step that fails.
+    /// Log in to a Machine like an execution, step by step. Print each step and the step that fails.
     ///
     /// Reads the Machine and its Secret with your own rights, and connects from this host. Exit code 0: commands can be
-    /// started; 4: they cannot.
+    /// started; 4: they cannot be started.
     Check(MachineArgs),
-    /// Print the configuration of a machine: the line for authorized_keys, and the lines for sudo.
+    /// Print the configuration for a machine: the lines for authorized_keys and for sudo.
     Setup(MachineArgs),
 }
 
@@ -50,7 +50,7 @@ struct Keyscan {
     #[arg(long, short, default_value_t = 22)]
     port: u16,
 
-    /// Deadline for the whole scan, in seconds.
+    /// Deadline for the whole scan, in seconds, 1 to 300.
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
     timeout: u64,
 
@@ -67,7 +67,7 @@ struct MachineArgs {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Machine [default: the kubeconfig's].
+    /// Namespace of the Machine [default: the namespace of the kubeconfig].
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
 
@@ -86,7 +86,7 @@ impl MachineCommand {
     /// Runs the subcommand.
     ///
     /// # Errors
-    /// A part that the subcommand needs is missing. The text is for people.
+    /// An object or a value that the subcommand needs is missing or cannot be used. The text is for users.
     pub async fn run(&self, out: &mut (dyn Write + Send)) -> anyhow::Result<CliExit> {
         match &self.command {
             MachineSubcommand::Keyscan(keyscan) => keyscan.run(out).await,
@@ -135,7 +135,7 @@ async fn run_check(named: &MachineArgs, out: &mut (dyn Write + Send)) -> anyhow:
             Ok(seen) => ("ok  ", seen),
             Err(problem) => ("FAIL", problem),
         };
-        // Text of a machine must not control the terminal.
+        // Text from a machine must not control the user's terminal.
         let seen: String = seen.chars().map(|each| if each.is_control() { ' ' } else { each }).collect();
         if written.is_ok() {
             written = writeln!(out, "{word}  {hop}{}: {seen}", step.what);

@@ -1,8 +1,8 @@
-//! Reads manifests as kubectl does, with the line of each value.
+//! Reads manifests as kubectl does, and records the line of each value.
 //!
 //! # Guarantees
-//! The result is what kubectl sends to the API server, or an error. `docs/design/20261130-reads-as-kubectl.md` explains
-//! why no YAML library for serde does this.
+//! The result is the object that kubectl would send to the API server, or an error.
+//! `docs/design/20261130-reads-as-kubectl.md` explains why this module does not use a YAML library for serde.
 
 mod composer;
 mod node;
@@ -11,16 +11,16 @@ mod stream;
 
 pub use node::{Content, Entry, Fault, Node};
 
-/// Returns the documents of a file. An unreadable document does not hide the others.
+/// Returns the documents of a file. After an unreadable document, the other documents are still read.
 ///
 /// # Errors
-/// The bytes are not text.
+/// The bytes are not valid text.
 pub fn read(bytes: &[u8]) -> Result<Vec<Result<Node, Fault>>, Fault> {
     let text = decode(bytes)?;
     Ok(stream::documents(&text))
 }
 
-/// Decodes UTF-8, or the encoding of a byte order mark, as kubectl does.
+/// Decodes the bytes as kubectl does: as UTF-8, or in the encoding that a byte order mark names.
 fn decode(bytes: &[u8]) -> Result<String, Fault> {
     let utf16 = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok().map(read)).collect();

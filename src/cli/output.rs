@@ -1,4 +1,4 @@
-//! `writ output`: the complete and verified output of a command.
+//! `writ output`: prints the complete and verified output of a command.
 
 use std::io::{Seek as _, SeekFrom, Write};
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
 
 /// Print the output of an execution.
 ///
-/// Reads the status if it has all of the output, otherwise the output store of the `writ serve` that ran the command:
-/// name the same store here, with your own rights to read it. Prints only output with the size and the SHA-256 that the
-/// status records. Reads it into a temporary file ($TMPDIR) first, which needs as much room.
+/// Reads the status if it contains the complete output. Otherwise reads the output store of the `writ serve` that ran
+/// the command: name this store with --store. You need the right to read it. Prints only output whose size and SHA-256
+/// match the status. The output is first written to a temporary file ($TMPDIR), which needs the same space.
 ///
 ///   writ output restart-nginx-20261121
 ///   writ output -n ops backup --stream stdout > backup.log
 ///   writ output -n ops backup --store s3://audit/writ
 ///
-/// Exit code 0: printed, 2: the lookup failed (no such execution, flags, cluster or store), 4: there is no output
-/// (nothing was run, or it was not stored), 5: the execution has not finished, 6: the store has other output than was
+/// Exit codes: 0 printed, 2 the lookup failed (no such execution, flags, cluster or store), 4 there is no output
+/// (nothing was run, or it was not stored), 5 the execution has not finished, 6 the store has other output than was
 /// recorded.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -38,7 +38,7 @@ pub struct Output {
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// Namespace of the CommandExecution [default: the kubeconfig's].
+    /// Namespace of the CommandExecution [default: the namespace of the kubeconfig].
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
 
@@ -46,12 +46,12 @@ pub struct Output {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Output store: a directory, file:///PATH, or s3://BUCKET/PREFIX with credentials from the environment, as AWS'
-    /// tools read them [default: the directory that `writ serve` would use here].
+    /// Output store: a directory, file:///PATH, or s3://BUCKET/PREFIX. For s3, credentials come from the environment,
+    /// as for the AWS tools [default: the directory that `writ serve` would use on this host].
     #[arg(long, value_name = "URL", env = OUTPUT_STORE)]
     store: Option<String>,
 
-    /// Stream to print; `both` prints standard output to standard output and standard error to standard error.
+    /// Stream to print. With `both`, standard output goes to standard output and standard error to standard error.
     #[arg(long, value_enum, default_value_t = StreamArg::Both)]
     stream: StreamArg,
 }
@@ -73,7 +73,7 @@ impl StreamArg {
     }
 }
 
-/// A stream with the size and the digest of its record.
+/// A stream whose size and digest match its record.
 struct VerifiedStream {
     kind: StreamKind,
     spool: std::fs::File,
@@ -85,7 +85,7 @@ enum StreamCheck {
     NoOutput(NoOutput),
 }
 
-/// Reason why a stream cannot be printed: the exit code, and a message for people.
+/// Reason why a stream cannot be printed: exit code and message.
 #[derive(Debug)]
 struct NoOutput {
     exit: CliExit,
@@ -96,7 +96,7 @@ impl Output {
     /// Prints the output to `stdout` and `stderr`, and problems to `stderr`.
     ///
     /// # Errors
-    /// Flags, cluster or store that cannot be used, and an execution that does not exist.
+    /// The flags, the cluster or the store cannot be used, or the execution does not exist.
     pub async fn run(&self, stdout: &mut dyn Write, stderr: &mut dyn Write) -> anyhow::Result<CliExit> {
         let options = ClientOptions::for_user(self.kubeconfig.as_deref(), self.namespace.as_deref());
         let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used")?;
@@ -106,7 +106,7 @@ impl Output {
                 .context(format!("no such execution (kubectl -n {namespace} get cmdexec lists the existing ones)")),
             error => error.into(),
         })?;
-        // All streams are verified before the first byte is printed.
+        // All streams are verified before anything is printed.
         let mut verified = Vec::new();
         for kind in self.stream.kinds() {
             match self.check(&execution, *kind).await? {
@@ -181,7 +181,7 @@ impl Output {
         Ok(StreamCheck::Verified(VerifiedStream { kind, spool }))
     }
 
-    /// Returns the store to read from, or `None` if nothing was stored.
+    /// Returns the store that contains the stream, or `None` if the stream was not stored.
     fn store_of(&self, record: &StreamRecord, kind: StreamKind) -> anyhow::Result<Option<Store>> {
         if !record.stored {
             return Ok(None);
@@ -195,7 +195,7 @@ impl Output {
     }
 }
 
-/// Returns the text and the record of a stream, or the reason why there is none.
+/// Returns the text and the record of a stream, or the reason why there is no output.
 fn recorded_stream(execution: &CommandExecution, kind: StreamKind) -> Result<(&str, &StreamRecord), NoOutput> {
     let name = execution.name_any();
     let phase = execution.phase();

@@ -1,30 +1,31 @@
-//! Standard output and standard error for Unix pipes: if the reader of a pipe exits (`writ explain ... | head`), the
+//! Standard output and standard error for Unix pipes. If the reader of a pipe exits (`writ explain ... | head`), the
 //! program ends without a message.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Exit code if the reader is gone: 128 + 13, as a shell reports for a program that SIGPIPE ended.
+/// Exit code if the reader of the pipe is gone: 128 + 13, the code that a shell reports for a program killed by
+/// SIGPIPE.
 pub const READER_GONE: u8 = 141;
 
-/// True once a write has failed because the reader of the pipe was gone. Broken connections to servers do not count.
+/// True after a write has failed because the reader of the pipe was gone. Broken connections to servers do not set it.
 #[derive(Clone, Debug, Default)]
 pub struct ReaderGone(Arc<AtomicBool>);
 
 impl ReaderGone {
-    /// Returns true if the reader is gone.
+    /// Returns true if a write has failed because the reader was gone.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Wraps a writer. Records if the reader of `inner` is gone.
+    /// Wraps a writer. If the reader of `inner` is gone, a write to the wrapper records it.
     pub fn watch<W: Write>(&self, inner: W) -> Watched<W> {
         Watched { inner, gone: self.clone() }
     }
 }
 
-/// See [`ReaderGone::watch`].
+/// Writer that records if its reader is gone; see [`ReaderGone::watch`].
 #[derive(Debug)]
 pub struct Watched<W> {
     inner: W,

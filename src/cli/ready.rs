@@ -1,4 +1,4 @@
-//! `writ ready`: the readiness of a `writ serve`, for `helm test` and for images without a shell.
+//! `writ ready`: checks if a `writ serve` is ready, for `helm test` and for images without a shell.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -9,27 +9,27 @@ use kube::{Client, Config};
 
 use super::CliExit;
 
-/// Deadline for one request.
+/// Maximum time to connect, to read, and for one request as a whole.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two requests.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Check if a `writ serve` is ready.
 ///
-/// Prints its answer. Exit code 0: ready; 2: the URL cannot be used; 5: not ready, or no answer.
+/// Prints the answer of the endpoint. Exit code 0: ready; 2: the URL cannot be used; 5: not ready, or no answer.
 #[derive(Args, Debug)]
 pub struct Ready {
     /// URL of the readiness endpoint, for example http://127.0.0.1:8081/readyz.
     #[arg(long, value_name = "URL")]
     url: String,
 
-    /// Seconds to wait until it is ready.
+    /// Seconds to wait until the `writ serve` is ready, 0 to 3600.
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait_seconds: u64,
 }
 
 impl Ready {
-    /// Requests the endpoint until it is ready or the time has passed.
+    /// Sends requests to the endpoint until it is ready or the waiting time has passed.
     ///
     /// # Errors
     /// The URL cannot be used.
@@ -37,10 +37,10 @@ impl Ready {
         let url: http::Uri = self.url.parse().with_context(|| format!("--url {} must be a URL", self.url))?;
         let host = url.authority().filter(|_| url.scheme_str() == Some("http")).map(ToString::to_string);
         let host = host.context("--url must start with http://HOST")?;
-        // The client prepends a path of its own to that of each request.
+        // The client adds its own base path in front of the path of each request.
         let mut config = Config::new(format!("http://{host}/").parse()?);
         (config.connect_timeout, config.read_timeout) = (Some(DEADLINE), Some(DEADLINE));
-        // A proxy is for connections out of a cluster.
+        // A proxy is only for connections that leave the cluster, so it is not used here.
         (config.proxy_url, config.default_retry) = (None, false);
         let client = Client::try_from(config).context("--url cannot be used")?;
         let until = Instant::now() + Duration::from_secs(self.wait_seconds);

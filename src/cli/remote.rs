@@ -1,4 +1,4 @@
-//! Reads the policy for `writ explain` from a cluster, with the rights of its user, or from files.
+//! Reads the policy for `writ explain`: from a cluster with the user's rights, or from files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,30 +18,30 @@ use crate::policy::RuleSet;
 
 use super::input::RequestInput;
 
-/// Selection of the policy, the Machine and the requester by the flags of a command.
+/// The flags of a command that select the policy, the Machine and the requester.
 pub(super) struct PolicyScope<'a> {
-    /// Files with Whitelists; empty for a cluster.
+    /// Files with Whitelists. If empty, the policy is read from the cluster.
     pub files: &'a [PathBuf],
     pub kubeconfig: Option<&'a Path>,
     pub namespace: Option<&'a str>,
     pub machine: Option<&'a str>,
-    /// Labels of the Machine, instead of its name.
+    /// Labels of the Machine. Used if no Machine name is given.
     pub machine_labels: &'a [(String, String)],
-    /// Name of an execution in the cluster, which has a Machine and a requester.
+    /// Name of an execution in the cluster. The execution determines the Machine and the requester.
     pub execution: Option<&'a str>,
-    /// True if a flag names the requester. Then the user of the kubeconfig is not the requester.
+    /// True if a flag names the requester. The requester is then not the user of the kubeconfig.
     pub is_requester_named: bool,
 }
 
-/// Policy and defaults for a decision.
+/// The policy, and default values for the parts of a request.
 pub(super) struct PolicySource {
     pub rules: RuleSet,
     pub labels: BTreeMap<String, String>,
-    /// Requester, if neither the flags nor the request name one.
+    /// Requester that is used if neither the flags nor the request name a requester.
     pub requester: Option<Requester>,
-    /// Request of an execution in the cluster.
+    /// Request that was read from an execution in the cluster.
     pub input: Option<RequestInput>,
-    /// True if the recorded requester can be trusted, by the conditions of the Whitelists with subjects.
+    /// True if the requester can be trusted, according to the conditions of the Whitelists with subjects.
     pub is_requester_trusted: bool,
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn read(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource
     Ok(PolicySource { rules, labels, requester, input, is_requester_trusted })
 }
 
-/// Reads a Machine. If it does not exist, the error suggests a similar name, if the user may list Machines.
+/// Reads a Machine. If it does not exist and the user may list Machines, the error suggests a similar name.
 async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<Machine> {
     let error = match cluster.machine(namespace, name).await {
         Ok(machine) => return Ok(machine),
@@ -91,7 +91,7 @@ async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow:
     Err(missing(error, &meant, namespace, "machines"))
 }
 
-/// Adds the command that lists the existing objects to a NotFound error.
+/// Adds to a NotFound error the command that lists the existing objects.
 fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> anyhow::Error {
     match error {
         error @ ClusterError::NotFound { .. } => anyhow::anyhow!(
@@ -101,7 +101,7 @@ fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> any
     }
 }
 
-/// Returns false if a Whitelist reports that requesters are unknown.
+/// Returns false if a Whitelist reports that the requesters of its namespace are unknown.
 async fn is_requester_trusted(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
@@ -112,7 +112,7 @@ async fn is_requester_trusted(cluster: &Cluster, namespace: &str) -> anyhow::Res
     Ok(!conditions.any(|condition| is(condition, "type", "RequesterKnown") && is(condition, "status", "False")))
 }
 
-/// Returns the user as the API server authenticates it.
+/// Returns the user of this command, as authenticated by the API server.
 async fn own_identity(cluster: &Cluster) -> anyhow::Result<Requester> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let review = SelfSubjectReview::default();
@@ -124,7 +124,7 @@ async fn own_identity(cluster: &Cluster) -> anyhow::Result<Requester> {
 /// Reads the policy from files.
 pub(super) fn from_files(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource> {
     let whitelists = super::input::whitelists(scope.files)?;
-    // A policy belongs to one namespace.
+    // A policy consists of the Whitelists of one namespace.
     let named = whitelists.iter().find_map(|(_, whitelist)| whitelist.namespace());
     let namespace = scope.namespace.map(str::to_owned).or(named).unwrap_or_else(|| "default".to_owned());
     let mut compiled = Vec::new();

@@ -1,12 +1,12 @@
 //! Checks manifests against the schema of the CRD, as the API server does.
 //!
 //! # Guarantees
-//! The API server accepts a manifest without problems. A test fails for a keyword of the schema that this module does
-//! not know, and for a CEL rule without a twin in [`validator::TWINS`].
+//! If no problem is found, the API server accepts the manifest. A test ensures that this module knows every keyword of
+//! the schema, and that each CEL rule has a twin in [`validator::TWINS`].
 //!
 //! # Caveats
-//! Admission policies of the cluster are not checked. `docs/design/20261130-reads-as-kubectl.md` explains why no
-//! library does this.
+//! Admission policies of the cluster are not checked. `docs/design/20261130-reads-as-kubectl.md` explains why this
+//! module does not use a library.
 
 mod metadata;
 mod validator;
@@ -35,17 +35,17 @@ static WHITELIST: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     schema.and_then(|schema| schema.open_api_v3_schema).unwrap_or_default()
 });
 
-/// Returns the problems of a Whitelist, in the order of the file.
+/// Returns the problems of a Whitelist, sorted by line.
 pub fn problems(object: &Node) -> Vec<Problem> {
     let mut validator = Validator::default();
     metadata::check(object, &mut validator);
-    // The API server ignores the status of a manifest too.
+    // The status is not checked, because the API server also ignores the status of a manifest.
     validator.fields("", object, &WHITELIST, &["apiVersion", "kind", "metadata", "status"]);
     validator.found.sort_by_key(|problem| problem.line);
     validator.found
 }
 
-/// Returns the Whitelist as the API server stores it: null fields are dropped, unless the schema does not know them.
+/// Returns the Whitelist as the API server stores it. Fields with the value null are dropped if the schema knows them.
 pub fn stored(object: &Node) -> Value {
     without_nulls(object, &WHITELIST)
 }

@@ -1,18 +1,19 @@
-//! Selects the output store: the given one, or a directory of its own.
+//! Selects the output store: the given store, or a directory on this host.
 
 use std::path::PathBuf;
 
 use crate::output::{self, Store, StoreError};
 
-/// Environment variable that names the store, if no flag does.
+/// Environment variable that names the store. A flag has priority.
 pub const OUTPUT_STORE: &str = "WRIT_OUTPUT_STORE";
 
-/// Returns the directory for state that outlives a process, from the environment.
+/// Returns the directory for files that must survive a restart, according to the environment.
 pub fn state_folder() -> Option<PathBuf> {
     output::state_directory(|name| std::env::var(name).ok())
 }
 
-/// Returns the given location, or `outputs` in the [`state_folder`]. `None` if there is neither.
+/// Returns the given location, else `outputs` in the [`state_folder`]. `None` if no location is given and no state
+/// folder is known.
 pub fn location_or_default(given: Option<&str>) -> Option<String> {
     let default = || Some(state_folder()?.join("outputs").to_str()?.to_owned());
     given.map(ToOwned::to_owned).or_else(default)
@@ -34,7 +35,7 @@ pub fn open_to_read(location: &str) -> Result<Store, StoreError> {
     Store::open_to_read(location, environment())
 }
 
-/// Returns the variables of the environment that are text.
+/// Returns the environment variables whose name and value are valid UTF-8.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

@@ -1,22 +1,22 @@
-//! Sorts documents: Whitelists, other objects, and misspelt objects of Writ.
+//! Sorts documents into Whitelists, other objects, and Writ's objects with a misspelt kind or apiVersion.
 
 use crate::api::{GROUP, VERSION};
 use crate::cli::manifest::{Content, Node};
 
-/// Kinds of Writ, for misspelt ones.
+/// Kinds of Writ, with which misspelt kinds are compared.
 const KINDS: &[&str] = &["Whitelist", "Machine", "CommandExecution", "ExecutionReceipt"];
-/// Maximum number of changed letters for which a word counts as misspelt.
+/// Maximum number of changed letters for which a word counts as a misspelt kind or group.
 const MISSPELT: usize = 2;
 
 pub(super) enum Sorted {
     Whitelist(Node),
-    /// Another object, with its kind.
+    /// An object of another kind. Holds the kind.
     Other(String),
-    /// A wrong document: the line, and the problem.
+    /// A document with a problem. Holds its line and the problem.
     Wrong(usize, String),
 }
 
-/// Sorts a document, or each item of a list.
+/// Sorts a document. Sorts a list by its items.
 pub(super) fn sort(document: Node) -> Vec<Sorted> {
     sort_item(document, None)
 }
@@ -61,7 +61,8 @@ fn ours() -> String {
     format!("{GROUP}/{VERSION}")
 }
 
-/// Returns the wrong field of apiVersion and kind, and the problem.
+/// Returns the name of the invalid field (`apiVersion` or `kind`) and the problem. Returns `None` if both fields are
+/// valid.
 fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let is_ours = group == GROUP;
@@ -77,7 +78,7 @@ fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
         (true, None) => {
             Some(("kind", format!("there is no kind {kind} of {version}; it has the kinds {}", KINDS.join(", "))))
         }
-        // Other software may have a kind Machine.
+        // Other software can also have a kind Machine, so only a kind similar to Whitelist is reported.
         (false, Some("Whitelist")) if distance(&kind.to_ascii_lowercase(), "whitelist") <= 1 => Some((
             "apiVersion",
             format!("a kind {kind} of {version} is none of Writ's; write apiVersion: {} and kind: Whitelist", ours()),
@@ -89,7 +90,7 @@ fn problem(version: &str, kind: &str) -> Option<(&'static str, String)> {
     }
 }
 
-/// Returns the kind of Writ that a misspelt word means.
+/// Returns the kind of Writ that is most similar to a misspelt word, or `None` if no kind is similar.
 fn nearest(kind: &str) -> Option<&'static str> {
     let plain = |word: &str| {
         let word: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -102,8 +103,8 @@ fn nearest(kind: &str) -> Option<&'static str> {
     named.min().filter(|(changes, _)| *changes <= MISSPELT).map(|(_, known)| known)
 }
 
-/// Returns the number of letters that must be added, removed or changed to turn one word into the other. Does not
-/// compare long words.
+/// Returns the number of letters that must be added, removed or changed to turn one word into the other. If `left` is
+/// longer than 64 bytes, returns its length without a comparison.
 fn distance(left: &str, right: &str) -> usize {
     if left.len() > 64 {
         return left.len();

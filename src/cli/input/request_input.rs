@@ -1,4 +1,4 @@
-//! One request, from flags or from a line of JSON.
+//! One request, from flags or from a JSON line.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::api::CommandExecutionSpec;
 use crate::api::command_execution::{Requester, RuleRequest};
 
-/// Parses `NAME=VALUE`, for repeatable flags.
+/// Parses `NAME=VALUE` from a repeatable flag.
 pub(in crate::cli) fn parse_key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -15,8 +15,8 @@ pub(in crate::cli) fn parse_key_value(text: &str) -> Result<(String, String), St
     }
 }
 
-/// One request, from a line of JSON or from flags. The fields are those of a CommandExecution's spec, and in addition
-/// the labels of the Machine and the requester.
+/// One request, from a JSON line or from flags. The fields are fields of a CommandExecution's spec. In addition, there
+/// are the Machine's labels and the requester.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::cli) struct RequestInput {
@@ -32,10 +32,10 @@ pub(in crate::cli) struct RequestInput {
     pub environment: BTreeMap<String, String>,
     #[serde(default)]
     pub timeout_seconds: Option<u32>,
-    /// Labels of the Machine.
+    /// Labels of the Machine. If absent, the labels of the Machine or of the flags are used.
     #[serde(default)]
     pub machine_labels: Option<BTreeMap<String, String>>,
-    /// Requester. If absent, the one of the flags.
+    /// Requester. If absent, the requester of the flags is used.
     #[serde(default)]
     pub requested_by: Option<Requester>,
 }
@@ -54,7 +54,7 @@ impl RequestInput {
         }
     }
 
-    /// Returns the request of an existing execution.
+    /// Returns the request in the spec of an existing execution.
     pub fn from_spec(spec: &CommandExecutionSpec) -> Self {
         Self {
             command: spec.command.clone(),

@@ -1,4 +1,5 @@
-//! `writ machine setup`: the configuration of a machine. The sudo lines are as narrow as the rules.
+//! `writ machine setup`: prints the configuration for a machine. The sudo lines allow no more than the rules, if sudo
+//! can express this.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,10 +16,10 @@ use crate::fleet::parse_credentials;
 use crate::policy;
 use crate::ssh::Credentials;
 
-/// Maximum combinations of parameters that get a line each.
+/// Maximum number of argument lists of a rule that get their own sudo line.
 const MAX_LINES: usize = 32;
 
-/// Returns the configuration, with comments that name the place of each part.
+/// Returns the configuration. Comments in it name the file for each part.
 pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     let namespace = cluster.own_namespace();
     let machine = cluster.machine(namespace, name).await?;
@@ -46,7 +47,7 @@ async fn authorized_keys(cluster: &Cluster, machine: &Machine) -> anyhow::Result
     })
 }
 
-/// Returns the rules that are in force. A rule out of force is granted nothing.
+/// Returns the rules that are in force. A rule that is out of force gets no sudo line.
 fn active_allow_rules(whitelist: Whitelist) -> Vec<WhitelistRule> {
     let compiled = policy::compile(&whitelist);
     if compiled.closed.is_some() {
@@ -100,8 +101,8 @@ fn authorized_keys_text(machine: &Machine, keys: &AuthorizedKeys) -> String {
 
 fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     let Some((program, words)) = rule.run.split_first() else { return };
-    // A sudo line is a grant. If a text could start another line, or cannot be read literally, a person must write the
-    // line.
+    // A sudo line grants a right. If a text could start another line, or if sudo cannot read the text literally, a
+    // person must write the line.
     let values = rule.parameters.values().filter_map(|parameter| parameter.one_of.as_ref()).flatten();
     let mut all = rule.run.iter().chain(values).chain(rule.environment.keys()).chain(&rule.run_as).chain([&rule.name]);
     if !all.all(|word| word.chars().all(|each| matches!(each, ' '..='~'))) {
@@ -134,8 +135,8 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     }
 }
 
-/// Returns each list of arguments that the rule allows. Returns `None` if there are too many, or if a pattern defines
-/// them.
+/// Returns each argument list that the rule allows. Returns `None` if there are too many, or if a parameter has a
+/// pattern instead of a list of values.
 fn argument_combinations(words: &[String], rule: &WhitelistRule) -> Option<Vec<Vec<String>>> {
     let mut all: Vec<BTreeMap<&str, &str>> = vec![BTreeMap::new()];
     for (name, parameter) in &rule.parameters {

@@ -1,5 +1,5 @@
-//! Builds a [`Node`] from the events of a YAML parser by the rules of go-yaml v2: scalars, tags, aliases and merge
-//! keys.
+//! Builds a [`Node`] from the events of a YAML parser. Scalars, tags, aliases and merge keys follow the rules of
+//! go-yaml v2.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::node::{Content, Entry, Fault, Node};
 use super::scalars::{self, Scalar};
 
-/// Maximum nodes of one document, aliases expanded. A file has at most 64 MiB, but an alias of an alias of a list may
-/// expand to any number.
+/// Maximum number of nodes in one document, with all aliases expanded. The limit on the file size (64 MiB) is not
+/// enough: an alias of a list of aliases can expand to any number of nodes.
 const MAXIMUM_NODES: usize = 1_000_000;
-/// Maximum nesting of lists and maps. A Whitelist has 8 levels.
+/// Maximum nesting depth of lists and maps. A Whitelist has 8 levels.
 const MAXIMUM_DEPTH: usize = 100;
 
 type Events<'a> = Box<dyn Iterator<Item = Result<(Event<'a>, Span), granit_parser::ScanError>> + 'a>;
@@ -21,7 +21,7 @@ type Events<'a> = Box<dyn Iterator<Item = Result<(Event<'a>, Span), granit_parse
 pub(super) struct Composed {
     /// First document, or `None` if it is empty.
     pub root: Option<Node>,
-    /// First and last line of the text of each block scalar.
+    /// First and last line of each block scalar's text.
     pub blocks: Vec<(usize, usize)>,
 }
 
@@ -29,14 +29,15 @@ struct Composer<'a> {
     text: &'a str,
     events: Events<'a>,
     blocks: Vec<(usize, usize)>,
-    /// Number of flow collections around the next node.
+    /// Number of flow collections (`[]` or `{}`) that contain the next node.
     flow: usize,
     first_line: usize,
     anchors: HashMap<usize, Node>,
     nodes: usize,
 }
 
-/// Reads the first document of a text that starts on this line of its file. kubectl reads no further one.
+/// Reads the first document of a text. `first_line` is the line of the file on which the text starts. kubectl reads
+/// only the first document of a text.
 pub(super) fn compose(text: &str, first_line: usize) -> Result<Composed, Fault> {
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
@@ -90,7 +91,7 @@ impl<'a> Composer<'a> {
         if self.nodes > MAXIMUM_NODES { Err(self.fault(span, message())) } else { Ok(()) }
     }
 
-    /// Reads the node that starts with this event.
+    /// Reads the node that starts with `event`.
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
         if depth > MAXIMUM_DEPTH {
             return Err(self.fault(span, format!("lists and maps are nested more than {MAXIMUM_DEPTH} deep")));
@@ -134,7 +135,7 @@ impl<'a> Composer<'a> {
         self.check_notation(text, style, span)?;
         let written = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
         let tag = match &written {
-            // A custom tag, or `!` alone, makes the value a string.
+            // With a custom tag or with `!` alone, the value is a string.
             Some(tag) => Some(tag.strip_prefix("tag:yaml.org,2002:").unwrap_or("str")),
             None if is_plain => None,
             None => Some("str"),
@@ -151,7 +152,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Refuses notations that YAML 1.1 reads differently from YAML 1.2, or does not know.
+    /// Refuses notations that YAML 1.1 does not have, or that YAML 1.1 and YAML 1.2 read differently.
     fn check_notation(&mut self, text: &str, style: ScalarStyle, span: &Span) -> Result<(), Fault> {
         let source = self.text;
         let part = |from: Option<usize>, to: Option<usize>| source.get(from?..to?);
@@ -184,7 +185,7 @@ impl<'a> Composer<'a> {
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 let last = self.first_line + span.end.line().saturating_sub(1);
                 let last = if span.end.col() == 0 { last.saturating_sub(1) } else { last };
-                // The parser reports the indicator or the text as the position of a block scalar.
+                // As the start of a block scalar, the parser reports either its indicator (`|` or `>`) or its text.
                 let is_at_sign = written.is_some_and(|written| written.starts_with(['|', '>']));
                 self.blocks.push((self.line(span) + usize::from(is_at_sign), last));
             }
@@ -230,7 +231,8 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Merges entries: they replace the entries before, and later ones replace them.
+    /// Adds the entries of merged maps. A merged entry replaces an earlier entry with the same key. A later entry
+    /// replaces the merged entry.
     fn merge(&self, entries: &mut Vec<Entry>, merged: Node, span: &Span) -> Result<(), Fault> {
         let maps = match merged.content {
             Content::List(items) => items.into_iter().rev().collect(),
@@ -249,7 +251,7 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// Returns a key as text, and its source text if it is no string.
+/// Returns a key as text. If kubectl does not read the key as a string, also returns its source text.
 fn key_of(content: Content) -> Option<(String, Option<String>)> {
     match content {
         Content::Text(text) => Some((text, None)),

@@ -1,4 +1,4 @@
-//! A value of a manifest with the line of each of its parts, as kubectl reads it.
+//! A value of a manifest as kubectl reads it, with the line of each part.
 
 use serde_json::{Map, Number, Value};
 
@@ -7,18 +7,18 @@ use super::scalars;
 /// A value of a manifest, with its line.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Line of the file, from 1.
+    /// Line in the file, from 1.
     pub line: usize,
     /// The value.
     pub content: Content,
 }
 
-/// Value as kubectl reads it. Values other than strings also hold their source text.
+/// Value as kubectl reads it. Booleans and numbers also hold their source text.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// Null.
     Null,
-    /// `true`, and the other words for it.
+    /// True or false, from any of the YAML 1.1 words (`yes`, `off`, ...).
     Bool(bool, String),
     /// A number.
     Number(Number, String),
@@ -26,16 +26,16 @@ pub enum Content {
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A map. A key may occur twice.
+    /// A map. It can contain the same key twice.
     Map(Vec<Entry>),
 }
 
-/// A key and its value.
+/// A key of a map, with its value.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Source text of the key, if kubectl reads it as something else.
+    /// Source text of the key, if kubectl does not read the key as a string.
     pub bare: Option<String>,
     /// Line of the key.
     pub line: usize,
@@ -45,17 +45,17 @@ pub struct Entry {
     pub node: Node,
 }
 
-/// Error of a document.
+/// Error in a document.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// Line of the file, from 1.
+    /// Line in the file, from 1.
     pub line: usize,
     /// The problem.
     pub message: String,
 }
 
 impl Node {
-    /// Creates a value of any depth with one line for all its parts.
+    /// Creates a value of any depth. All its parts get the same line.
     pub(super) fn on_one_line(value: Value, line: usize) -> Self {
         let content = match value {
             Value::Null => Content::Null,
@@ -81,7 +81,7 @@ impl Node {
         Self { line, content }
     }
 
-    /// Returns the value that kubectl sends.
+    /// Returns the value that kubectl would send.
     pub fn value(&self) -> Value {
         match &self.content {
             Content::Null => Value::Null,
@@ -89,7 +89,7 @@ impl Node {
             Content::Number(number, _) => Value::Number(number.clone()),
             Content::Text(text) => Value::String(text.clone()),
             Content::List(items) => Value::Array(items.iter().map(Node::value).collect()),
-            // The last of two equal keys counts.
+            // If a key occurs twice, the last entry counts.
             Content::Map(entries) => Value::Object(
                 entries.iter().map(|entry| (entry.key.clone(), entry.node.value())).collect::<Map<_, _>>(),
             ),
@@ -101,7 +101,7 @@ impl Node {
         matches!(self.content, Content::Null)
     }
 
-    /// Returns the text, if the value is a string.
+    /// Returns the text if the value is a string.
     pub fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Text(text) => Some(text),
@@ -109,7 +109,7 @@ impl Node {
         }
     }
 
-    /// Returns the items of a list. Empty for other values.
+    /// Returns the items of a list. Returns no items for other values.
     pub fn items(&self) -> &[Node] {
         match &self.content {
             Content::List(items) => items,
@@ -117,7 +117,7 @@ impl Node {
         }
     }
 
-    /// Returns the entries of a map. Empty for other values.
+    /// Returns the entries of a map. Returns no entries for other values.
     pub fn entries(&self) -> &[Entry] {
         match &self.content {
             Content::Map(entries) => entries,
@@ -125,7 +125,7 @@ impl Node {
         }
     }
 
-    /// Returns the value of a field, unless it is null.
+    /// Returns the value of a field. Returns `None` if the field is missing or null.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|entry| &entry.node).filter(|node| !node.is_null())
     }
@@ -134,17 +134,18 @@ impl Node {
         self.entries().iter().rfind(|entry| entry.key == key)
     }
 
-    /// Returns the line of a path like `parameters.unit.pattern` or `run[2]`, or of its last existing step.
+    /// Returns the line of a path like `parameters.unit.pattern` or `run[2]`. If the path does not exist completely,
+    /// returns the line of its last existing step.
     pub fn line_of(&self, path: &str) -> usize {
         self.follow(path).0
     }
 
-    /// Returns the line of a path, if at least its first step exists.
+    /// Returns the line of a path as in [`Self::line_of`], or `None` if even its first step does not exist.
     pub fn line_within(&self, path: &str) -> Option<usize> {
         Some(self.follow(path)).filter(|(_, steps)| *steps > 0).map(|(line, _)| line)
     }
 
-    /// Returns the line of a path, and the number of existing steps.
+    /// Returns the line of the last existing step of a path, and the number of existing steps.
     fn follow(&self, path: &str) -> (usize, usize) {
         let (mut node, mut line, mut steps) = (self, self.line, 0);
         for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')) {
@@ -159,7 +160,7 @@ impl Node {
         (line, steps)
     }
 
-    /// Returns the number of values in this one, itself included.
+    /// Returns the number of values in this value, including this value and the keys of maps.
     pub(super) fn size(&self) -> usize {
         let inner: usize = match &self.content {
             Content::List(items) => items.iter().map(Node::size).sum(),

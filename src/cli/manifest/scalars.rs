@@ -1,14 +1,14 @@
-//! Reads plain scalars as kubectl does. kubectl reads YAML 1.1 by go-yaml v2 (through sigs.k8s.io/yaml): `n` and `off`
-//! are booleans, and `0777` is an octal number. This follows resolve.go of that library, function by function.
+//! Reads plain scalars as kubectl does. kubectl reads YAML 1.1 with go-yaml v2 (through sigs.k8s.io/yaml): `n` and
+//! `off` are booleans, and `0777` is an octal number. This module follows the functions of resolve.go in go-yaml v2.
 
 use serde_json::{Number, Value};
 
 /// Meaning of a scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scalar {
-    /// A value of JSON: null, a boolean, a number or a string.
+    /// A JSON value: null, a boolean, a number or a string.
     Value(Value),
-    /// JSON has no such value, or the tag does not match. Holds the reason.
+    /// JSON has no such value, or the text does not match its tag. Holds the reason.
     Unusable(String),
 }
 
@@ -18,7 +18,7 @@ const NULL: &[&str] = &["", "~", "null", "Null", "NULL"];
 const NOT_FINITE: &[&str] =
     &[".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"];
 
-/// Returns the meaning of `text` with a standard tag of YAML (`str`, `int` ...), or without a tag.
+/// Returns the meaning of `text`. `tag` is a standard YAML tag (`str`, `int`, ...), or `None`.
 pub(super) fn resolve(text: &str, tag: Option<&str>) -> Scalar {
     let (kind, value) = match tag {
         Some("str") => return Scalar::Value(Value::from(text)),
@@ -52,7 +52,7 @@ fn untagged(text: &str) -> (&'static str, Value) {
     };
     match number {
         Some((kind, number)) => (kind, Value::Number(number)),
-        // A date remains text.
+        // A date is read as text.
         None => ("str", Value::from(text)),
     }
 }
@@ -62,12 +62,12 @@ fn number(text: &str) -> Option<(&'static str, Number)> {
     integer(&plain).or_else(|| is_decimal(&plain).then(|| float(&plain)).flatten())
 }
 
-/// Returns true if a number is written as an integer. kubectl formats a key like `1e15` differently.
+/// Returns true if a number is written as an integer. For a key like `1e15`, kubectl would use another notation.
 pub(super) fn is_integer(text: &str) -> bool {
     integer(&text.replace('_', "")).is_some()
 }
 
-/// Parses like Go's strconv.ParseInt with base 0, then like ParseUint.
+/// Parses an integer like Go's strconv.ParseInt with base 0. If that fails, parses it like ParseUint.
 fn integer(text: &str) -> Option<(&'static str, Number)> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -86,7 +86,7 @@ fn integer(text: &str) -> Option<(&'static str, Number)> {
     let size = u64::from_str_radix(digits, radix).ok()?;
     let number = match is_negative {
         true => Number::from(i64::try_from(-i128::from(size)).ok()?),
-        // ParseUint accepts no sign.
+        // ParseUint does not accept a sign.
         false if text.starts_with('+') => Number::from(i64::try_from(size).ok()?),
         false => Number::from(size),
     };
@@ -113,7 +113,7 @@ fn float(text: &str) -> Option<(&'static str, Number)> {
     Some(("float", whole_or_not(value)?))
 }
 
-/// Returns an integer for a whole number, as kubectl sends it.
+/// Returns an integer if the number is whole, because kubectl sends it as an integer.
 pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     #[allow(clippy::cast_possible_truncation, reason = "it is compared with what it was")]
     let whole = value as i64;
@@ -122,7 +122,8 @@ pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     if is_whole { Some(Number::from(whole)) } else { Number::from_f64(value) }
 }
 
-/// Returns true if Go's time.Parse accepts the text in one of the formats of go-yaml: a date, or a date and a time.
+/// Returns true if go-yaml reads the text as a time: Go's time.Parse accepts it in one of go-yaml's formats, a date, or
+/// a date and a time.
 fn is_timestamp(text: &str) -> bool {
     let Some((date, time)) = split_date(text) else { return false };
     let mut parts = date.split('-');
@@ -152,7 +153,7 @@ fn split_date(text: &str) -> Option<(&str, Option<(char, &str)>)> {
 fn is_time(separator: char, time: &str, number: &dyn Fn(&str, usize) -> Option<i8>) -> bool {
     let time = match separator {
         ' ' => time,
-        // A zone must follow: Z, or hours and minutes.
+        // A time zone must follow: `Z`, or a sign with hours and minutes.
         _ => match time.strip_suffix('Z') {
             Some(time) => time,
             None => {

@@ -1,11 +1,12 @@
-//! Splits a file into documents as kubectl does: consecutive JSON values, or YAML between lines of `---`.
+//! Splits a file into documents as kubectl does. A file contains consecutive JSON values, or YAML documents that are
+//! separated by lines of `---`.
 
 use serde_json::Value;
 
 use super::composer;
 use super::node::{Fault, Node};
 
-/// Returns the documents of a text in order, each as a value or an error.
+/// Returns the documents of a text in their order, each as a value or an error.
 pub(super) fn documents(text: &str) -> Vec<Result<Node, Fault>> {
     if text.trim_start().starts_with('{') {
         return json_documents(text);
@@ -45,7 +46,7 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
         match value {
             None => return found,
             Some(Err(error)) => {
-                // The library counts lines from the start of the text.
+                // The JSON library counts lines from the start of the text.
                 let message = format!(
                     "not JSON, but kubectl reads a file that starts with {{ as JSON: {error}; if it is YAML, start it with a line ---"
                 );
@@ -55,8 +56,8 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
             Some(Ok(value)) => {
                 let end = values.byte_offset();
                 let written = text.get(consumed..end).unwrap_or_default();
-                // JSON is also YAML, and reading it as YAML yields the line of each value. A few escapes exist in JSON
-                // only.
+                // JSON is also YAML. Reading the value as YAML gives the line of each part. A few escapes exist only in
+                // JSON, so the two results must be equal. Otherwise all parts get the line of the JSON value.
                 let composed = composer::compose(written, line).ok().and_then(|composed| composed.root);
                 let plain = Node::on_one_line(value, first);
                 found.push(Ok(composed.filter(|node| node.value() == plain.value()).unwrap_or(plain)));
@@ -66,12 +67,13 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
     }
 }
 
-/// Returns the texts between lines of `---` with their first lines. Only blanks and a comment may follow `---`.
+/// Returns the texts between lines of `---`, each with its first line number. After `---`, only spaces and a comment
+/// are allowed.
 fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
     let mut parts = Vec::new();
     let (mut part, mut begin) = (String::new(), 1);
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        // kubectl appends a line break to the last line.
+        // kubectl adds a line break to the last line.
         let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
         let number = 1 + index;
         let Some(behind) = line.strip_prefix("---") else {
@@ -91,10 +93,10 @@ fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
     parts
 }
 
-/// Refuses tabs in the indentation, as kubectl's parser does. In a block scalar the indentation is that of its first
-/// line. `blocks` are the first and last lines of their text.
+/// Refuses tabs in the indentation, as kubectl's parser does. In a block scalar, the first line with content determines
+/// the indentation, and tabs after it are text. `blocks` contains the first and last line of each block scalar.
 fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Result<(), Fault> {
-    // Indentation of the current block scalar, once it is known.
+    // Indentation of the current block scalar. `None` until its first line with content was read.
     let mut indentation = None;
     for (index, line) in text.lines().enumerate() {
         let number = first_line + index;
@@ -120,7 +122,7 @@ fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Resul
     Ok(())
 }
 
-/// Returns true if a tab precedes the first word of a line, also after the `-` of a list.
+/// Returns true if a tab is in front of the first word of a line, even if it follows the `-` of a list.
 fn is_indented_by_a_tab(line: &str) -> bool {
     let mut rest = line.trim_start_matches(' ');
     while let Some(behind) = rest.strip_prefix(['-', '?', ':']).filter(|behind| behind.starts_with([' ', '\t'])) {
@@ -129,7 +131,7 @@ fn is_indented_by_a_tab(line: &str) -> bool {
     rest.starts_with('\t')
 }
 
-/// Refuses control characters, as libyaml does, and line breaks that only YAML 1.1 knows.
+/// Refuses control characters, as libyaml does. Also refuses line breaks that exist only in YAML 1.1.
 fn check_characters(text: &str, first_line: usize) -> Result<(), Fault> {
     let is_refused = |character: char| {
         matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}')

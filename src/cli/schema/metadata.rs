@@ -1,11 +1,11 @@
-//! Checks of `metadata` that the API server does and no CRD defines.
+//! Checks of `metadata` that the API server makes and that are not part of a CRD.
 
 use super::validator::{Kind, Validator};
 use super::words::shortened;
 use crate::api::metadata::{Metadata, metadata_problems};
 use crate::cli::manifest::{Content, Node};
 
-/// The fields of an ObjectMeta; kubectl refuses others.
+/// Fields of an ObjectMeta. kubectl refuses other fields.
 const FIELDS: &[&str] = &[
     "annotations",
     "creationTimestamp",
@@ -23,9 +23,10 @@ const FIELDS: &[&str] = &[
     "selfLink",
     "uid",
 ];
-/// Of a DNS subdomain, which the name of an object is.
+/// Maximum length of a DNS subdomain. The name of an object must be a DNS subdomain.
 const LONGEST_NAME: usize = 253;
-/// Of a DNS label, which the name of a namespace is, and of what stands behind the `/` of a label's name.
+/// Maximum length of a DNS label. The name of a namespace must be a DNS label. The same limit applies to a label's
+/// value, and to the part of its name after the `/`.
 const LONGEST_LABEL: usize = 63;
 
 pub(super) fn check(object: &Node, validator: &mut Validator) {
@@ -76,7 +77,7 @@ pub(super) fn check(object: &Node, validator: &mut Validator) {
     }
 }
 
-/// Returns a field that is a string, and reports one that is not.
+/// Returns the text of a field. If the field is not a string, reports a problem.
 fn text(metadata: &Node, field: &str, validator: &mut Validator) -> Option<String> {
     let node = metadata.get(field)?;
     let text = node.text().map(str::to_owned);
@@ -120,7 +121,7 @@ fn annotations(metadata: &Node, validator: &mut Validator) -> Vec<(String, Strin
     pairs
 }
 
-/// The entries of a map of strings, each with its line.
+/// Returns the entries of a map of strings: key, value and line.
 fn pairs(metadata: &Node, field: &str, validator: &mut Validator) -> Vec<(String, String, usize)> {
     let Some(map) = metadata.get(field) else { return Vec::new() };
     if !matches!(map.content, Content::Map(_)) {
@@ -151,7 +152,7 @@ fn is_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    // A part of a subdomain has no length limit of its own.
+    // Only the whole subdomain has a length limit. Its parts have none.
     let is_part = |part: &str| {
         let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')
@@ -167,7 +168,7 @@ fn is_value(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// Returns true for a name with or without a prefix: `app`, `example.com/app`.
+/// Returns true if the text is a valid name with or without a prefix, for example `app` or `example.com/app`.
 fn is_qualified(text: &str) -> bool {
     match text.split_once('/') {
         Some((prefix, name)) => is_subdomain(prefix) && is_value(name),

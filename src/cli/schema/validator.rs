@@ -1,4 +1,4 @@
-//! Checks values against a schema: types, bounds, patterns, required and unknown fields, and CEL rules.
+//! Checks values against a schema: types, limits, patterns, required fields, unknown fields and CEL rules.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use regex_automata::meta::Regex;
 use super::words;
 use crate::cli::manifest::{Content, Entry, Node};
 
-/// Problem for which the API server refuses a manifest.
+/// Problem because of which the API server refuses a manifest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// Path of the value: `spec.rules[2].run[0]`.
+    /// Path of the value, for example `spec.rules[2].run[0]`.
     pub path: String,
-    /// Line of the file.
+    /// Line in the file, from 1.
     pub line: usize,
-    /// The problem, and the remedy.
+    /// The problem, and how to solve it.
     pub message: String,
     /// Class of the problem.
     pub kind: Kind,
@@ -34,10 +34,10 @@ pub enum Kind {
     Bound,
 }
 
-/// A CEL rule in Rust.
+/// A CEL rule, written in Rust.
 type Twin = fn(&Node) -> bool;
 
-/// CEL rules of the Whitelist's CRD, each with its twin.
+/// CEL rules of the Whitelist's CRD, each with the same rule in Rust.
 pub(super) const TWINS: &[(&str, Twin)] = &[("has(self.run) || (has(self.effect) && self.effect == 'Deny')", |rule| {
     rule.get("run").is_some() || rule.get("effect").and_then(Node::text) == Some("Deny")
 })];
@@ -46,7 +46,7 @@ pub(super) const TWINS: &[(&str, Twin)] = &[("has(self.run) || (has(self.effect)
 #[derive(Default)]
 pub(super) struct Validator {
     pub found: Vec<Problem>,
-    /// Compiled patterns of the schema. There are few patterns and many values.
+    /// Compiled patterns of the schema. They are cached, because there are few patterns and many values.
     patterns: HashMap<String, Option<Regex>>,
 }
 
@@ -133,7 +133,8 @@ impl Validator {
         }
     }
 
-    /// Checks a map: its fields, the required ones, and the rules between them. Other code checks the fields `beside`.
+    /// Checks a map: its fields, its required fields, and the rules between fields. Does not check the values of the
+    /// fields in `beside`, because other code checks them.
     pub fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, beside: &[&str]) {
         let entries = node.entries();
         for (index, entry) in entries.iter().enumerate() {
@@ -142,7 +143,7 @@ impl Validator {
         for field in schema.required.iter().flatten().filter(|field| node.get(field).is_none()) {
             self.say(&join(path, field), node.line, Kind::Type, "missing");
         }
-        // Null fields are dropped before the checks, if they have no default.
+        // The API server drops null fields before it counts fields, if they have no default.
         let counted = entries.iter().filter(|entry| !entry.node.is_null()).count();
         if let Some(message) = words::outside(counted, schema.min_properties, schema.max_properties, "entries") {
             self.say(path, node.line, Kind::Bound, message);
@@ -153,7 +154,7 @@ impl Validator {
             match (of_field, &schema.additional_properties) {
                 (Some(of_field), _) => self.value(&own, &entry.node, of_field),
                 (None, Some(JSONSchemaPropsOrBool::Schema(of_values))) => self.value(&own, &entry.node, of_values),
-                // The field is kept, and the policy decides about it.
+                // The API server keeps unknown fields here. The policy reports them.
                 _ if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {}
                 _ => self.say(&own, entry.line, Kind::Bound, "unknown field; check the spelling"),
             }
@@ -167,12 +168,13 @@ impl Validator {
         }
     }
 
-    /// Reports a key that occurs twice, or that kubectl reads as something else.
+    /// Reports a key that occurs twice, or a key that kubectl converts into another text.
     pub fn key(&mut self, path: &str, entry: &Entry, before: &[Entry], is_deep: bool) {
         let own = join(path, &entry.key);
         let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
         if let Some(first) = first.filter(|_| !entry.is_merged) {
-            // kubectl turns a number into a string after it has read the map, in no fixed order.
+            // kubectl reads the whole map first, then converts number keys into strings in random order. If a number
+            // and a string become the same key, either value may win.
             let read = if first.bare.is_some() == entry.bare.is_some() { "the last one" } else { "either, by chance" };
             let message = format!(
                 "the key is used on line {} already: kubectl reads {read}, other tools refuse the file; remove one",

@@ -1,8 +1,8 @@
-//! Messages about problems of a schema.
+//! Messages about values that do not match the schema.
 
 use crate::cli::manifest::Content;
 
-/// Describes a value of a wrong type, and how to write the intended one.
+/// Returns a message about a value of the wrong type. The message tells how to write the value correctly.
 pub(super) fn of_type(wanted: &str, content: &Content) -> String {
     let kind = match wanted {
         "string" => "a string",
@@ -33,7 +33,7 @@ pub(super) fn of_type(wanted: &str, content: &Content) -> String {
     }
 }
 
-/// Describes a length outside of its bounds.
+/// Returns a message about a length outside its limits, or `None` if the length is within the limits.
 pub(super) fn outside(length: usize, least: Option<i64>, most: Option<i64>, of: &str) -> Option<String> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let bounds = match (least, most) {
@@ -44,7 +44,7 @@ pub(super) fn outside(length: usize, least: Option<i64>, most: Option<i64>, of: 
     Some(format!("must have {bounds} {of}, but has {length}"))
 }
 
-/// Patterns of the CRD with their descriptions.
+/// Patterns of the CRD, each with its description for messages.
 pub(super) const PATTERNS: &[(&str, &str)] = &[
     ("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "lower case letters, digits and `-`, and begin and end with a letter or digit"),
     (
@@ -57,7 +57,7 @@ pub(super) const PATTERNS: &[(&str, &str)] = &[
     (crate::api::USER_NAME, "the characters of a user name, which is no number"),
 ];
 
-/// Describes a text that does not match the pattern of its field.
+/// Returns a message about a text that does not match the pattern of its field.
 pub(super) fn of_pattern(pattern: &str, text: &str) -> String {
     match PATTERNS.iter().find(|(known, _)| *known == pattern) {
         Some((_, meaning)) => format!("must have {meaning}, but is {:?}", shortened(text)),
@@ -65,7 +65,7 @@ pub(super) fn of_pattern(pattern: &str, text: &str) -> String {
     }
 }
 
-/// Shortens a value for a message. Its author recognizes the start.
+/// Shortens a value for a message. The user recognizes the value by its start.
 pub(in crate::cli) fn shortened(text: &str) -> String {
     let mut shown: String = text.chars().take(60).collect();
     if shown.len() < text.len() {

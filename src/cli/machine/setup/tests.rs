@@ -76,7 +76,7 @@ fn a_machine_to_go_through_may_forward_and_a_certificate_is_told_of() {
     assert!(text.contains("TrustedUserCAKeys") && text.contains("no sudo lines are needed"));
 }
 
-/// In sudoers a word in capital letters is an alias, and ALL is everybody.
+/// In sudoers, a word in capital letters is an alias, and ALL means every user.
 #[test]
 fn a_user_of_a_directory_service_is_no_other_grant() {
     for (run_as, line) in [
@@ -95,8 +95,8 @@ fn a_user_of_a_directory_service_is_no_other_grant() {
     }
 }
 
-/// The CRD bounds only the length of a parameter's values. A rule with such a value is out of force, and must not get
-/// into sudoers.
+/// The CRD limits only the length of a parameter's values. A rule with a line break in a value is out of force. Such a
+/// rule must not get into sudoers.
 #[test]
 fn a_value_cannot_add_a_line_to_sudoers() {
     let rules: Vec<WhitelistRule> = serde_json::from_value(json!([
