@@ -1,4 +1,4 @@
-//! `crdgen write|check`: the CRDs in `crds/` and in the chart, and the field reference in `docs/`, generated from the
+//! `crdgen write|check`: generates the CRDs in `crds/` and in the chart, and the field reference in `docs/`, from the
 //! Rust types.
 
 mod reference;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the path in the repository and the text of each generated file.
+/// Returns the path of each generated file, relative to the repository, and its text.
 fn rendered() -> Result<Vec<(PathBuf, String)>, String> {
     let definitions = writ::api::crds::all();
     let mut files = vec![(PathBuf::from("docs/reference.md"), reference::markdown(&definitions))];

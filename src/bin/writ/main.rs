@@ -1,4 +1,4 @@
-//! `writ`: flags, wiring, run.
+//! `writ`: parses the flags and runs the command.
 
 mod serve;
 
@@ -50,7 +50,7 @@ async fn main() -> ExitCode {
     exit_code(outcome, CliExit::Usage.code().into())
 }
 
-/// Runs a command of the terminal.
+/// Runs a command that a user starts in a terminal.
 async fn run(
     command: Command,
     stdout: &mut (dyn Write + Send),
@@ -72,7 +72,7 @@ fn exit_code(outcome: anyhow::Result<CliExit>, on_failure: ExitCode) -> ExitCode
     match outcome {
         Ok(exit) => exit.code().into(),
         Err(error) => {
-            // If stderr is closed, nobody can read the error.
+            // If writing to stderr fails, there is no other place for the error.
             let _ = writeln!(std::io::stderr(), "writ: {error:#}");
             on_failure
         }

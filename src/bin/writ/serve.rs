@@ -30,9 +30,10 @@ use writ::ssh::use_certificate_clock;
 use writ::telemetry::{health, metrics};
 use writ::traces::TraceExporter;
 
-/// Time after an outage in which the API server may report missing CRDs or rights: it loads them while it starts.
+/// Time after an outage in which Writ waits if the API server reports missing CRDs or rights. The API server loads CRDs
+/// and rights while it starts.
 const API_SERVER_STARTUP_GRACE: Duration = Duration::from_secs(30);
-/// Maximum time for sending the last spans.
+/// Maximum time to send the last spans.
 const TRACE_FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 
 use network_flags::NetworkFlags;
@@ -45,16 +46,17 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Namespace to serve; can be given several times [default: all namespaces].
+    /// Namespace to serve; repeatable [default: all namespaces].
     #[arg(long, short, value_name = "NAME", value_delimiter = ',')]
     namespace: Vec<String>,
 
-    /// Namespace for the Lease of this process, which tells other processes that it is alive [default: the served
-    /// namespace, if --namespace names exactly one; otherwise that of the Pod or the kubeconfig].
+    /// Namespace for the Lease of this process. Other processes read the Lease to find out if this process is alive
+    /// [default: the served namespace if --namespace names exactly one, otherwise the namespace of the Pod or the
+    /// kubeconfig].
     #[arg(long, value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
 
-    /// Seconds that running commands have to end after SIGTERM. Commands that still run then continue on their
+    /// Seconds that Writ waits for running commands after SIGTERM. Commands that still run then continue on their
     /// machines, and the next `writ serve` follows them. In Direct mode they are recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
@@ -68,31 +70,32 @@ pub struct Serve {
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
     lease_seconds: u64,
 
-    /// Seconds between two checks that the API server stamps requesters, 1 to 3600. A check is a dry-run create with a
-    /// forged requester, in each namespace.
+    /// Interval between checks that the API server stamps requesters, in seconds, 1 to 3600. A check is a dry-run
+    /// create with a forged requester, in each namespace.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requester_check_seconds: u64,
 
-    /// Seconds after the timeout of a command for which Writ waits for its unreachable machine. Then the command is
-    /// recorded as OutcomeUnknown.
+    /// Seconds for which Writ waits for an unreachable machine, from the timeout of the command. After this time, the
+    /// command is recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     unreachable_seconds: u64,
 
-    /// Seconds after a stop request (cancellation, deletion, timeout, or too much output) within which an execution
-    /// ends in any case, 10 to 86400. If the machine has not reported the end by then, the status says what is unknown.
+    /// Maximum time from a stop request (cancellation, deletion, timeout, or too much output) to the end of the
+    /// execution, in seconds, 10 to 86400. If the machine has not reported the end of the command by then, the status
+    /// says what is unknown.
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
     stop_seconds: u64,
 
-    /// Directory for files that must survive a restart: outputs, unless --output-store names another place, and results
-    /// of Direct mode that are not written yet [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or
-    /// ~/.local/state/writ].
+    /// Directory for files that must survive a restart. It contains outputs, unless --output-store names another place,
+    /// and results of Direct mode that are not written to the API server yet [default: $STATE_DIRECTORY,
+    /// $XDG_STATE_HOME/writ, or ~/.local/state/writ].
     #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
 
-    /// Store for output that does not fit into the status: a directory, file:///PATH, or s3://BUCKET/PREFIX with
-    /// credentials from the environment as the AWS tools read them; `none` stores nothing. A directory serves one `writ
-    /// serve` on one host; several need a bucket. `writ output` reads the store [default: `outputs` in the state
-    /// directory].
+    /// Store for output that does not fit into the status: a directory, file:///PATH, or s3://BUCKET/PREFIX. For s3,
+    /// credentials come from the environment, as for the AWS tools. `none` stores nothing. A directory is enough for
+    /// one `writ serve` on one host. Several `writ serve` need a bucket. `writ output` reads the store [default:
+    /// `outputs` in the state directory].
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
 
@@ -105,8 +108,8 @@ pub struct Serve {
     #[command(flatten)]
     retention: RetentionFlags,
 
-    /// Address for /metrics, /healthz and /readyz over HTTP, for example 0.0.0.0:8081 in a Pod. Port 0 takes a free
-    /// port, which the log names [default: none].
+    /// Address for /metrics, /healthz and /readyz over HTTP, for example 0.0.0.0:8081 in a Pod. With port 0, Writ uses
+    /// a free port and logs its number [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_operations: Option<SocketAddr>,
 
@@ -114,13 +117,13 @@ pub struct Serve {
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     otlp_endpoint: Option<String>,
 
-    /// Format of log lines. The variable RUST_LOG sets their level, for example RUST_LOG=writ=debug.
+    /// Format of log lines. The environment variable RUST_LOG sets the log level, for example RUST_LOG=writ=debug.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
 }
 
 impl Serve {
-    /// Returns the options of the client, with each namespace once.
+    /// Returns the options of the client. Each namespace is contained only once.
     fn client(&self) -> ClientOptions {
         let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let (kubeconfig, own_namespace) = (self.kubeconfig.clone(), self.lease_namespace.clone());
@@ -150,8 +153,8 @@ impl Serve {
         FollowLimits { unreachable: seconds(self.unreachable_seconds), stop: seconds(self.stop_seconds) }
     }
 
-    /// Opens the spool. First writes the results that an earlier process left on disk, so that none of them counts as
-    /// lost.
+    /// Opens the spool, the directory for results of Direct mode. First writes the results of an earlier process to the
+    /// API server, so that no result is considered lost.
     async fn open_spool(&self, cluster: &Cluster) -> Option<Spool> {
         let directory = self.state_directory()?.join("results");
         match Spool::open(&directory) {
@@ -169,8 +172,8 @@ impl Serve {
         }
     }
 
-    /// Opens the output store. A store that a flag names must be usable. Without the default store, only output that
-    /// does not fit into the status is lost.
+    /// Opens the output store. If a flag names the store, it must be usable. If the default store cannot be opened,
+    /// Writ runs without a store, and only output that does not fit into the status is lost.
     fn open_store(&self) -> anyhow::Result<Option<Store>> {
         let given = self.output_store.as_deref();
         let default = || Some(self.state_directory()?.join("outputs").to_str()?.to_owned());
@@ -205,10 +208,10 @@ enum Format {
     Json,
 }
 
-/// Serves until SIGTERM or ctrl-C.
+/// Runs the controllers until SIGTERM or ctrl-C.
 pub async fn serve(options: Serve) -> anyhow::Result<()> {
     let exporting = options.start_logs()?;
-    // First, so that /readyz reports what this process waits for.
+    // The endpoints start first, so that /readyz can report what this process is waiting for.
     let endpoints = options.listen().await?;
     let store = options.open_store()?;
     let client_options = options.client();
@@ -265,13 +268,13 @@ pub async fn serve(options: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the watches that the controllers share.
+/// Starts the watches that all controllers share.
 fn start_watches(cluster: &Cluster, stop: &CancellationToken) -> (Watches, JoinHandle<Option<()>>) {
     let (watches, follow) = Watches::new(cluster);
     (watches, tokio::spawn(stop.clone().run_until_cancelled_owned(follow)))
 }
 
-/// Waits for a signal. Fails if the controller or the watches end before it.
+/// Waits for a signal. Fails if the controller or the watches end before a signal arrives.
 async fn run_until_signal(
     signals: &mut (Signal, Signal),
     controller: &mut JoinHandle<()>,
@@ -290,7 +293,7 @@ async fn send_last_spans(exporting: Option<TraceExporter>) {
     }
 }
 
-/// Has the gauges updated at each scrape.
+/// Registers the update of the gauges, which then happens before each scrape.
 fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterTrustChecker, live: LiveOutput) {
     let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
@@ -305,7 +308,8 @@ fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterT
     });
 }
 
-/// Starts the controllers of Machines, Whitelists and finished executions. The returned future ends with them.
+/// Starts the controllers of Machines, Whitelists and finished executions. The returned future ends after all three
+/// have ended.
 fn start_other_controllers(
     (cluster, policies, watches): (&Cluster, &Arc<PolicyCache>, &Watches),
     runner: &Runner,
@@ -328,7 +332,7 @@ fn start_other_controllers(
     async { tokio::join!(machines, whitelists, finished) }
 }
 
-/// Connects to the API server. Its clock also decides which certificates of hosts and logins are valid.
+/// Connects to the API server. The validity of host and login certificates is then checked by the API server's clock.
 async fn connect(options: &ClientOptions) -> anyhow::Result<Cluster> {
     let cluster = Cluster::connect(options).await.context("kubeconfig cannot be used")?;
     let clock = cluster.clone();
@@ -340,7 +344,8 @@ fn describe_scope(options: &ClientOptions) -> String {
     if options.namespaces.is_empty() { "(all)".to_owned() } else { options.namespaces.join(",") }
 }
 
-/// Creates the Lease of this process. It serves the other members at no address yet.
+/// Creates the Lease of this process. The Lease contains no address, because this process serves the other members
+/// nothing yet.
 async fn join(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<Membership> {
     let namespace = cluster.own_namespace();
     let joined = Membership::join(cluster, OwnLease { namespace, name, duration, address: None }).await;
@@ -364,14 +369,14 @@ async fn shut_down<T>(
 ) {
     health().set_stopping();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: no new commands start, running commands may end");
-    // The controllers continue while the runner drains, so that cancellations still work.
-    // The first poll stops the start of commands. Only then other members may take over the Machines.
+    // The controllers continue while the runner drains, so that cancellations still work. The first poll of `shut_down`
+    // prevents further starts of commands. Other members may take over the Machines only after that.
     tokio::join!(biased; runner.shut_down(drain), async { membership.leave() });
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
 }
 
-/// Waits until the API server answers. Fails at once if manual action is needed.
+/// Waits until the API server answers. Fails at once if the problem needs manual action.
 async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     let mut starting_until = Instant::now();
     loop {
@@ -402,18 +407,18 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// Checks that CommandExecutions and ExecutionReceipts can be listed. No decision is possible without them.
+/// Checks that this user may list CommandExecutions and ExecutionReceipts. No decision is possible without this right.
 async fn check_crds(cluster: &Cluster) -> Result<(), ClusterError> {
     cluster.check_access().await?;
     cluster.check_receipts().await
 }
 
 /// Returns the name of this process in claims, which is also the name of its Lease: the host name and a random word.
-/// Because of that word, a restarted process does not consider the claims of its predecessor its own.
+/// Because of the random word, a restarted process does not consider the claims of its predecessor as its own.
 fn new_holder_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = std::env::var("HOSTNAME").unwrap_or(host).to_lowercase();
-    // The name of a Lease is a DNS name of at most 253 characters. 63 characters of the host name are enough.
+    // The name of a Lease is a DNS name of at most 253 characters. The first 63 characters of the host name are enough.
     let usable = |character: &char| character.is_ascii_lowercase() || character.is_ascii_digit() || *character == '-';
     let host: String = host.chars().filter(usable).take(63).collect();
     let nonce = Uuid::new_v4().simple().to_string();

@@ -8,7 +8,7 @@ use writ::cli::machine::AddressArgs;
 use writ::cluster::Cluster;
 use writ::ssh::AddressPolicy;
 
-/// Interval between lookups of the API server's addresses. It may move or get more replicas.
+/// Interval between lookups of the API server's addresses. The API server can move or get more replicas.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
@@ -18,7 +18,8 @@ pub struct NetworkFlags {
 }
 
 impl NetworkFlags {
-    /// Returns the allowed addresses. Looks up the API server's addresses again and again until `stop`.
+    /// Returns the policy for addresses. Until `stop`, a task looks up the API server's addresses regularly and updates
+    /// the policy.
     pub async fn network(&self, cluster: &Cluster, stop: &CancellationToken) -> AddressPolicy {
         if self.addresses.allow_any() {
             tracing::info!(

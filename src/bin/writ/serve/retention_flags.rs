@@ -7,26 +7,26 @@ use writ::output::Store;
 
 /// Maximum retention in seconds: 365 days, as for `spec.ttlSecondsAfterFinished`.
 const MAX_SECONDS: i64 = 31_536_000;
-/// Default of `--minimum-retention-seconds`: a day to find out what ran.
+/// Default of `--minimum-retention-seconds`: one day, so that users have time to read the execution.
 const DAY: u32 = 86_400;
 
 #[derive(Args, Debug)]
 pub struct RetentionFlags {
-    /// Time to live, in seconds after the end, of executions without ttlSecondsAfterFinished, 0 to 31536000 [default:
-    /// until somebody deletes them].
+    /// TTL of executions without ttlSecondsAfterFinished, in seconds from the end of the execution, 0 to 31536000
+    /// [default: such executions stay until somebody deletes them].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MAX_SECONDS))]
     default_ttl_seconds: Option<u32>,
 
-    /// Minimum retention, in seconds after the end, of executions whose rule has no minimumRetentionSeconds, 0 to
-    /// 31536000. It also applies if ttlSecondsAfterFinished is shorter. For executions that no rule allowed, the
-    ///           minimum is 300 at
-    /// most. After this time Writ marks the execution (annotation writ.dev/retention-over). Until then the chart's
-    /// admission policies refuse its deletion.
+    /// Minimum retention of executions whose rule has no minimumRetentionSeconds, in seconds from the end of the
+    /// execution, 0 to 31536000. It also applies if ttlSecondsAfterFinished is shorter. For executions that no rule
+    /// allowed, the minimum retention is at most 300 seconds. After the minimum retention, Writ marks the execution
+    /// (annotation writ.dev/retention-over). Until then, the chart's admission policies refuse the deletion of the
+    /// execution.
     #[arg(long, default_value_t = DAY, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MAX_SECONDS))]
     minimum_retention_seconds: u32,
 
-    /// Maximum number of ExecutionReceipts per namespace, 1 to 1000000. A receipt keeps the manifest of an expired
-    /// execution from running again, and never expires. At the limit, executions are kept although they expired, with a
+    /// Maximum number of ExecutionReceipts per namespace, 1 to 1000000. A receipt prevents that the manifest of an
+    /// expired execution runs again. Receipts never expire. At this limit, Writ keeps expired executions and reports a
     /// warning.
     #[arg(long, default_value_t = 10_000, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     receipt_limit: u64,
