@@ -33,7 +33,7 @@ pub enum CliExit {
     Denied,
     /// The input cannot be used. Exit code 2, the same as for an unknown flag.
     Usage,
-    /// The requested output does not exist, or a Machine cannot start commands. Exit code 4.
+    /// The requested output does not exist, or commands cannot be started on a Machine. Exit code 4.
     NotAvailable,
     /// The requested output does not exist yet, or the process is not ready. Exit code 5.
     NotReady,

@@ -1,8 +1,8 @@
-//! Calls to the API server, each with a deadline: live reads, compiled policies, status writes, removal, receipts,
-//! events, membership, trust in requesters, and calls as a requester.
+//! Calls to the API server. Each call has a deadline. The calls are live reads, compiled policies, status writes,
+//! removal, receipts, events, membership, trust in requesters, and calls as a requester.
 //!
 //! # Guarantees
-//! 1. Each call has a deadline.
+//! 1. No call waits longer than its deadline.
 //! 2. Errors distinguish a write without an answer from a refused write ([`ClusterError::is_ambiguous`]). After a write
 //!    without an answer, the caller finds the outcome by a live read.
 //! 3. An object that cannot be decoded never affects other objects.

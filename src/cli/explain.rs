@@ -303,9 +303,9 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 impl Explain {
-    /// Returns true if a denial is caused by the missing requester. This is tested with a requester whom no rule lists:
-    /// the answer then differs. Only decisions from files are tested. For them, the message replaces the controller's
-    /// reason, a missing admission policy, which would be wrong.
+    /// Returns true if a denial from files is caused by the missing requester. This is the case if the decision for a
+    /// requester whom no rule lists has another message. The controller's message would name a missing admission
+    /// policy, which is not the cause here.
     fn lacks_requester(&self, source: &PolicySource, input: &RequestInput, request: &Request, denial: &Denial) -> bool {
         let is_named = input.requested_by.is_some() || self.as_user.is_some() || source.requester.is_some();
         if is_named || self.file.is_empty() {

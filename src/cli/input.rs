@@ -145,7 +145,7 @@ impl Reading {
         }
     }
 
-    /// Reports Whitelists with the same name and namespace, because the second one would replace the first one.
+    /// Reports Whitelists with the same name and namespace, because the second Whitelist would replace the first.
     fn compare_names(&mut self) {
         let mut first: HashMap<(Option<String>, String), (PathBuf, usize)> = HashMap::new();
         for found in &mut self.whitelists {

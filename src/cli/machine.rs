@@ -32,7 +32,7 @@ enum MachineSubcommand {
     /// The keys are not verified: an attacker in the network could send the attacker's own keys. Compare a fingerprint
     /// with the output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine's console.
     Keyscan(Keyscan),
-    /// Log in to a Machine like an execution, step by step. Print each step and the step that fails.
+    /// Log in to a Machine like an execution, and print the result of each step.
     ///
     /// Reads the Machine and its Secret with your own rights, and connects from this host. Exit code 0: commands can be
     /// started; 4: they cannot be started.

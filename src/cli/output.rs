@@ -21,7 +21,7 @@ use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
 /// Print the output of an execution.
 ///
 /// Reads the status if it contains the complete output. Otherwise reads the output store of the `writ serve` that ran
-/// the command: name this store with --store. You need the right to read it. Prints only output whose size and SHA-256
+/// the command. Name this store with --store; you need the right to read it. Prints only output whose size and SHA-256
 /// match the status. The output is first written to a temporary file ($TMPDIR), which needs the same space.
 ///
 ///   writ output restart-nginx-20261121

@@ -135,9 +135,11 @@ impl Cluster {
         })
     }
 
-    /// Returns the current addresses of the API server. They are the addresses of the configured host, in a Pod also
-    /// the address of the Service `kubernetes`, and the endpoints of this Service if the user may read them. Empty if
-    /// no address is known.
+    /// Returns the current addresses of the API server. Empty if no address is known. The addresses are:
+    ///
+    /// - the addresses of the configured host
+    /// - the address of the Service `kubernetes`, if this process runs in a Pod
+    /// - the endpoints of this Service, if the user may read them
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let (mut addresses, behind) = tokio::join!(self.reached_at(), self.endpoints());
         // The kubelet sets this variable in every container of a Pod.
@@ -146,7 +148,8 @@ impl Cluster {
         addresses
     }
 
-    /// Returns the endpoints of the Service `kubernetes`. Empty if the user may not read them; most users may not.
+    /// Returns the endpoints of the Service `kubernetes`. Empty if the user lacks the right to read them, as most users
+    /// do.
     async fn endpoints(&self) -> Vec<IpAddr> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
         match tokio::time::timeout(CONNECT_DEADLINE, api.get("kubernetes")).await {

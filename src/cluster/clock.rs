@@ -18,8 +18,8 @@ pub(super) use dates::Dates;
 pub(super) use estimate::Source;
 use estimate::{Bounds, Estimate, SECOND};
 
-/// Maximum duration of a call whose answer is used, in nanoseconds. A slower answer gives too wide bounds for the API
-/// server's clock.
+/// Maximum duration of a call whose answer is used, in nanoseconds. A slower answer would give bounds for the clock
+/// that are too wide.
 const MAX_ROUND_TRIP: i128 = 5 * SECOND;
 /// Maximum backward correction, in nanoseconds, for which the returned time stands still. A larger correction sets the
 /// returned time back.
@@ -28,7 +28,7 @@ const MAX_STANDSTILL: i128 = 2 * SECOND;
 const WARN_ABOVE: f64 = 5.0;
 /// Difference in seconds below which the clocks agree again after a warning.
 const AGREE_BELOW: f64 = 4.0;
-/// Minimum time between two warnings. It prevents that several API servers with different clocks fill the log.
+/// Minimum time between two warnings. Without it, several API servers with different clocks could fill the log.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Time after which the warning is repeated if the clocks still differ.
 const REPEAT_WARNING_AFTER: Duration = Duration::from_secs(3600);

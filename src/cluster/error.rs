@@ -84,8 +84,7 @@ impl ClusterError {
         }
     }
 
-    /// Returns true if a write with this error has perhaps happened. This is so if no answer came, or an answer that
-    /// cannot be decoded.
+    /// Returns true if a write with this error has perhaps happened: no answer came, or the answer cannot be decoded.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
@@ -106,9 +105,9 @@ impl ClusterError {
 
 /// Returns true if an answer means that an object is too large to be stored. A retry would get the same answer.
 ///
-/// The API server limits the size of a request and answers with status 413. etcd's limits appear with status 500. They
-/// come from etcd's server ("etcdserver: request is too large"), or from gRPC on either side ("trying to send message
-/// larger than max", "received message larger than max").
+/// The API server limits the size of a request and answers with status 413. etcd's limits appear with status 500. The
+/// message of etcd's server is "etcdserver: request is too large". The messages of gRPC are "trying to send message
+/// larger than max" and "received message larger than max".
 fn is_too_large(code: u16, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let says_so = ["request is too large", "message larger than max", "entity too large"];

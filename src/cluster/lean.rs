@@ -28,7 +28,7 @@ const MAX_KEPT_VALUE_BYTES: usize = 1024;
 pub struct Counted {
     /// Approximate length of the value as text, in bytes.
     pub bytes: usize,
-    /// Hash of the content. It depends on the order, and the API server sorts the keys of maps.
+    /// Hash of the content in its order. The order is stable, because the API server sorts the keys of maps.
     pub hash: u64,
 }
 

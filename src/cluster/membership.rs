@@ -138,8 +138,8 @@ impl Membership {
     }
 
     /// Returns the current epoch, or `None` while the other processes may consider this process dead. If `None`, this
-    /// process must claim and start nothing. If the epoch differs from an earlier one, the renewals had a gap between
-    /// the two.
+    /// process must claim and start nothing. If two calls return different epochs, the renewals had a gap between the
+    /// calls.
     pub fn current_epoch(&self) -> Option<LeaseEpoch> {
         self.state().renewals.current_epoch(self.leases.duration, self.clock())
     }
@@ -191,7 +191,7 @@ impl Membership {
         }
     }
 
-    /// Records the members of a list. If this changes the view to publish, wakes the renewal, which publishes the view.
+    /// Records the members of a list. If this changes the view, wakes the renewal, which then publishes the new view.
     fn apply_members(&self, members: Vec<Member>) {
         let mut state = self.state();
         let is_agreed = state.handover.is_agreed();
@@ -231,7 +231,7 @@ impl Membership {
     }
 
     /// Returns the content of the next renewal. If the own Lease may have expired, first gives up this process's share
-    /// of the keys, because the other members may have divided it among themselves.
+    /// of the keys. Other members may have divided this share among themselves.
     fn prepare_announcement(&self) -> Announcement {
         let mut state = self.state();
         if !state.renewals.is_current(self.leases.duration, self.clock()) {

@@ -13,8 +13,8 @@ use crate::execution::{ObjectSize, nearest};
 use super::lean::LeanExecution;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// Maximum size of the labels of a Machine, in bytes. Rules match the labels, and they stay in memory as long as a
-/// connection.
+/// Maximum size of the labels of a Machine, in bytes. Rules match the labels. The labels stay in memory as long as a
+/// connection to the Machine.
 const MAX_MACHINE_LABEL_BYTES: usize = 65_536;
 /// Maximum number of Machines that a command-line tool lists to suggest a similar name. The list contains only
 /// metadata, usually less than 1 MiB.

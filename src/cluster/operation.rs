@@ -7,8 +7,8 @@ pub enum Operation {
     GetExecution,
     /// Executions are listed.
     ListExecutions,
-    /// The status of an execution is written, if its resourceVersion is still the one that was read. The claim is such
-    /// a write.
+    /// The status of an execution is written, if its resourceVersion has not changed since it was read. The claim is
+    /// such a write.
     WriteStatus,
     /// The status of a claimed execution is written, if the claim still has the token.
     WriteResult,

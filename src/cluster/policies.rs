@@ -3,9 +3,9 @@
 //! # Guarantees
 //! 1. [`PolicyCache::rules`] includes every change of a Whitelist that was committed before the call. Concurrent
 //!    callers share one read, which starts after their calls.
-//! 2. The rules always come from one moment. If a Deny moves from one Whitelist to another, rules from two moments
-//!    could lack it. Each use therefore reads the names and versions of all Whitelists. If they differ from the
-//!    compiled versions, one list reads all Whitelists in full.
+//! 2. The rules always come from one moment. Otherwise, if a Deny moves from one Whitelist to another, both read
+//!    versions could lack the Deny. Each use therefore reads the names and versions of all Whitelists. If they differ
+//!    from the compiled versions, one list reads all Whitelists in full.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -176,7 +176,7 @@ impl PolicyCache {
     }
 }
 
-/// A Whitelist with lean metadata. The spec can be a spec that Writ cannot decode.
+/// A Whitelist with lean metadata. Its spec is untyped, so that a spec that Writ cannot decode causes no error here.
 #[derive(Clone, Deserialize)]
 struct Whole {
     metadata: LeanMetadata,
@@ -247,7 +247,7 @@ fn named_version(metadata: &ObjectMeta) -> Option<(String, CachedVersion)> {
 }
 
 /// Compiles a Whitelist that comes from the API server. If the Whitelist cannot be decoded, returns a compiled
-/// Whitelist that is marked unreadable.
+/// Whitelist that makes its namespace fail closed.
 pub fn compile(object: DynamicObject) -> CompiledWhitelist {
     let record = ObjectRecord {
         name: object.metadata.name.clone().unwrap_or_default(),

@@ -85,7 +85,7 @@ impl RequesterTrustChecker {
         self.inner.recheck_interval
     }
 
-    /// Returns the requester of an execution if the requester is verified.
+    /// Returns the requester of an execution as `Known` if it is verified, else `Unknown` or `Undecided`.
     pub async fn identity<'a>(&self, execution: &'a CommandExecution) -> Identity<'a> {
         let Some(requester) = execution.spec.requested_by.as_ref().filter(|requester| !requester.username.is_empty())
         else {

@@ -1,4 +1,4 @@
-//! SSH credentials from a Secret. Their type wipes the memory when it is dropped, and it cannot be printed.
+//! SSH credentials from a Secret. They are wiped from memory when they are dropped, and they cannot be printed.
 //!
 //! # Guarantees
 //! Writ reads a Secret by its name when the Secret is needed. It never lists or watches Secrets. Entries that Writ does

@@ -160,8 +160,8 @@ fn holder_patch(
         }),
     ];
     // A cancel or a deletion after the claim increases the generation. kubectl wait and kstatus ignore a status with an
-    // older generation. This status is the last one if the execution has finished. The API server therefore copies the
-    // current generation.
+    // older generation, and the status of a finished execution is not written again. The API server therefore copies
+    // the current generation into the status.
     let observed = |path: PointerBuf| {
         let from = PointerBuf::from_tokens(["metadata", "generation"]);
         json_patch::PatchOperation::Copy(json_patch::CopyOperation { from, path })

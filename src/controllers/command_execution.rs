@@ -99,8 +99,8 @@ impl Reconcile for Controller {
     }
 
     /// Transient failures are retried soon. Failures that need manual action are retried rarely, for example a missing
-    /// permission or an object that cannot be decoded. Most of them end with a change of the object, which the watch
-    /// reports.
+    /// permission or an object that cannot be decoded. Only a change solves them, and the watch reports a change of the
+    /// object.
     fn retry_after(error: &ClusterError) -> Duration {
         match error {
             ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
@@ -302,15 +302,15 @@ async fn apply(
     Ok(plan.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Returns the execution with Writ's finalizer, and adds the finalizer if it is needed and missing. Returns `None` if
-/// the execution changed after it was read; the watch reports this change. Usually the finalizer exists, because the
-/// admission policies add it at creation.
+/// Returns the execution with Writ's finalizer. Adds the finalizer if it is needed and missing. Usually the finalizer
+/// exists, because the admission policies add it at creation. Returns `None` if the execution changed after it was
+/// read. The watch reports this change.
 ///
 /// The finalizer is needed in two cases:
 ///
 /// - The execution will be enqueued. It can then be claimed, and must not disappear while its command runs.
-/// - The execution has finished. Writ must not miss its deletion. The finalizer also identifies a copy of it from a
-///   backup.
+/// - The execution has finished. Writ must not miss its deletion. The finalizer also identifies a copy that was
+///   restored from a backup.
 async fn ensure_finalizer(
     live: CommandExecution,
     is_needed: bool,

@@ -11,8 +11,8 @@
 //! - Each execution is read live before it is removed.
 //!
 //! ```text
-//! finished executions (lean) --> ExpiryQueue --> reconcile: read live -+-> being deleted: remove the receipt of a manual
-//!                                     ^                                |   deletion, stored output, finalizer
+//! finished executions (lean) --> ExpiryQueue --> reconcile: read live -+-> being deleted: remove the receipt of a
+//!                                     ^                                |   manual deletion, stored output, finalizer
 //!                                     |                                +-> TTL expired: store receipt, delete
 //!                                     |                                +-> minimum retention over: mark
 //!                                     +-------- after a delay <--------+-> failed, or must stay
@@ -224,12 +224,12 @@ async fn finalize_deletion(
     Ok(())
 }
 
-/// Deletes an execution after its TTL. Stores its receipt before.
+/// Deletes an execution after its TTL. First stores its receipt.
 async fn expire(context: &RetentionContext, key: &ExecutionKey, live: &LiveExecution) -> Result<(), RemovalError> {
     let written = context.receipts.write(live.decoded()?).await?;
     if !live.slim.has_finalizer() {
         // Without the finalizer, the deletion removes the execution immediately. The stored output must therefore be
-        // removed before.
+        // removed first.
         remove_stored(context, key).await?;
     }
     match context.cluster.delete(key, live.slim.meta().resource_version.clone()).await {

@@ -54,7 +54,7 @@ type WhitelistMeta = Slim<Whitelist>;
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// Checks that the API server stamps requesters, so that rules with subjects are in force.
+    /// Checks that the API server stamps requesters. Otherwise, rules with subjects are not in force.
     pub stamping: RequesterTrustChecker,
     /// Publishes events.
     pub events: EventPublisher,

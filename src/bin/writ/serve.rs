@@ -51,7 +51,7 @@ pub struct Serve {
     namespace: Vec<String>,
 
     /// Namespace for the Lease of this process. Other processes read the Lease to find out if this process is alive
-    /// [default: the served namespace if --namespace names exactly one, otherwise the namespace of the Pod or the
+    /// [default: the served namespace, if --namespace names exactly one; else the namespace of the Pod or the
     /// kubeconfig].
     #[arg(long, value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
@@ -86,9 +86,9 @@ pub struct Serve {
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
     stop_seconds: u64,
 
-    /// Directory for files that must survive a restart. It contains outputs, unless --output-store names another place,
-    /// and results of Direct mode that are not written to the API server yet [default: $STATE_DIRECTORY,
-    /// $XDG_STATE_HOME/writ, or ~/.local/state/writ].
+    /// Directory for files that must survive a restart: outputs, unless --output-store names another place, and results
+    /// of Direct mode until they are written to the API server [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or
+    /// ~/.local/state/writ].
     #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
 
@@ -369,8 +369,8 @@ async fn shut_down<T>(
 ) {
     health().set_stopping();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: no new commands start, running commands may end");
-    // The controllers continue while the runner drains, so that cancellations still work. The first poll of `shut_down`
-    // prevents further starts of commands. Other members may take over the Machines only after that.
+    // The controllers continue while the runner drains, so that cancellations still work. The first poll of
+    // `runner.shut_down` prevents further starts of commands. Other members may take over the Machines only after that.
     tokio::join!(biased; runner.shut_down(drain), async { membership.leave() });
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;

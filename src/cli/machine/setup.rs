@@ -1,5 +1,5 @@
-//! `writ machine setup`: prints the configuration for a machine. The sudo lines allow no more than the rules, if sudo
-//! can express this.
+//! `writ machine setup`: prints the configuration for a machine. The sudo lines allow only the commands of the rules.
+//! If sudo cannot restrict the arguments of a rule, a comment says so.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

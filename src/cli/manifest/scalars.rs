@@ -122,8 +122,8 @@ pub(super) fn whole_or_not(value: f64) -> Option<Number> {
     if is_whole { Some(Number::from(whole)) } else { Number::from_f64(value) }
 }
 
-/// Returns true if go-yaml reads the text as a time: Go's time.Parse accepts it in one of go-yaml's formats, a date, or
-/// a date and a time.
+/// Returns true if go-yaml reads the text as a time. The text is a date, or a date and a time, in a format that Go's
+/// time.Parse accepts.
 fn is_timestamp(text: &str) -> bool {
     let Some((date, time)) = split_date(text) else { return false };
     let mut parts = date.split('-');

@@ -19,8 +19,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Returns the bounds from one answer. `second` is the time that the server wrote. All times are in nanoseconds,
-    /// and `second` is a multiple of a whole second.
+    /// Returns the bounds from one answer. All times are in nanoseconds. `second` is the time that the server wrote,
+    /// rounded down to a whole second.
     pub fn of(second: i128, sent: i128, received: i128) -> Self {
         let received = received.max(sent);
         Self { low: second - received, high: second + SECOND - sent }

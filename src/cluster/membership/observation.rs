@@ -26,7 +26,8 @@ struct LeaseObservation {
 
 impl LeaseObservation {
     /// Records a version. Returns the time for which the Lease has had this version. A gap of more than `max_gap` since
-    /// the last observation restarts this time: during an outage of the API server, a process cannot renew its Lease.
+    /// the last observation restarts this time. The reason: a process cannot renew its Lease during an outage of the
+    /// API server.
     fn observe(&mut self, version: String, now: Instant, max_gap: Duration) -> Duration {
         if self.version != version || now.saturating_duration_since(self.last) > max_gap {
             *self = Self { version, since: now, last: now };

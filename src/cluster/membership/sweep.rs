@@ -9,7 +9,7 @@ use super::observation::Observations;
 
 /// Number of Lease durations after which an unchanged Lease is removed, because its process has crashed.
 const SWEEP_AFTER_DURATIONS: u32 = 4;
-/// Maximum number of members that are kept in memory: the first ones by name. The limit is needed because other users
+/// Maximum number of members that are kept in memory: the first 256 by name. The limit is needed because other users
 /// may create Leases, too.
 const MAX_MEMBERS: usize = 256;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Minimum interval between two reports of the same kind.
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);
-/// Maximum number of remembered reports, about 100 KiB. While so many are remembered, new kinds of reports are dropped.
+/// Maximum number of remembered reports, about 100 KiB. While the memory is full, new reports are dropped.
 const MAX_REMEMBERED: usize = 1000;
 
 /// Reports of the last hour.
@@ -16,7 +16,7 @@ pub(super) struct RecentReports {
 }
 
 impl RecentReports {
-    /// Returns true if the report `what` must be made now, and remembers it as made.
+    /// Returns true if the report `what` must be made now. The report is then remembered.
     pub fn should_report(&mut self, what: &str, now: Instant) -> bool {
         self.last.retain(|_, reported| now.duration_since(*reported) < REPEAT_AFTER);
         if self.last.contains_key(what) || self.last.len() >= MAX_REMEMBERED {
