@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Before the claim, the controller writes the status. From the claim on, only the task that made or adopted the claim
-//! writes it.
+//! writes the status.
 //!
 //! # Guarantees
 //!
@@ -77,7 +77,7 @@ pub struct RunnerConfig {
     pub cluster: Cluster,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Checker of requesters: it decides if Writ trusts `spec.requestedBy`.
+    /// Checker that decides if Writ trusts `spec.requestedBy`.
     pub stamping: RequesterTrustChecker,
     /// Publisher of Kubernetes events.
     pub events: EventPublisher,
@@ -85,11 +85,12 @@ pub struct RunnerConfig {
     pub holders: Arc<Membership>,
     /// Destinations of output.
     pub outputs: OutputSinks,
-    /// Results of Direct mode on local disk until the API server has them; `None` if Writ keeps none there.
+    /// Store on local disk for results of Direct mode that the API server does not have yet. `None` if Writ keeps no
+    /// results on disk.
     pub spool: Option<Spool>,
-    /// Limits of the time that Writ waits for the machine of a claimed command.
+    /// Maximum times that Writ waits for the machine of a claimed command.
     pub limits: FollowLimits,
-    /// Addresses that may be connected to.
+    /// Addresses to which Writ may connect.
     pub network: AddressPolicy,
 }
 
@@ -104,8 +105,8 @@ pub struct MachineFacts {
     pub jitter: f64,
     /// Time since the last probe ended; `None` if no probe has ended.
     pub since_probe: Option<Duration>,
-    /// Number of probes in a row without an observation, because the API server did not answer. A running probe counts
-    /// too.
+    /// Number of consecutive probes that made no observation because the API server did not answer. Includes a running
+    /// probe.
     pub inconclusive_probes: u32,
     /// True if the machine needs manual repair. Queued executions wait for the repair.
     pub needs_person: bool,
@@ -171,7 +172,7 @@ impl Runner {
     }
 
     /// Adopts the claim of a command whose holder is gone, and follows the command to its end. Does nothing if the
-    /// execution already has a slot or was refused, or if the runner shuts down. The adoption waits for no slot,
+    /// execution already has a slot or was refused, or if the runner shuts down. The adoption does not wait for a slot,
     /// because the command already occupies the machine.
     pub fn adopt(&self, queued: QueuedExecution) {
         self.dispatcher.adopt(queued);
@@ -188,7 +189,7 @@ impl Runner {
     }
 
     /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its
-    /// deletion. [`Self::configure`] passes the settings of a Machine to its queue.
+    /// deletion. Changes of the Machine's settings do not count here: [`Self::configure`] handles them.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str, is_deleted: bool) -> bool {
         self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()), is_deleted)
     }
@@ -199,7 +200,7 @@ impl Runner {
     }
 
     /// Stops accepting executions, and waits up to `drain` for running commands to end. The next `writ serve` adopts
-    /// the remaining commands in Durable mode. Those in Direct mode end with an unknown outcome.
+    /// the remaining commands in Durable mode. The remaining commands in Direct mode end with an unknown outcome.
     pub async fn shut_down(&self, drain: Duration) {
         self.dispatcher.shut_down(drain).await;
     }
@@ -211,13 +212,13 @@ impl Runner {
         self.context().fleet.machines.update_gauges();
     }
 
-    /// Returns true after [`Self::start`]. Before that, only executions that may not wait start.
+    /// Returns true after [`Self::start`]. Before [`Self::start`], only executions that must not be delayed start.
     pub fn is_started(&self) -> bool {
         self.dispatcher.is_started()
     }
 
-    /// Starts queued executions from now on. The startup gate calls this. By then, the executions from before this
-    /// process are in their queues, or the deadline of the gate has passed.
+    /// Allows queued executions to start. The startup gate calls this function when all executions from before this
+    /// process are in their queues, or when the deadline of the gate has passed.
     pub fn start(&self) {
         self.dispatcher.start();
     }
@@ -261,8 +262,8 @@ impl Runner {
         }
     }
 
-    /// Probes a machine, unless a probe of it is running or the runner shuts down. The observation arrives through
-    /// [`MachineWakes`].
+    /// Probes a machine, unless another probe of this machine is running or the runner shuts down. The receiver
+    /// [`MachineWakes`] announces the observation.
     pub fn request_probe(&self, namespace: &str, name: &str) {
         if self.context().draining.is_cancelled() {
             return;
@@ -279,8 +280,8 @@ impl Runner {
         });
     }
 
-    /// Records that a Machine has this generation, or is deleted (`None`). Connections of an earlier generation are not
-    /// used any more.
+    /// Records the current generation of a Machine, or its deletion (`None`). Connections that were opened for an
+    /// earlier generation are not used again.
     pub fn machine_changed(&self, namespace: &str, name: &str, uid: &str, generation: Option<i64>) {
         let fleet = &self.context().fleet;
         if generation.is_none() {

@@ -1,7 +1,7 @@
-//! Acknowledges stored results to the machines, so that they delete the output.
+//! Acknowledges stored results to the launchers on the machines, so that the launchers delete the output.
 //!
-//! An acknowledgement may never arrive, because this process dies or the machine disappears. Then the launcher's own
-//! pruning removes the output after days. Only disk space depends on the acknowledgement.
+//! An acknowledgement can get lost, because this process dies or the machine disappears. The launcher's own pruning
+//! then removes the output after some days. Only disk space depends on the acknowledgement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::context::Context;
 
-/// Time for one acknowledgement request.
+/// Maximum duration of one acknowledgement request.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Pauses between attempts. After the last attempt, the launcher's pruning removes the output.
+/// Pauses between attempts. If the last attempt fails, the launcher's pruning removes the output later.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -25,11 +25,11 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(600),
 ];
 
-/// Acknowledges all results that are waiting for this machine.
+/// Acknowledges all waiting results of this machine.
 pub(super) async fn acknowledge_all(context: &Context, machine: &MachineKey) {
     tokio::select! {
         () = context.acknowledgements.gather(machine) => {}
-        // The connections close soon, so do not wait for a larger batch.
+        // The shutdown closes the connections soon, so the task does not wait for a larger batch.
         () = context.draining.cancelled() => {}
     }
     let mut reached: Option<Arc<LauncherConnection>> = None;

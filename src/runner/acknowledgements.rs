@@ -1,5 +1,5 @@
-//! Stored results that the machines have not received an acknowledgement for. One request acknowledges many results,
-//! because a request for each command would cost as much as the command.
+//! Stored results that Writ has not acknowledged to their machines yet. One request acknowledges many results, because
+//! a request takes as much work as a command.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,14 +11,14 @@ use tokio::time::sleep;
 use crate::fleet::{MachineKey, lock};
 use crate::launcher::Uid;
 
-/// Time to collect results for one request. Results of a rule that redacts skip this wait, because their output lies
-/// unredacted on the machine.
+/// Time to collect results for one request. If the rule redacts, the request is sent without this wait, because the
+/// unredacted output is on the machine.
 const BATCH_WINDOW: Duration = Duration::from_millis(500);
-/// Maximum number of results in one request. Their UIDs (36 bytes each) must fit into the request, and dropbear accepts
-/// 9,000 bytes.
+/// Maximum number of results in one request. The request contains a UID of 36 bytes for each result, and dropbear
+/// accepts requests of 9,000 bytes.
 pub(super) const MAX_BATCH: usize = 100;
-/// Maximum number of waiting results for one machine. A new result beyond this limit replaces the oldest, which the
-/// launcher's pruning removes later.
+/// Maximum number of waiting results for one machine. Beyond this limit, a new result replaces the oldest result. The
+/// launcher's pruning later removes the output of the replaced result.
 const MAXIMUM_WAITING: usize = 10_000;
 /// Waiting results of each machine.
 #[derive(Default)]
@@ -29,13 +29,13 @@ pub(super) struct Acknowledgements {
 #[derive(Default)]
 struct Waiting {
     uids: Vec<Uid>,
-    /// Notified if the batch must go out now.
+    /// Notified if the batch must be sent now.
     hurry: Arc<Notify>,
 }
 
 impl Acknowledgements {
-    /// Adds a result. Returns true if no task acknowledges results of this machine yet, so the caller must start one.
-    /// If `at_once`, the batch goes out without delay.
+    /// Adds a result. Returns true if no task acknowledges results of this machine yet. The caller must then start such
+    /// a task. If `at_once` is true, the batch is sent without delay.
     pub fn add(&self, machine: MachineKey, uid: Uid, at_once: bool) -> bool {
         let mut waiting = lock(&self.waiting);
         let is_first = !waiting.contains_key(&machine);
@@ -50,7 +50,7 @@ impl Acknowledgements {
         is_first
     }
 
-    /// Waits until the batch window ends, or until a result is added that must go out at once.
+    /// Waits until the batch window ends, or until a result is added that must be sent at once.
     pub async fn gather(&self, machine: &MachineKey) {
         let hurry = lock(&self.waiting).get(machine).map(|waiting| Arc::clone(&waiting.hurry));
         let Some(hurry) = hurry else { return };
@@ -60,8 +60,8 @@ impl Acknowledgements {
         }
     }
 
-    /// Removes the next batch of a machine and returns it. Returns `None` if nothing waits. The next result that is
-    /// added is then the first again.
+    /// Removes and returns the next batch of a machine. Returns `None` if no result waits. [`Self::add`] then returns
+    /// true for the next result, so that its caller starts a new task.
     pub fn next_batch(&self, machine: &MachineKey) -> Option<Vec<Uid>> {
         let mut waiting = lock(&self.waiting);
         let uids = &mut waiting.get_mut(machine)?.uids;
@@ -99,7 +99,7 @@ mod tests {
         assert!(waiting.add(secret.clone(), uid(2), true));
         assert!(waiting.gather(&plain).now_or_never().is_none());
         assert!(waiting.gather(&secret).now_or_never().is_some());
-        // The hurried result arrives during the wait, and ends only the wait of its own machine.
+        // A result that must be sent at once ends a wait that has begun, but only the wait of its own machine.
         assert!(waiting.add(both.clone(), uid(3), false));
         let mut gathering = pin!(waiting.gather(&both));
         assert!(poll!(&mut gathering).is_pending());

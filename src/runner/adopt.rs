@@ -1,8 +1,8 @@
 //! Adoption of a claim whose holder died, or whose task in this process ended.
 //!
-//! One PUT with the resourceVersion of a live read gives the claim a new token and the name of this process. From then
-//! on the previous holder can write nothing. If the claim already has the name of this process, no write is necessary.
-//! Then `durable` requests the state of the command from its machine.
+//! One PUT, with the resourceVersion of a live read, gives the claim a new token and the identity of this process.
+//! After this PUT, the previous holder cannot write the status any more. If this process already holds the claim, no
+//! write is necessary. After the adoption, `durable` requests the state of the command from its machine.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::claim::{ClaimState, HeldClaim, publish_claim, resolve_claim};
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// Maximum number of attempts if another client changes the object between read and write. After them, the controller
-/// tries again later.
+/// Maximum number of attempts if another client changes the object between read and write. After these attempts, the
+/// controller tries again later.
 const CONFLICT_TRIES: u32 = 5;
-/// Pause after such a change.
+/// Pause after another client changed the object.
 const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 
-/// Adopts the claim of an execution. Returns `None` if this is impossible now, or no longer necessary. The controller
-/// then reconciles the execution again.
+/// Adopts the claim of an execution. Returns `None` if the adoption is impossible now, or no longer necessary. The
+/// controller then reconciles the execution again.
 pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Option<HeldClaim> {
     let token = Uuid::new_v4().to_string();
     for _ in 0..CONFLICT_TRIES {
@@ -41,7 +41,8 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
             return None;
         }
         if claim.holder == context.holders.own_identity() {
-            // The token stays. Only a task of this process could write with it, and that task has ended.
+            // The claim keeps its token. Only a task of this process could write with this token, and that task has
+            // ended.
             let token = claim.token.clone();
             log_claim(&live, "takes up a claim of this process that none of its tasks has", None);
             return held_claim(context, work, token, live, (standing, decided));
@@ -69,7 +70,7 @@ pub(super) async fn adopt_claim(context: &Context, work: &QueuedExecution) -> Op
     None
 }
 
-/// Returns the adopted claim. Returns `None` if the execution has no decision. Writ writes no claim without one.
+/// Returns the adopted claim, or `None` if the execution has no decision. Every claim that Writ writes has a decision.
 fn held_claim(
     context: &Context,
     work: &QueuedExecution,
@@ -81,7 +82,7 @@ fn held_claim(
     metrics().adopted();
     let key = work.key.clone();
     let live = publish_claim(context, &key, true);
-    // A launch after an adoption requires a new decision that equals the stored one. So no comparison is necessary
-    // here.
+    // Before a launch after an adoption, Writ decides again and compares the new decision with the stored decision. No
+    // comparison is necessary here.
     Some(HeldClaim { key, token, execution, decision, is_stored_unchanged: true, standing, decided, live })
 }

@@ -1,12 +1,13 @@
-//! Attempt to claim an execution that has a slot. It sends nothing of the command.
+//! Attempt to claim an execution that has a slot. The attempt sends no part of the command.
 //!
 //! 1. Read the execution, the Machine and the Secret.
 //! 2. Connect, log in, and open a session. The session executes nothing yet.
-//! 3. Read everything again, live, and decide again. So a change during step 2 counts.
+//! 3. Read everything again, live, and decide again, so that a change during step 2 is detected.
 //! 4. Claim (see `claim`).
 //!
-//! If a shared connection to the machine is open already, the attempt omits step 1 and opens only a session. Step 3
-//! reads the current objects anyway. If they no longer match the connection, the next attempt starts with step 1.
+//! If a shared connection to the machine is already open, the attempt skips step 1 and only opens a session. Step 3
+//! still reads the current objects. If the current objects do not match the connection, the next attempt starts with
+//! step 1.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +39,9 @@ pub(super) struct Claimed {
 /// Connects to the machine of an execution, and claims the execution.
 ///
 /// # Errors
-/// The reason why the execution is not claimed. Nothing of the command was sent.
+/// The reason why the execution is not claimed. No part of the command was sent.
 pub(super) async fn attempt(context: &Context, work: &QueuedExecution) -> Result<Claimed, ConnectFailure> {
-    // Before the claim, the attempt may stop at once, because nothing is lost.
+    // Before the claim, a shutdown can stop the attempt at once, because no command was sent.
     let (resolved, connection, session) = tokio::select! {
         prepared = prepare(context, work) => prepared?,
         () = context.draining.cancelled() => return Err(ConnectFailure::Obsolete),
@@ -78,7 +79,7 @@ async fn prepare(
     }
     let DecisionInput { resolved, .. } = read_decision_input(context, work).await?;
     if resolved.machine.spec.suspend {
-        // The controller reads the same Machine, and reports the reason of the wait.
+        // The controller reads the same Machine, and reports why the execution waits.
         return Err(ConnectFailure::Obsolete);
     }
     let (connection, session) = match open(context, &resolved).await {

@@ -1,5 +1,5 @@
-//! Log lines for auditors: the claim and the end of an execution. They name requester, rule and machine, because the
-//! object may no longer exist at the time of an audit. They contain no arguments and no output.
+//! Log lines for auditors: the claim and the end of an execution. The lines name requester, rule and machine, because
+//! the object may no longer exist at the time of an audit. The lines contain no arguments and no output.
 
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
@@ -9,7 +9,7 @@ use crate::api::{CommandExecution, CommandExecutionStatus};
 use crate::cluster::ExecutionKey;
 use crate::execution::AuditFields;
 
-/// Logs a stored claim. `previous_holder` is the holder from which this process adopted it.
+/// Logs a stored claim. `previous_holder` is the holder from which this process adopted the claim.
 pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, previous_holder: Option<&str>) {
     let (key, status) = (key_of(execution), execution.status.clone().unwrap_or_default());
     let audit = AuditFields::of(execution, &status);
@@ -20,7 +20,8 @@ pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, pre
     );
 }
 
-/// Logs a stored end. `machine` is the Machine as the controller read it, for an execution that was sent to no machine.
+/// Logs the stored end of an execution. If the execution was sent to no machine, the Machine's UID comes from
+/// `machine`, which is the metadata of the Machine as the controller read it.
 pub fn log_end(execution: &CommandExecution, status: &CommandExecutionStatus, machine: Option<&ObjectMeta>) {
     let (key, audit) = (key_of(execution), AuditFields::of(execution, status).seen_on(machine));
     tracing::info!(

@@ -1,12 +1,14 @@
-//! The point of no return: one PUT of the status with the resourceVersion of a live read.
+//! Writes the claim: one PUT of the status with the resourceVersion of a live read. After this PUT, the command may
+//! start.
 //!
 //! If the API server's response is lost (crash point 1 of the design), a live read and the claim's token show the
 //! result:
 //! - own token: the claim is stored;
-//! - no claim: the task tries once more;
+//! - no claim: the task tries again;
 //! - another token, or a finished execution: the task stops.
 //!
-//! Until this is resolved, Writ sends nothing. It sends the argument vector and the timeout of the stored decision.
+//! Until the result is known, Writ does not send the command. Then Writ sends the argument vector and the timeout of
+//! the stored decision.
 
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ use super::execution_connection::ExecutionConnection;
 use super::queued_execution::QueuedExecution;
 
 /// Maximum number of attempts if another client changes the object (its labels, for example) between read and claim.
-/// After them, the execution returns to its queue.
+/// After these attempts, the execution returns to its queue.
 const CONFLICT_TRIES: u32 = 5;
 /// Pause between live reads while it is unknown if the claim is stored.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
@@ -45,22 +47,22 @@ pub(super) struct HeldClaim {
     pub token: String,
     /// The execution as the API server stored it with the claim.
     pub execution: CommandExecution,
-    /// The decision as the API server stored it with the claim. The command runs by this decision.
+    /// The decision as the API server stored it with the claim. Writ runs the command that this decision contains.
     pub decision: DecisionRecord,
     /// True if the API server stored the decision unchanged. CRDs of another version drop unknown fields, for example
     /// `runAs`, `redact` and the reserved space.
     pub is_stored_unchanged: bool,
     /// Lease epoch at the time of the claim. The command may start only while this epoch lasts.
     pub standing: LeaseEpoch,
-    /// Time of the stored decision, or an earlier time.
+    /// A time before Writ read the objects for the stored decision.
     pub decided: Instant,
     /// The claim as viewers of live output see it.
     pub live: LiveClaim,
 }
 
 impl HeldClaim {
-    /// Returns the reason why the command may not be sent any more, or `None`. If this process or its host was paused
-    /// after the claim, other processes may have considered it dead.
+    /// Returns the reason why the command must not be sent any more, or `None`. For example, this process or its host
+    /// was paused after the claim, so that other processes perhaps considered this process dead.
     pub fn check_still_valid(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let is_stale = self.decided.elapsed() > context.holders.duration();
         let (reason, why) = if let Some(lost) = self.lost(context, is_stale) {
@@ -68,7 +70,7 @@ impl HeldClaim {
         } else if !self.is_stored_unchanged {
             let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
                        (kubectl apply --server-side -f crds/)";
-            // Older CRDs know this reason too.
+            // CRDs of older versions also contain this reason.
             (Reason::PolicyBroken, why)
         } else if !is_before_deadline(&self.execution, context.cluster.now()) {
             (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
@@ -80,8 +82,8 @@ impl HeldClaim {
         Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
     }
 
-    /// Returns the reason why a login that waits for the start permission must not get it, or `None`. The login itself
-    /// may have taken long.
+    /// Returns the reason why Writ must not send the start permission to a waiting login, or `None`. The age of the
+    /// decision is no reason, because the login itself can take long.
     pub fn check_may_permit(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let (reason, why) = if let Some(lost) = self.lost(context, false) {
             lost
@@ -112,7 +114,7 @@ impl HeldClaim {
 
     /// Returns a recorder for the output of the command, with the limits of the decision.
     pub fn recorder(&self, context: &Context, redaction: &Redaction) -> Recorder {
-        // The API server rejects a negative limit. If one is stored anyway, 0 bytes are kept inline.
+        // The API server rejects a negative limit. If a negative limit is stored anyway, 0 bytes are kept inline.
         let inline_bytes = usize::try_from(self.decision.output.inline_bytes).unwrap_or(0);
         Recorder::new(&self.live, inline_bytes, redaction, context.outputs.store.clone())
     }
@@ -124,8 +126,8 @@ pub(super) fn publish_claim(context: &Context, key: &ExecutionKey, is_adopted: b
     context.outputs.live.claimed(output_key, &key.name, is_adopted)
 }
 
-/// Compiles the patterns, which compiled at the decision too. If they fail now, the output cannot be stored as the rule
-/// demands, so the command must not run.
+/// Compiles the redaction patterns again. They compiled when Writ decided. If a pattern does not compile now, Writ
+/// cannot redact the output as the rule demands, so the command must not run.
 fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
         reason: Reason::PolicyBroken,
@@ -136,11 +138,11 @@ fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     })
 }
 
-/// Result of an attempt to store a claim, by its token.
+/// Result of an attempt to store the claim with a given token.
 pub(super) enum ClaimState {
-    /// Stored, and the execution is unfinished.
+    /// The claim is stored, and the execution is unfinished.
     Ours(Box<CommandExecution>),
-    /// Not stored. The task may try again.
+    /// The claim is not stored. The task may try again.
     NotStored,
     /// The execution is finished or deleted, or another process holds the claim.
     Lost,
@@ -153,11 +155,11 @@ pub(super) async fn claim(
     connected_by: &ResolvedMachine,
     connection: &ExecutionConnection,
 ) -> Result<HeldClaim, ConnectFailure> {
-    // All attempts use one token. If a write seems lost and arrives late, the token still identifies it.
+    // All attempts use one token. If a write seems lost and is stored later, the token still identifies the claim.
     let token = Uuid::new_v4().to_string();
     let standing = context.holders.current_epoch().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
     let decided = Instant::now();
-    // Decisions that may be stored with this token.
+    // Decisions that were sent with this token. The API server may have stored any of these decisions.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
         // All three reads are live and concurrent, with the connection open.
@@ -171,13 +173,14 @@ pub(super) async fn claim(
             return held_claim(context, work, token, execution, &made, (standing, decided));
         }
         let Some(resolved) = resolved? else {
-            // The connection was opened by older contents of the Machine or the Secret. Open another one.
+            // The connection was opened with older contents of the Machine or the Secret. The next attempt opens a new
+            // connection.
             context.fleet.invalidate(connected_by.machine.metadata.uid.as_deref().unwrap_or_default(), None);
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         };
         let ground = DecisionInput { execution, resolved };
-        // Another client may have removed the finalizer. Without it, the execution could disappear while its command
-        // runs.
+        // Another client can remove the finalizer. Without the finalizer, the execution could disappear while its
+        // command runs.
         if !is_before_deadline(&ground.execution, context.cluster.now()) || !ground.execution.has_audit_finalizer() {
             return Err(ConnectFailure::Obsolete);
         }
@@ -212,16 +215,17 @@ async fn put(
     status: CommandExecutionStatus,
     token: &str,
 ) -> Result<ClaimState, ConnectFailure> {
-    // From here on the controller does not write the status, even while the response is outstanding.
+    // From here on, the controller does not write the status, even if the response to this claim has not arrived yet.
     context.queues().mark_claiming(&work.key);
     match context.cluster.replace_status(read, status).await {
         Ok(execution) => Ok(ClaimState::Ours(Box::new(execution))),
-        // The response is missing or unreadable, or another write came first, perhaps our own. A live read resolves it.
+        // The response is missing or unreadable, or another write came first, perhaps an earlier write of this task. A
+        // live read shows if the claim is stored.
         Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
             Ok(resolve_claim(context, &work.key, token).await)
         }
-        // The claim includes the space for its result. Either the object grew after the decision, or this etcd has a
-        // lower limit.
+        // The claim reserves space for the result. Either the object grew after the decision, or the limit of this etcd
+        // is lower than usual.
         Err(ClusterError::TooLarge { message, .. }) => {
             let message = format!("{} ({message}; nothing was sent)", execution::no_space_message(size));
             Err(ConnectFailure::from_configuration(Reason::ObjectTooLarge, message))
@@ -247,10 +251,10 @@ fn held_claim(
     made: &[DecisionRecord],
     (standing, decided): (LeaseEpoch, Instant),
 ) -> Result<HeldClaim, ConnectFailure> {
-    // A claim of Writ always has a decision. Without one, there is no command to send.
+    // Every claim of Writ has a decision. Without a decision, there is no command to send.
     let decision =
         execution.status.as_ref().and_then(|status| status.decision.clone()).ok_or(ConnectFailure::Obsolete)?;
-    // The API server rounds the time to microseconds, so the comparison ignores it.
+    // The API server rounds the time of the decision to microseconds, so the comparison ignores this time.
     let time = &decision.decided_time;
     let is_made = made.iter().any(|made| DecisionRecord { decided_time: time.clone(), ..made.clone() } == decision);
     let is_stored_unchanged = is_made && execution.status.as_ref().is_some_and(|status| status.reserved.is_some());
@@ -258,7 +262,7 @@ fn held_claim(
     Ok(HeldClaim { key: work.key.clone(), token, execution, decision, is_stored_unchanged, standing, decided, live })
 }
 
-/// Reads until it is known if the claim with this token is stored.
+/// Reads the execution until it is known if the claim with this token is stored.
 pub(super) async fn resolve_claim(context: &Context, key: &ExecutionKey, token: &str) -> ClaimState {
     loop {
         match context.cluster.execution(&key.namespace, &key.name).await {
@@ -305,8 +309,8 @@ fn records(
     ClaimRecord { claim, machine: machine_record(ground, connection.connection()), remote }
 }
 
-/// Converts the start deadline to the machine's uptime, because the machine's clock may be wrong. The remaining time is
-/// measured by the clock of this process.
+/// Converts the start deadline to an uptime of the machine, because the machine's clock may be wrong. The remaining
+/// time counts from `now`, by the API server's clock.
 fn remote_record(known: &TimedFacts, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
     let left = u64::try_from(not_after.duration_since(now).as_millis()).unwrap_or(0);
     let facts = &known.facts;

@@ -23,10 +23,10 @@ pub struct OutputSinks {
     pub store: Option<Store>,
 }
 
-/// Limits of the time that Writ waits for the machine of a claimed command, see [`crate::execution::Deadlines`].
+/// Maximum times that Writ waits for the machine of a claimed command, see [`crate::execution::Deadlines`].
 #[derive(Clone, Copy, Debug)]
 pub struct FollowLimits {
-    /// Maximum time beyond the timeout of a command during which its machine may be unreachable. After this time, the
+    /// Maximum time after the timeout of a command that Writ waits for its unreachable machine. After this time, the
     /// outcome is unknown.
     pub unreachable: Duration,
     /// Maximum time from a stop request to the end of the execution.
@@ -39,26 +39,27 @@ pub(super) struct Context {
     pub events: EventPublisher,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Checker of requesters: it decides if Writ trusts `spec.requestedBy`.
+    /// Checker that decides if Writ trusts `spec.requestedBy`.
     pub stamping: RequesterTrustChecker,
     /// Lease of this process. Each claim contains the name of the Lease.
     pub holders: Arc<Membership>,
     pub outputs: OutputSinks,
-    /// Results of Direct mode on local disk until the API server has them; `None` if Writ keeps none there.
+    /// Store on local disk for results of Direct mode that the API server does not have yet. `None` if Writ keeps no
+    /// results on disk.
     pub spool: Option<Spool>,
     pub fleet: Arc<Fleet>,
     pub limits: FollowLimits,
     pub queues: Mutex<MachineQueues>,
     pub acknowledgements: Acknowledgements,
     pub gc_schedule: GcSchedule,
-    /// Cancelled when the shutdown begins. After that, nothing new starts.
+    /// Cancelled when the shutdown begins. From then on, no queued execution starts.
     pub draining: CancellationToken,
-    /// Cancelled when the time to drain has passed. After that, tasks no longer follow their commands.
+    /// Cancelled when the drain time has passed. From then on, tasks no longer follow their commands.
     pub aborting: CancellationToken,
 }
 
 impl Context {
-    /// Locks the queues. A task awaits nothing while it holds the lock.
+    /// Locks the queues. A task must not await anything while it holds the lock.
     pub fn queues(&self) -> MutexGuard<'_, MachineQueues> {
         lock(&self.queues)
     }

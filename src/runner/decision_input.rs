@@ -34,11 +34,11 @@ pub(super) async fn read_decision_input(
     Box::pin(with_machine(context, work, execution)).await
 }
 
-/// Reads the execution and its size. `token` identifies the claim that this task may have written.
+/// Reads the execution and its size. `token` is the token of the claim that this task has perhaps written.
 ///
 /// # Errors
 /// `Obsolete` if the execution is gone, finished, cancelled or claimed by another task, or if the runner shuts down. If
-/// the execution has the claim of this task, cancellation and shutdown are no errors.
+/// the execution has the claim of this task, cancellation and shutdown are not errors.
 pub(super) async fn read_execution(
     context: &Context,
     work: &QueuedExecution,
@@ -95,10 +95,10 @@ pub(super) fn is_before_deadline(execution: &CommandExecution, now: Timestamp) -
     execution.metadata.creation_timestamp.is_some() && now < start_deadline(execution, now)
 }
 
-/// Returns the deadline of the start. It counts from the creation time. Both times are by the API server's clock.
+/// Returns the deadline of the start, counted from the creation time. Both times are by the API server's clock.
 pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let may_wait = match execution.spec.starting_deadline_seconds {
-        // 0 means one attempt without a wait. The deadlines of the attempt itself are added.
+        // 0 means one attempt without a wait. The time that the attempt itself may take is added.
         0 => IMMEDIATE_START_TOLERANCE + CONNECT_DEADLINE + OPEN_DEADLINE,
         seconds => Duration::from_secs(u64::from(seconds)),
     };

@@ -1,14 +1,14 @@
 //! A claimed command in Direct mode, from the exec request to its observed end.
 //!
 //! The loop always reads the channel, because an unread channel blocks its whole connection. Only a slow output store
-//! delays the loop, for a short time (see [`Recorder::push`]). Exit status, output and end of output arrive in any
+//! delays the loop, for a short time (see [`Recorder::push`]). Exit status, output and end of output can arrive in any
 //! order. The run ends when the machine closes the channel. If another process keeps the output open, the run ends
 //! after the wait that follows the exit status (`decision.output.drainSeconds`).
 //!
 //! The login shell starts a script, and the script waits for a permission (see `start`). Writ sends the permission when
-//! the script reports that it is ready. The script then prints a mark and starts the command. The exit code and the
-//! duration of the command count from that mark. Without the permission the command never starts, even if the
-//! connection is lost (see `not_started`).
+//! the script reports that it is ready. The script then prints a mark and starts the command. Only an exit code after
+//! the mark is the exit code of the command. The duration of the command starts at the mark. Without the permission the
+//! command never starts, even if the connection is lost (see `not_started`).
 //!
 //! The output settings of the stored decision apply from the first byte. Writ compiles the patterns for redaction
 //! before it sends the command. A command that writes more than `decision.output.maximumBytes` receives a stop request.
@@ -49,16 +49,16 @@ use start::{EMPTY_ANSWERS, Marks, READY_WORDS};
 
 /// Maximum time until the machine answers the exec request.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// Maximum time from that answer until the login is ready for the command. The start-up files of the login run
-/// meanwhile.
+/// Maximum time from the answer to the exec request until the login is ready for the command. The start-up files of the
+/// login run during this time.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
 /// Maximum time from the permission to the start of the command. This is one round trip to the machine.
 const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
-/// Minimum silence after the exit status, for any `drainSeconds`. Bytes that the command itself wrote may arrive after
-/// its exit status.
+/// Minimum time without output after the exit status, for every value of `drainSeconds`. Output of the command itself
+/// can arrive after its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
-/// Maximum time after the exit status in which late output may delay the end beyond `drainSeconds`. A process that the
-/// command left behind may write without a pause.
+/// Maximum delay of the end of the run by late output, from the exit status, if `drainSeconds` is shorter. A process
+/// that the command left behind can write without a pause.
 const MAX_DELAY_BY_OUTPUT: Duration = Duration::from_secs(10);
 /// Time between TERM and KILL for a command that receives a stop request.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -71,10 +71,10 @@ struct Run {
     recorder: Recorder,
     /// Source of the API server's time.
     cluster: Cluster,
-    /// Number of bytes that the record may still take, of both streams together, as the machine sent them.
+    /// Number of bytes that may still be recorded, of both streams together, counted before redaction.
     budget: ByteBudget,
     maximum_bytes: u64,
-    /// Wait for output after the exit status (`decision.output.drainSeconds`).
+    /// Time to wait for output after the exit status (`decision.output.drainSeconds`).
     drain: Duration,
     requested: Instant,
     /// Time at which the machine confirmed that it executes the login shell.
@@ -84,7 +84,7 @@ struct Run {
     permitted: Option<Instant>,
     /// Output and exit status of the login before the start of the command.
     unexpected: UnexpectedOutput,
-    /// Time at which the start mark arrived, by the API server's clock and by that of this process.
+    /// Time at which the start mark arrived, by the API server's clock and by the clock of this process.
     started: Option<(Timestamp, Instant)>,
     /// True if the connection was lost.
     is_lost: bool,
@@ -99,7 +99,7 @@ struct Run {
     timeout: Duration,
     /// True if sudo runs the command as another user.
     by_sudo: bool,
-    /// First output after the start, recorded only if sudo may have written it.
+    /// First output after the start mark. Kept only if it can come from sudo.
     first_words: FirstWords,
 }
 
@@ -187,7 +187,7 @@ impl Run {
         }
     }
 
-    /// Sends the exec request, unless the command may not start any more.
+    /// Sends the exec request, unless the command must not start any more.
     async fn request(
         &self,
         context: &Context,
@@ -204,12 +204,12 @@ impl Run {
         })
     }
 
-    /// Sends the permission to start. Returns the end of the run instead, if the command may not start any more.
+    /// Sends the permission to start. If the command must not start any more, returns the end of the run instead.
     async fn permit(&mut self, context: &Context, held: &HeldClaim, cancel: &CancellationToken) -> Option<Termination> {
         if let Some(problem) = held.check_may_permit(context, cancel) {
             return Some(Termination::Refused(problem));
         }
-        // From here on the command may have started, even if the write fails.
+        // From here on, the command has perhaps started, even if the write fails.
         self.permitted = Some(Instant::now());
         // If the write fails, the next event of the session reports the lost connection. The command gets no other
         // input, so the input ends here.
@@ -297,7 +297,8 @@ impl Run {
         None
     }
 
-    /// Handles the next bytes of a stream. Text that a start-up file prints before the mark is output too, as with ssh.
+    /// Handles the next bytes of a stream. Text that a start-up file prints before the mark is also recorded as output,
+    /// as with ssh.
     async fn hear(&mut self, kind: StreamKind, bytes: Bytes) {
         let output = self.marks.take_off(kind, bytes);
         if !self.marks.is_started() {
@@ -318,7 +319,7 @@ impl Run {
         if !recorded.is_empty() {
             self.recorder.push(kind, recorded).await;
         }
-        // The time is taken after the write, because more output may have arrived while the store was slow.
+        // The time is read after the write. While the store was slow, more output perhaps arrived.
         self.last_output = Instant::now();
     }
 
@@ -326,8 +327,8 @@ impl Run {
         StopCause::OutputLimit { maximum_bytes: self.maximum_bytes }
     }
 
-    /// Returns the end of the run if no more events follow: the observed exit status, else `otherwise`. If the start
-    /// mark did not arrive, the exit status does not count.
+    /// Returns the end of the run if no more events follow: the observed exit status, or `otherwise` if there is none.
+    /// If the start mark did not arrive, the exit status does not count.
     fn ended_or(&self, otherwise: Termination) -> Termination {
         match (&self.exit, self.started) {
             (_, None) => self.not_started(),
@@ -383,7 +384,7 @@ impl Run {
                 self.session.signal(Signal::Kill).await;
             }
             (None, None) => {
-                // The command must not start later, when no process watches it.
+                // The command must not start later, because Writ no longer follows it.
                 self.session.signal(Signal::Kill).await;
                 return Some(self.start_overdue());
             }
@@ -396,7 +397,7 @@ impl Run {
     }
 
     async fn outcome(self, ending: Termination, hurry: impl Future<Output = ()>) -> CommandOutcome {
-        // KILL ends sudo, and sudo cannot pass KILL on. The command of the other user may still run.
+        // KILL ends sudo, but sudo cannot forward KILL to the command. The command may still run as the other user.
         let is_only_sudo =
             self.by_sudo && matches!((&ending, self.told), (Termination::Signalled { .. }, Some((_, _, true))));
         let ending = if is_only_sudo { Termination::StopNotConfirmed } else { ending };
@@ -442,8 +443,8 @@ fn drain_deadline(ended: Instant, last_output: Instant, drain: Duration) -> Inst
     silence.min(ended + MAX_DELAY_BY_OUTPUT).max(ended + drain)
 }
 
-/// Returns the reason why the record lacks output; `None` if the record is complete. The limit takes precedence,
-/// because bytes above it are certainly missing.
+/// Returns the reason why the record lacks output, or `None` if the record is complete. The limit takes precedence,
+/// because output above the limit is certainly missing.
 fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) -> Option<IncompleteReason> {
     match (is_over_limit, is_closed, is_drain_over) {
         (true, _, _) => Some(IncompleteReason::OverLimit),
@@ -453,8 +454,8 @@ fn incomplete_reason(is_over_limit: bool, is_closed: bool, is_drain_over: bool) 
     }
 }
 
-/// Returns a future that writes the start to the status. The loop reads output meanwhile. If the write fails, nothing
-/// is lost, because the result follows.
+/// Returns a future that writes the start to the status while the loop reads output. If this write fails, the later
+/// write of the result contains the start.
 fn show_running<'a>(context: &'a Context, held: &'a HeldClaim, started: Timestamp) -> Progress<'a> {
     Box::pin(async move {
         let status = execution::with_start(&held.execution, started, context.cluster.now());

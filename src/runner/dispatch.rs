@@ -32,14 +32,14 @@ use super::queued_execution::QueuedExecution;
 use super::remote_gc;
 use super::{direct, record};
 
-/// Capacity of the channel to the controller. The controller empties the channel at once, so only bursts fill it. If it
-/// is full, a task waits and delays only itself.
+/// Capacity of the channel to the controller. The controller empties the channel at once, so only a burst can fill the
+/// channel. If the channel is full, a task waits and delays only itself.
 pub(super) const WAKE_QUEUE: usize = 1024;
 /// Pause after a failed adoption of a claim.
 const RETRY_AFTER_ADOPTION: Duration = Duration::from_secs(2);
-/// Pause after a machine allowed no further connection. A command there may end meanwhile.
+/// Pause after a machine allowed no further connection. During the pause, a command on the machine can end.
 const RETRY_AFTER_FULL: Duration = Duration::from_millis(500);
-/// Maximum time after the drain for the writes of results.
+/// Maximum time to write results after the drain time has passed.
 const RECORD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Starter of the tasks. Clones share one state.
@@ -48,8 +48,8 @@ pub(super) struct Dispatcher {
     pub context: Arc<Context>,
     tasks: TaskTracker,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
-    /// True if queued executions start. Before that, the executions from before the start of this process enter their
-    /// queues, so that the oldest one starts first.
+    /// True if queued executions may start. Before, the executions from before this process enter their queues, so that
+    /// the oldest execution starts first.
     is_started: Arc<AtomicBool>,
 }
 
@@ -59,7 +59,7 @@ impl Dispatcher {
         Self { context, tasks: TaskTracker::new(), wake, is_started: Arc::default() }
     }
 
-    /// Returns the current time, by both clocks.
+    /// Returns the current time, by the clock of this process and by the API server's clock.
     pub fn now(&self) -> Now {
         Now { instant: Instant::now(), time: self.context.cluster.now() }
     }
@@ -88,7 +88,7 @@ impl Dispatcher {
     }
 
     /// Adopts the claim of a command whose holder is gone, and follows the command to its end. Does nothing if the
-    /// execution already has a slot or was refused, or if the runner shuts down. The adoption waits for no slot,
+    /// execution already has a slot or was refused, or if the runner shuts down. The adoption does not wait for a slot,
     /// because the command already occupies the machine.
     pub fn adopt(&self, queued: QueuedExecution) {
         if self.context.draining.is_cancelled() {
@@ -101,7 +101,7 @@ impl Dispatcher {
     }
 
     /// Stops accepting executions, and waits up to `drain` for running commands to end. The next `writ serve` adopts
-    /// the remaining commands in Durable mode. Those in Direct mode end with an unknown outcome.
+    /// the remaining commands in Durable mode. The remaining commands in Direct mode end with an unknown outcome.
     pub async fn shut_down(&self, drain: Duration) {
         self.context.draining.cancel();
         self.tasks.close();
@@ -118,12 +118,12 @@ impl Dispatcher {
         self.context.fleet.close().await;
     }
 
-    /// Returns true after [`Self::start`]. Before that, only executions that may not wait start.
+    /// Returns true after [`Self::start`]. Before [`Self::start`], only executions that must not be delayed start.
     pub fn is_started(&self) -> bool {
         self.is_started.load(Ordering::Acquire)
     }
 
-    /// Starts queued executions from now on.
+    /// Allows queued executions to start, and starts all that may start now.
     pub fn start(&self) {
         self.is_started.store(true, Ordering::Release);
         let machines = self.context.queues().machines();
@@ -146,7 +146,7 @@ impl Dispatcher {
 
     /// Makes the controller reconcile an execution.
     pub async fn wake(&self, key: ExecutionKey) {
-        // The send fails only if the controller has ended. Then nobody needs the reconcile.
+        // The send fails only if the controller has ended. In this case no reconcile is necessary.
         let _ = self.wake.send(ObjectRef::new(&key.name).within(&key.namespace)).await;
     }
 
@@ -237,8 +237,8 @@ impl Dispatcher {
         slot.is_connected = true;
         match adopt_claim(&self.context, &queued).await {
             Some(mut held) => self.run_durable(&mut held, &queued, Start::Reattach, cancel).await,
-            // The controller reconciles the execution again as soon as this task ends. The obstacle to the adoption may
-            // last a moment.
+            // The controller reconciles the execution again as soon as this task ends. The task pauses first, because
+            // the cause of the failed adoption can last for a moment.
             None => tokio::select! {
                 () = tokio::time::sleep(RETRY_AFTER_ADOPTION) => {}
                 () = self.context.draining.cancelled() => {}

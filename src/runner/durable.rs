@@ -4,7 +4,7 @@
 //! the last offset. If `writ` dies, another process adopts the claim and reads all output again.
 //!
 //! Guarantee: Writ sends the launch only if [`execution::next_step`] allows it, and the machine's fence lets the
-//! command start once.
+//! command start at most once.
 //!
 //! ```text
 //!            +--> launch ----+                    +--> ended: the outcome
@@ -46,7 +46,8 @@ pub(super) use run_state::Start;
 use run_state::{DurableRun, NextStep, ReattachResult, SessionEnd};
 use stopping::Stop;
 
-/// Maximum number of sessions with other text in the reply. After them, Writ gives up the output that is still missing.
+/// Number of sessions with foreign text in the launcher's reply after which Writ no longer requires all output. From
+/// then on, the run ends as soon as the machine reports the end of the command, without the missing output.
 const MAX_MIXED_SESSIONS: u32 = 8;
 
 /// Launches or reattaches to a claimed command, and follows it to its end. Returns `None` if this process is ending or
@@ -64,7 +65,8 @@ pub(super) async fn run(
     };
     let redaction = match held.redaction() {
         Ok(redaction) => redaction,
-        // This run records no output, so it needs no patterns. Writ sent nothing, or another version sent the command.
+        // The run needs no patterns, because it records no output. Either Writ sent nothing, or another version of writ
+        // sent the command.
         Err(problem) => {
             let is_taken_over = matches!(begin, Start::Reattach);
             let mut run = DurableRun::new(context, work, held, uid, (&Redaction::default(), is_taken_over), cancel);
@@ -121,7 +123,8 @@ impl DurableRun<'_> {
                 SessionEnd::Concluded(ending) => return Some(self.outcome(ending, None).await),
                 SessionEnd::NotOurs => return None,
                 SessionEnd::OutOfTime => return Some(self.out_of_time().await),
-                // This request started nothing. The closed fence ensures that no other request starts the command.
+                // The refused launch started nothing. The next step closes the fence, so that no other request can
+                // start the command.
                 SessionEnd::Refused { reached, problem } => NextStep::Close { reached, problem },
                 SessionEnd::Mixed { reached, problem } => {
                     self.unsure = true;
@@ -187,7 +190,7 @@ impl DurableRun<'_> {
             return self.outcome(Termination::Refused(problem), Some(ended)).await;
         }
         let told = self.told(&ended);
-        // If the machine could not count the remaining processes, some may remain.
+        // If the machine could not count the remaining processes, Writ assumes that some remain.
         let survivors =
             ended.was_ended && (ended.processes_left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
         let ending = match ended.outcome {
@@ -196,7 +199,8 @@ impl DurableRun<'_> {
             Exit::Signalled(number) => Termination::Signalled { signal: signal_name(number) },
             Exit::Unknown => Termination::StoppedExitUnknown,
         };
-        // The machine's record decides: the command may have ended before the stop request arrived.
+        // The machine's record decides if the command was stopped, because the command can end before the stop request
+        // arrives.
         self.stop = told.map(Stop::new);
         self.outcome(ending, Some(ended)).await
     }
@@ -206,19 +210,20 @@ impl DurableRun<'_> {
         StopCause::OutputLimit { maximum_bytes }
     }
 
-    /// Returns the cause of the stop by the machine's record, or `None` if the command was not stopped.
+    /// Returns the cause of the stop per the machine's record, or `None` if the command was not stopped.
     fn told(&self, ended: &Ended) -> Option<StopCause> {
         if ended.timed_out {
             return Some(StopCause::Timeout);
         }
-        // Writ enforces the limit too, because a machine that does not enforce it does not report it either.
+        // Writ also checks the output limit itself. A machine that does not enforce the limit does not report
+        // `over_limit`.
         if ended.over_limit || self.budget.is_exceeded() {
             return Some(self.output_limit());
         }
         let asked_for = if self.cancel.is_cancelled() || self.held.execution.is_cancelled_or_deleted() {
             StopCause::Cancel
         } else {
-            // No user requested a stop. A holder found that the command had exceeded its time.
+            // No user requested a stop. A holder of the claim therefore stopped the command, because its time was over.
             StopCause::Timeout
         };
         ended.stopped.then(|| self.stop.as_ref().map_or(asked_for, |stop| stop.cause))

@@ -7,8 +7,8 @@ use crate::ssh::Connection;
 
 /// Connection to the machine, by its execution mode.
 pub(super) enum ExecutionConnection {
-    /// Connection for this execution alone. On a shared connection, Writ might notice only after the claim that the
-    /// connection is dead. In Direct mode it could not retry then, and the outcome would be unknown.
+    /// Connection for this execution alone. Writ could notice only after the claim that a shared connection is dead. In
+    /// Direct mode, Writ could then not retry, and the outcome would be unknown.
     Direct(Open),
     /// Permit on a shared connection. If the connection is dead, Writ retries even after the claim, because the
     /// launcher's fence prevents a second start.

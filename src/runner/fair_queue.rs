@@ -1,8 +1,8 @@
-//! Queue of one machine, as plain data. It returns executions in this order:
+//! Queue of one machine, as plain data. The queue returns executions in this order:
 //!
-//! 1. Executions that may not wait come first.
-//! 2. Requesters take turns.
-//! 3. The oldest execution of a requester comes first.
+//! 1. Executions that must not be delayed (`startingDeadlineSeconds: 0`).
+//! 2. Executions of different requesters, in turns.
+//! 3. Executions of one requester, oldest first.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,14 +12,14 @@ use crate::cluster::ExecutionKey;
 
 use super::queued_execution::QueuedExecution;
 
-/// Maximum number of requesters whose last turn is remembered. When the limit is reached, the queue forgets all of
-/// them. This costs a requester at most one turn.
+/// Maximum number of requesters for which the last turn is stored. At this limit, the queue deletes all stored turns. A
+/// requester then loses at most one turn.
 const MAX_REMEMBERED: usize = 1_000;
 
 /// Position of an execution among the executions of one requester.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct QueueKey {
-    /// False if the execution may not wait. False sorts before true.
+    /// False if the execution must not be delayed. False sorts before true, so such an execution comes first.
     pub can_wait: bool,
     created: Timestamp,
     pub key: ExecutionKey,

@@ -19,7 +19,7 @@ pub(super) struct GcSchedule {
 }
 
 impl GcSchedule {
-    /// Returns true if a cleanup is due. The cleanup then counts as done.
+    /// Returns true if a cleanup is due. The next cleanup is then due after [`INTERVAL`].
     pub fn is_due(&self, machine: &MachineKey) -> bool {
         let mut machines = lock(&self.machines);
         let now = Instant::now();
@@ -31,8 +31,8 @@ impl GcSchedule {
         true
     }
 
-    /// Records that the cleanup failed. A command that ends on the machine after [`RETRY_AFTER_FAILURE`] starts the
-    /// next one.
+    /// Records that the cleanup failed. The first command that ends on the machine after [`RETRY_AFTER_FAILURE`] starts
+    /// another cleanup.
     pub fn postpone(&self, machine: MachineKey) {
         lock(&self.machines).insert(machine, Instant::now() + RETRY_AFTER_FAILURE);
     }

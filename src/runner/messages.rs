@@ -36,8 +36,7 @@ pub(super) fn not_started(why: &NotStarted, execution: &CommandExecution) -> Lau
     LaunchProblem { reason: Reason::LauncherFailed, message }
 }
 
-/// Returns the launch problem of a sudo that does not permit the command to the login user. `words` is the message of
-/// sudo, or empty.
+/// Returns the launch problem if sudo does not let the login user run the command. `words` is sudo's message, or empty.
 pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchProblem {
     let said = if words.is_empty() { String::new() } else { format!("{words} (said by sudo); ") };
     let line = match sudoers::line(execution) {
@@ -50,7 +49,7 @@ pub(super) fn sudo_refused(words: &str, execution: &CommandExecution) -> LaunchP
     LaunchProblem { reason: Reason::LauncherFailed, message }
 }
 
-/// The only messages of sudo and sudo-rs if a password is necessary and there is no terminal to read it from.
+/// The only output of sudo or sudo-rs if a password is necessary and there is no terminal to enter the password.
 const ASKS: [&str; 2] = ["sudo: a password is required", "sudo: interactive authentication is required"];
 
 /// Returns the message if this standard error consists of exactly one of these messages.
@@ -82,7 +81,7 @@ mod tests {
 
     #[test]
     fn signals_have_the_names_that_linux_gives_them() {
-        // signal(7), x86 and ARM.
+        // Numbers of signal(7), for x86 and ARM.
         for (number, name) in [
             (1, "HUP"),
             (9, "KILL"),

@@ -18,25 +18,25 @@ use crate::fleet::{ConnectFailure, MachineKey, Machines, ManagedMachine};
 use super::fair_queue::{FairQueue, QueueKey};
 use super::queued_execution::QueuedExecution;
 
-/// Maximum number of concurrent connection attempts to one machine. Above 10 at once, OpenSSH drops some of them
-/// (MaxStartups 10:30:100), and other clients may connect too.
+/// Maximum number of concurrent connection attempts to one machine. OpenSSH drops some attempts if more than 10 are in
+/// progress (MaxStartups 10:30:100). Other clients may connect too.
 const MAX_CONNECTING: usize = 4;
-/// Time for which a machine that allowed no further connection gets fewer slots. After this time, `maxConcurrent`
-/// applies again.
+/// Duration for which a machine has fewer slots, after the machine allowed no further connection. After this time,
+/// `maxConcurrent` applies again.
 const REMEMBER_ROOM: Duration = Duration::from_secs(300);
-/// Time after which the queues forget a refusal that the controller has not read. The controller reads no refusal of a
-/// deleted object.
+/// Time after which the queues drop a refusal that the controller has not read. The controller never reads the refusal
+/// of a deleted object.
 const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(600);
-/// Time after the discovery of a fault. Executions that are created in this time end like those from before. They come
-/// from the same manifest or script. Creation times are whole seconds.
+/// Time after the discovery of a fault in which new executions still end because of the fault. Executions that are
+/// created this close together come from the same manifest or script. Creation times are whole seconds.
 pub(super) const CREATED_TOGETHER: Duration = Duration::from_secs(1);
 
 /// One moment, by two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
-    /// Time of this process, for pauses.
+    /// Time by the clock of this process, for pauses.
     pub instant: Instant,
-    /// Time of the API server, to compare with creation times.
+    /// Time by the API server's clock, to compare with creation times.
     pub time: Timestamp,
 }
 
@@ -47,8 +47,8 @@ pub(super) struct MachineQueues {
     executions: HashMap<ExecutionKey, State>,
 }
 
-/// Queue of one machine. It exists while executions are queued or have a slot, and until the pause after a failure
-/// ends.
+/// Queue of one machine. The queue exists while executions are queued or have a slot, and until the pause after a
+/// failure ends.
 #[derive(Default)]
 struct MachineQueue {
     waiting: FairQueue,
@@ -56,7 +56,7 @@ struct MachineQueue {
     in_use: usize,
     /// Number of executions that are connecting.
     connecting: usize,
-    /// Number of commands on the machine when it allowed no further connection, and the time of that refusal.
+    /// Number of commands on the machine when the machine allowed no further connection, and the time of this refusal.
     room: Option<(usize, Instant)>,
 }
 
@@ -118,7 +118,7 @@ impl MachineQueues {
     }
 
     /// Gives a slot on a machine to the next execution that may start. Returns the execution, and the token that stops
-    /// its command. If `only_urgent` is true, only executions that may not wait start.
+    /// its command. If `only_urgent` is true, only executions that must not be delayed start.
     pub fn next(
         &mut self,
         machine_key: &MachineKey,
@@ -150,7 +150,8 @@ impl MachineQueues {
     pub fn adopt(&mut self, queued: &QueuedExecution) -> Option<CancellationToken> {
         match self.executions.get(&queued.key) {
             None => {}
-            // Another process claimed the execution and is gone. So the execution needs no place in this queue.
+            // Another process claimed the execution and is gone. The execution leaves the queue, because its command
+            // already occupies the machine.
             Some(State::Waiting { requester, queue_key, machine }) => {
                 if let Some(queue) = self.queues.get_mut(machine) {
                     queue.waiting.remove(requester, queue_key);
@@ -172,7 +173,7 @@ impl MachineQueues {
         }
     }
 
-    /// Records that a machine needs manual repair. The command of an execution with a slot found the fault.
+    /// Records that a machine needs manual repair. A command that had a slot found the fault.
     pub fn mark_faulty(&mut self, machine_key: &MachineKey, problem: &LaunchProblem, now: Now) -> FinishResult {
         let mut result = FinishResult::default();
         self.start_backoff(machine_key, problem.clone(), true, now, &mut result);
@@ -184,9 +185,9 @@ impl MachineQueues {
         self.queues.get(machine_key).map_or((0, 0), |queue| (queue.in_use, queue.waiting.len()))
     }
 
-    /// Returns true if the controller must reconcile this execution after a change of the Machine. An execution that is
-    /// unknown here may wait for the creation of this Machine. The status of a queued execution must report that its
-    /// Machine was deleted.
+    /// Returns true if the controller must reconcile this execution after a change of the Machine. An execution that
+    /// the runner does not know perhaps waits for the creation of this Machine. The status of a queued execution must
+    /// report that its Machine was deleted.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine_key: &MachineKey, is_deleted: bool) -> bool {
         match self.executions.get(key) {
             None => true,
@@ -214,7 +215,7 @@ impl MachineQueues {
         }
     }
 
-    /// Releases the slot of a task that has ended. `failure` is the reason why the task claimed nothing.
+    /// Releases the slot of a task that has ended. `failure` is the reason why the task did not claim the execution.
     pub fn finish(&mut self, queued: QueuedExecution, failure: Option<ConnectFailure>, now: Now) -> FinishResult {
         let machine_key = queued.machine_key();
         let Some(queue) = self.queues.get_mut(&machine_key) else { return FinishResult::default() };
@@ -236,7 +237,7 @@ impl MachineQueues {
                 self.put_back(queued, machine_key.clone(), now);
             }
             Some(ConnectFailure::Unreachable(message)) => {
-                // The status already reports that the execution waits for the machine, so it needs no second write.
+                // The status already reports that the execution waits for the machine, so no reconcile is necessary.
                 if !queued.urgent && self.registry.entry(&machine_key).state().was_unreachable_before(began) {
                     result.wake.clear();
                 }
@@ -257,7 +258,7 @@ impl MachineQueues {
                 if queued.urgent || since_online {
                     self.refuse(key, problem, now.instant);
                 } else {
-                    // The machine was in order after the creation of this execution. So the execution waits like the
+                    // The machine was in order after this execution was created. The execution therefore waits like the
                     // rest of the queue.
                     self.put_back(queued, machine_key.clone(), now);
                 }
@@ -327,7 +328,7 @@ impl MachineQueues {
     }
 
     fn put_back(&mut self, queued: QueuedExecution, machine_key: MachineKey, now: Now) {
-        // The execution may have been connecting when another task found the fault.
+        // Perhaps another task found the fault while this execution was connecting.
         if let Some(problem) = fault_for(&self.registry.entry(&machine_key), &queued) {
             return self.refuse(queued.key, problem, now.instant);
         }
@@ -337,9 +338,9 @@ impl MachineQueues {
         self.queues.entry(machine_key).or_default().waiting.push(queued);
     }
 
-    /// Starts a pause after a failed attempt. After the first such failure, the controller reconciles the queued
-    /// executions, so their statuses report the failure. If the machine needs manual repair, the queued executions from
-    /// before the discovery of the fault end (see `fault_for`).
+    /// Starts a pause after a failed attempt. After the first failure of a kind, the controller reconciles the queued
+    /// executions, so that their statuses report the failure. If the machine needs manual repair, some queued
+    /// executions end (see `fault_for`).
     fn start_backoff(
         &mut self,
         machine_key: &MachineKey,
@@ -369,8 +370,8 @@ impl MachineQueues {
         self.executions.insert(key, State::Refused { problem, since: now });
     }
 
-    /// Drops the queue of a machine without executions, unless a pause after a failure is running. So the number of
-    /// executions bounds the number of queues.
+    /// Drops the queue of a machine that has no executions, unless a pause after a failure is running. The number of
+    /// executions therefore limits the number of queues.
     fn drop_if_idle(&mut self, machine_key: &MachineKey, now: Instant) {
         let is_idle = self.queues.get(machine_key).is_some_and(|queue| queue.in_use == 0 && queue.waiting.is_empty());
         if !is_idle {
@@ -386,8 +387,8 @@ impl MachineQueues {
 }
 
 /// Returns the fault that ends an execution, if its machine needs manual repair. The fault ends executions that were
-/// created after the machine was last in order, and before the fault was known. Executions that were created later wait
-/// for the repair. Executions that may not wait try the machine instead.
+/// created after the machine was last in order, and before the fault was known. Other executions wait for the repair.
+/// Executions that must not be delayed try the machine instead.
 fn fault_for(machine: &ManagedMachine, queued: &QueuedExecution) -> Option<LaunchProblem> {
     let state = machine.state();
     let backoff = state.backoff.as_ref().filter(|backoff| backoff.needs_person && !queued.urgent)?;

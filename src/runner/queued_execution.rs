@@ -14,9 +14,9 @@ pub struct QueuedExecution {
     pub machine: String,
     /// Creation time of the execution. The oldest execution of a requester starts first.
     pub created: Timestamp,
-    /// True if the execution may not wait (`startingDeadlineSeconds: 0`).
+    /// True if the execution must not be delayed (`startingDeadlineSeconds: 0`).
     pub urgent: bool,
-    /// Requester; empty if unknown. Requesters take turns.
+    /// Requester, or empty if the requester is unknown. Requesters take turns.
     pub requester: String,
 }
 

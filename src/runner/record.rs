@@ -1,5 +1,5 @@
-//! Writes the result into the status, and retries for as long as the API server is unreachable. Otherwise the record
-//! would deny a result that Writ has observed.
+//! Writes the result to the status, and retries as long as the API server is unreachable. If Writ gave up, a result
+//! that Writ has observed could be lost.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use super::claim::HeldClaim;
 use super::context::Context;
 use super::shrink::{REFUSED, TOO_LARGE, shrink_status};
 
-/// Pauses after failed writes. The slot stays in use meanwhile, so `maxConcurrent` of each machine bounds the number of
-/// results that wait.
+/// Pauses after failed writes. The slot stays in use during the pauses, so `maxConcurrent` of each machine limits the
+/// number of waiting results.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).with_jitter(0.25);
-/// Pause between writes while the object is full, until somebody removes metadata from it.
+/// Pause between writes while the object is full, until a user removes metadata from the object.
 const PAUSE_WHERE_FULL: Duration = Duration::from_secs(30);
 /// Writes the result. Returns false if the claim is lost or the API server refuses the result.
 pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: CommandOutcome) -> bool {
     let mut status = conclude(&held.execution, outcome, context.cluster.now());
-    // The machine keeps the record of a Durable command, so another process can read it again.
+    // The machine also keeps the result of a command in Durable mode, so another process can read this result again.
     let is_only_here = held.execution.claim().is_some_and(|claim| claim.mode == ExecutionMode::Direct);
     let spool = context.spool.as_ref().filter(|_| is_only_here);
     if let Some(spool) = spool {
@@ -49,8 +49,8 @@ pub(super) async fn record(context: &Context, held: &mut HeldClaim, outcome: Com
     stored
 }
 
-/// Returns the execution with the user that cancelled it, who was unknown at the claim. Returns `None` if it no longer
-/// exists.
+/// Reads the execution again, because the user that cancelled the execution was unknown at the claim. Returns `None` if
+/// the execution no longer exists or cannot be read.
 async fn who_cancelled(context: &Context, held: &HeldClaim) -> Option<CommandExecution> {
     let live = context.cluster.execution(&held.key.namespace, &held.key.name).await.ok()?;
     (live.metadata.uid.as_deref() == Some(&held.key.uid)).then_some(live)
@@ -82,7 +82,8 @@ async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutio
         if shrink_status(status, &mut step, why) {
             tracing::error!(execution = %held.key, error = message, step, "a result was refused; it is stored with less in it");
         } else if why == TOO_LARGE {
-            // The claim is of a version that reserved no space. The outcome is known, so Writ keeps trying.
+            // The claim was written by a version of writ that reserved no space. The outcome is known, so Writ keeps
+            // trying.
             waits.get_or_insert_with(|| metrics().result_waits());
             tracing::error!(execution = %held.key, uid = held.key.uid, error = message, "a result does not fit; remove labels or annotations of the execution");
             tokio::time::sleep(PAUSE_WHERE_FULL).await;

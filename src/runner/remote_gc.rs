@@ -1,8 +1,10 @@
-//! Cleanup of a machine, once a day if commands run on it. It removes output that was never acknowledged, because a
-//! `writ` died between a result and its acknowledgement. It also removes expired journals.
+//! Cleanup of a machine, once a day if commands run on the machine. The cleanup removes output that was never
+//! acknowledged, because a `writ serve` died between the result and the acknowledgement. The cleanup also removes
+//! expired journals.
 //!
-//! Guarantee: Writ removes output only if the API server reports that this execution has finished. Other namespaces or
-//! other clusters may use the same directory. Their output stays.
+//! Guarantee: until `JOURNAL_DAYS` have passed, the cleanup removes output only if the API server reports that the
+//! execution of this output has finished. Other namespaces or clusters can use the same directory. The output of their
+//! executions stays for this time.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,12 +16,12 @@ use super::acknowledgements::MAX_BATCH;
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// Days for which journals and unacknowledged output stay after their last entry. The journal prevents a second start
-/// of its command, and `startingDeadlineSeconds` is at most 7 days.
+/// Number of days for which a journal and its unacknowledged output stay after the last entry. The journal prevents a
+/// second start of the command, so it must stay longer than the maximum of `startingDeadlineSeconds`, 7 days.
 const JOURNAL_DAYS: u32 = 30;
-/// Maximum number of outputs checked per cleanup. This is the capacity of one reply.
+/// Maximum number of outputs that one cleanup checks. One reply of the launcher has space for this number of UIDs.
 const MAX_LEFTOVERS: u32 = 100;
-/// Time for one request to the machine.
+/// Maximum duration of one request to the machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Cleans up the machine of an execution. After a failure, a later cleanup tries again.

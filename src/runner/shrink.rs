@@ -7,8 +7,9 @@ use crate::execution::{REDUCTIONS, reduce};
 pub(super) const REFUSED: &str = "the API server refused what the machine said of it";
 pub(super) const TOO_LARGE: &str = "labels, annotations or other metadata fill the object";
 
-/// Removes one more part of a refused status: first text that the machine chose, at last everything except the outcome.
-/// Such a record is better than none. Returns false if nothing is left to remove.
+/// Removes the next part of a refused status. The first step removes text that the machine chose. The last step removes
+/// everything except the outcome, because an incomplete record is better than no record. Returns false if nothing is
+/// left to remove.
 pub(super) fn shrink_status(status: &mut CommandExecutionStatus, step: &mut u32, why: &str) -> bool {
     while *step < REDUCTIONS {
         *step += 1;

@@ -1,9 +1,9 @@
-//! Results that were observed and are not stored yet, on the local disk of this process.
+//! Results that Writ has observed and the API server has not stored yet, on the local disk of this process.
 //!
-//! In Durable mode the machine keeps the result. In Direct mode no other copy exists. If `writ` died between the end of
-//! a command and the write of its result, the outcome would be unknown. So Writ first stores the result here. At its
-//! start, a process writes the results that it finds here, with the token of the claim. If another process has finished
-//! the execution meanwhile, the write fails and overwrites nothing.
+//! In Durable mode, the machine also keeps the result. In Direct mode, no other copy exists. If `writ` died between the
+//! end of a command and the write of its result, the outcome would be unknown. Writ therefore first stores the result
+//! on the local disk. A process that starts writes the stored results to the API server, with the token of the claim.
+//! If another process has finished the execution meanwhile, the write fails and overwrites nothing.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,7 +17,8 @@ use crate::cluster::{Cluster, ExecutionKey, WriteOutcome};
 use super::audit::log_end;
 use super::shrink::{REFUSED, TOO_LARGE, shrink_status};
 
-/// Maximum number of results that one replay reads. There are never more than the number of concurrent commands.
+/// Maximum number of results that one replay reads. The directory never holds more results than the number of
+/// concurrent commands.
 const MAXIMUM_RESULTS: usize = 100_000;
 
 /// Directory of stored results.
@@ -83,7 +84,8 @@ impl Spool {
         self.folder.join(format!("{uid}.result"))
     }
 
-    /// Writes the results that an earlier process left here. Call it before this process adopts any claim.
+    /// Writes the results of an earlier process to the API server. Call this function before this process adopts any
+    /// claim.
     pub async fn replay(&self, cluster: &Cluster) {
         for path in self.results() {
             let kept = fs::read(&path).map_err(|error| error.to_string());

@@ -1,7 +1,7 @@
-//! Retries of a claimed command that a login did not start, for a temporary reason.
+//! Retries after a login did not start a claimed command, for a temporary reason.
 //!
-//! The task keeps the claim, waits for the machine, and sends the command again in another session. This is no second
-//! start, because the refused session has executed nothing.
+//! The task keeps the claim, waits for the machine, and sends the command again in another session. The command still
+//! starts at most once, because the refused session executed nothing.
 
 use std::time::Duration;
 
@@ -70,7 +70,8 @@ pub(super) async fn open_again(
             Ok(opened) => return Ok(opened),
             Err(Not::Yet) => {}
             Err(Not::Ever(LaunchProblem { reason, message })) => {
-                // The refusal explains more than the deadline, which passed only because of the refusal.
+                // Writ reports the refusal as the reason. The refusal explains more than the deadline, which passed
+                // only because of the refusal.
                 let is_plain =
                     reason == Reason::StartingDeadlineExceeded && refused.reason == Reason::ExecRequestRefused;
                 let reason = if is_plain { refused.reason } else { reason };

@@ -2,10 +2,10 @@
 
 use crate::output::StreamKind;
 
-/// Maximum number of bytes of standard error to keep. sudo writes fewer if it requires a password.
+/// Maximum number of bytes of standard error to keep. The message of sudo that requires a password is shorter.
 const MAX_FIRST_WORDS: usize = 128;
 
-/// First bytes of standard error, and true if the command wrote to standard output.
+/// First bytes of standard error, and a flag that is true if the command wrote to standard output.
 #[derive(Debug, Default)]
 pub(super) struct FirstWords {
     pub stderr: Vec<u8>,

@@ -1,8 +1,8 @@
 //! Commands whose start was not observed.
 //!
-//! Without the permission, the machine has not started the command and never starts it. The execution ends, or the task
-//! retries in another session. With the permission, the command may have started, unless its output proves that sudo
-//! refused it.
+//! If Writ has not sent the permission to start, the command has not started and never starts. The execution ends, or
+//! the task retries in another session. After the permission, the command has perhaps started, unless its output proves
+//! that sudo refused it.
 
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{LaunchProblem, StopCause, Termination};
@@ -44,7 +44,8 @@ impl Run {
         }
     }
 
-    /// Returns the end of a run whose start mark did not arrive. An exit code is then not that of the command.
+    /// Returns the end of a run whose start mark did not arrive. An exit code of such a run is not the exit code of the
+    /// command.
     pub(super) fn not_started(&self) -> Termination {
         if self.permitted.is_some() {
             return self.start_not_confirmed(match (self.is_over(), self.is_lost) {
@@ -78,7 +79,7 @@ impl Run {
         self.session.is_closed() || self.exit.is_some()
     }
 
-    /// Returns the end of a run whose next step towards the start came too late.
+    /// Returns the end of a run that missed a deadline before the start.
     pub(super) fn start_overdue(&self) -> Termination {
         let quoted = self.unexpected.quoted();
         match (self.permitted, self.accepted) {
@@ -101,7 +102,8 @@ impl Run {
         }
     }
 
-    /// Returns the end of a run whose start-up files alone print more than the command may.
+    /// Returns the end of a run in which the start-up files of the login print more than the output limit of the
+    /// command.
     pub(super) fn prints_too_much(&self) -> Termination {
         not_started(
             Reason::LauncherUnsupported,
@@ -122,8 +124,8 @@ impl Run {
         Termination::Unknown { reason: Reason::StartNotConfirmed, problem }
     }
 
-    /// Returns the cause if the login did not execute the command. Returns `None` after a stop request, because such a
-    /// login has refused nothing.
+    /// Returns the cause of a refusal if the login did not execute the command. Returns `None` after a stop request,
+    /// because Writ then ended the login itself.
     pub(super) fn cause(&self, ending: &Termination) -> Option<RefusalCause> {
         let Termination::Refused(problem) = ending else { return None };
         match problem.reason {

@@ -1,7 +1,8 @@
 //! Start of a command in Direct mode, observed by two marks before the output of the command.
 //!
-//! sshd confirms that it executes the login shell. The later exit code may be that of sshd itself, of a start-up file,
-//! or of the command. So an sh script runs before the command. The script reports that it runs, and waits:
+//! sshd confirms that it executes the login shell. This confirmation does not prove that the command starts: a later
+//! exit code can come from sshd itself, a start-up file or the command. Writ therefore runs an sh script before the
+//! command. The script reports that it runs, and waits:
 //!
 //! ```text
 //! machine                                     writ
@@ -10,26 +11,27 @@
 //! WRIT3:NONCE     the script starts the command now
 //! ```
 //!
-//! Without the permission the script executes nothing. All output after the second mark is that of the command. Earlier
-//! output is not. Other users of the machine can read the arguments of the script, which contain the parts of the first
-//! mark. They may make a start-up file print the first mark. They cannot forge the second mark, because no argument
-//! contains the nonce.
+//! Without the permission, the script executes nothing. All output after the second mark comes from the command.
+//! Earlier output does not. Other users of the machine can read the arguments of the script, and these arguments
+//! contain the parts of the first mark. Such a user can perhaps make a start-up file print the first mark. No user can
+//! forge the second mark, because no argument contains the nonce.
 
 use bytes::Bytes;
 
 use crate::output::StreamKind;
 
-/// Start of every mark. Its first byte occurs only once in a mark. `Mark` depends on this.
+/// Start of every mark. `Mark` requires that the first byte of a mark occurs only once in the mark.
 const PREFIX: &str = "WRIT3";
-/// End of the first mark.
+/// Second word of the first mark.
 const READY: &str = "ready";
-/// End of a mark before the first mark. The script prints it if sudo requires a password to check the command.
+/// Second word of an additional mark. The script prints the additional mark before the first mark, if sudo requires a
+/// password to check the command.
 const ASKS: &str = "asks";
 /// Parts of the first mark. The machine joins them with `:`.
 pub(super) const READY_WORDS: (&str, &str) = (PREFIX, READY);
-/// Input of the login before the permission. Writ sends it when the machine confirms the login shell. A start-up file
-/// that asks questions reads empty answers. A start-up file may also replace the shell (`exec zsh`). The new shell
-/// reads its script from this input and ends at `exit 93`. The script skips the remaining lines.
+/// Input that Writ sends when the machine confirms the login shell, before the permission. A start-up file that asks
+/// questions reads empty answers. If a start-up file replaces the shell (`exec zsh`), the new shell reads commands from
+/// this input and ends at `exit 93`. Writ's script skips the lines that no start-up file has read.
 pub(super) const EMPTY_ANSWERS: &[u8] = b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nexit 93\n";
 
 /// Marks of one session.
@@ -80,20 +82,20 @@ impl Marks {
             self.sudo_asks = self.asks.is_found;
         }
         let bytes = self.ready.take_off(kind, bytes);
-        // The script prints this mark only before the first mark, so the search for it ends here.
+        // The script prints the mark `asks` only before the first mark, so the search for `asks` ends here.
         self.asks.is_found |= self.ready.is_found;
         self.start.take_off(kind, bytes)
     }
 }
 
-/// Search for one mark in both streams, because a start-up file may redirect one stream into the other. The search
-/// removes the mark.
+/// Search for one mark in both streams, because a start-up file can redirect one stream into the other. The search
+/// removes the mark from the output.
 struct Mark {
     text: String,
     is_found: bool,
     /// Number of bytes of the mark that are matched so far, in standard output and in standard error.
     matched: [usize; 2],
-    /// Stream on which the line end of the mark must follow; `None` if none must follow.
+    /// Stream on which the line end of the mark is expected next. `None` if no line end is expected.
     line_end: Option<StreamKind>,
 }
 
@@ -223,7 +225,7 @@ mod tests {
         }
     }
 
-    /// The permission contains the nonce that the second mark must have, whole and on a line of its own.
+    /// The permission is one line with the whole nonce of the second mark.
     #[test]
     fn the_permission_is_a_line_with_the_nonce() {
         assert_eq!(Marks::new(NONCE).permission(), format!("{NONCE}\n"));

@@ -1,7 +1,7 @@
 //! The deadlines of one command on this process's monotonic clock, and the pauses between its sessions.
 //!
-//! Writ computes the age of the claim from the API server's clock once, at the start of the run. A later jump of that
-//! clock changes nothing.
+//! Writ computes the age of the claim from the API server's clock once, at the start of the run. A later jump of the
+//! API server's clock does not change the deadlines.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::api::CommandExecution;
 use crate::execution::{Deadlines, Limits, Pace};
 use crate::fleet::lock;
 
-/// Time after the deadline in which a session may end by itself, before Writ cuts off the step. Session and step notice
-/// the deadline at the same moment.
+/// Time from the deadline until Writ aborts the step. Session and step notice the deadline at the same moment, so the
+/// session needs this time to end by itself.
 const OVERDUE: Duration = Duration::from_secs(2);
 
-/// Clock of one command. The running step shares it with the code that ends the step at the deadline.
+/// Clock of one command. The running step shares the clock with the code that ends the step at the deadline.
 pub(super) struct Clock {
     begun: Instant,
     /// Time of `begun` by the API server's clock.
@@ -37,7 +37,8 @@ struct State {
 }
 
 impl Clock {
-    /// Returns the clock of a claimed execution, as stored. `now` is the current time of the API server's clock.
+    /// Returns the clock of a claimed execution. `execution` is the stored object, `now` the current time by the API
+    /// server's clock.
     pub fn new(execution: &CommandExecution, limits: Limits, is_taken_over: bool, now: Timestamp) -> Self {
         let claimed = execution.claim().map(|claim| claim.dispatched_time.0);
         let since_claim = |time: Timestamp| {
@@ -67,19 +68,20 @@ impl Clock {
         self.age.saturating_add(self.begun.elapsed())
     }
 
-    /// Returns the moment at this duration after the claim.
+    /// Converts a duration since the claim to a moment on the clock of this process.
     fn at(&self, since_claim: Duration) -> Instant {
         let wait = since_claim.saturating_sub(self.age);
-        // An `Instant` cannot represent every moment. A year is longer than any deadline.
+        // The moment can be outside of the range of `Instant`. The replacement, a year, is longer than any deadline.
         self.begun.checked_add(wait).unwrap_or_else(|| self.begun + Duration::from_secs(86_400 * 365))
     }
 
-    /// Returns the time at which Writ stops following the command, by the current state.
+    /// Returns the time at which Writ stops following the command, per the current deadlines.
     pub fn end(&self) -> Instant {
         self.at(lock(&self.state).deadlines.end())
     }
 
-    /// Returns the time at which Writ sends a stop request of its own. `None` before the start is confirmed.
+    /// Returns the time at which Writ stops the command without a cancellation, because the command should have ended.
+    /// Returns `None` before the start is confirmed.
     pub fn stop_due(&self) -> Option<Instant> {
         lock(&self.state).deadlines.stop_due().map(|due| self.at(due))
     }
@@ -94,7 +96,7 @@ impl Clock {
         lock(&self.state).deadlines.note_sent(now);
     }
 
-    /// Records that the machine started the command this long ago, by the machine's clock.
+    /// Records that the machine started the command `ago` before now, by the machine's clock.
     pub fn note_started(&self, ago: Duration) {
         let at = self.now().saturating_sub(ago);
         lock(&self.state).deadlines.note_started(at);
@@ -151,8 +153,8 @@ impl Clock {
         }
     }
 
-    /// Waits until [`OVERDUE`] after the deadline, and records a cancellation. Received bytes move the deadline, so the
-    /// loop reads it again.
+    /// Waits until [`OVERDUE`] after the deadline. A cancellation during the wait is recorded. Received bytes move the
+    /// deadline, so the loop reads the deadline again.
     pub async fn over(&self, cancel: &CancellationToken) {
         loop {
             let end = self.end() + OVERDUE;

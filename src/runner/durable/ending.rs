@@ -1,4 +1,4 @@
-//! Events that end or delay the following of a command: pauses, stop requests and the deadline.
+//! Pauses, stop requests and the deadline of a command that Writ follows.
 
 use std::sync::Arc;
 
@@ -24,10 +24,11 @@ fn rank(journal: &Journal) -> u8 {
 }
 
 impl DurableRun<'_> {
-    /// Takes one step. The step ends at the deadline, whatever it waits for.
+    /// Takes one step. The deadline also ends a step that is still waiting.
     pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
-        // In a box: these are the largest futures, and a build without optimisation copies them on the stack.
+        // The box keeps these futures off the stack: they are the largest, and a build without optimisation copies them
+        // on the stack.
         let taken = Box::pin(async {
             match step {
                 NextStep::Launch { reached, session } => self.launch(reached, session).await,
@@ -43,7 +44,8 @@ impl DurableRun<'_> {
         self.clock.in_time(&self.cancel, self.poll(reached)).await.flatten()
     }
 
-    /// Records the state of the journal. Returns true if its rank is the highest so far. Only this counts as progress.
+    /// Records the state of the journal. Returns true if its rank is higher than all earlier ranks, because only a
+    /// higher rank is progress.
     pub(super) fn note_journal(&mut self, journal: &Journal) -> bool {
         let rank = rank(journal);
         let is_progress = rank > self.furthest;
@@ -54,8 +56,8 @@ impl DurableRun<'_> {
         is_progress
     }
 
-    /// Returns the next attempt after a pause. An error finishes the run: it has an outcome if the deadline passed, and
-    /// `None` if this process is ending.
+    /// Pauses, then returns the next attempt. An error finishes the run: `Some` outcome if the deadline passed, `None`
+    /// if this process is ending.
     pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<CommandOutcome>> {
         if self.wait_out(problem).await {
             return Err(Some(self.out_of_time().await));
@@ -82,7 +84,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Chooses a smaller frame size if the last session brought no bytes.
+    /// Chooses a smaller frame size if the last session received no bytes.
     fn choose_frame_size(&mut self) {
         let received = self.received.stdout.saturating_add(self.received.stderr);
         if received == self.received_before {
@@ -91,8 +93,8 @@ impl DurableRun<'_> {
         self.received_before = received;
     }
 
-    /// Handles the deadline. Writ requests only the end of the command once more. Then the outcome uses the known
-    /// facts.
+    /// Handles the deadline. Writ requests the end of the command one last time. If the machine reports no end, the
+    /// outcome is unknown.
     pub(super) async fn out_of_time(&mut self) -> CommandOutcome {
         if let Ok(Some(ended)) = timeout(FINAL_POLL, self.last_look()).await {
             return self.ended(ended).await;
@@ -114,7 +116,7 @@ impl DurableRun<'_> {
         };
         let problem = format!("{problem}; the command may have run, and may still run");
         let reason = match unreached {
-            // This reason reports that the command may still run, which matters after a stop request.
+            // After a stop request, the user must know that the command may still run. This reason reports it.
             _ if self.stop.is_some() => Reason::ConnectionLost,
             None if self.is_elsewhere => Reason::MachineChanged,
             None if !self.has_run => Reason::StartNotConfirmed,
@@ -137,7 +139,7 @@ impl DurableRun<'_> {
     /// Sends a stop request if a user cancelled the command, or if it should have ended by now. The request does not
     /// depend on a lasting session.
     pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
-        // Only the host and boot of the claim have processes of the command.
+        // Processes of the command exist only on the host of the claim, and only until this host reboots.
         if place != MachineMatch::Exact || !self.has_run {
             return;
         }
@@ -164,7 +166,7 @@ impl DurableRun<'_> {
     }
 
     /// Returns a status with the time of the noticed cancellation, if this time is not stored yet. Another holder then
-    /// counts from the same time.
+    /// counts the stop timeout from the same time.
     pub(super) fn status_of_stop(&mut self) -> Option<crate::api::CommandExecutionStatus> {
         let noticed = self.clock.cancel_noticed()?;
         let status = self.held.execution.status.as_ref()?;

@@ -17,16 +17,16 @@ use super::super::messages::launch_refused;
 use super::run_state::{DurableRun, NextStep, ReattachResult, SessionEnd};
 use super::session::elsewhere;
 
-/// Time to wait for a missing Machine, because a pipeline may be replacing it.
+/// Time to wait for a missing Machine object, because a pipeline may be replacing this object.
 const MISSING_PATIENCE: Duration = Duration::from_secs(30);
-/// Time for the machine to close a fence.
+/// Maximum duration of a request that closes the fence or polls the end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 
 impl DurableRun<'_> {
     /// Connects to the machine and requests the state of the command.
     pub(super) async fn look(&mut self) -> SessionEnd {
         if let Some(status) = self.status_of_stop() {
-            // If this write is lost, the next holder counts from its adoption.
+            // If this write is lost, the next holder counts the stop timeout from its adoption.
             self.context.cluster.write_as_holder(&self.held.key, &self.held.token, &status).await;
         }
         let mut ground = match self.ground().await {
@@ -53,7 +53,7 @@ impl DurableRun<'_> {
             Err(said) => return said,
         };
         self.is_elsewhere &= matches!(place, MachineMatch::Different { .. });
-        // A host with another directory has no valid record of this UID, so Writ sends it no request.
+        // A host with another directory has no valid record of this UID, so Writ sends no request to this host.
         match place {
             MachineMatch::OtherDirectory => return SessionEnd::Journal { reached, place, journal: Journal::Absent },
             MachineMatch::Different { same_directory: false } => {
@@ -138,8 +138,8 @@ impl DurableRun<'_> {
             Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Termination::Refused(problem)),
             // No other request was sent, so nothing has started the command.
             Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Termination::Refused(problem)),
-            // The command may run or start soon. An unreadable fence, or one that cannot be closed, does not prove the
-            // opposite.
+            // The command perhaps runs already, or starts soon. A fence that is unreadable, or that cannot be closed,
+            // does not prove the opposite.
             Ok(Answer::Refused(refusal)) => SessionEnd::Silence(launch_refused(&refusal).message),
             // The journal has an entry in the meantime. The next step reads it.
             Ok(_) => SessionEnd::Silence("something is recorded of it in the meantime".to_owned()),
@@ -151,7 +151,7 @@ impl DurableRun<'_> {
     }
 
     /// Decides by live data if a command without a journal on the machine may still start. The inner error is the
-    /// reason against the start. The outer error is the next step if no decision is possible now.
+    /// reason why the command must not start. The outer error is the next step if no decision is possible now.
     pub(super) async fn may_start(
         &mut self,
         reached: &LauncherConnection,

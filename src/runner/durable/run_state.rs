@@ -1,4 +1,4 @@
-//! State of a claimed command in Durable mode, and the steps of following it. Plain types.
+//! State of a claimed command in Durable mode, and the steps with which Writ follows the command. Plain types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,15 +53,16 @@ pub(super) struct DurableRun<'a> {
     pub work: &'a QueuedExecution,
     pub held: &'a mut HeldClaim,
     pub cancel: CancellationToken,
-    /// `None` after the outcome was built.
+    /// Recorder of the output. `None` after the outcome was built.
     pub recorder: Option<Recorder>,
     pub uid: Uid,
     /// Number of bytes of each stream that Writ received, before redaction.
     pub received: Offsets,
-    /// Largest frame of the next reply, and the number of received bytes when it was chosen.
+    /// Maximum frame size of the next reply. `received_before` is the number of bytes that had been received when this
+    /// size was chosen.
     pub max_frame: FrameSize,
     pub received_before: u64,
-    /// Bytes that the record may still accept, for both streams together.
+    /// Number of bytes that the record may still accept, for both streams together.
     pub budget: ByteBudget,
     /// Arrival time of the first byte beyond the budget.
     pub over_limit_since: Option<Instant>,
@@ -77,13 +78,13 @@ pub(super) struct DurableRun<'a> {
     pub furthest: u8,
     /// Time of the last received output within the budget.
     pub progressed: Option<Instant>,
-    /// True while the recorder is receiving bytes.
+    /// True while the recorder is processing bytes.
     pub is_keeping: bool,
     /// True if the status already reports the start.
     pub shown: bool,
     /// Stop requests of the run, if there is a reason to stop.
     pub stop: Option<Stop>,
-    /// Time since which the machine does not answer.
+    /// Time at which the machine stopped answering. `None` if the machine answers.
     pub silent_since: Option<Instant>,
     /// Last problem that interrupted the run.
     pub problem: String,
@@ -91,7 +92,7 @@ pub(super) struct DurableRun<'a> {
     pub has_answered: bool,
     /// True if the last connection reached another host or another address.
     pub is_elsewhere: bool,
-    /// True if an earlier request, whose result is unknown, may have started the command.
+    /// True if an earlier request has an unknown result, so that the command has perhaps started.
     pub unsure: bool,
 }
 
@@ -99,7 +100,7 @@ pub(super) struct DurableRun<'a> {
 pub(super) enum SessionEnd {
     /// The command ended, and its output was received as far as possible.
     Ended(Ended),
-    /// Nothing more can be learned about the command.
+    /// Writ cannot learn more about the command.
     Concluded(Termination),
     /// The journal reports that the command is neither running nor ended.
     Journal { reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal },
@@ -109,7 +110,7 @@ pub(super) enum SessionEnd {
     Elsewhere(String),
     /// The deadline of the command has passed.
     OutOfTime,
-    /// Other text was mixed into the reply. The bytes before that text count.
+    /// Other text was mixed into the reply. The bytes before that text are valid.
     Mixed { reached: Arc<LauncherConnection>, problem: String },
     /// The machine refused the launch.
     Refused { reached: Arc<LauncherConnection>, problem: LaunchProblem },

@@ -1,7 +1,7 @@
 //! One session with the launcher: from the request to its answer, and on to the end of the output.
 //!
-//! The loop always waits for several events at once, so it reads the channel without a pause. An unread channel would
-//! block the connection that other tasks share.
+//! The loop waits for several events concurrently, so it never stops reading the channel. An unread channel would block
+//! the connection that other tasks share.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -26,10 +26,10 @@ use super::super::messages::{launch_refused, not_started};
 use super::run_state::{DurableRun, SessionEnd};
 use super::stopping::{Stop, StopReport};
 
-/// Time for the machine to answer a request.
+/// Maximum time from a request to the machine's answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Time for the machine to report the end of a command that wrote more than its rule allows. The machine's own watchdog
-/// ends such a command within a second; if it does not, Writ sends a stop request.
+/// Time for the machine to report the end of a command that exceeded its output limit. The machine's own watchdog
+/// normally ends such a command within a second. After this time, Writ sends a stop request.
 const OVER_LIMIT_DEADLINE: Duration = Duration::from_secs(10);
 
 type Progress<'a> = Pin<Box<dyn Future<Output = WriteOutcome> + Send + 'a>>;
@@ -81,7 +81,7 @@ impl DurableRun<'_> {
         conversation.session.close().await;
         match heard {
             Heard::End(SessionEnd::Silence(problem)) => {
-                // Other tasks that share the connection notice the problem sooner if it is discarded.
+                // If the connection is discarded, other tasks that share it notice the problem sooner.
                 reached.permit.discard().await;
                 SessionEnd::Silence(problem)
             }
@@ -94,7 +94,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Returns the journal as the end of the session. A report of another host that proves nothing becomes `Elsewhere`.
+    /// Returns the end of a session that reported a journal state. Returns `Elsewhere` if the report is from another
+    /// host and proves nothing.
     fn weigh(&mut self, reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal) -> SessionEnd {
         if execution::next_step(place, &journal, self.has_run, Ok(())) == ReattachStep::Retry {
             self.is_elsewhere = true;
@@ -199,7 +200,7 @@ impl DurableRun<'_> {
                     other => Heard::End(SessionEnd::Silence(other.to_string())),
                 });
             }
-            // The missing output will not arrive any more. The record reports it as not received.
+            // The missing output will not arrive any more. The record reports the missing output as not received.
             SessionEvent::Closed if reply.is_without_stderr() && end.is_some() => return end.take().map(Heard::from),
             SessionEvent::Closed => {
                 let problem = "the launcher's session was closed before all was said".to_owned();
@@ -225,7 +226,7 @@ impl DurableRun<'_> {
         let in_all = self.received.stdout.saturating_add(self.received.stderr);
         let kept = self.budget.take(bytes);
         if !kept.is_empty() {
-            // Bytes within the budget are progress, even if the answer after them does not arrive.
+            // Bytes within the budget are progress, even if the answer that follows these bytes does not arrive.
             self.silent_since = None;
             self.progressed = Some(Instant::now());
             self.clock.note_bytes(kept.len() as u64, in_all);
@@ -278,7 +279,7 @@ impl DurableRun<'_> {
             Answer::Absent => Some(Heard::Journal(Journal::Absent)),
             Answer::Starting => Some(Heard::Journal(Journal::Starting)),
             Answer::Tombstoned => Some(Heard::Journal(Journal::Tombstoned)),
-            // The machine had reported that the command runs.
+            // The machine reported earlier that the command runs.
             Answer::NotStarted(_) if self.has_run => Some(Heard::End(SessionEnd::Concluded(Termination::Unknown {
                 reason: Reason::RecordLost,
                 problem: "the command started, but its journal on the machine is gone".to_owned(),
@@ -292,7 +293,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Records the start. The machine reports the start in its own uptime, so the time is known only for the boot of
+    /// Records the start. The machine reports the start as an uptime, so Writ can compute the time only in the boot of
     /// the claim. The recorded time is never before the claim and never in the future.
     fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &LauncherConnection) {
         self.has_run = true;
@@ -318,8 +319,8 @@ impl DurableRun<'_> {
         if let Some(stop) = &self.stop {
             return if is_stopping { since + LONG } else { stop.next_deadline(self.progressed) };
         }
-        // If the start time is unknown, there is nothing to show. Without this check, the loop would wake up all the
-        // time.
+        // If the start time is unknown, the status cannot show the start, so this deadline does not apply. With this
+        // deadline, the loop would then run without a pause.
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }
@@ -328,7 +329,7 @@ impl DurableRun<'_> {
         due.unwrap_or_else(|| since + LONG)
     }
 
-    /// Returns the time by which the machine must have answered. Output may arrive before the answer.
+    /// Returns the deadline for the machine's answer. Output can arrive before the answer, and extends the deadline.
     fn answer_due(&self, conversation: &Conversation) -> Instant {
         let asked = conversation.session.fed().unwrap_or(conversation.asked);
         self.progressed.map_or(asked, |at| at.max(asked)) + ANSWER_DEADLINE + conversation.session.slack()
@@ -373,8 +374,8 @@ pub(super) fn elsewhere(reached: &LauncherConnection) -> String {
     format!("another host answers under this name: {} with boot id {}", reached.address(), reached.known.facts.boot_id)
 }
 
-/// Writes the progress so far, concurrently with the reading of output. If this write is lost, the result still
-/// follows.
+/// Returns a future that writes the progress to the status while the loop reads output. If this write is lost, the
+/// write of the result also contains the progress.
 fn show<'a>(context: &'a Context, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
     let (key, token) = (key.clone(), token.to_owned());
     Box::pin(async move { context.cluster.write_as_holder(&key, &token, &status).await })

@@ -11,20 +11,21 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::clock::centiseconds;
 
-/// Time for the machine to report the remaining processes. The machine waits for the grace period, and a moment after
-/// KILL.
+/// Maximum time from a stop request to the machine's report of the remaining processes. The machine reports after the
+/// grace period, and a moment after KILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before the next stop request if the machine did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Maximum number of stop requests.
 const TRIES: u32 = 5;
-/// Time after the stop for the machine to report the end of the command.
+/// Maximum time from the last stop request, its answer or later output until the machine reports the end of the
+/// command.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A command that Writ is stopping.
 pub(super) struct Stop {
     pub cause: StopCause,
-    /// Time of the last stop request or its answer.
+    /// Time of the last stop request, or of its answer if the machine answered.
     asked: Option<Instant>,
     /// Number of stop requests in all sessions.
     tries: u32,
@@ -36,7 +37,7 @@ pub(super) struct Stop {
 pub(super) enum StopReport {
     /// Number of remaining processes of the command.
     Left(u64),
-    /// No answer, or an unreadable one. The text is the problem.
+    /// The machine did not answer, or the answer is unreadable. Holds the problem.
     Unknown(String),
 }
 
@@ -59,8 +60,8 @@ impl Stop {
         matches!(self.report, Some(StopReport::Left(_)))
     }
 
-    /// Records that a stop request is being sent. It counts even if no answer comes or the command's session ends
-    /// first.
+    /// Records that a stop request is being sent. The request counts even if no answer arrives, or if the session of
+    /// the command ends first.
     pub fn note_asked(&mut self) {
         self.tries = self.tries.saturating_add(1);
         self.asked = Some(Instant::now());
@@ -89,12 +90,14 @@ impl Stop {
         }
     }
 
-    /// Returns the end of the wait. The machine reports the end of the command after its output, which may be long.
+    /// Returns the end of the wait for the end of the command. The machine reports this end after all output, so output
+    /// extends the wait.
     fn over_at(&self, asked: Instant, progressed: Option<Instant>) -> Instant {
         progressed.map_or(asked, |progressed| progressed.max(asked)) + END_DEADLINE
     }
 
-    /// Returns true if the wait is over: no stop request is left to send, and the end was not reported in time.
+    /// Returns true if the wait is over: Writ sends no more stop requests, and the machine did not report the end in
+    /// time.
     pub fn is_over(&self, progressed: Option<Instant>) -> bool {
         let asked_enough = self.is_answered() || self.tries >= TRIES;
         asked_enough && self.asked.is_some_and(|asked| Instant::now() >= self.over_at(asked, progressed))
@@ -110,7 +113,7 @@ impl Stop {
         match request(session, STOP_DEADLINE, |nonce| launcher::stop(nonce, facts, &uid, centiseconds(TERM_GRACE)))
             .await
         {
-            // Processes that the machine cannot count may remain.
+            // If the machine cannot count the processes, Writ assumes that one process remains.
             Ok(Answer::Stopped { processes_left }) => StopReport::Left(processes_left.unwrap_or(1)),
             // The command ended first, or never started.
             Ok(Answer::Ended(_) | Answer::NotStarted(_) | Answer::Tombstoned | Answer::Absent) => StopReport::Left(0),

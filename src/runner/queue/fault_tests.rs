@@ -4,8 +4,8 @@ use super::tests::*;
 use super::*;
 use crate::fleet::SettingsChange;
 
-/// Two executions are connecting, one is queued, and one comes from the same manifest a moment later. All were created
-/// before the fault was known, or at most 1 s later.
+/// Two executions are connecting, the third is queued, and the fourth comes from the same manifest a moment later. All
+/// four were created before the fault was known, or at most 1 s later.
 #[test]
 fn executions_created_before_the_fault_was_known_end_alike() {
     let now = Instant::now();
@@ -20,7 +20,8 @@ fn executions_created_before_the_fault_was_known_end_alike() {
     }
 }
 
-/// A second attempt fails for another cause while the fault is known. Its execution ends like the first one.
+/// A second attempt fails for another reason while the fault is known. The execution of the second attempt ends, like
+/// the execution of the first attempt.
 #[test]
 fn an_execution_that_returns_to_the_queue_of_a_faulty_machine_ends_as_the_others() {
     let now = Instant::now();
@@ -65,7 +66,7 @@ fn executions_that_waited_while_the_machine_was_in_order_go_on_waiting() {
     waits_for_repair(&queues, "a");
     waits_for_repair(&queues, "b");
     is_refused(&queues, "c");
-    // This one was created in the same second in which the machine was last in order.
+    // Execution `d` was created in the second in which the machine was last in order.
     assert_eq!(queues.add(work("d", 500), at(now)), Added::Refused);
     assert_eq!(queues.add(work("e", 499), at(now)), Added::Queued);
     starts_nothing(&mut queues, now + Duration::from_secs(3600));
@@ -118,7 +119,7 @@ fn nothing_starts_before_the_machine_was_read() {
     assert_eq!(starts(&mut queues, now).key.name, "a");
 }
 
-/// Responses of the API server may arrive in another order than it sent them.
+/// Responses of the API server can arrive in another order than the order in which the API server sent them.
 #[test]
 fn an_older_read_of_a_machine_changes_no_settings() {
     let queues = queues(vec![]);

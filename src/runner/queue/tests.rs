@@ -303,8 +303,8 @@ fn who_has_much_waiting_takes_turns_with_who_has_little() {
         queues.mark_connected(&machine(), at(now));
         queues.finish(work, None, at(now));
         if order.len() == 6 {
-            // A requester that queues one execution after the other does not overtake a requester that always has some
-            // queued.
+            // A requester that queues one execution after the other does not overtake a requester that always has
+            // queued executions.
             queues.add(of("joe", "o1", 300), at(now));
         }
     }
@@ -324,7 +324,7 @@ fn whoever_was_connecting_when_the_machine_was_lost_is_told_and_who_tries_again_
     assert_eq!(queues.finish(again, unreachable("silence"), at(later)).wake, vec![], "its status says that it waits");
 }
 
-/// One cause is a limit of sessions on the machine. Queued executions then use the open connections.
+/// The machine can have a limit of sessions, for example. A queued execution then waits until a running command ends.
 #[test]
 fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection() {
     let now = Instant::now();
