@@ -11,9 +11,10 @@
 //!
 //! # Guarantees
 //!
-//! - Writ uses credentials only if type, label and annotations of their Secret permit it, and only after the host has
-//!   proved its key.
-//! - A slow or dead machine delays no other machine. Namespaces take turns for logins, for probes and for opening keys.
+//! - Writ uses credentials only if type, label and annotations of their Secret permit the use, and only after the host
+//!   has proved its key.
+//! - A slow or dead machine delays no other machine. Namespaces take turns for logins, for probes and for decrypting
+//!   keys.
 //! - One value per Machine holds its state. Both the queue and the status use this value.
 
 mod check;

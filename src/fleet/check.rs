@@ -1,5 +1,5 @@
-//! Check of a machine for a user, step by step. It uses the same reads, checks and messages as `writ serve`, and stores
-//! nothing.
+//! Check of a machine for a user, step by step. The check uses the same reads, checks and messages as `writ serve`, and
+//! stores nothing.
 
 use std::time::Duration;
 
@@ -18,18 +18,19 @@ use super::trust_on_first_use;
 /// One step of the check, and its result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Step {
-    /// Name of the jump host, if the step concerns one.
+    /// Name of the jump host, if the step concerns a jump host.
     pub hop: Option<String>,
     /// Name of the step.
     pub what: &'static str,
-    /// The observation. If the step failed, the problem and its remedy.
+    /// Observation of the step. If the step failed, the problem and its remedy.
     pub seen: Result<String, String>,
 }
 
-/// Receiver of the steps.
+/// Callback that receives each step of the check.
 type Say<'a> = &'a mut (dyn FnMut(Step) + Send);
 
-/// Logs in to a machine as executions do, and reports each step. Returns true if commands can be started there.
+/// Logs in to a machine as executions do, and reports each step. Returns true if commands can be started on the
+/// machine.
 pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, name: &str, say: Say<'_>) -> bool {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
@@ -43,7 +44,7 @@ pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, 
         Ok(resolved) => resolved,
         Err(end) => return failed(say, None, "declaration", end.into_problem()),
     };
-    // Each connection uses the one before it, so all of them stay open.
+    // Each connection goes through the previous connection, so all connections stay open.
     let mut open: Vec<Connection> = Vec::new();
     for (index, host) in resolved.hops.iter().chain([&resolved]).enumerate() {
         let hop = (index < resolved.hops.len()).then(|| host.name().to_owned());
@@ -143,7 +144,7 @@ fn failed_at(error: &ConnectError) -> &'static str {
     }
 }
 
-/// Returns the steps that succeeded before the failed one.
+/// Returns the steps that succeeded before the failed step.
 fn passed(error: &ConnectError) -> &'static [&'static str] {
     match failed_at(error) {
         "login" => &["connection", "host key"],

@@ -17,19 +17,19 @@ use super::resolved_machine::ResolvedMachine;
 use super::shared::Fleet;
 use super::trust_on_first_use::{self, pin};
 
-/// Maximum time for lookup, connect, handshake and login together. A healthy machine takes well under a second. The
-/// option UseDNS of sshd may cost 5 s if its resolver is down.
+/// Maximum time for lookup, connect, handshake and login together. A healthy machine needs much less than a second. The
+/// option UseDNS of sshd can add 5 s if the resolver of the machine is down.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum time for a jump host to answer a keep-alive.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum number of retries if the machine drops the connection. sshd drops some connections if many arrive at once.
 const DROPPED_TRIES: u32 = 4;
-/// Pauses between these retries.
+/// Pauses between retries after a dropped connection.
 const DROPPED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_secs(2)).with_jitter(0.5);
 
 /// Connects to the machine, through its jump hosts if it has some.
 pub(crate) async fn connect(fleet: &Fleet, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
-    // No jump host is used if the target's Secret forbids the login.
+    // Checked first, so that Writ uses no jump host if the target's Secret forbids the login.
     resolved.check_secret()?;
     let mut outer: Option<ProxyConnection> = None;
     for index in 0..resolved.hops.len() {

@@ -8,14 +8,14 @@ use crate::execution::LaunchProblem;
 use crate::machine::ProbeResult;
 use crate::ssh::ConnectError;
 
-/// Pause after an object changed during an attempt. It prevents a busy loop and is too short to be noticed.
+/// Pause after an object changed during an attempt. The pause prevents a busy loop, and users do not notice it.
 pub(crate) const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// Pause after the API server did not answer.
 pub(crate) const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(1);
-/// Pause after the API server denied a permission. An administrator has to grant it.
+/// Pause after the API server denied a permission. An administrator must grant the permission.
 const RETRY_AFTER_FORBIDDEN: Duration = Duration::from_secs(10);
 
-/// Reason for a failed connect. Nothing of a command was sent.
+/// Reason for a failed connect. No part of a command was sent.
 #[derive(Clone, Debug)]
 pub(crate) enum ConnectFailure {
     /// An object was deleted or changed. The controller decides again.
@@ -24,7 +24,7 @@ pub(crate) enum ConnectFailure {
     RetryAfter(Duration),
     /// The machine did not answer.
     Unreachable(String),
-    /// The machine allows no further connection, and executes on the open ones.
+    /// The machine allows no further connection, but executes on the open connections.
     Full {
         /// Number of commands that the open connections can carry.
         room: usize,
@@ -41,7 +41,7 @@ pub(crate) enum ConnectFailure {
 }
 
 impl ConnectFailure {
-    /// Returns a failure for an invalid Machine or Secret. Each execution detects it without a login.
+    /// Returns a failure for an invalid Machine or Secret. Each execution detects this failure itself, without a login.
     pub fn from_configuration(reason: Reason, message: String) -> Self {
         Self::Refused { problem: LaunchProblem { reason, message }, affects_machine: false }
     }
@@ -102,7 +102,8 @@ impl ConnectFailure {
         }
     }
 
-    /// Returns the failure for other tasks that wanted the same connection. `None` if it concerns one task only.
+    /// Returns the failure for other tasks that wait for the same connection. Returns `None` if it concerns only one
+    /// task.
     pub fn shared(&self) -> Option<Self> {
         match self {
             Self::Unreachable(_) | Self::Refused { .. } | Self::Full { .. } => Some(self.clone()),
@@ -110,7 +111,7 @@ impl ConnectFailure {
         }
     }
 
-    /// Returns the observation of the machine that the failure contains. `None` if it contains none.
+    /// Returns the observation of the machine, or `None` if the failure contains no observation.
     pub fn probe_result(&self) -> Option<ProbeResult> {
         match self {
             Self::Unreachable(message) => {

@@ -1,4 +1,4 @@
-//! Open connections to one machine, and through it to others.
+//! Open connections to one machine, and connections through this machine to other machines.
 //!
 //! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). If any
 //! of these changes, the next task opens another connection.
@@ -25,12 +25,12 @@ pub(crate) struct ConnectionPool {
     /// Connections that carry connections to other machines. They are separate from the connections for commands,
     /// because sshd does not count forwarded connections as sessions.
     proxies: Entries,
-    /// The specification of the last connection, without its keys.
+    /// Resolved Machine of the last connection, without secrets.
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
     /// Pool keys with which the machine has executed something.
     executed: Mutex<HashSet<String>>,
-    /// False until the first connection. Each change of a Machine visits the pools of all Machines, and most pools are
-    /// unused.
+    /// False until a task first requests a connection. Each change of a Machine visits the pools of all Machines, and
+    /// this flag makes the visit of an unused pool cheap.
     is_used: AtomicBool,
 }
 
@@ -49,23 +49,23 @@ struct SharedFailure {
 }
 
 impl SharedFailure {
-    /// Returns `None` if the failure concerns one task only.
+    /// Returns `None` if the failure concerns only one task.
     fn new(failure: &ConnectFailure) -> Option<Self> {
         Some(Self { at: Instant::now(), failure: failure.shared()? })
     }
 
-    /// Returns the failure for a task that has waited since `began`.
+    /// Returns the failure if it happened after `began`, the time at which the task began to wait.
     fn since(&self, began: Instant) -> Option<ConnectFailure> {
         if self.at >= began { self.failure.shared() } else { None }
     }
 }
 
 impl ConnectionPool {
-    /// Returns a permit for one session. If no connection has a free session, `connect` opens one. `at` (`IP:PORT`)
-    /// restricts the connections to this address.
+    /// Returns a permit for one session. If no connection has a free session, `connect` opens another connection. `at`
+    /// (`IP:PORT`) restricts the connections to this address.
     ///
     /// # Errors
-    /// The failure of `connect`, called by this task or meanwhile by another one.
+    /// The failure of `connect`, if this task called `connect`, or if another task called it while this task waited.
     pub async fn acquire(
         &self,
         pool_key: &str,
@@ -79,7 +79,7 @@ impl ConnectionPool {
         }
         let began = Instant::now();
         let mut last_failure = entry.opening.lock().await;
-        // Another task may have opened a connection meanwhile, or failed to.
+        // While this task waited, another task perhaps opened a connection, or failed to open it.
         if let Some(permit) = entry.try_acquire(at) {
             return Ok(permit);
         }
@@ -92,7 +92,7 @@ impl ConnectionPool {
         Ok(permit)
     }
 
-    /// Returns a connection to use as a jump host. If none is open, `connect` opens one.
+    /// Returns a connection to use as a jump host. If no connection is open, `connect` opens a connection.
     ///
     /// # Errors
     /// The same as for [`Self::acquire`].
@@ -117,13 +117,14 @@ impl ConnectionPool {
         Ok(ProxyConnection::new(connection))
     }
 
-    /// Returns a permit on an open connection.
+    /// Returns a permit on an open connection, or `None` if no open connection has a free session.
     pub fn try_acquire(&self, pool_key: &str) -> Option<SessionPermit> {
         let entry = Arc::clone(lock(&self.sessions).get(pool_key)?);
         entry.try_acquire(None)
     }
 
-    /// Returns the number of commands that all connections can carry on which this machine executes.
+    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine
+    /// executes.
     pub fn room(&self, pool_key: &str) -> usize {
         lock(&self.sessions).get(pool_key).map_or(0, |entry| entry.room())
     }
@@ -141,18 +142,19 @@ impl ConnectionPool {
         }
     }
 
-    /// Returns the specification of the last connection.
+    /// Returns the resolved Machine of the last connection.
     pub fn last_spec(&self) -> Option<Arc<ResolvedMachine>> {
         lock(&self.last_spec).clone()
     }
 
-    /// Remembers the specification of a connection.
+    /// Stores the resolved Machine of the last connection, without secrets.
     pub fn remember_spec(&self, resolved: &ResolvedMachine) {
         *lock(&self.last_spec) = Some(Arc::new(resolved.without_secrets()));
     }
 
-    /// Removes the connections to or through the Machine with this UID, except those of `except_generation`. Returns
-    /// the idle ones, to be closed. A connection in use is closed when its last permit is released.
+    /// Removes the connections to or through the Machine with this UID, except connections of the generation
+    /// `except_generation`. Returns the idle connections, which the caller must close. A connection in use is closed
+    /// when its last permit is released.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) -> Vec<Arc<PooledConnection>> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
@@ -179,7 +181,7 @@ impl ConnectionPool {
         removed
     }
 
-    /// Removes and returns the connections that were idle for long enough, to be closed.
+    /// Removes and returns the connections that were idle for long enough. The caller must close them.
     pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
@@ -194,19 +196,20 @@ impl ConnectionPool {
         idle
     }
 
-    /// Removes and returns all connections, to be closed.
+    /// Removes and returns all connections. The caller must close them.
     pub fn take_all(&self) -> Vec<Arc<PooledConnection>> {
         let entries = [&self.sessions, &self.proxies].map(|entries| lock(entries).drain().collect::<Vec<_>>());
         entries.iter().flatten().flat_map(|(_, entry)| lock(&entry.connections).drain(..).collect::<Vec<_>>()).collect()
     }
 
-    /// Returns the number of open connections for commands, and of those that carry others.
+    /// Returns the number of open connections for commands, and the number of open connections that carry other
+    /// connections.
     pub fn open_counts(&self) -> (usize, usize) {
         (count_open(&self.sessions), count_open(&self.proxies))
     }
 }
 
-/// Closes connections concurrently. Each has a deadline.
+/// Closes connections concurrently. Each close has a deadline.
 pub(crate) async fn close_all(connections: &[Arc<PooledConnection>]) {
     futures::future::join_all(connections.iter().map(|connection| connection.close())).await;
 }
@@ -228,7 +231,7 @@ fn take_idle(entries: &Entries) -> Vec<Arc<PooledConnection>> {
             }
             stays
         });
-        // A task that opens a connection holds the entry.
+        // If another task holds the entry, that task is opening a connection.
         !connections.is_empty() || Arc::strong_count(entry) > 1
     });
     idle
@@ -241,12 +244,14 @@ impl PoolEntry {
         connections.first().map(Arc::clone)
     }
 
-    /// Returns the number of commands that all connections can carry on which the machine executes.
+    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine
+    /// executes.
     fn room(&self) -> usize {
         lock(&self.connections).iter().filter(|connection| connection.is_executing()).map(|it| it.room()).sum()
     }
 
-    /// Returns a permit on an open connection, to this address if one is given. Drops closed connections.
+    /// Returns a permit on an open connection. If `at` is set, the connection must lead to this address. Drops closed
+    /// connections.
     fn try_acquire(&self, at: Option<&str>) -> Option<SessionPermit> {
         let mut connections = lock(&self.connections);
         connections.retain(|connection| !connection.is_closed());

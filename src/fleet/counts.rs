@@ -1,8 +1,8 @@
 //! Counts of running commands and queued executions in the statuses of Machines. This module selects the statuses with
 //! outdated counts.
 //!
-//! Each status write costs a write to etcd. So the process writes a bounded number of them, and namespaces take turns.
-//! A namespace with a thousand busy machines does not delay the counts of another one.
+//! Each status write is a write to etcd. Writ therefore limits the number of these writes, and namespaces take turns. A
+//! namespace with a thousand busy machines does not delay the counts of another namespace.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::machine_key::MachineKey;
 pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum interval between two writes of the counts of one Machine.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(5);
-/// Maximum number of Machines whose counts are written in each interval: 5 per second. One write takes the API server
-/// about 2 ms.
+/// Maximum number of Machines for which counts are written in each interval. This allows 5 writes per second. The API
+/// server needs about 2 ms for one write.
 const MAX_COUNTS: usize = 10;
 
-/// The counts of a machine that were reported last.
+/// Last reported counts of a machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReportedCounts {
     /// Number of running commands, and number of queued executions. `None` if this process has reported nothing.
@@ -31,7 +31,7 @@ pub(crate) struct ReportedCounts {
 }
 
 impl ReportedCounts {
-    /// Returns the time since the last write if the counts are outdated and may be written. Returns `None` if the
+    /// Returns the time since the last write, if the counts are outdated and may be written now. Returns `None` if the
     /// counts are unchanged or the minimum interval has not passed.
     pub fn due_since(&self, counts: (usize, usize), now: Instant) -> Option<Duration> {
         let since = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
@@ -39,8 +39,8 @@ impl ReportedCounts {
     }
 }
 
-/// Chooses the Machines to write from those with outdated counts and the time since their last write. Takes some from
-/// each namespace, the oldest first.
+/// Chooses the Machines for the next status writes. `due` contains the Machines with outdated counts, and the time
+/// since their last write. Namespaces take turns. In a namespace, the Machine with the oldest write comes first.
 pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
     due.sort_by(|left, right| right.cmp(left));
     let mut taken: HashMap<String, usize> = HashMap::new();
@@ -52,7 +52,7 @@ pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
             (*rank, machine)
         })
         .collect();
-    // The sort is stable: within a round the oldest come first.
+    // The sort is stable, so within each rank the Machine with the oldest write comes first.
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().take(MAX_COUNTS).map(|(_, machine)| machine).collect()
 }
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(told.due_since((1, 2), now + Duration::from_secs(60)), None);
         assert_eq!(told.due_since((1, 3), now + Duration::from_secs(4)), None);
         assert_eq!(told.due_since((1, 3), now + BETWEEN_COUNTS), Some(BETWEEN_COUNTS));
-        // Another process may have reported other counts.
+        // Perhaps another process has reported other counts.
         assert!(ReportedCounts::default().due_since((0, 0), now).is_some());
     }
 

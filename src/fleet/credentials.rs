@@ -1,11 +1,12 @@
-//! Encrypted private keys: decrypted once for each version of their Secret. Namespaces take turns.
+//! Decryption of private keys, once for each version of their Secret. Namespaces take turns.
 //!
 //! # Guarantees
-//! - A namespace decrypts one key at a time, because its owner chooses how long that occupies a core. The other place
-//!   is left to other namespaces.
-//! - A Secret that was read too long ago is not decrypted. It must be read again.
-//! - An open key is kept while a connection that used it lives, and for [`KEPT_FOR`] after that. Then it is wiped.
-//! - An open key is found only by the UID and resourceVersion of its Secret, which are read live before each login.
+//! - A namespace uses at most one of the two places for decryptions, because its users choose how long a decryption
+//!   occupies a core. The other place stays free for other namespaces.
+//! - Writ does not decrypt the keys of a Secret that it read too long ago. The Secret must be read again.
+//! - An open key is kept while a connection that used the key lives, and for at least [`KEPT_FOR`] after each use. Then
+//!   it is wiped.
+//! - A task finds an open key only by the UID and resourceVersion of its Secret. Both are read live before each login.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -24,10 +25,11 @@ use super::lock::lock;
 
 /// Limit of concurrent decryptions.
 const AT_ONCE: Size = Size { places: 2, share: 1 };
-/// Maximum time for one decryption, after the wait for a place. The maximum number of rounds takes a few seconds of a
-/// core.
+/// Maximum duration of one decryption, without the wait for a place. A key with the maximum number of rounds needs a
+/// few seconds of CPU time.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Time for which an open key is kept without a connection. In Direct mode each command has its own connection.
+/// Time for which a key stays open after a use, even without a connection. In Direct mode each command has its own
+/// connection.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// All open keys of this process.
@@ -48,8 +50,8 @@ pub(crate) struct KeptOpen {
 }
 
 impl OpenKey {
-    /// Returns the value that a connection holds to keep the key open. Returns `None` if the key was never encrypted:
-    /// it is read again.
+    /// Returns the value that a connection holds to keep the key open. Returns `None` if the key is not encrypted,
+    /// because such a key is simply read again.
     pub fn kept(&self) -> Option<KeptOpen> {
         self.kept.clone()
     }
@@ -62,7 +64,7 @@ struct Opening {
     known: Mutex<HashMap<(String, String), Weak<Cell>>>,
 }
 
-/// Reads the keys of a Secret that may be used. `is_stale` returns true if the Secret must be read again before its
+/// Reads the keys of a Secret that Writ may use. `is_stale` returns true if the Secret must be read again before its
 /// keys are used.
 ///
 /// # Errors
@@ -145,13 +147,13 @@ impl Opening {
         is_stale: impl Fn() -> bool,
     ) -> Result<Result<Credentials, EntryError>, ConnectFailure> {
         let place = self.pool.place(namespace).await;
-        // Checked before the decryption, which would waste a core on a Secret that must be read again.
+        // A decryption would waste CPU time if the Secret must be read again.
         if is_stale() {
             return Err(ConnectFailure::RetryAfter(RETRY_AFTER_CHANGE));
         }
         let (name, secret) = (secret.name.clone(), secret.clone());
         let opening = tokio::task::spawn_blocking(move || {
-            // The decryption cannot be stopped. So it occupies the place for as long as it occupies the core.
+            // A running decryption cannot be stopped. It keeps its place until it ends, even after the deadline.
             let _place = place;
             parse(&secret)
         });

@@ -12,15 +12,16 @@ use crate::ssh::{Connection, Session};
 use super::launcher_refusal::explain_refusal;
 use super::launcher_request::{LauncherError, request_with_output};
 
-/// Maximum time for the answer while the connection lives. A start-up file of the login may wait for a directory
+/// Maximum time for the answer while the connection works. A start-up file of the login can wait for a directory
 /// service or a network file system.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
-/// Silence after which the connection is tested, repeatedly. A login that takes longer is logged as slow.
+/// Interval of the tests that the connection still works while no answer arrives. A login that takes longer is logged
+/// as slow.
 const USUAL: Duration = Duration::from_secs(10);
-/// Maximum time for the machine to show that the connection lives.
+/// Maximum time for the machine to answer a test of the connection.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Facts that a machine reported, and their time.
+/// Facts that a machine reported, and the time at which they arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct TimedFacts {
     pub facts: LauncherFacts,
@@ -73,7 +74,7 @@ pub(crate) async fn inspect(
         Ok(other) => Err(LauncherError::BadReply(format!(
             "the launcher answered the question what the machine is with {other:?}"
         ))),
-        // The connection lives, but the login is silent.
+        // The connection works, but the login does not answer.
         Err(LauncherError::NoReply(_)) if asked.elapsed() >= PROBE_DEADLINE => {
             Err(LauncherError::SessionRefused(format!(
                 "{}the machine let the login in and did not execute within {} s: a start-up file of the login takes longer, or \
@@ -87,10 +88,10 @@ pub(crate) async fn inspect(
 }
 
 impl TimedFacts {
-    /// Returns the time to add to usual deadlines for the first output of a session, based on the time that this answer
-    /// took.
+    /// Returns the time to add to the usual deadlines for the first output of a session. It is computed from the time
+    /// that the answer with these facts took.
     pub fn slack(&self) -> Duration {
-        // A login may take up to three times as long if several start at once. A usual login takes milliseconds.
+        // A login can take up to three times as long if several logins start at once. A usual login takes milliseconds.
         self.took.saturating_mul(3)
     }
 
@@ -101,8 +102,8 @@ impl TimedFacts {
         self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)
     }
 
-    /// Returns the time at which the machine had this uptime, if the time is now `now`. Returns `None` if the result is
-    /// out of range.
+    /// Converts an uptime of the machine to a time, if the current time is `now`. Returns `None` if the result is out
+    /// of range.
     pub fn time_at(&self, uptime_centiseconds: u64, now: Timestamp) -> Option<Timestamp> {
         let then = i64::try_from(uptime_centiseconds).ok()?.checked_mul(10)?;
         let since = i64::try_from(self.uptime_ms()).ok()?.checked_sub(then)?;

@@ -20,7 +20,7 @@ use super::shared::Fleet;
 pub(crate) struct LauncherConnection {
     pub permit: SessionPermit,
     pub known: TimedFacts,
-    /// Pool key of the specification by which the machine was reached.
+    /// Pool key of the resolved Machine with which Writ connected.
     pub pool_key: String,
 }
 
@@ -38,8 +38,8 @@ impl LauncherConnection {
         }
     }
 
-    /// Opens a session. If that fails, closes the connection, because other tasks share it. A connection that is only
-    /// busy stays open.
+    /// Opens a session. If this fails, closes the connection, so that other tasks do not use it. A connection that is
+    /// only busy stays open.
     pub async fn open(&self) -> Result<Session, ConnectError> {
         let opened = self.permit.open().await;
         if matches!(&opened, Err(error) if !matches!(error, ConnectError::Busy(_))) {
@@ -48,14 +48,14 @@ impl LauncherConnection {
         opened
     }
 
-    /// The address and port that were reached.
+    /// Returns the address and port of the connection.
     pub fn address(&self) -> String {
         self.permit.connection().peer().to_owned()
     }
 }
 
-/// Opens a session if an open connection to the machine has a free one. Reads nothing from the API server. So the
-/// caller must check before the claim that the Machine is unchanged.
+/// Opens a session on an open connection to the machine, if a session is free. Reads nothing from the API server, so
+/// the caller must check before the claim that the Machine is unchanged.
 pub(crate) async fn try_open_existing(
     fleet: &Fleet,
     machine: &MachineKey,
@@ -71,7 +71,7 @@ pub(crate) async fn try_open_existing(
 }
 
 /// Connects to a machine and opens a session. If the session fails, tries once more on another connection, because a
-/// shared connection may be dead or full.
+/// shared connection can be dead or full.
 pub(crate) async fn connect_and_open(
     fleet: &Fleet,
     resolved: &ResolvedMachine,
@@ -149,7 +149,8 @@ pub(crate) async fn connect_launcher(
         Err(LauncherError::NoReply(_)) => permit.discard().await,
         Err(LauncherError::SessionRefused(problem)) => {
             permit.discard().await;
-            // The machine executes on other connections and allows no further one. Queued executions use the open ones.
+            // The machine executes on other connections, but allows no further connection. Queued executions use the
+            // open connections.
             let room = connections.room(&pool_key);
             if room > 0 {
                 return Err(ConnectFailure::Full { room, problem: problem.clone() });

@@ -19,7 +19,7 @@ pub(crate) const REFUSED: &str = "the machine refused to execute in the session 
 const NO_REPLY: &str = "the machine executed the launcher's request and gave no reply: the login shell of the user must be \
     one that reads `sh` (dash, bash, zsh, busybox), and no ForceCommand may replace what is asked for";
 
-/// Reason for a missing answer. The machine may still have executed the request.
+/// Reason for a missing answer. Perhaps the machine executed the request nevertheless.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LauncherError {
     /// The connection failed, or opened no session.
@@ -37,7 +37,7 @@ pub(crate) enum LauncherError {
     /// The machine accepted the login, but its account needs manual action.
     #[error("{0}")]
     Account(String),
-    /// The answer is not a launcher's.
+    /// The answer does not come from a launcher.
     #[error("{0}")]
     BadReply(String),
 }
@@ -63,8 +63,8 @@ pub(crate) fn closed(unexpected: &UnexpectedOutput) -> LauncherError {
     }
 }
 
-/// Sends the request in its own session, and closes the session. The machine may take `deadline`, and longer if its
-/// login is known to be slow.
+/// Sends the request in its own session, and closes the session. The machine has `deadline` to answer, and more time if
+/// its login is known to be slow.
 pub(crate) async fn request(
     session: Session,
     deadline: Duration,
@@ -93,22 +93,24 @@ pub(crate) async fn request_with_output(
     (answer, unexpected)
 }
 
-/// Returns a random word that the other side cannot predict. It distinguishes the launcher's answers from other output.
+/// Returns a random word that the machine cannot predict. The word distinguishes the launcher's answers from other
+/// output.
 #[expect(clippy::expect_used, reason = "a UUID in its simple form is 32 lower-case hexadecimal digits")]
 pub(crate) fn new_nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("32 lower-case hexadecimal digits")
 }
 
-/// Sends a request, and then the end of standard input. So the launcher detects an incomplete request, and a start-up
-/// file that reads input gets its end. The caller must poll the session, because the input is sent meanwhile.
+/// Sends a request, and then the end of standard input. The launcher therefore detects an incomplete request, and a
+/// start-up file that reads standard input does not wait forever. The caller must poll the session, because the input
+/// is sent only while the session is polled.
 pub(crate) async fn send(session: &mut Session, request: &ExecRequest) -> Result<(), LauncherError> {
     session.exec(&request.command).await.map_err(|error| LauncherError::NoReply(error.to_string()))?;
     session.feed(Bytes::copy_from_slice(&request.stdin));
     Ok(())
 }
 
-/// Returns true if the launcher refused an incomplete request whose nonce was lost, so that the reply has no nonce
-/// either. sshd reports the exit code, so no output can forge this.
+/// Returns true if the launcher refused an incomplete request that had lost its nonce. The launcher then has no nonce
+/// for a reply, so only the exit code shows the refusal. sshd reports the exit code, so no output can forge it.
 pub(crate) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
     exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }
@@ -131,7 +133,7 @@ async fn exchange(
         };
         match session.next().await {
             SessionEvent::Stdout(bytes) => {
-                // Output after the marker is the launcher's, not the login's.
+                // Output after the marker comes from the launcher, not from the login.
                 if !reply.has_begun() {
                     unexpected.push(&bytes);
                 }

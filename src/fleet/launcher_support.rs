@@ -9,8 +9,8 @@ use super::connection_pool::ConnectionPool;
 use super::inspect::TimedFacts;
 use super::launcher_request::LauncherError;
 
-/// Marks a refusal to execute as temporary. The machine may lack resources for a moment, for example because its sshd
-/// cannot fork. A machine that has executed before supports the launcher for certain.
+/// Marks a refusal to execute as temporary. The machine can lack resources for a moment, for example because its sshd
+/// cannot fork. A machine that has executed before certainly supports the launcher.
 pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, error: LauncherError) -> LauncherError {
     match error {
         LauncherError::Refused(message) if connections.has_executed(pool_key) => LauncherError::SessionRefused(
@@ -23,7 +23,7 @@ pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, erro
     }
 }
 
-/// Returns the facts of a machine, if the launcher can start commands there.
+/// Returns the facts of a machine, if the launcher can start commands on the machine.
 pub(crate) fn check_support(
     known: Result<TimedFacts, LauncherError>,
     machine: &Machine,
@@ -50,8 +50,8 @@ pub(crate) fn check_support(
     }
 }
 
-/// Returns the problem if a fact is too long for the claim's record. The check comes before the claim, because the API
-/// server would refuse each such claim.
+/// Returns the problem if a fact is too long for the claim's record. Writ checks the facts before the claim, because
+/// the API server would refuse a claim with such a fact.
 fn unrecordable(facts: &LauncherFacts) -> Option<String> {
     let length = |text: &str| text.chars().count();
     if length(&facts.directory) > MAX_DIRECTORY_LENGTH {

@@ -1,4 +1,4 @@
-//! Limits the concurrent logins to one host, over all Machines with that host. Namespaces take turns.
+//! Limit of concurrent logins to one host, for all Machines with this host together. Namespaces take turns.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,8 +8,9 @@ use crate::fairness::{Place, Pool, Size};
 use super::lock::lock;
 use super::resolved_machine::ResolvedMachine;
 
-/// Concurrent logins to one host. sshd drops some connections if more than 10 are not logged in yet (MaxStartups
-/// 10:30:100), and other clients may connect, too. One place is always left for another namespace with the same host.
+/// Maximum number of concurrent logins to one host. sshd drops some connections if more than 10 connections are not
+/// logged in yet (MaxStartups 10:30:100). Other clients may connect too. One place always stays free for another
+/// namespace with the same host.
 const MAX_CONCURRENT_LOGINS: Size = Size { places: 5, share: 4 };
 
 /// Hosts to which logins are running. Other hosts have no entry.
@@ -19,13 +20,13 @@ pub(crate) struct LoginLimiter {
 }
 
 impl LoginLimiter {
-    /// Waits for a place. Each login before it has a deadline.
+    /// Waits for a place. The wait is limited, because each earlier login has a deadline.
     pub async fn acquire(&self, resolved: &ResolvedMachine) -> Place {
         let spec = &resolved.machine.spec;
-        // The same address behind different jump hosts may be different hosts.
+        // The same address behind different jump hosts can be different hosts.
         let way = resolved.hops.iter().map(ResolvedMachine::name).collect::<Vec<_>>().join("/");
-        // A jump host belongs to a namespace, so the host behind it does, too. A host without jump hosts is the same
-        // for all namespaces.
+        // Jump hosts are Machines of one namespace, so a host behind a jump host belongs to this namespace. A host
+        // without jump hosts is the same for all namespaces.
         let namespace = resolved.machine.metadata.namespace.as_deref().unwrap_or_default();
         let owner = if way.is_empty() { "" } else { namespace };
         let host = format!("{owner}/{way}/{}:{}", spec.address, spec.port);

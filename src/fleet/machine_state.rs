@@ -1,7 +1,7 @@
-//! State of one Machine in this process: its settings, its last probe, and the pause after a failure. Plain data; time
+//! State of one Machine in this process: its settings, its last probe, and the pause after a failure. Plain data. Time
 //! is an argument.
 //!
-//! Both the queue of a machine and the controller of Machines read this state, so there is nothing to synchronise.
+//! Both the queue of a machine and the controller of Machines read this state, so no copies must be synchronised.
 
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use crate::machine::{MachineObservation, ProbeResult};
 use super::counts::ReportedCounts;
 use super::jitter::jitter;
 
-/// Pause after the first failure to reach a machine. It doubles up to [`MAX_BACKOFF`].
+/// Pause after the first failure to reach a machine. The pause doubles up to [`MAX_BACKOFF`].
 pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum pause between attempts while executions wait.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// The delay is up to a quarter longer at random, so that machines that failed together are not tried together.
+/// Pauses between attempts. Each pause is longer by a random part, up to a quarter, so that machines that failed
+/// together are not tried together.
 const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF).with_jitter(0.25);
 
 /// Fields of the Machine's spec that the queue needs.
@@ -42,26 +43,27 @@ pub(crate) enum SettingsChange {
     None,
     /// More or fewer commands may run concurrently, or this was the first read.
     Capacity,
-    /// `spec.suspend` has changed. The statuses of queued executions report it.
+    /// `spec.suspend` has changed. The statuses of queued executions report the suspension.
     Suspension,
 }
 
 /// State of one Machine in this process.
 #[derive(Debug, Default)]
 pub(crate) struct MachineState {
-    /// `None` until the first read of the Machine. No command starts before that.
+    /// `None` until the first read of the Machine. No command starts before the first read.
     pub settings: Option<Settings>,
     /// The last observation.
     pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
-    /// Random number in 0..1, new for each observation. It spreads the probes of different machines.
+    /// Random number in 0..1, new for each observation. It spreads the probes of different machines over time.
     pub jitter: f64,
     /// True while a probe runs.
     is_probing: bool,
     /// End of the last probe.
     pub probed: Option<Instant>,
-    /// Number of probes in a row without an observation. A probe observes nothing if the API server does not answer.
+    /// Number of consecutive probes without an observation, including a running probe. A probe observes nothing if the
+    /// API server does not answer.
     pub inconclusive_probes: u32,
     /// The counts that the Machine's status contains.
     pub counts: ReportedCounts,
@@ -76,13 +78,13 @@ pub(crate) struct MachineState {
 pub(crate) struct AttemptBackoff {
     /// The last failure.
     pub problem: LaunchProblem,
-    /// True if the machine needs manual repair. Then only probes connect, because a failed attempt would end its
+    /// True if the machine needs manual repair. Only probes then connect, because a failed attempt would end its
     /// execution.
     pub needs_person: bool,
     failures: u32,
-    /// Time of the first failure in a row with the same `needs_person`.
+    /// Time of the first of the consecutive failures with the same `needs_person`.
     since: Instant,
-    /// The time of `since`, by the API server's clock.
+    /// The moment of `since`, by the API server's clock.
     since_time: Timestamp,
     /// End of the pause.
     pub until: Instant,
@@ -100,8 +102,8 @@ impl Settings {
 }
 
 impl MachineState {
-    /// Stores the settings of a Machine that was just read. Ignores a read that is older than the last one. If the UID
-    /// differs, the former Machine was deleted, and its state is dropped.
+    /// Stores the settings of a Machine that was just read. Ignores a read that is older than the stored settings. If
+    /// the UID differs, the former Machine was deleted, and its state is dropped.
     pub fn configure(&mut self, machine: &Machine) -> SettingsChange {
         let settings = Settings::of(machine);
         let Some(known) = self.settings.take() else {
@@ -132,7 +134,7 @@ impl MachineState {
             return false;
         }
         self.is_probing = true;
-        // Any observation resets the count.
+        // The probe counts as inconclusive until an observation resets the count.
         self.inconclusive_probes = self.inconclusive_probes.saturating_add(1);
         true
     }
@@ -143,7 +145,7 @@ impl MachineState {
         self.probed = Some(now);
     }
 
-    /// Records an observation. If the machine is in order, its queue may use it again.
+    /// Records an observation. If the machine is in order, its queue may use the machine again.
     pub fn record(&mut self, observation: MachineObservation, machine: &Machine) {
         self.inconclusive_probes = 0;
         match &observation.result {
@@ -154,7 +156,8 @@ impl MachineState {
             }
             ProbeResult::Failed(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                // Another process, or this one before its restart, may have reached the machine.
+                // Perhaps another process reached the machine, or this process before a restart. The Machine's status
+                // has this time.
                 let reported = machine.status.as_ref().and_then(|status| status.last_seen_time.as_ref());
                 self.last_online = self.last_online.max(reported.map(|time| time.0));
                 if let Some(backoff) = &mut self.backoff {
@@ -171,8 +174,8 @@ impl MachineState {
         self.observation.as_ref().is_some_and(|observation| matches!(observation.result, ProbeResult::Failed(_)))
     }
 
-    /// Records that an attempt reached the machine at `now`. If the machine needs repair, changes nothing: the attempt
-    /// may have used a connection that is older than the fault.
+    /// Records that an attempt reached the machine at `now`. If the machine needs manual repair, changes nothing,
+    /// because the attempt perhaps used a connection that is older than the fault.
     pub fn mark_reachable(&mut self, now: Timestamp) {
         if !self.needs_person() {
             self.backoff = None;
@@ -201,12 +204,13 @@ impl MachineState {
         backoff.is_some_and(|backoff| since.is_some_and(|since| backoff.since < since))
     }
 
-    /// Returns true if an attempt may connect. During the pause none may, and after it one attempt at a time.
+    /// Returns true if an attempt may connect. No attempt may connect during the pause, or if the machine needs manual
+    /// repair. After the pause, only one attempt may connect at once.
     pub fn allows_attempt(&self, connecting: usize, now: Instant) -> bool {
         self.backoff.as_ref().is_none_or(|backoff| !backoff.needs_person && now >= backoff.until && connecting == 0)
     }
 
-    /// Records a failed attempt. Returns the pause until the next one.
+    /// Records a failed attempt. Returns the pause until the next attempt.
     pub fn start_backoff(
         &mut self,
         problem: LaunchProblem,
@@ -233,8 +237,8 @@ impl MachineState {
 }
 
 impl AttemptBackoff {
-    /// Returns true if an execution with this creation time was created before the failure was known, or at most
-    /// `margin` later.
+    /// Returns true if `created` is before the time at which the failure became known, or at most `margin` after this
+    /// time.
     pub fn began_before(&self, created: Timestamp, margin: Duration) -> bool {
         self.since_time.checked_add(margin).map_or(true, |known| created <= known)
     }

@@ -1,5 +1,5 @@
 //! One value for each Machine that this process knows: its state and its connections. The first read of a Machine
-//! creates the value, and its deletion drops the value.
+//! creates the value, and the deletion of the Machine drops the value.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,11 +16,11 @@ use super::lock::lock;
 use super::machine_key::MachineKey;
 use super::machine_state::MachineState;
 
-/// Maximum number of Machines that wait to be reconciled. The controller receives them at once, so the queue is for
-/// bursts. If it is full, the controller finds the observation at its next reconcile.
+/// Maximum number of Machines in the queue to the controller. The controller empties the queue at once, so only a burst
+/// can fill the queue. If the queue is full, the controller finds the observation at its next reconcile.
 const WAKE_QUEUE: usize = 1024;
 
-/// The Machines with a new observation.
+/// Receiver of the Machines that the controller must reconcile.
 pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
 
 /// All Machines of this process. Their number is bounded by the number of Machines in the cluster.
@@ -45,7 +45,7 @@ impl ManagedMachine {
 }
 
 impl Machines {
-    /// Returns an empty registry, and the receiver of Machines with a new observation.
+    /// Returns an empty registry, and the receiver of the Machines that the controller must reconcile.
     pub fn new() -> (Self, MachineWakes) {
         let (changed, wakes) = mpsc::channel(WAKE_QUEUE);
         (Self { entries: Mutex::default(), changed }, wakes)
@@ -56,18 +56,18 @@ impl Machines {
         Arc::clone(lock(&self.entries).entry(machine.clone()).or_default())
     }
 
-    /// Returns the value of a Machine that this process knows.
+    /// Returns the value of a Machine, or `None` if this process does not know the Machine.
     pub fn get(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
         lock(&self.entries).get(machine).cloned()
     }
 
-    /// Calls `visit` for each Machine, while the registry is locked. Copies nothing, because there may be thousands of
-    /// Machines.
+    /// Calls `visit` for each Machine, while the registry is locked. Copies nothing, because thousands of Machines can
+    /// exist.
     pub fn for_each(&self, mut visit: impl FnMut(&MachineKey, &ManagedMachine)) {
         lock(&self.entries).iter().for_each(|(key, machine)| visit(key, machine));
     }
 
-    /// Removes and returns the value of a deleted Machine. The caller closes its connections.
+    /// Removes and returns the value of a deleted Machine. The caller must close its connections.
     pub fn remove(&self, machine: &MachineKey) -> Option<Arc<ManagedMachine>> {
         lock(&self.entries).remove(machine)
     }
@@ -114,7 +114,7 @@ mod tests {
     use crate::execution::LaunchProblem;
     use crate::machine::ProbeResult;
 
-    /// A probe of an address that drops packets may end 10 s after its Machine was deleted.
+    /// A probe of an address that drops packets can end 10 s after its Machine was deleted.
     #[test]
     fn observation_of_a_deleted_machine_is_dropped() {
         let (machines, _wakes) = Machines::new();

@@ -1,7 +1,8 @@
 //! One open connection to a machine, shared by the commands that run there.
 //!
-//! Facts about a machine ([`TimedFacts`]) are requested once for each connection. A task whose connection died opens
-//! another one. In Durable mode this costs only time.
+//! Facts about a machine ([`TimedFacts`]) are requested once for each connection. A task that loses its connection
+//! opens another connection. In Durable mode, the lost connection only delays the result, because the command keeps
+//! running.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,29 +19,30 @@ use super::inspect::{TimedFacts, inspect};
 use super::launcher_request::LauncherError;
 use super::lock::lock;
 
-/// Maximum number of concurrent commands on one connection. OpenSSH allows ten sessions (MaxSessions) and frees them
-/// late: at 8 commands one open in 8 failed, at 5 none. Stop requests and clean-up need sessions, too.
+/// Maximum number of concurrent commands on one connection. OpenSSH allows 10 sessions (MaxSessions), but frees them
+/// late. With 8 commands, 1 of 8 attempts to open a session failed. With 5 commands, no attempt failed. Stop requests
+/// and clean-up need sessions too.
 const SESSIONS_PER_CONNECTION: usize = 5;
 /// Time after which an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum time for opening a session.
 pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// Maximum number of retries if the machine has no free session, and the pause before the first retry. Each pause is
-/// twice as long as the one before.
+/// Maximum number of retries if the machine has no free session, and the pause before the first retry. Each further
+/// pause is twice as long as the previous pause.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection in the pool of a machine.
 pub(crate) struct PooledConnection {
     open: Open,
-    /// True once an observation of this connection was recorded.
+    /// True after an observation of this connection was recorded.
     is_recorded: AtomicBool,
     facts: OnceCell<TimedFacts>,
-    /// Reason for which the machine refused the first session after it accepted the login. All users of the connection
-    /// get this error.
+    /// Error if the machine accepted the login, but refused the first session. All users of the connection get this
+    /// error.
     session_refusal: OnceLock<LauncherError>,
     permits: Arc<Semaphore>,
-    /// True after the machine refused a further session. False again when a session is released.
+    /// True after the machine refused a further session. Becomes false when a session is released.
     is_full: AtomicBool,
     last_used: Mutex<Instant>,
 }
@@ -51,8 +53,8 @@ pub(crate) struct Open {
     pub connection: Connection,
     /// Connection of the jump host, if the connection uses one.
     pub _outer: Option<ProxyConnection>,
-    /// The decrypted key, if the key was encrypted. While it is kept, another connection need not decrypt the key
-    /// again.
+    /// The decrypted key, if the key was encrypted. While this value exists, another connection does not need to
+    /// decrypt the key again.
     pub _key: Option<KeptOpen>,
 }
 
@@ -60,7 +62,7 @@ pub(crate) struct Open {
 #[derive(Clone)]
 pub(crate) struct ProxyConnection(Arc<PooledConnection>);
 
-/// The right to one session on a connection. Dropping it releases the session.
+/// The right to one session on a connection. Dropping the permit releases the session.
 pub(crate) struct SessionPermit {
     pooled: Arc<PooledConnection>,
     _permit: OwnedSemaphorePermit,
@@ -98,14 +100,14 @@ impl PooledConnection {
         Some(SessionPermit { pooled: Arc::clone(pooled), _permit: permit })
     }
 
-    /// Returns the maximum number of commands that the connection carries. For a full connection that is its present
-    /// number.
+    /// Returns the maximum number of commands on the connection. If the connection is full, this is the number of
+    /// permits in use.
     pub fn room(&self) -> usize {
         let free = if self.is_full.load(Ordering::Relaxed) { self.permits.available_permits() } else { 0 };
         SESSIONS_PER_CONNECTION - free.min(SESSIONS_PER_CONNECTION)
     }
 
-    /// Returns true if the machine executes on this connection, and the connection is open.
+    /// Returns true if the connection is open, and the machine has executed a request on this connection.
     pub fn is_executing(&self) -> bool {
         self.facts.initialized() && !self.is_closed()
     }
@@ -136,7 +138,7 @@ impl ProxyConnection {
         Self(pooled)
     }
 
-    /// The connection.
+    /// Returns the connection.
     pub fn connection(&self) -> &Connection {
         &self.0.open.connection
     }
@@ -161,12 +163,12 @@ impl Drop for SessionPermit {
 }
 
 impl SessionPermit {
-    /// The connection.
+    /// Returns the connection.
     pub fn connection(&self) -> &Connection {
         &self.pooled.open.connection
     }
 
-    /// Closes a faulty connection. No task uses it any more.
+    /// Closes a faulty connection, so that no task uses it any more.
     pub async fn discard(&self) {
         self.pooled.close().await;
     }
@@ -176,14 +178,15 @@ impl SessionPermit {
         self.pooled.take_unrecorded()
     }
 
-    /// Opens a session. Waits briefly if the machine has no free one.
+    /// Opens a session. Waits briefly if the machine has no free session.
     ///
     /// # Errors
     /// The machine opens no session.
     pub async fn open(&self) -> Result<Session, ConnectError> {
         let opened = open_with_retry(self.connection()).await;
         if matches!(opened, Err(ConnectError::Busy(_))) {
-            // The machine may allow fewer sessions than usual (MaxSessions). Other tasks then use another connection.
+            // The machine perhaps allows fewer sessions than usual (MaxSessions). Other tasks then use another
+            // connection.
             self.pooled.is_full.store(true, Ordering::Relaxed);
         }
         let slack = self.pooled.facts.get().map_or(Duration::ZERO, TimedFacts::slack);
@@ -197,7 +200,7 @@ impl SessionPermit {
     /// directory, if the Machine names one. All users of a connection pass the same value.
     ///
     /// # Errors
-    /// The machine did not answer, or its answer is not a launcher's.
+    /// The machine did not answer, or the answer does not come from a launcher.
     pub async fn facts(&self, directory: Option<&str>) -> Result<&TimedFacts, LauncherError> {
         let PooledConnection { facts, session_refusal, .. } = &*self.pooled;
         let request = async || {
@@ -214,7 +217,7 @@ impl SessionPermit {
     }
 }
 
-/// Opens a session. Retries a few times if the machine has no free one.
+/// Opens a session. Retries a few times if the machine has no free session.
 ///
 /// # Errors
 /// The machine opens no session.

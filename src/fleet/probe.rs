@@ -1,7 +1,7 @@
 //! One probe of a machine: a full login, and the facts that the machine reports.
 //!
-//! A TCP connect without a login shows little, and sshd 9.8 locks out addresses that connect without logging in. If a
-//! shared connection is open, the probe uses it.
+//! A TCP connection without a login proves little, and sshd 9.8 blocks addresses that connect without a login. If a
+//! shared connection is open, the probe uses this connection.
 
 use crate::api::ExecutionMode;
 use crate::cluster::ClusterError;
@@ -47,8 +47,8 @@ pub(crate) async fn probe(fleet: &Fleet, key: &MachineKey) {
 }
 
 async fn probe_with(fleet: &Fleet, resolved: &ResolvedMachine, may_share: bool) -> Result<ProbeResult, ConnectFailure> {
-    // A working connection shows that the machine is reachable, and costs no login. After a fault, only a new login
-    // shows that it is repaired.
+    // A working connection proves without a login that the machine is reachable. After a fault, only a new login proves
+    // that the machine is repaired.
     let managed = fleet.machine_of(resolved);
     if let Some(permit) = managed.connections.try_acquire(&resolved.pool_key()).filter(|_| may_share) {
         let described = async { read_in(permit.open().await?).await };
@@ -56,7 +56,7 @@ async fn probe_with(fleet: &Fleet, resolved: &ResolvedMachine, may_share: bool) 
             Ok(system) => return Ok(online(permit.connection(), Some(system))),
             // The connection may be dead without an error.
             Err(LauncherError::NoReply(_)) => permit.discard().await,
-            // The connection lives, but has no free session or an invalid answer.
+            // The connection works, but no session was free, or the answer was invalid.
             Err(_) if !permit.connection().is_closed() => return Ok(online(permit.connection(), None)),
             Err(_) => {}
         }
@@ -67,7 +67,7 @@ async fn probe_with(fleet: &Fleet, resolved: &ResolvedMachine, may_share: bool) 
     seen
 }
 
-/// Returns the observation of a new connection: if commands can be started, and the system information.
+/// Checks if commands can be started on a new connection. Returns the observation, with the system information.
 async fn check_connection(
     fleet: &Fleet,
     connection: &Connection,
@@ -90,7 +90,7 @@ async fn check_connection(
         Ok(system) => Ok(online(connection, Some(system))),
         Err(LauncherError::SessionRefused(problem)) => Err(ConnectFailure::Unreachable(problem)),
         Err(LauncherError::Account(problem)) => Err(ConnectFailure::unsupported(problem)),
-        // The machine may execute only a fixed command (ForceCommand).
+        // This is no failure, because the machine perhaps executes only a fixed command (ForceCommand).
         Err(_) => Ok(online(connection, None)),
     }
 }

@@ -11,9 +11,9 @@ use super::machines::ManagedMachine;
 use super::probe::probe;
 use super::shared::Fleet;
 
-/// Limit of concurrent probes, once for machines with a problem and once for the others. A probe of a machine that
-/// drops packets takes its whole deadline, so it must not delay probes of other machines. Each probe costs a socket and
-/// about 64 KiB.
+/// Limit of concurrent probes. The limit applies to machines with a problem, and separately to all other machines. A
+/// probe of a machine that drops packets lasts until its deadline, so it must not delay probes of other machines. Each
+/// probe needs a socket and about 64 KiB of memory.
 const MAX_CONCURRENT_PROBES: Size = Size { places: 64, share: 32 };
 
 /// Runs probes.
@@ -29,7 +29,7 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Probes a machine, unless a probe of it is running already.
+    /// Probes a machine, unless a probe of this machine is already running.
     pub async fn probe(&self, fleet: &Fleet, key: &MachineKey) {
         let machine = fleet.machines.entry(key);
         let has_problem = {
@@ -47,7 +47,7 @@ impl Prober {
     }
 }
 
-/// Marks the probe as ended, also if its task is cancelled or panics.
+/// Marks the probe as ended, even if its task is cancelled or panics.
 struct ProbeGuard {
     machine: Arc<ManagedMachine>,
 }

@@ -1,8 +1,8 @@
 //! A Machine with all objects that a connection to it needs: its Secret, and the Machines and Secrets of its jump
-//! hosts. This module also derives the SSH settings from them.
+//! hosts. This module also derives the SSH settings from these objects.
 //!
 //! # Guarantees
-//! - Credentials are used only if the type, the label and the annotations of their Secret permit it.
+//! - Credentials are used only if the type, the label and the annotations of their Secret permit the use.
 //! - A machine is a jump host only if its own Machine allows it (`spec.allowJump`).
 
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use super::trust_on_first_use;
 /// Maximum number of jump hosts on the way to a machine, including the jump hosts of its first jump host.
 const MAX_HOPS: usize = 8;
 
-/// Maximum age of the objects at a login. A task that waited longer for its turn must read them again.
+/// Maximum age of the objects at a login. A task that waited longer for its turn must read the objects again.
 const FRESH_FOR: Duration = Duration::from_secs(15);
 
 /// A Machine, its Secret and its jump hosts, as the API server returned them.
@@ -35,13 +35,13 @@ pub(crate) struct ResolvedMachine {
     pub hops: Vec<ResolvedMachine>,
     /// Time at which the objects were read.
     pub read: Instant,
-    /// Address (`IP:PORT`) to try first if the name has several: the address to which a command was sent.
+    /// Address (`IP:PORT`) to try first if the name has several addresses: the address to which the command was sent.
     pub prefer: Option<String>,
 }
 
 impl ResolvedMachine {
-    /// Returns the key of the connections that may serve this machine. The key changes with every change of the
-    /// Machines on the way, or of their Secrets.
+    /// Returns the key of the connections that may serve this machine. The key changes if the Machine, a jump host or
+    /// one of their Secrets changes.
     pub fn pool_key(&self) -> String {
         let mut identity = String::new();
         for host in self.hops.iter().chain([self]) {
@@ -51,7 +51,7 @@ impl ResolvedMachine {
             let secret = &host.secret;
             identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
             if host.trusts_first_use() {
-                // A verified key counts only while it is the pinned key.
+                // A connection counts only while the host key that it verified is still the pinned key.
                 for (algorithm, fingerprint) in trust_on_first_use::pinned_keys(&host.machine) {
                     identity.push_str(&format!("{algorithm}/{fingerprint};"));
                 }
@@ -78,9 +78,9 @@ impl ResolvedMachine {
         Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
     }
 
-    /// Returns a copy without secrets and annotations, to keep for as long as a connection. Nothing here needs the
-    /// annotations. They are often as large as the rest, because `kubectl apply` stores the whole object in one of
-    /// them.
+    /// Returns a copy without secrets and annotations, which is kept as long as a connection. The copy needs no
+    /// annotations. They are often as large as the rest, because `kubectl apply` stores the whole object in an
+    /// annotation.
     pub fn without_secrets(&self) -> Self {
         let mut machine = self.machine.clone();
         machine.metadata.annotations = None;
@@ -270,8 +270,8 @@ async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<S
     })
 }
 
-/// Returns the jump hosts in the order of the connections: the jump hosts of the first jump host, then the ones that
-/// the Machine names.
+/// Returns the jump hosts in the order of the connections: the jump hosts of the first jump host, then the jump hosts
+/// that the Machine names.
 async fn read_hops(
     cluster: &Cluster,
     namespace: &str,
@@ -308,8 +308,8 @@ async fn read_hops(
 async fn read_hop(cluster: &Cluster, namespace: &str, name: &str) -> Result<ResolvedMachine, ConnectFailure> {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
-        // The jump host may be created by the same sync, and a suspended one may be resumed. So the execution stays
-        // queued.
+        // Perhaps the same GitOps sync creates the jump host a moment later, or a user resumes a suspended jump host.
+        // The execution therefore stays queued.
         Err(ClusterError::NotFound { .. }) => {
             return Err(ConnectFailure::Unreachable(format!(
                 "the jump host {name} is no Machine of this namespace; create it"
@@ -371,7 +371,8 @@ mod tests {
         ResolvedMachine { machine, secret: SshSecret::default(), hops: Vec::new(), read: Instant::now(), prefer: None }
     }
 
-    /// A connection to a host with a pinned key must not be used if a user has pinned another key, or removed it.
+    /// A connection to a host with a pinned key must not be used if a user has pinned another key, or removed the
+    /// pinned key.
     #[test]
     fn a_connection_is_good_for_one_frozen_key() {
         let before = frozen(Some("SHA256:first")).pool_key();
@@ -379,7 +380,7 @@ mod tests {
         assert_ne!(before, frozen(None).pool_key());
     }
 
-    /// A jump host resolves names itself, so Writ does not know the address. A pattern of numbers therefore never
+    /// A jump host resolves names itself, so Writ does not know the address. A pattern for addresses therefore never
     /// matches a name.
     #[test]
     fn behind_a_jump_host_only_the_text_of_the_address_counts() {

@@ -37,14 +37,16 @@ impl Fleet {
         self.machines.entry(&key_of(&resolved.machine))
     }
 
-    /// Records the observation of an attempt or a probe. If the machine is in order, its queue may use it again.
+    /// Records the observation of an attempt or a probe. If the machine is in order, its queue may use the machine
+    /// again.
     pub fn record(&self, machine: &Machine, seen: ProbeResult) {
         let metadata = &machine.metadata;
         let (uid, generation) = (metadata.uid.clone(), metadata.generation);
         self.machines.record(machine, MachineObservation { uid, generation, at: self.cluster.now(), result: seen });
     }
 
-    /// Removes connections to or through the Machine with this UID from use, except those of `except_generation`.
+    /// Stops the use of connections to or through the Machine with this UID, except connections of the generation
+    /// `except_generation`.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) {
         // All connections leave the pools before the first is closed, so that no task uses a connection that is being
         // closed.

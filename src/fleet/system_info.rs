@@ -15,7 +15,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Requests the system information in a new session.
 ///
 /// # Errors
-/// The machine opens no session, or its answer is not a launcher's.
+/// The machine opens no session, or the answer does not come from a launcher.
 pub(crate) async fn request_system_info(connection: &Connection) -> Result<SystemInfo, LauncherError> {
     read_in(open_with_retry(connection).await?).await
 }
@@ -23,7 +23,7 @@ pub(crate) async fn request_system_info(connection: &Connection) -> Result<Syste
 /// Requests the system information in this session.
 ///
 /// # Errors
-/// The machine did not answer, or its answer is not a launcher's.
+/// The machine did not answer, or the answer does not come from a launcher.
 pub(crate) async fn read_in(session: Session) -> Result<SystemInfo, LauncherError> {
     let described = match request(session, ANSWER_DEADLINE, launcher::system_info).await? {
         Answer::SystemInfo(described) => described,

@@ -1,8 +1,9 @@
 //! Trust on first use: Writ pins the first key of a machine in the Machine's status before it sends credentials.
 //!
 //! # Guarantees
-//! Only one key is pinned, once. Each status write requires the resourceVersion that was read. So another task, in this
-//! process or another, finds the pinned key and requires it.
+//! Only one key is pinned, once. Each status write requires the resourceVersion that was read, so only the first of
+//! several concurrent writes succeeds. Every other task, also in another process, finds the pinned key and requires
+//! this key.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -15,15 +16,15 @@ use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 /// Maximum number of tries, because other writers may change the status at the same time.
 const TRIES: u32 = 5;
 
-/// Returns the pinned keys of a machine, as algorithm and fingerprint. Excludes keys with a certificate: their
-/// authority may replace them at any time.
+/// Returns the pinned keys of a machine, as algorithm and fingerprint. Excludes keys that a certificate proved, because
+/// their authority may replace them at any time.
 pub(crate) fn pinned_keys(machine: &Machine) -> Vec<(String, String)> {
     let keys = machine.status.as_ref().map(|status| status.host_keys.as_slice()).unwrap_or_default();
     let kept = keys.iter().filter(|key| key.trust != KeyTrust::Authority);
     kept.map(|key| (key.algorithm.clone(), key.fingerprint.clone())).collect()
 }
 
-/// Pins a key, unless one is pinned already.
+/// Pins a key, unless a key is already pinned.
 pub(crate) async fn pin(
     cluster: &Cluster,
     connected_by: &Machine,

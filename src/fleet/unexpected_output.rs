@@ -1,14 +1,13 @@
 //! Output of a session that did not execute the request although the login succeeded. The output and the end of the
 //! session show the cause.
 //!
-//! sshd itself ends a session with exit code 254 or 1 if it refuses the session after the login. It does so while
-//! /etc/nologin exists, if PAM opens no session, or if the password has expired. Such an exit code does not come from a
-//! command.
+//! sshd refuses a session after the login while /etc/nologin exists, if PAM opens no session, or if the password has
+//! expired. sshd itself then ends the session with exit code 254 or 1. This exit code does not come from a command.
 
 use crate::ssh::is_about_account;
 
-/// Maximum number of characters kept from the start and from the end of the output. A greeting comes first, and a
-/// refusal last.
+/// Maximum number of characters that are kept from the start (head) and from the end (tail) of the output. A greeting
+/// comes first, and a refusal comes last.
 const MAX_HEAD: usize = 160;
 const MAX_TAIL: usize = 240;
 /// Start of the launcher's markers.
@@ -47,7 +46,7 @@ pub(crate) enum RefusalCause {
     Unsupported,
 }
 
-/// Output before the answer, or instead of it.
+/// Output of the login before the answer, or without an answer.
 #[derive(Debug, Default)]
 pub(crate) struct UnexpectedOutput {
     head: String,
@@ -91,11 +90,11 @@ impl UnexpectedOutput {
         self.exit_code
     }
 
-    /// Returns the kept output: printable characters, the rest replaced by blanks.
+    /// Returns the kept output before the launcher's marker. Characters that are not printable are replaced by spaces.
     pub fn words(&self) -> String {
         let between = if self.is_cut { " ... " } else { "" };
         let words = format!("{}{between}{}", self.head, self.tail);
-        // Text after the launcher's marker is the launcher's.
+        // Text after the launcher's marker comes from the launcher.
         words.split(MARK).next().unwrap_or_default().trim().to_owned()
     }
 
@@ -122,7 +121,7 @@ impl UnexpectedOutput {
     }
 
     /// Returns a message for users: first the output of the machine, then its meaning. `unfit` is the advice if the
-    /// cause is not more specific.
+    /// cause is `Unsupported`.
     pub fn explain(&self, unfit: &str) -> String {
         let ended = match (self.exit_code, &self.signal) {
             (Some(code), _) => format!("its session ended with exit code {code}"),
