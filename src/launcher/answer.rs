@@ -1,34 +1,35 @@
-//! Answers of a machine, each read from one line. Any line yields an answer or `None`.
+//! Answers of a machine, each read from one line. Every line gives an answer or `None`.
 
 use super::identifiers::Uid;
 
-/// Maximum number of named processes that hold an output, `_find_holders` in drain.sh.
+/// Maximum number of processes that a reply names as holders of the output, see `_find_holders` in drain.sh.
 pub const MAX_HOLDERS: usize = 8;
-/// Maximum characters of each fact about the system.
+/// Maximum number of characters of each fact about the system.
 const MAX_FACT_CHARACTERS: usize = 256;
 
 /// Facts about a machine, from [`super::inspect`]. Valid only for the connection on which they were read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LauncherFacts {
-    /// Boot id, a new one after each boot.
+    /// Boot id, different after each boot.
     pub boot_id: String,
     /// Uptime, in hundredths of a second.
     pub uptime_centiseconds: u64,
     /// Directory of the fences and outputs: absolute, without symbolic links.
     pub directory: String,
-    /// Random identity of this directory, stored in it. At most 128 characters; [`crate::api`] records fewer.
+    /// Random identity of this directory, stored in it. At most 128 characters. [`crate::api`] records fewer
+    /// characters.
     pub directory_id: String,
-    /// True if the login shell can read the scripts itself (dash or busybox). That saves a shell.
+    /// True if the login shell can read the scripts itself (dash or busybox). No second shell is then necessary.
     pub login_shell_is_posix: bool,
     /// True if the machine kills the processes of a login when its connection is closed (systemd's KillUserProcesses).
-    /// A command there does not outlive its connection.
+    /// A command on such a machine does not outlive its connection.
     pub kills_user_processes: bool,
 }
 
 /// Facts about the system, from [`super::system_info`]: printable ASCII, at most 256 characters each, empty if unknown.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SystemInfoReply {
-    /// Boot id, a new one after each boot.
+    /// Boot id, different after each boot.
     pub boot_id: String,
     /// Host name.
     pub hostname: String,
@@ -58,18 +59,19 @@ pub enum Answer {
     Inspected(LauncherFacts),
     /// Answer to [`super::system_info`].
     SystemInfo(SystemInfoReply),
-    /// The execution runs. To a launch or an attach, its output follows as it is written, and then a second answer:
-    /// Ended or Lost.
+    /// The execution runs. After a launch or an attach, its output follows while it is written, and then a second
+    /// answer: Ended or Lost.
     Running(Running),
-    /// The execution has ended. Its output has come or follows, up to the lengths; but not after a poll, a stop or a
-    /// close.
+    /// The execution has ended. Its output has arrived or follows, up to the lengths. After a poll, a stop or a close,
+    /// no output follows.
     Ended(Ended),
-    /// The execution was started, and its end is unknown; it may still run. Its output follows as for Ended.
+    /// The execution started, but its end is unknown. Perhaps the command still runs. Its output follows as for Ended.
     Lost(Lost),
-    /// The execution is unknown: no launch request has reached the fence yet. One still may.
+    /// The machine does not know the execution, because no launch request has reached the fence yet. A launch request
+    /// can still arrive.
     Absent,
-    /// There is a fence without a start or a refusal. The command is about to start, or its launcher has died.
-    /// [`super::close`] decides between them.
+    /// The fence exists, but neither a start nor a refusal is recorded. Either the command is about to start, or its
+    /// launcher has died. [`super::close`] resolves this state.
     Starting,
     /// The execution was closed before it started. It never starts.
     Tombstoned,
@@ -77,9 +79,9 @@ pub enum Answer {
     NotStarted(NotStarted),
     /// The request was refused and has started nothing. Other requests are not affected.
     Refused(RequestRefusal),
-    /// Answer to [`super::stop`]: the processes got the signals.
+    /// Answer to [`super::stop`]: the signals were sent to the processes.
     Stopped {
-        /// Number of processes that are still there. `None` if that cannot be observed (with `runAs`, under `hidepid`).
+        /// Number of remaining processes. `None` if the number cannot be observed (with `runAs`, if `hidepid` is set).
         processes_left: Option<u64>,
     },
     /// Answer to [`super::acknowledge`] and [`super::prune`].
@@ -91,40 +93,42 @@ pub enum Answer {
 /// A running execution.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Running {
-    /// True if another request started it.
+    /// True if another request started the execution.
     pub started_by_other: bool,
     /// Offsets from which its output follows.
     pub from: Offsets,
-    /// Start: the machine's uptime, in hundredths of a second. `None` if the clock was not readable then.
+    /// Uptime of the machine at the start, in hundredths of a second. `None` if the clock was not readable at the
+    /// start.
     pub started_centiseconds: Option<u64>,
     /// Uptime of the machine now, in hundredths of a second.
     pub now_centiseconds: Option<u64>,
-    /// Process group, which is also the process and the session.
+    /// Id of the process group. The command's process and session have the same id.
     pub process_group: u64,
 }
 
 /// A finished execution.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ended {
-    /// True if another request started it.
+    /// True if another request started the execution.
     pub started_by_other: bool,
     /// Offsets from which its output follows.
     pub from: Offsets,
-    /// Total length of its output.
+    /// Total length of its output, in bytes.
     pub lengths: Offsets,
     /// Exit of the command.
     pub outcome: ExitOutcome,
-    /// Start: the machine's uptime, in hundredths of a second. `None` if the clock was not readable then.
+    /// Uptime of the machine at the start, in hundredths of a second. `None` if the clock was not readable at the
+    /// start.
     pub started_centiseconds: Option<u64>,
-    /// End of the command's own process: the machine's uptime, in hundredths of a second. Other processes may have
-    /// written output later.
+    /// Uptime of the machine at the end of the command's own process, in hundredths of a second. Other processes can
+    /// write output later.
     pub ended_centiseconds: Option<u64>,
     /// True if the machine ended the command because its timeout expired.
     pub timed_out: bool,
-    /// True if the command wrote too much. The machine ended it for that, unless it had ended before.
+    /// True if the command exceeded its output limit. The machine then ended the command, unless it had already ended.
     pub over_limit: bool,
-    /// True if the command was ended for its timeout, for its output or by [`super::stop`]; false if it ended by
-    /// itself.
+    /// True if the machine ended the command because of its timeout, its output or [`super::stop`]. False if the
+    /// command ended by itself.
     pub was_ended: bool,
     /// True if [`super::stop`] ended the command.
     pub stopped: bool,
@@ -132,12 +136,12 @@ pub struct Ended {
     pub refused_by_sudo: bool,
     /// Reason for missing output. `None` if the output is complete as far as the machine knows.
     pub missing: Option<Missing>,
-    /// Processes that held the output when the wait for its end expired, at most [`MAX_HOLDERS`].
+    /// Processes that held the output when the wait for the end of the output expired, at most [`MAX_HOLDERS`].
     pub holders: Vec<Holder>,
     /// True if the output was acknowledged and removed.
     pub output_removed: bool,
-    /// Number of processes that were still there after the command was ended. `None` if nobody could observe or has
-    /// checked it, as for a command that ended by itself.
+    /// Number of processes that remained after the machine ended the command. `None` if the number could not be
+    /// observed or was not checked, as for a command that ended by itself.
     pub processes_left: Option<u64>,
 }
 
@@ -151,7 +155,7 @@ impl Ended {
 /// Reason for missing output on the machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// Other processes still held the output when the wait for its end expired.
+    /// Other processes still held the output when the wait for the end of the output expired.
     Held,
     /// The process that writes the output to the disk ended early.
     ReaderEnded,
@@ -159,7 +163,7 @@ pub enum Missing {
     DiskFull,
     /// The login has a hard limit on the size of files.
     FileSizeLimit,
-    /// The files are shorter than before.
+    /// The output files are shorter than the recorded lengths.
     Removed,
 }
 
@@ -175,8 +179,8 @@ pub struct Holder {
 /// Exit of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitOutcome {
-    /// Exit code, 0 to 255. From 129 on it may have been the signal with this number less 128, if the machine's shell
-    /// does not report that (dash: INT and PIPE).
+    /// Exit code, 0 to 255. From 129 on, the command perhaps ended by a signal, which has the number of the exit code
+    /// minus 128. Some shells do not report some signals (dash: INT and PIPE).
     Exited(u8),
     /// Signal, by its number on Linux.
     Signalled(u8),
@@ -187,19 +191,19 @@ pub enum ExitOutcome {
 /// An execution with a known start and an unknown end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lost {
-    /// True if the machine was rebooted since, so that the command runs no more.
+    /// True if the machine rebooted after the start, so that the command no longer runs.
     pub rebooted: bool,
-    /// True if another request started it.
+    /// True if another request started the execution.
     pub started_by_other: bool,
     /// Offsets from which its output follows.
     pub from: Offsets,
-    /// Total length of its output; it may grow.
+    /// Length of its output so far, in bytes.
     pub lengths: Offsets,
-    /// Start: the machine's uptime, in hundredths of a second. `None` if unknown.
+    /// Uptime of the machine at the start, in hundredths of a second. `None` if unknown.
     pub started_centiseconds: Option<u64>,
 }
 
-/// Reason why a launch started nothing and never will.
+/// Reason why a launch did not start the command. The command then never starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NotStarted {
     /// sudo does not allow the command.
@@ -217,10 +221,10 @@ pub enum NotStarted {
 pub enum RequestRefusal {
     /// The request came after the deadline for the start.
     DeadlinePassed,
-    /// The machine was rebooted since the claim.
+    /// The machine rebooted after the claim.
     Rebooted,
-    /// The directory is not the one of the claim. For an inspection: the directory does not exist, belongs to another
-    /// user, is a symbolic link, or is writable for others.
+    /// The directory is not the directory of the claim. After an inspection: the directory does not exist, belongs to
+    /// another user, is a symbolic link, or is writable for others.
     DirectoryUnsuitable,
     /// The directory does not exist and could not be created, with this message: printable ASCII, at most 256
     /// characters.
@@ -235,20 +239,20 @@ pub enum RequestRefusal {
     NoProc,
     /// /proc/uptime of the machine is not readable, or its time has moved backwards.
     NoClock,
-    /// The request did not arrive whole, because something on the machine read a part of it. Nothing of it was
-    /// evaluated.
+    /// The request did not arrive completely, because another process on the machine read a part of it. No part of the
+    /// request was evaluated.
     Cut,
-    /// The machine lacks this program. At most 64 characters.
+    /// The machine lacks the program with this name. The name has at most 64 characters.
     MissingTool(String),
 }
 
 /// Content of a line after the mark.
 pub(super) enum ReplyLine {
-    /// An answer, and true if output belongs to it.
+    /// An answer. `bytes` is true if output belongs to the answer.
     Answer { answer: Answer, bytes: bool },
     /// A frame: `length` bytes of the stream follow, from `offset` on.
     Frame { offset: u64, length: u64 },
-    /// No content; the mark confirms the part before it.
+    /// No content. The mark confirms the part of the stream before it.
     Nothing,
     /// End of the stream.
     Last,
@@ -375,8 +379,8 @@ fn ended(words: &[&str]) -> Option<Ended> {
     })
 }
 
-/// Reads the number of holders, then up to [`MAX_HOLDERS`] of them as PROCESS:NAME. The number is `-` if unknown.
-/// Returns no holders if there is no number.
+/// Reads the number of holders, or `-` if the number is unknown, and then up to [`MAX_HOLDERS`] holders as
+/// PROCESS:NAME. Returns no holders if the number is missing.
 fn holders(held: &[&str]) -> Option<Vec<Holder>> {
     let [count, named @ ..] = held else { return Some(Vec::new()) };
     parse_count(count)?;
@@ -433,7 +437,7 @@ fn attached(who: &str) -> Option<bool> {
     }
 }
 
-/// Reads a number, or `-` for none.
+/// Reads a number. `-` means that the number is unknown.
 fn parse_count(text: &str) -> Option<Option<u64>> {
     if text == "-" { Some(None) } else { number(text).map(Some) }
 }
@@ -450,7 +454,7 @@ fn offsets(stdout: &str, stderr: &str) -> Option<Offsets> {
     Some(Offsets { stdout: number(stdout)?, stderr: number(stderr)? })
 }
 
-/// Reads digits only, up to 64 bits.
+/// Reads a number that has only digits and fits into 64 bits.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

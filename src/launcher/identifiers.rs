@@ -1,11 +1,11 @@
-//! Identifiers in requests and replies. Each has a form that no shell and no file name can misread.
+//! Identifiers in requests and replies. Their characters have no special meaning in shells and file names.
 
-/// Random value that marks the lines of a reply: 32 lower-case hexadecimal digits, another one for each request.
+/// Random value that marks the lines of a reply: 32 lower-case hexadecimal digits, different for each request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Nonce(pub(super) String);
 
 impl Nonce {
-    /// Returns `None` if the text does not have this form.
+    /// Returns `None` if the text is not 32 lower-case hexadecimal digits.
     pub fn new(text: &str) -> Option<Self> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         (text.len() == 32 && digits).then(|| Self(text.to_owned()))

@@ -9,36 +9,39 @@
 //!         an answer            on standard output only, see `answer`
 //! ```
 //!
-//! The preamble is the output of the login's own files before the first mark. After it, each mark stands at a known
-//! position. Output is never searched, so no command can forge a reply, whatever bytes it writes.
+//! The preamble is the output of the login's start-up files before the first mark. After the preamble, each mark is at
+//! a known position. The reader never searches output for a mark, so no command can forge a reply, whatever bytes the
+//! command writes.
 //!
-//! An answer or a frame counts only once the next mark was found at its position. Text that others write into the
-//! session (a background job of a start-up file) shifts that mark, and cannot contain the nonce. The reply is then
-//! malformed: everything that counted before is right, and another session reads the rest. A mark and its line are one
-//! write, so other text stands before or after them.
+//! An answer or a frame counts only after the next mark was found at its position. Foreign text in the session (of a
+//! background job of a start-up file) shifts the next mark, and cannot contain the nonce. The reply is then malformed.
+//! Everything that counted before is correct, and another session reads the rest. A mark and its line are one write, so
+//! foreign text can only be before or after them.
 //!
-//! A hostile machine can lie. It cannot make this reader hold more than one line and one frame of each stream.
+//! A hostile machine can lie. It cannot make this reader keep more than one line and one frame of each stream in
+//! memory.
 
 use super::answer::{Answer, Offsets, ReplyLine, read};
 use super::identifiers::Nonce;
 
-/// Maximum preamble, in bytes on each stream. A start-up file that prints more is faulty.
+/// Maximum length of the preamble of each stream, in bytes. A start-up file that prints more is faulty.
 const MAX_PREAMBLE: usize = 64 * 1024;
-/// Maximum length of a line, in bytes: a path of 4,096 characters, and some room.
+/// Maximum length of a line, in bytes. A line with a path of 4,096 characters fits.
 const MAX_LINE: usize = 8 * 1024;
-/// Maximum length of a frame, in bytes, `_frame` in send.sh. The reader holds one frame of each stream in memory.
+/// Maximum length of a frame, in bytes, as `_frame` in send.sh. The reader keeps one frame of each stream in memory.
 const MAX_FRAME: u64 = 1 << 20;
 
 /// An event of a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReplyEvent<'a> {
-    /// An answer. After [`Answer::Running`] to a launch or an attach, another one follows when the execution has ended.
+    /// An answer. After [`Answer::Running`] to a launch or an attach, another answer follows when the execution has
+    /// ended.
     Answer(Answer),
     /// The next bytes of standard output.
     Stdout(&'a [u8]),
     /// The next bytes of standard error.
     Stderr(&'a [u8]),
-    /// The rest cannot be read. No event follows.
+    /// The rest of the reply cannot be read. No more events follow.
     Malformed(ReplyError),
 }
 
@@ -67,11 +70,11 @@ pub struct Reply {
     mark: Vec<u8>,
     stdout: Stream,
     stderr: Stream,
-    /// True once the execution was reported as running. Then only its end may follow.
+    /// True after the execution was reported as running. From then on, only its end may follow.
     is_running: bool,
     /// Answer that the next mark confirms.
     unconfirmed: Option<(Answer, bool)>,
-    /// Lengths in the final answer, and true if output belongs to it.
+    /// Lengths in the final answer, and a flag that is true if output belongs to this answer.
     final_answer: Option<(Offsets, bool)>,
     from: Offsets,
     is_broken: bool,
@@ -83,7 +86,7 @@ struct Stream {
     state: State,
     /// Length of the part of the mark that was found so far.
     matched: usize,
-    /// Bytes of the preamble so far.
+    /// Number of preamble bytes so far.
     preamble: usize,
     /// Offset of the next byte in the output.
     offset: u64,
@@ -147,8 +150,8 @@ impl Reply {
         }
     }
 
-    /// Returns true once the final answer and all output have come. If the session ends earlier, attach again from the
-    /// offsets reached so far.
+    /// Returns true after the final answer and all output have arrived. If the session ends before, attach again from
+    /// the offsets that were reached.
     pub fn is_complete(&self) -> bool {
         let is_done = |stream: &Stream| matches!(stream.state, State::Done);
         !self.is_broken
@@ -156,8 +159,8 @@ impl Reply {
             && self.final_answer.is_some_and(|(_, has_output)| !has_output || is_done(&self.stderr))
     }
 
-    /// Returns true if standard output is complete and standard error has not begun. If the session is closed then, a
-    /// start-up file of the login has redirected standard error.
+    /// Returns true if standard output is complete and standard error has not begun. If the session closes in this
+    /// state, a start-up file of the login has redirected standard error.
     pub fn is_without_stderr(&self) -> bool {
         !self.is_broken
             && matches!((&self.stdout.state, &self.stderr.state), (State::Done, State::Preamble))
@@ -305,7 +308,8 @@ impl Reply {
         }
     }
 
-    /// Checks that a complete stream has the announced length. A reader whose offset is beyond the end gets nothing.
+    /// Checks that a complete stream has the announced length. A reader that starts beyond the end of the stream
+    /// receives nothing.
     fn check_lengths(&self) -> Result<(), ReplyError> {
         let Some((lengths, true)) = self.final_answer else { return Ok(()) };
         for (stream, length, from) in
@@ -320,7 +324,7 @@ impl Reply {
 }
 
 /// Appends bytes to a line up to its newline. Returns the line and the rest of the bytes, or `None` if the newline has
-/// not come.
+/// not arrived yet.
 fn push_line<'a>(line: &mut Vec<u8>, bytes: &'a [u8]) -> Result<Option<(String, &'a [u8])>, ReplyError> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
@@ -350,8 +354,8 @@ fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool
 }
 
 /// Searches for the mark. Returns true if it was found, and the rest of the bytes. `matched` keeps the length of the
-/// matched part from piece to piece. The first byte of the mark does not occur again in it, so partly matched bytes
-/// hold no start of another mark.
+/// matched part from piece to piece. The first byte of the mark occurs only once in the mark, so a partial match
+/// contains no start of another mark.
 fn find<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> (bool, &'a [u8]) {
     let mut rest = bytes;
     while let Some((first, behind)) = rest.split_first() {

@@ -1,5 +1,5 @@
 //! Builds the scripts from `src/launcher/*.sh`, without comments and indentation, and with short names. These changes
-//! cannot alter the meaning of a script. The tests run only the results.
+//! cannot alter the meaning of a script. The tests run only the resulting scripts.
 
 use std::sync::OnceLock;
 
@@ -19,7 +19,8 @@ const TERMINATE: &str = include_str!("terminate.sh");
 const DRAIN: &str = include_str!("drain.sh");
 const WATCH: &str = include_str!("watch.sh");
 
-/// Programs and builtins of the scripts. A login may export functions of these names to bash, which would run instead.
+/// Programs and builtins of the scripts. A login can export functions with these names, and bash would run the
+/// functions instead.
 const COMMANDS: &[&str] = &[
     "break", "cat", "cd", "chmod", "command", "continue", "dd", "echo", "env", "eval", "exec", "exit", "export",
     "false", "find", "getent", "grep", "kill", "loginctl", "ls", "mkdir", "mkfifo", "printf", "pwd", "read",
@@ -73,7 +74,7 @@ pub fn bootstrap() -> &'static str {
     SCRIPT.get_or_init(|| strip(BOOTSTRAP).trim_end().replace('\n', " "))
 }
 
-/// Removes comments, which have lines of their own, indentation and empty lines.
+/// Removes comment lines, indentation and empty lines.
 fn strip(source: &str) -> String {
     let lines = source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()
@@ -89,9 +90,9 @@ fn fill(script: &str) -> String {
         .replace("@PATH@", command_path())
 }
 
-/// Replaces the names of variables and functions that start with `_` and have at least two letters by names of one or
-/// two letters, in the order of their first use. Returns the script and the number of names. Each kilobyte of a script
-/// costs the machine about 0.02 ms. Names of one letter belong to the bootstrap and stay.
+/// Shortens the names of variables and functions that start with `_` and have at least two more letters. The short
+/// names have one or two letters, in the order of first use. Returns the script and the number of names. The machine
+/// needs about 0.02 ms for each kilobyte of a script. Names of one letter belong to the bootstrap and stay.
 fn shorten(script: &str) -> (String, usize) {
     let mut names: Vec<&str> = Vec::new();
     let mut short = String::with_capacity(script.len());
@@ -116,7 +117,7 @@ fn shorten(script: &str) -> (String, usize) {
     (short, names.len())
 }
 
-/// Shortens the names, and unsets all of them at the start.
+/// Shortens the names. The resulting script unsets all short names at its start.
 fn finish(script: &str) -> String {
     let (short, count) = shorten(script);
     short.replace("@OWN@", &(0..count).map(short_name).collect::<Vec<_>>().join(" "))

@@ -11,7 +11,7 @@ use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
 /// Every character that may separate the two copies of a script.
 const SEPARATORS: &str = "\u{1c}\u{1d}\u{1e}\u{1f}\u{2}\u{3}\u{4}\u{5}\u{6}\u{7}\u{8}";
-/// A script that prints its words, each followed by a byte 0.
+/// A script that prints its words, each followed by a NUL byte.
 const PRINT_WORDS: &str = r#"printf "%s\\0" "$@"; exit"#;
 /// The shells that read scripts.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
@@ -124,7 +124,7 @@ fn run(shell: &[&str], line: &str, stdin: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// The text holds no nonce, UID, directory or word of a command.
+/// The text of an exec request contains no nonce, UID, directory or word of a command.
 #[test]
 fn text_of_every_request_is_one_of_two_constants() {
     let nonces = [nonce(), Nonce::new("ffffffffffffffffffffffffffffffff").unwrap()];
@@ -145,7 +145,7 @@ fn text_of_every_request_is_one_of_two_constants() {
     let (bare, wrapped) = (bare.pop_first().unwrap(), wrapped.pop_first().unwrap());
     assert_eq!(lines, [const { BTreeSet::new() }; 2]);
     assert_eq!(wrapped, format!("exec /bin/sh -c '{bare}'"));
-    // The login shell is not known yet.
+    // It is not known yet if the login shell can read the scripts itself.
     for request in [inspect(&nonce(), None), inspect(&nonce(), Some("/x")), super::system_info(&nonce())] {
         assert_eq!(request.command, wrapped);
     }
@@ -239,7 +239,7 @@ fn word_with_a_byte_0_is_never_sent() {
         assert!(words.iter().all(|word| word != "/bin/echo"), "{words:?}");
         assert_eq!(words[14..], NUL_GUARD, "it must say why it failed");
     }
-    // Other checks keep a byte 0 out of these words. If one still comes, the request is empty.
+    // Earlier checks refuse a NUL byte in these words. If a word still contains a NUL byte, the request is empty.
     let mut as_user = decision(&["/bin/echo"]);
     as_user.run_as = Some("a\0b".to_owned());
     let nul = || "a\0b".to_owned();
@@ -322,7 +322,7 @@ fn shells_read_each_word_as_it_was_decided() {
     }
 }
 
-/// Returns true if the reply to this standard input is a refusal, and nothing of the script ran.
+/// Returns true if the reply to this standard input is a refusal, and no part of the script ran.
 fn is_refused(shell: &[&str], line: &str, stdin: &[u8]) -> bool {
     let output = run(shell, line, stdin);
     output.status.code() == Some(93) && !output.stdout.windows(3).any(|part| part == b"RAN")
@@ -344,7 +344,7 @@ fn request_that_is_not_whole_is_refused_and_not_evaluated() {
                 for end in 0..whole.len() {
                     assert!(is_refused(shell, line, &whole[..end]), "{shell:?}: cut at {end}");
                 }
-                // A job of a start-up file has read or written a part.
+                // As if a job of a start-up file had read a part of the request, or had written into it.
                 for at in (header..whole.len()).step_by(7) {
                     let (before, behind) = whole.split_at(at);
                     let lost = [before, &behind[1..]].concat();

@@ -115,7 +115,7 @@ fn short_command_is_its_frames_and_an_answer() {
     assert_eq!((said.answers, said.complete), (vec![Answer::Ended(ended(Offsets::default()))], true));
 }
 
-/// A start-up file may redirect standard error, after a greeting or without one.
+/// A start-up file can redirect standard error, after a greeting or without a greeting.
 #[test]
 fn what_is_told_without_standard_error_is_known_to_lack_it() {
     for (stdout, stderr, is_without) in [
@@ -198,7 +198,7 @@ fn single_answer_counts_once_its_closing_mark_came() {
             assert_eq!((said.answers.len(), said.complete), (usize::from(has_mark), false), "{line}: {end}");
         }
     }
-    // A poll has no bytes, whatever the lengths.
+    // The reply to a poll contains no output, whatever the lengths are.
     let said = read_text("@p D A 0 0 1 0 - 4 5 1 - -\n@.\n", "");
     assert!(said.complete && matches!(said.answers.as_slice(), [Answer::Ended(ended)] if ended.lengths.stderr == 5));
     assert!(read_text("@p A A 0 0 1 1 1\n@.\n", "").complete);
@@ -216,7 +216,7 @@ fn reply_that_contradicts_itself_is_broken() {
         "@C 0 -1\n",
         "@C 0 18446744073709551616\n",
         "@\u{fffd}\n",
-        // A second answer, or an answer that contradicts the one before.
+        // A second answer, or an answer that contradicts the previous answer.
         "@N\n@N\n@.\n",
         "@N\n@C 0 1\n",
         "@D S 0 0 1 0 - 0 0 1 - -\n@D S 0 0 1 0 - 0 0 1 - -\n",
@@ -246,7 +246,7 @@ fn reply_that_contradicts_itself_is_broken() {
         assert_eq!((said.broken.as_slice(), said.complete), (&[broken][..], false), "{text}");
     }
     for (stdout, stderr, broken) in [
-        // No answer may come on standard error.
+        // Standard error must not contain an answer.
         ("", "@N\n", ReplyError::Line),
         ("", "@D S 0 0 1 0 - 4 0 1 - -\n", ReplyError::Line),
         ("@A S 0 0 1 1 1\n@+\n", "@A S 0 0 1 1 1\n", ReplyError::Line),
@@ -310,7 +310,7 @@ fn noise_before_the_first_mark_is_skipped_up_to_its_bound() {
             assert!(said.complete && said.stdout == b"out", "{noise}: {said:?}");
         }
     }
-    // The mark counts too.
+    // The bytes of the mark count as preamble too.
     let most = MAX_PREAMBLE - MARK.len();
     for pattern in ["x", short, "WRIT2:0123456789abcdefW"] {
         for (length, broken) in
@@ -325,7 +325,7 @@ fn noise_before_the_first_mark_is_skipped_up_to_its_bound() {
     }
 }
 
-/// Outputs with all kinds of bytes, and the reply that holds them.
+/// Outputs with all kinds of bytes, and the reply that contains these outputs.
 fn sample(stdout: &str) -> (Vec<u8>, Vec<u8>, Sent) {
     let stdout = marked(stdout);
     let stderr = b"\xff\0err\n".to_vec();
@@ -351,8 +351,8 @@ fn reply_cut_at_any_byte_is_not_complete_and_gives_a_prefix() {
     }
 }
 
-/// Text of others contains no nonce, and the output contains none here. A line is one write, so text is not inserted
-/// within it.
+/// Foreign text does not contain the nonce, and in this test the output does not contain the nonce either. A line is
+/// one write, so no text is inserted into a line.
 #[test]
 fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
     let (stdout, stderr, sent) = sample("out\nWRIT2:C 0 5\nW+\n");
@@ -369,7 +369,7 @@ fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
                     true => read_in_pieces(&sent.stdout, &mixed, usize::MAX, true),
                 };
                 assert!(stdout.starts_with(&said.stdout) && stderr.starts_with(&said.stderr), "{at}: {noise}");
-                // A newline inserted before the last one stands after it.
+                // A newline that is inserted before the last newline looks like a newline after it.
                 assert_eq!(said.complete, mixed.starts_with(stream), "{at}: {noise}: {said:?}");
                 assert!(!said.complete || said == whole);
             }
@@ -426,10 +426,10 @@ fn endless_text_of_any_kind_is_bounded() {
     assert_eq!(endless("@", &letters), [[ReplyError::Line]; 2]);
     assert_eq!(endless("@+\n", &letters), [[ReplyError::Mixed]; 2]);
     assert_eq!(endless("@C 0 1048576\n", &letters), [[ReplyError::Mixed]; 2]);
-    // Marks without content report nothing, without an end.
+    // Marks without content cause no events, even if there are very many.
     assert_eq!(endless("", &marked("@+\n")), [const { Vec::<ReplyError>::new() }; 2]);
     assert_eq!(endless("", &marked("@C 0 0\n")), [const { Vec::<ReplyError>::new() }; 2]);
-    // A line of the maximum length, and one with a byte more.
+    // A line of one byte less than the maximum length, of the maximum length, and of one byte more.
     let line = format!("@R tool {}", "x".repeat(MAX_LINE));
     let end = MARK.len() + MAX_LINE - 1;
     for (end, broken) in [(end, vec![]), (end + 1, vec![]), (end + 2, vec![ReplyError::Line])] {

@@ -8,7 +8,7 @@ use words::Words;
 mod words;
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
-/// Commands whose functions the session unsets by name, before [`COMMANDS`].
+/// Commands that the session lists by name, before [`COMMANDS`], when it unsets functions.
 const OWN: [&str; 3] = [":", "[", "."];
 
 /// The scripts by name.
@@ -36,7 +36,7 @@ fn bootstrap_passes_through_every_login_shell() {
     let bootstrap = bootstrap();
     assert!(bootstrap.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{bootstrap}");
     assert!(!bootstrap.contains(['\'', '\\', '!', '\n']), "{bootstrap}");
-    // A comment would reach to the end of the line.
+    // The bootstrap is one line, so a comment would hide its rest.
     assert!(!bootstrap.contains('#') || !bootstrap.contains(" #"), "{bootstrap}");
     assert_eq!(bootstrap.trim(), bootstrap);
 }
@@ -75,7 +75,7 @@ fn only_a_launch_has_a_later_part_and_no_script_has_a_gap() {
     }
     let (later, _) = later(launch()).unwrap();
     assert!(!later.contains(r"\'"));
-    // A quote would end the later part.
+    // A single quote would end the later part.
     for source in [PROCESSES, FOLLOW, ATTACH, TERMINATE, DRAIN, WATCH] {
         assert!(!strip(source).contains('\''));
     }
@@ -99,7 +99,8 @@ fn every_command_of_a_script_is_a_function_of_it_or_is_listed() {
     }
     let listed: BTreeSet<&str> = COMMANDS.iter().copied().collect();
     assert_eq!(listed.len(), COMMANDS.len());
-    // bash as sh prefers special builtins to functions. The bootstrap unsets functions of its other commands.
+    // If bash runs as sh, special builtins take precedence over functions. The bootstrap unsets the functions of its
+    // other commands.
     for command in Words::of(&bootstrap().replace("$(</dev/stdin)", "x")).commands {
         let is_special = ["set", "unset", "export", "eval", "exit"].contains(&command.as_str());
         assert!(
@@ -144,7 +145,7 @@ fn stripping_removes_lines_of_comment_and_indentation() {
     assert_eq!(strip(source), "f() {\necho \"a # b\"\ng &&\nh\n}\nx=$!\n");
 }
 
-/// A here-document and a word over several lines lose indentation, comments and empty lines.
+/// Stripping also removes indentation, comment lines and empty lines in a here-document, or in a word of several lines.
 #[test]
 fn scripts_are_written_so_that_they_can_be_stripped() {
     let sources = [
@@ -180,12 +181,12 @@ fn scripts_are_written_so_that_they_can_be_stripped() {
 
 #[test]
 fn short_names_are_distinct_and_none_of_another_owner() {
-    // The number of names with two letters.
+    // The number of names with one or two letters.
     let many: Vec<String> = (0..702).map(|number| format!("_name{number}")).collect();
     let short = shorten(&many.join(" ")).0;
     let distinct: BTreeSet<&str> = short.split(' ').collect();
     assert_eq!(distinct.len(), many.len());
-    // `_`, and the names of the bootstrap.
+    // No short name is `_` or a name of the bootstrap.
     assert!(distinct.iter().all(|name| name.len() <= 3 && *name != "_"));
     for name in Words::of_variables(bootstrap()) {
         assert!(!distinct.contains(name.as_str()), "{name}");
@@ -206,7 +207,7 @@ fn shortening_changes_names_and_nothing_else() {
         let names = Words::of_variables(text);
         assert!(shorten(text).0 == text || names.iter().any(|name| name.len() > 2), "{text}");
     }
-    // Each name occurs as often as its short one, at the same positions.
+    // Each long name occurs as often as its short name, at the same positions.
     for source in [SESSION, JOURNAL, TERMINATE, DRAIN, WATCH] {
         let (source, short) = (strip(source), shorten(&strip(source)).0);
         let split = |text: &str| -> Vec<String> { text.split(|each| !is_of_name(each)).map(str::to_owned).collect() };
@@ -221,7 +222,8 @@ fn shortening_changes_names_and_nothing_else() {
     }
 }
 
-/// The login may have exported variables with any name that does not start with `_`.
+/// The login can export variables under any name that does not start with `_`. The scripts therefore set only names
+/// with `_`, `PATH` and `IFS`.
 #[test]
 fn scripts_set_no_variable_that_a_login_may_have_exported() {
     let allowed = ["PATH", "IFS"];

@@ -36,7 +36,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     vec(part, 1..4).prop_map(|parts| parts.concat()).prop_filter("the nonce", has_no_nonce)
 }
 
-/// A reply as pieces: which stream, and how many bytes.
+/// Pieces of a reply: true if the piece is from standard error, and its number of bytes.
 fn pieces() -> impl Strategy<Value = Vec<(bool, usize)>> {
     vec((any::<bool>(), prop_oneof![1..4_usize, 1..100_usize]), 1..30)
 }
@@ -45,7 +45,7 @@ fn read_pieces(sent: &Sent, pieces: &[(bool, usize)]) -> Said {
     let (mut reply, mut said) = (reply_from(Offsets::default()), Said::default());
     let mut rest = [&sent.stdout[..], &sent.stderr[..]];
     while rest.iter().any(|stream| !stream.is_empty()) {
-        // All pieces may be of one stream.
+        // All random pieces can be from one stream, so each round also reads a piece of both streams.
         for (is_stderr, size) in pieces.iter().chain(&[(false, 10), (true, 10)]) {
             let stream = rest[usize::from(*is_stderr)];
             let (piece, behind) = stream.split_at((*size).min(stream.len()));
@@ -56,7 +56,7 @@ fn read_pieces(sent: &Sent, pieces: &[(bool, usize)]) -> Said {
     said
 }
 
-/// Positions where text of others may stand: anywhere after the first mark, but not within a mark and its line.
+/// Returns the positions at which foreign text can be: after the first mark, but not in a mark and its line.
 fn positions(stream: &[u8]) -> Vec<usize> {
     let (mut all, mut at) = (Vec::new(), 0);
     while at < stream.len() {
@@ -71,7 +71,7 @@ fn positions(stream: &[u8]) -> Vec<usize> {
 }
 
 proptest! {
-    /// The reader emits exactly the bytes of the command, however they are cut, framed and mixed.
+    /// The reader emits exactly the bytes of the command, for any frames, pieces and order of the streams.
     #[test]
     fn every_byte_of_every_output_comes(
         stdout in output(), stderr in output(), sizes in vec(0..60_usize, 0..5), runs in any::<bool>(), pieces in pieces(),
@@ -86,8 +86,8 @@ proptest! {
         prop_assert_eq!((said.stdout, said.stderr), (stdout, stderr));
     }
 
-    /// With text of others at a possible position, no wrong byte is emitted, and the reply is not complete. Only a
-    /// command that has read the nonce could change that.
+    /// If foreign text is inserted at a possible position, the reader emits no wrong byte. The reply is complete only
+    /// if the foreign text is at its end. Only a command that has read the nonce could break this.
     #[test]
     fn text_of_others_is_no_output(
         stdout in text(), stderr in text(), sizes in vec(0..60_usize, 0..5), runs in any::<bool>(), pieces in pieces(),
@@ -105,7 +105,8 @@ proptest! {
         prop_assert!(!said.complete || (said.stdout, said.stderr) == (stdout, stderr));
     }
 
-    /// For parts of a reply in any order, the result does not depend on the pieces, and no more is emitted than came.
+    /// For parts of a reply in any order, the result does not depend on the pieces, and the reader emits no more than
+    /// arrived.
     #[test]
     fn size_of_pieces_makes_no_difference(
         stdout in hostile(), stderr in hostile(), size in 1..50_usize, stderr_first in any::<bool>()

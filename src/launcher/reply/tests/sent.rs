@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Frames as send.sh writes them, of these sizes.
+/// Returns frames of these sizes, as send.sh writes them.
 fn frames(output: &[u8], from: usize, sizes: &[usize]) -> Vec<u8> {
     let (mut text, mut offset, mut rest) = (Vec::new(), from, output);
     for size in sizes.iter().copied().chain([output.len()]) {
@@ -12,7 +12,7 @@ fn frames(output: &[u8], from: usize, sizes: &[usize]) -> Vec<u8> {
             text.extend(frame);
             offset += frame.len();
         }
-        // The mark confirms the bytes so far, and also comes without new bytes.
+        // The mark confirms the bytes so far. send.sh writes the mark even without new bytes.
         text.extend(marked("@+\n"));
         rest = behind;
     }

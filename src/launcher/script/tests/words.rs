@@ -1,10 +1,10 @@
-//! Reads a script as a shell would, as far as needed to find the commands that it executes.
+//! Reads a script like a shell, as far as necessary to find the commands that the script executes.
 
 use std::collections::BTreeSet;
 
 /// Words that precede a command and are no command.
 const KEYWORDS: &[&str] = &["if", "then", "else", "elif", "while", "until", "do", "!", "{", "}", "fi", "done", "esac"];
-/// Commands whose first word that is no option is a command too.
+/// Commands that execute another command, which is their first word that is no option.
 const PREFIXES: &[&str] = &["command", "exec", "setsid"];
 
 /// The commands of a script by name and position, the functions that it defines, and the variables that it sets by
@@ -28,13 +28,12 @@ impl Words {
 struct Reader<'a> {
     rest: &'a str,
     words: Words,
-    /// The word that ends the here-document that starts with the next line, and the number of here-documents that start
-    /// there.
+    /// End word of the here-documents that start with the next line, and the number of these here-documents.
     heredoc: Option<(String, usize)>,
 }
 
 impl Reader<'_> {
-    /// Reads commands up to the end, or up to a `)` that none of them has opened.
+    /// Reads commands up to the end, or up to a `)` that belongs to an outer command.
     fn list(&mut self) {
         while !self.rest.is_empty() && !self.rest.starts_with(')') {
             self.command();
@@ -134,7 +133,7 @@ impl Reader<'_> {
                 None | Some(' ' | '\n' | ';' | '|' | '(' | ')') => return (!word.is_empty()).then_some(word),
                 Some('&') => return (!word.is_empty()).then_some(word),
                 Some('<' | '>') => {
-                    // The number of a file precedes it.
+                    // The number of a file descriptor can precede a redirection.
                     assert!(word.bytes().all(|byte| byte.is_ascii_digit()), "{word}");
                     word.clear();
                     self.redirection();
