@@ -1,7 +1,6 @@
 # Reports an execution. Starts nothing.
 
-# report MODE: reports an execution that does not run any more. Mode `follow` sends its output too, mode `poll` does
-# not.
+# report MODE: reports an execution that no longer runs. Mode `follow` also sends its output, mode `poll` does not.
 report() {
 	conclude
 	[ "$1" = poll ] && reply "p $_verdict"
@@ -19,8 +18,8 @@ attach() {
 		report "$1"
 	}
 	load
-	# The step from the fence to the start takes some milliseconds, and a second or two if the machine is very busy. The
-	# step from the exit to the end may take longer, but only while a process is left to write the end.
+	# From the fence to the start it takes milliseconds, or one or two seconds if the machine is very busy. From the exit
+	# to the end it can take longer, but only while a process runs that writes the end.
 	_looks=0
 	while [ "$_looks" -lt 30 ] && [ "$_boot" = "${_fence_boot:-$_boot}" ]; do
 		case $_state:$_exit in
@@ -38,7 +37,7 @@ attach() {
 			[ "$1" = poll ] && reply "p A $_who 0 0 $_started $_now $_group"
 			follow
 		fi
-		# The execution may have ended since the journal was read.
+		# Perhaps the execution ended after the journal was read.
 		load
 	fi
 	case $_state in

@@ -1,15 +1,15 @@
-# Text of every exec request. It reads the request from standard input, and evaluates it only if it is whole.
+# Text of every exec request. It reads the request from standard input, and evaluates only a complete request.
 #
-# Each line ends with its separator, because all lines are sent as one. The text holds no single quote, backslash,
-# newline or `!`, so every login shell passes it on unchanged. It stays in the arguments of processes that outlive the
-# start, so it is short, and `pgrep -f` finds it by its words alone: keep docs/interoperation.md true.
+# Each line ends with its separator, because all lines are sent as one. The text has no single quote, backslash, newline
+# or `!`, so every login shell passes it on unchanged. It stays in the arguments of processes that outlive the start, so
+# it is short. `pgrep -f` finds it by its words: keep docs/interoperation.md true.
 #
 # Standard input: `WRIT2 NONCE LENGTH SEPARATOR`, a newline, then the script, the separator, and the script again. The
-# script starts with `#NONCE` and a newline. LENGTH is that of one script; the separator is a character that the script
-# does not contain. A request that was truncated, doubled, reordered or mixed with other text cannot contain two equal
-# scripts with the announced length and nonce.
+# script starts with `#NONCE` and a newline. LENGTH is for one script. The script does not contain the separator. A
+# request that was truncated, doubled, reordered or mixed with other text cannot contain two equal scripts with the
+# announced length and nonce.
 #
-# Functions, options and variables of the login must not affect the rest: `set` and `unset` come first.
+# Functions, options and variables of the login must not affect the rest, so `set` and `unset` come first.
 set +aCeuvxmb -f;
 unset -f read cat export echo;
 _t=$TMOUT;
@@ -23,7 +23,7 @@ set -- $_h;
 _n=$2 _l=$3 _s=$4;
 IFS=$_s;
 set --;
-# bash reads the file itself, the other shells need a program for it.
+# bash reads the file itself. The other shells need a program.
 case $BASH_VERSION in ?*) set -- $(</dev/stdin) ;; esac;
 case $# in 0) set -- $(cat) ;; esac;
 unset IFS;

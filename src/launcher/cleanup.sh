@@ -26,9 +26,9 @@ leftovers() {
 	reply "U$_list"
 }
 
-# Removes the files of executions whose journal was last written more than DAYS days ago. The clock may have been set
-# since. For this boot the uptime gives the age without the clock, if it is readable. Keeps all other files of the
-# directory, and all directories in it.
+# Removes the files of executions whose journal was last written more than DAYS days ago. Perhaps the clock was set
+# since. For this boot, the uptime gives the age without the clock, if it is readable. Keeps all other files and
+# directories.
 reap() {
 	now
 	_oldest=0

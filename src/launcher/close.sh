@@ -5,7 +5,7 @@ if [ -e "$_path.j" ]; then
 else
 	umask 77
 	set -C
-	# The second of two processes finds the file of the first.
+	# Only one of several processes creates the file.
 	command exec 7>"$_path.j"
 	set +C
 	load

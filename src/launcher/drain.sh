@@ -1,7 +1,7 @@
 # Handles an output that processes other than the command still hold, and readers that ended early.
 
-# _discard FD-OF-PIPE: reads the rest of a stream and discards it until no process holds it. So the disk does not fill,
-# and a service that keeps its output does not die of a closed pipe.
+# _discard FD-OF-PIPE: reads and discards the rest of a stream until no process holds it. The disk does not fill, and a
+# service that keeps its output does not die of a closed pipe.
 _discard() {
 	(
 		exec <&"$1" >/dev/null 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
@@ -9,8 +9,8 @@ _discard() {
 	) &
 }
 
-# _is_reader PROCESS: true if this reader still runs. After the supervisor has collected it, another process may have
-# its number.
+# _is_reader PROCESS: true if this reader still runs. After the supervisor collected the reader, another process can
+# have its number.
 _is_reader() {
 	runs "$1" && { [ "$_process_parent" = $$ ] || [ "$_orphan" ]; }
 }
@@ -22,7 +22,7 @@ _end_readers() {
 	done
 }
 
-# True if both readers are gone or wait for more. Then the files have every byte that was written before.
+# True if both readers are gone or wait for more. The files then have every byte that was written before.
 _readers_are_idle() {
 	for _entry in "$_reader_out" "$_reader_err"; do
 		_is_reader "$_entry" && [ "$_process_state" != S ] && return 1
@@ -40,7 +40,7 @@ _find_holders() {
 		_number=${_process##*/}
 		_process=${_process%%/*}
 		case $_held in *" $_process:"*) continue ;; esac
-		# The last digit of the flags, which are octal: 1 writes, 2 reads and writes.
+		# Last digit of the octal flags: 1 is write, 2 is read and write.
 		_flags=0
 		while read -r _name _value; do
 			[ "$_name" = flags: ] && _flags=$_value && break
@@ -62,7 +62,8 @@ _find_holders() {
 }
 
 # Ends the wait for the end of the output: stores the output so far, writes the holders into the journal, and ends the
-# readers. The search for holders touches every file of every process, and a dead network file system does not answer.
+# readers. The search for holders is limited to 1 s. It touches every file of every process, and a dead network file
+# system does not answer.
 release() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		_readers_are_idle && break
@@ -99,7 +100,7 @@ _blame() {
 	rm -f "$_path.full"
 }
 
-# Bounds the wait for the end of the output, without a watchdog.
+# Limits the wait for the end of the output, without a watchdog.
 _bound_wait() {
 	_orphan="" _drained=0
 	now
@@ -114,8 +115,7 @@ _bound_wait() {
 	done
 }
 
-# Sets _flags to the reasons for missing output. Discards streams without a reader, so that a full pipe stops no
-# process.
+# Sets _flags to the reasons for missing output. Discards streams without a reader, so a full pipe blocks no process.
 _judge_output() {
 	load
 	if [ "$_status_out" != 0 ]; then
@@ -134,7 +134,7 @@ _judge_output() {
 	fi
 }
 
-# Waits until the process that ends the command has counted the remaining processes. Only then is the end recorded.
+# Waits until the process that ends the command has counted the remaining processes. The end is recorded later.
 _await_count() {
 	_patience=$((_grace / 10 + 50))
 	while [ "$_signals_sent" ] && [ -z "$_left" ] && [ "$_patience" -gt 0 ]; do

@@ -14,10 +14,10 @@ lengths() {
 	[ "$_from_err" -le "$_err" ] || _from_err=$_err
 }
 
-# Sets _verdict for an execution that does not run any more, and _out and _err. The lengths exclude bytes that the files
-# have lost: the flags then say G (acknowledged and removed) or I (a part is missing).
+# Sets _verdict, _out and _err for an execution that no longer runs. The lengths exclude bytes that the files have lost.
+# The flag is then G (acknowledged and removed) or I (a part is missing).
 conclude() {
-	# The supervisor died after its command: the exit code is known, the end of the output is not.
+	# The supervisor died after its command, so the end of the output is unknown, but not the exit code.
 	[ "$_state" = S ] && [ "$_exit" ] && [ "$_boot" = "$_fence_boot" ] && _ended_without_supervisor
 	if [ "$_state" = E ]; then
 		# Exit code, signal, lengths, time, flags, processes left.
@@ -41,8 +41,8 @@ _ended_without_supervisor() {
 	_state=E _end="$1 $2 $_out $_err $3 -${_signals_sent}R ${_left:--}"
 }
 
-# Sends the output while the command runs, then the verdict. A launch runs this in a process of its own: a client that
-# does not read blocks that process and nothing else.
+# Sends the output while the command runs, then the verdict. A launch runs this in a process of its own, so a client
+# that does not read blocks only that process.
 follow() {
 	answer "A $_who $_from_out $_from_err $_started $_now $_group"
 	answer +
@@ -50,7 +50,7 @@ follow() {
 	_ticks=0 _tick=0.05 _quiet=0
 	while load && [ "$_state" = S ]; do
 		_before=$_sent_out
-		# The supervisor has the output files open, at their ends.
+		# The supervisor's positions in the output files are their ends.
 		if { read -r _ _out <"/proc/$_supervisor/fdinfo/8"; } && { read -r _ _err <"/proc/$_supervisor/fdinfo/9"; }; then
 			_send_output "$_out" "$_err"
 		elif load && [ "$_state" = S ]; then

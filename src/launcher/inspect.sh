@@ -27,14 +27,14 @@ umask 77
 }
 [ -L "$_directory" ] && refuse directory
 [ -d "$_directory" ] && [ -O "$_directory" ] && cd "$_directory" && _directory=$(pwd -P) || refuse directory
-# Another user who may write here could remove a fence.
+# A user who can write here could remove a fence.
 case $(ls -ld "$_directory") in
 d????-??-*) ;;
 *) refuse directory ;;
 esac
 printable
 
-# The first process names the directory: the first line counts.
+# The first process names the directory: only the first line counts.
 if read -r _identity <id; then :; else
 	read -r _identity </proc/sys/kernel/random/uuid
 	echo "$_identity" >>id
@@ -44,8 +44,8 @@ read -r _identity <id || {
 	refuse unwritable
 }
 
-# A login shell that reads this language saves a second shell. The user database has the user's shell; $SHELL may have
-# been changed. If a number has several entries, sshd may have used any of them.
+# A login shell that reads these scripts saves a second shell. The user database has the user's shell, but $SHELL can be
+# wrong. If a number has several entries, sshd can have used any of them.
 _shell="" _direct=0
 _find_shell() {
 	while IFS=: read -r _ _ _entry _ _ _ _program; do

@@ -12,15 +12,15 @@ note() {
 	printf "%s\n" "$*" >>"$_path.j"
 }
 
-# Sleeps for a fraction of a second, or for a second if `sleep` knows no fractions. Holds no file of the channel or of
-# the output.
+# Sleeps for a fraction of a second, or for a second if `sleep` knows no fractions. Keeps no file of the channel or
+# output open.
 pause() {
 	sleep "$1" || sleep 1
 } >/dev/null 3>&- 4>&- 5<&- 6>&- 7<&- 8>&- 9>&-
 
 # Reads the journal. Sets _state to S (started), E (ended), X (not started), Z (closed before a start) or nothing (none
-# of these yet), and the variables of the lines. Lines are appended whole, so their order is the order of the events: a
-# start after Z does not count, and no line after E counts. A line without its newline does not count yet.
+# of these yet), and the variables of the lines. Each line is one write, so the lines are in the order of the events. A
+# start after Z does not count. No line after E counts. A line without its newline does not count yet.
 load() {
 	_state="" _fence="" _start="" _exit="" _end="" _why="" _live="" _signals_sent="" _left="" _message="" _held=""
 	while read -r _kind _rest; do
@@ -48,7 +48,7 @@ load() {
 			;;
 		esac
 	done <"${_record:-$_path.j}"
-	# The name of a user may contain characters of patterns.
+	# The name of a user can contain pattern characters.
 	set -f
 	# shellcheck disable=SC2086 # splitting into fields is what is wanted
 	_take_fence $_fence
@@ -69,7 +69,7 @@ _take_start() {
 	_group=$1 _supervisor=$2 _begun=$3 _started=$4
 }
 
-# The decision for this machine is valid for this directory only: another directory has no fence.
+# The claim is valid for this directory only, because another directory has no fence.
 _found=""
 [ -L "$_directory" ] && refuse directory
 if [ -d "$_directory" ] && [ -O "$_directory" ]; then

@@ -1,17 +1,17 @@
-# Starts the command, unless the execution was started before. Then it reports that execution.
+# Starts the command. If the execution was started before, only reports the execution.
 #
 # Further arguments: BOOT-ID NOT-BEFORE LAST-START (hundredths of a second since the machine started) TIME-LIMIT and
 # GRACE (hundredths of a second) MOST-OUTPUT (bytes, both streams) DRAIN (hundredths of a second) USER (or -) DIRECTORY
 # (or empty) SKIP, then the words to execute. SKIP of these words come before the program.
 
-# Parts that a short command does not need. They are a text that is evaluated on demand: that saves 0.3 ms of parsing in
-# dash and 0.8 ms in bash.
+# Parts that a short command does not need. Their text is evaluated on demand. This saves 0.3 ms of parsing in dash and
+# 0.8 ms in bash.
 _later='
 @LATER@'
 
 # Executes the command in a session of its own, with the pipes as its output, and without other files of the launcher.
 # The start is in the journal before the command is executed. If the journal was closed first, the command is not
-# executed. Redirections may fail (ulimit -n), so they come before the start; the last one needs no new number.
+# executed. Redirections can fail (ulimit -n), so they come before the start. The last one needs no new number.
 execute() {
 	command exec </dev/null >&4 2>/dev/null 3>&- 4>&- 5<&- 7<&- 8>&- 9>&- || exit
 	{
@@ -22,7 +22,7 @@ execute() {
 		[ "$_state" = S ] || exit
 	}
 	exec 2>&6 6>&-
-	# Only bash uses it, and only in the shell that has it.
+	# Restores TMOUT. Only a bash that has TMOUT uses it.
 	[ -z "$_t" ] || export TMOUT="$_t"
 	# Finds programs of the launcher that only the PATH of the login has. The command gets the fixed PATH.
 	_program=setsid
@@ -55,13 +55,13 @@ _no_files() {
 	_not_started space
 }
 
-# Replaces the name of sudo, the first of these words, by its path.
+# Sets _sudo to the path of sudo, if sudo is the first word.
 _sudo=""
 _find_sudo() {
 	[ "$1" = sudo ] && _sudo=$(command -v sudo)
 }
 
-# write_end CODE SIGNAL TIME FLAGS: writes the last line of the journal that counts.
+# write_end CODE SIGNAL TIME FLAGS: writes the last journal line that counts.
 write_end() {
 	until note "E $1 $2 $_out $_err $3 -$4 ${_left:--}"; do
 		pause 1
@@ -82,7 +82,7 @@ watch() {
 	watch_on
 }
 
-# Waits for the end of the output. The watchdog bounds the wait. Without it, this function does.
+# Waits for the end of the output. The watchdog limits the wait. Without a watchdog, this function does.
 _await_readers() {
 	[ -e "/proc/$_watch/exe" ] || {
 		eval "$_later"
@@ -94,7 +94,7 @@ _await_readers() {
 	_status_err=$?
 }
 
-# sudo required a password for the query and wrote this message only: it did not execute the command.
+# sudo required a password for the query. If it wrote only this message, it did not execute the command.
 _judge_sudo() {
 	read -r _line <"$_path.e"
 	case $_line in
@@ -118,7 +118,7 @@ _record_again() {
 	load
 }
 
-# The directory was removed too: the command has run, and no record of it is possible.
+# The directory was removed too. The command has run, but no record of it is possible.
 _reply_lost() {
 	exec 4>&- 6>&-
 	[ "$_answered" ] && wait "$_watch" && exit
@@ -129,8 +129,8 @@ _reply_lost() {
 	_send_end
 }
 
-# Runs the command in the foreground, as its own shell would. dash and busybox make background processes (`&`) ignore
-# SIGINT and SIGQUIT for good.
+# Runs the command in the foreground, as its own shell would. In dash and busybox, background processes (`&`) always
+# ignore SIGINT and SIGQUIT.
 supervise() {
 	_start_readers
 	exec 2>>"$_path.j"
@@ -139,7 +139,7 @@ supervise() {
 		watch
 	) &
 	_watch=$!
-	# As sh, bash prints no message about a signal.
+	# In posix mode, bash prints no message about a signal.
 	[ -z "$BASH_VERSION" ] || command set +o posix
 	(execute "$@")
 	_code=$?
@@ -147,11 +147,11 @@ supervise() {
 	exec 2>/dev/null
 	[ -z "$BASH_VERSION" ] || command set -o posix
 	load
-	# The journal was removed while the command ran. The start stays true. The number belongs to no process.
+	# The journal was removed while the command ran. Records the start again, with a number of no process.
 	[ "$_state$_fence" ] || _record_again
 	[ "$_state" = Z ] && reply V
 	[ "$_state" = S ] || _no_files
-	# A program may also exit with 128 and the number of a signal. The shell prints a message only after a signal.
+	# A program can also exit with 128 plus a signal number. The shell prints a message only after a signal.
 	_signal=-
 	[ "$_code" -gt 128 ] && [ "$_message" ] && _signal=$((_code - 128))
 	now
@@ -184,7 +184,7 @@ _tell() {
 	attach follow
 }
 
-# Output alone is reported too: a command that removed its journal is not started again.
+# Output alone is reported too, so a command that removed its journal does not start again.
 [ -e "$_path.j" ] || [ -e "$_path.o" ] && _tell
 now
 [ "$_boot" = "$1" ] || refuse boot
@@ -217,8 +217,8 @@ note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || {
 	refuse space
 }
 
-# sudo exits with 1 if it refuses, and the command may exit with 1 too. So sudo is queried first. If it requires a
-# password for the query (listpw), it may still allow the command. Then the execution shows it.
+# sudo exits with 1 if it refuses, and the command can exit with 1 too. So sudo is queried first. If sudo requires a
+# password for the query (listpw), it can still allow the command. The execution then shows it.
 [ "$_user" = - ] || _said=$(
 	shift "$_skip"
 	exec sudo -n -l -u "$_user" -- "$@" 2>&1 >/dev/null
@@ -228,7 +228,7 @@ note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || {
 esac
 
 _make_pipes && command exec 8>>"$_path.o" && command exec 9>>"$_path.e" || _no_files
-# The program of another user may open /dev/stdout by name. Only processes that hold the pipe can find it.
+# The program of another user can open /dev/stdout by name. Only processes that hold the pipe can find the pipe.
 [ "$_user" = - ] || chmod 622 /proc/self/fd/5 /proc/self/fd/7
 umask "$_mask"
 supervise "$@"

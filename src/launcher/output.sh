@@ -4,7 +4,7 @@
 # standard output and standard error, 5 and 7 their reading ends; 8 and 9 are the output files. dash knows no number
 # above 9.
 
-# Creates the pipes. A here-document is a pipe in dash, in busybox and in bash from 5.1 on, which costs no process. In
+# Creates the pipes. In dash, in busybox and in bash from 5.1 on, a here-document is a pipe and needs no process. In
 # other shells it is a file, and mkfifo creates the pipes.
 _make_pipes() {
 	command exec 5<<_ 7<<_ || return
@@ -27,8 +27,7 @@ _
 }
 
 # Runs in a reader. Limits the file to the maximum output, in blocks of 512 bytes. A lower soft limit of the login would
-# truncate the output, so it is raised; a hard limit stays. At the limit the reader ends with an error instead of a
-# signal.
+# truncate the output, so it is raised. A hard limit stays. At the limit, the reader ends with an error, not a signal.
 _limit_file() {
 	trap "" XFSZ
 	ulimit -S -f "$((_most / 512 + 1))" || ulimit -S -f "$(ulimit -H -f)"

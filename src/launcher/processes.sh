@@ -1,7 +1,7 @@
 # Reads processes and elapsed time from /proc.
 
-# step LEAST: sets _step to the duration of a round, in hundredths of a second. A `sleep` that returned proves LEAST.
-# The clock counts only if two readings agree with that: a failed or jumping reading is ignored.
+# step LEAST: sets _step to the duration of a round, in hundredths of a second: at least LEAST, as a `sleep` returned.
+# The clock counts only if two readings agree with LEAST. A failed or jumping reading is ignored.
 step() {
 	_last=$_now
 	now
@@ -15,9 +15,9 @@ step() {
 	esac
 }
 
-# _stat_of PROCESS: sets the state, parent, group, session and start of a process. A process chooses its own name, which
-# stands in parentheses and may contain anything, newlines too. So the fields are read after the last parenthesis of the
-# last line.
+# _stat_of PROCESS: sets the state, parent, group, session and start of a process. A process chooses its name, which is
+# in parentheses and can contain anything, even newlines. So the fields are read after the last parenthesis of the last
+# line.
 _stat_of() {
 	_line=""
 	while read -r _part || [ "$_part" ]; do _line=$_part; done <"/proc/$1/stat"
@@ -35,7 +35,7 @@ runs() {
 	case $_process_state in [ZX]) return 1 ;; esac
 }
 
-# True if the supervisor runs, and its number does not belong to a later process. It is older than the command.
+# True if the supervisor runs, and no later process has its number. The supervisor is older than the command.
 _supervised() {
 	runs "$_supervisor" && [ "$_process_start" -le "$_begun" ]
 }

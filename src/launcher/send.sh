@@ -1,14 +1,13 @@
 # Sends the output from the client's offset on.
 #
-# Each stream frames itself: `C OFFSET LENGTH`, then LENGTH bytes, then the next mark. So output is never searched for a
-# mark, and bytes of others (a background job of a start-up file of the login) shift the next mark. `+` is a mark
-# without further content.
+# Each stream has its own frames: `C OFFSET LENGTH`, then LENGTH bytes, then the next mark. Output is never searched for
+# a mark. Foreign bytes (of a background job of a start-up file) shift the next mark. `+` is a mark without content.
 
-# Maximum frame, in bytes: Writ holds one frame until the next mark has come.
+# Maximum frame, in bytes. Writ holds one frame until the next mark arrives.
 _frame=1048576
 
-# _copy COUNT: copies COUNT bytes from standard input to standard output, and no more, because the file may grow. COUNT
-# is below 65536 or a multiple of it.
+# _copy COUNT: copies COUNT bytes from standard input to standard output, and no more, because the file can grow. COUNT
+# is below 65536 or a multiple of 65536.
 _copy() {
 	if [ "$1" -lt 65536 ]; then
 		dd bs="$1" count=1

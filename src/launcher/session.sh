@@ -3,14 +3,14 @@
 # Argument: NONCE. Each part removes its own arguments from the list.
 #
 # Variables start with `_`, so that the launcher changes no variable of the command. If the shell or /proc can answer a
-# question, no program runs for it: a program costs 0.5 to 1 ms.
+# question, no program runs for it, because a program takes 0.5 to 1 ms.
 #
-# If a start-up file has replaced the shell (`exec dash`), that shell reads the request as its own script, without any
-# check. It has no _n, which the bootstrap sets.
+# If a start-up file replaced the shell (`exec dash`), the new shell reads the request as its own script, without any
+# check. That shell has no _n, which the bootstrap sets.
 case $_n in "$1") ;; *) exit 93 ;; esac
 exec 3>&2 2>/dev/null </dev/null
-# Removes the functions and options that bash takes from the environment. Two of its variables are read-only. If the
-# login has given BASH_VERSION to another shell, `command` keeps that shell from exiting at an unknown option.
+# Removes the functions and options that bash takes from the environment. Two bash variables are read-only. If the login
+# has given BASH_VERSION to another shell, `command` keeps that shell from exiting at an unknown option.
 unset -f command
 case $BASH_VERSION in
 ?*)
@@ -19,14 +19,14 @@ case $BASH_VERSION in
 	command set -o posix
 	;;
 esac
-# A start-up file may have redirected standard error into standard output (`exec 2>&1`). The client would read two
-# streams as one.
+# If a start-up file redirected standard error to standard output (`exec 2>&1`), the client would read two streams as
+# one.
 [ /proc/self/fd/1 -ef /proc/self/fd/3 ] && exec 3>/dev/null
 unset @VARIABLES@
 PATH=/bin:/usr/bin:@PATH@
 # The PATH of the login comes last, for the tools of this program only. The bootstrap has kept it.
 PATH=$PATH:$_p
-# The login may have exported a variable with a name that is used here.
+# The login can export variables with names that are used here.
 unset @OWN@
 _nonce=$1
 shift

@@ -9,9 +9,9 @@ _plain_grep() {
 	unset GREP_OPTIONS GREP_COLORS POSIXLY_CORRECT
 }
 
-# Names the environments that contain the mark as a field of its own. The mark comes by standard input, so that no other
-# user learns the UID from the arguments of grep. The grep of busybox reads only up to the first byte 0, and does not
-# find its own word after that. For it the fields become lines, and newlines in fields become blanks.
+# Prints the environments that contain the mark as a whole field. The mark comes by standard input, so that no other
+# user learns the UID from the arguments of grep. The grep of busybox reads only up to the first NUL byte, so it does
+# not find its own word. For this grep, the fields become lines, and newlines in fields become spaces.
 _marked() {
 	_mark=WRIT_EXECUTION=$_uid
 	if grep -q -F -e behind-a-zero-byte /proc/self/cmdline; then
@@ -32,8 +32,8 @@ $_mark
 	done
 }
 
-# Names the command, which has no session of its own just after its start, and the processes in its session or group.
-# grep only finds candidates, because a process can give itself a name that looks like these fields.
+# Prints the command, which has no own session just after its start, and the processes in its session or group. grep
+# only finds candidates, because a process can give itself a name that looks like these fields.
 _in_session() {
 	[ "$_group" ] || return
 	for _entry in "/proc/$_group/stat" $(grep -l -s -E -e "[)] [^ZX] [0-9]+ ([0-9]+ )?$_group " /proc/[0-9]*/stat); do
@@ -57,8 +57,8 @@ gather() {
 	done
 }
 
-# Signals the group. The user that the command runs as may signal processes that the login user may not, if sudoers
-# allows it. Processes that got TERM that way do not get it twice.
+# Signals the group. With `runAs`, the other user can signal processes that the login user cannot, if sudoers allows it.
+# Processes that got TERM through sudo do not get TERM again.
 _signal_group() {
 	case $_user in
 	-) ;;
@@ -80,7 +80,7 @@ send() {
 # finish GRACE: sends TERM, waits for the grace in hundredths of a second, and sends KILL. Sets _left to the number of
 # remaining processes, or to `-` if they cannot be observed.
 finish() {
-	# The number belongs to the command while its supervisor waits for it. Later another process may have it.
+	# The number belongs to the command while its supervisor waits. Later, another process can have the number.
 	if _stat_of "$_group"; then
 		[ "$_process_start" = "$_begun" ] || _group=""
 	fi
@@ -93,7 +93,7 @@ finish() {
 		step 10
 		_waited=$((_waited + _step))
 	done
-	# Repeated, because processes that are being killed may start others.
+	# Repeated, because processes that are being killed can start others.
 	for _ in 1 2 3 4 5 6 7 8; do
 		[ "$_left" -gt 0 ] || break
 		send KILL

@@ -1,6 +1,5 @@
-# The watchdog: a process of its own next to the command. It answers that the command runs, if the command takes longer
-# than a short one. It bounds time and output, even if the supervisor was killed. It ends the wait for the end of the
-# output.
+# The watchdog: a separate process next to the command. It answers that the command runs, unless the command is short.
+# It limits time and output, even if the supervisor was killed. It ends the wait for the end of the output.
 
 # terminate REASON: ends the command. Writes the reason into the journal first, and then the number of remaining
 # processes.
@@ -11,7 +10,7 @@ terminate() {
 	_over=1
 }
 
-# The first of A and E in the journal decides which process answers on the channel: this one or the supervisor.
+# If A is before E in the journal, this process answers on the channel, otherwise the supervisor.
 _answer_late() {
 	load
 	case $_state in "" | S) note A && load ;; esac
@@ -20,8 +19,7 @@ _answer_late() {
 		pause 0.05
 		load
 	done
-	# The command may have ended meanwhile. The supervisor has read that this process answers, so no other process
-	# would.
+	# Even if the command has ended, only this process answers, because the supervisor has read A.
 	case $_state in S | E) ;; *) return ;; esac
 	now
 	(
@@ -31,14 +29,14 @@ _answer_late() {
 	_follower=$!
 }
 
-# The death of a reader must not stop the command: the rest of its stream is discarded. Above the output limit the
-# command is ended first; otherwise it could end by itself, as if no output were missing.
+# The death of a reader must not stop the command, so the rest of its stream is discarded. Above the output limit, the
+# command is ended first. Otherwise it could end by itself, as if no output were missing.
 _replace_readers() {
 	_dead=""
 	[ "$_replaced_out" ] || _is_reader "$_reader_out" || _dead="${_dead}5"
 	[ "$_replaced_err" ] || _is_reader "$_reader_err" || _dead="${_dead}7"
 	[ "$_dead" ] || return
-	# The end of the output looks the same, and comes after the exit.
+	# After the exit, this is only the end of the output.
 	load
 	[ "$_state" = S ] && [ -z "$_exit" ] || return
 	written
@@ -47,7 +45,7 @@ _replace_readers() {
 	case $_dead in *7*) _replaced_err=1 && _discard 7 ;; esac
 }
 
-# Checks the command once while it runs. Two checks must agree to end it for its timeout.
+# Checks the command once while it runs. The second check after the timeout ends the command.
 _bound() {
 	written
 	if [ $((_out + _err)) -gt "$_most" ]; then
@@ -60,7 +58,7 @@ _bound() {
 	fi
 }
 
-# Checks once after the exit, while output may still come. False if there is nothing more to wait for.
+# Checks once after the exit, while output can still arrive. False if there is nothing more to wait for.
 _drain() {
 	if [ "$_drained" -ge "$_drain" ]; then
 		release
