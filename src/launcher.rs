@@ -58,7 +58,7 @@ impl Default for FrameSize {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExecRequest {
     /// Text of the exec request, a constant program. The program reads the script and its arguments from standard
-    /// input. It evaluates the script only if the script arrived completely.
+    /// input. The program evaluates the script only if the script arrived completely.
     pub command: String,
     /// Bytes for standard input. After these bytes, the caller must end the channel's standard input. The machine waits
     /// for this end, so it refuses a truncated request at once.

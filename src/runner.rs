@@ -97,13 +97,13 @@ pub struct RunnerConfig {
 /// State of a Machine as this process knows it.
 #[derive(Clone, Debug, Default)]
 pub struct MachineFacts {
-    /// Last observation, by a probe or by an attempt; `None` if there was none.
+    /// Last observation, by a probe or by an attempt. `None` if nothing was observed yet.
     pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
-    /// Random number in 0..1, drawn for each observation. It spreads the probes of machines over time.
+    /// Random number in 0..1, drawn for each observation. The number spreads the probes of machines over time.
     pub jitter: f64,
-    /// Time since the last probe ended; `None` if no probe has ended.
+    /// Time since the end of the last probe. `None` if no probe has ended.
     pub since_probe: Option<Duration>,
     /// Number of consecutive probes that made no observation because the API server did not answer. Includes a running
     /// probe.
@@ -138,7 +138,8 @@ impl Runner {
             machines: Arc::clone(&machines),
         });
         let sweeper = Arc::clone(&fleet);
-        // This task runs until the process ends. It holds nothing that the shutdown must close.
+        // The task is not tracked, because it runs until the process ends, and the shutdown has nothing to close for
+        // it.
         tokio::spawn(async move { sweeper.evict_idle_loop().await });
         let context = Context {
             cluster,
@@ -290,7 +291,7 @@ impl Runner {
         fleet.invalidate(uid, generation);
     }
 
-    /// Returns the Machines (namespace, name) whose counts must be written to their status now. Call it every
+    /// Returns the Machines (namespace, name) whose counts must be written to their status now. Must be called every
     /// [`RECOUNT_INTERVAL`](crate::fleet::RECOUNT_INTERVAL).
     pub fn recount(&self) -> Vec<(String, String)> {
         let now = Instant::now();

@@ -100,7 +100,8 @@ async fn connect_by(
                 if let (Some(outer), ConnectError::Unreachable(_)) = (&outer, &error)
                     && !outer.connection().is_responsive(ANSWER_DEADLINE).await
                 {
-                    // The connection to the jump host is dead without an error. The next attempt opens another one.
+                    // The connection to the jump host is dead without an error. The next attempt opens another
+                    // connection to it.
                     outer.connection().close().await;
                 }
                 return Err(ConnectFailure::from_ssh(&error));

@@ -46,7 +46,7 @@ impl ConnectFailure {
         Self::Refused { problem: LaunchProblem { reason, message }, affects_machine: false }
     }
 
-    /// Returns a failure for a machine that cannot run the launcher until somebody changes the machine.
+    /// Returns a failure for a machine that cannot run the launcher until a user changes the machine.
     pub fn unsupported(message: String) -> Self {
         Self::Refused { problem: LaunchProblem { reason: Reason::LauncherUnsupported, message }, affects_machine: true }
     }
@@ -102,8 +102,8 @@ impl ConnectFailure {
         }
     }
 
-    /// Returns the failure for other tasks that wait for the same connection. Returns `None` if it concerns only one
-    /// task.
+    /// Returns the failure for other tasks that wait for the same connection. Returns `None` if the failure concerns
+    /// only one task.
     pub fn shared(&self) -> Option<Self> {
         match self {
             Self::Unreachable(_) | Self::Refused { .. } | Self::Full { .. } => Some(self.clone()),

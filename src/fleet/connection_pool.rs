@@ -22,8 +22,8 @@ type Entries = Mutex<HashMap<String, Arc<PoolEntry>>>;
 pub(crate) struct ConnectionPool {
     /// Connections for commands.
     sessions: Entries,
-    /// Connections that carry connections to other machines. They are separate from the connections for commands,
-    /// because sshd does not count forwarded connections as sessions.
+    /// Connections that carry connections to other machines. These connections are separate from the connections for
+    /// commands, because sshd does not count forwarded connections as sessions.
     proxies: Entries,
     /// Resolved Machine of the last connection, without secrets.
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    /// 8 machines are behind a jump host that drops packets. Each must get the failure within the time of one attempt.
+    /// 8 machines are behind a jump host that drops packets. All 8 attempts must fail within the time of one attempt.
     #[tokio::test]
     async fn tasks_that_wait_for_a_dead_jump_host_share_its_failure() {
         let pool = ConnectionPool::default();

@@ -3,9 +3,9 @@
 //! # Guarantees
 //! - A namespace uses at most one of the two places for decryptions, because its users choose how long a decryption
 //!   occupies a core. The other place stays free for other namespaces.
-//! - Writ does not decrypt the keys of a Secret that it read too long ago. The Secret must be read again.
+//! - Writ does not decrypt the keys of a Secret if the Secret was read too long ago. The Secret must be read again.
 //! - An open key is kept while a connection that used the key lives, and for at least [`KEPT_FOR`] after each use. Then
-//!   it is wiped.
+//!   the key is wiped.
 //! - A task finds an open key only by the UID and resourceVersion of its Secret. Both are read live before each login.
 
 use std::collections::HashMap;
@@ -153,7 +153,7 @@ impl Opening {
         }
         let (name, secret) = (secret.name.clone(), secret.clone());
         let opening = tokio::task::spawn_blocking(move || {
-            // A running decryption cannot be stopped. It keeps its place until it ends, even after the deadline.
+            // A running decryption cannot be stopped, so it keeps its place until it ends, even after the deadline.
             let _place = place;
             parse(&secret)
         });

@@ -88,8 +88,8 @@ pub(crate) async fn inspect(
 }
 
 impl TimedFacts {
-    /// Returns the time to add to the usual deadlines for the first output of a session. It is computed from the time
-    /// that the answer with these facts took.
+    /// Returns the time to add to the usual deadlines for the first output of a session. The result is computed from
+    /// the time that the answer with these facts took.
     pub fn slack(&self) -> Duration {
         // A login can take up to three times as long if several logins start at once. A usual login takes milliseconds.
         self.took.saturating_mul(3)

@@ -56,7 +56,7 @@ pub(crate) struct MachineState {
     pub observation: Option<MachineObservation>,
     /// Number of failed observations in a row.
     pub failures: u32,
-    /// Random number in 0..1, new for each observation. It spreads the probes of different machines over time.
+    /// Random number in 0..1, new for each observation. The number spreads the probes of different machines over time.
     pub jitter: f64,
     /// True while a probe runs.
     is_probing: bool,
@@ -205,7 +205,7 @@ impl MachineState {
     }
 
     /// Returns true if an attempt may connect. No attempt may connect during the pause, or if the machine needs manual
-    /// repair. After the pause, only one attempt may connect at once.
+    /// repair. After the pause, an attempt may connect while no other attempt is connecting.
     pub fn allows_attempt(&self, connecting: usize, now: Instant) -> bool {
         self.backoff.as_ref().is_none_or(|backoff| !backoff.needs_person && now >= backoff.until && connecting == 0)
     }

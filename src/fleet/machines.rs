@@ -23,7 +23,7 @@ const WAKE_QUEUE: usize = 1024;
 /// Receiver of the Machines that the controller must reconcile.
 pub type MachineWakes = mpsc::Receiver<ObjectRef<Machine>>;
 
-/// All Machines of this process. Their number is bounded by the number of Machines in the cluster.
+/// All Machines of this process. The number of Machines in the cluster limits the number of entries.
 pub(crate) struct Machines {
     entries: Mutex<HashMap<MachineKey, Arc<ManagedMachine>>>,
     changed: mpsc::Sender<ObjectRef<Machine>>,

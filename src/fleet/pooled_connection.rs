@@ -51,14 +51,14 @@ pub(crate) struct PooledConnection {
 pub(crate) struct Open {
     /// The connection.
     pub connection: Connection,
-    /// Connection of the jump host, if the connection uses one.
+    /// Connection of the jump host, if the connection uses a jump host.
     pub _outer: Option<ProxyConnection>,
     /// The decrypted key, if the key was encrypted. While this value exists, another connection does not need to
     /// decrypt the key again.
     pub _key: Option<KeptOpen>,
 }
 
-/// A connection to a jump host. It carries connections to other machines.
+/// A connection to a jump host, which carries connections to other machines.
 #[derive(Clone)]
 pub(crate) struct ProxyConnection(Arc<PooledConnection>);
 
@@ -143,7 +143,7 @@ impl ProxyConnection {
         &self.0.open.connection
     }
 
-    /// Returns true for the first caller only. This caller records the observation.
+    /// Returns true only for the first caller, which must record the observation.
     pub fn take_unrecorded(&self) -> bool {
         self.0.take_unrecorded()
     }
@@ -173,7 +173,7 @@ impl SessionPermit {
         self.pooled.close().await;
     }
 
-    /// Returns true for the first caller only. This caller records the observation.
+    /// Returns true only for the first caller, which must record the observation.
     pub fn take_unrecorded(&self) -> bool {
         self.pooled.take_unrecorded()
     }

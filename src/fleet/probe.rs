@@ -90,7 +90,7 @@ async fn check_connection(
         Ok(system) => Ok(online(connection, Some(system))),
         Err(LauncherError::SessionRefused(problem)) => Err(ConnectFailure::Unreachable(problem)),
         Err(LauncherError::Account(problem)) => Err(ConnectFailure::unsupported(problem)),
-        // This is no failure, because the machine perhaps executes only a fixed command (ForceCommand).
+        // Perhaps the machine executes only a fixed command (ForceCommand). It therefore still counts as online.
         Err(_) => Ok(online(connection, None)),
     }
 }

@@ -78,9 +78,9 @@ impl ResolvedMachine {
         Some(Self { hops: self.hops.iter().take(index).cloned().collect(), ..hop.clone() })
     }
 
-    /// Returns a copy without secrets and annotations, which is kept as long as a connection. The copy needs no
-    /// annotations. They are often as large as the rest, because `kubectl apply` stores the whole object in an
-    /// annotation.
+    /// Returns a copy without secrets and annotations, which is kept as long as a connection. Annotations are not
+    /// needed here. They are often as large as the rest of the object, because `kubectl apply` stores the whole object
+    /// in an annotation.
     pub fn without_secrets(&self) -> Self {
         let mut machine = self.machine.clone();
         machine.metadata.annotations = None;

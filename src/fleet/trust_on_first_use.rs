@@ -1,4 +1,4 @@
-//! Trust on first use: Writ pins the first key of a machine in the Machine's status before it sends credentials.
+//! Trust on first use: Writ pins the first key of a machine in the Machine's status before Writ sends credentials.
 //!
 //! # Guarantees
 //! Only one key is pinned, once. Each status write requires the resourceVersion that was read, so only the first of

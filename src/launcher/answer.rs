@@ -73,9 +73,9 @@ pub enum Answer {
     /// The fence exists, but neither a start nor a refusal is recorded. Either the command is about to start, or its
     /// launcher has died. [`super::close`] resolves this state.
     Starting,
-    /// The execution was closed before it started. It never starts.
+    /// The execution was closed before its start, so it never starts.
     Tombstoned,
-    /// The execution was launched and did not start. It never starts.
+    /// The launch failed before the start, so the execution never starts.
     NotStarted(NotStarted),
     /// The request was refused and has started nothing. Other requests are not affected.
     Refused(RequestRefusal),

@@ -1,8 +1,8 @@
 # Text of every exec request. It reads the request from standard input, and evaluates only a complete request.
 #
 # Each line ends with its separator, because all lines are sent as one. The text has no single quote, backslash, newline
-# or `!`, so every login shell passes it on unchanged. It stays in the arguments of processes that outlive the start, so
-# it is short. `pgrep -f` finds it by its words: keep docs/interoperation.md true.
+# or `!`, so every login shell passes it on unchanged. The text stays in the arguments of processes that outlive the
+# start, so it is short. `pgrep -f` finds it by its words: keep docs/interoperation.md true.
 #
 # Standard input: `WRIT2 NONCE LENGTH SEPARATOR`, a newline, then the script, the separator, and the script again. The
 # script starts with `#NONCE` and a newline. LENGTH is for one script. The script does not contain the separator. A

@@ -22,7 +22,7 @@ _end_readers() {
 	done
 }
 
-# True if both readers are gone or wait for more. The files then have every byte that was written before.
+# True if both readers are gone or wait for more. The files then have every byte written before.
 _readers_are_idle() {
 	for _entry in "$_reader_out" "$_reader_err"; do
 		_is_reader "$_entry" && [ "$_process_state" != S ] && return 1
@@ -62,7 +62,7 @@ _find_holders() {
 }
 
 # Ends the wait for the end of the output: stores the output so far, writes the holders into the journal, and ends the
-# readers. The search for holders is limited to 1 s. It touches every file of every process, and a dead network file
+# readers. The search for holders may take 1 s. The search touches every file of every process, and a dead network file
 # system does not answer.
 release() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do

@@ -11,7 +11,7 @@ _later='
 
 # Executes the command in a session of its own, with the pipes as its output, and without other files of the launcher.
 # The start is in the journal before the command is executed. If the journal was closed first, the command is not
-# executed. Redirections can fail (ulimit -n), so they come before the start. The last one needs no new number.
+# executed. Redirections can fail (ulimit -n), so they come before the start. The last redirection needs no new number.
 execute() {
 	command exec </dev/null >&4 2>/dev/null 3>&- 4>&- 5<&- 7<&- 8>&- 9>&- || exit
 	{
@@ -118,7 +118,7 @@ _record_again() {
 	load
 }
 
-# The directory was removed too. The command has run, but no record of it is possible.
+# The directory was removed too. The command has run, but cannot be recorded.
 _reply_lost() {
 	exec 4>&- 6>&-
 	[ "$_answered" ] && wait "$_watch" && exit
@@ -218,7 +218,7 @@ note "F 2 $_boot $_fenced $_limit $_grace $_most $_user $_drain" || {
 }
 
 # sudo exits with 1 if it refuses, and the command can exit with 1 too. So sudo is queried first. If sudo requires a
-# password for the query (listpw), it can still allow the command. The execution then shows it.
+# password for the query (listpw), it can still allow the command. The execution then shows if sudo does.
 [ "$_user" = - ] || _said=$(
 	shift "$_skip"
 	exec sudo -n -l -u "$_user" -- "$@" 2>&1 >/dev/null

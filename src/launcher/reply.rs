@@ -18,7 +18,7 @@
 //! Everything that counted before is correct, and another session reads the rest. A mark and its line are one write, so
 //! foreign text can only be before or after them.
 //!
-//! A hostile machine can lie. It cannot make this reader keep more than one line and one frame of each stream in
+//! A hostile machine can lie, but it cannot make this reader keep more than one line and one frame of each stream in
 //! memory.
 
 use super::answer::{Answer, Offsets, ReplyLine, read};
@@ -64,7 +64,7 @@ pub enum ReplyError {
     BadLengths,
 }
 
-/// Reader of one reply. It accepts the bytes in pieces of any size.
+/// Reader of one reply. The reader accepts the bytes in pieces of any size.
 #[derive(Debug)]
 pub struct Reply {
     mark: Vec<u8>,

@@ -126,8 +126,8 @@ pub(super) fn publish_claim(context: &Context, key: &ExecutionKey, is_adopted: b
     context.outputs.live.claimed(output_key, &key.name, is_adopted)
 }
 
-/// Compiles the redaction patterns again. They compiled when Writ decided. If a pattern does not compile now, Writ
-/// cannot redact the output as the rule demands, so the command must not run.
+/// Compiles the redaction patterns again. The patterns compiled when Writ decided. If a pattern does not compile now,
+/// Writ cannot redact the output as the rule demands, so the command must not run.
 fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
         reason: Reason::PolicyBroken,

@@ -19,7 +19,7 @@ use super::spool::Spool;
 pub struct OutputSinks {
     /// Registry of live output, for viewers.
     pub live: LiveOutput,
-    /// Store for whole outputs that the status cannot show; `None` if no store is configured.
+    /// Store for whole outputs that the status cannot show. `None` if no store is configured.
     pub store: Option<Store>,
 }
 

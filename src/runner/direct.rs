@@ -52,7 +52,7 @@ const START_DEADLINE: Duration = Duration::from_secs(15);
 /// Maximum time from the answer to the exec request until the login is ready for the command. The start-up files of the
 /// login run during this time.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
-/// Maximum time from the permission to the start of the command. This is one round trip to the machine.
+/// Maximum time from the permission to the start of the command. The start needs one round trip to the machine.
 const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
 /// Minimum time without output after the exit status, for every value of `drainSeconds`. Output of the command itself
 /// can arrive after its exit status.

@@ -75,7 +75,7 @@ pub(super) async fn run(
                     session.close().await;
                     run.refused(problem).await
                 }
-                // Another version of writ may have sent the command, because that version could compile the patterns.
+                // Perhaps another version of writ sent the command, because that version could compile the patterns.
                 Start::Reattach => {
                     tracing::error!(execution = %run.held.key, error = problem.message, "a stored decision is of no use");
                     let problem = "the patterns to redact its output by cannot be used by this version of writ, so nothing of it \

@@ -83,7 +83,7 @@ pub(super) enum Added {
 pub(super) struct FinishResult {
     /// Executions that the controller must reconcile now.
     pub wake: Vec<ExecutionKey>,
-    /// Pause until the next attempt on the machine; `None` if no pause starts.
+    /// Pause until the next attempt on the machine. `None` if no pause starts.
     pub dispatch_after: Option<Duration>,
 }
 

@@ -24,7 +24,7 @@ impl Run {
     ///
     /// 1. `sudo -l` in the script refuses before the start. The script then ends with exit code 94.
     /// 2. `sudo -l` requires a password, so the script cannot check the command and starts it. Then sudo requires a
-    ///    password again. Its message is the only output, and its exit code is 1.
+    ///    password again. The message of sudo is the only output, and the exit code of sudo is 1.
     pub(super) fn unless_sudo_asked(&mut self, ending: Termination, execution: &CommandExecution) -> Termination {
         if let Termination::Refused(problem) = &ending
             && self.by_sudo

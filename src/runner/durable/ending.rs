@@ -116,7 +116,7 @@ impl DurableRun<'_> {
         };
         let problem = format!("{problem}; the command may have run, and may still run");
         let reason = match unreached {
-            // After a stop request, the user must know that the command may still run. This reason reports it.
+            // After a stop request, the user must know that the command may still run. This reason reports that it may.
             _ if self.stop.is_some() => Reason::ConnectionLost,
             None if self.is_elsewhere => Reason::MachineChanged,
             None if !self.has_run => Reason::StartNotConfirmed,

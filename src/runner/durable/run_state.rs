@@ -72,7 +72,7 @@ pub(super) struct DurableRun<'a> {
     pub clock: Arc<Clock>,
     /// Start of the command, by the API server's clock.
     pub started: Option<Timestamp>,
-    /// True if the machine has reported the start, to this holder or to an earlier one.
+    /// True if the machine has reported the start, to this holder or to an earlier holder.
     pub has_run: bool,
     /// Highest rank of all observed states of the journal.
     pub furthest: u8,

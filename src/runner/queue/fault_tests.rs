@@ -1,4 +1,4 @@
-//! Executions of a machine that needs manual repair: some end, and the others wait.
+//! Executions of a machine that needs manual repair: some executions end, and the other executions wait.
 
 use super::tests::*;
 use super::*;
