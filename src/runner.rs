@@ -81,7 +81,7 @@ pub struct RunnerConfig {
     pub stamping: RequesterTrustChecker,
     /// Publisher of Kubernetes events.
     pub events: EventPublisher,
-    /// Lease of this process. Each claim contains the name of the Lease.
+    /// Membership of this process, with its Lease. Each claim contains the name of this Lease.
     pub holders: Arc<Membership>,
     /// Destinations of output.
     pub outputs: OutputSinks,
@@ -138,8 +138,8 @@ impl Runner {
             machines: Arc::clone(&machines),
         });
         let sweeper = Arc::clone(&fleet);
-        // The task is not tracked, because it runs until the process ends, and the shutdown has nothing to close for
-        // it.
+        // The task is not tracked, because it runs until the process ends and holds nothing that the shutdown must
+        // close.
         tokio::spawn(async move { sweeper.evict_idle_loop().await });
         let context = Context {
             cluster,
@@ -190,7 +190,8 @@ impl Runner {
     }
 
     /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its
-    /// deletion. Changes of the Machine's settings do not count here: [`Self::configure`] handles them.
+    /// deletion. Queued executions need no reconcile after a change of settings, because [`Self::configure`] passes the
+    /// settings to their queue.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str, is_deleted: bool) -> bool {
         self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()), is_deleted)
     }

@@ -31,11 +31,11 @@ pub(crate) enum ConnectFailure {
         /// The text that the machine sent.
         problem: String,
     },
-    /// The machine or its configuration refuses. A retry without a change fails again.
+    /// The machine refuses, or its configuration is invalid. A retry without a change fails again.
     Refused {
         /// The reason and the message for the status.
         problem: LaunchProblem,
-        /// True if every execution on this machine would meet the same refusal.
+        /// True if every execution on this machine would be refused in the same way.
         affects_machine: bool,
     },
 }

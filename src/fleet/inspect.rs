@@ -15,8 +15,8 @@ use super::launcher_request::{LauncherError, request_with_output};
 /// Maximum time for the answer while the connection works. A start-up file of the login can wait for a directory
 /// service or a network file system.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
-/// Interval of the tests that the connection still works while no answer arrives. A login that takes longer is logged
-/// as slow.
+/// Time without an answer after which Writ tests if the connection still works, repeatedly. A login that takes longer
+/// than this time is logged as slow.
 const USUAL: Duration = Duration::from_secs(10);
 /// Maximum time for the machine to answer a test of the connection.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use super::shared::Fleet;
 pub(crate) struct LauncherConnection {
     pub permit: SessionPermit,
     pub known: TimedFacts,
-    /// Pool key of the resolved Machine with which Writ connected.
+    /// Pool key of the Machine as it was resolved for this connection.
     pub pool_key: String,
 }
 

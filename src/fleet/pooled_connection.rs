@@ -133,7 +133,7 @@ impl PooledConnection {
 }
 
 impl ProxyConnection {
-    /// Uses this connection as the way to other machines.
+    /// Returns a connection that carries connections to other machines.
     pub fn new(pooled: Arc<PooledConnection>) -> Self {
         Self(pooled)
     }

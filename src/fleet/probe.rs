@@ -90,7 +90,8 @@ async fn check_connection(
         Ok(system) => Ok(online(connection, Some(system))),
         Err(LauncherError::SessionRefused(problem)) => Err(ConnectFailure::Unreachable(problem)),
         Err(LauncherError::Account(problem)) => Err(ConnectFailure::unsupported(problem)),
-        // Perhaps the machine executes only a fixed command (ForceCommand). It therefore still counts as online.
+        // Perhaps the machine executes only a fixed command (ForceCommand). The machine therefore still counts as
+        // online.
         Err(_) => Ok(online(connection, None)),
     }
 }

@@ -21,8 +21,8 @@ pub struct LauncherFacts {
     pub directory_id: String,
     /// True if the login shell can read the scripts itself (dash or busybox). No second shell is then necessary.
     pub login_shell_is_posix: bool,
-    /// True if the machine kills the processes of a login when its connection is closed (systemd's KillUserProcesses).
-    /// A command on such a machine does not outlive its connection.
+    /// True if the machine kills the processes of a login when the connection of the login is closed (systemd's
+    /// KillUserProcesses). A command on such a machine does not outlive its connection.
     pub kills_user_processes: bool,
 }
 
@@ -179,8 +179,8 @@ pub struct Holder {
 /// Exit of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitOutcome {
-    /// Exit code, 0 to 255. From 129 on, the command perhaps ended by a signal, which has the number of the exit code
-    /// minus 128. Some shells do not report some signals (dash: INT and PIPE).
+    /// Exit code, 0 to 255. An exit code of 129 or more can also mean a signal: it is then 128 plus the number of the
+    /// signal. Some shells do not report some signals (dash: INT and PIPE).
     Exited(u8),
     /// Signal, by its number on Linux.
     Signalled(u8),

@@ -344,7 +344,8 @@ fn request_that_is_not_whole_is_refused_and_not_evaluated() {
                 for end in 0..whole.len() {
                     assert!(is_refused(shell, line, &whole[..end]), "{shell:?}: cut at {end}");
                 }
-                // As if a job of a start-up file had read a part of the request, or had written into it.
+                // Simulates a job of a start-up file that has read a part of the request, or has written into the
+                // request.
                 for at in (header..whole.len()).step_by(7) {
                     let (before, behind) = whole.split_at(at);
                     let lost = [before, &behind[1..]].concat();

@@ -26,8 +26,8 @@ pub struct OutputSinks {
 /// Maximum times that Writ waits for the machine of a claimed command, see [`crate::execution::Deadlines`].
 #[derive(Clone, Copy, Debug)]
 pub struct FollowLimits {
-    /// Maximum time after the timeout of a command that Writ waits for its unreachable machine. After this time, the
-    /// outcome is unknown.
+    /// Maximum time that Writ waits for an unreachable machine, counted from the timeout of the command. After this
+    /// time, the outcome is unknown.
     pub unreachable: Duration,
     /// Maximum time from a stop request to the end of the execution.
     pub stop: Duration,
@@ -41,7 +41,7 @@ pub(super) struct Context {
     pub policies: Arc<PolicyCache>,
     /// Checker that decides if Writ trusts `spec.requestedBy`.
     pub stamping: RequesterTrustChecker,
-    /// Lease of this process. Each claim contains the name of the Lease.
+    /// Membership of this process, with its Lease. Each claim contains the name of this Lease.
     pub holders: Arc<Membership>,
     pub outputs: OutputSinks,
     /// Store on local disk for results of Direct mode that the API server does not have yet. `None` if Writ keeps no

@@ -57,8 +57,8 @@ const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
 /// Minimum time without output after the exit status, for every value of `drainSeconds`. Output of the command itself
 /// can arrive after its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
-/// Maximum delay of the end of the run by late output, from the exit status, if `drainSeconds` is shorter. A process
-/// that the command left behind can write without a pause.
+/// Maximum time from the exit status for which late output delays the end of the run, unless `drainSeconds` is longer.
+/// A process that the command left behind can write without a pause.
 const MAX_DELAY_BY_OUTPUT: Duration = Duration::from_secs(10);
 /// Time between TERM and KILL for a command that receives a stop request.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -319,7 +319,7 @@ impl Run {
         if !recorded.is_empty() {
             self.recorder.push(kind, recorded).await;
         }
-        // The time is read after the write. While the store was slow, more output perhaps arrived.
+        // The time is read after the write. If the store was slow, more output perhaps arrived and is still unread.
         self.last_output = Instant::now();
     }
 

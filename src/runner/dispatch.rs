@@ -48,8 +48,8 @@ pub(super) struct Dispatcher {
     pub context: Arc<Context>,
     tasks: TaskTracker,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
-    /// True if queued executions may start. Before, the executions from before this process enter their queues, so that
-    /// the oldest execution starts first.
+    /// True if queued executions may start. At first false, so that all executions from before this process enter their
+    /// queues. The oldest execution then starts first.
     is_started: Arc<AtomicBool>,
 }
 

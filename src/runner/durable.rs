@@ -223,7 +223,7 @@ impl DurableRun<'_> {
         let asked_for = if self.cancel.is_cancelled() || self.held.execution.is_cancelled_or_deleted() {
             StopCause::Cancel
         } else {
-            // No user requested a stop. A holder of the claim therefore stopped the command, because its time was over.
+            // No user requested a stop. A holder of the claim therefore stopped the command because of its timeout.
             StopCause::Timeout
         };
         ended.stopped.then(|| self.stop.as_ref().map_or(asked_for, |stop| stop.cause))

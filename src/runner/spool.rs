@@ -58,7 +58,7 @@ impl Spool {
             status: status.clone(),
         };
         let spool = self.clone();
-        // A disk may be slow, and must not block the threads of the async runtime.
+        // A slow disk must not block the threads of the async runtime.
         let written = tokio::task::spawn_blocking(move || spool.write(&kept)).await;
         if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::warn!(%error, execution = %key, "a result could not be kept on disk before it is written");

@@ -8,7 +8,7 @@ use words::Words;
 mod words;
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
-/// Commands that the session lists by name, before [`COMMANDS`], when it unsets functions.
+/// Commands that the session names before [`COMMANDS`] in its list of functions to unset.
 const OWN: [&str; 3] = [":", "[", "."];
 
 /// The scripts by name.

@@ -136,8 +136,8 @@ impl DurableRun<'_> {
         if has_record { self.poll(&reached).await } else { None }
     }
 
-    /// Sends a stop request if a user cancelled the command, or if it should have ended by now. The request does not
-    /// depend on a lasting session.
+    /// Sends a stop request if a user cancelled the command, or if the command should have ended by now. The request
+    /// has its own short session, so it works even if long sessions break.
     pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
         // Processes of the command exist only on the host of the claim, and only until this host reboots.
         if place != MachineMatch::Exact || !self.has_run {

@@ -319,8 +319,8 @@ impl DurableRun<'_> {
         if let Some(stop) = &self.stop {
             return if is_stopping { since + LONG } else { stop.next_deadline(self.progressed) };
         }
-        // If the start time is unknown, the status cannot show the start, so this deadline does not apply. With this
-        // deadline, the loop would then run without a pause.
+        // If the start time is unknown, the status cannot show the start. This deadline would then stay in the past,
+        // and the loop would run without a pause.
         if !self.shown && self.started.is_some() {
             return since + SHOW_PROGRESS_AFTER;
         }

@@ -1,4 +1,4 @@
-//! Stop requests to the machine, in a session in addition to the session that follows the command.
+//! Stop requests to the machine. Each request has its own session, next to the session that follows the command.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// Words that precede a command and are no command.
 const KEYWORDS: &[&str] = &["if", "then", "else", "elif", "while", "until", "do", "!", "{", "}", "fi", "done", "esac"];
-/// Commands that execute another command, which is their first word that is no option.
+/// Commands that execute another command. The other command is their first word that is not an option.
 const PREFIXES: &[&str] = &["command", "exec", "setsid"];
 
 /// The commands of a script by name and position, the functions that it defines, and the variables that it sets by
