@@ -220,7 +220,7 @@ impl Runner {
     }
 
     /// Allows queued executions to start. The startup gate calls this function when all executions from before this
-    /// process are in their queues, or when the deadline of the gate has passed.
+    /// process are queued, or when the gate's deadline has passed.
     pub fn start(&self) {
         self.dispatcher.start();
     }

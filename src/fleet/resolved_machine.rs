@@ -270,8 +270,8 @@ async fn read_secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<S
     })
 }
 
-/// Returns the jump hosts in the order of the connections: the jump hosts of the first jump host, then the jump hosts
-/// that the Machine names.
+/// Returns the jump hosts in the order of the connections. The jump hosts of the first jump host come before the jump
+/// hosts that the Machine names.
 async fn read_hops(
     cluster: &Cluster,
     namespace: &str,

@@ -100,7 +100,7 @@ _blame() {
 	rm -f "$_path.full"
 }
 
-# Limits the wait for the end of the output, without a watchdog.
+# Limits the wait for the end of the output if there is no watchdog.
 _bound_wait() {
 	_orphan="" _drained=0
 	now

@@ -1,4 +1,4 @@
-# Starts the command. If the execution was started before, only reports the execution.
+# Starts the command. If the execution was started before, only reports it.
 #
 # Further arguments: BOOT-ID NOT-BEFORE LAST-START (hundredths of a second since the machine started) TIME-LIMIT and
 # GRACE (hundredths of a second) MOST-OUTPUT (bytes, both streams) DRAIN (hundredths of a second) USER (or -) DIRECTORY
@@ -82,7 +82,7 @@ watch() {
 	watch_on
 }
 
-# Waits for the end of the output. The watchdog limits the wait. Without a watchdog, this function does.
+# Waits for the end of the output. The watchdog limits the wait. Without a watchdog, this function limits it.
 _await_readers() {
 	[ -e "/proc/$_watch/exe" ] || {
 		eval "$_later"
@@ -147,7 +147,7 @@ supervise() {
 	exec 2>/dev/null
 	[ -z "$BASH_VERSION" ] || command set -o posix
 	load
-	# The journal was removed while the command ran. Records the start again, with a number of no process.
+	# The journal was removed while the command ran. Records the start again, with a number that no process has.
 	[ "$_state$_fence" ] || _record_again
 	[ "$_state" = Z ] && reply V
 	[ "$_state" = S ] || _no_files

@@ -21,7 +21,7 @@ pub(super) fn log_claim(execution: &CommandExecution, message: &'static str, pre
 }
 
 /// Logs the stored end of an execution. If the execution was sent to no machine, the Machine's UID comes from
-/// `machine`, which is the metadata of the Machine as the controller read it.
+/// `machine`, the metadata that the controller read.
 pub fn log_end(execution: &CommandExecution, status: &CommandExecutionStatus, machine: Option<&ObjectMeta>) {
     let (key, audit) = (key_of(execution), AuditFields::of(execution, status).seen_on(machine));
     tracing::info!(
