@@ -190,8 +190,7 @@ impl Runner {
     }
 
     /// Returns true if the controller must reconcile an execution after a change of this Machine, or after its
-    /// deletion. Queued executions need no reconcile after a change of settings, because [`Self::configure`] passes the
-    /// settings to their queue.
+    /// deletion. For queued executions, [`Self::configure`] handles a change of the Machine's settings.
     pub fn is_affected_by(&self, key: &ExecutionKey, machine: &str, is_deleted: bool) -> bool {
         self.context().queues().is_affected_by(key, &(key.namespace.clone(), machine.to_owned()), is_deleted)
     }

@@ -5,9 +5,9 @@
 # start, so it is short. `pgrep -f` finds it by its words: keep docs/interoperation.md true.
 #
 # Standard input: `WRIT2 NONCE LENGTH SEPARATOR`, a newline, then the script, the separator, and the script again. The
-# script starts with `#NONCE` and a newline. LENGTH is for one script. The script does not contain the separator. A
-# request that was truncated, doubled, reordered or mixed with other text cannot contain two equal scripts with the
-# announced length and nonce.
+# script starts with `#NONCE` and a newline. LENGTH is the length of one script. The script does not contain the
+# separator. A request that was truncated, doubled, reordered or mixed with other text cannot contain two equal scripts
+# with the announced length and nonce.
 #
 # Functions, options and variables of the login must not affect the rest, so `set` and `unset` come first.
 set +aCeuvxmb -f;

@@ -1,7 +1,7 @@
 # The output of a command: two pipes, and a reader for each pipe that writes the file.
 #
-# Files of the supervisor: 3 is the standard error of the channel; 4 and 6 are the writing ends of the pipes for
-# standard output and standard error, 5 and 7 their reading ends; 8 and 9 are the output files. dash knows no number
+# Files of the supervisor: 3 is the standard error of the channel. 4 and 6 are the writing ends of the pipes for
+# standard output and standard error, 5 and 7 are their reading ends. 8 and 9 are the output files. dash knows no number
 # above 9.
 
 # Creates the pipes. In dash, in busybox and in bash from 5.1 on, a here-document is a pipe and needs no process. In
