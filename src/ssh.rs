@@ -2,9 +2,9 @@
 //!
 //! # Guarantees
 //! - Writ connects to no address that the installation refuses.
-//! - A host with an unverified key gets no authentication attempt.
+//! - Writ does not authenticate to a host with an unverified key.
 //! - Every step has a deadline.
-//! - Everything that a machine sends is drained until the channel is closed.
+//! - Writ reads everything that a machine sends, until the channel is closed.
 //!
 //! ```text
 //! name --resolve, AddressPolicy--> addresses --TCP, or a channel of another Connection--> stream

@@ -1,6 +1,6 @@
-//! Recognizes banners about an account that may not be used.
+//! Recognizes banners about accounts that cannot be used for a login.
 
-/// Phrases about accounts, in lower case, from OpenSSH, PAM, shadow and util-linux.
+/// Phrases of OpenSSH, PAM, shadow and util-linux about unusable accounts, in lower case.
 const ACCOUNT_WORDS: [&str; 9] = [
     "password change required",
     "password has expired",

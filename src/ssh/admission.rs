@@ -1,4 +1,4 @@
-//! The addresses at which a Secret permits the use of its key. Pure.
+//! Addresses at which a Secret permits the use of its key. Pure.
 //!
 //! ```text
 //! 10.0.*  10.0.0.0/16  2001:db8::*      an address pattern: matched against the addresses that Writ connects to
@@ -16,7 +16,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::network::{Cidr, effective_address};
 
-/// Maximum number of patterns, and maximum bytes of each: every login matches all of them.
+/// Maximum number of patterns, and maximum size of one pattern in bytes. Both are limited, because every login matches
+/// all patterns.
 const MAX_PATTERNS: usize = 256;
 const MAX_PATTERN_BYTES: usize = 512;
 
@@ -28,10 +29,10 @@ pub struct Admission {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Pattern {
-    /// Any address, and so any name.
+    /// Admits every address, and therefore every name.
     Any,
     Range(Cidr),
-    /// One address in one zone of this host.
+    /// One IPv6 address in one zone (network interface) of this host.
     Zoned(Ipv6Addr, String),
     /// A pattern with `*` and `?` for the text of an address.
     Address(String),
@@ -39,7 +40,7 @@ enum Pattern {
     Name(Vec<String>),
 }
 
-/// A pattern that can admit nothing.
+/// Error of a pattern that can admit nothing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("has the pattern {pattern:?}, {why}")]
 pub struct PatternError {
@@ -52,7 +53,7 @@ pub struct PatternError {
 pub enum Verdict {
     /// All addresses of the text are admitted.
     Admitted,
-    /// The text is a name; each address that it resolves to must be checked.
+    /// The text is a name, and no name pattern admits it. Each address that the name resolves to must be checked.
     ByAddress,
     /// The text is not admitted.
     Refused,
@@ -62,7 +63,8 @@ impl Admission {
     /// Reads patterns that are separated by commas.
     ///
     /// # Errors
-    /// The first pattern that can admit nothing. No pattern is ignored, because its author meant something by it.
+    /// Names the first pattern that can admit nothing, is too long, or exceeds the maximum number of patterns. Writ
+    /// does not ignore such a pattern, because its author expects an effect.
     pub fn parse(patterns: &str) -> Result<Self, PatternError> {
         let texts: Vec<&str> = patterns.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
         if let Some(beyond) = texts.get(MAX_PATTERNS) {
@@ -86,7 +88,7 @@ impl Admission {
         if self.patterns.iter().any(is_of_addresses) { Verdict::ByAddress } else { Verdict::Refused }
     }
 
-    /// Returns true if the key may be used at an address, in this zone of the host if the address has one.
+    /// Returns true if the key may be used at an address. `zone` is the zone of the address, if the address has a zone.
     pub fn admits(&self, address: IpAddr, zone: Option<&str>) -> bool {
         let address = effective_address(address);
         self.patterns.iter().any(|pattern| pattern.admits_address(address, zone))
@@ -182,12 +184,12 @@ fn labels_of(name: &str) -> Vec<String> {
     name.split('.').map(str::to_ascii_lowercase).collect()
 }
 
-/// Matches `*` (any characters, also none) and `?` (one character). The time grows at most with the product of the
-/// lengths.
+/// Returns true if the pattern matches the text. `*` stands for any number of characters, including none. `?` stands
+/// for one character. The time grows at most with the product of both lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut in_text) = (0, 0);
-    // Positions to continue from if the text after the last `*` does not match here.
+    // Position of the last `*` in the pattern, and end of the text that this `*` matches so far.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(in_text) {
         match (pattern.get(at), star.as_mut()) {

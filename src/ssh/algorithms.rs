@@ -6,15 +6,16 @@ use std::time::Duration;
 use russh::keys::Algorithm;
 use russh::{Preferred, cipher, client, compression, kex, mac};
 
-/// Interval of keepalives on an idle connection, and the maximum of unanswered ones. A dead machine is noticed after 15
-/// s x (3 + 1).
+/// Interval of keepalives on an idle connection, and maximum number of unanswered keepalives. russh notices a dead
+/// machine after 15 s x (3 + 1).
 const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
-/// Time without any message of the other end after which russh gives up a connection, even during a key exchange, when
-/// it sends no keepalives. Answers to keepalives count as messages, so a silent command is safe.
+/// Maximum time without a message from the server. After this time russh closes the connection. This limit also covers
+/// the first key exchange, during which russh sends no keepalives. An answer to a keepalive counts as a message, so a
+/// silent command does not reach the limit.
 const INACTIVITY: Duration = Duration::from_secs(75);
 
-/// Returns the client's configuration: no SHA-1, no CBC, no compression, and only types of host keys and certificates
-/// that can be accepted.
+/// Returns the client's configuration, without SHA-1, CBC and compression. The client requests only the given types of
+/// host keys and certificates, because Writ would accept no other type.
 pub(super) fn config(key_types: Vec<Algorithm>, certificate_types: Vec<Algorithm>) -> client::Config {
     client::Config {
         preferred: Preferred {
@@ -28,7 +29,7 @@ pub(super) fn config(key_types: Vec<Algorithm>, certificate_types: Vec<Algorithm
                 kex::DH_G16_SHA512,
                 kex::DH_G18_SHA512,
                 kex::EXTENSION_SUPPORT_AS_CLIENT,
-                // Protects against prefix truncation (CVE-2023-48795) if the server supports it too.
+                // Protects against prefix truncation (CVE-2023-48795) if the server also supports this extension.
                 kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
             ]),
             key: Cow::Owned(key_types),

@@ -1,4 +1,4 @@
-//! The clock that certificates are checked with: this host's, unless the process names a better one.
+//! The clock for checks of certificates: the clock of this host, unless the process sets another clock.
 
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 
 static CLOCK: OnceLock<Clock> = OnceLock::new();
 
-/// Sets the clock that certificates are checked with, in seconds since 1970. Only the first call has an effect.
+/// Sets the clock for checks of certificates. `clock` returns seconds since 1970. Only the first call has an effect.
 pub fn use_certificate_clock(clock: impl Fn() -> u64 + Send + Sync + 'static) {
     let _ = CLOCK.set(Box::new(clock));
 }

@@ -21,37 +21,38 @@ use super::stream::{AbortOnDrop, AbortableStream};
 use super::text::printable;
 use super::{AddressPolicy, Admission, ConnectError, Credentials, HostKeyVerifier, Session, VerifiedHostKey};
 
-/// Deadline for sending a disconnect message, and for the end of the connection after it.
+/// Maximum time to send a disconnect message, and then maximum time to wait for the end of the connection.
 const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// Maximum unanswered requests to open a connection through a host. A request to an address that swallows packets is
-/// answered after about two minutes, and holds a socket of the host until then.
+/// Maximum number of unanswered requests to open a connection through one host. If the requested address silently drops
+/// packets, the host answers after about two minutes. Until then the request holds a socket of the host.
 const MAX_PENDING_FORWARDS: usize = 32;
-/// Deadline for one such request. Linux gives up a connect after 127 s.
+/// Deadline for the answer to a request to open a connection through a host. Linux gives up a connect after 127 s.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(150);
 /// Interval at which the end of a connection is polled.
 const CLOSED_POLL: Duration = Duration::from_millis(2);
-/// Maximum characters of an error of russh in a message. The error may repeat text of the other end.
+/// Maximum number of characters of a russh error in a message. The error can repeat text of the server.
 const MAX_DETAIL_SHOWN: usize = 300;
-/// Start of an SSH signature by RSA with SHA-1 (RFC 4253, section 6.6): the length of its name, and the name.
+/// Start of an SSH signature by RSA with SHA-1 (RFC 4253, section 6.6): the length of the algorithm's name, then the
+/// name.
 const SHA1_SIGNATURE: &[u8] = b"\0\0\0\x07ssh-rsa";
 
 /// Address, login user and host keys of a connection to open.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Host name or IP address, an IPv6 address without brackets.
+    /// Host name or IP address. An IPv6 address has no brackets.
     pub address: String,
     /// TCP port.
     pub port: u16,
     /// Login user.
     pub user: String,
-    /// Keys by which the host may prove its identity.
+    /// Verifier of the keys with which the host proves its identity.
     pub host_keys: HostKeyVerifier,
-    /// Address to try first if the name has several. Ignored if the name does not resolve to it.
+    /// Address to try first if the name has several addresses. Ignored if the name does not resolve to this address.
     pub prefer: Option<IpAddr>,
-    /// Namespace that the connection counts for in limits that all namespaces share.
+    /// Namespace for which the connection counts in the limits that all namespaces share.
     pub namespace: String,
-    /// Addresses at which the Secret permits the use of the key; `None` for all. Ignored for a connection through
-    /// another one, because that machine resolves the name.
+    /// Addresses at which the Secret permits the use of the key. `None` permits all addresses. Ignored for a connection
+    /// through a jump host, because the jump host resolves the name.
     pub admission: Option<Admission>,
 }
 
@@ -74,7 +75,7 @@ pub struct Login {
     pub entry: String,
     /// SHA-256 fingerprint of the key's public half.
     pub fingerprint: String,
-    /// Fingerprints of the keys that the host refused before.
+    /// Fingerprints of the keys that the host refused before it accepted this key.
     pub refused: Vec<String>,
 }
 
@@ -83,7 +84,7 @@ pub struct Login {
 enum Route<'a> {
     /// From this process, to addresses that the policy permits.
     Direct(&'a AddressPolicy),
-    /// Through another connection, whose machine resolves the name.
+    /// Through the connection to a jump host. The jump host resolves the name.
     Through(&'a Connection),
 }
 
@@ -91,7 +92,7 @@ enum Route<'a> {
 /// resolver.
 ///
 /// # Errors
-/// See [`ConnectError`]. [`ConnectError::Unreachable`] if all of it takes longer than `deadline`.
+/// See [`ConnectError`]. [`ConnectError::Unreachable`] if the whole attempt takes longer than `deadline`.
 pub async fn connect(
     target: &Target,
     credentials: &Credentials,
@@ -101,12 +102,12 @@ pub async fn connect(
     establish_within(target, credentials, Route::Direct(network), deadline).await
 }
 
-/// Opens a connection through another one, whose machine resolves the target's name and connects to it. The connection
-/// ends with `outer` at the latest. No [`AddressPolicy`] applies to the machines behind `outer`.
+/// Opens a connection through `outer`. The jump host at the end of `outer` resolves the target's name and connects to
+/// the target. The new connection ends with `outer` at the latest. No [`AddressPolicy`] applies to the machines behind
+/// `outer`.
 ///
 /// # Errors
-/// As for [`connect`]. [`ConnectError::ForwardingRefused`] if the machine at the end of `outer` forwards no
-/// connections.
+/// As for [`connect`]. [`ConnectError::ForwardingRefused`] if the jump host forwards no connections.
 pub async fn connect_through(
     outer: &Connection,
     target: &Target,
@@ -177,7 +178,7 @@ impl ConnectAttempt<'_> {
         let mut host = match self.handshake(&addresses, true).await {
             Err(refusal) if self.target.host_keys.may_fall_back_to_plain_key(&refusal) => {
                 self.progress.reset();
-                // The reason why the certificate was refused helps more than a changed plain key.
+                // If the plain key does not match either, the error about the certificate helps the user more.
                 self.handshake(&addresses, false).await.map_err(|other| match other {
                     ConnectError::HostKeyMismatch { .. } => refusal,
                     other => other,
@@ -210,7 +211,7 @@ impl ConnectAttempt<'_> {
                 self.progress.enter("accept a connection");
                 let (stream, reached) =
                     dial_any(addresses, self.until).await.map_err(|error| not_connected(&self.name(), &error))?;
-                // Records the zone by its name, because its number may change at a reboot.
+                // The peer contains the zone's name, because the zone's number can change at a reboot.
                 let zone = zone_of(&self.target.address);
                 let peer =
                     zone.map_or_else(|| reached.to_string(), |_| host_port(&self.target.address, reached.port()));
@@ -241,7 +242,8 @@ impl ConnectAttempt<'_> {
         let check = HostKeyHandler { host_keys, progress: Arc::clone(&self.progress) };
         let handle =
             client::connect_stream(Arc::new(config), stream, check).await.map_err(|error| self.classify(&error))?;
-        // russh verifies a signature with the algorithm that the signature names. Only SHA-2 was offered.
+        // russh verifies the signature with any algorithm that the signature names. Writ offered only SHA-2, so a
+        // signature with SHA-1 is refused here.
         let signature = handle.agent_session_binding().map(|binding| binding.signature()).unwrap_or_default();
         if signature.starts_with(SHA1_SIGNATURE) {
             return Err(ConnectError::Handshake(format!(
@@ -276,8 +278,8 @@ impl ConnectAttempt<'_> {
         Err(ConnectError::AuthenticationRefused { user, fingerprint, refusal: last })
     }
 
-    /// Offers one key. Returns `None` if the host accepts it. `is_further` is true if the host refused another key
-    /// before.
+    /// Offers one key. Returns `None` if the host accepts the key. `is_further` is true if the host refused another key
+    /// before this key.
     async fn offer(
         &self,
         handle: &mut Handle<HostKeyHandler>,
@@ -286,12 +288,13 @@ impl ConnectAttempt<'_> {
     ) -> Result<Option<LoginRefusal>, ConnectError> {
         Ok(Some(match log_in(handle, &self.target.user, key).await {
             Ok(AuthResult::Success) => return Ok(None),
-            // russh also returns this if the connection ends before the host has answered.
+            // russh also returns a failure without methods if the connection ends before the host has answered.
             Ok(AuthResult::Failure { remaining_methods, .. })
                 if remaining_methods.is_empty() && self.closed_without_disconnect(handle).await =>
             {
                 let step = self.progress.step();
-                // The reason is in the banner after the key: PAM sends it before sshd closes the connection.
+                // The banner can contain the reason. PAM sends the reason after the key, and then sshd closes the
+                // connection.
                 let said = self.progress.banner();
                 if is_about_account(&said) {
                     return Err(ConnectError::AccountRefused { user: self.target.user.clone(), said });
@@ -318,13 +321,14 @@ impl ConnectAttempt<'_> {
         }))
     }
 
-    /// Returns true if the connection ended without a disconnect message. sshd sends one after too many failures, so
-    /// then the host has ended the connection on purpose.
+    /// Returns true if the connection ends within the deadline and without a disconnect message. sshd sends a
+    /// disconnect message after too many failures. The message therefore shows that the host ended the login on
+    /// purpose.
     async fn closed_without_disconnect(&self, handle: &Handle<HostKeyHandler>) -> bool {
         timeout(DISCONNECT_DEADLINE, closed(handle)).await.is_ok() && !self.progress.got_disconnect()
     }
 
-    /// Returns the class of an error of russh. The class decides if the execution waits for the machine or fails.
+    /// Converts an error of russh. The variant of the result decides if the execution waits for the machine or fails.
     fn classify(&self, error: &russh::Error) -> ConnectError {
         if let Some(refusal) = self.progress.refusal() {
             return refusal;
@@ -373,7 +377,7 @@ async fn closed(handle: &Handle<HostKeyHandler>) {
 }
 
 impl Connection {
-    /// Returns the peer as it is recorded: `IP:PORT`, or `NAME:PORT via OUTER` for a connection through another one.
+    /// Returns the peer in its recorded form: `IP:PORT`, or `NAME:PORT via OUTER` for a connection through a jump host.
     pub fn peer(&self) -> &str {
         &self.peer
     }
@@ -401,12 +405,13 @@ impl Connection {
     /// Opens a session. Executes nothing.
     ///
     /// # Errors
-    /// [`ConnectError::Busy`] if the machine has no free session. [`ConnectError::Unreachable`] if it does not answer
-    /// within `deadline`, or if the connection is lost.
+    /// [`ConnectError::Busy`] if the machine has no free session. [`ConnectError::Unreachable`] if the machine does not
+    /// answer within `deadline`, or if the connection is lost.
     pub async fn open(&self, deadline: Duration) -> Result<Session, ConnectError> {
         match timeout(deadline, self.handle.channel_open_session()).await {
             Ok(Ok(channel)) => Ok(Session::new(channel)),
-            // OpenSSH answers with this above MaxSessions. It frees closed sessions with a delay.
+            // OpenSSH refuses further sessions if MaxSessions are open. Closed sessions count until OpenSSH frees them,
+            // a moment later.
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
                 Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.peer)))
             }
@@ -419,28 +424,28 @@ impl Connection {
         }
     }
 
-    /// Returns true if the connection is known to be closed. A connection that broke a moment ago may still count as
-    /// open.
+    /// Returns true if this process knows that the connection is closed. A connection that broke a moment ago can still
+    /// count as open.
     pub fn is_closed(&self) -> bool {
         self.handle.is_closed()
     }
 
-    /// Returns true if the other end answers a ping within `deadline`.
+    /// Returns true if the server answers a ping within `deadline`.
     pub async fn is_responsive(&self, deadline: Duration) -> bool {
         matches!(timeout(deadline, self.handle.send_ping()).await, Ok(Ok(()))) && !self.is_closed()
     }
 
     /// Sends a disconnect message and closes the connection, even if other tasks still use it.
     pub async fn close(&self) {
-        // Delivery of the message does not matter, because the stream is aborted after it.
+        // The message is perhaps not delivered. This is harmless, because the stream is aborted in any case.
         let _ = timeout(DISCONNECT_DEADLINE, self.handle.disconnect(Disconnect::ByApplication, "done", "en")).await;
         let _ = timeout(DISCONNECT_DEADLINE, closed(&self.handle)).await;
         self.guard.abort();
     }
 
-    /// Opens a stream to another machine through this connection. A task of its own waits for the answer, because a
-    /// channel can be closed only after the machine has answered. If the caller is gone by then, the task closes the
-    /// channel.
+    /// Opens a stream to another machine through this connection. A channel can be closed only after the jump host has
+    /// answered, but the caller can give up earlier. A separate task therefore waits for the answer, and closes the
+    /// channel if the caller is gone.
     async fn open_direct_tcpip(&self, address: &str, port: u16) -> Result<ChannelStream<Msg>, ConnectError> {
         let name = host_port(address, port);
         let (handle, address, port) = (Arc::clone(&self.handle), address.to_owned(), u32::from(port));
@@ -451,10 +456,12 @@ impl Connection {
         };
         tokio::spawn(async move {
             let _permit = permit;
-            // The last two arguments are the origin of the connection (RFC 4254, section 7.2). They reveal nothing.
+            // The last two arguments are the origin of the connection (RFC 4254, section 7.2). These values reveal
+            // nothing about this host.
             let asked = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
             let Ok(opened) = timeout(FORWARD_DEADLINE, asked).await else {
-                // A machine that answers no request cannot serve as a jump host.
+                // A machine that does not answer the request cannot serve as a jump host, so the whole connection is
+                // closed.
                 let _ = handle.disconnect(Disconnect::ByApplication, "no answer", "en").await;
                 return;
             };

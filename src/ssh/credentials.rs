@@ -24,8 +24,8 @@ use super::clock::seconds_now;
 use super::public_key::{WeakKey, check_strength};
 use super::text::date;
 
-/// Maximum rounds of bcrypt. ssh-keygen makes 16 rounds (24 from 9.8 on), which take about 0.1 s. The author of the
-/// Secret chooses the number, and must not keep a thread busy for hours.
+/// Maximum number of bcrypt rounds. ssh-keygen uses 16 rounds (24 since OpenSSH 9.8), which take about 0.1 s. The
+/// author of the Secret chooses the number. Without this maximum, the author could keep a thread busy for hours.
 const MAX_BCRYPT_ROUNDS: u32 = 256;
 
 /// A private key with an optional certificate. The type has no Display and no Serialize, and its Debug prints no
@@ -34,7 +34,7 @@ const MAX_BCRYPT_ROUNDS: u32 = 256;
 pub struct Credentials {
     key: Arc<PrivateKey>,
     certificate: Option<Arc<Certificate>>,
-    /// Suffix of the names of its entries in the Secret.
+    /// Suffix of the names of this key's entries in the Secret: empty, or for example `-2`.
     suffix: &'static str,
     /// Keys to try after this one, at most 3.
     further: Vec<Credentials>,
@@ -47,15 +47,15 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads the first private key of a file and the certificate for it. Supports the formats that OpenSSH opens: its
-    /// own, PKCS#8, PKCS#1 for RSA and SEC 1 for EC, encrypted or not. Ignores text around the key, a passphrase that
-    /// is not needed, and one newline at the end of the passphrase.
+    /// Reads the first private key of a file, and the certificate for this key. Supports the formats that OpenSSH
+    /// opens: OpenSSH's own format, PKCS#8, PKCS#1 for RSA and SEC 1 for EC, encrypted or not. Ignores text around the
+    /// key, a passphrase that is not needed, and one newline at the end of the passphrase.
     ///
     /// # Errors
-    /// See [`CredentialsError`]. A certificate must be valid now.
+    /// See [`CredentialsError`]. A certificate that is not valid now is an error.
     ///
     /// # Caveats
-    /// Opening an encrypted key takes 0.1 s and more, by design. Call this in a context that may block
+    /// To open an encrypted key takes 0.1 s or more, by design. Call this function in a context that may block
     /// (`spawn_blocking`).
     pub fn parse(
         private_key: &[u8],
@@ -137,7 +137,7 @@ fn parse_key(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, Cred
         None => (bytes, CredentialsError::Unparsable),
         Some(sealed) => {
             let passphrase = passphrase.ok_or(CredentialsError::PassphraseMissing)?;
-            // A wrong passphrase yields bytes that are no key.
+            // With a wrong passphrase, decryption can yield bytes that are no key.
             (sealed.open(&bytes, passphrase)?, CredentialsError::PassphraseWrong)
         }
     };

@@ -1,4 +1,4 @@
-//! From the address of a Machine to a TCP connection: resolves the name once, checks each address against the policy,
+//! Opens a TCP connection to the address of a Machine. Resolves the name once, checks each address against the policy,
 //! and connects to the checked addresses only.
 
 use std::io;
@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout};
 use super::resolve::{addresses, zone_of};
 use super::{AddressPolicy, Admission, ConnectError, CredentialsError};
 
-/// Maximum time for one of several addresses. An address that swallows packets must not use up the time of the others.
+/// Maximum time for one address of a name with several addresses. An address that silently drops packets must not use
+/// up the time of the other addresses.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Formats an address and a port, with brackets for IPv6.
@@ -30,13 +31,13 @@ pub(super) fn host_port(address: &str, port: u16) -> String {
 pub(super) struct Wanted<'a> {
     pub address: &'a str,
     pub port: u16,
-    /// Namespace that the lookup counts for.
+    /// Namespace for which the lookup counts in the limits that all namespaces share.
     pub namespace: &'a str,
-    /// Addresses at which the Secret permits the use of the key; `None` for all.
+    /// Addresses at which the Secret permits the use of the key. `None` permits all addresses.
     pub admission: Option<&'a Admission>,
 }
 
-/// Returns the permitted addresses of a name, in the order in which they are tried. At least one.
+/// Returns the permitted addresses of a name, in the order in which they are tried. The list is never empty.
 pub(super) async fn resolve(wanted: Wanted<'_>, network: &AddressPolicy) -> Result<Vec<SocketAddr>, ConnectError> {
     let at = host_port(wanted.address, wanted.port);
     let found = addresses(wanted.address, wanted.namespace).await;
@@ -100,14 +101,15 @@ fn filter_admitted(wanted: Wanted<'_>, found: Vec<SocketAddr>) -> Result<Vec<Soc
     Ok(admitted)
 }
 
-/// Tries addresses one after another. Returns the error of the last one.
+/// Tries the addresses one after another until a connection is open. Returns the error of the last address if all fail.
 pub(super) async fn dial_any(addresses: &[SocketAddr], until: Instant) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (index, address) in addresses.iter().enumerate() {
         let limit = per_address_timeout(until.saturating_duration_since(Instant::now()), addresses.len() - index);
         match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Waiting to fill a packet would only delay small messages. An error here changes nothing.
+                // Disables Nagle's algorithm, which delays small messages. An error is ignored, because it only leaves
+                // this delay.
                 let _ = stream.set_nodelay(true);
                 return Ok((stream, *address));
             }
@@ -130,8 +132,8 @@ pub(super) fn not_connected(at: &str, error: &io::Error) -> ConnectError {
     ConnectError::Unreachable(format!("{at}: {error}{remedy}"))
 }
 
-/// Returns the timeout for the first of `addresses`: an equal share of the remaining time. The last address gets all of
-/// it.
+/// Returns the timeout for the next address. `addresses` is the number of remaining addresses. The timeout is an equal
+/// share of the remaining time, at most `ADDRESS_DEADLINE`. The last address gets all of the remaining time.
 fn per_address_timeout(left: Duration, addresses: usize) -> Duration {
     match u32::try_from(addresses) {
         Ok(0 | 1) => left,

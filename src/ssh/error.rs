@@ -3,20 +3,21 @@
 use super::network::AddressRefusal;
 use super::text::join_limited;
 
-/// Maximum host keys in a message.
+/// Maximum number of host keys in a message.
 const MAX_KEYS_SHOWN: usize = 4;
 
-/// Error of connecting to a host. No command was sent. Text of the other end is printable ASCII here, and truncated.
+/// Error of connecting to a host. No command was sent. Text of the server is truncated and contains only printable
+/// ASCII.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ConnectError {
-    /// The machine is not reachable now. A later attempt may succeed.
+    /// The machine is not reachable now. A later attempt can succeed.
     #[error("{0}")]
     Unreachable(String),
-    /// The machine accepted the connection and dropped it before its first message. sshd does that with some of many
-    /// simultaneous connections (MaxStartups). An immediate retry may succeed.
+    /// The machine accepted the connection and dropped it before its first message. If too many connections open
+    /// simultaneously, sshd drops some of them (MaxStartups). An immediate retry can succeed.
     #[error("{0}")]
     ConnectionDropped(String),
-    /// The address policy of this installation refuses the address. Nothing was sent there.
+    /// The address policy of this installation refuses the address. Nothing was sent to the address.
     #[error("{at}: address refused: {refusal}")]
     AddressRefused {
         /// Address in the Machine spec, and the port.
@@ -24,7 +25,7 @@ pub enum ConnectError {
         /// Reason of the refusal.
         refusal: AddressRefusal,
     },
-    /// The host showed another key than the expected ones. Nothing was sent after that.
+    /// The host showed a key that is not expected. Writ sent nothing after it received the key.
     #[error(
         "host key changed: expected {}, got {shown}; if the host was re-installed, check its new key on its console and \
          put it into spec.hostKeys (`writ machine keyscan HOST` prints the line); otherwise someone may be intercepting the \
@@ -37,7 +38,7 @@ pub enum ConnectError {
         /// Fingerprint of the shown key, or the key types that the host offers.
         shown: String,
     },
-    /// The host showed a revoked key or certificate. Nothing was sent after that.
+    /// The host showed a revoked key or certificate. Writ sent nothing after it received the key or certificate.
     #[error(
         "host key revoked: {what} is in spec.revokedHostKeys; create a new host key and put it into spec.hostKeys; \
          if this is not your host, someone may be intercepting the connection"
@@ -46,14 +47,15 @@ pub enum ConnectError {
         /// The revoked key or certificate.
         what: String,
     },
-    /// The host showed a certificate that is not valid for it. Nothing was sent after that.
+    /// The host showed a certificate that is not valid for this host. Writ sent nothing after it received the
+    /// certificate.
     #[error("host certificate refused: {why}")]
     HostCertificateRefused {
         /// Reason of the refusal, and the remedy.
         why: String,
     },
-    /// The host key is unknown, and the Machine trusts on first use. Nothing was sent after that: the caller first
-    /// records the key, then connects again.
+    /// The host key is unknown, and the Machine trusts on first use. Writ sent nothing after it received the key. The
+    /// caller records the key, then connects again.
     #[error("host key {fingerprint} ({algorithm}) is unknown")]
     HostKeyUnknown {
         /// Type of the key.
@@ -68,7 +70,7 @@ pub enum ConnectError {
         user: String,
         /// Fingerprints of the public halves of the keys that were tried.
         fingerprint: String,
-        /// Last refusal.
+        /// Reason of the last refusal.
         refusal: LoginRefusal,
     },
     /// The account rules of the verified host refused the user.
@@ -88,11 +90,11 @@ pub enum ConnectError {
     /// The jump host forwards no connections.
     #[error("{0}")]
     ForwardingRefused(String),
-    /// The connection is open, but the machine has no free session on it now. Nothing was executed. A retry, or another
-    /// connection, may succeed.
+    /// The connection is open, but the machine has no free session on this connection now. Nothing was executed. A
+    /// retry or another connection can succeed.
     #[error("{0}")]
     Busy(String),
-    /// The other end does not speak SSH, or only in an unsafe way.
+    /// The server does not speak SSH, or supports only an unsafe form of SSH.
     #[error("the SSH handshake failed: {0}")]
     Handshake(String),
 }
@@ -118,12 +120,12 @@ impl ConnectError {
     }
 }
 
-/// Part of a login that a host refused.
+/// Reason why a host refused a login.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LoginRefusal {
-    /// The key.
+    /// The host refused the key.
     Key,
-    /// The certificate for the key.
+    /// The host refused the certificate for the key.
     Certificate,
     /// The host accepted the key and requires another method in addition.
     PartialSuccess,

@@ -1,4 +1,5 @@
-//! Progress of a connection, and the handler that verifies its host key. The handler only passes on what russh reports.
+//! Progress of a connection, and the handler that verifies its host key. The handler only records the events that russh
+//! reports.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,7 @@ use super::{ConnectError, HostKeyVerifier, VerifiedHostKey};
 /// Maximum characters of a banner in a message.
 const MAX_BANNER_SHOWN: usize = 300;
 
-/// Progress of a connection, shared with the handler, which russh owns.
+/// Progress of a connection. Shared with the handler, which russh owns.
 #[derive(Debug, Default)]
 pub(super) struct HandshakeProgress {
     state: Mutex<HandshakeState>,
@@ -21,13 +22,14 @@ pub(super) struct HandshakeProgress {
 
 #[derive(Debug, Default)]
 struct HandshakeState {
-    /// The step that the other end has to do; `None` for accepting the TCP connection.
+    /// Step that the server has not completed yet, as a verb: "complete the SSH handshake". `None` means "accept a
+    /// connection".
     step: Option<&'static str>,
     /// Result of the host key verification.
     checked: Option<Result<VerifiedHostKey, ConnectError>>,
-    /// True if the other end sent a disconnect message (RFC 4253, section 11.1).
+    /// True if the server sent a disconnect message (RFC 4253, section 11.1).
     got_disconnect: bool,
-    /// Last banner of the other end during the login (RFC 4252, section 5.4), truncated.
+    /// Last banner that the server sent during the login (RFC 4252, section 5.4), truncated.
     banner: String,
 }
 
@@ -44,7 +46,7 @@ impl HandshakeProgress {
         self.with(|state| state.step.unwrap_or("accept a connection"))
     }
 
-    /// Forgets the result of the verification before another handshake.
+    /// Deletes the result of the host key verification, before another handshake.
     pub fn reset(&self) {
         self.with(|state| state.checked = None);
     }
@@ -102,8 +104,8 @@ impl client::Handler for HostKeyHandler {
         }
     }
 
-    // A server has no reason to open channels to a client. russh accepts them by default; dropping the handle refuses
-    // them.
+    // A server has no reason to open channels to a client. russh accepts such channels by default. The functions below
+    // refuse a channel, because they drop its `ChannelOpenHandle`.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

@@ -1,6 +1,6 @@
 //! Verifies host keys: pinned keys, certificates of authorities, and keys recorded on first use. Keys are compared as
-//! exact data and without russh's known_hosts helper: it reports a key with another algorithm as merely unknown, and
-//! ignores @revoked.
+//! exact data. Writ does not use russh's known_hosts helper, because this helper reports a key with another algorithm
+//! as merely unknown and ignores @revoked.
 
 mod certificate;
 #[cfg(test)]
@@ -30,15 +30,15 @@ pub struct HostKeyConfig<'a> {
     pub name: &'a str,
 }
 
-/// Verifier of host keys. It has at least one key or authority, or may record a key on first use.
+/// Verifier of host keys. It has at least one key or authority, or the Machine trusts on first use.
 #[derive(Clone, Debug)]
 pub struct HostKeyVerifier {
     pins: Vec<KeyData>,
     authorities: Vec<KeyData>,
     revoked: Vec<Revoked>,
-    /// Ignored if there are pins or authorities.
+    /// Keys recorded on first use. Empty if there are pins or authorities.
     first_use_keys: Vec<(Algorithm, Fingerprint)>,
-    /// In lower case.
+    /// `spec.address` in lower case.
     name: String,
 }
 
@@ -54,18 +54,18 @@ enum Revoked {
 pub struct VerifiedHostKey {
     /// Type of the key: `ssh-ed25519`.
     pub algorithm: String,
-    /// SHA-256 fingerprint of the key. For a certificate, of the key in it.
+    /// SHA-256 fingerprint of the key. For a certificate, the fingerprint of the certified key.
     pub fingerprint: String,
-    /// Ground on which the key was accepted.
+    /// Reason why the key was accepted.
     pub by: VerifiedBy,
 }
 
-/// Ground on which a host key was accepted.
+/// Reason why a host key was accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum VerifiedBy {
     /// The key is pinned.
     Pinned,
-    /// An authority has signed its certificate.
+    /// An authority has signed the certificate of the key.
     Authority,
     /// The key was recorded on first use.
     FirstUse,
@@ -101,7 +101,7 @@ pub enum HostKeyConfigError {
         /// Length of the key in bits.
         bits: u32,
     },
-    /// An entry would revoke nothing.
+    /// An entry of `spec.revokedHostKeys` has no known form, and would revoke nothing.
     #[error(
         "spec.revokedHostKeys[{0}] must be an OpenSSH public key line, a certificate line (of a -cert.pub file), or a \
          fingerprint SHA256:... as `ssh-keygen -lf FILE` prints it"
@@ -119,7 +119,8 @@ impl HostKeyVerifier {
     /// Reads the host key fields of a Machine.
     ///
     /// # Errors
-    /// The first entry that cannot be used. An ignored entry would be noticed only when it is needed.
+    /// Names the first entry that cannot be used. If Writ ignored such an entry, the user would notice the mistake only
+    /// when the entry is needed.
     pub fn parse(parts: HostKeyConfig<'_>) -> Result<Self, HostKeyConfigError> {
         let pins = parse_keys("spec.hostKeys", parts.host_keys)?;
         let authorities = parse_keys("spec.hostKeyAuthorities", parts.authorities)?;
@@ -140,7 +141,8 @@ impl HostKeyVerifier {
         Ok(Self { pins, authorities, revoked, first_use_keys, name: parts.name.to_ascii_lowercase() })
     }
 
-    /// Returns the types of plain keys to request: only acceptable ones, because a server with several keys shows one.
+    /// Returns the types of plain host keys to request. A server with several host keys shows only one of them. Writ
+    /// therefore requests only the types of keys that it would accept.
     pub(super) fn key_types(&self) -> Vec<Algorithm> {
         if !self.has_configured_keys() && self.first_use_keys.is_empty() {
             return KEY_TYPES.to_vec();
@@ -156,8 +158,8 @@ impl HostKeyVerifier {
         if self.authorities.is_empty() { Vec::new() } else { KEY_TYPES.to_vec() }
     }
 
-    /// Returns true if a host with a refused certificate may be asked for its plain key. A server with a certificate
-    /// always shows the certificate first.
+    /// Returns true if Writ may connect again and request the host's plain key, because the host's certificate was
+    /// refused. If Writ requests both, a server with a certificate always shows the certificate.
     pub(super) fn may_fall_back_to_plain_key(&self, refusal: &ConnectError) -> bool {
         !self.pins.is_empty() && matches!(refusal, ConnectError::HostCertificateRefused { .. })
     }
@@ -231,7 +233,8 @@ impl HostKeyVerifier {
     }
 
     fn is_revoked_certificate(&self, certificate: &Certificate) -> bool {
-        // Compares without the comment, which a server does not send.
+        // `to_bytes` omits the comment of a certificate. A server does not send the comment, so it must not be
+        // compared.
         self.revoked.iter().any(|revoked| match revoked {
             Revoked::Certificate(revoked) => {
                 matches!((revoked.to_bytes(), certificate.to_bytes()), (Ok(one), Ok(other)) if one == other)

@@ -1,6 +1,6 @@
-//! Authenticates to a verified host: one attempt, with the key or with its certificate. After a refused certificate the
-//! bare key is not tried: that would count as a second failure on the host, and would hide the fault of the
-//! certificate.
+//! Authenticates to a verified host, with one attempt for each key. The attempt uses the key's certificate if there is
+//! one, otherwise the bare key. Writ does not try the bare key after a refused certificate: the host would count a
+//! second failure, and the error would hide the fault of the certificate.
 
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
@@ -11,7 +11,7 @@ use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use super::Credentials;
 use super::handshake::HostKeyHandler;
 
-/// Error of an authentication attempt without a result.
+/// Reason why an authentication attempt has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
     #[error("the machine accepts RSA keys with SHA-1 only, which Writ does not use; use an ed25519 key")]
@@ -43,12 +43,12 @@ pub(super) async fn log_in(
     if hash.is_none() {
         return Ok(handle.authenticate_openssh_cert(user, key.clone(), certificate).await?);
     }
-    // For an RSA certificate, russh's own function offers SHA-1.
+    // For an RSA certificate, russh's `authenticate_openssh_cert` offers SHA-1. This call offers `hash` instead.
     handle.authenticate_certificate_with(user, certificate, hash, &mut RsaSigner(key)).await
 }
 
-/// Returns the hash that the server accepts with RSA keys (RFC 8332, server-sig-algs). Returns SHA-256, which every
-/// server with SHA-2 supports, if the server sends no list.
+/// Returns the hash for signatures with RSA keys that the server accepts (RFC 8332, server-sig-algs). If the server
+/// sends no list, returns SHA-256, which every server with SHA-2 supports.
 async fn rsa_hash(handle: &Handle<HostKeyHandler>) -> Result<HashAlg, LoginError> {
     match handle.best_supported_rsa_hash().await? {
         Some(Some(hash)) => Ok(hash),
@@ -71,7 +71,7 @@ impl russh::Signer for RsaSigner<'_> {
     ) -> Result<Vec<u8>, Self::Error> {
         let (Some(pair), Some(hash)) = (self.0.key_data().rsa(), hash) else { return Err(LoginError::Unsigned) };
         let signature = (pair, Some(hash)).try_sign(&data).map_err(|_| LoginError::Unsigned)?;
-        // The signature is one string after the signed data (RFC 4252, section 7).
+        // The signature is appended to the signed data as one SSH string (RFC 4252, section 7).
         let blob = signature.encode_vec().map_err(|_| LoginError::Unsigned)?;
         blob.encode(&mut data).map_err(|_| LoginError::Unsigned)?;
         Ok(data)

@@ -1,5 +1,5 @@
-//! Policy for the addresses that Writ connects to. Anyone who may write a Machine chooses an address that `writ`
-//! connects to from inside the cluster; this policy holds the addresses that nobody may choose. Pure.
+//! Policy for the addresses that Writ connects to. Anyone who may write a Machine can choose an address, and Writ
+//! connects to this address from inside the cluster. The policy refuses addresses that no user may choose. Pure.
 
 #[cfg(test)]
 mod tests;
@@ -49,13 +49,14 @@ pub enum CidrError {
 pub struct AddressPolicy {
     allow: Vec<Cidr>,
     deny: Vec<Cidr>,
-    /// Ranges that are refused unless `allow` lists them, or ranges within them.
+    /// Ranges whose addresses are refused. An address is permitted again if `allow` lists this range, or a part of this
+    /// range that contains the address.
     denied_unless_listed: Vec<Cidr>,
-    /// Current addresses of the API server, refused in the same way.
+    /// Current addresses of the API server. Each is refused like a range in `denied_unless_listed`.
     servers: Arc<RwLock<Vec<IpAddr>>>,
 }
 
-/// Reason why Writ does not connect to an address. The message names the flag that changes it.
+/// Reason why Writ does not connect to an address. The message names the flag that decides about the address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AddressRefusal {
     /// A range of --deny-cidr contains the address.
@@ -66,8 +67,8 @@ pub enum AddressRefusal {
         /// The range that contains it.
         range: Cidr,
     },
-    /// A built-in range, --refuse-cidr or the API server has the address. An address may be in several such ranges;
-    /// listing the address itself lifts all of them.
+    /// The address is in a built-in range, in a range of --refuse-cidr, or is an address of the API server. An address
+    /// can be in several such ranges. If --allow-cidr lists the address itself, all of these refusals are lifted.
     #[error(
         "{address} is {what}, which is refused by default; if a machine is there on purpose, start `writ serve` (or `writ machine`) \
          with --allow-cidr {} (in the chart: serve.allowCidrs), and with --allow-cidr for each other range that machines are \
@@ -80,7 +81,7 @@ pub enum AddressRefusal {
         /// Kind of the address.
         what: &'static str,
     },
-    /// --allow-cidr lists other ranges only.
+    /// --allow-cidr is set, and no range of it contains the address.
     #[error(
         "{address} is in none of the ranges that `writ serve --allow-cidr` names; if a machine is there, add --allow-cidr {} or \
          its range (in the chart: serve.allowCidrs)",
@@ -92,7 +93,7 @@ pub enum AddressRefusal {
     },
 }
 
-/// Evaluated at compile time: a prefix that is too long does not compile.
+/// Used only in constants. A prefix that is too long is therefore a compile error.
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Cidr {
     Cidr(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)))
 }
@@ -103,7 +104,7 @@ const fn v6(first: u16, second: u16, last: u16, prefix: u8) -> Cidr {
 
 const METADATA: &str = "a cloud's metadata service";
 
-/// Ranges that are refused by default. An address may be in several; each of them must be lifted.
+/// Ranges that are refused by default. If an address is in several ranges, the refusal of each range must be lifted.
 const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(0, 0, 0, 0, 8), "no address of a machine"),
     (v6(0, 0, 0, 128), "no address of a machine"),
@@ -114,13 +115,13 @@ const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(224, 0, 0, 0, 4), "a multicast address"),
     (v6(0xff00, 0, 0, 8), "a multicast address"),
     (v4(255, 255, 255, 255, 32), "the broadcast address"),
-    // AWS, Google Cloud, Azure, Oracle and most others; then the credentials of ECS and EKS.
+    // First AWS, Google Cloud, Azure, Oracle and most other clouds. Then the credentials of ECS and EKS.
     (v4(169, 254, 169, 254, 32), METADATA),
     (v4(169, 254, 170, 2, 32), METADATA),
     (v4(169, 254, 170, 23, 32), METADATA),
     (v6(0xfd00, 0xec2, 0x254, 128), METADATA),
     (v6(0xfd00, 0xec2, 0x23, 128), METADATA),
-    // Alibaba Cloud, the platform of Azure, and Oracle's older service.
+    // Alibaba Cloud, the platform of Azure, and the older service of Oracle.
     (v4(100, 100, 100, 200, 32), METADATA),
     (v4(168, 63, 129, 16, 32), METADATA),
     (v4(192, 0, 0, 192, 32), METADATA),
@@ -135,14 +136,14 @@ impl AddressPolicy {
         network
     }
 
-    /// Adds ranges that are refused like the built-in ones.
+    /// Adds ranges that are refused like the built-in ranges.
     #[must_use]
     pub fn refusing(self, refused: Vec<Cidr>) -> Self {
         Self { denied_unless_listed: refused, ..self }
     }
 
-    /// Replaces the addresses of the API server. An empty list means that they are unknown now, so the previous ones
-    /// stay.
+    /// Replaces the addresses of the API server. An empty list means that the addresses are unknown now. The previous
+    /// addresses then stay.
     pub fn servers_are(&self, servers: Vec<IpAddr>) {
         if !servers.is_empty() {
             *self.servers.write().unwrap_or_else(PoisonError::into_inner) =
@@ -164,8 +165,8 @@ impl AddressPolicy {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let servers = servers.into_iter().map(|server| (Cidr::single(server), "the Kubernetes API server"));
         for (range, what) in BUILT_IN.into_iter().chain(servers).chain(refused) {
-            // Only a range within the refused one lifts it: an operator who allows 0.0.0.0/0 or 10.0.0.0/8 does not
-            // mean these addresses.
+            // Only an allowed range within the refused range lifts the refusal. An operator who allows 0.0.0.0/0 or
+            // 10.0.0.0/8 does not intend to allow these addresses.
             let is_lifted = |allowed: &Cidr| allowed.is_subset_of(&range) && allowed.contains(address);
             if range.contains(address) && !self.allow.iter().any(is_lifted) {
                 return Err(AddressRefusal::BuiltIn { address, what });
@@ -178,15 +179,15 @@ impl AddressPolicy {
     }
 }
 
-/// Returns the address that a packet reaches: the IPv4 address inside an IPv6 address (mapped and compatible, RFC 4291;
-/// NAT64, RFC 6052; 6to4, RFC 3056), or the address itself.
+/// Returns the address that a packet reaches. If an IPv6 address contains an IPv4 address, this is the IPv4 address
+/// (mapped and compatible, RFC 4291; NAT64, RFC 6052; 6to4, RFC 3056). Otherwise it is the address itself.
 pub(super) fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let bits = v6.to_bits();
     let v4_in = |bits: u128| IpAddr::V4(Ipv4Addr::from_bits((bits & u128::from(u32::MAX)) as u32));
     match bits >> 32 {
         0xffff | 0x0064_ff9b_0000_0000_0000_0000 => v4_in(bits),
-        // `::` and `::1` are addresses of their own.
+        // `::` and `::1` contain no IPv4 address.
         0 if bits > 1 => v4_in(bits),
         _ if bits >> 112 == 0x2002 => v4_in(bits >> 80),
         _ => address,
@@ -198,7 +199,8 @@ impl Cidr {
         Self(IpNet::from(address))
     }
 
-    /// Returns true if the range contains this address. An IPv4 range contains no IPv6 address, and the reverse.
+    /// Returns true if the range contains this address. An IPv4 range contains no IPv6 address, and an IPv6 range
+    /// contains no IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }

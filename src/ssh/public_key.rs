@@ -6,7 +6,7 @@ use russh::keys::{Algorithm, EcdsaCurve};
 
 /// Minimum length of an RSA key. Shorter keys count as broken (NIST SP 800-131A).
 pub(super) const MIN_RSA_BITS: u32 = 2048;
-/// Types of host keys that Writ accepts, the preferred one first. RSA with SHA-2 only.
+/// Types of host keys that Writ accepts, in the order of preference. RSA keys must sign with SHA-2.
 pub(super) const KEY_TYPES: [Algorithm; 6] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -19,9 +19,9 @@ pub(super) const KEY_TYPES: [Algorithm; 6] = [
 /// Fault of a key that is too weak to prove an identity.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum WeakKey {
-    /// Not one of [`KEY_TYPES`].
+    /// The type is not in [`KEY_TYPES`].
     Type,
-    /// RSA with fewer than [`MIN_RSA_BITS`] bits.
+    /// The RSA key has fewer than [`MIN_RSA_BITS`] bits. Holds the number of bits.
     ShortRsa(u32),
 }
 

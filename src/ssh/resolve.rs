@@ -1,6 +1,6 @@
-//! Resolves names to addresses. The system's resolver blocks a thread while its servers are silent, and cannot be
-//! cancelled. So each name has at most one lookup in flight, which all callers share. The number of lookups is bounded,
-//! in total and for each namespace.
+//! Resolves names to addresses. The system's resolver blocks a thread until a DNS server answers or the resolver gives
+//! up. Writ cannot cancel this lookup. Each name therefore has at most one lookup in flight, which all callers share.
+//! The number of lookups is bounded, in total and for each namespace.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use crate::fairness::{Pool, Size};
 
-/// Maximum concurrent lookups: 64 in total, 16 for each namespace. Each blocks one of tokio's 512 threads for blocking
-/// work, which other tasks need too. If the zone of a namespace's names does not answer, its lookups block their
-/// threads for half a minute.
+/// Maximum number of concurrent lookups: 64 in total, 16 for each namespace. Each lookup blocks one of tokio's 512
+/// threads for blocking work. Other tasks also need these threads. If the DNS servers for a namespace's names do not
+/// answer, each of its lookups blocks a thread for half a minute.
 const LOOKUPS: Size = Size { places: 64, share: 16 };
-/// Maximum addresses used for each name. The owner of a DNS name could return any number.
+/// Maximum number of addresses used for each name. The owner of a DNS name could return any number.
 const MAX_ADDRESSES: usize = 16;
 
 type LookupResult = Option<Result<Vec<SocketAddr>, String>>;
@@ -23,8 +23,9 @@ type LookupResult = Option<Result<Vec<SocketAddr>, String>>;
 /// All lookups of this process.
 static IN_FLIGHT_LOOKUPS: LazyLock<Arc<Lookups>> = LazyLock::new(|| Arc::new(Lookups::new(LOOKUPS)));
 
-/// Returns the addresses of a name, with port 0, in the order in which they are tried. Does not look up an IP address.
-/// Keeps the zone of an address like `fe80::1%eth0`. Has no deadline; safe to drop.
+/// Returns the addresses of a name, with port 0, in the order in which they are tried. An IP address is returned
+/// without a lookup. Keeps the zone of an address like `fe80::1%eth0`. Has no deadline. A caller may drop the future at
+/// any time.
 pub(super) async fn addresses(name: &str, namespace: &str) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, 0)]);
@@ -38,13 +39,13 @@ pub(super) async fn addresses(name: &str, namespace: &str) -> Result<Vec<SocketA
     }
 }
 
-/// Returns the zone of an IPv6 address that has one.
+/// Returns the zone of an IPv6 address. Returns `None` if `name` is not an IPv6 address with a zone.
 pub(super) fn zone_of(name: &str) -> Option<&str> {
     let (address, zone) = name.split_once('%')?;
     address.parse::<Ipv6Addr>().is_ok().then_some(zone)
 }
 
-/// Also resolves the zones of the host's network interfaces.
+/// Asks the system's resolver, which also resolves zones to the network interfaces of this host.
 async fn resolve_blocking(name: String) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((name, 0)).await?.collect())
 }
@@ -54,7 +55,7 @@ struct Lookups {
     places: Pool,
 }
 
-/// A lookup in flight. Removes itself from the map when it ends, even if its runtime is shut down.
+/// A lookup in flight. The lookup leaves the map when it ends, even if its runtime is shut down.
 struct Lookup {
     lookups: Arc<Lookups>,
     name: String,
@@ -92,7 +93,8 @@ impl Lookups {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Starts a lookup, or joins one that another caller started while this one waited for a permit.
+    /// Starts a lookup. While this caller waited for a place, another caller perhaps started a lookup of the same name.
+    /// Then joins that lookup instead.
     async fn start<F>(
         self: &Arc<Self>,
         name: &str,
@@ -113,7 +115,7 @@ impl Lookups {
         let asking = ask(name.to_owned());
         tokio::spawn(async move {
             let found = asking.await;
-            // Removed before the result is published, so that later callers start a new lookup.
+            // The lookup leaves the map before its result is published. Later callers therefore start a new lookup.
             drop(lookup);
             drop(place);
             sender.send_replace(Some(found.map_err(|error| error.to_string()).and_then(dedup_and_limit)));
@@ -187,7 +189,7 @@ mod tests {
                 Ok(ips(&["192.0.2.1"]))
             }
         };
-        // A caller that gives up leaves the lookup to later callers.
+        // The first caller gives up. Its lookup continues, and later callers share it.
         assert!(timeout(Duration::from_millis(10), lookups.addresses("web-1", "team", ask)).await.is_err());
         let (one, two, ()) =
             tokio::join!(lookups.addresses("web-1", "team", ask), lookups.addresses("web-1", "team", ask), async {
@@ -212,7 +214,7 @@ mod tests {
             assert!(timeout(Duration::from_millis(5), lookups.addresses(name, "silent", ask)).await.is_err());
         }
         assert_eq!(asked.load(Ordering::Relaxed), 2);
-        // Other namespaces do not wait for the silent zone.
+        // A silent DNS zone of one namespace does not delay other namespaces.
         let answer = lookups.addresses("e", "other", |_| async { Ok(ips(&["::1"])) }).await;
         assert_eq!(answer, Ok(ips(&["::1"])));
     }

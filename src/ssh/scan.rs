@@ -1,5 +1,5 @@
-//! Reads the keys of a host, for a person to compare and pin. Like ssh-keyscan, it opens one connection for each type
-//! of key and ends it when the host has shown the key. It sends no credentials and trusts no key.
+//! Reads the keys of a host, so that a user can compare and pin them. Like ssh-keyscan, Writ opens one connection for
+//! each type of key, and closes it after the host has shown the key. Writ sends no credentials and trusts no key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::stream::AbortableStream;
 use super::text::printable;
 use super::{AddressPolicy, ConnectError};
 
-/// Maximum characters of an error in a message.
+/// Maximum number of characters of an error in a message.
 const MAX_DETAIL_SHOWN: usize = 300;
 
 /// A key that a host showed. It is not verified.
@@ -32,8 +32,8 @@ pub struct ScannedKey {
 /// Reads the keys of a host, one for each type that can be pinned, ed25519 first.
 ///
 /// # Errors
-/// See [`ConnectError`]. [`ConnectError::Unreachable`] if all of it takes longer than `deadline`.
-/// [`ConnectError::Handshake`] if the host has no key of such a type.
+/// See [`ConnectError`]. [`ConnectError::Unreachable`] if the whole scan takes longer than `deadline`.
+/// [`ConnectError::Handshake`] if the host has no key of a type that can be pinned.
 pub async fn scan(
     address: &str,
     port: u16,
@@ -57,7 +57,7 @@ async fn scan_all(
     until: Instant,
 ) -> Result<Vec<ScannedKey>, ConnectError> {
     let at = host_port(address, port);
-    // A person's own process shares its lookups with no namespace.
+    // This is a user's own process, so its lookups count for no namespace.
     let mut addresses = resolve(Wanted { address, port, namespace: "", admission: None }, network).await?;
     let mut keys = Vec::new();
     // An RSA key has one type for all its signature hashes, so one connection requests all of them.
@@ -76,7 +76,7 @@ async fn scan_all(
     Ok(keys)
 }
 
-/// Returns the key of one of these types, or `None` if the host has none.
+/// Returns the host's key of one of the `wanted` types, or `None` if the host has no such key.
 async fn scan_key_types(
     at: &str,
     stream: tokio::net::TcpStream,
@@ -105,7 +105,7 @@ async fn scan_key_types(
     }
 }
 
-/// Handler of russh that keeps the key and refuses the host.
+/// Handler of russh that stores the shown key and refuses the host.
 struct KeyCollector(Arc<Mutex<Option<PublicKey>>>);
 
 impl client::Handler for KeyCollector {

@@ -1,4 +1,4 @@
-//! One session: one command, and all events of the machine about it until the channel is closed.
+//! One session. A session executes one command, and returns all events of this command until the channel is closed.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::time::{Instant, timeout};
 
-/// Maximum size of one write to standard input, in bytes. Larger writes broke during a key exchange.
+/// Maximum size of one write to standard input, in bytes. Larger writes failed during a key exchange.
 const MAX_WRITE_BYTES: usize = 32 << 10;
 
 /// Deadline for sending one message. A machine that reads nothing delays it.
@@ -25,13 +25,14 @@ pub struct Session {
     channel: ChannelReadHalf,
     /// Shared with `feeding`, which is dropped with this value.
     writer: Arc<ChannelWriteHalf<Msg>>,
-    /// The write that [`Session::feed`] started, until it is complete.
+    /// Write that [`Session::feed`] started. `None` after the write is complete.
     feeding: Option<Feeding>,
-    /// Time at which that write was complete.
+    /// Time at which the write of [`Session::feed`] was complete.
     fed: Option<Instant>,
     /// True if the machine closed the channel itself. Then no event is missing.
     closed: bool,
-    /// True once the end of standard input was sent. Some servers close a connection that receives it twice.
+    /// True if the end of standard input was sent. It must not be sent twice, because some servers then close the
+    /// connection.
     has_ended_input: AtomicBool,
     /// Extra time that this machine needs to execute a command.
     slack: Duration,
@@ -81,17 +82,17 @@ impl Session {
         }
     }
 
-    /// Records the extra time that this machine needs to execute a command.
+    /// Sets the extra time that this machine needs to execute a command.
     pub fn allow(&mut self, slack: Duration) {
         self.slack = slack;
     }
 
-    /// Returns the time to wait for the first output beyond the usual deadline.
+    /// Returns the extra time to wait for the first output, in addition to the usual deadline.
     pub fn slack(&self) -> Duration {
         self.slack
     }
 
-    /// Returns true if the machine has closed the channel. Then all its events were returned.
+    /// Returns true if the machine has closed the channel. All events of the machine were then returned.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -101,12 +102,12 @@ impl Session {
     /// # Errors
     /// The connection is lost, and the request was not sent.
     pub async fn exec(&self, command_line: &str) -> Result<(), russh::Error> {
-        // After this time the request was not sent, because the connection accepts no data.
+        // A request that times out here was not sent, because the connection accepts no data.
         timeout(WRITE_DEADLINE, self.writer.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))
     }
 
-    /// Writes a few bytes to the command's standard input, which stays open. If this fails, the bytes may have been
-    /// sent.
+    /// Writes a few bytes to the command's standard input, which stays open. If this function fails, some bytes were
+    /// perhaps sent.
     ///
     /// # Errors
     /// The connection is lost, or the machine accepts no data.
@@ -115,9 +116,9 @@ impl Session {
         sent.unwrap_or(Err(russh::Error::SendError))
     }
 
-    /// Starts to write to the command's standard input, and to end it. [`Session::next`] drives the write, because a
-    /// machine that refuses the exec request accepts no byte: a caller that waited for the write alone would miss the
-    /// refusal.
+    /// Starts to write `bytes` to the command's standard input, and then to end the input. [`Session::next`] drives
+    /// this write. A machine that refuses the exec request accepts no bytes. A caller that waited only for the write
+    /// would therefore miss the refusal.
     pub fn feed(&mut self, bytes: Bytes) {
         let writer = Arc::clone(&self.writer);
         self.fed = None;
@@ -131,7 +132,8 @@ impl Session {
         }));
     }
 
-    /// Returns the time at which the machine had accepted all bytes of [`Session::feed`], or `None`.
+    /// Returns the time at which the machine had accepted all bytes of [`Session::feed`]. Returns `None` before this
+    /// time.
     pub fn fed(&self) -> Option<Instant> {
         self.fed
     }
@@ -149,7 +151,7 @@ impl Session {
 
     /// Ends the command's standard input and closes the channel. A running command keeps running.
     pub async fn close(self) {
-        // Both fail only if the connection is lost or the machine reads nothing.
+        // Both calls fail only if the connection is lost or the machine reads nothing. Both errors are ignored.
         let _ = timeout(WRITE_DEADLINE, async {
             let _ = self.end_input().await;
             let _ = self.writer.close().await;
@@ -157,8 +159,8 @@ impl Session {
         .await;
     }
 
-    /// Requests a signal for the command's process group (RFC 4254, section 6.9). There is no answer, and OpenSSH 9.2
-    /// signals only for users other than root and not under ForceCommand. So the caller must observe the effect.
+    /// Requests a signal for the command's process group (RFC 4254, section 6.9). The machine does not answer. OpenSSH
+    /// 9.2 sends no signal if the user is root or ForceCommand is set. The caller must therefore observe the effect.
     /// [`Session::next`] reports a lost connection.
     pub async fn signal(&self, signal: Signal) {
         let signal = match signal {
@@ -168,7 +170,7 @@ impl Session {
         let _ = timeout(WRITE_DEADLINE, self.writer.signal(signal)).await;
     }
 
-    /// Returns the next event. Has no deadline; safe to drop and call again.
+    /// Returns the next event. Has no deadline. A caller may drop the future at any time and call again.
     pub async fn next(&mut self) -> SessionEvent {
         loop {
             let feeding = &mut self.feeding;
@@ -176,7 +178,7 @@ impl Session {
                 message = self.channel.wait() => message,
                 sent = async { match feeding.as_mut() { Some(feeding) => feeding.await, None => pending().await } } => {
                     self.feeding = None;
-                    // If it fails, the next event reports the closed channel or the lost connection.
+                    // If the write failed, the next event reports the closed channel or the lost connection.
                     if sent.is_ok() {
                         self.has_ended_input.store(true, Ordering::Relaxed);
                         self.fed = Some(Instant::now());
@@ -207,8 +209,8 @@ impl Session {
     }
 }
 
-/// Returns the name of a signal as it is recorded. A machine may send any text as a name, so only 32 printable
-/// characters are kept.
+/// Returns the name of a signal as it is recorded. A machine can send any text as a name. At most 32 printable
+/// characters of such a text are kept.
 fn sanitize_signal_name(signal: Sig) -> String {
     let name = match signal {
         Sig::ABRT => "ABRT",

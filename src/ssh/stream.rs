@@ -1,6 +1,6 @@
-//! A stream that can be aborted from outside. russh's task owns the stream, and lives on after the client's handle is
-//! dropped, as long as the other end keeps the connection. Without this type every expired deadline would leave a task
-//! and a socket behind, or a channel of the jump host's connection.
+//! A stream that can be aborted from outside. A task of russh owns the stream. This task keeps running after the
+//! client's handle is dropped, until the server ends the connection. Without this type, every expired deadline would
+//! leave a task and its socket, or its channel of the jump host's connection.
 
 use std::io;
 use std::pin::Pin;
@@ -9,16 +9,16 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// After the abort, reads return the end of the stream and writes fail.
+/// A stream that can be aborted. After the abort, reads return the end of the stream and writes fail.
 pub(super) struct AbortableStream<S> {
     inner: S,
     token: CancellationToken,
-    /// One future for each direction, because different tasks may poll them.
+    /// One future for reads and one future for writes, because different tasks can poll the two directions.
     reading: Pin<Box<WaitForCancellationFutureOwned>>,
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// Aborts its stream when it is dropped, or earlier.
+/// Aborts the stream when this value is dropped, or earlier.
 pub(super) struct AbortOnDrop(CancellationToken);
 
 impl<S> AbortableStream<S> {
@@ -75,7 +75,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AbortableStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // There is nothing to wait for: dropping the stream ends it.
+        // An aborted stream needs no shutdown, because it ends when it is dropped.
         if self.is_aborted_for_writing(context) {
             return Poll::Ready(Ok(()));
         }

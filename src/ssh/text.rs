@@ -1,9 +1,9 @@
-//! Prepares text of a machine, lists and times for messages.
+//! Formats texts of machines, lists and times for messages.
 
 use jiff::Timestamp;
 
-/// Returns printable ASCII of at most `limit` characters. A machine may send anything, and messages end in a status, a
-/// log and a terminal.
+/// Returns at most `limit` characters of the text. Replaces each character that is not printable ASCII by `?`. A
+/// machine can send anything, and messages appear in a status, a log and a terminal.
 pub(super) fn printable(text: &str, limit: usize) -> String {
     let mut characters = text.chars().map(|character| match character {
         ' '..='~' => character,
@@ -25,7 +25,8 @@ pub(super) fn join_limited(names: &[String], limit: usize) -> String {
     }
 }
 
-/// Formats seconds since 1970 as a date, or as a number if no date can hold them (ssh-keygen's "forever").
+/// Formats seconds since 1970 as a date. Returns the number itself if it is too large for a date (ssh-keygen's
+/// "forever").
 pub(super) fn date(seconds: u64) -> String {
     let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     date.map_or_else(|| format!("second {seconds}"), |date| date.to_string())

@@ -38,7 +38,7 @@ fn names_are_held_against_name_patterns_label_by_label() {
         ("2001:db8::*", "web-1", ByAddress),
         ("10.0.*, web-1", "web-1", Admitted),
         ("10.0.*, web-1", "web-2", ByAddress),
-        // The resolver reads these as addresses, and Writ checks the results.
+        // The resolver reads these texts as addresses. Writ then checks the addresses.
         ("10.0.*", "010.0.0.1", ByAddress),
         ("10.0.*", "10.1", ByAddress),
         ("10.0.*", "0x0a000001", ByAddress),
@@ -63,7 +63,7 @@ fn addresses_are_held_against_address_patterns_only() {
         ("10.0.0.1", "10.0.0.1", Admitted),
         ("10.0.0.1", "10.0.0.11", Refused),
         ("*", "10.0.0.1", Admitted),
-        // IPv4 written as IPv6 counts as IPv4.
+        // An IPv4 address that is written as IPv6 counts as IPv4.
         ("10.0.*", "::ffff:10.0.0.1", Admitted),
         ("10.0.*", "::ffff:a00:1", Admitted),
         ("::ffff:10.0.0.1", "10.0.0.1", Admitted),
@@ -74,7 +74,7 @@ fn addresses_are_held_against_address_patterns_only() {
         ("2001:db8::*", "2001:DB8:0:0:0:0:0:5", Admitted),
         ("2001:db8::*", "2001:db9::5", Refused),
         ("2001:db8::/32", "2001:db8:ffff::", Admitted),
-        // A zone counts if the pattern has one.
+        // The zone is compared only if the pattern has a zone.
         ("fe80::1", "fe80::1%veth0", Admitted),
         ("fe80::/10", "fe80::1%veth0", Admitted),
         ("fe80::1%veth0", "fe80::1%veth0", Admitted),

@@ -42,7 +42,7 @@ pub enum CredentialsError {
     /// The entry is a public key.
     #[error("ssh-privatekey is a public key; use the private key (the file without .pub)")]
     Public,
-    /// The entry is base64 of a key file.
+    /// The entry was encoded in base64 twice.
     #[error(
         "ssh-privatekey is in base64 twice; put the file as it is into stringData, or its base64 into data (kubectl create secret \
          --from-file does that)"
@@ -51,7 +51,7 @@ pub enum CredentialsError {
     /// The key has a type that Writ does not use.
     #[error("ssh-privatekey has type {0}; use ed25519, ECDSA or RSA (ssh-keygen -t ed25519 makes one)")]
     Unsupported(String),
-    /// The RSA key is too short; holds its number of bits.
+    /// The RSA key is too short. Holds the length of the key in bits.
     #[error(
         "ssh-privatekey is an RSA key of {0} bits; it must have at least {MIN_RSA_BITS} (or use ssh-keygen -t ed25519)"
     )]
@@ -64,7 +64,7 @@ pub enum CredentialsError {
     /// The certificate entry is no certificate.
     #[error("ssh-certificate does not parse; it must be the line of a -cert.pub file, as ssh-keygen -s writes it")]
     CertificateUnparsable,
-    /// The certificate is one for hosts.
+    /// The certificate is a host certificate.
     #[error("ssh-certificate is a host certificate; it must be a user certificate (ssh-keygen -s without -h)")]
     NotAUserCertificate,
     /// The certificate is for another key.
@@ -89,10 +89,10 @@ pub enum CredentialsError {
         /// Addresses that the name resolves to.
         resolved: String,
     },
-    /// The certificate has expired; holds the time of expiry.
+    /// The certificate has expired. Holds the time of expiry.
     #[error("ssh-certificate expired at {0}; sign the key again (ssh-keygen -s), or check the clocks")]
     CertificateExpired(String),
-    /// The certificate is not valid yet; holds the time from which it is.
+    /// The certificate is not valid yet. Holds the start of its validity.
     #[error("ssh-certificate is not valid before {0}; check the clocks")]
     CertificateNotYetValid(String),
 }

@@ -1,6 +1,5 @@
-//! Reads the file that a Secret holds as a private key: one block between a BEGIN and an END line, in one of the
-//! formats that OpenSSH opens. Tolerates line ends of Windows, a byte order mark, indentation and text around the
-//! block.
+//! Reads the private key file of a Secret. The key is a block between a BEGIN and an END line, in one of the formats
+//! that OpenSSH opens. Tolerates line ends of Windows, a byte order mark, indentation and text around the block.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::error::CredentialsError;
 
-/// Format of a block, by its label.
+/// Format of a block, according to the label in its BEGIN line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {
     /// OpenSSH's own format, encrypted or not.
@@ -55,7 +54,8 @@ pub(super) fn first_key(file: &[u8]) -> Result<Block, CredentialsError> {
             "RSA PRIVATE KEY" => break Form::Pkcs1,
             "EC PRIVATE KEY" => break Form::Sec1,
             "DSA PRIVATE KEY" => return Err(CredentialsError::Unsupported("ssh-dss".to_owned())),
-            // `openssl ecparam -genkey` writes the parameters before the key, other programs a certificate.
+            // Other blocks are skipped: `openssl ecparam -genkey` writes the parameters before the key, and other
+            // programs write a certificate before the key.
             _ => {}
         }
     };
@@ -91,8 +91,8 @@ fn no_key(text: &str) -> CredentialsError {
     CredentialsError::Unparsable
 }
 
-/// Reads the lines up to the END line: optional headers, then base64. The buffers are wiped when they are dropped.
-/// `most` is the maximum size: a buffer that grows would leave copies of the key in memory.
+/// Reads the lines up to the END line: optional headers, then base64. `most` is the capacity of the first buffer. A
+/// buffer that grows would leave copies of the key in memory. Both buffers are wiped when they are dropped.
 fn body<'a>(
     lines: impl Iterator<Item = &'a str>,
     most: usize,

@@ -15,8 +15,8 @@ use russh::keys::pkcs8::decode_pkcs8;
 
 use super::error::CredentialsError;
 
-/// Maximum rounds of PBKDF2. openssl makes 2048, OWASP recommends 600,000. The author of the Secret chooses the number,
-/// and must not keep a thread busy for hours.
+/// Maximum number of PBKDF2 rounds. openssl uses 2048 rounds, and OWASP recommends 600,000. The author of the Secret
+/// chooses the number. Without this maximum, the author could keep a thread busy for hours.
 const MAX_PBKDF2_ROUNDS: u32 = 1_000_000;
 
 /// rsaEncryption (RFC 8017).
@@ -31,7 +31,7 @@ const CURVES: [ObjectIdentifier; 3] = [
     ObjectIdentifier::new_unwrap("1.3.132.0.34"),
     ObjectIdentifier::new_unwrap("1.3.132.0.35"),
 ];
-/// Names of key types that openssl makes and SSH does not use.
+/// Key types that openssl creates and SSH does not use, with their names.
 const OTHERS: [(ObjectIdentifier, &str); 5] = [
     (ObjectIdentifier::new_unwrap("1.2.840.10040.4.1"), "DSA"),
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10"), "RSA-PSS"),
@@ -40,7 +40,8 @@ const OTHERS: [(ObjectIdentifier, &str); 5] = [
     (ObjectIdentifier::new_unwrap("1.3.132.0.10"), "ECDSA on secp256k1"),
 ];
 
-/// Reads a key that is not encrypted. Also reads SEC 1, whatever the label of the block is, as OpenSSL does.
+/// Reads an unencrypted key in PKCS#8 or SEC 1. Like OpenSSL, ignores which of these formats the label of the block
+/// names.
 pub(super) fn parse(der: &[u8]) -> Result<PrivateKey, CredentialsError> {
     decode_pkcs8(der, None).map_err(|_| problem(der))
 }
@@ -62,7 +63,7 @@ pub(super) fn parse_encrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKe
         pkcs8::Error::EncryptedPrivateKey(
             pkcs5::Error::UnsupportedAlgorithm { .. } | pkcs5::Error::AlgorithmParametersInvalid { .. },
         ) => CredentialsError::Encryption,
-        // One wrong passphrase in 256 yields correct padding. The bytes before the padding are no key then.
+        // About one wrong passphrase in 256 yields correct padding. `parse` below then finds that the bytes are no key.
         _ => CredentialsError::PassphraseWrong,
     })?;
     parse(opened.as_bytes()).map_err(|error| match error {
@@ -71,8 +72,8 @@ pub(super) fn parse_encrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKe
     })
 }
 
-/// Returns an error unless the key derivation is PBKDF2 with a bounded number of rounds and the cipher is AES. scrypt
-/// is refused, because its cost is memory that the author of the Secret chooses.
+/// Accepts only AES with the key derivation PBKDF2 and a bounded number of rounds. scrypt is refused, because the
+/// author of the Secret would choose how much memory it needs.
 fn check_cost(scheme: &EncryptionScheme) -> Result<(), CredentialsError> {
     let parameters = scheme.pbes2().ok_or(CredentialsError::Encryption)?;
     let Kdf::Pbkdf2(pbkdf2) = &parameters.kdf else { return Err(CredentialsError::Encryption) };
@@ -83,12 +84,13 @@ fn check_cost(scheme: &EncryptionScheme) -> Result<(), CredentialsError> {
     match parameters.encryption {
         Cipher::Aes128Cbc { .. } | Cipher::Aes192Cbc { .. } | Cipher::Aes256Cbc { .. } => Ok(()),
         Cipher::Aes128Gcm { .. } | Cipher::Aes256Gcm { .. } => Ok(()),
-        // Features of pkcs5 that another crate turns on add ciphers.
+        // Another crate can enable features of pkcs5 that add ciphers. Writ refuses these ciphers.
         _ => Err(CredentialsError::Encryption),
     }
 }
 
-/// Returns the reason why a key cannot be used: its type, if its frame can be read.
+/// Returns the error for a key that cannot be used: `Unsupported` with the key's type if Writ does not use this type,
+/// otherwise `Unparsable`.
 fn problem(der: &[u8]) -> CredentialsError {
     let Ok(key) = PrivateKeyInfoRef::try_from(der) else { return CredentialsError::Unparsable };
     let curve = (key.algorithm.oid == EC).then(|| key.algorithm.parameters_oid().ok()).flatten();
@@ -100,13 +102,13 @@ fn problem(der: &[u8]) -> CredentialsError {
     CredentialsError::Unsupported(name.map_or_else(|| oid.to_string(), |(_, name)| (*name).to_owned()))
 }
 
-/// Returns the reason why an encrypted key is refused before its passphrase is tried: the encryption, if its frame is
-/// whole.
+/// Returns the error for an encrypted key that cannot be decoded: `Encryption` if its outer structure is complete,
+/// otherwise `Unparsable`.
 fn sealed_problem(der: &[u8]) -> CredentialsError {
     if is_whole_frame(der) { CredentialsError::Encryption } else { CredentialsError::Unparsable }
 }
 
-/// Returns true for an `EncryptedPrivateKeyInfo` with any algorithm and parameters, and nothing after it.
+/// Returns true if the bytes are exactly one `EncryptedPrivateKeyInfo`, with any algorithm and parameters.
 fn is_whole_frame(der: &[u8]) -> bool {
     let read = |der| -> der::Result<()> {
         let mut reader = SliceReader::new(der)?;

@@ -1,5 +1,6 @@
-//! Opens keys with the legacy encryption of OpenSSH and OpenSSL (`Proc-Type: 4,ENCRYPTED`): the cipher key is MD5 over
-//! passphrase and salt, and a block cipher runs in CBC mode. It protects little and is cheap to open.
+//! Opens keys with the legacy encryption of OpenSSH and OpenSSL (`Proc-Type: 4,ENCRYPTED`). The key of the cipher is
+//! MD5 over passphrase and salt. The cipher is a block cipher in CBC mode. This encryption protects little, and opening
+//! it takes little time.
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::Decryptor;
@@ -10,7 +11,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::error::CredentialsError;
 use super::file::Sealed;
 
-/// Number of bytes of the initialization vector that are the salt.
+/// Size of the salt, in bytes. The salt is the start of the initialization vector.
 const SALT: usize = 8;
 
 impl Sealed {
@@ -39,8 +40,8 @@ where
     Ok(opened)
 }
 
-/// Derives the cipher key by OpenSSL's EVP_BytesToKey with one round of MD5: each part is the digest of the previous
-/// part, the passphrase and the salt.
+/// Derives the key of the cipher with OpenSSL's EVP_BytesToKey and one round of MD5. Each part of the key is the digest
+/// of the previous part, the passphrase and the salt.
 fn key(passphrase: &[u8], salt: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(length + 16));
     let mut part = Vec::new();

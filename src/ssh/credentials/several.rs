@@ -1,12 +1,12 @@
-//! Several keys of one Secret, tried in their order, so that a key can be rotated machine by machine.
+//! Several keys of one Secret. Writ tries the keys in their order, so that a user can replace a key machine by machine.
 
 use std::fmt;
 
 use super::{Credentials, CredentialsError};
 
-/// One key of a Secret that holds several. The type cannot be printed.
+/// One key of a Secret, with its other entries. The type cannot be printed.
 pub struct KeyEntry<'a> {
-    /// Suffix of the names of its entries (`ssh-privatekey`, `ssh-certificate`): empty, or `-2`.
+    /// Suffix of the names of the key's entries (`ssh-privatekey`, `ssh-certificate`): empty, or for example `-2`.
     pub suffix: &'static str,
     /// The private key.
     pub private_key: &'a [u8],
@@ -19,7 +19,7 @@ pub struct KeyEntry<'a> {
 /// Error of one key of a Secret.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct EntryError {
-    /// Suffix of the names of its entries.
+    /// Suffix of the names of the key's entries.
     pub suffix: &'static str,
     /// The error.
     pub error: CredentialsError,
@@ -39,11 +39,11 @@ impl fmt::Display for EntryError {
 }
 
 impl Credentials {
-    /// Reads the keys of a Secret. Ignores the repetition of a key. Ignores a certificate that is not valid now if
-    /// another key can be used.
+    /// Reads the keys of a Secret. Ignores a key that an earlier entry already holds. Ignores a certificate that is not
+    /// valid now if another key can be used.
     ///
     /// # Errors
-    /// The error of the first key that has one.
+    /// The first error. A certificate that is not valid now is an error only if no key can be used.
     ///
     /// # Caveats
     /// Blocks like [`Credentials::parse`].
@@ -80,12 +80,12 @@ impl Credentials {
         std::iter::once(self).chain(self.further.iter())
     }
 
-    /// Returns the name of its entry in the Secret.
+    /// Returns the name of the private key's entry in the Secret.
     pub fn entry(&self) -> String {
         format!("ssh-privatekey{}", self.suffix)
     }
 
-    /// Returns the keys that are valid now, in their order.
+    /// Returns the keys that are valid now, in their order. Returns an error if there is none.
     pub(in crate::ssh) fn usable_now(&self) -> Result<Vec<&Self>, CredentialsError> {
         let usable: Vec<&Self> = self.in_order().filter(|key| key.check_now().is_ok()).collect();
         if usable.is_empty() {

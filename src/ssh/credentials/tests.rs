@@ -5,9 +5,10 @@ use super::*;
 
 /// Made with `ssh-keygen -t ed25519 -a 4 -N 'correct horse'`.
 pub const ENCRYPTED: &str = include_str!("encrypted");
-/// Made with `ssh-keygen -t ed25519 -a 300 -N ''correct horse'`.
+/// Made with `ssh-keygen -t ed25519 -a 300 -N 'correct horse'`.
 const SLOW: &str = include_str!("slow");
-/// Made with `openssl genpkey -algorithm ed25519 -aes-256-cbc`, and with `openssl pkcs8 -topk8 -scrypt`.
+/// `PKCS8` was made with `openssl genpkey -algorithm ed25519 -aes-256-cbc`, `SCRYPT` with `openssl pkcs8 -topk8
+/// -scrypt`.
 pub const PKCS8: &str = include_str!("pkcs8.pem");
 pub const SCRYPT: &str = include_str!("scrypt.pem");
 const SHORT_RSA: &str = include_str!("short_rsa");
@@ -84,7 +85,7 @@ fn credentials_are_not_printed() {
     assert!(credentials.fingerprint().starts_with("SHA256:"));
 }
 
-/// The key is read from every form in which its text may arrive in the Secret.
+/// Users put the text of a key into a Secret in several forms. Writ reads the key from each form.
 #[test]
 fn what_stands_around_a_key_is_passed_over() {
     let parse = |text: &str| Credentials::parse(text.as_bytes(), Some(b"correct horse"), None);
@@ -100,7 +101,7 @@ fn what_stands_around_a_key_is_passed_over() {
             format!("Bag Attributes\n    friendlyName: web\n{key}"),
             format!("{key}ssh-ed25519 AAAA the public half\n"),
             format!("{parameters}{key}"),
-            // The first key counts, as for OpenSSH.
+            // If the file has two keys, the first key counts, as in OpenSSH.
             format!("{key}{SHORT_RSA}"),
             indented,
             spaced,

@@ -9,9 +9,9 @@ use russh::keys::{Algorithm, Certificate};
 use super::super::public_key::{WeakKey, check_strength, fingerprint_of};
 use super::super::text::{date, printable};
 
-/// Maximum names of a certificate in a message; a certificate may have hundreds.
+/// Maximum number of names of a certificate in a message. A certificate can have hundreds of names.
 const MAX_NAMES_SHOWN: usize = 8;
-/// Maximum characters of each name; a host name has up to 253.
+/// Maximum number of characters of each name in a message. A host name has up to 253 characters.
 const MAX_NAME_SHOWN: usize = 64;
 
 /// Reason why a certificate is refused.
@@ -58,7 +58,8 @@ pub(super) fn check(
     if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None }) {
         return Err(CertificateProblem::Sha1);
     }
-    // Called with a time in the validity period, this fails only if the signature is wrong.
+    // The call receives the start of the validity period as the time. Unless the period is empty, the call therefore
+    // fails only if the signature is wrong.
     let signed = certificate.validate_at(certificate.valid_after(), &[signer.fingerprint(HashAlg::Sha256)]);
     let is_ever_valid = certificate.valid_after() < certificate.valid_before();
     if signed.is_err() && is_ever_valid {
@@ -103,8 +104,9 @@ fn check_names(principals: &[String], name: &str) -> Result<(), CertificateProbl
     Err(CertificateProblem::OtherNames { names: names.join(", "), address: name.to_owned() })
 }
 
-/// Matches `*` (any text) and `?` (any one character) like match_pattern() of OpenSSH, case-sensitive. The time grows
-/// at most with the product of both lengths, because an attacker may have made the certificate.
+/// Returns true if the pattern matches the text, like match_pattern() of OpenSSH, case-sensitive. `*` stands for any
+/// text, `?` for any one character. The time grows at most with the product of both lengths, because the certificate
+/// can come from an attacker.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
     // Position of the last star, and the end of the text that it matched so far.

@@ -4,7 +4,7 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 
 use super::*;
 
-/// The current time in all of these tests.
+/// Current time in all tests of this file, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
 /// Made with `ssh-keygen -t rsa -b 1024`.
 const SHORT_RSA: &str = include_str!("short_rsa.pub");
@@ -70,7 +70,7 @@ fn authorities(keys: &[&PrivateKey]) -> Machine {
     Machine { authorities: keys.iter().map(|key| line(key)).collect(), ..Machine::default() }
 }
 
-/// Returns a valid host certificate for key 1 by authority 9, changed by `spoil`.
+/// Returns a host certificate for key 1, signed by authority 9. `spoil` changes the certificate before it is signed.
 fn certificate(spoil: impl FnOnce(&mut Builder)) -> Certificate {
     signed_by(&key(9), spoil)
 }
@@ -165,7 +165,7 @@ fn a_revoked_key_authority_or_certificate_is_refused_in_a_certificate() {
     ] {
         let machine = Machine { revoked: vec![revoked], ..authorities(&[&key(9)]) };
         machine.refuses(good(), "host_key_revoked", what);
-        // The plain key must not be a way around the revocation.
+        // Writ must not request the plain key now, because an accepted plain key would bypass the revocation.
         let refusal = machine.verify(good()).unwrap_err();
         assert!(!machine.parse().unwrap().may_fall_back_to_plain_key(&refusal));
     }
@@ -225,7 +225,7 @@ fn a_certificate_that_was_changed_after_it_was_signed_is_made_up() {
 
 #[test]
 fn a_certificate_that_is_never_valid_is_not_accepted() {
-    // The builder refuses such times, so the test edits the bytes.
+    // The builder refuses a validity period that ends before it starts, so the test edits the bytes.
     let bytes = good().to_bytes().unwrap();
     let (after, before) = ((NOW - 60).to_be_bytes(), (NOW + 60).to_be_bytes());
     let at = bytes.windows(8).position(|window| window == after).unwrap();

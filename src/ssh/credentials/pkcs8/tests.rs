@@ -5,9 +5,9 @@ use super::super::tests::{PKCS8, SCRYPT};
 use super::super::{Credentials, CredentialsError};
 use super::*;
 
-/// A key of this directory. openssl 3.0 made all of them, except that `ssh-keygen -m PKCS8` made rsa.pem and p256.pem.
-/// Other files whose names start with the same word hold the same key. They are encrypted by `openssl pkcs8 -topk8`
-/// with `correct horse`, or in the format PKCS#1 or SEC 1.
+/// Returns a key file of this directory. `ssh-keygen -m PKCS8` made rsa.pem and p256.pem, and openssl 3.0 made the
+/// other files. Files whose names start with the same word hold the same key. They are encrypted by `openssl pkcs8
+/// -topk8` with the passphrase `correct horse`, or have the format PKCS#1 or SEC 1.
 macro_rules! key {
     ($name:literal) => {
         include_str!(concat!($name, ".pem"))
@@ -15,7 +15,7 @@ macro_rules! key {
 }
 
 const PASSPHRASE: &str = "correct horse";
-/// As `ssh-keygen -l` has them.
+/// Fingerprints, as `ssh-keygen -l` prints them.
 const RSA_PRINT: &str = "SHA256:f/O7QhKKhVDPaMoJt5BbGb259zu2o4hc2158jU2qXvo";
 const P256_PRINT: &str = "SHA256:i9iVgPjxXfS/EhifbyOJoks8S4ktaR2UD+C3txLrQ8s";
 const ED25519_PRINT: &str = "SHA256:fAmR2bB/trw1nNnxOc4X2AXvPV6gbdXYuIBR8h2DG1A";
@@ -54,7 +54,8 @@ fn each_form_of_a_key_has_the_fingerprint_of_the_key() {
 
 #[test]
 fn a_key_that_is_encrypted_in_another_way_is_refused_for_that() {
-    // HMAC with SHA-1, 3DES, PBES1 and scrypt: the right passphrase must not be called wrong.
+    // HMAC with SHA-1, 3DES, PBES1 and scrypt. The error must not report a wrong passphrase, because the passphrase is
+    // right.
     for key in [key!("ed25519_sha1"), key!("ed25519_des3"), key!("ed25519_pbes1"), SCRYPT] {
         assert_eq!(open(key, Some(PASSPHRASE)), Err(CredentialsError::Encryption), "{key}");
         assert_eq!(open(key, None), Err(CredentialsError::PassphraseMissing), "{key}");
@@ -81,7 +82,8 @@ fn a_key_with_too_many_rounds_is_not_opened() {
     assert_eq!(open(key!("ed25519_slow"), Some(PASSPHRASE)), Err(slow));
 }
 
-/// A search for the identifier of PBKDF2 would find it here, in the salt of scrypt, with one round.
+/// The salt of scrypt contains the identifier of PBKDF2 with one round. A check that only searches for this identifier
+/// would accept the key.
 #[test]
 fn the_cost_is_that_of_the_function_that_is_used() {
     const DECOY: [u8; 18] =
@@ -95,7 +97,7 @@ fn the_cost_is_that_of_the_function_that_is_used() {
         let oid: ObjectIdentifier = ObjectIdentifier::new_unwrap(dotted);
         text(oid.as_bytes(), 0x06)
     };
-    // N = 2^30 with r = 8 needs 1 TiB.
+    // scrypt with N = 2^30 and r = 8 needs 1 TiB of memory.
     let cost = [&text(&DECOY, 0x04)[..], &[0x02, 0x04, 0x40, 0, 0, 0, 0x02, 0x01, 8, 0x02, 0x01, 1]].concat();
     let scrypt = text(&[oid("1.3.6.1.4.1.11591.4.11"), text(&cost, 0x30)].concat(), 0x30);
     let aes = text(&[oid("2.16.840.1.101.3.4.1.42"), text(&[0; 16], 0x04)].concat(), 0x30);
@@ -130,8 +132,8 @@ fn a_key_that_is_cut_off_does_not_parse() {
 }
 
 proptest! {
-    /// A key with a few other bytes is refused or is another key; it never takes long and never panics. The bounds on
-    /// rounds hold for whatever was made of them.
+    /// A key with a few changed bytes is refused or is another key. Parsing never takes long and never panics. The
+    /// maximum number of rounds applies even if a change affects the number of rounds.
     #[test]
     fn hostile_bytes_are_refused_or_a_key(
         which in 0usize..6,
