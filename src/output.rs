@@ -1,5 +1,5 @@
-//! Output of a command. Writ redacts it, counts it, computes its digest, and shows head and tail in the status. Viewers
-//! can read it live. If the status cannot show all of it, the store keeps the whole output.
+//! Output of a command. Writ redacts and counts the output, computes its digest, and shows its head and tail in the
+//! status. Viewers can read the output live. If the status cannot show the whole output, the store keeps it.
 //!
 //! ```text
 //! bytes of the machine -> Recorder: redact -+-> Capture: count, digest, head and tail -> status
@@ -10,15 +10,16 @@
 //!
 //! # Guarantees
 //!
-//! 1. Text that a rule's `redact` patterns match is kept nowhere, in no file and in no digest.
-//! 2. Totals and digests cover every byte that Writ received, except that text.
-//! 3. No viewer, disk or store delays a command for long, and none can lose its result.
+//! 1. Text that a rule's `redact` patterns match is kept nowhere. No file and no digest contains this text.
+//! 2. Totals and digests cover every byte that Writ received, except the text that the patterns match.
+//! 3. A viewer, disk or store delays a command only briefly, and never loses the command's result.
 //! 4. Memory is bounded, whatever a command writes:
-//!    - for the status twice what it shows of each stream, at most 64 KiB together;
-//!    - with patterns the unfinished line, 64 KiB of each stream at most, and the memory of the search (see
-//!      [`LineRedactor`](crate::policy::LineRedactor));
-//!    - for the [`Store`] at most 16 MiB, and only for output that the status cannot show whole;
-//!    - for viewers 64 MiB for all commands together (see [`LiveOutput`]).
+//!    - For the status: for each stream, twice the size that the status shows. Both streams together need at most 64
+//!      KiB.
+//!    - With patterns: for each stream, the unfinished line of at most 64 KiB, and the memory of the search (see
+//!      [`LineRedactor`](crate::policy::LineRedactor)).
+//!    - For the [`Store`]: at most 16 MiB, and only for output that the status cannot show whole.
+//!    - For viewers: 64 MiB for all commands together (see [`LiveOutput`]).
 
 mod budget;
 mod capture;
@@ -37,8 +38,9 @@ pub use live::{
 pub use recorder::{CapturedOutput, Recorder};
 pub use store::{Store, StoreError, state_directory};
 
-/// Maximum bytes of a stream that the status shows, counted as encoded in JSON. The default of a rule is half of it: a
-/// CommandExecution should stay under about 24 KiB (10,000 of them are then a tenth of etcd's default store).
+/// Maximum size of a stream's text in the status, in bytes as encoded in JSON. The default of a rule is half of this
+/// size, so that a CommandExecution stays under about 24 KiB. 10,000 CommandExecutions then use a tenth of etcd's
+/// default store.
 pub const MAXIMUM_INLINE_BYTES: usize = 16384;
 
 /// One of the two streams of a command.
@@ -86,7 +88,7 @@ impl<T> PerStream<T> {
     }
 }
 
-/// Key of an output: the execution that wrote it. It never belongs to another execution.
+/// Key of an output: namespace and UID of the execution that wrote the output. No other execution ever has this key.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct OutputKey {
     /// Namespace of the execution.

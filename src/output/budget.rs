@@ -1,8 +1,9 @@
-//! The limit on how much of a command's output is recorded.
+//! Limit on the recorded part of a command's output.
 
-/// Count of bytes that a record may still take, of both streams together.
+/// Number of bytes that a record can still take, for both streams together.
 ///
-/// A record that ends at its limit depends on the output alone, and not on how the bytes came in pieces.
+/// A record that ends at its limit depends only on the output, not on the sizes of the pieces in which the output
+/// arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct ByteBudget {
     remaining: u64,
@@ -15,18 +16,18 @@ impl ByteBudget {
         Self { remaining: maximum, is_exceeded: false }
     }
 
-    /// Counts the next bytes of a stream, and returns those of them that are within the budget: all, a first part or
-    /// none. Once bytes were cut off, every later call returns none.
+    /// Counts the next bytes of a stream. Returns the bytes that are within the budget: all, a first part or none.
+    /// After a call has cut off bytes, every later call returns no bytes.
     pub fn take<'bytes>(&mut self, bytes: &'bytes [u8]) -> &'bytes [u8] {
         let length = bytes.len() as u64;
         self.is_exceeded |= length > self.remaining;
-        // It fits: it is at most the length of a slice.
+        // The conversion cannot fail, because the number is at most the length of a slice.
         let taken = usize::try_from(length.min(self.remaining)).unwrap_or(bytes.len());
         self.remaining = self.remaining.saturating_sub(length);
         bytes.get(..taken).unwrap_or(bytes)
     }
 
-    /// Returns true if bytes were cut off. A stream that fills the budget to its last byte does not exceed it.
+    /// Returns true if bytes were cut off. Output that exactly fills the budget does not exceed it.
     pub fn is_exceeded(&self) -> bool {
         self.is_exceeded
     }

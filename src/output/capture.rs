@@ -1,4 +1,5 @@
-//! One stream: redacted first, then counted and digested whole, with its head and tail kept for the status.
+//! Captures one stream: redacts it first, then counts and digests all of it, and keeps its head and tail for the
+//! status.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,10 +13,11 @@ use super::MAXIMUM_INLINE_BYTES;
 use super::inline::Inline;
 use super::redact::Redactor;
 
-/// Captures one stream. Never waits. Holds at most twice what the status shows, and with patterns the unfinished line.
+/// Capture of one stream. Never waits. Holds at most twice the bytes that the status shows. With patterns, also holds
+/// the unfinished line.
 #[derive(Clone, Debug)]
 pub struct Capture {
-    /// Maximum bytes that the status shows.
+    /// Maximum number of bytes that the status shows.
     inline_bytes: usize,
     /// Redacts every byte before any other use.
     redactor: Redactor,
@@ -30,7 +32,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Creates a capture of which the status shows `inline_bytes` (at most [`MAXIMUM_INLINE_BYTES`]; 0 for none).
+    /// Creates a capture. The status shows at most `inline_bytes` of the stream, at most [`MAXIMUM_INLINE_BYTES`]. 0
+    /// shows nothing.
     pub fn new(inline_bytes: usize, redaction: &Redaction) -> Self {
         Self {
             inline_bytes: inline_bytes.min(MAXIMUM_INLINE_BYTES),
@@ -42,15 +45,15 @@ impl Capture {
         }
     }
 
-    /// Takes the next bytes and returns the redacted ones. Only those may go anywhere else.
+    /// Captures the next bytes and returns the redacted bytes. Only the returned bytes may be used elsewhere.
     pub fn push<'bytes>(&mut self, bytes: &'bytes [u8]) -> Cow<'bytes, [u8]> {
         let redacted = self.redactor.push(bytes);
         self.keep(&redacted);
         redacted
     }
 
-    /// Takes the end of the stream and returns the redacted rest of the last line. If the stream is `truncated` and
-    /// there are patterns, the whole last line is replaced: a pattern might match a longer one.
+    /// Ends the stream and returns the rest of its last line, redacted. If the stream is `truncated` and there are
+    /// patterns, the whole last line is replaced. A pattern might match the complete line, but not its truncated part.
     pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
         let last = self.redactor.finish_stream(truncated);
         self.keep(&last);
@@ -67,7 +70,8 @@ impl Capture {
         self.digest.update(bytes);
         let (head, rest) = bytes.split_at(bytes.len().min(self.inline_bytes.saturating_sub(self.head.len())));
         self.head.extend_from_slice(head);
-        // Only the end of a chunk that is larger than the tail can stay. The rest does not move through the queue.
+        // If a chunk is larger than the tail, only the end of the chunk can stay. The start of the chunk never enters
+        // the queue.
         let (_, kept) = rest.split_at(rest.len().saturating_sub(self.inline_bytes));
         let over = (self.tail.len() + kept.len()).saturating_sub(self.inline_bytes);
         self.tail.drain(..over.min(self.tail.len()));

@@ -1,18 +1,19 @@
-//! The part of a stream that the status shows: all of it, or head and tail with a line that counts the missing bytes.
+//! Part of a stream that the status shows: the whole stream, or its head and tail with a line that counts the missing
+//! bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::api::execution_status::Encoding;
 
-/// Space for the line in the middle. Its longest form has 56 bytes, with a count of 20 digits. The space is reserved
-/// twice, because base64 makes the line a third longer.
+/// Space in bytes for the line that counts the missing bytes. Its longest form has 56 bytes, with a count of 20 digits.
+/// The space is reserved twice, because base64 makes the line a third longer.
 const MARKER_BYTES: usize = 64;
 
 /// A stream as the status shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inline {
-    /// Text, within the requested length as JSON.
+    /// The text. As JSON, it is not longer than the requested length.
     pub text: String,
     /// Encoding of the text.
     pub encoding: Encoding,
@@ -21,8 +22,9 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// Creates the text from the first bytes of a stream, the last bytes after them, and the length of the whole. The
-    /// text has at most `bound` bytes as JSON. It is empty if not even the line that counts the missing bytes fits.
+    /// Creates the text from the first bytes of a stream (`head`), the last bytes after the head (`tail`), and the
+    /// length of the whole stream (`total`). The text has at most `bound` bytes as JSON. The text is empty if `bound`
+    /// is too small for the line that counts the missing bytes.
     pub fn of(head: &[u8], tail: &[u8], total: u64, bound: usize) -> Self {
         let whole = (head.len() + tail.len()) as u64 == total;
         if whole {
@@ -34,7 +36,7 @@ impl Inline {
             } else if bytes.len() <= bound / 4 * 3 {
                 return Self { text: STANDARD.encode(&bytes), encoding: Encoding::Base64, truncated: false };
             }
-            // All bytes are here, so the tail may begin within the head.
+            // All bytes of the stream are here. The shown tail can therefore start within `head`.
             return Self::cut(&bytes, &bytes, total, bound);
         }
         Self::cut(head, tail, total, bound)
@@ -49,7 +51,7 @@ impl Inline {
         Self { text: String::new(), encoding: Encoding::Utf8, truncated: true }
     }
 
-    /// Returns at most `budget` bytes as JSON of each, with the line in between.
+    /// Returns at most `budget` bytes (as JSON) of the head and of the tail, with the line between them.
     fn head_and_tail(head: &[u8], tail: &[u8], total: u64, budget: usize) -> Self {
         if let (Some(first), Some(last)) = (valid_prefix(head), valid_suffix(tail)) {
             let first = prefix_within(first, budget);
@@ -71,7 +73,7 @@ fn marker(left_out: u64) -> String {
     format!("\n[writ: {left_out} bytes left out here]\n")
 }
 
-/// Returns the text before a character that the cut at the end may have split; `None` if the bytes are not UTF-8.
+/// Returns the text without a last character that the cut has split. Returns `None` if the bytes are not UTF-8.
 fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
@@ -82,7 +84,8 @@ fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// Returns the text after a character that the cut at the start may have split (at most 3 bytes of it are left).
+/// Returns the text without a first character that the cut has split. At most 3 bytes of such a character remain.
+/// Returns `None` if the bytes are not UTF-8.
 fn valid_suffix(bytes: &[u8]) -> Option<&str> {
     let split = bytes.iter().take(3).take_while(|byte| (**byte & 0b1100_0000) == 0b1000_0000).count();
     bytes.get(split..).and_then(|rest| std::str::from_utf8(rest).ok())
@@ -112,8 +115,8 @@ fn json_length(text: &str) -> usize {
     text.chars().map(json_length_of).sum()
 }
 
-/// Returns the bytes that a character takes in a JSON string (RFC 8259, section 7). Go's encoder, which the API server
-/// uses, also escapes `<`, `>`, `&`, U+2028 and U+2029 to six bytes.
+/// Returns the number of bytes that a character takes in a JSON string (RFC 8259, section 7). The API server uses Go's
+/// encoder. This encoder also escapes `<`, `>`, `&`, U+2028 and U+2029, with six bytes each.
 fn json_length_of(character: char) -> usize {
     match character {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,

@@ -1,4 +1,4 @@
-//! Live output: the life of the executions that this process runs, and every byte that they write, for viewers.
+//! Live output: shows viewers the events of the executions that this process runs, and every byte of their output.
 //!
 //! ```text
 //! runner: claim stored ---> LiveClaim ------------------- result stored: ended(status) ---> Ended
@@ -12,19 +12,20 @@
 //! # Guarantees
 //!
 //! 1. A viewer receives `Claimed`, `Started`, every byte of both streams by offset, and `Ended`, in this order. `Ended`
-//!    is sent after the API server stored the result. Bytes that are gone are announced by a `Gap`.
-//! 2. Offsets count bytes of the redacted stream, as size and digest in the record do.
-//! 3. A viewer has no buffer here, only offsets. A viewer that stops reading delays no command and no other viewer. Up
-//!    to 60 s after the end, the execution keeps its files for its viewers.
+//!    is sent after the API server stored the result. A `Gap` replaces bytes that are no longer available.
+//! 2. Offsets count bytes of the redacted stream. Size and digest in the record also describe the redacted stream.
+//! 3. A viewer has offsets here, but no buffer. A viewer that stops reading delays no command and no other viewer.
+//!    After its end, the execution keeps its files for its viewers for up to 60 s.
 //! 4. Files contain redacted bytes only. They have mode 0600, and [`LiveOptions::spill_bytes`] limits their total size.
-//!    Beyond it, Writ deletes the oldest bytes of the namespace that uses most. One namespace uses at most half.
-//! 5. A full or slow disk delays a command by at most 1 s in its whole life. After that, its output stays in memory as
-//!    far as the memory limit permits.
+//!    At the limit, Writ deletes the oldest bytes of the namespace that uses most. One namespace uses at most half of
+//!    the limit.
+//! 5. A full or slow disk delays a command by at most 1 s in its whole life. After that, the command's output stays in
+//!    memory, as far as the memory limit permits.
 //!
 //! # Caveats
 //!
-//! A rule with `redact` releases whole lines only. An unfinished line is held back until its end, at most 64 KiB: a
-//! pattern may match text that begins before the held bytes and ends in bytes that the machine has not sent yet.
+//! A rule with `redact` releases whole lines only. An unfinished line of at most 64 KiB is held back until its end. A
+//! pattern can match text that starts in the held bytes and ends in bytes that the machine has not sent yet.
 
 mod budget;
 mod claim;
@@ -59,7 +60,8 @@ pub use viewer::Viewer;
 /// Directory and limit of the spill files, which hold large outputs while their commands run.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
-    /// Directory of the spill files. It belongs to one process: files of an earlier process are deleted at start.
+    /// Directory of the spill files. It belongs to one process. At its start, the process deletes the files of an
+    /// earlier process.
     pub directory: PathBuf,
     /// Maximum size of all files together, in bytes.
     pub spill_bytes: u64,
@@ -72,12 +74,12 @@ pub enum LiveEvent {
     Claimed {
         /// UID of the execution.
         uid: String,
-        /// True if another process, or an earlier task of this one, held the claim before. The streams begin again at
-        /// offset 0, with the same bytes.
+        /// True if another process, or an earlier task of this process, held the claim before. The streams then start
+        /// again at offset 0, with the same bytes.
         is_adopted: bool,
     },
-    /// The machine confirmed that the command started. With `runAs`, sudo may still refuse it: then the end is
-    /// LaunchFailed.
+    /// The machine confirmed that the command started. With `runAs`, sudo can still refuse the command. The execution
+    /// then ends as LaunchFailed.
     Started,
     /// The next bytes of a stream.
     Output {
@@ -94,20 +96,20 @@ pub enum LiveEvent {
         stream: StreamKind,
         /// Offset of the first missing byte.
         offset: u64,
-        /// Count of missing bytes.
+        /// Number of missing bytes.
         length: u64,
         /// Cause.
         reason: GapReason,
     },
-    /// Progress of the command. A newer report replaces one that the viewer has not read yet.
+    /// Progress of the command. A newer report replaces a report that the viewer has not read yet.
     Progress(Progress),
-    /// Writ sent the command again, in another session, because the first one did not start it. Both streams begin
-    /// again at offset 0.
+    /// Writ sent the command again in another session, because the first session did not start the command. Both
+    /// streams start again at offset 0.
     Restarted,
     /// The API server stored the result. Nothing follows.
     Ended(EndedStatus),
-    /// This process no longer follows the execution: it is stopping, or another process holds the claim. Nothing
-    /// follows here. The status in the API server is the authority.
+    /// This process no longer follows the execution: it is stopping, or another process holds the claim. No event
+    /// follows from this process. The status in the API server is the authority.
     Released,
     /// No execution of this name was claimed in time. Nothing follows.
     Expired,
@@ -134,7 +136,7 @@ impl GapReason {
     pub const ALL: [GapReason; 5] =
         [GapReason::Memory, GapReason::SpillBudget, GapReason::DiskFailed, GapReason::DiskSlow, GapReason::Removed];
 
-    /// Returns the word for metrics and messages.
+    /// Returns the name of the reason for metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             GapReason::Memory => "memory",
@@ -149,7 +151,7 @@ impl GapReason {
 /// Progress of a command.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Progress {
-    /// Completed part, 0 to 100; `None` if it is unknown.
+    /// Completed part in percent, 0 to 100. `None` if it is unknown.
     pub percent: Option<u8>,
     /// Current step of the command.
     pub label: String,
@@ -184,7 +186,8 @@ pub struct StreamOffsets {
     pub stderr: u64,
 }
 
-/// Locks a mutex. A panic of another holder leaves its value whole, because each change is made at once.
+/// Locks a mutex, even if another holder panicked. Its value is still consistent, because each change is made in one
+/// step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

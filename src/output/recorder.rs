@@ -1,12 +1,12 @@
-//! Both streams of one command, from the first byte to the record.
+//! Records both streams of one command, from the first byte to the record in the status.
 //!
 //! # Guarantees
 //!
 //! 1. Only redacted bytes leave this module: for the record, for viewers, for spill files and for the store.
-//! 2. Short output costs no task, no file and no call of the store.
-//! 3. Whatever the store and the disk do, the record has text, size and digest.
-//! 4. A recorder that is dropped before its end leaves nothing in the store. Viewers stay, and see the streams of the
-//!    next recorder from their first byte.
+//! 2. Short output needs no task, no file and no call to the store.
+//! 3. The record has text, size and digest, even if the store or the disk fails.
+//! 4. A recorder that is dropped before its end leaves nothing in the store. Viewers stay connected, and receive the
+//!    streams of the next recorder from the first byte.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use super::store::Store;
 use super::upload::{Digests, Upload, UploadTimeouts};
 use super::{PerStream, StreamKind};
 
-/// Largest piece that is passed on before the recorder checks the room for more.
+/// Maximum size of a piece, in bytes. After each piece the recorder checks the state of the memory.
 const PIECE_BYTES: usize = 64 << 10;
-/// Time for which one command waits for the disk of the spill files, in all of its life. A thread that lost the
-/// processor for a moment is no slow disk.
+/// Maximum time for which one command waits for the disk of the spill files, in its whole life. If a thread only loses
+/// the processor for a moment, the disk must not count as slow.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Text and record of both streams of one command.
@@ -41,21 +41,21 @@ pub struct CapturedOutput {
     pub stderr_record: StreamRecord,
 }
 
-/// Takes the output of one command.
+/// Recorder of the output of one command.
 #[derive(Debug)]
 pub struct Recorder {
     captures: PerStream<Capture>,
     live: Publisher,
     /// `None` if there is no store.
     upload: Option<Upload>,
-    /// Rest of [`DISK_PATIENCE`].
+    /// Remaining part of [`DISK_PATIENCE`].
     disk_patience: Duration,
 }
 
 impl Recorder {
-    /// Creates the recorder of a claimed command whose status shows `inline_bytes` of each stream (at most
-    /// [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES)). Its streams replace those of an earlier recorder of the
-    /// same claim.
+    /// Creates the recorder of a claimed command. The status shows `inline_bytes` of each stream, at most
+    /// [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES). The new streams replace the streams of an earlier
+    /// recorder of the same claim.
     pub fn new(claim: &LiveClaim, inline_bytes: usize, redaction: &Redaction, store: Option<Store>) -> Self {
         Self::with_timeouts(claim, inline_bytes, redaction, store, UploadTimeouts::default())
     }
@@ -83,14 +83,14 @@ impl Recorder {
         self.live.started();
     }
 
-    /// Takes the next bytes of a stream. Waits at most 1 s in all for the disk. If the disk does not take the bytes,
-    /// waits at most 3 s for the store. After that the output is not stored, and this never waits again.
+    /// Records the next bytes of a stream. All calls together wait at most 1 s for the disk. If the disk does not take
+    /// the bytes, a call waits at most 3 s for the store. After that the output is not stored, and no call waits again.
     pub async fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE_BYTES) {
             let redacted = self.captures.of_mut(kind).push(piece);
             self.live.push(kind, &redacted);
             if self.captures.of(kind).exceeds_inline() {
-                // From here on it is certain that the status cannot show all of it.
+                // The status certainly cannot show the whole stream, so the upload must start now.
                 follow(self.upload.as_mut(), &self.live, kind);
             }
             self.make_room(kind).await;
@@ -128,9 +128,9 @@ impl Recorder {
         }
     }
 
-    /// Takes the end and returns the record. `truncated` says that more may have come that Writ did not see. Waits for
-    /// the store, at most 60 s without progress and 10 min in all, and 2 s once `shutdown` is ready. Output that is not
-    /// stored by then is recorded as not stored.
+    /// Ends the streams and returns the record. `truncated` is true if Writ perhaps did not receive all output. Waits
+    /// for the store, at most 60 s without progress and 10 min in all. After `shutdown` is ready, waits at most 2 s.
+    /// Output that is not stored by then is recorded as not stored.
     pub async fn finish(mut self, truncated: bool, shutdown: impl Future<Output = ()>) -> CapturedOutput {
         for kind in StreamKind::ALL {
             let last = self.captures.of_mut(kind).finish_stream(truncated);
@@ -141,7 +141,7 @@ impl Recorder {
         let (stdout, mut stdout_record) = captures.stdout.finish();
         let (stderr, mut stderr_record) = captures.stderr.finish();
         for (kind, record) in [(StreamKind::Stdout, &stdout_record), (StreamKind::Stderr, &stderr_record)] {
-            // Also what is within the bound, and yet too long once it is encoded.
+            // A stream within `inline_bytes` can also be truncated, because its encoded text is longer than its bytes.
             if record.truncated {
                 follow(upload.as_mut(), &live, kind);
             }
@@ -159,7 +159,7 @@ impl Recorder {
     }
 }
 
-/// Has the upload follow a stream, if it does not yet.
+/// Lets the upload follow a stream, unless it already follows the stream.
 fn follow(upload: Option<&mut Upload>, live: &Publisher, kind: StreamKind) {
     if let Some(upload) = upload.filter(|upload| !upload.is_following(kind)) {
         upload.follow(kind, live.reader(kind));

@@ -3,27 +3,28 @@
 //! # Guarantees
 //!
 //! 1. Text that a pattern matches is replaced, wherever the machine or the network cut the stream.
-//! 2. A line that cannot be matched whole is replaced whole: one of more than 64 KiB, and one whose end never came.
-//! 3. Only the unfinished line is held back. No part of it is released, because a pattern may match text that begins in
-//!    the held bytes and ends in bytes that have not come.
+//! 2. A line that cannot be matched as a whole is replaced as a whole. Examples are a line of more than 64 KiB, and a
+//!    line whose end never arrived.
+//! 3. Only the unfinished line is held back. No part of this line is released. A pattern can match text that starts in
+//!    the held bytes and ends in bytes that have not arrived.
 
 use std::borrow::Cow;
 
 use crate::policy::{LineRedactor, REDACTED, Redaction};
 
-/// Length of the longest line that is held back until its end comes.
+/// Maximum length of a line that is held back until its end arrives, in bytes.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// Replaces in one stream the text that the patterns match.
 #[derive(Clone, Debug)]
 pub struct Redactor {
-    /// `None` if there are no patterns: bytes then pass unchanged.
+    /// `None` if there are no patterns. All bytes then pass unchanged.
     lines: Option<LineRedactor>,
-    /// Length of the longest line that may be held back.
+    /// Maximum length of a line that is held back, in bytes.
     max_line_bytes: usize,
-    /// The unfinished line; empty if it is too long.
+    /// The unfinished line. Empty if the line is too long.
     pending_line: Vec<u8>,
-    /// Length of the unfinished line so far.
+    /// Length of the unfinished line so far, in bytes.
     length: u64,
 }
 
@@ -39,7 +40,8 @@ impl Redactor {
         self.lines.is_some()
     }
 
-    /// Takes the next bytes and returns the lines that end in them.
+    /// Takes the next bytes. Returns the lines that end in these bytes, redacted. Without patterns, returns the bytes
+    /// unchanged.
     pub fn push<'bytes>(&mut self, bytes: &'bytes [u8]) -> Cow<'bytes, [u8]> {
         if self.lines.is_none() {
             return Cow::Borrowed(bytes);
@@ -58,8 +60,8 @@ impl Redactor {
         Cow::Owned(output)
     }
 
-    /// Returns the last line if it has no newline. With `truncated` it is replaced: it may end in the beginning of text
-    /// that a pattern would have matched.
+    /// Returns the last line if it has no newline. If the stream is `truncated`, the line is replaced, because it can
+    /// contain the start of text that a pattern would match.
     pub fn finish_stream(&mut self, truncated: bool) -> Vec<u8> {
         let mut output = Vec::new();
         if self.length > 0 {

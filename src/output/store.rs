@@ -4,18 +4,20 @@
 //!
 //! 1. Every call has a deadline.
 //! 2. The name of an object is the digest of its content. A reader gets the recorded bytes or an error.
-//! 3. An unfinished object has another name.
+//! 3. An unfinished object has a temporary name.
 //!
 //! ```text
 //! <location>/<namespace>/<execution UID>/<SHA-256 of the stream>
 //!                                       /stdout-<random>.partial      while it is written, or after a crash
 //! ```
 //!
-//! Two streams of the same bytes are one object. A directory gets mode 0700, which protects the files in it.
+//! Two streams of an execution with the same bytes are one object. A directory gets mode 0700, which protects the files
+//! in it.
 //!
 //! # Caveats
 //!
-//! A bucket needs a lifecycle rule that ends unfinished multipart uploads. Writ cannot list those of a crashed process.
+//! A bucket needs a lifecycle rule that ends unfinished multipart uploads. Writ cannot list the unfinished uploads of a
+//! crashed process.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -35,9 +37,9 @@ use crate::api::execution_status::StreamRecord;
 
 use super::{OutputKey, StreamKind};
 
-/// Deadline of one call: a part of 5 MiB at 2 Mbit/s.
+/// Deadline of one call. A part of 5 MiB needs this time at 2 Mbit/s.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
-/// Deadline of giving an object its final name: a bucket copies it, at about 100 MiB a second.
+/// Deadline for giving an object its final name. A bucket copies the object for this, at about 100 MiB per second.
 const RENAME_DEADLINE: Duration = Duration::from_secs(45);
 /// Maximum size of an object that a bucket renames in one call (S3's limit for a copy). A directory has no such limit.
 const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
@@ -46,7 +48,7 @@ const PARTIAL: &str = ".partial";
 /// Prefixes of the environment variables for clouds: credentials, region, endpoint.
 const ENVIRONMENT: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
-/// An opened store. Clones are the same store.
+/// An opened store. Clones share the store.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -91,7 +93,7 @@ pub enum StoreError {
         /// The difference.
         problem: String,
     },
-    /// The store did not answer in time. The call may still have had its effect.
+    /// The store did not answer in time. The call perhaps had its effect.
     #[error("the output store did not answer within {seconds} s ({what})")]
     TooSlow {
         /// The operation.
@@ -113,7 +115,8 @@ pub enum StoreError {
 }
 
 /// Returns the default state directory: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/writ`, else
-/// `~/.local/state/writ`. `None` if the environment has none of the three. Outputs are in its subdirectory `outputs`.
+/// `~/.local/state/writ`. Returns `None` if the environment allows none of these. Outputs are in its subdirectory
+/// `outputs`.
 pub fn state_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let absolute = |name: &str| {
         let value = variable(name)?;
@@ -127,10 +130,10 @@ pub fn state_directory(variable: impl Fn(&str) -> Option<String>) -> Option<Path
 }
 
 impl Store {
-    /// Opens a store for writing and reading. `location` is a directory, `file:///PATH`, `s3://BUCKET/PREFIX`, or
-    /// `gs://` and `az://` if this build has them. A missing directory is created with mode 0700. `environment` has the
-    /// credentials of a cloud, in the variables of the cloud's tools (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-    /// `AWS_ENDPOINT`, a Pod's web identity, ..). Other variables are ignored. Opening a bucket makes no call.
+    /// Opens a store for writing and reading. `location` is a directory, `file:///PATH`, `s3://BUCKET/PREFIX`, or, if
+    /// this build supports them, `gs://` and `az://`. Creates a missing directory with mode 0700. `environment`
+    /// contains the credentials of a cloud, in the variables of the cloud's tools (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
+    /// `AWS_ENDPOINT`, a Pod's web identity, ..). Ignores other variables. To open a bucket, Writ makes no call.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`] and [`StoreError::Directory`].
@@ -148,7 +151,7 @@ impl Store {
         }
     }
 
-    /// Opens a store for reading. A directory that is missing is an error.
+    /// Opens a store for reading. A missing directory is an error.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -169,7 +172,7 @@ impl Store {
             location: path.display().to_string(),
             problem: error.to_string(),
         })?;
-        // Output that the status calls stored must survive a power cut.
+        // Output that the status reports as stored must survive a power failure, so each file is synced to the disk.
         Ok(Self::with(Box::new(objects.with_fsync(true)), Path::default(), Some(path), CALL_DEADLINE))
     }
 
@@ -180,7 +183,7 @@ impl Store {
         let wrong = |problem: String| StoreError::InvalidLocation { location: location.to_owned(), problem };
         let url = url::Url::parse(location).map_err(|error| wrong(error.to_string()))?;
         if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // It fails if another thread has installed one, which is as good.
+            // The call fails if another thread has already installed a provider. That provider also works.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let mut options: Vec<(String, String)> = environment
@@ -205,8 +208,9 @@ impl Store {
         Self { inner: Arc::new(Inner { objects, prefix, directory, deadline }) }
     }
 
-    /// Reads a whole stream into `into` and compares it with its record. The bytes are verified only when this returns
-    /// without an error, so `into` must be something that can be discarded. Reads no more than the recorded size.
+    /// Copies a whole stream to `into` and compares it with its record. The bytes are verified only when this function
+    /// returns without an error. The caller must therefore be able to discard the bytes in `into`. Reads no more than
+    /// the recorded size.
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Corrupt`], [`StoreError::TooSlow`] (20 s without a byte), and others.
@@ -241,12 +245,12 @@ impl Store {
     /// Deletes every object of an execution, including unfinished ones. An execution without objects is no error.
     ///
     /// # Errors
-    /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]. Some objects may remain, so call it
-    /// again.
+    /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]. Some objects perhaps remain. The
+    /// caller should call this function again.
     pub async fn remove(&self, key: &OutputKey) -> Result<(), StoreError> {
         self.remove_matching(key, |_| true).await?;
         if let Some(directory) = self.inner.directory.as_deref() {
-            // object_store does not list its own unfinished files.
+            // object_store does not list its own unfinished files, so the whole directory is deleted.
             let directory = file_of(directory, key);
             blocking(directory, |directory| std::fs::remove_dir_all(directory)).await?;
         }
@@ -265,7 +269,7 @@ impl Store {
     async fn remove_matching(&self, key: &OutputKey, is_meant: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         let directory = self.execution_prefix(key);
         let objects = &self.inner.objects;
-        // A handful: two streams, and leftovers of crashes.
+        // The list is short: two streams, and objects that remained after crashes.
         let listed = objects.list(Some(&directory)).map_ok(|object| object.location).try_collect::<Vec<Path>>();
         for location in self.with_deadline("list", listed).await? {
             if location.filename().is_some_and(&is_meant) {
@@ -303,10 +307,10 @@ impl Store {
         if self.inner.directory.is_some() {
             return within(deadline, "rename", self.inner.objects.rename(partial, &location)).await;
         }
-        // A bucket cannot rename.
+        // A bucket cannot rename an object, so Writ copies it and deletes the original.
         within(deadline, "copy", self.inner.objects.copy(partial, &location)).await?;
         if let Err(error) = self.delete(partial).await {
-            // The object is stored. The leftover is deleted with the execution.
+            // The copy is stored. The original is deleted later, with the execution.
             tracing::warn!(%error, %partial, "leftover copy in the output store");
         }
         Ok(())
@@ -335,7 +339,7 @@ impl Store {
         self.inner.objects.as_ref()
     }
 
-    /// Returns the prefix of an execution's objects. `join` encodes characters that could leave it.
+    /// Returns the prefix of an execution's objects. `join` encodes characters that could lead out of this prefix.
     fn execution_prefix(&self, key: &OutputKey) -> Path {
         self.inner.prefix.clone().join(key.namespace.as_str()).join(key.uid.as_str())
     }
@@ -368,7 +372,7 @@ fn of(what: &'static str, source: object_store::Error) -> StoreError {
     }
 }
 
-/// Returns the directory that a location names; `None` if it names a bucket.
+/// Returns the directory that a location names. Returns `None` if the location names a bucket.
 fn directory_of(location: &str) -> Result<Option<PathBuf>, StoreError> {
     let wrong =
         |problem: &str| StoreError::InvalidLocation { location: location.to_owned(), problem: problem.to_owned() };

@@ -9,8 +9,10 @@
 //!
 //! 1. The upload reads from the spill file, so a slow store delays no command. If there is no file, the command waits
 //!    for the store at most 3 s, and after that never again.
-//! 2. The result waits at most 60 s without a finished part, at most 10 min in all, and 2 s once Writ shuts down.
-//! 3. At most 16 MiB are held: two parts of 5 MiB, of which one may be on its way, and 4 MiB before them.
+//! 2. The result waits at most 60 s without a finished part, and at most 10 min in all. After Writ starts to shut down,
+//!    the result waits at most 2 s.
+//! 3. At most 16 MiB are in memory: two parts of 5 MiB, of which one is perhaps being sent, and 4 MiB that the upload
+//!    has not read yet.
 //! 4. Output that is not stored within these bounds is recorded as not stored, with the reason.
 //! 5. An upload that is dropped deletes its parts.
 
@@ -29,22 +31,22 @@ use super::live::{GapReason, Piece, StreamReader, append_within};
 use super::store::{Store, StoreError};
 use super::{OutputKey, PerStream, StreamKind};
 
-/// Size of a part. S3 takes at least 5 MiB (except the last), and 10,000 of them.
+/// Size of a part, in bytes. S3 requires at least 5 MiB for each part except the last, and allows at most 10,000 parts.
 const PART_BYTES: usize = 5 << 20;
-/// Maximum number of commands to the task: two streams to follow, and the end.
+/// Maximum number of queued commands to the task: two streams to follow, and the end.
 const MAX_COMMANDS: usize = 3;
 
 /// Limits of the waits for the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadTimeouts {
-    /// Wait for room in memory. Writ does not read the command's output meanwhile, and its connection lives for 15 s
-    /// without that.
+    /// Maximum wait for free memory. During this wait Writ does not read the command's output. The connection survives
+    /// this for at most 15 s.
     pub buffer: Duration,
-    /// Wait at the end without a finished part.
+    /// Maximum wait at the end without a finished part.
     pub finish: Duration,
-    /// Wait at the end in all. The execution holds its slot on the machine meanwhile.
+    /// Maximum wait at the end in all. During this wait the execution holds its slot on the machine.
     pub finish_in_all: Duration,
-    /// Wait at the end once Writ shuts down.
+    /// Maximum wait at the end after Writ starts to shut down.
     pub shutdown: Duration,
 }
 
@@ -59,7 +61,7 @@ impl Default for UploadTimeouts {
     }
 }
 
-/// Reason for which an output is not in the store. Its text goes into the status.
+/// Reason why an output is not in the store. Its text is shown in the status.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum NotStored {
     #[error("the output store did not take it in time")]
@@ -79,7 +81,7 @@ pub(super) enum NotStored {
 /// SHA-256 of each stream that must be stored.
 pub(super) type Digests = PerStream<Option<String>>;
 
-/// Handle of the upload. It costs nothing until a stream is followed.
+/// Handle of the upload. The upload starts no task before a stream is followed.
 #[derive(Debug)]
 pub(super) struct Upload {
     store: Store,
@@ -96,7 +98,7 @@ enum State {
     /// The task follows streams.
     Active {
         commands: mpsc::Sender<UploadCommand>,
-        /// Reason for which the task ended early.
+        /// Reason why the task ended early.
         ended: Arc<OnceLock<NotStored>>,
         /// Number of finished parts.
         parts: Arc<AtomicU64>,
@@ -116,12 +118,12 @@ impl Upload {
         Self { store, key, timeouts, is_following: PerStream::default(), state: State::Idle }
     }
 
-    /// Returns the time for which the command waits for room, at most.
+    /// Returns the maximum time for which the command waits for free memory.
     pub fn buffer_timeout(&self) -> Duration {
         self.timeouts.buffer
     }
 
-    /// Returns true if the upload has been given this stream.
+    /// Returns true if the upload follows this stream.
     pub fn is_following(&self, stream: StreamKind) -> bool {
         *self.is_following.of(stream)
     }
@@ -133,19 +135,20 @@ impl Upload {
             self.state = start(self.store.clone(), self.key.clone());
         }
         let State::Active { commands, .. } = &self.state else { return };
-        // There is room for every command. It fails only if the task has ended, and then the end says why.
+        // The channel has space for every command, so this call fails only if the task has ended. `finish` then returns
+        // the reason.
         let _ = commands.try_send(UploadCommand::Follow(stream, reader));
     }
 
     /// Ends the upload without a stored output, because the store is too slow.
     pub fn give_up(&mut self) {
         if !matches!(self.state, State::Abandoned(_)) {
-            // The task notices that its handle is gone, and deletes its parts.
+            // This drops the sender of the task's commands. The task then ends and deletes its parts.
             self.state = State::Abandoned(NotStored::TooSlow);
         }
     }
 
-    /// Stores the followed streams under these digests. Gives up soon once `shutdown` is ready.
+    /// Stores the followed streams under these digests. After `shutdown` is ready, gives up soon.
     pub async fn finish(self, digests: Digests, shutdown: impl Future<Output = ()>) -> Result<(), NotStored> {
         let result = self.finish_in_time(digests, shutdown).await;
         if let Err(problem) = &result {
@@ -212,13 +215,13 @@ struct Task {
 struct Stream {
     /// The source; `None` if the stream is not stored, or has been read to its end.
     reader: Option<StreamReader>,
-    /// The next part; all of a small stream.
+    /// Bytes of the next part. For a small stream, all of its bytes.
     buffer: Vec<u8>,
-    /// Count of bytes that were read.
+    /// Number of bytes that were read.
     bytes: u64,
     /// The multipart upload, while it is open.
     upload: Option<Box<dyn MultipartUpload>>,
-    /// Name of the object until it has its digest for a name.
+    /// Temporary name of the object, until the object gets its digest as its name.
     partial: Option<Path>,
 }
 
@@ -226,7 +229,7 @@ impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<UploadCommand>, ended: Arc<OnceLock<NotStored>>) {
         let Err(problem) = self.follow(&mut commands).await else { return };
         let _ = ended.set(problem);
-        // After this, commands to the task fail at once, and no bytes are kept for this upload.
+        // From now on commands to the task fail at once, and memory keeps no bytes for this upload.
         drop(commands);
         for stream in StreamKind::ALL {
             self.streams.of_mut(stream).reader = None;
@@ -270,7 +273,7 @@ impl Task {
         }
     }
 
-    /// Reads the next piece of each stream; false if there is none yet.
+    /// Reads the next piece of each stream. Returns false if no stream has a piece now.
     async fn read_once(&mut self) -> Result<bool, NotStored> {
         let mut has_read = false;
         for kind in StreamKind::ALL {
@@ -329,7 +332,7 @@ impl Task {
         Ok(())
     }
 
-    /// Reads the streams to their ends, and gives each its name.
+    /// Reads the streams to their ends, and gives each object its final name.
     async fn complete(&mut self, digests: &Digests) -> Result<(), NotStored> {
         for kind in StreamKind::ALL {
             if digests.of(kind).is_none() {
@@ -390,7 +393,7 @@ impl Task {
     }
 }
 
-/// Waits until a reader may have more; for ever if there is no reader.
+/// Waits until a reader can have more bytes. Waits for ever if there is no reader.
 async fn changed(reader: &mut Option<StreamReader>) {
     match reader {
         Some(reader) => reader.changed().await,

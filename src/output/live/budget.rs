@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Size of the pieces in which a file is accounted and its oldest bytes are deleted. The size limits the number of
-/// pieces: 4096 for the default limit of 4 GiB, in addition to one for each file.
+/// Size of a piece, in bytes. Files are accounted in pieces, and the oldest piece is deleted first. The size limits the
+/// number of pieces: 4096 for the default limit of 4 GiB, in addition to one piece for each file.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Accounts of the spill files, by namespace.
@@ -14,7 +14,7 @@ pub(super) struct SpillBudget {
     /// Bytes in all files.
     used: u64,
     namespaces: HashMap<String, Usage>,
-    /// For each file its namespace and the ages of its pieces, oldest first.
+    /// For each file, its namespace and the ages of its pieces, oldest first.
     files: HashMap<u64, (String, Vec<u64>)>,
     next_age: u64,
 }
@@ -22,7 +22,7 @@ pub(super) struct SpillBudget {
 #[derive(Debug, Default)]
 struct Usage {
     bytes: u64,
-    /// By age: the lowest is the oldest.
+    /// Pieces by age. The oldest piece has the lowest age.
     pieces: BTreeMap<u64, BudgetPiece>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct BudgetPiece {
     pub file: u64,
     /// Offset of the first byte.
     pub start: u64,
-    /// Offset behind the last byte.
+    /// Offset after the last byte.
     pub end: u64,
 }
 
@@ -42,14 +42,14 @@ impl SpillBudget {
         Self { limit, used: 0, namespaces: HashMap::new(), files: HashMap::new(), next_age: 0 }
     }
 
-    /// Returns the bytes in all files.
+    /// Returns the number of bytes in all files.
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// Removes one piece from the accounts if `bytes` more do not fit, and returns it for deletion. Returns `None` if
-    /// they fit. If the namespace would use more than half of the limit, its own oldest piece is chosen. Otherwise it
-    /// is the oldest piece of the namespace that uses most.
+    /// If `bytes` more bytes do not fit, removes one piece from the accounts and returns it for deletion. Returns
+    /// `None` if the bytes fit, or if no piece is left. If the namespace would use more than half of the limit, its own
+    /// oldest piece is chosen. Otherwise the oldest piece of the namespace that uses most is chosen.
     pub fn next_victim(&mut self, namespace: &str, bytes: u64) -> Option<BudgetPiece> {
         let own = self.namespaces.get(namespace).map_or(0, |usage| usage.bytes);
         let victim = if own.saturating_add(bytes) > self.limit / 2 {
@@ -67,7 +67,7 @@ impl SpillBudget {
         Some(piece)
     }
 
-    /// Returns true if `bytes` more fit.
+    /// Returns true if `bytes` more bytes fit.
     pub fn fits(&self, namespace: &str, bytes: u64) -> bool {
         let own = self.namespaces.get(namespace).map_or(0, |usage| usage.bytes);
         own.saturating_add(bytes) <= self.limit / 2 && self.used.saturating_add(bytes) <= self.limit
@@ -118,7 +118,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Makes room for a piece and accounts it; returns the deleted pieces.
+    /// Frees space for a piece and accounts the piece. Returns the deleted pieces.
     fn append(budget: &mut SpillBudget, namespace: &str, file: u64, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut deleted = Vec::new();
         while let Some(piece) = budget.next_victim(namespace, end - start) {

@@ -8,7 +8,8 @@ use super::publisher::Publisher;
 use super::registry::Registry;
 use super::{EndedStatus, Progress};
 
-/// The claim of one execution, as its viewers see it. If it is dropped without an end, viewers receive `Released`.
+/// The claim of one execution, as its viewers see it. If it is dropped before the end is published, viewers receive
+/// `Released`.
 #[derive(Debug)]
 pub struct LiveClaim {
     registry: Arc<Registry>,
@@ -28,7 +29,7 @@ impl LiveClaim {
         &self.key
     }
 
-    /// Begins the streams, or begins them again.
+    /// Starts both streams at offset 0, even if they were started before. Returns their publisher.
     pub(in crate::output) fn publish(&self, has_upload: bool) -> Publisher {
         Publisher::new(&self.entry, has_upload)
     }

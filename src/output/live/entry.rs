@@ -14,8 +14,8 @@ use super::spill_queue::{Job, SpillQueue};
 use super::stream::{Batch, Found, StreamBuffer};
 use super::{EndedStatus, GapReason, Progress, lock};
 
-/// Maximum number of marks in the order of the streams, 64 KiB for each execution. If a viewer is further behind, it
-/// receives the older bytes of one stream first, then those of the other.
+/// Maximum number of marks in the order of the streams. They take at most 64 KiB for each execution. A viewer that is
+/// further behind receives the older bytes of one stream first, then the older bytes of the other stream.
 const MAX_MARKS: usize = 4096;
 /// Maximum number of concurrent reads of spill files. If the disk hangs, viewers must not use up the runtime's 512
 /// blocking threads.
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub memory: AtomicUsize,
     /// The spill thread; `None` if the process keeps no files.
     pub spill: Option<Arc<SpillQueue<Entry>>>,
-    /// Bytes that no viewer can read any more, by the position in [`GapReason::ALL`].
+    /// Number of bytes that viewers can no longer read, for each reason in [`GapReason::ALL`].
     lost: [AtomicU64; GapReason::ALL.len()],
     reads: Arc<Semaphore>,
 }
@@ -39,7 +39,7 @@ impl Shared {
         Self { memory: AtomicUsize::new(0), spill, lost: Default::default(), reads }
     }
 
-    /// Counts bytes that no viewer can read any more.
+    /// Counts bytes that viewers can no longer read.
     pub fn count_lost(&self, reason: GapReason, bytes: u64) {
         let position = GapReason::ALL.iter().position(|other| *other == reason);
         if let Some(count) = position.and_then(|position| self.lost.get(position)) {
@@ -47,7 +47,7 @@ impl Shared {
         }
     }
 
-    /// Returns the bytes that were counted since the last call, by reason.
+    /// Returns the number of bytes that were counted since the last call, by reason.
     pub fn take_lost(&self) -> Vec<(GapReason, u64)> {
         GapReason::ALL
             .into_iter()
@@ -77,16 +77,16 @@ pub(super) struct Entry {
 /// The state of an execution.
 #[derive(Debug, Default)]
 pub(super) struct EntryState {
-    /// The claim: UID, and true if it was adopted; `None` while the execution is only expected.
+    /// UID of the execution, and true if its claim was adopted. `None` if the execution is not claimed yet.
     pub claim: Option<(String, bool)>,
     pub is_started: bool,
-    /// Number of the recorder, counted from 1; 0 before the first. Each recorder starts the streams again from offset
-    /// 0.
+    /// Number of the current recorder, from 1. It is 0 before the first recorder. Each recorder starts the streams
+    /// again at offset 0.
     pub generation: u32,
     pub streams: PerStream<StreamBuffer>,
-    /// Order of the output: each mark is a stream, and the offset that it has reached.
+    /// Order in which the output arrived. Each mark is a stream and the offset that this stream has reached.
     pub order: VecDeque<(StreamKind, u64)>,
-    /// Number of the first mark in `order`, counted from the first one of this generation.
+    /// Number of the first mark in `order`. The first mark of this generation has the number 0.
     pub first_mark: u64,
     /// Number and content of the newest report of progress.
     pub progress: (u64, Progress),
@@ -147,8 +147,8 @@ impl Entry {
         self.changed.send_replace(());
     }
 
-    /// Starts the streams from offset 0, also if an earlier recorder had started them. Returns the number of the
-    /// new publisher. It becomes the only one.
+    /// Starts the streams at offset 0, even if an earlier recorder started them. Returns the number of the new
+    /// publisher. Bytes of earlier publishers are ignored from now on.
     pub fn start_streams(&self, has_upload: bool) -> u32 {
         let mut state = self.state();
         self.clear(&mut state);
@@ -172,7 +172,8 @@ impl Entry {
         }
     }
 
-    /// Appends bytes of the publisher with this number. Ignores them if another publisher has replaced it.
+    /// Appends bytes of the publisher with this number. Ignores the bytes if another publisher has replaced this
+    /// publisher.
     pub fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
         let mut state = self.state();
         if state.generation != generation || state.is_complete || bytes.is_empty() {
@@ -246,7 +247,7 @@ impl Entry {
         self.notify();
     }
 
-    /// Records that the oldest bytes are no longer in a file, up to `offset` (`None`: all of them).
+    /// Records that the bytes before `offset` are no longer in a file. `None` means all bytes of the file.
     pub fn delete_from_file(&self, stream: StreamKind, file: u64, offset: Option<u64>) {
         let mut state = self.state();
         let buffer = state.streams.of_mut(stream);
@@ -271,7 +272,7 @@ impl Entry {
         });
         let bytes = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let state = self.state();
-        // A deleted part of a file reads as zeros.
+        // A deleted part of a file reads as zeros. The bytes are therefore used only if the file still has them.
         if state.generation != read.generation || !state.streams.of(read.stream).has_in_file(&read.file, read.offset) {
             return (None, false);
         }
@@ -285,7 +286,8 @@ impl Entry {
         }
     }
 
-    /// Ends the execution here. Its bytes stay only if viewers are connected now.
+    /// Ends the execution here. Returns the number of its bytes in memory. If the execution has a file and no viewers,
+    /// all of its bytes are deleted now. If it has viewers, its bytes are deleted after the duration `kept`.
     pub fn finish(self: &Arc<Self>, end: EntryEnd, kept: Duration) -> usize {
         let mut state = self.state();
         if state.end.is_some() {
@@ -305,7 +307,7 @@ impl Entry {
         self.notify();
         if has_viewers && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let entry = Arc::downgrade(self);
-            // At most one such task exists for each execution that ended with viewers, and it ends after this time.
+            // Only an execution that ended with viewers has this task, and the task ends after `kept`.
             runtime.spawn(async move {
                 tokio::time::sleep(kept).await;
                 if let Some(entry) = entry.upgrade() {
@@ -322,7 +324,7 @@ impl Entry {
         self.notify();
     }
 
-    /// Moves the offset before which the upload needs no more bytes.
+    /// Sets the first offset that the upload still needs. `None` means that the upload needs no bytes.
     pub fn pin(&self, (stream, generation): (StreamKind, u32), offset: Option<u64>) {
         let mut state = self.state();
         if state.generation == generation && state.end.is_none() {

@@ -16,7 +16,7 @@ use super::spill_thread::{self, WriteAt};
 use super::viewer::Viewer;
 use super::{GapReason, LiveOptions, StreamOffsets};
 
-/// The live registry. Clones are the same registry.
+/// The live registry. Clones share the registry.
 #[derive(Clone, Debug)]
 pub struct LiveOutput {
     registry: Arc<Registry>,
@@ -29,7 +29,7 @@ pub struct LiveUsage {
     pub memory_bytes: u64,
     /// Bytes in spill files.
     pub spill_bytes: u64,
-    /// Viewers, also those of names that no execution has yet.
+    /// Number of viewers, including viewers that wait for an execution that does not exist yet.
     pub viewers: u64,
 }
 
@@ -57,12 +57,12 @@ impl LiveOutput {
         Self { registry: Arc::new(Registry::new(spill, times)) }
     }
 
-    /// Watches an execution by namespace and name. The execution need not exist yet: a viewer waits up to 15 minutes
-    /// for its claim. If executions of this name existed within the last 60 s, the viewer gets the newest one. Compare
-    /// the UID of [`super::LiveEvent::Claimed`].
+    /// Watches an execution by namespace and name. The execution need not exist yet: the viewer waits up to 15 minutes
+    /// for its claim. If several executions had this name within the last 60 s, the viewer receives the newest
+    /// execution. To identify the execution, compare the UID of [`super::LiveEvent::Claimed`].
     ///
     /// # Errors
-    /// Too many viewers, or too many names that no execution has.
+    /// There are too many viewers, or viewers wait for too many names that no execution has.
     pub fn subscribe(&self, namespace: &str, name: &str, from: StreamOffsets) -> Result<Viewer, SubscribeError> {
         Ok(self.view(self.registry.enter(namespace, name)?, from))
     }
@@ -80,13 +80,14 @@ impl LiveOutput {
         Viewer::new(Arc::clone(&self.registry), entry, from, expires)
     }
 
-    /// Publishes a stored claim. The claim is followed until the returned value is dropped.
+    /// Publishes a claim that the API server stored. Viewers can follow the execution until the returned value is
+    /// dropped.
     pub fn claimed(&self, key: OutputKey, name: &str, is_adopted: bool) -> LiveClaim {
         LiveClaim::new(&self.registry, key, name, is_adopted)
     }
 
-    /// Reads at most `max_bytes` of a stream from an offset on. The execution must run here or have ended here within
-    /// the last 60 s.
+    /// Reads at most `max_bytes` of a stream, starting at an offset. The execution must run here or have ended here
+    /// within the last 60 s. Otherwise returns `None`.
     pub async fn read(&self, uid: &str, stream: StreamKind, offset: u64, max_bytes: usize) -> Option<LiveRead> {
         let entry = self.registry.find(uid)?;
         loop {

@@ -1,4 +1,4 @@
-//! Publisher of the output of one command, and the room that memory has for it.
+//! Publisher of the output of one command, and the state of the memory for this output.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::GapReason;
 use super::entry::Entry;
 use super::reader::StreamReader;
 
-/// Publisher of the output of one command. It publishes nothing after it is dropped.
+/// Publisher of the output of one command. After it is dropped, it publishes nothing.
 #[derive(Debug)]
 pub(in crate::output) struct Publisher {
     entry: Arc<Entry>,
@@ -18,18 +18,18 @@ pub(in crate::output) struct Publisher {
     is_closed: bool,
 }
 
-/// Room in memory for more bytes.
+/// State of the memory for more bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::output) enum Room {
     Enough,
-    /// The spill thread is behind.
+    /// Memory is full, because the spill thread has not written enough bytes yet.
     Disk,
-    /// The upload is behind, and there is no file.
+    /// Memory is full, because there is no file and the upload has not sent enough bytes yet.
     Upload,
 }
 
 impl Publisher {
-    /// Starts the streams of an execution from offset 0. The result becomes the only publisher.
+    /// Starts the streams of an execution at offset 0. Output of earlier publishers is ignored from now on.
     pub(super) fn new(entry: &Arc<Entry>, has_upload: bool) -> Self {
         let generation = entry.start_streams(has_upload);
         Self { entry: Arc::clone(entry), generation, changed: entry.subscribe(), is_closed: false }
@@ -56,7 +56,7 @@ impl Publisher {
         StreamReader::new(Arc::clone(&self.entry), stream, self.generation)
     }
 
-    /// Returns the room for more bytes of a stream.
+    /// Returns the state of the memory for more bytes of a stream.
     pub fn room(&self, stream: StreamKind) -> Room {
         let state = self.entry.state();
         let buffer = state.streams.of(stream);
@@ -67,18 +67,18 @@ impl Publisher {
         }
     }
 
-    /// Waits until something changes, for example the room.
+    /// Waits until something changes, for example the state of the memory.
     pub async fn changed(&mut self) {
-        // The sender lives as long as the entry.
+        // This call cannot fail, because the sender lives as long as the entry.
         let _ = self.changed.changed().await;
     }
 
-    /// Marks all changes so far as known.
+    /// Marks all changes so far as seen. [`Self::changed`] then waits for the next change.
     pub fn mark_unchanged(&mut self) {
         self.changed.borrow_and_update();
     }
 
-    /// Keeps the rest of a stream in memory only: the disk is too slow.
+    /// Stops writing a stream to its file, because the disk is too slow. The rest of the stream stays in memory only.
     pub fn stop_spilling(&self, stream: StreamKind) {
         tracing::warn!(
             namespace = self.entry.namespace,

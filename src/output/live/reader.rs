@@ -9,11 +9,11 @@ use super::super::StreamKind;
 use super::GapReason;
 use super::entry::{Entry, ReadStep};
 
-/// Maximum bytes of one piece.
+/// Maximum size of one piece, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Reads one stream from offset 0. While the reader exists, bytes that it has not returned stay in memory until the
-/// file has them.
+/// Reads one stream from offset 0. While the reader exists, bytes that it has not returned stay in memory until they
+/// are in the file.
 #[derive(Debug)]
 pub(in crate::output) struct StreamReader {
     entry: Arc<Entry>,
@@ -27,7 +27,7 @@ pub(in crate::output) struct StreamReader {
 #[derive(Debug)]
 pub(in crate::output) enum Piece {
     Bytes(Bytes),
-    /// Bytes are missing: the stream cannot be stored whole.
+    /// Bytes are missing, so the stream cannot be stored whole.
     Missing(GapReason),
     /// There are no more bytes for now.
     Later,
@@ -41,7 +41,7 @@ impl StreamReader {
         Self { entry, stream, generation, offset: 0, changed }
     }
 
-    /// Returns the next piece. Waits only for the read of a file.
+    /// Returns the next piece. Waits only if it must read a file.
     pub async fn next_piece(&mut self) -> Piece {
         loop {
             self.changed.borrow_and_update();
@@ -62,9 +62,9 @@ impl StreamReader {
         }
     }
 
-    /// Waits until more bytes may be available.
+    /// Waits until more bytes can be available.
     pub async fn changed(&mut self) {
-        // The sender lives as long as the entry.
+        // This call cannot fail, because the sender lives as long as the entry.
         let _ = self.changed.changed().await;
     }
 }

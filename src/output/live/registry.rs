@@ -13,21 +13,22 @@ use super::spill_queue::SpillQueue;
 
 /// Maximum number of viewers of one execution, enough for a team.
 pub(super) const MAX_VIEWERS: usize = 32;
-/// Maximum number of names that viewers expect and that no execution has yet. Each takes 1 KiB.
+/// Maximum number of names that viewers expect and no execution has yet. Each name takes 1 KiB of memory.
 pub(super) const MAX_EXPECTED: usize = 1024;
-/// Maximum number of expected names in one namespace, so that no namespace uses up the limit for all.
+/// Maximum number of expected names in one namespace, so that no namespace uses up the limit of all namespaces.
 pub(super) const MAX_EXPECTED_PER_NAMESPACE: usize = 256;
-/// Time after which the registry ends a viewer whose name no execution has. Longer waits concern queued executions,
-/// which clients watch in the API server.
+/// Maximum time for which a viewer waits for a name that no execution has. Only queued executions need longer, and
+/// clients watch queued executions in the API server.
 const EXPECTED_FOR: Duration = Duration::from_secs(15 * 60);
-/// Time after the end for which viewers can find an execution and continue to read it.
+/// Time after the end of an execution during which viewers can find the execution and read its output.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60);
-/// Maximum number of ended executions that viewers can find: 68 per second for 60 s. Each takes 1 KiB.
+/// Maximum number of ended executions that viewers can find: 68 per second for 60 s. Each execution takes 1 KiB of
+/// memory.
 const MAX_ENDED: usize = 4096;
-/// Maximum bytes of output of ended executions in memory, a quarter of the memory for live output.
+/// Maximum size of the output of ended executions in memory, in bytes. This is a quarter of the memory for live output.
 const MAX_ENDED_BYTES: usize = 16 << 20;
 
-/// Refusal of a viewer.
+/// Reason why a viewer is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SubscribeError {
     /// The execution has too many viewers.
@@ -48,7 +49,7 @@ pub(super) struct Registry {
     times: Times,
 }
 
-/// Times of a registry. Tests choose shorter ones.
+/// Times of a registry. Tests use shorter times.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// See [`EXPECTED_FOR`].
@@ -67,19 +68,20 @@ type Name = (String, String);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// By namespace and name: the newest execution of the name.
+    /// Newest execution of each namespace and name.
     by_name: HashMap<Name, Arc<Entry>>,
     by_uid: HashMap<String, Arc<Entry>>,
-    /// Counts of entries that no execution has claimed, by namespace.
+    /// Number of entries that no execution has claimed, by namespace.
     expected: HashMap<String, usize>,
-    /// Ended executions, oldest first, and their bytes in memory.
+    /// Ended executions, oldest first: time of the end, UID, and number of bytes in memory.
     ended: VecDeque<(Instant, String, usize)>,
     ended_bytes: usize,
     viewers: u64,
 }
 
 impl Entries {
-    /// Removes executions that ended before this time, and more if there are too many.
+    /// Removes executions that ended longer ago than `kept_after_end`. If too many remain, also removes the oldest
+    /// executions.
     fn expire(&mut self, kept_after_end: Duration) {
         while let Some((ended, _, _)) = self.ended.front() {
             let is_due = ended.elapsed() >= kept_after_end;
@@ -95,7 +97,7 @@ impl Entries {
         }
     }
 
-    /// Takes an entry out; its bytes stay only if it has viewers.
+    /// Removes an entry. Its bytes stay only if the entry has viewers.
     fn remove(&mut self, uid: &str, entry: &Arc<Entry>) {
         self.by_uid.remove(uid);
         self.remove_name(entry);
@@ -155,7 +157,8 @@ impl Registry {
         lock(&self.entries).viewers
     }
 
-    /// Adds a viewer to the newest execution of a name. If no execution has the name, the viewer expects one.
+    /// Adds a viewer to the newest execution of a name. If no execution has the name, the viewer waits for such an
+    /// execution.
     pub fn enter(&self, namespace: &str, name: &str) -> Result<Arc<Entry>, SubscribeError> {
         let mut entries = lock(&self.entries);
         entries.expire(self.times.kept_after_end);
@@ -188,7 +191,7 @@ impl Registry {
         Ok(entry)
     }
 
-    /// Adds the execution of a stored claim. Viewers that expect its name receive its events.
+    /// Adds the execution of a stored claim. Viewers that wait for its name receive its events.
     pub fn claim(&self, key: &OutputKey, name: &str, is_adopted: bool) -> Arc<Entry> {
         let mut entries = lock(&self.entries);
         entries.expire(self.times.kept_after_end);
@@ -218,7 +221,7 @@ impl Registry {
         let is_released = end == EntryEnd::Released;
         let mut entries = lock(&self.entries);
         let bytes = claimed.finish(end, self.times.kept_after_end);
-        // Another claim of this process may have its place.
+        // Another claim of this process can have replaced this claim.
         if entries.by_uid.get(&key.uid).is_some_and(|entry| Arc::ptr_eq(entry, claimed)) {
             if is_released {
                 entries.remove(&key.uid, claimed);
@@ -241,7 +244,7 @@ impl Registry {
         }
         let is_expected = state.claim.is_none();
         if state.end.is_some() && state.has_file() {
-            // The entry has no viewers. A later viewer finds only the end.
+            // The last viewer has left, so the bytes are deleted. A later viewer receives a gap and the end.
             entry.clear(&mut state);
         }
         drop(state);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-/// A spill file. A byte of the stream has the same offset in the file.
+/// A spill file. Each byte has the same offset in the file as in the stream.
 #[derive(Debug)]
 pub(super) struct SpillFile {
     /// Number of the file in this process.

@@ -8,11 +8,11 @@ use super::super::StreamKind;
 use super::lock;
 use super::spill_file::SpillFile;
 
-/// Handle of the spill thread. The other threads use it. `E` is the execution whose streams the thread writes.
+/// Handle of the spill thread for all other threads. `E` is the type of the executions whose streams the thread writes.
 #[derive(Debug)]
 pub(super) struct SpillQueue<E> {
-    /// Jobs for the thread. Each stream has at most one write and one release in it, so the number of running commands
-    /// limits the length.
+    /// Jobs for the thread. The queue has at most one write and one release for each stream. The number of running
+    /// commands therefore limits its length.
     jobs: Mutex<VecDeque<Job<E>>>,
     wake: Condvar,
     is_stopping: AtomicBool,
@@ -52,12 +52,12 @@ impl<E> SpillQueue<E> {
         self.wake.notify_one();
     }
 
-    /// Returns the bytes in all files.
+    /// Returns the number of bytes in all files.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Sets the bytes in all files.
+    /// Sets the number of bytes in all files.
     pub fn set_used(&self, bytes: u64) {
         self.used.store(bytes, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The thread that writes spill files, makes room for them and deletes them. No other thread writes to the disk.
+//! The thread that writes spill files, frees space for them and deletes them. No other thread writes to the disk.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,14 +18,14 @@ use super::spill_queue::{Job, SpillQueue};
 use super::stream::Batch;
 use super::{GapReason, LiveOptions};
 
-/// Maximum bytes that one stream writes before another has its turn.
+/// Maximum number of bytes that one stream writes before another stream has its turn.
 const BATCH_BYTES: usize = 1 << 20;
-/// Suffix of the files.
+/// Suffix of the names of spill files.
 const SUFFIX: &str = ".spill";
-/// Minimum interval between log lines about a failing disk. All running commands may report the same disk.
+/// Minimum interval between log lines about a failing disk, because all running commands can fail on the same disk.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Writes bytes at an offset. Tests replace it by one that fails or is slow.
+/// Function that writes bytes at an offset. Tests use a function that fails or is slow.
 pub(super) type WriteAt = Box<dyn Fn(&File, &[u8], u64) -> io::Result<()> + Send>;
 
 /// Creates the directory (mode 0700), deletes the files of an earlier process, and starts the thread.
@@ -65,7 +65,7 @@ fn delete_leftovers(directory: &Path) -> io::Result<()> {
 struct Worker {
     queue: Arc<SpillQueue<Entry>>,
     directory: PathBuf,
-    /// First part of the names of its files. No other process has the same prefix.
+    /// First part of the names of this process's files. No other process has the same prefix.
     prefix: String,
     budget: SpillBudget,
     /// The files, each with its execution and stream.
@@ -127,7 +127,7 @@ impl Worker {
         for chunk in &batch.chunks {
             if let Err(error) = (self.write)(&file.file, chunk, offset) {
                 match batch.file {
-                    // Bytes of the failed batch are not accounted.
+                    // Removes the bytes of the failed batch, because the budget does not account them.
                     Some(_) => drop(file.file.set_len(batch.offset)),
                     None => self.release(&file),
                 }
@@ -148,7 +148,7 @@ impl Worker {
         Ok(file)
     }
 
-    /// Deletes the oldest bytes until `bytes` more fit. Returns false if they never fit.
+    /// Deletes the oldest bytes until `bytes` more bytes fit. Returns false if they never fit.
     fn make_room(&mut self, namespace: &str, bytes: u64) -> bool {
         while let Some(piece) = self.budget.next_victim(namespace, bytes) {
             self.delete_piece(piece);
@@ -174,7 +174,7 @@ impl Worker {
         }
     }
 
-    /// Deletes a file. The disk frees its bytes when the last read of it ends.
+    /// Deletes a file. The disk frees its bytes when the last read of the file ends.
     fn release(&mut self, file: &SpillFile) {
         self.budget.remove(file.id());
         self.files.remove(&file.id());

@@ -1,4 +1,4 @@
-//! The bytes of one stream: the newest in memory, the older ones in a file, each byte by its offset.
+//! The bytes of one stream, by offset. The newest bytes are in memory, and older bytes are in a file.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,18 +11,20 @@ use super::spill_file::SpillFile;
 
 /// Size of the chunks in memory. Only whole chunks are written to the file or deleted.
 pub(super) const CHUNK_BYTES: usize = 32 << 10;
-/// Length in bytes up to which output stays in memory only. Most commands write less, and need no file.
+/// Maximum length of output that stays in memory only, in bytes. Most commands write less and need no file.
 pub(super) const SPILL_THRESHOLD: u64 = 64 << 10;
-/// Bytes that stay in memory although the file has them, so that viewers at the end of the stream read no file.
+/// Number of bytes that stay in memory although they are in the file. Viewers at the end of the stream then read no
+/// file.
 const CACHE_BYTES: u64 = 64 << 10;
-/// Bytes that stay in memory if there is no file: about the scroll-back of a terminal.
+/// Number of bytes that stay in memory if there is no file. This is about the scroll-back of a terminal.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Maximum bytes in memory that the disk or the output store has not written yet.
+/// Maximum number of bytes in memory that the disk or the output store has not written yet.
 const MAX_PENDING_BYTES: u64 = 4 << 20;
-/// Maximum of the same bytes while all commands together exceed [`MAX_MEMORY_BYTES`].
+/// The same maximum while all commands together exceed [`MAX_MEMORY_BYTES`].
 const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
-/// Maximum bytes in memory for all commands together, an eighth of the chart's memory limit. Bytes that the output
-/// store still needs are excepted. Above the limit, streams keep no bytes that may be deleted.
+/// Maximum number of bytes in memory for all commands together: an eighth of the chart's memory limit. Above this
+/// maximum, streams delete every byte that they may delete. They keep bytes that the file or the output store still
+/// needs, so memory can exceed the maximum.
 pub(super) const MAX_MEMORY_BYTES: usize = 64 << 20;
 
 /// Use of the file by a stream.
@@ -33,7 +35,7 @@ enum SpillState {
     InMemory,
     /// Every whole chunk is written to the file.
     Spilling,
-    /// The disk failed or was too slow. The file keeps what it has.
+    /// The disk failed or was too slow. The file keeps the bytes that it has.
     Stopped,
 }
 
@@ -52,9 +54,9 @@ pub(super) struct StreamBuffer {
     file: Option<Arc<SpillFile>>,
     /// Offset of the first byte in the file.
     file_start: u64,
-    /// Offset behind the last byte in the file.
+    /// Offset after the last byte in the file.
     file_end: u64,
-    /// Offset of the first byte that the upload still needs; `None` if no upload needs any.
+    /// Offset of the first byte that the upload still needs. `None` if the upload needs no bytes.
     pinned: Option<u64>,
     spill: SpillState,
     /// True while the spill thread has a job to write this stream.
@@ -82,7 +84,7 @@ pub(super) enum Found {
 
 /// Bytes to append to the file.
 pub(super) struct Batch {
-    /// The file; `None` if it has to be created.
+    /// The file. `None` if the file must be created.
     pub file: Option<Arc<SpillFile>>,
     /// Offset of the first byte.
     pub offset: u64,
@@ -90,7 +92,7 @@ pub(super) struct Batch {
 }
 
 impl StreamBuffer {
-    /// Creates an empty stream. `is_pinned` is true if an upload may need it from offset 0.
+    /// Creates an empty stream. `is_pinned` is true if an upload can need the stream from offset 0.
     pub fn new(is_pinned: bool) -> Self {
         Self { pinned: is_pinned.then_some(0), ..Self::default() }
     }
@@ -100,7 +102,7 @@ impl StreamBuffer {
         self.end
     }
 
-    /// Returns the bytes in memory.
+    /// Returns the number of bytes in memory.
     pub fn memory_bytes(&self) -> u64 {
         self.end - self.memory_start
     }
@@ -123,7 +125,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Starts to use a file if the stream is long enough, or memory is short.
+    /// Starts to use a file if the stream is long, or if all commands together use too much memory.
     pub fn spill_if_long(&mut self, memory: &AtomicUsize) {
         let is_long = self.memory_bytes() > SPILL_THRESHOLD || is_over(memory);
         if self.spill == SpillState::InMemory && is_long && !self.chunks.is_empty() {
@@ -132,7 +134,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Returns true once for each job that the spill thread must get.
+    /// Returns true if the caller must queue a write job for the spill thread. Returns true only once for each job.
     pub fn needs_writing(&mut self) -> bool {
         let is_due = self.spill == SpillState::Spilling && !self.is_queued && self.has_unwritten_chunk();
         self.is_queued |= is_due;
@@ -143,19 +145,19 @@ impl StreamBuffer {
         self.end - self.file_end >= CHUNK_BYTES as u64
     }
 
-    /// Starts the job: returns at most `max_bytes` of whole chunks that the file does not have.
+    /// Starts the job. Returns whole chunks that are not in the file yet, at most `max_bytes`.
     pub fn batch(&mut self, max_bytes: usize) -> Option<Batch> {
         self.is_queued = false;
         if self.spill != SpillState::Spilling {
             return None;
         }
-        // All chunks have one size, and no unwritten chunk was deleted.
+        // This is the number of written chunks in memory: all chunks have one size, and no unwritten chunk was deleted.
         let skipped = usize::try_from(self.file_end.checked_sub(self.memory_start)?).ok()? / CHUNK_BYTES;
         let chunks: Vec<Bytes> = self.chunks.iter().skip(skipped).take(max_bytes / CHUNK_BYTES).cloned().collect();
         (!chunks.is_empty()).then(|| Batch { file: self.file.clone(), offset: self.file_end, chunks })
     }
 
-    /// Records that the file has `bytes` more.
+    /// Records that the file has `bytes` more bytes.
     pub fn written(&mut self, file: Arc<SpillFile>, bytes: u64) {
         self.file = Some(file);
         self.file_end += bytes;
@@ -169,7 +171,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Records that the file has no bytes before `offset` any more. Returns the count of deleted bytes.
+    /// Records that the file no longer has bytes before `offset`. Returns the number of deleted bytes.
     pub fn delete_from_file(&mut self, file: u64, offset: u64) -> u64 {
         if self.file.as_ref().is_none_or(|own| own.id() != file) {
             return 0;
@@ -180,12 +182,12 @@ impl StreamBuffer {
         deleted
     }
 
-    /// Returns the offset behind the last byte in the file.
+    /// Returns the offset after the last byte in the file.
     pub fn file_end(&self) -> u64 {
         self.file_end
     }
 
-    /// Moves the offset before which the upload needs no more bytes. `None` if the upload needs none at all.
+    /// Sets the first offset that the upload still needs. `None` means that the upload needs no bytes.
     pub fn pin(&mut self, offset: Option<u64>) {
         self.pinned = offset;
     }
@@ -203,8 +205,8 @@ impl StreamBuffer {
         self.pinned.is_some()
     }
 
-    /// Deletes chunks from memory that are in the file or that nothing needs. Returns the number of bytes that are now
-    /// lost.
+    /// Deletes chunks from memory that are in the file or no longer needed. Returns the number of bytes that are now
+    /// neither in memory nor in the file.
     pub fn evict(&mut self, memory: &AtomicUsize) -> u64 {
         let mut lost = 0;
         while !self.chunks.is_empty() {
@@ -232,13 +234,13 @@ impl StreamBuffer {
         }
     }
 
-    /// Returns true if memory holds more than the limit of bytes that the disk or the output store must write.
+    /// Returns true if too many bytes in memory wait for the disk or the output store.
     pub fn is_behind(&self, memory: &AtomicUsize) -> bool {
         let max = if is_over(memory) { MAX_PENDING_UNDER_PRESSURE } else { MAX_PENDING_BYTES };
         self.memory_bytes() > max
     }
 
-    /// Returns at most `max_bytes` from an offset on.
+    /// Returns at most `max_bytes`, starting at an offset.
     pub fn find(&self, offset: u64, max_bytes: usize) -> Found {
         if offset >= self.end {
             return Found::Nothing;

@@ -23,7 +23,7 @@ fn options(directory: &Path, spill_bytes: usize) -> LiveOptions {
     LiveOptions { directory: directory.join("spill"), spill_bytes: spill_bytes as u64 }
 }
 
-/// A registry with files, in a directory of its own.
+/// Returns a registry that keeps files in its own directory.
 fn spilling(spill_bytes: usize) -> (tempfile::TempDir, LiveOutput) {
     let directory = tempfile::tempdir().unwrap();
     let live = LiveOutput::start(&options(directory.path(), spill_bytes)).unwrap();
@@ -39,12 +39,13 @@ fn ended() -> EndedStatus {
     EndedStatus { phase: Phase::Succeeded, reason: Some(Reason::Completed), exit_code: Some(0), duration_ms: Some(1) }
 }
 
-/// Bytes that differ at each offset modulo a prime, so that a shifted or repeated piece is found.
+/// Returns test bytes: five equal bytes, then the next value, modulo the prime 251. The pattern repeats only after
+/// 1,255 bytes, so a test detects a shifted or repeated piece.
 fn bytes_at(offset: usize, length: usize) -> Vec<u8> {
     (offset..offset + length).map(|index| (index / 5 % 251) as u8).collect()
 }
 
-/// The events of a viewer up to the last one.
+/// Returns all events of a viewer.
 async fn all(mut viewer: Viewer) -> Vec<LiveEvent> {
     let mut events = Vec::new();
     while let Some(event) = viewer.next().await {
@@ -53,7 +54,7 @@ async fn all(mut viewer: Viewer) -> Vec<LiveEvent> {
     events
 }
 
-/// Bytes, digest and gaps of one stream, as a viewer saw them.
+/// Number of bytes, digest and gaps of one stream, as a viewer received them.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Watched {
     bytes: u64,
@@ -61,7 +62,7 @@ struct Watched {
     gaps: Vec<(u64, u64, GapReason)>,
 }
 
-/// Watches one stream until it has come to an offset, or to the end. Fails if an offset does not follow the one before.
+/// Watches one stream up to an offset or to the end. Fails if a piece does not start where the previous piece ended.
 async fn watch(viewer: &mut Viewer, stream: StreamKind, until: u64) -> Watched {
     let (mut watched, mut digest, mut next) = (Watched::default(), Sha256::new(), None);
     while next.unwrap_or(0) < until
@@ -90,13 +91,13 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     Sha256::digest(bytes).to_vec()
 }
 
-/// The spill files.
+/// Returns the paths of the spill files.
 fn files(directory: &tempfile::TempDir) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory.path().join("spill")).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Waits for what another thread does; fails after 30 s.
+/// Waits until another thread has made `is_so` true. Fails after 30 s.
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {

@@ -1,4 +1,4 @@
-//! A viewer: its offsets in one execution. It has no buffer.
+//! A viewer holds its offsets in one execution. It buffers no output.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use super::registry::Registry;
 use super::stream::Found;
 use super::{GapReason, LiveEvent, StreamOffsets};
 
-/// Maximum bytes of one event. A WebSocket message of the API has the same limit of 64 KiB.
+/// Maximum number of output bytes in one event. A WebSocket message of the API has the same limit of 64 KiB.
 const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
-/// Reads the events of one execution. Holds no bytes.
+/// Reader of the events of one execution. The reader buffers no output.
 #[derive(Debug)]
 pub struct Viewer {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
     changed: watch::Receiver<()>,
-    /// Time at which the viewer gives up an execution that is not claimed yet.
+    /// Time at which the viewer stops waiting for an execution that is not claimed yet.
     expires: Instant,
     has_claim: bool,
     has_start: bool,
@@ -40,7 +40,7 @@ enum Step {
 }
 
 impl Viewer {
-    /// Returns a viewer. The caller has already counted it.
+    /// Returns a viewer that the caller has already counted.
     pub(super) fn new(registry: Arc<Registry>, entry: Arc<Entry>, from: StreamOffsets, expires: Instant) -> Self {
         let changed = entry.subscribe();
         let offsets = PerStream { stdout: from.stdout, stderr: from.stderr };
@@ -59,7 +59,7 @@ impl Viewer {
         }
     }
 
-    /// Waits for the next event; `None` after the last one. Cancelling the call loses nothing.
+    /// Waits for the next event. Returns `None` after the last event. A cancelled call loses no event.
     pub async fn next(&mut self) -> Option<LiveEvent> {
         loop {
             if self.is_over {
@@ -73,7 +73,7 @@ impl Viewer {
                         return Some(event);
                     }
                 }
-                // The sender lives as long as the entry.
+                // The call cannot fail, because the sender lives as long as the entry.
                 Step::Wait { is_claimed: true } => drop(self.changed.changed().await),
                 Step::Wait { is_claimed: false } => {
                     if tokio::time::timeout_at(self.expires, self.changed.changed()).await.is_err() {
@@ -143,12 +143,12 @@ impl Viewer {
                 return self.fetch(state, stream, end);
             }
             if self.mark(state, self.next_mark + 1).is_none() {
-                // The offset of the last mark still grows.
+                // This is the last mark, and its offset still grows. The viewer therefore stays at this mark.
                 break;
             }
             self.next_mark += 1;
         }
-        // The number of marks is limited, so a stream may have bytes that are older than all marks.
+        // The number of marks is limited. A stream can therefore have unread bytes that are older than all marks.
         StreamKind::ALL.into_iter().find_map(|stream| self.fetch(state, stream, state.streams.of(stream).end()))
     }
 

@@ -47,7 +47,7 @@ fn files(folder: &tempfile::TempDir) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Returns a store that takes this long for each write.
+/// Returns a store that needs the time `pause` for each write.
 fn slow(pause: Duration) -> Store {
     let config = ThrottleConfig { wait_put_per_call: pause, ..ThrottleConfig::default() };
     Store::with(Box::new(ThrottledStore::new(InMemory::new(), config)), Path::default(), None, Duration::from_secs(20))
@@ -150,7 +150,7 @@ async fn only_redacted_bytes_are_stored_and_shown_live() {
 async fn a_store_that_hangs_holds_up_neither_the_output_nor_the_record() {
     let (mut recorder, _claim) = recorder(Some(slow(Duration::from_secs(3600))), &[]);
     let bytes = much(1 << 20);
-    // The store would take an hour.
+    // Each write to the store would take an hour.
     let recorded = async {
         for _ in 0..24 {
             recorder.push(Stdout, &bytes).await;
@@ -180,7 +180,7 @@ async fn the_end_waits_for_a_slow_store_but_not_once_there_is_no_time_left() {
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_said_in_the_record() {
     let (folder, store) = folder();
-    // A file occupies the path of the namespace's directory.
+    // A file occupies the path of the namespace's directory, so that the store fails.
     std::fs::write(folder.path().join("team"), "in the way").unwrap();
     for bytes in [5000, 11 << 20] {
         let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
@@ -238,7 +238,7 @@ async fn without_a_store_nothing_is_ever_waited_for() {
     assert_eq!(recorded.stdout_record.not_stored, None);
 }
 
-/// A registry with files of at most `mebibytes`.
+/// Returns a registry whose files use at most `mebibytes` together.
 fn spilling(directory: &tempfile::TempDir, mebibytes: u64) -> LiveOutput {
     let directory = directory.path().join("spill");
     LiveOutput::start(&LiveOptions { directory, spill_bytes: mebibytes << 20 }).unwrap()
@@ -254,7 +254,7 @@ async fn store_that_hangs_delays_no_command_whose_output_is_in_a_file() {
     }
     let recorded = recorder.finish(false, std::future::ready(())).await;
     assert_eq!(recorded.stdout_record.bytes, 24 << 20);
-    // A wait for the store would have ended in "did not take it in time".
+    // If the recorder had waited for the store, the message would be "did not take it in time".
     assert_eq!(recorded.stdout_record.not_stored.as_deref(), Some("writ was stopped before it was stored"));
 }
 

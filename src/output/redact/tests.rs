@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Patterns that overlap, one that matches up to the end of the line, and one with anchors.
+/// Two patterns that overlap, a pattern that matches up to the end of the line, and a pattern with anchors.
 const PATTERNS: &[&str] = &["token=[a-c]+", "c+b", "key .*", r"^\S+;$"];
 
 fn redaction(patterns: &[&str]) -> Redaction {
@@ -113,7 +113,7 @@ fn ten_mebibytes_without_a_newline_cost_no_more_than_a_line() {
 
 #[test]
 fn a_last_line_that_was_cut_off_is_not_shown_as_it_may_be_half_of_a_secret() {
-    // Without the missing `b`, the pattern does not match.
+    // The last `b` is missing because the stream is truncated. Without it the pattern `c+b` does not match.
     let output = passed(redactor(MAX_LINE_BYTES), &[b"one\nccc"], true);
     assert_eq!(output, b"one\n*** [writ: a line of 3 bytes was cut off before it could be redacted]");
     assert_eq!(passed(redactor(MAX_LINE_BYTES), &[b"one\n"], true), b"one\n");

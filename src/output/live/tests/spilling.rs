@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::output::Store;
 
-/// Bytes of the large output in CI. `LIVE_OUTPUT_MIB=1024` gives the long form.
+/// Returns the size of the large output, in bytes. CI uses the default of 8 MiB. `LIVE_OUTPUT_MIB=1024` selects the
+/// long test.
 fn large() -> usize {
     std::env::var("LIVE_OUTPUT_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(8) * MIB
 }
@@ -51,7 +52,7 @@ async fn thirty_two_viewers_get_equal_digests_and_one_that_stops_delays_nobody()
     let mut claim = live.claimed(key("uid"), "count", false);
     let mut recorder = recorder(&claim, &[]);
     let view = || live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
-    // It reads nothing until all others are done.
+    // This viewer reads nothing until all other viewers are done.
     let mut stopped = view();
     let watching: Vec<_> = (1..32)
         .map(|_| {
@@ -74,7 +75,8 @@ async fn thirty_two_viewers_get_equal_digests_and_one_that_stops_delays_nobody()
     }
     assert!(live.usage().memory_bytes < 6 * MIB as u64, "a viewer that does not read holds no memory");
     assert_eq!(watch(&mut stopped, Stdout, length as u64).await.sha256, digest, "it resumes where it was");
-    // Only now: after the end the files stay for 60 s, and a slow machine needs longer for these digests.
+    // The claim ends only now, because the files stay for only 60 s after the end. A slow machine needs longer for
+    // these digests.
     claim.ended(ended());
     assert_eq!(all(stopped).await, [LiveEvent::Ended(ended())]);
 }
@@ -158,7 +160,7 @@ async fn oldest_bytes_go_when_the_budget_is_over_and_viewers_get_a_gap() {
     assert_eq!(lost, gap);
 }
 
-/// A registry whose disk fails while the flag is set.
+/// Returns a registry and a flag. While the flag is set, the disk of the registry fails with `error`.
 fn failing(error: io::ErrorKind) -> (tempfile::TempDir, LiveOutput, Arc<AtomicBool>) {
     let directory = tempfile::tempdir().unwrap();
     let is_failing = Arc::new(AtomicBool::new(false));
@@ -199,7 +201,7 @@ async fn disk_that_hangs_costs_a_bounded_wait_and_the_rest_stays_in_memory() {
     let (release, hang) = std::sync::mpsc::channel::<()>();
     let hang = std::sync::Mutex::new(hang);
     let write = Box::new(move |_: &std::fs::File, _: &[u8], _: u64| {
-        // Until the test ends.
+        // Blocks until the test ends.
         let _ = hang.lock().unwrap().recv();
         Ok(())
     });

@@ -1,4 +1,5 @@
-//! A bucket as far as Writ uses one: it speaks S3 over HTTP, checks no signature, and keeps objects in memory.
+//! A bucket with the operations that Writ uses. It speaks S3 over HTTP, checks no signature, and keeps objects in
+//! memory.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
