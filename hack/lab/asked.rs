@@ -1,4 +1,4 @@
-//! The exec requests that Writ must send, written independently of Writ's own code. So tests compare the ledger with a
+//! The exec requests that Writ must send, written independently of Writ's own code. Tests compare the ledger with this
 //! second source.
 
 /// Words before the program, for a command without variables, directory or user of its own.
@@ -7,7 +7,7 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \
     '-uPYTHONINSPECT' '-uPYTHONPATH' '-uPYTHONUSERBASE' '-uRUBYLIB' '-uRUBYOPT' \
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
-/// Words before [`START`] in Direct mode. They wait for the permission to start and print the markers.
+/// Words before [`START`] in Direct mode. Their script prints the markers and waits for the permission to start.
 const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift 2 && exec "$@"; exit 93 ;; esac; done; }; exit 93' 'writ' 'WRIT3' 'ready' "#;
 /// Start of each request of the launcher, bare or for another login shell. recording-shell.sh contains the same text.
 const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
@@ -22,7 +22,7 @@ pub fn asked(words: &[&str]) -> String {
     words.iter().fold(START.to_owned(), |line, word| line + " '" + word + "'")
 }
 
-/// Returns the record without [`MARKED`]. `None` if the record does not start with it.
+/// Returns the record without [`MARKED`]. Returns `None` if the record does not start with [`MARKED`].
 pub fn without_mark(record: &str) -> Option<String> {
     record.strip_prefix(MARKED).map(|command| format!("exec {command}"))
 }
@@ -38,7 +38,7 @@ pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
             return Err(record.clone());
         }
         // The text before the newline is constant. If the script is missing or incomplete, the machine evaluates
-        // nothing.
+        // nothing, so the record launches no command.
         let script = record.split_once('\n').map_or("", |(_, script)| script);
         if script.is_empty() {
             continue;
@@ -51,8 +51,8 @@ pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
     Ok(commands)
 }
 
-/// Reads the words of the command `set --` that follows the line with the nonce. Each word is in single quotes, and
-/// `'\''` stands for a quote.
+/// Reads the words of the command `set --` in the line after the nonce. Each word is in single quotes, and `'\''`
+/// stands for a quote.
 fn words(script: &str) -> Option<Vec<String>> {
     let (nonce, behind) = script.split_once('\n')?;
     let mut rest = behind.strip_prefix("set --").filter(|_| nonce.starts_with('#'))?;

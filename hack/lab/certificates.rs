@@ -1,8 +1,8 @@
 //! A certificate authority for one run. It signs the certificates of servers and users. This module also makes the key
 //! for service accounts.
 //!
-//! Every run has its own authority, whose key is never written to a file. So a kubeconfig of an earlier run gives no
-//! access.
+//! Every run has its own authority, and the authority's key is never written to a file. A kubeconfig of an earlier run
+//! therefore gives no access.
 
 use std::fmt;
 
@@ -13,7 +13,8 @@ use rcgen::{
 
 use super::error::LabError;
 
-/// Names of the servers. 10.0.0.1 is the first address of the service range, and the API server uses it for itself.
+/// Names of the servers. 10.0.0.1 is the first address of the service range. The API server uses this address for
+/// itself.
 const SERVER_NAMES: &[&str] = &[
     "127.0.0.1",
     "::1",
@@ -63,7 +64,7 @@ impl User {
 pub struct Identity {
     /// The certificate.
     pub certificate: String,
-    /// Its private key (PKCS #8).
+    /// The private key of the certificate (PKCS #8).
     pub key: String,
 }
 
@@ -96,21 +97,21 @@ impl Authority {
         Ok(Self { issuer: issuer.map_err(certificate_error(name))? })
     }
 
-    /// Returns the authority's own certificate, PEM, which clients trust.
+    /// Returns the authority's own certificate, PEM, for clients that must trust the authority.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// Returns a certificate for a server on this machine. It also serves as a client certificate, because etcd
-    /// connects to itself.
+    /// Returns a certificate for a server on this machine. It is also a client certificate, because etcd connects to
+    /// itself.
     pub fn server(&self, name: &str) -> Result<Identity, LabError> {
         let names: Vec<String> = SERVER_NAMES.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).map_err(certificate_error(name))?;
         self.sign(params, name, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// Returns a certificate for a client. The API server reads the user from the common name and the group from O. It
-    /// would accept several groups, but rcgen holds one O only.
+    /// Returns a certificate for a client. The API server reads the user from the common name and the group from the
+    /// field O. The API server would accept several groups, but rcgen supports only one O.
     pub fn client(&self, name: &str, group: Option<&str>) -> Result<Identity, LabError> {
         let mut params = CertificateParams::default();
         if let Some(group) = group {

@@ -1,6 +1,6 @@
 //! A Kubernetes control plane on loopback: only etcd and kube-apiserver, with RBAC and admission.
 //!
-//! There is no scheduler and no kubelet. The controller manager is separate ([`super::Controllers`]): without it,
+//! There is no scheduler and no kubelet. The controller manager is separate ([`super::Controllers`]). Without it,
 //! deleted namespaces stay in `Terminating`, and nothing is garbage collected. The API server alone provides everything
 //! that Writ needs: custom resources, admission policies, RBAC, watches, TokenReview.
 
@@ -16,11 +16,12 @@ use super::processes::{Process, Reaper, lock};
 use super::toolbox::Toolbox;
 use super::{files, kubeconfig, readiness, say};
 
-/// Maximum time for the start. It takes 2 to 3 s on two idle cores, and this is 20 times as long for busy machines.
+/// Maximum time for the start. A start takes 2 to 3 s on two idle cores. The limit is 20 times as long, for busy
+/// machines.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Maximum time for the API server to end after TERM. It completes requests in progress, but not watches.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// Maximum number of attempts, because another process may take a port between our choice and the server's bind.
+/// Maximum number of attempts to start. Between the choice of a port and the bind, another process can take the port.
 const PORT_ATTEMPTS: usize = 5;
 /// Message of etcd and of the API server if another process has the port.
 const PORT_TAKEN: &str = "address already in use";
@@ -29,7 +30,7 @@ const PORT_TAKEN: &str = "address already in use";
 #[derive(Debug, Clone, Default)]
 pub struct ControlPlaneOptions {
     /// If true, etcd skips fsync. This is faster, and safe for tests, which do not simulate power failures. The demo
-    /// keeps fsync, so that its times are those of a real cluster.
+    /// uses fsync, so that it is as fast as a real cluster.
     pub unsafe_no_fsync: bool,
     /// Further flags of kube-apiserver: `--v=4`.
     pub api_server_flags: Vec<String>,
@@ -188,7 +189,7 @@ impl ControlPlane {
         self.swap_data("etcd", "etcd-backup")
     }
 
-    /// Restores the copy, as after a disaster. Data that was stored since is lost.
+    /// Restores the copy, as after a disaster. Data that was stored after the copy is lost.
     pub fn restore(&self) -> Result<(), LabError> {
         self.swap_data("etcd-backup", "etcd")
     }
@@ -215,7 +216,7 @@ impl Drop for ControlPlane {
 }
 
 impl Ports {
-    /// Chooses ports that are free now. Holds each port until all are chosen, so that they differ.
+    /// Chooses ports that are free now. Holds each port until all are chosen, so that all ports differ.
     fn choose() -> Result<Self, LabError> {
         let free = || TcpListener::bind("127.0.0.1:0").map_err(LabError::run("a server on 127.0.0.1"));
         let number = |held: &TcpListener| Ok(held.local_addr().map_err(LabError::run("a server on 127.0.0.1"))?.port());
@@ -273,8 +274,8 @@ impl Setup {
         Ok(path)
     }
 
-    /// Deletes the data and the logs of an attempt that met a taken port. The data contains the port, and the log its
-    /// error.
+    /// Deletes the data and the logs of an attempt that failed because a port was taken. The data contains the old
+    /// port, and the log contains the old error.
     fn forget_attempt(&self) -> Result<(), LabError> {
         for log in ["etcd.log", "kube-apiserver.log"] {
             files::write(&self.path(log), "", 0o600)?;
@@ -301,7 +302,8 @@ impl Setup {
         etcd.args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")]);
         etcd.args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")]);
         etcd.args([format!("--initial-cluster=lab={peer}"), "--name=lab".into(), self.flag("data-dir", "etcd")]);
-        // Every user of this machine can reach the port. Only the API server has a certificate for it.
+        // Every user of this machine can reach the port, so etcd requires a client certificate. Only the API server has
+        // one.
         for prefix in ["", "peer-"] {
             etcd.args([
                 self.flag(&format!("{prefix}cert-file"), "etcd.crt"),
@@ -321,7 +323,8 @@ impl Setup {
         api_server.args([
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", ports.api_server),
-            // A loopback address may not be an endpoint of the `kubernetes` service. Nothing uses this service here.
+            // Registers no endpoint of the `kubernetes` service, because a loopback address is not allowed. Nothing
+            // uses this service.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd_client),
             self.flag("etcd-cafile", "ca.crt"),
@@ -332,7 +335,8 @@ impl Setup {
             self.flag("client-ca-file", "ca.crt"),
             "--anonymous-auth=false".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
-            // This plugin waits for the `default` service account of a namespace, which the controller manager creates.
+            // This plugin waits for the `default` service account of a namespace. Only the controller manager creates
+            // this account.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             self.flag("service-account-key-file", "service-accounts.crt"),

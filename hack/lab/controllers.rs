@@ -41,7 +41,7 @@ impl Controllers {
         let process = control_plane.reaper().spawn("kube-controller-manager", &mut command, &log)?;
         let controllers = Self { process };
         let started = Instant::now();
-        // One of the controllers creates this object in every namespace.
+        // A controller creates this service account in every namespace. When the account exists, the controllers work.
         let look = ["get", "serviceaccount", "default", "--namespace", "default"];
         while files::run(control_plane.kubectl(User::Admin).args(look)).is_err() {
             let ended = controllers.process.ended();

@@ -6,7 +6,7 @@
 //! 3. It applies the CRDs, a namespace, the rights, two Machines and the Whitelist of `examples/`.
 //! 4. It starts `writ serve`.
 //! 5. It applies the four executions of `examples/`, as a user without other rights.
-//! 6. It compares the results with the expected ones.
+//! 6. It compares the results with the expected results.
 //!
 //! The lab's reaper ends all processes and removes all files, however this program ends. Only the namespace in a
 //! cluster of `--kubeconfig` stays after kill -9.
@@ -29,15 +29,15 @@ use crate::lab::{
 use cluster::Cluster;
 use signals::Signals;
 
-/// Maximum time for the four executions. They take about a second; the rest is for busy machines. It includes the 10 s
-/// that `writ serve` waits for a connection.
+/// Maximum time for the four executions. They take about a second. The rest is for busy machines, and includes the 10 s
+/// for which `writ serve` waits for a connection.
 const EXECUTIONS_PATIENCE: Duration = Duration::from_secs(45);
 /// Interval between two reads of the executions.
 const POLL: Duration = Duration::from_millis(150);
-/// Time for which `writ serve` waits for a missing Machine or rule. All of them exist before it starts, so a short time
-/// only speeds up the Rejected execution.
+/// Time in seconds for which `writ serve` waits for a missing Machine or rule. All Machines and rules exist before it
+/// starts. A short time therefore only makes the Rejected execution faster.
 const MISSING_GRACE_SECONDS: &str = "3";
-/// Time for running commands after TERM. A user may have started one from another terminal.
+/// Time in seconds for running commands after TERM. A user can have started a command from another terminal.
 const DRAIN_SECONDS: &str = "5";
 /// Maximum time for `writ serve` to end: [`DRAIN_SECONDS`], and some time to record the results.
 const WRIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -62,11 +62,11 @@ pub fn run(options: &DemoOptions) -> Result<(), LabError> {
     let started = Instant::now();
     let tools = Tools::find(options)?;
     let reaper = Reaper::start()?;
-    // From now on ctrl-C ends the demo cleanly. Before, no process was started, so ctrl-C may end it immediately.
+    // Until here no process was started, so ctrl-C could end the demo immediately. From now on ctrl-C ends it cleanly.
     let signals = Signals::listen();
     let outcome = play(options, &tools, &reaper, &signals);
     let outcome = outcome.map_err(|error| if signals.received() { LabError::Interrupted } else { error });
-    // Waits for the reaper. When it has ended, all processes have ended and the directory is removed.
+    // Waits until the reaper has ended. Then all processes have ended and the directory is removed.
     drop(reaper);
     say::note(format_args!("the demo took {:.1} s in all", started.elapsed().as_secs_f64()));
     outcome
@@ -191,7 +191,7 @@ fn show(cluster: &Cluster, sshd: &Sshd, writ: &Process, log: &Path, signals: &Si
     Err(LabError::DemoDiffers { differences: differences.join("\n"), log: log.to_owned(), tail: files::tail(log) })
 }
 
-/// Returns the text that a user types to call a program: its name if `$PATH` leads to it, else its path.
+/// Returns the text that a user types to call a program: the name if the program is in `$PATH`, else the path.
 fn called(name: &str, path: &Path) -> String {
     let is_found = files::find_program(name, &[]).as_deref() == Some(path);
     if is_found { name.to_owned() } else { path.display().to_string() }

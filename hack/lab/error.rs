@@ -3,13 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
-/// An error of the laboratory. The message never repeats its source; [`LabError::chain`] shows both.
+/// An error of the laboratory. The message does not contain the source of the error. [`LabError::chain`] returns both.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// A file or directory cannot be read, written, created or locked.
     #[error("cannot {action} {}: look at its permissions and at the space left on the disk", path.display())]
     File {
-        /// Action: "write", "lock".
+        /// Failed action, for example "write" or "lock".
         action: &'static str,
         /// Path of the file or directory.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum LabError {
         /// The missing programs.
         missing: String,
     },
-    /// Go is missing, which builds the control plane.
+    /// Go is missing. It is needed to build the control plane.
     #[error(
         "building {name} needs Go 1.26 or newer, and there is no `go` in $PATH: install it from https://go.dev/dl/ \
          (a distribution's golang package is too old on many systems), \
@@ -92,7 +92,7 @@ pub enum LabError {
         /// Last 20 lines of the log file.
         tail: String,
     },
-    /// The reaper process has ended, so nothing more may be started.
+    /// The reaper process has ended, so no further process may be started.
     #[error("the laboratory's reaper process is gone, so what is started now might be left behind: start again")]
     ReaperGone {
         /// Error of the write to the reaper.
@@ -119,7 +119,7 @@ pub enum LabError {
         folder.display()
     )]
     FolderClosed {
-        /// First directory of the path without `x` for others.
+        /// First directory of the path that other users may not enter (without `x` for others).
         folder: PathBuf,
     },
     /// The program `writ` for the demo is missing.
@@ -128,7 +128,7 @@ pub enum LabError {
         /// Expected path of the program.
         path: PathBuf,
     },
-    /// The demo ran, but a result differs from the expected one.
+    /// The demo ran, but a result differs from the expected result.
     #[error("the demo did not go as it must:\n{differences}\nthe last lines of {}, which is kept:\n{tail}", log.display())]
     DemoDiffers {
         /// The differences, one per line.

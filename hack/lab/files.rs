@@ -9,23 +9,23 @@ use std::process::Command;
 use super::error::LabError;
 use super::say;
 
-/// Maximum number of lines of a log in an error. It fits a Go fatal error with its context, and is less than a screen.
+/// Maximum number of log lines in an error. 20 lines hold a Go fatal error with its context, and fit on a screen.
 pub const TAIL_LINES: usize = 20;
-/// Number of bytes at the end of a log in which these lines are searched.
+/// Number of bytes that are read at the end of a log to find its last lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 
 /// Writes a file with exactly this mode. A private key (0600) is never readable by others, not even for a moment.
 pub fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<(), LabError> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-        // The umask may have cleared bits, and an existing file keeps its own mode.
+        // Sets the mode again, because the umask can clear bits and an existing file keeps its own mode.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content.as_ref())
     };
     write().map_err(LabError::file("write", path))
 }
 
-/// Creates a directory with exactly this mode, but not its parents.
+/// Creates a directory with exactly this mode. Does not create its parents.
 pub fn make_folder(path: &Path, mode: u32) -> Result<(), LabError> {
     fs::create_dir(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))

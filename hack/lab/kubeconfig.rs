@@ -1,12 +1,12 @@
-//! Kubeconfig files. Each has one user, with its certificate or token embedded, and always verifies the server's
-//! certificate.
+//! Kubeconfig files. Each file contains one user, with the user's certificate or token. Clients always verify the
+//! server's certificate.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::certificates::Identity;
 
-/// Returns the text of a kubeconfig. The laboratory chooses all names in it, so none needs quotes.
+/// Returns the text of a kubeconfig. The laboratory chooses all names in the kubeconfig, so no name needs quotes.
 pub fn text(server: &str, authority_pem: &str, user: &str, identity: &Identity) -> String {
     let certificate = STANDARD.encode(&identity.certificate);
     let key = STANDARD.encode(&identity.key);

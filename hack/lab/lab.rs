@@ -15,8 +15,9 @@
 //! | [`processes`] | the processes of the modules above, and the reaper that ends them even if this process is killed |
 //! | [`say`] | the progress messages |
 //!
-//! `hack/lab/main.rs` is the program around it, with the demo in `hack/lab/demo.rs`. `tests/cluster` includes this file
-//! with `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only, because processes are found in /proc.
+//! `hack/lab/main.rs` is the program that runs the laboratory, with the demo in `hack/lab/demo.rs`. `tests/cluster`
+//! includes this file with `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only, because processes are found in
+//! /proc.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -43,8 +44,8 @@ pub mod strangers;
 pub mod sudo;
 pub mod toolbox;
 
-/// Flags that allow `writ serve` to connect to this machine itself. The second range is needed because the API server
-/// is here, too.
+/// Flags that allow `writ serve` to connect to this machine itself. 127.0.0.1/32 is needed in addition to 127.0.0.0/8,
+/// because the API server also has this address.
 pub const LOOPBACK: [&str; 6] =
     ["--allow-cidr", "127.0.0.0/8", "--allow-cidr", "127.0.0.1/32", "--allow-cidr", "::1/128"];
 

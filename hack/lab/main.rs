@@ -23,7 +23,7 @@ use lab::{ControlPlane, ControlPlaneOptions, LabError, Reaper, Sshd, SshdOptions
 /// Run a real Kubernetes API server and real SSH servers on this machine, until the program ends.
 ///
 /// Everything listens on 127.0.0.1 only. $KUBEBUILDER_ASSETS may name a directory with kube-apiserver and etcd. Without
-/// it they are built from source once, with Go. As root on Debian or Ubuntu, a missing sshd is installed.
+/// it, both programs are built from source once, with Go. As root on Debian or Ubuntu, a missing sshd is installed.
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Arguments {
@@ -41,13 +41,14 @@ enum What {
     },
     /// Run an SSH server until ctrl-C, and print the login command.
     Sshd,
-    /// Run Writ on all of the above with four CommandExecutions, and print their results. Runs until ctrl-C.
+    /// Run Writ on a control plane and an SSH server with four CommandExecutions, and print their results. Runs until
+    /// ctrl-C.
     Demo {
         /// End after the four executions. The exit code is 0 only if each has the expected result.
         #[arg(long)]
         once: bool,
-        /// Use this cluster (its current context) instead of an own one. It gets the CRDs, which stay, and a namespace,
-        /// which is deleted at the end.
+        /// Use this existing cluster (the current context of the file). The demo installs the CRDs, which stay, and
+        /// creates a namespace, which is deleted at the end.
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
     },

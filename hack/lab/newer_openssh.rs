@@ -16,7 +16,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 #[derive(Debug, Clone)]
 pub struct NewerOpenssh {
     root: PathBuf,
-    /// Loader of the unpacked C library, which is newer than this system's.
+    /// Loader of the unpacked C library. This library is newer than this system's library.
     loader: PathBuf,
 }
 
@@ -59,7 +59,7 @@ impl NewerOpenssh {
     }
 
     /// Returns the lines that this server needs in its sshd_config. From 9.8 on, sshd starts a second program for each
-    /// connection, and from 10 on a third. Both must use the unpacked loader, too.
+    /// connection, and from 10 on also a third program. These programs must also use the unpacked loader.
     pub fn config(&self, folder: &Path) -> Result<Vec<String>, LabError> {
         let mut lines = Vec::new();
         for (keyword, name) in [("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")] {
@@ -81,7 +81,7 @@ impl NewerOpenssh {
     }
 }
 
-/// Downloads a package of another release with its dependencies. Unpacks those whose names start with a word of
+/// Downloads a package of another release with its dependencies. Unpacks every package whose name starts with a word of
 /// `wanted` into `folder`/root.
 pub(super) fn unpack(suite: &str, folder: &Path, package: &str, wanted: &[&str]) -> Result<(), LabError> {
     let at = |name: &str| folder.join(name);
@@ -89,7 +89,7 @@ pub(super) fn unpack(suite: &str, folder: &Path, package: &str, wanted: &[&str])
         fs::create_dir_all(at(each)).map_err(LabError::file("make the folder", at(each)))?;
     }
     files::write(&at("sources.list"), format!("deb [signed-by={KEYRING}] {MIRROR} {suite} main\n"), 0o644)?;
-    // An empty status file makes apt download the libraries, too.
+    // With an empty status file, no library counts as installed. apt therefore downloads the libraries, too.
     files::write(&at("status"), "", 0o644)?;
     let apt_get = |words: &[&str]| {
         let mut apt_get = Command::new("apt-get");

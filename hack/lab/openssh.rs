@@ -10,7 +10,7 @@ use super::files::{self, Lock};
 use super::packages::{self, ROOT_LOCK};
 use super::say;
 
-/// Login user of root's SSH servers. A system user, so that no login screen shows it.
+/// Login user of root's SSH servers. It is a system user, so that no login screen shows it.
 pub const USER: &str = "writ-lab";
 /// Login user without a ledger. Its login shell is /bin/sh.
 const PLAIN_USER: &str = "writ-lab-plain";
@@ -33,7 +33,7 @@ pub struct Openssh {
 }
 
 impl Openssh {
-    /// Finds sshd and ssh-keygen. As root on a Debian-like system, installs missing ones.
+    /// Finds sshd and ssh-keygen. As root on a Debian-like system, installs missing programs.
     ///
     /// # Errors
     /// Returns [`LabError::ProgramMissing`] with the install command, if they can be neither found nor installed.
@@ -79,7 +79,8 @@ pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
         files::make_folder(Path::new(HOME), 0o755)?;
     }
     if fs::read(RECORDING_SHELL).ok().as_deref() != Some(RECORDING_SHELL_TEXT.as_bytes()) {
-        // A rename is atomic: no process may read a half-written shell, and a running shell cannot be written.
+        // The file is renamed, which is atomic. No process must read a half-written shell, and a running shell cannot
+        // be written.
         let new = format!("{RECORDING_SHELL}.new");
         files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
         fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;
@@ -103,8 +104,8 @@ fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
         "making the system user {name} for the SSH servers (it stays; `userdel {name}` removes it)"
     ));
     let options = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", shell];
-    // Without PAM sshd refuses a locked account, and a new one is locked. `*` is no password, but does not lock the
-    // account.
+    // Without PAM, sshd refuses a locked account, and a new account is locked. `*` matches no password, but does not
+    // lock the account.
     files::run(Command::new("useradd").args(options).args(["--password", "*", name])).map(drop)
 }
 

@@ -45,7 +45,7 @@ impl Package {
     pub fn find_or_install<const N: usize>(self, programs: [&'static str; N]) -> Result<[PathBuf; N], LabError> {
         if self.find(programs).is_err() && openssh::is_root() && Path::new("/etc/debian_version").exists() {
             let _lock = Lock::take(Path::new(ROOT_LOCK), &format!("installing {}", self.debian))?;
-            // Another process may have installed the package while this one waited.
+            // Another process perhaps installed the package while this process waited for the lock.
             if self.find(programs).is_err() {
                 self.install()?;
             }
@@ -78,7 +78,8 @@ impl Package {
             files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
         };
         let install = ["install", "-y", "--no-install-recommends", self.debian];
-        // Container images often have no package lists. If lists exist, they are usually recent enough.
+        // Updates the package lists only if necessary. Container images often have no lists. Existing lists are usually
+        // recent.
         if apt_get(&install).is_err() {
             apt_get(&["update"])?;
             apt_get(&install)?;

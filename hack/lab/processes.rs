@@ -8,8 +8,8 @@
 //!      killed with -9: the kernel closes the pipe ----> TERM, KILL, rm -rf directory
 //! ```
 //!
-//! A destructor runs neither in a killed process nor for a `static`. So the clean-up does not depend on `Drop`, which
-//! only makes a usual end faster.
+//! A destructor does not run in a killed process, and not for a `static`. The clean-up therefore does not depend on
+//! `Drop`. `Drop` only makes a normal end faster.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use super::error::LabError;
 use super::files;
 
-/// Environment variable that marks every process of a run. reaper.sh searches it.
+/// Environment variable that marks every process of a run. reaper.sh searches for this variable.
 pub const RUN_VARIABLE: &str = "WRIT_LAB_RUN";
-/// Maximum time that the drop of the [`Reaper`] waits for reaper.sh. Its own limits are 3 s for TERM and 5 s for KILL.
+/// Maximum time that the drop of the [`Reaper`] waits for reaper.sh. reaper.sh itself waits 3 s after TERM and 5 s
+/// after KILL.
 const REAPER_PATIENCE: Duration = Duration::from_secs(15);
 /// Interval between two checks of an ending process.
 const POLL: Duration = Duration::from_millis(10);
@@ -49,7 +50,7 @@ impl Reaper {
             .tempdir_in(&parent)
             .map_err(LabError::file("make a folder in", parent))?
             .keep();
-        // 0711: the SSH server's user must reach its own files. The other directories are 0700.
+        // Mode 0711, because the SSH server's user must reach its own files. Directories below have their own modes.
         fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .map_err(LabError::file("open up", &folder))?;
         let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -95,7 +96,8 @@ impl Reaper {
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
         let child = command.spawn().map_err(LabError::run(command.get_program().display()))?;
         let process = Process { name: name.to_owned(), pid: child.id(), child: Mutex::new(child) };
-        // The entry in /proc stays until `wait`, at least as a zombie. So the number belongs to this process.
+        // The process keeps its entry in /proc until `wait`, at least as a zombie. Its process id is therefore not used
+        // again.
         let start = Stat::read(process.pid).map(|stat| stat.start).unwrap_or_default();
         self.tell(&format!("watch {} {start}", process.pid))?;
         Ok(process)
@@ -128,7 +130,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns the process id. Do not use it after the end of the process, because another process may get the number.
+    /// Returns the process id. Do not use it after the end of the process, because another process can get the number.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -144,7 +146,7 @@ impl Process {
         if matches!(child.try_wait(), Ok(None)) {
             signal("TERM", &[self.pid]);
             if !wait(&mut child, patience) {
-                // Fails only if the process has ended meanwhile.
+                // The call fails only if the process has ended meanwhile.
                 let _ = child.kill();
                 let _ = child.wait();
             }
@@ -178,7 +180,7 @@ fn wait(child: &mut Child, patience: Duration) -> bool {
     true
 }
 
-/// Locks a mutex, also after a panic of another test with the lock.
+/// Locks a mutex, even if another test panicked while it held the lock.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -191,7 +193,7 @@ pub fn signal(signal: &str, pids: &[u32]) {
     let mut kill = Command::new("sh");
     kill.args(["-c", r#"signal=$1; shift; kill -s "$signal" "$@""#, "kill", signal]);
     kill.args(pids.iter().map(u32::to_string));
-    // A process may have ended meanwhile. The error is ignored.
+    // The error is ignored, because a process can have ended meanwhile.
     let _ = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
@@ -214,7 +216,7 @@ impl Stat {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// Parses a line of the form `pid (name) state ppid ... start` (proc(5)). The start is field 22. The name may
+    /// Parses a line of the form `pid (name) state ppid ... start` (proc(5)). The start is field 22. The name can
     /// contain any character.
     fn parse(pid: u32, line: &str) -> Option<Self> {
         let (before, after) = line.rsplit_once(") ")?;
@@ -232,7 +234,7 @@ fn all() -> Vec<Stat> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Stat::read).collect()
 }
 
-/// Returns the descendants of a process, without itself, parents before children.
+/// Returns the descendants of a process, without the process itself, parents before children.
 pub fn descendants(pid: u32) -> Vec<Stat> {
     let all = all();
     let mut found: Vec<Stat> = Vec::new();
@@ -246,7 +248,7 @@ pub fn descendants(pid: u32) -> Vec<Stat> {
     found
 }
 
-/// Returns the processes with `variable=value` in their environment, as far as this user may read it.
+/// Returns the processes with `variable=value` in their environment. Skips processes that this user may not read.
 pub fn marked(variable: &str, value: &str) -> Vec<u32> {
     let entry = format!("{variable}={value}");
     let has_it = |pid: u32| {

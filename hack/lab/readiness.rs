@@ -1,5 +1,5 @@
-//! Readiness check of the API server, with the client that Writ itself uses. `kubectl get --raw=/readyz` would take a
-//! process and 50 to 65 ms of a core each time, while the servers need both cores.
+//! Readiness check of the API server, with the client that Writ itself uses. `kubectl get --raw=/readyz` would start a
+//! process and use 50 to 65 ms of a core for each check, while the servers need both cores.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use kube::{Api, Client, Config};
 
 use super::error::LabError;
 
-/// Maximum time for one attempt. On loopback an answer takes milliseconds, but a starting server may accept a
-/// connection and not answer.
+/// Maximum time for one attempt. On loopback an answer takes milliseconds. A starting server, however, can accept a
+/// connection and never answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Pause between attempts. It is short compared with the 3 s of a start.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,7 +30,8 @@ impl Check {
         Ok(Self { kubeconfig: Kubeconfig::read_from(kubeconfig).map_err(client_error)? })
     }
 
-    /// Makes one attempt, after a short pause. Blocks. Uses its own thread, so an async runtime may call it, too.
+    /// Makes one attempt, after a short pause. Blocks. Uses its own thread, so tasks of an async runtime may call this,
+    /// too.
     pub fn is_ready(&self) -> Result<bool, LabError> {
         std::thread::sleep(PAUSE);
         std::thread::scope(|scope| scope.spawn(|| self.ask()).join().unwrap_or(Ok(false)))
@@ -42,7 +43,7 @@ impl Check {
             let options = KubeConfigOptions::default();
             let loaded = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &options).await;
             let mut config = loaded.map_err(client_error)?;
-            // The retries of the client take longer than the retries of the laboratory.
+            // Disables the retries of the client, because they take longer than the retries of the laboratory.
             config.default_retry = false;
             let client = Client::try_from(config).map_err(client_error)?;
             Ok(tokio::time::timeout(ATTEMPT, answers(client)).await.unwrap_or(false))
@@ -50,12 +51,12 @@ impl Check {
     }
 }
 
-/// Returns true if the API server is ready. Every refusal and every failed connect counts as not ready. The server's
-/// log contains a permanent cause.
+/// Returns true if the API server is ready. Every refusal and every failed connect counts as not ready. If the cause is
+/// permanent, the server's log contains it.
 async fn answers(client: Client) -> bool {
-    // kube appends the name to the path, which makes this GET /readyz.
+    // kube appends the name `readyz` to the empty path. The request is therefore GET /readyz.
     let Ok(readyz) = Request::new("").get("readyz", &GetParams::default()) else { return false };
-    // /readyz may be ready before the namespace `default` exists, which the first test may need.
+    // /readyz can succeed before the namespace `default` exists, but the first test perhaps needs this namespace.
     client.request_text(readyz).await.is_ok() && Api::<Namespace>::all(client).get("default").await.is_ok()
 }
 

@@ -1,7 +1,7 @@
 //! Progress messages of the laboratory: one line for each step, and the time that it took.
 //!
-//! All of them go to standard error. So standard output contains only text for programs (`lab tools` prints paths
-//! there).
+//! All messages go to standard error. Standard output therefore contains only text for programs (`lab tools` prints
+//! paths there).
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -12,7 +12,7 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval between two updates of the progress line on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A step in progress. Its creation prints its name, and [`Step::done`] prints its time.
+/// A step in progress. When it is created, it prints its name. [`Step::done`] prints its time.
 #[derive(Debug)]
 #[must_use = "say `.done()` when the step is over"]
 pub struct Step {
@@ -44,7 +44,7 @@ impl Step {
         self.drawn = Instant::now();
         let seconds = self.started.elapsed().as_secs();
         if self.terminal {
-            // \x1b[K clears the rest of a longer line before.
+            // \x1b[K clears the end of a longer previous line.
             eprint!("\r    {how_far}, {seconds} s\x1b[K");
             // A failed write of a progress line is ignored.
             let _ = std::io::stderr().flush();
@@ -70,7 +70,7 @@ impl Step {
 }
 
 impl Drop for Step {
-    /// If an error ends the step, its message must not follow the progress line in the same line.
+    /// If an error ends the step, the error message must start on a new line, not after the progress text.
     fn drop(&mut self) {
         self.close_line();
     }

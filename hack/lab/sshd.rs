@@ -2,7 +2,7 @@
 //!
 //! As root, the server accepts the unprivileged user `writ-lab`, whose login shell writes the ledger. Otherwise it
 //! accepts the user who runs it, and a ForceCommand writes the ledger. sshd then cannot change users, so a few things
-//! differ ([`Sshd::runs_as_root`]). Each server has its own home directory, so two servers are two machines.
+//! differ ([`Sshd::runs_as_root`]). Each server has its own home directory, so that two servers act as two machines.
 
 use std::fs;
 use std::io;
@@ -17,17 +17,19 @@ use super::openssh::{self, Openssh, UserIds};
 use super::processes::{self, Process, RUN_VARIABLE, Reaper, lock};
 use super::{files, say};
 
-/// Variable with the path of the ledger for the recording shell. The commands of this server are found by it, too.
+/// Variable with the path of the ledger, for the recording shell. The laboratory also finds a server's commands by this
+/// variable.
 const LEDGER_VARIABLE: &str = "WRIT_LAB_LEDGER";
 /// Variable with the shell that the recording shell runs.
 const SHELL_VARIABLE: &str = "WRIT_LAB_SHELL";
-/// Maximum time for the start. sshd listens after about 10 ms on two idle cores; the rest is for busy machines.
+/// Maximum time for the start. sshd listens after about 10 ms on two idle cores. The rest is for busy machines.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// Interval between two searches of the log for [`LISTENING`].
 const POLL: Duration = Duration::from_millis(10);
-/// Maximum number of attempts, because another process may take the chosen port first.
+/// Maximum number of attempts to start, because another process can take the chosen port first.
 const PORT_ATTEMPTS: usize = 5;
-/// Text that sshd logs when it accepts connections. From 9.8 on, a test connection would count as a failed login.
+/// Text that sshd logs when it accepts connections. The laboratory opens no test connection to find out: from OpenSSH
+/// 9.8 on, it would count as a failed login.
 const LISTENING: &str = "Server listening on ";
 /// File with the id of the machine's current boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -37,27 +39,29 @@ const PORT_TAKEN: &str = "Address already in use";
 /// Options for the start of an SSH server.
 #[derive(Debug, Clone, Default)]
 pub struct SshdOptions {
-    /// First lines of sshd_config, for example `MaxSessions 1`. sshd uses the first line of each keyword.
+    /// First lines of sshd_config, for example `MaxSessions 1`. If a keyword has several lines, sshd uses the first
+    /// line.
     pub config: Vec<String>,
     /// Further environment variables of every session.
     pub environment: Vec<(String, String)>,
     /// True to omit the client's key from the authorized keys, so that the login is refused.
     pub refuse_key: bool,
-    /// True for a second host key, ECDSA, in addition to the ed25519 one.
+    /// True to create an ECDSA host key in addition to the ed25519 host key.
     pub ecdsa_host_key: bool,
-    /// Files of host keys to use instead of own ones.
+    /// Files of host keys to use. If empty, the server uses its own host keys.
     pub host_keys: Vec<PathBuf>,
     /// Further lines of the authorized keys.
     pub authorized_keys: Vec<String>,
-    /// Address of this host to listen on. Default 127.0.0.1.
+    /// Address of this host to listen on. Default: 127.0.0.1.
     pub listen_address: Option<IpAddr>,
-    /// Port to listen on, for several hosts behind one name. Default a free port of the address.
+    /// Port to listen on. Several hosts behind one name need the same port. Default: a free port of the address.
     pub port: Option<u16>,
-    /// True for an own boot id, so that the machine can be [rebooted](Sshd::reboot). For root only.
+    /// True to give the machine its own boot id, so that it can be [rebooted](Sshd::reboot). For root only.
     pub own_boot_id: bool,
-    /// Shell that runs the requests. Default /bin/sh. A `busybox` is run as its `sh`.
+    /// Shell that runs the requests. Default: /bin/sh. If the program is `busybox`, its `sh` is used.
     pub login_shell: Option<PathBuf>,
-    /// True for no ledger: /bin/sh itself is the login shell, so that a measurement excludes the recording shell.
+    /// True to write no ledger. /bin/sh itself is then the login shell, so that a measurement excludes the recording
+    /// shell.
     pub plain: bool,
 }
 
@@ -87,8 +91,8 @@ impl Sshd {
         let as_root = openssh::is_root();
         let ids = if as_root { Some(openssh::prepare_root(options.plain)?) } else { None };
         let user = if as_root { openssh::user(options.plain).to_owned() } else { openssh::own_name()? };
-        // The user of the sessions needs the directory to reach its home. Files that this user may not read have their
-        // own modes.
+        // The user of the sessions must be able to enter the directory, because its home is below. Files that this user
+        // must not read have their own modes.
         let folder = reaper.make_folder("sshd", if as_root { 0o711 } else { 0o700 })?;
         if as_root {
             openssh::check_reachable(&folder)?;
@@ -120,7 +124,7 @@ impl Sshd {
         Ok(sshd)
     }
 
-    /// Returns the port, which stays the same over restarts.
+    /// Returns the port. It stays the same after a restart.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -130,8 +134,8 @@ impl Sshd {
         &self.user
     }
 
-    /// Returns true if sshd runs as root. Otherwise it accepts only the user who runs it, under a ForceCommand. Then
-    /// the SSH request "signal" does nothing, and commands run with that user's rights.
+    /// Returns true if sshd runs as root. Otherwise sshd accepts only the user who runs it, under a ForceCommand. The
+    /// SSH request "signal" then does nothing, and commands run with the rights of this user.
     pub fn runs_as_root(&self) -> bool {
         self.as_root
     }
@@ -142,7 +146,7 @@ impl Sshd {
         self.path("client_key")
     }
 
-    /// Returns the text of this key.
+    /// Returns the text of the private key that the server accepts.
     pub fn private_key(&self) -> io::Result<String> {
         fs::read_to_string(self.private_key_path())
     }
@@ -152,7 +156,7 @@ impl Sshd {
         self.public_key("host_ed25519")
     }
 
-    /// Returns the ECDSA host key. An error without `ecdsa_host_key`.
+    /// Returns the ECDSA host key. Returns an error if the server was started without `ecdsa_host_key`.
     pub fn ecdsa_host_key(&self) -> io::Result<String> {
         self.public_key("host_ecdsa")
     }
@@ -162,8 +166,8 @@ impl Sshd {
         self.path("ledger")
     }
 
-    /// Returns the requests to the login shell, in their order: each command byte for byte if it is UTF-8, without the
-    /// `-c`. A login without a command is "". A request of the launcher contains a newline and its script.
+    /// Returns the requests to the login shell, in their order, without the `-c`. If a command is UTF-8, it is returned
+    /// byte for byte. A login without a command is "". A request of the launcher contains a newline and its script.
     pub fn ledger(&self) -> io::Result<Vec<String>> {
         let text = fs::read(self.ledger_path())?;
         Ok(records(&String::from_utf8_lossy(&text), self.reaper.run_mark()))
@@ -187,10 +191,11 @@ impl Sshd {
     }
 
     /// Stops the server and drops every connection, as if the machine were cut off. Commands continue if they do not
-    /// depend on their connection. [`Sshd::kill_commands`] ends them, too.
+    /// depend on their connection. [`Sshd::kill_commands`] also ends these commands.
     pub fn stop(&self) {
         if let Some(process) = lock(&self.listener).take() {
-            // Frozen first, because the server could accept one more connection after the list is made.
+            // The server is frozen first. Otherwise it could accept another connection after the list of sessions is
+            // made.
             processes::signal("STOP", &[process.pid()]);
             let sessions = sessions_of(&process);
             process.kill();
@@ -252,8 +257,8 @@ impl Sshd {
         self.stop();
         let before = fs::metadata(self.log_path()).map(|meta| meta.len()).unwrap_or_default();
         let mut sshd = if self.boot_id_path().exists() {
-            // Runs in its own mount namespace, in which our file covers the kernel's. The namespace ends with the
-            // server.
+            // The server runs in its own mount namespace. There, the laboratory's file covers the kernel's file with
+            // the boot id. The namespace ends with the server.
             let mut unshare = Command::new("unshare");
             let cover = format!("mount --bind \"$0\" {BOOT_ID} && exec \"$@\"");
             unshare.args(["-m", "sh", "-c", &cover]).arg(self.boot_id_path()).arg(&self.openssh.sshd);
@@ -271,7 +276,7 @@ impl Sshd {
     /// Ends every process that was started in a session of this server, including processes that left their session.
     pub fn kill_commands(&self) {
         let mark = self.ledger_path();
-        // Twice, because a process may fork while the list is made.
+        // Runs twice, because a process can fork while the list is made.
         for _ in 0..2 {
             processes::signal("KILL", &processes::marked(LEDGER_VARIABLE, &mark.to_string_lossy()));
         }
@@ -333,8 +338,7 @@ impl Sshd {
         set("PasswordAuthentication no".into());
         set("KbdInteractiveAuthentication no".into());
         set("UsePAM no".into());
-        // StrictModes requires that no other user may write to any parent directory. Ours is below the temporary
-        // directory.
+        // StrictModes would refuse these files, because every user may write to the temporary directory above them.
         set("StrictModes no".into());
         set("PidFile none".into());
         set("LogLevel DEBUG1".into());

@@ -1,9 +1,9 @@
 //! SSH servers that differ from the laboratory's [`Sshd`](super::Sshd): other programs, other login shells, other
 //! tools.
 //!
-//! Each is a separate machine in a mount namespace with its own /etc/passwd. So its user can have any home and any
-//! login shell, and this system stays unchanged. This requires root. There is no ledger: commands must record in
-//! `$HOME` that they ran.
+//! Each server is a separate machine in a mount namespace with its own /etc/passwd. Its user can therefore have any
+//! home and any login shell, and this system stays unchanged. This requires root. There is no ledger: commands must
+//! record in `$HOME` that they ran.
 
 use std::fs;
 use std::net::TcpListener;
@@ -19,12 +19,12 @@ use super::packages::Package;
 use super::processes::{self, Process, Reaper};
 use super::{asyncssh, files, say};
 
-/// Maximum time until a server listens. The slowest is Python, which takes a second.
+/// Maximum time until a server listens. The Python server is the slowest, and needs a second.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// Maximum number of attempts, because another process may take the chosen port first.
+/// Maximum number of attempts to start, because another process can take the chosen port first.
 const PORT_ATTEMPTS: usize = 5;
-/// Shell script that mounts the first path of each pair over the second one, then becomes the server after `--`.
+/// Shell script that mounts the first path of each pair over the second path, and then executes the server after `--`.
 const NAMESPACE: &str = r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@""#;
 
 /// Program of the server.
@@ -54,9 +54,9 @@ pub struct StrangerOptions {
     pub home_files: Vec<(&'static str, &'static str)>,
     /// First lines of sshd_config.
     pub config: Vec<&'static str>,
-    /// Name of the login user. Default the laboratory's user.
+    /// Name of the login user. Default: the laboratory's user.
     pub user: Option<&'static str>,
-    /// True for an own copy of /etc, which the test can change ([`Stranger::etc`]).
+    /// True to give the machine its own copy of /etc, which the test can change ([`Stranger::etc`]).
     pub own_etc: bool,
     /// Programs to replace on this machine: the replacement, then the path of the replaced program.
     pub programs: Vec<(PathBuf, &'static str)>,
@@ -142,7 +142,7 @@ impl Stranger {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
-    /// Returns the processes of its sessions, including those that outlived their session.
+    /// Returns the processes of its sessions, including processes that outlived their session.
     pub fn commands(&self) -> Vec<u32> {
         processes::marked("HOME", &self.home().to_string_lossy())
     }
@@ -229,8 +229,8 @@ impl Stranger {
         Ok(())
     }
 
-    /// Returns the command of the server, and the text that it logs when it listens. From OpenSSH 9.8 on, a test
-    /// connection would count as a failed login.
+    /// Returns the command of the server, and the text that it logs when it listens. The laboratory waits for this
+    /// text. From OpenSSH 9.8 on, a test connection would count as a failed login.
     fn server(
         &self,
         openssh: &Openssh,
@@ -268,7 +268,7 @@ impl Stranger {
         for line in ["ListenAddress 127.0.0.1", "AuthenticationMethods publickey", "UsePAM no", "PidFile none"] {
             lines.push(line.to_owned());
         }
-        // The directory is below the temporary directory, to which every user may write.
+        // StrictModes would refuse these files, because every user may write to the temporary directory above them.
         lines.push("StrictModes no".to_owned());
         lines.push("LogLevel VERBOSE".to_owned());
         files::write(&self.path("sshd_config"), lines.join("\n") + "\n", 0o600)?;
@@ -284,7 +284,7 @@ impl Drop for Stranger {
             process.kill();
             processes::signal("KILL", &sessions);
         }
-        // Twice, because a process may fork while the list is made.
+        // Runs twice, because a process can fork while the list is made.
         for _ in 0..2 {
             processes::signal("KILL", &self.commands());
         }

@@ -10,11 +10,11 @@ use super::files::{self, Lock};
 use super::packages::Package;
 use super::{newer_openssh, openssh, toolbox};
 
-/// The user that commands run as.
+/// User that runs the commands of `runAs`.
 pub const USER: &str = "writ-lab-other";
-/// New rules, before the rename. sudo ignores files with a dot in their names, so it never reads a half-written file.
+/// File of the new rules, before its rename. sudo ignores a name with a dot, so it never reads a half-written file.
 const NEW: &str = "/etc/sudoers.d/writ-lab.new";
-/// The rules of the test that holds [`LOCK`].
+/// File of the rules of the test that holds [`LOCK`].
 const RULES: &str = "/etc/sudoers.d/writ-lab";
 /// Lock file, held while the rules are in force.
 const LOCK: &str = "/run/writ-lab-sudoers.lock";
@@ -26,7 +26,7 @@ pub struct Sudoers {
 }
 
 impl Sudoers {
-    /// Creates [`USER`] and puts these rules in force. Waits for another test that has rules in force.
+    /// Creates [`USER`] and puts these rules in force. Waits while another test has rules in force.
     ///
     /// # Errors
     /// sudo is missing, or visudo finds an error in the rules.
@@ -41,8 +41,8 @@ impl Sudoers {
     }
 }
 
-/// Finds sudo-rs of Debian 13 in the cache directory, or downloads it by apt. Puts a setuid copy into `folder`, which
-/// replaces /usr/bin/sudo on a test machine. The C library of Debian 12 is new enough for it.
+/// Finds sudo-rs of Debian 13 in the cache directory, or downloads it by apt. Puts a setuid copy into `folder`. On a
+/// test machine the copy replaces /usr/bin/sudo. The C library of Debian 12 is new enough for sudo-rs.
 ///
 /// # Errors
 /// This system is not Debian, or its mirror is unreachable.
@@ -65,8 +65,8 @@ pub fn sudo_rs(folder: &Path) -> Result<PathBuf, LabError> {
 
 impl Drop for Sudoers {
     fn drop(&mut self) {
-        // If this fails, the rules stay until the next test replaces them. They only allow two users without a password
-        // the commands of the test.
+        // If this fails, the rules stay until the next test replaces them. They only let two users that have no
+        // password run the commands of the test.
         let _ = fs::remove_file(RULES);
     }
 }

@@ -1,7 +1,7 @@
 //! kube-apiserver, etcd and kubectl: from `$KUBEBUILDER_ASSETS`, or built from source once.
 //!
 //! Only Go modules are downloaded. Their checksums are committed in `hack/toolbox/*/go.sum`. The built programs stay in
-//! the user's cache directory, under a name from the version and a hash of all inputs.
+//! the user's cache directory. The name of their directory contains the version and a hash of all inputs.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -31,7 +31,7 @@ pub struct Toolbox {
 
 /// Programs that only some tests need, built when first needed.
 impl Toolbox {
-    /// Finds or builds the controllers of Kubernetes; see [`super::Controllers`].
+    /// Finds or builds the controllers of Kubernetes (see [`super::Controllers`]).
     ///
     /// # Errors
     /// As [`Toolbox::find_or_build`].
@@ -162,7 +162,8 @@ fn assets_folder() -> Option<PathBuf> {
     std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Finds or builds only kubectl, for an existing cluster: from `$KUBEBUILDER_ASSETS`, `$PATH` or the cache, else built.
+/// Returns kubectl, for tests with an existing cluster. Searches `$KUBEBUILDER_ASSETS`, `$PATH` and the cache, and
+/// builds kubectl if it is in none of them.
 pub fn find_or_build_kubectl() -> Result<PathBuf, LabError> {
     let asset = assets_folder().map(|folder| folder.join("kubectl")).filter(|program| runs(program));
     match asset.or_else(|| files::find_program("kubectl", &[]).filter(|program| runs(program))) {
@@ -176,7 +177,8 @@ pub fn find_or_build_gitops_health() -> Result<PathBuf, LabError> {
     GITOPS_HEALTH.cached_or_built()
 }
 
-/// Returns true if this kubectl works here. A program for another architecture would be found as well.
+/// Returns true if this kubectl works here. The search also finds a program for another architecture, which does not
+/// work.
 fn runs(kubectl: &Path) -> bool {
     let version = Command::new(kubectl)
         .args(["version", "--client"])
@@ -188,8 +190,8 @@ fn runs(kubectl: &Path) -> bool {
 }
 
 impl Recipe {
-    /// Returns the version in go.mod: `v1.36.3` of `k8s.io/kubernetes v1.36.3 // indirect`. The `tool` lines also start
-    /// with the module's name, but without a blank after it.
+    /// Returns the version in go.mod: `v1.36.3` of `k8s.io/kubernetes v1.36.3 // indirect`. A `tool` line also starts
+    /// with the module's name, but no space follows this name.
     fn version(&self) -> &'static str {
         self.go_mod
             .lines()
@@ -225,7 +227,7 @@ impl Recipe {
         format!("{}-{}-{}-{}-{digest}", self.name, self.version(), std::env::consts::OS, std::env::consts::ARCH)
     }
 
-    /// Returns the program from the cache. Builds it if it is missing, once for any number of processes.
+    /// Returns the program from the cache. If it is missing, one process builds it, and all other processes wait.
     fn cached_or_built(&self) -> Result<PathBuf, LabError> {
         let cache = cache_folder()?;
         let key = self.cache_key();
@@ -239,7 +241,8 @@ impl Recipe {
         if files::is_program(&program) {
             return Ok(program);
         }
-        // No other process builds here while this one has the lock. So any file is from an interrupted build.
+        // While this process has the lock, no other process builds here. Any file is therefore from an interrupted
+        // build.
         for leftover in fs::read_dir(&folder).map_err(LabError::file("read", &folder))?.flatten() {
             let _ = fs::remove_file(leftover.path());
         }

@@ -16,7 +16,7 @@ const STAMPING: &str = "deploy/requester-1.36.yaml";
 /// users.
 const OPERATOR: [&str; 4] =
     ["deploy/operator-role.yaml", "deploy/cluster-wide.yaml", "deploy/guards.yaml", "deploy/people-roles.yaml"];
-/// Namespace and name of this ServiceAccount.
+/// Namespace and name of the ServiceAccount of `writ serve`.
 const ACCOUNT: (&str, &str) = ("writ-system", "writ");
 /// Maximum number of names to try for the namespace.
 const NAMES: usize = 20;
@@ -28,13 +28,13 @@ const POLL: Duration = Duration::from_millis(100);
 /// A namespace with the CRDs, and the users of the demo.
 pub struct Cluster {
     kubectl: PathBuf,
-    /// kubectl's cache is in the directory of the run, not in the user's home.
+    /// Directory of kubectl's cache. It is in the directory of the run, not in the user's home.
     kubectl_cache: PathBuf,
     /// Kubeconfig of the administrator.
     pub admin: PathBuf,
     /// Kubeconfig of `writ serve`.
     pub operator: PathBuf,
-    /// Name of this user, for messages.
+    /// Name of the user of `writ serve`, for messages.
     pub operator_name: String,
     /// Kubeconfig of the requester.
     pub caller: PathBuf,
@@ -42,13 +42,13 @@ pub struct Cluster {
     pub caller_name: String,
     /// The namespace of the demo.
     pub namespace: String,
-    /// True if the cluster existed before the demo, and stays after it. Then all kubeconfigs above are of the same
+    /// True if the cluster existed before the demo, and stays after it. All kubeconfigs above then belong to the same
     /// user.
     existing: bool,
 }
 
 impl Cluster {
-    /// Returns the cluster of our own control plane. Each part of the demo uses its own user, with the rights for it.
+    /// Returns the cluster of our own control plane. Each part of the demo has its own user with the necessary rights.
     pub fn of_our_own(kubectl: &Path, control_plane: &ControlPlane, folder: &Path) -> Result<Self, LabError> {
         let caller = User::Jane;
         let cluster = Self {
@@ -79,7 +79,7 @@ impl Cluster {
             namespace: String::new(),
             existing: true,
         };
-        // kubectl treats a missing file as an empty one.
+        // kubectl would treat a missing file as an empty file, so the file is checked first.
         std::fs::File::open(kubeconfig).map_err(LabError::file("read", kubeconfig))?;
         let context = files::run(cluster.as_user(&cluster.admin).args(["config", "current-context"]))?;
         let name = format!("the user of the context {}", context.trim());
@@ -125,7 +125,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the CRDs are served, which happens a moment after the condition Established.
+    /// Waits until the API server serves the CRDs, a moment after the condition Established.
     fn wait_until_served(&self) -> Result<(), LabError> {
         let started = Instant::now();
         let look = || files::run(self.as_admin().args(["get", "machines,whitelists,commandexecutions"]));
@@ -138,7 +138,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the admission policy is in force, which happens a moment after it is stored.
+    /// Waits until the admission policy is in force, a moment after it is stored.
     fn wait_until_stamped(&self) -> Result<(), LabError> {
         let started = Instant::now();
         loop {
@@ -168,7 +168,7 @@ impl Cluster {
         self.operator = control_plane.service_account_kubeconfig(home, account)?;
         let account = format!("--serviceaccount={home}:{account}");
         let group = format!("--group={}", User::Jane.group().unwrap_or_default());
-        // No controller fills aggregated roles here, so the parts are bound.
+        // No controller fills aggregated roles here, so the demo binds the parts of these roles.
         for (name, role, to) in [
             ("writ-credentials", "writ-operator-credentials", &account),
             ("writ-viewers", "writ-base-viewer", &group),
@@ -185,11 +185,12 @@ impl Cluster {
         (!self.existing).then_some(ACCOUNT.0)
     }
 
-    /// Writes two Machines to `file` and applies them: `web-1` is the SSH server, `web-2` pins a wrong key for it.
+    /// Writes two Machines to `file` and applies them. `web-1` is the SSH server. `web-2` is the same server, with a
+    /// wrong pinned key.
     pub fn apply_machines(&self, sshd: &Sshd, file: &Path) -> Result<(), LabError> {
         let host_key = sshd.host_key().map_err(LabError::file("read", "the host key"))?;
         let private_key = sshd.private_key().map_err(LabError::file("read", sshd.private_key_path()))?;
-        // The client's own key has the right type and is not the host's key.
+        // The client's own public key is the wrong host key. It has the right type, and it is not the host's key.
         let public_path = sshd.private_key_path().with_extension("pub");
         let wrong_key = std::fs::read_to_string(&public_path).map_err(LabError::file("read", public_path))?;
         let (user, port) = (sshd.user(), sshd.port());
@@ -241,7 +242,7 @@ impl Cluster {
     fn as_user(&self, kubeconfig: &Path) -> Command {
         let mut kubectl = Command::new(&self.kubectl);
         kubectl.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(&self.kubectl_cache);
-        // The server may stop or never answer. No request here takes long.
+        // A server can stop or never answer. No request here takes 30 s.
         kubectl.arg("--request-timeout=30s");
         if !self.namespace.is_empty() {
             kubectl.args(["--namespace", &self.namespace]);
@@ -249,8 +250,8 @@ impl Cluster {
         kubectl
     }
 
-    /// Removes the namespace from an existing cluster, its objects first. So no key stays behind, even in a control
-    /// plane without the controllers that empty namespaces.
+    /// Deletes the objects of the namespace, then the namespace, in an existing cluster. No key stays behind, even if
+    /// the cluster has no controllers that empty namespaces.
     fn remove_namespace(&self) {
         let step = say::step(format_args!("removing the namespace {}", self.namespace));
         let empty = ["delete", "--all", "commandexecutions,machines,whitelists,secrets,leases,events"];
@@ -270,8 +271,8 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Removes the finalizers of the remaining executions. `writ serve`, which does this for deleted executions, has
-    /// ended.
+    /// Removes the finalizers of the remaining executions. `writ serve` normally does this for deleted executions, but
+    /// it has ended.
     fn release_executions(&self) -> Result<(), LabError> {
         let names = files::run(self.as_admin().args(["get", "commandexecutions", "-o", "name"]))?;
         for name in names.split_whitespace() {

@@ -1,4 +1,4 @@
-//! ctrl-C, TERM and hangup, checked between steps.
+//! Handles ctrl-C, TERM and hangup. The demo checks for these signals between its steps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Handles signals from now on. The first one ends the demo at its next step. The second one ends the program
+    /// Handles signals from now on. The first signal ends the demo at its next step. The second signal ends the program
     /// immediately, and the reaper cleans up.
     pub fn listen() -> Self {
         let (sender, first) = mpsc::channel();
@@ -28,7 +28,7 @@ impl Signals {
                 if received.swap(true, Ordering::SeqCst) {
                     std::process::exit(INTERRUPTED);
                 }
-                // The receiver may be dropped already, if the demo is ending.
+                // If the demo is ending, the receiver is perhaps dropped already.
                 let _ = sender.send(());
             }
         });
@@ -47,7 +47,7 @@ impl Signals {
 
     /// Waits for a signal.
     pub fn wait(&self) {
-        // Fails only if signals cannot be handled. Then there is nothing to wait for.
+        // The call fails only if signals cannot be handled. Then there is no signal to wait for.
         let _ = self.first.recv();
     }
 

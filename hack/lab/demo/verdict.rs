@@ -1,4 +1,4 @@
-//! The expected results of the executions in `examples/`, and the comparison with the actual ones.
+//! The expected results of the executions in `examples/`, and the comparison with the actual results.
 
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ pub fn all_finished(list: &Value) -> bool {
     })
 }
 
-/// Prints for each execution if its result is the expected one. Returns the differences, one per line.
+/// Compares each execution with its expected result, and prints the outcome. Returns the differences, one per line.
 ///
 /// `list` is the output of `kubectl get cmdexec -o json`. `ledger` contains the requests that reached a login shell of
 /// the SSH server.
@@ -131,7 +131,8 @@ impl Expected {
                 compare("stdout", ran.stdout.into());
                 compare("stderr", ran.stderr.into());
             }
-            // Without a claim, nothing may have been sent.
+            // Writ sends no command before the claim. An execution without a claim must therefore have none of these
+            // fields.
             None => ["exitCode", "startTime", "claim"].into_iter().for_each(|field| compare(field, Value::Null)),
         }
         if let Some(message) = execution.pointer("/status/message").filter(|_| !differences.is_empty()) {
