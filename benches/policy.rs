@@ -1,6 +1,6 @@
-//! The time of a policy decision: `make bench`. `docs/benchmarks.md` contains the results.
+//! Measures the time of a policy decision. Run it with `make bench`. `docs/benchmarks.md` contains the results.
 //!
-//! criterion prints means, and changes since its last run. The table before that shows the slowest decisions.
+//! criterion prints means, and changes since its last run. A table before this output shows the slowest decisions.
 
 #![allow(
     clippy::print_stdout,
@@ -24,7 +24,7 @@ use writ::policy::{Identity, Request, RuleSet, Verdict, compile, decide};
 /// Number of single decisions per row of the table.
 const DECISIONS: usize = 200_000;
 const RULES_OF_A_WHITELIST: usize = 20;
-/// Patterns, each with a letter. The measured value consists of this letter and almost matches.
+/// Patterns, each with a letter. The measured value repeats this letter, and almost matches the pattern.
 const HARD_PATTERNS: [(&str, &str); 4] =
     [("(a*)*b", "a"), ("(a|aa)+", "a"), ("(x+x+)+y", "x"), ("([ac]*a[ac]*){120}z", "a")];
 
@@ -61,7 +61,7 @@ impl World {
     }
 }
 
-/// Returns a rule as a team would write it. One of twenty is a Deny.
+/// Returns a rule as a team would write it. Every twentieth rule is a Deny.
 fn realistic(index: usize) -> Value {
     let name = format!("rule-{index}");
     let subjects = json!([{"kind": "Group", "name": "sre"}, {"kind": "ServiceAccount", "name": "deployer"}]);
@@ -86,7 +86,7 @@ fn realistic(index: usize) -> Value {
     }
 }
 
-/// Returns a rule whose text starts like that of all others.
+/// Returns a rule whose text starts like the texts of all other rules.
 fn alike(index: usize) -> Value {
     match index % 20 {
         0..19 => json!({"name": format!("rule-{index}"), "match": format!("systemctl restart shop-{index}-{{part}}"),
@@ -103,7 +103,8 @@ fn of_one_text(index: usize) -> Value {
         "parameters": {"unit": {"enum": [format!("shop-{index}.service"), format!("shop-{index}.timer")]}}})
 }
 
-/// Returns the largest allowed pattern of a kind with a slow search, whose number of states grows with the pattern.
+/// Returns the largest allowed pattern of a slow kind. The search is slow, because its number of states grows with the
+/// pattern.
 fn largest_pattern() -> String {
     let pattern = |count: usize| format!("(a?){{{count}}}a{{{count}}}[ab]*[bc]");
     let is_taken = |count: &usize| {
@@ -185,8 +186,8 @@ fn row(what: &str, count: usize, mut once: impl FnMut(usize)) {
     println!("| {what} | {p50:.1} | {p99:.1} | {p999:.1} | {most:.0} |");
 }
 
-/// Returns a policy with a pattern that is slow in other engines, and a request. Its text has `length` bytes of one
-/// letter, then `ending`.
+/// Returns a policy with a pattern that is slow in other engines, and a request. The text of the request has `length`
+/// bytes: `go `, one letter many times, and `ending`.
 fn hard(pattern: &str, letter: &str, ending: &str, length: usize) -> (World, Request) {
     let world = World::new(vec![json!({"name": "hard", "match": "go {p}", "run": ["/bin/echo", "{p}"],
         "parameters": {"p": {"pattern": pattern, "maxLength": 4096}}})]);

@@ -16,7 +16,7 @@ use crate::site::{Site, Watch, sshd};
 use crate::world::World;
 
 const SAMPLES: usize = 120;
-/// First samples, not counted: they open the connection, fill caches and compile rules.
+/// Number of first samples that are not counted. They open the connection, fill caches and compile rules.
 const WARM_UP: usize = 10;
 
 pub async fn rows(world: &World) -> Vec<Row> {

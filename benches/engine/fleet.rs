@@ -1,4 +1,4 @@
-//! 600 executions on 8 machines, compared with the writes and reads that they need at least, by the API server alone.
+//! 600 executions on 8 machines, compared with the minimum requests for them, sent to the API server alone.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -28,7 +28,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
     let nobodys = Site::new(world).await;
-    // The first run is a warm-up. It returns the statuses that the API server alone stores later.
+    // The first run is a warm-up. Its statuses are later stored in the measurements of the API server alone.
     let (_, statuses) = executed(&site, "first").await;
     let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
@@ -47,14 +47,14 @@ pub async fn rows(world: &World) -> Vec<Row> {
     vec![Row::ratio(what, shown(&rates), shown(&bare_rates), median(&ratios), Target::AtLeast(0.45))]
 }
 
-/// Statuses of an execution that the API server stores after its create.
+/// The two statuses of an execution that are stored after its create.
 pub struct Statuses {
     pub claimed: CommandExecutionStatus,
     pub finished: CommandExecutionStatus,
 }
 
 /// Creates all executions and waits for the last result. Returns the number of executions per second, and the statuses
-/// of one of them.
+/// of one execution.
 async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     let mut watch = site.watch().await;
     let started = Instant::now();
@@ -83,7 +83,8 @@ async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     (EXECUTIONS as f64 / (at - started).as_secs_f64(), Statuses { claimed, finished })
 }
 
-/// Creates and updates the same objects in a namespace that no `writ serve` watches. Returns the number per second.
+/// Creates and updates the same objects in a namespace that no `writ serve` watches. Returns the number of objects per
+/// second.
 async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
     let started = Instant::now();
     let one = async |index: usize| cycle(site, &format!("{prefix}-{index}"), statuses).await;
@@ -97,8 +98,8 @@ pub async fn cycle(site: &Site<'_>, name: &str, statuses: &Statuses) {
     api.create(&parameters, &site.execution(name, "m0", "true")).await.expect("an execution");
     let mut object: CommandExecution = api.get(name).await.expect("an execution");
     for status in [&statuses.claimed, &statuses.finished] {
-        // The two statuses may be of two executions. The API server refuses a change of the claim and the decision, so
-        // both get the same ones.
+        // The two statuses can come from two executions. The API server refuses a changed claim or decision, so both
+        // statuses get the same claim and the same decision.
         let status = CommandExecutionStatus {
             claim: statuses.claimed.claim.clone(),
             decision: statuses.claimed.decision.clone(),

@@ -20,9 +20,9 @@ use crate::site::sshd;
 use crate::world::World;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Samples of each way, without concurrency.
+/// Number of samples of each way, without concurrency.
 const ALONE: usize = 400;
-/// Concurrent lanes over two connections, then the number of turns, and the samples per lane and turn.
+/// Number of concurrent lanes over two connections, number of turns, and number of samples per lane and turn.
 const LANES: usize = 8;
 const TURNS: usize = 12;
 const IN_A_TURN: usize = 12;
@@ -31,7 +31,7 @@ const WAYS: [Way; 4] = [Way::Bare, Way::Plain, Way::FirstEdition, Way::Durable];
 const BULK: [&str; 4] = ["/usr/bin/head", "-c", "1073741824", "/dev/zero"];
 const BULK_BYTES: u64 = 1 << 30;
 const BULK_TURNS: usize = 5;
-/// Request by which the launcher's first edition ran `true`, unchanged, as Writ sent it until November 2026.
+/// Request with which the launcher's first edition ran `true`. Writ sent exactly this text until November 2026.
 const FIRST_EDITION: &str = include_str!("first-edition.txt");
 
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ enum Way {
     Bare,
     /// One plain request as in Direct mode, which clears the same variables.
     Plain,
-    /// The same command, by the first edition of the launcher, which had no pipes. Both editions run in the same
+    /// The same command, by the first edition of the launcher. That edition had no pipes. Both editions run in the same
     /// benchmark.
     FirstEdition,
     /// The same command, by the launcher.
@@ -122,7 +122,7 @@ impl Bench {
         started.elapsed()
     }
 
-    /// Measures 1 GiB of output with each edition, in turns.
+    /// Measures 1 GiB of output with both editions, which take turns.
     async fn bulk(&self) -> [Vec<Duration>; 2] {
         let connection = &self.connections[0];
         let mut times: [Vec<Duration>; 2] = Default::default();
@@ -140,7 +140,7 @@ impl Bench {
         times
     }
 
-    /// Runs these words by the first edition. Returns the number of received bytes.
+    /// Runs a command with the first edition of the launcher. Returns the number of received bytes.
     async fn first_edition(&self, connection: &Connection, words: &[&str]) -> u64 {
         let (nonce, uid) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().to_string());
         let facts = &self.facts;
@@ -156,7 +156,7 @@ impl Bench {
         .fold(first_edition(facts.login_shell_is_posix), |line, (name, value)| line.replace(name, value));
         let mut session = open(connection).await;
         session.exec(&line).await.expect("a request");
-        // The answer is complete when the line with the end has arrived, which follows all output.
+        // The line with the end follows all output. The answer is complete when this line has arrived.
         let (mut last, mut bytes, end) = (Vec::new(), 0, format!("WRIT:{nonce}:D "));
         while !(last.ends_with(b"\n") && String::from_utf8_lossy(&last).contains(&end)) {
             match session.next().await {
@@ -177,7 +177,7 @@ impl Bench {
         self.launched(connection, &self.decision).await;
     }
 
-    /// Runs a decision by the launcher. Returns the number of received bytes.
+    /// Runs the command of a decision with the launcher. Returns the number of received bytes.
     async fn launched(&self, connection: &Connection, decision: &DecisionRecord) -> u64 {
         let (nonce, uid) = (nonce(), Uid::new(&Uuid::new_v4().to_string()).expect("a UID"));
         let launch = Launch {
@@ -200,7 +200,7 @@ impl Bench {
         bytes
     }
 
-    /// Measures the ways in turns, in a changing order.
+    /// Measures one command at a time. The ways take turns, in a changing order.
     async fn one_at_a_time(&self) -> [Vec<Duration>; 4] {
         let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..ALONE {
@@ -212,7 +212,7 @@ impl Bench {
         times
     }
 
-    /// All lanes use the same way concurrently, and the ways take turns.
+    /// Measures all lanes concurrently. In each step, all lanes use the same way.
     async fn eight_at_a_time(&self) -> [Vec<Duration>; 4] {
         let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..TURNS {
@@ -233,8 +233,8 @@ impl Bench {
     }
 }
 
-/// Returns the request of the first edition, in the form for this login shell. A POSIX login shell read the script
-/// itself.
+/// Returns the request of the first edition, in the form for this login shell. In the form for a POSIX login shell, the
+/// login shell itself reads the script.
 fn first_edition(login_shell_is_posix: bool) -> String {
     let line = FIRST_EDITION.trim_end();
     let parts = line.strip_prefix("exec /bin/sh -c '").and_then(|rest| rest.split_once("' writ "));

@@ -1,4 +1,4 @@
-//! The cost of the execution engine: each measurement is compared with the same work without the engine. One run on one
+//! The cost of the execution engine. Each measurement is compared with the same work without the engine. One run on one
 //! machine measures both, with a real API server, a real etcd with fsync, and real sshds on loopback.
 //! `docs/performance.md` contains the results.
 //!

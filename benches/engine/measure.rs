@@ -48,7 +48,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// Returns the percentile of the times, with the percentage in thousandths.
+/// Returns a percentile of the times. `of_thousand` is in thousandths: 990 is the 99th percentile.
 pub fn percentile(times: &[Duration], of_thousand: usize) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();

@@ -19,9 +19,9 @@ use crate::world::World;
 const FINISHED: usize = 10_000;
 const MACHINES: usize = 1_000;
 const PARALLEL: usize = 64;
-/// Bytes of standard output in each finished execution.
+/// Number of bytes of standard output in each finished execution.
 const OUTPUT: usize = 2_000;
-/// Time after the first command, in which the work of the start ends.
+/// Wait after the first command, until the work of the start has ended.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 

@@ -165,8 +165,8 @@ pub fn machine(name: &str, sshd: &Sshd) -> Value {
     }})
 }
 
-/// Sends the events of a watch. If the API server ends the watch, because it was too slow, starts it again from the
-/// last version.
+/// Sends the events of a watch. If the API server ends the watch because the watch was too slow, starts a new watch
+/// from the last version.
 async fn pass_on(
     api: Api<CommandExecution>,
     mut version: String,

@@ -15,9 +15,9 @@ use crate::world::World;
 const GOOD: usize = 100;
 /// Number of bad Machines of each of the four kinds.
 const BAD: usize = 25;
-/// Queued executions on each bad Machine.
+/// Number of queued executions on each bad Machine.
 const WAITING: usize = 3;
-/// Executions in each phase, one per interval: about a third of the maximum rate of this machine.
+/// Number of executions in each phase, one per interval. This is about a third of the maximum rate of this machine.
 const EXECUTIONS: usize = 400;
 const EVERY: Duration = Duration::from_millis(100);
 /// Maximum delay that bad Machines may add to the 99th percentile of the start, in milliseconds.
@@ -49,7 +49,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     compare(&alone, &beside, &later)
 }
 
-/// Adds 75 bad Machines, of three kinds, with the keys of the good ones.
+/// Adds 75 bad Machines, of three kinds, with the keys of the good Machines.
 async fn bad_machines(site: &Site<'_>, sshd: &Sshd) -> (Vec<Hole>, Vec<Place>) {
     let (mut bad, mut places) = (Vec::new(), Vec::new());
     for number in 0..BAD {

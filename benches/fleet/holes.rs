@@ -1,4 +1,4 @@
-//! Faulty and missing machines, as a client meets them.
+//! Simulates faulty and missing machines.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const NO_ANSWER: Duration = Duration::from_millis(300);
 /// A bad machine. It stops when this value is dropped.
 pub struct Hole {
     pub address: SocketAddr,
-    /// Listener and connections that fill the queue of unaccepted connections.
+    /// Listener, and connections that fill its queue of unaccepted connections.
     _held: (Option<TcpListener>, Vec<TcpStream>),
     task: Option<AbortHandle>,
 }
@@ -34,7 +34,7 @@ impl Drop for Hole {
 pub async fn drops_syn(address: &str) -> Hole {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("a port");
-    // The queue holds one connection, which is ours.
+    // The queue holds one connection. The loop below fills the queue.
     let listener = socket.listen(0).expect("a listener");
     let address = listener.local_addr().expect("an address");
     let mut held = Vec::new();
@@ -62,7 +62,7 @@ pub async fn tarpit(address: &str) -> Hole {
 }
 
 /// Starts a machine that accepts connections and is silent until `open` is true. Then it forwards all connections to
-/// `to`, including the waiting ones.
+/// `to`, including connections that already wait.
 pub async fn proxy(address: &str, to: SocketAddr, open: &watch::Receiver<bool>) -> Hole {
     let open = open.clone();
     serve(address, move |mut stream| {
@@ -71,7 +71,7 @@ pub async fn proxy(address: &str, to: SocketAddr, open: &watch::Receiver<bool>) 
             if open.wait_for(|open| *open).await.is_ok()
                 && let Ok(mut there) = TcpStream::connect(to).await
             {
-                // An error concerns only the two ends.
+                // An error ends only this connection, so it is ignored.
                 let _ = copy_bidirectional(&mut stream, &mut there).await;
             }
         }

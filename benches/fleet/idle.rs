@@ -11,12 +11,12 @@ use crate::site::Site;
 use crate::world::World;
 
 const CONNECTIONS: usize = 500;
-/// Concurrent logins. With all of them at once, an sshd on two cores would not answer in time.
+/// Number of concurrent logins. With all logins at once, an sshd on two cores would not answer in time.
 const AT_A_TIME: usize = 25;
 /// Maximum memory of a connection, in KiB.
 const MOST_KIB: f64 = 64.0;
-/// Maximum time until an unused connection is closed, in seconds. It is closed after 60 s, at the next sweep, which
-/// runs every 5 s.
+/// Maximum time until an unused connection is closed, in seconds. Writ closes it at the first sweep after 60 s. Sweeps
+/// run every 5 s.
 const CLOSED_AFTER: f64 = 70.0;
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -28,7 +28,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.add_machines(&sshd, &all, &json!({})).await;
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
-    // As many executions as later, over one connection, so that their own cost is not counted.
+    // Runs as many executions as below, but over one connection. Their own memory is then not counted for the
+    // connections.
     let same = vec![one[0].clone(); CONNECTIONS];
     run_all(&site, "warm", &same).await;
     until_closed(&site, sshd.port()).await;

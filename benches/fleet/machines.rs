@@ -13,13 +13,13 @@ use crate::lab::{Sshd, SshdOptions};
 use crate::site::{Site, machine};
 use crate::world::World;
 
-/// Concurrent requests to the API server, in parts that are not measured.
+/// Number of concurrent requests to the API server in the unmeasured parts of the benchmark.
 pub const PARALLEL: usize = 16;
 const GROUP: &str = "writ.dev/v1alpha1";
 /// The Secret of all Machines with the same sshd.
 const SECRET: &str = "fleet";
 
-/// Starts an sshd that serves as many machines, with these lines in its configuration.
+/// Starts one sshd for many machines, with these lines in its configuration.
 pub fn sshd_everywhere(world: &World, config: &[&str]) -> Sshd {
     let mut config: Vec<String> = config.iter().map(|line| (*line).to_owned()).collect();
     config.push("LogLevel INFO".to_owned());
@@ -32,7 +32,7 @@ pub fn sshd_everywhere(world: &World, config: &[&str]) -> Sshd {
     Sshd::start(&world.reaper, &options).expect("an sshd")
 }
 
-/// Returns an address for each number. Each kind of machine has its own network.
+/// Returns the address of the machine with this number. Each kind of machine has its own network.
 pub fn address(network: u8, number: usize) -> String {
     format!("127.{network}.{}.{}", number / 250, number % 250 + 1)
 }
@@ -101,8 +101,9 @@ impl Site<'_> {
         tokio::join!(creating, watching);
     }
 
-    /// Creates `count` executions on these Machines in turn, one per `every`, without waiting for earlier ones. Returns
-    /// the times from the create to the claim, which precedes the start, and to the end.
+    /// Creates `count` executions on these Machines in turn, one per interval `every`, without waiting for earlier
+    /// executions. Returns the times from the create to the claim, and from the create to the end. The claim precedes
+    /// the start.
     pub async fn run_steadily(&self, prefix: &str, places: &[Place], count: usize, every: Duration) -> Times {
         let mut watch = self.watch().await;
         let creating = async {
@@ -146,7 +147,7 @@ impl Site<'_> {
         Times { started: since(started), ended: since(ended) }
     }
 
-    /// Returns the number of executions in each phase whose names start with `prefix`.
+    /// Returns the number of executions in each phase. Counts only executions whose names start with `prefix`.
     pub async fn phases(&self, prefix: &str) -> BTreeMap<String, usize> {
         let mut phases = BTreeMap::new();
         let all = self.executions().list(&ListParams::default()).await.expect("executions");

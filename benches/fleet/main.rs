@@ -1,5 +1,5 @@
-//! The cost of bad machines for good ones, the cost of idle machines, and the recovery of a fleet. The benchmark runs
-//! the released `writ serve`, a real API server, a real etcd with fsync, and real sshds on loopback.
+//! The cost of bad machines for good machines, the cost of idle machines, and the recovery of a fleet. The benchmark
+//! runs the released `writ serve`, a real API server, a real etcd with fsync, and real sshds on loopback.
 //! `docs/performance.md` contains the results.
 //!
 //! ```console
@@ -15,7 +15,7 @@
 //! | [`idle`] | 500 unused connections | bounds for memory and for the time until they close |
 //! | [`probing`] | 1,000 unused Machines | bounds for CPU and for memory above an empty process |
 //!
-//! One sshd serves as many machines: it listens on all of 127.0.0.0/8, and each Machine has its own address.
+//! One sshd acts as all machines of a kind: it listens on all of 127.0.0.0/8, and each Machine has its own address.
 
 #![allow(
     clippy::expect_used,

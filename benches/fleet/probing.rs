@@ -15,15 +15,15 @@ use crate::process::open_files;
 use crate::site::Site;
 use crate::world::World;
 
-/// Time over which the CPU is measured: the default interval of probes, once.
+/// Default time over which the CPU is measured. This is one default interval of probes.
 pub const USUAL: Duration = Duration::from_secs(300);
 const MACHINES: usize = 1_000;
-/// Maximum time for the first probes of all Machines, and maximum time until the first of them.
+/// Maximum time until all Machines were probed once, and maximum time until the first Machine has a status.
 const PATIENCE: Duration = Duration::from_secs(600);
 const FIRST: Duration = Duration::from_secs(60);
 const MOST_CPU: f64 = 3.0;
 const MOST_MEMORY: f64 = 40.0;
-/// Time in which the connections of the first probes are closed.
+/// Wait until the connections of the first probes are closed.
 const SETTLE: Duration = Duration::from_secs(70);
 
 pub async fn rows(world: &World, over: Duration) -> Vec<Row> {

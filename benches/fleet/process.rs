@@ -27,7 +27,7 @@ pub fn connections(pid: u32, port: u16) -> usize {
     let remote = format!(":{port:04X}");
     let is_one = |line: &&str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        // sl local remote st queues timer retransmits uid timeout inode; 01 is ESTABLISHED.
+        // Fields: sl local remote st queues timer retransmits uid timeout inode. The state 01 is ESTABLISHED.
         fields.len() > 9 && fields[2].ends_with(&remote) && fields[3] == "01" && own.contains(fields[9])
     };
     table.lines().filter(is_one).count()

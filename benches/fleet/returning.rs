@@ -20,10 +20,11 @@ use crate::site::Site;
 use crate::world::World;
 
 const MACHINES: usize = 50;
-/// Executions on each Machine. Every fourth one expires.
+/// Number of executions on each Machine. Every fourth execution expires.
 const QUEUED: usize = 20;
 const EXPIRES_AFTER_SECONDS: u32 = 5;
-/// Time per round of creates. Creation times are whole seconds, so executions of a later round are younger.
+/// Minimum time per round of creates. Creation times are whole seconds, and a later round must have later creation
+/// times.
 const ROUND: Duration = Duration::from_millis(1100);
 /// Maximum time for each phase.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -62,7 +63,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     let seconds = released.elapsed().as_secs_f64();
     eprintln!("    {phases:?}");
     let mut rows = judge(&site, &sshd, seconds).await;
-    // sshd logs the first dropped connection of a series immediately, and their number at its end.
+    // sshd logs the first dropped connection of a series immediately. At the end of the series, it logs their number.
     let dropped = sshd.log().unwrap_or_default().lines().filter(|line| line.contains("past MaxStartups")).count();
     let what = "(connections that sshd dropped meanwhile, of which nobody is to be told; lines in its log)";
     rows.push(Row::ratio(what, dropped.to_string(), "at least 1".to_owned(), dropped as f64, Target::None));
@@ -174,7 +175,8 @@ fn expected(object: &CommandExecution) -> Phase {
     if object.spec.starting_deadline_seconds == EXPIRES_AFTER_SECONDS { Phase::Expired } else { Phase::Succeeded }
 }
 
-/// Returns true if an execution ran before more than `most` older ones. Concurrent executions may overtake each other.
+/// Returns true if an execution ran before more than `most` older executions. Concurrent executions can overtake each
+/// other.
 fn too_early(ran: Option<&Vec<usize>>, most: usize) -> bool {
     let ran: &[usize] = ran.map_or(&[], Vec::as_slice);
     ran.iter().enumerate().any(|(place, number)| ran[place..].iter().filter(|later| *later < number).count() > most)
