@@ -96,7 +96,7 @@ fn alike(index: usize) -> Value {
     }
 }
 
-/// Returns a rule that differs from the others only in its values, as if each team had its own rule.
+/// Returns a rule that differs from the other rules only in its values, as if each team had its own rule.
 fn of_one_text(index: usize) -> Value {
     json!({"name": format!("rule-{index}"), "match": "systemctl restart {unit}",
         "run": ["/usr/bin/systemctl", "restart", "--", "{unit}"],

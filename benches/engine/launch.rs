@@ -38,12 +38,12 @@ const FIRST_EDITION: &str = include_str!("first-edition.txt");
 enum Way {
     /// Only `/bin/true`.
     Bare,
-    /// One plain request as in Direct mode, which clears the same variables.
+    /// One plain request, as in Direct mode. It clears the same environment variables as the launcher.
     Plain,
-    /// The same command, by the first edition of the launcher. That edition had no pipes. Both editions run in the same
+    /// `/bin/true`, run by the first edition of the launcher, which had no pipes. Both editions run in the same
     /// benchmark.
     FirstEdition,
-    /// The same command, by the launcher.
+    /// `/bin/true`, run by the launcher.
     Durable,
 }
 

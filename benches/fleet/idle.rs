@@ -28,8 +28,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.add_machines(&sshd, &all, &json!({})).await;
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
-    // Runs as many executions as below, but over one connection. Their own memory is then not counted for the
-    // connections.
+    // Runs as many executions as below, but over one connection. Memory that executions need is then not counted as
+    // memory of the connections.
     let same = vec![one[0].clone(); CONNECTIONS];
     run_all(&site, "warm", &same).await;
     until_closed(&site, sshd.port()).await;

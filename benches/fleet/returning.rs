@@ -1,5 +1,5 @@
 //! 50 unreachable Machines, each with a queue in which some executions expire. Then all Machines become reachable at
-//! once. Behind them is one sshd, which drops connections as sshd does by default (MaxStartups 10:30:100).
+//! once. One sshd serves all of them. It drops connections as sshd does by default (MaxStartups 10:30:100).
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;

@@ -9,7 +9,8 @@ const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' 'LC_ALL=C'";
 /// Words before [`START`] in Direct mode. Their script prints the markers and waits for the permission to start.
 const MARKED: &str = r#"exec '/bin/sh' '-c' 'set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift 2 && exec "$@"; exit 93 ;; esac; done; }; exit 93' 'writ' 'WRIT3' 'ready' "#;
-/// Start of each request of the launcher, bare or for another login shell. recording-shell.sh contains the same text.
+/// Start of each request of the launcher: bare for a POSIX login shell, wrapped for another or unknown login shell.
+/// recording-shell.sh contains the same text.
 const LAUNCHER: [&str; 2] = ["set +aCeuvxmb -f; ", "exec /bin/sh -c 'set +aCeuvxmb -f; "];
 /// Number of words before the command in a launch request: NONCE DIRECTORY ID UID BOOT NOT-BEFORE LAST-START LIMIT
 /// GRACE MOST DRAIN USER ENTER SKIP. Other requests about one execution have fewer words.

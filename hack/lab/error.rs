@@ -131,7 +131,7 @@ pub enum LabError {
     /// The demo ran, but a result differs from the expected result.
     #[error("the demo did not go as it must:\n{differences}\nthe last lines of {}, which is kept:\n{tail}", log.display())]
     DemoDiffers {
-        /// The differences, one per line.
+        /// The differences, one difference per line.
         differences: String,
         /// Log file of `writ serve`.
         log: PathBuf,

@@ -216,7 +216,7 @@ impl Sshd {
     }
 
     /// Freezes the server and its sessions by SIGSTOP. Connections stay open, and the kernel still accepts some new
-    /// ones.
+    /// connections.
     pub fn freeze(&self) {
         self.signal_all("STOP");
     }
@@ -296,7 +296,7 @@ impl Sshd {
         Ok(text.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
     }
 
-    /// Writes the keys, the ledger, the home and the recording shell. They stay the same over restarts.
+    /// Writes the keys, the ledger, the home and the recording shell. These files stay the same after a restart.
     fn write_files(&self, options: &SshdOptions, ids: Option<UserIds>) -> Result<(), LabError> {
         self.openssh.make_key("ed25519", &self.path("host_ed25519"), "writ-lab host")?;
         if options.ecdsa_host_key {

@@ -41,7 +41,7 @@ pub enum Server {
     Asyncssh,
 }
 
-/// Options for the start of such a server.
+/// Options for the start of a [`Stranger`].
 #[derive(Debug, Clone)]
 pub struct StrangerOptions {
     /// Program of the server.

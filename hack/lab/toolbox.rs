@@ -59,7 +59,7 @@ struct Recipe {
     versioned_by: &'static str,
     go_mod: &'static str,
     go_sum: &'static str,
-    /// Own source files of the module, if it has any.
+    /// Source files of the module in this repository, if there are any.
     sources: &'static [&'static str],
     /// Time of the first build on two cores, printed before it starts.
     first_time: &'static str,

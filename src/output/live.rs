@@ -57,7 +57,7 @@ pub use registry::SubscribeError;
 pub(super) use stream::append_within;
 pub use viewer::Viewer;
 
-/// Directory and limit of the spill files, which hold large outputs while their commands run.
+/// Directory and maximum size of the spill files. They hold large outputs while the commands run.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
     /// Directory of the spill files. It belongs to one process. At its start, the process deletes the files of an

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! 1. Text that a pattern matches is replaced, wherever the machine or the network cut the stream.
+//! 1. Text that a pattern matches is replaced, even if the text arrives in several pieces.
 //! 2. A line that cannot be matched as a whole is replaced as a whole. Examples are a line of more than 64 KiB, and a
 //!    line whose end never arrived.
 //! 3. Only the unfinished line is held back. No part of this line is released. A pattern can match text that starts in

@@ -59,7 +59,7 @@ struct Inner {
     objects: Box<dyn ObjectStore>,
     /// Prefix of every name.
     prefix: Path,
-    /// The directory; `None` if the store is a bucket.
+    /// The directory. `None` if the store is a bucket.
     directory: Option<PathBuf>,
     /// Deadline of one call.
     deadline: Duration,
@@ -242,7 +242,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes every object of an execution, including unfinished ones. An execution without objects is no error.
+    /// Deletes every object of an execution, including unfinished objects. An execution without objects is no error.
     ///
     /// # Errors
     /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]. Some objects perhaps remain. The
@@ -320,7 +320,7 @@ impl Store {
         self.with_deadline("delete", self.inner.objects.delete(location)).await
     }
 
-    /// Returns the maximum size of one stream; `None` if there is no limit.
+    /// Returns the maximum size of one stream. Returns `None` if there is no limit.
     pub(super) fn max_bytes(&self) -> Option<u64> {
         self.inner.directory.is_none().then_some(MAX_RENAMED_BYTES)
     }

@@ -44,7 +44,7 @@ pub(super) struct UploadTimeouts {
     pub buffer: Duration,
     /// Maximum wait at the end without a finished part.
     pub finish: Duration,
-    /// Maximum wait at the end in all. During this wait the execution holds its slot on the machine.
+    /// Maximum wait at the end in total. During this wait the execution holds its slot on the machine.
     pub finish_in_all: Duration,
     /// Maximum wait at the end after Writ starts to shut down.
     pub shutdown: Duration,
@@ -213,7 +213,7 @@ struct Task {
 /// The upload of one stream.
 #[derive(Default)]
 struct Stream {
-    /// The source; `None` if the stream is not stored, or has been read to its end.
+    /// The source. `None` if the stream is not stored, or has been read to its end.
     reader: Option<StreamReader>,
     /// Bytes of the next part. For a small stream, all of its bytes.
     buffer: Vec<u8>,
@@ -379,7 +379,7 @@ impl Task {
         if matches!(error, StoreError::TooSlow { .. }) { NotStored::TooSlow } else { NotStored::Failed }
     }
 
-    /// Deletes the parts as far as the store allows it. The rest is deleted with the execution.
+    /// Deletes the parts as far as possible. Remaining parts are deleted with the execution.
     async fn clean_up(mut self) {
         for kind in StreamKind::ALL {
             let stream = self.streams.of_mut(kind);

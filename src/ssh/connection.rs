@@ -178,7 +178,8 @@ impl ConnectAttempt<'_> {
         let mut host = match self.handshake(&addresses, true).await {
             Err(refusal) if self.target.host_keys.may_fall_back_to_plain_key(&refusal) => {
                 self.progress.reset();
-                // If the plain key does not match either, the error about the certificate helps the user more.
+                // If the plain key does not match either, the error about the certificate is returned, because it helps
+                // the user more.
                 self.handshake(&addresses, false).await.map_err(|other| match other {
                     ConnectError::HostKeyMismatch { .. } => refusal,
                     other => other,

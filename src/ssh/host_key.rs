@@ -159,7 +159,7 @@ impl HostKeyVerifier {
     }
 
     /// Returns true if Writ may connect again and request the host's plain key, because the host's certificate was
-    /// refused. If Writ requests both, a server with a certificate always shows the certificate.
+    /// refused. If Writ requests certificates and plain keys, a server with a certificate always shows the certificate.
     pub(super) fn may_fall_back_to_plain_key(&self, refusal: &ConnectError) -> bool {
         !self.pins.is_empty() && matches!(refusal, ConnectError::HostCertificateRefused { .. })
     }

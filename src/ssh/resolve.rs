@@ -93,8 +93,8 @@ impl Lookups {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Starts a lookup. While this caller waited for a place, another caller perhaps started a lookup of the same name.
-    /// Then joins that lookup instead.
+    /// Starts a lookup. If another caller started a lookup of the same name while this caller waited for a place, joins
+    /// that lookup instead.
     async fn start<F>(
         self: &Arc<Self>,
         name: &str,

@@ -29,7 +29,7 @@ pub struct ScannedKey {
     pub fingerprint: String,
 }
 
-/// Reads the keys of a host, one for each type that can be pinned, ed25519 first.
+/// Reads the keys of a host: one key for each type that can be pinned, ed25519 first.
 ///
 /// # Errors
 /// See [`ConnectError`]. [`ConnectError::Unreachable`] if the whole scan takes longer than `deadline`.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 /// Maximum size of one write to standard input, in bytes. Larger writes failed during a key exchange.
 const MAX_WRITE_BYTES: usize = 32 << 10;
 
-/// Deadline for sending one message. A machine that reads nothing delays it.
+/// Deadline for sending one message. A machine that reads nothing delays the message.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A write to standard input in progress.

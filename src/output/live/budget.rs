@@ -11,7 +11,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub(super) struct SpillBudget {
     /// Limit of all files together, in bytes.
     limit: u64,
-    /// Bytes in all files.
+    /// Number of bytes in all files.
     used: u64,
     namespaces: HashMap<String, Usage>,
     /// For each file, its namespace and the ages of its pieces, oldest first.

@@ -26,7 +26,7 @@ const MAX_CONCURRENT_READS: usize = 8;
 pub(super) struct Shared {
     /// Bytes of all streams in memory.
     pub memory: AtomicUsize,
-    /// The spill thread; `None` if the process keeps no files.
+    /// Queue of the spill thread. `None` if the process keeps no files.
     pub spill: Option<Arc<SpillQueue<Entry>>>,
     /// Number of bytes that viewers can no longer read, for each reason in [`GapReason::ALL`].
     lost: [AtomicU64; GapReason::ALL.len()],

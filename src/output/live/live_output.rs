@@ -25,9 +25,9 @@ pub struct LiveOutput {
 /// Amounts of live output.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct LiveUsage {
-    /// Bytes in memory.
+    /// Number of bytes in memory.
     pub memory_bytes: u64,
-    /// Bytes in spill files.
+    /// Number of bytes in spill files.
     pub spill_bytes: u64,
     /// Number of viewers, including viewers that wait for an execution that does not exist yet.
     pub viewers: u64,

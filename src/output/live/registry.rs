@@ -216,7 +216,7 @@ impl Registry {
         entry
     }
 
-    /// Ends the execution of a claim. Viewers can find it for 60 s, unless the claim was released.
+    /// Ends the execution of a claim. Viewers can find the execution for 60 s, unless the claim was released.
     pub fn finish(&self, key: &OutputKey, claimed: &Arc<Entry>, end: EntryEnd) {
         let is_released = end == EntryEnd::Released;
         let mut entries = lock(&self.entries);

@@ -16,7 +16,7 @@ pub(super) struct SpillQueue<E> {
     jobs: Mutex<VecDeque<Job<E>>>,
     wake: Condvar,
     is_stopping: AtomicBool,
-    /// Bytes in all files.
+    /// Number of bytes in all files.
     used: AtomicU64,
 }
 

@@ -20,7 +20,7 @@ const CACHE_BYTES: u64 = 64 << 10;
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of bytes in memory that the disk or the output store has not written yet.
 const MAX_PENDING_BYTES: u64 = 4 << 20;
-/// The same maximum while all commands together exceed [`MAX_MEMORY_BYTES`].
+/// Like [`MAX_PENDING_BYTES`], while all commands together use more than [`MAX_MEMORY_BYTES`].
 const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
 /// Maximum number of bytes in memory for all commands together: an eighth of the chart's memory limit. Above this
 /// maximum, streams delete every byte that they may delete. They keep bytes that the file or the output store still
@@ -50,7 +50,7 @@ pub(super) struct StreamBuffer {
     memory_start: u64,
     /// Length of the stream.
     end: u64,
-    /// The file; `None` before the first write.
+    /// The file. `None` before the first write.
     file: Option<Arc<SpillFile>>,
     /// Offset of the first byte in the file.
     file_start: u64,

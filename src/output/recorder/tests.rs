@@ -41,7 +41,7 @@ fn folder() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-/// Returns the files in a directory, including unfinished ones.
+/// Returns the files in a directory, including unfinished files.
 fn files(folder: &tempfile::TempDir) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder.path().join("team/uid")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()

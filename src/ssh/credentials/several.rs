@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Credentials, CredentialsError};
 
-/// One key of a Secret, with its other entries. The type cannot be printed.
+/// One key of a Secret, with its passphrase and its certificate. The type cannot be printed.
 pub struct KeyEntry<'a> {
     /// Suffix of the names of the key's entries (`ssh-privatekey`, `ssh-certificate`): empty, or for example `-2`.
     pub suffix: &'static str,
@@ -85,7 +85,7 @@ impl Credentials {
         format!("ssh-privatekey{}", self.suffix)
     }
 
-    /// Returns the keys that are valid now, in their order. Returns an error if there is none.
+    /// Returns the keys that are valid now, in their order. Returns an error if no key is valid now.
     pub(in crate::ssh) fn usable_now(&self) -> Result<Vec<&Self>, CredentialsError> {
         let usable: Vec<&Self> = self.in_order().filter(|key| key.check_now().is_ok()).collect();
         if usable.is_empty() {
