@@ -1,7 +1,7 @@
 //! The exec requests that Writ must send, written independently of Writ's own code. Tests compare the ledger with this
 //! second source.
 
-/// Words before the program, for a command without variables, directory or user of its own.
+/// Words before the program, for a command that sets no variables, no directory and no user.
 const START: &str = "exec '/usr/bin/env' '-uLANGUAGE' '-uLD_AUDIT' '-uLD_LIBRARY_PATH' '-uLD_PRELOAD' '-uGCONV_PATH' '-uBASHOPTS' \
     '-uBASH_ENV' '-uCDPATH' '-uENV' '-uFPATH' '-uGLOBIGNORE' '-uIFS' '-uPS4' '-uSHELLOPTS' '-uZDOTDIR' \
     '-uJAVA_TOOL_OPTIONS' '-uNODE_OPTIONS' '-uPERL5DB' '-uPERL5LIB' '-uPERL5OPT' '-uPERLLIB' '-uPYTHONHOME' \

@@ -27,7 +27,7 @@ pub fn server() -> Result<Command, LabError> {
 }
 
 fn library(python: &PathBuf) -> Result<PathBuf, LabError> {
-    // Some parts of the library are compiled for one version of Python, so the folder's name contains this version.
+    // Some parts of the library are compiled for one version of Python, so the directory's name contains this version.
     let tag = "import sys, platform; print(sys.implementation.cache_tag + '-' + platform.machine())";
     let tag = files::run(Command::new(python).args(["-c", tag]))?;
     let cache = toolbox::cache_folder()?;

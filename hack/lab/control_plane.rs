@@ -30,7 +30,7 @@ const PORT_TAKEN: &str = "address already in use";
 #[derive(Debug, Clone, Default)]
 pub struct ControlPlaneOptions {
     /// If true, etcd skips fsync. This is faster, and safe for tests, which do not simulate power failures. The demo
-    /// uses fsync, so that it is as fast as a real cluster.
+    /// uses fsync, so that its times are like the times of a real cluster.
     pub unsafe_no_fsync: bool,
     /// Further flags of kube-apiserver: `--v=4`.
     pub api_server_flags: Vec<String>,

@@ -57,7 +57,7 @@ pub struct DemoOptions {
 /// Runs the demo to its end.
 ///
 /// # Errors
-/// A step failed, or an execution has another result than expected.
+/// A step failed, or an execution has an unexpected result.
 pub fn run(options: &DemoOptions) -> Result<(), LabError> {
     let started = Instant::now();
     let tools = Tools::find(options)?;

@@ -44,7 +44,7 @@ enum What {
     /// Run Writ on a control plane and an SSH server with four CommandExecutions, and print their results. Runs until
     /// ctrl-C.
     Demo {
-        /// End after the four executions. The exit code is 0 only if each has the expected result.
+        /// End after the four executions. The exit code is 0 only if each execution has the expected result.
         #[arg(long)]
         once: bool,
         /// Use this existing cluster (the current context of the file). The demo installs the CRDs, which stay, and

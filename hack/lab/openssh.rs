@@ -18,7 +18,7 @@ const PLAIN_USER: &str = "writ-lab-plain";
 const HOME: &str = "/var/lib/writ-lab";
 /// Directory to which sshd confines its unprivileged process. Only root's sshd does this.
 const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
-/// Text of [`RECORDING_SHELL`]. For users other than root it is written to the server's directory.
+/// Text of [`RECORDING_SHELL`]. If this process does not run as root, it writes the text to the server's directory.
 pub const RECORDING_SHELL_TEXT: &str = include_str!("recording-shell.sh");
 /// The login shell of [`USER`].
 const RECORDING_SHELL: &str = "/var/lib/writ-lab/recording-shell";

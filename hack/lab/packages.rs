@@ -89,7 +89,7 @@ impl Package {
     }
 }
 
-/// Forbids packages to start their services while this value lives. An existing policy stays unchanged.
+/// Forbids packages to start their services while this value exists. An existing policy stays unchanged.
 struct ServiceStartsForbidden {
     ours: bool,
 }

@@ -39,7 +39,7 @@ impl Toolbox {
         KUBE_CONTROLLER_MANAGER.cached_or_built()
     }
 
-    /// Finds or builds Helm, in the version with which the chart is tested. An installed Helm may have another version.
+    /// Finds or builds Helm, in the version with which the chart is tested. An installed Helm can have another version.
     ///
     /// # Errors
     /// As [`Toolbox::find_or_build`].

@@ -70,7 +70,7 @@ pub struct LiveOptions {
 /// An event in the life of one execution.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LiveEvent {
-    /// This process has stored a claim. From now on the execution is known by its UID.
+    /// This process has stored a claim. From now on viewers can find the execution by its UID.
     Claimed {
         /// UID of the execution.
         uid: String,

@@ -154,7 +154,7 @@ impl AddressPolicy {
     /// Checks an address.
     ///
     /// # Errors
-    /// The reason of the refusal, with the flag that changes it.
+    /// The reason of the refusal. Its message names the flag that decides about the address.
     pub fn check(&self, shown: IpAddr) -> Result<(), AddressRefusal> {
         let address = effective_address(shown);
         if let Some(range) = self.deny.iter().find(|range| range.contains(address) || range.contains(shown)) {

@@ -4,7 +4,7 @@ use russh::keys::ssh_key::HashAlg;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, EcdsaCurve};
 
-/// Minimum length of an RSA key. Shorter keys count as broken (NIST SP 800-131A).
+/// Minimum length of an RSA key, in bits. Shorter keys count as broken (NIST SP 800-131A).
 pub(super) const MIN_RSA_BITS: u32 = 2048;
 /// Types of host keys that Writ accepts, in the order of preference. RSA keys must sign with SHA-2.
 pub(super) const KEY_TYPES: [Algorithm; 6] = [

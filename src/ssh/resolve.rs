@@ -124,7 +124,7 @@ impl Lookups {
     }
 }
 
-/// Removes duplicates and keeps the first addresses, in the order of the resolver.
+/// Removes duplicates. Keeps the first [`MAX_ADDRESSES`] addresses, in the order of the resolver.
 fn dedup_and_limit(found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {

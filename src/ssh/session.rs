@@ -100,7 +100,7 @@ impl Session {
     /// Sends the exec request. The machine's answer is [`SessionEvent::Started`] or [`SessionEvent::Refused`].
     ///
     /// # Errors
-    /// The connection is lost, and the request was not sent.
+    /// The connection is lost or accepts no data. The request was not sent.
     pub async fn exec(&self, command_line: &str) -> Result<(), russh::Error> {
         // A request that times out here was not sent, because the connection accepts no data.
         timeout(WRITE_DEADLINE, self.writer.exec(true, command_line)).await.unwrap_or(Err(russh::Error::SendError))

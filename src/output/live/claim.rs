@@ -42,7 +42,7 @@ impl LiveClaim {
         self.entry.notify();
     }
 
-    /// Publishes the end. Call it after the API server stored the result.
+    /// Publishes the end. Call this function only after the API server stored the result.
     pub fn ended(&mut self, status: EndedStatus) {
         self.finish(EntryEnd::Ended(status));
     }

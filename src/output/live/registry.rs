@@ -147,7 +147,7 @@ impl Registry {
         self.times
     }
 
-    /// Returns the execution of a UID, if it runs here or ended here within the last 60 s.
+    /// Returns the execution with a UID, if this execution runs here or ended here within the last 60 s.
     pub fn find(&self, uid: &str) -> Option<Arc<Entry>> {
         lock(&self.entries).by_uid.get(uid).map(Arc::clone)
     }

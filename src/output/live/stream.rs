@@ -295,7 +295,7 @@ fn is_over(memory: &AtomicUsize) -> bool {
     memory.load(Ordering::Relaxed) > MAX_MEMORY_BYTES
 }
 
-/// Appends to a vector. Its capacity grows as usual, but never above `max` bytes.
+/// Appends to a vector. Its capacity grows as usual, but not above `max` bytes, unless the bytes themselves need more.
 pub(in crate::output) fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
     let needed = vector.len() + bytes.len();
     if needed > vector.capacity() {

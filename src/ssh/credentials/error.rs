@@ -2,7 +2,7 @@
 
 use super::super::public_key::MIN_RSA_BITS;
 
-/// Reasons why credentials cannot be used. The messages never repeat the given content.
+/// Reasons why credentials cannot be used. The messages never repeat the content of the Secret.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CredentialsError {
     /// The entry is not UTF-8.

@@ -1,5 +1,5 @@
-//! Checks host certificates. ssh-key verifies the signature and the validity period. This module checks the authority,
-//! the signature algorithm, the certificate type, the names and the critical options.
+//! Checks host certificates. ssh-key verifies the signature. This module checks the authority, the signature algorithm,
+//! the certificate type, the strength of the key, the validity period, the names and the critical options.
 
 use russh::keys::ssh_key::HashAlg;
 use russh::keys::ssh_key::certificate::CertType;
@@ -109,7 +109,7 @@ fn check_names(principals: &[String], name: &str) -> Result<(), CertificateProbl
 /// can come from an attacker.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
-    // Position of the last star, and the end of the text that it matched so far.
+    // Position of the last star, and the end of the text that this star matched so far.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(position) {
         match pattern.get(at) {
