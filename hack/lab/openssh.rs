@@ -69,7 +69,7 @@ pub fn user(plain: bool) -> &'static str {
     if plain { PLAIN_USER } else { USER }
 }
 
-/// Creates the login user with its shell, once, and the directory that sshd needs as root.
+/// Creates the login user with its shell, and the directory that sshd needs as root, unless they exist.
 pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
     let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
     if !Path::new(PRIVILEGE_SEPARATION_FOLDER).exists() {
@@ -89,13 +89,13 @@ pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
     user_ids(user(plain))
 }
 
-/// Creates a system user, once.
+/// Creates a system user, unless the user exists.
 pub fn make_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
     let _lock = Lock::take(Path::new(ROOT_LOCK), "making the laboratory's user")?;
     add_user(name, home, shell)
 }
 
-/// Creates a system user. The caller holds the lock.
+/// Creates a system user, unless the user exists. The caller holds the lock.
 fn add_user(name: &str, home: &str, shell: &str) -> Result<(), LabError> {
     if user_ids(name).is_ok() {
         return Ok(());

@@ -53,7 +53,7 @@ struct Recipe {
     name: &'static str,
     /// Go package to build.
     package: &'static str,
-    /// Directory below the repository with go.mod and go.sum.
+    /// Directory below the repository that contains go.mod and go.sum.
     module: &'static str,
     /// Go module whose version in go.mod is the version of the program.
     versioned_by: &'static str,

@@ -11,7 +11,7 @@ use super::clock::seconds_now;
 use super::text::printable;
 use super::{ConnectError, HostKeyVerifier, VerifiedHostKey};
 
-/// Maximum characters of a banner in a message.
+/// Maximum number of characters of a banner in a message.
 const MAX_BANNER_SHOWN: usize = 300;
 
 /// Progress of a connection. Shared with the handler, which russh owns.

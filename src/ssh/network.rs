@@ -64,7 +64,7 @@ pub enum AddressRefusal {
     Denied {
         /// The address.
         address: IpAddr,
-        /// The range that contains it.
+        /// The range that contains the address.
         range: Cidr,
     },
     /// The address is in a built-in range, in a range of --refuse-cidr, or is an address of the API server. An address

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 /// number of pieces: 4096 for the default limit of 4 GiB, in addition to one piece for each file.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Accounts of the spill files, by namespace.
+/// Counts the bytes of the spill files, by namespace.
 #[derive(Debug)]
 pub(super) struct SpillBudget {
     /// Limit of all files together, in bytes.

@@ -24,7 +24,7 @@ const MAX_CONCURRENT_READS: usize = 8;
 /// State that all executions of a registry share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Bytes of all streams in memory.
+    /// Number of bytes of all streams in memory.
     pub memory: AtomicUsize,
     /// Queue of the spill thread. `None` if the process keeps no files.
     pub spill: Option<Arc<SpillQueue<Entry>>>,
@@ -343,7 +343,7 @@ impl Drop for Entry {
     }
 }
 
-/// Bytes at an offset, for the upload and for single reads.
+/// Result of a search for bytes at an offset, for the upload and for single reads.
 pub(super) enum ReadStep {
     Bytes(Bytes),
     File(FileRead),

@@ -22,7 +22,7 @@ pub struct LiveOutput {
     registry: Arc<Registry>,
 }
 
-/// Amounts of live output.
+/// Memory, disk space and viewers of live output.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct LiveUsage {
     /// Number of bytes in memory.
@@ -104,7 +104,7 @@ impl LiveOutput {
         }
     }
 
-    /// Returns the amounts of live output.
+    /// Returns the memory, the disk space and the number of viewers of live output.
     pub fn usage(&self) -> LiveUsage {
         let shared = self.registry.shared();
         LiveUsage {
@@ -120,7 +120,7 @@ impl LiveOutput {
     }
 }
 
-/// Bytes at an offset.
+/// Result of a read at an offset.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LiveRead {
     /// Bytes from the offset on.

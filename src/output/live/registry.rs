@@ -34,7 +34,7 @@ pub enum SubscribeError {
     /// The execution has too many viewers.
     #[error("the execution has {MAX_VIEWERS} viewers already; try again when one has left")]
     TooManyViewers,
-    /// Too many names are expected.
+    /// Viewers wait for too many names that no execution has.
     #[error("viewers wait for too many executions that do not exist; create the execution first")]
     TooManyNames,
     /// This process does not run the execution.

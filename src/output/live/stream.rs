@@ -27,7 +27,7 @@ const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
 /// needs, so memory can exceed the maximum.
 pub(super) const MAX_MEMORY_BYTES: usize = 64 << 20;
 
-/// Use of the file by a stream.
+/// State of the writes of a stream to its file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum SpillState {
     /// The stream is short, or the process keeps no files.
@@ -48,7 +48,7 @@ pub(super) struct StreamBuffer {
     tail: Vec<u8>,
     /// Offset of the first byte in memory.
     memory_start: u64,
-    /// Length of the stream.
+    /// Length of the stream, in bytes.
     end: u64,
     /// The file. `None` before the first write.
     file: Option<Arc<SpillFile>>,
@@ -65,7 +65,7 @@ pub(super) struct StreamBuffer {
     lost_reason: GapReason,
 }
 
-/// Bytes at an offset.
+/// Result of a search for bytes at an offset.
 #[derive(Debug)]
 pub(super) enum Found {
     Memory(Bytes),

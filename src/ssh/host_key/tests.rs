@@ -253,7 +253,7 @@ fn a_certificate_is_no_pin_and_a_pinned_key_is_no_authority() {
     let refusal = machine.verify(good()).unwrap_err();
     assert!(machine.parse().unwrap().may_fall_back_to_plain_key(&refusal));
     assert!(!authorities(&[&key(8)]).parse().unwrap().may_fall_back_to_plain_key(&refusal));
-    // An authority's key is no host key.
+    // The key of an authority is no host key, so a host must not show it.
     authorities(&[&key(9)]).refuses(key(9).public_key().clone(), "host_key_mismatch", "host key changed");
 }
 
