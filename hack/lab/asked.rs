@@ -52,6 +52,13 @@ pub fn launched(ledger: &[String]) -> Result<Vec<Vec<String>>, String> {
     Ok(commands)
 }
 
+/// Returns true for a request of the launcher that concerns no execution, for example an inspection of the machine.
+pub fn concerns_no_execution(record: &str) -> bool {
+    let script = record.split_once('\n').map_or("", |(_, script)| script);
+    let is_launcher = LAUNCHER.iter().any(|start| record.starts_with(start));
+    is_launcher && words(script).is_some_and(|words| words.get(3).is_none_or(|uid| uid == NO_UID))
+}
+
 /// Reads the words of the command `set --` in the line after the nonce. Each word is in single quotes, and `'\''`
 /// stands for a quote.
 fn words(script: &str) -> Option<Vec<String>> {

@@ -133,8 +133,7 @@ pub fn next_step(
         (MachineMatch::Different { .. }, Journal::Absent | Journal::Starting | Journal::Lost { .. }) => {
             ReattachStep::Retry
         }
-        // After a power failure the last writes to the journal may be lost, including the record of the start. The
-        // command has therefore perhaps started.
+        // A power failure can remove the last writes to the journal, so the command has perhaps started.
         (MachineMatch::Rebooted, Journal::Starting) => {
             unknown(Reason::Rebooted, "the machine rebooted when the command was about to start or had just started")
         }

@@ -74,7 +74,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["api", "policy", "cluster", "output"]),
-    ("cli::machine", &["api", "policy", "cli", "cluster", "fleet", "ssh"]),
+    ("cli::machine", &["api", "policy", "execution", "cli", "cluster", "fleet", "ssh"]),
     ("operations", &["telemetry", "traces"]),
 ];
 

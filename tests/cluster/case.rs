@@ -13,7 +13,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use writ::api::{CommandExecution, CommandExecutionStatus, Phase, Reason, Whitelist};
 
-use crate::lab::asked::without_mark;
+use crate::lab::asked::{concerns_no_execution, without_mark};
 use crate::lab::processes::{Process, signal};
 use crate::lab::{Sshd, SshdOptions};
 use crate::work;
@@ -242,9 +242,11 @@ impl Case {
         status
     }
 
-    /// Returns the requests to the login shell, in order. Commands in Direct mode are without their mark.
+    /// Returns the requests to the login shell, in order. Commands in Direct mode are without their mark. Requests that
+    /// concern no execution are missing, because a probe can send such a request at any time.
     pub fn ledger(&self) -> Vec<String> {
         let records = self.sshd.ledger().unwrap_or_default().into_iter();
+        let records = records.filter(|record| !concerns_no_execution(record));
         records.map(|record| without_mark(&record).unwrap_or(record)).collect()
     }
 

@@ -60,7 +60,7 @@ async fn a_rule_runs_as_its_user_and_what_cannot_be_killed_is_said_to_run() {
     case.execute("other", "other").await;
     let status = case.ends("other", Phase::LaunchFailed, Reason::LauncherFailed).await;
     let message = status.message.unwrap_or_default();
-    assert!(message.contains(&format!("`{login} ALL=(root) NOPASSWD: /bin/echo`")), "{message}");
+    assert!(message.contains(&format!("`{login} ALL=(root) NOPASSWD: /bin/echo")), "{message}");
     assert_eq!((status.exit_code, status.start_time), (None, None));
 
     // KILL ends sudo, but not the command that sudo started.

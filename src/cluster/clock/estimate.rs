@@ -1,8 +1,8 @@
 //! Estimate of the difference between two clocks, with bounds. Pure: times are arguments.
 //!
 //! The server writes its time in whole seconds. Assume that it wrote the second `S` for a request, and that the request
-//! took from `sent` to `received` by the own clock. Then the server is ahead by at least `S - received` and at most `S
-//! + 1 s - sent`. The intersection of several such bounds is narrower than a second. The estimate therefore does not
+//! took from `sent` to `received` by the own clock. Then the server is ahead by at least `S - received` and at most
+//! `S + 1 s - sent`. The intersection of several such bounds is narrower than a second. The estimate therefore does not
 //! jump by a second.
 
 /// Nanoseconds in a second.

@@ -126,7 +126,7 @@ impl Leases {
     pub async fn delete_own(&self) -> Result<(), ClusterError> {
         let (api, parameters) = (self.api(&self.namespace), DeleteParams::default());
         let call = api.delete(&self.name, &parameters);
-        self.cluster.call(Operation::ReadLeases, "the Lease of this process", call).await.map(drop)
+        self.cluster.call(Operation::DeleteLease, "the Lease of this process", call).await.map(drop)
     }
 
     /// Returns version and duration of another process's Lease, or `None` if the Lease does not exist.
@@ -159,7 +159,7 @@ impl Leases {
         let condition = Preconditions { resource_version: Some(version), uid: None };
         let (api, parameters) = (self.api(&self.namespace), DeleteParams::default().preconditions(condition));
         let call = api.delete(name, &parameters);
-        match self.cluster.call(Operation::ReadLeases, format!("the Lease {name}"), call).await {
+        match self.cluster.call(Operation::DeleteLease, format!("the Lease {name}"), call).await {
             Ok(_) | Err(ClusterError::NotFound { .. } | ClusterError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -248,7 +248,7 @@ fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
     let words = "sudo: a password is required\n";
     assert!(!message(&execution, 1, "", words).contains("sudoers"), "it runs as the login user");
     execution.status.as_mut().unwrap().decision.as_mut().unwrap().run_as = Some("deploy".to_owned());
-    assert!(message(&execution, 1, "", words).contains("`LOGIN-USER ALL=(deploy) NOPASSWD: /bin/echo`"));
+    assert!(message(&execution, 1, "", words).contains(r#"`LOGIN-USER ALL=(deploy) NOPASSWD: /bin/echo ""`"#));
     for (code, stdout, stderr) in
         [(2, "", words), (1, "out", words), (1, "", "no\n"), (1, "", "x\nsudo: a password is required\n")]
     {

@@ -153,7 +153,12 @@ async fn oldest_bytes_go_when_the_budget_is_over_and_viewers_get_a_gap() {
     assert!(live.usage().spill_bytes <= 4 * MIB as u64, "half of the limit for one namespace");
     let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
     let watched = watch(&mut viewer, Stdout, offset as u64).await;
-    let [(0, gap, GapReason::SpillBudget)] = watched.gaps[..] else { panic!("{:?}", watched.gaps) };
+    // The last bytes may reach the disk while the viewer reads, and then Writ removes another piece.
+    let mut gap = 0;
+    for (start, length, reason) in &watched.gaps {
+        assert_eq!((*start, *reason), (gap, GapReason::SpillBudget), "{:?}", watched.gaps);
+        gap += length;
+    }
     assert!(gap as usize >= 12 * MIB - 65_536 && (gap as usize) < 14 * MIB, "{gap}");
     assert_eq!(watched.sha256, sha256(&bytes_at(gap as usize, offset - gap as usize)));
     let lost: u64 = live.take_lost().iter().map(|(_, bytes)| bytes).sum();
