@@ -294,14 +294,14 @@ impl Liar {
 }
 
 /// Returns a case with one machine for each lie, and one execution on each machine.
-async fn lied_to(flags: &[&str], timeout_seconds: u32) -> (Case, Vec<(String, Liar)>) {
+async fn lied_to(lies: &[Lie], flags: &[&str], timeout_seconds: u32) -> (Case, Vec<(String, Liar)>) {
     let case = Case::durable_with(SshdOptions::default(), &[&["--lease-seconds", "3"], flags].concat()).await;
     let rule = json!({"name": "anything", "match": "anything", "run": ["/bin/true"],
         "timeoutSeconds": {"default": 30, "maximum": 600}, "output": {"maximumBytes": 65536}});
     case.apply_whitelist("liars", json!([rule])).await;
     let (key, public) = fake_sshd::host_key(&case);
     let mut liars = Vec::new();
-    for lie in LIES {
+    for &lie in lies {
         let name = format!("{lie:?}").to_lowercase();
         let (liar, port) = Liar::start(lie, key.clone()).await;
         let machine = json!({"port": port, "hostKeys": [public], "execution": {"mode": "Durable"}});
@@ -334,7 +334,7 @@ fn logged_in_seldom(name: &str, liar: &Liar, within: Duration) {
 
 #[tokio::test]
 async fn no_lie_holds_an_execution_past_its_cancel() {
-    let (case, liars) = lied_to(&["--stop-seconds", "20"], 600).await;
+    let (case, liars) = lied_to(&LIES, &["--stop-seconds", "20"], 600).await;
     let began = Instant::now();
     for (name, _) in &liars {
         case.until(name, "claimed", |status| status.claim.is_some()).await;
@@ -362,7 +362,7 @@ async fn no_lie_holds_an_execution_past_its_cancel() {
 
 #[tokio::test]
 async fn no_lie_holds_an_execution_past_its_deadline() {
-    let (case, liars) = lied_to(&["--stop-seconds", "20", "--unreachable-seconds", "1"], 1).await;
+    let (case, liars) = lied_to(&LIES, &["--stop-seconds", "20", "--unreachable-seconds", "1"], 1).await;
     let began = Instant::now();
     for (name, liar) in &liars {
         let status = case.finished(name).await;
@@ -376,7 +376,7 @@ async fn no_lie_holds_an_execution_past_its_deadline() {
 /// The holder dies after the cancel. The next holder counts from the same moment.
 #[tokio::test]
 async fn the_time_of_a_cancel_outlives_its_holder() {
-    let (mut case, _liars) = lied_to(&["--stop-seconds", "300"], 600).await;
+    let (mut case, _liars) = lied_to(&[Lie::RunsAndCloses], &["--stop-seconds", "300"], 600).await;
     let name = "runsandcloses";
     case.until(name, "claimed", |status| status.claim.is_some()).await;
     case.change_spec(name, json!({"cancelRequested": true})).await.expect("cancelling is allowed");

@@ -146,7 +146,7 @@ async fn a_machine_that_refuses_sessions_starts_nothing() {
     let options =
         crate::lab::SshdOptions { config: vec!["MaxSessions 0".to_owned()], ..crate::lab::SshdOptions::default() };
     let case = Case::with(crate::world::world(), options, &[]).await;
-    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 3})).await;
+    case.execute_with("x", json!({"command": "say hello", "startingDeadlineSeconds": 10})).await;
     let status = case.finished("x").await;
     assert!(status.claim.is_none() && status.phase == Phase::Expired, "{status:?}");
     assert!(case.sshd_logged("Accepted publickey") >= 1, "it was tried");
