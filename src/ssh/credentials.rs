@@ -5,6 +5,7 @@ mod file;
 mod pkcs8;
 mod sealed;
 mod several;
+mod short_scalar;
 #[cfg(test)]
 mod tests;
 
@@ -151,7 +152,7 @@ fn parse_key(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, Cred
 }
 
 fn parse_openssh(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, CredentialsError> {
-    let key = PrivateKey::from_bytes(bytes).map_err(|_| CredentialsError::Unparsable)?;
+    let key = short_scalar::parse(bytes).map_err(|_| CredentialsError::Unparsable)?;
     if !key.is_encrypted() {
         return Ok(key);
     }
@@ -163,7 +164,7 @@ fn parse_openssh(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<PrivateKey, 
     if rounds > most {
         return Err(CredentialsError::TooManyRounds { rounds, function: "bcrypt", most });
     }
-    key.decrypt(passphrase).map_err(|_| CredentialsError::PassphraseWrong)
+    short_scalar::decrypt(&key, bytes, passphrase).ok_or(CredentialsError::PassphraseWrong)
 }
 
 fn parse_certificate(bytes: &[u8], key: &PrivateKey) -> Result<Certificate, CredentialsError> {

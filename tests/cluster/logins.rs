@@ -110,6 +110,23 @@ async fn an_encrypted_key_logs_in_with_its_passphrase() {
     }
 }
 
+/// One P-256 key in 512 has a scalar of fewer than 32 bytes in its file.
+#[tokio::test]
+async fn a_key_whose_scalar_begins_with_a_zero_byte_logs_in() {
+    let forms = [
+        (&include_bytes!("../../src/ssh/credentials/short_scalar/p256")[..], None),
+        (&include_bytes!("../../src/ssh/credentials/short_scalar/p256_encrypted")[..], Some(&b"correct horse"[..])),
+    ];
+    for (key, passphrase) in forms {
+        let credentials = Credentials::parse(key, passphrase, None).expect("a key");
+        let authorized_keys = vec![credentials.authorized_keys_line()];
+        let sshd = start(&SshdOptions { authorized_keys, ..options_with(&[], &[]) });
+        let connection = enter(&sshd, &credentials).await.expect("a connection");
+        assert_eq!(says(&connection, "echo in").await, "in\n");
+        assert!(!sshd.log().expect("a log").contains("Failed publickey"));
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_logs_in_where_its_key_is_not_known() {
     let keys = Keys::new();
