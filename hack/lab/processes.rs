@@ -1,15 +1,15 @@
 //! The processes of the laboratory, and the reaper that ends them even if this process is killed.
 //!
 //! ```text
-//!  test or `lab` ----- pipe ----> sh reaper.sh          (a process group of its own: ctrl-C passes it by)
+//!  test or `lab` ----- pipe ----> sh reaper.sh          (own process group, so ctrl-C does not reach it)
 //!      |  spawn                      |
 //!      +--> etcd, kube-apiserver, sshd --> sessions --> commands
 //!                                    |
 //!      killed with -9: the kernel closes the pipe ----> TERM, KILL, rm -rf directory
 //! ```
 //!
-//! A destructor does not run in a killed process, and not for a `static`. The clean-up therefore does not depend on
-//! `Drop`. `Drop` only makes a normal end faster.
+//! Rust runs no destructor if the process is killed, and never drops a `static`. The clean-up therefore does not depend
+//! on `Drop`. `Drop` only makes a normal end faster.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

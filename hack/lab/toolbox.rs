@@ -15,7 +15,7 @@ use super::error::LabError;
 use super::files::{self, Lock};
 use super::say;
 
-/// Usual directories of a Go that is not in `$PATH`.
+/// Usual directories of the Go toolchain, if Go is not in `$PATH`.
 const GO_FOLDERS: &[&str] = &["/usr/local/go/bin", "/usr/lib/go/bin", "/snap/bin"];
 
 /// The programs of the laboratory.

@@ -321,7 +321,7 @@ async fn ensure_finalizer(
     }
     match context.cluster.add_finalizer(&live).await {
         Ok(protected) => Ok(Some(protected)),
-        // Another execution has this name now, the execution has changed, or it is being deleted.
+        // The execution has changed, is being deleted, or is deleted. Another execution may have its name now.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(error),
     }

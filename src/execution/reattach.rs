@@ -37,8 +37,8 @@ pub enum MachineMatch {
     /// Directory, boot and address are the same. All reports of the machine about the command are true, also the report
     /// that it has no journal of the command.
     Exact,
-    /// The host of the claim with the same directory, after a reboot. Its journal is true. A missing journal proves
-    /// nothing, because the last writes before the reboot may be lost.
+    /// Same host and directory as in the claim, but the host has rebooted. If the journal exists, its content is
+    /// reliable. A missing journal proves nothing, because the last writes before the reboot may be lost.
     Rebooted,
     /// The host of the claim, with another directory. The journal is gone.
     OtherDirectory,
@@ -46,7 +46,7 @@ pub enum MachineMatch {
     /// of the command, that proves nothing about the host of the claim.
     Different {
         /// True if the host has the directory of the claim: several hosts share a home directory, or it is the same
-        /// host at another address. The journal in this directory is true.
+        /// host at another address. The journal in this directory is reliable.
         same_directory: bool,
     },
 }

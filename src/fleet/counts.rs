@@ -52,7 +52,8 @@ pub(crate) fn choose(mut due: Vec<(Duration, MachineKey)>) -> Vec<MachineKey> {
             (*rank, machine)
         })
         .collect();
-    // The sort is stable, so within each rank the Machine with the oldest write comes first.
+    // The list is already ordered by the time of the last write. The sort is stable, so this order remains within each
+    // rank.
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().take(MAX_COUNTS).map(|(_, machine)| machine).collect()
 }

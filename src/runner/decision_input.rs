@@ -106,7 +106,7 @@ pub(super) fn start_deadline(execution: &CommandExecution, now: Timestamp) -> Ti
     now.checked_add(left).unwrap_or(now)
 }
 
-/// Returns true if two decisions are the same, except for the version of the Whitelist.
+/// Returns true if two decisions are equal. Ignores the generation of the Whitelist and the digest.
 pub(super) fn is_same_command(now: &DecisionRecord, then: &DecisionRecord) -> bool {
     let stripped = |record: &DecisionRecord| DecisionRecord {
         whitelist: ObjectRecord { generation: 0, ..record.whitelist.clone() },

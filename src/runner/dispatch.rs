@@ -316,7 +316,8 @@ impl Drop for SlotGuard {
     }
 }
 
-/// Returns the trace span of an execution, from its slot to its stored result.
+/// Returns the trace span of an execution. The span starts when the execution gets a slot, and ends when its result is
+/// stored.
 fn span(queued: &QueuedExecution) -> tracing::Span {
     let QueuedExecution { key, machine, .. } = queued;
     let span = tracing::info_span!(

@@ -166,7 +166,7 @@ async fn what_cannot_be_printed_says_why_and_what_to_do() {
     ends(&writ_output(&case, &["x", "--store", "ftp://x/y"]), 2, &["s3://BUCKET/PREFIX"]);
     case.kill_writ();
     case.execute("waiting", "line").await;
-    ends(&writ_output(&case, &["waiting"]), 5, &["has not finished", "kubectl wait"]);
+    ends(&writ_output(&case, &["waiting"]), 5, &["has not finished", "wait commandexecution/waiting"]);
 }
 
 #[tokio::test]

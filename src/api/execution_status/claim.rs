@@ -18,8 +18,8 @@ pub struct MachineRecord {
     pub uid: String,
     /// Generation of the Machine.
     pub generation: i64,
-    /// Address and port to which Writ connected, as `IP:port`. If jump hosts are used, `NAME:port via ...`. After `via`
-    /// come the jump hosts, from the last to the first.
+    /// Address and port to which Writ connected, as `IP:port`. With jump hosts, `NAME:port via HOST:port via ...`:
+    /// the first jump host in this text is the one nearest to the machine.
     #[schemars(length(max = 2700))]
     pub address: String,
     /// Login user.

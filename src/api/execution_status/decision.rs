@@ -15,7 +15,7 @@ pub struct DecisionRecord {
     /// Name of the rule.
     #[schemars(length(max = 63))]
     pub rule: String,
-    /// Argument vector of the command, word for word.
+    /// Exact argument vector of the command.
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub argv: Vec<String>,
     /// The rule's `actionType`.

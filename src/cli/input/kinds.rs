@@ -16,7 +16,7 @@ pub(super) enum Sorted {
     Wrong(usize, String),
 }
 
-/// Sorts a document. Sorts a list by its items.
+/// Classifies a document by its apiVersion and kind. If the document is a List, classifies each item.
 pub(super) fn sort(document: Node) -> Vec<Sorted> {
     sort_item(document, None)
 }

@@ -72,8 +72,7 @@ impl RemovalError {
         }
     }
 
-    /// Returns the reason for an event on the execution, if the failure needs manual action. `None` if no event is
-    /// published.
+    /// Returns the `reason` of the event to publish on the execution. `None` if the failure needs no manual action.
     fn event(&self) -> Option<&'static str> {
         match self {
             Self::ReceiptLimitReached { .. } => Some("ReceiptLimitReached"),

@@ -24,7 +24,7 @@ fn rank(journal: &Journal) -> u8 {
 }
 
 impl DurableRun<'_> {
-    /// Takes one step. The deadline also ends a step that is still waiting.
+    /// Takes one step. If the deadline passes during the step, the step ends with `OutOfTime`.
     pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
         // The box keeps these futures off the stack: they are the largest, and a build without optimisation copies them

@@ -28,7 +28,7 @@ impl Words {
 struct Reader<'a> {
     rest: &'a str,
     words: Words,
-    /// End word of the here-documents that start with the next line, and the number of these here-documents.
+    /// Delimiter of the here-documents that begin on the next line, and the number of these here-documents.
     heredoc: Option<(String, usize)>,
 }
 
