@@ -6,19 +6,23 @@
 //!
 //! 1. A user applies it. [`api`]: types, CRDs, the guards that the API server enforces. Result: phase Pending, or error
 //!    422 with the reason.
-//! 2. A controller receives it. `controllers`: watch, read live, decide, apply.
-//! 3. Writ checks that it was not executed before. `cluster`: read its receipt live; [`execution`]. Result, if it was:
-//!    AlreadyExecuted, in the phase of the first execution.
-//! 4. It is matched against the Whitelists. [`policy`]: compile, decide, quote. Result: `status.decision`, or Rejected.
-//! 5. The next step is planned. [`execution`]: the state machine, pure. Result: phase, reason, message, conditions.
-//! 6. It waits for its machine. `runner`: queues, slots; `fleet`: back-off. Result: Queued.
-//! 7. A connection is opened. `fleet`: connection pool; `ssh`: dial, host key, login, session. Result: LaunchFailed if,
-//!    for example, the machine has another host key.
+//! 2. A controller receives it. `controllers::command_execution`: `triggers` turns events into names; `reconcile` reads
+//!    the execution, its receipt, its Machine and the Whitelists live (`cluster`), calls [`execution::plan`], and
+//!    applies the plan.
+//! 3. Writ checks that it was not executed before, by its receipt. This stage and the next two are one call of
+//!    [`execution::plan`], without I/O. Result, if it was: AlreadyExecuted, in the phase of the first execution.
+//! 4. It is matched against the Whitelists. [`policy::decide`]. Result: `status.decision`, or Rejected.
+//! 5. The next step is planned. [`execution`]: the state machine. Result: phase, reason, message, conditions.
+//! 6. It waits for its machine. `runner::queue`: queues and slots, as data; `runner::dispatch`: starts a task for each
+//!    slot; `fleet::machine_state`: back-off. Result: Queued.
+//! 7. A connection is opened. `runner::attempt`: the order of the steps; `fleet::launcher_connection` (Durable mode,
+//!    the default) or `fleet::connect` (Direct mode); `ssh::connection`: dial, verify the host key, log in. Result:
+//!    LaunchFailed if, for example, the machine has another host key.
 //! 8. It is claimed. `runner::claim` reads Whitelists, Machine and Secret again and decides again, with the connection
 //!    open; `cluster`: one PUT with the resourceVersion that was read. Result: Dispatched. From now on the command may
 //!    have started.
 //! 9. Its command is launched, once. `launcher`: fence, own session, output to files; sent by `runner::durable`.
-//!    Result: Running, after 2 s.
+//!    In Direct mode, `runner::direct` starts it without a launcher. Result: Running, after 2 s.
 //! 10. Its command runs, with or without a connection. `runner`, `ssh`, `output`: follow by offset, redact, count,
 //!     digest, store, stop.
 //! 11. If the process with the claim dies, another one adopts the claim. `runner`: adopt, read the journal on the
@@ -31,15 +35,20 @@
 //!
 //! The stages in the life of a Machine:
 //!
-//! 1. Its probe is due. [`machine::schedule`]: the time; `fleet::prober`: one task for all Machines.
+//! 1. Its probe is due. `machine::schedule`: the time; `controllers::machine` requests the probe; `fleet::prober`
+//!    limits the concurrent probes.
 //! 2. It is probed. `fleet::probe`: connects, inspects the machine, or reads the answer of its sshd.
 //! 3. A failure is classified. `fleet::connect_failure`: unreachable, wrong host key, refused login and others, by the
-//!    error of `ssh`. Failures of executions are classified there, too.
-//! 4. It gets a phase. [`machine::observation`]: Online, Offline or Misconfigured, by the result of the last probe.
-//! 5. Its state is shared. `fleet::machine_state`: one value per Machine with pool, probe result and counts.
-//! 6. Its status is written. [`machine::report`]: phase, conditions, facts; `controllers::machine`: the write.
+//!    error of `ssh`; `fleet::launcher_support`: by the reply of the launcher. Failures of executions too.
+//! 4. It gets a phase. `machine::observation`: Online, Offline or Misconfigured, by the last observation. A probe or
+//!    an attempt to run a command makes the observation. `machine::report`: Suspended and Unknown.
+//! 5. Its state is shared. `fleet::machines`: one value per Machine, with its connections and its
+//!    `fleet::machine_state` (settings, last observation, back-off, counts).
+//! 6. Its status is written. `machine::report`: phase, conditions, facts; `controllers::machine`: the write.
 //!
-//! To add a kind, a metric or a field, read "Add a kind" and "Add a metric" in CONTRIBUTING.md.
+//! A kind is a file in `api` (listed in `api::crds`), a watch in `controllers::watches`, a `Reconcile` in
+//! `controllers`, its start in `src/bin/writ`, its calls in `cluster`, and its rights in the chart. Whitelist is the
+//! shortest example. CONTRIBUTING.md has all steps for a kind, a field and a metric.
 //!
 //! # The modules
 //!
@@ -60,7 +69,8 @@
 //! - [`output`]: the output of commands: redacts it, counts all of it, keeps a bounded part in memory, shows it live,
 //!   stores all of it.
 //! - [`ssh`]: the SSH client: dial, verify the host key, log in, run sessions. Only this module uses russh. It knows no
-//!   Kubernetes. `fleet` and `runner` use its `Connection` and `Session` directly; there is no other transport.
+//!   Kubernetes. `fleet`, `runner` and `cli::machine` use its types directly. A second transport would start at
+//!   `fleet::connect`, and it would need a POSIX sh on the machine, because `launcher` sends shell scripts.
 //! - [`launcher`]: the shell program that starts commands on machines, and its protocol. Pure.
 //! - [`cluster`]: calls to the API server, each with a deadline.
 //! - [`fleet`]: connections to machines: credentials, pool, probes, the stored host key of the first use, the state of

@@ -5,9 +5,9 @@
 //!   namespaces). The number of series is therefore bounded.
 //! - Counting an event takes one hash and one atomic addition. Only the first use of a series allocates memory.
 //!
-//! Metrics and health are global in the process: [`metrics`] and [`health`] return them. Functions do not receive them
-//! as arguments, because about thirty places use them, from the API server's client to destructors. No decision depends
-//! on metrics or health.
+//! Metrics and health are global in the process: [`metrics()`] and [`health()`] return them. Functions do not receive
+//! them as arguments, because about thirty places use them, from the API server's client to destructors. No decision
+//! depends on metrics or health.
 
 mod health;
 mod labels;

@@ -142,7 +142,7 @@ impl Cluster {
     }
 
     /// Returns the name of the Machine that is most similar to `name`, a name that does not exist. Compares only the
-    /// first [`MAX_MACHINE_NAMES`] Machines of the namespace. `None` if no name is similar, or if this user may not
+    /// first `MAX_MACHINE_NAMES` Machines of the namespace. `None` if no name is similar, or if this user may not
     /// list Machines.
     pub async fn machine_like(&self, namespace: &str, name: &str) -> Option<String> {
         let api: Api<Slim<Machine>> = Api::namespaced(self.client.clone(), namespace);

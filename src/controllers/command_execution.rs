@@ -42,7 +42,7 @@ use crate::telemetry::{BackgroundTask, SPANS, metrics};
 use crate::traces;
 
 use super::Watches;
-use super::run::{self, Reconcile};
+use super::reconcile::{self, Reconcile};
 
 use execution_meta::ExecutionMeta;
 use startup_gate::StartupGate;
@@ -73,7 +73,7 @@ pub async fn run(context: Context, watches: Watches, wakes: Wakes, stop: Cancell
     let gate = Arc::new(StartupGate::new(context.runner.clone()));
     let queue = triggers::queue(&watches, &context.runner, wakes, Arc::clone(&gate));
     let controller = Controller { context, gate, weights: Weights::default(), machines: watches.machines.store() };
-    run::run(Arc::new(controller), watches.unfinished_executions.store(), queue, stop).await;
+    reconcile::run(Arc::new(controller), watches.unfinished_executions.store(), queue, stop).await;
 }
 
 struct Controller {

@@ -31,7 +31,7 @@ use crate::runner::{MachineFacts, Runner};
 use crate::telemetry::BackgroundTask;
 
 use super::Watches;
-use super::run::{self, Reconcile, received};
+use super::reconcile::{self, Reconcile, received};
 
 /// Minimum interval between two probes of a Machine. Needed because a probe has no result if the API server did not
 /// answer, and the Machine is then still due.
@@ -76,7 +76,7 @@ pub async fn run(context: Context, watches: Watches, wakes: MachineWakes, stop: 
         received(wakes).boxed(),
         recounts(context.runner.clone()).boxed(),
     ]);
-    run::run(context, watches.machines.store(), queue, stop).await;
+    reconcile::run(context, watches.machines.store(), queue, stop).await;
 }
 
 impl Reconcile for Context {

@@ -35,7 +35,7 @@ use crate::policy::RuleSet;
 use crate::telemetry::BackgroundTask;
 
 use super::Watches;
-use super::run::{self, Reconcile};
+use super::reconcile::{self, Reconcile};
 use verdicts::{Verdict, Verdicts, Version};
 pub use warnings::WarningCounts;
 
@@ -68,7 +68,7 @@ pub struct Context {
 pub async fn run(context: Context, watches: Watches, stop: CancellationToken) {
     let (queue, store) = (changes(&watches), watches.whitelists.store());
     let controller = Controller { context, whitelists: store.clone(), verdicts: Verdicts::default() };
-    run::run(Arc::new(controller), store, queue, stop).await;
+    reconcile::run(Arc::new(controller), store, queue, stop).await;
 }
 
 struct Controller {

@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt as _};
 
 use crate::cluster::{Change, ExecutionKey, SharedWatch, Slim};
 use crate::controllers::Watches;
-use crate::controllers::run::received;
+use crate::controllers::reconcile::received;
 use crate::runner::{Runner, Wakes};
 
 use super::execution_meta::ExecutionMeta;
