@@ -12,11 +12,11 @@
 //!     'PROGRAM' 'argument'...
 //! ```
 //!
-//! In Direct mode, an sh comes first, which prints marks and waits for a permission ([`marked_command_line`]). Each of
-//! these programs executes the next program in its own process. sshd therefore reports the exit code or the signal of
-//! the command itself (a shell in between would turn signal 15 into exit code 143). Only sudo can stay as a separate
-//! process, and sudo ends in the same way as its program. `docs/design/20261121-what-the-machine-reads.md` has the
-//! reasons.
+//! In Direct mode, the text begins with an sh that prints marks and waits for a permission (see
+//! [`marked_command_line`]). Each program replaces itself with the next program, in the same process. sshd therefore
+//! reports the exit code or the signal of the command itself. (A shell that stays in between would turn signal 15 into
+//! exit code 143.) Only sudo can stay as a separate process, and sudo ends in the same way as its program.
+//! `docs/design/20261121-what-the-machine-reads.md` has the reasons.
 
 use crate::api::execution_status::DecisionRecord;
 
@@ -70,28 +70,34 @@ const UNSET: &[&str] = &[
 /// anything.
 const CHDIR_SCRIPT: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
-/// First part of the script of Direct mode:
+/// First part of the script of Direct mode. It ends the session early if the script cannot communicate with Writ.
 ///
-/// 1. The script ends at once if its output is a file or /dev/null, because nobody would receive the mark. It also ends
-///    if its input is a file or /dev/null, because no permission could arrive.
-/// 2. The script prints its first two arguments, joined. This text is the mark that the login shell has started the
-///    script.
-/// 3. The script reads lines from standard input until it reads a line of 32 characters: the permission. Without the
-///    permission, the script executes nothing.
-/// 4. The script prints the first argument joined with the permission, and executes the other arguments with an empty
-///    standard input.
+/// Two terms: A *mark* is a line with which the script reports a step to Writ. The *permission* is a line of 32
+/// characters that Writ sends. The script executes the command only after it has read the permission.
 ///
-/// sh runs the script after the login shell's `exec`. The request contains the two parts of the mark as separate words.
-/// A program that prints the request (a forced command, a trace, a shell that refuses the request) therefore prints no
-/// mark. In bash and ksh, `TMOUT` would end the wait, so the script unsets `TMOUT` during the wait and restores it for
-/// the command.
+/// The script ends if its output is a file or /dev/null, because Writ would receive no mark. It also ends if its input
+/// is a file or /dev/null, because no permission could arrive.
+///
+/// In bash and ksh, `TMOUT` would end the wait for the permission. This part therefore saves and unsets `TMOUT`, and
+/// [`WAIT`] restores it for the command.
 const PREPARE: &str = r#"set +aeuvx; unset -f echo read test; unset _n _s _t; _t=$TMOUT; unset TMOUT; : 3<&0; test -f /dev/stdin || test /dev/stdin -ef /dev/null || test -f /dev/stdout || test /dev/stdout -ef /dev/null || { "#;
 
-/// Second part of the script, only with `runAs`: checks with `sudo -l` that sudo allows the command. The third argument
-/// of the script is the user. The fourth argument is the number of words before the program. sudo can require a
-/// password for this check although the command itself requires no password (`listpw`). In this case the script prints
-/// a mark.
+/// Second part of the script, only with `runAs`. It checks with `sudo -l` that sudo allows the command. The third
+/// argument of the script is the user. The fourth argument is the number of words before the program. sudo can require
+/// a password for this check although the command itself requires no password (`listpw`). In this case, the script
+/// prints a mark and continues.
 const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@; exec sudo -n -l -u "$_n" -- "$@" 2>&1 >/dev/null </dev/null) || case $_s in *"password is required"* | *"authentication is required"*) echo "$1:asks" ;; *) echo "$_s" >&2; exit 94 ;; esac; "#;
+/// Last part of the script of Direct mode ([`PREPARE`] explains the terms):
+///
+/// 1. The script prints its first two arguments, joined with a colon. This line is the mark that the login shell has
+///    started the script.
+/// 2. The script reads lines from standard input until it reads a line of 32 characters: the permission. Without the
+///    permission, the script executes nothing.
+/// 3. The script prints the first argument joined with the permission, and executes the command with an empty standard
+///    input.
+///
+/// The request contains the two parts of the mark as separate words. If a program only prints the request (a forced
+/// command, a trace, a shell that refuses the request), its output therefore contains no mark.
 
 const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift @COUNT@ && exec "$@"; exit 93 ;; esac; done; }; exit 93"#;
 
@@ -100,24 +106,24 @@ const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in
 const INVALID_VARIABLE_COMMAND: &str =
     r#"echo "writ: an environment variable has an invalid name; nothing was run" >&2; exit 126"#;
 
-/// Returns the text for an exec request. Only the quoted words in it vary.
+/// Returns the text for an exec request. Only the quoted words in the text depend on the decision.
 ///
 /// The policy has checked all values. The text is also correct for unchecked values, with two exceptions that no text
-/// can express. They are a byte 0, for which sshd closes the connection, and a newline for tcsh. Linux accepts at most
-/// 128 KiB of text. For a longer text, sshd reports exit code 1, and nothing runs.
+/// can express: a byte 0, for which sshd closes the connection, and a newline for tcsh. Linux accepts at most 128 KiB
+/// of text. For a longer text, sshd reports exit code 1, and nothing runs.
 pub fn command_line(decision: &DecisionRecord) -> String {
     exec(line_words(decision))
 }
 
-/// Returns the text of [`command_line`] after a script that waits for a permission:
+/// Returns the text of [`command_line`], with a script before it that waits for a permission. The permission is `LINE`,
+/// a line of 32 characters that Writ sends. `PREFIX` and `READY` are the values of the second argument.
 ///
 /// 1. The script prints the line `PREFIX:READY`.
-/// 2. The script reads a line of 32 characters from standard input. Before it has read this line, it executes nothing.
-/// 3. The script prints `PREFIX:LINE` with the line that it has read, and executes the command. All later output comes
-///    from the command.
+/// 2. The script reads `LINE` from standard input. Before it has read `LINE`, it executes nothing.
+/// 3. The script prints `PREFIX:LINE` and executes the command. All later output comes from the command.
 ///
-/// If the session did not receive the line, it has not executed the command. `PREFIX`, `READY` and `LINE` consist of
-/// letters and digits. No argument of the script contains the line.
+/// If the session did not receive `LINE`, it has not executed the command. `PREFIX`, `READY` and `LINE` consist of
+/// letters and digits. No argument of the script contains `LINE`.
 ///
 /// With `runAs`, `sudo -l` checks the command first. If sudo refuses the command, the session ends with exit code 94
 /// and prints no `PREFIX:READY`. If sudo requires a password for this check, the script prints `PREFIX:asks` before
@@ -140,12 +146,12 @@ pub fn removed_variables() -> &'static [&'static str] {
     UNSET
 }
 
-/// Returns the value of `PATH` for every command, for the launcher.
+/// Returns the search path of every command. The launcher sets it as `PATH`.
 pub fn command_path() -> &'static str {
     PATH.trim_start_matches("PATH=")
 }
 
-/// Words of a decision for the launcher. The launcher prepares the environment itself: it removes
+/// Words that the launcher executes for a decision. The launcher prepares the environment itself: it removes
 /// [`removed_variables`], and sets `PATH` and `LC_ALL`. (In the text of [`command_line`], env does this.)
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandWords {
@@ -164,11 +170,12 @@ pub fn command_words(decision: &DecisionRecord) -> CommandWords {
         return CommandWords { directory: None, words, before_program: 0 };
     }
     let mut words = Vec::new();
-    // env sets the variables of the rule. A shell would refuse some of these variables and would use others itself.
+    // env sets the variables of the rule, not a shell. A shell refuses to set some variables, and other variables would
+    // change the shell itself.
     if decision.run_as.is_none() && !decision.environment.is_empty() {
         words.push("/usr/bin/env".to_owned());
         words.extend(assignments(decision));
-        // env reads a program with `=` in its path as a variable. sh does not, so sh executes such a program.
+        // env would read a program with `=` in its path as a variable. sh does not, so sh executes such a program.
         if program(decision).contains('=') {
             words.extend(enter("."));
         }
@@ -190,8 +197,8 @@ fn line_words(decision: &DecisionRecord) -> Vec<String> {
     if decision.run_as.is_none() {
         words.extend(assignments(decision));
     }
-    // env reads a program with `=` in its path as a variable. sh does not, and sudo does not after `--`. Without sudo,
-    // sh therefore executes such a program.
+    // env would read a program with `=` in its path as a variable. sh does not, and sudo does not after `--`. Without
+    // sudo, sh therefore executes such a program.
     let stays = (decision.run_as.is_none() && program(decision).contains('=')).then_some(".");
     words.extend(decision.working_directory.as_deref().or(stays).into_iter().flat_map(enter));
     words.extend(by_sudo(decision));

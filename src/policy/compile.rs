@@ -25,9 +25,11 @@ pub const DEFAULT_ACTION_TYPE: &str = "custom";
 /// 16 times as much in a Deny rule. If a Whitelist is at this maximum, the slowest request takes about 0.1 s.
 const PATTERN_COST: usize = 1024 * 1024;
 
-/// Remedies for a text that can be read in two ways.
+/// Remedy for a word of `run` that can be read in two ways.
 const A_WORD_OF_ITS_OWN: &str = "give what follows it a word of its own in run";
+/// Remedy for a `match` that can be read in two ways.
 const AT_THE_END: &str = "move it to the end of match";
+/// Remedy for words of `run` that serve as `match` and can be read in two ways.
 const A_MATCH_OF_ITS_OWN: &str = "give the rule a match of its own with this parameter at the end";
 
 /// One compiled Whitelist.

@@ -25,8 +25,8 @@ use super::template::{Template, TemplateMismatch, TemplateMismatchKind, read_wor
 use super::verdict::{Decision, Denial, NearMiss, Verdict};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
-/// Maximum number of rules that are compared with a denied request although they cannot match. The comparison finds the
-/// near miss. If many rules have the same beginning, the first rules are enough.
+/// Maximum number of rules that are compared with a denied request to find the near miss. These rules cannot match. If
+/// many rules have the same prefix, the first rules are enough.
 const MAX_NEAR_MISS_CANDIDATES: usize = 32;
 
 /// Request, labels of the Machine, and requester.
@@ -102,7 +102,7 @@ fn lookup_key(form: &CommandForm) -> (LookupKind, Cow<'_, str>) {
     }
 }
 
-/// Returns true if the request ends with the constant end of the rule. Otherwise the rule cannot match.
+/// Returns false if the request does not end with the constant suffix of the rule. Such a rule cannot match.
 fn has_matching_suffix(rule: &CompiledRule, form: &CommandForm) -> bool {
     match form {
         CommandForm::Text(text) => rule.text.as_ref().is_some_and(|template| text.ends_with(template.literal_suffix())),

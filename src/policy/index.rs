@@ -1,30 +1,31 @@
-//! Index of rules by their beginnings. With the index, a request is matched against only a few of many rules. The index
-//! excludes only rules that cannot match. Each found rule is still matched as a whole.
+//! Index of rules by prefixes. With the index, a request is matched against only a few of many rules. The index
+//! excludes only rules that cannot match. Each rule that the index finds must still be matched as a whole.
 
-/// End of a word in a key (see [`key_of_words`]). No word contains it, because words are printable.
+/// Delimiter after each word in a key (see [`key_of_words`]). No word contains this character, because words are
+/// printable.
 pub(super) const END_OF_WORD: char = '\0';
 
-/// Sorted beginnings of rules.
+/// Sorted prefixes of rules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrefixIndex(Vec<Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
-    /// Beginning of every request that the rule matches.
+    /// Prefix of every request that the rule matches.
     prefix: String,
     /// Position of the rule among all rules.
     rule: usize,
-    /// Position of the last earlier entry whose `prefix` is the beginning of this entry's `prefix`.
+    /// Position of the last earlier entry whose `prefix` is a prefix of this entry's `prefix`.
     parent: Option<usize>,
 }
 
 impl PrefixIndex {
-    /// Builds the index from the position and the beginning of each rule.
+    /// Builds the index from the position and the prefix of each rule.
     pub fn new(rules: impl Iterator<Item = (usize, String)>) -> Self {
         let entry = |(rule, prefix)| Entry { prefix, rule, parent: None };
         let mut entries: Vec<Entry> = rules.map(entry).collect();
         entries.sort_by(|left, right| left.prefix.cmp(&right.prefix));
-        // In sorted order, all texts that start with a beginning follow directly after this beginning.
+        // In sorted order, all texts that start with a prefix follow directly after this prefix.
         let mut open: Vec<(usize, String)> = Vec::new();
         for (index, entry) in entries.iter_mut().enumerate() {
             while open.pop_if(|(_, parent)| !entry.prefix.starts_with(parent.as_str())).is_some() {}
@@ -34,9 +35,9 @@ impl PrefixIndex {
         Self(entries)
     }
 
-    /// Adds to `found` the positions of all rules whose prefix is a beginning of `key`.
+    /// Adds to `found` the positions of all rules whose `prefix` is a prefix of `key`.
     pub fn rules_with_prefix_of(&self, key: &str, found: &mut Vec<usize>) {
-        // All entries whose prefix is a beginning of `key` are in one chain. The chain starts at the last entry that is
+        // All entries whose `prefix` is a prefix of `key` are in one chain. The chain starts at the last entry that is
         // not greater than `key`.
         let mut next = self.0.partition_point(|entry| entry.prefix.as_str() <= key).checked_sub(1);
         while let Some(entry) = next.and_then(|index| self.0.get(index)) {
@@ -47,10 +48,10 @@ impl PrefixIndex {
         }
     }
 
-    /// Returns the length of the longest common beginning of `key` and a rule, in bytes. Returns `None` if there are no
+    /// Returns the length of the longest common prefix of `key` and a rule, in bytes. Returns `None` if there are no
     /// rules.
     pub fn longest_common_prefix(&self, key: &str) -> Option<usize> {
-        // In sorted order, the entry with the longest common beginning is directly before or after `key`.
+        // In sorted order, the entry with the longest common prefix is directly before or after `key`.
         let after = self.0.partition_point(|entry| entry.prefix.as_str() <= key);
         let neighbours =
             [after.checked_sub(1), Some(after)].into_iter().flatten().filter_map(|index| self.0.get(index));
@@ -66,7 +67,7 @@ impl PrefixIndex {
     }
 }
 
-/// Returns an argument vector as one text.
+/// Returns an argument vector as one text, with [`END_OF_WORD`] after each word.
 pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let mut key = String::new();
     words.for_each(|word| {
@@ -76,18 +77,19 @@ pub(super) fn key_of_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key
 }
 
-/// Returns the key of words for [`super::RuleSet::deny_candidates`]. In this key, the program has its file name without
-/// a directory.
+/// Returns the key of words for [`super::RuleSet::deny_candidates`]. In this key, the program is a file name without a
+/// directory.
 pub(super) fn key_by_base_name<'a>(words: impl Iterator<Item = &'a str>) -> String {
     key_of_words(words.enumerate().map(|(index, word)| if index == 0 { super::base_name(word) } else { word }))
 }
 
-/// Returns the name of a rule as a key. The key of a longer name does not begin with this key.
+/// Returns the name of a rule as a key. The key ends with a delimiter, so it is not a prefix of the key of a longer
+/// name.
 pub(super) fn key_of_name(name: &str) -> String {
     key_of_words(std::iter::once(name))
 }
 
-/// Returns the length of the common beginning of two texts, in bytes.
+/// Returns the length of the common prefix of two texts, in bytes.
 fn common(left: &str, right: &str) -> usize {
     left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count()
 }

@@ -28,7 +28,7 @@ use scanner::{Class, Scanner, ScannerState};
 pub(super) struct Words<'r> {
     parameters: &'r [ParameterSpec],
     scanner: &'r Scanner,
-    /// Returns true if the bytes of a parameter count as chosen by the requester.
+    /// Returns true if the bytes of a parameter's values count as chosen by the requester.
     is_free: fn(&ValueSpec) -> bool,
     automata: BTreeMap<usize, Rc<Automaton>>,
     outcomes: BTreeMap<(usize, ScannerState), Rc<[Outcome]>>,

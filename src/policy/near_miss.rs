@@ -48,7 +48,7 @@ pub(super) enum Mismatch {
 
 /// Nearest rules among the rules considered so far.
 pub(super) struct NearestRules<'a> {
-    /// Key of the request in the index. The part of the request that matched a rule is a beginning of the key.
+    /// Key of the request in the index. The part of the request that matched a rule is a prefix of the key.
     key: &'a str,
     /// Character that ends a word in the key.
     end_of_word: char,
@@ -125,7 +125,7 @@ impl<'a> NearestRules<'a> {
         }
     }
 
-    /// Considers the nearest rules whose beginning differs from the request. Only the index has compared these rules.
+    /// Considers the nearest rules whose prefix differs from the request. Only the index has compared these rules.
     pub fn consider_prefix_matches(&mut self, rules: &'a RuleSet, index: &PrefixIndex) {
         let Some(matched) = index.longest_common_prefix(self.key) else { return };
         let alike = |matched: usize| {

@@ -1,5 +1,5 @@
-//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Only for tools for which
-//! one person waits, because the patterns of rules out of force have no common maximum cost.
+//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Only tools for which one
+//! person waits may use this search, because no common maximum limits the cost of all patterns of the rules.
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 

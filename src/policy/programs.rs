@@ -1,10 +1,13 @@
-//! Checks parameters in words that a program reads as a program, as code, or as a file that defines what to run. In
-//! such words, a rule may have a parameter only if its author listed the values.
+//! Checks parameters in words of a rule that decide which program or code runs. A program reads such a word as a
+//! program, as code, or as a file that defines what to run. In these words, a rule may have a parameter only if its
+//! author listed the values.
 //!
 //! [`table`] describes the known programs. [`walk`] reads the words of a rule in the same way as the program.
-//! [`verdict`] decides if a parameter is permitted there. A copy or a link of a program under another name has no
-//! description. The author of a rule may allow anything. These checks prevent rules that allow more than the author
-//! intended.
+//! [`verdict`] decides if a parameter is permitted in a word. A copy or a link of a program under another name has no
+//! description.
+//!
+//! The checks do not limit the author of a rule, who may allow anything. They prevent rules that allow more than the
+//! author intended.
 
 mod telling_names;
 mod verdict;
@@ -18,8 +21,8 @@ use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
 
-/// Maximum number of combinations of enum values. Up to this number, each combination is read as a rule. Above it, only
-/// as many combinations are read as are necessary to read each value.
+/// Maximum number of combinations of enum values that are checked. If there are more, only as many combinations are
+/// checked as are necessary to use each value once.
 const COMBINATIONS: usize = 32;
 
 /// Returns an error for the first use of a parameter with which the requester chooses the program or the code to run.
@@ -68,7 +71,8 @@ pub(super) fn ignores_double_dash(path: &str) -> bool {
     matches!(name, "[" | "dd" | "expr" | "find" | "ip" | "ps" | "test")
 }
 
-/// Returns the uses of all free parameters, in all readings of the rule (see [`readings`]).
+/// Returns the uses of all free parameters, in all readings of the rule (see [`readings`]). A parameter is free if a
+/// pattern describes its values and they can contain more than digits.
 fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     let mut uses = Vec::new();
     if parameters.iter().any(|parameter| is_free(&parameter.values)) {
@@ -79,8 +83,8 @@ fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     uses
 }
 
-/// Returns the words of the rule once for each combination of enum values. Marks stand for the values of free
-/// parameters.
+/// Returns the words of the rule once for each combination of enum values. A mark stands for the value of each free
+/// parameter.
 fn readings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Vec<Word>> {
     let values: Vec<Vec<String>> = parameters
         .iter()

@@ -1,9 +1,10 @@
 //! Compiles the `redact` patterns of a rule, and replaces their matches in lines of output.
 //!
-//! # Guarantees **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each
-//! pattern is matched with the original line, so no pattern hides a match of another pattern. Compiling refuses a
-//! pattern that would break this guarantee, because it matches the empty text, needs a newline, or is too large to
-//! search for.
+//! # Guarantees
+//! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each pattern is
+//! matched with the original line, so no pattern hides a match of another pattern. Some patterns would break this
+//! guarantee: patterns that match the empty text, need a newline, or are too large to search for. Compiling refuses
+//! them.
 //!
 //! Patterns match bytes, because output can contain any bytes. `.` and `\S` match any byte. `^` and `$` match the ends
 //! of the line. A pattern matches at the leftmost position, with the first alternative that matches there (`foo|foobar`

@@ -171,7 +171,7 @@ pub(super) fn in_order(find: impl FnOnce(&mut Vec<usize>)) -> Vec<usize> {
     found
 }
 
-/// Builds an index that contains each rule once for each of its beginnings.
+/// Builds an index that contains each rule once for each of its prefixes.
 fn index<'a>(
     rules: impl Iterator<Item = (&'a CompiledWhitelist, &'a CompiledRule)>,
     beginnings: impl Fn(&CompiledRule) -> Vec<String>,
@@ -180,7 +180,7 @@ fn index<'a>(
     PrefixIndex::new(rules.enumerate().flat_map(of_one))
 }
 
-/// Returns all beginnings of the rule's text. Returns none if the rule has no text.
+/// Returns the constant prefixes of the rule's text, at most `most`. Returns no prefix if the rule has no text.
 fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     let Some(text) = &rule.text else { return Vec::new() };
     let mut beginnings = vec![String::new()];
@@ -188,7 +188,8 @@ fn first_texts(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// Returns all beginnings of the rule's words, as keys. Returns none if the rule has no words.
+/// Returns the constant prefixes of the rule's words, as keys, at most `most`. Returns no prefix if the rule has no
+/// words.
 fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     if rule.run.is_empty() {
         return Vec::new();
@@ -203,8 +204,8 @@ fn first_words(rule: &CompiledRule, most: usize) -> Vec<String> {
     beginnings
 }
 
-/// Returns all beginnings of the rule's words, as keys in which the program has no directory. If the program is not
-/// constant, the only beginning is empty, so the rule is always found.
+/// Returns the constant prefixes of the rule's words, as keys in which the program has no directory. If the program is
+/// not constant, the only prefix is empty, so the index always finds the rule.
 fn first_words_by_base_name(rule: &CompiledRule) -> Vec<String> {
     let by_name = |key: String| match key.split_once(END_OF_WORD) {
         Some((program, rest)) => format!("{}{END_OF_WORD}{rest}", super::base_name(program)),

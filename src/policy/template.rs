@@ -184,8 +184,8 @@ impl Template {
         }
     }
 
-    /// Appends the constant beginning of the template to each text. An enum parameter does not end this beginning: each
-    /// of its values yields another text, up to `most` texts. Returns true if the whole template was appended.
+    /// Appends the constant prefix of the template to each text. An enum parameter does not end this prefix: each of
+    /// its values yields another text, up to `most` texts. Returns true if the whole template was appended.
     pub fn extend_prefixes(&self, texts: &mut Vec<String>, parameters: &[ParameterSpec], most: usize) -> bool {
         for segment in &self.0 {
             match segment {

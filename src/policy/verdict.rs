@@ -49,7 +49,7 @@ pub struct Denial {
     /// NoMatchingRule, NotPermitted, Denied, Ambiguous or PolicyBroken.
     pub reason: Reason,
     /// Cause and remedy, for a requester who perhaps has no permission to read the policy. Contains names of rules and
-    /// parameters. Contains no texts, no patterns, and no length of a matching beginning.
+    /// parameters. Contains no texts, no patterns, and no length of a matching prefix.
     pub message: String,
     /// Complete near miss, only for readers of the policy: the nearest rule, and the reason for which it did not match.
     pub nearest: Option<NearMiss>,

@@ -1,7 +1,11 @@
-//! Names of environment variables: variables that a requester must never set, and variables that are known to be
-//! harmless.
+//! Names of environment variables, in three groups:
+//!
+//! - Dangerous variables: the value decides which code runs or what a program trusts. A requester must never set them.
+//! - Loading variables: programs read a program, options, code, or the path of a configuration or library from the
+//!   value. A requester may set a loading variable only if the rule lists its values.
+//! - Harmless variables: the value changes only the appearance of the output.
 
-/// Variables whose value decides which code runs or what a program trusts.
+/// Names of dangerous variables.
 const DANGEROUS_VARIABLES: &[&str] = &[
     "APT_CONFIG",
     "AWS_CONFIG_FILE",
@@ -70,7 +74,7 @@ const DANGEROUS_VARIABLES: &[&str] = &[
     "ZDOTDIR",
     "_JAVA_OPTIONS",
 ];
-/// Beginnings of the names of dangerous variables.
+/// Prefixes of the names of dangerous variables. Names in [`HARMLESS`] are exceptions.
 const DANGEROUS_PREFIXES: &[&str] = &[
     "ANSIBLE_",
     "AWK",
@@ -108,10 +112,10 @@ const DANGEROUS_PREFIXES: &[&str] = &[
     "WRIT_",
     "npm_",
 ];
-/// Ends of the names of dangerous variables.
+/// Suffixes of the names of dangerous variables.
 const DANGEROUS_SUFFIXES: &[&str] = &["PAGER", "_EDITOR", "_ASKPASS", "_PRELOAD", "_LIBRARY_PATH", "_RSH"];
 
-/// Variables that change only the appearance of the output.
+/// Names of harmless variables.
 const HARMLESS: &[&str] = &[
     "CLICOLOR",
     "COLUMNS",
@@ -140,9 +144,7 @@ pub(crate) fn is_dangerous_variable(name: &str) -> bool {
         || DANGEROUS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
-/// Beginnings of the names of loading variables: programs read a program, options, code, or the path of a configuration
-/// or library from such a variable. In contrast to dangerous variables, a rule can permit requesters to set a loading
-/// variable if the author lists its values.
+/// Prefixes of the names of loading variables.
 const LOADING_PREFIXES: &[&str] = &[
     "AIRFLOW_",
     "ANDROID_",
@@ -287,7 +289,7 @@ const LOADING_PREFIXES: &[&str] = &[
     "ZIP",
     "ZK_",
 ];
-/// Complete names of loading variables.
+/// Names of loading variables that no prefix in [`LOADING_PREFIXES`] covers.
 const LOADING: &[&str] = &[
     "AR",
     "AS",

@@ -1,8 +1,8 @@
 //! Options of common programs, with and without a value, from the manuals of the programs (in the notation of getopt).
 //! The tables of [`table`] contain the options of launchers.
 //!
-//! An option that is not listed counts as an option that can take a value. A missing entry does little harm: an author
-//! must then begin a pattern with a letter, which is always good.
+//! An option that is not listed counts as an option that can take a value. If an entry is missing, Writ only refuses
+//! more rules: an author must then begin a pattern with a letter, which is always good.
 
 use super::base_name;
 use super::table;
@@ -257,7 +257,8 @@ pub(crate) fn takes(path: &str, word: &str) -> Takes {
     let program = base_name(path);
     let known = KNOWN.iter().find(|known| is_in(known.programs, program));
     let is_listed = known.is_some_and(|known| is_in(known.words, word)) || is_in(EVERYWHERE, word);
-    // `--lines=5` contains its value, `-` is a file, and `--` is not an option.
+    // These words take no value from the next word: `--lines=5` contains its value, `-` is a file, and `--` is not an
+    // option.
     let is_whole = matches!(word, "-" | "--") || (word.starts_with("--") && word.contains('='));
     if is_listed || is_whole || !word.starts_with('-') {
         return Takes::Nothing;
@@ -276,8 +277,8 @@ pub(crate) fn takes(path: &str, word: &str) -> Takes {
     }
 }
 
-/// Reads a word such as `-euo`. The value of the first letter that takes a value is the rest of the word. If this
-/// letter is the last letter, its value is the next word.
+/// Reads a word with several letters of options, such as `-euo`. The value of the first letter that takes a value is
+/// the rest of the word. If this letter is the last letter, its value is the next word.
 fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     let mut rest = word.chars().skip(1).peekable();
     // The text after an unknown letter can be its value or more letters.
@@ -286,7 +287,7 @@ fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
         match takes(letter) {
             Takes::Value => return if is_last { Takes::Value } else { Takes::Nothing },
             Takes::Nothing => {}
-            // In `-n5`, 5 is not an option: no program has a digit as an option that takes the next word.
+            // A digit is a part of a value, as in `-n5`. No program has a digit as an option that takes the next word.
             Takes::Unknown if is_last && !letter.is_ascii_digit() => return Takes::Unknown,
             Takes::Unknown => {}
         }
@@ -303,7 +304,7 @@ fn letter_takes(letters: &str, letter: char) -> Takes {
     }
 }
 
-/// Returns the number of words after a bundle that can be values of its letters. In `tar xbf 20 ARCHIVE` there are two.
+/// Returns the number of words after a bundle that can be values of its letters: 2 for `tar xbf 20 ARCHIVE`.
 pub(crate) fn values_of_a_bundle(program: &str, word: &str) -> usize {
     if !is_in(BUNDLES, base_name(program)) || word.starts_with('-') {
         return 0;

@@ -2,9 +2,9 @@
 //! launchers start (`timeout 5 systemctl stop x`, `sudo -n -u app env A=b nohup ...`). A Deny is matched against all of
 //! these commands.
 //!
-//! The result serves to forbid, so a command too many is better than a missing command. If the tables do not list an
-//! option of a launcher, each later word counts as a possible beginning of the inner command. Text for a shell (`sh -c
-//! '...'`) is not parsed, but `writ lint` warns about it.
+//! A requester could evade a Deny with a command that is not found. False positives are therefore better than false
+//! negatives: if the tables do not list an option of a launcher, each later word counts as a possible beginning of the
+//! inner command. Text for a shell (`sh -c '...'`) is not parsed, but `writ lint` warns about it.
 
 use super::table::{self, Description, Role, Start, Takes};
 use super::{MAXIMUM_WORDS, base_name, is_plain_path};
@@ -13,12 +13,13 @@ use super::{MAXIMUM_WORDS, base_name, is_plain_path};
 /// maximum limits nested texts of `env -S`.
 const MAX_COMMANDS: usize = 512;
 
-/// Directories that contain the same programs. On systems with a merged /usr, these directories are links to each
-/// other.
+/// System directories. A program in one of them counts as the same program in the others, because systems with a merged
+/// /usr link these directories to each other.
 const SYSTEM: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+/// Local directories, which are treated in the same way as [`SYSTEM`].
 const LOCAL: &[&str] = &["/usr/local/bin", "/usr/local/sbin"];
 
-/// Word of an argument vector. It is a text in a decision and a template in `writ lint`.
+/// Word of an argument vector. In a decision, a word is a text. In `writ lint`, a word is a template with placeholders.
 pub(crate) trait Word<'a>: Copy + PartialEq {
     /// Returns the text before the first placeholder.
     fn text(self) -> &'a str;
@@ -62,7 +63,8 @@ pub(crate) struct Command<'a, W> {
     pub is_launched: bool,
 }
 
-/// Words that a launcher starts, and their user. The user is `None` if the launcher does not change the user.
+/// Words of a command that a launcher starts, and the user of the command. The user is `None` if the launcher does not
+/// change the user.
 type Started<'a, W> = (Vec<W>, Option<User<'a>>);
 
 impl User<'_> {
@@ -92,8 +94,8 @@ pub(crate) fn commands<'a, W: Word<'a>>(words: Vec<W>, run_as: Option<&'a str>) 
     found
 }
 
-/// Adds a command that a launcher starts. If the same words have already two users, the third user is replaced by any
-/// user.
+/// Adds a command that a launcher starts. If the list already contains these words with two users, the third user is
+/// replaced by [`User::Unknown`], which counts as any user.
 fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: User<'a>) {
     let same: Vec<User<'_>> = found
         .iter()
@@ -106,8 +108,8 @@ fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: Us
     }
 }
 
-/// Command whose program adds words to the inner command: words from its input (`xargs`, `parallel`), or names of files
-/// that it finds (`find -exec`). The rule does not show these words.
+/// Command whose program adds words to the inner command. `xargs` and `parallel` add words from their input, and `find
+/// -exec` adds names of files that it finds. The rule does not show these words.
 pub(crate) struct InputCommand<'a, W> {
     /// The program that adds the words.
     pub launcher: &'a str,
@@ -122,7 +124,8 @@ pub(crate) fn input_command<'a, W: Word<'a>>(command: &Command<'a, W>) -> Option
     let program = command.words.first().filter(|program| program.is_constant())?;
     let (_, description) = table::find(program.text()).filter(|(_, description)| description.argv_matches)?;
     let started: Vec<_> = commands(command.words.clone(), None).into_iter().skip(1).collect();
-    // In `parallel` without words, in `xargs sudo` and in `xargs sh`, the first added word is the program.
+    // Returns true if an added word can become the program that runs: the command's own program contains `{}`, or it is
+    // a launcher without an inner command (`xargs sudo`, `xargs sh`).
     let is_open = |command: &Command<'a, W>| {
         let program = command.words.first().filter(|program| program.is_constant());
         let is_launcher = |program: &W| {
@@ -132,6 +135,7 @@ pub(crate) fn input_command<'a, W: Word<'a>>(command: &Command<'a, W>) -> Option
             program.text().contains("{}") || (is_launcher(program) && self::started(&command.words).is_empty())
         })
     };
+    // Without an inner command, a program such as `parallel` executes the added words themselves.
     let starts_input = started.iter().any(is_open) || (started.is_empty() && description.starts_any_word);
     Some(InputCommand { launcher: base_name(program.text()), started, starts_input })
 }
@@ -143,10 +147,10 @@ fn started<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     let unknown = description.changes_user().then_some(User::Unknown);
     match (name, description.start()) {
         ("find", _) => started_by_find(words),
-        // Examples are `ip netns exec NAME COMMAND` and `ip vrf exec NAME COMMAND`.
+        // With `exec`, ip starts a command: `ip netns exec NAME COMMAND`, `ip vrf exec NAME COMMAND`.
         ("ip", _) if words.iter().any(|word| word.text() == "exec") => any_later_word(words, None),
         (_, Start::Exact) => read_exactly(description, words).unwrap_or_else(|| any_later_word(words, unknown)),
-        // If there are no options, the first word is the script.
+        // If the first argument is not an option, it is the script.
         (_, Start::Script) if words.get(1).is_none_or(|word| !word.text().starts_with('-')) => {
             suffix(words, 1, None).into_iter().collect()
         }
@@ -182,7 +186,7 @@ fn started_by_find<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     behind.filter_map(command).collect()
 }
 
-/// Option word of a launcher, after it was read.
+/// Option of a launcher, parsed from a word.
 struct ReadOption<'a> {
     /// `None` if the option takes no value. `Some(Some(...))` if the value is in the same word, `Some(None)` if it is
     /// the next word.
@@ -193,7 +197,8 @@ struct ReadOption<'a> {
     is_split: bool,
 }
 
-/// Returns the command that a launcher with a known command line starts. Returns `None` if an option is not listed.
+/// Returns the command that a launcher with a known command line starts. Returns `None` if the words cannot be read
+/// exactly, for example because an option is not listed.
 fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) -> Option<Vec<Started<'a, W>>> {
     let mut user = launcher.default_user.as_deref().map(User::Named);
     let mut index = 1;
@@ -219,7 +224,7 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
             }
         };
         if option.is_split {
-            // env replaces the option by the words of the text, and reads on.
+            // env replaces the option with the words of the text, and continues with the first of them.
             let split = value.text().split_whitespace().map(|word| W::from_text(word.trim_matches(['"', '\''])));
             let rest = words.get(index..).unwrap_or_default().iter().copied();
             return Some(vec![(words.iter().take(1).copied().chain(split).chain(rest).collect(), None)]);
@@ -239,7 +244,7 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
     index += words.get(index..).unwrap_or_default().iter().take_while(is_assignment).count();
     match words.get(index).map(|word| word.text()) {
         Some("--") => index += 1,
-        // An option after the operands is not expected.
+        // Launchers read no option here, so the position of the command is not certain.
         Some(option) if option.starts_with('-') => return None,
         _ => {}
     }
@@ -291,7 +296,8 @@ fn read_value<'a>(
     is_known.then_some(ReadOption { value: Some(value), is_user, is_split })
 }
 
-/// Reads a user as launchers write it: `app`, `app:group`, `:1000:1000`, `#0`, `0`.
+/// Parses a user as launchers accept it: a name, a name with a group (`app:group`), or a number (`#0`, `:1000:1000`).
+/// The number 0 is root. Any other number is an unknown user.
 fn named(text: &str) -> User<'_> {
     let name = text.trim_start_matches([':', '#', '+']);
     let name = name.split(':').next().unwrap_or_default();
@@ -309,8 +315,9 @@ fn same_directories(path: &str) -> &'static [&'static str] {
     [SYSTEM, LOCAL].into_iter().find(|same| same.contains(&directory)).unwrap_or_default()
 }
 
-/// Returns true if a word can name the program of a Deny. The word must be the same path, or the same name in an
-/// equivalent directory. If a launcher starts the word, the same name without a plain path suffices.
+/// Returns true if a word can name the program of a Deny. The word must be the same path, or the same file name in an
+/// equivalent directory. If a launcher starts the word and the word is not a plain path, the same file name suffices,
+/// because the launcher searches `PATH`.
 pub(crate) fn may_be_program(word: &str, is_launched: bool, denied: &str) -> bool {
     if word == denied {
         return true;
@@ -324,8 +331,8 @@ fn denied_directory(denied: &str) -> &str {
     denied.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-/// Returns all paths of the program that the word can name. A Deny with a placeholder in its program is matched with
-/// each path.
+/// Returns all paths that the word can stand for. If the program of a Deny has a placeholder, Writ matches the Deny
+/// with each of these paths.
 pub(crate) fn spellings(word: &str, is_launched: bool) -> Vec<String> {
     let name = base_name(word);
     let is_searched = is_launched && !is_plain_path(word);

@@ -2,7 +2,7 @@
 
 use super::base_name;
 
-/// Endings that packages add to the name of a program's variant (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
+/// Suffixes that packages add to the name of a program for a variant of it (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
 const VARIANTS: &[&str] = &[
     "athena",
     "basic",
@@ -32,7 +32,8 @@ const VARIANTS: &[&str] = &[
     "traditional",
     "x11",
 ];
-/// Beginnings that systems add to a name (`original-awk`, `bsd-csh`, `platform-python`, `microk8s.kubectl`).
+/// Prefixes that systems add to the name of a program (`original-awk`, `bsd-csh`, `platform-python`,
+/// `microk8s.kubectl`).
 const VENDORS: &[&str] =
     &["original-", "bsd-", "heirloom-", "platform-", "system-", "microk8s.", "microk8s-", "uu-", "uu_", "gnu"];
 
@@ -56,7 +57,7 @@ pub(crate) fn known_name<'a>(path: &'a str, is_known: &impl Fn(&str) -> bool) ->
     })
 }
 
-/// Returns the known name without version and variant. Does not remove the beginnings of [`VENDORS`].
+/// Returns the known name without version and variant. Does not remove the prefixes in [`VENDORS`].
 fn without_ending<'a>(name: &'a str, is_known: &impl Fn(&str) -> bool) -> Option<&'a str> {
     let variant = ['.', '-'].iter().filter_map(|sign| {
         let (head, tail) = name.rsplit_once(*sign)?;
@@ -66,7 +67,8 @@ fn without_ending<'a>(name: &'a str, is_known: &impl Fn(&str) -> bool) -> Option
     std::iter::once(name).chain(variant).chain(versioned).find(|name| is_known(name))
 }
 
-/// Returns `python` for `python3.13t` and `gdb` for `gdb-15`. Returns `None` if the name has no version.
+/// Returns the name without its version: `python` for `python3.13t`, `gdb` for `gdb-15`. Returns `None` if the name has
+/// no version.
 fn without_version(name: &str) -> Option<&str> {
     let start = name.find(|character: char| character.is_ascii_digit())?;
     let (head, tail) = name.split_at_checked(start)?;

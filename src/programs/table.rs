@@ -168,7 +168,8 @@ pub(crate) enum Takes {
 pub(crate) enum Start {
     /// The program starts none of its words.
     Nothing,
-    /// The command follows the options and operands. These can be read exactly.
+    /// The command follows the options and operands. The tables list all of them, so the position of the command is
+    /// certain.
     Exact,
     /// The first operand is a script.
     Script,
@@ -190,7 +191,7 @@ pub(crate) fn find(path: &str) -> Option<(&str, &'static Description)> {
     if let Some(name) = known_name(path, &|name| programs.contains_key(name)) {
         return Some((name, programs.get(name)?));
     }
-    // `/usr/lib/git-core/git-submodule` is `git submodule`.
+    // A program `git-NAME` is the subcommand NAME of git, for example `/usr/lib/git-core/git-submodule`.
     let subcommand = base_name(path).strip_prefix("git-")?;
     let (name, description) = programs.get_key_value(&format!("git {subcommand}"))?;
     Some((name, description))
@@ -349,7 +350,7 @@ impl Description {
         options().find(|option| option.decides_what_runs()).or_else(|| options().next())
     }
 
-    /// Returns the longest option with one dash that is the beginning of `text`, and the text after the option.
+    /// Returns the longest option with one dash that is a prefix of `text`, and the text after the option.
     pub fn prefix<'t>(&self, text: &'t str) -> Option<(&ProgramOption, &'t str)> {
         let fits = self.options.iter().filter_map(|(name, option)| {
             let rest = text.strip_prefix(name.as_str())?;

@@ -19,11 +19,11 @@ enum Absolute {
     Dash,
     /// After `/`.
     Slash,
-    /// In the first segment of a path. The text so far is the beginning of one of [`TOP_DIRECTORIES`]. The flag is true
-    /// if the requester chose a part of the text.
+    /// In the first segment of a path. The text so far is a prefix of one of [`TOP_DIRECTORIES`]. The flag is true if
+    /// the requester chose a part of the text.
     Segment(String, bool),
-    /// After `:`. The state after `:/` is `ColonSlash`. Both exclude URLs: the host in `https://host/` is not a
-    /// directory.
+    /// After `:`. The state after `:/` is `ColonSlash`. With these two states, the scanner excludes URLs: the host in
+    /// `https://host/` is not a directory.
     Colon,
     ColonSlash,
     /// In another text.
@@ -98,7 +98,7 @@ enum Folder {
     Found,
 }
 
-/// Directory, and the text of the current segment so far. `None` if the text is not the beginning of `..` or of one of
+/// Directory, and the text of the current segment so far. `None` if the text is not a prefix of `..` or of one of
 /// [`names`].
 type Walk = (Folder, Option<String>);
 

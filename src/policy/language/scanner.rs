@@ -9,7 +9,7 @@ pub(in crate::policy) type ScannerState = u16;
 /// Number that identifies a class of bytes. A scanner does not distinguish the bytes of one class.
 pub(in crate::policy) type Class = u8;
 
-/// Table of a scanner.
+/// Transition table of a scanner.
 pub(in crate::policy) struct Scanner {
     /// Next states. The index is computed from the state, a flag that is true if the requester chose the byte, and the
     /// class of the byte.

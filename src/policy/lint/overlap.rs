@@ -1,4 +1,5 @@
-//! Decides if two templates can have a text in common, for `writ lint`. A wrong yes is acceptable. A wrong no is not.
+//! Decides if two templates can match the same text, for `writ lint`. A false positive is acceptable, a false negative
+//! is not. If the decision would take too long, the answer is therefore yes.
 
 use std::collections::HashSet;
 
@@ -12,14 +13,15 @@ use crate::policy::pattern;
 use crate::policy::template::{ParameterSpec, Segment, Template};
 use crate::policy::values::Shape;
 
-/// Maximum number of pairs of states that are searched for one answer. Above this number, the answer is yes.
+/// Maximum number of pairs of automaton states in the search for one answer. If the search needs more pairs, the answer
+/// is yes.
 const MAX_PAIRS: usize = 2048;
 /// Size of the cache for the states of one automaton, in bytes.
 const CACHE_BYTES: usize = 1024 * 1024;
 /// Maximum size of a nondeterministic automaton, in bytes.
 const NFA_BYTES: usize = 256 * 1024;
-/// Maximum number of answers by automata for one call of lint. An answer takes up to some milliseconds. Above this
-/// number, the answer is yes.
+/// Maximum number of answers that are computed with automata in one call of lint. The computation of an answer takes up
+/// to some milliseconds. After this number, every further answer is yes.
 const MAX_ANSWERS: usize = 2000;
 
 /// Word of a rule, or a part of a word that `env -S` splits.
@@ -69,14 +71,15 @@ impl LintWord<'_> {
     }
 }
 
-/// Comparison of templates during one call of lint. Counts the answers by automata.
+/// Compares templates during one call of lint, and counts the answers that were computed with automata.
 #[derive(Debug, Default)]
 pub(super) struct Overlaps {
     answers: std::cell::Cell<usize>,
 }
 
 impl Overlaps {
-    /// Returns true if a word can match a template. `own` are the parameters of the word, `others` of the template.
+    /// Returns true if a word can have a text that a template matches. `own` are the parameters of the word, and
+    /// `others` are the parameters of the template.
     pub fn word(
         &self,
         word: LintWord<'_>,
@@ -90,7 +93,8 @@ impl Overlaps {
         }
     }
 
-    /// Returns true if two templates can have a text in common.
+    /// Returns true if two templates can match the same text. `own` are the parameters of `left`, and `others` are the
+    /// parameters of `right`.
     pub fn templates(
         &self,
         left: &Template,
@@ -133,8 +137,9 @@ fn whole<'a>(template: &Template, parameters: &'a [ParameterSpec]) -> Option<Sha
     }
 }
 
-/// Returns a language that contains all texts of a template. The language ignores bounds of numbers and of lengths. If
-/// a parameter occurs several times in the template, its values can differ in the language.
+/// Returns a language (a set of texts) that contains all texts of a template. The language can also contain other
+/// texts: it ignores bounds of numbers and of lengths, and admits different values for two placeholders of the same
+/// parameter. Such texts can only cause false positives.
 fn language(template: &Template, parameters: &[ParameterSpec]) -> Hir {
     let part = |segment: &Segment| match segment {
         Segment::Text(text) => literal(text),
@@ -158,7 +163,7 @@ fn parsed(text: &str) -> Hir {
     pattern::tree(text).unwrap_or_else(Hir::fail)
 }
 
-/// Returns true if a text is in both languages. Returns `None` if the search reaches a bound first.
+/// Returns true if a text is in both languages. Returns `None` if the search reaches a limit first.
 fn meet(left: &Hir, right: &Hir) -> Option<bool> {
     let (left, right) = (automaton(left)?, automaton(right)?);
     let (mut left_cache, mut right_cache) = (left.create_cache(), right.create_cache());
@@ -184,7 +189,7 @@ fn meet(left: &Hir, right: &Hir) -> Option<bool> {
                 open.push(next);
             }
         }
-        // Clearing a cache makes the known states invalid, so the search ends.
+        // If a cache was cleared, the states in `seen` are no longer valid, so the search ends.
         if seen.len() > MAX_PAIRS || left_cache.clear_count() + right_cache.clear_count() > 0 {
             return None;
         }

@@ -157,7 +157,8 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
     Ok(messages)
 }
 
-/// Collects warnings about the syntax of character classes that authors use by mistake.
+/// Collects warnings about character classes that probably have another meaning than their author intended, for example
+/// `[:alpha:]` without a second pair of brackets, `[A-z]`, and `[a--z]`.
 #[derive(Default)]
 struct Odd(Vec<String>);
 

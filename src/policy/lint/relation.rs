@@ -26,8 +26,9 @@ pub(super) enum Relation {
 }
 
 const HOLDS: usize = 2000;
-/// Maximum nearness if only the texts are similar. The next constant is the maximum if only the programs are similar.
+/// Maximum nearness if only the texts are similar.
 const MAX_BY_TEXT: usize = 300;
+/// Maximum nearness if only the programs are similar.
 const MAX_BY_PROGRAM: usize = 99;
 
 type AllowedCommand<'a> = Command<'a, LintWord<'a>>;

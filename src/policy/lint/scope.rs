@@ -29,8 +29,8 @@ pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<Stri
     differences
 }
 
-/// Returns true if no user is a subject of both rules. The members of groups are unknown, so with a group it returns
-/// false.
+/// Returns true if no user is a subject of both rules. Returns false if a subject is a group, because the members of
+/// groups are unknown.
 fn are_other_users(left: &[Principal], right: &[Principal]) -> bool {
     let is_user = |principal: &Principal| matches!(principal, Principal::User(_));
     left.iter().chain(right).all(is_user) && !left.iter().any(|principal| right.contains(principal))

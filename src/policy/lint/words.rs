@@ -1,10 +1,11 @@
-//! Warnings about words of `run` that look like several words, or like a part of a shell line. Writ starts a program
-//! with exactly these words and without a shell. Nothing splits a word.
+//! Warnings about words of `run` that look like several words, or like a part of a shell command line. Writ starts a
+//! program with exactly these words and without a shell. Nothing splits or interprets a word.
 
 use crate::api::whitelist::WhitelistRule;
 use crate::policy::base_name;
 
-/// Programs whose first argument is a subcommand. The argument therefore contains no spaces.
+/// Programs whose first argument is a subcommand. A subcommand contains no spaces, so a space in the first argument is
+/// probably a mistake.
 const WITH_COMMANDS: [&str; 33] = [
     "apk",
     "apt",
@@ -42,7 +43,7 @@ const WITH_COMMANDS: [&str; 33] = [
 ];
 /// Words that only a shell interprets.
 const OF_A_SHELL: [&str; 10] = ["|", "||", "&&", "&", ">", ">>", "<", "2>", "2>&1", ">/dev/null"];
-/// Programs that interpret some words of [`OF_A_SHELL`] themselves.
+/// Programs that interpret some words of [`OF_A_SHELL`] themselves. For these programs, the words cause no warning.
 const COMPARING: [&str; 4] = ["[", "expr", "find", "test"];
 
 /// Returns the warnings about the words of an Allow rule.
@@ -76,8 +77,8 @@ pub(super) fn rule_warnings(rule: &WhitelistRule) -> Vec<String> {
     messages
 }
 
-/// Splits a word at its spaces and returns the parts as YAML. Returns `None` unless there are several parts and `like`
-/// is true for the first part.
+/// Splits a word at its spaces and returns the parts as a YAML list. Returns `None` if there is only one part, if the
+/// word begins with a space, or if `like` is false for the first part.
 fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     let parts: Vec<&str> = word.split_ascii_whitespace().collect();
     let (first, rest) = parts.split_first()?;
@@ -85,8 +86,9 @@ fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
     is_glued.then(|| format!("{parts:?}"))
 }
 
-/// Returns true for `-n` or `--lines`. Returns false for `--format=%h`, because its value can contain spaces, and for a
-/// dash in a text.
+/// Returns true if a word consists of one or two dashes and a name: `-n`, `--lines`. If a space follows such an option
+/// in the same word, this is probably a mistake. Returns false for options with an attached value (`--format=%h`) and
+/// for a single dash, because authors also write them in words that contain spaces.
 fn is_option(word: &str) -> bool {
     let name = word.trim_start_matches('-');
     (1..=2).contains(&(word.len() - name.len())) && is_plain(name)

@@ -45,6 +45,6 @@ pub(in super::super) fn is_telling(name: &str) -> bool {
         "wrapper",
     ];
     let lower = name.trim_start_matches('-').to_ascii_lowercase();
-    // An example is `ExecStart` of systemd.
+    // A name that begins with `exec` suggests a command, for example `ExecStart` of systemd.
     lower.starts_with("exec") || lower.split(['-', '_', '.', ':']).any(|part| PARTS.contains(&part))
 }

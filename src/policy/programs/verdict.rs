@@ -190,7 +190,7 @@ impl Place<'_> {
     }
 
     fn remote(&self) -> Verdict {
-        // An example is `backup.internal:/srv/{name}`.
+        // True if the author fixed the host, for example with `backup.internal:/srv/{name}`.
         let has_host =
             self.one.before.split_once(':').is_some_and(|(host, rest)| !host.is_empty() && !rest.starts_with("//"));
         if has_host || self.is_pinned() {

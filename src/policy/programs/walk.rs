@@ -7,9 +7,10 @@ use crate::programs::table::{Description, ProgramOption, Role, find, find_subcom
 
 /// Maximum number of nested programs (`sudo nice timeout ...`). The words of deeper programs have unknown roles.
 const NESTED_PROGRAMS: usize = 8;
-/// Characters before and after the number of a parameter in a word. Words are printable ASCII, so they contain these
-/// characters only as marks.
+/// First character of a mark. A mark consists of this character, the number of a parameter, and [`END`]. Words are
+/// printable ASCII, so only marks contain these two characters.
 const BEGIN: char = '\u{1}';
+/// Last character of a mark.
 const END: char = '\u{2}';
 
 /// Word of a rule. A value replaces each enum parameter, and a mark replaces each free parameter.
@@ -205,7 +206,7 @@ impl<'a> Walk<'a> {
     fn option(&mut self, word: &'a Word) -> Option<&'static ProgramOption> {
         let text = word.before();
         let has_one_dash = self.levels.iter().any(|level| level.has_one_dash);
-        // `-TT` of zip is one option, not two options of one letter.
+        // A listed option of several letters, such as `-TT` of zip, is one option, not several options of one letter.
         let is_whole = text.len() > 2 && self.levels.iter().any(|level| level.options.contains_key(text));
         if text.starts_with("--") || has_one_dash || is_whole { self.long_option(word) } else { self.cluster(word, 1) }
     }
@@ -222,7 +223,7 @@ impl<'a> Walk<'a> {
         let (name, has_value) = text.split_once('=').map_or((text, false), |(name, _)| (name, true));
         let is_named = has_value || !word.is_free();
         let found = if is_named { self.find_option(name) } else { None };
-        // In `-javaagent:{path}` and `-o{file}`, the value follows directly after an option with one dash.
+        // The value can follow directly after an option with one dash, as in `-javaagent:{path}` and `-o{file}`.
         let prefix = if found.is_none() && !text.starts_with("--") {
             self.levels
                 .iter()
@@ -266,7 +267,8 @@ impl<'a> Walk<'a> {
     /// Reads a value that is in the same word as its option.
     fn attached(&mut self, word: &'a Word, role: Role, name: &str) {
         match word.constant().and_then(|text| text.get(name.len() + 1..)).filter(|_| role == Role::Command) {
-            // After `--coreutils-prog=timeout`, the next words belong to the program `timeout`.
+            // The value names a program, and the next words belong to that program, as in `--coreutils-prog=timeout 5
+            // id`.
             Some(program) => {
                 let words = self.words.get(self.next..).unwrap_or_default();
                 let words: Vec<Word> = std::iter::once(Word(program.to_owned())).chain(words.iter().cloned()).collect();
@@ -353,7 +355,7 @@ impl<'a> Walk<'a> {
             let Some(word) = self.words.get(self.next) else { return };
             match (role, word.constant()) {
                 (Role::Command, Some(_)) => self.inner_command(),
-                // An example is `python3 -m json.tool`.
+                // The value is a subcommand with its own description, as in `python3 -m json.tool`.
                 (Role::Subcommand, Some(text)) if find_subcommand(&format!("{} {text}", self.key)).is_some() => {
                     self.subcommand(text, &mut 0);
                     self.next += 1;

@@ -44,7 +44,7 @@ fn matches_that_overlap_or_touch_become_one_so_that_none_hides_another() {
     shows(&["[0-9]"], "pin 1234.", "pin ***.");
     shows(&["a.*z", "m"], "-a m z- m", "-***- ***");
     shows(&["m", "a.*z"], "a m z", "***");
-    // The search ignores replacements.
+    // Patterns are not matched with the replacements of other patterns.
     shows(&["a", r"\*+"], "a*b", "***b");
 }
 

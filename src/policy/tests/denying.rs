@@ -64,7 +64,7 @@ fn a_deny_holds_against_what_it_says_and_nothing_else() {
         allowed(&rules, &command("stay"));
         assert_eq!(matches!(verdict(&rules, &command("go")), Verdict::Allow(_)), go, "{deny}");
     }
-    // `kill 042` has the same effect as `kill 42`.
+    // `kill 042` has the same effect as `kill 42`. A Deny of the number 42 must therefore match both.
     let kill = "- {name: kill, run: [/bin/kill, --, '{pid}'], parameters: {pid: {pattern: '[0-9+]+'}}}";
     let deny = "- {name: no, effect: Deny, run: [/bin/kill, --, '{pid}'], parameters: {pid: {integer: {maximum: 99}}}}";
     let rules = sound(&format!("{kill}\n{deny}"));

@@ -1,4 +1,5 @@
-//! Languages of patterns and words. The scanners and a judge that tries every value must agree in both directions.
+//! Languages of patterns and words. These tests compare the scanners with a judge, a simple check that tries every
+//! value up to a small length. The scanners and the judge must find the same features.
 
 use std::collections::BTreeSet;
 
@@ -106,8 +107,8 @@ fn assert_agrees(
     if let Some(example) = verdict {
         prop_assert!(parameters[0].values.check(&example).is_ok(), "{example:?} is not admitted");
         prop_assert!(has(&example), "{example:?} does not have it");
-        // The example has the minimum length. If the judge tries values of this length, it therefore finds a value of
-        // it.
+        // The scanner returns the shortest example. If the judge tries values of this length, its shortest value with
+        // the feature must therefore have the same length.
         let shortest = tried.iter().filter(|value| has(value)).map(|value| value.len()).min();
         prop_assert!(example.len() > LONGEST || shortest == Some(example.len()), "{example:?} {shortest:?}");
     }
@@ -148,7 +149,7 @@ proptest! {
             tried(&pattern, &values, short).into_iter().cloned().collect::<Vec<_>>() };
         let (ones, others) = (of(&one), if has_two { of(&other) } else { vec!["z".to_owned()] });
         let text = word.replace("{p}", "z").replace("{q}", "z");
-        // The author chose the constant text of the rule, so a `..` in it is not the requester's.
+        // The author chose the constant text of the rule, so Writ does not refuse a `..` in it.
         prop_assume!(!has_parent(&text));
         let expected = ones.iter().find_map(|p| others.iter().find_map(|q| {
             let word = word.replace("{p}", p).replace("{q}", q);
@@ -167,14 +168,14 @@ proptest! {
                 prop_assert!(template.extract(example, &parameters, &mut vec![None; parameters.len()]).is_ok(), "{}", example);
                 prop_assert!(expected.is_some());
             }
-            // Such a word can be read in two ways, whatever values its parameters admit.
+            // The template is ambiguous, so the rule is invalid for another reason than `..`.
             Some(RuleError::AmbiguousTemplate { .. }) => {}
             Some(other) => prop_assert!(false, "{}", other),
         }
     }
 }
 
-/// The random patterns are of all kinds. Without all kinds, the properties would prove little.
+/// The random patterns cover all kinds. Otherwise the properties would prove little.
 #[test]
 fn the_patterns_are_of_every_kind() {
     use proptest::strategy::ValueTree;
@@ -277,9 +278,9 @@ fn the_field_is_for_patterns_of_what_is_allowed() {
     let deny =
         "- {name: r, effect: Deny, run: [/bin/x, '{p}'], parameters: {p: {pattern: '.*', allowParentDirectory: true}}}";
     assert!(matches!(problem(deny), RuleError::NotAllowedOnDeny { .. }));
-    // A Deny does not need the field.
+    // A Deny can have a pattern that admits `..` without `allowParentDirectory`.
     sound("- {name: r, effect: Deny, run: [/bin/x, '{p}'], parameters: {p: {pattern: '.*'}}}");
-    // `false` means the same as an absent field.
+    // `allowParentDirectory: false` means the same as an absent field.
     sound("- {name: r, run: [/bin/x, '{p}'], parameters: {p: {pattern: a, allowParentDirectory: false}}}");
 }
 

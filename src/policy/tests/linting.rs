@@ -277,7 +277,7 @@ fn a_free_absolute_path_is_warned_of() {
         ("@{p}", "/[a-z/]+"),
         ("host:{p}", "/[a-z/]+"),
     ] {
-        // The first warning can be from the description of cat, or from the rule for programs without a description.
+        // The tables describe cat, but not print. Both programs cause a warning.
         for program in ["/bin/cat", "/opt/print"] {
             let found = findings(&of(program, word, pattern));
             assert!(

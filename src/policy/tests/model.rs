@@ -36,7 +36,7 @@ impl Source<'_> {
     }
 }
 
-/// Pattern, with a second definition that uses no regular expression.
+/// Pattern, with a function that admits the same values without a regular expression.
 pub struct KnownPattern {
     pub text: &'static str,
     pub admits: fn(&str) -> bool,
@@ -174,7 +174,7 @@ pub fn policy(source: &mut Source<'_>) -> Vec<List> {
         .collect()
 }
 
-/// Returns a rule that is similar to `other`: a Deny of it, or a rule with nearly the same effect.
+/// Returns a rule that is similar to `other`: a Deny with its words or text, or a rule with nearly the same effect.
 fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     let mut rule = other.clone();
     match source.below(8) {
@@ -365,7 +365,7 @@ fn parameter(values: &Values, is_deny: bool) -> Parameter {
     let mut parameter = Parameter {
         default: values.default.clone(),
         max_length: values.maximum,
-        // These tests are not about patterns that admit `..`.
+        // An Allow with a pattern that admits `..` is invalid without this field. Other tests check that.
         allow_parent_directory: matches!(values.kind, Kind::Pattern(index) if !is_deny && (PATTERNS[index].admits)("..")),
         ..Parameter::default()
     };
@@ -385,7 +385,7 @@ pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// Returns the three forms of a request for a rule with these values. The text contains only values with a placeholder.
+/// Returns the three forms of a request for a rule. The text contains only values that have a placeholder in it.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();
@@ -483,7 +483,7 @@ fn mutate(source: &mut Source<'_>, text: &mut String) {
     *text = bytes.into_iter().collect();
 }
 
-/// Returns a requester. Returns `None` if the requester is not verified.
+/// Returns a requester, or `None` for a requester that is not verified.
 pub fn requester(source: &mut Source<'_>) -> Option<Requester> {
     let service_account = "system:serviceaccount:team:quzza";
     let names = ["quzza", "quzzb", "quzzgroup", service_account, "system:serviceaccount:other:quzza", ""];

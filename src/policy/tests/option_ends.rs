@@ -110,7 +110,7 @@ fn usual_forms_are_taken() {
     ] {
         sound(&rule(run));
     }
-    // There is no false alarm about a value that cannot begin with a dash.
+    // There is no false positive for a value that cannot begin with a dash.
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {pattern: '[a-z][a-z-]*'}"));
     sound(&rule_with("[/bin/tar, -xf, --, '{p}']", "p: {enum: [--all]}"));
 }

@@ -20,7 +20,7 @@ fn form(world: &World, spec: &CommandExecutionSpec) -> Option<Verdict> {
     world.judge(&Question { spec, labels: &BTreeMap::new(), requester: None })
 }
 
-/// The random cases are of all kinds. Without all kinds, the properties would prove little.
+/// The random cases cover all kinds. Otherwise the properties would prove little.
 #[test]
 fn the_cases_are_of_every_kind() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();

@@ -298,7 +298,7 @@ fn a_pattern_says_which_characters_it_admits() {
             RuleError::AdmitsByte { .. }
         );
     }
-    // With Unicode, case folding would map k to the Kelvin sign.
+    // With Unicode, case folding maps k to the Kelvin sign, so the pattern would admit bytes that are not ASCII.
     problem_is!(with_parameter("{pattern: '(?iu)k'}"), RuleError::AdmitsByte { .. });
     problem_is!(with_parameter("{pattern: '[a&&b]'}"), RuleError::PatternNeverMatches { .. });
     problem_is!(with_parameter(&format!("{{pattern: '{}'}}", "a".repeat(1025))), RuleError::PatternTooLarge { .. });
@@ -352,7 +352,7 @@ fn no_value_looks_like_an_option_unless_two_dashes_stand_before_it() {
         sound(&rule("[/bin/echo, --, '{p}']", pattern));
         sound(&rule("[/bin/echo, 'x={p}']", pattern));
     }
-    // `find -- -delete` deletes.
+    // find reads `-delete` as an action even after `--`.
     problem_is!(rule("[/usr/bin/find, --, '{p}']", "[/a-z-]+"), RuleError::OptionAsOperand { .. });
     sound(&rule("[/bin/echo, '{p}']", "[a-z][a-z-]*"));
     // Even after `--`, find reads `-delete` as an action, and test reads `-f` as an operator.
