@@ -23,7 +23,8 @@ const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
 const MAX_TIMEOUT_SECONDS: u32 = 86_400;
 const MAX_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
-/// Maximum of `output.drainSeconds`. An execution occupies a slot of its machine while Writ drains its output.
+/// Maximum of `output.drainSeconds`. An execution occupies a slot of its machine while Writ drains its output, so a
+/// long drain would delay other executions.
 const MAX_DRAIN_SECONDS: u32 = 60;
 /// Maximum of `minimumRetentionSeconds`: 365 days, as for `spec.ttlSecondsAfterFinished`.
 const MAX_RETENTION_SECONDS: u32 = 31_536_000;
@@ -34,7 +35,7 @@ const MAX_USER_NAME: usize = 64;
 
 type Check = Result<(), RuleError>;
 
-/// Refuses a field, at any depth, that this version of Writ does not know.
+/// Refuses fields that this version of Writ does not know, at any depth.
 pub(super) fn fields_are_known(rule: &WhitelistRule) -> Check {
     let top = rule.unknown_fields.keys().map(|field| ("", field));
     let selector = rule.machine_selector.iter().flat_map(|selector| selector.unknown_fields.keys());
@@ -94,7 +95,7 @@ pub(super) fn word(field: &'static str, word: &str) -> Check {
     refuse(field, unprintable(word))
 }
 
-/// Checks a text that requests are compared with.
+/// Checks a text with which requests are compared.
 pub(super) fn text(field: &'static str, text: &str) -> Check {
     if text.is_empty() || text.len() > MAXIMUM_TEXT_BYTES {
         return Err(RuleError::TextLength { field });

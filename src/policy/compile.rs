@@ -1,8 +1,8 @@
 //! Compiles a Whitelist once into rules that requests can be matched against.
 //!
 //! Writ ignores an invalid Allow rule. The other rules of its Whitelist stay in force. If Writ ignored an invalid Deny
-//! rule, commands that the Deny forbids could run. The namespace therefore fails closed (see
-//! [`super::RuleSet::closed_by`]).
+//! rule, commands that the Deny forbids could run. The namespace therefore fails closed: it allows no request until the
+//! Deny is valid (see [`super::RuleSet::closed_by`]).
 
 use std::collections::BTreeMap;
 

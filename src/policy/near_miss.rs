@@ -1,5 +1,5 @@
-//! Near misses: the rule that is nearest to a denied request, and the reason for which it did not match. There is one
-//! text for the requester, and another for readers of the policy.
+//! Near misses: the rule that is nearest to a denied request, and the reason why the rule did not match. The requester
+//! and the readers of the policy get different texts.
 //!
 //! # Guarantees
 //! The text for the requester shows no text, pattern or value of a rule, and no correct part of a guessed word. It

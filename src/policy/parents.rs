@@ -59,8 +59,8 @@ fn may_have_dots(word: &Template, parameters: &[ParameterSpec]) -> bool {
         })
 }
 
-/// Returns the parameter to report: the first parameter that makes the segment alone. The values of the other
-/// parameters count as constant text.
+/// Returns the parameter to report: the first parameter whose value is a part of the segment `..`. For this check, the
+/// values of the other parameters count as constant text.
 fn culprit<'p>(word: &Template, parameters: &'p [ParameterSpec], example: &Example) -> Option<&'p ParameterSpec> {
     let is_kept_out =
         |place: &usize| parameters.get(*place).is_some_and(|parameter| parameter.values.keeps_out_parent_directory());

@@ -6,8 +6,8 @@ use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RedactionError};
 /// Reason why a rule is out of force.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RuleError {
-    /// Field that this version of Writ does not know. The field could limit the rule, so the rule must not be used
-    /// without it.
+    /// Field that this version of Writ does not know. The field could limit the rule, so Writ must not use the rule
+    /// without the field.
     #[error("{field} is not known to this version of writ; is it misspelt? else upgrade writ, or remove it")]
     UnknownField {
         /// Name of the field.

@@ -135,7 +135,7 @@ fn every_login_shell_passes_every_printable_word_on() {
             command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let Ok(mut child) = command.spawn() else { continue };
-            // The command of the plain text reads no input and has perhaps ended already.
+            // The command of the plain text reads no input and has perhaps ended already, so a failed write is ignored.
             let _ = child.stdin.take().expect("a pipe").write_all(format!("{permission}\n").as_bytes());
             let mut output = child.wait_with_output().expect("output");
             let marks = format!("a:b\na:{permission}\n");

@@ -189,8 +189,9 @@ impl<'a> Namespace<'a> {
         ))
     }
 
-    /// Returns the program of an Allow if the other words of the Allow contain what a Deny forbids. These other words
-    /// are then text for a shell, or words for an unknown launcher.
+    /// Returns the program of an Allow if the other words of the Allow contain the program and the constants of a Deny.
+    /// The program can be a shell or an unknown launcher that executes these words, so the Deny perhaps forbids too
+    /// little.
     fn mentions<'b>(&self, deny: &CompiledRule, allow: &'b CompiledRule) -> Option<&'b str> {
         let (program, denied) = deny.run.split_first()?;
         let (path, own) = (program.constant()?, allow.run.first()?.constant()?);

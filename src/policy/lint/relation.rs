@@ -17,8 +17,8 @@ pub(super) enum Relation {
         nearness: usize,
         /// The difference, as a clause about the Allow ("it has other words").
         why: String,
-        /// Words of the command with which it can perhaps do what the Deny forbids. `None` if the words differ too
-        /// much. Empty if no example is known.
+        /// Words with which the command can perhaps do what the Deny forbids. `None` if the words differ too much.
+        /// Empty if no example is known.
         evading: Option<Vec<String>>,
         /// True if a launcher starts the command.
         is_launched: bool,
@@ -124,9 +124,9 @@ pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWo
     }
 }
 
-/// Returns, for each word of a Deny, the position of a word of the command that the Deny's word can match. The order of
-/// the words is ignored. Also returns the remaining words of the command. Constants of the Deny are placed first. A
-/// word that begins with a dash is used only if no other word matches.
+/// Finds a word of the command for each word of a Deny, in any order. Returns the positions of these words, and the
+/// remaining words of the command. Constants of the Deny are placed first. A word of the command that begins with a
+/// dash is used only if no other word matches.
 fn places<'a>(
     own: &[LintWord<'a>],
     denied: &[Template],
@@ -155,8 +155,7 @@ fn places<'a>(
     (places, extra)
 }
 
-/// Returns words of the command with which it does what the Deny forbids. Returns no words if a parameter has no
-/// example.
+/// Returns words with which the command does what the Deny forbids. Returns no words if a parameter has no example.
 fn evading(
     deny: &CompiledRule,
     allow: &CompiledRule,

@@ -68,8 +68,8 @@ pub(super) struct Use {
     pub before: String,
     /// Option whose value contains the placeholder.
     pub option: Option<String>,
-    /// Set if the placeholder is in the name of an option: the values that would choose an option that decides which
-    /// program runs.
+    /// Values that would choose an option that decides which program runs. `None` if the placeholder is not in the name
+    /// of an option.
     pub choices: Option<Vec<String>>,
 }
 

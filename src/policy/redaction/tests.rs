@@ -126,7 +126,7 @@ fn after_very_many_matches_the_rest_of_the_line_is_replaced() {
     let line = "a-".repeat(MATCHES);
     shows(&["a"], &line[..line.len() - 1], &["***"; MATCHES].join("-"));
     shows(&["a"], &format!("{line}nothing"), &["***"; MATCHES].join("-"));
-    // Another pattern still matches to the left of that rest.
+    // Another pattern still matches to the left of the replaced rest.
     shows(&["a", "b"], &format!("b_{line}"), &format!("***_{}", ["***"; MATCHES].join("-")));
 }
 
@@ -146,7 +146,8 @@ fn a_line_that_would_take_the_square_of_its_length_is_replaced_from_there_on() {
 
 #[test]
 fn what_a_search_remembers_is_bounded_whatever_it_meets() {
-    // In the middle of the line, the automaton of this pattern can be in any of 2^60 states.
+    // The automaton of this pattern can reach 2^60 states. Random text therefore needs more states than the cache can
+    // hold.
     let redaction = compiled(&["[ab]*a[ab]{60}z"]);
     let mut lines = redaction.line_redactor();
     let mut state = 12345u64;

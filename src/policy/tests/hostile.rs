@@ -1,5 +1,5 @@
-//! Hostile requests of `tests/policy/hostile.yaml`. Each is denied for the right reason, and the other requests of the
-//! file are allowed. The cluster test `hostile_requests` sends the same requests to a real API server.
+//! Hostile requests of `tests/policy/hostile.yaml`. Writ must deny each hostile request for the right reason, and allow
+//! the other requests of the file. The cluster test `hostile_requests` sends the same requests to a real API server.
 
 use self::file::File;
 use super::*;

@@ -186,7 +186,7 @@ fn admits(values: &Values, value: &str, is_deny: bool) -> bool {
     fits && (is_deny || value.len() <= maximum)
 }
 
-/// Returns every way to read texts as these templates. In each way, a parameter has only one value.
+/// Returns every combination of parameter values with which these templates have these texts.
 fn solutions(
     rule: &Rule,
     templates: &[Vec<Piece>],

@@ -1,4 +1,5 @@
-//! Bounds of the wait for output and of the retention. They are checked with the rule, and the decision fixes them.
+//! Limits of the wait for output and of the retention. Writ checks these limits together with the rule, and stores them
+//! in the decision.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 

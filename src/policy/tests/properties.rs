@@ -8,7 +8,8 @@ use super::oracle::{Question, World};
 use super::*;
 
 fn config() -> ProptestConfig {
-    // Many rules are invalid on purpose. Properties of valid rules skip the invalid rules.
+    // Many rules are invalid on purpose, and properties of valid rules reject them. The number of rejected cases is
+    // therefore not limited.
     ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() }
 }
 

@@ -123,7 +123,8 @@ const WORTH_A_WARNING: &[&str] = &[
     "/usr/bin/systemd-run -p ExecStartPre={word} /bin/true",
 ];
 
-/// Rules with unusual spellings of options or other names of programs. The value decides what runs.
+/// Rules in which the value decides what runs, although the option has an unusual spelling or the program has another
+/// name.
 const DECIDING: &[&str] = &[
     "/usr/bin/rsync -ave {word} a b",
     "/usr/bin/psql -tAc {word}",

@@ -1,7 +1,8 @@
 use super::spoilt::problem;
 use super::*;
 
-/// Linux, sudo and directory services accept more user names than useradd.
+/// Linux, sudo and directory services accept more user names than useradd. `runAs` must therefore accept these names
+/// too.
 #[test]
 fn a_user_to_run_as_is_any_name_that_is_no_option_number_or_group() {
     let with = |user: &str| format!("- {{name: r, run: [/bin/true], runAs: '{user}'}}");
