@@ -224,8 +224,8 @@ fn extract_from_argv<'a>(
     values: &mut [Option<&'a str>],
 ) -> Result<(), Mismatch> {
     let read = read_words(&rule.parameters, &rule.run, argv.iter().map(String::as_str), values);
-    // If the vector has another shape than `run`, the words at the positions of the parameters are not their values.
-    // The error then names no value.
+    // A vector has the shape of `run` if it has the same number of words and the same constants. If the shape differs,
+    // the words at the positions of the parameters are not their values, so the error names no value.
     let is_other =
         |(template, word): (&Template, &String)| template.constant().is_some_and(|constant| constant != word);
     let has_shape = argv.len() == rule.run.len() && !rule.run.iter().zip(argv).any(is_other);

@@ -1,7 +1,7 @@
 //! Patterns with `*` and `?` in annotations.
 
-/// Returns true if one of the patterns matches the whole text. `patterns` is separated by commas. An empty list matches
-/// nothing.
+/// Returns true if one of the patterns matches the whole text. `patterns` is a list, separated by commas. An empty list
+/// matches nothing.
 pub fn any_matches(patterns: &str, text: &str) -> bool {
     patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()).any(|pattern| matches(pattern, text))
 }

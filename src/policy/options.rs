@@ -58,8 +58,8 @@ pub(super) fn check(run: &[Template], parameters: &[ParameterSpec]) -> Result<()
     Ok(())
 }
 
-/// Returns an option that certainly takes the next word, `--`, as its value. The author of the rule did not intend
-/// that.
+/// Returns an option that certainly takes the next word, `--`, as its value. The author of the rule probably intended
+/// to end the options with this `--`.
 pub(super) fn swallowed_dashes(run: &[Template], parameters: &[ParameterSpec]) -> Option<String> {
     let mut ends = Ends::new(run, parameters);
     run.iter().enumerate().find_map(|(index, word)| {

@@ -89,7 +89,7 @@ fn requester(username: &str, groups: &[&str]) -> Requester {
     }
 }
 
-/// Decides a request for a Machine without labels. No rule names its requester.
+/// Decides a request of the user jane in the group dev, for a Machine without labels.
 fn verdict(rules: &RuleSet, spec: &CommandExecutionSpec) -> Verdict {
     verdict_for(rules, spec, &[], &requester("jane", &["dev"]))
 }

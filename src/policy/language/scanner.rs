@@ -145,8 +145,8 @@ pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
 /// Finds an encoded dot of a URL (`%2e`) if the requester chose at least a part of it. Many programs read `%2e` as a
 /// dot.
 pub(in crate::policy) static ENCODED_DOT: LazyLock<Scanner> = LazyLock::new(|| {
-    // The state: the number of characters of `%2e` read so far, and a flag. The flag is true if the requester chose one
-    // of these characters.
+    // The state consists of the number of characters of `%2e` read so far, and a flag. The flag is true if the
+    // requester chose one of these characters.
     let step = |(read, was_free): &(usize, bool), byte: u8, is_free: bool| match (read, byte.to_ascii_lowercase()) {
         (3, _) => (3, true),
         (1, b'2') => (2, *was_free || is_free),

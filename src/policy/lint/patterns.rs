@@ -183,7 +183,8 @@ impl Visitor for Odd {
 
     fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), ()> {
         match item {
-            // `[A-z]` contains `[`, `\`, `]`, `^`, `_` and a backquote.
+            // A range between two kinds of characters contains more than its author expects. For example, `[A-z]`
+            // contains `[`, `\`, `]`, `^`, `_` and a backquote.
             ClassSetItem::Range(ClassSetRange { start, end, .. }) => {
                 let kinds = [char::is_ascii_lowercase, char::is_ascii_uppercase, char::is_ascii_digit];
                 if start.c != end.c && !kinds.iter().any(|is_kind| is_kind(&start.c) && is_kind(&end.c)) {

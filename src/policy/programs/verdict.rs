@@ -208,7 +208,8 @@ impl Place<'_> {
     }
 }
 
-/// Returns true if all values seem to begin with the same character. Tries other first characters for the example.
+/// Returns true if all values seem to begin with the same character. The check is not exact: it tries the example with
+/// some other first characters.
 fn begins_with_constant(values: &ValueSpec) -> bool {
     let Some(example) = values.example() else { return false };
     let Some(rest) = example.get(1..) else { return false };
@@ -217,8 +218,8 @@ fn begins_with_constant(values: &ValueSpec) -> bool {
         .any(|first| !example.starts_with(first) && values.check(&format!("{first}{rest}")).is_ok())
 }
 
-/// Returns true if all values seem to begin with the same directory or host. Tries [`PROBES`], and other first parts
-/// for the example.
+/// Returns true if all values seem to begin with the same directory or host. The check is not exact: it tries
+/// [`PROBES`], and the example with two other first segments.
 fn is_pinned_itself(values: &ValueSpec) -> bool {
     let Some(example) = values.example() else { return false };
     if PROBES.iter().any(|probe| values.check(probe).is_ok()) {

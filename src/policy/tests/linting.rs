@@ -220,7 +220,7 @@ fn a_value_is_no_configuration_file_that_runs_programs() {
     }
 }
 
-/// Each kind of warning, and the same rule after its remedy.
+/// Each pattern causes a warning. With the recommended change, it causes no warning.
 #[test]
 fn operators_in_classes_are_named_and_the_advice_helps() {
     let with = |pattern: &str| {
@@ -243,7 +243,7 @@ fn operators_in_classes_are_named_and_the_advice_helps() {
     }
 }
 
-/// Unusual spellings of options and dots.
+/// Unusual spellings of options and dots cause warnings.
 #[test]
 fn other_writings_of_options_and_dots_are_warned_of() {
     let with =
@@ -260,7 +260,7 @@ fn other_writings_of_options_and_dots_are_warned_of() {
     is_quiet(&with("[/bin/tar, tf, '/srv/{p}.tar']", "[a-z]+"));
 }
 
-/// Paths that the requester chooses completely, and paths after a constant directory.
+/// A path that the requester chooses completely causes a warning. A path after a constant directory does not.
 #[test]
 fn a_free_absolute_path_is_warned_of() {
     let of = |program: &str, word: &str, pattern: &str| {

@@ -172,8 +172,9 @@ fn request(source: &mut Source<'_>, whitelists: &[Whitelist]) -> CommandExecutio
     spec
 }
 
-/// Checks arbitrary Whitelists and requests. An allowed command is a program by its path, with words that every shell
-/// reads in the same way. The order of the Whitelists does not change the decision. Nothing panics.
+/// Checks arbitrary Whitelists and requests. Nothing may panic. The program of an allowed command must be a plain
+/// absolute path, and its words and variables must be printable ASCII. The order of the Whitelists must not change the
+/// decision.
 pub fn judge(source: &mut Source<'_>) {
     let whitelist = |name: String, source: &mut Source<'_>| {
         let rules = (0..1 + source.below(3)).map(|_| rule(source)).collect();
