@@ -108,8 +108,8 @@ fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: Us
     }
 }
 
-/// Command whose program adds words to the inner command. `xargs` and `parallel` add words from their input, and `find
-/// -exec` adds names of files that it finds. The rule does not show these words.
+/// Command whose program adds words to the inner command. `xargs` and `parallel` add words from their input.
+/// `find -exec` adds names of files that it finds. The rule does not show these words.
 pub(crate) struct InputCommand<'a, W> {
     /// The program that adds the words.
     pub launcher: &'a str,
