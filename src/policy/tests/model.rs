@@ -206,7 +206,7 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     rule
 }
 
-/// Puts a launcher before an Allow's words. The program can become a bare name. Messages can contain names of launchers.
+/// Puts a launcher before the words of an Allow. The program can lose its directory.
 fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     let Some([Piece::Text(program)]) = rule.run.first_mut().map(Vec::as_mut_slice) else { return };
     if rule.is_deny || !program.starts_with('/') {
