@@ -9,8 +9,8 @@
 //! 2. A controller receives it. `controllers::command_execution`: `triggers` turns events into names; `reconcile` reads
 //!    the execution, its receipt, its Machine and the Whitelists live (`cluster`), calls [`execution::plan`], and
 //!    applies the plan.
-//! 3. Writ checks that it was not executed before, by its receipt. This stage and the next two are one call of
-//!    [`execution::plan`], without I/O. Result, if it was: AlreadyExecuted, in the phase of the first execution.
+//! 3. Writ reads the receipt to check that the execution did not run before. This stage and the next two are one call
+//!    of [`execution::plan`], without I/O. Result, if it ran: AlreadyExecuted, with the phase of the first execution.
 //! 4. It is matched against the Whitelists. [`policy::decide`]. Result: `status.decision`, or Rejected.
 //! 5. The next step is planned. [`execution`]: the state machine. Result: phase, reason, message, conditions.
 //! 6. It waits for its machine. `runner::queue`: queues and slots, as data; `runner::dispatch`: starts a task for each
@@ -26,12 +26,12 @@
 //! 10. Its command runs, with or without a connection. `runner`, `ssh`, `output`: follow by offset, redact, count,
 //!     digest, store, stop.
 //! 11. If the process with the claim dies, another one adopts the claim. `runner`: adopt, read the journal on the
-//!     machine; [`execution`]: launch, follow or close.
+//!     machine; [`execution`] decides: launch the command, follow it, or close its journal.
 //! 12. Its result is recorded. [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token. Result:
 //!     Succeeded, Failed, TimedOut, Cancelled or OutcomeUnknown.
 //! 13. Its TTL expires, or a user deletes it. `controllers`: retention: receipt, deletion; `output`: delete the stored
-//!     output; `cluster`: remove the finalizer. Result: it is deleted after its end is recorded. If its TTL expired, an
-//!     ExecutionReceipt stays.
+//!     output; `cluster`: remove the finalizer. Result: it is deleted, but not before its end is recorded. If its TTL
+//!     expired, an ExecutionReceipt stays.
 //!
 //! The stages in the life of a Machine:
 //!
@@ -39,7 +39,8 @@
 //!    limits the concurrent probes.
 //! 2. It is probed. `fleet::probe`: connects, inspects the machine, or reads the answer of its sshd.
 //! 3. A failure is classified. `fleet::connect_failure`: unreachable, wrong host key, refused login and others, by the
-//!    error of `ssh`; `fleet::launcher_support`: by the reply of the launcher. Failures of executions too.
+//!    error of `ssh`; `fleet::launcher_support`: by the reply of the launcher. It classifies failed connections of
+//!    executions, too.
 //! 4. It gets a phase. `machine::observation`: Online, Offline or Misconfigured, by the last observation. A probe or
 //!    an attempt to run a command makes the observation. `machine::report`: Suspended and Unknown.
 //! 5. Its state is shared. `fleet::machines`: one value per Machine, with its connections and its
@@ -68,9 +69,9 @@
 //! - [`fairness`]: places that all namespaces share, so that no namespace delays the others.
 //! - [`output`]: the output of commands: redacts it, counts all of it, keeps a bounded part in memory, shows it live,
 //!   stores all of it.
-//! - [`ssh`]: the SSH client: dial, verify the host key, log in, run sessions. Only this module uses russh. It knows no
-//!   Kubernetes. `fleet`, `runner` and `cli::machine` use its types directly. A second transport would start at
-//!   `fleet::connect`, and it would need a POSIX sh on the machine, because `launcher` sends shell scripts.
+//! - [`ssh`]: the SSH client: dial, verify the host key, log in, run sessions. Only this module uses russh. It does not
+//!   depend on Kubernetes. `fleet`, `runner` and `cli::machine` use its types directly. A second transport would start
+//!   at `fleet::connect`, and it would need a POSIX sh on the machine, because `launcher` sends shell scripts.
 //! - [`launcher`]: the shell program that starts commands on machines, and its protocol. Pure.
 //! - [`cluster`]: calls to the API server, each with a deadline.
 //! - [`fleet`]: connections to machines: credentials, pool, probes, the stored host key of the first use, the state of

@@ -89,7 +89,8 @@ impl Fair {
         has_place.then(|| Turn { fair: self.clone(), namespace: namespace.to_owned() })
     }
 
-    /// Reconciles an object if it has a place. Otherwise returns at once, and the object is queued again later.
+    /// Reconciles an object if its namespace has a place among the concurrent reconciles. Otherwise returns at once.
+    /// The object is queued again when a place becomes free.
     pub fn in_turn<K, F>(&self, object: &ObjectRef<K>, reconcile: impl FnOnce() -> F) -> BoxFuture<'static, Reconciled>
     where
         K: Resource<DynamicType = ()> + 'static,

@@ -90,7 +90,7 @@ impl<W> Turns<W> {
         Some(waiting)
     }
 
-    /// Returns a place of this namespace to the pool.
+    /// Releases one place that this namespace holds.
     pub fn give_back(&mut self, namespace: &str) {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return };
         entry.held = entry.held.saturating_sub(1);

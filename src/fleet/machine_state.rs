@@ -41,7 +41,7 @@ pub(crate) struct Settings {
 pub(crate) enum SettingsChange {
     /// No change that matters to the queue.
     None,
-    /// More or fewer commands may run concurrently, or this was the first read.
+    /// The maximum number of concurrent commands has changed, or this was the first read.
     Capacity,
     /// `spec.suspend` has changed. The statuses of queued executions report the suspension.
     Suspension,

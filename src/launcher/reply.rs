@@ -98,7 +98,7 @@ struct Stream {
 enum State {
     /// Before the first mark.
     Preamble,
-    /// At the position of a mark.
+    /// The next bytes must be a mark.
     Mark,
     /// After a mark: the line so far.
     Line(Vec<u8>),

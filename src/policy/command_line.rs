@@ -98,7 +98,6 @@ const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@;
 ///
 /// The request contains the two parts of the mark as separate words. If a program only prints the request (a forced
 /// command, a trace, a shell that refuses the request), its output therefore contains no mark.
-
 const WAIT: &str = r#"echo "$1:$2" && while IFS="" read -r _n; do case ${#_n} in 32) test -z "$_t" || export TMOUT="$_t"; exec </dev/null && echo "$1:$_n" && shift @COUNT@ && exec "$@"; exit 93 ;; esac; done; }; exit 93"#;
 
 /// Script that Writ sends instead of a command with an invalid variable name. sudo would read such a name as an option

@@ -41,7 +41,7 @@ pub struct CompiledWhitelist {
     pub(super) allow_rules: Vec<CompiledRule>,
     /// Deny rules in force.
     pub(super) deny_rules: Vec<CompiledRule>,
-    /// Rules out of force, each with its problem.
+    /// Invalid rules, each with its problem. These rules are not in force.
     pub invalid_rules: Vec<InvalidRule>,
     /// Reason for which the namespace fails closed. `None` if this Whitelist does not cause that.
     pub closed: Option<String>,

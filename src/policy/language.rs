@@ -135,7 +135,8 @@ impl<'r> Words<'r> {
         Example { word: word.collect(), values }
     }
 
-    /// Returns true if the word with these values has a feature.
+    /// Fills the placeholders of the template with these values. Returns true if the scanner finds its feature in the
+    /// resulting word.
     fn finds(&self, template: &Template, values: &BTreeMap<usize, String>) -> bool {
         let read = |state, piece| match piece {
             Piece::Text(text) => self.scanner.read(state, text, false),
@@ -229,7 +230,7 @@ impl Automaton {
         reach(&mut all, Reached { node: self.start, state: from, before: usize::MAX, byte: None });
         let mut level = 0;
         for length in 0..=longest {
-            // The loop reads `all`, and appends the nodes that need no byte to it.
+            // `all` grows while the loop reads it: the loop appends every node that an empty transition reaches.
             let mut index = level;
             while let Some(&Reached { node, state, .. }) = all.get(index) {
                 let Some(here) = self.nodes.get(node) else { break };

@@ -83,8 +83,9 @@ fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     uses
 }
 
-/// Returns the words of the rule once for each combination of enum values. A mark stands for the value of each free
-/// parameter.
+/// Returns one list of words for each combination of enum values. If there are more than [`COMBINATIONS`] combinations,
+/// returns only as many lists as the longest enum has values. A mark stands for the value of a free parameter. Any
+/// other parameter has an example value.
 fn readings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Vec<Word>> {
     let values: Vec<Vec<String>> = parameters
         .iter()

@@ -99,8 +99,8 @@ struct Run {
     timeout: Duration,
     /// True if sudo runs the command as another user.
     by_sudo: bool,
-    /// First output after the start mark. Kept only if sudo required a password to check the command, because the output
-    /// can then come from sudo.
+    /// First output after the start mark. Kept only if sudo required a password to check the command, because the
+    /// output can then come from sudo.
     first_words: FirstWords,
 }
 

@@ -65,8 +65,8 @@ pub(super) async fn run(
     };
     let redaction = match held.redaction() {
         Ok(redaction) => redaction,
-        // The run needs no patterns, because it records no output. Either Writ sent nothing, or another version of writ
-        // sent the command.
+        // The patterns do not compile, so this run records no output. For a launch, Writ has sent nothing to the
+        // machine. For a reattach, another version of `writ serve` may have sent the command.
         Err(problem) => {
             let is_taken_over = matches!(begin, Start::Reattach);
             let mut run = DurableRun::new(context, work, held, uid, (&Redaction::default(), is_taken_over), cancel);

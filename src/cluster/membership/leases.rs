@@ -95,7 +95,7 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Writes the own Lease. Returns the time at which it was stored, by the API server's clock.
+    /// Writes the Lease of this process. Returns the time at which it was stored, by the API server's clock.
     pub async fn write_own(
         &self,
         now: Timestamp,

@@ -385,7 +385,8 @@ pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// Returns the three forms of a request for a rule. The text contains only values that have a placeholder in it.
+/// Returns three requests for the same rule: as a command text, as an argument vector, and by the name of the rule.
+/// The command text omits the value of a parameter if the rule's text has no placeholder for this parameter.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();

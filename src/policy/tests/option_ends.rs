@@ -145,7 +145,7 @@ fn who_follows_the_messages_has_a_rule_in_force() {
     let told = problem(&rule("[/bin/rm, '{p}']")).to_string();
     assert!(told.contains(pattern) && told.contains("put -- before it in run"), "{told}");
     sound(&rule("[/bin/rm, --, '{p}']"));
-    // If `--` is no remedy for a program, the message does not mention it.
+    // The message does not recommend `--` if `--` does not help for the program.
     for program in ["/usr/bin/find", "/bin/dd", "/usr/bin/ps", "/usr/sbin/ip", "/usr/bin/npm"] {
         let told = problem(&rule(&format!("[{program}, '{{p}}']"))).to_string();
         assert!(!told.contains("put --"), "{told}");

@@ -18,8 +18,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Maximum number of stop requests.
 const TRIES: u32 = 5;
-/// Maximum time from the last stop request, its answer or later output until the machine reports the end of the
-/// command.
+/// Maximum time to wait for the end of the command after a stop request. The time restarts when the machine answers the
+/// request, and when more output arrives.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A command that Writ is stopping.

@@ -25,9 +25,9 @@ pub struct RetentionFlags {
     #[arg(long, default_value_t = DAY, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MAX_SECONDS))]
     minimum_retention_seconds: u32,
 
-    /// Maximum number of ExecutionReceipts per namespace, 1 to 1000000. After an execution expired, its receipt prevents
-    /// a second run of the command if somebody applies the same manifest again. Receipts never expire. At this limit,
-    /// Writ keeps expired executions and reports a warning.
+    /// Maximum number of ExecutionReceipts per namespace, 1 to 1000000. After an execution expired, its receipt
+    /// prevents a second run of the command if somebody applies the same manifest again. Receipts never expire. At this
+    /// limit, Writ keeps expired executions and reports a warning.
     #[arg(long, default_value_t = 10_000, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     receipt_limit: u64,
 }
