@@ -385,8 +385,7 @@ pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// Returns three requests for the same rule: as a command text, as an argument vector, and by the name of the rule.
-/// The command text omits the value of a parameter if the rule's text has no placeholder for this parameter.
+/// Returns three requests for a rule: as text, as arguments, and by name. The text has only values with a placeholder.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();
