@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::{sleep, timeout};
 
 use crate::api::Reason;
+use crate::cluster::WriteOutcome;
 use crate::execution::{self, CommandOutcome, FINAL_POLL, Journal, MachineMatch, StopCause, Termination};
 use crate::fleet::{LauncherConnection, connect_launcher, jitter};
 use crate::launcher::Ended;
@@ -163,6 +164,20 @@ impl DurableRun<'_> {
     pub(super) fn decide_to_stop(&mut self, cause: StopCause) {
         self.stop = Some(Stop::new(cause));
         self.clock.note_stop();
+    }
+
+    /// Stores the time of the noticed cancellation, until the API server confirms it. A session that ends during this
+    /// write drops the write.
+    pub(super) async fn store_stop(&mut self) {
+        self.status_of_stop();
+        let Some(status) = self.held.execution.status.as_ref().filter(|status| status.stop_requested_time.is_some())
+        else {
+            return;
+        };
+        if !self.is_stop_stored {
+            let written = self.context.cluster.write_as_holder(&self.held.key, &self.held.token, status).await;
+            self.is_stop_stored = matches!(written, WriteOutcome::Stored);
+        }
     }
 
     /// Returns a status with the time of the noticed cancellation, if this time is not stored yet. Another holder then

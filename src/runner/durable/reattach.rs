@@ -25,10 +25,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 impl DurableRun<'_> {
     /// Connects to the machine and requests the state of the command.
     pub(super) async fn look(&mut self) -> SessionEnd {
-        if let Some(status) = self.status_of_stop() {
-            // If this write is lost, the next holder counts the stop timeout from its adoption.
-            self.context.cluster.write_as_holder(&self.held.key, &self.held.token, &status).await;
-        }
+        self.store_stop().await;
         let mut ground = match self.ground().await {
             Ok(ground) => ground,
             Err(said) => return said,
