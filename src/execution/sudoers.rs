@@ -39,6 +39,16 @@ pub fn command(program: &str, arguments: &[String]) -> String {
     format!("{} {words}", escape(program))
 }
 
+/// Returns the line that allows `login` to run a command as `run_as` without a password.
+pub fn grant(login: &str, run_as: &str, command: &str) -> String {
+    format!("{login} ALL=({run_as}) NOPASSWD: {command}")
+}
+
+/// Returns true if a line can contain the word: sudo reads only printable ASCII literally.
+pub fn is_plain(word: &str) -> bool {
+    word.chars().all(|each| matches!(each, ' '..='~'))
+}
+
 /// Returns the line that allows the command of an execution with `runAs`, and no other command. Returns `None` if the
 /// command runs as the login user, or if a line cannot contain its words.
 pub fn line(execution: &CommandExecution) -> Option<String> {
@@ -50,8 +60,6 @@ pub fn line(execution: &CommandExecution) -> Option<String> {
         Some(machine) => user(&machine.user)?,
         None => "LOGIN-USER".to_owned(),
     };
-    let is_printable = decision.argv.iter().all(|word| word.chars().all(|each| matches!(each, ' '..='~')));
-    is_printable
-        .then(|| format!("{login} ALL=({run_as}) NOPASSWD: {}", command(program, arguments)))
-        .filter(|line| line.len() <= MAX_LINE)
+    let is_plain = decision.argv.iter().all(|word| is_plain(word));
+    is_plain.then(|| grant(&login, &run_as, &command(program, arguments))).filter(|line| line.len() <= MAX_LINE)
 }

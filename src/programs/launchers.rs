@@ -159,14 +159,14 @@ fn started<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
     }
 }
 
-/// Returns all words from the index `start`. Returns `None` if there are none.
+/// Returns all words from the index `start`. Returns `None` if no word has this index.
 fn suffix<'a, W: Word<'a>>(words: &[W], start: usize, user: Option<User<'a>>) -> Option<Started<'a, W>> {
     let rest = words.get(start..).filter(|rest| !rest.is_empty())?;
     Some((rest.to_vec(), user))
 }
 
 /// Returns a command for each later word that is not an option. The command consists of this word and all words after
-/// it. Commands with more than `MAXIMUM_WORDS` words are omitted, because no Deny has so many words.
+/// this word. Omits commands with more than `MAXIMUM_WORDS` words, because no Deny is longer.
 fn any_later_word<'a, W: Word<'a>>(words: &[W], user: Option<User<'a>>) -> Vec<Started<'a, W>> {
     let first = words.len().saturating_sub(MAXIMUM_WORDS).max(1);
     let is_option = |start: &usize| words.get(*start).is_some_and(|word| word.text().starts_with('-'));

@@ -180,7 +180,7 @@ pub(crate) enum Start {
 #[derive(Debug, Default)]
 struct Programs {
     by_name: HashMap<String, Description>,
-    /// Invalid lines of the tables. A test checks that there are none.
+    /// Invalid lines of the tables. A test checks that this list is empty.
     #[cfg_attr(not(test), allow(dead_code, reason = "for the test"))]
     wrong: Vec<String>,
 }

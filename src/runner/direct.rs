@@ -328,8 +328,8 @@ impl Run {
         StopCause::OutputLimit { maximum_bytes: self.maximum_bytes }
     }
 
-    /// Returns the end of the run if no more events follow: the observed exit status, or `otherwise` if there is none.
-    /// If the start mark did not arrive, the exit status does not count.
+    /// Returns the end of the run if no more events follow: the observed exit status, or `otherwise` if the machine
+    /// reported no exit status. If the start mark did not arrive, the exit status does not count.
     fn ended_or(&self, otherwise: Termination) -> Termination {
         match (&self.exit, self.started) {
             (_, None) => self.not_started(),

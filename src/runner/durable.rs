@@ -234,10 +234,8 @@ impl DurableRun<'_> {
     }
 
     async fn outcome(&mut self, ending: Termination, ended: Option<Ended>) -> CommandOutcome {
-        if let Some(status) = self.status_of_stop() {
-            // The result is stored together with this status.
-            self.held.execution.status = Some(status);
-        }
+        // The result is stored together with this change.
+        self.note_stop_request();
         let incomplete_reason = self.missing_output(ended.as_ref());
         let whole = incomplete_reason.is_none();
         let stop_cause = self.stop.as_ref().map(|stop| stop.cause);

@@ -96,7 +96,7 @@ const PURE: &[&str] = &["api", "programs", "policy", "execution", "machine", "pl
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;
 const RECONCILE_LINES: usize = 70;
-/// Largest share of a module in the lines of `src` without tests: one part in so many.
+/// Divisor for the maximum number of lines of a module: 5 means a fifth of the lines of `src` without tests.
 const MODULE_SHARE: usize = 5;
 
 fn root() -> PathBuf {

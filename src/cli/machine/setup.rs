@@ -105,7 +105,7 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     // person must write the line.
     let values = rule.parameters.values().filter_map(|parameter| parameter.one_of.as_ref()).flatten();
     let mut all = rule.run.iter().chain(values).chain(rule.environment.keys()).chain(&rule.run_as).chain([&rule.name]);
-    if !all.all(|word| word.chars().all(|each| matches!(each, ' '..='~'))) {
+    if !all.all(|word| sudoers::is_plain(word)) {
         lines.push_str("# a rule has characters that a sudo line cannot contain: write the line by hand\n");
         return;
     }
@@ -118,7 +118,7 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     match argument_combinations(words, rule) {
         Some(all) => {
             for words in all {
-                let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {}", sudoers::command(program, &words));
+                let _ = writeln!(lines, "{}", sudoers::grant(&user, &run_as, &sudoers::command(program, &words)));
             }
         }
         None => {
@@ -126,7 +126,7 @@ fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
                 lines,
                 "# with any arguments, because sudo cannot restrict them as the rule does: only the Whitelist restricts them"
             );
-            let _ = writeln!(lines, "{user} ALL=({run_as}) NOPASSWD: {}", sudoers::escape(program));
+            let _ = writeln!(lines, "{}", sudoers::grant(&user, &run_as, &sudoers::escape(program)));
         }
     }
     if !rule.environment.is_empty() {

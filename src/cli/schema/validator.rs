@@ -134,11 +134,11 @@ impl Validator {
     }
 
     /// Checks a map: its fields, its required fields, and the rules between fields. Does not check the values of the
-    /// fields in `beside`, because other code checks them.
-    pub fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, beside: &[&str]) {
+    /// fields in `checked_elsewhere`, because other code checks these fields.
+    pub fn fields(&mut self, path: &str, node: &Node, schema: &JSONSchemaProps, checked_elsewhere: &[&str]) {
         let entries = node.entries();
         for (index, entry) in entries.iter().enumerate() {
-            self.key(path, entry, entries.get(..index).unwrap_or_default(), beside.is_empty());
+            self.key(path, entry, entries.get(..index).unwrap_or_default(), checked_elsewhere.is_empty());
         }
         for field in schema.required.iter().flatten().filter(|field| node.get(field).is_none()) {
             self.say(&join(path, field), node.line, Kind::Type, "missing");
@@ -148,7 +148,9 @@ impl Validator {
         if let Some(message) = words::outside(counted, schema.min_properties, schema.max_properties, "entries") {
             self.say(path, node.line, Kind::Bound, message);
         }
-        for entry in entries.iter().filter(|entry| !entry.node.is_null() && !beside.contains(&entry.key.as_str())) {
+        for entry in
+            entries.iter().filter(|entry| !entry.node.is_null() && !checked_elsewhere.contains(&entry.key.as_str()))
+        {
             let own = join(path, &entry.key);
             let of_field = schema.properties.as_ref().and_then(|properties| properties.get(&entry.key));
             match (of_field, &schema.additional_properties) {

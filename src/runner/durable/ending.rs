@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{sleep, timeout};
 
-use crate::api::Reason;
+use crate::api::{CommandExecutionStatus, Reason};
 use crate::cluster::WriteOutcome;
 use crate::execution::{self, CommandOutcome, FINAL_POLL, Journal, MachineMatch, StopCause, Termination};
 use crate::fleet::{LauncherConnection, connect_launcher, jitter};
@@ -166,30 +166,28 @@ impl DurableRun<'_> {
         self.clock.note_stop();
     }
 
-    /// Stores the time of the noticed cancellation, until the API server confirms it. A session that ends during this
-    /// write drops the write.
-    pub(super) async fn store_stop(&mut self) {
-        self.status_of_stop();
-        let Some(status) = self.held.execution.status.as_ref().filter(|status| status.stop_requested_time.is_some())
-        else {
-            return;
-        };
-        if !self.is_stop_stored {
+    /// Stores the changes of the status whose write was not confirmed: the start, and the time of a cancellation.
+    /// Another holder then counts the stop timeout from the same time.
+    pub(super) async fn store_status(&mut self) {
+        self.note_stop_request();
+        if let Some(status) = self.held.execution.status.as_ref().filter(|_| !self.is_status_stored) {
             let written = self.context.cluster.write_as_holder(&self.held.key, &self.held.token, status).await;
-            self.is_stop_stored = matches!(written, WriteOutcome::Stored);
+            self.is_status_stored = matches!(written, WriteOutcome::Stored);
         }
     }
 
-    /// Returns a status with the time of the noticed cancellation, if this time is not stored yet. Another holder then
-    /// counts the stop timeout from the same time.
-    pub(super) fn status_of_stop(&mut self) -> Option<crate::api::CommandExecutionStatus> {
-        let noticed = self.clock.cancel_noticed()?;
-        let status = self.held.execution.status.as_ref()?;
-        if status.stop_requested_time.is_some() {
-            return None;
-        }
-        let status = execution::with_stop_request(&self.held.execution, noticed, self.context.cluster.now());
-        self.held.execution.status = Some(status.clone());
-        Some(status)
+    /// Notes the time of the noticed cancellation in the status. Returns true if this changed the status.
+    pub(super) fn note_stop_request(&mut self) -> bool {
+        let status = self.held.execution.status.as_ref();
+        let is_noted = status.is_none_or(|status| status.stop_requested_time.is_some());
+        let Some(noticed) = self.clock.cancel_noticed().filter(|_| !is_noted) else { return false };
+        self.change_status(execution::with_stop_request(&self.held.execution, noticed, self.context.cluster.now()));
+        true
+    }
+
+    /// Changes the status. The change is not stored yet.
+    pub(super) fn change_status(&mut self, status: CommandExecutionStatus) {
+        self.held.execution.status = Some(status);
+        self.is_status_stored = false;
     }
 }

@@ -25,7 +25,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 impl DurableRun<'_> {
     /// Connects to the machine and requests the state of the command.
     pub(super) async fn look(&mut self) -> SessionEnd {
-        self.store_stop().await;
+        self.store_status().await;
         let mut ground = match self.ground().await {
             Ok(ground) => ground,
             Err(said) => return said,

@@ -53,8 +53,8 @@ pub(super) struct DurableRun<'a> {
     pub work: &'a QueuedExecution,
     pub held: &'a mut HeldClaim,
     pub cancel: CancellationToken,
-    /// True if the API server has stored the time of the cancellation.
-    pub is_stop_stored: bool,
+    /// True if the API server has confirmed the status of `held.execution`. A session that ends drops its writes.
+    pub is_status_stored: bool,
     /// Recorder of the output. `None` after the outcome was built.
     pub recorder: Option<Recorder>,
     pub uid: Uid,
@@ -140,7 +140,6 @@ impl<'a> DurableRun<'a> {
         let recorder = Some(held.recorder(context, redaction));
         let status = held.execution.status.as_ref();
         let started = status.and_then(|status| status.start_time.as_ref()).map(|time| time.0);
-        let is_stop_stored = status.is_some_and(|status| status.stop_requested_time.is_some());
         let limits = limits_of(context, held);
         Self {
             context,
@@ -162,7 +161,7 @@ impl<'a> DurableRun<'a> {
             is_keeping: false,
             shown: started.is_some(),
             stop: None,
-            is_stop_stored,
+            is_status_stored: true,
             silent_since: None,
             problem: String::new(),
             has_answered: false,

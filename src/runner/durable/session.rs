@@ -129,7 +129,8 @@ impl DurableRun<'_> {
                         stop.note(report);
                     }
                 }
-                _ = async { match progress.as_mut() { Some(write) => write.await, None => pending().await } } => {
+                written = async { match progress.as_mut() { Some(write) => write.await, None => pending().await } } => {
+                    self.is_status_stored = matches!(written, WriteOutcome::Stored);
                     progress = None;
                 }
                 () = sleep_until(deadline) => {
@@ -140,15 +141,13 @@ impl DurableRun<'_> {
                         && since.elapsed() >= SHOW_PROGRESS_AFTER {
                         self.shown = true;
                         let status = execution::with_start(&self.held.execution, started, context.cluster.now());
-                        self.held.execution.status = Some(status.clone());
+                        self.change_status(status.clone());
                         progress = Some(show(context, &key, &token, status));
                     }
                 }
             }
-            if progress.is_none()
-                && let Some(status) = self.status_of_stop()
-            {
-                progress = Some(show(context, &key, &token, status));
+            if progress.is_none() && self.note_stop_request() {
+                progress = self.held.execution.status.clone().map(|status| show(context, &key, &token, status));
             }
             if let (Some(stop), None) = (self.stop.as_mut(), &stopping)
                 && stop.is_due()
@@ -375,7 +374,7 @@ pub(super) fn elsewhere(reached: &LauncherConnection) -> String {
 }
 
 /// Returns a future that writes the progress to the status while the loop reads output. If this write is lost, the
-/// write of the result also contains the progress.
+/// next look at the machine repeats it, and the write of the result also contains the progress.
 fn show<'a>(context: &'a Context, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
     let (key, token) = (key.clone(), token.to_owned());
     Box::pin(async move { context.cluster.write_as_holder(&key, &token, &status).await })
