@@ -63,8 +63,10 @@ fn text(machine: &Machine, keys: &anyhow::Result<AuthorizedKeys>, rules: &[White
         Ok(keys) => authorized_keys_text(machine, keys),
         // Many who write sudo lines may not read Secrets.
         Err(error) => format!(
-            "# ~{user}/.ssh/authorized_keys on the machine: the Secret cannot be read ({error:#}).\n\
-             # `ssh-keygen -y -f KEY` prints the line of a key.\n"
+            "# ~{user}/.ssh/authorized_keys on the machine: the Secret cannot be read ({}).\n\
+             # `ssh-keygen -y -f KEY` prints the line of a key.\n",
+            // A line end in the error would end the comment, and users copy the lines into sudoers.
+            format!("{error:#}").replace(char::is_control, " ")
         ),
     };
     let for_machine = |rule: &&WhitelistRule| {

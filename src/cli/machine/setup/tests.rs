@@ -30,7 +30,9 @@ fn keys(has_certificate: bool) -> anyhow::Result<AuthorizedKeys> {
 
 #[test]
 fn without_the_secret_the_sudo_lines_are_printed() {
-    let text = text(&machine(), &Err(anyhow::anyhow!("the Secret web-ssh: forbidden")), &rules());
+    let error = anyhow::anyhow!("the Secret web-ssh: forbidden\nmallory ALL=(ALL) NOPASSWD: ALL");
+    let text = text(&machine(), &Err(error), &rules());
+    assert!(!text.contains("\nmallory"), "{text}");
     assert!(
         text.starts_with("# ~writ/.ssh/authorized_keys on the machine: the Secret cannot be read (the Secret web-ssh")
     );
