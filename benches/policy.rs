@@ -24,7 +24,7 @@ use writ::policy::{Identity, Request, RuleSet, Verdict, compile, decide};
 /// Number of single decisions per row of the table.
 const DECISIONS: usize = 200_000;
 const RULES_OF_A_WHITELIST: usize = 20;
-/// Patterns, each with a letter. The measured value repeats this letter, and almost matches the pattern.
+/// Patterns, each with a letter. The measured value repeats this letter, so that it almost matches the pattern.
 const HARD_PATTERNS: [(&str, &str); 4] =
     [("(a*)*b", "a"), ("(a|aa)+", "a"), ("(x+x+)+y", "x"), ("([ac]*a[ac]*){120}z", "a")];
 

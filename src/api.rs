@@ -5,8 +5,8 @@
 //!
 //! The API server admits only well-formed objects and refuses changes of a finished status (CEL rules in [`crds`]).
 //!
-//! These are pure types, without I/O and clock. The doc comment of a field is its manual for users. The CRD contains
-//! the comment, and `kubectl explain` prints it.
+//! The types are pure: they use no I/O and no clock. The doc comment of a field is its manual for users. The CRD
+//! contains the comment, and `kubectl explain` prints it.
 
 pub mod command_execution;
 pub mod conditions;
@@ -30,7 +30,7 @@ pub use reference::NameReference;
 pub use whitelist::{Whitelist, WhitelistRule, WhitelistSpec};
 
 /// Pattern of a user name on a machine. The pattern admits names that OpenSSH, sudo, useradd and directory services
-/// accept. Like OpenSSH, it refuses characters that have a meaning in a shell.
+/// accept. Like OpenSSH, the pattern refuses characters that have a meaning in a shell.
 pub const USER_NAME: &str = r"^[!*,.0-9=?-\[\]-_a-z~]([!#%*-.0-9=?-_a-z~]*[!#%*-.0-9=?-\[\]-_a-z~])?[$]?$";
 
 /// Returns true if a text has the form of [`USER_NAME`].
@@ -46,28 +46,28 @@ pub fn is_user_name(text: &str) -> bool {
 pub const GROUP: &str = "writ.dev";
 /// The version of the API that this build reads and writes.
 pub const VERSION: &str = "v1alpha1";
-/// Label of a Secret with SSH credentials. Its value is `true`. Writ uses no other Secrets. Otherwise the author of a
-/// Machine could try every key of the namespace on a host of their choice.
+/// Label that a Secret with SSH credentials must have, with the value `true`. Writ uses no Secret without this label.
+/// Otherwise the author of a Machine could try every key of the namespace on a host of their choice.
 pub const CREDENTIALS_LABEL: &str = "writ.dev/credentials";
-/// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the addresses with which Writ may use the
-/// Secret, separated by commas.
+/// Annotation of a Secret with SSH credentials. Its value has patterns (`*`, `?`), separated by commas. Writ uses the
+/// Secret only for machines whose address matches a pattern.
 pub const ADDRESSES_ANNOTATION: &str = "writ.dev/addresses";
-/// Annotation of a Secret with SSH credentials: patterns (`*`, `?`) for the login users for which Writ may use the
-/// Secret, separated by commas.
+/// Annotation of a Secret with SSH credentials. Its value has patterns (`*`, `?`), separated by commas. Writ uses the
+/// Secret only for login users that match a pattern.
 pub const USERS_ANNOTATION: &str = "writ.dev/users";
-/// Finalizer that keeps an execution until it has finished and Writ has removed its stored output. The API server sets
-/// the finalizer at the creation (`deploy/requester-1.36.yaml`). If it did not, Writ sets the finalizer before the
-/// claim.
+/// Finalizer that keeps an execution until it has finished and Writ has removed its stored output. An admission policy
+/// sets the finalizer at the creation (`deploy/requester-1.36.yaml`). If this policy is missing, Writ sets the
+/// finalizer before the claim.
 pub const AUDIT_FINALIZER: &str = "writ.dev/audit";
-/// Annotation of a finished execution, with the value `true` after its minimum retention. Other users may delete the
-/// execution from then on. Only Writ writes the annotation, and only if the minimum retention is more than 0.
+/// Annotation of a finished execution, with the value `true` after its minimum retention. From this time on, users may
+/// delete the execution. Only Writ writes the annotation, and only if the minimum retention is more than 0.
 pub const RETENTION_OVER_ANNOTATION: &str = "writ.dev/retention-over";
 
 /// Annotation that the admission policy `writ-audit` sets on an execution that was created with Writ's finalizer. Such
 /// an execution is a copy, and its command has perhaps run already.
 pub const RESTORED_ANNOTATION: &str = "writ.dev/restored";
 
-/// Annotation with the value `true`, with which the creator of a restored copy requests that the command runs.
+/// Annotation of a restored copy. If its value is `true`, the creator requests that the command runs.
 pub const RUN_AGAIN_ANNOTATION: &str = "writ.dev/run-again";
 /// Type of a Secret with an SSH private key. Kubernetes defines this type. The private key is in the entry
 /// `ssh-privatekey`.

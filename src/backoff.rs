@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// Rule for delays that double. Define it as a constant: `const RECONNECT: Backoff = Backoff::new(INITIAL_BACKOFF,
-/// MAX_BACKOFF).with_jitter(0.25);`
+/// Rule for delays that double. Define the rule as a constant: `const RECONNECT: Backoff =
+/// Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF).with_jitter(0.25);`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     initial: Duration,
@@ -19,8 +19,8 @@ impl Backoff {
         Self { initial, max, jitter: 0.0 }
     }
 
-    /// Returns the same rule with jitter: it adds at most this share of a delay to the delay, also to the maximum.
-    /// Tasks that failed together then do not retry together.
+    /// Returns the same rule with jitter. The jitter adds a random part to each delay, at most `share` of this delay. A
+    /// delay can then exceed the maximum. Tasks that failed together do not retry together.
     #[must_use]
     pub const fn with_jitter(self, share: f64) -> Self {
         Self { jitter: share, ..self }

@@ -2,7 +2,7 @@
 //! the output of a command, `writ ready` checks readiness, and `writ machine` helps with machines.
 //!
 //! # Guarantees
-//! - `writ output` prints only the output that was recorded.
+//! - `writ output` prints only output whose size and digest match the record.
 //! - `writ explain` and `writ lint` use the same code as the controller, so they give the same answers.
 //! - No command shows more of a cluster's policy than its user may read.
 
@@ -24,10 +24,10 @@ pub use lint::Lint;
 pub use output::Output;
 pub use ready::Ready;
 
-/// Result of a command, as an exit code.
+/// Result of a subcommand, as an exit code.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum CliExit {
-    /// The request is allowed, or the input is valid. Exit code 0.
+    /// The request is allowed, the input is valid, or the subcommand did its work. Exit code 0.
     Success,
     /// The request is denied, or the input is invalid. Exit code 3.
     Denied,

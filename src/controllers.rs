@@ -1,7 +1,8 @@
-//! The controllers: watch, read live, decide, apply. They send nothing to a machine, because only the runner does.
+//! The controllers. Each controller watches a kind, reads changed objects live, decides, and applies the decision. Only
+//! the runner sends commands to machines, never a controller.
 //!
-//! [`Watches`] keeps the metadata of each kind, and `reconcile` runs a controller on this metadata. A controller is one
-//! file with its `Reconcile`.
+//! [`Watches`] keeps the metadata of each kind. `reconcile` runs each controller that implements `Reconcile` on this
+//! metadata. Only `retention` has its own watch and loop.
 
 pub mod command_execution;
 mod fair;

@@ -7,7 +7,8 @@
 //!   started (`reattach`).
 //! - A finished execution does not change.
 //! - If Writ did not observe the outcome of a command, the execution is OutcomeUnknown, without an exit code.
-//! - If Writ deleted an execution when its TTL expired, its command does not run again as long as the receipt exists.
+//! - If Writ deleted an execution because its TTL expired, the command does not run again as long as the execution's
+//!   receipt exists.
 //!
 //! ```text
 //! Observed {execution, machine, policy, runner, now} --plan-------> Plan {status, effects, requeue}
@@ -16,7 +17,7 @@
 //! CommandOutcome {ending, output}                    --conclude---> the finished status
 //! ```
 //!
-//! Before the claim the controller writes the status. From the claim on, only the holder of the claim writes it.
+//! Before the claim, the controller writes the status. After the claim, only the holder of the claim writes the status.
 
 mod audit;
 mod creation;
@@ -49,12 +50,12 @@ pub use status::{ClaimRecord, storable, with_claim, with_login_wait, with_new_ho
 use std::time::Duration;
 
 /// Time to wait for a missing Machine or rule, from the creation of the execution. A GitOps pipeline applies all
-/// objects in one sync, in any order.
+/// objects in one sync, in any order, and can create the execution first.
 pub const DEFAULT_GRACE_FOR_MISSING: Duration = Duration::from_secs(10);
 
 /// Maximum age of an execution with `startingDeadlineSeconds: 0` at the time when Writ first reads it. The value covers
-/// the delay of the watch. After a restart of Writ, an older execution must not start.
+/// the delay of the watch. An older execution must not start, for example an hour late after a restart of Writ.
 pub const IMMEDIATE_START_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// Time after which Writ writes a slow start to the status. For a faster start Writ saves this write.
+/// Time after which Writ reports a slow start in the status. A faster start needs no write for this report.
 pub const SHOW_PROGRESS_AFTER: Duration = Duration::from_secs(2);

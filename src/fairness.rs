@@ -1,14 +1,16 @@
-//! Places that all namespaces share. The shares keep one namespace from delaying the others.
+//! Permits for limited resources, shared by all namespaces. Each namespace has a maximum share, so that one namespace
+//! cannot delay the others.
 //!
 //! # Guarantees
-//! 1. No namespace holds more places than its share.
-//! 2. Namespaces get free places in turn. While a namespace waits and holds fewer places than its share, each other
-//!    namespace gets at most one place before it.
-//! 3. Within a namespace, tasks get places in the order of their requests.
-//! 4. A namespace that holds no place and waits for no place takes no memory.
+//! 1. No namespace holds more permits than its share.
+//! 2. Namespaces get free permits in turn. While a namespace waits and holds less than its share, each other namespace
+//!    gets at most one permit before the waiting namespace does.
+//! 3. Within a namespace, tasks get permits in the order of their requests.
+//! 4. A namespace that holds no permit and waits for no permit takes no memory.
 //!
-//! There is one [`Pool`] for each kind of work that uses a shared resource: a core, a thread, a socket or a call. The
-//! callers limit the number of waiting tasks: at most one for each object of a watch, or for each slot of a Machine.
+//! There is one [`Pool`] for each kind of work that uses a shared resource, for example a core, a thread, a socket or a
+//! call. A pool does not limit the number of waiting tasks. Its callers do: they wait at most once for each object of a
+//! watch, or for each slot of a Machine.
 
 mod turns;
 
@@ -23,13 +25,13 @@ pub use turns::Size;
 use turns::Ticket;
 pub(crate) use turns::Turns;
 
-/// Pool of places that namespaces share. Clones of a pool share its places.
+/// Pool of permits that namespaces share. Clones of a pool share its permits.
 #[derive(Clone, Debug)]
 pub struct Pool {
     turns: Arc<Mutex<Turns<oneshot::Sender<()>>>>,
 }
 
-/// Place of a task. Dropping the value returns the place to the pool.
+/// Permit of a task. When the value is dropped, the permit returns to the pool.
 #[derive(Debug)]
 pub struct Place {
     pool: Pool,
@@ -37,12 +39,13 @@ pub struct Place {
 }
 
 impl Pool {
-    /// Returns a pool in which all places are free.
+    /// Returns a pool in which all permits are free.
     pub fn new(size: Size) -> Self {
         Self { turns: Arc::new(Mutex::new(Turns::new(size))) }
     }
 
-    /// Waits for a place. A caller may drop the future at any time. The next task then gets the place.
+    /// Waits for a permit. A caller may drop the future at any time. If the future is dropped, the next task gets the
+    /// permit.
     pub async fn place(&self, namespace: &str) -> Place {
         let (sender, receiver) = oneshot::channel();
         let ticket = {
@@ -52,13 +55,13 @@ impl Pool {
             ticket
         };
         let mut waiting = Waiting { pool: self, namespace, ticket, receiver, is_over: false };
-        // The receive cannot fail, because `turns` keeps the sender until this task has its place.
+        // The receive cannot fail, because `turns` keeps the sender until this task gets its permit.
         let _ = (&mut waiting.receiver).await;
         waiting.is_over = true;
         Place { pool: self.clone(), namespace: namespace.to_owned() }
     }
 
-    /// Returns true if a task holds a place, waits for a place, or has a clone of this pool.
+    /// Returns true if a task holds a permit, waits for a permit, or has a clone of this pool.
     pub fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.turns) > 1 || !self.turns().is_idle()
     }
@@ -74,8 +77,8 @@ impl Pool {
     }
 }
 
-/// Gives the free places to the next tasks. All of these tasks still wait, because a task that stops waiting removes
-/// itself from `turns` under the same lock.
+/// Gives the free permits to the next waiting tasks. Every task in `turns` still waits. A task that stops waiting
+/// removes itself under the same lock.
 fn grant(turns: &mut Turns<oneshot::Sender<()>>) {
     while let Some(sender) = turns.next() {
         let _ = sender.send(());
@@ -88,7 +91,7 @@ impl Drop for Place {
     }
 }
 
-/// Task that waits for a place. If this value is dropped before the task has a place, the task leaves the pool.
+/// Task that waits for a permit. If this value is dropped before the task takes its permit, the task leaves the pool.
 struct Waiting<'a> {
     pool: &'a Pool,
     namespace: &'a str,
@@ -104,7 +107,8 @@ impl Drop for Waiting<'_> {
         }
         let is_taken_out = self.pool.turns().leave(self.namespace, self.ticket);
         if !is_taken_out {
-            // The pool gave a place to this task, but the task has not taken it.
+            // The pool has given a permit to this task, but the task has not taken it. The permit must therefore be
+            // returned here.
             self.pool.give_back(self.namespace);
         }
     }

@@ -1,12 +1,13 @@
 //! Starts a command on a machine at most once, by an SSH exec request. Nothing must be installed on the machine. Pure:
-//! this module writes the requests and reads the replies.
+//! this module only builds the requests and parses the replies.
 //!
 //! # Guarantees
-//! **The command of an execution starts at most once, for any number of launch requests, of connections, and of
-//! processes that send requests. The output and the end of the command can be read again until they are acknowledged.**
+//! **The command of an execution starts at most once, for any number of launch requests, connections and sending
+//! processes. The output and the end of the command can be read again until Writ acknowledges them.**
 //!
 //! The machine itself keeps this guarantee, with a POSIX sh program that comes with each request (`src/launcher/*.sh`).
-//! The program creates a file exclusively, and this file is the fence and the record.
+//! The program creates the journal file of the execution exclusively, so only one request can create this file. Only
+//! this request starts the command (fence). The file also records the start and the end of the command.
 //! `docs/design/20261129-launcher.md` describes the program.
 
 mod answer;
@@ -25,19 +26,20 @@ pub use identifiers::{Nonce, Uid};
 pub use reply::{Reply, ReplyError, ReplyEvent};
 
 /// Maximum length of an exec request, in bytes. Above 9,000 bytes, dropbear closes the channel without a message.
-/// OpenSSH accepts up to 131,071 bytes. The launcher's request is constant and much shorter.
+/// OpenSSH accepts up to 131,071 bytes. The launcher's exec request is constant and much shorter.
 pub const MAX_COMMAND_BYTES: usize = 8_500;
 /// Exit code of a session that refused an incomplete request, see `bootstrap.sh`. If the request lost its nonce, the
-/// reply has no nonce either.
+/// reply has no nonce either. Writ then recognizes the refusal by this exit code.
 pub const REFUSED_CUT_EXIT_CODE: u32 = 93;
-/// Maximum number of executions in one reply to [`unacknowledged`]. Their UIDs must fit into one write to a pipe (4096
-/// bytes), because the kernel does not mix such a write with other writes.
+/// Maximum number of executions in one reply to [`unacknowledged`]. The UIDs of the executions must fit into one write
+/// to a pipe (4096 bytes), because the kernel does not mix such a write with other writes.
 const MAX_UNACKNOWLEDGED: u32 = 100;
-/// Command that runs instead of a command with a NUL byte in a word. No word of a process can contain a NUL byte.
+/// Command that replaces a command with a NUL byte in a word, because no argument of a process can contain a NUL byte.
+/// The replacement prints the reason and exits with 126.
 const NUL_GUARD: [&str; 3] = ["/bin/sh", "-c", r#"echo "writ: a word holds a byte 0; nothing was run" >&2; exit 126"#];
 
-/// Maximum number of output bytes in one frame of a reply: 16 KiB to 1 MiB, in steps by a factor of 4. The default is 1
-/// MiB. A launch always uses the default.
+/// Maximum number of output bytes in one frame of a reply: 16 KiB, 64 KiB, 256 KiB or 1 MiB (default). A launch always
+/// uses the default.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameSize(u32);
 
@@ -60,8 +62,8 @@ pub struct ExecRequest {
     /// Text of the exec request, a constant program. The program reads the script and its arguments from standard
     /// input. The program evaluates the script only if the script arrived completely.
     pub command: String,
-    /// Bytes for standard input. After these bytes, the caller must end the channel's standard input. The machine waits
-    /// for this end, so it refuses a truncated request at once.
+    /// Bytes for standard input. After these bytes, the caller must end the channel's standard input. The machine reads
+    /// up to this end, so it can refuse a truncated request at once.
     pub stdin: Vec<u8>,
 }
 
@@ -80,23 +82,25 @@ pub struct Launch<'a> {
     pub grace_centiseconds: u64,
 }
 
-/// Inspects the machine, once for each connection and before any other request. Creates the directory. The default
-/// directory is `.local/state/writ` in the user's home. The answer is [`Answer::Inspected`] or [`Answer::Refused`].
+/// Builds the request that inspects the machine. This request is sent once for each connection, before any other
+/// request. It creates the directory. The default directory is `.local/state/writ` in the user's home. The answer is
+/// [`Answer::Inspected`] or [`Answer::Refused`].
 pub fn inspect(nonce: &Nonce, directory: Option<&str>) -> ExecRequest {
     let directory = directory.unwrap_or_default();
     let trimmed = directory.trim_end_matches('/');
     let directory = if trimmed.is_empty() && !directory.is_empty() { "/" } else { trimmed };
-    // It is not known yet if the login shell can read the scripts itself.
+    // Writ does not know the login shell yet, so the request starts /bin/sh.
     build_request(nonce, false, script::inspect(), &[directory])
 }
 
-/// Reads facts about the system, for users. Leaves nothing on the machine. The answer is [`Answer::SystemInfo`].
+/// Builds the request that reads facts about the system, for users. The request leaves nothing on the machine. The
+/// answer is [`Answer::SystemInfo`].
 pub fn system_info(nonce: &Nonce) -> ExecRequest {
     build_request(nonce, false, script::system_info(), &[])
 }
 
-/// Starts the command, unless the machine already knows the execution. If the machine knows the execution, it reports
-/// the execution as [`attach`] does from offset 0.
+/// Builds the request that starts the command, unless the machine already knows the execution. A machine that already
+/// knows the execution only reports the execution, as [`attach`] does from offset 0.
 pub fn launch(nonce: &Nonce, facts: &LauncherFacts, launch: &Launch) -> ExecRequest {
     let decision = launch.decision;
     let mut command = command_words(decision);
@@ -123,49 +127,53 @@ pub fn launch(nonce: &Nonce, facts: &LauncherFacts, launch: &Launch) -> ExecRequ
     execution_request(nonce, facts, script::launch(), launch.uid.as_str(), &words)
 }
 
-/// Reports the execution, and sends its output from the offsets `from`. If the command runs, also sends later output
-/// until the command ends. Starts nothing. A frame of the reply has at most `max_frame` bytes. Only whole frames count,
-/// so smaller frames make more progress on a connection that breaks often.
+/// Builds the request that reports the execution, and sends its output from the offsets `from`. If the command runs,
+/// the machine also sends later output until the command ends. The request starts nothing. A frame of the reply has at
+/// most `max_frame` bytes. Only whole frames count, so smaller frames make more progress on a connection that breaks
+/// often.
 pub fn attach(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, from: Offsets, max_frame: FrameSize) -> ExecRequest {
     let [stdout, stderr] = [from.stdout, from.stderr].map(|offset| offset.min(script::MAX_NUMBER).to_string());
     let max_frame = max_frame.0.to_string();
     execution_request(nonce, facts, script::attach(), uid.as_str(), &["follow", &stdout, &stderr, &max_frame])
 }
 
-/// Reports the execution at once, without its output. Starts nothing.
+/// Builds the request that reports the execution at once, without its output. The request starts nothing.
 pub fn poll(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid) -> ExecRequest {
     execution_request(nonce, facts, script::attach(), uid.as_str(), &["poll", "0", "0"])
 }
 
-/// Ends the processes of the execution: sends TERM, waits for the grace period in hundredths of a second, and sends
-/// KILL. The answer is [`Answer::Stopped`] after the processes are gone, or if they cannot be killed. If nothing runs,
-/// the answer is the same as for [`poll`]. An execution that has not started is closed.
+/// Builds the request that ends the processes of the execution. The machine sends TERM, waits for the grace period in
+/// hundredths of a second, and sends KILL. The answer is [`Answer::Stopped`] after the processes are gone, or if they
+/// cannot be killed. If nothing runs, the answer is the same as for [`poll`]. An execution that has not started is
+/// closed, as by [`close`].
 pub fn stop(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, grace_centiseconds: u64) -> ExecRequest {
     let grace = grace_centiseconds.min(script::MAX_NUMBER).to_string();
     execution_request(nonce, facts, script::stop(), uid.as_str(), &[&grace])
 }
 
-/// Prevents the execution from starting, even by requests that arrive later. The answer is [`Answer::Tombstoned`]. If
-/// the machine already knows the execution, the answer is the same as for [`poll`].
+/// Builds the request that prevents the execution from starting, even by requests that arrive later. The answer is
+/// [`Answer::Tombstoned`]. If the machine already knows the execution, the answer is the same as for [`poll`].
 pub fn close(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid) -> ExecRequest {
     execution_request(nonce, facts, script::close(), uid.as_str(), &[])
 }
 
-/// Removes the output of executions that do not run any more. The fences stay. Ignores running executions.
+/// Builds the request that removes the output of these executions, except running executions. The journal files stay,
+/// so the commands cannot start again.
 pub fn acknowledge(nonce: &Nonce, facts: &LauncherFacts, uids: &[&Uid]) -> ExecRequest {
     let mut words = vec!["acknowledge"];
     words.extend(uids.iter().map(|uid| uid.as_str()));
     execution_request(nonce, facts, script::cleanup(), "-", &words)
 }
 
-/// Removes all files of executions whose journal was last written more than `days` days ago. The minimum is 2 days,
-/// because a command can run for one day. The removed executions could start again.
+/// Builds the request that removes all files of executions whose journal was last written more than `days` days ago.
+/// The minimum is 2 days, because a command can run for one day. After the removal, the machine no longer knows these
+/// executions, so a launch could start their commands again.
 pub fn prune(nonce: &Nonce, facts: &LauncherFacts, days: u32) -> ExecRequest {
     execution_request(nonce, facts, script::cleanup(), "-", &["reap", &days.max(2).to_string()])
 }
 
-/// Lists the executions with unacknowledged output on the machine, in the order of their UIDs. The list has at most
-/// `limit` and at most 100 entries, so that it fits into one write to a pipe.
+/// Builds the request that lists the executions with unacknowledged output on the machine, in the order of their UIDs.
+/// The list has at most `limit` and at most 100 entries, so that it fits into one write to a pipe.
 pub fn unacknowledged(nonce: &Nonce, facts: &LauncherFacts, limit: u32) -> ExecRequest {
     execution_request(nonce, facts, script::cleanup(), "-", &["leftovers", &limit.min(MAX_UNACKNOWLEDGED).to_string()])
 }
@@ -177,8 +185,8 @@ fn execution_request(nonce: &Nonce, facts: &LauncherFacts, script: &str, uid: &s
     build_request(nonce, facts.login_shell_is_posix, script, &arguments)
 }
 
-/// Builds the exec request and its standard input. The standard input contains the script with its arguments twice, so
-/// that the machine can check that the script is complete.
+/// Builds the exec request and its standard input. The standard input contains the script with its arguments twice. The
+/// machine compares the two copies to check that the script is complete.
 fn build_request(nonce: &Nonce, login_shell_is_posix: bool, script: &str, arguments: &[&str]) -> ExecRequest {
     let mut text = format!("#{}\nset --", nonce.0);
     for word in [nonce.0.as_str()].iter().chain(arguments) {
@@ -188,7 +196,7 @@ fn build_request(nonce: &Nonce, login_shell_is_posix: bool, script: &str, argume
     }
     text.push('\n');
     text.push_str(script);
-    // The shell that reads the text drops newlines at its end.
+    // The shell on the machine drops newlines at the end of the text, so the text must not end with a newline.
     let text = text.trim_end();
     let bootstrap = script::bootstrap();
     let command = if login_shell_is_posix { bootstrap.to_owned() } else { format!("exec /bin/sh -c '{bootstrap}'") };

@@ -4,50 +4,52 @@
 //!
 //! The stages in the life of a CommandExecution, with the modules of each stage and the result for the user:
 //!
-//! 1. A user applies it. [`api`]: types, CRDs, the guards that the API server enforces. Result: phase Pending, or error
-//!    422 with the reason.
-//! 2. A controller receives it. `controllers::command_execution`: `triggers` turns events into names; `reconcile` reads
-//!    the execution, its receipt, its Machine and the Whitelists live (`cluster`), calls [`execution::plan`], and
-//!    applies the plan.
+//! 1. A user applies the execution. [`api`]: types, CRDs, the guards that the API server enforces. Result: phase
+//!    Pending, or error 422 with the reason.
+//! 2. A controller receives the execution. `controllers::command_execution`: `triggers` turns events into names;
+//!    `reconcile` reads the execution, its receipt, its Machine and the Whitelists from the API server (`cluster`),
+//!    calls [`execution::plan`], and applies the plan.
 //! 3. Writ reads the receipt to check that the execution did not run before. This stage and the next two are one call
-//!    of [`execution::plan`], without I/O. Result, if it ran: AlreadyExecuted, with the phase of the first execution.
-//! 4. It is matched against the Whitelists. [`policy::decide`]. Result: `status.decision`, or Rejected.
-//! 5. The next step is planned. [`execution`]: the state machine. Result: phase, reason, message, conditions.
-//! 6. It waits for its machine. `runner::queue`: queues and slots, as data; `runner::dispatch`: starts a task for each
-//!    slot; `fleet::machine_state`: back-off. Result: Queued.
-//! 7. A connection is opened. `runner::attempt`: the order of the steps; `fleet::launcher_connection` (Durable mode,
+//!    of [`execution::plan`], without I/O. Result, if the execution ran: AlreadyExecuted, with the phase of the first
+//!    execution.
+//! 4. Writ matches the execution against the Whitelists. [`policy::decide`]. Result: `status.decision`, or Rejected.
+//! 5. Writ plans the next step. [`execution`]: the state machine. Result: phase, reason, message, conditions.
+//! 6. The execution waits for its machine. `runner::queue`: queues and slots, as data; `runner::dispatch`: starts a
+//!    task for each slot; `fleet::machine_state`: back-off. Result: Queued.
+//! 7. Writ opens a connection. `runner::attempt`: the order of the steps; `fleet::launcher_connection` (Durable mode,
 //!    the default) or `fleet::connect` (Direct mode); `ssh::connection`: dial, verify the host key, log in. Result:
 //!    LaunchFailed if, for example, the machine has another host key.
-//! 8. It is claimed. `runner::claim` reads Whitelists, Machine and Secret again and decides again, with the connection
-//!    open; `cluster`: one PUT with the resourceVersion that was read. Result: Dispatched. From now on the command may
-//!    have started.
-//! 9. Its command is launched, once. `launcher`: fence, own session, output to files; sent by `runner::durable`.
-//!    In Direct mode, `runner::direct` starts it without a launcher. Result: Running, after 2 s.
-//! 10. Its command runs, with or without a connection. `runner`, `ssh`, `output`: follow by offset, redact, count,
+//! 8. Writ claims the execution. `runner::claim` reads Whitelists, Machine and Secret again and decides again, with the
+//!    connection open; `cluster`: one PUT with the resourceVersion that was read. Result: Dispatched. From now on,
+//!    the command has perhaps started.
+//! 9. Writ launches the command, once. `launcher`: a fence against a second start, an own session, output to files;
+//!    sent by `runner::durable`. In Direct mode, `runner::direct` starts the command without a launcher. Result:
+//!    Running, after 2 s.
+//! 10. The command runs, with or without a connection. `runner`, `ssh`, `output`: follow by offset, redact, count,
 //!     digest, store, stop.
-//! 11. If the process with the claim dies, another one adopts the claim. `runner`: adopt, read the journal on the
+//! 11. If the process with the claim dies, another process adopts the claim. `runner`: adopt, read the journal on the
 //!     machine; [`execution`] decides: launch the command, follow it, or close its journal.
-//! 12. Its result is recorded. [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token. Result:
+//! 12. Writ records the result. [`execution`]: outcome to status; `cluster`: JSON Patch with the claim's token. Result:
 //!     Succeeded, Failed, TimedOut, Cancelled or OutcomeUnknown.
-//! 13. Its TTL expires, or a user deletes it. `controllers`: retention: receipt, deletion; `output`: delete the stored
-//!     output; `cluster`: remove the finalizer. Result: it is deleted, but not before its end is recorded. If its TTL
-//!     expired, an ExecutionReceipt stays.
+//! 13. The TTL of the execution expires, or a user deletes the execution. `controllers`: retention: receipt, deletion;
+//!     `output`: delete the stored output; `cluster`: remove the finalizer. Result: the execution is deleted, but not
+//!     before its end is recorded. If its TTL expired, an ExecutionReceipt stays.
 //!
 //! The stages in the life of a Machine:
 //!
-//! 1. Its probe is due. `machine::schedule`: the time; `controllers::machine` requests the probe; `fleet::prober`
-//!    limits the concurrent probes.
-//! 2. It is probed. `fleet::probe`: connects, inspects the machine, or reads the answer of its sshd.
+//! 1. A probe of the machine is due. `machine::schedule`: the time; `controllers::machine` requests the probe;
+//!    `fleet::prober` limits the concurrent probes.
+//! 2. Writ probes the machine. `fleet::probe`: connects, inspects the machine, or reads the answer of its sshd.
 //! 3. A failure is classified. `fleet::connect_failure`: unreachable, wrong host key, refused login and others, by the
-//!    error of `ssh`; `fleet::launcher_support`: by the reply of the launcher. It classifies failed connections of
-//!    executions, too.
-//! 4. It gets a phase. `machine::observation`: Online, Offline or Misconfigured, by the last observation. A probe or
-//!    an attempt to run a command makes the observation. `machine::report`: Suspended and Unknown.
-//! 5. Its state is shared. `fleet::machines`: one value per Machine, with its connections and its
+//!    error of `ssh`; `fleet::launcher_support`: by the reply of the launcher. Failed connections of executions are
+//!    classified in the same way.
+//! 4. The Machine gets a phase. `machine::observation`: Online, Offline or Misconfigured, by the last observation. A
+//!    probe or an attempt to run a command makes the observation. `machine::report`: Suspended and Unknown.
+//! 5. The state of the Machine is shared. `fleet::machines`: one value per Machine, with its connections and its
 //!    `fleet::machine_state` (settings, last observation, back-off, counts).
-//! 6. Its status is written. `machine::report`: phase, conditions, facts; `controllers::machine`: the write.
+//! 6. The status is written. `machine::report`: phase, conditions, facts; `controllers::machine`: the write.
 //!
-//! A kind is a file in `api` (listed in `api::crds`), a watch in `controllers::watches`, a `Reconcile` in
+//! A kind of object is a file in `api` (listed in `api::crds`), a watch in `controllers::watches`, a `Reconcile` in
 //! `controllers`, its start in `src/bin/writ`, its calls in `cluster`, and its rights in the chart. Whitelist is the
 //! shortest example. CONTRIBUTING.md has all steps for a kind, a field and a metric.
 //!
@@ -58,15 +60,15 @@
 //! - [`api`]: Machine, Whitelist, CommandExecution, ExecutionReceipt, and their CRDs. Pure.
 //! - [`backoff`]: delays between retries. Pure.
 //! - [`programs`]: knowledge about programs on machines: roles of their words, options, launchers. Pure.
-//! - [`policy`]: what may run. Pure.
+//! - [`policy`]: decides which commands may run. Pure.
 //! - [`execution`]: the state machine of an execution. Pure: time is an argument.
 //! - [`machine`]: the phase of a Machine (Online, Offline, Misconfigured), its status, and the time of its next probe.
 //!   Pure.
-//! - [`placement`]: which of several `writ serve` owns a Machine (rendezvous hashing). Pure. Only
+//! - [`placement`]: chooses the `writ serve` that owns a Machine (rendezvous hashing). Pure. Only
 //!   `cluster::membership` uses it.
 //! - [`telemetry`]: metrics, and the liveness and readiness of this process. Decides nothing.
 //! - [`traces`]: spans of the work for an execution, sent to the configured collector.
-//! - [`fairness`]: places that all namespaces share, so that no namespace delays the others.
+//! - [`fairness`]: permits that namespaces receive in turns, so that no namespace delays the others.
 //! - [`output`]: the output of commands: redacts it, counts all of it, keeps a bounded part in memory, shows it live,
 //!   stores all of it.
 //! - [`ssh`]: the SSH client: dial, verify the host key, log in, run sessions. Only this module uses russh. It does not

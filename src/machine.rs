@@ -3,10 +3,10 @@
 //! # Guarantees
 //!
 //! - The status reports the result of a full login.
-//! - Writ writes a change to the status only if it matters to a user, and at most every 10 s for each Machine. The
-//!   caller limits writes of changed counts.
+//! - Writ writes a change to the status only if the change matters to a user, and at most every 10 s for each Machine.
+//!   The caller limits writes of changed counts.
 //! - A host key that was pinned on first use stays pinned if the machine later shows another key. Only a key of
-//!   `hostKeys` replaces it.
+//!   `hostKeys` replaces the pinned key.
 //!
 //! ```text
 //! MachineObservation (by a probe or by an attempt) --report-----> status, event

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! - Writ never logs the output or the argument values of commands.
-//! - Requests to the endpoints change nothing. They use a bounded amount of memory, time and sockets.
+//! - Requests to the endpoints change nothing, and use a bounded amount of memory, time and sockets.
 
 mod logs;
 mod ops_server;

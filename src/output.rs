@@ -1,5 +1,6 @@
 //! Output of a command. Writ redacts and counts the output, computes its digest, and shows its head and tail in the
-//! status. Viewers can read the output live. If the status cannot show the whole output, the store keeps it.
+//! status. Viewers can read the output live. If the status cannot show the whole output, the store keeps the whole
+//! output.
 //!
 //! ```text
 //! bytes of the machine -> Recorder: redact -+-> Capture: count, digest, head and tail -> status
@@ -10,7 +11,8 @@
 //!
 //! # Guarantees
 //!
-//! 1. Text that a rule's `redact` patterns match is kept nowhere. No file and no digest contains this text.
+//! 1. Writ does not keep text that a rule's `redact` patterns match. None of Writ's files and digests contains this
+//!    text.
 //! 2. Totals and digests cover every byte that Writ received, except the text that the patterns match.
 //! 3. A viewer, disk or store delays a command only briefly, and never loses the command's result.
 //! 4. Memory is bounded, whatever a command writes:
@@ -39,7 +41,7 @@ pub use recorder::{CapturedOutput, Recorder};
 pub use store::{Store, StoreError, state_directory};
 
 /// Maximum size of a stream's text in the status, in bytes as encoded in JSON. The default of a rule is half of this
-/// size, so that a CommandExecution stays under about 24 KiB. 10,000 CommandExecutions then use a tenth of etcd's
+/// size, so that a CommandExecution stays under about 24 KiB. 10,000 such CommandExecutions use a tenth of etcd's
 /// default store.
 pub const MAXIMUM_INLINE_BYTES: usize = 16384;
 

@@ -1,15 +1,15 @@
 //! Placement of Machines: computes which member (`writ serve` process) owns a Machine, or a task that only one member
 //! carries out. Pure.
 //!
-//! Rendezvous hashing: each member gets a weight for each key, and the member with the highest weight owns the key.
-//! From the same set of members, every member computes the same owner. No member keeps a table. If a member leaves,
-//! only its own keys move, evenly to the other members. If a member joins, it takes an equal share of the keys from
-//! each other member.
+//! A Machine or such a task is called a key. The method is rendezvous hashing: each member gets a weight for each key,
+//! and the member with the highest weight owns the key. From the same set of members, every member computes the same
+//! owner. No member keeps a table. If a member leaves, only its own keys move, evenly to the other members. If a member
+//! joins, it takes an equal share of the keys from each other member.
 //!
 //! # Guarantees
-//! A weight depends only on the identity of the member and on the key. It does not depend on the version of Writ, the
-//! architecture, or the order of the members. `placement/tests.rs` has test vectors from another implementation of the
-//! formula in [`weight`].
+//! A weight depends only on the identity of the member and on the key. The weight does not depend on the version of
+//! Writ, the architecture, or the order of the members. `placement/tests.rs` has test vectors from another
+//! implementation of the formula in [`weight`].
 //!
 //! [`Handover`] decides when a member may start to use a new set of members. The dispatch of commands does not depend
 //! on this module yet.
@@ -27,9 +27,9 @@ use sha2::{Digest as _, Sha256};
 
 pub use handover::{Agreement, Handover, ListedMember, agreement};
 
-/// Version of the rules by which members divide the keys. Members of different editions never agree. In edition 0 a
-/// member publishes its view, but dispatches to all Machines. Increase the number when dispatch depends on placement,
-/// and with each change of [`weight`] or [`Handover`].
+/// Version of the rules by which members divide the keys. Members with different editions never agree on a set of
+/// members. In edition 0, a member publishes its view, but dispatches to all Machines. Increase the number when
+/// dispatch starts to depend on placement, and with each change of [`weight`] or [`Handover`].
 pub const EDITION: u32 = 0;
 
 /// First bytes of every text that this module hashes. A digest of this module therefore never equals a digest for
@@ -42,7 +42,7 @@ const VIEW_BYTES: usize = 16;
 /// Key: a Machine or a task that exactly one member owns.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Key<'a> {
-    /// A Machine, by its UID. If a Machine is deleted and created again, its owner may change.
+    /// A Machine, by its UID. If a Machine is deleted and created again, it has another UID, and perhaps another owner.
     Machine(&'a str),
     /// A task that one member carries out for all members, by its name.
     Singleton(&'a str),
@@ -63,7 +63,7 @@ impl<'a> Key<'a> {
 pub struct View(String);
 
 impl View {
-    /// Returns the text that a Lease carries.
+    /// Returns the text that a member stores in its Lease.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -75,7 +75,7 @@ impl Display for View {
     }
 }
 
-/// Set of members. The set holds their identities.
+/// Set of members, by identity.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
     identities: BTreeSet<String>,
@@ -119,7 +119,8 @@ impl Members {
         self.iter().max_by_key(|identity| (weight(identity, key), *identity))
     }
 
-    /// Returns all members in the order in which they may act for a key. The owner is the first.
+    /// Returns all members, ordered by their weight for a key. The first member is the owner. If the owner leaves, the
+    /// next member becomes the owner.
     pub fn ranked(&self, key: Key<'_>) -> Vec<&str> {
         let mut ranked: Vec<_> = self.iter().map(|identity| (weight(identity, key), identity)).collect();
         ranked.sort_unstable_by_key(|entry| Reverse(*entry));
@@ -152,7 +153,8 @@ pub fn weight(identity: &str, key: Key<'_>) -> u64 {
     hash.finalize().iter().take(8).fold(0, |weight, byte| (weight << 8) | u64::from(*byte))
 }
 
-/// Adds the length of the text and then the text. Two different lists of texts therefore never give the same bytes.
+/// Adds the length of the text to the hash, and then the text. Two different lists of texts therefore never add the
+/// same bytes.
 fn update_with_text(hash: &mut Sha256, text: &str) {
     hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
     hash.update(text);

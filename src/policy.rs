@@ -63,15 +63,15 @@ pub use subjects::Identity;
 pub use verdict::{Decision, Denial, NearMiss, Verdict};
 pub use wording::Wording;
 
-/// Maximum length of a `command`, and of a word of `argv` or `run`, in bytes. Typed commands are far shorter. The
-/// limits of sshd (128 KiB) and of etcd (1.5 MiB for an object) are far higher.
+/// Maximum length of a `command`, and of each word of `argv` or `run`, in bytes. Commands that users type are far
+/// shorter. sshd (128 KiB) and etcd (1.5 MiB for an object) accept far longer texts.
 pub const MAXIMUM_TEXT_BYTES: usize = 4096;
 /// Maximum number of words in an argument vector.
 pub const MAXIMUM_WORDS: usize = crate::programs::MAXIMUM_WORDS;
 /// Maximum size of all words and all values of environment variables together, in bytes. Linux accepts 128 KiB of text
 /// for a login shell (MAX_ARG_STRLEN, execve(2)). The remaining 32 KiB are for quotes and for the words that Writ adds.
 pub const MAXIMUM_COMMAND_BYTES: usize = 96 * 1024;
-/// Maximum number of parameters of a rule or a request, and also the maximum number of its environment variables.
+/// Maximum number of parameters of a rule or a request. The number of environment variables has the same maximum.
 pub const MAXIMUM_NAMES: usize = 16;
 
 /// Returns the first byte of `text` that is not printable ASCII (0x20 to 0x7e), with its position.
@@ -80,9 +80,9 @@ fn unprintable(text: &str) -> Option<(usize, u8)> {
 }
 
 /// Returns true for a byte that a pattern must not admit: not printable ASCII, a single quote, a backslash or an
-/// exclamation mark. Every login shell passes on the last three (see [`quote`]), but a program that builds shell text
-/// from its words can misread them. Constants and the values of an enum can contain these three, because the author of
-/// the rule wrote each of these texts.
+/// exclamation mark. With [`quote`], login shells pass on quotes, backslashes and exclamation marks unchanged. But a
+/// program that builds shell text from its words can misread these three characters. Constants and enum values can
+/// contain them, because the author of the rule wrote each of these texts.
 fn is_unsafe_in_a_pattern(byte: u8) -> bool {
     !matches!(byte, 0x20..=0x7e) || matches!(byte, b'\'' | b'!' | b'\\')
 }

@@ -1,5 +1,5 @@
 //! Knowledge about programs on machines: their names, options and environment variables, the roles of their words, and
-//! the commands that launchers such as `sudo` start. Pure. This module does not know rules.
+//! the commands that launchers such as `sudo` start. Pure. This module does not depend on the rules of Whitelists.
 //!
 //! [`policy`](crate::policy) uses this module to check rules and to match Deny rules.
 
@@ -17,8 +17,7 @@ pub(crate) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Returns true if a path is absolute and has no empty segment, no `.` and no `..`. Such a path can be read in only one
-/// way.
+/// Returns true if a path is absolute and has no empty segment, no `.` and no `..`. Such a path has only one spelling.
 pub(crate) fn is_plain_path(path: &str) -> bool {
     let mut parts = path.split('/');
     path.len() > 1 && parts.next() == Some("") && parts.all(|part| !matches!(part, "" | "." | ".."))

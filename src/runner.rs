@@ -16,8 +16,8 @@
 //! # Guarantees
 //!
 //! - Writ sends a command only after its claim is stored. An attempt writes the claim only after it has read policy,
-//!   machine and credentials again, live, with the connection open.
-//! - `queueLimit` and `maxConcurrent` of a Machine bound its queued and running executions. Only adopted commands may
+//!   machine and credentials again from the API server, with the connection open.
+//! - `queueLimit` and `maxConcurrent` of a Machine bound its queued and running executions. Only adopted commands can
 //!   exceed `maxConcurrent`, because they run already.
 
 mod acknowledge;
@@ -88,7 +88,7 @@ pub struct RunnerConfig {
     /// Store on local disk for results of Direct mode that the API server does not have yet. `None` if Writ keeps no
     /// results on disk.
     pub spool: Option<Spool>,
-    /// Maximum times that Writ waits for the machine of a claimed command.
+    /// Time limits for claimed commands, see [`FollowLimits`].
     pub limits: FollowLimits,
     /// Addresses to which Writ may connect.
     pub network: AddressPolicy,
@@ -213,13 +213,14 @@ impl Runner {
         self.context().fleet.machines.update_gauges();
     }
 
-    /// Returns true after [`Self::start`]. Before [`Self::start`], only executions that must not be delayed start.
+    /// Returns true after [`Self::start`]. Before [`Self::start`], only executions that must not be delayed
+    /// (`startingDeadlineSeconds: 0`) start.
     pub fn is_started(&self) -> bool {
         self.dispatcher.is_started()
     }
 
-    /// Allows queued executions to start. The startup gate calls this function when all executions from before this
-    /// process are queued, or when the gate's deadline has passed.
+    /// Allows queued executions to start. This function is called once at startup: when all executions from before this
+    /// process are queued, or after a deadline.
     pub fn start(&self) {
         self.dispatcher.start();
     }

@@ -1,4 +1,4 @@
-//! Spans about executions. Writ sends them to a collector by OpenTelemetry's protocol (HTTP, protobuf).
+//! Spans about executions, which Writ sends to a collector by OpenTelemetry's protocol (HTTP, protobuf).
 //!
 //! # Guarantees
 //! - Without a collector, each span takes only one atomic read.
@@ -8,7 +8,7 @@
 //!
 //! All spans have the target `writ_trace` and are no log lines. The trace ID of an execution is its UID without the
 //! dashes. Anyone who has the object can therefore find the trace. All `writ serve` processes use the same ID, so the
-//! trace contains the spans of all of them.
+//! trace contains the spans of all processes.
 
 use std::fmt;
 use std::future::Future;
@@ -32,7 +32,7 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::telemetry::{SPANS, metrics};
 
-/// Maximum number of spans in the queue. The spans of about 300 executions fit, about 2 MiB.
+/// Maximum number of spans in the queue. This is enough for about 300 executions, and takes about 2 MiB of memory.
 const MAX_QUEUED_SPANS: usize = 2048;
 /// Maximum number of spans in one request to the collector.
 const MAX_BATCH_SPANS: usize = 256;
@@ -52,7 +52,7 @@ impl TraceExporter {
     /// Sends the remaining spans, for at most `deadline`.
     pub async fn shut_down(self, deadline: Duration) {
         // The call waits for the thread that sends spans. This thread needs the current runtime, so the call must not
-        // block it.
+        // block the runtime.
         let ended = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(deadline));
         let _ = tokio::time::timeout(deadline, ended).await;
     }
@@ -68,8 +68,8 @@ pub fn start(collector: &str) -> anyhow::Result<(impl Layer<Registry> + use<>, T
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
-        // The protocol and the endpoint in environment variables perhaps belong to another program, so these calls
-        // override them. This build supports only this protocol.
+        // Environment variables for the protocol and the endpoint perhaps belong to another program, so these calls
+        // override them. This build supports only HTTP with protobuf.
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(endpoint(collector)?)
         .with_timeout(DEADLINE)
@@ -117,20 +117,20 @@ pub fn set_execution_trace(span: &tracing::Span, uid: &str) {
     }
     let Ok(uid) = uuid::Uuid::try_parse(uid) else { return };
     let (high, low) = uid.as_u64_pair();
-    // The parent span does not exist. All processes that work on the execution use it as the parent, so their spans
-    // form one trace.
+    // ID of a parent span that does not exist. All processes that work on the execution compute the same ID from the
+    // UID, so their spans form one trace.
     let parent = SpanId::from(if low == 0 { high } else { low });
     let execution =
         SpanContext::new(TraceId::from(uid.as_u128()), parent, TraceFlags::SAMPLED, true, TraceState::default());
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(execution));
 }
 
-/// HTTP client of the exporter. It sends requests in the runtime of this process, because the thread that gathers spans
-/// has no runtime.
+/// HTTP client of the exporter. The client sends requests in the runtime of this process, because the thread that
+/// gathers spans has no runtime.
 struct Client {
     client: reqwest::Client,
     runtime: Handle,
-    /// True if the last request failed. Consecutive failures are then logged only once.
+    /// True if the last request failed. With this flag, consecutive failures are logged only once.
     failing: AtomicBool,
 }
 
@@ -171,7 +171,7 @@ async fn send(client: reqwest::Client, request: Request<Bytes>) -> Result<Respon
     let answer = sent.send().await?;
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = answer.status();
-    // The body is not needed. Writ does not read it, because it may be endless.
+    // Writ does not need the body, and does not read it, because the body can be endless.
     Ok(response)
 }
 

@@ -1,4 +1,5 @@
-//! Time from the create of an execution to the watch event with its result, compared with a new `ssh`.
+//! Time from the create of an execution to the watch event with its result, compared with a new `ssh` for the same
+//! command.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::site::{Site, Watch, sshd};
 use crate::world::World;
 
 const SAMPLES: usize = 120;
-/// Number of first samples that are not counted. They open the connection, fill caches and compile rules.
+/// Number of samples before the counted samples. They open the connection, fill caches and compile rules.
 const WARM_UP: usize = 10;
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -49,7 +50,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
     ]
 }
 
-/// Returns the times until the create was answered, until the watch showed the claim, and until it showed the result.
+/// Runs an execution. Returns the times to the response of the create, to the watch event with the claim, and to the
+/// watch event with the result. Also returns the statuses of the two events.
 async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str) -> ([Duration; 3], Statuses) {
     let execution = site.execution(name, "m0", "true");
     let started = Instant::now();

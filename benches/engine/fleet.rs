@@ -1,4 +1,5 @@
-//! 600 executions on 8 machines, compared with the minimum requests for them, sent to the API server alone.
+//! Rate of 600 executions on 8 machines. It is compared with the rate at which the API server alone handles the minimum
+//! requests for them.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use crate::world::World;
 const EXECUTIONS: usize = 600;
 const MACHINES: usize = 8;
 const PARALLEL: usize = 64;
-/// Number of measurements of each side. The sides take turns.
+/// Number of measurements with `writ serve`, and of the API server alone. The two alternate.
 const TURNS: usize = 3;
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -28,7 +29,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     site.allow(json!([{"name": "true", "match": "true", "run": ["/bin/true"]}])).await;
     site.serve(&[]).await;
     let nobodys = Site::new(world).await;
-    // The first run is a warm-up. Its statuses are later stored in the measurements of the API server alone.
+    // The first run is a warm-up. The measurements of the API server alone store the statuses of this run.
     let (_, statuses) = executed(&site, "first").await;
     let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
@@ -47,14 +48,14 @@ pub async fn rows(world: &World) -> Vec<Row> {
     vec![Row::ratio(what, shown(&rates), shown(&bare_rates), median(&ratios), Target::AtLeast(0.45))]
 }
 
-/// The two statuses of an execution that are stored after its create.
+/// The two statuses that Writ stores after the create of an execution: with the claim, and with the result.
 pub struct Statuses {
     pub claimed: CommandExecutionStatus,
     pub finished: CommandExecutionStatus,
 }
 
-/// Creates all executions and waits for the last result. Returns the number of executions per second, and the statuses
-/// of one execution.
+/// Creates all executions and waits for the last result. Returns the number of executions per second, and two of the
+/// statuses, which can be of different executions.
 async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     let mut watch = site.watch().await;
     let started = Instant::now();
@@ -83,8 +84,8 @@ async fn executed(site: &Site<'_>, prefix: &str) -> (f64, Statuses) {
     (EXECUTIONS as f64 / (at - started).as_secs_f64(), Statuses { claimed, finished })
 }
 
-/// Creates and updates the same objects in a namespace that no `writ serve` watches. Returns the number of objects per
-/// second.
+/// Makes the minimum requests for the same number of executions, in a namespace that no `writ serve` watches. Returns
+/// the number of executions per second.
 async fn stored(site: &Site<'_>, prefix: &str, statuses: &Statuses) -> f64 {
     let started = Instant::now();
     let one = async |index: usize| cycle(site, &format!("{prefix}-{index}"), statuses).await;

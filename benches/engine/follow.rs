@@ -1,4 +1,5 @@
-//! 1 GiB of output, followed live, compared with OpenSSH's own client on an open connection.
+//! Rate at which `writ serve` follows 1 GiB of output, compared with OpenSSH's own client on an open connection. Also
+//! measures the memory of `writ serve`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -66,7 +67,7 @@ fn rate(time: Duration) -> f64 {
     BYTES as f64 / 1e6 / time.as_secs_f64()
 }
 
-/// Returns the time from the create to the watch event with the result.
+/// Runs an execution. Returns the time from its create to the watch event with its result.
 async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str, command: &str) -> Duration {
     let execution = site.execution(name, "m0", command);
     let started = Instant::now();
@@ -77,7 +78,7 @@ async fn execute(site: &Site<'_>, watch: &mut Watch, name: &str, command: &str) 
     ended - started
 }
 
-/// A connection of `ssh -M`, and a client that uses it.
+/// An open connection of `ssh -M`, and the options with which other `ssh` clients use it.
 struct Multiplexed {
     client: SshClient,
     socket: PathBuf,

@@ -1,4 +1,5 @@
-//! A durable run of a short command, compared with a plain exec of the same command on the same connection.
+//! Duration of a short command that the launcher runs (Durable mode). It is compared with a plain exec request for the
+//! same command on the same connection.
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +21,14 @@ use crate::site::sshd;
 use crate::world::World;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Number of samples of each way, without concurrency.
+/// Number of samples of each [`Way`], one command at a time.
 const ALONE: usize = 400;
-/// Number of concurrent lanes over two connections, number of turns, and number of samples per lane and turn.
+/// Number of lanes. A lane is a task that runs commands one after another. All lanes run concurrently, over two
+/// connections.
 const LANES: usize = 8;
+/// Number of turns. In each turn, the lanes measure every way.
 const TURNS: usize = 12;
+/// Number of samples per way, lane and turn.
 const IN_A_TURN: usize = 12;
 const WAYS: [Way; 4] = [Way::Bare, Way::Plain, Way::FirstEdition, Way::Durable];
 /// Command with 1 GiB of output.
@@ -36,12 +40,13 @@ const FIRST_EDITION: &str = include_str!("first-edition.txt");
 
 #[derive(Clone, Copy)]
 enum Way {
-    /// Only `/bin/true`.
+    /// A plain exec request for `/bin/true`.
     Bare,
-    /// One plain request, as in Direct mode. It clears the same environment variables as the launcher.
+    /// A plain exec request for `/bin/true`, as in Direct mode. It clears the same environment variables as the
+    /// launcher.
     Plain,
-    /// `/bin/true`, run by the first edition of the launcher, which had no pipes. Both editions run in the same
-    /// benchmark.
+    /// `/bin/true`, run by the first edition of the launcher, which had no pipes. The benchmark runs both editions, to
+    /// compare them.
     FirstEdition,
     /// `/bin/true`, run by the launcher.
     Durable,
@@ -122,7 +127,7 @@ impl Bench {
         started.elapsed()
     }
 
-    /// Measures 1 GiB of output with both editions, which take turns.
+    /// Measures the time for 1 GiB of output, alternately with the first edition and with the launcher.
     async fn bulk(&self) -> [Vec<Duration>; 2] {
         let connection = &self.connections[0];
         let mut times: [Vec<Duration>; 2] = Default::default();
@@ -156,7 +161,8 @@ impl Bench {
         .fold(first_edition(facts.login_shell_is_posix), |line, (name, value)| line.replace(name, value));
         let mut session = open(connection).await;
         session.exec(&line).await.expect("a request");
-        // The line with the end follows all output. The answer is complete when this line has arrived.
+        // The line that reports the end of the command follows all output. The answer is therefore complete with this
+        // line.
         let (mut last, mut bytes, end) = (Vec::new(), 0, format!("WRIT:{nonce}:D "));
         while !(last.ends_with(b"\n") && String::from_utf8_lossy(&last).contains(&end)) {
             match session.next().await {
@@ -200,7 +206,7 @@ impl Bench {
         bytes
     }
 
-    /// Measures one command at a time. The ways take turns, in a changing order.
+    /// Measures one command at a time. Each turn measures every way once, and starts with another way.
     async fn one_at_a_time(&self) -> [Vec<Duration>; 4] {
         let mut times: [Vec<Duration>; 4] = Default::default();
         for turn in 0..ALONE {
@@ -233,8 +239,8 @@ impl Bench {
     }
 }
 
-/// Returns the request of the first edition, in the form for this login shell. In the form for a POSIX login shell, the
-/// login shell itself reads the script.
+/// Returns the request of the first edition, in the form for this login shell. A POSIX login shell reads the script
+/// itself. For another login shell, /bin/sh reads the script.
 fn first_edition(login_shell_is_posix: bool) -> String {
     let line = FIRST_EDITION.trim_end();
     let parts = line.strip_prefix("exec /bin/sh -c '").and_then(|rest| rest.split_once("' writ "));
@@ -248,7 +254,7 @@ fn nonce() -> Nonce {
     Nonce::new(&Uuid::new_v4().simple().to_string()).expect("a nonce")
 }
 
-/// Returns Writ's decision about `true`.
+/// Returns a decision of Writ that allows `true`.
 fn decision() -> DecisionRecord {
     let whitelist: Value = json!({"apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist", "metadata": {"name": "w"},
         "spec": {"rules": [{"name": "true", "match": "true", "run": ["/bin/true"]}]}});
@@ -262,7 +268,7 @@ fn decision() -> DecisionRecord {
     decision.record(MicroTime(jiff::Timestamp::now()))
 }
 
-/// Opens a session as the runner does. Retries if the machine has no free session for a moment.
+/// Opens a session as the runner does. Retries while the machine has no free session.
 async fn open(connection: &Connection) -> Session {
     loop {
         match connection.open(DEADLINE).await {

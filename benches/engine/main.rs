@@ -1,19 +1,19 @@
-//! The cost of the execution engine. Each measurement is compared with the same work without the engine. One run on one
-//! machine measures both, with a real API server, a real etcd with fsync, and real sshds on loopback.
-//! `docs/performance.md` contains the results.
+//! Measures the execution engine. Each measurement is compared with the same work without the engine. One run on one
+//! machine measures the work with and without the engine. It uses a real API server, a real etcd with fsync, and real
+//! sshds on loopback. `docs/performance.md` contains the results.
 //!
 //! ```console
 //! cargo bench --bench engine                    # everything (about 8 minutes)
-//! cargo bench --bench engine -- launch create   # some of: launch create fleet follow scale
+//! cargo bench --bench engine -- launch create   # one or more of: launch create fleet follow scale
 //! ```
 //!
 //! | module | measured | compared with |
 //! |---|---|---|
-//! | [`launch`] | a durable run of a short command | a plain exec on the same connection |
+//! | [`launch`] | a short command in Durable mode | a plain exec on the same connection |
 //! | [`create`] | the time from the create to the watch event with the result | a new `ssh` |
 //! | [`fleet`] | 600 executions on 8 machines | the API server alone |
 //! | [`follow`] | 1 GiB of output | OpenSSH's own multiplexed connection |
-//! | [`scale`] | 10,000 finished executions, 1,000 Machines | memory, time to the first dispatch, idle CPU |
+//! | [`scale`] | memory, first dispatch, idle CPU, with 10,000 executions and 1,000 Machines | bounds |
 
 #![allow(
     clippy::expect_used,
@@ -48,7 +48,7 @@ use world::World;
 const PARTS: [&str; 5] = ["launch", "create", "fleet", "follow", "scale"];
 
 fn main() -> ExitCode {
-    // cargo adds the flag --bench.
+    // cargo adds the flag --bench, which the benchmark ignores.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {
         eprintln!("error: there is no part {unknown}; there are: {}", PARTS.join(" "));

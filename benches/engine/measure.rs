@@ -1,9 +1,9 @@
-//! Rows of the table, and values read from a process.
+//! Rows of the result table, and values read from a process.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One line of the table.
+/// One line of the result table.
 pub struct Row {
     what: String,
     measured: String,
@@ -12,12 +12,12 @@ pub struct Row {
     target: Target,
 }
 
-/// Condition for the value.
+/// Condition for the ratio of a row.
 #[derive(Clone, Copy)]
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
-    /// No condition: the row only explains other rows.
+    /// No condition. The row only explains other rows.
     None,
 }
 
@@ -79,7 +79,7 @@ pub fn memory(pid: u32, what: &str) -> f64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0
 }
 
-/// Resets the maximum `VmHWM` (proc(5), clear_refs).
+/// Resets the maximum `VmHWM` to the present value (proc(5), clear_refs).
 pub fn forget_most_memory(pid: u32) {
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of our own");
 }

@@ -1,5 +1,5 @@
-//! The cost of a namespace with a long history: memory, the time until the first command starts, and CPU while nothing
-//! happens.
+//! Resources of `writ serve` for a namespace with many finished executions: memory, the time until the first command
+//! starts, and CPU while nothing happens.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const MACHINES: usize = 1_000;
 const PARALLEL: usize = 64;
 /// Number of bytes of standard output in each finished execution.
 const OUTPUT: usize = 2_000;
-/// Wait after the first command, until the work of the start has ended.
+/// Time to wait after the first command, until the work of the start has ended.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -54,7 +54,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     ]
 }
 
-/// Returns the status of an execution that has run.
+/// Runs an execution. Returns its status, with [`OUTPUT`] bytes as standard output.
 async fn one(site: &Site<'_>) -> CommandExecutionStatus {
     let mut watch = site.watch().await;
     let execution = site.execution("one", "m0", "true");

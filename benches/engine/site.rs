@@ -52,7 +52,7 @@ impl<'a> Site<'a> {
         site
     }
 
-    /// Returns a site with one machine, `m0`, and a running `writ serve`.
+    /// Creates a namespace with one machine, `m0`, and starts a `writ serve` for it.
     pub async fn with_one_machine(world: &'a World, sshd: &Sshd, rules: Value, flags: &[&str]) -> Self {
         let mut site = Self::new(world).await;
         site.add_machine("m0", sshd).await;
@@ -98,7 +98,7 @@ impl<'a> Site<'a> {
     }
 
     pub fn start_writ(&mut self, flags: &[&str]) {
-        // The variable selects another build to measure.
+        // This variable selects the path of another build to measure.
         let writ = std::env::var("WRIT_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_writ").to_owned());
         let mut command = Command::new(&writ);
         command
@@ -152,7 +152,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Returns the flags that allow this build to connect to loopback. Empty if the build has no such flags.
+/// Returns the flags that allow this build to connect to loopback. Returns no flags if the build does not know them.
 fn loopback_flags(writ: &str) -> &'static [&'static str] {
     let help = Command::new(writ).args(["serve", "--help"]).output().expect("writ runs").stdout;
     if String::from_utf8_lossy(&help).contains("--allow-cidr") { &crate::lab::LOOPBACK } else { &[] }
@@ -165,8 +165,8 @@ pub fn machine(name: &str, sshd: &Sshd) -> Value {
     }})
 }
 
-/// Sends the events of a watch. If the API server ends the watch because the watch was too slow, starts a new watch
-/// from the last version.
+/// Sends the events of a watch to `sender`. If the watch ends, for example because it was too slow, starts a new watch
+/// after the last event.
 async fn pass_on(
     api: Api<CommandExecution>,
     mut version: String,
@@ -184,7 +184,7 @@ async fn pass_on(
     }
 }
 
-/// Receiver of events of executions.
+/// Receives the watch events of executions.
 pub struct Watch {
     events: mpsc::UnboundedReceiver<(Instant, CommandExecution)>,
     task: tokio::task::JoinHandle<()>,
@@ -210,7 +210,7 @@ impl Watch {
         }
     }
 
-    /// Returns the event with the end of an execution. Panics if the execution did not succeed.
+    /// Waits for the end of an execution. Returns its watch event. Panics if the execution did not succeed.
     pub async fn succeeded(&mut self, name: &str) -> (Instant, CommandExecution) {
         let event = self.until(|object| object.name_any() == name && object.phase().is_finished()).await;
         assert_eq!(event.1.phase(), Phase::Succeeded, "{name}: {:?}", event.1.status);

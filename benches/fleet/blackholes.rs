@@ -17,15 +17,16 @@ const GOOD: usize = 100;
 const BAD: usize = 25;
 /// Number of queued executions on each bad Machine.
 const WAITING: usize = 3;
-/// Number of executions in each phase, one per interval. This is about a third of the maximum rate of this machine.
+/// Number of executions in each phase, one per interval [`EVERY`]. Their rate is about a third of the maximum rate that
+/// was measured.
 const EXECUTIONS: usize = 400;
 const EVERY: Duration = Duration::from_millis(100);
-/// Maximum delay that bad Machines may add to the 99th percentile of the start, in milliseconds.
+/// Maximum delay, in milliseconds, that bad Machines may add to the 99th percentile of the time to the start.
 const MOST: f64 = 200.0;
 
 pub async fn rows(world: &World) -> Vec<Row> {
     let sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
-    // The Machines that are frozen with open connections have their own sshd.
+    // A separate sshd serves the Machines that are later frozen, so that the good Machines continue.
     let frozen_sshd = sshd_everywhere(world, &["MaxStartups 1000"]);
     let mut site = Site::new(world).await;
     let good = places("good", 1, &sshd, GOOD);
@@ -49,7 +50,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     compare(&alone, &beside, &later)
 }
 
-/// Adds 75 bad Machines, of three kinds, with the keys of the good Machines.
+/// Adds 75 bad Machines of three kinds. Their keys are the keys of the good Machines.
 async fn bad_machines(site: &Site<'_>, sshd: &Sshd) -> (Vec<Hole>, Vec<Place>) {
     let (mut bad, mut places) = (Vec::new(), Vec::new());
     for number in 0..BAD {
@@ -71,7 +72,7 @@ fn place(name: String, hole: &Hole) -> Place {
     Place { name, address: hole.address.ip().to_string(), port: hole.address.port() }
 }
 
-/// Results of one phase, and the state of `writ serve` at its end.
+/// Results of one phase of the benchmark, and the state of `writ serve` at its end.
 struct Phase {
     times: Times,
     resident: f64,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// Interval between two bytes of a tarpit.
+/// Interval between two bytes that a tarpit sends.
 const DRIP: Duration = Duration::from_secs(3);
 /// Time after which a connect counts as unanswered. On loopback an answer takes microseconds.
 const NO_ANSWER: Duration = Duration::from_millis(300);
@@ -17,7 +17,7 @@ const NO_ANSWER: Duration = Duration::from_millis(300);
 /// A bad machine. It stops when this value is dropped.
 pub struct Hole {
     pub address: SocketAddr,
-    /// Listener, and connections that fill its queue of unaccepted connections.
+    /// Keeps open the listener, and the connections that fill its queue of unaccepted connections.
     _held: (Option<TcpListener>, Vec<TcpStream>),
     task: Option<AbortHandle>,
 }
@@ -50,8 +50,8 @@ pub async fn silent(address: &str) -> Hole {
     serve(address, async |_stream| std::future::pending().await).await
 }
 
-/// Starts a machine that sends a byte every 3 s, and never a whole banner. A server may send other lines before its
-/// banner (RFC 4253, section 4.2).
+/// Starts a machine that sends a byte every 3 s, and never a whole banner. The client keeps waiting, because a server
+/// may send other lines before its banner (RFC 4253, section 4.2).
 pub async fn tarpit(address: &str) -> Hole {
     serve(address, async |mut stream| {
         while stream.write_all(b"x").await.is_ok() {

@@ -15,8 +15,8 @@ const CONNECTIONS: usize = 500;
 const AT_A_TIME: usize = 25;
 /// Maximum memory of a connection, in KiB.
 const MOST_KIB: f64 = 64.0;
-/// Maximum time until an unused connection is closed, in seconds. Writ closes it at the first sweep after 60 s. Sweeps
-/// run every 5 s.
+/// Maximum time from the last use of a connection until Writ closes it, in seconds. Writ closes a connection at the
+/// first sweep after 60 s. Sweeps run every 5 s.
 const CLOSED_AFTER: f64 = 70.0;
 const PATIENCE: Duration = Duration::from_secs(180);
 

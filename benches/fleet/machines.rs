@@ -16,7 +16,7 @@ use crate::world::World;
 /// Number of concurrent requests to the API server in the unmeasured parts of the benchmark.
 pub const PARALLEL: usize = 16;
 const GROUP: &str = "writ.dev/v1alpha1";
-/// The Secret of all Machines with the same sshd.
+/// Start of the name of each Secret. The port of the sshd follows. All Machines of an sshd use the same Secret.
 const SECRET: &str = "fleet";
 
 /// Starts one sshd for many machines, with these lines in its configuration.
@@ -45,7 +45,7 @@ pub struct Place {
     pub port: u16,
 }
 
-/// Returns the places of Machines that one sshd serves.
+/// Returns the names, addresses and ports of `count` Machines. One sshd serves all of them.
 pub fn places(prefix: &str, network: u8, sshd: &Sshd, count: usize) -> Vec<Place> {
     let place =
         |number| Place { name: format!("{prefix}{number}"), address: address(network, number), port: sshd.port() };
@@ -102,8 +102,8 @@ impl Site<'_> {
     }
 
     /// Creates `count` executions on these Machines in turn, one per interval `every`, without waiting for earlier
-    /// executions. Returns the times from the create to the claim, and from the create to the end. The claim precedes
-    /// the start.
+    /// executions. Returns the times from each create to the claim and to the end. The claim counts as the start, which
+    /// follows it.
     pub async fn run_steadily(&self, prefix: &str, places: &[Place], count: usize, every: Duration) -> Times {
         let mut watch = self.watch().await;
         let creating = async {
@@ -158,7 +158,8 @@ impl Site<'_> {
     }
 }
 
-/// Prints the slowest executions. Neighbours in this list were probably delayed by the same event.
+/// Prints the slowest executions. If the numbers of slow executions follow each other, the same event probably delayed
+/// these executions.
 fn say_slowest(created: &HashMap<String, Instant>, started: &HashMap<String, Instant>) {
     let mut slowest: Vec<_> = started.iter().map(|(name, at)| (*at - created[name], name)).collect();
     slowest.sort_unstable();
@@ -166,7 +167,7 @@ fn say_slowest(created: &HashMap<String, Instant>, started: &HashMap<String, Ins
     eprintln!("    started last: {}", shown.collect::<Vec<_>>().join(", "));
 }
 
-/// Times from the create of each execution.
+/// Times from the create of each execution to its start and to its end.
 pub struct Times {
     pub started: Vec<Duration>,
     pub ended: Vec<Duration>,

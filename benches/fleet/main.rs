@@ -1,21 +1,21 @@
-//! The cost of bad machines for good machines, the cost of idle machines, and the recovery of a fleet. The benchmark
-//! runs the released `writ serve`, a real API server, a real etcd with fsync, and real sshds on loopback.
-//! `docs/performance.md` contains the results.
+//! Measures the delay that bad machines cause for good machines, the resources for idle machines, and the recovery of a
+//! fleet. The benchmark runs an optimized build of `writ serve`, a real API server, a real etcd with fsync, and real
+//! sshds on loopback. `docs/performance.md` contains the results.
 //!
 //! ```console
 //! cargo bench --bench fleet                     # everything (about 15 minutes)
-//! cargo bench --bench fleet -- blackholes       # some of: blackholes return idle probing
-//! cargo bench --bench fleet -- probing 60       # over 60 s in place of 300
+//! cargo bench --bench fleet -- blackholes       # one or more of: blackholes return idle probing
+//! cargo bench --bench fleet -- probing 60       # measures for 60 s instead of 300 s
 //! ```
 //!
 //! | module | measured | compared with |
 //! |---|---|---|
-//! | [`blackholes`] | starts on 100 good Machines next to 100 bad ones | the same without the bad ones |
-//! | [`returning`] | 50 Machines that return, with 20 executions each | order, resets, expired executions |
+//! | [`blackholes`] | starts on 100 good Machines next to 100 bad Machines | the same without bad Machines |
+//! | [`returning`] | 50 Machines that return, with 20 executions each | the expected order and the expected results |
 //! | [`idle`] | 500 unused connections | bounds for memory and for the time until they close |
 //! | [`probing`] | 1,000 unused Machines | bounds for CPU and for memory above an empty process |
 //!
-//! One sshd acts as all machines of a kind: it listens on all of 127.0.0.0/8, and each Machine has its own address.
+//! One sshd acts as many machines: it listens on all of 127.0.0.0/8, and each Machine has its own address.
 
 #![allow(
     clippy::expect_used,
@@ -57,7 +57,7 @@ use world::World;
 const PARTS: [&str; 4] = ["blackholes", "return", "idle", "probing"];
 
 fn main() -> ExitCode {
-    // cargo adds the flag --bench.
+    // cargo adds the flag --bench, which the benchmark ignores.
     let words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let (numbers, wanted): (Vec<_>, Vec<_>) = words.partition(|word| word.parse::<u64>().is_ok());
     if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {

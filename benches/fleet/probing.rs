@@ -1,4 +1,4 @@
-//! 1,000 unused Machines: the cost of their probes.
+//! CPU and memory of `writ serve` while it only probes 1,000 unused Machines.
 
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,16 @@ use crate::process::open_files;
 use crate::site::Site;
 use crate::world::World;
 
-/// Default time over which the CPU is measured. This is one default interval of probes.
+/// Default time over which the CPU is measured. It is the default interval between two probes of a Machine.
 pub const USUAL: Duration = Duration::from_secs(300);
 const MACHINES: usize = 1_000;
-/// Maximum time until all Machines were probed once, and maximum time until the first Machine has a status.
+/// Maximum time until all Machines were probed once.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Maximum time until the first Machine has a status.
 const FIRST: Duration = Duration::from_secs(60);
 const MOST_CPU: f64 = 3.0;
 const MOST_MEMORY: f64 = 40.0;
-/// Wait until the connections of the first probes are closed.
+/// Time to wait until the connections of the first probes are closed.
 const SETTLE: Duration = Duration::from_secs(70);
 
 pub async fn rows(world: &World, over: Duration) -> Vec<Row> {
@@ -69,7 +70,8 @@ async fn memory_of_an_empty_one(world: &World) -> f64 {
     memory(site.writ(), "VmRSS")
 }
 
-/// Waits until all Machines are Online. Returns false if no Machine gets a status.
+/// Waits until all Machines are Online. Returns false if no Machine has a status after [`FIRST`], because this build of
+/// `writ serve` does not probe.
 async fn until_online(site: &Site<'_>) -> bool {
     let resource = ApiResource::erase::<Machine>(&());
     let machines: Api<DynamicObject> = Api::namespaced_with(site.client.clone(), &site.namespace, &resource);

@@ -1,5 +1,5 @@
 //! 50 unreachable Machines, each with a queue in which some executions expire. Then all Machines become reachable at
-//! once. One sshd serves all of them. It drops connections as sshd does by default (MaxStartups 10:30:100).
+//! once. One sshd serves all Machines. It drops connections as sshd does by default (MaxStartups 10:30:100).
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
@@ -26,9 +26,9 @@ const EXPIRES_AFTER_SECONDS: u32 = 5;
 /// Minimum time per round of creates. Creation times are whole seconds, and a later round must have later creation
 /// times.
 const ROUND: Duration = Duration::from_millis(1100);
-/// Maximum time for each phase.
+/// Maximum time of each wait.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Program `note MACHINE NUMBER`, which writes the ledger.
+/// Program `note MACHINE NUMBER`. It appends a line to the ledger, the file of all commands that ran.
 const NOTE: &str = "#!/bin/sh\necho \"$1 $2\" >>\"$HOME/ran\"\n";
 
 pub async fn rows(world: &World) -> Vec<Row> {
@@ -63,7 +63,8 @@ pub async fn rows(world: &World) -> Vec<Row> {
     let seconds = released.elapsed().as_secs_f64();
     eprintln!("    {phases:?}");
     let mut rows = judge(&site, &sshd, seconds).await;
-    // sshd logs the first dropped connection of a series immediately. At the end of the series, it logs their number.
+    // Counts log lines, which can be fewer than the dropped connections. sshd logs the first dropped connection of a
+    // series immediately. At the end of the series, it logs the number of dropped connections.
     let dropped = sshd.log().unwrap_or_default().lines().filter(|line| line.contains("past MaxStartups")).count();
     let what = "(connections that sshd dropped meanwhile, of which nobody is to be told; lines in its log)";
     rows.push(Row::ratio(what, dropped.to_string(), "at least 1".to_owned(), dropped as f64, Target::None));
@@ -71,7 +72,7 @@ pub async fn rows(world: &World) -> Vec<Row> {
     rows
 }
 
-/// Returns the number of executions of a queue that expire.
+/// Returns the number of expiring executions in a queue.
 fn expiring() -> usize {
     (0..QUEUED).filter(|number| expires(*number)).count()
 }
@@ -88,7 +89,8 @@ fn note(sshd: &Sshd) -> serde_json::Value {
         "parameters": {"machine": {"pattern": "m[0-9]+"}, "number": {"integer": {"minimum": 0, "maximum": 1000}}}})
 }
 
-/// Creates one execution per Machine in each round. Names do not follow the order of creation.
+/// Creates one execution per Machine in each round. The order of the names differs from the order of creation, so that
+/// a queue in the order of names is detected.
 async fn fill(site: &Site<'_>, places: &[Place]) {
     let started = Instant::now();
     for number in 0..QUEUED {
@@ -121,7 +123,7 @@ async fn until(
     }
 }
 
-/// Compares the statuses with the ledger.
+/// Compares the statuses and the ledger with the expected results.
 async fn judge(site: &Site<'_>, sshd: &Sshd, seconds: f64) -> Vec<Row> {
     let ledger = std::fs::read_to_string(sshd.home().join("ran")).unwrap_or_default();
     let mut ran: HashMap<String, Vec<usize>> = HashMap::new();

@@ -1,4 +1,4 @@
-//! An SSH server in Python, for tests that Writ works with servers other than OpenSSH.
+//! An SSH server in Python, for tests of Writ with a server other than OpenSSH.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,8 +10,8 @@ use super::{say, toolbox};
 const VERSION: &str = "2.24.1";
 const SERVER: &str = include_str!("asyncssh-server.py");
 
-/// Returns the command of the server, without arguments. If the library is missing in the cache directory, installs it
-/// from PyPI.
+/// Returns the command of the server, without arguments. Installs the library from PyPI, unless the cache directory
+/// contains it.
 ///
 /// # Errors
 /// Python with pip is missing, or PyPI is unreachable.

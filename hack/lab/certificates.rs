@@ -1,5 +1,5 @@
-//! A certificate authority for one run. It signs the certificates of servers and users. This module also makes the key
-//! for service accounts.
+//! A certificate authority for one run of the laboratory. It signs the certificates of servers and users. This module
+//! also creates the key pair for service account tokens.
 //!
 //! Every run has its own authority, and the authority's key is never written to a file. A kubeconfig of an earlier run
 //! therefore gives no access.
@@ -13,8 +13,8 @@ use rcgen::{
 
 use super::error::LabError;
 
-/// Names of the servers. 10.0.0.1 is the first address of the service range. The API server uses this address for
-/// itself.
+/// Names and addresses in the certificates of servers. The API server uses 10.0.0.1, the first address of the service
+/// range, for its own Service.
 const SERVER_NAMES: &[&str] = &[
     "127.0.0.1",
     "::1",
@@ -26,7 +26,7 @@ const SERVER_NAMES: &[&str] = &[
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// Users of the laboratory. The demo and the tests bind rights to their groups.
+/// Users of the laboratory. The demo and the tests grant rights to the groups of these users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
     /// An administrator with all rights (`system:masters`).
@@ -102,8 +102,8 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// Returns a certificate for a server on this machine. It is also a client certificate, because etcd connects to
-    /// itself.
+    /// Returns a certificate for a server on this machine. The certificate is also valid for a client, because etcd
+    /// connects to itself.
     pub fn server(&self, name: &str) -> Result<Identity, LabError> {
         let names: Vec<String> = SERVER_NAMES.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).map_err(certificate_error(name))?;
@@ -111,7 +111,7 @@ impl Authority {
     }
 
     /// Returns a certificate for a client. The API server reads the user from the common name and the group from the
-    /// field O. The API server would accept several groups, but rcgen supports only one O.
+    /// field O (organization). Several groups would need several fields O, but rcgen supports only one.
     pub fn client(&self, name: &str, group: Option<&str>) -> Result<Identity, LabError> {
         let mut params = CertificateParams::default();
         if let Some(group) = group {

@@ -1,8 +1,8 @@
 //! A Kubernetes control plane on loopback: only etcd and kube-apiserver, with RBAC and admission.
 //!
-//! There is no scheduler and no kubelet. The controller manager is separate ([`super::Controllers`]). Without it,
-//! deleted namespaces stay in `Terminating`, and nothing is garbage collected. The API server alone provides everything
-//! that Writ needs: custom resources, admission policies, RBAC, watches, TokenReview.
+//! There is no scheduler and no kubelet. [`super::Controllers`] starts the controller manager, if a test needs it.
+//! Without the controller manager, deleted namespaces stay in `Terminating`, and nothing is garbage collected. The API
+//! server alone provides everything that Writ needs: custom resources, admission policies, RBAC, watches, TokenReview.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::{files, kubeconfig, readiness, say};
 /// Maximum time for the start. A start takes 2 to 3 s on two idle cores. The limit is 20 times as long, for busy
 /// machines.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-/// Maximum time for the API server to end after TERM. It completes requests in progress, but not watches.
+/// Maximum time for a server to end after TERM. The API server completes requests in progress, but not watches.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum number of attempts to start. Between the choice of a port and the bind, another process can take the port.
 const PORT_ATTEMPTS: usize = 5;
@@ -32,11 +32,12 @@ pub struct ControlPlaneOptions {
     /// If true, etcd skips fsync. This is faster, and safe for tests, which do not simulate power failures. The demo
     /// uses fsync, so that its times are like the times of a real cluster.
     pub unsafe_no_fsync: bool,
-    /// Further flags of kube-apiserver: `--v=4`.
+    /// Further flags of kube-apiserver, for example `--v=4`.
     pub api_server_flags: Vec<String>,
 }
 
-/// A running control plane. It ends when this value is dropped. If this process dies first, the [`Reaper`] ends it.
+/// A running control plane. It ends when this value is dropped. If this process dies first, the [`Reaper`] ends the
+/// control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
     setup: Setup,
@@ -68,8 +69,8 @@ impl ControlPlane {
     /// Starts etcd and the API server. Returns when the API server answers requests.
     ///
     /// # Errors
-    /// Returns [`LabError::NotReady`] with the end of the log if a server ends, or is not ready after 60 s. The
-    /// directory is kept then.
+    /// Returns [`LabError::NotReady`] with the end of the log if a server ends, or is not ready after 60 s. In both
+    /// cases the directory is kept.
     pub fn start(toolbox: &Toolbox, reaper: &Arc<Reaper>, options: ControlPlaneOptions) -> Result<Self, LabError> {
         let step = say::step("starting etcd and kube-apiserver");
         let folder = reaper.make_folder("control-plane", 0o700)?;
@@ -167,7 +168,7 @@ impl ControlPlane {
         }
     }
 
-    /// Starts the API server again, with the same port and data. Returns when it answers.
+    /// Starts the API server again, with the same port and data. Returns when the API server answers requests.
     pub fn start_api_server(&self) -> Result<(), LabError> {
         let mut slot = lock(&self.api_server);
         if slot.is_none() {
@@ -184,12 +185,13 @@ impl ControlPlane {
         lock(&self.etcd).kill();
     }
 
-    /// Copies the data, for a later [`Self::restore`]. Both servers stop for a moment.
+    /// Copies the data of etcd, for a later [`Self::restore`]. Restarts both servers.
     pub fn back_up(&self) -> Result<(), LabError> {
         self.swap_data("etcd", "etcd-backup")
     }
 
-    /// Restores the copy, as after a disaster. Data that was stored after the copy is lost.
+    /// Restores the data of etcd from the last [`Self::back_up`], as after a disaster. Later changes are lost. Restarts
+    /// both servers.
     pub fn restore(&self) -> Result<(), LabError> {
         self.swap_data("etcd-backup", "etcd")
     }
@@ -275,7 +277,7 @@ impl Setup {
     }
 
     /// Deletes the data and the logs of an attempt that failed because a port was taken. The data contains the old
-    /// port, and the log contains the old error.
+    /// port, and the next attempt would read the old error from the log.
     fn forget_attempt(&self) -> Result<(), LabError> {
         for log in ["etcd.log", "kube-apiserver.log"] {
             files::write(&self.path(log), "", 0o600)?;
@@ -302,8 +304,8 @@ impl Setup {
         etcd.args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")]);
         etcd.args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")]);
         etcd.args([format!("--initial-cluster=lab={peer}"), "--name=lab".into(), self.flag("data-dir", "etcd")]);
-        // Every user of this machine can reach the port, so etcd requires a client certificate. Only the API server has
-        // one.
+        // Every user of this machine can reach the port. etcd therefore requires a client certificate of this run's
+        // authority.
         for prefix in ["", "peer-"] {
             etcd.args([
                 self.flag(&format!("{prefix}cert-file"), "etcd.crt"),
@@ -323,8 +325,8 @@ impl Setup {
         api_server.args([
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", ports.api_server),
-            // Registers no endpoint of the `kubernetes` service, because a loopback address is not allowed. Nothing
-            // uses this service.
+            // Registers no endpoint of the Service `kubernetes`, because an endpoint must not be a loopback address.
+            // Nothing uses this Service.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd_client),
             self.flag("etcd-cafile", "ca.crt"),
@@ -335,8 +337,8 @@ impl Setup {
             self.flag("client-ca-file", "ca.crt"),
             "--anonymous-auth=false".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
-            // This plugin waits for the `default` service account of a namespace. Only the controller manager creates
-            // this account.
+            // The plugin would wait for the service account `default` of a namespace. Only the controller manager
+            // creates this account, and the laboratory does not always start the controller manager.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             self.flag("service-account-key-file", "service-accounts.crt"),

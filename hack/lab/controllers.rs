@@ -1,6 +1,6 @@
-//! The controllers of Kubernetes that matter to custom resources. They empty deleted namespaces, collect objects whose
-//! owner is gone, fill aggregated roles, and create the service account of each namespace. There are no nodes, so
-//! Deployments, Jobs and Pods do nothing.
+//! The controllers of Kubernetes that matter to custom resources. They empty deleted namespaces, delete objects of
+//! deleted owners, fill aggregated roles, and create the service account of each namespace. Deployments, Jobs and Pods
+//! do nothing, because their controllers and the nodes are missing.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use super::processes::Process;
 use super::toolbox::Toolbox;
 use super::{User, files, say};
 
-/// Maximum time until the first result of the controllers.
+/// Maximum time from the start to the first result of the controllers.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// kube-controller-manager with a few of its controllers. It ends when this value is dropped.
+/// kube-controller-manager with a few of its controllers. The process ends when this value is dropped.
 #[derive(Debug)]
 pub struct Controllers {
     process: Process,
@@ -41,7 +41,8 @@ impl Controllers {
         let process = control_plane.reaper().spawn("kube-controller-manager", &mut command, &log)?;
         let controllers = Self { process };
         let started = Instant::now();
-        // A controller creates this service account in every namespace. When the account exists, the controllers work.
+        // A controller creates this service account in every namespace. The controllers therefore work when the account
+        // exists.
         let look = ["get", "serviceaccount", "default", "--namespace", "default"];
         while files::run(control_plane.kubectl(User::Admin).args(look)).is_err() {
             let ended = controllers.process.ended();

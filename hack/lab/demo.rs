@@ -1,15 +1,15 @@
-//! The demo: shows the main function of Writ on real servers, from nothing.
+//! The demo: starts real servers and `writ serve`, and shows the main function of Writ on them.
 //!
-//! 1. It finds the tools: kubectl, sshd, and `writ` next to this program. Without `--kubeconfig` it also finds the
-//!    programs of the control plane.
+//! 1. It finds the tools: kubectl, sshd, and the `writ` of the same build as this program. Without `--kubeconfig` it
+//!    also finds the programs of the control plane.
 //! 2. It starts a control plane, or uses the cluster of `--kubeconfig`, and starts an SSH server.
 //! 3. It applies the CRDs, a namespace, the rights, two Machines and the Whitelist of `examples/`.
 //! 4. It starts `writ serve`.
-//! 5. It applies the four executions of `examples/`, as a user without other rights.
+//! 5. It applies the four executions of `examples/`, as a user with few rights.
 //! 6. It compares the results with the expected results.
 //!
-//! The lab's reaper ends all processes and removes all files, however this program ends. Only the namespace in a
-//! cluster of `--kubeconfig` stays after kill -9.
+//! The lab's reaper ends all processes and removes all files, even after kill -9. In a cluster of `--kubeconfig`,
+//! however, the namespace of the demo stays after kill -9.
 
 mod cluster;
 mod signals;
@@ -29,20 +29,21 @@ use crate::lab::{
 use cluster::Cluster;
 use signals::Signals;
 
-/// Maximum time for the four executions. They take about a second. The rest is for busy machines, and includes the 10 s
-/// for which `writ serve` waits for a connection.
+/// Maximum time for the four executions, which usually take about a second. It is longer for busy machines, and because
+/// `writ serve` can wait 10 s for a connection.
 const EXECUTIONS_PATIENCE: Duration = Duration::from_secs(45);
 /// Interval between two reads of the executions.
 const POLL: Duration = Duration::from_millis(150);
-/// Time in seconds for which `writ serve` waits for a missing Machine or rule. All Machines and rules exist before it
-/// starts. A short time therefore only makes the Rejected execution faster.
+/// Time in seconds for which `writ serve` waits for a missing Machine or rule. All Machines and rules exist before
+/// `writ serve` starts, so a short time is enough. The execution without a matching rule is then Rejected sooner.
 const MISSING_GRACE_SECONDS: &str = "3";
-/// Time in seconds for running commands after TERM. A user can have started a command from another terminal.
+/// Time in seconds for which `writ serve` lets commands run after TERM. A command can still run if a user started it
+/// from another terminal.
 const DRAIN_SECONDS: &str = "5";
 /// Maximum time for `writ serve` to end: [`DRAIN_SECONDS`], and some time to record the results.
 const WRIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Directory in the run's directory with the stored outputs.
+/// Name of the directory for stored outputs, in the directory of the run.
 const OUTPUTS: &str = "outputs";
 
 /// Options of the demo.
@@ -62,11 +63,12 @@ pub fn run(options: &DemoOptions) -> Result<(), LabError> {
     let started = Instant::now();
     let tools = Tools::find(options)?;
     let reaper = Reaper::start()?;
-    // Until here no process was started, so ctrl-C could end the demo immediately. From now on ctrl-C ends it cleanly.
+    // Until now no server was started, so ctrl-C ended the demo immediately. From now on, ctrl-C ends the demo after
+    // its current step.
     let signals = Signals::listen();
     let outcome = play(options, &tools, &reaper, &signals);
     let outcome = outcome.map_err(|error| if signals.received() { LabError::Interrupted } else { error });
-    // Waits until the reaper has ended. Then all processes have ended and the directory is removed.
+    // Waits until the reaper has ended all processes and removed the directory.
     drop(reaper);
     say::note(format_args!("the demo took {:.1} s in all", started.elapsed().as_secs_f64()));
     outcome
@@ -83,7 +85,7 @@ struct Tools {
 impl Tools {
     fn find(options: &DemoOptions) -> Result<Self, LabError> {
         let own = std::env::current_exe().map_err(LabError::run("this program's own path"))?;
-        // The same build creates target/<profile>/examples/lab and target/<profile>/writ.
+        // This program is target/<profile>/examples/lab. The same build creates target/<profile>/writ.
         let writ = own.ancestors().nth(2).unwrap_or(Path::new("/")).join("writ");
         if !files::is_program(&writ) {
             return Err(LabError::WritMissing { path: writ });
@@ -97,7 +99,8 @@ impl Tools {
     }
 }
 
-/// Starts the servers, runs the demo on them, and ends them. Values are dropped in reverse order.
+/// Starts the servers, runs the demo on them, and ends them. After an error, Rust drops the servers in reverse order of
+/// their start, which ends them.
 fn play(options: &DemoOptions, tools: &Tools, reaper: &Arc<Reaper>, signals: &Signals) -> Result<(), LabError> {
     let start = |toolbox| ControlPlane::start(toolbox, reaper, ControlPlaneOptions::default());
     let control_plane = tools.control_plane.as_ref().map(start).transpose()?;

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// An error of the laboratory. The message does not contain the source of the error. [`LabError::chain`] returns both.
+/// An error of the laboratory. The message does not contain the source of the error. [`LabError::chain`] returns the
+/// message and all sources.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// A file or directory cannot be read, written, created or locked.
@@ -44,7 +45,7 @@ pub enum LabError {
         /// The missing programs.
         missing: String,
     },
-    /// Go is missing. It is needed to build the control plane.
+    /// The laboratory must build a program, but Go is missing.
     #[error(
         "building {name} needs Go 1.26 or newer, and there is no `go` in $PATH: install it from https://go.dev/dl/ \
          (a distribution's golang package is too old on many systems), \
@@ -85,14 +86,14 @@ pub enum LabError {
     NotReady {
         /// Name of the server.
         name: String,
-        /// Problem: "ended (exit status: 1)", "was not ready after 60 s".
+        /// Problem, for example "ended (exit status: 1)", "was not ready after 60 s".
         what: String,
         /// Log file of the server.
         log: PathBuf,
         /// Last 20 lines of the log file.
         tail: String,
     },
-    /// The reaper process has ended, so no further process may be started.
+    /// The reaper process has ended. Nothing would end a process that is started now.
     #[error("the laboratory's reaper process is gone, so what is started now might be left behind: start again")]
     ReaperGone {
         /// Error of the write to the reaper.
@@ -104,15 +105,15 @@ pub enum LabError {
         /// Cause of the error.
         why: String,
     },
-    /// A program of the system is missing and cannot be installed from here.
+    /// A program of the system is missing, and the laboratory cannot install it.
     #[error("there is no {program} in $PATH, /usr/sbin or /usr/local/sbin: {advice}")]
     ProgramMissing {
-        /// Name of the program: `sshd`, `zsh`.
+        /// Name of the program, for example `sshd` or `zsh`.
         program: &'static str,
         /// Command that installs the program.
         advice: String,
     },
-    /// The SSH server's user cannot reach its directory.
+    /// The login user of the SSH server cannot reach the server's directory.
     #[error(
         "{} may not be entered by everyone, so the user of the SSH server cannot reach its files: \
          set $TMPDIR to a folder that all users may enter",
@@ -150,13 +151,13 @@ impl LabError {
         move |source| Self::File { action, path, source }
     }
 
-    /// Returns a function for `map_err` that wraps an error of starting a program.
+    /// Returns a function for `map_err` that wraps an error from the start of a program.
     pub fn run(program: impl ToString) -> impl FnOnce(io::Error) -> Self {
         let program = program.to_string();
         move |source| Self::Run { program, source }
     }
 
-    /// Returns the message with all its causes. Used where the error is printed.
+    /// Returns the message with all its causes, for printing.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);

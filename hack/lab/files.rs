@@ -88,7 +88,7 @@ pub fn is_program(path: &Path) -> bool {
 pub struct Lock(File);
 
 impl Lock {
-    /// Takes the lock. If another process has it, prints `what_for` and waits.
+    /// Takes the lock. If another process holds the lock, prints `what_for`, the work of the other process, and waits.
     pub fn take(path: &Path, what_for: &str) -> Result<Self, LabError> {
         let file = OpenOptions::new()
             .create(true)

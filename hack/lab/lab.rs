@@ -8,16 +8,16 @@
 //! | [`controllers`] | kube-controller-manager: empties namespaces, collects garbage, fills aggregated roles |
 //! | [`packages`] | programs of the system: found or, as root on Debian, installed |
 //! | [`openssh`], [`sshd`] | an SSH server with a ledger of its requests, and its prerequisites |
-//! | [`asked`] | the expected content of this ledger |
+//! | [`asked`] | the expected content of a ledger |
 //! | [`strangers`] | other kinds of machines: dropbear, asyncssh, newer OpenSSH, other shells and tools |
-//! | [`newer_openssh`], [`asyncssh`] | the prerequisites of these machines |
+//! | [`newer_openssh`], [`asyncssh`] | the prerequisites of [`strangers`] |
 //! | [`sudo`] | a second user and sudo rules, for one test |
 //! | [`processes`] | the processes of the modules above, and the reaper that ends them even if this process is killed |
 //! | [`say`] | the progress messages |
 //!
 //! `hack/lab/main.rs` is the program that runs the laboratory, with the demo in `hack/lab/demo.rs`. `tests/cluster`
-//! includes this file with `#[path = "../../hack/lab/lab.rs"] mod lab;`. Linux only, because processes are found in
-//! /proc.
+//! includes this file with `#[path = "../../hack/lab/lab.rs"] mod lab;`. The laboratory runs only on Linux, because it
+//! finds processes in /proc.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -44,8 +44,8 @@ pub mod strangers;
 pub mod sudo;
 pub mod toolbox;
 
-/// Flags that allow `writ serve` to connect to this machine itself. 127.0.0.1/32 is needed in addition to 127.0.0.0/8,
-/// because the API server also has this address.
+/// Flags that allow `writ serve` to connect to this machine itself. 127.0.0.1 is also the address of the API server,
+/// which 127.0.0.0/8 does not allow. 127.0.0.1/32 allows it.
 pub const LOOPBACK: [&str; 6] =
     ["--allow-cidr", "127.0.0.0/8", "--allow-cidr", "127.0.0.1/32", "--allow-cidr", "::1/128"];
 

@@ -1,5 +1,5 @@
-//! OpenSSH of a newer release of Debian, unpacked into the cache directory with its libraries. Nothing is installed,
-//! and this system's apt is unchanged: the calls of apt use their own lists, cache and state.
+//! OpenSSH of a newer release of Debian, unpacked into the cache directory with its libraries. Nothing is installed.
+//! The download uses its own lists, cache and state of apt, so this system's apt stays unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,8 @@ impl NewerOpenssh {
     }
 
     /// Returns the lines that this server needs in its sshd_config. From 9.8 on, sshd starts a second program for each
-    /// connection, and from 10 on also a third program. These programs must also use the unpacked loader.
+    /// connection, and from 10 on also a third program. The lines name scripts that start these programs with the
+    /// unpacked loader.
     pub fn config(&self, folder: &Path) -> Result<Vec<String>, LabError> {
         let mut lines = Vec::new();
         for (keyword, name) in [("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")] {
@@ -81,8 +82,8 @@ impl NewerOpenssh {
     }
 }
 
-/// Downloads a package of another release with its dependencies. Unpacks every package whose name starts with a word of
-/// `wanted` into `folder`/root.
+/// Downloads a package of the Debian release `suite`, with its dependencies. Unpacks every package whose name starts
+/// with a word of `wanted` into `folder`/root.
 pub(super) fn unpack(suite: &str, folder: &Path, package: &str, wanted: &[&str]) -> Result<(), LabError> {
     let at = |name: &str| folder.join(name);
     for each in ["state/lists/partial", "cache/archives/partial", "root"] {

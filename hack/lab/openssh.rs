@@ -10,15 +10,16 @@ use super::files::{self, Lock};
 use super::packages::{self, ROOT_LOCK};
 use super::say;
 
-/// Login user of root's SSH servers. It is a system user, so that no login screen shows it.
+/// Login user of SSH servers that run as root. It is a system user, so that no login screen shows it.
 pub const USER: &str = "writ-lab";
-/// Login user without a ledger. Its login shell is /bin/sh.
+/// Login user of SSH servers that run as root and write no ledger. Its login shell is /bin/sh.
 const PLAIN_USER: &str = "writ-lab-plain";
-/// Home of both users in /etc/passwd. It contains only the shell.
+/// Home of both users in /etc/passwd. It contains only the recording shell.
 const HOME: &str = "/var/lib/writ-lab";
-/// Directory to which sshd confines its unprivileged process. Only root's sshd does this.
+/// Directory to which sshd confines its unprivileged process. Only an sshd that runs as root needs this directory.
 const PRIVILEGE_SEPARATION_FOLDER: &str = "/run/sshd";
-/// Text of [`RECORDING_SHELL`]. If this process does not run as root, it writes the text to the server's directory.
+/// Text of the shell that records each request ([`RECORDING_SHELL`]). If this process does not run as root, it writes
+/// the text to the server's directory.
 pub const RECORDING_SHELL_TEXT: &str = include_str!("recording-shell.sh");
 /// The login shell of [`USER`].
 const RECORDING_SHELL: &str = "/var/lib/writ-lab/recording-shell";
@@ -64,7 +65,7 @@ pub struct UserIds {
     pub group: u32,
 }
 
-/// Returns the login user of root's SSH servers.
+/// Returns the login user of SSH servers that run as root. If `plain`, returns the user without a ledger.
 pub fn user(plain: bool) -> &'static str {
     if plain { PLAIN_USER } else { USER }
 }
@@ -79,8 +80,7 @@ pub fn prepare_root(plain: bool) -> Result<UserIds, LabError> {
         files::make_folder(Path::new(HOME), 0o755)?;
     }
     if fs::read(RECORDING_SHELL).ok().as_deref() != Some(RECORDING_SHELL_TEXT.as_bytes()) {
-        // The file is renamed, which is atomic. No process must read a half-written shell, and a running shell cannot
-        // be written.
+        // A rename is atomic, so no process reads a half-written shell. A shell that is running keeps the old file.
         let new = format!("{RECORDING_SHELL}.new");
         files::write(Path::new(&new), RECORDING_SHELL_TEXT, 0o755)?;
         fs::rename(&new, RECORDING_SHELL).map_err(LabError::file("rename", new))?;

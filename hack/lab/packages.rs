@@ -10,12 +10,12 @@ use super::{openssh, say};
 
 /// Directories of programs for administrators. They are in the `$PATH` of few users.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/local/sbin"];
-/// Lock file for processes of root.
+/// Lock file. A process of root locks it while it installs packages or creates users.
 pub const ROOT_LOCK: &str = "/run/writ-lab.lock";
 /// Debian runs this script before a package starts its service. Exit code 101 forbids the start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// A package, by its name in the three families of distributions.
+/// A package, with its name in each of three families of distributions.
 #[derive(Debug, Clone, Copy)]
 pub struct Package {
     debian: &'static str,
@@ -37,8 +37,8 @@ impl Package {
         Self { debian, fedora, alpine }
     }
 
-    /// Finds these programs, in this order. As root on a Debian-like system, installs the package if a program is
-    /// missing.
+    /// Returns the paths of these programs, in the same order. As root on a Debian-like system, installs the package if
+    /// a program is missing.
     ///
     /// # Errors
     /// Returns [`LabError::ProgramMissing`] with the install command, if a program can be neither found nor installed.
@@ -78,8 +78,8 @@ impl Package {
             files::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
         };
         let install = ["install", "-y", "--no-install-recommends", self.debian];
-        // Updates the package lists only if necessary. Container images often have no lists. Existing lists are usually
-        // recent.
+        // Updates the package lists only if the installation fails. Container images often have no lists, and existing
+        // lists are usually recent.
         if apt_get(&install).is_err() {
             apt_get(&["update"])?;
             apt_get(&install)?;

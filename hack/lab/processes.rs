@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use super::error::LabError;
 use super::files;
 
-/// Environment variable that marks every process of a run. reaper.sh searches for this variable.
+/// Environment variable that marks every process of a run of the laboratory. reaper.sh searches for this variable.
 pub const RUN_VARIABLE: &str = "WRIT_LAB_RUN";
 /// Maximum time that the drop of the [`Reaper`] waits for reaper.sh. reaper.sh itself waits 3 s after TERM and 5 s
 /// after KILL.
@@ -31,7 +31,8 @@ const REAPER_PATIENCE: Duration = Duration::from_secs(15);
 /// Interval between two checks of an ending process.
 const POLL: Duration = Duration::from_millis(10);
 
-/// The reaper of a run, shared by all its servers. It owns the directory of the run.
+/// The reaper of one run of the laboratory: a shell process that ends all servers of the run and removes the directory
+/// of the run.
 #[derive(Debug)]
 pub struct Reaper {
     /// The shell that runs reaper.sh. Its standard input is the pipe.
@@ -82,22 +83,22 @@ impl Reaper {
 
     /// Keeps the directory at the end, for its logs. The servers still end.
     pub fn keep_folder(&self) {
-        // Without a reaper the directory stays in any case.
+        // The call fails only if the reaper has ended. The directory then stays in any case.
         let _ = self.tell("keep");
     }
 
     /// Starts a server in its own process group, appends its output to `log`, and registers it with the reaper.
     ///
     /// # Errors
-    /// The server cannot be started, or the reaper has ended. In the second case the server is ended again.
+    /// The server cannot be started, or the reaper has ended. In the second case the started server is killed.
     pub fn spawn(&self, name: &str, command: &mut Command, log: &Path) -> Result<Process, LabError> {
         let open = || OpenOptions::new().create(true).append(true).open(log).map_err(LabError::file("open", log));
         command.env(RUN_VARIABLE, &self.run).process_group(0);
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
         let child = command.spawn().map_err(LabError::run(command.get_program().display()))?;
         let process = Process { name: name.to_owned(), pid: child.id(), child: Mutex::new(child) };
-        // The process keeps its entry in /proc until `wait`, at least as a zombie. Its process id is therefore not used
-        // again.
+        // The process keeps its entry in /proc until `wait`, at least as a zombie. The entry with this process id
+        // therefore belongs to this process.
         let start = Stat::read(process.pid).map(|stat| stat.start).unwrap_or_default();
         self.tell(&format!("watch {} {start}", process.pid))?;
         Ok(process)
@@ -116,7 +117,7 @@ impl Drop for Reaper {
     fn drop(&mut self) {
         let shell = self.shell.get_mut().unwrap_or_else(PoisonError::into_inner);
         drop(shell.stdin.take());
-        // After this time the reaper continues alone.
+        // If the reaper needs more time, it continues after the end of this process.
         wait(shell, REAPER_PATIENCE);
     }
 }
@@ -202,7 +203,7 @@ pub fn signal(signal: &str, pids: &[u32]) {
 pub struct Stat {
     /// The process id.
     pub pid: u32,
-    /// Name of the process, at most 15 bytes: `sshd`.
+    /// Name of the process, at most 15 bytes, for example `sshd`.
     pub name: String,
     /// Process id of the parent.
     pub parent: u32,
@@ -217,7 +218,7 @@ impl Stat {
     }
 
     /// Parses a line of the form `pid (name) state ppid ... start` (proc(5)). The start is field 22. The name can
-    /// contain any character.
+    /// contain any character, so it ends at the last `) `.
     fn parse(pid: u32, line: &str) -> Option<Self> {
         let (before, after) = line.rsplit_once(") ")?;
         let (_, name) = before.split_once('(')?;
@@ -248,7 +249,8 @@ pub fn descendants(pid: u32) -> Vec<Stat> {
     found
 }
 
-/// Returns the processes with `variable=value` in their environment. Skips processes that this user may not read.
+/// Returns the ids of processes with `variable=value` in their environment. Skips processes that this user may not
+/// read.
 pub fn marked(variable: &str, value: &str) -> Vec<u32> {
     let entry = format!("{variable}={value}");
     let has_it = |pid: u32| {

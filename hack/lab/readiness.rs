@@ -1,5 +1,5 @@
 //! Readiness check of the API server, with the client that Writ itself uses. `kubectl get --raw=/readyz` would start a
-//! process and use 50 to 65 ms of a core for each check, while the servers need both cores.
+//! process for each check and use 50 to 65 ms of a core. The starting servers need all cores.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::error::LabError;
 /// Maximum time for one attempt. On loopback an answer takes milliseconds. A starting server, however, can accept a
 /// connection and never answer.
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// Pause between attempts. It is short compared with the 3 s of a start.
+/// Pause between attempts. It is short compared with the 3 s in which a control plane starts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A client of a starting API server.
+/// Readiness check of a starting API server.
 #[derive(Debug)]
 pub struct Check {
     kubeconfig: Kubeconfig,
@@ -30,8 +30,8 @@ impl Check {
         Ok(Self { kubeconfig: Kubeconfig::read_from(kubeconfig).map_err(client_error)? })
     }
 
-    /// Makes one attempt, after a short pause. Blocks. Uses its own thread, so tasks of an async runtime may call this,
-    /// too.
+    /// Makes one attempt, after a short pause. Blocks the caller. The request runs in its own thread and runtime, so a
+    /// task of an async runtime can also call this function.
     pub fn is_ready(&self) -> Result<bool, LabError> {
         std::thread::sleep(PAUSE);
         std::thread::scope(|scope| scope.spawn(|| self.ask()).join().unwrap_or(Ok(false)))

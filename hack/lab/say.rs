@@ -7,12 +7,12 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Interval between two progress lines without a terminal. It keeps logs short.
+/// Interval between two progress lines if standard error is no terminal. The long interval keeps logs short.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval between two updates of the progress line on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A step in progress. When it is created, it prints its name. [`Step::done`] prints its time.
+/// A step in progress. [`step()`] prints its name, and [`Step::done`] prints its duration.
 #[derive(Debug)]
 #[must_use = "say `.done()` when the step is over"]
 pub struct Step {
@@ -70,7 +70,7 @@ impl Step {
 }
 
 impl Drop for Step {
-    /// If an error ends the step, the error message must start on a new line, not after the progress text.
+    /// Ends the progress line. If an error ends the step, its message therefore starts on a new line.
     fn drop(&mut self) {
         self.close_line();
     }

@@ -1,8 +1,8 @@
 //! A real OpenSSH server on loopback, with a ledger of every request to run a command.
 //!
-//! As root, the server accepts the unprivileged user `writ-lab`, whose login shell writes the ledger. Otherwise it
-//! accepts the user who runs it, and a ForceCommand writes the ledger. sshd then cannot change users, so a few things
-//! differ ([`Sshd::runs_as_root`]). Each server has its own home directory, so that two servers act as two machines.
+//! As root, the server accepts the unprivileged user `writ-lab`, whose login shell writes the ledger. Without root, the
+//! server accepts the user who runs it, and a ForceCommand writes the ledger. [`Sshd::runs_as_root`] lists the other
+//! differences. Each server has its own home directory, so that two servers act as two machines.
 
 use std::fs;
 use std::io;
@@ -17,10 +17,10 @@ use super::openssh::{self, Openssh, UserIds};
 use super::processes::{self, Process, RUN_VARIABLE, Reaper, lock};
 use super::{files, say};
 
-/// Variable with the path of the ledger, for the recording shell. The laboratory also finds a server's commands by this
-/// variable.
+/// Environment variable with the path of the ledger, for the recording shell. The laboratory also uses this variable to
+/// find the commands of a server.
 const LEDGER_VARIABLE: &str = "WRIT_LAB_LEDGER";
-/// Variable with the shell that the recording shell runs.
+/// Environment variable with the path of the shell that the recording shell runs.
 const SHELL_VARIABLE: &str = "WRIT_LAB_SHELL";
 /// Maximum time for the start. sshd listens after about 10 ms on two idle cores. The rest is for busy machines.
 const START_PATIENCE: Duration = Duration::from_secs(15);
@@ -28,8 +28,8 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(10);
 /// Maximum number of attempts to start, because another process can take the chosen port first.
 const PORT_ATTEMPTS: usize = 5;
-/// Text that sshd logs when it accepts connections. The laboratory opens no test connection to find out: from OpenSSH
-/// 9.8 on, it would count as a failed login.
+/// Text that sshd logs when it accepts connections. The laboratory opens no test connection. From OpenSSH 9.8 on, sshd
+/// would count a test connection as a failed login.
 const LISTENING: &str = "Server listening on ";
 /// File with the id of the machine's current boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -66,7 +66,7 @@ pub struct SshdOptions {
 }
 
 /// A running SSH server. It ends with all its sessions and commands when this value is dropped. If this process dies
-/// first, the [`Reaper`] ends it.
+/// first, the [`Reaper`] ends the server.
 #[derive(Debug)]
 pub struct Sshd {
     openssh: Openssh,
@@ -91,8 +91,8 @@ impl Sshd {
         let as_root = openssh::is_root();
         let ids = if as_root { Some(openssh::prepare_root(options.plain)?) } else { None };
         let user = if as_root { openssh::user(options.plain).to_owned() } else { openssh::own_name()? };
-        // The user of the sessions must be able to enter the directory, because its home is below. Files that this user
-        // must not read have their own modes.
+        // The user of the sessions must be able to enter the directory, because it contains the user's home. Files that
+        // this user must not read have their own modes.
         let folder = reaper.make_folder("sshd", if as_root { 0o711 } else { 0o700 })?;
         if as_root {
             openssh::check_reachable(&folder)?;
@@ -134,8 +134,8 @@ impl Sshd {
         &self.user
     }
 
-    /// Returns true if sshd runs as root. Otherwise sshd accepts only the user who runs it, under a ForceCommand. The
-    /// SSH request "signal" then does nothing, and commands run with the rights of this user.
+    /// Returns true if sshd runs as root. If false, sshd accepts only the user who runs it, and commands run with the
+    /// rights of this user under a ForceCommand. The SSH request "signal" does nothing.
     pub fn runs_as_root(&self) -> bool {
         self.as_root
     }
@@ -161,13 +161,15 @@ impl Sshd {
         self.public_key("host_ecdsa")
     }
 
-    /// Returns the path of the ledger. recording-shell.sh describes its format.
+    /// Returns the path of the ledger, the file in which the recording shell records each request. recording-shell.sh
+    /// describes the format.
     pub fn ledger_path(&self) -> PathBuf {
         self.path("ledger")
     }
 
-    /// Returns the requests to the login shell, in their order, without the `-c`. If a command is UTF-8, it is returned
-    /// byte for byte. A login without a command is "". A request of the launcher contains a newline and its script.
+    /// Returns the commands that the login shell received, in their order, without the `-c`. Bytes that are not UTF-8
+    /// are replaced. A login without a command is "". For a launcher request, a newline and its script follow the
+    /// command.
     pub fn ledger(&self) -> io::Result<Vec<String>> {
         let text = fs::read(self.ledger_path())?;
         Ok(records(&String::from_utf8_lossy(&text), self.reaper.run_mark()))
@@ -190,8 +192,8 @@ impl Sshd {
         fs::write(&path, before + line + "\n")
     }
 
-    /// Stops the server and drops every connection, as if the machine were cut off. Commands continue if they do not
-    /// depend on their connection. [`Sshd::kill_commands`] also ends these commands.
+    /// Stops the server and drops every connection, as if the machine were cut off. Commands that do not depend on
+    /// their connection continue. [`Sshd::kill_commands`] ends them.
     pub fn stop(&self) {
         if let Some(process) = lock(&self.listener).take() {
             // The server is frozen first. Otherwise it could accept another connection after the list of sessions is
@@ -203,7 +205,7 @@ impl Sshd {
         }
     }
 
-    /// Returns the number of processes that hold connections now.
+    /// Returns the number of sshd processes that hold connections now.
     pub fn sessions(&self) -> usize {
         lock(&self.listener).as_ref().map_or(0, |process| sessions_of(process).len())
     }
@@ -257,8 +259,8 @@ impl Sshd {
         self.stop();
         let before = fs::metadata(self.log_path()).map(|meta| meta.len()).unwrap_or_default();
         let mut sshd = if self.boot_id_path().exists() {
-            // The server runs in its own mount namespace. There, the laboratory's file covers the kernel's file with
-            // the boot id. The namespace ends with the server.
+            // The server runs in its own mount namespace. In this namespace, the laboratory's file is mounted over the
+            // kernel's file with the boot id. The namespace ends with the server.
             let mut unshare = Command::new("unshare");
             let cover = format!("mount --bind \"$0\" {BOOT_ID} && exec \"$@\"");
             unshare.args(["-m", "sh", "-c", &cover]).arg(self.boot_id_path()).arg(&self.openssh.sshd);
@@ -382,7 +384,8 @@ impl Sshd {
                     continue;
                 }
             };
-            // sshd reports an invalid sshd_config on standard error, and everything else in the log.
+            // sshd reports an invalid sshd_config on standard error, and everything else in the log. The error contains
+            // the last lines of both.
             let (log, output) = (self.log_path(), self.path("sshd.out"));
             let tail = format!("{}\n{}", files::tail(&log), files::tail(&output)).trim().to_owned();
             return Err(LabError::NotReady { name: "sshd".to_owned(), what, log, tail });
@@ -397,8 +400,8 @@ impl Drop for Sshd {
     }
 }
 
-/// Returns the processes of sshd that hold the connections, newest last: `sshd`, and from 9.8 on `sshd-session` and
-/// `sshd-auth`.
+/// Returns the ids of the sshd processes that hold connections, parents before children. Their name is `sshd`, and from
+/// OpenSSH 9.8 on `sshd-session` or `sshd-auth`.
 fn sessions_of(listener: &Process) -> Vec<u32> {
     let all = processes::descendants(listener.pid());
     all.into_iter().filter(|stat| stat.name.starts_with("sshd")).map(|stat| stat.pid).collect()

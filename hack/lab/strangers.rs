@@ -1,9 +1,9 @@
 //! SSH servers that differ from the laboratory's [`Sshd`](super::Sshd): other programs, other login shells, other
 //! tools.
 //!
-//! Each server is a separate machine in a mount namespace with its own /etc/passwd. Its user can therefore have any
-//! home and any login shell, and this system stays unchanged. This requires root. There is no ledger: commands must
-//! record in `$HOME` that they ran.
+//! Each server runs in a mount namespace with its own /etc/passwd, and so acts as a separate machine. Its user can have
+//! any home and any login shell, and this system stays unchanged. The mount namespace requires root. The servers write
+//! no ledger. Commands must record in `$HOME` that they ran.
 
 use std::fs;
 use std::net::TcpListener;
@@ -71,7 +71,7 @@ impl Default for StrangerOptions {
 }
 
 /// A running server. It ends with all its processes when this value is dropped. If this process dies first, the
-/// [`Reaper`] ends it.
+/// [`Reaper`] ends the server.
 #[derive(Debug)]
 pub struct Stranger {
     folder: PathBuf,
@@ -142,7 +142,7 @@ impl Stranger {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
-    /// Returns the processes of its sessions, including processes that outlived their session.
+    /// Returns the ids of processes that the server's sessions started, even if their session has ended.
     pub fn commands(&self) -> Vec<u32> {
         processes::marked("HOME", &self.home().to_string_lossy())
     }
@@ -229,8 +229,8 @@ impl Stranger {
         Ok(())
     }
 
-    /// Returns the command of the server, and the text that it logs when it listens. The laboratory waits for this
-    /// text. From OpenSSH 9.8 on, a test connection would count as a failed login.
+    /// Returns the command of the server, and the text that it logs when it listens. The laboratory waits for this text
+    /// and opens no test connection. From OpenSSH 9.8 on, sshd would count a test connection as a failed login.
     fn server(
         &self,
         openssh: &Openssh,
@@ -296,7 +296,7 @@ fn dropbear() -> Result<[PathBuf; 2], LabError> {
     Package::named("dropbear-bin", "dropbear", "dropbear").find_or_install(["dropbear", "dropbearkey"])
 }
 
-/// Returns the text of /etc/passwd, with another home and another shell for this user.
+/// Returns the text of /etc/passwd, with this name, home and shell in the line of the laboratory's plain user.
 fn passwd(user: &str, home: &Path, shell: &Path) -> Result<String, LabError> {
     let text = fs::read_to_string("/etc/passwd").map_err(LabError::file("read", "/etc/passwd"))?;
     let line = |line: &str| {

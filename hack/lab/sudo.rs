@@ -10,13 +10,14 @@ use super::files::{self, Lock};
 use super::packages::Package;
 use super::{newer_openssh, openssh, toolbox};
 
-/// User that runs the commands of `runAs`.
+/// Value of `runAs` in the tests: the user that runs the commands.
 pub const USER: &str = "writ-lab-other";
-/// File of the new rules, before its rename. sudo ignores a name with a dot, so it never reads a half-written file.
+/// File with new rules, before it is renamed to [`RULES`]. sudo ignores files with a dot in their name, so it never
+/// reads a half-written file.
 const NEW: &str = "/etc/sudoers.d/writ-lab.new";
-/// File of the rules of the test that holds [`LOCK`].
+/// File with the rules of the test that holds [`LOCK`].
 const RULES: &str = "/etc/sudoers.d/writ-lab";
-/// Lock file, held while the rules are in force.
+/// Lock file. A test locks it while its rules are in force.
 const LOCK: &str = "/run/writ-lab-sudoers.lock";
 
 /// Rules of sudo. They are in force until this value is dropped.
@@ -41,8 +42,9 @@ impl Sudoers {
     }
 }
 
-/// Finds sudo-rs of Debian 13 in the cache directory, or downloads it by apt. Puts a setuid copy into `folder`. On a
-/// test machine the copy replaces /usr/bin/sudo. The C library of Debian 12 is new enough for sudo-rs.
+/// Finds sudo-rs of Debian 13 in the cache directory, or downloads it by apt. Puts a setuid copy into `folder` and
+/// returns its path. A test can mount the copy over /usr/bin/sudo of a test machine. The C library of Debian 12 is new
+/// enough for sudo-rs.
 ///
 /// # Errors
 /// This system is not Debian, or its mirror is unreachable.
@@ -65,8 +67,8 @@ pub fn sudo_rs(folder: &Path) -> Result<PathBuf, LabError> {
 
 impl Drop for Sudoers {
     fn drop(&mut self) {
-        // If this fails, the rules stay until the next test replaces them. They only let two users that have no
-        // password run the commands of the test.
+        // If the removal fails, the rules stay until the next test replaces them. They allow only the commands of the
+        // test, and only for two users without a password.
         let _ = fs::remove_file(RULES);
     }
 }

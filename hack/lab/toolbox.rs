@@ -15,7 +15,7 @@ use super::error::LabError;
 use super::files::{self, Lock};
 use super::say;
 
-/// Usual directories of the Go toolchain, if Go is not in `$PATH`.
+/// Usual directories of the Go toolchain, searched after `$PATH`.
 const GO_FOLDERS: &[&str] = &["/usr/local/go/bin", "/usr/lib/go/bin", "/snap/bin"];
 
 /// The programs of the laboratory.
@@ -34,7 +34,7 @@ impl Toolbox {
     /// Finds or builds the controllers of Kubernetes (see [`super::Controllers`]).
     ///
     /// # Errors
-    /// As [`Toolbox::find_or_build`].
+    /// Same as [`Toolbox::find_or_build`].
     pub fn kube_controller_manager() -> Result<PathBuf, LabError> {
         KUBE_CONTROLLER_MANAGER.cached_or_built()
     }
@@ -42,7 +42,7 @@ impl Toolbox {
     /// Finds or builds Helm, in the version with which the chart is tested. An installed Helm can have another version.
     ///
     /// # Errors
-    /// As [`Toolbox::find_or_build`].
+    /// Same as [`Toolbox::find_or_build`].
     pub fn helm() -> Result<PathBuf, LabError> {
         HELM.cached_or_built()
     }
@@ -61,7 +61,7 @@ struct Recipe {
     go_sum: &'static str,
     /// Source files of the module in this repository, if there are any.
     sources: &'static [&'static str],
-    /// Time of the first build on two cores, printed before it starts.
+    /// Text about the duration of the first build on two cores, printed before the build.
     first_time: &'static str,
 }
 
@@ -177,8 +177,8 @@ pub fn find_or_build_gitops_health() -> Result<PathBuf, LabError> {
     GITOPS_HEALTH.cached_or_built()
 }
 
-/// Returns true if this kubectl works here. The search also finds a program for another architecture, which does not
-/// work.
+/// Returns true if this kubectl works on this machine. The search can find a kubectl for another architecture, which
+/// does not work.
 fn runs(kubectl: &Path) -> bool {
     let version = Command::new(kubectl)
         .args(["version", "--client"])
@@ -190,8 +190,8 @@ fn runs(kubectl: &Path) -> bool {
 }
 
 impl Recipe {
-    /// Returns the version in go.mod: `v1.36.3` of `k8s.io/kubernetes v1.36.3 // indirect`. A `tool` line also starts
-    /// with the module's name, but no space follows this name.
+    /// Returns the program's version from go.mod, for example `v1.36.3` from the line `k8s.io/kubernetes v1.36.3 //
+    /// indirect`. Lines such as `k8s.io/kubernetes/cmd/kubectl` are skipped, because their first word is longer.
     fn version(&self) -> &'static str {
         self.go_mod
             .lines()
@@ -200,7 +200,8 @@ impl Recipe {
             .unwrap_or("unknown")
     }
 
-    /// Returns the flags for the linker: no debug information, and the version for /version.
+    /// Returns the flags for the linker. They omit debug information and, for programs of Kubernetes, set the version
+    /// that /version reports.
     fn linker_flags(&self) -> String {
         let mut flags = "-s -w".to_owned();
         if self.module == KUBERNETES_MODULE {
@@ -214,7 +215,8 @@ impl Recipe {
         flags
     }
 
-    /// Returns a name that differs for each program and its inputs: `etcd-v3.7.3-linux-x86_64-0123456789abcdef`.
+    /// Returns a name that differs for each program and its inputs, for example
+    /// `etcd-v3.7.3-linux-x86_64-0123456789abcdef`.
     fn cache_key(&self) -> String {
         let mut hash = Sha256::new();
         let linker_flags = self.linker_flags();
@@ -241,8 +243,8 @@ impl Recipe {
         if files::is_program(&program) {
             return Ok(program);
         }
-        // While this process has the lock, no other process builds here. Any file is therefore from an interrupted
-        // build.
+        // While this process holds the lock, no other process builds in this directory. Its files are therefore left
+        // from interrupted builds.
         for leftover in fs::read_dir(&folder).map_err(LabError::file("read", &folder))?.flatten() {
             let _ = fs::remove_file(leftover.path());
         }
@@ -289,7 +291,7 @@ impl Recipe {
     }
 }
 
-/// Returns `$XDG_CACHE_HOME/writ/toolbox`, or the same below `~/.cache`.
+/// Returns `$XDG_CACHE_HOME/writ/toolbox`. If the variable is not set, returns `~/.cache/writ/toolbox`.
 pub fn cache_folder() -> Result<PathBuf, LabError> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));

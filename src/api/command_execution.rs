@@ -252,8 +252,8 @@ impl CommandExecution {
         self.status.as_ref()?.claim.as_ref()
     }
 
-    /// Returns the age at `now`, or `None` if the object has no creation time. The API server always sets it, by its
-    /// own clock. If the local clock is behind, the age is 0.
+    /// Returns the age at `now`, or `None` if the object has no creation time. The API server always sets the creation
+    /// time, by its own clock. If the local clock is behind, the age is 0.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
         let created = self.metadata.creation_timestamp.as_ref()?.0;
         Some(Duration::try_from(now.duration_since(created)).unwrap_or(Duration::ZERO))

@@ -1,5 +1,5 @@
-//! Conditions of an object. One helper maintains them: the transition time changes only if the status changes, and the
-//! list is sorted.
+//! Conditions of an object. The functions of this module keep the list sorted, and change the transition time only if
+//! the status of a condition changes.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -20,12 +20,12 @@ pub enum ConditionType {
     /// On an execution. Surfaces when the execution is in progress. True until the execution has finished, then False.
     Reconciling,
     /// Surfaces when an execution finished and did not succeed, or when somebody has to fix a Machine or a Whitelist.
-    /// Always True. Writ removes it otherwise, as kstatus requires.
+    /// Always True. In all other cases Writ removes the condition, as kstatus requires.
     Stalled,
     /// On a Whitelist with subjects. Surfaces when Writ has checked if the API server records requesters.
     RequesterKnown,
-    /// On a Whitelist. Surfaces when `writ lint` warns about one of its rules. Always True; Writ removes it otherwise.
-    /// Ready, not HasWarnings, reports if the rules are in force.
+    /// On a Whitelist. Surfaces when `writ lint` warns about one of its rules. Always True. Without warnings, Writ
+    /// removes the condition. Ready, not HasWarnings, reports if the rules are in force.
     HasWarnings,
     /// On a Machine. Surfaces when a probe or a command has tried to reach sshd.
     Reachable,

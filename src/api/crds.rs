@@ -181,8 +181,8 @@ fn describe_enum_values(parent: &mut JSONSchemaProps, field: &str, values: schem
 }
 
 /// Returns the rule that keeps a spec unchanged. The rule belongs to the spec, which always exists. A rule that
-/// compares optional values (`?.`) would be shorter. The API server refuses such a rule, because it estimates too high
-/// a cost for the worst case.
+/// compares optional values (`?.`) would be shorter. The API server refuses such a rule, because the estimated cost for
+/// the worst case is too high.
 fn immutable_spec() -> ValidationRule {
     let fields = [
         "machineRef",
@@ -204,7 +204,7 @@ fn immutable_spec() -> ValidationRule {
 }
 
 /// Returns the rules for one word of `spec.argv`. The rules belong to the word, so that the API server reports the
-/// index of a wrong word. CEL rules have a clear message. For a `pattern`, the API server would report the regular
+/// index of a wrong word. A CEL rule has its own message. For a `pattern`, the API server would report the regular
 /// expression to the user.
 fn word_of_argv() -> Vec<ValidationRule> {
     vec![

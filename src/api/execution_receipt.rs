@@ -1,5 +1,5 @@
-//! ExecutionReceipt: the record of an execution that Writ deleted when its TTL expired. With the receipt, the same
-//! manifest does not run again.
+//! ExecutionReceipt: the record of an execution that Writ deleted when its TTL expired. As long as the receipt exists,
+//! the same manifest does not run again.
 
 #![allow(clippy::duplicated_attributes, reason = "clippy takes the keys of each printcolumn for one attribute")]
 

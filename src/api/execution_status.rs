@@ -49,7 +49,7 @@ pub struct CommandExecutionStatus {
     pub creation: Option<CreationRecord>,
 
     /// The rule that allowed the execution, and the exact command. Before the claim this is the last decision, and Writ
-    /// decides again before it sends anything. After the claim it does not change.
+    /// decides again before it sends anything. After the claim the decision does not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionRecord>,
 
@@ -57,12 +57,13 @@ pub struct CommandExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineRecord>,
 
-    /// The process that is responsible for starting the command. After it is set, no other attempt starts the command.
+    /// The process that is responsible for starting the command. After this field is set, no other attempt starts the
+    /// command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 
-    /// Place of the command's journal on the machine. After a loss of the connection or of the `writ serve` process,
-    /// Writ uses it to find the command again. Set at the claim, and does not change. Absent in Direct mode.
+    /// Place of the command's journal on the machine. If the connection or the `writ serve` process is lost, Writ uses
+    /// this place to find the command again. Set at the claim, and does not change. Absent in Direct mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteRecord>,
 

@@ -139,9 +139,9 @@ pub struct MachineSpec {
     pub host_key_policy: HostKeyPolicy,
 
     /// Jump hosts: Machines of this namespace through which Writ reaches this machine, in order, as with `ssh -J`. At
-    /// most 8. Each must have `allowJump: true`, and its own host keys and credentials apply. Writ reaches the first
-    /// jump host through the `jumpHosts` of that Machine. Each jump host resolves and dials the address of the next
-    /// Machine.
+    /// most 8. Each must have `allowJump: true`, and its own host keys and credentials apply. If the first jump host
+    /// has `jumpHosts` of its own, Writ reaches the first jump host through them. Each jump host resolves and dials the
+    /// address of the next Machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub jump_hosts: Vec<NameReference>,
@@ -258,7 +258,7 @@ impl MachineSpec {
     }
 
     /// Returns the reason why `address` is neither a host name nor an IP address, or `None` if it is valid. A host name
-    /// has no colon. The API server refuses an invalid address, but earlier CRDs perhaps admitted it.
+    /// has no colon. The API server refuses an invalid address, but the CRDs of earlier versions perhaps admitted it.
     fn address_problem(&self) -> Option<String> {
         let address = &self.address;
         let without_zone = address.split('%').next().unwrap_or_default();

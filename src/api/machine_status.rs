@@ -40,8 +40,8 @@ pub struct MachineStatus {
     #[schemars(length(max = 16))]
     pub host_keys: Vec<ObservedHostKey>,
 
-    /// SSH key from the Secret with which the last login succeeded. During a rotation it shows which machines accept
-    /// the new key.
+    /// SSH key from the Secret with which the last login succeeded. During a rotation, this field shows if the machine
+    /// accepts the new key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_key: Option<LoginKey>,
 

@@ -1,16 +1,16 @@
 //! Bounds of the admission policy `writ-metadata` (`charts/writ/templates/guards.yaml`) on the metadata of objects.
-//! Writ uses them to check manifests that no API server has checked yet.
+//! Writ uses these bounds to check manifests that no API server has checked yet.
 
 /// Maximum number of labels of an object.
 const MAX_LABELS: usize = 64;
-/// Maximum size of all labels of an object, in bytes. Names and values count.
+/// Maximum size of all labels of an object, in bytes. The size includes names and values.
 const MAX_LABEL_BYTES: usize = 8192;
 /// Maximum number of annotations of an object.
 const MAX_ANNOTATIONS: usize = 64;
 /// Maximum size of the names of all annotations of an object, in bytes.
 const MAX_ANNOTATION_NAME_BYTES: usize = 4096;
-/// Maximum size of all annotations of a Machine or a Whitelist, in bytes. Names and values count. Kubernetes has the
-/// same bound for all kinds. For an execution the bound is 131072.
+/// Maximum size of all annotations of a Machine or a Whitelist, in bytes. The size includes names and values.
+/// Kubernetes has the same bound for all kinds. For an execution the bound is 131072.
 const MAX_ANNOTATION_BYTES: usize = 262_144;
 /// Maximum number of finalizers of an object.
 const MAX_FINALIZERS: usize = 16;
@@ -38,7 +38,7 @@ pub struct MetadataProblem {
 }
 
 /// Returns the problems for which `writ-metadata` refuses the creation of a Machine or a Whitelist with these metadata.
-/// An update may keep entries that already exceed a bound.
+/// The policy allows an update that keeps entries over a bound.
 pub fn metadata_problems(metadata: &Metadata<'_>) -> Vec<MetadataProblem> {
     let name_bytes = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, _)| name.len()).sum::<usize>();
     let bytes = |pairs: &[(&str, &str)]| name_bytes(pairs) + pairs.iter().map(|(_, value)| value.len()).sum::<usize>();

@@ -1,5 +1,5 @@
-//! Fields that only a later version knows. The kinds that grant rights keep these fields. Otherwise a rollback to an
-//! earlier version could widen a right.
+//! Fields that only a later version of Writ knows. The kinds that grant rights (Machine and Whitelist) keep these
+//! fields. Otherwise a rollback to an earlier version could widen a right.
 
 use std::collections::BTreeMap;
 

@@ -251,8 +251,8 @@ pub struct Parameter {
     /// Permission for values of `pattern` that lead to a parent directory. Default false. Without this permission, the
     /// pattern must not admit `..` as a segment of a path in `run` or in a variable (`..`, `../x`, `x/../y`,
     /// `--file=..`). Otherwise the rule is out of force. A pattern whose segments begin with a letter, a digit or `_`
-    /// does not admit it: `[A-Za-z0-9_][A-Za-z0-9._-]*`. Only with `pattern`. Ignored on a Deny, whose patterns may be
-    /// as wide as you like.
+    /// does not admit `..`, for example `[A-Za-z0-9_][A-Za-z0-9._-]*`. Only with `pattern`. Ignored on a Deny, whose
+    /// patterns may be as wide as you like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_parent_directory: bool,
 

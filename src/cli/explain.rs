@@ -20,7 +20,7 @@ use super::remote::{self, PolicyScope, PolicySource};
 /// Maximum length of a JSON line, in bytes. A usual request has much less than 100 KiB.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
-/// Hint in messages that tells how to name the requester.
+/// Text at the end of messages about a missing requester. It explains how to name the requester.
 const NAME_REQUESTER: &str =
     "add --as USER, and --as-group GROUP for each group (with --json-lines: requestedBy in the line), to name one";
 
@@ -54,11 +54,12 @@ pub struct Explain {
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
 
-    /// Machine that the command would run on.
+    /// Name of the Machine that the command would run on.
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     machine: Option<String>,
 
-    /// CommandExecution in the cluster. Prints the decision that Writ would make about it now.
+    /// Name of a CommandExecution in the cluster. Prints the decision that Writ would make about this CommandExecution
+    /// now.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "machine", "words", "rule", "json_lines"])]
     execution: Option<String>,
 
@@ -66,7 +67,8 @@ pub struct Explain {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_key_value, conflicts_with = "machine")]
     machine_label: Vec<(String, String)>,
 
-    /// Requester [default: in a cluster you; with -f nobody, so that rules with subjects do not match].
+    /// Name of the requester [default: your own user in the cluster; with -f no requester, so that rules with subjects
+    /// do not match].
     #[arg(long = "as", value_name = "USER")]
     as_user: Option<String>,
 
@@ -108,8 +110,8 @@ pub struct Explain {
     #[arg(long, conflicts_with = "words")]
     json_lines: bool,
 
-    /// The request. Without --argv, the words are a text as in spec.command: several words are joined with one space.
-    /// With --argv, they are the argument vector.
+    /// Words of the request. Without --argv, the words are joined with one space each to a text (spec.command). With
+    /// --argv, the words are the argument vector (spec.argv).
     #[arg(last = true, value_name = "WORD")]
     words: Vec<String>,
 }
@@ -248,7 +250,7 @@ impl Explain {
         let labels = input.machine_labels.as_ref().unwrap_or(&source.labels);
         match policy::decide(&source.rules, &request, labels, identity) {
             Verdict::Allow(decision) => {
-                // The record contains no time, because the decision is not made now.
+                // The time is removed, because `writ explain` only predicts a decision.
                 let record = decision.record(MicroTime(Timestamp::UNIX_EPOCH));
                 let mut record = serde_json::to_value(record).unwrap_or_default();
                 record.as_object_mut().map(|fields| fields.remove("decidedTime"));
@@ -281,8 +283,8 @@ impl Explain {
     }
 }
 
-/// Returns text about a rule that is out of force but would have matched: the rule, and the reason why it is out of
-/// force.
+/// Returns a message about an invalid Allow rule, which Writ ignores, if this rule would have matched. The message
+/// names the rule and its problem.
 fn out_of_force(rules: &RuleSet, request: &Request) -> Option<String> {
     let (whitelist, broken) = policy::matching_out_of_force(rules, request)?;
     let by = if matches!(request.form(), CommandForm::Rule(_)) { "name" } else { "text" };
@@ -303,9 +305,9 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 impl Explain {
-    /// Returns true if a denial from files is caused by the missing requester. This is the case if the decision for a
-    /// requester whom no rule lists has another message. The controller's message would name a missing admission
-    /// policy, which is not the cause here.
+    /// Returns true if the policy is from files and the cause of the denial is that no requester was named. To find
+    /// out, decides again with a requester whom no rule lists, and compares the messages. The message of the denial
+    /// names a missing admission policy, which is not the cause here.
     fn lacks_requester(&self, source: &PolicySource, input: &RequestInput, request: &Request, denial: &Denial) -> bool {
         let is_named = input.requested_by.is_some() || self.as_user.is_some() || source.requester.is_some();
         if is_named || self.file.is_empty() {

@@ -34,7 +34,8 @@ pub(super) struct Problem {
     pub message: String,
     /// True if the file, the document or the value could not be read.
     pub is_unreadable: bool,
-    /// Set if only the form of a text in a rule is wrong: the rule, and the first step of the path within the rule.
+    /// Rule and field of a text that does not match the field's pattern. `None` for other problems. The field is the
+    /// first step of the path within the rule.
     pub of_form: Option<(String, String)>,
 }
 
@@ -42,10 +43,10 @@ pub(super) struct Problem {
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub file: PathBuf,
-    /// The Whitelist with only its readable rules.
+    /// The Whitelist, without the rules that could not be read.
     pub whitelist: Whitelist,
     pub node: Node,
-    /// Problems because of which the API server would refuse the Whitelist.
+    /// Problems for which the API server would refuse the Whitelist.
     pub problems: Vec<Problem>,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Found {
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub whitelists: Vec<Found>,
-    /// Problems of files, and of documents that are not Whitelists.
+    /// Problems of unreadable files and documents, and of documents with a missing or misspelt kind or apiVersion.
     pub problems: Vec<Problem>,
     /// Notes about ignored documents, one line for each file.
     pub notes: Vec<String>,
@@ -170,7 +171,7 @@ impl Reading {
     }
 }
 
-/// Reads a Whitelist, and the problems because of which the API server would refuse it.
+/// Reads a Whitelist, and collects the problems for which the API server would refuse it.
 fn found(file: &Path, node: Node) -> Found {
     let name = node.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::text).map(str::to_owned);
     let problems = schema::problems(&node).into_iter().map(|problem| {
@@ -195,8 +196,8 @@ fn found(file: &Path, node: Node) -> Found {
 /// Text in messages for a Whitelist without a name.
 pub(super) const NAMELESS: &str = "(without a name)";
 
-/// Returns the rule that contains a path, and the rest of the path within this rule. The rule is given by its name, or
-/// by its index if it has no name. The rule is `None` if the path is not in a rule.
+/// Splits a path into its rule and the path within this rule. Returns the name of the rule, or its index if it has no
+/// name. If the path is in no rule, returns `None` and the whole path.
 fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     let split = path.strip_prefix("spec.rules[").and_then(|rest| rest.split_once(']'));
     let Some((index, rest)) = split else { return (None, path) };
@@ -207,7 +208,7 @@ fn in_rule<'a>(node: &Node, path: &'a str) -> (Option<String>, &'a str) {
     (Some(name), rest.trim_start_matches('.'))
 }
 
-/// Returns the Whitelist without rules that have a value of the wrong type. Other code reports these rules.
+/// Returns the Whitelist without rules that have a value of the wrong type. [`schema::problems`] reports these rules.
 fn readable_part(node: &Node) -> Whitelist {
     let mut value = schema::stored(node);
     if let Ok(whitelist) = serde_json::from_value(value.clone()) {

@@ -1,4 +1,4 @@
-//! `writ lint`: prints problems of Whitelists that the API server and the controller would report. Use it before
+//! `writ lint`: prints the problems that the API server and the controller would report about Whitelists. Use it before
 //! Whitelists are applied.
 
 use std::io::Write;
@@ -74,8 +74,7 @@ impl Lint {
     }
 }
 
-/// Adds all further problems of each rule that is out of force. `findings` contains only the first problem of each
-/// rule.
+/// Adds all further problems of each invalid rule. `findings` contains only the first problem of each rule.
 fn with_all_problems(findings: Findings, whitelist: &Whitelist) -> Findings {
     let namespace = whitelist.metadata.namespace.as_deref().unwrap_or_default();
     let broken = findings.invalid_rules.iter().flat_map(|broken| {
@@ -98,7 +97,7 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             Some((rule, message)) => (Some(rule), message),
             None => (None, text.as_str()),
         };
-        // Skipped, because the schema reports problems of names in more detail.
+        // This message is skipped, because the schema reports problems of names in more detail.
         if rule.is_some_and(|rule| findings.names.iter().any(|name| name == rule) && message.starts_with("name must")) {
             continue;
         }
@@ -115,7 +114,8 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
             of_form: None,
         });
     }
-    // If both report the form of a text, the policy's report is used, because it names the byte and its position.
+    // If the schema and the policy report the same text, only the policy's problem is kept. Its message names the
+    // invalid byte and its position.
     let of_schema = found.problems.iter();
     errors
         .extend(of_schema.filter(|problem| problem.of_form.as_ref().is_none_or(|form| !said.contains(form))).cloned());
@@ -124,8 +124,8 @@ fn errors(found: &Found, findings: &Findings) -> Vec<Problem> {
 }
 
 impl Found {
-    /// Returns the line of the field that a message is about. The message starts with the field, or with the name of a
-    /// parameter.
+    /// Returns the line of the field, parameter or environment variable that a message names at its start. If the rule
+    /// does not contain this name, returns the line of the rule.
     fn line_of(&self, rule: Option<&str>, message: &str) -> usize {
         let rules = self.node.get("spec").and_then(|spec| spec.get("rules"));
         let is = |node: &&super::manifest::Node| node.get("name").and_then(|name| name.text()) == rule;

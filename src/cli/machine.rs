@@ -32,7 +32,7 @@ enum MachineSubcommand {
     /// The keys are not verified: an attacker in the network could send the attacker's own keys. Compare a fingerprint
     /// with the output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine's console.
     Keyscan(Keyscan),
-    /// Log in to a Machine like an execution, and print the result of each step.
+    /// Log in to a Machine as Writ does for an execution, and print the result of each step.
     ///
     /// Reads the Machine and its Secret with your own rights, and connects from this host. Exit code 0: commands can be
     /// started; 4: they cannot be started.
@@ -86,7 +86,7 @@ impl MachineCommand {
     /// Runs the subcommand.
     ///
     /// # Errors
-    /// An object or a value that the subcommand needs is missing or cannot be used. The text is for users.
+    /// An object or a value that the subcommand needs is missing or cannot be used. The error message is for users.
     pub async fn run(&self, out: &mut (dyn Write + Send)) -> anyhow::Result<CliExit> {
         match &self.command {
             MachineSubcommand::Keyscan(keyscan) => keyscan.run(out).await,

@@ -22,15 +22,15 @@ use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
 ///
 /// Reads the status if it contains the complete output. Otherwise reads the output store of the `writ serve` that ran
 /// the command. Name this store with --store; you need the right to read it. Prints only output whose size and SHA-256
-/// match the status. The output is first written to a temporary file ($TMPDIR), which needs the same space.
+/// match the status. The output is first written to a temporary file ($TMPDIR), which needs as much space as the
+/// output.
 ///
 ///   writ output restart-nginx-20261121
 ///   writ output -n ops backup --stream stdout > backup.log
 ///   writ output -n ops backup --store s3://audit/writ
 ///
 /// Exit codes: 0 printed, 2 the lookup failed (no such execution, flags, cluster or store), 4 there is no output
-/// (nothing was run, or it was not stored), 5 the execution has not finished, 6 the store has other output than was
-/// recorded.
+/// (nothing was run, or it was not stored), 5 the execution has not finished, 6 the output differs from its record.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Output {

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// SIGPIPE.
 pub const READER_GONE: u8 = 141;
 
-/// True after a write has failed because the reader of the pipe was gone. Broken connections to servers do not set it.
+/// Flag that is set after a write failed because the reader of the pipe was gone. Broken connections to servers do not
+/// set the flag.
 #[derive(Clone, Debug, Default)]
 pub struct ReaderGone(Arc<AtomicBool>);
 
@@ -19,13 +20,13 @@ impl ReaderGone {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Wraps a writer. If the reader of `inner` is gone, a write to the wrapper records it.
+    /// Wraps a writer. A write to the wrapper sets this flag if it fails because the reader of `inner` is gone.
     pub fn watch<W: Write>(&self, inner: W) -> Watched<W> {
         Watched { inner, gone: self.clone() }
     }
 }
 
-/// Writer that records if its reader is gone; see [`ReaderGone::watch`].
+/// Writer that sets [`ReaderGone`] if a write fails because its reader is gone. See [`ReaderGone::watch`].
 #[derive(Debug)]
 pub struct Watched<W> {
     inner: W,

@@ -9,7 +9,7 @@ use kube::{Client, Config};
 
 use super::CliExit;
 
-/// Maximum time to connect, to read, and for one request as a whole.
+/// Maximum time to connect, maximum time for each read, and maximum time for a whole request.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two requests.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Sends requests to the endpoint until it is ready or the waiting time has passed.
+    /// Sends requests to the endpoint until `writ serve` is ready or the waiting time has passed.
     ///
     /// # Errors
     /// The URL cannot be used.
@@ -37,7 +37,7 @@ impl Ready {
         let url: http::Uri = self.url.parse().with_context(|| format!("--url {} must be a URL", self.url))?;
         let host = url.authority().filter(|_| url.scheme_str() == Some("http")).map(ToString::to_string);
         let host = host.context("--url must start with http://HOST")?;
-        // The client adds its own base path in front of the path of each request.
+        // The base URL has no path, because the client puts this path in front of the path of each request.
         let mut config = Config::new(format!("http://{host}/").parse()?);
         (config.connect_timeout, config.read_timeout) = (Some(DEADLINE), Some(DEADLINE));
         // A proxy is only for connections that leave the cluster, so it is not used here.

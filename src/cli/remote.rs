@@ -25,7 +25,7 @@ pub(super) struct PolicyScope<'a> {
     pub kubeconfig: Option<&'a Path>,
     pub namespace: Option<&'a str>,
     pub machine: Option<&'a str>,
-    /// Labels of the Machine. Used if no Machine name is given.
+    /// Labels of the Machine. Used if the flags name neither a Machine nor an execution.
     pub machine_labels: &'a [(String, String)],
     /// Name of an execution in the cluster. The execution determines the Machine and the requester.
     pub execution: Option<&'a str>,
@@ -41,7 +41,8 @@ pub(super) struct PolicySource {
     pub requester: Option<Requester>,
     /// Request that was read from an execution in the cluster.
     pub input: Option<RequestInput>,
-    /// True if the requester can be trusted, according to the conditions of the Whitelists with subjects.
+    /// False if a Whitelist reports that the requesters of its namespace are unknown. Rules with subjects then match
+    /// nobody.
     pub is_requester_trusted: bool,
 }
 
@@ -124,7 +125,8 @@ async fn own_identity(cluster: &Cluster) -> anyhow::Result<Requester> {
 /// Reads the policy from files.
 pub(super) fn from_files(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource> {
     let whitelists = super::input::whitelists(scope.files)?;
-    // A policy consists of the Whitelists of one namespace.
+    // A policy consists of the Whitelists of one namespace. This namespace is from the flag, else from the first
+    // Whitelist with a namespace, else `default`.
     let named = whitelists.iter().find_map(|(_, whitelist)| whitelist.namespace());
     let namespace = scope.namespace.map(str::to_owned).or(named).unwrap_or_else(|| "default".to_owned());
     let mut compiled = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! If no problem is found, the API server accepts the manifest. A test ensures that this module knows every keyword of
-//! the schema, and that each CEL rule has a twin in `validator::TWINS`.
+//! the schema, and that `validator::TWINS` contains each CEL rule in Rust.
 //!
 //! # Caveats
 //! Admission policies of the cluster are not checked. `docs/design/20261130-reads-as-kubectl.md` explains why this

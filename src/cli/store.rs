@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::output::{self, Store, StoreError};
 
-/// Environment variable that names the store. A flag has priority.
+/// Environment variable with the location of the output store. The flag for the store has priority.
 pub const OUTPUT_STORE: &str = "WRIT_OUTPUT_STORE";
 
-/// Returns the directory for files that must survive a restart, according to the environment.
+/// Returns the directory for files that must survive a restart. Environment variables determine this directory.
 pub fn state_folder() -> Option<PathBuf> {
     output::state_directory(|name| std::env::var(name).ok())
 }

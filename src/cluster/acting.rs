@@ -1,10 +1,10 @@
-//! Calls as a requester. In the same request, the API server checks the requester's rights and stamps the requester's
-//! name.
+//! Calls on behalf of a requester. In the same request, the API server checks the requester's rights and records the
+//! requester's name in the object.
 //!
-//! A caller of Writ's own API is not a user of the API server. Writ therefore impersonates the caller. The API server
-//! must grant this process *constrained* impersonation (KEP-5284, Kubernetes 1.36), only to create and change Writ's
-//! own kinds. Never grant the verb `impersonate`. With this verb, a stolen token of this process gives control of the
-//! whole cluster.
+//! A caller of Writ's own API does not call the API server itself. Writ calls the API server and impersonates the
+//! caller. This process needs the right of *constrained* impersonation (KEP-5284, Kubernetes 1.36), limited to creating
+//! and changing Writ's own kinds. Never grant the verb `impersonate`. With this verb, a stolen token of this process
+//! gives control of the whole cluster.
 //!
 //! # Guarantees
 //! 1. Each call carries the identity of exactly one requester, which [`requester::check`] has accepted.
@@ -36,8 +36,8 @@ use super::{Cluster, ClusterError, Operation};
 
 pub use requester::RequesterError;
 
-/// A kind that a requester may create and change through Writ. Never add approvals: an approval needs the approver's
-/// own credential.
+/// A kind that a requester may create and change through Writ. Never implement this trait for a kind that approves
+/// something. An approval needs the approver's own credential.
 pub trait RequesterKind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Serialize
@@ -59,9 +59,9 @@ impl RequesterKind for CommandExecution {}
 /// Access for calls on behalf of requesters.
 pub struct Acting {
     cluster: Cluster,
-    /// Keys of `extra` that this process may forward. Each key needs its own RBAC rule.
+    /// Keys of a caller's `extra` that this process may forward to the API server. Each key needs its own RBAC rule.
     extra_keys: Vec<String>,
-    /// User name of this process. It cannot change while the process runs.
+    /// User name of this process, which cannot change while the process runs.
     own_name: OnceCell<String>,
 }
 
@@ -71,7 +71,8 @@ pub enum ActingError {
     /// Writ does not act for this caller. Nothing was sent.
     #[error(transparent)]
     Requester(#[from] RequesterError),
-    /// The kubeconfig of this process impersonates a user. Its headers would mix with the headers of the requester.
+    /// The kubeconfig of this process already impersonates a user. The headers for this user would mix with the headers
+    /// for the requester.
     #[error("the kubeconfig of Writ must not have `as` or `as-groups`: Writ could not act for {0}")]
     Impersonating(String),
     /// The namespace or the name is not a valid Kubernetes name, so it could change the path of the request. Nothing
@@ -98,15 +99,15 @@ pub enum ActingError {
     Cluster(#[from] ClusterError),
 }
 
-/// Answer of the API server that is not a failure of this process.
+/// Answer of the API server that metrics count as success of the call.
 enum Answer<K> {
     Stored(K),
-    /// The requester lacks the right.
+    /// The requester lacks the right. Holds the API server's message.
     Refused(String),
 }
 
-/// Access for calls as one requester. Created for each request of a caller, because the caller's rights and groups can
-/// change.
+/// Access for calls on behalf of one requester. Created again for each request of a caller, because the caller's rights
+/// and groups can change.
 #[derive(Clone)]
 pub struct AsRequester {
     cluster: Cluster,
@@ -120,7 +121,8 @@ impl Acting {
         Self { cluster, extra_keys, own_name: OnceCell::new() }
     }
 
-    /// Returns the access for calls as a caller. `caller` comes from a TokenReview or from a client certificate.
+    /// Returns the access for calls on behalf of a caller. `caller` comes from a TokenReview or from a client
+    /// certificate.
     ///
     /// # Errors
     /// Writ does not act for this caller, or the identity of this process could not be read from the API server.
@@ -138,7 +140,7 @@ impl Acting {
 }
 
 impl AsRequester {
-    /// Creates an object. The API server stamps the requester's name.
+    /// Creates an object. The API server records the requester's name in the object.
     ///
     /// # Errors
     /// The errors of any write. [`ActingError::Forbidden`] if the requester lacks the right.

@@ -21,23 +21,25 @@ use super::forbidden::Caller;
 use super::gate::Gate;
 use super::{ClusterError, Operation};
 
-/// Deadline of one call. The API server would end a request after 60 s. A retry after 10 s gives a result sooner.
+/// Deadline of one call. The API server itself ends a request only after 60 s. With a deadline of 10 s, the caller can
+/// retry sooner.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for opening a TCP connection to the API server.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Maximum time without data within a response. The API server ends each watch after 30 s (see
-/// `multi_namespace_watch`). More time without data therefore means that the connection is half open.
+/// `multi_namespace_watch`). After 45 s without data, the connection must therefore be half open.
 const READ_DEADLINE: Duration = Duration::from_secs(45);
 
-/// Options for the connection to the API server, and the served namespaces.
+/// Options for the connection to the API server, and the namespaces that Writ serves.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
     /// Path of the kubeconfig file. If `None`: `$KUBECONFIG`, `~/.kube/config` or the Pod's ServiceAccount.
     pub kubeconfig: Option<PathBuf>,
-    /// Served namespaces. If empty, all namespaces are served.
+    /// Namespaces that Writ serves. If empty, Writ serves all namespaces.
     pub namespaces: Vec<String>,
-    /// Namespace of the objects that belong to this process. If `None`: the served namespace if there is exactly one,
-    /// else the namespace of the kubeconfig or the Pod.
+    /// Namespace of the objects that belong to this process, for example its Lease. `None` selects the only entry of
+    /// `namespaces`. If `namespaces` does not have exactly one entry, `None` selects the namespace of the kubeconfig or
+    /// the Pod.
     pub own_namespace: Option<String>,
     /// True if a user runs this process with the user's own rights. Messages about missing rights then address the
     /// user.
@@ -102,8 +104,8 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT_DEADLINE);
         config.read_timeout = Some(READ_DEADLINE);
-        // kube's own retries take up to 164 s, and they repeat writes. The callers retry instead, after they have read
-        // the state of the object: ClusterError::is_ambiguous.
+        // Disables kube's own retries, which take up to 164 s and repeat writes that have perhaps succeeded. The
+        // callers retry instead. After such a write (`ClusterError::is_ambiguous`), they first read the object.
         config.default_retry = false;
         let auth = &config.auth_info;
         let is_impersonating = auth.impersonate.is_some()
@@ -119,8 +121,8 @@ impl Cluster {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let server = (host, url.port_u16().unwrap_or(443));
         let clock = Arc::<Clock>::default();
-        // The clock's layer is below the gate. It therefore reads the time before the answer waits for its place in the
-        // gate.
+        // The layer of the clock is inside the layer of the gate, which delays answers. The clock therefore takes the
+        // time of an answer before the gate delays the answer.
         let builder = ClientBuilder::try_from(config)?.with_layer(&Dates(Arc::clone(&clock)));
         let client = builder.with_layer(&Gate::new()).build();
         let caller = if options.is_person { Caller::Person } else { Caller::Operator };
@@ -148,8 +150,8 @@ impl Cluster {
         addresses
     }
 
-    /// Returns the endpoints of the Service `kubernetes`. Empty if the user lacks the right to read them, as most users
-    /// do.
+    /// Returns the endpoints of the Service `kubernetes`. Empty if they cannot be read. Most users lack the right to
+    /// read them.
     async fn endpoints(&self) -> Vec<IpAddr> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "default");
         match tokio::time::timeout(CONNECT_DEADLINE, api.get("kubernetes")).await {
@@ -173,8 +175,8 @@ impl Cluster {
         }
     }
 
-    /// Returns the time by the API server's clock. Use it for times that are stored in objects, or compared with times
-    /// in objects.
+    /// Returns the time by the API server's clock. Times that are stored in objects or compared with times in objects
+    /// must come from this clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -184,7 +186,8 @@ impl Cluster {
         &self.own_namespace
     }
 
-    /// Returns the client without deadlines, for example for watches. The caller must retry.
+    /// Returns the client for calls without the deadline of [`Cluster::call`], for example watches. The caller must
+    /// retry failed calls.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
@@ -202,8 +205,7 @@ impl Cluster {
         self.namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
     }
 
-    /// Returns the same access for calls on behalf of another caller. The caller changes only messages, not the rights
-    /// of a call.
+    /// Returns a copy whose error messages are for another caller. The copy makes its calls with the same rights.
     pub(super) fn as_caller(&self, caller: Caller) -> Self {
         Self { caller, ..self.clone() }
     }

@@ -1,8 +1,8 @@
 //! The API server's clock, the only clock for ages and stored times (docs/design/20261129-one-clock.md).
 //!
-//! The API server writes the creation times of objects. Times that are compared with them, or stored next to them, must
-//! come from the same clock, never from this host's wall clock. Between two answers, this module uses the kernel's
-//! clock since boot. Nobody can set this clock, and it runs while the host is suspended.
+//! The API server writes the creation times of objects. Times that Writ compares with creation times or stores next to
+//! them must come from the same clock, never from this host's wall clock. Between two answers, this module uses the
+//! kernel's clock since boot. Nobody can set this clock, and it runs while the host is suspended.
 
 mod dates;
 mod estimate;
@@ -18,17 +18,19 @@ pub(super) use dates::Dates;
 pub(super) use estimate::Source;
 use estimate::{Bounds, Estimate, SECOND};
 
-/// Maximum duration of a call whose answer is used, in nanoseconds. A slower answer would give bounds for the clock
-/// that are too wide.
+/// Maximum duration of a call, in nanoseconds. Writ ignores the time in a slower answer, because it would give bounds
+/// for the clock that are too wide.
 const MAX_ROUND_TRIP: i128 = 5 * SECOND;
-/// Maximum backward correction, in nanoseconds, for which the returned time stands still. A larger correction sets the
-/// returned time back.
+/// Limit for backward corrections of the clock, in nanoseconds. Up to this limit, the returned time stands still until
+/// the corrected clock has caught up. A larger correction sets the returned time back.
 const MAX_STANDSTILL: i128 = 2 * SECOND;
-/// Difference between the clocks, in seconds, above which a warning is logged. The chart's alert has the same limit.
+/// Difference between this host's clock and the API server's clock, in seconds, above which Writ logs a warning. The
+/// chart's alert has the same limit.
 const WARN_ABOVE: f64 = 5.0;
-/// Difference in seconds below which the clocks agree again after a warning.
+/// Difference in seconds below which, after a warning, Writ reports that the clocks agree again.
 const AGREE_BELOW: f64 = 4.0;
-/// Minimum time between two warnings. Without it, several API servers with different clocks could fill the log.
+/// Minimum time between two warnings. Without this minimum, several API servers with different clocks could fill the
+/// log.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Time after which the warning is repeated if the clocks still differ.
 const REPEAT_WARNING_AFTER: Duration = Duration::from_secs(3600);
@@ -54,7 +56,7 @@ struct Warned {
     offset: f64,
 }
 
-/// Change of the clock difference that is logged.
+/// Change of the difference between the clocks. Writ logs each change.
 #[derive(Debug, PartialEq)]
 enum OffsetChange {
     Differ,
@@ -80,8 +82,8 @@ impl Clock {
         boot_time().unwrap_or_else(|| nanoseconds(self.began.elapsed()))
     }
 
-    /// Records a time that the API server wrote while it handled a request, in whole seconds. `sent` is the
-    /// [`Clock::reading`] before the request.
+    /// Corrects the estimate with a time in whole seconds that the API server wrote while it handled a request. `sent`
+    /// is the [`Clock::reading`] before the request.
     pub(super) fn record(&self, source: Source, time: Timestamp, sent: i128) {
         let received = self.reading();
         if received - sent > MAX_ROUND_TRIP {
@@ -156,7 +158,8 @@ fn boot_time() -> Option<i128> {
     Some(i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec))
 }
 
-/// Returns `None`, because only command-line tools run on other systems, and only for a short time.
+/// Returns `None` on systems other than Linux. Only command-line tools run there, for so short a time that the clock of
+/// [`Instant`] is sufficient.
 #[cfg(not(target_os = "linux"))]
 fn boot_time() -> Option<i128> {
     None

@@ -11,8 +11,8 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::ClusterError;
 
 /// Maximum number of concurrent calls. A list waits up to 0.1 s for the API server's cache. With one concurrent call, a
-/// task would wait for two lists. With four concurrent calls, the next call starts after a quarter of that time, and a
-/// burst of 300 tasks makes a few dozen calls.
+/// task would wait for the list in progress and then for its own list. With four concurrent calls, the next call starts
+/// after about a quarter of the duration of a list. A burst of 300 tasks makes a few dozen calls.
 const MAX_CONCURRENT_CALLS: usize = 4;
 
 /// Shared calls of one kind.
@@ -36,7 +36,7 @@ impl<T: Clone> Coalescer<T> {
         let call = Arc::clone(&self.next.lock().unwrap_or_else(PoisonError::into_inner));
         // One of the waiting tasks makes the call. If this task is dropped, another waiting task makes the call.
         let answer = call.get_or_init(async || {
-            // The semaphore is never closed. If it were closed, the only effect would be more concurrent calls.
+            // The error is ignored, because the semaphore is never closed.
             let _turn = self.turns.acquire().await;
             self.seal(&call);
             make().await

@@ -1,4 +1,4 @@
-//! Errors of calls to the API server. Each variant is handled in a different way.
+//! Errors of calls to the API server. Callers handle each variant differently.
 
 use super::forbidden::{self, Caller};
 
@@ -37,7 +37,7 @@ pub enum ClusterError {
     /// This process, or its user, lacks a right.
     #[error("{who} may not access {target}: {message}")]
     Forbidden {
-        /// Subject of the sentence: `writ`, or `you (user NAME)`.
+        /// Subject of the error message: `writ`, or `you (user NAME)`.
         who: String,
         /// The object or the list.
         target: String,
@@ -52,7 +52,8 @@ pub enum ClusterError {
         /// Message of the decoder.
         message: String,
     },
-    /// The API server did not answer, or its answer requests a retry. The write has perhaps happened.
+    /// The API server did not answer, or its answer requests a retry. If the call was a write, the write has perhaps
+    /// succeeded.
     #[error("the API server did not answer the call for {target}: {message}")]
     Unavailable {
         /// The object or the list.
@@ -84,7 +85,8 @@ impl ClusterError {
         }
     }
 
-    /// Returns true if a write with this error has perhaps happened: no answer came, or the answer cannot be decoded.
+    /// Returns true if a write that failed with this error has perhaps succeeded. The reason: no answer came, the
+    /// answer requests a retry, or the answer cannot be decoded.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Undecodable { .. })
     }
@@ -105,9 +107,9 @@ impl ClusterError {
 
 /// Returns true if an answer means that an object is too large to be stored. A retry would get the same answer.
 ///
-/// The API server limits the size of a request and answers with status 413. etcd's limits appear with status 500. The
-/// message of etcd's server is "etcdserver: request is too large". The messages of gRPC are "trying to send message
-/// larger than max" and "received message larger than max".
+/// The API server limits the size of a request and answers with status 413. If an object exceeds a limit of etcd, the
+/// status is 500. The message of etcd's server is "etcdserver: request is too large". The messages of gRPC are "trying
+/// to send message larger than max" and "received message larger than max".
 fn is_too_large(code: u16, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let says_so = ["request is too large", "message larger than max", "entity too large"];

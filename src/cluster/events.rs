@@ -1,4 +1,4 @@
-//! Kubernetes events. They inform users and are not part of the audit record. Publishing never delays the caller and
+//! Kubernetes events, which inform users and are not part of the audit record. Publishing never delays the caller and
 //! never fails: events go through a bounded queue. If the queue is full, new events are dropped and counted.
 
 use std::collections::HashMap;
@@ -20,13 +20,13 @@ use crate::telemetry::metrics;
 
 use super::Cluster;
 
-/// Maximum number of queued events. A burst of 200 executions makes 600 events. More events would only load the API
-/// server.
+/// Maximum number of queued events. A burst of 200 executions makes 600 events. A longer queue would only put more load
+/// on the API server.
 const MAX_QUEUED_EVENTS: usize = 1024;
-/// Maximum number of remembered events. If a remembered event repeats, Writ increases the count of its series instead
-/// of creating a new event. Most events never repeat, because each event concerns another execution.
+/// Maximum number of remembered events. If a remembered event repeats, Writ increases the count in the stored event
+/// instead of creating a new event. Most events never repeat, because each event concerns another execution.
 const REMEMBERED: usize = 256;
-/// Time for which an event is remembered.
+/// Time for which an event is remembered, as in kube's recorder.
 const REMEMBERED_FOR: Duration = Duration::from_secs(360);
 /// Reporting controller of all events.
 const CONTROLLER: &str = "writ.dev/writ";
@@ -48,7 +48,7 @@ struct QueuedEvent {
 }
 
 impl EventPublisher {
-    /// Starts the task. The task ends when the last publisher is dropped and the queue is empty.
+    /// Starts the task that publishes events. The task ends when the last publisher is dropped and the queue is empty.
     pub fn start(cluster: &Cluster, holder: &str) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, receiver) = mpsc::channel(MAX_QUEUED_EVENTS);
         let recorder = Recorder { cluster: cluster.clone(), holder: holder.to_owned(), told: HashMap::new() };
@@ -105,7 +105,8 @@ struct Told {
     last: Instant,
 }
 
-/// Publisher of events. Unlike kube's recorder, it takes all times from the estimate of the API server's clock.
+/// Publisher of events. Unlike kube's recorder, this publisher takes all times from the estimate of the API server's
+/// clock.
 struct Recorder {
     cluster: Cluster,
     holder: String,
@@ -132,7 +133,8 @@ impl Recorder {
             let series = json!({"series": {"count": told.count, "lastObservedTime": MicroTime(now)}});
             let patched = api.patch(&told.name, &PatchParams::default(), &Patch::Merge(&series)).await;
             if patched.is_err() {
-                // The API server deletes an event after an hour. The next repetition therefore creates a new event.
+                // The stored event is gone, because the API server deletes each event after an hour. Writ forgets the
+                // event, so that the next repetition creates a new event.
                 self.told.remove(&key);
             }
             return patched.map(drop);

@@ -1,4 +1,5 @@
-//! Refusals by the API server because of a missing right: the refused user, and the command that grants the right.
+//! Messages about calls that the API server refused because of a missing right. A message names the refused user and
+//! the command that grants the right.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ pub(super) enum Caller {
     },
 }
 
-/// A refusal in RBAC's text: `secrets "x" is forbidden: User "jane" cannot get resource "secrets" in API group "" in
-/// the namespace "ops"`.
+/// A refusal, parsed from RBAC's message. Example: `secrets "x" is forbidden: User "jane" cannot get resource "secrets"
+/// in API group "" in the namespace "ops"`.
 struct RequestRefusal<'a> {
     user: &'a str,
     verb: &'a str,
@@ -31,7 +32,8 @@ struct RequestRefusal<'a> {
 }
 
 impl<'a> RequestRefusal<'a> {
-    /// Returns `None` if the text has another form, or if the refused call was not for a namespace.
+    /// Parses a message. Returns `None` if the message has another form, or if the refused call was not for a
+    /// namespace.
     fn parse(message: &'a str) -> Option<Self> {
         let (object, rest) = message.split_once(" is forbidden: User \"")?;
         let (user, rest) = rest.split_once("\" cannot ")?;
@@ -89,7 +91,7 @@ impl<'a> RequestRefusal<'a> {
     }
 }
 
-/// Returns words for the caller as the subject of a sentence.
+/// Returns the caller as the subject of an error message, for example `writ` or `you`.
 pub(super) fn who(message: &str, caller: &Caller) -> String {
     match (caller, RequestRefusal::parse(message)) {
         (Caller::Operator | Caller::Requester { .. }, _) => "writ".to_owned(),
@@ -98,7 +100,8 @@ pub(super) fn who(message: &str, caller: &Caller) -> String {
     }
 }
 
-/// Returns the API server's message. If a role for the right exists, adds the command that grants it.
+/// Returns the API server's message. If Writ knows how an administrator can grant the missing right, adds the command
+/// or the ClusterRoles.
 pub(super) fn explained(message: &str, caller: &Caller) -> String {
     let mut text = message.to_owned();
     if let Caller::Requester { name, is_service_account } = caller {
@@ -121,7 +124,8 @@ pub(super) fn lacks_impersonation(message: &str) -> bool {
     words.is_some_and(|(user, rest)| !user.contains(['"', '\\']) && rest.starts_with("impersonate"))
 }
 
-/// Returns which ClusterRoles an administrator must bind, so that this process may act for a requester.
+/// Returns the instruction for an administrator: the ClusterRoles to bind, so that this process may act for a
+/// requester.
 fn how_to_let_act_for(name: &str, is_service_account: bool) -> String {
     let (role, place) = match name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':')) {
         Some((namespace, _)) if is_service_account => {

@@ -17,10 +17,11 @@ use tower_service::Service;
 
 use crate::fairness::{Pool, Size};
 
-/// Number of answers with one object that are read concurrently: at most 72 MiB. etcd stores up to 1.5 MiB for an
-/// object. Until the object is decoded, up to three copies of its text are in memory.
+/// Maximum number of answers with one object that are read concurrently. These answers take at most 72 MiB. etcd stores
+/// up to 1.5 MiB for an object. Until the object is decoded, up to three copies of its text are in memory.
 const CONCURRENT_OBJECTS: Size = Size { places: 16, share: 12 };
-/// Number of pages of lists that are read concurrently: at most 135 MiB, because a page has up to ten objects.
+/// Maximum number of pages of lists that are read concurrently. These pages take at most 135 MiB, because a page has up
+/// to ten objects.
 const CONCURRENT_PAGES: Size = Size { places: 3, share: 2 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,7 +47,7 @@ impl<S> Layer<S> for Gate {
     }
 }
 
-/// Service that reads an answer only after it has got a place.
+/// Service that reads the body of an answer only after it has received a permit.
 pub(super) struct Gated<S> {
     inner: S,
     gate: Gate,
@@ -77,8 +78,8 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            // A waiting answer takes no memory, because the API server keeps an answer until it is read. The deadline
-            // of the call includes the waiting time.
+            // While a call waits for its permit, its answer takes no memory here, because the API server keeps the
+            // unread answer. The deadline of the call includes the waiting time.
             let turn = match pool {
                 None => None,
                 Some(pool) => Some(pool.place(&namespace).await),
@@ -114,7 +115,8 @@ fn kind_of(uri: &Uri) -> AnswerKind {
     kind
 }
 
-/// Returns the namespace of a request. Requests without a namespace share places as if they belonged to one namespace.
+/// Returns the namespace of a request, or an empty text if the request has no namespace. All requests without a
+/// namespace share permits like one namespace.
 fn namespace(uri: &Uri) -> &str {
     let mut parts = uri.path().split('/');
     parts.find(|part| *part == "namespaces").and_then(|_| parts.next()).unwrap_or_default()

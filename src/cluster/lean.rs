@@ -1,5 +1,5 @@
-//! Objects without the metadata that users can fill: labels, annotations, finalizers, managed fields and owners. The
-//! decoder measures the size of these parts, then drops them.
+//! Objects without the metadata that users can make large: labels, annotations, finalizers, managed fields and owners.
+//! The decoder measures the size of these parts, then drops them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use serde::{Deserialize, de};
 use crate::api::{AUDIT_FINALIZER, CommandExecution, CommandExecutionSpec, CommandExecutionStatus};
 use crate::execution::ObjectSize;
 
-/// Prefix of Writ's own annotations. All of them are kept, so that a user cannot hide one of them behind many others.
-/// The API server stores up to 256 KiB of annotations per object.
+/// Prefix of Writ's own annotations. The decoder keeps all of these annotations. If it kept only a limited number, a
+/// user could hide an annotation by adding many others. The API server stores up to 256 KiB of annotations per object.
 const OWN_ANNOTATIONS: &str = "writ.dev/";
-/// Annotation of `kubectl apply`. Only its presence is kept.
+/// Annotation of `kubectl apply`. The decoder keeps the key, but not the value.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Maximum number of finalizers that are kept for an object. Also the maximum number of managers that are kept for each
-/// operation.
+/// Maximum number of finalizers that are kept for an object. Also the maximum number of kept entries of
+/// `metadata.managedFields` for each operation, `Apply` or `Update`.
 const MAX_KEPT_ENTRIES: usize = 32;
 /// Maximum length of a kept annotation value, in bytes. The values of Writ's own annotations are single words.
 const MAX_KEPT_VALUE_BYTES: usize = 1024;
@@ -28,7 +28,8 @@ const MAX_KEPT_VALUE_BYTES: usize = 1024;
 pub struct Counted {
     /// Approximate length of the value as text, in bytes.
     pub bytes: usize,
-    /// Hash of the content in its order. The order is stable, because the API server sorts the keys of maps.
+    /// Hash of the content. The hash depends on the order of the content. The order is stable, because the API server
+    /// sorts the keys of maps.
     pub hash: u64,
 }
 
@@ -100,13 +101,13 @@ impl<'de> Visitor<'de> for CountingVisitor {
     }
 }
 
-/// Metadata without the parts that users can fill. [`LeanMetadata::kept`] contains the names, the times, the managers
-/// and Writ's own annotations and finalizer.
+/// Metadata without the parts that users can make large. [`LeanMetadata::kept`] contains the names, the times, the
+/// managers and Writ's own annotations and finalizer.
 #[derive(Clone, Debug, Default)]
 pub struct LeanMetadata {
     /// Kept parts, without labels and owners.
     pub kept: ObjectMeta,
-    /// Sizes of the parts of the metadata. `total` is 0.
+    /// Sizes of the parts of the metadata. `total` is 0, because the size of the whole object is not known here.
     pub size: ObjectSize,
     /// Index of Writ's finalizer in the object's complete list of finalizers.
     pub audit_finalizer: Option<usize>,
@@ -251,7 +252,7 @@ impl<'de> Deserialize<'de> for Managers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut all = Self::default();
         each(deserializer, |entry: Manager| {
-            // 128 bytes are added for the field names and the times.
+            // Adds 128 bytes, an estimate for the field names and the times.
             all.bytes += entry.fields_v1.bytes + entry.manager.as_ref().map_or(0, String::len) + 128;
             if all.kept.iter().filter(|kept| kept.operation == entry.operation).count() < MAX_KEPT_ENTRIES {
                 let Manager { manager, operation, subresource, time, .. } = entry;
@@ -262,7 +263,7 @@ impl<'de> Deserialize<'de> for Managers {
     }
 }
 
-/// Decodes a list, one item after the other. `null` counts as an empty list.
+/// Decodes a list and passes each item to `take`. `null` counts as an empty list.
 fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, take: impl FnMut(T)) -> Result<(), D::Error> {
     struct Each<T, F>(F, std::marker::PhantomData<T>);
     impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
@@ -286,7 +287,7 @@ fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, take: i
     deserializer.deserialize_any(Each(take, std::marker::PhantomData))
 }
 
-/// An execution with lean metadata.
+/// An execution with [`LeanMetadata`].
 #[derive(Deserialize)]
 pub struct LeanExecution {
     metadata: LeanMetadata,

@@ -1,15 +1,15 @@
-//! The `writ serve` processes that serve together. Each process renews its own Lease and reads the Leases of the other
-//! processes.
+//! The members: `writ serve` processes that work together. Each process renews its own Lease and reads the Leases of
+//! the other processes.
 //!
-//! A Lease shows if the holder of a claim is alive. The Leases together list the living members. A Lease does not
-//! prevent a second run of a command: the claim does. A process considers another process's Lease expired if it
-//! observed no change of this Lease for the Lease's duration. It measures this time with its own monotonic clock. Wall
+//! A Lease shows if the holder of a claim is alive. The Leases together list the living members. The claim, not the
+//! Lease, prevents a second run of a command. A process considers another process's Lease expired if it observed no
+//! change of this Lease for the Lease's duration. The process measures this time with its own monotonic clock. Wall
 //! clocks of different hosts are never compared.
 //!
 //! ```text
 //! every third of the duration   renewal       own Lease: renewTime, address, view, leaving
-//! every duration                sweep         list of all Leases -> living members -> the view to publish (placement)
-//! while a claim is left behind  holder_fact   one Lease, read every 5 s -> the claim may be adopted
+//! once per duration             sweep         list of all Leases -> living members -> the view to publish (placement)
+//! while a claim is checked      holder_fact   the holder's Lease, read every 5 s -> can the claim be adopted?
 //! ```
 
 mod leases;
@@ -36,21 +36,22 @@ use renewal::{RenewalTime, Renewals, Renewed};
 pub use leases::Member;
 pub use renewal::LeaseEpoch;
 
-/// Maximum gap between two observations of the Lease of a claim's holder. After a longer gap, the measured time
-/// restarts: perhaps the API server was unavailable and the holder could not renew. The controller reconciles such a
-/// claim every 5 s.
+/// Maximum gap between two observations of the Lease of a claim's holder. Normally, Writ reads this Lease every 5 s.
+/// During a longer gap, the API server was perhaps unavailable, so that the holder could not renew the Lease. After
+/// such a gap, the measured time without a change restarts at 0.
 const MAX_OBSERVATION_GAP: Duration = Duration::from_secs(8);
 
 /// This process as one of the members.
 pub struct Membership {
     leases: Leases,
-    /// Namespace and name of the own Lease, as in claims. Leases of other processes can be in other namespaces.
+    /// Namespace and name of this process's Lease. This process writes this identity into its claims. Leases of other
+    /// processes can be in other namespaces.
     own_identity: String,
-    /// Host and port on which this process serves the other members.
+    /// Host and port at which this process serves requests of the other members.
     address: Option<String>,
     state: Mutex<State>,
     observations: Mutex<Observations>,
-    /// Wakes the renewal when the content of the own Lease has changed.
+    /// Wakes the renewal when the content of this process's Lease has changed.
     announce: Notify,
 }
 
@@ -61,7 +62,7 @@ struct State {
     is_leaving: bool,
 }
 
-/// Parameters of the own Lease of a process that joins.
+/// Parameters of this process's Lease, for [`Membership::join`].
 #[derive(Clone, Debug)]
 pub struct OwnLease<'a> {
     /// Namespace of the Lease. The members are the processes with a Lease in this namespace.
@@ -70,7 +71,7 @@ pub struct OwnLease<'a> {
     pub name: &'a str,
     /// Time without a renewal after which the other processes consider this process dead.
     pub duration: Duration,
-    /// Host and port on which this process serves the other members. `None` if it serves them nothing.
+    /// Host and port at which this process serves requests of the other members. `None` if it serves no such requests.
     pub address: Option<String>,
 }
 
@@ -112,7 +113,7 @@ impl Membership {
     }
 
     /// Returns the living members of the last list, including this process, sorted by identity. Empty before the first
-    /// list. A crashed member stays listed for up to three durations.
+    /// list. A crashed member stays listed for up to three Lease durations.
     pub fn members(&self) -> Vec<Member> {
         self.state().members.clone()
     }
@@ -130,21 +131,21 @@ impl Membership {
         self.announce.notify_one();
     }
 
-    /// Deletes the own Lease. A failure is only logged.
+    /// Deletes this process's Lease. A failure is only logged.
     pub async fn release(&self) {
         if let Err(error) = self.leases.delete_own().await {
             tracing::warn!(%error, "own Lease not removed");
         }
     }
 
-    /// Returns the current epoch, or `None` while the other processes may consider this process dead. If `None`, this
-    /// process must claim and start nothing. If two calls return different epochs, the renewals had a gap between the
-    /// calls.
+    /// Returns the current epoch, or `None` while the other processes perhaps consider this process dead. If `None`,
+    /// this process must not claim an execution or start a command. If two calls return different epochs, the renewals
+    /// had a gap between the calls.
     pub fn current_epoch(&self) -> Option<LeaseEpoch> {
         self.state().renewals.current_epoch(self.leases.duration, self.clock())
     }
 
-    /// Returns the state of a claim's holder, from a live read of its Lease.
+    /// Returns the state of a claim's holder, from a live read of the holder's Lease.
     ///
     /// # Errors
     /// The Lease cannot be read. The state of the holder is then unknown.
@@ -160,8 +161,8 @@ impl Membership {
     }
 
     async fn renew_loop(&self) {
-        // Three attempts within the duration, each limited to a third of the duration. One lost call therefore does not
-        // lose the Lease.
+        // Makes three attempts within the Lease's duration, each limited to a third of the duration. If one call fails,
+        // the next call still renews the Lease in time.
         let share = self.leases.duration / 3;
         let mut turns = interval(share);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,7 +192,8 @@ impl Membership {
         }
     }
 
-    /// Records the members of a list. If this changes the view, wakes the renewal, which then publishes the new view.
+    /// Records the listed members. If the digest of the members (the view) changes, wakes the renewal, which publishes
+    /// the new view.
     fn apply_members(&self, members: Vec<Member>) {
         let mut state = self.state();
         let is_agreed = state.handover.is_agreed();
@@ -230,8 +232,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Returns the content of the next renewal. If the own Lease may have expired, first gives up this process's share
-    /// of the keys. Other members may have divided this share among themselves.
+    /// Returns the content of the next renewal. If this process's Lease has perhaps expired, this process first gives
+    /// up its Machines and tasks. Other members have perhaps taken them over.
     fn prepare_announcement(&self) -> Announcement {
         let mut state = self.state();
         if !state.renewals.is_current(self.leases.duration, self.clock()) {

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::{Cluster, PAGE};
 use crate::telemetry::{Watch, metrics};
 
-/// Time after which the API server ends a watch, in seconds. A half-open connection is detected after this time at the
-/// latest.
+/// Time after which the API server ends a watch, in seconds. If no data comes for a longer time, the client knows that
+/// the connection is half open.
 const WATCH_SECONDS: u32 = 30;
 
 impl Cluster {
@@ -56,8 +56,8 @@ pub fn log_watch_failure(watch: Watch, error: &watcher::Error) {
 }
 
 /// Delay before a failed watch starts again. kube's default delay grows to 30 s, which is too long after an outage. A
-/// few watches that retry once per second do not overload an API server that restarts. The delay could not grow anyway:
-/// each attempt begins with an event that counts as success and resets the delay.
+/// few watches that retry once per second do not overload an API server that restarts. A growing delay would also have
+/// no effect, because each attempt begins with an event that counts as success and resets the delay.
 struct WatchBackoff;
 
 impl Iterator for WatchBackoff {
@@ -178,7 +178,7 @@ impl<K: Resource<DynamicType = ()> + Clone> MergedWatch<K> {
     }
 }
 
-/// Returns the event for an existing object: a part of the list until the list is complete, then a change.
+/// Returns the event for an existing object: `InitApply` until the merged list is complete, and `Apply` after that.
 fn applied<K>(object: K, is_list_delivered: bool) -> Event<K> {
     if is_list_delivered { Event::Apply(object) } else { Event::InitApply(object) }
 }
@@ -234,7 +234,8 @@ mod tests {
         }
     }
 
-    /// Returns the merged events. Each input has the index of a watch, and an event or `None` for a failure.
+    /// Passes events to a merged watch, and returns the resulting events as texts. Each input is the index of a watch
+    /// and an event of this watch, or `None` for a failure.
     fn merged(watches: usize, events: Vec<(usize, Option<Event<Execution>>)>) -> Vec<String> {
         let mut all = MergedWatch::new(watches);
         let failure = || Err(watcher::Error::NoResourceVersion);

@@ -1,5 +1,5 @@
-//! Live reads. No decision and no claim uses a cache. Each read therefore includes every change that was committed
-//! before the read.
+//! Reads of objects from the API server, never from a cache. Each read includes every change that was committed before
+//! the read. No decision and no claim depends on a cache.
 
 use std::collections::HashSet;
 
@@ -13,16 +13,16 @@ use crate::execution::{ObjectSize, nearest};
 use super::lean::LeanExecution;
 use super::{Cluster, ClusterError, Operation, PAGE, Slim};
 
-/// Maximum size of the labels of a Machine, in bytes. Rules match the labels. The labels stay in memory as long as a
-/// connection to the Machine.
+/// Maximum size of the labels of a Machine, in bytes. Rules match the labels. Writ therefore keeps the labels in memory
+/// while a connection to the Machine exists.
 const MAX_MACHINE_LABEL_BYTES: usize = 65_536;
 /// Maximum number of Machines that a command-line tool lists to suggest a similar name. The list contains only
 /// metadata, usually less than 1 MiB.
 const MAX_MACHINE_NAMES: u32 = 500;
 
 impl Cluster {
-    /// Lists one execution in each served namespace. This checks that the API server answers, that the CRDs exist and
-    /// that this user may list executions.
+    /// Lists one execution in each served namespace. The call checks that the API server answers, that the CRDs exist
+    /// and that this user may list executions.
     ///
     /// # Errors
     /// [`ClusterError::NotFound`] if the CRDs do not exist. [`ClusterError::Forbidden`] if the user may not list
@@ -32,7 +32,7 @@ impl Cluster {
     }
 
     /// Lists one object of a kind in each served namespace. Succeeds if this user may list the kind in at least one of
-    /// them.
+    /// these namespaces.
     pub(super) async fn check_list_permission<K>(&self, operation: Operation, what: &str) -> Result<(), ClusterError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -42,7 +42,8 @@ impl Cluster {
         for api in self.watch_apis::<Slim<K>>() {
             match self.call(operation, what, api.list(&one)).await {
                 Ok(_) => may = true,
-                // If one namespace and the rights in it are deleted, Writ still serves the other namespaces.
+                // A refusal in one namespace is no error. If a namespace was deleted with its rights, Writ still serves
+                // the others.
                 Err(error @ ClusterError::Forbidden { .. }) => {
                     tracing::warn!(%error, "namespace not served");
                     refused = Some(error);
@@ -61,7 +62,7 @@ impl Cluster {
         self.execution_and_size(namespace, name).await.map(|(execution, _)| execution)
     }
 
-    /// Reads an execution with lean metadata, and its size.
+    /// Reads an execution without the metadata that users can make large (see `lean`), and its size.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -81,7 +82,8 @@ impl Cluster {
         Request::new(CommandExecution::url_path(&(), Some(namespace)))
     }
 
-    /// Sends a request whose response is an execution. Returns the execution with lean metadata, and its size.
+    /// Sends a request whose response is an execution. Returns the execution with the reduced metadata of `lean`, and
+    /// its size.
     pub(super) async fn read_execution(
         &self,
         request: http::Request<Vec<u8>>,
@@ -119,8 +121,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a Machine without managed fields, annotations, finalizers and owners. The Machine stays in memory as long
-    /// as a connection, and these parts would be most of its size.
+    /// Reads a Machine without managed fields, annotations, finalizers and owners. Writ keeps the Machine in memory
+    /// while a connection to the Machine exists. The omitted parts would take most of this memory.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -141,9 +143,8 @@ impl Cluster {
         Ok(machine)
     }
 
-    /// Returns the name of the Machine that is most similar to `name`, a name that does not exist. Compares only the
-    /// first `MAX_MACHINE_NAMES` Machines of the namespace. `None` if no name is similar, or if this user may not
-    /// list Machines.
+    /// Returns the Machine name in `namespace` that is most similar to `name`. Compares only the first
+    /// `MAX_MACHINE_NAMES` Machines. Returns `None` if no name is similar, or if this user may not list Machines.
     pub async fn machine_like(&self, namespace: &str, name: &str) -> Option<String> {
         let api: Api<Slim<Machine>> = Api::namespaced(self.client.clone(), namespace);
         let parameters = ListParams::default().limit(MAX_MACHINE_NAMES);

@@ -1,4 +1,4 @@
-//! Kinds of calls, for a metric label with a bounded number of values.
+//! Kinds of calls to the API server. A metric has the kind as a label, so the number of kinds is fixed.
 
 /// A kind of call to the API server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -10,7 +10,7 @@ pub enum Operation {
     /// The status of an execution is written, if its resourceVersion has not changed since it was read. The claim is
     /// such a write.
     WriteStatus,
-    /// The status of a claimed execution is written, if the claim still has the token.
+    /// The status of a claimed execution is written, if its claim still has the token of this process.
     WriteResult,
     /// The finalizer is added to an execution, or removed.
     PatchFinalizer,
@@ -36,13 +36,13 @@ pub enum Operation {
     WriteWhitelist,
     /// A Secret is read.
     GetSecret,
-    /// The own Lease is renewed.
+    /// This process's Lease is renewed.
     RenewLease,
     /// Leases of other processes are read.
     ReadLeases,
-    /// A Lease is deleted: the own Lease at the end, or the expired Lease of another process.
+    /// A Lease is deleted: this process's Lease at the end, or the expired Lease of another process.
     DeleteLease,
-    /// A dry run checks that the API server stamps the requester.
+    /// A dry run checks that the API server does not accept a forged requester.
     CheckStamping,
     /// An object is created or changed as a requester.
     ActForRequester,

@@ -1,11 +1,12 @@
-//! The policy of a namespace: compiled once, and compared with the API server's Whitelists at each use.
+//! The policy of a namespace: its Whitelists in compiled form. Each use reads the current versions of the Whitelists
+//! from the API server. Only changed Whitelists are compiled again.
 //!
 //! # Guarantees
 //! 1. [`PolicyCache::rules`] includes every change of a Whitelist that was committed before the call. Concurrent
 //!    callers share one read, which starts after their calls.
-//! 2. The rules always come from one moment. Otherwise, if a Deny moves from one Whitelist to another, both read
-//!    versions could lack the Deny. Each use therefore reads the names and versions of all Whitelists. If they differ
-//!    from the compiled versions, one list reads all Whitelists in full.
+//! 2. All rules of a result come from the same moment. If Writ read the Whitelists at different moments, it could miss
+//!    a Deny that was moved from one Whitelist to another. Each use therefore lists the names and versions of all
+//!    Whitelists. If the versions differ from the compiled versions, one list reads all Whitelists in full.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,9 +36,10 @@ const MAX_METADATA_BYTES: usize = 16_777_216;
 const MAX_RULE_BYTES: usize = 4_194_304;
 /// Maximum size of all cached rules, in bytes of their text. The cache holds the rules in compiled form.
 const MAX_CACHED_BYTES: usize = 16_777_216;
-/// Number of Whitelists in a page of a full read. A page takes at most 6 MiB.
+/// Number of Whitelists in a page of a full read, which is a list of complete Whitelists. A page takes at most 6 MiB.
 const FULL_READ_PAGE: u32 = 4;
-/// Number of concurrent full reads, at most one for each namespace. A full read can take several MiB.
+/// Maximum number of concurrent full reads (lists of complete Whitelists), at most one for each namespace. A full read
+/// can take several MiB.
 const CONCURRENT_FULL_READS: Size = Size { places: 2, share: 1 };
 
 /// Compiled Whitelists of the namespaces in use. The cache is bounded in bytes, and each compiled Whitelist has its own
@@ -45,9 +47,9 @@ const CONCURRENT_FULL_READS: Size = Size { places: 2, share: 1 };
 pub struct PolicyCache {
     cluster: Cluster,
     namespaces: Mutex<HashMap<String, (Instant, CachedPolicy)>>,
-    /// Shared reads of the namespaces whose rules are being read.
+    /// Reads in progress, by namespace. Concurrent callers share a read.
     in_flight: Mutex<HashMap<String, Arc<Coalescer<RuleSet>>>>,
-    /// Places for full reads.
+    /// Permits for full reads (lists of complete Whitelists).
     turns: Pool,
 }
 
@@ -78,10 +80,11 @@ impl PolicyCache {
         }
     }
 
-    /// Returns the rules of a namespace at a moment after the call.
+    /// Returns the rules of a namespace, read at a moment after the start of this call.
     ///
     /// # Errors
-    /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error: the namespace then fails closed.
+    /// See [`ClusterError`]. A Whitelist that cannot be decoded is not an error. Instead, the returned rules make the
+    /// namespace fail closed.
     pub async fn rules(&self, namespace: &str) -> Result<RuleSet, ClusterError> {
         self.coalescer_for(namespace).call(async || self.refresh(namespace).await).await
     }
@@ -134,7 +137,7 @@ impl PolicyCache {
     ) -> Result<RuleSet, ClusterError> {
         let _turn = self.turns.place(namespace).await;
         let (list, bytes) = self.read_all(namespace, what).await?;
-        // Many patterns take long to compile.
+        // Compiles in a thread for blocking work, because many patterns take long to compile.
         let current = tokio::task::spawn_blocking(move || compile_all(list, bytes, &cached)).await;
         let current = current.map_err(|error| ClusterError::Unavailable {
             target: what.to_owned(),
@@ -150,8 +153,8 @@ impl PolicyCache {
         Ok(rules)
     }
 
-    /// Returns the Whitelists of a namespace without their status, and their size in bytes. Stops after more than
-    /// [`MAX_RULE_BYTES`]. The caller must then not use the list, because it is incomplete.
+    /// Returns the Whitelists of a namespace without their status, and their size in bytes. Stops when the size exceeds
+    /// [`MAX_RULE_BYTES`]. The list is then incomplete, and the caller must not use it.
     async fn read_all(&self, namespace: &str, what: &str) -> Result<(Vec<DynamicObject>, usize), ClusterError> {
         let requests = Request::new(Whitelist::url_path(&(), Some(namespace)));
         let (mut all, mut bytes) = (Vec::new(), 0);
@@ -176,7 +179,7 @@ impl PolicyCache {
     }
 }
 
-/// A Whitelist with lean metadata. Its spec is untyped, so that a spec that Writ cannot decode causes no error here.
+/// A Whitelist with [`LeanMetadata`]. Its spec is untyped, so that a spec that Writ cannot decode causes no error here.
 #[derive(Clone, Deserialize)]
 struct Whole {
     metadata: LeanMetadata,
@@ -201,8 +204,8 @@ fn json_length(value: &Value) -> usize {
     }
 }
 
-/// Returns the rules of a namespace whose Whitelists are too many or too large: no rules, and the namespace fails
-/// closed.
+/// Returns the result for a namespace whose Whitelists are too many or too large. The result contains no rules and
+/// makes the namespace fail closed.
 fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     let record = ObjectRecord { name: "(all of them)".to_owned(), uid: String::new(), generation: 0 };
     let problem = format!(
@@ -212,7 +215,7 @@ fn fail_closed(bytes: usize, what: &str, most: usize) -> RuleSet {
     RuleSet::new(vec![Arc::new(CompiledWhitelist::unreadable(record, &problem))])
 }
 
-/// Removes the namespaces with the oldest use from the cache until it is within [`MAX_CACHED_BYTES`].
+/// Removes the least recently used namespaces from the cache until the cache is within [`MAX_CACHED_BYTES`].
 fn evict_oldest(namespaces: &mut HashMap<String, (Instant, CachedPolicy)>) {
     let mut total: usize = namespaces.values().map(|(_, cached)| cached.bytes).sum();
     while total > MAX_CACHED_BYTES {

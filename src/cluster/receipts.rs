@@ -1,4 +1,4 @@
-//! Receipts in the API server: live reads, and writes of the version that was read.
+//! Receipts in the API server: live reads, and writes that fail if the receipt has changed since it was read.
 //!
 //! # Guarantees
 //! 1. A receipt counts as absent only if the API server's 404 names this receipt. A 404 for a missing kind is an error.
@@ -13,7 +13,7 @@ use crate::execution::ReceiptKey;
 use super::{Cluster, ClusterError, FIELD_MANAGER, Operation, PAGE, Slim};
 
 impl Cluster {
-    /// Lists one receipt in each served namespace. This checks that the kind exists and that this user may list
+    /// Lists one receipt in each served namespace. The call checks that the kind exists and that this user may list
     /// receipts.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
-//! The end of an execution's life. A finalizer keeps the execution until it has finished and its stored output is
-//! removed. Writ deletes the execution after its TTL has expired.
+//! Finalizer and deletion of executions. The finalizer keeps an execution until it has finished and its stored output
+//! is removed. Writ deletes the execution after its TTL has expired.
 //!
 //! # Guarantees
-//! Each write names the UID of the execution that was read. If the content matters, the write also names its
-//! resourceVersion. No write therefore changes a later execution with the same name.
+//! Each write names the UID of the execution that was read. If the write depends on the content of the execution, the
+//! write also names the resourceVersion. No write therefore changes a later execution with the same name.
 
 use std::fmt::Debug;
 
@@ -18,8 +18,9 @@ use crate::api::{AUDIT_FINALIZER, CommandExecution, RETENTION_OVER_ANNOTATION};
 use super::{Cluster, ClusterError, ExecutionKey, FIELD_MANAGER, Operation, Slim};
 
 impl Cluster {
-    /// Adds the audit finalizer to the version of an execution that was read. The execution then stays until Writ has
-    /// recorded its end. The API server refuses a new finalizer on an execution that is being deleted.
+    /// Adds the audit finalizer to an execution if the execution has not changed since it was read. The execution then
+    /// stays until Writ has recorded its end. The API server refuses a new finalizer on an execution that is being
+    /// deleted.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`], for example if the execution has changed since it was read.
@@ -39,8 +40,8 @@ impl Cluster {
         self.patch_metadata(namespace, name, "finalizer", patch).await
     }
 
-    /// Removes the audit finalizer from an execution. `index` is its position in `metadata.finalizers`. If an execution
-    /// that is being deleted has no other finalizer, it then disappears.
+    /// Removes the audit finalizer from an execution. `index` is the finalizer's position in `metadata.finalizers`. An
+    /// execution that is being deleted and has no other finalizer then disappears.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`], for example if another finalizer is at this index. [`ClusterError::NotFound`] if the
@@ -56,8 +57,8 @@ impl Cluster {
         self.patch_undecoded(Operation::PatchFinalizer, "finalizer", key, patch_of(patch)).await
     }
 
-    /// Clears `metadata.managedFields`, so that the API server creates them again. Needed because every user with the
-    /// right to patch can write entries there.
+    /// Clears `metadata.managedFields`. The API server then creates this list again. Every user with the right to patch
+    /// can add entries to the list and so fill the object up to its maximum size.
     ///
     /// # Errors
     /// [`ClusterError::Invalid`] if another execution has this name now. [`ClusterError::NotFound`] if no execution has
@@ -72,14 +73,14 @@ impl Cluster {
         self.patch_undecoded(Operation::ClearManagedFields, "managedFields", key, patch_of(patch)).await
     }
 
-    /// Deletes an execution. With a `resource_version`, deletes it only if it still has this version.
+    /// Deletes an execution. With a `resource_version`, deletes the execution only if it still has this version.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it has changed, [`ClusterError::NotFound`] if it does not exist.
+    /// [`ClusterError::Conflict`] if the execution has changed. [`ClusterError::NotFound`] if it does not exist.
     pub async fn delete(&self, key: &ExecutionKey, resource_version: Option<String>) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(key.uid.clone()), resource_version };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        // The answer is not decoded, for the same reason as in `patch_undecoded`.
+        // The answer is not decoded, because Writ must also delete executions that it cannot decode.
         let delete = async {
             let request = self.execution_requests(&key.namespace).delete(&key.name, &parameters);
             self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await
@@ -87,11 +88,11 @@ impl Cluster {
         self.call(Operation::DeleteExecution, format!("CommandExecution {key}"), delete).await.map(drop)
     }
 
-    /// Adds the annotation that allows others to delete a finished execution. With a `resource_version`, adds it only
-    /// if the execution still has this version.
+    /// Adds the annotation that allows others to delete a finished execution. With a `resource_version`, adds the
+    /// annotation only if the execution still has this version.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it has changed, [`ClusterError::NotFound`] if it does not exist.
+    /// [`ClusterError::Conflict`] if the execution has changed. [`ClusterError::NotFound`] if it does not exist.
     pub async fn mark_retention_over(
         &self,
         key: &ExecutionKey,
@@ -103,8 +104,8 @@ impl Cluster {
         self.patch_undecoded(Operation::MarkRetentionOver, "annotation", key, Ok(patch)).await
     }
 
-    /// Patches the metadata of an execution. The answer is not decoded. Executions that this version of Writ cannot
-    /// decode can therefore be removed, too.
+    /// Patches the metadata of an execution. The answer is not decoded, because Writ must also remove executions that
+    /// it cannot decode.
     async fn patch_undecoded<P: Serialize + Debug>(
         &self,
         operation: Operation,

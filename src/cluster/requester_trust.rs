@@ -1,4 +1,5 @@
-//! Trust in `spec.requestedBy`. An admission policy must stamp this field. Writ checks that such a policy is in force.
+//! Checks if `spec.requestedBy` can be trusted. An admission policy must set this field to the authenticated user. Writ
+//! checks that such a policy is in force.
 //!
 //! # Guarantees
 //! 1. While the API server accepts a forged requester in a namespace, no requester of this namespace counts as
@@ -8,8 +9,8 @@
 //!    the policies, it trusts only executions that are younger than this process's first check.
 //!
 //! # Caveats
-//! The check does not detect that a policy was removed and restored between two checks. A user who has the right to
-//! remove policies does not need to forge a requester.
+//! Writ does not detect that a policy was removed and restored between two checks. This is acceptable, because a user
+//! with the right to remove policies does not need to forge a requester.
 
 mod dry_run;
 mod policy_age;
@@ -29,10 +30,10 @@ use crate::telemetry::metrics;
 use super::Cluster;
 use dry_run::DryRunResult;
 
-/// Interval between checks of a namespace without verified requesters. It is short because an administrator may be
-/// repairing the namespace.
+/// Interval between checks of a namespace whose requesters are not trusted. The interval is short, so that Writ soon
+/// detects a repair by an administrator.
 const UNTRUSTED_RECHECK: Duration = Duration::from_secs(5);
-/// Number of intervals without a new check after which the result for a namespace is removed.
+/// Number of recheck intervals after which the result for a namespace is removed, if no new check was made.
 const EVICT_AFTER_INTERVALS: u32 = 10;
 
 /// Results of the checks, by namespace. Clones share the results.
@@ -43,10 +44,11 @@ pub struct RequesterTrustChecker {
 
 struct CheckerInner {
     cluster: Cluster,
-    /// Time for which a result is valid.
+    /// Duration for which a result is valid.
     recheck_interval: Duration,
     namespaces: Mutex<HashMap<String, CachedTrust>>,
-    /// Locked during a check. Tasks that wait for a check of the same namespace then use the result of this check.
+    /// Locked during a check, so that only one check runs. If the next task needs the same namespace, it uses the
+    /// result of the finished check.
     checking: tokio::sync::Mutex<()>,
 }
 
@@ -61,8 +63,8 @@ struct CachedTrust {
 pub enum RequesterTrust {
     /// No requester is trusted, because the API server accepted a forged requester.
     Untrusted(&'static str),
-    /// Unknown, because the check was not possible. No requester is trusted. No final decision may be made while the
-    /// trust is unknown.
+    /// Unknown, because the check was not possible. No requester is trusted. While the trust is unknown, Writ must not
+    /// make a final decision.
     Undecided(&'static str),
     /// Requesters are trusted if their execution was created after this time, by the API server's clock.
     Since(Timestamp),
@@ -102,7 +104,7 @@ impl RequesterTrustChecker {
         }
     }
 
-    /// Returns the trust in a namespace's requesters. The result is new, or from a check that is still valid.
+    /// Returns the trust in a namespace's requesters. Checks the namespace first if the last result is no longer valid.
     pub async fn trust(&self, namespace: &str) -> RequesterTrust {
         if let Some(known) = self.known(namespace).filter(|known| self.holds(known)) {
             return known.trust;
@@ -164,8 +166,8 @@ impl RequesterTrustChecker {
             }
             Err(error) => {
                 tracing::warn!(namespace, %error, "requester check inconclusive");
-                // The earlier result stays. While the API server does not answer, Writ cannot claim an execution
-                // anyway.
+                // Keeps the earlier result. This is safe, because Writ cannot claim an execution while the API server
+                // does not answer.
                 return match before {
                     Some(before) => before.clone(),
                     None => RequesterTrust::Undecided("the API server did not answer"),
@@ -177,7 +179,8 @@ impl RequesterTrustChecker {
                 RequesterTrust::Undecided("the admission policies that stamp who asks are being rolled out")
             }
             Some(since) => RequesterTrust::Since(since),
-            // The policies cannot be read. Earlier trust stays, and new trust starts now.
+            // The policies cannot be read. If the requesters of the namespace were trusted before, this trust stays.
+            // Otherwise Writ trusts the requesters of executions that are created from now on.
             None => match before {
                 Some(RequesterTrust::Since(since)) => RequesterTrust::Since(*since),
                 _ => RequesterTrust::Since(now),

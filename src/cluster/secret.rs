@@ -1,8 +1,9 @@
-//! SSH credentials from a Secret. They are wiped from memory when they are dropped, and they cannot be printed.
+//! SSH credentials from a Secret. The credentials are wiped from memory when they are dropped, and they cannot be
+//! printed.
 //!
 //! # Guarantees
-//! Writ reads a Secret by its name when the Secret is needed. It never lists or watches Secrets. Entries that Writ does
-//! not use are wiped immediately.
+//! Writ reads a Secret by its name when the Secret is needed. Writ never lists or watches Secrets. Entries that Writ
+//! does not use are wiped immediately.
 //!
 //! # Caveats
 //! The buffers of the HTTP client and of the decoder are freed, but not wiped.
@@ -17,27 +18,27 @@ use crate::api::{ADDRESSES_ANNOTATION, CREDENTIALS_LABEL, USERS_ANNOTATION};
 
 use super::{Cluster, ClusterError, Operation};
 
-/// Maximum length of a key or certificate, in bytes. An RSA key of 16384 bits takes 13 KiB, and a Secret may hold 1
-/// MiB.
+/// Maximum length of a key or certificate, in bytes. Even an RSA key of 16384 bits takes only 13 KiB. Without this
+/// limit, an entry could have up to 1 MiB, the maximum size of a Secret.
 const MAX_ENTRY_BYTES: usize = 65_536;
-/// Suffixes of the entry names of each key. There are at most four keys, because sshd ends a login after 6 refused keys
-/// (MaxAuthTries). A rotation needs two keys.
+/// Suffixes of the entry names in a Secret, one suffix for each key, for example `ssh-privatekey-2`. There are at most
+/// four keys, because sshd ends a login after 6 refused keys (MaxAuthTries). A rotation needs two keys.
 pub const KEY_SUFFIXES: [&str; 4] = ["", "-2", "-3", "-4"];
 
 /// One private key for a login, with its passphrase and certificate.
 #[derive(Clone)]
 pub struct SshKey {
-    /// Suffix of the names of this key's entries.
+    /// Suffix of the names of this key's entries in the Secret.
     pub suffix: &'static str,
-    /// `ssh-privatekey`.
+    /// Value of the entry `ssh-privatekey` with this suffix.
     pub private_key: Zeroizing<Vec<u8>>,
-    /// Passphrase of this key. If this key has no passphrase entry: passphrase of the first key.
+    /// Passphrase of this key. If the Secret has no passphrase for this key, passphrase of the first key.
     pub passphrase: Option<Zeroizing<Vec<u8>>>,
-    /// `ssh-certificate`.
+    /// Value of the entry `ssh-certificate` with this suffix.
     pub certificate: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// A Secret with SSH credentials. Its content is not checked.
+/// A Secret with SSH credentials. Its content is not checked yet.
 #[derive(Clone, Default)]
 pub struct SshSecret {
     /// Name.

@@ -8,7 +8,7 @@ use crate::api::command_execution::Requester;
 
 use super::{Cluster, ClusterError, Operation};
 
-/// Returns the user of this process. `operation` is the metric label of the call.
+/// Returns the user name, UID and groups of this process. `operation` is the metric label of the call.
 pub(super) async fn own_identity(cluster: &Cluster, operation: Operation) -> Result<Requester, ClusterError> {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client());
     let (parameters, review) = (PostParams::default(), SelfSubjectReview::default());

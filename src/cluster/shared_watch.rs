@@ -1,4 +1,4 @@
-//! One watch of a kind, shared by all its users.
+//! One watch of a kind, shared by several tasks of this process. These tasks are called users here.
 //!
 //! ```text
 //! API server --> one watch --> store <--------------- users read metadata by name
@@ -6,14 +6,15 @@
 //!                    +--> feed of each user (names) --> Subscription: compares with the store --> Change
 //! ```
 //!
-//! kube's shared reflector does not fit. It sends no deletions. A slow user stops the watch. If an object disappears
-//! before a user reads its change, the user's stream stops.
+//! kube's shared reflector is not suitable, for three reasons. The reflector sends no deletions. A slow user blocks the
+//! watch of the reflector. A user's stream stops if an object disappears before the user reads the object's change.
 //!
 //! # Guarantees
-//! - A subscription yields every deletion and the latest version of every object. It may skip versions in between.
-//! - A slow user delays neither the watch nor another user. After too many changes, the slow user compares the whole
-//!   store.
-//! - Memory per object: its metadata in the store, and for each subscription a name and a pointer.
+//! - A subscription yields every deletion and the latest version of every object. The subscription can skip versions in
+//!   between.
+//! - A slow user delays neither the watch nor another user. After more than [`MAX_QUEUED_NAMES`] changes, the slow user
+//!   compares the whole store.
+//! - An object takes memory only for its metadata in the store, and for a name and a pointer in each subscription.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -52,8 +53,8 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Clone for SharedWatch<K> {
 pub enum Change<K> {
     /// The object was created or changed.
     Applied(Arc<K>),
-    /// The object was deleted, or a new object has taken its name. Holds the last version that the subscription
-    /// compared.
+    /// The object was deleted, or another object with the same name was created. Holds the last version that the
+    /// subscription has compared.
     Deleted(Arc<K>),
     /// All objects of a complete list. Objects that are new in the list get no additional `Applied`.
     Listed(Vec<Arc<K>>),
@@ -107,8 +108,8 @@ impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> SharedWatch<
         self.store.clone()
     }
 
-    /// Subscribes to the changes. `has_changed` compares an object's previous version with its new version. If it
-    /// returns false, the subscription skips the new version. The stream ends with the watch.
+    /// Subscribes to the changes. `has_changed` compares an object's previous version with its new version. If
+    /// `has_changed` returns false, the subscription skips the new version. The stream ends when the watch ends.
     pub fn subscribe(&self, has_changed: fn(&K, &K) -> bool) -> impl Stream<Item = Change<K>> + Send + use<K> {
         let feed = lock(&self.feeds).add();
         let subscription = Subscription {
@@ -190,7 +191,7 @@ struct Feed<K: Resource<DynamicType = ()> + 'static> {
 struct Queue<K: Resource<DynamicType = ()> + 'static> {
     /// Names of changed objects, at most [`MAX_QUEUED_NAMES`].
     names: VecDeque<ObjectRef<K>>,
-    /// True if the user must compare the whole store. Then `names` is empty.
+    /// True if the user must compare the whole store. In this case, `names` is empty.
     is_everything: bool,
     is_closed: bool,
 }
@@ -236,7 +237,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
 struct Subscription<K: Resource<DynamicType = ()> + Clone + 'static> {
     feed: Arc<Feed<K>>,
     store: Store<K>,
-    /// Last version of each object that the subscription has compared. Usually a pointer into the store.
+    /// Last version of each object that the subscription has compared. Usually a pointer to the version in the store.
     known: HashMap<ObjectRef<K>, Arc<K>>,
     /// Changes that the subscription has found but not yet yielded: at most two for each object, and one for the list.
     ready: VecDeque<Change<K>>,
@@ -264,8 +265,8 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Subscription<K> {
         }
     }
 
-    /// Compares an object with its previous version, and queues its deletion. Returns the object if it is new or
-    /// changed.
+    /// Compares an object with its previous version. If the object was deleted or replaced, queues the deletion of the
+    /// previous version. Returns the object if it is new or changed.
     fn compare(&mut self, reference: ObjectRef<K>, current: Option<Arc<K>>) -> Option<Arc<K>> {
         let Some(current) = current else {
             self.ready.extend(self.known.remove(&reference).map(Change::Deleted));

@@ -1,6 +1,6 @@
 //! Writes of a status. The claim and each write before the claim are a PUT with the resourceVersion of a live read.
-//! Writes after the claim are JSON Patches that name UID and token. Frequent changes of labels by others therefore
-//! cannot prevent a write after the claim.
+//! Writes after the claim are JSON Patches that test only the UID and the token of the claim. Frequent changes of
+//! labels by other users therefore cannot prevent a write after the claim.
 
 use std::fmt::Debug;
 
@@ -38,15 +38,15 @@ impl Cluster {
     /// Stores a status if the execution has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it has changed. After an ambiguous error, the caller must find the outcome by a
-    /// live read.
+    /// [`ClusterError::Conflict`] if the execution has changed. After an ambiguous error
+    /// ([`ClusterError::is_ambiguous`]), the caller must find the outcome by a live read.
     pub async fn replace_status(
         &self,
         read: &CommandExecution,
         status: CommandExecutionStatus,
     ) -> Result<CommandExecution, ClusterError> {
-        // The API server uses only the status of this object. The lean metadata is incomplete and must not be written
-        // as if it were complete.
+        // Sends only the metadata that identifies the execution and its version. The other metadata that was read is
+        // incomplete and must not be written. The API server uses only the status of this object.
         let from = &read.metadata;
         let metadata = ObjectMeta {
             name: from.name.clone(),
@@ -70,7 +70,7 @@ impl Cluster {
     /// Stores the status of a Machine if the Machine has not changed since it was read.
     ///
     /// # Errors
-    /// [`ClusterError::Conflict`] if it has changed.
+    /// [`ClusterError::Conflict`] if the Machine has changed.
     pub async fn replace_machine_status(&self, read: &Machine, status: MachineStatus) -> Result<Machine, ClusterError> {
         self.put_status(Operation::WriteMachine, Machine { status: Some(status), ..read.clone() }).await
     }
@@ -98,7 +98,7 @@ impl Cluster {
             Ok(patch) => patch,
             Err(error) => return WriteOutcome::Refused(error.to_string()),
         };
-        // The answer is not needed. `Slim` decodes almost nothing of it.
+        // `Slim` decodes almost nothing of the answer, because the answer is not needed.
         let api: Api<Slim<CommandExecution>> = Api::namespaced(self.client.clone(), &key.namespace);
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch: Patch<()> = Patch::Json(patch);
@@ -160,8 +160,8 @@ fn holder_patch(
         }),
     ];
     // A cancel or a deletion after the claim increases the generation. kubectl wait and kstatus ignore a status with an
-    // older generation, and the status of a finished execution is not written again. The API server therefore copies
-    // the current generation into the status.
+    // older generation, and the status of a finished execution is not written again. The patch therefore makes the API
+    // server copy the current generation into the status.
     let observed = |path: PointerBuf| {
         let from = PointerBuf::from_tokens(["metadata", "generation"]);
         json_patch::PatchOperation::Copy(json_patch::CopyOperation { from, path })

@@ -56,7 +56,7 @@ pub struct Context {
     pub cluster: Cluster,
     /// The compiled Whitelists.
     pub policies: Arc<PolicyCache>,
-    /// Checks that the API server stamps requesters.
+    /// Checks if `spec.requestedBy` can be trusted.
     pub stamping: RequesterTrustChecker,
     /// Runs the executions.
     pub runner: Runner,
@@ -68,7 +68,7 @@ pub struct Context {
     pub grace_for_missing: Duration,
 }
 
-/// Runs the controller until `stop`. Started reconciles then still run to their end.
+/// Runs the controller until `stop` is cancelled. Reconciles in progress then still run to their end.
 pub async fn run(context: Context, watches: Watches, wakes: Wakes, stop: CancellationToken) {
     let gate = Arc::new(StartupGate::new(context.runner.clone()));
     let queue = triggers::queue(&watches, &context.runner, wakes, Arc::clone(&gate));
@@ -80,7 +80,7 @@ struct Controller {
     context: Context,
     gate: Arc<StartupGate>,
     weights: Weights,
-    /// Used only to suggest a Machine name that is similar to a missing name. No decision depends on it.
+    /// Used only to suggest a Machine name that is similar to a missing name. No decision depends on this store.
     machines: Store<MachineMeta>,
 }
 
@@ -88,9 +88,9 @@ impl Reconcile for Controller {
     type Object = ExecutionMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Executions;
-    /// A reconcile makes a few short calls. The list of Whitelists waits up to 100 ms for the API server's cache. With
-    /// 16 places, a burst of 300 executions takes 4 s; with 64 places, it takes 0.7 s. A namespace with a burst leaves
-    /// 16 places to other namespaces.
+    /// A reconcile makes a few short calls. The list of Whitelists waits up to 100 ms for the API server's cache. A
+    /// burst of 300 executions takes 4 s with 16 concurrent reconciles, but 0.7 s with 64. One namespace can have at
+    /// most 64 of the 80 permits, so 16 permits remain for other namespaces.
     const MAX_CONCURRENT: Size = Size { places: 80, share: 64 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<ExecutionMeta>) -> Result<Action, ClusterError> {
@@ -99,8 +99,8 @@ impl Reconcile for Controller {
     }
 
     /// Transient failures are retried soon. Failures that need manual action are retried rarely, for example a missing
-    /// permission or an object that cannot be decoded. Only a change solves them, and the watch reports a change of the
-    /// object.
+    /// permission or an object that cannot be decoded. If a user repairs the object, the watch reports the change, and
+    /// the controller reconciles the object immediately.
     fn retry_after(error: &ClusterError) -> Duration {
         match error {
             ClusterError::Unavailable { .. } | ClusterError::Conflict { .. } | ClusterError::NotFound { .. } => {
@@ -158,7 +158,7 @@ async fn reconcile(object: &ExecutionMeta, controller: &Controller) -> Result<Ac
     applied
 }
 
-/// Returns the plan, and the metadata of the Machine that was used for it.
+/// Returns the plan, and the metadata of the Machine that was used for the plan.
 async fn gather_and_plan(
     live: &CommandExecution,
     size: ObjectSize,
@@ -167,7 +167,7 @@ async fn gather_and_plan(
     let context = &controller.context;
     let namespace = live.namespace().unwrap_or_default();
     let machine_name = &live.spec.machine_ref.name;
-    // After the claim, Machine and Whitelists no longer matter.
+    // After the claim, the plan no longer depends on the Machine and the Whitelists.
     let (machine, rules, prior) = if matches!(live.phase(), Phase::Pending | Phase::Queued) {
         let machine = read_machine(context, &namespace, machine_name);
         tokio::try_join!(machine, context.policies.rules(&namespace), read_prior_execution(context, live))?
@@ -214,7 +214,8 @@ async fn gather_and_plan(
 fn nearest(machines: &Store<MachineMeta>, namespace: &str, name: &str) -> Option<String> {
     let there = machines.state_filter(|machine| machine.meta().namespace.as_deref() == Some(namespace));
     let mut names: Vec<&str> = there.iter().filter_map(|machine| machine.meta().name.as_deref()).collect();
-    // The store has no order. If two names are equally similar, the hint must contain the same name each time.
+    // The store has no order. The names are sorted, so that the hint is the same each time if two names are equally
+    // similar.
     names.sort_unstable();
     execution::nearest(name, names).map(str::to_owned)
 }
@@ -227,8 +228,9 @@ enum PriorExecution {
     Unreadable(String),
 }
 
-/// Reads the receipt of a prior execution, if one exists. The receipt is stored before the name becomes free. A live
-/// read at each reconcile of a Pending execution therefore always finds it.
+/// Reads the receipt of a prior execution, if one exists. Writ stores the receipt before the name of the prior
+/// execution can be used again. Each reconcile of a Pending execution reads live, and therefore always finds the
+/// receipt.
 async fn read_prior_execution(context: &Context, live: &CommandExecution) -> Result<PriorExecution, ClusterError> {
     if live.phase() != Phase::Pending || live.is_claimed() {
         return Ok(PriorExecution::None);
@@ -267,7 +269,7 @@ async fn apply(
     machine: Option<ObjectMeta>,
     context: &Context,
 ) -> Result<Action, ClusterError> {
-    // The API server refuses a new finalizer on an object that is being deleted.
+    // An execution that is being deleted gets no finalizer, because the API server would refuse the new finalizer.
     let is_deleted = live.metadata.deletion_timestamp.is_some();
     let ends = plan.status.as_ref().is_some_and(|status| status.phase.is_finished());
     let protects = (plan.needs_finalizer || ends) && !is_deleted;
@@ -308,7 +310,8 @@ async fn apply(
 ///
 /// The finalizer is needed in two cases:
 ///
-/// - The execution will be enqueued. It can then be claimed, and must not disappear while its command runs.
+/// - The execution will be enqueued. An enqueued execution can be claimed, and must not disappear while its command
+///   runs.
 /// - The execution has finished. Writ must not miss its deletion. The finalizer also identifies a copy that was
 ///   restored from a backup.
 async fn ensure_finalizer(
@@ -321,7 +324,7 @@ async fn ensure_finalizer(
     }
     match context.cluster.add_finalizer(&live).await {
         Ok(protected) => Ok(Some(protected)),
-        // The execution has changed, is being deleted, or is deleted. Another execution may have its name now.
+        // The execution has changed, is being deleted, or is deleted. Perhaps another execution has its name now.
         Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Invalid { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -344,7 +347,7 @@ async fn store_status(
     }
 }
 
-/// Stores a status. If a final status is too large for the object, stores it with less text.
+/// Stores a status. If a final status does not fit into the object, stores the status with less text.
 async fn replace_status(
     live: &CommandExecution,
     mut status: CommandExecutionStatus,
@@ -375,7 +378,8 @@ fn log_transition(stored: &CommandExecution, machine: Option<&ObjectMeta>) {
     }
 }
 
-/// Returns the requester's user name, by which the machine's queue takes turns. Empty if the requester is not verified.
+/// Returns the requester's user name. The machine's queue lets the requesters take turns by this name. Returns an empty
+/// text if the requester is not verified.
 async fn requester(live: &CommandExecution, context: &Context) -> String {
     match context.stamping.identity(live).await {
         Identity::Known(requester) => requester.username.clone(),
@@ -383,7 +387,7 @@ async fn requester(live: &CommandExecution, context: &Context) -> String {
     }
 }
 
-/// Returns the execution in the form for its machine's queue, not urgent and without a requester.
+/// Returns the execution as an entry for its machine's queue. The entry is not urgent and has no requester.
 fn work(live: &CommandExecution) -> QueuedExecution {
     QueuedExecution {
         key: key_of(live),

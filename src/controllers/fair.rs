@@ -1,9 +1,9 @@
 //! Order of reconciles, so that no namespace delays the others.
 //!
 //! kube's runtime reconciles due objects in no particular order, and polls all unfinished reconciles at each wake-up. A
-//! reconcile must therefore not wait inside the runtime. If an object must wait, this module remembers it, and the
-//! reconcile returns at once. When a place becomes free, this module reserves the place for the object and queues the
-//! object again.
+//! reconcile must therefore not wait for its turn inside the runtime. If an object must wait, its reconcile returns at
+//! once, and this module remembers the object. When a permit becomes free, this module reserves the permit for the
+//! object and queues the object again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use crate::cluster::ClusterError;
 use crate::fairness::{Size, Turns};
 
-/// Concurrency limit for kube's runtime. 0 means unlimited: a reconcile without a place returns at once, so no limit is
-/// needed.
+/// Concurrency limit for kube's runtime. 0 means unlimited. The runtime needs no limit, because a reconcile without a
+/// permit returns at once.
 pub(super) const UNBOUNDED: u16 = 0;
 
 type Reconciled = Result<Action, ClusterError>;
@@ -29,11 +29,11 @@ type Reconciled = Result<Action, ClusterError>;
 /// Namespace and name of an object.
 type Key = (String, String);
 
-/// Objects with a place, and waiting objects. Clones share them.
+/// Order of reconciles: the objects with a permit and the waiting objects. Clones share these objects.
 #[derive(Clone)]
 pub(super) struct Fair {
     state: Arc<Mutex<FairState>>,
-    /// Notified when a place may have been reserved.
+    /// Notified after each change that perhaps reserved a permit.
     news: Arc<Notify>,
 }
 
@@ -41,12 +41,12 @@ struct FairState {
     turns: Turns<Key>,
     /// Waiting objects in `turns`. Each object is in `turns` only once, even if it becomes due several times.
     waiting: HashSet<Key>,
-    /// Objects with a reserved place. The value is true if the object was queued again. There are at most as many
-    /// entries as places.
+    /// Objects with a reserved permit. The value is true if the object was queued again. The number of entries is at
+    /// most the number of permits.
     reserved: HashMap<Key, bool>,
 }
 
-/// Permission to reconcile one object. When it is dropped, its place becomes free.
+/// Permit to reconcile one object. When the value is dropped, the permit becomes free.
 pub(super) struct Turn {
     fair: Fair,
     namespace: String,
@@ -59,7 +59,7 @@ impl Fair {
         Self { state: Arc::new(Mutex::new(state)), news: Arc::default() }
     }
 
-    /// Returns a stream of objects with a reserved place, which must be queued again.
+    /// Returns a stream of the objects that must be queued again, because a permit is now reserved for them.
     pub fn requeued<K>(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K>
     where
         K: Resource<DynamicType = ()> + 'static,
@@ -75,7 +75,8 @@ impl Fair {
         })
     }
 
-    /// Returns the permission to reconcile this object if it has a place. Otherwise the object is queued again later.
+    /// Returns the permit to reconcile this object. Returns `None` if the object must wait. The object is then queued
+    /// again when it has a reserved permit.
     pub fn try_turn(&self, namespace: &str, name: &str) -> Option<Turn> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut state = self.state();
@@ -89,8 +90,8 @@ impl Fair {
         has_place.then(|| Turn { fair: self.clone(), namespace: namespace.to_owned() })
     }
 
-    /// Reconciles an object if its namespace has a place among the concurrent reconciles. Otherwise returns at once.
-    /// The object is queued again when a place becomes free.
+    /// Reconciles an object if it gets a permit. Otherwise returns at once. The object is then queued again when it has
+    /// a reserved permit.
     pub fn in_turn<K, F>(&self, object: &ObjectRef<K>, reconcile: impl FnOnce() -> F) -> BoxFuture<'static, Reconciled>
     where
         K: Resource<DynamicType = ()> + 'static,
@@ -108,7 +109,7 @@ impl Fair {
         .boxed()
     }
 
-    /// Frees the place that is reserved for an object, because the object no longer exists.
+    /// Frees the permit that is reserved for an object that no longer exists.
     pub fn forget(&self, object: &ObjectRef<DynamicObject>) {
         let key = (object.namespace.clone().unwrap_or_default(), object.name.clone());
         let is_reserved = self.state().reserved.remove(&key).is_some();
@@ -131,7 +132,7 @@ impl Fair {
 }
 
 impl FairState {
-    /// Reserves each free place for a waiting object.
+    /// Reserves each free permit for a waiting object.
     fn reserve_places(&mut self) {
         while let Some(key) = self.turns.next() {
             self.waiting.remove(&key);
@@ -139,7 +140,7 @@ impl FairState {
         }
     }
 
-    /// Returns an object that has a reserved place and was not queued again yet.
+    /// Returns an object that has a reserved permit and was not queued again yet.
     fn next_to_queue(&mut self) -> Option<Key> {
         let (key, is_queued) = self.reserved.iter_mut().find(|(_, is_queued)| !**is_queued)?;
         *is_queued = true;
@@ -181,7 +182,7 @@ mod tests {
         assert!(fair.try_turn("greedy", "c").is_none(), "it still waits");
         drop(second);
         assert_eq!(again.next().await.expect("the next one").name, "c");
-        // Object c is deleted now.
+        // Object c is deleted. Its reserved permit must go to object d.
         assert!(fair.try_turn("greedy", "d").is_none());
         fair.forget(&ObjectRef::<MachineMeta>::new("c").within("greedy").erase());
         assert_eq!(again.next().await.expect("the one behind it").name, "d");

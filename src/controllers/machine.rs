@@ -33,8 +33,8 @@ use crate::telemetry::BackgroundTask;
 use super::Watches;
 use super::reconcile::{self, Reconcile, received};
 
-/// Minimum interval between two probes of a Machine. Needed because a probe has no result if the API server did not
-/// answer, and the Machine is then still due.
+/// Minimum interval between two probes of a Machine. If the API server does not answer, a probe has no result, and the
+/// next probe is due immediately. The minimum interval limits the rate of such probes.
 const MIN_PROBE_GAP: Duration = Duration::from_secs(2);
 
 type MachineMeta = Slim<Machine>;
@@ -44,7 +44,7 @@ pub struct Context {
     cluster: Cluster,
     runner: Runner,
     events: EventPublisher,
-    /// Time of the last write of each status. The entry of a deleted Machine is removed.
+    /// Time of the last status write for each Machine. The entry of a deleted Machine is removed.
     last_writes: Mutex<HashMap<ObjectRef<MachineMeta>, Instant>>,
     /// For each Machine, the last status that the API server refused. The entry of a deleted Machine is removed.
     refused: Mutex<HashMap<ObjectRef<MachineMeta>, Refused>>,
@@ -68,7 +68,7 @@ impl Context {
     }
 }
 
-/// Runs the controller until `stop`. Started reconciles then still run to their end.
+/// Runs the controller until `stop` is cancelled. Reconciles in progress then still run to their end.
 pub async fn run(context: Context, watches: Watches, wakes: MachineWakes, stop: CancellationToken) {
     let context = Arc::new(context);
     let queue = stream::select_all([
@@ -83,7 +83,8 @@ impl Reconcile for Context {
     type Object = MachineMeta;
 
     const TASK: BackgroundTask = BackgroundTask::Machines;
-    /// A reconcile consists of a read and sometimes a write. The runner limits the number of logins.
+    /// Few concurrent reconciles are enough, because each makes only a read and sometimes a write. The runner limits
+    /// the number of logins.
     const MAX_CONCURRENT: Size = Size { places: 10, share: 8 };
 
     async fn reconcile(self: Arc<Self>, object: Arc<MachineMeta>) -> Result<Action, ClusterError> {
@@ -162,7 +163,7 @@ async fn reconcile(object: &MachineMeta, context: &Context) -> Result<Action, Cl
         jitter: facts.jitter,
         now: context.cluster.now(),
     });
-    // After probes without a result, the interval grows, because each probe opens a connection to the machine.
+    // After several probes without a result, the interval grows, because each probe opens a connection to the machine.
     let pause = MIN_PROBE_GAP.saturating_mul(1 << facts.inconclusive_probes.saturating_sub(1).min(5));
     let too_soon = facts.since_probe.map_or(Duration::ZERO, |since| pause.saturating_sub(since));
     let probe_in = match due.map(|due| due.max(too_soon)) {
@@ -217,8 +218,8 @@ async fn store_report(
         // The Machine was changed or deleted after it was read.
         Err(ClusterError::Conflict { .. }) => Ok(Some(Duration::from_secs(1))),
         Err(ClusterError::NotFound { .. }) => Ok(None),
-        // The API server would refuse the same status again. Writ writes it again only after the observation or the
-        // generation has changed.
+        // The API server would refuse the same status again. The controller therefore writes a status only after the
+        // observation or the generation has changed.
         Err(error @ ClusterError::Invalid { .. }) => {
             context.with_refused(|refused| refused.insert(reference, summary));
             Err(error)
@@ -227,7 +228,8 @@ async fn store_report(
     }
 }
 
-/// Tells the runner which counts the status contains. The runner then requests another write only if the counts change.
+/// Records in the runner which counts the status contains. The runner then requests another write only if the counts
+/// change.
 fn note_counts(machine: &Machine, facts: &MachineFacts, context: &Context) {
     let shown = machine.status.as_ref().and_then(|status| Some((status.running?, status.queued?)));
     let (running, queued) = (i64::try_from(facts.running).ok(), i64::try_from(facts.queued).ok());

@@ -1,5 +1,5 @@
-//! Runs every controller in the same way: a queue of names, places shared by the namespaces, reconcile, retry,
-//! heartbeat.
+//! Runs controllers in the same way: takes names from a queue, gets a permit, reconciles, retries after a failure, and
+//! records heartbeats. All namespaces share the permits.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -31,8 +31,8 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     /// Maximum number of concurrent reconciles: in total, and per namespace.
     const MAX_CONCURRENT: Size;
 
-    /// Reads an object live and makes the necessary changes. `object` identifies the object; its other content can be
-    /// outdated.
+    /// Reads an object live and makes the necessary changes. `object` identifies the object. The other content of
+    /// `object` can be outdated.
     fn reconcile(
         self: Arc<Self>,
         object: Arc<Self::Object>,
@@ -41,7 +41,7 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     /// Returns the delay before the next reconcile after a failed reconcile.
     fn retry_after(error: &ClusterError) -> Duration;
 
-    /// Waits for a resource that a reconcile needs in addition to its place. The resource is released when the
+    /// Waits for another permit, if a reconcile needs one in addition to its turn. This permit is released when the
     /// reconcile ends.
     fn admit(&self, _object: &Self::Object) -> impl Future<Output = Option<Place>> + Send {
         std::future::ready(None)
@@ -54,7 +54,8 @@ pub(super) trait Reconcile: Send + Sync + 'static {
     fn not_found(&self, _reference: &ObjectRef<DynamicObject>) {}
 }
 
-/// Reconciles the objects that `queue` names, until `stop`. Started reconciles then still run to their end.
+/// Reconciles the objects that `queue` names, until `stop` is cancelled. Reconciles in progress then still run to their
+/// end.
 pub(super) async fn run<R: Reconcile>(
     reconciler: Arc<R>,
     store: Store<R::Object>,
@@ -106,7 +107,8 @@ where
         .map(|sent| ObjectRef::new(&sent.name).within(&sent.namespace.unwrap_or_default()))
 }
 
-/// Returns the same queue. While the task polls the queue, the queue also records heartbeats of the task.
+/// Returns the same queue. When the task polls this queue, the queue also records heartbeats of the task. If the task
+/// stops polling, the heartbeats stop.
 pub(super) fn with_heartbeat<T>(task: BackgroundTask, queue: impl Stream<Item = T>) -> impl Stream<Item = T> {
     let ticks = stream::unfold(interval(HEARTBEAT_INTERVAL), |mut ticks| async move {
         ticks.tick().await;
@@ -119,7 +121,8 @@ pub(super) fn with_heartbeat<T>(task: BackgroundTask, queue: impl Stream<Item = 
     stream::select(queue.map(Some), beats).filter_map(std::future::ready)
 }
 
-/// Measures the duration of one reconcile and counts its failure. If the reconcile never ends, health reports it.
+/// Measures the duration of one reconcile, and counts a failed reconcile. If a reconcile does not end, the liveness
+/// check reports it.
 async fn instrumented<T>(
     task: BackgroundTask,
     reconcile: impl Future<Output = Result<T, ClusterError>>,

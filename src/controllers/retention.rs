@@ -1,12 +1,12 @@
-//! The controller of finished executions: deletes each execution after its TTL, and completes the deletion of every
-//! execution.
+//! The controller of finished executions. This controller deletes each execution after its TTL. If a finished execution
+//! is being deleted, the controller removes the stored output and then the finalizer.
 //!
 //! # Guarantees
 //! - The deletion of an execution completes only after the execution has finished and its stored output was removed.
-//! - Writ deletes an execution after its TTL only if its receipt is stored (`receipts`), so that the same manifest does
-//!   not run again.
-//! - Ten thousand finished executions take a few MiB of memory. Writ keeps only name, UID and time of each, and nothing
-//!   of executions without a next action.
+//! - After the TTL of an execution, Writ first stores its receipt (`receipts`) and then deletes the execution. The
+//!   receipt prevents a second run of the same manifest.
+//! - Ten thousand finished executions take a few MiB of memory. Writ keeps only the name, the UID and the time of the
+//!   next action. Writ keeps nothing of an execution without a next action.
 //! - An execution that cannot be decoded does not affect other executions.
 //! - Each execution is read live before it is removed.
 //!
@@ -54,8 +54,8 @@ use receipts::Receipts;
 
 /// Maximum number of concurrent reconciles. Each reconcile makes a few short calls, and none is urgent.
 const MAX_CONCURRENT: usize = 8;
-/// Maximum time for which the loop sleeps before it checks the queue again. Needed because the clock can be set during
-/// the sleep.
+/// Maximum time for which the loop sleeps before it checks the queue again. The limit is needed because the clock can
+/// be set during the sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// Pause of all reconciles after a failure of the API server or the store. Without the pause, thousands of due
 /// executions would immediately repeat the failed calls.
@@ -84,8 +84,8 @@ struct RetentionContext {
     receipts: Receipts,
 }
 
-/// Runs the controller until `stop`. It has its own watch and loop, because it stores no objects and mostly acts at
-/// certain times, not on changes.
+/// Runs the controller until `stop` is cancelled. This controller has its own watch and loop, because it stores no
+/// objects and mostly acts at certain times, not on changes.
 pub async fn run(context: Context, stop: CancellationToken) {
     let Context { cluster, store, events: publisher, policy, receipt_limit } = context;
     let mut events = cluster.watch::<FinishedExecution>(Some(&finished_selector()));
@@ -124,7 +124,8 @@ pub async fn run(context: Context, stop: CancellationToken) {
             () = tokio::time::sleep_until(next), if in_progress.len() < MAX_CONCURRENT => {
                 let Some(key) = queue.pop_due(cluster.now()) else { continue };
                 if !busy.insert(key.clone()) {
-                    // An event scheduled the execution again during its reconcile.
+                    // An event has scheduled the execution again, but its earlier reconcile is still in progress. The
+                    // new reconcile waits.
                     queue.reschedule(key, cluster.now() + Duration::from_secs(1));
                     continue;
                 }
@@ -180,11 +181,12 @@ impl LiveExecution {
     }
 }
 
-/// Reads the execution with this UID. Returns `None` if it does not exist, even if another execution has its name.
+/// Reads the execution with the UID of `key`. Returns `None` if this execution does not exist, even if another
+/// execution has the same name.
 async fn read(context: &RetentionContext, key: &ExecutionKey) -> Result<Option<LiveExecution>, RemovalError> {
     let requests = Request::new(CommandExecution::url_path(&(), Some(&key.namespace)));
     let client = context.cluster.client();
-    // The text is decoded twice. An execution that cannot be decoded as a whole must still be removable.
+    // The text is decoded twice, because Writ must also remove an execution that it cannot decode as a whole.
     let get = async {
         let request = requests.get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         client.request_text(request).await

@@ -39,11 +39,11 @@ use super::reconcile::{self, Reconcile};
 use verdicts::{Verdict, Verdicts, Version};
 pub use warnings::WarningCounts;
 
-/// Maximum interval between two reconciles of a Whitelist with subjects. The trust in requesters can change although
-/// the Whitelist does not change.
+/// Maximum interval between two reconciles of a Whitelist with rules for certain requesters (subjects). The trust in
+/// requesters can change although the Whitelist does not change.
 const SUBJECTS_REQUEUE: Duration = Duration::from_secs(5);
-/// Interval between two reconciles of a Whitelist with Deny rules. Its warnings also depend on the rules of other
-/// Whitelists. These rules can change although this Whitelist does not change.
+/// Interval between two reconciles of a Whitelist with Deny rules. The warnings of such a Whitelist also depend on the
+/// rules of other Whitelists. These rules can change although the Whitelist itself does not change.
 const DENY_REQUEUE: Duration = Duration::from_secs(60);
 /// Minimum interval between two status writes for the same generation.
 const MIN_STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ type WhitelistMeta = Slim<Whitelist>;
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
-    /// Checks that the API server stamps requesters. Otherwise, rules with subjects are not in force.
+    /// Checks if `spec.requestedBy` can be trusted. If it cannot be trusted, rules with subjects are not in force.
     pub stamping: RequesterTrustChecker,
     /// Publishes events.
     pub events: EventPublisher,
@@ -64,7 +64,7 @@ pub struct Context {
     pub warnings: WarningCounts,
 }
 
-/// Runs the controller until `stop`. Started reconciles then still run to their end.
+/// Runs the controller until `stop` is cancelled. Reconciles in progress then still run to their end.
 pub async fn run(context: Context, watches: Watches, stop: CancellationToken) {
     let (queue, store) = (changes(&watches), watches.whitelists.store());
     let controller = Controller { context, whitelists: store.clone(), verdicts: Verdicts::default() };
@@ -129,12 +129,13 @@ fn changes(watches: &Watches) -> impl Stream<Item = ObjectRef<WhitelistMeta>> + 
 /// Reconciles one Whitelist.
 ///
 /// 1. Read the Whitelist live.
-/// 2. Compile and lint it, if it has changed, or if another Whitelist has changed that its verdict depends on.
+/// 2. Compile and lint the Whitelist, if it has changed. Also do this if another Whitelist that affects the verdict has
+///    changed.
 /// 3. Write the status, if its content has changed.
 async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Action, ClusterError> {
     let context = &controller.context;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    // Read as an untyped object, because a Whitelist that cannot be decoded also needs a status.
+    // Reads the Whitelist as an untyped object, because a Whitelist that cannot be decoded also needs a status.
     let resource = ApiResource::erase::<Whitelist>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.cluster.client(), &namespace, &resource);
     let target = format!("Whitelist {namespace}/{name}");
@@ -188,8 +189,8 @@ async fn reconcile(object: &WhitelistMeta, controller: &Controller) -> Result<Ac
     Ok(requeue)
 }
 
-/// Compiles and lints a Whitelist. If the verdict also depends on the other Whitelists of the namespace, returns the
-/// version of all of them.
+/// Compiles and lints a Whitelist. Also returns the version of all Whitelists of the namespace, if the verdict depends
+/// on the other Whitelists.
 async fn judge(
     live: DynamicObject,
     namespace: &str,
@@ -225,9 +226,9 @@ fn is_equivalent(before: &WhitelistStatus, now: &WhitelistStatus) -> bool {
 }
 
 /// Returns the delay before a status for the same generation may be written again, or `None` if it may be written now.
-/// Two processes can disagree, because of different versions or rights. They must not overwrite each other without a
-/// pause. A condition has no time for a change of its message alone. The time of the last write, by the API server's
-/// clock, therefore counts, too.
+/// Two processes can disagree, because of different versions or rights. Such processes must not overwrite each other's
+/// status without a pause. If only the message of a condition changes, `lastTransitionTime` stays. Therefore `written`,
+/// the time of the last write by the API server's clock, counts, too.
 fn throttle(
     before: &WhitelistStatus,
     now: &WhitelistStatus,

@@ -42,7 +42,7 @@ impl AuditFields {
         }
     }
 
-    /// Adds the UID of the Machine that the controller read, if the execution was not sent to a Machine.
+    /// Adds the UID of the Machine that the controller read, if the fields have no Machine UID yet.
     #[must_use]
     pub fn seen_on(mut self, machine: Option<&ObjectMeta>) -> Self {
         self.machine_uid = self.machine_uid.or_else(|| machine?.uid.clone());

@@ -37,14 +37,15 @@ pub fn creation(execution: &CommandExecution) -> CreationRecord {
 }
 
 /// Returns true if the name was generated and is therefore not used again. The API server generates a name from
-/// `metadata.generateName` and five random characters. Argo CD appends another suffix. A name that the creator chose,
-/// in addition to `generateName`, is not generated.
+/// `metadata.generateName` and five random characters. Argo CD appends another suffix. If the creator set both `name`
+/// and `generateName`, the name is not generated.
 fn is_name_generated(metadata: &ObjectMeta) -> bool {
     let (Some(name), Some(start)) = (&metadata.name, &metadata.generate_name) else { return false };
     if name.strip_prefix(start.as_str()).is_some_and(is_argo_cd_generated) {
         return !start.is_empty();
     }
-    // An applied object can be applied again under the same name, for example from an export in a Git repository.
+    // An applied object can be applied again under the same name, for example from an export in a Git repository. Its
+    // name therefore counts as not generated.
     let is_applied = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Apply");
     let annotations = metadata.annotations.iter().flatten();
     if metadata.managed_fields.iter().flatten().any(is_applied)
@@ -58,7 +59,7 @@ fn is_name_generated(metadata: &ObjectMeta) -> bool {
 }
 
 /// Returns true if `own` has the form of the suffix that Argo CD appends to `generateName` of a hook: revision, phase,
-/// and time of its clock in seconds. Example: `0123abc-presync-1795219200` (gitops-engine, `pkg/sync/sync_context.go`).
+/// and Unix time in seconds. Example: `0123abc-presync-1795219200` (gitops-engine, `pkg/sync/sync_context.go`).
 fn is_argo_cd_generated(own: &str) -> bool {
     let Some((before, time)) = own.rsplit_once('-') else { return false };
     let Some((revision, phase)) = before.rsplit_once('-') else { return false };

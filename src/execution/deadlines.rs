@@ -1,11 +1,12 @@
 //! Deadlines of a claimed command in Durable mode, and pauses between the sessions for this command. Writ gives limits
-//! to the machine and also enforces each of these limits itself. A machine that lies, stalls or repeats itself
+//! to the machine and also enforces each of these limits itself. A machine that sends false, late or repeated reports
 //! therefore gains no time.
 //!
 //! All times are durations since the claim. Reports of a machine do not move a deadline, with two bounded exceptions:
 //!
-//! 1. The confirmed start. It counts once, and is at most one whole run after the launch or the last adoption.
-//! 2. Received output. It adds one second for each [`MIN_RATE`] bytes, up to the rule's output limit.
+//! 1. The confirmed start changes the deadlines once. Its time is limited to one `run` (see below) after the launch or
+//!    the last adoption.
+//! 2. Received output moves the end by one second for each [`MIN_RATE`] bytes, up to the rule's output limit.
 //!
 //! ```text
 //! run  = timeoutSeconds + drainSeconds + END_GRACE + unreachable   unreachable: writ serve --unreachable-seconds
@@ -20,13 +21,13 @@ use crate::backoff::Backoff;
 
 /// Time between the signals TERM and KILL when the machine's watchdog ends a command.
 pub const TERM_GRACE: Duration = Duration::from_secs(5);
-/// Time for the machine's watchdog to end a command after its limits, and to report its end. After this time Writ sends
-/// a stop request.
+/// Time for the machine's watchdog to end a command that exceeded its limits, and to report the end. After this time,
+/// Writ itself sends a stop request.
 pub const END_GRACE: Duration = Duration::from_secs(35);
-/// Minimum time that a holder has after it adopted a claim. In this time it reads the journal and delivers a stop
-/// request.
+/// Minimum time that a holder has after it adopted a claim. In this time, the holder reads the journal and delivers a
+/// stop request.
 pub const TAKEOVER: Duration = Duration::from_secs(120);
-/// Time for the final request after the deadline. With this request Writ asks the machine if the command ended.
+/// Maximum duration of the final request. After the deadline, Writ asks the machine once more if the command ended.
 pub const FINAL_POLL: Duration = Duration::from_secs(20);
 /// Minimum rate of output, in bytes per second. If output arrives at this rate or faster, Writ reads it to its end,
 /// even after the deadline.
@@ -89,8 +90,9 @@ impl Deadlines {
         self.stored_start.get_or_insert(at);
     }
 
-    /// Records the confirmed start, by the time that the machine measured. Only the first report to this holder counts.
-    /// The recorded time is not before the holder's launch, and at most one run after the launch or the adoption.
+    /// Records the confirmed start. `at` is the time that the machine measured. Only the first report to this holder
+    /// counts. The recorded time is not before the holder's launch, and at most one run after the launch or the
+    /// adoption.
     pub fn note_started(&mut self, at: Duration) {
         let sent = self.sent.unwrap_or_default();
         let latest = sent.max(self.taken_over.unwrap_or_default()).saturating_add(self.limits.run());
@@ -124,16 +126,16 @@ impl Deadlines {
         self.started.map(|started| started.saturating_add(self.limits.until_stop()))
     }
 
-    /// Returns the time at which Writ stops following the command. If Writ does not know the end of the command then,
-    /// it sends a final request, which takes at most [`FINAL_POLL`].
+    /// Returns the time at which Writ stops following the command. If Writ still does not know the end of the command,
+    /// Writ sends a final request, which takes at most [`FINAL_POLL`].
     pub fn end(&self) -> Duration {
         let base = self.stored_start.or(self.started).or(self.sent).unwrap_or_default();
         let run = base.saturating_add(self.limits.run()).max(self.at_takeover(TAKEOVER));
         let run = run.saturating_add(Duration::from_millis(self.received.saturating_mul(1000) / MIN_RATE));
         let Some(stop) = self.stop else { return run };
         let patience = self.limits.stop_timeout;
-        // The stop timeout includes the time for the final request. If the stop timeout is very short, half of it stays
-        // for following the command.
+        // The stop timeout includes the time for the final request. If the stop timeout is very short, Writ follows the
+        // command for half of this timeout.
         let followed = patience.saturating_sub(FINAL_POLL).max(patience / 2);
         run.min(stop.saturating_add(followed).max(self.at_takeover(TAKEOVER.min(followed))))
     }
@@ -143,8 +145,8 @@ impl Deadlines {
     }
 }
 
-/// Pauses between the sessions for one command. Only progress of the command shortens the pauses. Other reports of the
-/// machine do not.
+/// Pauses between the sessions for one command. Progress of the command and long sessions shorten the pauses. Other
+/// reports of the machine do not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     failures: u32,
@@ -163,13 +165,13 @@ const BACKOFF: Backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
 const SESSION_EVERY: Duration = Duration::from_secs(10);
 /// Number of sessions that may start before the average rate allows them, for a bad network or a machine that restarts.
 const EARLY_SESSIONS: u32 = 20;
-/// Number of output bytes that allow one more session: the size of the smallest frame. A large output therefore arrives
-/// even if the connection breaks often.
+/// Number of received output bytes that allow one more session. This is the size of the smallest frame in which the
+/// launcher sends output. A large output therefore arrives even if the connection breaks often.
 const BYTES_OF_SESSION: u64 = 16 << 10;
-/// Minimum pause after [`EARLY_SESSIONS`] sessions, whatever the progress.
+/// Minimum pause after [`EARLY_SESSIONS`] sessions, even if the command makes progress.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
-/// Minimum duration of a session after which the pauses start again from the shortest pause. Such long sessions cannot
-/// be frequent.
+/// Minimum duration of a session after which the pauses start again from the shortest pause. Such sessions cannot be
+/// frequent, because each of them takes this time.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 
 impl Pace {

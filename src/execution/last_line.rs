@@ -7,8 +7,9 @@
 
 use crate::api::execution_status::{Encoding, StreamRecord};
 
-/// Maximum length of the line, in bytes. This length is enough for an error. It is far below the length of a message
-/// (2048 characters), for which each claim reserves space (see `space`).
+/// Maximum length of the line, in bytes. 256 bytes are enough for an error, and are far below the maximum length of a
+/// status message (2048 characters). Each claim reserves space for a status message of this maximum length (see
+/// `space`).
 const MAX_LINE_BYTES: usize = 256;
 /// Mark at the end of a line that was cut.
 const CUT: &str = "...";
@@ -24,7 +25,7 @@ pub(super) fn last_line(text: &str, record: &StreamRecord) -> Option<String> {
         return None;
     }
     let line: String = text.lines().rev().map(printable).find(|line| !line.is_empty())?;
-    // A line of only remarks and redacted text has no information.
+    // A line without information is omitted. Such a line consists of remarks, redacted text and punctuation.
     let information = line.split(REMARK).next().unwrap_or_default().replace(REDACTED, "");
     if !information.contains(char::is_alphanumeric) {
         return None;

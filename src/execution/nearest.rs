@@ -7,8 +7,8 @@ const MAX_NAMES: usize = 10_000;
 /// near name differs by one edit. If `wanted` is longer, it differs by at most two edits. An edit adds, removes or
 /// replaces a character, or swaps two neighbours.
 ///
-/// The hint reveals at most one name to the requester. The name is almost the same as the requested one, and belongs to
-/// a namespace in which the requester may create executions.
+/// The hint reveals at most one name to the requester. This name is almost the same as the requested name, and belongs
+/// to a namespace in which the requester may create executions.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let maximum = match wanted.len() {
         0..=2 => return None,
@@ -16,8 +16,8 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
         _ => 2,
     };
     let near = names.into_iter().take(MAX_NAMES).filter_map(|name| Some((distance(wanted, name, maximum)?, name)));
-    // If several names are equally near, the first one in alphabetical order wins. The answer then does not depend on
-    // the order of `names`.
+    // If several names are equally near, the first one in alphabetical order wins. The result therefore does not depend
+    // on the order of `names`.
     near.min().map(|(_, name)| name)
 }
 

@@ -16,7 +16,8 @@ pub struct Observed<'a> {
     pub execution: &'a CommandExecution,
     /// Size of the object.
     pub size: ObjectSize,
-    /// Earlier execution of the same name and spec, read live. Ignored after the execution is queued or claimed.
+    /// Earlier execution of the same name and spec, read live. Writ does not read it after the execution is queued or
+    /// claimed.
     pub prior_execution: PriorExecutionFact<'a>,
     /// Machine of the execution, read live.
     pub machine: MachineFact<'a>,
@@ -39,7 +40,8 @@ pub struct Observed<'a> {
 /// Earlier execution of the same name and spec. Writ deleted it when its TTL expired.
 #[derive(Clone, Debug)]
 pub enum PriorExecutionFact<'a> {
-    /// There was no earlier execution. Or it is irrelevant, because the name of this execution is not used again.
+    /// There was no earlier execution. Also used for a generated name, because such a name is not used again, and for
+    /// an execution that is already queued or claimed.
     None,
     /// There was an earlier execution. Holds its receipt.
     Known(&'a ExecutionReceipt),
@@ -75,11 +77,11 @@ pub enum RunnerFact {
         /// True if the machine needs manual repair.
         needs_person: bool,
     },
-    /// The runner opens a connection for the execution. Nothing is claimed yet.
+    /// The runner opens a connection for the execution. The execution is not claimed yet.
     Connecting {
         /// Time since the start of the attempt.
         since: Duration,
-        /// Failure of the last attempt to reach the machine. `None` if the last attempt did not fail.
+        /// Failure of the previous attempt to reach the machine. `None` if the previous attempt did not fail.
         problem: Option<String>,
     },
     /// The execution is claimed, or about to be claimed. Only the runner writes its status.
@@ -111,8 +113,7 @@ pub struct QueueFact {
 pub enum HolderFact {
     /// This process holds the claim.
     Own,
-    /// Another process holds the claim. Its Lease is renewed, or the last change is too recent for the Lease to count
-    /// as expired.
+    /// Another process holds the claim, and its Lease has not expired.
     MayBeAlive,
     /// Another process holds the claim, and its Lease expired.
     Expired,

@@ -28,9 +28,9 @@ pub enum Termination {
         /// Name of the signal, without `SIG`.
         signal: String,
     },
-    /// The machine refused to start the command, so it did not run.
+    /// The machine refused to start the command, so the command did not run.
     Refused(LaunchProblem),
-    /// The command was started, then the connection was lost.
+    /// The command was started. Then the connection was lost.
     ConnectionLost {
         /// Last failure, for the message of the status.
         problem: String,
@@ -43,7 +43,7 @@ pub enum Termination {
     StoppedExitUnknown,
     /// This `writ serve` process was stopped before the command ended.
     HolderStopped,
-    /// The command may have run, and Writ can no longer learn its end.
+    /// Perhaps the command ran, and Writ can no longer learn its end.
     Unknown {
         /// Reason for the status.
         reason: Reason,
@@ -59,7 +59,7 @@ pub enum StopCause {
     Timeout,
     /// Somebody set `spec.cancelRequested` or deleted the execution.
     Cancel,
-    /// The command wrote more than its limit.
+    /// The command wrote more output than its limit allows.
     OutputLimit {
         /// The output limit, in bytes of both streams together.
         maximum_bytes: u64,
@@ -73,15 +73,15 @@ pub struct CommandOutcome {
     pub ending: Termination,
     /// Cause of the stop request. `None` without a stop request.
     ///
-    /// The output limit counts even if the command ended before the request, because the order of two observations must
-    /// not decide between success and failure. If the end was observed, a message about the output limit therefore does
-    /// not claim that the command received a stop request.
+    /// The output limit is a cause even if the command ended before the stop request. Otherwise the order of two
+    /// observations would decide between success and failure. If Writ observed the end, the message about the output
+    /// limit therefore mentions no stop request.
     pub stop_cause: Option<StopCause>,
     /// True if the machine searched for processes of the stopped command and found none.
     pub no_processes_left: bool,
     /// Time at which the machine confirmed the start.
     pub started: Option<Timestamp>,
-    /// Duration from the start to the end, in milliseconds. Only if the end was observed.
+    /// Duration from the start to the end, in milliseconds. Set only if Writ observed the end.
     pub duration_ms: Option<i64>,
     /// Recorded standard output.
     pub stdout: String,
@@ -101,7 +101,7 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
             "{message}; standard error is the message of sudo if it needs a password: `{line}` in sudoers allows the command"
         );
     }
-    // If Writ read the end after a reboot, the start is not known.
+    // If Writ read the end after a reboot of the machine, the start is unknown. The output is still recorded.
     let ended = matches!(
         outcome.ending,
         Termination::Exited { .. } | Termination::Signalled { .. } | Termination::StoppedExitUnknown
@@ -112,7 +112,8 @@ pub fn conclude(execution: &CommandExecution, outcome: CommandOutcome, now: Time
     }
     let started = outcome.started.map(|started| not_before_recorded_times(execution, started));
     let mut status = with_phase(execution, phase, reason, &message, started.map_or(now, |started| started.max(now)));
-    // Only the message has the line. The conditions do not, because events and other tools repeat them.
+    // Only `status.message` contains the last line of standard error. The conditions do not contain it, because events
+    // and other tools repeat the messages of conditions.
     if let Some(line) = last_line(&outcome.stderr, &outcome.output.stderr).filter(|_| has_failed_by_itself(&outcome)) {
         status.message = Some(storable(&format!("{message}; last line of stderr: {line}")));
     }
@@ -139,7 +140,7 @@ fn has_failed_by_itself(outcome: &CommandOutcome) -> bool {
 
 fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (Phase, Reason, String) {
     let took = match outcome.duration_ms {
-        // The machine measures in steps of 10 ms.
+        // The machine measures in steps of 10 ms, so 0 means less than 10 ms.
         Some(0) => "in less than 10 ms".to_owned(),
         Some(duration) => format!("in {duration} ms"),
         None => "at an unknown time".to_owned(),
@@ -150,8 +151,8 @@ fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (
             let phase = if was_cancelled { Phase::Cancelled } else { Phase::LaunchFailed };
             (phase, problem.reason, problem.message.clone())
         }
-        // After a stop request, a lost connection means that the command may still run. Any other unknown outcome stays
-        // unknown.
+        // An unknown outcome stays unknown, with one exception: the connection was lost after a stop request. The next
+        // arm handles the exception and reports that the command may still run.
         (Termination::Unknown { reason, problem }, cause) if cause.is_none() || *reason != Reason::ConnectionLost => {
             (Phase::OutcomeUnknown, *reason, problem.clone())
         }
@@ -189,8 +190,8 @@ fn phase_and_reason(outcome: &CommandOutcome, execution: &CommandExecution) -> (
     }
 }
 
-/// Returns a hint about exit codes 126 and 127, with which a shell reports a program that does not start. The command
-/// itself may also have returned them.
+/// Returns a hint for exit codes 126 and 127. A shell returns these codes if it cannot start a program. The command
+/// itself can return these codes too.
 fn exit_hint(code: u32, execution: &CommandExecution) -> String {
     let why = match code {
         126 => "cannot be executed (its rights, or its format)",
@@ -236,8 +237,8 @@ fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     }
 }
 
-/// Returns phase, reason and message of a command with a stop request. The three also depend on the observed end of the
-/// command.
+/// Returns phase, reason and message of a command with a stop request. They depend on the cause of the request and on
+/// the observed end of the command.
 fn stopped_phase(
     ending: &Termination,
     why: &str,
@@ -252,7 +253,7 @@ fn stopped_phase(
     let (phase, request) = match cause {
         StopCause::Timeout => (Phase::TimedOut, ", received a stop request"),
         StopCause::Cancel => (Phase::Cancelled, ", received a stop request"),
-        // The command may have ended by itself before a stop request reached it.
+        // The message mentions no stop request, because the command perhaps ended before the request reached it.
         StopCause::OutputLimit { .. } => (Phase::Failed, ""),
     };
     let (reason, message) = match ending {
@@ -293,8 +294,7 @@ fn describe_signal(signal: &str) -> String {
     }
 }
 
-/// Returns true if the outcome is the outcome of sudo when sudo needs a password. The command itself may also have
-/// caused this outcome.
+/// Returns true if the outcome looks like a sudo that needs a password. The command itself can cause the same outcome.
 fn is_sudo_password_prompt(outcome: &CommandOutcome) -> bool {
     outcome.ending == (Termination::Exited { code: 1 })
         && outcome.stdout.is_empty()

@@ -1,5 +1,5 @@
-//! The state machine. The function `plan` matches the phase. Then it tries a list of small rules, and the first rule
-//! that applies wins.
+//! The state machine. The function `plan` first checks the phase and the claim. Then `plan` tries a list of small
+//! rules, and the first rule that applies decides.
 
 use std::time::Duration;
 
@@ -115,8 +115,9 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     with_creation_record(observed, plan)
 }
 
-/// Adds the creation record to the status of an execution that waits before its first status write. Later changes of
-/// the metadata are then irrelevant. An enqueued execution gets the record with its claim, a moment later.
+/// Adds a status write for the creation record, if the record is not stored and the plan only waits. Later changes of
+/// the metadata are then irrelevant. A plan that enqueues the execution needs no such write: the claim stores the
+/// record a moment later.
 fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
     let is_stored = observed.execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     if plan.status.is_none() && plan.effects.is_empty() && observed.runner == RunnerFact::Idle && !is_stored {
@@ -137,7 +138,7 @@ fn with_creation_record(observed: &Observed<'_>, mut plan: Plan) -> Plan {
 /// holder lost, and if so, does the machine have a journal of the command?
 fn plan_claimed(observed: &Observed<'_>) -> Plan {
     match (observed.holder, &observed.runner) {
-        // This case includes an adoption in progress: the claim then still names the previous holder.
+        // During an adoption the runner already owns the execution, although the claim still names the previous holder.
         (_, RunnerFact::Owned) => Plan {
             effects: if observed.execution.is_cancelled_or_deleted() { vec![SideEffect::Cancel] } else { vec![] },
             ..Plan::default()
@@ -177,8 +178,9 @@ fn reject_restored_copy(observed: &Observed<'_>) -> Option<Plan> {
     })
 }
 
-/// Finishes an execution if an earlier execution of the same name and spec finished. Writ sends nothing. Only the rule
-/// about copies comes before this rule, because the result does not depend on Machine, policy and deadline.
+/// Finishes an execution if an earlier execution of the same name and spec finished. Writ sends nothing. Machine,
+/// policy and deadline do not change this result, so this rule is tried before all rules except the rule about restored
+/// copies.
 fn finish_already_executed(observed: &Observed<'_>) -> Option<Plan> {
     let PriorExecutionFact::Known(known) = &observed.prior_execution else { return None };
     let mut plan = finish(observed, known.spec.phase, Reason::AlreadyExecuted, &receipt::message(known));
@@ -215,7 +217,7 @@ fn finish_cancelled(observed: &Observed<'_>) -> Option<Plan> {
     })
 }
 
-/// Finishes an execution that the runner refused to start, if more waiting would not help.
+/// Finishes an execution that the runner refused to start. Waiting would not help.
 fn finish_refused(observed: &Observed<'_>) -> Option<Plan> {
     let RunnerFact::Refused(problem) = &observed.runner else { return None };
     let phase = match problem.reason {
@@ -287,14 +289,15 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
                 None => plan_queued(observed, machine, &decision),
             }
         }
-        // The decision may change when the requester is verified, so the plan only requeues the execution.
+        // The decision can change when the requester is verified, so the plan only requeues the execution.
         Verdict::Deny(denial)
             if observed.identity == Identity::Undecided
                 && matches!(denial.reason, Reason::NotPermitted | Reason::Denied) =>
         {
             Plan { requeue: Some(REQUEUE_IDENTITY), ..Plan::default() }
         }
-        // The same sync may still apply the missing rule, or the label of the Machine that the rule selects.
+        // The plan waits, because the sync that created the execution can still apply the missing rule or the label of
+        // the Machine.
         Verdict::Deny(denial) if matches!(denial.reason, Reason::NoMatchingRule | Reason::NotPermitted) => {
             reject_after_grace(observed, denial.reason, &denial.message)
         }
@@ -333,8 +336,8 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
         return finish(observed, Phase::Expired, Reason::MachineSuspended, message);
     }
     let mut plan = Plan { requeue: Some(requeue_delay(observed)), ..Plan::default() };
-    // The queue ignores an execution that it already contains. Enqueuing again helps if the queue was dropped with the
-    // execution.
+    // The queue ignores an execution that it already contains. If the queue was dropped with the execution in it, this
+    // effect enqueues the execution again.
     if matches!(observed.runner, RunnerFact::Idle | RunnerFact::WaitingForSlot | RunnerFact::WaitingForMachine { .. }) {
         plan.effects.push(SideEffect::Enqueue { urgent });
     }
@@ -360,7 +363,8 @@ fn plan_queued(observed: &Observed<'_>, machine: &Machine, decision: &Decision) 
     if !(shown && observed.execution.status.as_ref().and_then(|status| status.reason) == Some(reason)) {
         let mut status = with_phase(observed.execution, Phase::Queued, reason, &message, observed.now);
         with_decision(&mut status, decision, observed.now);
-        // A wait for a slot needs no event. Otherwise a burst of hundreds of executions would publish only such events.
+        // A wait for a slot needs no event. Otherwise a burst of hundreds of executions would publish hundreds of these
+        // events.
         if !matches!(reason, Reason::Connecting | Reason::WaitingForSlot) {
             plan.effects.extend(EventNotice::of(&status).map(SideEffect::Publish));
         }

@@ -3,9 +3,13 @@
 //!
 //! # Guarantees
 //!
-//! Writ sends the command (again) only if three conditions are true: the machine is the machine of the claim, the
-//! machine reports that nothing of the command has started, and the command may still start. If Writ can neither read
-//! the end of the command nor rule out its start, the outcome is unknown.
+//! Writ sends the command, for the first time or again, only under three conditions:
+//!
+//! 1. The machine is the machine of the claim.
+//! 2. The machine reports that nothing of the command has started.
+//! 3. The command may still start.
+//!
+//! If Writ can neither read the end of the command nor rule out its start, the outcome is unknown.
 
 use std::time::Duration;
 
@@ -34,19 +38,19 @@ pub struct ObservedMachine<'a> {
 /// Result of the comparison of an observed machine with the record of the claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MachineMatch {
-    /// Directory, boot and address are the same. All reports of the machine about the command are true, also the report
-    /// that it has no journal of the command.
+    /// Directory, boot and address are the same. All reports of the machine about the command are reliable, including
+    /// the report that there is no journal of the command.
     Exact,
     /// Same host and directory as in the claim, but the host has rebooted. If the journal exists, its content is
-    /// reliable. A missing journal proves nothing, because the last writes before the reboot may be lost.
+    /// reliable. A missing journal proves nothing, because the reboot can lose the last writes before it.
     Rebooted,
     /// The host of the claim, with another directory. The journal is gone.
     OtherDirectory,
-    /// Another address, or another host that answers under the same name. If this host has no journal or no processes
-    /// of the command, that proves nothing about the host of the claim.
+    /// Another address, or another host that answers under the same name. A missing journal or a missing process on
+    /// this host proves nothing about the host of the claim.
     Different {
-        /// True if the host has the directory of the claim: several hosts share a home directory, or it is the same
-        /// host at another address. The journal in this directory is reliable.
+        /// True if the host has the launcher's directory of the claim. Either several hosts share a home directory, or
+        /// the host of the claim has another address. The journal in this directory is reliable.
         same_directory: bool,
     },
 }
@@ -54,8 +58,8 @@ pub enum MachineMatch {
 /// Compares an observed machine with the record of the claim, which was made `claim_age` ago.
 ///
 /// A reboot is another boot of the *same* host. The same host has the host key of the claim. It also has the address of
-/// the claim, or an uptime shorter than `claim_age`. The host key alone is not enough, because several hosts may answer
-/// under one name.
+/// the claim, or an uptime shorter than `claim_age`. The host key alone is not enough, because several hosts behind one
+/// name can share a host key.
 pub fn compare(
     machine: &MachineRecord,
     remote: &RemoteRecord,
@@ -77,16 +81,17 @@ pub fn compare(
     }
 }
 
-/// State of the command in the launcher's journal.
+/// State of the command in the launcher's journal. The fence is a file that the launcher creates before the start, so
+/// that the command starts at most once.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Journal {
-    /// There is no journal: nothing has started.
+    /// The machine has no journal of the command.
     Absent,
     /// The command runs, or its end is being written.
     Running,
     /// The command ended, and its end is recorded.
     Ended,
-    /// The fence exists, but no further record. The command is about to start, or its launcher died.
+    /// The fence exists, but there is no further record. The command is about to start, or its launcher died.
     Starting,
     /// The fence was closed before the start. The command never starts.
     Tombstoned,
@@ -113,7 +118,7 @@ pub enum ReattachStep {
 }
 
 /// Returns the next step. `start_confirmed` is true if the machine has confirmed the start before. `may_start` is an
-/// error if the command must not start any more; the error holds the reason.
+/// error with the reason if the command must not start any more.
 pub fn next_step(
     place: MachineMatch,
     journal: &Journal,
@@ -129,7 +134,7 @@ pub fn next_step(
         ),
         (MachineMatch::Different { same_directory: false }, _) => ReattachStep::Retry,
         (_, Journal::Running | Journal::Ended) => ReattachStep::Follow,
-        // The host of the claim may have a journal or a process that this host does not have.
+        // The host of the claim can have a journal or a process that this host does not have.
         (MachineMatch::Different { .. }, Journal::Absent | Journal::Starting | Journal::Lost { .. }) => {
             ReattachStep::Retry
         }
@@ -137,7 +142,7 @@ pub fn next_step(
         (MachineMatch::Rebooted, Journal::Starting) => {
             unknown(Reason::Rebooted, "the machine rebooted when the command was about to start or had just started")
         }
-        // The machine confirmed a start, but this journal records no start. The journal is therefore another journal.
+        // The machine confirmed a start that this journal lacks. The journal of the started command is therefore gone.
         (_, Journal::Starting | Journal::Tombstoned) if start_confirmed => {
             unknown(Reason::RecordLost, "the command started, but its journal on the machine is gone")
         }

@@ -3,8 +3,8 @@
 //!
 //! # Guarantees
 //!
-//! - The digest of a spec depends only on the request. The digest stays the same in later versions, because it does not
-//!   cover absent fields.
+//! - The digest of a spec depends only on the request. A later version with more fields computes the same digest,
+//!   because the digest does not cover absent fields.
 //! - A receipt belongs to an execution only if both name and digest match.
 
 use kube::ResourceExt as _;
@@ -21,8 +21,8 @@ use super::creation::creation;
 
 /// Fields of a spec that are not part of the request: requester, cancellation, and TTL. The digest does not cover them.
 const FIELDS_OUTSIDE_DIGEST: [&str; 4] = ["requestedBy", "cancelRequested", "cancelledBy", "ttlSecondsAfterFinished"];
-/// Maximum number of characters of an execution's name in the name of its receipt. With 33 characters for the hash, the
-/// name stays below the limit of 253.
+/// Maximum number of characters of an execution's name in the name of its receipt. A dash and a hash follow, together
+/// 33 characters. The name of the receipt therefore stays below Kubernetes' limit of 253.
 const MAX_NAME_PREFIX: usize = 200;
 
 /// Key that an execution and its receipt have in common.
@@ -57,7 +57,7 @@ impl ReceiptKey {
         format!("{start}-{}", hash.get(..32).unwrap_or(&hash))
     }
 
-    /// Returns true if a receipt belongs to this execution. The name of the receipt alone does not prove this.
+    /// Returns true if a receipt belongs to this execution. The name of the receipt alone proves nothing.
     pub fn matches(&self, receipt: &ExecutionReceipt) -> bool {
         receipt.spec.execution_name == self.execution && receipt.spec.digest == self.digest
     }
@@ -92,7 +92,8 @@ impl ReceiptKey {
     }
 }
 
-/// Returns true if an execution did not run, because an earlier execution of the same name and spec did.
+/// Returns true if an execution did not run, because an earlier execution of the same name and spec was finished
+/// already.
 pub fn is_already_executed(execution: &CommandExecution) -> bool {
     execution.status.as_ref().is_some_and(|status| status.reason == Some(Reason::AlreadyExecuted))
 }
@@ -122,8 +123,8 @@ pub(super) fn message(receipt: &ExecutionReceipt) -> String {
 
 /// Returns the SHA-256 of the request, in hexadecimal.
 pub fn digest(spec: &CommandExecutionSpec) -> String {
-    // Serialization cannot fail, because all keys are text. If it failed, the value would be null, and no request has
-    // the hash of null.
+    // Serialization cannot fail, because all keys are text. After a failure, the digest would be the hash of null, and
+    // no request has this hash.
     let mut fields = serde_json::to_value(spec).unwrap_or_default();
     if let Value::Object(fields) = &mut fields {
         fields.retain(|name, value| !FIELDS_OUTSIDE_DIGEST.contains(&name.as_str()) && !value.is_null());

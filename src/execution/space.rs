@@ -5,7 +5,7 @@
 //!
 //! - If an object has no space for its result, Writ rejects the execution before it sends anything.
 //! - A claim reserves space for the smallest complete result. Other clients cannot fill this space.
-//! - If a result does not fit, Writ stores it with less text, and its message reports the omission.
+//! - If a result does not fit, Writ stores the result with less text, and `status.message` reports the omission.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -21,16 +21,16 @@ const MAX_OBJECT_BYTES: usize = 1_572_864 - 65_536;
 /// Space for the smallest complete result, in bytes. Such a result has a short message and all other fields, but no
 /// text of the output. The entries of its fields in `metadata.managedFields` count too.
 const SMALLEST_RESULT: usize = 4096;
-/// Space for long messages, in bytes. The message has 2048 characters of at most six bytes. The message includes the
-/// last line of standard error (at most 256 bytes), which the conditions do not repeat. Each of the two reasons why a
-/// stream was not stored has at most 256 bytes.
+/// Space for long messages, in bytes. A message has at most 2048 characters of at most six bytes. The message of the
+/// status includes the last line of standard error (at most 256 bytes), which the conditions do not repeat. For each of
+/// the two streams, the reason why the stream was not stored has at most 256 bytes.
 const MESSAGES: usize = 18_432;
-/// Minimum size of an object, in bytes, for which a claim reserves space for the largest result instead of the
-/// smallest. Other clients have filled such an object, and the reserved space is small in comparison. In a smaller
-/// object the reserved space would be most of each write to etcd.
+/// Minimum size of an object, in bytes, from which a claim reserves space for the largest result. For a smaller object,
+/// a claim reserves space for the smallest result only. Otherwise the reserved space would be most of each write to
+/// etcd. Other clients have filled a large object, and the reserved space is small in comparison.
 const LARGE_OBJECT: usize = 262_144;
-/// Size of the data that a claim adds to the object in addition to its decision, in bytes: machine, claim, remote,
-/// command line, conditions.
+/// Size of the fields that a claim adds to the object in addition to its decision, in bytes. The fields are `machine`,
+/// `claim`, `remote`, `commandLine` and `conditions`.
 const CLAIM: usize = 18_432;
 /// Size of the entry that the first write of `startTime` or `stopRequestedTime` adds to `metadata.managedFields`, in
 /// bytes.
@@ -69,8 +69,8 @@ impl fmt::Display for ObjectSize {
 }
 
 /// Returns true if Writ may clear `metadata.managedFields` of a waiting execution, because other clients filled it and
-/// the creation record is stored. The API server itself makes up to 10 entries of a few KiB. Without clearing, anyone
-/// who may patch an execution could cause its rejection.
+/// the creation record is stored. The API server itself makes at most 10 entries of a few KiB, so a larger size comes
+/// from other clients. Without clearing, anyone who may patch an execution could cause its rejection.
 pub fn is_filled_by_managers(execution: &CommandExecution, size: &ObjectSize) -> bool {
     let knows_creation = execution.status.as_ref().is_some_and(|status| status.creation.is_some());
     let waits = !execution.is_claimed() && !execution.phase().is_finished();
@@ -112,7 +112,7 @@ pub fn reserve(status: &mut CommandExecutionStatus, size: &ObjectSize) {
 }
 
 /// Shrinks the reserved space in `after` by the number of bytes by which `after` is longer than `before`. Both are
-/// statuses of the same claim. Other clients may have filled the object to its last byte, so the status must not grow.
+/// statuses of the same claim. Other clients can fill the object to its last byte, so the status must not grow.
 pub(super) fn keep_length(before: &CommandExecutionStatus, after: &mut CommandExecutionStatus) {
     if after.reserved.is_none() {
         return;
@@ -172,8 +172,8 @@ fn drop_text(status: &mut CommandExecutionStatus, why: &str) -> bool {
         for (stream, text) in [(&mut output.stdout, &status.stdout), (&mut output.stderr, &status.stderr)] {
             if !is_empty(text) && !stream.truncated {
                 stream.truncated = true;
-                // A stream that was not truncated is not in the output store, because the store decided before the API
-                // server refused the status.
+                // The output store keeps only streams that were truncated before the API server refused the status.
+                // This stream was not truncated, so it is not in the store.
                 stream.not_stored = Some("the status had no space for the whole stream".to_owned());
             }
         }
@@ -213,7 +213,7 @@ impl Write for Counter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
             // Go escapes each of these characters to six bytes. U+2028 and U+2029 have three bytes in UTF-8. The first
-            // two are already counted, so the last byte counts four.
+            // two bytes are already counted as one each, so the last byte counts four.
             self.bytes += match (self.last, byte) {
                 (_, b'<' | b'>' | b'&') => 6,
                 ([0xe2, 0x80], 0xa8 | 0xa9) => 4,

@@ -14,8 +14,8 @@ use super::space::{MAX_MESSAGE_CHARACTERS, keep_length};
 /// Mark at the end of a message that was cut.
 const CUT: &str = " ... (cut)";
 
-/// Returns a message that can be stored in a status: without control characters, which a machine may have sent, and
-/// within the length limit. A message that was cut ends with a mark.
+/// Returns a message for a status. Replaces control characters by spaces, because a machine can send them. Cuts the
+/// message at the length limit and marks the cut.
 pub fn storable(message: &str) -> String {
     let printable = |character: char| if character.is_control() { ' ' } else { character };
     if message.chars().count() <= MAX_MESSAGE_CHARACTERS {
@@ -44,7 +44,7 @@ pub(super) fn with_phase(
         status.queued_time = Some(MicroTime(now));
     }
     if phase == Phase::Rejected {
-        // The status may have a decision from the time in the queue. This decision is no longer valid.
+        // The status can have a decision from the time in the queue. This decision is no longer valid.
         (status.decision, status.command_line) = (None, None);
     }
     if phase.is_finished() {
@@ -57,7 +57,7 @@ pub(super) fn with_phase(
         conditions::set(&mut status.conditions, type_, value, reason, message, generation, now);
     };
     if reason == Reason::AlreadyExecuted {
-        // Nothing was decided about this execution.
+        // Writ made no decision about this execution, so the condition Accepted is not set.
     } else if phase == Phase::Rejected {
         set(ConditionType::Accepted, false, &word, &message);
     } else if is_allowed && !is_accepted(execution) {
@@ -85,9 +85,9 @@ pub(super) fn with_decision(status: &mut CommandExecutionStatus, decision: &poli
     status.decision = Some(decision.record(MicroTime(now)));
 }
 
-/// Returns `now`, or the latest recorded time if that time is later than `now`. Two processes know the API server's
-/// clock only to a fraction of a second, and the clock may be set back. A record must not report an end before its
-/// start.
+/// Returns `now`, or the latest recorded time if that time is later than `now`. Each process estimates the API server's
+/// time with an error of a fraction of a second, and a clock can be set back. A record must not report an end before
+/// its start.
 pub(super) fn not_before_recorded_times(execution: &CommandExecution, now: Timestamp) -> Timestamp {
     let created = execution.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let status = execution.status.as_ref();
@@ -112,12 +112,12 @@ pub struct ClaimRecord {
     pub claim: Claim,
     /// Machine to which the command is sent.
     pub machine: MachineRecord,
-    /// Place of the journal on the machine. `None` in Direct mode.
+    /// Location of the journal on the machine. `None` in Direct mode.
     pub remote: Option<RemoteRecord>,
 }
 
-/// Returns the status with a claim. The claim is the point of no return: after it is stored, its holder starts the
-/// command. Any other process first has to read the journal on the machine.
+/// Returns the status with a claim. After the claim is stored, its holder starts the command. Any other process must
+/// first read the journal on the machine.
 pub fn with_claim(
     execution: &CommandExecution,
     decision: &policy::Decision,
@@ -171,7 +171,7 @@ pub fn with_stop_request(execution: &CommandExecution, noticed: Timestamp, now: 
     status
 }
 
-/// Returns the status of a claimed execution for which the login did not start the command, for a temporary reason.
+/// Returns the status of a claimed execution whose command was not started, because the login has a temporary problem.
 pub fn with_login_wait(execution: &CommandExecution, problem: &str, now: Timestamp) -> CommandExecutionStatus {
     let message = format!("waits for the machine, which has not started the command: {problem}");
     let mut status = with_phase(execution, Phase::Dispatched, Reason::Claimed, &message, now);

@@ -2,11 +2,12 @@
 
 use crate::api::CommandExecution;
 
-/// Maximum length of a line in a message, in bytes. A longer command is written to sudoers by hand.
+/// Maximum length of a line in a message, in bytes. For a longer command, the message has no line, and the user writes
+/// the line by hand.
 const MAX_LINE: usize = 1024;
 
-/// Returns the name of a user for sudoers. Returns `None` for a name in capital letters, which is an alias there
-/// (`ALL`), and for a name with rare characters that have a meaning there.
+/// Returns the name of a user, escaped for sudoers. Returns `None` for a name in capital letters, because sudoers reads
+/// it as an alias (for example `ALL`). Also returns `None` for a name with other special characters.
 pub fn user(name: &str) -> Option<String> {
     let is_alias = name.starts_with(|first: char| first.is_ascii_uppercase())
         && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
@@ -29,8 +30,8 @@ pub fn escape(word: &str) -> String {
     escaped
 }
 
-/// Returns the command of a line: the program with exactly these arguments. Without arguments, sudo also refuses all
-/// others.
+/// Returns the command part of a sudoers line: the program with exactly these arguments. If there are no arguments, the
+/// line has `""`, so that sudo refuses all arguments.
 pub fn command(program: &str, arguments: &[String]) -> String {
     let words = match arguments {
         [] => "\"\"".to_owned(),
@@ -44,7 +45,7 @@ pub fn grant(login: &str, run_as: &str, command: &str) -> String {
     format!("{login} ALL=({run_as}) NOPASSWD: {command}")
 }
 
-/// Returns true if a line can contain the word: sudo reads only printable ASCII literally.
+/// Returns true if a sudoers line can contain the word. sudo reads only printable ASCII characters literally.
 pub fn is_plain(word: &str) -> bool {
     word.chars().all(|each| matches!(each, ' '..='~'))
 }

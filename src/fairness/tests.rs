@@ -12,15 +12,15 @@ const NAMESPACES: [&str; 4] = ["a", "b", "c", "d"];
 #[derive(Clone, Debug)]
 enum Step {
     Wait(usize),
-    /// The waiting task with this number leaves.
+    /// The waiting task at this index leaves. The index wraps around.
     Leave(usize),
-    /// The holder with this number gives its place back.
+    /// The holder at this index gives its permit back. The index wraps around.
     GiveBack(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let number = 0..1000_usize;
-    // Namespace 0 makes the most requests, so that it competes for all places.
+    // Namespace 0 makes the most requests, so that it competes for all permits.
     let namespace = prop_oneof![3 => Just(0), 2 => 0..NAMESPACES.len()];
     let step = prop_oneof![
         5 => namespace.prop_map(Step::Wait),
@@ -30,13 +30,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..200)
 }
 
-/// Model of the guarantees. It counts independently of the tested code.
+/// Model that checks the guarantees. The model counts permits independently of the tested code.
 #[derive(Default)]
 struct Model {
     /// Waiting tasks, oldest first.
     waiting: Vec<(Ticket, &'static str)>,
-    /// Number of places that each other namespace got while a namespace waited and could have had a place. The outer
-    /// key is the waiting namespace.
+    /// Outer key: a namespace that waits and holds less than its share. Inner key: another namespace. Value: number of
+    /// permits that the other namespace got during this wait.
     passed: HashMap<&'static str, BTreeMap<&'static str, usize>>,
     holding: Vec<&'static str>,
 }
@@ -50,7 +50,7 @@ impl Model {
         self.held(namespace) < size.share && self.waiting.iter().any(|(_, each)| *each == namespace)
     }
 
-    /// Takes turns until no task gets a place.
+    /// Gives permits to waiting tasks until no task can get a permit. Checks the guarantees after each permit.
     fn settle(&mut self, turns: &mut Turns<(usize, &'static str)>, arrivals: &HashMap<usize, Ticket>, size: Size) {
         while let Some((arrival, namespace)) = turns.next() {
             let first = self.waiting.iter().position(|(_, each)| *each == namespace).expect("it waited");
@@ -134,7 +134,7 @@ async fn who_is_dropped_with_a_place_that_it_has_not_taken_gives_it_back() {
     let first = pool.place("a").await;
     let mut second = Box::pin(pool.place("b"));
     assert!(futures::poll!(second.as_mut()).is_pending());
-    // The pool gives the place to the second task, which never polls again.
+    // The pool gives the permit to the second task, which is never polled again. The third task must get the permit.
     drop(first);
     drop(second);
     let third = timeout(Duration::from_secs(5), pool.place("c")).await.expect("it was given back");

@@ -1,28 +1,28 @@
-//! Order in which waiting tasks get places. Plain data, without time and without waiting.
+//! Order in which waiting tasks get permits. Plain data: this module neither blocks nor reads a clock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Size of a pool: the number of places, and the share of one namespace.
+/// Size of a pool: the number of permits, and the share of one namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Size {
-    /// Number of places, at least 1.
+    /// Number of permits, at least 1.
     pub places: usize,
-    /// Maximum number of places that one namespace may hold, at least 1.
+    /// Maximum number of permits that one namespace may hold, at least 1.
     pub share: usize,
 }
 
-/// Number of a waiting task. Tasks are numbered in the order of their arrival.
+/// Number of a waiting task. Tasks get increasing numbers in the order of their requests.
 pub(crate) type Ticket = u64;
 
-/// Held places and waiting tasks of each namespace. `W` is stored for a waiting task and returned when the task
-/// receives a place.
+/// Held permits and waiting tasks of each namespace. A value of type `W` is stored for each waiting task.
+/// [`Turns::next`] returns this value when it gives a permit to the task.
 #[derive(Debug)]
 pub(crate) struct Turns<W> {
     free: usize,
     share: usize,
-    /// Namespaces that hold a place or wait for one.
+    /// Namespaces that hold a permit or wait for a permit.
     namespaces: HashMap<String, Namespace<W>>,
-    /// Namespaces with waiting tasks, in the order of their turns. Each is in the list once.
+    /// Namespaces with waiting tasks, in the order of their turns. The list has no duplicates.
     turns: VecDeque<String>,
     issued: Ticket,
 }
@@ -30,8 +30,7 @@ pub(crate) struct Turns<W> {
 #[derive(Debug)]
 struct Namespace<W> {
     held: usize,
-    /// Waiting tasks by ticket. The first entry arrived first. In a map, the removal of a task that leaves needs no
-    /// search.
+    /// Waiting tasks by ticket, oldest first. The map removes a task by its ticket without a search through all tasks.
     waiting: BTreeMap<Ticket, W>,
 }
 
@@ -46,7 +45,7 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Adds a waiting task after the other tasks of its namespace.
+    /// Adds a waiting task after the other waiting tasks of its namespace. Returns the ticket of the new task.
     pub fn wait(&mut self, namespace: &str, waiting: W) -> Ticket {
         self.issued += 1;
         let entry = self
@@ -60,7 +59,7 @@ impl<W> Turns<W> {
         self.issued
     }
 
-    /// Removes a waiting task. Returns false if the task already has a place, or never waited.
+    /// Removes a waiting task. Returns false if the task already has a permit, or never waited.
     pub fn leave(&mut self, namespace: &str, ticket: Ticket) -> bool {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return false };
         let is_taken_out = entry.waiting.remove(&ticket).is_some();
@@ -71,8 +70,8 @@ impl<W> Turns<W> {
         is_taken_out
     }
 
-    /// Gives a place to the next task and returns the value of this task. Returns `None` if no place is free, or if
-    /// every waiting namespace already holds its share.
+    /// Gives a permit to the next task and returns the value of this task. Returns `None` if no permit is free, no task
+    /// waits, or every waiting namespace already holds its share.
     pub fn next(&mut self) -> Option<W> {
         if self.free == 0 {
             return None;
@@ -90,7 +89,7 @@ impl<W> Turns<W> {
         Some(waiting)
     }
 
-    /// Releases one place that this namespace holds.
+    /// Releases a permit that this namespace holds.
     pub fn give_back(&mut self, namespace: &str) {
         let Some(entry) = self.namespaces.get_mut(namespace) else { return };
         entry.held = entry.held.saturating_sub(1);

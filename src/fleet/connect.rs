@@ -22,14 +22,15 @@ use super::trust_on_first_use::{self, pin};
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum time for a jump host to answer a keep-alive.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-/// Maximum number of retries if the machine drops the connection. sshd drops some connections if many arrive at once.
+/// Maximum number of retries if the machine drops the connection. sshd drops some connections if many connections
+/// arrive at once.
 const DROPPED_TRIES: u32 = 4;
 /// Pauses between retries after a dropped connection.
 const DROPPED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_secs(2)).with_jitter(0.5);
 
-/// Connects to the machine, through its jump hosts if it has some.
+/// Connects to the machine, directly or through its jump hosts.
 pub(crate) async fn connect(fleet: &Fleet, resolved: &ResolvedMachine) -> Result<Open, ConnectFailure> {
-    // Checked first, so that Writ uses no jump host if the target's Secret forbids the login.
+    // This check comes first, so that Writ uses no jump host if the target's Secret forbids the login.
     resolved.check_secret()?;
     let mut outer: Option<ProxyConnection> = None;
     for index in 0..resolved.hops.len() {
@@ -101,7 +102,7 @@ async fn connect_by(
                     && !outer.connection().is_responsive(ANSWER_DEADLINE).await
                 {
                     // The connection to the jump host is dead without an error. The next attempt opens another
-                    // connection to it.
+                    // connection to the jump host.
                     outer.connection().close().await;
                 }
                 return Err(ConnectFailure::from_ssh(&error));

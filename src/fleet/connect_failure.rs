@@ -8,7 +8,8 @@ use crate::execution::LaunchProblem;
 use crate::machine::ProbeResult;
 use crate::ssh::ConnectError;
 
-/// Pause after an object changed during an attempt. The pause prevents a busy loop, and users do not notice it.
+/// Pause after an object changed during an attempt. The pause prevents a busy loop, and is too short for users to
+/// notice.
 pub(crate) const RETRY_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// Pause after the API server did not answer.
 pub(crate) const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(1);
@@ -20,11 +21,11 @@ const RETRY_AFTER_FORBIDDEN: Duration = Duration::from_secs(10);
 pub(crate) enum ConnectFailure {
     /// An object was deleted or changed. The controller decides again.
     Obsolete,
-    /// The attempt may be repeated after this pause.
+    /// The attempt can be repeated after this pause.
     RetryAfter(Duration),
     /// The machine did not answer.
     Unreachable(String),
-    /// The machine allows no further connection, but executes on the open connections.
+    /// The machine allows no further connection, but still executes commands on the open connections.
     Full {
         /// Number of commands that the open connections can carry.
         room: usize,

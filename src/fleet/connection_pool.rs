@@ -1,7 +1,7 @@
 //! Open connections to one machine, and connections through this machine to other machines.
 //!
-//! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). If any
-//! of these changes, the next task opens another connection.
+//! A connection serves one state of the Machine, its Secret and its jump hosts ([`ResolvedMachine::pool_key`]). If one
+//! of these objects changes, the next task opens another connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +27,10 @@ pub(crate) struct ConnectionPool {
     proxies: Entries,
     /// Resolved Machine of the last connection, without secrets.
     last_spec: Mutex<Option<Arc<ResolvedMachine>>>,
-    /// Pool keys with which the machine has executed something.
+    /// Pool keys of the connections on which the machine has executed a request.
     executed: Mutex<HashSet<String>>,
-    /// False until a task first requests a connection. Each change of a Machine visits the pools of all Machines, and
-    /// this flag makes the visit of an unused pool cheap.
+    /// False until a task first requests a connection. Each change of a Machine checks the pools of all Machines. With
+    /// this flag, the check skips an unused pool.
     is_used: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ struct PoolEntry {
     opening: tokio::sync::Mutex<Option<SharedFailure>>,
 }
 
-/// Reason for a failed connect.
+/// Reason for a failed connect, and the time of the failure.
 struct SharedFailure {
     at: Instant,
     failure: ConnectFailure,
@@ -65,7 +65,8 @@ impl ConnectionPool {
     /// (`IP:PORT`) restricts the connections to this address.
     ///
     /// # Errors
-    /// The failure of `connect`, if this task called `connect`, or if another task called it while this task waited.
+    /// The failure of `connect`, if this task called `connect`, or if another task called `connect` while this task
+    /// waited.
     pub async fn acquire(
         &self,
         pool_key: &str,
@@ -79,7 +80,7 @@ impl ConnectionPool {
         }
         let began = Instant::now();
         let mut last_failure = entry.opening.lock().await;
-        // While this task waited, another task perhaps opened a connection, or failed to open it.
+        // While this task waited, another task has perhaps opened a connection, or its attempt has failed.
         if let Some(permit) = entry.try_acquire(at) {
             return Ok(permit);
         }
@@ -123,18 +124,18 @@ impl ConnectionPool {
         entry.try_acquire(None)
     }
 
-    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine
-    /// executes.
+    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine has
+    /// executed a request.
     pub fn room(&self, pool_key: &str) -> usize {
         lock(&self.sessions).get(pool_key).map_or(0, |entry| entry.room())
     }
 
-    /// Returns true if the machine has executed anything with this pool key.
+    /// Returns true if the machine has executed a request on a connection with this pool key.
     pub fn has_executed(&self, pool_key: &str) -> bool {
         lock(&self.executed).contains(pool_key)
     }
 
-    /// Records that the machine has executed something with this pool key.
+    /// Records that the machine has executed a request on a connection with this pool key.
     pub fn record_executed(&self, pool_key: &str) {
         let mut executed = lock(&self.executed);
         if !executed.contains(pool_key) {
@@ -181,7 +182,7 @@ impl ConnectionPool {
         removed
     }
 
-    /// Removes and returns the connections that were idle for long enough. The caller must close them.
+    /// Removes and returns the connections that were idle for long enough. The caller must close these connections.
     pub fn take_idle(&self) -> Vec<Arc<PooledConnection>> {
         if !self.is_used.load(Ordering::Acquire) {
             return Vec::new();
@@ -196,7 +197,7 @@ impl ConnectionPool {
         idle
     }
 
-    /// Removes and returns all connections. The caller must close them.
+    /// Removes and returns all connections. The caller must close these connections.
     pub fn take_all(&self) -> Vec<Arc<PooledConnection>> {
         let entries = [&self.sessions, &self.proxies].map(|entries| lock(entries).drain().collect::<Vec<_>>());
         entries.iter().flatten().flat_map(|(_, entry)| lock(&entry.connections).drain(..).collect::<Vec<_>>()).collect()
@@ -231,7 +232,7 @@ fn take_idle(entries: &Entries) -> Vec<Arc<PooledConnection>> {
             }
             stays
         });
-        // If another task holds the entry, that task is opening a connection.
+        // If another task holds the entry, that task is opening a connection, so the entry stays.
         !connections.is_empty() || Arc::strong_count(entry) > 1
     });
     idle
@@ -244,8 +245,8 @@ impl PoolEntry {
         connections.first().map(Arc::clone)
     }
 
-    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine
-    /// executes.
+    /// Returns the number of commands that the connections can carry. Counts only connections on which the machine has
+    /// executed a request.
     fn room(&self) -> usize {
         lock(&self.connections).iter().filter(|connection| connection.is_executing()).map(|it| it.room()).sum()
     }

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(told.due_since((1, 2), now + Duration::from_secs(60)), None);
         assert_eq!(told.due_since((1, 3), now + Duration::from_secs(4)), None);
         assert_eq!(told.due_since((1, 3), now + BETWEEN_COUNTS), Some(BETWEEN_COUNTS));
-        // Perhaps another process has reported other counts.
+        // The first counts are always due, because another process has perhaps reported other counts.
         assert!(ReportedCounts::default().due_since((0, 0), now).is_some());
     }
 

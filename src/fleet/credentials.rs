@@ -1,12 +1,13 @@
 //! Decryption of private keys, once for each version of their Secret. Namespaces take turns.
 //!
 //! # Guarantees
-//! - A namespace uses at most one of the two places for decryptions, because its users choose how long a decryption
-//!   occupies a core. The other place stays free for other namespaces.
+//! - A namespace uses at most one of the two permits for decryptions, because its users choose how long a decryption
+//!   occupies a core. The other permit stays free for other namespaces.
 //! - Writ does not decrypt the keys of a Secret if the Secret was read too long ago. The Secret must be read again.
-//! - An open key is kept while a connection that used the key lives, and for at least [`KEPT_FOR`] after each use. Then
-//!   the key is wiped.
-//! - A task finds an open key only by the UID and resourceVersion of its Secret. Both are read live before each login.
+//! - An open (decrypted) key is kept while a connection that used the key lives, and for at least [`KEPT_FOR`] after
+//!   each use. Then the key is wiped.
+//! - A task finds an open key only by the UID and resourceVersion of its Secret. Writ reads both from the API server
+//!   before each login.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -25,7 +26,7 @@ use super::lock::lock;
 
 /// Limit of concurrent decryptions.
 const AT_ONCE: Size = Size { places: 2, share: 1 };
-/// Maximum duration of one decryption, without the wait for a place. A key with the maximum number of rounds needs a
+/// Maximum duration of one decryption, without the wait for a permit. A key with the maximum number of rounds needs a
 /// few seconds of CPU time.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Time for which a key stays open after a use, even without a connection. In Direct mode each command has its own
@@ -153,7 +154,7 @@ impl Opening {
         }
         let (name, secret) = (secret.name.clone(), secret.clone());
         let opening = tokio::task::spawn_blocking(move || {
-            // A running decryption cannot be stopped, so it keeps its place until it ends, even after the deadline.
+            // A running decryption cannot be stopped, so it keeps its permit until it ends, even after the deadline.
             let _place = place;
             parse(&secret)
         });
@@ -201,7 +202,7 @@ mod tests {
         let (one, two) = tokio::join!(open("1"), open("1"));
         assert!(Arc::ptr_eq(&one, &two));
         assert!(matches!(one.get(), Some(Ok(_))));
-        // The key is open already, so no place is needed.
+        // The key is already open, so `open` succeeds while no permit is free for this namespace.
         let place = opening.pool.place("team").await;
         assert!(Arc::ptr_eq(&one, &open("1").await));
         drop(place);

@@ -15,8 +15,8 @@ use super::launcher_request::{LauncherError, request_with_output};
 /// Maximum time for the answer while the connection works. A start-up file of the login can wait for a directory
 /// service or a network file system.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
-/// Time without an answer after which Writ tests if the connection still works, repeatedly. A login that takes longer
-/// than this time is logged as slow.
+/// Interval at which Writ tests if the connection still works, while no answer arrives. A login that takes longer than
+/// this time is logged as slow.
 const USUAL: Duration = Duration::from_secs(10);
 /// Maximum time for the machine to answer a test of the connection.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ pub(crate) struct TimedFacts {
     at: Instant,
 }
 
-/// Requests the facts of the machine. `directory` is the launcher's directory, if the Machine names one.
+/// Requests the facts of the machine. `directory` is the launcher's directory, if the Machine specifies a directory.
 pub(crate) async fn inspect(
     connection: &Connection,
     session: Session,
@@ -66,7 +66,7 @@ pub(crate) async fn inspect(
         Ok(Answer::Refused(RequestRefusal::Cut)) => {
             Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&RequestRefusal::Cut))))
         }
-        // If the home directory is missing, sshd writes an error before the answer.
+        // If the home directory is missing, sshd writes an error before the answer. The message quotes this error.
         Ok(Answer::Refused(refusal @ (RequestRefusal::DirectoryUnsuitable | RequestRefusal::Said(_)))) => {
             Err(LauncherError::BadReply(format!("{}{}", unexpected.quoted(), explain_refusal(&refusal))))
         }
@@ -95,8 +95,8 @@ impl TimedFacts {
         self.took.saturating_mul(3)
     }
 
-    /// Returns the machine's uptime now, in milliseconds: the reported uptime, plus the time since then by the local
-    /// clock.
+    /// Returns the machine's uptime now, in milliseconds: the reported uptime, plus the time since the answer by the
+    /// local clock.
     pub fn uptime_ms(&self) -> u64 {
         let elapsed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.facts.uptime_centiseconds.saturating_mul(10).saturating_add(elapsed)

@@ -38,8 +38,8 @@ impl LauncherConnection {
         }
     }
 
-    /// Opens a session. If this fails, closes the connection, so that other tasks do not use it. A connection that is
-    /// only busy stays open.
+    /// Opens a session. If the machine opens no session, closes the connection, so that other tasks do not use the
+    /// connection. A connection that is only busy stays open.
     pub async fn open(&self) -> Result<Session, ConnectError> {
         let opened = self.permit.open().await;
         if matches!(&opened, Err(error) if !matches!(error, ConnectError::Busy(_))) {
@@ -145,7 +145,7 @@ pub(crate) async fn connect_launcher(
     let known = known.map_err(|error| refused_for_now(connections, &pool_key, error));
     match &known {
         Ok(_) => connections.record_executed(&pool_key),
-        // The connection may be dead without an error.
+        // Perhaps the connection is dead without an error.
         Err(LauncherError::NoReply(_)) => permit.discard().await,
         Err(LauncherError::SessionRefused(problem)) => {
             permit.discard().await;

@@ -31,7 +31,7 @@ pub(crate) enum LauncherError {
     /// The machine accepted the login and executed nothing, for a temporary reason.
     #[error("{0}")]
     SessionRefused(String),
-    /// The machine opened the session and refuses to execute in it.
+    /// The machine opened the session, but refuses to execute a command in this session.
     #[error("{0}")]
     Refused(String),
     /// The machine accepted the login, but its account needs manual action.
@@ -110,7 +110,8 @@ pub(crate) async fn send(session: &mut Session, request: &ExecRequest) -> Result
 }
 
 /// Returns true if the launcher refused an incomplete request that had lost its nonce. The launcher then has no nonce
-/// for a reply, so only the exit code shows the refusal. sshd reports the exit code, so no output can forge it.
+/// for a reply, so only the exit code shows the refusal. sshd reports the exit code, so no output can forge this
+/// refusal.
 pub(crate) fn is_refused_cut(reply: &Reply, exit_code: Option<u32>) -> bool {
     exit_code == Some(REFUSED_CUT_EXIT_CODE) && !reply.has_begun()
 }

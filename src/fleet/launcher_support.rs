@@ -9,8 +9,8 @@ use super::connection_pool::ConnectionPool;
 use super::inspect::TimedFacts;
 use super::launcher_request::LauncherError;
 
-/// Marks a refusal to execute as temporary. The machine can lack resources for a moment, for example because its sshd
-/// cannot fork. A machine that has executed before certainly supports the launcher.
+/// Marks a refusal to execute as temporary, because the machine can lack resources for a moment. For example, its sshd
+/// cannot fork. If the machine has executed a request before, the message reports this.
 pub(crate) fn refused_for_now(connections: &ConnectionPool, pool_key: &str, error: LauncherError) -> LauncherError {
     match error {
         LauncherError::Refused(message) if connections.has_executed(pool_key) => LauncherError::SessionRefused(

@@ -9,8 +9,8 @@ use super::lock::lock;
 use super::resolved_machine::ResolvedMachine;
 
 /// Maximum number of concurrent logins to one host. sshd drops some connections if more than 10 connections are not
-/// logged in yet (MaxStartups 10:30:100). Other clients may connect too. One place always stays free for another
-/// namespace with the same host.
+/// logged in yet (MaxStartups 10:30:100). The limit leaves connections for other clients. One namespace can run at most
+/// 4 of the 5 logins, so one login stays free for another namespace with the same host.
 const MAX_CONCURRENT_LOGINS: Size = Size { places: 5, share: 4 };
 
 /// Hosts to which logins are running. Other hosts have no entry.
@@ -20,10 +20,11 @@ pub(crate) struct LoginLimiter {
 }
 
 impl LoginLimiter {
-    /// Waits for a place. The wait is limited, because each earlier login has a deadline.
+    /// Waits for a permit for one login. The wait is limited, because each earlier login has a deadline.
     pub async fn acquire(&self, resolved: &ResolvedMachine) -> Place {
         let spec = &resolved.machine.spec;
-        // The same address behind different jump hosts can be different hosts.
+        // The same address behind different jump hosts can belong to different hosts, so the key contains the jump
+        // hosts.
         let way = resolved.hops.iter().map(ResolvedMachine::name).collect::<Vec<_>>().join("/");
         // Jump hosts are Machines of one namespace, so a host behind a jump host belongs to this namespace. A host
         // without jump hosts is the same for all namespaces.

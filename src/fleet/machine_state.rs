@@ -128,7 +128,7 @@ impl MachineState {
         change
     }
 
-    /// Marks a probe as running and returns true, if no probe is running.
+    /// If no probe is running, marks a probe as running and returns true.
     pub fn start_probe(&mut self) -> bool {
         if self.is_probing {
             return false;
@@ -156,8 +156,8 @@ impl MachineState {
             }
             ProbeResult::Failed(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                // Perhaps another process reached the machine, or this process before a restart. The Machine's status
-                // has this time.
+                // Perhaps another process has reached the machine, or this process before a restart. The Machine's
+                // status contains the time of this contact.
                 let reported = machine.status.as_ref().and_then(|status| status.last_seen_time.as_ref());
                 self.last_online = self.last_online.max(reported.map(|time| time.0));
                 if let Some(backoff) = &mut self.backoff {

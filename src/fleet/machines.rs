@@ -33,7 +33,7 @@ pub(crate) struct Machines {
 #[derive(Default)]
 pub(crate) struct ManagedMachine {
     state: Mutex<MachineState>,
-    /// Connections to the machine, and connections through it as a jump host.
+    /// Connections to the machine, for commands and for its use as a jump host.
     pub connections: ConnectionPool,
 }
 
@@ -114,7 +114,8 @@ mod tests {
     use crate::execution::LaunchProblem;
     use crate::machine::ProbeResult;
 
-    /// A probe of an address that drops packets can end 10 s after its Machine was deleted.
+    /// A probe of an address that drops packets can end 10 s after its Machine was deleted. The observation of this
+    /// probe is dropped.
     #[test]
     fn observation_of_a_deleted_machine_is_dropped() {
         let (machines, _wakes) = Machines::new();

@@ -19,9 +19,9 @@ use super::inspect::{TimedFacts, inspect};
 use super::launcher_request::LauncherError;
 use super::lock::lock;
 
-/// Maximum number of concurrent commands on one connection. OpenSSH allows 10 sessions (MaxSessions), but frees them
-/// late. With 8 commands, 1 of 8 attempts to open a session failed. With 5 commands, no attempt failed. Stop requests
-/// and clean-up need sessions too.
+/// Maximum number of concurrent commands on one connection. OpenSSH allows 10 sessions (MaxSessions), but frees closed
+/// sessions late. With 8 commands, 1 of 8 attempts to open a session failed. With 5 commands, no attempt failed. Stop
+/// requests and clean-up need sessions too.
 const SESSIONS_PER_CONNECTION: usize = 5;
 /// Time after which an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -117,7 +117,8 @@ impl PooledConnection {
         self.open.connection.is_closed()
     }
 
-    /// Returns true if the connection may be closed: it is closed already, or it was unused for [`IDLE_TIMEOUT`].
+    /// Returns true if the pool can drop the connection, because the connection is closed or was unused for
+    /// [`IDLE_TIMEOUT`]. `is_held` is true if a task uses the connection.
     pub fn is_idle(&self, is_held: bool) -> bool {
         self.is_closed() || (!is_held && lock(&self.last_used).elapsed() >= IDLE_TIMEOUT)
     }
@@ -197,7 +198,7 @@ impl SessionPermit {
     }
 
     /// Returns the facts that the machine reports, requested once for each connection. `directory` is the launcher's
-    /// directory, if the Machine names one. All users of a connection pass the same value.
+    /// directory, if the Machine specifies a directory. All users of a connection pass the same value.
     ///
     /// # Errors
     /// The machine did not answer, or the answer does not come from a launcher.

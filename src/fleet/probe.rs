@@ -54,7 +54,7 @@ async fn probe_with(fleet: &Fleet, resolved: &ResolvedMachine, may_share: bool) 
         let described = async { read_in(permit.open().await?).await };
         match described.await {
             Ok(system) => return Ok(online(permit.connection(), Some(system))),
-            // The connection may be dead without an error.
+            // Perhaps the connection is dead without an error.
             Err(LauncherError::NoReply(_)) => permit.discard().await,
             // The connection works, but no session was free, or the answer was invalid.
             Err(_) if !permit.connection().is_closed() => return Ok(online(permit.connection(), None)),

@@ -12,8 +12,8 @@ use super::probe::probe;
 use super::shared::Fleet;
 
 /// Limit of concurrent probes. The limit applies to machines with a problem, and separately to all other machines. A
-/// probe of a machine that drops packets lasts until its deadline, so it must not delay probes of other machines. Each
-/// probe needs a socket and about 64 KiB of memory.
+/// probe of a machine that drops packets lasts until its deadline. With the separate limits, such probes do not delay
+/// probes of other machines. Each probe needs a socket and about 64 KiB of memory.
 const MAX_CONCURRENT_PROBES: Size = Size { places: 64, share: 32 };
 
 /// Runs probes.

@@ -1,5 +1,5 @@
-//! A Machine with all objects that a connection to it needs: its Secret, and the Machines and Secrets of its jump
-//! hosts. This module also derives the SSH settings from these objects.
+//! Reads a Machine with all objects that a connection to the machine needs: its Secret, and the Machines and Secrets of
+//! its jump hosts. This module also derives the SSH settings from these objects.
 //!
 //! # Guarantees
 //! - Credentials are used only if the type, the label and the annotations of their Secret permit the use.
@@ -40,7 +40,7 @@ pub(crate) struct ResolvedMachine {
 }
 
 impl ResolvedMachine {
-    /// Returns the key of the connections that may serve this machine. The key changes if the Machine, a jump host or
+    /// Returns the key of the connections that can serve this machine. The key changes if the Machine, a jump host or
     /// one of their Secrets changes.
     pub fn pool_key(&self) -> String {
         let mut identity = String::new();
@@ -51,7 +51,7 @@ impl ResolvedMachine {
             let secret = &host.secret;
             identity.push_str(&format!("{uid}/{generation}/{}/{};", secret.uid, secret.resource_version));
             if host.trusts_first_use() {
-                // A connection counts only while the host key that it verified is still the pinned key.
+                // Writ uses a connection only while the host key of the connection is still the pinned key.
                 for (algorithm, fingerprint) in trust_on_first_use::pinned_keys(&host.machine) {
                     identity.push_str(&format!("{algorithm}/{fingerprint};"));
                 }
@@ -79,8 +79,8 @@ impl ResolvedMachine {
     }
 
     /// Returns a copy without secrets and annotations, which is kept as long as a connection. Annotations are not
-    /// needed here. They are often as large as the rest of the object, because `kubectl apply` stores the whole object
-    /// in an annotation.
+    /// needed here. Annotations are often as large as the rest of the object, because `kubectl apply` stores the whole
+    /// object in an annotation.
     pub fn without_secrets(&self) -> Self {
         let mut machine = self.machine.clone();
         machine.metadata.annotations = None;
@@ -123,7 +123,7 @@ impl ResolvedMachine {
         })
     }
 
-    /// Returns the keys for the login, decrypted.
+    /// Returns the decrypted keys for the login.
     pub async fn credentials(&self) -> Result<OpenKey, ConnectFailure> {
         self.check_secret()?;
         let namespace = self.machine.metadata.namespace.as_deref().unwrap_or_default();
@@ -372,7 +372,7 @@ mod tests {
     }
 
     /// A connection to a host with a pinned key must not be used if a user has pinned another key, or removed the
-    /// pinned key.
+    /// pinned key. Each such change therefore changes the pool key.
     #[test]
     fn a_connection_is_good_for_one_frozen_key() {
         let before = frozen(Some("SHA256:first")).pool_key();

@@ -48,8 +48,8 @@ impl Fleet {
     /// Stops the use of connections to or through the Machine with this UID, except connections of the generation
     /// `except_generation`.
     pub fn invalidate(&self, uid: &str, except_generation: Option<i64>) {
-        // All connections leave the pools before the first is closed, so that no task uses a connection that is being
-        // closed.
+        // All connections leave the pools before the first connection is closed. No task can then use a connection that
+        // is being closed.
         let mut removed = Vec::new();
         self.machines
             .for_each(|_, machine| removed.append(&mut machine.connections.invalidate(uid, except_generation)));

@@ -13,11 +13,11 @@ use crate::cluster::{Cluster, ClusterError};
 
 use super::connect_failure::{ConnectFailure, RETRY_AFTER_CHANGE};
 
-/// Maximum number of tries, because other writers may change the status at the same time.
+/// Maximum number of tries. Other writers can change the status between the read and the write.
 const TRIES: u32 = 5;
 
 /// Returns the pinned keys of a machine, as algorithm and fingerprint. Excludes keys that a certificate proved, because
-/// their authority may replace them at any time.
+/// an authority may replace such keys at any time.
 pub(crate) fn pinned_keys(machine: &Machine) -> Vec<(String, String)> {
     let keys = machine.status.as_ref().map(|status| status.host_keys.as_slice()).unwrap_or_default();
     let kept = keys.iter().filter(|key| key.trust != KeyTrust::Authority);

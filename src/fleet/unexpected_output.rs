@@ -12,11 +12,11 @@ const MAX_HEAD: usize = 160;
 const MAX_TAIL: usize = 240;
 /// Start of the launcher's markers.
 const MARK: &str = "WRIT2:";
-/// Exit code of sshd itself, and of bash if it cannot fork.
+/// Exit code of sshd if it refuses a session after the login, and of bash if bash cannot fork.
 const REFUSED_EXIT_CODE: u32 = 254;
 /// Exit codes of a killed shell: 128 plus the number of the signal HUP, KILL or TERM.
 const KILLED_EXIT_CODES: [u32; 3] = [129, 137, 143];
-/// Signals that another process sends to a shell.
+/// Signals with which other processes usually end a shell.
 const SIGNALS_OF_OTHERS: [&str; 3] = ["HUP", "KILL", "TERM"];
 
 /// Phrases about temporary problems, in lower case: limits of users and of the system, boot and shutdown.
@@ -71,7 +71,8 @@ impl UnexpectedOutput {
                 self.tail.push(next);
             }
         }
-        // All characters are ASCII. The tail is trimmed once per call, so it grows by at most one packet.
+        // All characters are ASCII, so each byte index is a character boundary. Each call trims the tail, so the tail
+        // grows by at most one packet.
         if let Some(cut) = self.tail.len().checked_sub(MAX_TAIL).filter(|cut| *cut > 0) {
             self.tail.drain(..cut);
             self.is_cut = true;

@@ -1,8 +1,9 @@
-//! Answers of a machine, each read from one line. Every line gives an answer or `None`.
+//! Answers of a machine, and their parser. Each answer is one line. The parser returns `None` for an invalid line.
 
 use super::identifiers::Uid;
 
-/// Maximum number of processes that a reply names as holders of the output, see `_find_holders` in drain.sh.
+/// Maximum number of holders in a reply, see `_find_holders` in drain.sh. A holder is a process that still has the
+/// output open for writing.
 pub const MAX_HOLDERS: usize = 8;
 /// Maximum number of characters of each fact about the system.
 const MAX_FACT_CHARACTERS: usize = 256;
@@ -14,12 +15,12 @@ pub struct LauncherFacts {
     pub boot_id: String,
     /// Uptime, in hundredths of a second.
     pub uptime_centiseconds: u64,
-    /// Directory of the fences and outputs: absolute, without symbolic links.
+    /// Directory of the journals and outputs: an absolute path without symbolic links.
     pub directory: String,
-    /// Random identity of this directory, stored in it. At most 128 characters. [`crate::api`] records fewer
-    /// characters.
+    /// Random ID of this directory, stored in a file in the directory. At most 128 characters. A claim records at most
+    /// 64 characters.
     pub directory_id: String,
-    /// True if the login shell can read the scripts itself (dash or busybox). No second shell is then necessary.
+    /// True if the login shell can read the scripts itself (dash or busybox). The request then starts no second shell.
     pub login_shell_is_posix: bool,
     /// True if the machine kills the processes of a login when the connection of the login is closed (systemd's
     /// KillUserProcesses). A command on such a machine does not outlive its connection.
@@ -59,19 +60,20 @@ pub enum Answer {
     Inspected(LauncherFacts),
     /// Answer to [`super::system_info`].
     SystemInfo(SystemInfoReply),
-    /// The execution runs. After a launch or an attach, its output follows while it is written, and then a second
-    /// answer: Ended or Lost.
+    /// The execution runs. After a launch or an attach, the machine sends the output while the command writes it. At
+    /// the end of the command, a second answer follows: `Ended` or `Lost`.
     Running(Running),
-    /// The execution has ended. Its output has arrived or follows, up to the lengths. After a poll, a stop or a close,
-    /// no output follows.
+    /// The execution has ended. Its output, up to [`Ended::lengths`], came before this answer or follows this answer.
+    /// After a poll, a stop or a close, no output follows.
     Ended(Ended),
-    /// The execution started, but its end is unknown. Perhaps the command still runs. Its output follows as for Ended.
+    /// The execution started, but its end is unknown. Perhaps the command still runs. Its output follows as for
+    /// `Ended`.
     Lost(Lost),
-    /// The machine does not know the execution, because no launch request has reached the fence yet. A launch request
-    /// can still arrive.
+    /// The machine does not know the execution, because no launch request has created its journal file yet. A launch
+    /// request can still arrive.
     Absent,
-    /// The fence exists, but neither a start nor a refusal is recorded. Either the command is about to start, or its
-    /// launcher has died. [`super::close`] resolves this state.
+    /// The journal file of the execution exists, but records neither a start nor a refusal. Either the command is about
+    /// to start, or its launcher has died. [`super::close`] resolves this state.
     Starting,
     /// The execution was closed before its start, so it never starts.
     Tombstoned,
@@ -81,7 +83,8 @@ pub enum Answer {
     Refused(RequestRefusal),
     /// Answer to [`super::stop`]: the signals were sent to the processes.
     Stopped {
-        /// Number of remaining processes. `None` if the number cannot be observed (with `runAs`, if `hidepid` is set).
+        /// Number of remaining processes. `None` if the machine cannot count them: with `runAs`, if /proc is mounted
+        /// with `hidepid`.
         processes_left: Option<u64>,
     },
     /// Answer to [`super::acknowledge`] and [`super::prune`].
@@ -95,7 +98,7 @@ pub enum Answer {
 pub struct Running {
     /// True if another request started the execution.
     pub started_by_other: bool,
-    /// Offsets from which its output follows.
+    /// Offsets at which the output in this reply begins.
     pub from: Offsets,
     /// Uptime of the machine at the start, in hundredths of a second. `None` if the clock was not readable at the
     /// start.
@@ -111,7 +114,7 @@ pub struct Running {
 pub struct Ended {
     /// True if another request started the execution.
     pub started_by_other: bool,
-    /// Offsets from which its output follows.
+    /// Offsets at which the output in this reply begins.
     pub from: Offsets,
     /// Total length of its output, in bytes.
     pub lengths: Offsets,
@@ -125,9 +128,10 @@ pub struct Ended {
     pub ended_centiseconds: Option<u64>,
     /// True if the machine ended the command because its timeout expired.
     pub timed_out: bool,
-    /// True if the command exceeded its output limit. The machine then ended the command, unless it had already ended.
+    /// True if the output of the command exceeded its limit. The machine then ended the command, unless the command had
+    /// already ended.
     pub over_limit: bool,
-    /// True if the machine ended the command because of its timeout, its output or [`super::stop`]. False if the
+    /// True if the machine ended the command because of its timeout, its output limit or [`super::stop`]. False if the
     /// command ended by itself.
     pub was_ended: bool,
     /// True if [`super::stop`] ended the command.
@@ -136,7 +140,8 @@ pub struct Ended {
     pub refused_by_sudo: bool,
     /// Reason for missing output. `None` if the output is complete as far as the machine knows.
     pub missing: Option<Missing>,
-    /// Processes that held the output when the wait for the end of the output expired, at most [`MAX_HOLDERS`].
+    /// Processes that still had the output open when the wait for the end of the output expired, at most
+    /// [`MAX_HOLDERS`].
     pub holders: Vec<Holder>,
     /// True if the output was acknowledged and removed.
     pub output_removed: bool,
@@ -155,7 +160,7 @@ impl Ended {
 /// Reason for missing output on the machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// Other processes still held the output when the wait for the end of the output expired.
+    /// Other processes still had the output open when the wait for the end of the output expired.
     Held,
     /// The process that writes the output to the disk ended early.
     ReaderEnded,
@@ -167,7 +172,7 @@ pub enum Missing {
     Removed,
 }
 
-/// A process that held the output.
+/// A process that still had the output of the command open for writing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Holder {
     /// Process id.
@@ -179,8 +184,8 @@ pub struct Holder {
 /// Exit of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitOutcome {
-    /// Exit code, 0 to 255. An exit code of 129 or more can also mean a signal: it is then 128 plus the number of the
-    /// signal. Some shells do not report some signals (dash: INT and PIPE).
+    /// Exit code, 0 to 255. Some shells do not report some signals (dash: INT and PIPE). An exit code of 129 or more
+    /// can therefore also mean a signal, as 128 plus the number of the signal.
     Exited(u8),
     /// Signal, by its number on Linux.
     Signalled(u8),
@@ -195,7 +200,7 @@ pub struct Lost {
     pub rebooted: bool,
     /// True if another request started the execution.
     pub started_by_other: bool,
-    /// Offsets from which its output follows.
+    /// Offsets at which the output in this reply begins.
     pub from: Offsets,
     /// Length of its output so far, in bytes.
     pub lengths: Offsets,
@@ -223,8 +228,8 @@ pub enum RequestRefusal {
     DeadlinePassed,
     /// The machine rebooted after the claim.
     Rebooted,
-    /// The directory is not the directory of the claim. After an inspection: the directory does not exist, belongs to
-    /// another user, is a symbolic link, or is writable for others.
+    /// The directory is not the directory that the claim records. After an inspection: the directory does not exist,
+    /// belongs to another user, is a symbolic link, or is writable for others.
     DirectoryUnsuitable,
     /// The directory does not exist and could not be created, with this message: printable ASCII, at most 256
     /// characters.
@@ -239,8 +244,8 @@ pub enum RequestRefusal {
     NoProc,
     /// /proc/uptime of the machine is not readable, or its time has moved backwards.
     NoClock,
-    /// The request did not arrive completely, because another process on the machine read a part of it. No part of the
-    /// request was evaluated.
+    /// The request did not arrive completely, because another process on the machine read a part of the request. No
+    /// part of the request was evaluated.
     Cut,
     /// The machine lacks the program with this name. The name has at most 64 characters.
     MissingTool(String),
@@ -295,7 +300,8 @@ fn parse_system_info(rest: &str) -> Option<SystemInfoReply> {
     })
 }
 
-/// Keeps the characters that may go to a terminal and into a status.
+/// Trims a fact, and keeps at most 256 printable ASCII characters. Other characters could change a user's terminal, and
+/// must not be in a status.
 fn sanitize(word: &str) -> String {
     word.trim().chars().filter(|each| matches!(each, ' '..='~')).take(MAX_FACT_CHARACTERS).collect()
 }
@@ -352,7 +358,7 @@ fn ended(words: &[&str]) -> Option<Ended> {
             ExitOutcome::Signalled(number(signal)?.try_into().ok().filter(|signal| (1..=127).contains(signal))?)
         }
     };
-    // The most specific cause comes first.
+    // Several reasons can be recorded. The first match counts, so the most specific reason comes first.
     let missing = [
         ('H', Missing::Held),
         ('F', Missing::DiskFull),
@@ -380,7 +386,7 @@ fn ended(words: &[&str]) -> Option<Ended> {
 }
 
 /// Reads the number of holders, or `-` if the number is unknown, and then up to [`MAX_HOLDERS`] holders as
-/// PROCESS:NAME. Returns no holders if the number is missing.
+/// PROCESS:NAME. Returns an empty list if `held` is empty.
 fn holders(held: &[&str]) -> Option<Vec<Holder>> {
     let [count, named @ ..] = held else { return Some(Vec::new()) };
     parse_count(count)?;

@@ -12,12 +12,12 @@ impl Nonce {
     }
 }
 
-/// UID of an execution, as the name of its files on the machine.
+/// UID of an execution. The names of its files on the machine start with this UID.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Uid(String);
 
 impl Uid {
-    /// Returns `None` unless the text is 1 to 64 letters, digits and `-`, and does not start with `-`.
+    /// Returns `None` if the text is not 1 to 64 letters, digits and `-`, or if the text starts with `-`.
     pub fn new(text: &str) -> Option<Self> {
         let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         (!text.is_empty() && text.len() <= 64 && plain && !text.starts_with('-')).then(|| Self(text.to_owned()))

@@ -13,10 +13,10 @@
 //! a known position. The reader never searches output for a mark, so no command can forge a reply, whatever bytes the
 //! command writes.
 //!
-//! An answer or a frame counts only after the next mark was found at its position. Foreign text in the session (of a
-//! background job of a start-up file) shifts the next mark, and cannot contain the nonce. The reply is then malformed.
-//! Everything that counted before is correct, and another session reads the rest. A mark and its line are one write, so
-//! foreign text can only be before or after them.
+//! The reader emits an answer or a frame only after it found the next mark at its position. A background job of a
+//! start-up file can write foreign text into the session. Foreign text shifts the next mark, and cannot contain the
+//! nonce. The reader then reports the reply as malformed. All events before this report are correct, and another
+//! session reads the rest. A mark and its line are one write, so foreign text can only be before or after them.
 //!
 //! A hostile machine can lie, but it cannot make this reader keep more than one line and one frame of each stream in
 //! memory.
@@ -28,7 +28,8 @@ use super::identifiers::Nonce;
 const MAX_PREAMBLE: usize = 64 * 1024;
 /// Maximum length of a line, in bytes. A line with a path of 4,096 characters fits.
 const MAX_LINE: usize = 8 * 1024;
-/// Maximum length of a frame, in bytes, as `_frame` in send.sh. The reader keeps one frame of each stream in memory.
+/// Maximum length of a frame, in bytes: the same value as `_frame` in send.sh. The reader keeps one frame of each
+/// stream in memory.
 const MAX_FRAME: u64 = 1 << 20;
 
 /// An event of a reply.
@@ -70,9 +71,10 @@ pub struct Reply {
     mark: Vec<u8>,
     stdout: Stream,
     stderr: Stream,
-    /// True after the execution was reported as running. From then on, only its end may follow.
+    /// True after the execution was reported as running. After this report, the only valid answers are `Ended` and
+    /// `Lost`.
     is_running: bool,
-    /// Answer that the next mark confirms.
+    /// Answer that the next mark confirms, and a flag that is true if output belongs to this answer.
     unconfirmed: Option<(Answer, bool)>,
     /// Lengths in the final answer, and a flag that is true if output belongs to this answer.
     final_answer: Option<(Offsets, bool)>,
@@ -90,7 +92,7 @@ struct Stream {
     preamble: usize,
     /// Offset of the next byte in the output.
     offset: u64,
-    /// Frame that the next mark confirms.
+    /// Bytes of a frame that the next mark confirms.
     frame: Vec<u8>,
 }
 
@@ -131,12 +133,12 @@ enum Which {
 }
 
 impl Reply {
-    /// Creates a reader for the reply to the request with this nonce, with output from its start.
+    /// Creates a reader for the reply to the request with this nonce. The output in the reply begins at offset 0.
     pub fn new(nonce: &Nonce) -> Self {
         Self::resuming(nonce, Offsets::default())
     }
 
-    /// Creates a reader for a reply with output from these offsets.
+    /// Creates a reader for a reply whose output begins at these offsets.
     pub fn resuming(nonce: &Nonce, from: Offsets) -> Self {
         Self {
             mark: format!("WRIT2:{}:", nonce.0).into_bytes(),
@@ -150,8 +152,8 @@ impl Reply {
         }
     }
 
-    /// Returns true after the final answer and all output have arrived. If the session ends before, attach again from
-    /// the offsets that were reached.
+    /// Returns true after the final answer and all output have arrived. If the session ends earlier, the caller must
+    /// attach again, from the offsets that the reader has reached.
     pub fn is_complete(&self) -> bool {
         let is_done = |stream: &Stream| matches!(stream.state, State::Done);
         !self.is_broken
@@ -286,7 +288,7 @@ impl Reply {
         match (line, which) {
             (ReplyLine::Nothing, _) => Ok(()),
             (ReplyLine::Frame { offset, length }, Which::Stderr) => stream.announce(offset, length),
-            // No frame follows the final answer on standard output.
+            // On standard output, a frame after the final answer is invalid.
             (ReplyLine::Frame { offset, length }, Which::Stdout) if self.final_answer.is_none() => {
                 stream.announce(offset, length)
             }
@@ -297,7 +299,7 @@ impl Reply {
             (ReplyLine::Answer { answer, bytes }, Which::Stdout) if self.final_answer.is_none() => {
                 let bytes = bytes && matches!(answer, Answer::Running(_) | Answer::Ended(_) | Answer::Lost(_));
                 let is_end = bytes && !matches!(answer, Answer::Running(_));
-                // Only the answers Ended and Lost may follow output or a running command.
+                // After output or a report of a running command, only the answers `Ended` and `Lost` are valid.
                 if !is_end && (self.is_running || stream.offset != self.from.stdout) {
                     return Err(ReplyError::Line);
                 }
@@ -309,7 +311,7 @@ impl Reply {
     }
 
     /// Checks that a complete stream has the announced length. A reader that starts beyond the end of the stream
-    /// receives nothing.
+    /// receives no bytes, so its offset does not change.
     fn check_lengths(&self) -> Result<(), ReplyError> {
         let Some((lengths, true)) = self.final_answer else { return Ok(()) };
         for (stream, length, from) in
@@ -337,7 +339,8 @@ fn push_line<'a>(line: &mut Vec<u8>, bytes: &'a [u8]) -> Result<Option<(String, 
     Ok(Some((line, bytes.get(end + 1..).unwrap_or_default())))
 }
 
-/// Compares bytes with the mark at this position. Returns true if the mark is complete, and the rest of the bytes.
+/// Compares bytes with the mark at this position. Returns a flag that is true if the mark is complete, and the rest of
+/// the bytes.
 fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool, &'a [u8]), ReplyError> {
     let wanted = mark.get(*matched..).unwrap_or_default();
     let length = wanted.len().min(bytes.len());
@@ -353,9 +356,9 @@ fn expect<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> Result<(bool
     Ok((is_whole, rest))
 }
 
-/// Searches for the mark. Returns true if it was found, and the rest of the bytes. `matched` keeps the length of the
-/// matched part from piece to piece. The first byte of the mark occurs only once in the mark, so a partial match
-/// contains no start of another mark.
+/// Searches for the mark. Returns a flag that is true if the mark was found, and the rest of the bytes. `matched` keeps
+/// the length of the matched part between calls. The first byte of the mark occurs only once in the mark, so a partial
+/// match contains no start of another mark.
 fn find<'a>(mark: &[u8], matched: &mut usize, bytes: &'a [u8]) -> (bool, &'a [u8]) {
     let mut rest = bytes;
     while let Some((first, behind)) = rest.split_first() {

@@ -1,4 +1,4 @@
-//! Builds the scripts from `src/launcher/*.sh`, without comments and indentation, and with short names. These changes
+//! Builds the scripts from `src/launcher/*.sh`: removes comments and indentation, and shortens names. These changes
 //! cannot alter the meaning of a script. The tests run only the resulting scripts.
 
 use std::sync::OnceLock;
@@ -19,8 +19,8 @@ const TERMINATE: &str = include_str!("terminate.sh");
 const DRAIN: &str = include_str!("drain.sh");
 const WATCH: &str = include_str!("watch.sh");
 
-/// Programs and builtins of the scripts. A login can export functions with these names, and bash would run the
-/// functions instead.
+/// Programs and builtins that the scripts use. A login can export functions with these names, and bash would run the
+/// functions instead. The scripts therefore unset these functions.
 const COMMANDS: &[&str] = &[
     "break", "cat", "cd", "chmod", "command", "continue", "dd", "echo", "env", "eval", "exec", "exit", "export",
     "false", "find", "getent", "grep", "kill", "loginctl", "ls", "mkdir", "mkfifo", "printf", "pwd", "read",
@@ -68,7 +68,7 @@ script!(
     cleanup: SESSION, JOURNAL, PROCESSES, include_str!("cleanup.sh")
 );
 
-/// Returns the text of every exec request: one line.
+/// Returns the program that is the text of every exec request, as one line.
 pub fn bootstrap() -> &'static str {
     static SCRIPT: OnceLock<String> = OnceLock::new();
     SCRIPT.get_or_init(|| strip(BOOTSTRAP).trim_end().replace('\n', " "))
@@ -90,9 +90,10 @@ fn fill(script: &str) -> String {
         .replace("@PATH@", command_path())
 }
 
-/// Shortens the names of variables and functions that start with `_` and have at least two more letters. The short
-/// names have one or two letters, in the order of first use. Returns the script and the number of names. The machine
-/// needs about 0.02 ms for each kilobyte of a script. Names of one letter belong to the bootstrap and stay.
+/// Shortens the names of variables and functions that start with `_` and have at least two more letters. A short name
+/// is `_` and one or two letters, in the order of first use. Returns the script and the number of names. Short scripts
+/// save time: the machine needs about 0.02 ms for each kilobyte of a script. Names of `_` and one letter belong to the
+/// bootstrap and stay.
 fn shorten(script: &str) -> (String, usize) {
     let mut names: Vec<&str> = Vec::new();
     let mut short = String::with_capacity(script.len());

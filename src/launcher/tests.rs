@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
-/// Every character that may separate the two copies of a script.
+/// Every character that can separate the two copies of a script.
 const SEPARATORS: &str = "\u{1c}\u{1d}\u{1e}\u{1f}\u{2}\u{3}\u{4}\u{5}\u{6}\u{7}\u{8}";
 /// A script that prints its words, each followed by a NUL byte.
 const PRINT_WORDS: &str = r#"printf "%s\\0" "$@"; exit"#;
-/// The shells that read scripts.
+/// Shells that must be able to read the requests.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
 
 fn decision(argv: &[&str]) -> DecisionRecord {
@@ -60,7 +60,7 @@ fn launched(facts: &LauncherFacts, decision: &DecisionRecord) -> ExecRequest {
     launch(&nonce(), facts, &launched)
 }
 
-/// One request of each kind and form.
+/// Returns requests of every kind. The requests about executions follow after the first three requests.
 fn requests(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, word: &str) -> Vec<ExecRequest> {
     let many = vec![uid; 1000];
     let mut as_user = decision(&["/bin/echo", word]);
@@ -85,7 +85,7 @@ fn requests(nonce: &Nonce, facts: &LauncherFacts, uid: &Uid, word: &str) -> Vec<
     ]
 }
 
-/// Reads nonce, words and script from the standard input of a request, independently of the code that wrote them.
+/// Reads nonce, words and script from the standard input of a request. Does not use the code that writes requests.
 /// Returns `None` if the request is empty.
 fn read(request: &ExecRequest) -> Option<(String, Vec<String>, String)> {
     if request.stdin.is_empty() {
@@ -113,13 +113,13 @@ fn words(request: &ExecRequest) -> Vec<String> {
     read(request).unwrap().1
 }
 
-/// Returns the output of a shell with this text and standard input.
+/// Runs `line` in a shell with this standard input. Returns the output.
 fn run(shell: &[&str], line: &str, stdin: &[u8]) -> Output {
     let (program, name) = shell.split_first().unwrap();
     let mut command = Command::new(program);
     command.args(name).args(["-c", line]).env_clear().env("PATH", "/usr/bin:/bin");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A shell that refused a request does not read the rest.
+    // A shell that refused a request does not read the rest. The write can then fail.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     child.wait_with_output().unwrap()
 }
@@ -145,7 +145,7 @@ fn text_of_every_request_is_one_of_two_constants() {
     let (bare, wrapped) = (bare.pop_first().unwrap(), wrapped.pop_first().unwrap());
     assert_eq!(lines, [const { BTreeSet::new() }; 2]);
     assert_eq!(wrapped, format!("exec /bin/sh -c '{bare}'"));
-    // It is not known yet if the login shell can read the scripts itself.
+    // Before these requests, Writ does not know the login shell, so they start /bin/sh.
     for request in [inspect(&nonce(), None), inspect(&nonce(), Some("/x")), super::system_info(&nonce())] {
         assert_eq!(request.command, wrapped);
     }
@@ -214,7 +214,7 @@ fn separator_is_a_character_that_no_word_has() {
         assert!(request.stdin.starts_with(b"WRIT2 ") && request.stdin.contains(&(free as u8)));
         assert_eq!(words(&request).last(), Some(&all_others));
     }
-    // The position of the characters does not matter.
+    // If the texts of a request together contain every separator, the request is empty.
     let (some, others) = SEPARATORS.split_at(5);
     for request in [
         launched(&facts, &decision(&["/bin/echo", SEPARATORS])),
@@ -345,7 +345,7 @@ fn request_that_is_not_whole_is_refused_and_not_evaluated() {
                     assert!(is_refused(shell, line, &whole[..end]), "{shell:?}: cut at {end}");
                 }
                 // Simulates a job of a start-up file that has read a part of the request, or has written into the
-                // request.
+                // request. The shell must refuse the request.
                 for at in (header..whole.len()).step_by(7) {
                     let (before, behind) = whole.split_at(at);
                     let lost = [before, &behind[1..]].concat();

@@ -1,4 +1,4 @@
-//! Observations of a machine. Probes and attempts to run a command make them.
+//! Observations of a machine, made by probes and by attempts to run a command.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::execution::LaunchProblem;
 pub struct MachineObservation {
     /// UID of the Machine object.
     pub uid: Option<String>,
-    /// Generation of the Machine with which Writ reached the machine.
+    /// Generation of the Machine object that Writ used for this observation.
     pub generation: Option<i64>,
     /// Time of the observation.
     pub at: Timestamp,
@@ -32,7 +32,7 @@ pub enum ProbeResult {
         key: VerifiedKey,
         /// SSH key from the Secret with which the login succeeded.
         login: Box<LoginKey>,
-        /// System information from the machine; `None` if Writ did not request it.
+        /// System information from the machine. `None` if Writ did not request this information.
         system: Option<SystemInfo>,
     },
     /// Writ did not reach the machine, or cannot use it.
@@ -46,7 +46,7 @@ pub struct VerifiedKey {
     pub algorithm: String,
     /// SHA-256 fingerprint of the key.
     pub fingerprint: String,
-    /// Source of the trust in the key.
+    /// Field or policy of the Machine by which Writ accepts the key.
     pub trust: KeyTrust,
 }
 

@@ -68,8 +68,8 @@ pub fn report(observed: &ReportInput<'_>) -> Report {
     } else {
         return Report::default();
     };
-    // The first write of this process is due at once. There is one exception: a write that only refreshes a status that
-    // another process wrote recently.
+    // The first write of this process is due at once. There is one exception: if the write only refreshes
+    // `lastSeenTime`, and the stored time is recent, the write waits.
     let age = last_seen_age(&before, observed.now).filter(|_| due == REFRESH_INTERVAL);
     match observed.since_write.or(age).and_then(|since| due.checked_sub(since)).filter(|left| !left.is_zero()) {
         Some(left) => Report { retry_after: Some(left), ..Report::default() },
@@ -143,7 +143,7 @@ fn not_probed_status(observed: &ReportInput<'_>, mut status: MachineStatus) -> O
         "not probed, because spec.probe.intervalSeconds is 0: Writ connects when a command is about to run there"
             .to_owned(),
     );
-    // These conditions belong to an earlier generation.
+    // These conditions belong to an earlier generation, so they are removed.
     for found in [
         ConditionType::Ready,
         ConditionType::Reachable,
@@ -186,7 +186,7 @@ fn set_stage_conditions(status: &mut MachineStatus, observed: &ReportInput<'_>, 
         (ConditionType::Authenticated, ProbeStage::Login),
     ];
     for (type_, step) in steps {
-        // The attempt did not reach the later stages. Their conditions are unknown, so Writ removes them.
+        // The attempt did not reach the later stages, so Writ removes the conditions of these stages.
         match step.cmp(&stage) {
             std::cmp::Ordering::Less => {
                 conditions::set(&mut status.conditions, type_, true, "Seen", "", generation, observed.now);

@@ -9,8 +9,8 @@ use crate::backoff::Backoff;
 
 use super::{MachineObservation, ProbeResult};
 
-/// Delay of the next probe after the first failure. Further failures double it up to the probe interval, because sshd
-/// locks out addresses that fail often (PerSourcePenalties, from version 9.8 on). While executions wait, the delay
+/// Delay of the next probe after the first failure. Further failures double the delay up to the probe interval, because
+/// sshd locks out addresses that fail often (PerSourcePenalties, from version 9.8 on). While executions wait, the delay
 /// after each failure stays at this value.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -34,8 +34,8 @@ pub struct ProbeSchedule<'a> {
     pub now: Timestamp,
 }
 
-/// Returns the delay until the next probe; zero means at once. Returns `None` if no probe is due. No probe is due if
-/// the machine is suspended, or if probes are switched off (`intervalSeconds: 0`) and no execution waits for one.
+/// Returns the delay until the next probe. Zero means at once. Returns `None` if no probe is due, for example because
+/// the machine is suspended. With `intervalSeconds: 0`, probes are due only while executions wait for the machine.
 pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
     let ProbeSchedule { machine, is_waited_for, .. } = *schedule;
     if machine.spec.suspend {
@@ -57,7 +57,8 @@ pub fn next_probe(schedule: &ProbeSchedule<'_>) -> Option<Duration> {
             Backoff::new(INITIAL_BACKOFF, interval).delay(schedule.failures.saturating_sub(1), 0.0)
         }
     };
-    // The jitter shortens the delay by at most a tenth. It never extends the delay, because the interval is a maximum.
+    // The jitter shortens the delay by at most a tenth. The jitter never extends the delay, because the interval is a
+    // maximum.
     let delay = delay.mul_f64(1.0 - 0.1 * schedule.jitter.clamp(0.0, 1.0));
     let passed = Duration::try_from(schedule.now.duration_since(observation.at)).unwrap_or(Duration::ZERO);
     Some(delay.saturating_sub(passed))

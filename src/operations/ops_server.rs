@@ -1,8 +1,8 @@
 //! HTTP server for GET /metrics, /healthz and /readyz, without TLS, for Prometheus and the kubelet.
 //!
 //! The content is not secret, and no request changes anything. The server limits the size of a request's head, the time
-//! for the head, and the duration and number of connections. It does not read bodies. If there are too many
-//! connections, the server closes the oldest connection for a new one.
+//! for the head, and the duration and number of connections. The server does not read bodies. If there are too many
+//! connections, the server closes the oldest connection when a new connection arrives.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{Report, health, metrics};
 
-/// Maximum number of concurrent connections. Prometheus uses one or two, the kubelet one. At the limit, the server
-/// closes the oldest connection for a new one.
+/// Maximum number of concurrent connections. Prometheus uses one or two connections, and the kubelet uses one. At the
+/// limit, the server closes the oldest connection when a new connection arrives.
 const MAX_CONNECTIONS: usize = 64;
 /// Deadline for receiving the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,10 +39,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Function that updates the metrics that are counted only at a scrape.
+/// Function that runs before each scrape, and updates the metrics that are counted only then.
 type ScrapeHook = dyn Fn() + Send + Sync;
 
-/// The running server. It stops when this value is dropped.
+/// The running server, which stops when this value is dropped.
 pub struct OpsServer {
     address: SocketAddr,
     hook: Arc<OnceLock<Box<ScrapeHook>>>,

@@ -27,7 +27,7 @@ impl ByteBudget {
         bytes.get(..taken).unwrap_or(bytes)
     }
 
-    /// Returns true if bytes were cut off. Output that exactly fills the budget does not exceed it.
+    /// Returns true if bytes were cut off. Output that exactly fills the budget does not exceed the budget.
     pub fn is_exceeded(&self) -> bool {
         self.is_exceeded
     }

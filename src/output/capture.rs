@@ -32,8 +32,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Creates a capture. The status shows at most `inline_bytes` of the stream, at most [`MAXIMUM_INLINE_BYTES`]. 0
-    /// shows nothing.
+    /// Creates a capture. `inline_bytes` is the maximum number of bytes that the status shows, up to
+    /// [`MAXIMUM_INLINE_BYTES`]. With 0, the status shows nothing.
     pub fn new(inline_bytes: usize, redaction: &Redaction) -> Self {
         Self {
             inline_bytes: inline_bytes.min(MAXIMUM_INLINE_BYTES),

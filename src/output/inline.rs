@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::api::execution_status::Encoding;
 
-/// Space in bytes for the line that counts the missing bytes. Its longest form has 56 bytes, with a count of 20 digits.
+/// Space in bytes for the line that counts the missing bytes. The longest line has 56 bytes, with a count of 20 digits.
 /// The space is reserved twice, because base64 makes the line a third longer.
 const MARKER_BYTES: usize = 64;
 
 /// A stream as the status shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inline {
-    /// The text. As JSON, it is not longer than the requested length.
+    /// The text. Its JSON form has at most the requested length.
     pub text: String,
     /// Encoding of the text.
     pub encoding: Encoding,
@@ -51,7 +51,8 @@ impl Inline {
         Self { text: String::new(), encoding: Encoding::Utf8, truncated: true }
     }
 
-    /// Returns at most `budget` bytes (as JSON) of the head and of the tail, with the line between them.
+    /// Returns the start of the head, the line that counts the missing bytes, and the end of the tail. Head and tail
+    /// have at most `budget` bytes each, as JSON.
     fn head_and_tail(head: &[u8], tail: &[u8], total: u64, budget: usize) -> Self {
         if let (Some(first), Some(last)) = (valid_prefix(head), valid_suffix(tail)) {
             let first = prefix_within(first, budget);
@@ -73,7 +74,8 @@ fn marker(left_out: u64) -> String {
     format!("\n[writ: {left_out} bytes left out here]\n")
 }
 
-/// Returns the text without a last character that the cut has split. Returns `None` if the bytes are not UTF-8.
+/// Returns the bytes as text. If the cut has split the last character, omits this character. Returns `None` if the
+/// bytes are not UTF-8.
 fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
@@ -84,8 +86,8 @@ fn valid_prefix(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// Returns the text without a first character that the cut has split. At most 3 bytes of such a character remain.
-/// Returns `None` if the bytes are not UTF-8.
+/// Returns the bytes as text. If the cut has split the first character, omits the rest of this character, at most 3
+/// bytes. Returns `None` if the bytes are not UTF-8.
 fn valid_suffix(bytes: &[u8]) -> Option<&str> {
     let split = bytes.iter().take(3).take_while(|byte| (**byte & 0b1100_0000) == 0b1000_0000).count();
     bytes.get(split..).and_then(|rest| std::str::from_utf8(rest).ok())

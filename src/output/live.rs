@@ -14,11 +14,11 @@
 //! 1. A viewer receives `Claimed`, `Started`, every byte of both streams by offset, and `Ended`, in this order. `Ended`
 //!    is sent after the API server stored the result. A `Gap` replaces bytes that are no longer available.
 //! 2. Offsets count bytes of the redacted stream. Size and digest in the record also describe the redacted stream.
-//! 3. A viewer has offsets here, but no buffer. A viewer that stops reading delays no command and no other viewer.
-//!    After its end, the execution keeps its files for its viewers for up to 60 s.
+//! 3. For each viewer, Writ stores offsets, but no buffer. A viewer that stops reading delays no command and no other
+//!    viewer. After the end of an execution, its files stay for its viewers for up to 60 s.
 //! 4. Files contain redacted bytes only. They have mode 0600, and [`LiveOptions::spill_bytes`] limits their total size.
-//!    At the limit, Writ deletes the oldest bytes of the namespace that uses most. One namespace uses at most half of
-//!    the limit.
+//!    At the limit, Writ deletes the oldest bytes of the namespace that uses the most bytes. One namespace uses at most
+//!    half of the limit.
 //! 5. A full or slow disk delays a command by at most 1 s in its whole life. After that, the command's output stays in
 //!    memory, as far as the memory limit permits.
 //!
@@ -57,11 +57,11 @@ pub use registry::SubscribeError;
 pub(super) use stream::append_within;
 pub use viewer::Viewer;
 
-/// Directory and maximum size of the spill files. They hold large outputs while the commands run.
+/// Directory and maximum size of the spill files, which hold large outputs while the commands run.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
-    /// Directory of the spill files. It belongs to one process. At its start, the process deletes the files of an
-    /// earlier process.
+    /// Directory of the spill files, for one process only. When the process starts, it deletes the files of an earlier
+    /// process.
     pub directory: PathBuf,
     /// Maximum size of all files together, in bytes.
     pub spill_bytes: u64,
@@ -108,10 +108,10 @@ pub enum LiveEvent {
     Restarted,
     /// The API server stored the result. Nothing follows.
     Ended(EndedStatus),
-    /// This process no longer follows the execution: it is stopping, or another process holds the claim. No event
-    /// follows from this process. The status in the API server is the authority.
+    /// This process no longer follows the execution, because the process is stopping or another process holds the
+    /// claim. No event follows from this process. The status in the API server shows the progress.
     Released,
-    /// No execution of this name was claimed in time. Nothing follows.
+    /// No execution of this name was claimed within 15 minutes. Nothing follows.
     Expired,
 }
 
@@ -121,7 +121,7 @@ pub enum GapReason {
     /// The process keeps no files, and the bytes were no longer in memory.
     #[default]
     Memory,
-    /// The files of all commands together reached their limit.
+    /// The files of all commands together, or the files of one namespace, reached their limit.
     SpillBudget,
     /// The disk refused a write or a read.
     DiskFailed,
@@ -186,8 +186,8 @@ pub struct StreamOffsets {
     pub stderr: u64,
 }
 
-/// Locks a mutex, even if another holder panicked. Its value is still consistent, because each change is made in one
-/// step.
+/// Locks a mutex, even if a thread panicked while it held the lock. The value of the mutex is still consistent, because
+/// each change is made in one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

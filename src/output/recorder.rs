@@ -22,10 +22,10 @@ use super::store::Store;
 use super::upload::{Digests, Upload, UploadTimeouts};
 use super::{PerStream, StreamKind};
 
-/// Maximum size of a piece, in bytes. After each piece the recorder checks the state of the memory.
+/// Maximum size of a piece, in bytes. After each piece, the recorder waits until memory has space for more output.
 const PIECE_BYTES: usize = 64 << 10;
-/// Maximum time for which one command waits for the disk of the spill files, in its whole life. If a thread only loses
-/// the processor for a moment, the disk must not count as slow.
+/// Maximum time for which one command waits for the disk of the spill files, in its whole life. A short pause of the
+/// spill thread, for example while it has no processor, must not count as a slow disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Text and record of both streams of one command.
@@ -53,9 +53,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Creates the recorder of a claimed command. The status shows `inline_bytes` of each stream, at most
-    /// [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES). The new streams replace the streams of an earlier
-    /// recorder of the same claim.
+    /// Creates the recorder of a claimed command. The status shows at most `inline_bytes` of each stream, and never
+    /// more than [`MAXIMUM_INLINE_BYTES`](super::MAXIMUM_INLINE_BYTES). The new streams replace the streams of an
+    /// earlier recorder of the same claim.
     pub fn new(claim: &LiveClaim, inline_bytes: usize, redaction: &Redaction, store: Option<Store>) -> Self {
         Self::with_timeouts(claim, inline_bytes, redaction, store, UploadTimeouts::default())
     }
@@ -84,7 +84,8 @@ impl Recorder {
     }
 
     /// Records the next bytes of a stream. All calls together wait at most 1 s for the disk. If the disk does not take
-    /// the bytes, a call waits at most 3 s for the store. After that the output is not stored, and no call waits again.
+    /// the bytes, a call waits at most 3 s for the store. After this wait, Writ gives up the upload, and no later call
+    /// waits.
     pub async fn push(&mut self, kind: StreamKind, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE_BYTES) {
             let redacted = self.captures.of_mut(kind).push(piece);
@@ -129,8 +130,8 @@ impl Recorder {
     }
 
     /// Ends the streams and returns the record. `truncated` is true if Writ perhaps did not receive all output. Waits
-    /// for the store, at most 60 s without progress and 10 min in all. After `shutdown` is ready, waits at most 2 s.
-    /// Output that is not stored by then is recorded as not stored.
+    /// for the store: at most 60 s in which no part is finished, and at most 10 min in all. After `shutdown` is ready,
+    /// waits at most 2 s. Output that is not stored by then is recorded as not stored.
     pub async fn finish(mut self, truncated: bool, shutdown: impl Future<Output = ()>) -> CapturedOutput {
         for kind in StreamKind::ALL {
             let last = self.captures.of_mut(kind).finish_stream(truncated);
@@ -159,7 +160,7 @@ impl Recorder {
     }
 }
 
-/// Lets the upload follow a stream, unless it already follows the stream.
+/// Starts the upload of a stream, unless the upload already follows the stream.
 fn follow(upload: Option<&mut Upload>, live: &Publisher, kind: StreamKind) {
     if let Some(upload) = upload.filter(|upload| !upload.is_following(kind)) {
         upload.follow(kind, live.reader(kind));

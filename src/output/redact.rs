@@ -5,8 +5,8 @@
 //! 1. Text that a pattern matches is replaced, even if the text arrives in several pieces.
 //! 2. A line that cannot be matched as a whole is replaced as a whole. Examples are a line of more than 64 KiB, and a
 //!    line whose end never arrived.
-//! 3. Only the unfinished line is held back. No part of this line is released. A pattern can match text that starts in
-//!    the held bytes and ends in bytes that have not arrived.
+//! 3. Only the unfinished line is held back, as a whole. Otherwise a pattern could match text that starts in released
+//!    bytes and ends in bytes that have not arrived.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::policy::{LineRedactor, REDACTED, Redaction};
 /// Maximum length of a line that is held back until its end arrives, in bytes.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// Replaces in one stream the text that the patterns match.
+/// Redactor of one stream. Replaces the text that the patterns match.
 #[derive(Clone, Debug)]
 pub struct Redactor {
     /// `None` if there are no patterns. All bytes then pass unchanged.

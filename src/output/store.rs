@@ -11,8 +11,8 @@
 //!                                       /stdout-<random>.partial      while it is written, or after a crash
 //! ```
 //!
-//! Two streams of an execution with the same bytes are one object. A directory gets mode 0700, which protects the files
-//! in it.
+//! If two streams of an execution have the same bytes, they are one object. A directory gets mode 0700, which protects
+//! the files in it.
 //!
 //! # Caveats
 //!
@@ -39,7 +39,8 @@ use super::{OutputKey, StreamKind};
 
 /// Deadline of one call. A part of 5 MiB needs this time at 2 Mbit/s.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
-/// Deadline for giving an object its final name. A bucket copies the object for this, at about 100 MiB per second.
+/// Deadline for the rename of an object to its final name. A bucket copies the object instead, at about 100 MiB per
+/// second.
 const RENAME_DEADLINE: Duration = Duration::from_secs(45);
 /// Maximum size of an object that a bucket renames in one call (S3's limit for a copy). A directory has no such limit.
 const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
@@ -93,7 +94,7 @@ pub enum StoreError {
         /// The difference.
         problem: String,
     },
-    /// The store did not answer in time. The call perhaps had its effect.
+    /// The store did not answer in time. The store perhaps completed the operation.
     #[error("the output store did not answer within {seconds} s ({what})")]
     TooSlow {
         /// The operation.
@@ -109,14 +110,13 @@ pub enum StoreError {
         /// The error of the store.
         source: object_store::Error,
     },
-    /// The reader's sink did not take the bytes.
+    /// The destination of a read did not take the bytes.
     #[error("the bytes from the output store could not be written")]
     Write(#[source] std::io::Error),
 }
 
 /// Returns the default state directory: systemd's `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/writ`, else
-/// `~/.local/state/writ`. Returns `None` if the environment allows none of these. Outputs are in its subdirectory
-/// `outputs`.
+/// `~/.local/state/writ`. Returns `None` if none of these paths is absolute. Outputs are in the subdirectory `outputs`.
 pub fn state_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let absolute = |name: &str| {
         let value = variable(name)?;
@@ -133,7 +133,7 @@ impl Store {
     /// Opens a store for writing and reading. `location` is a directory, `file:///PATH`, `s3://BUCKET/PREFIX`, or, if
     /// this build supports them, `gs://` and `az://`. Creates a missing directory with mode 0700. `environment`
     /// contains the credentials of a cloud, in the variables of the cloud's tools (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-    /// `AWS_ENDPOINT`, a Pod's web identity, ..). Ignores other variables. To open a bucket, Writ makes no call.
+    /// `AWS_ENDPOINT`, a Pod's web identity, ..). Ignores other variables. Opening a bucket makes no call to the cloud.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`] and [`StoreError::Directory`].
@@ -183,7 +183,7 @@ impl Store {
         let wrong = |problem: String| StoreError::InvalidLocation { location: location.to_owned(), problem };
         let url = url::Url::parse(location).map_err(|error| wrong(error.to_string()))?;
         if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // The call fails if another thread has already installed a provider. That provider also works.
+            // The call fails if another thread has already installed a provider. The installed provider also works.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let mut options: Vec<(String, String)> = environment
@@ -245,8 +245,8 @@ impl Store {
     /// Deletes every object of an execution, including unfinished objects. An execution without objects is no error.
     ///
     /// # Errors
-    /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]. Some objects perhaps remain. The
-    /// caller should call this function again.
+    /// [`StoreError::TooSlow`], [`StoreError::Failed`], [`StoreError::Directory`]. After an error, some objects can
+    /// remain, and the caller should call this function again.
     pub async fn remove(&self, key: &OutputKey) -> Result<(), StoreError> {
         self.remove_matching(key, |_| true).await?;
         if let Some(directory) = self.inner.directory.as_deref() {
@@ -257,7 +257,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the unfinished objects of an execution that remained after a crash.
+    /// Deletes the unfinished objects that a crash left behind for an execution.
     pub(super) async fn remove_partials(&self, key: &OutputKey) -> Result<(), StoreError> {
         self.remove_matching(key, |name| name.ends_with(PARTIAL)).await?;
         if let Some(directory) = self.inner.directory.as_deref() {

@@ -7,12 +7,12 @@
 //!
 //! # Guarantees
 //!
-//! 1. The upload reads from the spill file, so a slow store delays no command. If there is no file, the command waits
-//!    for the store at most 3 s, and after that never again.
+//! 1. The upload reads from the spill file, so a slow store delays no command. If there is no spill file, the command
+//!    waits at most 3 s for the store. After this wait, Writ gives up the upload.
 //! 2. The result waits at most 60 s without a finished part, and at most 10 min in all. After Writ starts to shut down,
 //!    the result waits at most 2 s.
-//! 3. At most 16 MiB are in memory: two parts of 5 MiB, of which one is perhaps being sent, and 4 MiB that the upload
-//!    has not read yet.
+//! 3. Memory holds at most 16 MiB: two parts of 5 MiB, and 4 MiB that the upload has not read yet. The store can be
+//!    receiving one of the parts.
 //! 4. Output that is not stored within these bounds is recorded as not stored, with the reason.
 //! 5. An upload that is dropped deletes its parts.
 
@@ -33,14 +33,14 @@ use super::{OutputKey, PerStream, StreamKind};
 
 /// Size of a part, in bytes. S3 requires at least 5 MiB for each part except the last, and allows at most 10,000 parts.
 const PART_BYTES: usize = 5 << 20;
-/// Maximum number of queued commands to the task: two streams to follow, and the end.
+/// Maximum number of queued commands to the task: one to follow each of the two streams, and one to finish.
 const MAX_COMMANDS: usize = 3;
 
 /// Limits of the waits for the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadTimeouts {
-    /// Maximum wait for free memory. During this wait Writ does not read the command's output. The connection survives
-    /// this for at most 15 s.
+    /// Maximum wait for free memory. During this wait Writ does not read the command's output. An SSH connection
+    /// survives at most 15 s without reads.
     pub buffer: Duration,
     /// Maximum wait at the end without a finished part.
     pub finish: Duration,
@@ -143,12 +143,13 @@ impl Upload {
     /// Ends the upload without a stored output, because the store is too slow.
     pub fn give_up(&mut self) {
         if !matches!(self.state, State::Abandoned(_)) {
-            // This drops the sender of the task's commands. The task then ends and deletes its parts.
+            // The assignment drops the sender of the task's commands. The task then ends and deletes its parts.
             self.state = State::Abandoned(NotStored::TooSlow);
         }
     }
 
-    /// Stores the followed streams under these digests. After `shutdown` is ready, gives up soon.
+    /// Stores the followed streams under these digests. After `shutdown` is ready, gives up when
+    /// `UploadTimeouts::shutdown` has passed.
     pub async fn finish(self, digests: Digests, shutdown: impl Future<Output = ()>) -> Result<(), NotStored> {
         let result = self.finish_in_time(digests, shutdown).await;
         if let Err(problem) = &result {
@@ -201,7 +202,8 @@ fn start(store: Store, key: OutputKey) -> State {
     State::Active { commands, ended, parts }
 }
 
-/// Task of the upload. It runs separately, so Writ reads the command's output while the store receives a part.
+/// Task of the upload. The task runs separately, so that Writ can read the command's output while the store receives a
+/// part.
 struct Task {
     store: Store,
     key: OutputKey,
@@ -253,7 +255,7 @@ impl Task {
         }
     }
 
-    /// Reads the streams until there is a command.
+    /// Reads the streams until a command arrives, and returns this command.
     async fn next_command(&mut self, commands: &mut mpsc::Receiver<UploadCommand>) -> Result<UploadCommand, NotStored> {
         loop {
             match commands.try_recv() {

@@ -1,22 +1,23 @@
-//! Agreement on members: the rule that decides when a member may use a new set of members.
+//! Agreement on members: the rule that decides when a member may use a new set of members. With this set, the member
+//! computes which keys (Machines and tasks) it owns.
 //!
 //! If two members acted on different sets, both could dispatch to the same Machine, and more than `maxConcurrent`
 //! commands could run. Each change of the set therefore has two steps. The members exchange their views through the
 //! Leases:
 //!
 //! ```text
-//! list of Leases           a member                                          its Lease
-//! another set is living -> stops with the keys that it loses at once     -> shows the new view
-//! all show this view    -> starts with the keys that it gains
+//! list of Leases           a member                                              its Lease
+//! the members changed   -> stops acting immediately for the keys that it loses -> shows the new view
+//! all show the new view -> starts acting for the keys that it gains
 //! ```
 //!
-//! A member keeps a key without a pause under two conditions: it owned the key at the last agreement, and it owns the
-//! key among the members that live now. If the key had another owner in between, that owner had a higher weight, and is
-//! no longer alive.
+//! A member keeps a key without a pause if the member owned the key at the last agreement and owns the key now. This is
+//! safe, even if the key had another owner in between. The other owner had a higher weight. The other owner is
+//! therefore no longer alive, because otherwise it would own the key now.
 //!
 //! # Caveats
-//! Agreement keeps the number of running commands within `maxConcurrent`. It does not prevent a second start of a
-//! command: the claim and the fence on the machine prevent that.
+//! Agreement keeps the number of running commands within `maxConcurrent`. Agreement does not prevent a second start of
+//! a command. Only the claim and the launcher's fence file on the machine prevent a second start.
 
 use super::{Key, Members, View};
 
@@ -41,7 +42,7 @@ pub enum Agreement<'a> {
     WaitingFor(Vec<&'a str>),
 }
 
-/// Returns the members that own keys: all members that are not leaving.
+/// Returns the members that can own keys: all members that are not leaving.
 fn acting(listed: &[ListedMember<'_>]) -> Members {
     listed.iter().filter(|member| !member.is_leaving).map(|member| member.identity).collect()
 }
@@ -55,24 +56,24 @@ pub fn agreement<'a>(listed: &[ListedMember<'a>]) -> Agreement<'a> {
     if waiting.is_empty() { Agreement::Reached } else { Agreement::WaitingFor(waiting) }
 }
 
-/// State of one member: the set of members that it acts on, and its rights until all members agree.
+/// State of one member: its current set of members, and the set on which all members last agreed.
 ///
 /// # Guarantees
 /// Two members never act for a key at the same time, if each member keeps these rules:
 /// 1. The member repeats this cycle: it lists the Leases, calls [`observe`](Self::observe), publishes
 ///    [`unpublished`](Self::unpublished), and calls [`confirm_published`](Self::confirm_published) after the API server
-///    has stored the view. The member does not list again before the last call.
-/// 2. Before it publishes a view, it stops acting for the keys that it lost. Before it leaves, it stops acting for all
-///    keys.
-/// 3. If its own Lease may have expired, it acts for no key, and calls [`restart`](Self::restart) before it renews this
-///    Lease.
+///    has stored the view. The member does not list again before the last of these calls.
+/// 2. Before the member publishes a view, it stops acting for the keys that it lost. Before the member leaves, it stops
+///    acting for all keys.
+/// 3. If the member's own Lease has perhaps expired, the member acts for no key. The member calls
+///    [`restart`](Self::restart) before it renews this Lease.
 #[derive(Clone, Debug)]
 pub struct Handover {
     own: String,
     /// Members in the last list that are not leaving.
     acting: Members,
-    /// Members of the last agreement. `None` before the first agreement, and after the other members could agree
-    /// without this member. In both cases another member may act for any key.
+    /// Members of the last agreement. `None` before the first agreement, and after the other members could have agreed
+    /// without this member. In both cases, another member perhaps acts for any key.
     agreed: Option<Members>,
     /// True if the API server has stored the view of `acting` in the Lease of this member.
     is_published: bool,
@@ -89,7 +90,7 @@ impl Handover {
     pub fn observe(&mut self, listed: &[ListedMember<'_>]) {
         let current = acting(listed);
         if !current.contains(&self.own) {
-            // The other members divide the keys among themselves.
+            // The other members divide all keys among themselves, because this member is not in their set.
             self.agreed = None;
         }
         if current != self.acting {
@@ -107,14 +108,14 @@ impl Handover {
         &self.acting
     }
 
-    /// Returns the view of the members in the last list. Returns `None` before the first list, which includes this
-    /// member's Lease.
+    /// Returns the view of the members in the last list. Returns `None` before the first list, and if all listed
+    /// members are leaving.
     pub fn view(&self) -> Option<View> {
         (!self.acting.is_empty()).then(|| self.acting.view())
     }
 
-    /// Returns the view that this member must publish. Returns `None` if the member's Lease already shows it, and
-    /// before the first list.
+    /// Returns the view that this member must publish. Returns `None` if the member's Lease already shows this view,
+    /// and before the first list.
     pub fn unpublished(&self) -> Option<View> {
         self.view().filter(|_| !self.is_published)
     }
@@ -129,7 +130,8 @@ impl Handover {
         self.is_agreed
     }
 
-    /// Gives up all keys, because this member's Lease may have expired and the other members may have divided the keys.
+    /// Gives up all keys. Needed if this member's Lease has perhaps expired, because the other members have then
+    /// perhaps divided the keys.
     pub fn restart(&mut self) {
         *self = Self::new(std::mem::take(&mut self.own));
     }

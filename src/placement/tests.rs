@@ -99,7 +99,7 @@ proptest! {
         }
     }
 
-    /// If a member joins, keys move only to this member. Read in reverse: if a member leaves, only its keys move.
+    /// If a member joins, keys move only to this member. Conversely, if a member leaves, only its keys move.
     #[test]
     fn one_member_more_or_less_moves_only_its_own_keys(names in identities(), newcomer in "z/[a-z]{8}") {
         let before: Members = names.into_iter().collect();

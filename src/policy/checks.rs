@@ -1,4 +1,4 @@
-//! Checks of a rule at compile time. Each check covers one thing that a rule must not do.
+//! Checks of a rule at compile time. Each function checks one requirement.
 
 use crate::api::execution_status::OutputBounds;
 use crate::api::is_user_name;
@@ -18,13 +18,14 @@ pub(super) struct Limits {
 
 /// Default of `timeoutSeconds.default`, in seconds.
 const DEFAULT_TIMEOUT_SECONDS: u32 = 30;
-/// Default of `timeoutSeconds.maximum`, in seconds. An hour is long for a command whose requester waits.
+/// Default of `timeoutSeconds.maximum`, in seconds. An hour is a long time for a command whose requester waits for the
+/// result.
 const DEFAULT_MAXIMUM_TIMEOUT_SECONDS: u32 = 3600;
 const MAX_TIMEOUT_SECONDS: u32 = 86_400;
 const MAX_INLINE_BYTES: u32 = 16_384;
 const OUTPUT_BYTES: std::ops::RangeInclusive<i64> = 1024..=1 << 40;
-/// Maximum of `output.drainSeconds`. An execution occupies a slot of its machine while Writ drains its output, so a
-/// long drain would delay other executions.
+/// Maximum of `output.drainSeconds`, in seconds. An execution occupies a slot of its machine while Writ drains its
+/// output, so a long drain would delay other executions.
 const MAX_DRAIN_SECONDS: u32 = 60;
 /// Maximum of `minimumRetentionSeconds`: 365 days, as for `spec.ttlSecondsAfterFinished`.
 const MAX_RETENTION_SECONDS: u32 = 31_536_000;
@@ -80,14 +81,14 @@ pub(super) fn run_length(rule: &WhitelistRule, effect: Effect) -> Check {
     if (least..=MAXIMUM_WORDS).contains(&rule.run.len()) { Ok(()) } else { Err(RuleError::RunLength) }
 }
 
-/// Requires that the program is a constant absolute path that can be read in only one way. A path with `=` is refused,
-/// because env(1) would read it as a variable.
+/// Requires that the program is a constant absolute path without `.`, `..` and empty segments. A path with `=` is
+/// refused, because env(1) would read it as a variable.
 pub(super) fn program(run: &[Template]) -> Check {
     let program = run.first().and_then(Template::constant).unwrap_or_default();
     if is_plain_path(program) && !program.contains('=') { Ok(()) } else { Err(RuleError::ProgramNotAbsolute) }
 }
 
-/// Checks a word of the command.
+/// Checks the length and the characters of a word of the command. The word can be empty.
 pub(super) fn word(field: &'static str, word: &str) -> Check {
     if word.len() > MAXIMUM_TEXT_BYTES {
         return Err(RuleError::TextLength { field });
@@ -95,7 +96,7 @@ pub(super) fn word(field: &'static str, word: &str) -> Check {
     refuse(field, unprintable(word))
 }
 
-/// Checks a text with which requests are compared.
+/// Checks the length and the characters of a text that is compared with requests. The text must not be empty.
 pub(super) fn text(field: &'static str, text: &str) -> Check {
     if text.is_empty() || text.len() > MAXIMUM_TEXT_BYTES {
         return Err(RuleError::TextLength { field });
@@ -124,7 +125,8 @@ pub(super) fn variable(variable: &str) -> Check {
     Ok(())
 }
 
-/// Requires that each parameter is used in the command, and has a value in every form of request.
+/// Requires that `run` uses each parameter. In a Deny, it is enough that `match` uses the parameter. In an Allow, a
+/// parameter that is missing from `match` needs a default, because a request by text gives it no value.
 pub(super) fn parameters_are_used(
     rule: &WhitelistRule,
     effect: Effect,

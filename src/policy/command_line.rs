@@ -12,10 +12,12 @@
 //!     'PROGRAM' 'argument'...
 //! ```
 //!
-//! In Direct mode, the text begins with an sh that prints marks and waits for a permission (see
-//! [`marked_command_line`]). Each program replaces itself with the next program, in the same process. sshd therefore
-//! reports the exit code or the signal of the command itself. (A shell that stays in between would turn signal 15 into
-//! exit code 143.) Only sudo can stay as a separate process, and sudo ends in the same way as its program.
+//! In Direct mode, an sh script comes before these words. The script prints a line for each of its steps, and executes
+//! the words only after it has received a line from Writ (see [`marked_command_line`]).
+//!
+//! Each program replaces itself with the next program, in the same process. sshd therefore reports the exit code or the
+//! signal of the command itself. (A shell that stays in between would turn signal 15 into exit code 143.) Only sudo can
+//! stay as a separate process, and sudo ends in the same way as its program.
 //! `docs/design/20261121-what-the-machine-reads.md` has the reasons.
 
 use crate::api::execution_status::DecisionRecord;
@@ -30,8 +32,8 @@ const LOCALE: &str = "LC_ALL=C";
 /// Variables that are removed from the environment of the session:
 ///
 /// - LANGUAGE, which glibc reads if a rule sets another locale.
-/// - Variables that make a loader, a shell or an interpreter load or run something else. They are the variables of
-///   sudo's list of bad variables that have this effect on Linux, and a few similar variables.
+/// - Variables that make a loader, a shell or an interpreter load or run something else. These are the variables with
+///   this effect on Linux from sudo's list of bad variables, and a few similar variables.
 ///
 /// If sshd or a startup file of the machine sets one of these variables, the login shell has the variable, but the
 /// command does not.
@@ -65,9 +67,9 @@ const UNSET: &[&str] = &[
     "RUBYOPT",
 ];
 
-/// Script that enters the directory in its first argument and executes the other arguments. The script runs in sh, not
-/// in the login shell: tcsh continues after a failed `cd` (tried with 6.24), and a startup file can replace `cd` with
-/// anything.
+/// Script that enters the directory in its first argument and executes the other arguments. The script runs in sh,
+/// because a login shell can execute the command in a wrong directory: tcsh continues after a failed `cd` (tried with
+/// 6.24), and a startup file can replace `cd` with anything.
 const CHDIR_SCRIPT: &str = r#"cd "$1" || exit 126; shift; exec "$@""#;
 
 /// First part of the script of Direct mode. It ends the session early if the script cannot communicate with Writ.
@@ -89,8 +91,8 @@ const PREPARE: &str = r#"set +aeuvx; unset -f echo read test; unset _n _s _t; _t
 const ASK_SUDO: &str = r#"_s=$(_n=$3; shift $(($4 + 4)); export LC_ALL=C @PATH@; exec sudo -n -l -u "$_n" -- "$@" 2>&1 >/dev/null </dev/null) || case $_s in *"password is required"* | *"authentication is required"*) echo "$1:asks" ;; *) echo "$_s" >&2; exit 94 ;; esac; "#;
 /// Last part of the script of Direct mode ([`PREPARE`] explains the terms):
 ///
-/// 1. The script prints its first two arguments, joined with a colon. This line is the mark that the login shell has
-///    started the script.
+/// 1. The script prints its first two arguments, joined with a colon. This line is a mark. It reports to Writ that the
+///    login shell has started the script.
 /// 2. The script reads lines from standard input until it reads a line of 32 characters: the permission. Without the
 ///    permission, the script executes nothing.
 /// 3. The script prints the first argument joined with the permission, and executes the command with an empty standard
@@ -169,8 +171,8 @@ pub fn command_words(decision: &DecisionRecord) -> CommandWords {
         return CommandWords { directory: None, words, before_program: 0 };
     }
     let mut words = Vec::new();
-    // env sets the variables of the rule, not a shell. A shell refuses to set some variables, and other variables would
-    // change the shell itself.
+    // env, not a shell, sets the variables of the rule. A shell would refuse to set some variables, and other variables
+    // would change the shell itself.
     if decision.run_as.is_none() && !decision.environment.is_empty() {
         words.push("/usr/bin/env".to_owned());
         words.extend(assignments(decision));
@@ -196,8 +198,8 @@ fn line_words(decision: &DecisionRecord) -> Vec<String> {
     if decision.run_as.is_none() {
         words.extend(assignments(decision));
     }
-    // env would read a program with `=` in its path as a variable. sh does not, and sudo does not after `--`. Without
-    // sudo, sh therefore executes such a program.
+    // env would read a program with `=` in its path as a variable. sh and `sudo --` would not. Without sudo, sh
+    // therefore executes such a program.
     let stays = (decision.run_as.is_none() && program(decision).contains('=')).then_some(".");
     words.extend(decision.working_directory.as_deref().or(stays).into_iter().flat_map(enter));
     words.extend(by_sudo(decision));
@@ -213,12 +215,12 @@ fn assignments(decision: &DecisionRecord) -> impl Iterator<Item = String> {
     decision.environment.iter().map(|(name, value)| format!("{name}={value}"))
 }
 
-/// Returns the words with which sh enters a directory and executes the later words.
+/// Returns the words with which sh enters a directory and executes the words that follow.
 fn enter(directory: &str) -> impl Iterator<Item = String> + use<> {
     ["/bin/sh", "-c", CHDIR_SCRIPT, "writ"].map(str::to_owned).into_iter().chain([path(directory)])
 }
 
-/// Returns the words with which sudo executes the later words as another user. Returns no words without `runAs`.
+/// Returns the words with which sudo executes the words that follow as another user. Returns no words without `runAs`.
 fn by_sudo(decision: &DecisionRecord) -> Vec<String> {
     let Some(user) = &decision.run_as else { return Vec::new() };
     let mut words = ["sudo", "-n", "-u", user].map(str::to_owned).to_vec();
@@ -259,8 +261,8 @@ fn exec(words: impl IntoIterator<Item = String>) -> String {
 }
 
 /// Appends a word in single quotes. The characters `'`, `\` and `!` are written outside of the quotes, after a
-/// backslash. Every shell reads them there as the characters themselves. Inside the quotes, `'` would end the quotes,
-/// fish would interpret `\`, and tcsh would interpret `!`.
+/// backslash. There, every shell reads them as ordinary characters. Inside the quotes, `'` would end the quotes, fish
+/// would interpret `\`, and tcsh would interpret `!`.
 pub fn quote(line: &mut String, word: &str) {
     line.push('\'');
     for character in word.chars() {

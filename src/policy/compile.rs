@@ -18,18 +18,18 @@ use super::values::{ValueSpec, ValueUse};
 use super::wording::Wording;
 use super::{RuleError, environment, options, parents, programs};
 
-/// Action type of a rule that sets none.
+/// Action type of a rule without `actionType`.
 pub const DEFAULT_ACTION_TYPE: &str = "custom";
 /// Maximum cost of all patterns of one Whitelist (see [`ValueSpec::cost`]). One namespace must not use up the time and
 /// the memory of a controller that also serves other namespaces. A usual pattern costs about 1000 in an Allow rule, and
 /// 16 times as much in a Deny rule. If a Whitelist is at this maximum, the slowest request takes about 0.1 s.
 const PATTERN_COST: usize = 1024 * 1024;
 
-/// Remedy for a word of `run` that can be read in two ways.
+/// Remedy for an ambiguous word of `run`: its parameters can have different values for the same word.
 const A_WORD_OF_ITS_OWN: &str = "give what follows it a word of its own in run";
-/// Remedy for a `match` that can be read in two ways.
+/// Remedy for an ambiguous `match`: its parameters can have different values for the same text.
 const AT_THE_END: &str = "move it to the end of match";
-/// Remedy for words of `run` that serve as `match` and can be read in two ways.
+/// Remedy for a rule without `match`, if the text that consists of the words of `run` is ambiguous.
 const A_MATCH_OF_ITS_OWN: &str = "give the rule a match of its own with this parameter at the end";
 
 /// One compiled Whitelist.
@@ -43,7 +43,7 @@ pub struct CompiledWhitelist {
     pub(super) deny_rules: Vec<CompiledRule>,
     /// Invalid rules, each with its problem. These rules are not in force.
     pub invalid_rules: Vec<InvalidRule>,
-    /// Reason for which the namespace fails closed. `None` if this Whitelist does not cause that.
+    /// Reason why this Whitelist makes its namespace fail closed. `None` if the Whitelist gives no such reason.
     pub closed: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct CompiledRule {
     pub name: String,
     pub action_type: Option<String>,
     pub parameters: Vec<ParameterSpec>,
-    /// Texts of requests that this rule matches. `None` only for a Deny without `match`.
+    /// Text of requests that this rule matches. `None` only for a Deny without `match`.
     pub text: Option<Template>,
     /// Words of the command. Empty only for a Deny without `run`.
     pub run: Vec<Template>,
@@ -69,7 +69,7 @@ pub(super) struct CompiledRule {
     pub minimum_retention_seconds: Option<u32>,
 }
 
-/// One rule out of force.
+/// One rule that is not in force, because it is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct InvalidRule {
     /// Name of the rule.

@@ -1,8 +1,8 @@
-//! Matches a request against the rules. The function is total, and its result can be recorded.
+//! Matches a request against the rules. Each request gets a verdict that can be recorded.
 //!
 //! 1. A namespace that failed closed allows nothing.
-//! 2. The request is matched against every Allow rule that the index finds: command, action type, machine, subjects,
-//!    environment variables, timeout. Each matching rule becomes a candidate with its decision.
+//! 2. The request is matched against every Allow rule that the index finds. Writ compares command, action type,
+//!    machine, subjects, environment variables and timeout. Each matching rule becomes a candidate with its decision.
 //! 3. If a Deny rule matches the request or a candidate, the request is denied. The `run` of a Deny rule is matched
 //!    against each command that the candidate executes, including commands that a program such as `nice` launches.
 //! 4. If the candidates have different decisions, the request is ambiguous. Otherwise the first candidate is the
@@ -25,8 +25,8 @@ use super::template::{Template, TemplateMismatch, TemplateMismatchKind, read_wor
 use super::verdict::{Decision, Denial, NearMiss, Verdict};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, MAXIMUM_WORDS, Request, RuleSet};
 
-/// Maximum number of rules that are compared with a denied request to find the near miss. These rules cannot match. If
-/// many rules have the same prefix, the first rules are enough.
+/// Maximum number of rules that Writ compares with a denied request to find the most similar rule. If many rules have
+/// the same prefix, comparing the first rules is enough.
 const MAX_NEAR_MISS_CANDIDATES: usize = 32;
 
 /// Request, labels of the Machine, and requester.
@@ -40,7 +40,7 @@ struct MatchInput<'a> {
 /// Allow rule that matches the request, with its decision.
 struct Candidate {
     decision: Decision,
-    /// `match` of the rule with the values of the request, as a requester would write it.
+    /// Text with which a requester can request this command: `match` of the rule, with the values of the request.
     text: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub fn decide(
         return Verdict::Deny(Denial { reason: Reason::Denied, message, nearest: None });
     }
     if let Some(index) = rules.prefix_index(lookup).filter(|_| candidates.is_empty()) {
-        // These rules cannot match. The most similar rule becomes the near miss.
+        // No rule allows the request. The code below only finds the most similar rule, which becomes the near miss.
         let like_it = in_order(|found| index.rules_with_prefix_of(&key, found));
         for (whitelist, rule) in
             like_it.into_iter().take(MAX_NEAR_MISS_CANDIDATES).filter_map(|place| rules.allow_rule(place))
@@ -153,7 +153,8 @@ fn is_for_machine(rule: &CompiledRule, labels: &BTreeMap<String, String>) -> boo
     rule.selector.as_ref().is_none_or(|selector| selector.matches(labels))
 }
 
-/// Matches a request against one Allow rule. The later the step that fails, the nearer the rule is to the request.
+/// Matches a request against one Allow rule. If a check fails, the error shows how near the rule is to the request. The
+/// later the check that fails, the nearer the rule.
 fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInput<'_>) -> Result<Candidate, Mismatch> {
     let values = extract_values(whitelist, rule, asked.request.form())?;
     if asked.request.action_type().is_some_and(|named| rule.action_type.as_deref() != Some(named)) {
@@ -196,7 +197,8 @@ fn candidate(whitelist: &CompiledWhitelist, rule: &CompiledRule, asked: MatchInp
     Ok(Candidate { decision, text: rule.text.as_ref().map(|text| text.expand(&values)) })
 }
 
-/// Returns the value that the request gives to each parameter of the rule, in the order of the parameters.
+/// Returns the value of each parameter of the rule, in the order of the parameters. If the request gives no value, the
+/// value is the default.
 fn extract_values<'a>(
     whitelist: &CompiledWhitelist,
     rule: &'a CompiledRule,
@@ -294,14 +296,14 @@ fn find_deny<'a>(
     };
     let texts = candidates.iter().filter_map(|candidate| candidate.text.as_deref());
     let commands = outcomes.iter().flat_map(|outcome| &outcome.commands);
-    // A command with more words matches no Deny, because a Deny has at most `MAXIMUM_WORDS` words.
+    // A Deny has at most `MAXIMUM_WORDS` words. A command with more words therefore matches no Deny.
     let words = commands.filter(|command| command.words.len() <= MAXIMUM_WORDS);
     let words = words.map(|command| key_by_base_name(command.words.iter().copied()));
     let mut may_hold = rules.deny_candidates(asked_text.into_iter().chain(texts), asked_words.into_iter().chain(words));
     may_hold.find(|(_, rule)| deny_matches(rule, asked, &outcomes))
 }
 
-/// All commands that a candidate would execute.
+/// Commands that a candidate would execute, including commands that its program launches.
 pub(super) struct Outcome<'a> {
     action_type: &'a str,
     text: Option<&'a str>,
@@ -338,7 +340,8 @@ fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<
             _ => outcomes.iter().any(|outcome| is_of_type(outcome.action_type)),
         };
     }
-    // First match the request as it was written. Its user is not known yet, so a Deny with `runAs` does not match here.
+    // First match the request as it was written. The request does not contain the user, so a Deny with `runAs` does not
+    // match here.
     let asked_type = asked.request.action_type().unwrap_or_default();
     let holds_as_written = rule.run_as.is_none()
         && is_of_type(asked_type)
@@ -347,8 +350,8 @@ fn deny_matches(rule: &CompiledRule, asked: MatchInput<'_>, outcomes: &[Outcome<
             CommandForm::Argv(argv) => forbids_words(rule, &argv.iter().map(String::as_str).collect::<Vec<_>>(), false),
             CommandForm::Rule(_) => false,
         };
-    // Then match the commands that the request would execute. Another form of request or a launcher such as `nice`
-    // therefore does not evade a Deny.
+    // Then match the commands that the request would execute. A requester therefore cannot evade a Deny with another
+    // form of request or with a launcher such as `nice`.
     holds_as_written || outcomes.iter().any(|outcome| is_of_type(outcome.action_type) && forbids_outcome(rule, outcome))
 }
 

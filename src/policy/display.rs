@@ -10,7 +10,7 @@ const CUT: &str = " ...";
 pub fn display(argv: &[String]) -> String {
     let mut text = String::new();
     for word in argv {
-        // The text is truncated below. The loop stops before it reads all words of a long vector.
+        // The text is truncated below, so the remaining words of a long vector are not needed.
         if text.len() > 4 * MAX_COMMAND_LINE {
             break;
         }

@@ -6,13 +6,14 @@ pub fn any_matches(patterns: &str, text: &str) -> bool {
     patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()).any(|pattern| matches(pattern, text))
 }
 
-/// Returns true if a pattern matches a text. `*` matches any number of characters, and `?` matches exactly one. The
-/// time is at most proportional to the product of the two lengths.
+/// Returns true if a pattern matches a text. `*` matches any number of characters, and `?` matches exactly one
+/// character. The time is at most proportional to the product of the two lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut in_text) = (0, 0);
-    // Position of the last `*` in the pattern, and the position in the text that belongs to it. If the later characters
-    // do not match, matching resumes there.
+    // Position of the last `*` in the pattern, and the position in the text where the characters for this `*` end. If
+    // the later characters do not match, the `*` takes one more character, and the comparison resumes after that
+    // character.
     let mut star: Option<(usize, usize)> = None;
     while let Some(character) = text.get(in_text) {
         match pattern.get(at) {

@@ -25,7 +25,8 @@ impl PrefixIndex {
         let entry = |(rule, prefix)| Entry { prefix, rule, parent: None };
         let mut entries: Vec<Entry> = rules.map(entry).collect();
         entries.sort_by(|left, right| left.prefix.cmp(&right.prefix));
-        // In sorted order, all texts that start with a prefix follow directly after this prefix.
+        // In sorted order, all texts that start with a prefix follow directly after this prefix. `open` therefore holds
+        // the earlier entries whose prefix is a prefix of the current entry.
         let mut open: Vec<(usize, String)> = Vec::new();
         for (index, entry) in entries.iter_mut().enumerate() {
             while open.pop_if(|(_, parent)| !entry.prefix.starts_with(parent.as_str())).is_some() {}
@@ -37,8 +38,8 @@ impl PrefixIndex {
 
     /// Adds to `found` the positions of all rules whose `prefix` is a prefix of `key`.
     pub fn rules_with_prefix_of(&self, key: &str, found: &mut Vec<usize>) {
-        // All entries whose `prefix` is a prefix of `key` are in one chain. The chain starts at the last entry that is
-        // not greater than `key`.
+        // All entries whose `prefix` is a prefix of `key` are in one chain of `parent` links. The chain starts at the
+        // last entry that is not greater than `key`.
         let mut next = self.0.partition_point(|entry| entry.prefix.as_str() <= key).checked_sub(1);
         while let Some(entry) = next.and_then(|index| self.0.get(index)) {
             if key.starts_with(entry.prefix.as_str()) {
@@ -48,8 +49,8 @@ impl PrefixIndex {
         }
     }
 
-    /// Returns the length of the longest common prefix of `key` and a rule, in bytes. Returns `None` if there are no
-    /// rules.
+    /// Returns the length of the longest common prefix of `key` and the prefix of any rule, in bytes. Returns `None` if
+    /// there are no rules.
     pub fn longest_common_prefix(&self, key: &str) -> Option<usize> {
         // In sorted order, the entry with the longest common prefix is directly before or after `key`.
         let after = self.0.partition_point(|entry| entry.prefix.as_str() <= key);
@@ -58,7 +59,7 @@ impl PrefixIndex {
         neighbours.map(|entry| common(&entry.prefix, key)).max()
     }
 
-    /// Returns the lowest position of a rule that begins with `part`, and the number of such rules.
+    /// Counts the rules whose prefix begins with `part`. Returns the lowest position of these rules and their number.
     pub fn first_with_prefix(&self, part: &str) -> Option<(usize, usize)> {
         let start = self.0.partition_point(|entry| entry.prefix.as_str() < part);
         let behind = self.0.get(start..)?;

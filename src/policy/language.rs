@@ -3,13 +3,14 @@
 //!
 //! A [`Scanner`] is a small automaton that reads a word from left to right and finds a feature. Examples of features
 //! are a segment `..` and a dash at the beginning. [`Words`] applies a scanner to all words of a template. The scanner
-//! reads constant text as it is. For a parameter, the search runs on the product of the scanner and the automaton of
-//! the parameter's pattern. The result is exact, also with `maxLength`, and contains a short word that has the feature.
+//! reads constant text as it is. For a parameter, the search advances the scanner and the automaton of the parameter's
+//! pattern together. It visits pairs of their states (the product of the automata). The result is exact, also with
+//! `maxLength`, and contains a short word that has the feature.
 //!
 //! The work is bounded. A product is searched at most once for each parameter and each state in which the scanner
 //! reaches the parameter. The maximum number of states of a product is the number of the pattern's states times the
-//! number of the scanner's states. `COMPILED_BYTES` in `pattern.rs` limits the pattern. If a parameter occurs twice in
-//! a word, the search chooses the two values independently.
+//! number of the scanner's states. `COMPILED_BYTES` in `pattern.rs` limits the size of the pattern's automaton. If a
+//! parameter occurs twice in a word, the search chooses the two values independently.
 
 pub(super) mod paths;
 pub(super) mod scanner;
@@ -28,7 +29,7 @@ use scanner::{Class, Scanner, ScannerState};
 pub(super) struct Words<'r> {
     parameters: &'r [ParameterSpec],
     scanner: &'r Scanner,
-    /// Returns true if the bytes of a parameter's values count as chosen by the requester.
+    /// Function that returns true if the bytes of a parameter's values count as chosen by the requester.
     is_free: fn(&ValueSpec) -> bool,
     automata: BTreeMap<usize, Rc<Automaton>>,
     outcomes: BTreeMap<(usize, ScannerState), Rc<[Outcome]>>,
@@ -50,7 +51,8 @@ struct Outcome {
     value: Rc<str>,
 }
 
-/// Step to a state: the state before a piece of the template, and the value of the piece if it is a placeholder.
+/// Step to a state: the state before a piece of the template, and the value of the piece. The value is `None` if the
+/// piece is constant text.
 type Step = (ScannerState, Option<Rc<str>>);
 
 impl<'r> Words<'r> {
@@ -61,7 +63,7 @@ impl<'r> Words<'r> {
     /// Returns a short word for each feature that the scanner finds in the words of `template`.
     ///
     /// # Errors
-    /// PatternTooLarge if a pattern has no automaton within the bounds. The rule is then out of force.
+    /// PatternTooLarge if the automaton of a pattern is too large. The rule is then out of force.
     pub fn find_all(&mut self, template: &Template) -> Result<Vec<(usize, Example)>, RuleError> {
         let mut steps: Vec<BTreeMap<ScannerState, Step>> = Vec::new();
         let mut states = vec![self.scanner.start()];
@@ -119,8 +121,8 @@ impl<'r> Words<'r> {
         for (place, value) in &chosen {
             values.insert(*place, value.to_string());
         }
-        // If a parameter occurs twice, the search chose two values. Both places get the value with which the word has
-        // the feature.
+        // If a parameter occurs twice, the search chose two values for it, but a word has only one. Both placeholders
+        // get the value with which the word has the feature.
         if !self.finds(template, &values) {
             let with = |(place, value): &(usize, Rc<str>)| {
                 let one = [(*place, value.to_string())];
@@ -184,7 +186,8 @@ impl<'r> Words<'r> {
     }
 }
 
-/// Automaton of a pattern. The scanner does not distinguish the bytes of a class, so one byte stands for each class.
+/// Automaton of a pattern. The scanner does not distinguish the bytes of a class, so the automaton has only one byte of
+/// each class.
 struct Automaton {
     nodes: Vec<Node>,
     start: usize,
@@ -192,14 +195,14 @@ struct Automaton {
 
 #[derive(Default)]
 struct Node {
-    /// Nodes that follow without a byte.
+    /// Nodes that are reached without reading a byte.
     empty: Vec<usize>,
-    /// Nodes that follow after a byte, each with the byte and its class.
+    /// Nodes that are reached by reading a byte, each with the byte and its class.
     moves: Vec<(u8, Class, usize)>,
     is_end: bool,
 }
 
-/// Reached state of the product of automaton and scanner, with the step that led to it.
+/// Reached node of the automaton, with the state of the scanner there and the step that led to the node.
 struct Reached {
     node: usize,
     state: ScannerState,
@@ -213,8 +216,8 @@ impl Automaton {
         Self { nodes, start: nfa.start_anchored().as_usize() }
     }
 
-    /// Returns the states of the scanner after the values of the pattern, the state with the shortest value first. The
-    /// search is breadth first, so it reaches each state of the product with the fewest bytes.
+    /// Returns the possible states of the scanner after a value of the pattern. The state with the shortest value is
+    /// first. The search is breadth first, so it reaches each pair of a node and a state with the fewest bytes.
     fn outcomes(&self, scanner: &Scanner, from: ScannerState, is_free: bool, longest: usize) -> Vec<Outcome> {
         let width = scanner.states();
         let mut seen = vec![false; self.nodes.len() * width];
@@ -296,7 +299,8 @@ impl Node {
         node
     }
 
-    /// Adds one byte for each class. Prefers a lower-case letter, because an example with letters is easier to read.
+    /// Adds transitions to the node `next`, with one byte for each class. Prefers a lower-case letter, because an
+    /// example with letters is easier to read.
     fn add(&mut self, first: u8, last: u8, next: usize, scanner: &Scanner) {
         let rank = |byte: u8| (!byte.is_ascii_lowercase(), !byte.is_ascii_alphanumeric());
         for byte in first..=last {

@@ -2,9 +2,9 @@
 //! and the readers of the policy get different texts.
 //!
 //! # Guarantees
-//! The text for the requester shows no text, pattern or value of a rule, and no correct part of a guessed word. It
-//! shows names of rules and parameters, and the maximum timeout, because requests contain them. If only the directory
-//! of the program differs, the text says so.
+//! The text for the requester shows no text, pattern or value of a rule. It does not show which part of a guessed word
+//! was correct. It shows names of rules and parameters, and the maximum timeout, because requesters need them for
+//! requests. If only the directory of the program differs, the text says so.
 
 mod other_way;
 
@@ -21,7 +21,7 @@ use super::verdict::{Denial, NearMiss};
 use super::{CommandForm, CompiledWhitelist, MAXIMUM_COMMAND_BYTES, Request, RuleSet};
 use other_way::OtherWay;
 
-/// Reason for which a rule is not a candidate. The variants are sorted from the farthest to the nearest rule.
+/// Reason why a rule does not match a request. [`Mismatch::nearness`] returns how near the rule is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mismatch {
     /// The request names another rule.
@@ -85,7 +85,7 @@ impl Mismatch {
 }
 
 impl<'a> NearestRules<'a> {
-    /// Returns a value for which no rule has been considered yet.
+    /// Starts a search for the nearest rule. No rule has been considered yet.
     pub fn new(form: &CommandForm, key: &'a str) -> Self {
         let end_of_word = if matches!(form, CommandForm::Text(_)) { ' ' } else { END_OF_WORD };
         Self { key, end_of_word, for_policy_reader: None, for_requester: None, is_tied: false }
@@ -125,7 +125,8 @@ impl<'a> NearestRules<'a> {
         }
     }
 
-    /// Considers the nearest rules whose prefix differs from the request. Only the index has compared these rules.
+    /// Considers rules whose prefix differs from the request, and chooses the rules with the longest common prefix. The
+    /// index excluded these rules, so nothing has compared them with the request yet.
     pub fn consider_prefix_matches(&mut self, rules: &'a RuleSet, index: &PrefixIndex) {
         let Some(matched) = index.longest_common_prefix(self.key) else { return };
         let alike = |matched: usize| {

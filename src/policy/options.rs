@@ -17,7 +17,8 @@ const BEGIN_THE_PATTERN: &str =
 const OR_PUT_DASHES: &str = "begin its pattern with a letter, a digit or _, for example [A-Za-z0-9_][A-Za-z0-9._-]*, or put -- before it in \
      run, behind a word that is no option";
 
-/// Maximum number of texts of a word with enum values. Up to this number, each text is checked.
+/// Maximum number of texts of one word that are checked. If the enum values of the word result in more texts, one
+/// sample text is checked.
 const MAX_TEXTS: usize = 64;
 
 /// State of the options before a word: ended, perhaps ended, or not ended.
@@ -70,8 +71,8 @@ pub(super) fn swallowed_dashes(run: &[Template], parameters: &[ParameterSpec]) -
     })
 }
 
-/// Returns a parameter in the first word, if the program reads its first word as options without a dash: `tar {mode}
-/// a.tar`.
+/// Returns a parameter in the first word after the program, if the program reads this word as options without a dash:
+/// `tar {mode} a.tar`.
 pub(super) fn chosen_bundle<'p>(run: &[Template], parameters: &'p [ParameterSpec]) -> Option<&'p ParameterSpec> {
     let [program, first, ..] = run else { return None };
     let mut places = first.placeholders().filter_map(|place| parameters.get(place));
@@ -114,7 +115,8 @@ impl<'r> Ends<'r> {
         while self.next < index {
             let word = self.run.get(self.next).and_then(Template::constant);
             match word {
-                // In `nice -- /bin/rm {x}`, the `--` ends the options of nice, but not the options of rm.
+                // In `nice -- /bin/rm {x}`, the `--` ends the options of nice, but not the options of rm. Tracking
+                // therefore starts again at rm.
                 Some(word) if self.runs_other_programs && word.starts_with('/') => {
                     (self.program, self.start, self.ended) = (word, self.next + 1, Ended::No);
                 }
@@ -131,8 +133,8 @@ impl<'r> Ends<'r> {
     /// Returns the state after a `--` at this index.
     fn dashes_at(&self, index: usize) -> Ended {
         if self.before(index) == Some("--") {
-            // If the option before the first `--` takes the first `--` as its value, the second `--` ends the options.
-            // If not, the first `--` ends them.
+            // After two `--`, the options have ended in any case: the first `--` ends them, or it is the value of an
+            // option and the second `--` ends them.
             return Ended::Yes;
         }
         match self.taker(index) {

@@ -1,4 +1,5 @@
-//! Finds the rule out of force that a request is for. The result is for readers of the policy. Decisions do not use it.
+//! Finds an invalid rule that would match a request if the rule were in force. The result is for readers of the policy.
+//! Decisions do not use it.
 
 use super::{CommandForm, InvalidRule, Request, RuleSet};
 

@@ -1,5 +1,5 @@
 //! Refuses patterns with which a path can leave its directory. If a parameter does not set `allowParentDirectory`, its
-//! value must not make a path segment `..` in a word of `run` or in a variable.
+//! values must not result in a path segment `..` in a word of `run` or in a variable.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ fn may_have_dots(word: &Template, parameters: &[ParameterSpec]) -> bool {
     has_free
         && texts.any(|piece| match piece {
             // In `/srv/..{p}`, both dots are in the text. If the text has only one dot, a value must contain the other
-            // dot.
+            // dot, and the next match arm finds the value.
             Piece::Text(text) => text.contains(".."),
             Piece::Placeholder(place) => values(place).is_some_and(|values| values.bytes.contains(b'.')),
         })

@@ -14,8 +14,8 @@ use super::RuleError;
 
 /// Maximum size of one compiled pattern, in bytes. A character class repeated 256 times takes about 30 KiB.
 const COMPILED_BYTES: usize = 64 * 1024;
-/// Maximum size of the cache of one search, in bytes. A search that needs more cache evicts entries. If that does not
-/// suffice, the search continues without a cache and is 30 times slower.
+/// Maximum size of the cache of one search, in bytes. A search that needs more cache evicts entries. If eviction is not
+/// enough, the search continues without a cache and is 30 times slower.
 const SEARCH_BYTES: usize = 128 * 1024;
 /// Maximum depth of nested groups. Functions traverse the tree recursively, so this depth limits the recursion.
 const NESTING: u32 = 32;
@@ -112,13 +112,14 @@ impl Pattern {
             .configure(config)
             .build_from_hir(&whole)
             .map_err(|_| RuleError::PatternTooLarge { field: field() })?;
-        // The example is built only after the check of the size, because it repeats parts of the pattern:
-        // `(a?){4294967295}` is a short pattern.
+        // The example is built only after the check of the size, because it repeats parts of the pattern. A short
+        // pattern such as `(a?){4294967295}` can repeat its parts billions of times.
         let mut example = Vec::new();
         if least <= PATTERN_BYTES {
             write_example(&tree, &mut example);
         }
-        // If a pattern matches only very long values, it has no example.
+        // A pattern that matches only very long values has no example: the text stays empty, and the pattern does not
+        // match it.
         let example = String::from_utf8(example).ok().filter(|example| regex.is_match(example.as_bytes()));
         Ok(Self { regex, text: text.to_owned(), example, bytes, first, empty: least == 0 })
     }
@@ -136,8 +137,8 @@ impl Pattern {
         NFA::compiler().configure(config.nfa_size_limit(Some(COMPILED_BYTES))).build_from_hir(&tree).ok()
     }
 
-    /// Returns the memory of the forward automaton, in bytes. The unused backward automaton needs the same amount in
-    /// addition. Each concurrent search needs up to [`SEARCH_BYTES`].
+    /// Returns the memory of the forward automaton, in bytes. `regex` needs twice as much, because it also contains an
+    /// unused backward automaton of the same size. Each concurrent search needs up to [`SEARCH_BYTES`] in addition.
     pub fn memory(&self) -> usize {
         self.regex.memory_usage() / 2
     }

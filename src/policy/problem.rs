@@ -1,5 +1,5 @@
-//! Problems of rules. There is one variant for each thing that a rule must not do. The controller reports problems in
-//! the conditions of a Whitelist. `writ lint` reports them before the Whitelist is applied.
+//! Problems of rules. Each variant is one kind of mistake in a rule. The controller reports problems in the conditions
+//! of a Whitelist. `writ lint` reports them before the Whitelist is applied.
 
 use super::{MAXIMUM_TEXT_BYTES, MAXIMUM_WORDS, RedactionError};
 
@@ -16,8 +16,8 @@ pub enum RuleError {
     /// `run` has no words, or more words than the maximum.
     #[error("run must have 1 to {MAXIMUM_WORDS} words")]
     RunLength,
-    /// Program without a constant absolute path, or with a path that can be read in two ways. Without an absolute path,
-    /// the search path would decide which file runs.
+    /// Program that is not a constant absolute path, or whose path contains `..`, `.`, `//` or `=`, or ends in `/`.
+    /// Without an absolute path, the search path would decide which file runs.
     #[error(
         "run[0] must be a constant absolute path without `..`, `.`, `//` and `=`, and must not end in `/`: write out where the program is, for example /usr/bin/systemctl"
     )]
@@ -75,7 +75,7 @@ pub enum RuleError {
         /// Name of the parameter.
         name: String,
     },
-    /// Parameter that is not in `match` and has no default, so that a text request gives it no value.
+    /// Parameter that is not in `match` and has no default, so that a request by text gives it no value.
     #[error("the parameter {name} is in run but not in match: put it there, or give it a default")]
     MissingFromMatch {
         /// Name of the parameter.
@@ -91,7 +91,7 @@ pub enum RuleError {
         /// Name of the parameter or the variable.
         name: String,
     },
-    /// Text that can be read in two ways.
+    /// Text from which the values of its parameters can be read in two ways.
     #[error(
         "{field} can be read in two ways: behind {{{name}}} there must be text whose first character it does not admit, \
          and in match it must not admit a space unless it is at the end; narrow it, or {remedy}"
@@ -110,7 +110,7 @@ pub enum RuleError {
         /// Path of the field.
         field: String,
     },
-    /// Range without a value, or with a negative minimum.
+    /// Integer range that contains no value, or has a negative minimum.
     #[error("{field}.integer must have a minimum of at least 0 and a maximum that is not less")]
     IntegerRange {
         /// Path of the field.
@@ -240,8 +240,8 @@ pub enum RuleError {
         /// Name of the variable.
         name: String,
     },
-    /// Variable with values that the author did not list, although programs read a program, code or a configuration
-    /// from it.
+    /// Variable without an enum, although programs read a program, code or a configuration from the variable. The
+    /// author must list the values of such a variable.
     #[error(
         "environment.{name} must have enum: programs take a program, an option, code or a configuration from that variable, so the \
          rule has to list the values that are meant"
@@ -256,7 +256,7 @@ pub enum RuleError {
          `: / ; & < > | ( ) {{ }}`, with `$` only at the end, not beginning with `-`, `#`, `%`, `+` or `\\`, and no number"
     )]
     RunAs,
-    /// Relative directory, or a path that can be read in two ways.
+    /// Working directory that is relative, contains `..`, `.` or `//`, or ends in `/`.
     #[error("workingDirectory must be an absolute path without `..`, `.` and `//`, and must not end in `/`")]
     WorkingDirectory,
     /// Empty list of subjects.
@@ -268,13 +268,14 @@ pub enum RuleError {
         /// Name of the subject.
         name: String,
     },
-    /// Selector that Kubernetes would refuse as well.
+    /// Selector whose operator and values do not fit, for example `In` without values. Kubernetes would refuse it as
+    /// well.
     #[error("machineSelector: {key}: In and NotIn must have values, Exists and DoesNotExist none")]
     Selector {
         /// Name of the label.
         key: String,
     },
-    /// Default that is greater than the maximum, or a time that is out of range.
+    /// Default timeout that is greater than the maximum, or a timeout that is out of range.
     #[error("timeoutSeconds must be 1 to 86400, and its default not more than its maximum")]
     Timeout,
     /// Bound for output that is out of range.

@@ -1,5 +1,5 @@
-//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Only tools for which one
-//! person waits may use this search, because no common maximum limits the cost of all patterns of the rules.
+//! Finds all problems of a rule for its author. Compiling a rule stops at the first problem. Only tools that a user
+//! runs and waits for may use this search, because no maximum limits the total cost of the patterns of all rules.
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 

@@ -1,10 +1,10 @@
-//! Checks parameters in words of a rule that decide which program or code runs. A program reads such a word as a
-//! program, as code, or as a file that defines what to run. In these words, a rule may have a parameter only if its
-//! author listed the values.
+//! Checks parameters with which a requester could choose the program or the code to run. A program can read a word as a
+//! program, as code, or as a file that defines what to run. In such a word, a rule may have a parameter only if the
+//! author of the rule listed the values.
 //!
 //! [`table`] describes the known programs. [`walk`] reads the words of a rule in the same way as the program.
 //! [`verdict`] decides if a parameter is permitted in a word. A copy or a link of a program under another name has no
-//! description.
+//! description, so Writ treats it as an unknown program.
 //!
 //! The checks do not limit the author of a rule, who may allow anything. They prevent rules that allow more than the
 //! author intended.
@@ -21,8 +21,8 @@ use verdict::Verdict;
 pub(super) use verdict::is_free;
 use walk::{Use, Word};
 
-/// Maximum number of combinations of enum values that are checked. If there are more, only as many combinations are
-/// checked as are necessary to use each value once.
+/// Maximum number of combinations of enum values, if all combinations are checked. If there are more, Writ checks only
+/// as many combinations as it needs to use each value once.
 const COMBINATIONS: usize = 32;
 
 /// Returns an error for the first use of a parameter with which the requester chooses the program or the code to run.
@@ -54,12 +54,13 @@ pub(super) fn warnings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<St
     found
 }
 
-/// Returns true if the tables describe the program of a rule. In this case, [`warnings`] covers the files of the rule.
+/// Returns true if the tables describe the program of a rule. In this case, [`warnings`] covers the paths in the rule.
 pub(super) fn is_described(run: &[Template]) -> bool {
     run.first().and_then(Template::constant).is_some_and(|program| table::find(program).is_some())
 }
 
-/// Returns true if a program runs another program or a script, and the words of that program follow its own words.
+/// Returns true for a program that runs another program or a script, if the words of the other program follow the words
+/// of the first program.
 pub(super) fn runs_other_programs(path: &str) -> bool {
     let has_others = |roles: &[Role]| roles.iter().any(|role| matches!(role, Role::Command | Role::Script));
     table::find(path).is_some_and(|(_, known)| has_others(&known.operands) || has_others(known.rest.as_slice()))
@@ -72,7 +73,7 @@ pub(super) fn ignores_double_dash(path: &str) -> bool {
 }
 
 /// Returns the uses of all free parameters, in all readings of the rule (see [`readings`]). A parameter is free if a
-/// pattern describes its values and they can contain more than digits.
+/// pattern describes its values, and the values can contain more than digits.
 fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     let mut uses = Vec::new();
     if parameters.iter().any(|parameter| is_free(&parameter.values)) {
@@ -83,9 +84,9 @@ fn uses(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Use> {
     uses
 }
 
-/// Returns one list of words for each combination of enum values. If there are more than [`COMBINATIONS`] combinations,
-/// returns only as many lists as the longest enum has values. A mark stands for the value of a free parameter. Any
-/// other parameter has an example value.
+/// Returns the words of the rule once for each combination of enum values. If there are more than [`COMBINATIONS`]
+/// combinations, returns only as many lists as the longest enum has values. In each list, a mark stands for the value
+/// of a free parameter. A parameter that has no enum and is not free has an example value.
 fn readings(run: &[Template], parameters: &[ParameterSpec]) -> Vec<Vec<Word>> {
     let values: Vec<Vec<String>> = parameters
         .iter()

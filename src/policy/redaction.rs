@@ -4,12 +4,12 @@
 //! **Every match of a pattern within a line is replaced**, whatever else is replaced in the line. Each pattern is
 //! matched with the original line, so no pattern hides a match of another pattern. Some patterns would break this
 //! guarantee: patterns that match the empty text, need a newline, or are too large to search for. Compiling refuses
-//! them.
+//! these patterns.
 //!
-//! Patterns match bytes, because output can contain any bytes. `.` and `\S` match any byte. `^` and `$` match the ends
-//! of the line. A pattern matches at the leftmost position, with the first alternative that matches there (`foo|foobar`
-//! leaves `bar`). A search takes linear time and bounded memory. If a line needs more searches than the maximum, the
-//! whole rest of the line is replaced.
+//! Patterns match bytes, because output can contain any bytes. `.` and `\S` also match bytes that are not ASCII. `^`
+//! and `$` match the ends of the line. A pattern matches at the leftmost position, with the first alternative that
+//! matches there. For example, `foo|foobar` leaves `bar` of `foobar`. A search takes linear time and bounded memory. If
+//! a line needs more searches than the maximum, the whole rest of the line is replaced.
 
 use std::ops::Range;
 
@@ -28,20 +28,20 @@ pub const MAXIMUM_PATTERN_BYTES: usize = 256;
 /// Replacement of every redacted part. Its length does not depend on the part.
 pub const REDACTED: &[u8] = b"***";
 
-/// Maximum size of a pattern as an automaton, in bytes. It suffices for over 100 repetitions of a class. With this
-/// size, the slowest search is still as fast as the output of a machine.
+/// Maximum size of the automaton of a pattern, in bytes. This size is enough for over 100 repetitions of a class. With
+/// this size, the slowest search is still as fast as a machine sends output.
 const AUTOMATON_BYTES: usize = 16 << 10;
 /// Maximum depth of nested groups. Functions traverse a pattern recursively, so this depth limits the recursion.
 const NESTING: u32 = 32;
-/// Maximum size of the cache of a search, in bytes, for each direction. A search that needs more cache evicts entries.
+/// Maximum size of the cache of a search, in bytes, for each search direction. A search that needs more cache evicts
+/// entries.
 const SEARCH_BYTES: usize = 128 << 10;
 /// Maximum number of matches of one pattern in one line.
 const MATCHES: usize = 256;
 /// Maximum number of bytes that the searches in one line read, for all patterns together. The first search of each
 /// pattern does not count. To find a match, a search can read to the end of the line, even if the match is near the
 /// beginning. Without a maximum, the work for a hostile line would grow with the square of its length. This value is 4
-/// times the longest line. With the worst patterns and a hostile line, other work of the process waits for about 0.16
-/// s.
+/// times the longest line. With the worst patterns, a hostile line delays other work of the process by about 0.16 s.
 const MAX_SEARCH_BYTES: usize = 256 << 10;
 
 /// Compiled patterns of a rule. Without patterns, nothing is replaced.
@@ -72,7 +72,8 @@ pub enum PatternError {
     /// The pattern is empty or too long.
     #[error("must have 1 to {MAXIMUM_PATTERN_BYTES} characters")]
     Length,
-    /// The pattern contains a byte that a reader can confuse with another byte or cannot see.
+    /// The pattern contains a byte that is not printable ASCII. A reader could not see the byte, or could confuse it
+    /// with another byte.
     #[error("must be printable ASCII, but has byte 0x{byte:02x} at {position}; write it as \\x{byte:02x}")]
     Unprintable {
         /// Position of the byte, counted from 0.
@@ -86,10 +87,10 @@ pub enum PatternError {
         /// Problem of the syntax, with its position.
         problem: String,
     },
-    /// The pattern matches characters, but output is matched as bytes.
+    /// The pattern requests Unicode characters, but output is matched as bytes.
     #[error("asks for Unicode, but output is matched as bytes; remove (?u), \\p and the like")]
     Unicode,
-    /// The pattern matches the empty text, which is everywhere.
+    /// The pattern matches the empty text, which occurs at every position.
     #[error("admits the empty text, which is found everywhere; let it take at least one character (`+` for `*`)")]
     MatchesEmpty,
     /// The pattern has a part that cannot match any text.

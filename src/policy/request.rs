@@ -1,4 +1,4 @@
-//! Parses requests. Later code relies on a parsed request and does not check it again.
+//! Parses and checks requests. Later code relies on these checks and does not repeat them.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ pub enum CommandForm {
     Rule(RuleRequest),
 }
 
-/// Reason for which a spec is not a valid request. The schema of the CRD already refuses most of these specs. The
-/// policy checks them again, because somebody can edit the CRD.
+/// Reason why a spec is not a valid request. The schema of the CRD already refuses most of these specs. The policy
+/// checks requests again, because somebody can edit the CRD.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The spec has no form of command, or several forms.

@@ -20,8 +20,8 @@ struct Rules {
     by_words: PrefixIndex,
     by_base_name: PrefixIndex,
     by_name: PrefixIndex,
-    /// Index for near misses, by the text before the first placeholder. With this index, rules with other enum values
-    /// are found as well.
+    /// Index for near misses, by the text before the first placeholder. A request therefore finds a similar rule even
+    /// if no enum of the rule lists the value in the request.
     similar_texts: PrefixIndex,
     similar_words: PrefixIndex,
     deny_rules: RulePositions,
@@ -29,7 +29,7 @@ struct Rules {
     /// Index by the name of the program without its directory, because a Deny also matches other paths of the same
     /// program.
     forbidden_words: PrefixIndex,
-    /// Deny rules without `match` and `run`. No index contains them.
+    /// Deny rules without `match` and `run`. They are in no index, so every request is matched against them.
     unindexed_denies: Vec<usize>,
 }
 
@@ -84,7 +84,7 @@ impl RuleSet {
         self.0.rule(&self.0.allow_rules, place, |whitelist| &whitelist.allow_rules)
     }
 
-    /// Returns the positions of the Allow rules that can match, in order.
+    /// Returns the positions of the Allow rules that can match the request with this key, in order.
     pub(super) fn candidates(&self, lookup: LookupKind, key: &str) -> Vec<usize> {
         let index = match lookup {
             LookupKind::Text => &self.0.by_text,
@@ -100,7 +100,7 @@ impl RuleSet {
     }
 
     /// Returns the index of the Allow rules by the text before the first placeholder. Returns `None` for
-    /// [`LookupKind::Name`], because requests by name have no near misses in an index.
+    /// [`LookupKind::Name`]: if a request names its rule, no index is searched for similar rules.
     pub(super) fn prefix_index(&self, lookup: LookupKind) -> Option<&PrefixIndex> {
         match lookup {
             LookupKind::Text => Some(&self.0.similar_texts),

@@ -8,12 +8,12 @@ use super::RuleError;
 /// Requester of a request, and the result of its verification.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Identity<'a> {
-    /// The API server has stamped this requester.
+    /// Requester that the admission policy copied from the authenticated request (the stamp).
     Known(&'a Requester),
     /// The requester is not verified: the request has no stamp, or stamping does not work. No Allow rule with subjects
     /// matches.
     Unknown,
-    /// The check of stamping has no result yet. Until then, no Allow rule with subjects matches.
+    /// Writ has not verified yet that stamping works. Until then, no Allow rule with subjects matches.
     Undecided,
 }
 

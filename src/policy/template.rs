@@ -2,8 +2,8 @@
 //! request, and inserts values into words.
 //!
 //! # Guarantees
-//! A template can be read in only one way. The text after a placeholder begins with a byte that no value contains, so a
-//! value ends before the first such byte. Matching never backtracks.
+//! A template can be read in only one way. The text after a placeholder begins with a byte that no value of the
+//! placeholder contains. The value therefore ends before the first such byte, and matching never backtracks.
 
 use super::RuleError;
 use super::values::{ValueError, ValueSpec};
@@ -50,12 +50,13 @@ pub(super) enum TemplateMismatchKind {
     Text,
     /// The parameter with this index does not admit its value.
     Value(usize, ValueError),
-    /// The parameter with this index has another value in another place of the request.
+    /// The request contains two different values for the parameter with this index.
     Contradiction(usize),
 }
 
 impl Template {
-    /// Parses a text of the rule's field `field`. `{name}` is a placeholder. `{{` and `}}` are single braces.
+    /// Parses the text of a field of a rule. `field` is the name of the field, for error messages. `{name}` is a
+    /// placeholder. `{{` and `}}` stand for single braces.
     ///
     /// # Errors
     /// UnescapedBrace, UndeclaredParameter.
@@ -283,7 +284,8 @@ impl Template {
     }
 }
 
-/// Matches words with templates, up to the end of the shorter list. Returns the number of bytes that matched.
+/// Matches words with templates, up to the end of the shorter list. Returns the number of bytes that matched. The end
+/// of each word counts as one byte.
 pub(super) fn read_words<'a>(
     parameters: &[ParameterSpec],
     templates: &[Template],
@@ -299,7 +301,7 @@ pub(super) fn read_words<'a>(
     Ok(matched)
 }
 
-/// Stores the value of a parameter, if the parameter admits it.
+/// Stores the value of a parameter. Fails if the parameter does not admit the value, or already has another value.
 fn bind<'t>(
     place: usize,
     value: &'t str,

@@ -13,7 +13,7 @@ const DEFAULT_MAX_LENGTH: u32 = 256;
 /// Maximum number of values of an enum that a message shows.
 const SHOWN_VALUES: usize = 20;
 
-/// Values that one parameter or variable may have, after the checks.
+/// Checked description of the values that a parameter or a variable may have.
 #[derive(Clone, Debug)]
 pub(super) struct ValueSpec {
     kind: Kind,
@@ -34,8 +34,8 @@ enum Kind {
     Integer {
         minimum: u64,
         maximum: u64,
-        /// True if a plus sign and leading zeros are ignored. A Deny of 7 then also matches +007, because the pattern
-        /// of an Allow can admit +007.
+        /// True in a Deny: a plus sign and leading zeros are ignored. The pattern of an Allow can admit +007, so a Deny
+        /// of 7 must also match +007.
         ignores_leading_zeros: bool,
     },
     Pattern(Box<Pattern>),

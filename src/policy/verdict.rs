@@ -8,13 +8,13 @@ use crate::api::execution_status::{ObjectRecord, OutputBounds};
 /// Result for a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// The request is allowed. It runs exactly as decided.
+    /// The request is allowed. Writ runs exactly this decision.
     Allow(Box<Decision>),
     /// The request is denied.
     Deny(Denial),
 }
 
-/// Command and its limits. They are fixed before Writ sends anything to the machine.
+/// Command to run, and its limits. Writ fixes them before it sends anything to the machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Decision {
     /// Whitelist of the rule that allowed the request.
@@ -43,7 +43,7 @@ pub struct Decision {
     pub minimum_retention_seconds: Option<u32>,
 }
 
-/// Reason for which a request is denied, with its near miss.
+/// Reason why a request is denied, with the near miss: the rule that is nearest to the request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Denial {
     /// NoMatchingRule, NotPermitted, Denied, Ambiguous or PolicyBroken.
@@ -51,7 +51,7 @@ pub struct Denial {
     /// Cause and remedy, for a requester who perhaps has no permission to read the policy. Contains names of rules and
     /// parameters. Contains no texts, no patterns, and no length of a matching prefix.
     pub message: String,
-    /// Complete near miss, only for readers of the policy: the nearest rule, and the reason for which it did not match.
+    /// Complete near miss, only for readers of the policy: the nearest rule, and the reason why it did not match.
     pub nearest: Option<NearMiss>,
 }
 
@@ -62,6 +62,6 @@ pub struct NearMiss {
     pub whitelist: String,
     /// Name of the rule. Empty if the problem concerns the whole Whitelist.
     pub rule: String,
-    /// Reason for which the rule did not match, with the values that the rule admits.
+    /// Reason why the rule did not match, with the values that the rule admits.
     pub why: String,
 }

@@ -1,6 +1,6 @@
-//! Wording of a rule out of force: the text and the words of its Whitelist, with placeholders that admit any text.
+//! Wording of an invalid rule: the text and the words of its Whitelist, with placeholders that admit any text.
 
-/// Text and words of a rule out of force, as written in its Whitelist.
+/// Text and words of an invalid rule, as written in its Whitelist.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Wording {
     /// Text of `match`. If the rule has no `match`, the words of `run`, joined with spaces.
@@ -14,18 +14,18 @@ impl Wording {
         Self { text: match_text.cloned().unwrap_or_else(|| run.join(" ")), run: run.to_vec() }
     }
 
-    /// Returns true if a text is equal to the text of the rule. Each placeholder can be any text.
+    /// Returns true if a text matches the text of the rule. Each placeholder matches any text.
     pub(super) fn fits_text(&self, text: &str) -> bool {
         fits(&self.text, text)
     }
 
-    /// Returns true if words are equal to the words of the rule. Each placeholder can be any text.
+    /// Returns true if words match the words of the rule. Each placeholder matches any text.
     pub(super) fn fits_words(&self, words: &[String]) -> bool {
         words.len() == self.run.len() && words.iter().zip(&self.run).all(|(word, wording)| fits(wording, word))
     }
 }
 
-/// Returns true if a text is equal to the wording. Each `{name}` can be any text.
+/// Returns true if a text matches the wording. Each `{name}` matches any text.
 fn fits(wording: &str, text: &str) -> bool {
     let constants = constants(wording);
     let Some((first, others)) = constants.split_first() else { return false };

@@ -1,8 +1,8 @@
-//! Options of common programs, with and without a value, from the manuals of the programs (in the notation of getopt).
-//! The tables of [`table`] contain the options of launchers.
+//! Options of common programs, with and without a value, from the manuals of the programs. Letters are written in the
+//! notation of getopt. The tables of [`table`] contain the options of launchers.
 //!
-//! An option that is not listed counts as an option that can take a value. If an entry is missing, Writ only refuses
-//! more rules: an author must then begin a pattern with a letter, which is always good.
+//! An option that is not listed counts as an option that can take a value. A missing entry is therefore safe: Writ only
+//! refuses more rules. An author must then begin a pattern with a letter, which is always good.
 
 use super::base_name;
 use super::table;
@@ -26,10 +26,10 @@ fn is_in(words: &str, word: &str) -> bool {
 /// Character that stands for any text that the requester chooses. No program has an option with this character.
 pub(crate) const ANY_TEXT: &str = "\u{fffd}";
 
-/// Programs that pass the words after `--` to another program. That program can read the words as options.
+/// Programs that pass the words after `--` to another program. The other program can read these words as options.
 const PASS_ON: &str = "bundle cargo conda dotnet gcloud minikube nix npm npx pnpm poetry stack uv vagrant yarn";
 
-/// Programs whose first word can be a bundle of letters without a dash: `tar xf ARCHIVE`.
+/// Programs whose first word can consist of the letters of several options, without a dash: `tar xf ARCHIVE`.
 const BUNDLES: &str = "ar bsdtar gtar jar star tar";
 
 /// Programs with signals as options: `kill -TERM`.
@@ -251,7 +251,7 @@ pub(crate) fn reads_bundles(program: &str) -> bool {
     is_in(BUNDLES, base_name(program)) || base_name(program) == "ps"
 }
 
-/// Returns the value that the option `word` takes from the next word. A word that is not an option takes nothing. An
+/// Determines if the option `word` takes the next word as its value. A word that is not an option takes nothing. An
 /// option that is not listed is unknown, because it can take the next word.
 pub(crate) fn takes(path: &str, word: &str) -> Takes {
     let program = base_name(path);
@@ -281,7 +281,8 @@ pub(crate) fn takes(path: &str, word: &str) -> Takes {
 /// the rest of the word. If this letter is the last letter, its value is the next word.
 fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     let mut rest = word.chars().skip(1).peekable();
-    // The text after an unknown letter can be its value or more letters.
+    // The text after an unknown letter can be its value or more letters. The loop reads more letters, because only a
+    // letter can take the next word.
     while let Some(letter) = rest.next() {
         let is_last = rest.peek().is_none();
         match takes(letter) {
@@ -295,7 +296,7 @@ fn cluster(word: &str, takes: impl Fn(char) -> Takes) -> Takes {
     Takes::Nothing
 }
 
-/// Returns the value that a letter takes, according to a list of letters.
+/// Finds a letter in a list of letters, and determines if the letter takes a value.
 fn letter_takes(letters: &str, letter: char) -> Takes {
     match letters.split_once(letter).filter(|_| letter != ':') {
         None => Takes::Unknown,
@@ -304,7 +305,7 @@ fn letter_takes(letters: &str, letter: char) -> Takes {
     }
 }
 
-/// Returns the number of words after a bundle that can be values of its letters: 2 for `tar xbf 20 ARCHIVE`.
+/// Returns the number of words after a word of letters that can be values of these letters: 2 for `tar xbf 20 ARCHIVE`.
 pub(crate) fn values_of_a_bundle(program: &str, word: &str) -> usize {
     if !is_in(BUNDLES, base_name(program)) || word.starts_with('-') {
         return 0;

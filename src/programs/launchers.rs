@@ -2,9 +2,9 @@
 //! launchers start (`timeout 5 systemctl stop x`, `sudo -n -u app env A=b nohup ...`). A Deny is matched against all of
 //! these commands.
 //!
-//! A requester could evade a Deny with a command that is not found. False positives are therefore better than false
-//! negatives: if the tables do not list an option of a launcher, each later word counts as a possible beginning of the
-//! inner command. Text for a shell (`sh -c '...'`) is not parsed, but `writ lint` warns about it.
+//! A requester could evade a Deny with a command that is not found. It is therefore better to find too many commands
+//! than too few. If the tables do not list an option of a launcher, each later word counts as a possible beginning of
+//! the inner command. Text for a shell (`sh -c '...'`) is not parsed, but `writ lint` warns about it.
 
 use super::table::{self, Description, Role, Start, Takes};
 use super::{MAXIMUM_WORDS, base_name, is_plain_path};
@@ -13,8 +13,8 @@ use super::{MAXIMUM_WORDS, base_name, is_plain_path};
 /// maximum limits nested texts of `env -S`.
 const MAX_COMMANDS: usize = 512;
 
-/// System directories. A program in one of them counts as the same program in the others, because systems with a merged
-/// /usr link these directories to each other.
+/// System directories. Files with the same name in these directories count as the same program, because systems with a
+/// merged /usr link these directories to each other.
 const SYSTEM: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 /// Local directories, which are treated in the same way as [`SYSTEM`].
 const LOCAL: &[&str] = &["/usr/local/bin", "/usr/local/sbin"];
@@ -94,8 +94,8 @@ pub(crate) fn commands<'a, W: Word<'a>>(words: Vec<W>, run_as: Option<&'a str>) 
     found
 }
 
-/// Adds a command that a launcher starts. If the list already contains these words with two users, the third user is
-/// replaced by [`User::Unknown`], which counts as any user.
+/// Adds a command that a launcher starts. If these words are already in the list with two other users, the third user
+/// is added as [`User::Unknown`], which counts as any user.
 fn add<'a, W: Word<'a>>(found: &mut Vec<Command<'a, W>>, words: Vec<W>, user: User<'a>) {
     let same: Vec<User<'_>> = found
         .iter()
@@ -124,8 +124,8 @@ pub(crate) fn input_command<'a, W: Word<'a>>(command: &Command<'a, W>) -> Option
     let program = command.words.first().filter(|program| program.is_constant())?;
     let (_, description) = table::find(program.text()).filter(|(_, description)| description.argv_matches)?;
     let started: Vec<_> = commands(command.words.clone(), None).into_iter().skip(1).collect();
-    // Returns true if an added word can become the program that runs: the command's own program contains `{}`, or it is
-    // a launcher without an inner command (`xargs sudo`, `xargs sh`).
+    // Returns true if an added word can become the program that runs. This is possible if the program of the command
+    // contains `{}`, or is a launcher without an inner command (`xargs sudo`, `xargs sh`).
     let is_open = |command: &Command<'a, W>| {
         let program = command.words.first().filter(|program| program.is_constant());
         let is_launcher = |program: &W| {
@@ -188,8 +188,8 @@ fn started_by_find<'a, W: Word<'a>>(words: &[W]) -> Vec<Started<'a, W>> {
 
 /// Option of a launcher, parsed from a word.
 struct ReadOption<'a> {
-    /// `None` if the option takes no value. `Some(Some(...))` if the value is in the same word, `Some(None)` if it is
-    /// the next word.
+    /// `None` if the option takes no value. `Some(Some(...))` if the value is in the same word, `Some(None)` if the
+    /// value is the next word.
     value: Option<Option<&'a str>>,
     /// True if the value names the user.
     is_user: bool,
@@ -224,7 +224,7 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
             }
         };
         if option.is_split {
-            // env replaces the option with the words of the text, and continues with the first of them.
+            // env replaces the option with the words of the text, and then reads these words as its own arguments.
             let split = value.text().split_whitespace().map(|word| W::from_text(word.trim_matches(['"', '\''])));
             let rest = words.get(index..).unwrap_or_default().iter().copied();
             return Some(vec![(words.iter().take(1).copied().chain(split).chain(rest).collect(), None)]);
@@ -244,7 +244,7 @@ fn read_exactly<'a, W: Word<'a>>(launcher: &'static Description, words: &[W]) ->
     index += words.get(index..).unwrap_or_default().iter().take_while(is_assignment).count();
     match words.get(index).map(|word| word.text()) {
         Some("--") => index += 1,
-        // Launchers read no option here, so the position of the command is not certain.
+        // A launcher reads no options at this position, so the position of the command is not certain.
         Some(option) if option.starts_with('-') => return None,
         _ => {}
     }

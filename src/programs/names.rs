@@ -2,7 +2,8 @@
 
 use super::base_name;
 
-/// Suffixes that packages add to the name of a program for a variant of it (`vim.tiny`, `nc.openbsd`, `emacs-nox`).
+/// Suffixes that packages add to the name of a program for a variant of the program (`vim.tiny`, `nc.openbsd`,
+/// `emacs-nox`).
 const VARIANTS: &[&str] = &[
     "athena",
     "basic",

@@ -48,7 +48,7 @@ pub(crate) enum Role {
     Text,
     /// Account that executes the inner command (`sudo -u`).
     User,
-    /// Account that the program changes, or with whose rights it runs another program.
+    /// Account that the program changes, or as which the program runs another program.
     Account,
     /// Account, group, container or similar object on which the program acts.
     Identity,
@@ -128,7 +128,7 @@ pub(crate) struct ProgramOption {
 pub(crate) struct Description {
     pub options: HashMap<String, ProgramOption>,
     pub operands: Vec<Role>,
-    /// Role of all further operands.
+    /// Role of all operands that `operands` does not describe.
     pub rest: Option<Role>,
     /// True if options with long names begin with a single dash (`find -exec`, `java -jar`).
     pub has_one_dash: bool,
@@ -139,7 +139,7 @@ pub(crate) struct Description {
     /// True for a subcommand that only groups other subcommands (`docker container`).
     pub is_group: bool,
     /// True if all options are listed per the manual, with and without a value. The position of the inner command is
-    /// then certain.
+    /// certain only in this case.
     pub is_exact: bool,
     /// True if any later word can be the beginning of a command.
     pub starts_any_word: bool,
@@ -168,8 +168,8 @@ pub(crate) enum Takes {
 pub(crate) enum Start {
     /// The program starts none of its words.
     Nothing,
-    /// The command follows the options and operands. The tables list all of them, so the position of the command is
-    /// certain.
+    /// The command follows the options and operands. The tables list all options and operands, so the position of the
+    /// command is certain.
     Exact,
     /// The first operand is a script.
     Script,
@@ -292,8 +292,9 @@ impl Description {
         self.operands.get(number).copied().or(self.rest).unwrap_or(Role::Unknown)
     }
 
-    /// Returns the value that an option takes, by the complete name of the option (`-n`, `--user`). If the value must
-    /// be in the same word (`sed -i.bak`), the option takes none of the next words.
+    /// Determines if an option takes a value, by the complete name of the option (`-n`, `--user`). Returns
+    /// [`Takes::Nothing`] if the value must be in the same word (`sed -i.bak`), because the option takes none of the
+    /// next words.
     pub fn takes(&self, name: &str) -> Takes {
         match self.options.get(name) {
             None => Takes::Unknown,
@@ -339,7 +340,7 @@ impl Description {
             || self.options.values().any(|option| option.others.is_some_and(|role| is_runner(&role)))
     }
 
-    /// Returns a long option by an abbreviation of its name.
+    /// Finds a long option by an abbreviation of its name.
     pub fn abbreviated(&self, name: &str) -> Option<&ProgramOption> {
         let is_meant = |known: &&String| name.len() > 3 && known.starts_with("--") && known.starts_with(name);
         let mut meant: Vec<_> = self.options.keys().filter(is_meant).collect();

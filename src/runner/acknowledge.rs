@@ -1,7 +1,7 @@
 //! Acknowledges stored results to the launchers on the machines, so that the launchers delete the output.
 //!
 //! An acknowledgement can get lost, because this process dies or the machine disappears. The launcher's own pruning
-//! then removes the output after some days. Only disk space depends on the acknowledgement.
+//! then removes the output after some days. A lost acknowledgement therefore only occupies disk space.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Stored results that Writ has not acknowledged to their machines yet. One request acknowledges many results, because
-//! a request takes as much work as a command.
+//! a request takes the machine as much work as a command.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,11 +11,11 @@ use tokio::time::sleep;
 use crate::fleet::{MachineKey, lock};
 use crate::launcher::Uid;
 
-/// Time to collect results for one request. If the rule redacts, the request is sent without this wait, because the
-/// unredacted output is on the machine.
+/// Time to collect results for one request. If the rule redacts, Writ sends the request without this wait, because the
+/// unredacted output is still on the machine.
 const BATCH_WINDOW: Duration = Duration::from_millis(500);
-/// Maximum number of results in one request. The request contains a UID of 36 bytes for each result, and dropbear
-/// accepts requests of 9,000 bytes.
+/// Maximum number of results in one request. Limits the standard input of the request, which contains the UID of each
+/// result (36 bytes) twice.
 pub(super) const MAX_BATCH: usize = 100;
 /// Maximum number of waiting results for one machine. Beyond this limit, a new result replaces the oldest result. The
 /// launcher's pruning later removes the output of the replaced result.
@@ -29,7 +29,7 @@ pub(super) struct Acknowledgements {
 #[derive(Default)]
 struct Waiting {
     uids: Vec<Uid>,
-    /// Notified if the batch must be sent now.
+    /// Wakes the task that collects a batch, so that the task sends the batch now.
     hurry: Arc<Notify>,
 }
 

@@ -1,8 +1,9 @@
 //! Adoption of a claim whose holder died, or whose task in this process ended.
 //!
-//! One PUT, with the resourceVersion of a live read, gives the claim a new token and the identity of this process.
-//! After this PUT, the previous holder cannot write the status any more. If this process already holds the claim, no
-//! write is necessary. After the adoption, `durable` requests the state of the command from its machine.
+//! One PUT gives the claim a new token and the identity of this process. The PUT contains the resourceVersion that was
+//! just read from the API server. After this PUT, the previous holder cannot write the status any more. If this process
+//! already holds the claim, no write is necessary. After the adoption, `durable` requests the state of the command from
+//! its machine.
 
 use std::time::Duration;
 

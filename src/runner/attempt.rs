@@ -2,7 +2,7 @@
 //!
 //! 1. Read the execution, the Machine and the Secret.
 //! 2. Connect, log in, and open a session. The session executes nothing yet.
-//! 3. Read everything again, live, and decide again, so that a change during step 2 is detected.
+//! 3. Read everything again from the API server, and decide again, so that a change during step 2 is detected.
 //! 4. Claim (see `claim`).
 //!
 //! If a shared connection to the machine is already open, the attempt skips step 1 and only opens a session. Step 3

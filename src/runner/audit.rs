@@ -1,5 +1,5 @@
 //! Log lines for auditors: the claim and the end of an execution. The lines name requester, rule and machine, because
-//! the object may no longer exist at the time of an audit. The lines contain no arguments and no output.
+//! the object is perhaps deleted before an audit. The lines contain no arguments and no output.
 
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;

@@ -1,14 +1,14 @@
-//! Writes the claim: one PUT of the status with the resourceVersion of a live read. After this PUT, the command may
-//! start.
+//! Writes the claim: one PUT of the status with the resourceVersion that was just read from the API server. After this
+//! PUT, the command may start.
 //!
-//! If the API server's response is lost (crash point 1 of the design), a live read and the claim's token show the
-//! result:
+//! If the API server's response is lost (crash point 1 of the design), Writ reads the execution again. The token in the
+//! claim shows the result:
 //! - own token: the claim is stored;
 //! - no claim: the task tries again;
 //! - another token, or a finished execution: the task stops.
 //!
-//! Until the result is known, Writ does not send the command. Then Writ sends the argument vector and the timeout of
-//! the stored decision.
+//! Until the result is known, Writ does not send the command. If the claim is stored, Writ sends the argument vector
+//! and the timeout of the stored decision.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ use super::queued_execution::QueuedExecution;
 /// Maximum number of attempts if another client changes the object (its labels, for example) between read and claim.
 /// After these attempts, the execution returns to its queue.
 const CONFLICT_TRIES: u32 = 5;
-/// Pause between live reads while it is unknown if the claim is stored.
+/// Pause between reads of the execution while it is unknown if the claim is stored.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stored claim: the right to send the command and to write its result.
@@ -54,9 +54,9 @@ pub(super) struct HeldClaim {
     pub is_stored_unchanged: bool,
     /// Lease epoch at the time of the claim. The command may start only while this epoch lasts.
     pub standing: LeaseEpoch,
-    /// A time before Writ read the objects for the stored decision.
+    /// Time directly before Writ read the objects for the stored decision.
     pub decided: Instant,
-    /// The claim as viewers of live output see it.
+    /// Publishes the claim and its progress to viewers of live output.
     pub live: LiveClaim,
 }
 
@@ -70,7 +70,7 @@ impl HeldClaim {
         } else if !self.is_stored_unchanged {
             let why = "the API server did not store the decision as it was made: install the CRDs of this version of writ \
                        (kubectl apply --server-side -f crds/)";
-            // CRDs of older versions also contain this reason.
+            // CRDs of older versions also allow this reason, so the API server can store it.
             (Reason::PolicyBroken, why)
         } else if !is_before_deadline(&self.execution, context.cluster.now()) {
             (Reason::StartingDeadlineExceeded, "the starting deadline was over before the claim was confirmed")
@@ -82,8 +82,8 @@ impl HeldClaim {
         Some(LaunchProblem { reason, message: format!("{why}; nothing was sent") })
     }
 
-    /// Returns the reason why Writ must not send the start permission to a waiting login, or `None`. The age of the
-    /// decision is no reason, because the login itself can take long.
+    /// Returns the reason why Writ must not permit a waiting login to start the command, or `None`. Only Direct mode
+    /// has such a login. The age of the decision is not checked, because the login itself can take long.
     pub fn check_may_permit(&self, context: &Context, cancel: &CancellationToken) -> Option<LaunchProblem> {
         let (reason, why) = if let Some(lost) = self.lost(context, false) {
             lost
@@ -126,8 +126,8 @@ pub(super) fn publish_claim(context: &Context, key: &ExecutionKey, is_adopted: b
     context.outputs.live.claimed(output_key, &key.name, is_adopted)
 }
 
-/// Compiles the redaction patterns again. The patterns compiled when Writ decided. If a pattern does not compile now,
-/// Writ cannot redact the output as the rule demands, so the command must not run.
+/// Compiles the redaction patterns again, although the patterns did compile at the decision. If a pattern does not
+/// compile now, Writ cannot redact the output as the rule demands, so the command must not run.
 fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
     Redaction::compile(&decision.redact).map_err(|error| LaunchProblem {
         reason: Reason::PolicyBroken,
@@ -142,7 +142,7 @@ fn redaction(decision: &DecisionRecord) -> Result<Redaction, LaunchProblem> {
 pub(super) enum ClaimState {
     /// The claim is stored, and the execution is unfinished.
     Ours(Box<CommandExecution>),
-    /// The claim is not stored. The task may try again.
+    /// The claim is not stored. The task can try again.
     NotStored,
     /// The execution is finished or deleted, or another process holds the claim.
     Lost,
@@ -159,10 +159,11 @@ pub(super) async fn claim(
     let token = Uuid::new_v4().to_string();
     let standing = context.holders.current_epoch().ok_or(ConnectFailure::RetryAfter(SETTLE_PAUSE))?;
     let decided = Instant::now();
-    // Decisions that were sent with this token. The API server may have stored any of these decisions.
+    // Decisions that were sent with this token. If a response was lost, the API server has perhaps stored one of these
+    // decisions.
     let mut made = Vec::new();
     for _ in 0..CONFLICT_TRIES {
-        // All three reads are live and concurrent, with the connection open.
+        // The three reads go to the API server concurrently, while the connection is open.
         let (execution, resolved, rules) = tokio::join!(
             read_execution(context, work, Some(&token)),
             read_again(&context.fleet.cluster, &work.key.namespace, connected_by),
@@ -192,7 +193,7 @@ pub(super) async fn claim(
         execution::reserve(&mut status, &size);
         made.extend(status.decision.clone());
         if context.holders.current_epoch() != Some(standing) {
-            // Other processes may consider this process dead, and may adopt its claims.
+            // Other processes perhaps consider this process dead, and adopt its claims.
             return Err(ConnectFailure::RetryAfter(SETTLE_PAUSE));
         }
         let state = put(context, work, (&ground.execution, &size), status, &token).await?;
@@ -219,8 +220,8 @@ async fn put(
     context.queues().mark_claiming(&work.key);
     match context.cluster.replace_status(read, status).await {
         Ok(execution) => Ok(ClaimState::Ours(Box::new(execution))),
-        // The response is missing or unreadable, or another write came first, perhaps an earlier write of this task. A
-        // live read shows if the claim is stored.
+        // The response is missing or unreadable, or another write came first, perhaps an earlier write of this task.
+        // The next read shows if the claim is stored.
         Err(error) if error.is_ambiguous() || matches!(error, ClusterError::Conflict { .. }) => {
             Ok(resolve_claim(context, &work.key, token).await)
         }
@@ -309,7 +310,7 @@ fn records(
     ClaimRecord { claim, machine: machine_record(ground, connection.connection()), remote }
 }
 
-/// Converts the start deadline to an uptime of the machine, because the machine's clock may be wrong. The remaining
+/// Converts the start deadline to an uptime of the machine, because the machine's clock can be wrong. The remaining
 /// time counts from `now`, by the API server's clock.
 fn remote_record(known: &TimedFacts, not_after: Timestamp, now: Timestamp) -> RemoteRecord {
     let left = u64::try_from(not_after.duration_since(now).as_millis()).unwrap_or(0);

@@ -19,11 +19,12 @@ use super::spool::Spool;
 pub struct OutputSinks {
     /// Registry of live output, for viewers.
     pub live: LiveOutput,
-    /// Store for whole outputs that the status cannot show. `None` if no store is configured.
+    /// Store for whole outputs, because the status shows only a part of a long output. `None` if no store is
+    /// configured.
     pub store: Option<Store>,
 }
 
-/// Maximum times that Writ waits for the machine of a claimed command, see [`crate::execution::Deadlines`].
+/// Time limits for a claimed command, see [`crate::execution::Deadlines`].
 #[derive(Clone, Copy, Debug)]
 pub struct FollowLimits {
     /// Maximum time that Writ waits for an unreachable machine, counted from the timeout of the command. After this

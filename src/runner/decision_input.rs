@@ -1,4 +1,4 @@
-//! Decision before the start, from objects that are read live.
+//! Decides again before the start of a command, with objects that were just read from the API server.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::policy::{self, Decision, Request, RuleSet, Verdict};
 use super::context::Context;
 use super::queued_execution::QueuedExecution;
 
-/// Objects that a decision depends on, read live.
+/// Objects that a decision depends on, as just read from the API server.
 pub(super) struct DecisionInput {
     pub execution: CommandExecution,
     pub resolved: ResolvedMachine,
@@ -68,14 +68,14 @@ pub(super) async fn with_machine(
     Ok(DecisionInput { execution, resolved })
 }
 
-/// Decides again, by rules that are read live.
+/// Decides again, with rules that this call reads from the API server.
 pub(super) async fn decide_again(context: &Context, ground: &DecisionInput) -> Result<Decision, ConnectFailure> {
     let namespace = ground.execution.metadata.namespace.as_deref().unwrap_or_default();
     let rules = context.policies.rules(namespace).await.map_err(|error| ConnectFailure::from_read(&error))?;
     decide_with(context, ground, &rules).await
 }
 
-/// Decides again, by rules that were just read.
+/// Decides again, with rules that were just read.
 pub(super) async fn decide_with(
     context: &Context,
     ground: &DecisionInput,

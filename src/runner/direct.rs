@@ -54,8 +54,8 @@ const START_DEADLINE: Duration = Duration::from_secs(15);
 const LOGIN_DEADLINE: Duration = Duration::from_secs(90);
 /// Maximum time from the permission to the start of the command. The start needs one round trip to the machine.
 const PERMISSION_DEADLINE: Duration = Duration::from_secs(15);
-/// Minimum time without output after the exit status, for every value of `drainSeconds`. Output of the command itself
-/// can arrive after its exit status.
+/// Minimum time without output after the exit status before the run ends, for every value of `drainSeconds`. Output of
+/// the command itself can arrive after its exit status.
 const MIN_SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
 /// Maximum time from the exit status for which late output delays the end of the run, unless `drainSeconds` is longer.
 /// A process that the command left behind can write without a pause.
@@ -320,7 +320,8 @@ impl Run {
         if !recorded.is_empty() {
             self.recorder.push(kind, recorded).await;
         }
-        // The time is read after the write. If the store was slow, more output perhaps arrived and is still unread.
+        // The time is read after the write. Unread output can arrive during a slow write, so the wait for output starts
+        // again after the write.
         self.last_output = Instant::now();
     }
 
@@ -385,7 +386,7 @@ impl Run {
                 self.session.signal(Signal::Kill).await;
             }
             (None, None) => {
-                // The command must not start later, because Writ no longer follows it.
+                // Writ no longer follows the session, so the command must not start later.
                 self.session.signal(Signal::Kill).await;
                 return Some(self.start_overdue());
             }
@@ -398,7 +399,8 @@ impl Run {
     }
 
     async fn outcome(self, ending: Termination, hurry: impl Future<Output = ()>) -> CommandOutcome {
-        // KILL ends sudo, but sudo cannot forward KILL to the command. The command may still run as the other user.
+        // KILL ends sudo, but sudo cannot forward KILL to the command. Perhaps the command still runs as the other
+        // user.
         let is_only_sudo =
             self.by_sudo && matches!((&ending, self.told), (Termination::Signalled { .. }, Some((_, _, true))));
         let ending = if is_only_sudo { Termination::StopNotConfirmed } else { ending };

@@ -37,7 +37,8 @@ use super::{direct, record};
 pub(super) const WAKE_QUEUE: usize = 1024;
 /// Pause after a failed adoption of a claim.
 const RETRY_AFTER_ADOPTION: Duration = Duration::from_secs(2);
-/// Pause after a machine allowed no further connection. During the pause, a command on the machine can end.
+/// Pause after a machine refused a further connection. If a command on the machine ends during the pause, the
+/// connection of this command becomes free.
 const RETRY_AFTER_FULL: Duration = Duration::from_millis(500);
 /// Maximum time to write results after the drain time has passed.
 const RECORD_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,8 +49,8 @@ pub(super) struct Dispatcher {
     pub context: Arc<Context>,
     tasks: TaskTracker,
     wake: mpsc::Sender<ObjectRef<CommandExecution>>,
-    /// True if queued executions may start. At first false, so that all executions from before this process enter their
-    /// queues. The oldest execution then starts first.
+    /// True if queued executions may start. False until all executions from before this process are in their queues, so
+    /// that the oldest execution starts first.
     is_started: Arc<AtomicBool>,
 }
 
@@ -118,12 +119,13 @@ impl Dispatcher {
         self.context.fleet.close().await;
     }
 
-    /// Returns true after [`Self::start`]. Before [`Self::start`], only executions that must not be delayed start.
+    /// Returns true after [`Self::start`]. Before [`Self::start`], only executions that must not be delayed
+    /// (`startingDeadlineSeconds: 0`) start.
     pub fn is_started(&self) -> bool {
         self.is_started.load(Ordering::Acquire)
     }
 
-    /// Allows queued executions to start, and starts all that may start now.
+    /// Allows queued executions to start, and starts all executions that may start now.
     pub fn start(&self) {
         self.is_started.store(true, Ordering::Release);
         let machines = self.context.queues().machines();
@@ -196,7 +198,7 @@ impl Dispatcher {
         }
     }
 
-    /// Records that a machine needs manual repair, after a command with a slot found the fault. Queued executions no
+    /// Records that a machine needs manual repair, after the task of an execution found the fault. Queued executions no
     /// longer try the machine.
     async fn mark_faulty(&self, queued: &QueuedExecution, problem: LaunchProblem) {
         let machine_key = queued.machine_key();

@@ -3,8 +3,8 @@
 //! The command does not depend on this process. After a lost connection, Writ connects again and reads the output from
 //! the last offset. If `writ` dies, another process adopts the claim and reads all output again.
 //!
-//! Guarantee: Writ sends the launch only if [`execution::next_step`] allows it, and the machine's fence lets the
-//! command start at most once.
+//! Guarantee: Writ sends the launch only if [`execution::next_step`] allows it. On the machine, only the request that
+//! creates the journal file starts the command, so the command starts at most once.
 //!
 //! ```text
 //!            +--> launch ----+                    +--> ended: the outcome
@@ -46,8 +46,8 @@ pub(super) use run_state::Start;
 use run_state::{DurableRun, NextStep, ReattachResult, SessionEnd};
 use stopping::Stop;
 
-/// Number of sessions with foreign text in the launcher's reply after which Writ no longer requires all output. From
-/// then on, the run ends as soon as the machine reports the end of the command, without the missing output.
+/// Maximum number of sessions in which foreign text is mixed into the launcher's reply. After this number of sessions,
+/// the run ends as soon as the machine reports the end of the command, even if output is missing.
 const MAX_MIXED_SESSIONS: u32 = 8;
 
 /// Launches or reattaches to a claimed command, and follows it to its end. Returns `None` if this process is ending or
@@ -66,7 +66,7 @@ pub(super) async fn run(
     let redaction = match held.redaction() {
         Ok(redaction) => redaction,
         // The patterns do not compile, so this run records no output. For a launch, Writ has sent nothing to the
-        // machine. For a reattach, another version of `writ serve` may have sent the command.
+        // machine. For a reattach, another version of `writ serve` has perhaps sent the command.
         Err(problem) => {
             let is_taken_over = matches!(begin, Start::Reattach);
             let mut run = DurableRun::new(context, work, held, uid, (&Redaction::default(), is_taken_over), cancel);
@@ -123,8 +123,8 @@ impl DurableRun<'_> {
                 SessionEnd::Concluded(ending) => return Some(self.outcome(ending, None).await),
                 SessionEnd::NotOurs => return None,
                 SessionEnd::OutOfTime => return Some(self.out_of_time().await),
-                // The refused launch started nothing. The next step closes the fence, so that no other request can
-                // start the command.
+                // The refused launch started nothing. The next step closes the execution on the machine, so that no
+                // other request can start the command.
                 SessionEnd::Refused { reached, problem } => NextStep::Close { reached, problem },
                 SessionEnd::Mixed { reached, problem } => {
                     self.unsure = true;
@@ -190,7 +190,7 @@ impl DurableRun<'_> {
             return self.outcome(Termination::Refused(problem), Some(ended)).await;
         }
         let told = self.told(&ended);
-        // If the machine could not count the remaining processes, Writ assumes that some remain.
+        // If the machine could not count the remaining processes, Writ assumes that some processes remain.
         let survivors =
             ended.was_ended && (ended.processes_left != Some(0) || self.stop.as_ref().is_some_and(Stop::left_some));
         let ending = match ended.outcome {
@@ -234,12 +234,12 @@ impl DurableRun<'_> {
     }
 
     async fn outcome(&mut self, ending: Termination, ended: Option<Ended>) -> CommandOutcome {
-        // The result is stored together with this change.
+        // Adds the time of a cancellation to the status. The write of the result stores this time.
         self.note_stop_request();
         let incomplete_reason = self.missing_output(ended.as_ref());
         let whole = incomplete_reason.is_none();
         let stop_cause = self.stop.as_ref().map(|stop| stop.cause);
-        // Output is complete only if all of it arrived and the command exited by itself.
+        // Output is complete only if all output arrived and the command exited by itself.
         let cut_off = !whole || stop_cause.is_some() || !matches!(ending, Termination::Exited { .. });
         let recorder = self.recorder.take().unwrap_or_else(|| self.held.recorder(self.context, &Redaction::default()));
         let hurry = self.context.aborting.cancelled();

@@ -7,11 +7,11 @@ use crate::ssh::Connection;
 
 /// Connection to the machine, by its execution mode.
 pub(super) enum ExecutionConnection {
-    /// Connection for this execution alone. Writ could notice only after the claim that a shared connection is dead. In
-    /// Direct mode, Writ could then not retry, and the outcome would be unknown.
+    /// Connection for this execution alone. A shared connection can be dead, and Writ could notice this only after the
+    /// claim. In Direct mode, Writ could then not retry, and the outcome would be unknown.
     Direct(Open),
     /// Permit on a shared connection. If the connection is dead, Writ retries even after the claim, because the
-    /// launcher's fence prevents a second start.
+    /// launcher prevents a second start.
     Durable(Arc<LauncherConnection>),
 }
 

@@ -1,4 +1,4 @@
-//! Messages and status reasons for the short codes of the launcher.
+//! Converts the short codes of the launcher into messages and status reasons.
 
 use crate::api::{CommandExecution, Reason};
 use crate::execution::{LaunchProblem, sudoers};
@@ -64,7 +64,7 @@ pub(super) fn signal_name(number: u8) -> String {
         "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
         "WINCH", "IO", "PWR", "SYS",
     ];
-    /// First real-time signal that programs may use. The C library reserves the two signals before it.
+    /// First real-time signal that programs may use. The C library reserves the two signals before this signal.
     const FIRST_REAL_TIME: u8 = 34;
     let name = usize::from(number).checked_sub(1).and_then(|index| NAMES.get(index));
     match (name, number.checked_sub(FIRST_REAL_TIME)) {

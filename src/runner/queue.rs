@@ -19,9 +19,9 @@ use super::fair_queue::{FairQueue, QueueKey};
 use super::queued_execution::QueuedExecution;
 
 /// Maximum number of concurrent connection attempts to one machine. OpenSSH drops some attempts if more than 10 are in
-/// progress (MaxStartups 10:30:100). Other clients may connect too.
+/// progress (MaxStartups 10:30:100). The limit leaves attempts for other clients.
 const MAX_CONNECTING: usize = 4;
-/// Duration for which a machine has fewer slots, after the machine allowed no further connection. After this time,
+/// Time for which a machine gets fewer slots after the machine refused a further connection. After this time,
 /// `maxConcurrent` applies again.
 const REMEMBER_ROOM: Duration = Duration::from_secs(300);
 /// Time after which the queues drop a refusal that the controller has not read. The controller never reads the refusal
@@ -118,7 +118,8 @@ impl MachineQueues {
     }
 
     /// Gives a slot on a machine to the next execution that may start. Returns the execution, and the token that stops
-    /// its command. If `only_urgent` is true, only executions that must not be delayed start.
+    /// its command. If `only_urgent` is true, only executions that must not be delayed (`startingDeadlineSeconds: 0`)
+    /// start.
     pub fn next(
         &mut self,
         machine_key: &MachineKey,
@@ -173,14 +174,14 @@ impl MachineQueues {
         }
     }
 
-    /// Records that a machine needs manual repair. A command that had a slot found the fault.
+    /// Records that a machine needs manual repair, after the task of an execution with a slot found the fault.
     pub fn mark_faulty(&mut self, machine_key: &MachineKey, problem: &LaunchProblem, now: Now) -> FinishResult {
         let mut result = FinishResult::default();
         self.start_backoff(machine_key, problem.clone(), true, now, &mut result);
         result
     }
 
-    /// Returns the number of slots in use on a machine, and the number of executions that wait for it.
+    /// Returns the number of slots in use on a machine, and the number of executions that wait for the machine.
     pub fn counts(&self, machine_key: &MachineKey) -> (usize, usize) {
         self.queues.get(machine_key).map_or((0, 0), |queue| (queue.in_use, queue.waiting.len()))
     }
@@ -192,7 +193,7 @@ impl MachineQueues {
         match self.executions.get(key) {
             None => true,
             Some(State::Waiting { machine, .. }) => is_deleted && machine == machine_key,
-            // The attempt reads the Machine again before the claim.
+            // No reconcile is necessary, because the attempt reads the Machine again before the claim.
             Some(State::Connecting { .. } | State::Owned { .. } | State::Refused { .. }) => false,
         }
     }

@@ -56,7 +56,7 @@ async fn who_cancelled(context: &Context, held: &HeldClaim) -> Option<CommandExe
     (live.metadata.uid.as_deref() == Some(&held.key.uid)).then_some(live)
 }
 
-/// Writes until the result is stored. Returns false if it can never be stored.
+/// Writes until the result is stored. Returns false if the result can never be stored.
 async fn write(context: &Context, held: &HeldClaim, status: &mut CommandExecutionStatus) -> bool {
     let (mut step, mut failures) = (0, 0);
     let mut waits = None;

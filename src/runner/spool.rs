@@ -1,4 +1,4 @@
-//! Results that Writ has observed and the API server has not stored yet, on the local disk of this process.
+//! Keeps results on the local disk of this process until the API server has stored them.
 //!
 //! In Durable mode, the machine also keeps the result. In Direct mode, no other copy exists. If `writ` died between the
 //! end of a command and the write of its result, the outcome would be unknown. Writ therefore first stores the result

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::network::{Cidr, effective_address};
 
-/// Maximum number of patterns, and maximum size of one pattern in bytes. Both are limited, because every login matches
-/// all patterns.
+/// Maximum number of patterns, and maximum size of one pattern in bytes. Every login checks all patterns, so these
+/// limits bound its work.
 const MAX_PATTERNS: usize = 256;
 const MAX_PATTERN_BYTES: usize = 512;
 
@@ -53,7 +53,8 @@ pub struct PatternError {
 pub enum Verdict {
     /// All addresses of the text are admitted.
     Admitted,
-    /// The text is a name, and no name pattern admits it. Each address that the name resolves to must be checked.
+    /// The text is a name, and no name pattern admits this name. Each address that the name resolves to must be
+    /// checked.
     ByAddress,
     /// The text is not admitted.
     Refused,

@@ -7,7 +7,7 @@ use russh::keys::Algorithm;
 use russh::{Preferred, cipher, client, compression, kex, mac};
 
 /// Interval of keepalives on an idle connection, and maximum number of unanswered keepalives. russh notices a dead
-/// machine after 15 s x (3 + 1).
+/// machine after 60 s: 15 s x (3 + 1).
 const KEEPALIVE: (Duration, usize) = (Duration::from_secs(15), 3);
 /// Maximum time without a message from the server. After this time russh closes the connection. This limit also covers
 /// the first key exchange, during which russh sends no keepalives. An answer to a keepalive counts as a message, so a

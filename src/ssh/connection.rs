@@ -103,7 +103,7 @@ pub async fn connect(
 }
 
 /// Opens a connection through `outer`. The jump host at the end of `outer` resolves the target's name and connects to
-/// the target. The new connection ends with `outer` at the latest. No [`AddressPolicy`] applies to the machines behind
+/// the target. If `outer` ends, the new connection ends too. No [`AddressPolicy`] applies to the machines behind
 /// `outer`.
 ///
 /// # Errors
@@ -178,8 +178,8 @@ impl ConnectAttempt<'_> {
         let mut host = match self.handshake(&addresses, true).await {
             Err(refusal) if self.target.host_keys.may_fall_back_to_plain_key(&refusal) => {
                 self.progress.reset();
-                // If the plain key does not match either, the error about the certificate is returned, because it helps
-                // the user more.
+                // If the plain key does not match either, the error about the certificate is returned, because this
+                // error helps the user more.
                 self.handshake(&addresses, false).await.map_err(|other| match other {
                     ConnectError::HostKeyMismatch { .. } => refusal,
                     other => other,
@@ -294,8 +294,8 @@ impl ConnectAttempt<'_> {
                 if remaining_methods.is_empty() && self.closed_without_disconnect(handle).await =>
             {
                 let step = self.progress.step();
-                // The banner can contain the reason. PAM sends the reason after the key, and then sshd closes the
-                // connection.
+                // The banner can contain the reason. If PAM refuses the user after the key is accepted, PAM sends the
+                // reason, and then sshd closes the connection.
                 let said = self.progress.banner();
                 if is_about_account(&said) {
                     return Err(ConnectError::AccountRefused { user: self.target.user.clone(), said });
@@ -411,8 +411,8 @@ impl Connection {
     pub async fn open(&self, deadline: Duration) -> Result<Session, ConnectError> {
         match timeout(deadline, self.handle.channel_open_session()).await {
             Ok(Ok(channel)) => Ok(Session::new(channel)),
-            // OpenSSH refuses further sessions if MaxSessions are open. Closed sessions count until OpenSSH frees them,
-            // a moment later.
+            // OpenSSH refuses further sessions if MaxSessions are open. A closed session counts until OpenSSH frees
+            // this session, a moment later.
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
                 Err(ConnectError::Busy(format!("{}: no session: {reason:?}", self.peer)))
             }
@@ -438,7 +438,7 @@ impl Connection {
 
     /// Sends a disconnect message and closes the connection, even if other tasks still use it.
     pub async fn close(&self) {
-        // The message is perhaps not delivered. This is harmless, because the stream is aborted in any case.
+        // A disconnect message that does not arrive does no harm, because the stream is aborted in any case.
         let _ = timeout(DISCONNECT_DEADLINE, self.handle.disconnect(Disconnect::ByApplication, "done", "en")).await;
         let _ = timeout(DISCONNECT_DEADLINE, closed(&self.handle)).await;
         self.guard.abort();

@@ -37,7 +37,7 @@ pub struct Credentials {
     certificate: Option<Arc<Certificate>>,
     /// Suffix of the names of this key's entries in the Secret: empty, or for example `-2`.
     suffix: &'static str,
-    /// Keys to try after this one, at most 3.
+    /// Keys to try after this key, at most 3.
     further: Vec<Credentials>,
 }
 

@@ -101,15 +101,16 @@ fn filter_admitted(wanted: Wanted<'_>, found: Vec<SocketAddr>) -> Result<Vec<Soc
     Ok(admitted)
 }
 
-/// Tries the addresses one after another until a connection is open. Returns the error of the last address if all fail.
+/// Tries the addresses one after another until a connection is open. Returns the error of the last address if all
+/// attempts fail.
 pub(super) async fn dial_any(addresses: &[SocketAddr], until: Instant) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (index, address) in addresses.iter().enumerate() {
         let limit = per_address_timeout(until.saturating_duration_since(Instant::now()), addresses.len() - index);
         match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Disables Nagle's algorithm, which delays small messages. An error is ignored, because it only leaves
-                // this delay.
+                // Disables Nagle's algorithm, which delays small messages. An error is ignored, because the connection
+                // also works with this delay.
                 let _ = stream.set_nodelay(true);
                 return Ok((stream, *address));
             }

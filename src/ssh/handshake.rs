@@ -1,5 +1,5 @@
-//! Progress of a connection, and the handler that verifies its host key. The handler only records the events that russh
-//! reports.
+//! Progress of a connection, and russh's handler. The handler verifies the host key, and records the other events that
+//! russh reports.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,7 +105,7 @@ impl client::Handler for HostKeyHandler {
     }
 
     // A server has no reason to open channels to a client. russh accepts such channels by default. The functions below
-    // refuse a channel, because they drop its `ChannelOpenHandle`.
+    // refuse each channel, because they drop its `ChannelOpenHandle`.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

@@ -30,7 +30,7 @@ pub struct HostKeyConfig<'a> {
     pub name: &'a str,
 }
 
-/// Verifier of host keys. It has at least one key or authority, or the Machine trusts on first use.
+/// Verifier of host keys. The verifier has at least one key or authority, or the Machine trusts on first use.
 #[derive(Clone, Debug)]
 pub struct HostKeyVerifier {
     pins: Vec<KeyData>,
@@ -52,7 +52,7 @@ enum Revoked {
 /// A verified host key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VerifiedHostKey {
-    /// Type of the key: `ssh-ed25519`.
+    /// Type of the key, for example `ssh-ed25519`.
     pub algorithm: String,
     /// SHA-256 fingerprint of the key. For a certificate, the fingerprint of the certified key.
     pub fingerprint: String,
@@ -233,8 +233,8 @@ impl HostKeyVerifier {
     }
 
     fn is_revoked_certificate(&self, certificate: &Certificate) -> bool {
-        // `to_bytes` omits the comment of a certificate. A server does not send the comment, so it must not be
-        // compared.
+        // `to_bytes` omits the comment of a certificate. A server does not send the comment, so the comparison must
+        // ignore the comment.
         self.revoked.iter().any(|revoked| match revoked {
             Revoked::Certificate(revoked) => {
                 matches!((revoked.to_bytes(), certificate.to_bytes()), (Ok(one), Ok(other)) if one == other)
@@ -253,7 +253,7 @@ impl Revoked {
         if line.split_whitespace().next()?.ends_with("-cert-v01@openssh.com") {
             return Certificate::from_openssh(line).ok().map(|certificate| Self::Certificate(Box::new(certificate)));
         }
-        // A key of any type can be revoked.
+        // A key of any type can be revoked, so the type is not checked.
         PublicKey::from_openssh(line).ok().map(|key| Self::Key(key.key_data().clone()))
     }
 }

@@ -1,6 +1,6 @@
 //! Authenticates to a verified host, with one attempt for each key. The attempt uses the key's certificate if there is
-//! one, otherwise the bare key. Writ does not try the bare key after a refused certificate. The host would count a
-//! second failure, and the error would hide the fault of the certificate.
+//! a certificate, otherwise the bare key. After a refused certificate, Writ does not try the bare key. The host would
+//! count a second failure, and the second error would hide the fault of the certificate.
 
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;

@@ -52,7 +52,7 @@ pub struct AddressPolicy {
     /// Ranges whose addresses are refused. An address is permitted again if `allow` lists this range, or a part of this
     /// range that contains the address.
     denied_unless_listed: Vec<Cidr>,
-    /// Current addresses of the API server. Each is refused like a range in `denied_unless_listed`.
+    /// Current addresses of the API server. Each address is refused like a range in `denied_unless_listed`.
     servers: Arc<RwLock<Vec<IpAddr>>>,
 }
 
@@ -81,7 +81,7 @@ pub enum AddressRefusal {
         /// Kind of the address.
         what: &'static str,
     },
-    /// --allow-cidr is set, and no range of it contains the address.
+    /// --allow-cidr is set, and none of its ranges contains the address.
     #[error(
         "{address} is in none of the ranges that `writ serve --allow-cidr` names; if a machine is there, add --allow-cidr {} or \
          its range (in the chart: serve.allowCidrs)",
@@ -115,13 +115,14 @@ const BUILT_IN: [(Cidr, &str); 17] = [
     (v4(224, 0, 0, 0, 4), "a multicast address"),
     (v6(0xff00, 0, 0, 8), "a multicast address"),
     (v4(255, 255, 255, 255, 32), "the broadcast address"),
-    // First AWS, Google Cloud, Azure, Oracle and most other clouds. Then the credentials of ECS and EKS.
+    // 169.254.169.254 is the service of AWS, Google Cloud, Azure, Oracle and most other clouds, and fd00:ec2::254 is
+    // AWS by IPv6. The other three addresses serve the credentials of ECS and EKS.
     (v4(169, 254, 169, 254, 32), METADATA),
     (v4(169, 254, 170, 2, 32), METADATA),
     (v4(169, 254, 170, 23, 32), METADATA),
     (v6(0xfd00, 0xec2, 0x254, 128), METADATA),
     (v6(0xfd00, 0xec2, 0x23, 128), METADATA),
-    // Alibaba Cloud, the platform of Azure, and the older service of Oracle.
+    // In this order: Alibaba Cloud, the platform of Azure, and the older service of Oracle.
     (v4(100, 100, 100, 200, 32), METADATA),
     (v4(168, 63, 129, 16, 32), METADATA),
     (v4(192, 0, 0, 192, 32), METADATA),
@@ -179,8 +180,8 @@ impl AddressPolicy {
     }
 }
 
-/// Returns the address that a packet reaches. If an IPv6 address contains an IPv4 address, this is the IPv4 address
-/// (mapped and compatible, RFC 4291; NAT64, RFC 6052; 6to4, RFC 3056). Otherwise it is the address itself.
+/// Returns the address that a packet reaches. For an IPv6 address that contains an IPv4 address, returns the IPv4
+/// address (mapped and compatible, RFC 4291; NAT64, RFC 6052; 6to4, RFC 3056). Otherwise returns the address itself.
 pub(super) fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let bits = v6.to_bits();

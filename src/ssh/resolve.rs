@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use crate::fairness::{Pool, Size};
 
 /// Maximum number of concurrent lookups: 64 in total, 16 for each namespace. Each lookup blocks one of tokio's 512
-/// threads for blocking work. Other tasks also need these threads. If the DNS servers for a namespace's names do not
-/// answer, each of its lookups blocks a thread for half a minute.
+/// threads for blocking work. Other tasks also need these threads. If DNS servers do not answer, each lookup of their
+/// names blocks a thread for half a minute.
 const LOOKUPS: Size = Size { places: 64, share: 16 };
 /// Maximum number of addresses used for each name. The owner of a DNS name could return any number.
 const MAX_ADDRESSES: usize = 16;
@@ -45,7 +45,7 @@ pub(super) fn zone_of(name: &str) -> Option<&str> {
     address.parse::<Ipv6Addr>().is_ok().then_some(zone)
 }
 
-/// Asks the system's resolver, which also resolves zones to the network interfaces of this host.
+/// Resolves a name with the system's resolver, which also resolves zones to the network interfaces of this host.
 async fn resolve_blocking(name: String) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((name, 0)).await?.collect())
 }
@@ -55,7 +55,8 @@ struct Lookups {
     places: Pool,
 }
 
-/// A lookup in flight. The lookup leaves the map when it ends, even if its runtime is shut down.
+/// A lookup in flight. When this value is dropped, the lookup leaves the map. The drop happens even if the lookup's
+/// runtime is shut down.
 struct Lookup {
     lookups: Arc<Lookups>,
     name: String,
@@ -93,8 +94,8 @@ impl Lookups {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Starts a lookup. If another caller started a lookup of the same name while this caller waited for a place, joins
-    /// that lookup instead.
+    /// Starts a lookup. If another caller started a lookup of the same name while this caller waited for a permit,
+    /// joins that lookup instead.
     async fn start<F>(
         self: &Arc<Self>,
         name: &str,
@@ -159,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_keeps_its_zone() {
-        // Every host has the interface `lo`.
+        // Every Linux host has the interface `lo`, with index 1.
         let found = addresses("fe80::1%lo", "team").await.unwrap();
         let [SocketAddr::V6(only)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((only.ip().to_string(), only.scope_id()), ("fe80::1".to_owned(), 1));

@@ -1,5 +1,6 @@
-//! Reads the keys of a host, so that a user can compare and pin them. Like ssh-keyscan, Writ opens one connection for
-//! each type of key, and closes it after the host has shown the key. Writ sends no credentials and trusts no key.
+//! Reads the keys of a host, so that a user can compare and pin the keys. Like ssh-keyscan, Writ opens one connection
+//! for each type of key, and closes the connection after the host has shown the key. Writ sends no credentials and
+//! trusts no key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,10 +19,10 @@ use super::{AddressPolicy, ConnectError};
 /// Maximum number of characters of an error in a message.
 const MAX_DETAIL_SHOWN: usize = 300;
 
-/// A key that a host showed. It is not verified.
+/// A key that a host showed, without verification.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScannedKey {
-    /// Type of the key: `ssh-ed25519`.
+    /// Type of the key, for example `ssh-ed25519`.
     pub algorithm: String,
     /// Line for `spec.hostKeys`.
     pub line: String,
@@ -60,7 +61,7 @@ async fn scan_all(
     // This is a user's own process, so its lookups count for no namespace.
     let mut addresses = resolve(Wanted { address, port, namespace: "", admission: None }, network).await?;
     let mut keys = Vec::new();
-    // An RSA key has one type for all its signature hashes, so one connection requests all of them.
+    // An RSA key has one type for all its signature hashes, so one connection requests all these hashes.
     let is_rsa = |algorithm: &Algorithm| matches!(algorithm, Algorithm::Rsa { .. });
     let (rsa, others): (Vec<Algorithm>, Vec<Algorithm>) = KEY_TYPES.into_iter().partition(is_rsa);
     for wanted in others.into_iter().map(|algorithm| vec![algorithm]).chain([rsa]) {

@@ -29,9 +29,9 @@ pub struct Session {
     feeding: Option<Feeding>,
     /// Time at which the write of [`Session::feed`] was complete.
     fed: Option<Instant>,
-    /// True if the machine closed the channel itself. Then no event is missing.
+    /// True if the machine closed the channel itself. All events of the machine have then arrived.
     closed: bool,
-    /// True if the end of standard input was sent. It must not be sent twice, because some servers then close the
+    /// True if the end of standard input was sent. The end must not be sent twice, because some servers then close the
     /// connection.
     has_ended_input: AtomicBool,
     /// Extra time that this machine needs to execute a command.

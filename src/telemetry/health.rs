@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 /// Interval between heartbeats of a task.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// Time without a heartbeat after which a task counts as hung. A busy machine delays a heartbeat for a far shorter
+/// Time without a heartbeat after which a task counts as hung. Even a busy host delays a heartbeat for a far shorter
 /// time.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
-/// Maximum time to reconcile one object. Each call has a deadline of 10 s. While the API server becomes unreachable, up
-/// to 64 calls can wait for each other.
+/// Maximum time to reconcile one object. Each call has a deadline of 10 s. When the API server becomes unreachable, up
+/// to 64 calls can wait for each other, together 640 s.
 const STUCK_AFTER: Duration = Duration::from_secs(900);
 /// Time without an answer of the API server after which the process is unready.
 const API_SERVER_STALE_AFTER: Duration = Duration::from_secs(30);
@@ -93,7 +93,7 @@ pub struct Health {
 struct HealthState {
     /// Time of each task's last heartbeat, and the maximum time until its next heartbeat.
     heartbeats: BTreeMap<BackgroundTask, (Instant, Duration)>,
-    /// Objects that are being reconciled, by a running number: the task and the start time.
+    /// Reconciles in progress. The key is a consecutive number. The value is the task and the start time.
     in_progress: BTreeMap<u64, (BackgroundTask, Instant)>,
     next: u64,
     listed: Vec<Watch>,
@@ -134,7 +134,7 @@ impl Health {
         self.heartbeat_within(which, HUNG_AFTER);
     }
 
-    /// Records a heartbeat of a task whose next heartbeat may take up to `silent_for`.
+    /// Records a heartbeat of a task whose next heartbeat can take up to `silent_for`.
     pub fn heartbeat_within(&self, which: BackgroundTask, silent_for: Duration) {
         self.state().heartbeats.insert(which, (Instant::now(), silent_for.max(HUNG_AFTER)));
     }
@@ -156,7 +156,7 @@ impl Health {
         }
     }
 
-    /// Records an answer of the API server, whatever its content.
+    /// Records the time of an answer of the API server. The content of the answer is irrelevant.
     pub fn answered(&self) {
         self.state().answered = Some(Instant::now());
     }

@@ -114,7 +114,7 @@ impl Metrics {
     /// Creates all metrics with value 0.
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        // These metrics have no prefix, as in Prometheus' own libraries.
+        // The metrics of the process have no prefix `writ`, as in Prometheus' own libraries.
         registry.register_collector(Box::new(Process));
         let mut to = Registrar(registry.sub_registry_with_prefix("writ"));
         let version = VersionLabels { version: env!("CARGO_PKG_VERSION") };
@@ -252,8 +252,8 @@ impl Metrics {
         }
     }
 
-    /// Sets the size of the output of running commands that is kept for viewers, in memory and in spill files, in
-    /// bytes.
+    /// Sets the number of bytes of output that Writ keeps for viewers of running commands, in memory and in spill
+    /// files.
     pub fn live_output(&self, memory_bytes: u64, disk_bytes: u64) {
         for (place, bytes) in [("memory", memory_bytes), ("disk", disk_bytes)] {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -266,7 +266,7 @@ impl Metrics {
         self.live_output_dropped.get_or_create(&CauseLabels { cause }).inc_by(bytes);
     }
 
-    /// Counts a result that is not stored yet. Dropping the returned guard ends the count.
+    /// Counts a result that is not stored yet, until the returned guard is dropped.
     pub fn result_waits(&self) -> ResultWaits {
         self.results_waiting.inc();
         ResultWaits(self.results_waiting.clone())
@@ -277,7 +277,7 @@ impl Metrics {
         self.results_lost.get_or_create(&CauseLabels { cause }).inc();
     }
 
-    /// Sets the numbers of queued executions and of executions with a slot.
+    /// Sets the numbers of queued executions and of executions that use a slot of a machine.
     pub fn executions(&self, waiting: usize, running: usize) {
         self.waiting.set(count(waiting));
         self.running.set(count(running));
@@ -305,12 +305,12 @@ impl Metrics {
         self.ssh_connections.get_or_create(&PurposeLabels { purpose }).set(count(connections));
     }
 
-    /// Counts an attempt to open a session.
+    /// Counts an attempt to open an SSH session.
     pub fn session(&self, outcome: &'static str) {
         self.ssh_sessions.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Counts a short request to a machine.
+    /// Counts a short request to the launcher on a machine.
     pub fn ssh_request(&self, outcome: &'static str) {
         self.ssh_requests.get_or_create(&OutcomeLabels { outcome }).inc();
     }
@@ -331,8 +331,8 @@ impl Metrics {
         self.lease_gaps.inc();
     }
 
-    /// Sets the number of seconds by which the host's clock is ahead of the API server's clock; negative if it is
-    /// behind.
+    /// Sets the number of seconds by which the host's clock is ahead of the API server's clock. The number is negative
+    /// if the host's clock is behind.
     pub fn clock_offset(&self, seconds: f64) {
         self.clock_offset.set(seconds);
     }

@@ -60,7 +60,7 @@ impl Read {
     }
 
     fn of(stat: &str, status: &str, machine: &str) -> Self {
-        // The name of the program is in parentheses and may contain spaces. The other fields follow after the last `)`.
+        // The name of the program is in parentheses and can contain spaces. The other fields follow after the last `)`.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok().map(|ticks| ticks / CLOCK_TICKS_PER_SECOND);
         #[expect(clippy::cast_precision_loss, reason = "exact for as long as there are computers")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::layer::Identity;
 
-/// Exporter without a value, because this build cannot start an exporter.
+/// Exporter type without values, because this build cannot start an exporter.
 pub struct TraceExporter(Infallible);
 
 impl TraceExporter {

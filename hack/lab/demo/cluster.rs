@@ -1,4 +1,4 @@
-//! The cluster of the demo. All access is by kubectl, as for a user.
+//! The cluster of the demo. The demo uses it only through kubectl, as a user does.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,24 +8,25 @@ use serde_json::Value;
 
 use crate::lab::{ControlPlane, LabError, Sshd, User, files, say};
 
-/// Name of the namespace, if it is free.
+/// Preferred name of the namespace. If the name is taken, the demo adds a number.
 const NAMESPACE: &str = "writ-demo";
-/// Admission policy by which the API server records the requester in each execution.
+/// File of the admission policies with which the API server records the requester in each execution.
 const STAMPING: &str = "deploy/requester-1.36.yaml";
-/// Further objects of a cluster with Writ: the ServiceAccount of `writ serve`, its rights and guards, and the roles of
-/// users.
+/// Files of the other objects that Writ needs in a cluster: the ServiceAccount of `writ serve`, its rights and guards,
+/// and the roles of users.
 const OPERATOR: [&str; 4] =
     ["deploy/operator-role.yaml", "deploy/cluster-wide.yaml", "deploy/guards.yaml", "deploy/people-roles.yaml"];
 /// Namespace and name of the ServiceAccount of `writ serve`.
 const ACCOUNT: (&str, &str) = ("writ-system", "writ");
 /// Maximum number of names to try for the namespace.
 const NAMES: usize = 20;
-/// Maximum time until established CRDs are served. On loopback this takes less than a second.
+/// Maximum time until the API server serves established CRDs, and until it enforces the admission policy. On loopback
+/// this takes less than a second.
 const SERVED_PATIENCE: Duration = Duration::from_secs(20);
-/// Interval between two checks.
+/// Interval between two checks of the API server.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A namespace with the CRDs, and the users of the demo.
+/// The cluster of the demo, with the kubeconfigs of its users and the name of its namespace.
 pub struct Cluster {
     kubectl: PathBuf,
     /// Directory of kubectl's cache. It is in the directory of the run, not in the user's home.
@@ -42,13 +43,14 @@ pub struct Cluster {
     pub caller_name: String,
     /// The namespace of the demo.
     pub namespace: String,
-    /// True if the cluster existed before the demo, and stays after it. All kubeconfigs above then belong to the same
-    /// user.
+    /// True if the cluster existed before the demo, and stays after it. If true, all kubeconfigs above belong to the
+    /// same user.
     existing: bool,
 }
 
 impl Cluster {
-    /// Returns the cluster of our own control plane. Each part of the demo has its own user with the necessary rights.
+    /// Prepares the cluster of the laboratory's own control plane. The administrator, `writ serve` and the requester
+    /// are different users.
     pub fn of_our_own(kubectl: &Path, control_plane: &ControlPlane, folder: &Path) -> Result<Self, LabError> {
         let caller = User::Jane;
         let cluster = Self {
@@ -65,8 +67,8 @@ impl Cluster {
         cluster.enter()
     }
 
-    /// Returns an existing cluster, after the installation of the CRDs, the admission policies that record requesters,
-    /// and a namespace. One user does everything.
+    /// Prepares an existing cluster: installs the CRDs and the admission policies that record requesters, and creates a
+    /// namespace. The user of the kubeconfig is administrator, operator and requester.
     pub fn existing(kubectl: &Path, kubeconfig: &Path, folder: &Path) -> Result<Self, LabError> {
         let mut cluster = Self {
             kubectl: kubectl.to_owned(),
@@ -87,7 +89,8 @@ impl Cluster {
         cluster.enter()
     }
 
-    /// Installs the CRDs and creates the namespace.
+    /// Installs the CRDs and the admission policies, and creates the namespace. Returns when the API server applies
+    /// them.
     fn enter(mut self) -> Result<Self, LabError> {
         let step = say::step("installing crds/ and deploy/requester-1.36.yaml, making a namespace");
         files::run(self.as_admin().args(["apply", "--server-side", "-f"]).arg(in_repository("crds")))?;
@@ -125,7 +128,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server serves the CRDs, a moment after the condition Established.
+    /// Waits until the API server serves the CRDs. This takes a moment longer than the condition Established.
     fn wait_until_served(&self) -> Result<(), LabError> {
         let started = Instant::now();
         let look = || files::run(self.as_admin().args(["get", "machines,whitelists,commandexecutions"]));
@@ -138,7 +141,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the admission policy is in force, a moment after it is stored.
+    /// Waits until the API server enforces the admission policy. The API server enforces a policy only a moment after
+    /// it has stored the policy.
     fn wait_until_stamped(&self) -> Result<(), LabError> {
         let started = Instant::now();
         loop {
@@ -190,7 +194,7 @@ impl Cluster {
     pub fn apply_machines(&self, sshd: &Sshd, file: &Path) -> Result<(), LabError> {
         let host_key = sshd.host_key().map_err(LabError::file("read", "the host key"))?;
         let private_key = sshd.private_key().map_err(LabError::file("read", sshd.private_key_path()))?;
-        // The client's own public key is the wrong host key. It has the right type, and it is not the host's key.
+        // `web-2` pins the client's public key. This key has the right type, but it is not the key of the host.
         let public_path = sshd.private_key_path().with_extension("pub");
         let wrong_key = std::fs::read_to_string(&public_path).map_err(LabError::file("read", public_path))?;
         let (user, port) = (sshd.user(), sshd.port());
@@ -242,7 +246,7 @@ impl Cluster {
     fn as_user(&self, kubeconfig: &Path) -> Command {
         let mut kubectl = Command::new(&self.kubectl);
         kubectl.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(&self.kubectl_cache);
-        // A server can stop or never answer. No request here takes 30 s.
+        // The limit is for a server that never answers. All requests of the demo take less than 30 s.
         kubectl.arg("--request-timeout=30s");
         if !self.namespace.is_empty() {
             kubectl.args(["--namespace", &self.namespace]);
@@ -250,8 +254,8 @@ impl Cluster {
         kubectl
     }
 
-    /// Deletes the objects of the namespace, then the namespace, in an existing cluster. No key stays behind, even if
-    /// the cluster has no controllers that empty namespaces.
+    /// Deletes the objects of the namespace, then the namespace, in an existing cluster. The Secret with the private
+    /// key is therefore deleted even if no controller empties deleted namespaces.
     fn remove_namespace(&self) {
         let step = say::step(format_args!("removing the namespace {}", self.namespace));
         let empty = ["delete", "--all", "commandexecutions,machines,whitelists,secrets,leases,events"];
@@ -278,7 +282,7 @@ impl Cluster {
         for name in names.split_whitespace() {
             let none = r#"{"metadata":{"finalizers":null}}"#;
             let released = files::run(self.as_admin().args(["patch", name, "--type=merge", "-p", none]));
-            // An execution that is deleted already needs no change.
+            // If the execution is already deleted, it needs no change.
             if let Err(error) = released
                 && !error.chain().contains("NotFound")
             {

@@ -28,7 +28,7 @@ impl Signals {
                 if received.swap(true, Ordering::SeqCst) {
                     std::process::exit(INTERRUPTED);
                 }
-                // If the demo is ending, the receiver is perhaps dropped already.
+                // The send fails only if the demo is ending and has dropped the receiver.
                 let _ = sender.send(());
             }
         });
@@ -47,7 +47,7 @@ impl Signals {
 
     /// Waits for a signal.
     pub fn wait(&self) {
-        // The call fails only if signals cannot be handled. Then there is no signal to wait for.
+        // The call fails only if the signal handler failed. In this case no signal would ever arrive.
         let _ = self.first.recv();
     }
 

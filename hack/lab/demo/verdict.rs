@@ -11,7 +11,7 @@ pub struct Expected {
     pub name: &'static str,
     phase: &'static str,
     reason: &'static str,
-    /// Expected results of the command. `None` if no command may start.
+    /// Expected results of the command. `None` if the command must not start.
     ran: Option<Ran>,
 }
 

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// cases is a health_test.yaml.
+// cases is the content of a health_test.yaml.
 type cases struct {
 	Tests []struct {
 		InputPath    string              `json:"inputPath"`
@@ -20,8 +20,8 @@ type cases struct {
 	} `json:"tests"`
 }
 
-// testAll runs what Argo CD's own util/lua/health_test.go would run if the folder were part of it, and says of each case
-// how it came out.
+// testAll runs all cases of the folder, as Argo CD's own util/lua/health_test.go does for the health checks of Argo CD.
+// Prints each case that passed. Returns an error with the other cases.
 func testAll(folder string, output io.Writer) error {
 	scripts, err := filepath.Glob(filepath.Join(folder, "*", "*", "health.lua"))
 	if err != nil {
@@ -44,7 +44,8 @@ func testAll(folder string, output io.Writer) error {
 	return nil
 }
 
-// testScript runs the cases of one script; every file of its testdata must be the input of one.
+// testScript runs the cases of one script. Every file in its testdata must be the input of a case. Returns the number
+// of cases that passed.
 func testScript(path string, output io.Writer) (int, error) {
 	folder := filepath.Dir(path)
 	script, err := os.ReadFile(path)
@@ -85,8 +86,8 @@ func testScript(path string, output io.Writer) (int, error) {
 	return passed, errors.Join(problems...)
 }
 
-// testCase holds one object against the script, with Lua's libraries (as Argo CD has it for scripts that it ships) and
-// without (as it has it for scripts in argocd-cm).
+// testCase compares the script's result for one object with the expected result. Runs the script twice: with Lua's
+// libraries, as Argo CD runs its own scripts, and without them, as Argo CD runs scripts of argocd-cm.
 func testCase(script, input string, expected health.HealthStatus) error {
 	file, err := os.Open(input)
 	if err != nil {

@@ -16,24 +16,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// opinion is what one tool says of an object.
+// opinion is the health that one tool derives from an object.
 type opinion struct {
 	Status  string `json:"status"`
 	Message string `json:"message,omitempty"`
 }
 
-// verdict is the line that is printed for an object.
+// verdict is the JSON line that judgeAll prints for an object.
 type verdict struct {
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 	Phase     string `json:"phase,omitempty"`
-	// Absent where the folder has no check for the kind: Argo CD then takes whatever was applied for done.
+	// Absent if the folder has no check for the kind. Argo CD then considers an object done when it is applied.
 	Argo    *opinion `json:"argo,omitempty"`
 	Kstatus opinion  `json:"kstatus"`
 }
 
-// judgeAll prints a line for each object of the files, or of the input where there are no files.
+// judgeAll prints a line for each object of the files. Without files, it reads the objects from the input.
 func judgeAll(folder string, files []string, input io.Reader, output io.Writer) error {
 	overrides, err := readOverrides(folder)
 	if err != nil {
@@ -64,8 +64,9 @@ func judgeAll(folder string, files []string, input io.Reader, output io.Writer) 
 	return nil
 }
 
-// judge asks Argo CD the way its application controller does, with the scripts as argocd-cm gives them: what comes before
-// a script (an object that is being deleted) counts too, and the scripts have no Lua library but base, table and os.
+// judge returns the verdict about an object. It calls Argo CD as the application controller does, with the scripts as
+// entries of argocd-cm. Argo CD therefore also applies its checks that precede a script, for example for an object that
+// is being deleted. The only Lua libraries of the scripts are base, table and os.
 func judge(object *unstructured.Unstructured, overrides lua.ResourceHealthOverrides) (verdict, error) {
 	phase, _, _ := unstructured.NestedString(object.Object, "status", "phase")
 	said := verdict{Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName(), Phase: phase}
@@ -84,7 +85,7 @@ func judge(object *unstructured.Unstructured, overrides lua.ResourceHealthOverri
 	return said, nil
 }
 
-// readOverrides reads the scripts of a folder as the entries of argocd-cm that they become.
+// readOverrides reads the scripts of a folder, and returns them as entries of argocd-cm.
 func readOverrides(folder string) (lua.ResourceHealthOverrides, error) {
 	overrides := lua.ResourceHealthOverrides{}
 	scripts, err := filepath.Glob(filepath.Join(folder, "*", "*", "health.lua"))
@@ -106,7 +107,8 @@ func readOverrides(folder string) (lua.ResourceHealthOverrides, error) {
 	return overrides, nil
 }
 
-// forEachObject reads YAML documents, JSON documents or JSON lines, and lists of objects in any of them.
+// forEachObject reads objects from YAML documents, JSON documents or JSON lines, and calls use for each object. For a
+// list of objects, it calls use for each item.
 func forEachObject(input io.Reader, use func(*unstructured.Unstructured) error) error {
 	documents := yaml.NewYAMLOrJSONDecoder(input, 4096)
 	for {
@@ -119,7 +121,7 @@ func forEachObject(input io.Reader, use func(*unstructured.Unstructured) error) 
 		if len(document) == 0 || string(document) == "null" {
 			continue
 		}
-		// Not json.Unmarshal: whole numbers must not become floats, for which kstatus has no eyes.
+		// json.Unmarshal would read whole numbers as floats, and kstatus ignores floats.
 		object := &unstructured.Unstructured{}
 		if err := object.UnmarshalJSON(document); err != nil {
 			return err
@@ -142,7 +144,7 @@ func forEachObject(input io.Reader, use func(*unstructured.Unstructured) error) 
 	}
 }
 
-// onlyObject reads the one object that there has to be.
+// onlyObject reads the object of an input. Returns an error if the input does not contain exactly one object.
 func onlyObject(input io.Reader) (*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	err := forEachObject(input, func(object *unstructured.Unstructured) error {

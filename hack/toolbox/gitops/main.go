@@ -1,10 +1,11 @@
-// Command gitops-health says what GitOps tools make of an object: Argo CD by its own engine with the health checks of a
-// folder, and kstatus, by which Flux waits. For the tests: a health check that nobody has run is a guess.
+// Command gitops-health reports the health that GitOps tools derive from an object. For Argo CD, it runs Argo CD's own
+// engine with the health checks of a folder. For Flux, it runs kstatus, which Flux uses to wait for objects. The tests
+// use this command to run the health checks.
 //
-//	gitops-health judge -customizations FOLDER [FILE...]   one JSON line for each object of the files, or of stdin
-//	gitops-health test -customizations FOLDER              every health_test.yaml of the folder, as Argo CD's own test does
+//	gitops-health judge -customizations FOLDER [FILE...]   print one JSON line for each object of the files or of stdin
+//	gitops-health test -customizations FOLDER              run every health_test.yaml of the folder, as Argo CD does
 //
-// FOLDER is laid out as Argo CD's resource_customizations: GROUP/KIND/health.lua, without wildcards.
+// FOLDER has the layout of Argo CD's resource_customizations: GROUP/KIND/health.lua, without wildcards.
 package main
 
 import (

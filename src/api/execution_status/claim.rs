@@ -58,7 +58,7 @@ pub const MAX_DIRECTORY_LENGTH: usize = 1024;
 pub const MAX_ID_LENGTH: usize = 64;
 
 /// Place of the journal, as the machine reported it before the claim. Writ starts the command only if all of these
-/// values are still the same. Later a host name may lead to another host, and somebody may replace the directory.
+/// values are still the same. Otherwise the host name leads to another host now, or somebody replaced the directory.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteRecord {

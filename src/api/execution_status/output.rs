@@ -65,8 +65,8 @@ pub struct OutputHolder {
 #[serde(rename_all = "camelCase")]
 pub struct StreamRecord {
     /// Number of bytes that the command wrote and Writ recorded. The number includes bytes that `stdout` or `stderr` of
-    /// the status leave out. If `redacted` is true, it counts bytes after redaction, so size and digest do not reveal
-    /// the redacted text.
+    /// the status leave out. If `redacted` is true, the number counts bytes after redaction, so size and digest do not
+    /// reveal the redacted text.
     #[schemars(range(min = 0))]
     pub bytes: i64,
     /// SHA-256 of the bytes that `bytes` counts, in lower case hexadecimal.

@@ -1,4 +1,4 @@
-//! The field reference: every field of every kind in the CRDs. It can be read without a cluster.
+//! The field reference: every field of every kind in the CRDs. Users can read the reference without a cluster.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -33,11 +33,11 @@ pub fn markdown(definitions: &[(String, CustomResourceDefinition)]) -> String {
     page
 }
 
-/// Appends the fields of a schema to the page. The fields inside a field follow directly after it. Each field has its
-/// path from the root.
+/// Appends the fields of a schema to the page, each with its path from the root. Nested fields follow directly after
+/// their parent field.
 fn fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     for (name, field) in schema.properties.iter().flatten() {
-        // The fields of a condition are documented by Kubernetes.
+        // Skips conditions, because Kubernetes documents their fields.
         if name == "conditions" {
             continue;
         }

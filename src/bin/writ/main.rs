@@ -72,7 +72,7 @@ fn exit_code(outcome: anyhow::Result<CliExit>, on_failure: ExitCode) -> ExitCode
     match outcome {
         Ok(exit) => exit.code().into(),
         Err(error) => {
-            // If writing to stderr fails, there is no other place for the error.
+            // A failed write to stderr is ignored, because the error cannot be reported in another way.
             let _ = writeln!(std::io::stderr(), "writ: {error:#}");
             on_failure
         }

@@ -30,8 +30,8 @@ use writ::ssh::use_certificate_clock;
 use writ::telemetry::{health, metrics};
 use writ::traces::TraceExporter;
 
-/// Time after an outage in which Writ waits if the API server reports missing CRDs or rights. The API server loads CRDs
-/// and rights while it starts.
+/// Time after an outage of the API server for which Writ tolerates reports of missing CRDs or rights. A starting API
+/// server makes such reports until it has loaded the CRDs and rights.
 const API_SERVER_STARTUP_GRACE: Duration = Duration::from_secs(30);
 /// Maximum time to send the last spans.
 const TRACE_FLUSH_DEADLINE: Duration = Duration::from_secs(3);
@@ -56,8 +56,9 @@ pub struct Serve {
     #[arg(long, value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
 
-    /// Seconds that Writ waits for running commands after SIGTERM. Commands that still run then continue on their
-    /// machines, and the next `writ serve` follows them. In Direct mode they are recorded as OutcomeUnknown.
+    /// Seconds that Writ waits for running commands after SIGTERM. After this time, the remaining commands continue on
+    /// their machines, and the next `writ serve` follows them. In Direct mode, Writ records the remaining commands as
+    /// OutcomeUnknown.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
 
@@ -70,12 +71,12 @@ pub struct Serve {
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
     lease_seconds: u64,
 
-    /// Interval between checks that the API server stamps requesters, in seconds, 1 to 3600. A check is a dry-run
-    /// create with a forged requester, in each namespace.
+    /// Interval between checks that users cannot forge the requester of an execution, in seconds, 1 to 3600. A check is
+    /// a dry-run create with a forged requester, in each namespace.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requester_check_seconds: u64,
 
-    /// Seconds for which Writ waits for an unreachable machine, from the timeout of the command. After this time, the
+    /// Seconds that Writ waits for an unreachable machine after the timeout of the command. After this time, the
     /// command is recorded as OutcomeUnknown.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     unreachable_seconds: u64,
@@ -86,16 +87,16 @@ pub struct Serve {
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
     stop_seconds: u64,
 
-    /// Directory for files that must survive a restart: outputs, unless --output-store names another place, and results
-    /// of Direct mode until they are written to the API server [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or
-    /// ~/.local/state/writ].
+    /// Directory for files that must survive a restart. The directory contains outputs, unless --output-store names
+    /// another place. The directory also contains results of Direct mode until they are written to the API server
+    /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/writ, or ~/.local/state/writ].
     #[arg(long, value_name = "DIR")]
     state_directory: Option<PathBuf>,
 
     /// Store for output that does not fit into the status: a directory, file:///PATH, or s3://BUCKET/PREFIX. For s3,
     /// credentials come from the environment, as for the AWS tools. `none` stores nothing. A directory is enough for
-    /// one `writ serve` on one host. Several `writ serve` need a bucket. `writ output` reads the store [default:
-    /// `outputs` in the state directory].
+    /// one `writ serve` on one host. Several `writ serve` processes need a bucket. `writ output` reads the store
+    /// [default: `outputs` in the state directory].
     #[arg(long, value_name = "URL", env = store::OUTPUT_STORE)]
     output_store: Option<String>,
 
@@ -123,7 +124,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Returns the options of the client. Each namespace is contained only once.
+    /// Returns the options of the client. The options contain each namespace only once.
     fn client(&self) -> ClientOptions {
         let namespaces = self.namespace.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
         let (kubeconfig, own_namespace) = (self.kubeconfig.clone(), self.lease_namespace.clone());
@@ -293,7 +294,7 @@ async fn send_last_spans(exporting: Option<TraceExporter>) {
     }
 }
 
-/// Registers the update of the gauges, which then happens before each scrape.
+/// Registers a function that updates the gauges before each scrape.
 fn measure(endpoints: Option<&OpsServer>, runner: &Runner, stamping: &RequesterTrustChecker, live: LiveOutput) {
     let Some(endpoints) = endpoints else { return };
     let (runner, stamping) = (runner.clone(), stamping.clone());
@@ -332,7 +333,8 @@ fn start_other_controllers(
     async { tokio::join!(machines, whitelists, finished) }
 }
 
-/// Connects to the API server. The validity of host and login certificates is then checked by the API server's clock.
+/// Connects to the API server. From then on, Writ checks the validity of host and login certificates by the API
+/// server's clock.
 async fn connect(options: &ClientOptions) -> anyhow::Result<Cluster> {
     let cluster = Cluster::connect(options).await.context("kubeconfig cannot be used")?;
     let clock = cluster.clone();
@@ -344,8 +346,8 @@ fn describe_scope(options: &ClientOptions) -> String {
     if options.namespaces.is_empty() { "(all)".to_owned() } else { options.namespaces.join(",") }
 }
 
-/// Creates the Lease of this process. The Lease contains no address, because this process serves the other members
-/// nothing yet.
+/// Creates the Lease of this process. The Lease contains no address, because this process does not serve requests of
+/// other members yet.
 async fn join(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<Membership> {
     let namespace = cluster.own_namespace();
     let joined = Membership::join(cluster, OwnLease { namespace, name, duration, address: None }).await;
@@ -370,7 +372,8 @@ async fn shut_down<T>(
     health().set_stopping();
     tracing::info!(drain_seconds = drain.as_secs(), "stopping: no new commands start, running commands may end");
     // The controllers continue while the runner drains, so that cancellations still work. The first poll of
-    // `runner.shut_down` prevents further starts of commands. Other members may take over the Machines only after that.
+    // `runner.shut_down` prevents further starts of commands. Other members may take over the Machines only after this
+    // poll, so `leave` comes second.
     tokio::join!(biased; runner.shut_down(drain), async { membership.leave() });
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(5), controllers).await;
@@ -407,7 +410,8 @@ async fn wait_until_usable(cluster: &Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// Checks that this user may list CommandExecutions and ExecutionReceipts. No decision is possible without this right.
+/// Checks that this user may list CommandExecutions and ExecutionReceipts. No decision is possible without these
+/// rights.
 async fn check_crds(cluster: &Cluster) -> Result<(), ClusterError> {
     cluster.check_access().await?;
     cluster.check_receipts().await

@@ -15,8 +15,8 @@ pub(in crate::cli) fn parse_key_value(text: &str) -> Result<(String, String), St
     }
 }
 
-/// One request, from a JSON line or from flags. The fields are fields of a CommandExecution's spec. In addition, there
-/// are the Machine's labels and the requester.
+/// One request, from a JSON line or from flags. The fields are fields of a CommandExecution's spec, except
+/// `machine_labels`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::cli) struct RequestInput {
@@ -32,10 +32,10 @@ pub(in crate::cli) struct RequestInput {
     pub environment: BTreeMap<String, String>,
     #[serde(default)]
     pub timeout_seconds: Option<u32>,
-    /// Labels of the Machine. If absent, the labels of the Machine or of the flags are used.
+    /// Labels of the Machine. If absent, Writ uses the labels of the Machine in the cluster or of the flags.
     #[serde(default)]
     pub machine_labels: Option<BTreeMap<String, String>>,
-    /// Requester. If absent, the requester of the flags is used.
+    /// Requester. If absent, Writ uses the requester of the flags, else the default of the policy's source.
     #[serde(default)]
     pub requested_by: Option<Requester>,
 }

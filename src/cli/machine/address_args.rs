@@ -34,7 +34,7 @@ impl AddressArgs {
         AddressPolicy::new(self.allow_cidr.clone(), self.deny_cidr.clone(), servers).refusing(self.refuse_cidr.clone())
     }
 
-    /// Returns true if --allow-cidr is not set. Machines may then have any address that is not refused.
+    /// Returns true if --allow-cidr is not set. Writ then connects to any address that it does not refuse.
     pub fn allow_any(&self) -> bool {
         self.allow_cidr.is_empty()
     }

@@ -1,5 +1,5 @@
 //! `writ machine setup`: prints the configuration for a machine. The sudo lines allow only the commands of the rules.
-//! If sudo cannot restrict the arguments of a rule, a comment says so.
+//! If sudo cannot restrict the arguments of a rule, a comment in the output warns about this.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use crate::ssh::Credentials;
 /// Maximum number of argument lists of a rule that get their own sudo line.
 const MAX_LINES: usize = 32;
 
-/// Returns the configuration. Comments in it name the file for each part.
+/// Returns the configuration for a machine. A comment in front of each part names the file for this part.
 pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     let namespace = cluster.own_namespace();
     let machine = cluster.machine(namespace, name).await?;
@@ -30,7 +30,7 @@ pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<Strin
     Ok(text(&machine, &keys, &rules))
 }
 
-/// Public keys of the Secret of a Machine.
+/// Public keys that belong to the private keys in a Machine's Secret.
 struct AuthorizedKeys {
     /// Lines for authorized_keys, without options.
     lines: Vec<String>,
@@ -47,7 +47,8 @@ async fn authorized_keys(cluster: &Cluster, machine: &Machine) -> anyhow::Result
     })
 }
 
-/// Returns the rules that are in force. A rule that is out of force gets no sudo line.
+/// Returns the valid rules. An invalid rule gets no sudo line, because Writ ignores it. An invalid Deny rule forbids
+/// all commands, so no rule is returned.
 fn active_allow_rules(whitelist: Whitelist) -> Vec<WhitelistRule> {
     let compiled = policy::compile(&whitelist);
     if compiled.closed.is_some() {
@@ -61,11 +62,11 @@ fn text(machine: &Machine, keys: &anyhow::Result<AuthorizedKeys>, rules: &[White
     let user = &machine.spec.user;
     let mut text = match keys {
         Ok(keys) => authorized_keys_text(machine, keys),
-        // Many who write sudo lines may not read Secrets.
+        // The sudo lines are useful without the Secret. Many users who write sudo lines have no right to read Secrets.
         Err(error) => format!(
             "# ~{user}/.ssh/authorized_keys on the machine: the Secret cannot be read ({}).\n\
              # `ssh-keygen -y -f KEY` prints the line of a key.\n",
-            // A line end in the error would end the comment, and users copy the lines into sudoers.
+            // Users copy these lines into sudoers. A line break in the error would end the comment.
             format!("{error:#}").replace(char::is_control, " ")
         ),
     };
@@ -103,8 +104,8 @@ fn authorized_keys_text(machine: &Machine, keys: &AuthorizedKeys) -> String {
 
 fn sudo_lines(lines: &mut String, user: &str, rule: &WhitelistRule) {
     let Some((program, words)) = rule.run.split_first() else { return };
-    // A sudo line grants a right. If a text could start another line, or if sudo cannot read the text literally, a
-    // person must write the line.
+    // A sudo line grants rights. A text must not be able to start another line, and sudo must read it literally. If a
+    // text does not fulfil this, a person must write the line.
     let values = rule.parameters.values().filter_map(|parameter| parameter.one_of.as_ref()).flatten();
     let mut all = rule.run.iter().chain(values).chain(rule.environment.keys()).chain(&rule.run_as).chain([&rule.name]);
     if !all.all(|word| sudoers::is_plain(word)) {

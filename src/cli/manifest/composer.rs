@@ -17,11 +17,11 @@ const MAXIMUM_DEPTH: usize = 100;
 
 type Events<'a> = Box<dyn Iterator<Item = Result<(Event<'a>, Span), granit_parser::ScanError>> + 'a>;
 
-/// Result of reading a text.
+/// Document that was read from a text.
 pub(super) struct Composed {
     /// First document, or `None` if it is empty.
     pub root: Option<Node>,
-    /// First and last line of each block scalar's text.
+    /// First and last line of the text of each block scalar (`|` or `>`).
     pub blocks: Vec<(usize, usize)>,
 }
 
@@ -36,8 +36,8 @@ struct Composer<'a> {
     nodes: usize,
 }
 
-/// Reads the first document of a text. `first_line` is the line of the file on which the text starts. kubectl reads
-/// only the first document of a text.
+/// Reads the document of a text. `first_line` is the line of the file on which the text starts. A second document is an
+/// error, because kubectl ignores it.
 pub(super) fn compose(text: &str, first_line: usize) -> Result<Composed, Fault> {
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
@@ -185,7 +185,8 @@ impl<'a> Composer<'a> {
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 let last = self.first_line + span.end.line().saturating_sub(1);
                 let last = if span.end.col() == 0 { last.saturating_sub(1) } else { last };
-                // As the start of a block scalar, the parser reports either its indicator (`|` or `>`) or its text.
+                // As the start of a block scalar, the parser reports either its indicator (`|` or `>`) or its text. The
+                // text starts on the line after the indicator.
                 let is_at_sign = written.is_some_and(|written| written.starts_with(['|', '>']));
                 self.blocks.push((self.line(span) + usize::from(is_at_sign), last));
             }
@@ -251,7 +252,8 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// Returns a key as text. If kubectl does not read the key as a string, also returns its source text.
+/// Returns a key as text. If kubectl does not read the key as a string, also returns its source text. Returns `None` if
+/// the value cannot be a key.
 fn key_of(content: Content) -> Option<(String, Option<String>)> {
     match content {
         Content::Text(text) => Some((text, None)),

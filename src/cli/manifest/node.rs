@@ -39,7 +39,7 @@ pub struct Entry {
     pub bare: Option<String>,
     /// Line of the key.
     pub line: usize,
-    /// True if the entry comes from a merge key.
+    /// True if the entry comes from a merge key (`<<`).
     pub is_merged: bool,
     /// The value.
     pub node: Node,
@@ -55,7 +55,7 @@ pub struct Fault {
 }
 
 impl Node {
-    /// Creates a value of any depth. All its parts get the same line.
+    /// Converts a JSON value. All parts of the value get the same line.
     pub(super) fn on_one_line(value: Value, line: usize) -> Self {
         let content = match value {
             Value::Null => Content::Null,

@@ -52,7 +52,7 @@ fn untagged(text: &str) -> (&'static str, Value) {
     };
     match number {
         Some((kind, number)) => (kind, Value::Number(number)),
-        // A date is read as text.
+        // A date is no number, so it is read as text.
         None => ("str", Value::from(text)),
     }
 }
@@ -62,12 +62,13 @@ fn number(text: &str) -> Option<(&'static str, Number)> {
     integer(&plain).or_else(|| is_decimal(&plain).then(|| float(&plain)).flatten())
 }
 
-/// Returns true if a number is written as an integer. For a key like `1e15`, kubectl would use another notation.
+/// Returns true if a number is written as an integer. Other numbers cannot be keys, because kubectl would write a key
+/// like `1e15` in another notation.
 pub(super) fn is_integer(text: &str) -> bool {
     integer(&text.replace('_', "")).is_some()
 }
 
-/// Parses an integer like Go's strconv.ParseInt with base 0. If that fails, parses it like ParseUint.
+/// Parses an integer like Go's strconv.ParseInt with base 0. If ParseInt would fail, parses it like ParseUint.
 fn integer(text: &str) -> Option<(&'static str, Number)> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -86,7 +87,7 @@ fn integer(text: &str) -> Option<(&'static str, Number)> {
     let size = u64::from_str_radix(digits, radix).ok()?;
     let number = match is_negative {
         true => Number::from(i64::try_from(-i128::from(size)).ok()?),
-        // ParseUint does not accept a sign.
+        // ParseUint does not accept a sign, so a number with `+` must fit into an i64.
         false if text.starts_with('+') => Number::from(i64::try_from(size).ok()?),
         false => Number::from(size),
     };

@@ -56,8 +56,8 @@ fn json_documents(text: &str) -> Vec<Result<Node, Fault>> {
             Some(Ok(value)) => {
                 let end = values.byte_offset();
                 let written = text.get(consumed..end).unwrap_or_default();
-                // JSON is also YAML. Reading the value as YAML gives the line of each part. A few escapes exist only in
-                // JSON, so the two results must be equal. Otherwise all parts get the line of the JSON value.
+                // JSON is also YAML, and the YAML reader gives the line of each part. A few escapes exist only in JSON.
+                // If the results of the two readers differ, all parts get the line of the JSON value.
                 let composed = composer::compose(written, line).ok().and_then(|composed| composed.root);
                 let plain = Node::on_one_line(value, first);
                 found.push(Ok(composed.filter(|node| node.value() == plain.value()).unwrap_or(plain)));
@@ -94,7 +94,8 @@ fn parts(text: &str) -> Vec<Result<(String, usize), Fault>> {
 }
 
 /// Refuses tabs in the indentation, as kubectl's parser does. In a block scalar, the first line with content determines
-/// the indentation, and tabs after it are text. `blocks` contains the first and last line of each block scalar.
+/// the indentation, and tabs after this indentation are text. `blocks` contains the first and last line of each block
+/// scalar.
 fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Result<(), Fault> {
     // Indentation of the current block scalar. `None` until its first line with content was read.
     let mut indentation = None;
@@ -122,7 +123,7 @@ fn check_tabs(text: &str, first_line: usize, blocks: &[(usize, usize)]) -> Resul
     Ok(())
 }
 
-/// Returns true if a tab is in front of the first word of a line, even if it follows the `-` of a list.
+/// Returns true if a tab is in front of the first word of a line, also if the tab follows the `-` of a list.
 fn is_indented_by_a_tab(line: &str) -> bool {
     let mut rest = line.trim_start_matches(' ');
     while let Some(behind) = rest.strip_prefix(['-', '?', ':']).filter(|behind| behind.starts_with([' ', '\t'])) {

@@ -1,4 +1,4 @@
-//! Checks of `metadata` that the API server makes and that are not part of a CRD.
+//! Checks `metadata` as the API server does. The schema of a CRD does not contain these checks.
 
 use super::validator::{Kind, Validator};
 use super::words::shortened;
@@ -25,8 +25,8 @@ const FIELDS: &[&str] = &[
 ];
 /// Maximum length of a DNS subdomain. The name of an object must be a DNS subdomain.
 const LONGEST_NAME: usize = 253;
-/// Maximum length of a DNS label. The name of a namespace must be a DNS label. The same limit applies to a label's
-/// value, and to the part of its name after the `/`.
+/// Maximum length of a DNS label. The name of a namespace must be a DNS label. The same limit applies to the value of a
+/// Kubernetes label, and to the part of its key after the `/`.
 const LONGEST_LABEL: usize = 63;
 
 pub(super) fn check(object: &Node, validator: &mut Validator) {
@@ -168,7 +168,8 @@ fn is_value(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// Returns true if the text is a valid name with or without a prefix, for example `app` or `example.com/app`.
+/// Returns true if the text is a valid key of a label, with or without a prefix, for example `app` or
+/// `example.com/app`.
 fn is_qualified(text: &str) -> bool {
     match text.split_once('/') {
         Some((prefix, name)) => is_subdomain(prefix) && is_value(name),

@@ -10,7 +10,7 @@ use regex_automata::meta::Regex;
 use super::words;
 use crate::cli::manifest::{Content, Entry, Node};
 
-/// Problem because of which the API server refuses a manifest.
+/// Problem for which the API server refuses a manifest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
     /// Path of the value, for example `spec.rules[2].run[0]`.
@@ -143,7 +143,7 @@ impl Validator {
         for field in schema.required.iter().flatten().filter(|field| node.get(field).is_none()) {
             self.say(&join(path, field), node.line, Kind::Type, "missing");
         }
-        // The API server drops null fields before it counts fields, if they have no default.
+        // The API server drops null fields without a default before it counts the fields.
         let counted = entries.iter().filter(|entry| !entry.node.is_null()).count();
         if let Some(message) = words::outside(counted, schema.min_properties, schema.max_properties, "entries") {
             self.say(path, node.line, Kind::Bound, message);
@@ -176,7 +176,7 @@ impl Validator {
         let first = before.iter().find(|before| before.key == entry.key && !before.is_merged);
         if let Some(first) = first.filter(|_| !entry.is_merged) {
             // kubectl reads the whole map first, then converts number keys into strings in random order. If a number
-            // and a string become the same key, either value may win.
+            // and a string become the same key, kubectl uses one of the two values by chance.
             let read = if first.bare.is_some() == entry.bare.is_some() { "the last one" } else { "either, by chance" };
             let message = format!(
                 "the key is used on line {} already: kubectl reads {read}, other tools refuse the file; remove one",

@@ -1,7 +1,8 @@
 //! Checks the callers for whom Writ may act, and returns the impersonation headers for them. Pure.
 //!
-//! The API server trims header values and changes extra keys to lower case. Some groups have every right. This module
-//! therefore refuses each caller whom it cannot name exactly, and each identity that must not call Writ.
+//! The API server trims header values and changes extra keys to lower case. Headers can therefore name another identity
+//! than the caller's. This module refuses each caller that headers cannot name exactly. The module also refuses
+//! identities that must not call Writ, for example members of `system:masters`, who have every right.
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -17,10 +18,10 @@ const MAX_EXTRA_VALUES: usize = 32;
 /// Maximum length of all headers of one caller, in bytes. The API server's limit for all headers of a request is 1 MiB.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// Prefix of the keys that the API server's own authenticators set. These keys describe a token and not the user, so
-/// they are not forwarded.
+/// Prefix of the keys of `extra` that the API server's own authenticators set. These keys describe a token and not the
+/// user, so Writ does not forward them.
 const AUTHENTICATOR_KEYS: &str = "authentication.kubernetes.io/";
-/// Extra key and value that mark a call through Writ, for admission policies and for the audit log.
+/// Key and value of `extra` that mark a call through Writ, for admission policies and for the audit log.
 const VIA: (&str, &str) = ("writ.dev/via", "gateway");
 /// Prefix of user names that belong to Kubernetes.
 const SYSTEM: &str = "system:";
@@ -36,14 +37,15 @@ pub enum RequesterError {
     /// A part of the identity is empty.
     #[error("{0} of the caller must not be empty")]
     Empty(&'static str),
-    /// A part begins or ends with white space, or contains control characters. The API server would read another text.
+    /// A part begins or ends with white space, or contains control characters. The API server would read a different
+    /// text.
     #[error(
         "{part} {text:?} of the caller must not begin or end with white space, and must not contain control characters"
     )]
     Ambiguous {
         /// The part.
         part: &'static str,
-        /// Its text.
+        /// The text of this part.
         text: String,
     },
     /// A part is longer than the limit for CommandExecutions, or there are too many entries.
@@ -51,7 +53,7 @@ pub enum RequesterError {
     TooLarge {
         /// The part.
         part: &'static str,
-        /// The bound.
+        /// Maximum length or number.
         max: usize,
         /// Unit of the number, for the message.
         unit: &'static str,
@@ -71,7 +73,7 @@ pub enum RequesterError {
     /// The caller is the identity of this process.
     #[error("Writ must not act for itself ({0})")]
     OwnIdentity(String),
-    /// The extra key cannot be forwarded. Without it, the caller perhaps has more rights.
+    /// A key of `extra` cannot be forwarded. If Writ omitted the key, the call could have more rights than the caller.
     #[error(
         "extra key {0:?} of the caller must be listed as one that is forwarded: without it the caller may have more rights"
     )]
@@ -115,7 +117,7 @@ pub(super) fn check(
     let extra = forwarded_extra(caller, account.is_some(), extra_keys)?;
     let mut headers = Headers::default();
     headers.push("impersonate-user", &name)?;
-    // For a ServiceAccount, the API server adds the groups itself and refuses all other headers.
+    // For a ServiceAccount, the API server adds the groups itself and refuses all other impersonation headers.
     if account.is_none() {
         if let Some(uid) = caller.uid.as_deref().filter(|uid| !uid.is_empty()) {
             check_text("the UID", uid, MAX_TEXT_BYTES)?;
@@ -171,8 +173,8 @@ fn check_groups_of_person(groups: &[String]) -> Result<(), RequesterError> {
     groups.iter().find(is_refused).map_or(Ok(()), |group| Err(RequesterError::SystemGroup(group.clone())))
 }
 
-/// Returns the extra values to forward. Refuses the caller if a key cannot be forwarded, because the key can restrict
-/// rights.
+/// Returns the extra values to forward. Refuses the caller if a key cannot be forwarded. The key perhaps restricts the
+/// caller's rights, so Writ must not omit it.
 fn forwarded_extra<'a>(
     caller: &'a UserInfo,
     is_service_account: bool,
@@ -183,7 +185,8 @@ fn forwarded_extra<'a>(
         if key.starts_with(AUTHENTICATOR_KEYS) {
             continue;
         }
-        // The API server changes keys to lower case. A key with upper case could therefore be read as another key.
+        // The API server changes keys to lower case. The API server could therefore read a key with upper-case letters
+        // as another key.
         let is_known = extra_keys.contains(key) && !key.bytes().any(|byte| byte.is_ascii_uppercase());
         if is_service_account || !is_known || key == VIA.0 {
             return Err(RequesterError::UnknownExtraKey(key.chars().take(MAX_TEXT_BYTES).collect()));

@@ -1,13 +1,14 @@
 //! Estimate of the difference between two clocks, with bounds. Pure: times are arguments.
 //!
 //! The server writes its time in whole seconds. Assume that it wrote the second `S` for a request, and that the request
-//! took from `sent` to `received` by the own clock. Then the server is ahead by at least `S - received` and at most
-//! `S + 1 s - sent`. The intersection of several such bounds is narrower than a second. The estimate therefore does not
-//! jump by a second.
+//! took from `sent` to `received` by this host's clock. Then the server is ahead by at least `S - received`, and by at
+//! most `S + 1 s - sent`. The intersection of the bounds from several requests is narrower than a second. The estimate
+//! therefore does not jump by a second.
 
 /// Nanoseconds in a second.
 pub(super) const SECOND: i128 = 1_000_000_000;
-/// Maximum drift between two clocks, as a divisor: 1 in 1000. NTP slews a clock by at most half of that.
+/// Divisor for the maximum drift between two clocks, which is 1 / `DRIFT` of the elapsed time. NTP slews a clock by at
+/// most half of this drift.
 const DRIFT: i128 = 1000;
 
 /// Bounds for the difference between the clocks. The server's clock is ahead by at least `low` and at most `high`
@@ -55,7 +56,7 @@ impl ProvenBounds {
     }
 
     /// Adds the bounds from one answer. Returns false if they contradict the earlier bounds, because somebody set one
-    /// of the clocks. The earlier bounds are then dropped.
+    /// of the clocks. In this case, the earlier bounds are dropped.
     fn add(&mut self, bounds: Bounds, now: i128) -> bool {
         let before = self.at(now);
         let both = before.map_or(Some(bounds), |before| before.intersection(bounds));
@@ -69,7 +70,7 @@ impl ProvenBounds {
 pub(in crate::cluster) enum Source {
     /// A time that the API server itself wrote into an object for this process.
     Write,
-    /// The `Date` header of an answer. A proxy can have set it by the proxy's own clock.
+    /// The `Date` header of an answer. Perhaps a proxy has set this header by the proxy's own clock.
     Date,
 }
 
@@ -78,16 +79,16 @@ pub(in crate::cluster) enum Source {
 pub(super) struct Estimate {
     writes: ProvenBounds,
     dates: ProvenBounds,
-    /// True if the last own write contradicted the `Date` headers. The cause is a proxy that sets `Date` by its own
-    /// clock, or that replays old answers.
+    /// True if the time of this process's last write contradicted the `Date` headers. The cause is a proxy that sets
+    /// `Date` by its own clock, or that replays old answers.
     are_dates_foreign: bool,
     ahead: Option<i128>,
 }
 
 impl Estimate {
-    /// Adds the bounds from an answer. The estimate changes only if the bounds exclude it. `own` is the difference by
-    /// this host's own clock, in nanoseconds. If the bounds include `own`, it becomes the new estimate, because this
-    /// host's clock is more exact than whole seconds.
+    /// Adds the bounds from an answer. The estimate changes only if it is outside the bounds. `own` is the difference
+    /// according to this host's wall clock, in nanoseconds. If `own` is inside the bounds, `own` becomes the new
+    /// estimate, because this host's clock is more exact than whole seconds.
     pub fn add(&mut self, source: Source, bounds: Bounds, now: i128, own: i128) {
         match source {
             Source::Write if !self.writes.add(bounds, now) => self.dates = ProvenBounds::default(),
@@ -98,8 +99,8 @@ impl Estimate {
         }
         let (writes, dates) = (self.writes.at(now), self.dates.at(now));
         let both = match (writes, dates) {
-            // Bounds from writes have priority over bounds from dates, because ages are compared with times that the
-            // API server itself writes.
+            // Bounds from writes have priority over bounds from dates. Writ computes ages from creation times, which
+            // the API server itself writes.
             (Some(writes), Some(dates)) => {
                 let both = writes.intersection(dates);
                 if source == Source::Write {
@@ -110,7 +111,8 @@ impl Estimate {
             (writes, dates) => writes.or(dates),
         };
         let Some(bounds) = both else { return };
-        // Makes the smallest change that the bounds allow.
+        // Keeps the estimate if the bounds allow it. Otherwise prefers this host's clock, then the smallest change that
+        // the bounds allow.
         self.ahead = Some(match self.ahead {
             Some(ahead) if bounds.contain(ahead) => ahead,
             _ if bounds.contain(own) => own,
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     const MILLISECOND: i128 = SECOND / 1000;
-    /// Difference by a host's clock that is clearly wrong.
+    /// Difference according to a host's clock that is clearly wrong, so that the estimate must not use it.
     const WRONG: i128 = -1_000_000 * SECOND;
 
     /// Server whose clock is ahead by `ahead` nanoseconds. Each of its answers takes 20 ms.
@@ -172,7 +174,7 @@ mod tests {
         let own = 400 * MILLISECOND;
         estimate.add(Source::Date, Bounds::of(0, 100, 200), 200, own);
         assert_eq!(estimate.ahead(), Some(own));
-        // The estimate stays while no bounds contradict it, even if somebody sets the host's clock.
+        // The estimate stays while the bounds include it, even if somebody sets the host's clock.
         estimate.add(Source::Date, Bounds::of(0, 300, 400), 400, own + SECOND / 4);
         assert_eq!(estimate.ahead(), Some(own));
         estimate.add(Source::Date, Bounds::of(SECOND, SECOND / 2, SECOND / 2), SECOND / 2, own + SECOND / 4);
@@ -228,7 +230,7 @@ mod tests {
             let ahead = server.answers(Source::Write, number * SECOND + SECOND / 2);
             assert!(ahead.abs() <= SECOND, "{ahead}");
         }
-        // The same result if only `Date` headers came before the first write.
+        // The write also overrules `Date` headers if it is the first write.
         let mut server = Server::ahead(300 * SECOND);
         server.answers(Source::Date, 0);
         server.ahead = 0;
@@ -241,7 +243,8 @@ mod tests {
         for number in 0..100 {
             let at = number * 400 * MILLISECOND;
             estimate.add(Source::Date, Bounds::of(-900 * SECOND, at, at), at, WRONG);
-            // Before the first own write there are only `Date` headers, so the estimate is wrong.
+            // The first estimate is not checked. It comes only from a wrong `Date` header, because this process has not
+            // written yet.
             assert!(number == 0 || estimate.ahead().unwrap().abs() <= SECOND, "{number}: {:?}", estimate.ahead());
             if number % 10 == 0 {
                 estimate.add(Source::Write, Bounds::of(at.div_euclid(SECOND) * SECOND, at, at), at, WRONG);

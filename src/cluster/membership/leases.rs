@@ -15,7 +15,7 @@ use crate::placement::{ListedMember, View};
 
 /// Label of Writ's Leases.
 const LABEL: &str = "writ.dev/holder";
-/// Annotations with which a member publishes its address, the digest of the members that it uses, and the start of its
+/// Annotations with which a member publishes its address, the digest of its list of members, and the start of its own
 /// shutdown.
 const ADDRESS: &str = "writ.dev/address";
 const VIEW: &str = "writ.dev/view";
@@ -23,10 +23,10 @@ const LEAVING: &str = "writ.dev/leaving";
 /// Maximum length of a kept annotation value, in bytes: a DNS name of 253 characters and a port. The limit is needed
 /// because other users may write Leases, too.
 const MAX_ANNOTATION_BYTES: usize = 260;
-/// Field manager of the own Lease.
+/// Field manager of this process's Lease.
 const MANAGER: &str = "writ";
 
-/// Content of the own Lease that other members read.
+/// Part of this process's Lease that the other members read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announcement {
     pub address: Option<String>,
@@ -46,11 +46,11 @@ impl Announcement {
 /// A process whose Lease was renewed in time. The fields come from its Lease.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Member {
-    /// Namespace and name of the member's Lease, as in claims.
+    /// Namespace and name of the member's Lease. Claims contain this identity.
     pub identity: String,
-    /// Host and port on which the member serves other members. `None` if it serves them nothing.
+    /// Host and port at which the member serves requests of other members. `None` if it serves no such requests.
     pub address: Option<String>,
-    /// Digest of the members that this member acts on; see [`crate::placement::Members::view`].
+    /// Digest of the list of members that this member uses. See [`crate::placement::Members::view`].
     pub view: Option<String>,
     /// True if the member is shutting down and starts no more commands.
     pub is_leaving: bool,
@@ -86,11 +86,11 @@ pub(super) struct ListedLease {
 /// The Leases that this process reads and writes.
 pub(super) struct Leases {
     pub cluster: Cluster,
-    /// Namespace of the own Lease.
+    /// Namespace of this process's Lease.
     pub namespace: String,
-    /// Name of the own Lease.
+    /// Name of this process's Lease.
     pub name: String,
-    /// Duration of the own Lease.
+    /// Duration of this process's Lease.
     pub duration: Duration,
 }
 
@@ -122,7 +122,7 @@ impl Leases {
         Ok(last_own_write(&stored))
     }
 
-    /// Deletes the own Lease.
+    /// Deletes this process's Lease.
     pub async fn delete_own(&self) -> Result<(), ClusterError> {
         let (api, parameters) = (self.api(&self.namespace), DeleteParams::default());
         let call = api.delete(&self.name, &parameters);
@@ -141,8 +141,8 @@ impl Leases {
         }
     }
 
-    /// Lists one page of the Leases in the namespace of the own Lease. Pass the returned token to get the next page.
-    /// The token is `None` after the last page.
+    /// Lists one page of the Leases in the namespace of this process's Lease. Pass the returned token to get the next
+    /// page. The token is `None` after the last page.
     pub async fn list(&self, token: Option<&str>) -> Result<(Vec<ListedLease>, Option<String>), ClusterError> {
         let mut parameters = ListParams::default().labels(LABEL).limit(PAGE);
         parameters.continue_token = token.map(str::to_owned);
@@ -172,7 +172,7 @@ impl Leases {
         ListedLease { name, version: lease.metadata.resource_version.unwrap_or_default(), duration, member }
     }
 
-    /// Returns the duration that a Lease states, but at least the duration of the own Lease.
+    /// Returns the duration that a Lease states, but at least the duration of this process's Lease.
     fn duration_of(&self, lease: &Lease) -> Duration {
         let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
         self.duration.max(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
@@ -183,7 +183,7 @@ impl Leases {
     }
 }
 
-/// Returns the time of Writ's last write to a Lease, by the API server's clock.
+/// Returns the time of the last write by the field manager [`MANAGER`] to a Lease, by the API server's clock.
 fn last_own_write(lease: &Lease) -> Option<Timestamp> {
     let writes = lease.metadata.managed_fields.iter().flatten();
     let own = writes.filter(|write| write.manager.as_deref() == Some(MANAGER));

@@ -25,9 +25,9 @@ struct LeaseObservation {
 }
 
 impl LeaseObservation {
-    /// Records a version. Returns the time for which the Lease has had this version. A gap of more than `max_gap` since
-    /// the last observation restarts this time. The reason: a process cannot renew its Lease during an outage of the
-    /// API server.
+    /// Records a version. Returns the time for which the Lease has had this version. If the last observation is older
+    /// than `max_gap`, this time restarts at 0. During such a gap, the API server was perhaps unavailable, so that the
+    /// process could not renew its Lease.
     fn observe(&mut self, version: String, now: Instant, max_gap: Duration) -> Duration {
         if self.version != version || now.saturating_duration_since(self.last) > max_gap {
             *self = Self { version, since: now, last: now };
@@ -38,15 +38,15 @@ impl LeaseObservation {
 }
 
 impl Observations {
-    /// Records the version of a Lease. Returns the time for which observations have shown this version.
+    /// Records the version of a Lease. Returns the time for which the Lease has been observed with this version.
     pub fn record(&mut self, holder: &str, version: &str, max_gap: Duration) -> Duration {
         let now = Instant::now();
         let first = || LeaseObservation { version: version.to_owned(), since: now, last: now };
         self.by_holder.entry(holder.to_owned()).or_insert_with(first).observe(version.to_owned(), now, max_gap)
     }
 
-    /// Removes the Leases that were not observed for `age`. This changes no result: after such a gap, the next
-    /// observation would restart the time anyway.
+    /// Removes the Leases that were not observed for `age`. The removal changes no result if `age` is at least the
+    /// maximum gap. After such a gap, the next observation restarts the time, even if the Lease was not removed.
     pub fn evict_older_than(&mut self, age: Duration) {
         self.by_holder.retain(|_, observation| observation.last.elapsed() < age);
     }
@@ -58,7 +58,8 @@ mod tests {
 
     const MAX_GAP: Duration = Duration::from_secs(8);
 
-    /// Observes the given versions at the given seconds. Returns the age after the last observation.
+    /// Observes the given versions at the given seconds. Returns the measured time without a change after the last
+    /// observation.
     fn age_after(observations: &[(u64, &str)]) -> Duration {
         let start = Instant::now();
         let mut lease = LeaseObservation { version: "1".to_owned(), since: start, last: start };
@@ -82,7 +83,8 @@ mod tests {
 
     #[test]
     fn time_in_which_nobody_could_look_does_not_count() {
-        // The API server was unavailable for 20 s. The first observation after that still shows the old version.
+        // The API server was unavailable for 20 s. The first observation after the outage still shows the old version,
+        // but the measured time restarts at 0.
         assert_eq!(age_after(&[(5, "1"), (25, "1")]), Duration::ZERO);
         assert_eq!(age_after(&[(5, "1"), (25, "1"), (30, "2"), (31, "2")]), Duration::from_secs(1));
     }

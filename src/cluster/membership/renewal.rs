@@ -1,4 +1,5 @@
-//! Time of the last renewal of the own Lease, and the uninterrupted periods in which the own Lease was valid.
+//! Time of the last renewal of this process's Lease, and the uninterrupted periods in which this process's Lease was
+//! valid.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub struct LeaseEpoch(u64);
 
 /// Time at which a renewal was sent, by two clocks. `reading` is the kernel's clock. The kernel's clock runs while the
 /// host is suspended, but can stop while a hypervisor pauses the host. `server` is the estimated time of the API
-/// server. After such a pause, the next answer of the API server corrects the estimate.
+/// server. After a pause of the host, the next response of the API server corrects this estimate.
 #[derive(Clone, Copy)]
 pub(super) struct RenewalTime {
     pub reading: i128,
@@ -25,7 +26,7 @@ impl RenewalTime {
     }
 }
 
-/// Last renewal and current epoch of the own Lease.
+/// Last renewal and current epoch of this process's Lease.
 #[derive(Default)]
 pub(super) struct Renewals {
     last: Option<RenewalTime>,
@@ -33,14 +34,14 @@ pub(super) struct Renewals {
     epoch: u64,
 }
 
-/// State of the own Lease just before a renewal was recorded.
+/// State of this process's Lease just before a renewal was recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Renewed {
     /// The Lease was still valid.
     InTime,
     /// This is the first renewal of this process.
     First,
-    /// The Lease may have expired. A new epoch starts.
+    /// The Lease had perhaps expired. A new epoch starts.
     Late,
 }
 
@@ -49,13 +50,14 @@ impl Renewals {
     pub fn is_current(&self, duration: Duration, clock: &Clock) -> bool {
         self.last.is_some_and(|last| {
             let elapsed = u64::try_from(clock.reading() - last.reading).map_or(Duration::MAX, Duration::from_nanos);
-            // Negative if the API server's clock was set back. Then only the kernel's clock counts.
+            // The difference is negative if the API server's clock was set back. In this case, only the kernel's clock
+            // counts.
             let by_server = Duration::try_from(clock.now().duration_since(last.server)).unwrap_or(Duration::ZERO);
             elapsed < duration && by_server < duration
         })
     }
 
-    /// Returns the current epoch, or `None` if the own Lease may have expired.
+    /// Returns the current epoch, or `None` if this process's Lease has perhaps expired.
     pub fn current_epoch(&self, duration: Duration, clock: &Clock) -> Option<LeaseEpoch> {
         self.is_current(duration, clock).then_some(LeaseEpoch(self.epoch))
     }

@@ -1,4 +1,4 @@
-//! One list of all Leases: returns the living members, and removes Leases that expired long ago.
+//! Lists all Leases, returns the living members, and removes Leases that expired long ago.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,9 +13,9 @@ const SWEEP_AFTER_DURATIONS: u32 = 4;
 /// may create Leases, too.
 const MAX_MEMBERS: usize = 256;
 
-/// Reads all Leases in the namespace of the own Lease. Returns the living members, sorted by name. A member counts as
-/// dead only after its Lease was observed unchanged for its duration. A Lease that is new to this process therefore
-/// counts as living.
+/// Reads all Leases in the namespace of this process's Lease. Returns the living members, sorted by name. A member
+/// counts as dead only after its Lease was observed unchanged for the Lease's duration. If a Lease is new to this
+/// process, its member therefore counts as living.
 pub(super) async fn sweep(leases: &Leases, observations: &Mutex<Observations>) -> Result<Vec<Member>, ClusterError> {
     let (mut living, mut token, mut removal) = (Vec::new(), None, Ok(()));
     loop {

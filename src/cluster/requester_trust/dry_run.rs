@@ -1,12 +1,13 @@
-//! Dry-run creates with a forged requester. The API server does not store these objects.
+//! Checks the admission policy by dry-run creates of executions with a forged requester. The API server does not store
+//! these executions.
 //!
 //! A policy either overwrites the requester or refuses a wrong requester. If the policy overwrites, the answer must
-//! name this process, with all of its groups. If it refuses, three more creates must give the expected result:
+//! name this process, with all of its groups. If the policy refuses, three more creates must give the expected result:
 //!
 //! 1. The same object without a requester must be accepted. Otherwise the first refusal perhaps had another cause.
 //! 2. This process's own name with a wrong group must be refused.
-//! 3. The forged requester must be refused again. The cause of the first refusal was perhaps a full quota that has
-//!    space now.
+//! 3. The forged requester must be refused again. The first refusal perhaps had a temporary cause, for example a full
+//!    quota.
 
 use jiff::Timestamp;
 use kube::Api;
@@ -110,7 +111,7 @@ async fn create(
         requested_by: requested_by.cloned(),
         ..CommandExecutionSpec::on_machine(NONEXISTENT)
     };
-    // A random name, so that no object with this name exists.
+    // The name is random, so that no object with this name exists.
     let name = format!("{NONEXISTENT}-{}", Uuid::new_v4().simple());
     let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
     let object = CommandExecution { metadata, spec, status: None };

@@ -18,13 +18,14 @@ use crate::cluster::{Cluster, Operation};
 const MUTATING_POLICIES: [&str; 2] = ["writ-requester-create", "writ-requester-update"];
 /// Name of the policy in `deploy/requester-1.31.yaml`.
 const VALIDATING_POLICY: &str = "writ-requester";
-/// Time until a stored policy is in force in every API server. It usually takes about one second. The rest covers
-/// differences between the clocks of API servers, and the rounding of times to whole seconds.
+/// Time from the write of a policy until the policy is in force in every API server. The propagation usually takes
+/// about one second. The other seconds cover differences between the clocks of API servers, and the rounding of times
+/// to whole seconds.
 const PROPAGATION_DELAY: Duration = Duration::from_secs(5);
 
-/// Returns the start of the time in which the current policies are in force, by the API server's clock. This is the
-/// last write to any of them, plus [`PROPAGATION_DELAY`]. `None` if this process may not read the policies, or if they
-/// have other names.
+/// Returns the start of the time in which the current policies are in force, by the API server's clock. This start is
+/// the time of the last write to one of the policies, plus [`PROPAGATION_DELAY`]. Returns `None` if this process may
+/// not read the policies, or if they have other names.
 pub(super) async fn in_force_since(cluster: &Cluster) -> Option<Timestamp> {
     let mutating = async {
         let mut latest = Timestamp::MIN;

@@ -38,13 +38,14 @@ impl Fixture {
         for event in events {
             self.events.unbounded_send(Ok(event)).unwrap();
         }
-        // The tests run on one thread. If no other task is woken, the watch polls all events in one turn.
+        // Lets the watch process all events. All tasks of a test run on one thread, so the watch runs while this task
+        // yields.
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Returns the changes as text. Only a new generation counts as a change.
+    /// Returns the changes that a new subscription yields, as text. Only a new generation counts as a change.
     fn subscribe(&self) -> impl Stream<Item = String> + Unpin + use<> {
         let changes = self.shared.subscribe(|before, after| before.meta().generation != after.meta().generation);
         let text = |change: Change<Watched>| match change {
@@ -83,8 +84,8 @@ async fn users_get_the_list_once_complete_then_each_change_they_asked_for() {
     assert_eq!(yielded(&mut first), ["apply a 2", "apply b 1"]);
     fixture.send([Event::Delete(machine("a", "1", 2))]).await;
     assert_eq!(yielded(&mut first), ["delete a 1"]);
-    // The second subscriber has polled nothing until now. It still gets all events, because the pace of one subscriber
-    // does not affect another subscriber.
+    // The second subscriber has not polled until now, which did not delay the first subscriber. Its first poll yields
+    // the current list.
     assert_eq!(yielded(&mut other), ["list"]);
     let mut late = fixture.subscribe();
     assert_eq!(yielded(&mut late), ["list"]);

@@ -15,7 +15,7 @@ use super::execution_meta::ExecutionMeta;
 /// important than the order.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Starts the runner when the gate opens.
+/// The startup gate. When the gate opens, it starts the runner.
 pub(super) struct StartupGate {
     /// Executions of the first list that were not reconciled yet. `None` before the first list, and after the gate has
     /// opened.
@@ -41,14 +41,15 @@ impl StartupGate {
         }
         self.with(|remaining| *remaining = Some(all));
         let gate = Arc::clone(self);
-        // This task ends after the deadline.
+        // Opens the gate after the deadline, even if executions remain.
         tokio::spawn(async move {
             tokio::time::sleep(DEADLINE).await;
             gate.open();
         });
     }
 
-    /// Records that an execution was reconciled, even without success, or that it no longer exists.
+    /// Records that an execution was reconciled, with or without success. Also called if the execution no longer
+    /// exists.
     pub fn mark_reconciled(&self, execution: &ObjectRef<ExecutionMeta>) {
         let is_last = self.with(|remaining| {
             remaining.as_mut().is_some_and(|remaining| {

@@ -1,5 +1,5 @@
-//! The events after which the controller reconciles an execution. They are changes of the execution, changes of the
-//! Machines and Whitelists in its namespace, and messages of the runner.
+//! Events that trigger a reconcile of an execution: changes of the execution, of the namespace's Machines and
+//! Whitelists, and messages of the runner.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ fn own_changes(
             Change::Applied(execution) => vec![ObjectRef::from(execution.as_ref())],
             Change::Deleted(execution) => {
                 let key = key_of(&execution);
-                // The execution has finished or was deleted, so its task must end. A running execution can be deleted
-                // if a user removes its finalizer.
+                // The execution has finished or was deleted, so its task must end. If a user removed the finalizer, an
+                // execution can be deleted while its command runs.
                 runner.withdraw(&key);
                 runner.cancel(&key);
                 let reference = ObjectRef::from(execution.as_ref());
@@ -68,7 +68,7 @@ fn own_changes(
 }
 
 /// Returns the unfinished executions that a change of an object of kind `K` affects. After a new list, returns all
-/// unfinished executions, because changes may have been missed.
+/// unfinished executions, because the watch has perhaps missed changes.
 fn affected_by_changes<K>(
     watch: &SharedWatch<Slim<K>>,
     executions: Store<ExecutionMeta>,
@@ -105,7 +105,7 @@ where
         && old.deletion_timestamp.is_some() == new.deletion_timestamp.is_some()
 }
 
-/// Returns the key by which the runner knows an execution.
+/// Returns the key that identifies an execution in the runner.
 fn key_of(execution: &ExecutionMeta) -> ExecutionKey {
     ExecutionKey {
         namespace: execution.namespace().unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::fairness::{Place, Pool, Size};
 /// together take a few MiB.
 const SMALL: usize = 65_536;
 /// Maximum number of large objects in memory: in total, and per namespace. A large object takes up to four times 1.5
-/// MiB, for two copies of its text and its decoded form.
+/// MiB of memory. Two copies of its text and its decoded form are in memory.
 const LARGE: Size = Size { places: 10, share: 5 };
 
 /// Permits for large objects.
@@ -20,7 +20,8 @@ impl Default for Weights {
 }
 
 impl Weights {
-    /// Waits for the permit for an object of this size. Returns `None` for a small object, which needs no permit.
+    /// Waits for the permit that an object of this size needs. Returns `None` for a small object, which needs no
+    /// permit.
     pub async fn take(&self, namespace: &str, bytes: usize) -> Option<Place> {
         if bytes <= SMALL { None } else { Some(self.0.place(namespace).await) }
     }

@@ -1,12 +1,12 @@
 //! Limits repeated reports. Thousands of executions can be kept for the same reason, and each is reconciled again every
-//! few minutes. Their reports must not fill the log or the API server's events.
+//! few minutes. The repeated reports must not fill the log, and must not become too many events in the API server.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Minimum interval between two reports of the same kind.
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);
-/// Maximum number of remembered reports, about 100 KiB. While the memory is full, new reports are dropped.
+/// Maximum number of remembered reports, which take about 100 KiB. At this number, new reports are dropped.
 const MAX_REMEMBERED: usize = 1000;
 
 /// Reports of the last hour.

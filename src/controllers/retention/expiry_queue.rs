@@ -1,5 +1,5 @@
-//! Finished executions, ordered by the time of their next action. Takes about 300 bytes for each execution. Executions
-//! without a next action are not in the queue.
+//! Finished executions, ordered by the time of their next action. The queue takes about 300 bytes for each execution.
+//! Executions without a next action are not in the queue.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct ExpiryQueue {
     /// Executions by UID.
     entries: HashMap<Arc<str>, Entry>,
     order: BTreeSet<(Timestamp, Arc<str>)>,
-    /// Number of lists that have started.
+    /// Number of lists that the watch has started.
     relist_generation: u64,
     policy: RetentionPolicy,
 }
@@ -29,8 +29,8 @@ struct Entry {
     namespace: String,
     name: String,
     at: Timestamp,
-    /// Number of the last list that contained the execution. If the execution was scheduled later: number of the last
-    /// list at that time.
+    /// Value of the queue's `relist_generation` when the execution was last scheduled. If the value is older after a
+    /// new list, the list does not contain the execution.
     relist_generation: u64,
 }
 

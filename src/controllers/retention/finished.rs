@@ -1,4 +1,4 @@
-//! The parts of a finished execution that its removal depends on. The other parts are not decoded.
+//! The parts of a finished execution that Writ needs to remove it. The other parts are not decoded.
 
 use std::borrow::Cow;
 
@@ -23,11 +23,12 @@ pub struct RetentionPolicy {
 }
 
 /// Minimum retention of executions that no rule allowed, in seconds. A shorter minimum retention of the installation
-/// has priority. This value is short, because a requester can create thousands of refused executions per hour, and none
-/// of them runs. It still leaves users time to read them. The chart's admission policies use the same number.
+/// has priority. The value is short, because a requester can create thousands of refused executions per hour, and none
+/// of them runs. The value is long enough for users to read the refused executions. The chart's admission policies use
+/// the same number.
 const MINIMUM_OF_REFUSED_SECONDS: u32 = 300;
 
-/// Lean metadata and three fields of an execution. A field that cannot be decoded counts as absent. One object
+/// [`LeanMetadata`] and four fields of an execution. A field that cannot be decoded counts as absent. One object
 /// therefore cannot make the whole list undecodable.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct FinishedExecution {
@@ -56,7 +57,7 @@ struct Status {
     decision: Option<Decision>,
 }
 
-/// The decision. It is absent if no rule allowed the execution.
+/// The decision, which is absent if no rule allowed the execution.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Decision {
@@ -117,7 +118,7 @@ impl FinishedExecution {
     pub(super) fn next_action_time(&self, policy: &RetentionPolicy) -> Option<Timestamp> {
         match (self.is_being_deleted(), self.has_finalizer()) {
             (true, true) => Some(Timestamp::MIN),
-            // Only finalizers of other programs keep the execution.
+            // Writ has no further action. Only finalizers of other programs keep the execution.
             (true, false) => None,
             (false, _) => [self.expiry(policy), self.mark_time(policy)].into_iter().flatten().min(),
         }
@@ -194,8 +195,8 @@ mod tests {
         assert_eq!(due(json!({}), unmarked.clone(), Some(10), 0), time("2026-11-21T12:00:10Z"));
         assert_eq!(due(short.clone(), unmarked.clone(), Some(10), 0), time("2026-11-21T12:00:05Z"));
         assert_eq!(due(short, marked.clone(), None, 60), time("2026-11-21T12:01:00Z"));
-        // The execution is annotated after the minimum retention, and deleted after its TTL. Without a TTL it is never
-        // deleted, and the queue keeps nothing of it.
+        // The execution is annotated after the minimum retention, and deleted after its TTL. Without a TTL, the
+        // annotated execution is never deleted and has no next action.
         assert_eq!(due(json!({}), unmarked.clone(), Some(90), 60), time("2026-11-21T12:01:00Z"));
         assert_eq!(due(json!({}), marked.clone(), Some(90), 60), time("2026-11-21T12:01:30Z"));
         assert_eq!(due(json!({}), unmarked, None, 60), time("2026-11-21T12:01:00Z"));
@@ -215,8 +216,8 @@ mod tests {
         };
         let day = 86_400;
         assert_eq!(kept(json!({}), day), (Some(86_400), Some(86_400)));
-        // With a minimum retention of 0, everybody with the right to delete the execution may do so at once. No
-        // annotation is needed.
+        // With a minimum retention of 0, no annotation is needed. Every user with the right to delete the execution may
+        // delete it immediately.
         assert_eq!(kept(json!({"minimumRetentionSeconds": 0}), day), (Some(0), None));
         assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), day), (Some(60), Some(60)));
         assert_eq!(kept(json!({"minimumRetentionSeconds": 60}), 0), (Some(60), Some(60)));

@@ -12,8 +12,8 @@ use crate::telemetry::{BackgroundTask, metrics};
 
 use super::event_dedup::RecentReports;
 
-/// Delay before the next attempt if an execution needs manual action. An attempt makes two calls. Ten thousand such
-/// executions therefore make about 70 calls per second.
+/// Delay before the next attempt if an execution needs manual action. An attempt makes two calls. With this delay, ten
+/// thousand such executions make about 70 calls per second.
 const BLOCKED_RETRY: Duration = Duration::from_secs(300);
 
 /// Reason why an execution could not be removed.
@@ -62,7 +62,7 @@ impl RemovalError {
             // The execution changed during the attempt.
             Self::Cluster(ClusterError::Conflict { .. } | ClusterError::Invalid { .. }) => Duration::from_secs(2),
             Self::Cluster(ClusterError::Unavailable { .. } | ClusterError::NotFound { .. }) => Duration::from_secs(5),
-            // Needs manual action.
+            // The cause needs manual action.
             Self::Cluster(ClusterError::Forbidden { .. } | ClusterError::Undecodable { .. }) => Duration::from_secs(30),
             Self::Store(_) => Duration::from_secs(10),
             Self::Cluster(ClusterError::TooLarge { .. })

@@ -8,11 +8,11 @@ use tokio::sync::Mutex;
 
 use crate::cluster::{Cluster, ClusterError};
 
-/// Time for which a count is used. New receipts of this process are added to the count. Receipts that others delete are
-/// still counted until this time has passed.
+/// Time for which a count is used. This process adds its new receipts to the count. If others delete receipts, the
+/// count stays too high until this time has passed.
 const CACHE_TTL: Duration = Duration::from_secs(60);
-/// Time for which a count at the limit is used. Without it, the receipts would be counted again for each of thousands
-/// of expired executions.
+/// Time for which a count at the limit is used. If this time were 0, Writ would count the receipts again for each of
+/// thousands of expired executions.
 const FULL_CACHE_TTL: Duration = Duration::from_secs(10);
 
 /// Reserves receipts up to the limit.

@@ -5,9 +5,9 @@
 //! - The receipt is stored before the execution is deleted. If Writ crashes in between, the same manifest still does
 //!   not run again.
 //! - If a user deletes an execution, no receipt of it stays. A receipt is removed for no other reason.
-//! - Two processes (a rolling update) cannot undo a receipt that the other process needs. If a process finds the
-//!   receipt already stored, it writes the receipt again before the deletion. Undo removes only the version that the
-//!   own process wrote.
+//! - During a rolling update, a process cannot remove a receipt that another process needs. If a process finds the
+//!   receipt already stored, it gives the receipt a new version before it deletes the execution. [`Receipts::undo`]
+//!   removes only the version that its own process wrote.
 
 use crate::api::{CommandExecution, ExecutionReceipt};
 use crate::cluster::{Cluster, ClusterError};
@@ -16,7 +16,7 @@ use crate::execution::{ReceiptKey, is_already_executed};
 use super::problem::RemovalError;
 use super::receipt_quota::ReceiptQuota;
 
-/// Annotation with a random value. It gives each write of a receipt a new version.
+/// Annotation with a random value. The value changes the receipt, so that each write gives the receipt a new version.
 const NONCE_ANNOTATION: &str = "writ.dev/revision-nonce";
 
 /// Writes and removes receipts.
@@ -50,8 +50,8 @@ impl Receipts {
         let no_end = || RemovalError::Unreadable("status.completionTime is missing".to_owned());
         let new = key.receipt(execution).ok_or_else(no_end)?;
         let Some(mut found) = self.cluster.receipt(&key).await.map_err(receipt_error)? else {
-            // This execution did not run, because of an earlier receipt. Since then, somebody deleted this receipt so
-            // that the next execution runs. A new receipt would prevent that.
+            // An earlier receipt prevented a run of this execution. Somebody has deleted that receipt since, so that
+            // the next execution can run. A new receipt would prevent this next run.
             if is_already_executed(execution) {
                 return Ok(ReceiptWrite::NotNeeded);
             }

@@ -1,5 +1,6 @@
-//! The verdict on each Whitelist, kept until a Whitelist changes that the verdict depends on. Compiling and linting
-//! uses a whole core for a moment, and a Whitelist with subjects is reconciled every few seconds.
+//! Cache of the verdict on each Whitelist. A verdict is valid until its Whitelist changes. If other Whitelists affect
+//! the verdict, it is valid only until one of them changes. The cache is needed because compiling and linting use a
+//! whole core for a moment, and a Whitelist with subjects is reconciled every few seconds.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -25,7 +26,8 @@ pub(super) struct Verdict {
     pub message: String,
     /// True if the Whitelist has a rule for certain requesters only.
     pub has_subjects: bool,
-    /// True if the Whitelist has a Deny rule. The warnings then also depend on the other Whitelists of the namespace.
+    /// True if the Whitelist has a Deny rule. In this case, the warnings also depend on the other Whitelists of the
+    /// namespace.
     pub has_deny: bool,
     pub warnings: Warnings,
 }
@@ -38,7 +40,7 @@ impl Verdict {
     }
 }
 
-/// Version of the Whitelists that a verdict depends on.
+/// Version of one or several Whitelists: a hash of their names, UIDs and generations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Version(u64);
 
@@ -60,7 +62,8 @@ impl Version {
         }))
     }
 
-    /// Returns the version of the given Whitelists: name, UID and generation of each. Their order does not matter.
+    /// Returns the version of the given Whitelists. Each item is the name, UID and generation of a Whitelist. The order
+    /// of the items does not matter.
     pub fn of_all<'a>(whitelists: impl IntoIterator<Item = (&'a str, &'a str, i64)>) -> Self {
         let mut all: Vec<_> = whitelists.into_iter().collect();
         all.sort_unstable();
@@ -82,9 +85,9 @@ struct Kept {
 }
 
 impl Verdicts {
-    /// Returns the verdict on a Whitelist. `own` is its version, and `all_now` returns the version of all Whitelists of
-    /// its namespace. If one of these has changed and the verdict depends on it, `judge` makes a new verdict. `judge`
-    /// also returns the version of all Whitelists that it used.
+    /// Returns the verdict on a Whitelist. `own` is the Whitelist's version. `all_now` returns the version of all
+    /// Whitelists of the namespace. If the stored verdict depends on another version, `judge` makes a new verdict.
+    /// `judge` also returns the version of all Whitelists, if the new verdict depends on them.
     ///
     /// # Errors
     /// The error of `judge`. The previous verdict is kept.

@@ -49,7 +49,8 @@ impl WarningCounts {
     }
 }
 
-/// Returns true if a Whitelist has a Deny rule. A Deny rule also limits the Allow rules of other Whitelists.
+/// Returns true if a Whitelist has a Deny rule. A Deny rule also limits the Allow rules of other Whitelists, so the
+/// warnings depend on the other Whitelists, too.
 pub(super) fn has_deny(object: &DynamicObject) -> bool {
     let rules = object.data.pointer("/spec/rules").and_then(Value::as_array);
     rules.is_some_and(|rules| rules.iter().any(|rule| rule.get("effect").and_then(Value::as_str) == Some("Deny")))

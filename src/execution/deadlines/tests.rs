@@ -52,7 +52,7 @@ fn adopting_holder_has_time_to_poll_and_no_more() {
     deadlines.note_stop(seconds(100));
     deadlines.note_takeover(seconds(100_000));
     assert_eq!(deadlines.end(), seconds(100_000) + TAKEOVER);
-    // Before the deadline, the takeover changes nothing.
+    // A takeover long before the deadline does not change the deadline.
     let mut early = Deadlines::new(limits());
     early.note_takeover(seconds(50));
     assert_eq!(early.end(), RUN);
@@ -70,7 +70,7 @@ fn late_launch_by_another_holder_has_its_whole_timeout() {
 #[test]
 fn a_backlog_is_read_to_its_end_if_it_comes_fast_enough() {
     let mut deadlines = Deadlines::new(limits());
-    // One byte each second moves the deadline by less than a second.
+    // 3600 bytes, one byte per second for an hour, move the deadline by less than a second.
     deadlines.note_received(3600);
     assert!(deadlines.end() < RUN + seconds(1));
     deadlines.note_received(MIN_RATE * 60);
@@ -83,8 +83,8 @@ fn a_backlog_is_read_to_its_end_if_it_comes_fast_enough() {
 #[test]
 fn a_wrong_clock_of_a_later_holder_ends_no_healthy_command() {
     let mut deadlines = Deadlines::new(limits());
-    // By the clock of this holder the claim is two hours old. The machine reports that the command has run for one
-    // second.
+    // By the wrong clock of this holder, the claim is two hours old. The machine reports that the command has run for
+    // one second. Writ must not stop the command before its timeout, counted from this report.
     deadlines.note_stored_start(seconds(1));
     deadlines.note_takeover(seconds(7200));
     assert_eq!(deadlines.stop_due(), None);
@@ -122,7 +122,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever a machine does, in any order, the deadline is at most two runs after the first launch, plus the time
+    /// Whatever a machine reports, in any order, the deadline is at most two runs after the first launch, plus the time
     /// for the output. A stop request ends the command within the stop timeout.
     #[test]
     fn nothing_that_a_machine_says_moves_the_deadline_beyond_its_bound(events in prop::collection::vec(event(), 0..60)) {
@@ -151,7 +151,7 @@ proptest! {
         }
     }
 
-    /// Whatever the progress, the elapsed time and the received bytes limit the number of sessions.
+    /// The elapsed time and the received bytes limit the number of sessions, even if each session makes progress.
     #[test]
     fn sessions_have_a_bounded_rate(steps in prop::collection::vec((0..5000_u64, 0..20_000_u64, any::<bool>()), 1..400)) {
         let mut pace = Pace::default();

@@ -24,8 +24,8 @@ fn execution_with(drain_seconds: u32) -> CommandExecution {
     execution
 }
 
-/// The clock was set back by minutes. Or it is behind by less than a second, because the clocks of two processes
-/// differ.
+/// Start and end are in order, whatever the clock shows. A clock can be set back by minutes, and the clocks of two
+/// processes can differ by less than a second.
 #[test]
 fn no_record_ends_before_it_began() {
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
@@ -208,7 +208,7 @@ fn output_over_the_limit_fails_however_the_command_ended() {
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::OutputLimitExceeded)), "{ending:?}");
         let message = status.message.unwrap();
         assert!(message.contains("65536 bytes") && message.contains("left behind may still run"), "{message}");
-        // The message names no stop request, because the command may have ended before the request.
+        // The message mentions no stop request, because the command perhaps ended before the request.
         assert!(!message.contains("stop request"), "{message}");
     }
     let lost = Termination::ConnectionLost { problem: "reset".to_owned() };
@@ -233,8 +233,8 @@ fn a_start_that_was_not_confirmed_is_unknown_whatever_it_was_told() {
     assert_eq!((status.phase, status.start_time, status.stdout), (Phase::OutcomeUnknown, None, None));
 }
 
-/// The command itself can also write the message of sudo. The hint therefore does not change phase and reason, and the
-/// message names the line for sudoers.
+/// The command itself can also write the message of sudo. The hint therefore changes only the message, which names the
+/// line for sudoers. Phase and reason stay.
 #[test]
 fn words_of_sudo_are_explained_where_it_runs_as_another_user() {
     let mut execution = execution_with(1);

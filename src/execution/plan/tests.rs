@@ -1,5 +1,5 @@
 //! Tests of the state machine, one for each situation. The fixtures read as sentences:
-//! `Situation::pending().without_machine()`.
+//! `Situation::pending().with_deadline(0)`.
 
 mod creation;
 mod receipts;
@@ -343,7 +343,7 @@ fn a_deadline_of_zero_means_one_attempt_now() {
     now().doing(RunnerFact::WaitingForSlot).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
     let offline = LaunchProblem { reason: Reason::MachineOffline, message: "refused".to_owned() };
     now().doing(RunnerFact::Refused(offline)).becomes(Phase::Expired, Reason::MachineOffline);
-    // After a restart, Writ must not run a request for an immediate start an hour late.
+    // If Writ restarts an hour later, Writ must not start an execution that requested an immediate start.
     now().aged(3600).becomes(Phase::Expired, Reason::StartingDeadlineExceeded);
 }
 
@@ -467,7 +467,7 @@ fn object_without_space_for_its_result_is_rejected() {
     assert!(message.contains("labels 1490000") && message.contains("nothing was sent"), "{message}");
     full.size.total = 1_400_000;
     assert!(enqueued(&full.plan()));
-    // The API server itself refused the claim.
+    // If the API server itself refuses the claim as too large, the execution is rejected too.
     let problem = LaunchProblem { reason: Reason::ObjectTooLarge, message: "no room".to_owned() };
     Situation::pending().doing(RunnerFact::Refused(problem)).becomes(Phase::Rejected, Reason::ObjectTooLarge);
 }

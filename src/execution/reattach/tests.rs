@@ -40,7 +40,7 @@ fn a_place_is_the_same_only_where_folder_boot_and_address_are() {
     assert_eq!(place(&RECORDED), MachineMatch::Exact);
     let shared = MachineMatch::Different { same_directory: true };
     assert_eq!(place(&ObservedMachine { address: "10.0.0.2:22", ..RECORDED }), shared);
-    // Another port may lead to another machine behind the same address.
+    // Another port can lead to another machine behind the same address.
     assert_eq!(place(&ObservedMachine { address: "10.0.0.1:23", ..RECORDED }), shared);
     assert_eq!(place(&ObservedMachine { directory: "/home/b", ..RECORDED }), MachineMatch::OtherDirectory);
     assert_eq!(place(&ObservedMachine { directory_id: "other", ..RECORDED }), MachineMatch::OtherDirectory);
@@ -50,14 +50,14 @@ fn a_place_is_the_same_only_where_folder_boot_and_address_are() {
 fn a_reboot_is_another_boot_of_the_same_host() {
     let later = ObservedMachine { boot_id: "later", ..RECORDED };
     assert_eq!(place(&later), MachineMatch::Rebooted);
-    // The host has another address after the reboot.
+    // The host has another address after the reboot, but is still the same host.
     let moved = ObservedMachine { address: "10.0.0.2:22", ..later.clone() };
     assert_eq!(place(&ObservedMachine { uptime: FRESH, ..moved.clone() }), MachineMatch::Rebooted);
     // The host has been up since before the claim, so it did not reboot after the claim: it is a clone.
     assert_eq!(place(&moved), MachineMatch::Different { same_directory: true });
     let other_key = ObservedMachine { host_key_fingerprint: "SHA256:b", uptime: FRESH, ..later.clone() };
     assert_eq!(place(&other_key), MachineMatch::Different { same_directory: true });
-    // The directory did not survive the reboot.
+    // If the directory did not survive the reboot, the journal is gone.
     let emptied = ObservedMachine { directory_id: "other", ..later };
     assert_eq!(place(&ObservedMachine { uptime: FRESH, ..emptied.clone() }), MachineMatch::OtherDirectory);
     assert_eq!(place(&emptied), MachineMatch::Different { same_directory: false });

@@ -9,8 +9,8 @@ use crate::api::execution_status::{
 use crate::api::{CommandExecution, CommandExecutionSpec, ExecutionMode, Phase, Reason};
 use crate::execution::{CommandOutcome, MAX_MESSAGE_CHARACTERS, Termination, conclude, with_new_holder, with_start};
 
-/// Twice the size of the entries in `metadata.managedFields` that the API server wrote for the fields of a result, in
-/// bytes.
+/// Size of the entries in `metadata.managedFields` for the fields of a result, in bytes: the size that an API server
+/// wrote, doubled.
 const MANAGED_FIELDS: usize = 1400;
 
 fn noon() -> Timestamp {

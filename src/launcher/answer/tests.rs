@@ -183,7 +183,7 @@ fn other_answers_are_read_in_their_form_only() {
     ] {
         assert_eq!(answer(line), None, "{line:?}");
     }
-    // The answer to a poll has no output.
+    // An answer to a poll starts with `p` and has no output.
     for (line, has_bytes) in [("p L A 0 0 - 5 0", false), ("L A 0 0 - 5 0", true), ("p A A 0 0 1 1 1", false)] {
         assert!(matches!(read(line), Some(ReplyLine::Answer { bytes, .. }) if bytes == has_bytes), "{line}");
     }

@@ -11,7 +11,7 @@ const MARK: &str = "WRIT2:0123456789abcdef0123456789abcdef:";
 /// An offset beyond any output of these tests.
 const BEHIND_THE_END: u64 = 1 << 40;
 
-/// The events of a reply.
+/// Events of a reply, and a flag that is true if the reply is complete.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Said {
     answers: Vec<Answer>,
@@ -50,7 +50,7 @@ fn reply_from(from: Offsets) -> Reply {
     Reply::resuming(&Nonce(NONCE.to_owned()), from)
 }
 
-/// Reads a reply in pieces of this size, standard error first or last.
+/// Reads a reply in pieces of `size` bytes. Reads standard error either before or after standard output.
 fn read_in_pieces(stdout: &[u8], stderr: &[u8], size: usize, stderr_first: bool) -> Said {
     let (mut reply, mut said) = (reply_from(Offsets::default()), Said::default());
     for is_stderr in [stderr_first, !stderr_first] {
@@ -115,7 +115,8 @@ fn short_command_is_its_frames_and_an_answer() {
     assert_eq!((said.answers, said.complete), (vec![Answer::Ended(ended(Offsets::default()))], true));
 }
 
-/// A start-up file can redirect standard error, after a greeting or without a greeting.
+/// If a start-up file redirects standard error, standard error of the session is empty, or contains only a greeting.
+/// The reader must detect this loss.
 #[test]
 fn what_is_told_without_standard_error_is_known_to_lack_it() {
     for (stdout, stderr, is_without) in [
@@ -234,7 +235,7 @@ fn reply_that_contradicts_itself_is_broken() {
         "@C 1 1\nx",
         "@C 0 1048577\n",
         "@C 0 18446744073709551615\n",
-        // A frame twice, frames with a gap, and a frame before the offset.
+        // Frames whose offset is wrong: the same frame twice, a gap between two frames, and an overlap of two frames.
         "@C 0 2\nab@C 0 2\nab@+\n",
         "@C 0 2\nab@C 3 2\nab@+\n",
         "@C 0 2\nab@C 1 2\nbc@+\n",
@@ -246,7 +247,7 @@ fn reply_that_contradicts_itself_is_broken() {
         assert_eq!((said.broken.as_slice(), said.complete), (&[broken][..], false), "{text}");
     }
     for (stdout, stderr, broken) in [
-        // Standard error must not contain an answer.
+        // Standard error must not contain an answer, or a frame with a wrong offset.
         ("", "@N\n", ReplyError::Line),
         ("", "@D S 0 0 1 0 - 4 0 1 - -\n", ReplyError::Line),
         ("@A S 0 0 1 1 1\n@+\n", "@A S 0 0 1 1 1\n", ReplyError::Line),
@@ -325,7 +326,7 @@ fn noise_before_the_first_mark_is_skipped_up_to_its_bound() {
     }
 }
 
-/// Outputs with all kinds of bytes, and the reply that contains these outputs.
+/// Returns standard output, standard error that is not UTF-8, and the reply that contains both.
 fn sample(stdout: &str) -> (Vec<u8>, Vec<u8>, Sent) {
     let stdout = marked(stdout);
     let stderr = b"\xff\0err\n".to_vec();
@@ -351,8 +352,8 @@ fn reply_cut_at_any_byte_is_not_complete_and_gives_a_prefix() {
     }
 }
 
-/// Foreign text does not contain the nonce, and in this test the output does not contain the nonce either. A line is
-/// one write, so no text is inserted into a line.
+/// Inserts foreign text at each byte of a stream. The reader must emit only correct output. The foreign text does not
+/// contain the nonce, and in this test the output does not contain the nonce either.
 #[test]
 fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
     let (stdout, stderr, sent) = sample("out\nWRIT2:C 0 5\nW+\n");
@@ -369,7 +370,8 @@ fn text_mixed_in_at_any_byte_gives_a_prefix_or_nothing() {
                     true => read_in_pieces(&sent.stdout, &mixed, usize::MAX, true),
                 };
                 assert!(stdout.starts_with(&said.stdout) && stderr.starts_with(&said.stderr), "{at}: {noise}");
-                // A newline that is inserted before the last newline looks like a newline after it.
+                // A newline that is inserted directly before the last newline gives the same bytes as a newline after
+                // it. The reply is then still complete.
                 assert_eq!(said.complete, mixed.starts_with(stream), "{at}: {noise}: {said:?}");
                 assert!(!said.complete || said == whole);
             }
@@ -401,7 +403,7 @@ fn output_from_offsets_begins_there_and_may_begin_behind_the_end() {
         assert!(read(from, "@N\n@.\n", "").complete);
         assert_eq!(read(from, "@C 2 1\nx", "").broken, [ReplyError::BadLengths]);
     }
-    // The sum of offset and length exceeds 64 bits.
+    // The reader must refuse a frame if the sum of its offset and its length exceeds 64 bits.
     let end = Offsets { stdout: u64::MAX, stderr: 0 };
     assert_eq!(read(end, "@C 18446744073709551615 1\nx@+\n", "").broken, [ReplyError::BadLengths]);
 }
@@ -429,7 +431,8 @@ fn endless_text_of_any_kind_is_bounded() {
     // Marks without content cause no events, even if there are very many.
     assert_eq!(endless("", &marked("@+\n")), [const { Vec::<ReplyError>::new() }; 2]);
     assert_eq!(endless("", &marked("@C 0 0\n")), [const { Vec::<ReplyError>::new() }; 2]);
-    // A line of one byte less than the maximum length, of the maximum length, and of one byte more.
+    // Lines with one byte less than the maximum length, with the maximum length, and with one byte more. Only the
+    // longest line is refused.
     let line = format!("@R tool {}", "x".repeat(MAX_LINE));
     let end = MARK.len() + MAX_LINE - 1;
     for (end, broken) in [(end, vec![]), (end + 1, vec![]), (end + 2, vec![ReplyError::Line])] {

@@ -8,7 +8,7 @@ use words::Words;
 mod words;
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
-/// Commands that the session names before [`COMMANDS`] in its list of functions to unset.
+/// Commands that session.sh lists before [`COMMANDS`] in its list of functions to unset.
 const OWN: [&str; 3] = [":", "[", "."];
 
 /// The scripts by name.
@@ -24,7 +24,8 @@ fn scripts() -> [(&'static str, &'static str); 7] {
     ]
 }
 
-/// Returns the part of a script that it evaluates later, and the script without that part.
+/// Returns the part of a script that the script stores in a variable and evaluates later, and the script without this
+/// part.
 fn later(script: &str) -> Option<(&str, String)> {
     let (before, rest) = script.split_once("='\n")?;
     let (later, behind) = rest.split_once('\'').unwrap();
@@ -99,8 +100,8 @@ fn every_command_of_a_script_is_a_function_of_it_or_is_listed() {
     }
     let listed: BTreeSet<&str> = COMMANDS.iter().copied().collect();
     assert_eq!(listed.len(), COMMANDS.len());
-    // If bash runs as sh, special builtins take precedence over functions. The bootstrap unsets the functions of its
-    // other commands.
+    // If bash runs as sh, special builtins take precedence over functions. The bootstrap needs to unset only the
+    // functions with the names of its other commands.
     for command in Words::of(&bootstrap().replace("$(</dev/stdin)", "x")).commands {
         let is_special = ["set", "unset", "export", "eval", "exit"].contains(&command.as_str());
         assert!(
@@ -109,7 +110,8 @@ fn every_command_of_a_script_is_a_function_of_it_or_is_listed() {
     }
 }
 
-/// A function of the later part is called only after the `eval` that defines it, in the same function.
+/// A function of the later part exists only after the `eval` that defines it. Each call must therefore come after an
+/// `eval` in the same function.
 #[test]
 fn later_functions_are_called_behind_eval() {
     let now = [SESSION, JOURNAL, SEND, include_str!("../output.sh"), include_str!("../launch.sh")].concat();
@@ -131,7 +133,7 @@ fn later_functions_are_called_behind_eval() {
     assert!(["note", "supervise", "cat", "chmod", "_tell"].iter().all(|name| called.contains(*name)), "{called:?}");
 }
 
-/// Closes the open quotes and blocks of a truncated text.
+/// Closes the open `case` commands and subshells of a truncated text.
 fn completed(text: &str) -> String {
     let count = |is: fn(&str) -> bool| text.lines().filter(|line| is(line)).count();
     let cases = text.matches("case ").count() - text.matches("esac").count();
@@ -145,7 +147,8 @@ fn stripping_removes_lines_of_comment_and_indentation() {
     assert_eq!(strip(source), "f() {\necho \"a # b\"\ng &&\nh\n}\nx=$!\n");
 }
 
-/// Stripping also removes indentation, comment lines and empty lines in a here-document, or in a word of several lines.
+/// Stripping removes indentation, comment lines and empty lines everywhere, even in a here-document or in a word of
+/// several lines. The sources must therefore follow the rules of this test.
 #[test]
 fn scripts_are_written_so_that_they_can_be_stripped() {
     let sources = [
@@ -181,7 +184,7 @@ fn scripts_are_written_so_that_they_can_be_stripped() {
 
 #[test]
 fn short_names_are_distinct_and_none_of_another_owner() {
-    // The number of names with one or two letters.
+    // There are 702 names with one or two letters: 26 + 26 * 26.
     let many: Vec<String> = (0..702).map(|number| format!("_name{number}")).collect();
     let short = shorten(&many.join(" ")).0;
     let distinct: BTreeSet<&str> = short.split(' ').collect();

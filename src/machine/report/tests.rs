@@ -174,7 +174,8 @@ fn pinned_key_is_never_replaced() {
         let seen = sight(1, ProbeResult::Online { latency: Duration::ZERO, key, login: login(&[]), system: None });
         assert_eq!(told(&frozen, &seen).status.expect("a status").host_keys, vec![first.clone()]);
     }
-    // A user pinned another key in `hostKeys`, and the machine has proved that it has this key.
+    // A user pinned another key in `hostKeys`, and the machine has proved that it has this key. This key replaces the
+    // key of the first use.
     let pinned = told(&frozen, &sight(2, online())).status.expect("a status").host_keys;
     assert_eq!(pinned.iter().map(|key| key.trust).collect::<Vec<_>>(), [KeyTrust::Pinned]);
 }
@@ -229,9 +230,9 @@ fn text_of_a_machine_cannot_control_a_terminal() {
     assert_eq!(status.message.as_deref(), Some("it says  [2J boo"));
 }
 
-/// A first key was pinned. Then an authority vouched for the key for some time, and then only first use applied again.
-/// Writ must still trust only a known key: the pinned key, or the key for which the authority vouched. It must not pin
-/// the next key that the machine shows.
+/// The first key was pinned. Then a user added an authority to the Machine, and an observation recorded a key with a
+/// certificate of this authority. Without the authority, the policy TrustOnFirstUse applies again. The first key must
+/// then still be pinned, so that Writ does not pin the next key that the machine shows.
 #[test]
 fn a_frozen_key_outlives_an_authority() {
     let mut frozen = machine();

@@ -20,7 +20,7 @@ fn bytes_that_are_not_utf8_are_shown_as_base64() {
 fn a_character_split_by_the_cut_is_left_out_and_the_rest_stays_text() {
     let head = "ä".repeat(BOUND);
     let tail = "ö".repeat(BOUND);
-    // The bytes are cut in the middle of a character at both ends.
+    // The bytes are cut in the middle of a character at both ends. The text must have only whole characters.
     let inline = Inline::of(&head.as_bytes()[..BOUND - 1], &tail.as_bytes()[1..BOUND], 1 << 20, BOUND);
     assert_eq!(inline.encoding, Encoding::Utf8);
     assert!(inline.text.starts_with('ä') && inline.text.ends_with('ö'));

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Size of a piece, in bytes. Files are accounted in pieces, and the oldest piece is deleted first. The size limits the
-/// number of pieces: 4096 for the default limit of 4 GiB, in addition to one piece for each file.
+/// Size of a piece, in bytes. The accounts divide each file into pieces, and Writ deletes the oldest piece first. The
+/// size limits the number of pieces: 4096 for the default limit of 4 GiB, in addition to one piece for each file.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Counts the bytes of the spill files, by namespace.
+/// Accounts of the bytes in spill files, by namespace.
 #[derive(Debug)]
 pub(super) struct SpillBudget {
     /// Limit of all files together, in bytes.
@@ -49,7 +49,7 @@ impl SpillBudget {
 
     /// If `bytes` more bytes do not fit, removes one piece from the accounts and returns it for deletion. Returns
     /// `None` if the bytes fit, or if no piece is left. If the namespace would use more than half of the limit, its own
-    /// oldest piece is chosen. Otherwise the oldest piece of the namespace that uses most is chosen.
+    /// oldest piece is chosen. Otherwise the oldest piece of the namespace that uses the most bytes is chosen.
     pub fn next_victim(&mut self, namespace: &str, bytes: u64) -> Option<BudgetPiece> {
         let own = self.namespaces.get(namespace).map_or(0, |usage| usage.bytes);
         let victim = if own.saturating_add(bytes) > self.limit / 2 {
@@ -73,7 +73,7 @@ impl SpillBudget {
         own.saturating_add(bytes) <= self.limit / 2 && self.used.saturating_add(bytes) <= self.limit
     }
 
-    /// Accounts bytes that were appended to a file.
+    /// Adds bytes that were appended to a file to the accounts.
     pub fn add(&mut self, namespace: &str, file: u64, start: u64, end: u64) {
         let bytes = end.saturating_sub(start);
         self.used = self.used.saturating_add(bytes);
@@ -118,7 +118,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Frees space for a piece and accounts the piece. Returns the deleted pieces.
+    /// Frees space for a piece and adds the piece to the accounts. Returns the deleted pieces.
     fn append(budget: &mut SpillBudget, namespace: &str, file: u64, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut deleted = Vec::new();
         while let Some(piece) = budget.next_victim(namespace, end - start) {

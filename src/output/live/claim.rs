@@ -8,8 +8,8 @@ use super::publisher::Publisher;
 use super::registry::Registry;
 use super::{EndedStatus, Progress};
 
-/// The claim of one execution, as its viewers see it. If it is dropped before the end is published, viewers receive
-/// `Released`.
+/// The claim of one execution, as its viewers see it. If the claim is dropped before its end is published, viewers
+/// receive `Released`.
 #[derive(Debug)]
 pub struct LiveClaim {
     registry: Arc<Registry>,

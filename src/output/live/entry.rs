@@ -14,8 +14,9 @@ use super::spill_queue::{Job, SpillQueue};
 use super::stream::{Batch, Found, StreamBuffer};
 use super::{EndedStatus, GapReason, Progress, lock};
 
-/// Maximum number of marks in the order of the streams. They take at most 64 KiB for each execution. A viewer that is
-/// further behind receives the older bytes of one stream first, then the older bytes of the other stream.
+/// Maximum number of marks for one execution. The marks record the order in which the bytes of both streams arrived,
+/// and take at most 64 KiB. The next bytes for a late viewer can be older than all marks. The viewer then receives the
+/// old bytes of one stream before the old bytes of the other stream.
 const MAX_MARKS: usize = 4096;
 /// Maximum number of concurrent reads of spill files. If the disk hangs, viewers must not use up the runtime's 512
 /// blocking threads.
@@ -147,8 +148,8 @@ impl Entry {
         self.changed.send_replace(());
     }
 
-    /// Starts the streams at offset 0, even if an earlier recorder started them. Returns the number of the new
-    /// publisher. Bytes of earlier publishers are ignored from now on.
+    /// Starts the streams at offset 0, even if an earlier recorder started them. Returns the generation of the new
+    /// publisher. Bytes of earlier generations are ignored from now on.
     pub fn start_streams(&self, has_upload: bool) -> u32 {
         let mut state = self.state();
         self.clear(&mut state);
@@ -172,7 +173,7 @@ impl Entry {
         }
     }
 
-    /// Appends bytes of the publisher with this number. Ignores the bytes if another publisher has replaced this
+    /// Appends bytes of the publisher with this generation. Ignores the bytes if another publisher has replaced this
     /// publisher.
     pub fn push(self: &Arc<Self>, generation: u32, stream: StreamKind, bytes: &[u8]) {
         let mut state = self.state();
@@ -266,7 +267,8 @@ impl Entry {
         let Ok(permit) = Arc::clone(&self.shared.reads).acquire_owned().await else { return (None, true) };
         let (file, offset, length) = (Arc::clone(&read.file), read.offset, read.length);
         let reading = tokio::task::spawn_blocking(move || {
-            // A cancelled call does not stop the read, so the read keeps its permit until it ends.
+            // If the caller drops the future, the read continues on its thread. The closure therefore owns the permit
+            // until the read ends.
             let _permit = permit;
             file.read(offset, length)
         });

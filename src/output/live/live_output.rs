@@ -16,7 +16,7 @@ use super::spill_thread::{self, WriteAt};
 use super::viewer::Viewer;
 use super::{GapReason, LiveOptions, StreamOffsets};
 
-/// The live registry. Clones share the registry.
+/// Handle of the live registry, which has all executions that viewers can watch. Clones share the registry.
 #[derive(Clone, Debug)]
 pub struct LiveOutput {
     registry: Arc<Registry>,
@@ -114,7 +114,7 @@ impl LiveOutput {
         }
     }
 
-    /// Returns the number of bytes that viewers can no longer read, by reason, since the last call.
+    /// Returns the number of bytes that became unreadable for viewers since the last call, by reason.
     pub fn take_lost(&self) -> Vec<(GapReason, u64)> {
         self.registry.shared().take_lost()
     }
@@ -125,7 +125,7 @@ impl LiveOutput {
 pub enum LiveRead {
     /// Bytes from the offset on.
     Bytes(Bytes),
-    /// The bytes up to this offset are no longer stored.
+    /// The bytes from the requested offset up to `to` are no longer stored.
     Gap {
         /// Offset of the next stored byte.
         to: u64,

@@ -1,4 +1,4 @@
-//! Publisher of the output of one command, and the state of the memory for this output.
+//! Publisher of the output of one command. Also reports if memory has space for more output.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::GapReason;
 use super::entry::Entry;
 use super::reader::StreamReader;
 
-/// Publisher of the output of one command. After it is dropped, it publishes nothing.
+/// Publisher of the output of one command. A publisher that is dropped publishes that no more output follows.
 #[derive(Debug)]
 pub(in crate::output) struct Publisher {
     entry: Arc<Entry>,
@@ -18,7 +18,7 @@ pub(in crate::output) struct Publisher {
     is_closed: bool,
 }
 
-/// State of the memory for more bytes.
+/// State of the memory for output: enough space for more bytes, or the reason why the recorder must wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::output) enum Room {
     Enough,

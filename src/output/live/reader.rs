@@ -12,8 +12,8 @@ use super::entry::{Entry, ReadStep};
 /// Maximum size of one piece, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Reads one stream from offset 0. While the reader exists, bytes that it has not returned stay in memory until they
-/// are in the file.
+/// Reader of one stream, from offset 0. While the reader exists, memory keeps bytes that the reader has not returned,
+/// until these bytes are in the file.
 #[derive(Debug)]
 pub(in crate::output) struct StreamReader {
     entry: Arc<Entry>,

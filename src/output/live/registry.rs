@@ -1,4 +1,5 @@
-//! All executions that run in this process, ended within the last minute, or are expected by viewers.
+//! Registry of the executions that run in this process, that ended here within the last minute, or for which viewers
+//! wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -13,17 +14,18 @@ use super::spill_queue::SpillQueue;
 
 /// Maximum number of viewers of one execution, enough for a team.
 pub(super) const MAX_VIEWERS: usize = 32;
-/// Maximum number of names that viewers expect and no execution has yet. Each name takes 1 KiB of memory.
+/// Maximum number of expected names. A name is expected if viewers wait for an execution of this name that does not
+/// exist yet. Each name takes 1 KiB of memory.
 pub(super) const MAX_EXPECTED: usize = 1024;
 /// Maximum number of expected names in one namespace, so that no namespace uses up the limit of all namespaces.
 pub(super) const MAX_EXPECTED_PER_NAMESPACE: usize = 256;
-/// Maximum time for which a viewer waits for a name that no execution has. Only queued executions need longer, and
-/// clients watch queued executions in the API server.
+/// Maximum time for which a viewer waits until an execution of the expected name is claimed. Only executions in a queue
+/// take longer. For these executions, clients watch the API server instead.
 const EXPECTED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Time after the end of an execution during which viewers can find the execution and read its output.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60);
-/// Maximum number of ended executions that viewers can find: 68 per second for 60 s. Each execution takes 1 KiB of
-/// memory.
+/// Maximum number of ended executions that viewers can find. This number is enough if 68 executions end per second.
+/// Each execution takes 1 KiB of memory.
 const MAX_ENDED: usize = 4096;
 /// Maximum size of the output of ended executions in memory, in bytes. This is a quarter of the memory for live output.
 const MAX_ENDED_BYTES: usize = 16 << 20;

@@ -8,7 +8,7 @@ use super::super::StreamKind;
 use super::lock;
 use super::spill_file::SpillFile;
 
-/// Handle of the spill thread for all other threads. `E` is the type of the executions whose streams the thread writes.
+/// Queue through which all other threads send jobs to the spill thread. `E` is the type of an execution.
 #[derive(Debug)]
 pub(super) struct SpillQueue<E> {
     /// Jobs for the thread. The queue has at most one write and one release for each stream. The number of running

@@ -18,7 +18,7 @@ use super::spill_queue::{Job, SpillQueue};
 use super::stream::Batch;
 use super::{GapReason, LiveOptions};
 
-/// Maximum number of bytes that one stream writes before another stream has its turn.
+/// Maximum number of bytes that the thread writes for one stream before another stream has its turn.
 const BATCH_BYTES: usize = 1 << 20;
 /// Suffix of the names of spill files.
 const SUFFIX: &str = ".spill";
@@ -127,7 +127,7 @@ impl Worker {
         for chunk in &batch.chunks {
             if let Err(error) = (self.write)(&file.file, chunk, offset) {
                 match batch.file {
-                    // Removes the bytes of the failed batch, because the budget does not account them.
+                    // Removes the bytes of the failed batch, because the budget does not count these bytes.
                     Some(_) => drop(file.file.set_len(batch.offset)),
                     None => self.release(&file),
                 }
@@ -148,7 +148,7 @@ impl Worker {
         Ok(file)
     }
 
-    /// Deletes the oldest bytes until `bytes` more bytes fit. Returns false if they never fit.
+    /// Deletes the oldest bytes until `bytes` more bytes fit. Returns false if the new bytes do not fit even then.
     fn make_room(&mut self, namespace: &str, bytes: u64) -> bool {
         while let Some(piece) = self.budget.next_victim(namespace, bytes) {
             self.delete_piece(piece);

@@ -20,7 +20,7 @@ const CACHE_BYTES: u64 = 64 << 10;
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of bytes in memory that the disk or the output store has not written yet.
 const MAX_PENDING_BYTES: u64 = 4 << 20;
-/// Like [`MAX_PENDING_BYTES`], while all commands together use more than [`MAX_MEMORY_BYTES`].
+/// Value that replaces [`MAX_PENDING_BYTES`] while all commands together use more than [`MAX_MEMORY_BYTES`].
 const MAX_PENDING_UNDER_PRESSURE: u64 = 256 << 10;
 /// Maximum number of bytes in memory for all commands together: an eighth of the chart's memory limit. Above this
 /// maximum, streams delete every byte that they may delete. They keep bytes that the file or the output store still
@@ -35,7 +35,8 @@ enum SpillState {
     InMemory,
     /// Every whole chunk is written to the file.
     Spilling,
-    /// The disk failed or was too slow. The file keeps the bytes that it has.
+    /// Writ no longer writes to the file, for example because the disk failed or was too slow. A failure deletes no
+    /// bytes from the file.
     Stopped,
 }
 
@@ -61,7 +62,7 @@ pub(super) struct StreamBuffer {
     spill: SpillState,
     /// True while the spill thread has a job to write this stream.
     is_queued: bool,
-    /// Cause of a gap between the file and memory.
+    /// Cause of a gap between the bytes in the file and the bytes in memory.
     lost_reason: GapReason,
 }
 
@@ -145,13 +146,14 @@ impl StreamBuffer {
         self.end - self.file_end >= CHUNK_BYTES as u64
     }
 
-    /// Starts the job. Returns whole chunks that are not in the file yet, at most `max_bytes`.
+    /// Starts the queued write job. Returns whole chunks that are not in the file yet, at most `max_bytes`.
     pub fn batch(&mut self, max_bytes: usize) -> Option<Batch> {
         self.is_queued = false;
         if self.spill != SpillState::Spilling {
             return None;
         }
-        // This is the number of written chunks in memory: all chunks have one size, and no unwritten chunk was deleted.
+        // `skipped` is the number of chunks in memory that are already in the file. The division is exact, because all
+        // chunks have the same size and memory still has every unwritten chunk.
         let skipped = usize::try_from(self.file_end.checked_sub(self.memory_start)?).ok()? / CHUNK_BYTES;
         let chunks: Vec<Bytes> = self.chunks.iter().skip(skipped).take(max_bytes / CHUNK_BYTES).cloned().collect();
         (!chunks.is_empty()).then(|| Batch { file: self.file.clone(), offset: self.file_end, chunks })
@@ -192,7 +194,7 @@ impl StreamBuffer {
         self.pinned = offset;
     }
 
-    /// Returns the cause of gaps between the file and memory.
+    /// Returns the cause of gaps between the bytes in the file and the bytes in memory.
     pub fn lost_reason(&self) -> GapReason {
         self.lost_reason
     }
@@ -295,7 +297,8 @@ fn is_over(memory: &AtomicUsize) -> bool {
     memory.load(Ordering::Relaxed) > MAX_MEMORY_BYTES
 }
 
-/// Appends to a vector. Its capacity grows as usual, but not above `max` bytes, unless the bytes themselves need more.
+/// Appends bytes to a vector. The capacity of the vector doubles if necessary, up to `max` bytes. The capacity exceeds
+/// `max` only if the bytes themselves need more.
 pub(in crate::output) fn append_within(vector: &mut Vec<u8>, bytes: &[u8], max: usize) {
     let needed = vector.len() + bytes.len();
     if needed > vector.capacity() {

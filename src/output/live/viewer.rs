@@ -1,4 +1,4 @@
-//! A viewer holds its offsets in one execution. It buffers no output.
+//! Viewer of one execution. A viewer stores its offsets in the output, but no output.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Viewer {
     progress: u64,
     /// Number of the next mark in the order of the streams.
     next_mark: u64,
-    /// Offsets of the next bytes.
+    /// Offset of the next byte in each stream.
     offsets: PerStream<u64>,
     is_over: bool,
 }
@@ -40,7 +40,7 @@ enum Step {
 }
 
 impl Viewer {
-    /// Returns a viewer that the caller has already counted.
+    /// Returns a viewer. The caller must have added the viewer to the registry's count already.
     pub(super) fn new(registry: Arc<Registry>, entry: Arc<Entry>, from: StreamOffsets, expires: Instant) -> Self {
         let changed = entry.subscribe();
         let offsets = PerStream { stdout: from.stdout, stderr: from.stderr };
@@ -59,7 +59,7 @@ impl Viewer {
         }
     }
 
-    /// Waits for the next event. Returns `None` after the last event. A cancelled call loses no event.
+    /// Waits for the next event. Returns `None` after the last event. If the caller drops the future, no event is lost.
     pub async fn next(&mut self) -> Option<LiveEvent> {
         loop {
             if self.is_over {
@@ -143,12 +143,13 @@ impl Viewer {
                 return self.fetch(state, stream, end);
             }
             if self.mark(state, self.next_mark + 1).is_none() {
-                // This is the last mark, and its offset still grows. The viewer therefore stays at this mark.
+                // The offset of the last mark can still grow. The viewer therefore stays at this mark.
                 break;
             }
             self.next_mark += 1;
         }
-        // The number of marks is limited. A stream can therefore have unread bytes that are older than all marks.
+        // The number of marks is limited. A stream can therefore have unread bytes that are older than all marks. The
+        // viewer receives these bytes now.
         StreamKind::ALL.into_iter().find_map(|stream| self.fetch(state, stream, state.streams.of(stream).end()))
     }
 

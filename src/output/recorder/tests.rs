@@ -101,7 +101,7 @@ async fn many_parts_of_both_streams_are_stored_to_the_byte_and_nothing_else_is_l
     let (folder, store) = folder();
     let (stdout, stderr) = (much(12_000_000), much(5 << 20));
     let (mut recorder, _claim) = recorder(Some(store.clone()), &[]);
-    // Leftovers of an earlier crash.
+    // These leftovers of an earlier crash must not remain.
     std::fs::create_dir_all(folder.path().join("team/uid")).unwrap();
     for name in ["stdout-1.partial", "stderr-2.partial#1"] {
         std::fs::write(folder.path().join("team/uid").join(name), "left").unwrap();
@@ -150,7 +150,7 @@ async fn only_redacted_bytes_are_stored_and_shown_live() {
 async fn a_store_that_hangs_holds_up_neither_the_output_nor_the_record() {
     let (mut recorder, _claim) = recorder(Some(slow(Duration::from_secs(3600))), &[]);
     let bytes = much(1 << 20);
-    // Each write to the store would take an hour.
+    // Each write to the store would take an hour, so the recorder must give up the upload.
     let recorded = async {
         for _ in 0..24 {
             recorder.push(Stdout, &bytes).await;
@@ -262,7 +262,7 @@ async fn store_that_hangs_delays_no_command_whose_output_is_in_a_file() {
 async fn bytes_that_were_deleted_before_the_store_took_them_are_recorded_as_not_stored() {
     let directory = tempfile::tempdir().unwrap();
     let live = spilling(&directory, 4);
-    // The store answers only after the spill files have reached their limit.
+    // The store answers only after the spill files have reached their limit, so Writ deletes bytes that are not stored.
     let (mut recorder, _claim) = recorder_in(&live, Some(slow(Duration::from_secs(2))), &[]);
     for _ in 0..24 {
         recorder.push(Stdout, &much(1 << 20)).await;

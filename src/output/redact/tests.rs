@@ -27,7 +27,7 @@ fn gives(chunks: &[&str], expected: &str) {
     assert_eq!(String::from_utf8(output).unwrap(), expected, "{chunks:?}");
 }
 
-/// Redacts a whole text, split by newlines.
+/// Returns the expected output: splits a whole text by newlines and redacts each line.
 fn by_hand(text: &[u8], max_line_bytes: usize) -> Vec<u8> {
     let mut lines = redaction(PATTERNS).line_redactor();
     let shown = text.split(|byte| *byte == b'\n').map(|line| {
@@ -113,7 +113,8 @@ fn ten_mebibytes_without_a_newline_cost_no_more_than_a_line() {
 
 #[test]
 fn a_last_line_that_was_cut_off_is_not_shown_as_it_may_be_half_of_a_secret() {
-    // The last `b` is missing because the stream is truncated. Without it the pattern `c+b` does not match.
+    // The last `b` is missing because the stream is truncated. Without this `b`, the pattern `c+b` does not match, so
+    // Writ must replace the whole line.
     let output = passed(redactor(MAX_LINE_BYTES), &[b"one\nccc"], true);
     assert_eq!(output, b"one\n*** [writ: a line of 3 bytes was cut off before it could be redacted]");
     assert_eq!(passed(redactor(MAX_LINE_BYTES), &[b"one\n"], true), b"one\n");

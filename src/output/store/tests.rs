@@ -92,7 +92,7 @@ fn locations_that_are_none_are_refused_with_what_to_give() {
 
 #[tokio::test]
 async fn a_bucket_that_does_not_answer_is_given_up() {
-    // The listener accepts connections, and sends nothing.
+    // The listener accepts connections, and sends nothing. The call must therefore end at its deadline.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let environment = [

@@ -1,4 +1,5 @@
-//! Tests of the rule of agreement: first examples, then random histories of members that join, leave, pause and resume.
+//! Tests of the agreement on members. First examples, then random histories of members that join, leave, pause and
+//! resume.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +32,7 @@ fn members_agree_once_all_show_the_view_of_these_members() {
     let both = Some(both.as_str());
     assert_eq!(agreement(&[listed("a", both), listed("b", both)]), Agreement::Reached);
     assert_eq!(agreement(&[listed("a", both), listed("b", None)]), Agreement::WaitingFor(vec!["b"]));
-    // All members show the same view, but it is the view of other members. There is no agreement.
+    // All three members show the same view, but it is the view of only a and b. The members therefore do not agree.
     let three = [listed("a", both), listed("b", both), listed("c", both)];
     assert_eq!(agreement(&three), Agreement::WaitingFor(vec!["a", "b", "c"]));
 }
@@ -107,7 +108,8 @@ struct Node {
     /// View in the Lease of this member.
     shown: Option<View>,
     is_leaving: bool,
-    /// True while the process is paused. The Lease of the member then expires at a different time for each observer.
+    /// True while the process is paused. During the pause, the Lease of the member expires at a different time for each
+    /// observer.
     is_paused: bool,
     /// Observers that consider the Lease of this member expired.
     expired_for: BTreeSet<String>,
@@ -116,8 +118,8 @@ struct Node {
 /// One step of a simulated history. Each step concerns one member.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A member publishes its new view. If it has no new view, it lists the Leases. Each bit is true if the member
-    /// considers the paused member with this number alive.
+    /// The member with this index publishes its new view. If it has no new view, it lists the Leases. Bit `n` of the
+    /// `u8` is 1 if it considers paused member `n` alive.
     Proceed(usize, u8),
     /// A new member joins, if there are fewer than 5.
     Join,

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
-/// Program that prints its directory, its words and its environment, with a byte 0 after each of them.
+/// Program that prints its directory, the number of its words, its words and its environment, with a byte 0 after each
+/// item.
 const RECORD: &str = r#"readlink -z "/proc/$$/cwd"; printf '%s\0' "$#" "$@"; cat "/proc/$$/environ""#;
 
 fn decision(argv: &[&str]) -> DecisionRecord {
@@ -36,7 +37,7 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Returns a real shell that executes the text.
+/// Returns an sh process, not started yet, that executes the text of the decision.
 fn shell(decision: &DecisionRecord) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command_line(decision));
@@ -135,7 +136,8 @@ fn every_login_shell_passes_every_printable_word_on() {
             command.args((shell == "busybox").then_some("sh")).args(["-c", line]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let Ok(mut child) = command.spawn() else { continue };
-            // The command of the plain text reads no input and has perhaps ended already, so a failed write is ignored.
+            // Only the text with marks reads the permission. The command of the other text has perhaps ended already,
+            // so a failed write is ignored.
             let _ = child.stdin.take().expect("a pipe").write_all(format!("{permission}\n").as_bytes());
             let mut output = child.wait_with_output().expect("output");
             let marks = format!("a:b\na:{permission}\n");
@@ -185,7 +187,8 @@ fn a_program_that_looks_like_a_variable_or_an_option_is_executed_as_a_program() 
             let said = String::from_utf8(output(&decision).stdout).unwrap();
             assert_eq!(said, format!("ran as {name} with /bin/echo -x\n"));
         }
-        // A program name without a directory is not searched in `PATH`, and no program reads it as an option.
+        // A program name without a directory does not run: it is not searched in `PATH`, and no program reads it as an
+        // option.
         assert!(output(&decision(&[name, "/bin/echo", "ran"])).stdout.is_empty(), "{name}");
     }
 }
@@ -252,15 +255,16 @@ proptest! {
     }
 }
 
-/// In the text of Direct mode, only the command varies. With `runAs`, `sudo -l` gets the user and program of the
-/// command.
+/// In Direct mode, a script precedes the unchanged text of [`command_line`]. With `runAs`, the script calls `sudo -l`
+/// with the user and the program of the decision.
 #[test]
 fn the_text_of_direct_mode_waits_and_asks_sudo_for_what_it_will_execute() {
     let mut decision = decision(&["/bin/echo", "it's"]);
     let plain = marked_command_line(&decision, ("WRIT3", "ready"));
     let script = plain.strip_prefix("exec '/bin/sh' '-c' '").unwrap().split_once("' 'writ' 'WRIT3' 'ready' ").unwrap();
     assert_eq!(format!("exec {}", script.1), command_line(&decision));
-    // Every login shell reads the script in the same way. Without `runAs`, the script contains no sudo.
+    // The script contains no character that login shells read in different ways. Without `runAs`, the script does not
+    // call sudo.
     assert!(!script.0.contains(['\'', '\\', '!', '\n']) && !script.0.contains("sudo"), "{}", script.0);
     decision.run_as = Some("deploy".to_owned());
     decision.environment = variables(&[("CHANNEL", "stable")]);

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use super::scanner::{Scanner, is_edge};
 
-/// Directories below the root (Filesystem Hierarchy Standard). A requester who can choose several of these directories
-/// can choose any path.
+/// Directories below the root (Filesystem Hierarchy Standard). If a requester can choose several of these directories,
+/// lint assumes that the requester can choose any path.
 pub(in crate::policy) const TOP_DIRECTORIES: &[&str] = &[
     "etc", "home", "root", "var", "srv", "opt", "usr", "proc", "run", "tmp", "dev", "sys", "boot", "bin", "sbin",
     "lib", "mnt",
@@ -26,7 +26,7 @@ enum Absolute {
     /// `https://host/` is not a directory.
     Colon,
     ColonSlash,
-    /// In another text.
+    /// In a text that is not a path to one of these directories, until a separator ends the text.
     Other,
     Found(usize),
 }
@@ -73,8 +73,8 @@ pub(in crate::policy) static ABSOLUTE: LazyLock<Scanner> = LazyLock::new(|| {
     })
 });
 
-/// Maximum depth of directories that the scanner counts. With the depth, the scanner recognises a path that returns to
-/// the root by `..`.
+/// Maximum depth of directories that the scanner counts. By the depth, the scanner recognises that a path has returned
+/// to the root through `..` segments.
 const DEPTH: u8 = 9;
 
 /// Directory that contains the current segment.
@@ -85,7 +85,7 @@ enum Folder {
     /// After the dash of an option.
     Dash,
     Root,
-    /// `/var`.
+    /// Directory `/var`.
     Var,
     /// Directory that contains home directories, for example `/home`.
     Homes,
@@ -98,8 +98,8 @@ enum Folder {
     Found,
 }
 
-/// Directory, and the text of the current segment so far. `None` if the text is not a prefix of `..` or of one of
-/// [`names`].
+/// Directory, and the text of the current segment so far. The text is `None` if neither `..` nor one of [`names`]
+/// begins with the segment.
 type Walk = (Folder, Option<String>);
 
 /// Returns the names that the scanner must recognise in a directory, in addition to `.` and `..`.

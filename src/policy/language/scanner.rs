@@ -1,5 +1,5 @@
-//! Scanners are small automata that find a feature in a word. A function that returns the next state defines a scanner.
-//! The table of the scanner is computed once.
+//! Scanners are small automata that find a feature in a word. Each scanner is defined by a function that returns the
+//! next state. The transition table of the scanner is computed once from this function.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -46,7 +46,7 @@ impl Scanner {
             }
             rows.push(row);
         }
-        // Bytes form one class if they lead from each state to the same next state.
+        // Two bytes are in the same class if, from every state, both bytes lead to the same next state.
         let cell = |row: &Vec<ScannerState>, index: usize| row.get(index).copied().unwrap_or_default();
         let (mut columns, mut classes) = (BTreeMap::new(), vec![None; 256]);
         for (index, byte) in bytes.iter().enumerate() {
@@ -102,7 +102,7 @@ impl Scanner {
 
 /// Returns true for a byte that ends a file name inside a word: `/`, or a separator (`=`, `:`, `,`, `@`, a space ...).
 /// A separator is between several values, or between a name and a value. All other bytes are usual in file names and in
-/// ranges of revisions.
+/// revision ranges of git (`v1..v2`, `HEAD~3`).
 pub(in crate::policy) fn is_edge(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && !b"._-+~%^".contains(&byte)
 }
@@ -124,7 +124,7 @@ enum Parents {
     Found,
 }
 
-/// Finds a segment `..` if the requester chose at least a part of the segment.
+/// Finds a path segment `..` if the requester chose at least a part of the segment.
 pub(in crate::policy) static PARENTS: LazyLock<Scanner> = LazyLock::new(|| {
     let step = |state: &Parents, byte: u8, is_free: bool| match (state, byte) {
         (Parents::Found, _) => Parents::Found,
@@ -186,7 +186,8 @@ pub(in crate::policy) fn leading(wanted: u8) -> Scanner {
         At::Found => At::Found,
         At::Edge | At::Dash if is_free && byte == wanted => At::Found,
         At::Edge if byte == b'-' => At::Dash,
-        // In `-d@file`, the value follows directly after the letter of its option.
+        // In `-d@file`, the value follows directly after the letter of its option. The next byte can therefore begin a
+        // value.
         At::Dash if byte.is_ascii_alphabetic() => At::Dash,
         _ if matches!(byte, b'=' | b':' | b',' | b' ') => At::Edge,
         _ => At::Inside,

@@ -43,7 +43,7 @@ struct Comparison {
     others: Vec<String>,
 }
 
-/// Returns the warnings about each of these Whitelists of one namespace.
+/// Returns one list of warnings for each of these Whitelists. The Whitelists are all Whitelists of one namespace.
 pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     let namespace = Namespace::new(whitelists);
     let of_one = |whitelist: &&CompiledWhitelist| {
@@ -56,7 +56,8 @@ pub(super) fn warnings(whitelists: &[&CompiledWhitelist]) -> Vec<Vec<Warning>> {
     whitelists.iter().map(of_one).collect()
 }
 
-/// Returns the name of a rule for a warning about the Whitelist `from`. Includes the name of another Whitelist.
+/// Returns the name of a rule for a warning about the Whitelist `from`. If the rule belongs to another Whitelist, the
+/// name of that Whitelist comes first.
 fn named(from: &CompiledWhitelist, whitelist: &CompiledWhitelist, rule: &CompiledRule) -> String {
     if std::ptr::eq(from, whitelist) { rule.name.clone() } else { format!("{}/{}", whitelist.record.name, rule.name) }
 }
@@ -141,8 +142,8 @@ impl<'a> Namespace<'a> {
         by_input.chain([nearest]).collect()
     }
 
-    /// Returns a warning if the rule runs a launcher that adds words from its input, such as `xargs`, and can start a
-    /// Deny's program. With the added words, the rule can run that program with any words.
+    /// Returns a warning if the rule runs a launcher that adds words from its input, such as `xargs`. The warning is
+    /// returned only if the launcher can start the program of the Deny, perhaps with words that the Deny forbids.
     fn by_input(&self, deny: Deny<'_>, allow: &Allow<'_>) -> Option<String> {
         let denied = deny.rule.run.first()?;
         let is_denied = |command: &Command<'_, LintWord<'_>>| {
@@ -190,8 +191,8 @@ impl<'a> Namespace<'a> {
     }
 
     /// Returns the program of an Allow if the other words of the Allow contain the program and the constants of a Deny.
-    /// The program can be a shell or an unknown launcher that executes these words, so the Deny perhaps forbids too
-    /// little.
+    /// The program of the Allow can be a shell or an unknown launcher that executes these words. The Deny therefore
+    /// perhaps forbids too little.
     fn mentions<'b>(&self, deny: &CompiledRule, allow: &'b CompiledRule) -> Option<&'b str> {
         let (program, denied) = deny.run.split_first()?;
         let (path, own) = (program.constant()?, allow.run.first()?.constant()?);

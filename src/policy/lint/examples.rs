@@ -6,7 +6,7 @@ use crate::policy::compile::CompiledRule;
 const MAX_EXAMPLES: usize = 32;
 
 /// Returns requests that the rule allows, each as text and as words. Returns one request for each value of an enum
-/// parameter, if the number of requests stays at most [`MAX_EXAMPLES`].
+/// parameter. If this would be more than [`MAX_EXAMPLES`] requests, uses one example value of the parameter.
 pub(super) fn examples(rule: &CompiledRule) -> Vec<(String, Vec<String>)> {
     let mut all: Vec<Vec<String>> = vec![Vec::new()];
     for parameter in &rule.parameters {

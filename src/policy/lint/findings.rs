@@ -1,4 +1,4 @@
-//! Findings of a check of Whitelists, for their authors.
+//! Findings of lint, for the authors of Whitelists.
 
 use crate::api::whitelist::Effect;
 use crate::policy::InvalidRule;
@@ -15,8 +15,7 @@ pub struct Warning {
 /// Findings in one Whitelist.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Reason for which the namespace of the Whitelist would fail closed. `None` if the namespace would not fail
-    /// closed.
+    /// Reason why the namespace of the Whitelist would fail closed. `None` if the Whitelist gives no such reason.
     pub closed: Option<String>,
     /// Rules that would be out of force, each with its problem.
     pub invalid_rules: Vec<InvalidRule>,

@@ -1,5 +1,5 @@
-//! Warnings about values that a pattern admits, although the text of the pattern does not show them. The warnings are
-//! found with the automaton of the pattern. Each warning contains an example.
+//! Warnings about values that a pattern admits, but that its author perhaps does not expect. The automaton of the
+//! pattern shows which values the pattern admits. Each warning contains an example.
 
 use regex_syntax::ast::{
     Ast, ClassBracketed, ClassSet, ClassSetBinaryOp, ClassSetBinaryOpKind, ClassSetItem, ClassSetRange, Visitor, parse,
@@ -20,8 +20,8 @@ use super::findings::Warning;
 const SPECIAL: &[u8] = b" \"#$&*;<>?`|~";
 /// Bytes that some programs interpret at the beginning of a value.
 const LEADING: &[u8] = b"@+";
-/// Number of top directories from which lint warns that the requester chooses the path freely. An author can list one
-/// or two directories in a pattern (`/(srv|opt)/...`) without a warning.
+/// Minimum number of top directories for a warning. If a requester can choose only one or two directories, as with the
+/// pattern `/(srv|opt)/...`, lint does not warn: the author probably listed them.
 const FREE_DIRECTORIES: usize = 3;
 
 /// Returns the warnings about the patterns of an Allow rule.
@@ -34,7 +34,7 @@ pub(super) fn rule_warnings(rule: &CompiledRule) -> Vec<Warning> {
         let variable = ParameterSpec { name: name.clone(), values: values.clone() };
         messages.extend(of_values(&variable, &[]));
     }
-    // The rule is in force, so each of its patterns has an automaton.
+    // The rule is in force, so each of its patterns has an automaton, and `in_words` returns no error.
     messages.extend(in_words(rule).unwrap_or_default());
     messages.extend(options::swallowed_dashes(&rule.run, &rule.parameters).map(|option| {
         format!(
@@ -82,7 +82,8 @@ fn of_values(parameter: &ParameterSpec, run: &[Template]) -> Vec<String> {
             bytes.join(", ")
         ));
     }
-    // For the parameters of `run`, the position of the value in the word matters. `in_words` checks these parameters.
+    // This loop checks only variables. For the parameters of `run`, the position of the value in the word matters, so
+    // `in_words` checks them.
     for byte in LEADING.iter().filter(|_| run.is_empty()) {
         messages.extend(example(&leading(*byte)).map(|value| leads(&format!("{name} can be {value:?}"), *byte)));
     }
@@ -130,7 +131,7 @@ fn in_words(rule: &CompiledRule) -> Result<Vec<String>, RuleError> {
     }
     let mut absolute = Words::new(&rule.parameters, &ABSOLUTE, ValueSpec::is_pattern);
     let mut launcher = Words::new(&rule.parameters, &LAUNCHER, |_| true);
-    // If the tables describe the program, `programs::warnings` checks its paths.
+    // If the tables describe the program, `programs::warnings` checks its paths, and the loop below checks nothing.
     let is_described = programs::is_described(&rule.run) || !programs::warnings(&rule.run, &rule.parameters).is_empty();
     for (index, word) in words.iter().filter(|_| !is_described) {
         let free = absolute.find_all(word)?;
@@ -219,7 +220,7 @@ impl Visitor for Odd {
     }
 }
 
-/// Returns the text of a class such as `[:alpha:]`, with one pair of brackets.
+/// Returns the text of a class that looks like `[:alpha:]` without the second pair of brackets, else `None`.
 fn in_colons(class: &ClassBracketed) -> Option<String> {
     let ClassSet::Item(ClassSetItem::Union(union)) = &class.kind else { return None };
     let literal = |item: &ClassSetItem| match item {

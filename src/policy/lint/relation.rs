@@ -13,7 +13,7 @@ pub(super) enum Relation {
     /// The Deny can match the command.
     Holds,
     Differs {
-        /// Nearness of the Deny and the command, less than [`HOLDS`].
+        /// Similarity of the Deny and the command, less than [`HOLDS`]. A higher number means more similar.
         nearness: usize,
         /// The difference, as a clause about the Allow ("it has other words").
         why: String,
@@ -25,6 +25,7 @@ pub(super) enum Relation {
     },
 }
 
+/// Nearness of a Deny that can match the command. Greater than every other nearness.
 const HOLDS: usize = 2000;
 /// Maximum nearness if only the texts are similar.
 const MAX_BY_TEXT: usize = 300;
@@ -45,7 +46,8 @@ impl Relation {
         }
     }
 
-    /// Returns the relation of the two texts if the texts are nearer than the words, else `self`.
+    /// Compares the texts of the two rules, in addition to their words. Returns the relation of the texts if they are
+    /// more similar than the words, or if the Deny has no `run`. Otherwise returns `self`.
     pub fn or_text(self, deny: &CompiledRule, allow: &CompiledRule) -> Self {
         let (Some(denied), Some(own)) = (&deny.text, &allow.text) else { return self };
         let (denied, own) = (denied.display(&deny.parameters), own.display(&allow.parameters));
@@ -125,7 +127,7 @@ pub(super) fn is_program(deny: &CompiledRule, denied: &Template, program: LintWo
 }
 
 /// Finds a word of the command for each word of a Deny, in any order. Returns the positions of these words, and the
-/// remaining words of the command. Constants of the Deny are placed first. A word of the command that begins with a
+/// remaining words of the command. Constants of the Deny are matched first. A word of the command that begins with a
 /// dash is used only if no other word matches.
 fn places<'a>(
     own: &[LintWord<'a>],

@@ -6,7 +6,7 @@ use crate::api::selector::{LabelOperator, MachineSelector};
 use crate::policy::compile::CompiledRule;
 use crate::policy::subjects::Principal;
 
-/// Returns the reasons for which a Deny cannot match a request that an Allow allows. Ignores the commands of both
+/// Returns the reasons why a Deny cannot match a request that an Allow allows. Does not compare the commands of the two
 /// rules.
 pub(super) fn differences(deny: &CompiledRule, allow: &CompiledRule) -> Vec<String> {
     let mut differences = Vec::new();

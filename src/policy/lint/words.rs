@@ -41,7 +41,7 @@ const WITH_COMMANDS: [&str; 33] = [
     "zfs",
     "zypper",
 ];
-/// Words that only a shell interprets.
+/// Words that are meant for a shell. Without a shell, most programs do not interpret these words.
 const OF_A_SHELL: [&str; 10] = ["|", "||", "&&", "&", ">", ">>", "<", "2>", "2>&1", ">/dev/null"];
 /// Programs that interpret some words of [`OF_A_SHELL`] themselves. For these programs, the words cause no warning.
 const COMPARING: [&str; 4] = ["[", "expr", "find", "test"];
@@ -87,8 +87,8 @@ fn glued(word: &str, like: impl Fn(&str) -> bool) -> Option<String> {
 }
 
 /// Returns true if a word consists of one or two dashes and a name: `-n`, `--lines`. If a space follows such an option
-/// in the same word, this is probably a mistake. Returns false for options with an attached value (`--format=%h`) and
-/// for a single dash, because authors also write them in words that contain spaces.
+/// in the same word, the space is probably a mistake. Returns false for options with an attached value (`--format=%h`)
+/// and for a single dash, because a word that begins with them can be correct with spaces.
 fn is_option(word: &str) -> bool {
     let name = word.trim_start_matches('-');
     (1..=2).contains(&(word.len() - name.len())) && is_plain(name)

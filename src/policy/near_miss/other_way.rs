@@ -1,5 +1,6 @@
-//! Finds rules that would match the command of a request in another form. For example, the request has the words of
-//! `run` in `command`, the text of `match` in `argv`, or the program in another directory.
+//! Finds rules that would match the command of a request in another form. For example, `command` of the request
+//! contains the words of `run`, `argv` contains the text of `match`, or the program has another directory than in the
+//! rule.
 
 use crate::policy::base_name;
 use crate::policy::compile::CompiledRule;

@@ -1,4 +1,5 @@
-//! Checks the use of a free parameter. The parameter must not choose the program to run, and should not name any file.
+//! Checks the use of a free parameter. An error results if the parameter chooses the program to run. A warning results,
+//! for example, if the parameter can name any file.
 
 use super::super::template::ParameterSpec;
 use super::super::values::ValueSpec;
@@ -12,7 +13,8 @@ const REMEDY_NAME_SCRIPT: &str =
     "put what it runs into a script and name that by its absolute path in run[1]; behind it there may be parameters";
 const REMEDY_NAME_SUBCOMMAND: &str = "make it constant, or list the subcommands that are meant with enum";
 const REMEDY_CONSTANT_OR_ENUM: &str = "make it constant, or list the values that are meant with enum";
-/// Paths that the author of a rule rarely intends. A pattern that admits one of these paths fixes no directory.
+/// Paths that the author of a rule rarely intends. If a pattern admits one of these paths, it does not fix the
+/// directory.
 const PROBES: &[&str] =
     &["/etc/passwd", "/etc/hosts", "/tmp/x", "/tmp/x.y", "/tmp/x/", "/bin/sh", "/a", "tmp/x", "a/b", "x/y.z"];
 
@@ -122,7 +124,7 @@ impl Place<'_> {
         Verdict::Warning(format!("{}: {} {what}", self.name, self.taker()))
     }
 
-    /// Checks a value that decides the program or the code to run. Returns an error if the value can be in any
+    /// Checks a value that decides the program or the code to run. Returns an error if the value can name a file in any
     /// directory. Returns a warning if the author fixed the directory.
     fn unless_pinned(&self, what: &'static str) -> Verdict {
         if !self.is_pinned() {

@@ -1,4 +1,4 @@
-//! Reads the words of a rule in the same way as the program, and finds the role of each parameter.
+//! Reads the words of a rule as the program of the rule reads them, and finds the role of each parameter.
 
 use super::super::template::Template;
 use super::super::{base_name, environment};
@@ -7,13 +7,13 @@ use crate::programs::table::{Description, ProgramOption, Role, find, find_subcom
 
 /// Maximum number of nested programs (`sudo nice timeout ...`). The words of deeper programs have unknown roles.
 const NESTED_PROGRAMS: usize = 8;
-/// First character of a mark. A mark consists of this character, the number of a parameter, and [`END`]. Words are
-/// printable ASCII, so only marks contain these two characters.
+/// First character of a mark. A mark stands for the value of a free parameter. It consists of this character, the
+/// number of the parameter, and [`END`]. Words are printable ASCII, so only marks contain these two characters.
 const BEGIN: char = '\u{1}';
 /// Last character of a mark.
 const END: char = '\u{2}';
 
-/// Word of a rule. A value replaces each enum parameter, and a mark replaces each free parameter.
+/// Word of a rule. A mark replaces each free parameter, and a value replaces each other parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Word(String);
 
@@ -68,8 +68,8 @@ pub(super) struct Use {
     pub before: String,
     /// Option whose value contains the placeholder.
     pub option: Option<String>,
-    /// Values that would choose an option that decides which program runs. `None` if the placeholder is not in the name
-    /// of an option.
+    /// Values with which the requester would choose an option that decides what runs. `None` if the placeholder is not
+    /// in the name of an option.
     pub choices: Option<Vec<String>>,
 }
 
@@ -293,7 +293,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads options of one letter. `start` is the byte of the word at which the letters begin.
+    /// Reads options of one letter. `start` is the position of the first letter in the word, in bytes.
     fn cluster(&mut self, word: &'a Word, start: usize) -> Option<&'static ProgramOption> {
         let text = word.before();
         let mut last = None;
@@ -318,7 +318,7 @@ impl<'a> Walk<'a> {
             return last;
         }
         if word.is_free() {
-            // The placeholder is one of the letters, or it is the value of an unknown letter.
+            // The placeholder is one of the letters, or it is the value of an unknown letter. Both uses are recorded.
             self.choice(word);
             if text.len() > 1 {
                 self.note(word, Role::Unknown, text.len(), Some(text));
@@ -331,7 +331,8 @@ impl<'a> Walk<'a> {
         last
     }
 
-    /// Reads letters without a dash. The values of the letters follow in the same order: `tar xIf {program} {archive}`.
+    /// Reads letters without a dash: `tar xIf {program} {archive}`. The values of these options follow in the order of
+    /// the letters.
     fn old_style(&mut self, word: &'a Word) {
         let text = word.before();
         if text.starts_with('-') || text.is_empty() && !word.is_free() {

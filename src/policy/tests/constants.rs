@@ -1,6 +1,7 @@
 //! Bytes that constants may contain but patterns must not admit: `'`, `\` and `!`. Every login shell passes these bytes
 //! on unchanged, but a program that builds shell text from its words can misread them. In a constant, the author of the
-//! rule chose the byte and can know that it is harmless. In a value of a pattern, the requester would choose it.
+//! rule chose the byte and can know that the byte is harmless. In a value of a pattern, the requester would choose the
+//! byte.
 
 use super::*;
 

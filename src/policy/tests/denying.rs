@@ -166,7 +166,8 @@ fn a_deny_of_a_user_holds_against_a_launcher_that_changes_the_user() {
     assert_eq!(denied(&rules, &command("go")).reason, Reason::Denied);
 }
 
-/// An operand of a launched program is not a program. A Deny for one user does not match another user.
+/// No Deny matches here. A file name that a launched program reads is not a program. A Deny for one user does not match
+/// another user.
 #[test]
 fn a_deny_holds_against_no_file_that_a_launched_program_reads() {
     for (allow, deny) in [

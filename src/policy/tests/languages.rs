@@ -1,5 +1,6 @@
-//! Languages of patterns and words. These tests compare the scanners with a judge, a simple check that tries every
-//! value up to a small length. The scanners and the judge must find the same features.
+//! Tests of the scanners, which analyse the texts that patterns and words admit. The tests compare the scanners with a
+//! judge, a simple check that tries every value up to a small length. The scanners and the judge must find the same
+//! features.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,7 @@ const LONGEST: usize = 4;
 fn has_parent(word: &str) -> bool {
     let is_edge = |character: char| !character.is_ascii_alphanumeric() && !"._-+~%^".contains(character);
     let mut segments = word.split(is_edge);
-    // In `-C..`, letters of a short option precede the first segment.
+    // In `-C..`, the letter of a short option precedes the first segment, so the letter is removed.
     let first = segments.next().unwrap_or_default();
     let cluster =
         first.strip_prefix('-').map(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()));
@@ -175,7 +176,7 @@ proptest! {
     }
 }
 
-/// The random patterns cover all kinds. Otherwise the properties would prove little.
+/// The random patterns cover all kinds. If they did not, the properties would prove little.
 #[test]
 fn the_patterns_are_of_every_kind() {
     use proptest::strategy::ValueTree;
@@ -204,7 +205,7 @@ fn rule(run: &str, parameters: &str) -> String {
 
 #[track_caller]
 fn leaves(run: &str, parameters: &str, word: &str) {
-    // `match` has no placeholder for the parameters, so each parameter has a default.
+    // The `match` of the rule has no placeholders. Each parameter therefore needs a default.
     let compiled = compile(&whitelist("web", &rule(run, parameters)));
     match compiled.invalid_rules.first().map(|broken| &broken.problem) {
         Some(RuleError::ParentDirectory { word: example, .. }) => assert_eq!(example, word, "{run} {parameters}"),
@@ -226,11 +227,11 @@ fn a_pattern_that_leads_to_a_parent_directory_puts_the_rule_out_of_force() {
     leaves("'/srv/..{p}'", &p("/[a-z]+", "/a"), "/srv/../a");
     leaves("'{p}/../x'", &p("[a-z]+|[.][.]", "a"), "../../x");
     leaves("'{p}-log'", &p("[a-z]+(/[.][.])?/[a-z]+", "a/a"), "a/../a-log");
-    // The example has the same value in both places.
+    // The example has the same value for both placeholders.
     leaves("'{p}+{p}'", &p("[a-z]+(/[.][.])?", "a"), "a/..+a/..");
     leaves("'host:{p}'", &p("[a-z./]+", "a"), "host:..");
     leaves("'src={p},ro'", &p("[a-z./]+", "a"), "src=..,ro");
-    // Two values together make the segment. An enum is not checked, because its author knows its values.
+    // Two values together make the segment `..`. The rule is invalid even if an enum lists one of the two values.
     let two = "p: {pattern: '[a-z]+/', default: a/}, q: {pattern: '[.]', default: .}";
     leaves("'/srv/{p}.{q}'", two, "/srv/a/..");
     let listed = "p: {enum: [a/], default: a/}, q: {pattern: '[.]', default: .}";

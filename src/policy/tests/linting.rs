@@ -60,7 +60,7 @@ fn what_is_wider_than_it_looks_is_warned_of() {
     warns(&with("a|b"), "r", "alternatives at the top level");
     warns(&with("[a-z ]+"), "r", "admits ' '");
     warns(&with("[a-z;]+"), "r", "admits ';', for example \";\"");
-    // One warning names all such bytes. An author who removes one byte then does not receive the next warning.
+    // One warning names all special bytes, so that the author does not receive a new warning after each correction.
     warns(&with("[a-z ;|]+"), "r", "admits ' ', ';', '|', for example");
     // There is no warning about a byte if all values with this byte are too long.
     is_quiet("- {name: r, run: [/bin/x, 'x{p}'], parameters: {p: {pattern: '(a|b;{9})', maxLength: 5}}}");
@@ -260,7 +260,7 @@ fn other_writings_of_options_and_dots_are_warned_of() {
     is_quiet(&with("[/bin/tar, tf, '/srv/{p}.tar']", "[a-z]+"));
 }
 
-/// A path that the requester chooses completely causes a warning. A path after a constant directory does not.
+/// A path that the requester chooses completely causes a warning. A path after a constant directory causes no warning.
 #[test]
 fn a_free_absolute_path_is_warned_of() {
     let of = |program: &str, word: &str, pattern: &str| {

@@ -84,7 +84,7 @@ fn a_deny_that_holds_against_something_is_no_matter_of_a_warning() {
     ] {
         assert_eq!(said(ALLOW, deny), Vec::<String>::new(), "{deny}");
     }
-    // The Deny also matches commands that launchers start.
+    // The Deny also matches commands that launchers start, so there is no warning.
     let launched = "- {name: r, match: go, run: [/usr/bin/timeout, '5', sudo, -n, systemctl, stop, redis.service]}";
     for deny in [
         "run: [/usr/bin/systemctl, stop, redis.service]",

@@ -1,9 +1,9 @@
 //! Policies and requests from arbitrary bytes, for the property tests and the fuzzer (`fuzz/`). The fuzzer includes
 //! this file, so the file uses the crate only through `super::{api, policy}`.
 //!
-//! A policy is first created as a model, which `oracle.rs` evaluates by itself. Then it is converted into Whitelists.
-//! Texts consist of a few letters that are rare in messages (q, x, z). Texts therefore often collide, and a test can
-//! search for them in messages.
+//! A policy is first a model, which `oracle.rs` evaluates without the code of the policy. The model is then converted
+//! into Whitelists. Texts consist of a few letters, so they often collide. The letters (q, x, z) are rare in messages,
+//! so a test can search messages for the texts.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::api::selector::MachineSelector;
 use super::api::whitelist::{Effect, IntegerRange, Parameter, Subject, SubjectKind, TimeoutLimits};
 use super::api::{CommandExecutionSpec, Whitelist, WhitelistRule, WhitelistSpec};
 
-/// Source of choices from bytes. After the last byte, each choice is the first of its values.
+/// Source of choices from bytes. After the last byte, each choice is the first option.
 pub struct Source<'a>(pub &'a [u8]);
 
 impl Source<'_> {
@@ -206,7 +206,7 @@ fn related(source: &mut Source<'_>, other: &Rule) -> Rule {
     rule
 }
 
-/// Puts a launcher before the words of an Allow. The program can lose its directory.
+/// Puts a launcher before the words of an Allow. In some cases, removes the directory of the launched program.
 fn launched(source: &mut Source<'_>, rule: &mut Rule) {
     let Some([Piece::Text(program)]) = rule.run.first_mut().map(Vec::as_mut_slice) else { return };
     if rule.is_deny || !program.starts_with('/') {
@@ -385,7 +385,7 @@ pub fn nothing() -> CommandExecutionSpec {
     CommandExecutionSpec::on_machine("m")
 }
 
-/// Returns three requests for a rule: as text, as arguments, and by name. The text has only values with a placeholder.
+/// Returns requests for a rule: by text, by words, by name. The text lacks values that have no placeholder in it.
 pub fn three_ways(rule: &Rule, values: &[String]) -> [CommandExecutionSpec; 3] {
     let expand = |pieces: &Vec<Piece>| expanded(pieces, values);
     let words: Vec<String> = rule.run.iter().map(expand).collect();

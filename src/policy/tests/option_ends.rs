@@ -42,7 +42,8 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
     may_be_a_value("[/usr/bin/kubectl, -n, --, get, '{p}']", "-n");
     may_be_a_value("[/usr/bin/tail, -s, --, x, '{p}']", "-s");
     may_be_a_value("[/usr/bin/helm, list, --version, --, '{p}']", "--version");
-    // The requester chooses the last letter of the option, or the whole option.
+    // The requester chooses the last letter of the option, or the whole option. The option can therefore take the `--`
+    // as its value.
     let two = |word: &str, o: &str| {
         rule_with(&format!("[/usr/bin/sort, '{word}', --, '{{p}}']"), &format!("o: {o}, p: {{pattern: '[a-z-]+'}}"))
     };
@@ -54,7 +55,7 @@ fn two_dashes_that_may_be_the_value_of_an_option_do_not_end_the_options() {
     ] {
         assert!(matches!(problem(&two(word, o)), RuleError::DashesOfAnOption { .. }), "{word} {o}");
     }
-    // The word has too many texts to check each text.
+    // The word has too many texts to check each text. It counts as an option if one of its texts begins with a dash.
     let many: Vec<String> = (0..70).map(|number| format!("x{number}")).collect();
     let with = |more: &str| two("{o}", &format!("{{enum: [{}{more}]}}", many.join(", ")));
     assert!(matches!(problem(&with(", -o")), RuleError::DashesOfAnOption { option, .. } if option == "{o}"));

@@ -1,5 +1,5 @@
 //! The oracle finds the correct decision with another method than the policy. It tries every split of a text, with the
-//! model of the rules. The fuzzer includes this file, as it does `model.rs`.
+//! model of the rules. The fuzzer includes this file and `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl World {
             let subjects = rule.subjects.iter().flatten().map(|(_, name)| name.clone());
             let others = rule.run_as.iter().chain(&rule.action_type).cloned();
             for secret in literals.chain(values).chain(subjects).chain(others) {
-                // A message can contain short texts and texts of the request by chance.
+                // A message can contain short texts and texts of the request by chance, so these texts are not checked.
                 let is_told = secret.len() >= 4 && denial.message.contains(&secret) && !asked.contains(&secret);
                 assert!(!is_told, "{secret:?} is in: {}", denial.message);
             }
@@ -226,7 +226,7 @@ fn solutions_of_one(rule: &Rule, pieces: &[Piece], text: &str, bound: Vec<Option
     }
 }
 
-/// Returns the text of a rule. If the rule has none, returns its words, joined with spaces.
+/// Returns the text of a rule. If the rule has no text, returns its words, joined with spaces.
 fn text_of(rule: &Rule) -> Vec<Piece> {
     let joined = || rule.run.join(&Piece::Text(" ".to_owned()));
     rule.text.clone().unwrap_or_else(joined)

@@ -8,8 +8,8 @@ use super::oracle::{Question, World};
 use super::*;
 
 fn config() -> ProptestConfig {
-    // Many rules are invalid on purpose, and properties of valid rules reject them. The number of rejected cases is
-    // therefore not limited.
+    // Many random rules are invalid on purpose. The tests of valid rules reject these cases, so the number of rejected
+    // cases is not limited.
     ProptestConfig { failure_persistence: None, max_global_rejects: u32::MAX, ..ProptestConfig::default() }
 }
 
@@ -21,7 +21,7 @@ fn form(world: &World, spec: &CommandExecutionSpec) -> Option<Verdict> {
     world.judge(&Question { spec, labels: &BTreeMap::new(), requester: None })
 }
 
-/// The random cases cover all kinds. Otherwise the properties would prove little.
+/// The random cases cover all kinds. If they did not, the properties would prove little.
 #[test]
 fn the_cases_are_of_every_kind() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -69,7 +69,8 @@ proptest! {
         let expected: Vec<String> = rule.run.iter().map(|word| model::expanded(word, &values)).collect();
         prop_assert_eq!(&decision.argv, &expected);
         prop_assert_eq!(&by_words, &by_name);
-        // If a parameter has no placeholder in the text, the text gives the parameter its default.
+        // If a parameter has no placeholder in the text, a request by text uses the default of the parameter. The
+        // decision can then differ, so it is compared only if the text has all placeholders.
         let has_all = |pieces: &Vec<model::Piece>| {
             (0..values.len()).all(|index| pieces.contains(&model::Piece::Place(index)))
         };

@@ -1,4 +1,5 @@
-//! Roles of free patterns in usual programs: rules that stay in force, and rules that do not.
+//! Patterns in words of usual programs. Rules in which the value decides what runs are invalid. The other rules stay in
+//! force.
 
 use super::*;
 

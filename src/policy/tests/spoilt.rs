@@ -237,7 +237,7 @@ fn places_are_declared_used_and_readable_in_one_way() {
     }
     sound(&two("{a} {b}", "'{a}', '{b}'", word));
     sound(&two("{b} says {a}", "'{a}', '{b}'", "{pattern: '[a-z ]+'}"));
-    // Without `match`, the text of the rule consists of the words of `run`.
+    // Without `match`, the words of `run` are the text of the rule, so the problem is reported for `match`.
     let joined = "- {name: r, run: [/bin/echo, '{a}', end], parameters: {a: {pattern: '[a-z ]+'}}}";
     problem_is!(joined, RuleError::AmbiguousTemplate { field: "match", .. });
 }

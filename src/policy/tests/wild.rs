@@ -1,5 +1,5 @@
 //! Whitelists and requests with arbitrary values in all fields, including values that the API server would refuse. The
-//! fuzzer includes this file, as it does `model.rs`.
+//! fuzzer includes this file and `model.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -148,7 +148,7 @@ fn programs_of_the_tables_that_run_others_are_launchers_too() {
         let found = behind(line);
         assert!(found.iter().any(|inner| inner.trim_start_matches("?: ") == "systemctl stop x"), "{line}: {found:?}");
     }
-    // daemon(8) of FreeBSD can change the user.
+    // daemon(8) of FreeBSD can change the user, so the user of the command is unknown.
     assert!(behind("/usr/sbin/daemon -u root systemctl stop x").contains(&"?: systemctl stop x".to_owned()));
     assert!(behind("/usr/bin/docker exec web systemctl stop x").is_empty());
 }

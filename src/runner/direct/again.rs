@@ -27,7 +27,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 
 /// Reason why no other session was opened.
 enum Not {
-    /// A later attempt may succeed.
+    /// A later attempt can succeed.
     Yet,
     /// The command will not start.
     Ever(LaunchProblem),
@@ -37,8 +37,8 @@ fn never<T>(reason: Reason, why: &str) -> Result<T, Not> {
     Err(Not::Ever(LaunchProblem { reason, message: format!("{why}; it was not started") }))
 }
 
-/// Opens another session as soon as the machine allows it. `refused` is the reason why the last session did not execute
-/// the command. `tries` is the number of sessions so far.
+/// Opens another session as soon as the machine allows a session. `refused` is the reason why the last session did not
+/// execute the command. `tries` is the number of sessions so far.
 ///
 /// # Errors
 /// The reason why the command will not start.

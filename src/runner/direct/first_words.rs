@@ -2,7 +2,7 @@
 
 use crate::output::StreamKind;
 
-/// Maximum number of bytes of standard error to keep. The message of sudo that requires a password is shorter.
+/// Maximum number of bytes of standard error to keep. The message with which sudo requires a password is shorter.
 const MAX_FIRST_WORDS: usize = 128;
 
 /// First bytes of standard error, and a flag that is true if the command wrote to standard output.

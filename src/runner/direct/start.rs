@@ -11,10 +11,10 @@
 //! WRIT3:NONCE     the script starts the command now
 //! ```
 //!
-//! Without the permission, the script executes nothing. All output after the second mark comes from the command.
-//! Earlier output does not. Other users of the machine can read the arguments of the script, and these arguments
-//! contain the parts of the first mark. Such a user can perhaps make a start-up file print the first mark. No user can
-//! forge the second mark, because no argument contains the nonce.
+//! Without the permission, the script executes nothing. All output after the second mark comes from the command. Output
+//! before the second mark does not come from the command. Other users of the machine can read the arguments of the
+//! script, and these arguments contain the parts of the first mark. Such a user can perhaps make a start-up file print
+//! the first mark. No user can forge the second mark, because no argument contains the nonce.
 
 use bytes::Bytes;
 
@@ -196,7 +196,7 @@ mod tests {
         assert!(!mark.is_found);
     }
 
-    /// Compares each text that the machine prints with the text that remains without the marks.
+    /// The two marks are removed from each text that the machine prints, and the other text remains.
     #[test]
     fn both_marks_are_taken_off_in_their_order() {
         for size in [1, 3, 4096] {

@@ -4,7 +4,8 @@ fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Returns the wait in milliseconds, if the last output came `last_output` milliseconds after the exit status.
+/// Returns the wait after the exit status, in milliseconds. `last_output` is the time from the exit status to the last
+/// output, in milliseconds.
 fn waits(last_output: u64, drain_seconds: u64) -> u128 {
     let ended = Instant::now();
     let deadline = drain_deadline(ended, ended + milliseconds(last_output), Duration::from_secs(drain_seconds));

@@ -15,8 +15,8 @@ use crate::api::CommandExecution;
 use crate::execution::{Deadlines, Limits, Pace};
 use crate::fleet::lock;
 
-/// Time from the deadline until Writ aborts the step. Session and step notice the deadline at the same moment, so the
-/// session needs this time to end by itself.
+/// Time from the deadline until Writ aborts the step. The session of the step notices the deadline at the same moment,
+/// and needs this time to end by itself.
 const OVERDUE: Duration = Duration::from_secs(2);
 
 /// Clock of one command. The running step shares the clock with the code that ends the step at the deadline.
@@ -80,8 +80,8 @@ impl Clock {
         self.at(lock(&self.state).deadlines.end())
     }
 
-    /// Returns the time at which Writ stops the command without a cancellation, because the command should have ended.
-    /// Returns `None` before the start is confirmed.
+    /// Returns the time at which Writ stops the command without a cancellation, because the command should have ended
+    /// earlier. Returns `None` before the start is confirmed.
     pub fn stop_due(&self) -> Option<Instant> {
         lock(&self.state).deadlines.stop_due().map(|due| self.at(due))
     }

@@ -28,8 +28,8 @@ impl DurableRun<'_> {
     /// Takes one step. If the deadline passes during the step, the step ends with `OutOfTime`.
     pub(super) async fn take_step(&mut self, step: NextStep) -> SessionEnd {
         let (clock, cancel) = (Arc::clone(&self.clock), self.cancel.clone());
-        // The box keeps these futures off the stack: they are the largest, and a build without optimisation copies them
-        // on the stack.
+        // The box keeps these futures off the stack, because they are the largest futures of a run. A build without
+        // optimisation copies futures on the stack.
         let taken = Box::pin(async {
             match step {
                 NextStep::Launch { reached, session } => self.launch(reached, session).await,
@@ -40,13 +40,14 @@ impl DurableRun<'_> {
         clock.in_time(&cancel, taken).await.unwrap_or(SessionEnd::OutOfTime)
     }
 
-    /// Returns the end of the command if the machine recorded it before the deadline. Reads no output.
+    /// Polls the machine. Returns the end of the command if the machine has recorded this end, and answers before the
+    /// deadline. Reads no output.
     pub(super) async fn poll_in_time(&self, reached: &LauncherConnection) -> Option<Ended> {
         self.clock.in_time(&self.cancel, self.poll(reached)).await.flatten()
     }
 
-    /// Records the state of the journal. Returns true if its rank is higher than all earlier ranks, because only a
-    /// higher rank is progress.
+    /// Records the state of the journal. Returns true if the state is progress, which means that its rank is higher
+    /// than all earlier ranks.
     pub(super) fn note_journal(&mut self, journal: &Journal) -> bool {
         let rank = rank(journal);
         let is_progress = rank > self.furthest;
@@ -57,7 +58,7 @@ impl DurableRun<'_> {
         is_progress
     }
 
-    /// Pauses, then returns the next attempt. An error finishes the run: `Some` outcome if the deadline passed, `None`
+    /// Pauses, then returns the next step. `Err` finishes the run: with an outcome if the deadline passed, with `None`
     /// if this process is ending.
     pub(super) async fn look_again(&mut self, problem: &str) -> Result<NextStep, Option<CommandOutcome>> {
         if self.wait_out(problem).await {
@@ -94,7 +95,7 @@ impl DurableRun<'_> {
         self.received_before = received;
     }
 
-    /// Handles the deadline. Writ requests the end of the command one last time. If the machine reports no end, the
+    /// Handles the deadline. Writ polls the machine one last time. If the machine reports no end of the command, the
     /// outcome is unknown.
     pub(super) async fn out_of_time(&mut self) -> CommandOutcome {
         if let Ok(Some(ended)) = timeout(FINAL_POLL, self.last_look()).await {
@@ -117,7 +118,7 @@ impl DurableRun<'_> {
         };
         let problem = format!("{problem}; the command may have run, and may still run");
         let reason = match unreached {
-            // After a stop request, the user must know that the command may still run. This reason reports that it may.
+            // After a stop request, the command can still run. `ConnectionLost` reports this to the user.
             _ if self.stop.is_some() => Reason::ConnectionLost,
             None if self.is_elsewhere => Reason::MachineChanged,
             None if !self.has_run => Reason::StartNotConfirmed,
@@ -140,7 +141,8 @@ impl DurableRun<'_> {
     /// Sends a stop request if a user cancelled the command, or if the command should have ended by now. The request
     /// has its own short session, so it works even if long sessions break.
     pub(super) async fn stop_beforehand(&mut self, reached: &Arc<LauncherConnection>, place: MachineMatch) {
-        // Processes of the command exist only on the host of the claim, and only until this host reboots.
+        // Processes of the command exist only on the host of the claim, and only until this host reboots. On any other
+        // host or after a reboot, there is nothing to stop.
         if place != MachineMatch::Exact || !self.has_run {
             return;
         }
@@ -166,8 +168,8 @@ impl DurableRun<'_> {
         self.clock.note_stop();
     }
 
-    /// Stores the changes of the status whose write was not confirmed: the start, and the time of a cancellation.
-    /// Another holder then counts the stop timeout from the same time.
+    /// Writes the status again if the write of the start, or of the time of a cancellation, was not confirmed. Another
+    /// holder of the claim can then count the stop timeout from the same time.
     pub(super) async fn store_status(&mut self) {
         self.note_stop_request();
         if let Some(status) = self.held.execution.status.as_ref().filter(|_| !self.is_status_stored) {
@@ -176,7 +178,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Notes the time of the noticed cancellation in the status. Returns true if this changed the status.
+    /// Adds the time at which Writ noticed a cancellation, unless the status already has such a time. The change is not
+    /// stored yet. Returns true if the status changed.
     pub(super) fn note_stop_request(&mut self) -> bool {
         let status = self.held.execution.status.as_ref();
         let is_noted = status.is_none_or(|status| status.stop_requested_time.is_some());

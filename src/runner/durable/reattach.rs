@@ -1,5 +1,5 @@
-//! Reattachment to a claimed command. Writ reads the execution live, compares the machine with the claim, and decides
-//! if the command may still start.
+//! Reattachment to a claimed command. Writ reads the execution from the API server, compares the machine with the
+//! machine in the claim, and decides if the command may still start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use super::super::messages::launch_refused;
 use super::run_state::{DurableRun, NextStep, ReattachResult, SessionEnd};
 use super::session::elsewhere;
 
-/// Time to wait for a missing Machine object, because a pipeline may be replacing this object.
+/// Time to wait for a missing Machine object, because a pipeline is perhaps replacing this object.
 const MISSING_PATIENCE: Duration = Duration::from_secs(30);
-/// Maximum duration of a request that closes the fence or polls the end.
+/// Maximum duration of a request that closes the execution on the machine, or polls its end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 
 impl DurableRun<'_> {
@@ -30,7 +30,7 @@ impl DurableRun<'_> {
             Ok(ground) => ground,
             Err(said) => return said,
         };
-        // One name may resolve to several hosts. Writ tries the address of the claim first.
+        // One name can resolve to several hosts. Writ tries the address in the claim first.
         let status = self.held.execution.status.as_ref();
         ground.resolved.prefer =
             status.and_then(|status| status.machine.as_ref()).map(|machine| machine.address.clone());
@@ -108,7 +108,7 @@ impl DurableRun<'_> {
         Ok(execution::compare(machine, remote, &reached.shown(&reached.address()), self.clock.now()))
     }
 
-    /// Returns the end of the command if the machine has recorded it. Reads no output.
+    /// Polls the machine. Returns the end of the command if the machine has recorded this end. Reads no output.
     pub(super) async fn poll(&self, reached: &LauncherConnection) -> Option<Ended> {
         let session = reached.open().await.ok()?;
         let facts = &reached.known.facts;
@@ -118,7 +118,7 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Closes the fence. After that, no request can start the command.
+    /// Closes the execution on the machine. No later request can then start the command.
     pub(super) async fn close(&mut self, reached: Arc<LauncherConnection>, problem: LaunchProblem) -> SessionEnd {
         let session = match reached.open().await {
             Ok(session) => session,
@@ -128,17 +128,17 @@ impl DurableRun<'_> {
         let uid = &self.uid;
         let answer = request(session, CLOSE_DEADLINE, |nonce| launcher::close(nonce, facts, uid)).await;
         if matches!(answer, Ok(Answer::Refused(RequestRefusal::DirectoryUnsuitable))) {
-            // The launcher's directory was removed. The next connection probes again, and uses another directory.
+            // The launcher's directory was removed. The next connection inspects the machine again, and uses another
+            // directory.
             reached.permit.discard().await;
         }
         match answer {
             Ok(Answer::Tombstoned | Answer::NotStarted(_)) => SessionEnd::Concluded(Termination::Refused(problem)),
-            // No other request was sent, so nothing has started the command.
+            // No earlier request has an unknown result, so no request has started the command.
             Ok(Answer::Refused(_)) if !self.unsure => SessionEnd::Concluded(Termination::Refused(problem)),
-            // The command perhaps runs already, or starts soon. A fence that is unreadable, or that cannot be closed,
-            // does not prove the opposite.
+            // The machine could not close the execution, so perhaps the command runs already, or starts soon.
             Ok(Answer::Refused(refusal)) => SessionEnd::Silence(launch_refused(&refusal).message),
-            // The journal has an entry in the meantime. The next step reads it.
+            // Another request has written to the journal in the meantime. The next step reads the journal.
             Ok(_) => SessionEnd::Silence("something is recorded of it in the meantime".to_owned()),
             Err(error) => {
                 reached.permit.discard().await;
@@ -147,8 +147,9 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Decides by live data if a command without a journal on the machine may still start. The inner error is the
-    /// reason why the command must not start. The outer error is the next step if no decision is possible now.
+    /// Decides with data from the API server if a command without a journal on the machine may still start. The inner
+    /// error is the reason why the command must not start. The outer error is the next step if no decision is possible
+    /// now.
     pub(super) async fn may_start(
         &mut self,
         reached: &LauncherConnection,

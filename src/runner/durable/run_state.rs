@@ -39,7 +39,7 @@ pub(super) enum NextStep {
 impl NextStep {
     pub fn span(&self) -> tracing::Span {
         match self {
-            // The span covers the time from the request to the end, unless something interrupts the session.
+            // The span covers the time from the request to the end of the command, unless the session ends earlier.
             NextStep::Launch { .. } => tracing::info_span!(target: SPANS, "launch"),
             NextStep::Reattach => tracing::info_span!(target: SPANS, "follow"),
             NextStep::Close { .. } => tracing::info_span!(target: SPANS, "close"),
@@ -53,7 +53,8 @@ pub(super) struct DurableRun<'a> {
     pub work: &'a QueuedExecution,
     pub held: &'a mut HeldClaim,
     pub cancel: CancellationToken,
-    /// True if the API server has confirmed the status of `held.execution`. A session that ends drops its writes.
+    /// True if the API server has confirmed the write of the status in `held.execution`. A session that ends cancels
+    /// its unfinished writes.
     pub is_status_stored: bool,
     /// Recorder of the output. `None` after the outcome was built.
     pub recorder: Option<Recorder>,
@@ -102,13 +103,13 @@ pub(super) struct DurableRun<'a> {
 pub(super) enum SessionEnd {
     /// The command ended, and its output was received as far as possible.
     Ended(Ended),
-    /// Writ cannot learn more about the command.
+    /// The outcome is final, because Writ cannot learn more about the command.
     Concluded(Termination),
     /// The journal reports that the command is neither running nor ended.
     Journal { reached: Arc<LauncherConnection>, place: MachineMatch, journal: Journal },
     /// The connection was lost, or the machine does not answer as it should.
     Silence(String),
-    /// The connection reached another host or another address, and its report proves nothing.
+    /// The connection reached another host or another address, and its report proves nothing about the command.
     Elsewhere(String),
     /// The deadline of the command has passed.
     OutOfTime,

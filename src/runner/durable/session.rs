@@ -42,7 +42,7 @@ struct Conversation {
     asked: Instant,
     /// Time at which the machine reported that the command runs, by the clock of this process.
     running_since: Option<Instant>,
-    /// End that the machine reported. The remaining output may still arrive.
+    /// End that the machine reported. The remaining output can still arrive.
     end: Option<End>,
     /// Output and exit of the login before the reply.
     unexpected: UnexpectedOutput,
@@ -172,7 +172,7 @@ impl DurableRun<'_> {
     ) -> Option<Heard> {
         let Conversation { reply, running_since, end, unexpected, .. } = conversation;
         let mut heard = None;
-        // The list holds at most the bytes of this event.
+        // Frames of output that the marks in this event confirm.
         let mut written = Vec::new();
         let mut hear = |item: ReplyEvent<'_>| match item {
             ReplyEvent::Stdout(bytes) => written.push((StreamKind::Stdout, Bytes::copy_from_slice(bytes))),
@@ -292,8 +292,8 @@ impl DurableRun<'_> {
         }
     }
 
-    /// Records the start. The machine reports the start as an uptime, so Writ can compute the time only in the boot of
-    /// the claim. The recorded time is never before the claim and never in the future.
+    /// Records the start. The machine reports the start as an uptime. Writ can therefore compute the time only if the
+    /// machine has not rebooted since the claim. The recorded time is never before the claim and never in the future.
     fn note_start(&mut self, started_centiseconds: Option<u64>, reached: &LauncherConnection) {
         self.has_run = true;
         if let Some(recorder) = &self.recorder {
@@ -373,8 +373,8 @@ pub(super) fn elsewhere(reached: &LauncherConnection) -> String {
     format!("another host answers under this name: {} with boot id {}", reached.address(), reached.known.facts.boot_id)
 }
 
-/// Returns a future that writes the progress to the status while the loop reads output. If this write is lost, the
-/// next look at the machine repeats it, and the write of the result also contains the progress.
+/// Returns a future that writes the progress to the status while the loop reads output. If this write is lost, the next
+/// reattach repeats the write. The write of the result also contains the progress.
 fn show<'a>(context: &'a Context, key: &ExecutionKey, token: &str, status: CommandExecutionStatus) -> Progress<'a> {
     let (key, token) = (key.clone(), token.to_owned());
     Box::pin(async move { context.cluster.write_as_holder(&key, &token, &status).await })

@@ -11,8 +11,8 @@ use crate::launcher::{self, Answer, Uid};
 
 use super::clock::centiseconds;
 
-/// Maximum time from a stop request to the machine's report of the remaining processes. The machine reports after the
-/// grace period, and a moment after KILL.
+/// Maximum time from a stop request to the machine's report of the remaining processes. The machine sends KILL after
+/// the grace period, and reports a moment later.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before the next stop request if the machine did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -90,8 +90,8 @@ impl Stop {
         }
     }
 
-    /// Returns the end of the wait for the end of the command. The machine reports this end after all output, so output
-    /// extends the wait.
+    /// Returns the time until which Writ waits for the end of the command. The machine reports this end after all
+    /// output, so output extends the wait.
     fn over_at(&self, asked: Instant, progressed: Option<Instant>) -> Instant {
         progressed.map_or(asked, |progressed| progressed.max(asked)) + END_DEADLINE
     }

@@ -5,7 +5,7 @@ use super::*;
 use crate::fleet::SettingsChange;
 
 /// Two executions are connecting, the third is queued, and the fourth comes from the same manifest a moment later. All
-/// four were created before the fault was known, or at most 1 s later.
+/// four were created before the fault was known, or at most 1 s later, so all four are refused.
 #[test]
 fn executions_created_before_the_fault_was_known_end_alike() {
     let now = Instant::now();
@@ -66,7 +66,8 @@ fn executions_that_waited_while_the_machine_was_in_order_go_on_waiting() {
     waits_for_repair(&queues, "a");
     waits_for_repair(&queues, "b");
     is_refused(&queues, "c");
-    // Execution `d` was created in the second in which the machine was last in order.
+    // Execution `d` was created in the second in which the machine was last in order, and is refused. Execution `e` is
+    // older, so it waits.
     assert_eq!(queues.add(work("d", 500), at(now)), Added::Refused);
     assert_eq!(queues.add(work("e", 499), at(now)), Added::Queued);
     starts_nothing(&mut queues, now + Duration::from_secs(3600));
@@ -119,7 +120,8 @@ fn nothing_starts_before_the_machine_was_read() {
     assert_eq!(starts(&mut queues, now).key.name, "a");
 }
 
-/// Responses of the API server can arrive in another order than the order in which the API server sent them.
+/// Responses of the API server can arrive in another order than the order in which the API server sent them. The
+/// settings of the newest generation stay.
 #[test]
 fn an_older_read_of_a_machine_changes_no_settings() {
     let queues = queues(vec![]);

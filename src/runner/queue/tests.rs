@@ -324,7 +324,8 @@ fn whoever_was_connecting_when_the_machine_was_lost_is_told_and_who_tries_again_
     assert_eq!(queues.finish(again, unreachable("silence"), at(later)).wake, vec![], "its status says that it waits");
 }
 
-/// The machine can have a limit of sessions, for example. A queued execution then waits until a running command ends.
+/// A machine can refuse further connections, for example because of a limit of sessions. A queued execution then waits
+/// until a running command ends.
 #[test]
 fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection() {
     let now = Instant::now();
@@ -336,7 +337,7 @@ fn it_is_remembered_how_many_a_machine_bore_that_allowed_no_further_connection()
     queues.finish(b, Some(ConnectFailure::Full { room: 1, problem: "no".to_owned() }), at(now));
     assert_eq!(fact(&queues, "b", now), RunnerFact::WaitingForSlot);
     starts_nothing(&mut queues, now);
-    // After `REMEMBER_ROOM`, one more connection is tried.
+    // After `REMEMBER_ROOM`, the queue tries one more connection.
     let later = now + REMEMBER_ROOM;
     let b = starts(&mut queues, later);
     queues.finish(b, Some(ConnectFailure::Full { room: 1, problem: "no".to_owned() }), at(later));

@@ -22,10 +22,10 @@ pub(super) enum Form {
     Sec1,
 }
 
-/// Encryption of a PKCS#1 or SEC 1 block (RFC 1421, as OpenSSL does it).
+/// Legacy encryption of a PKCS#1 or SEC 1 block by OpenSSL (RFC 1421).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Sealed {
-    /// Name of the cipher: `AES-128-CBC`.
+    /// Name of the cipher, for example `AES-128-CBC`.
     pub cipher: String,
     /// Initialization vector, in hexadecimal.
     pub start: String,
@@ -91,8 +91,9 @@ fn no_key(text: &str) -> CredentialsError {
     CredentialsError::Unparsable
 }
 
-/// Reads the lines up to the END line: optional headers, then base64. `most` is the capacity of the first buffer. A
-/// buffer that grows would leave copies of the key in memory. Both buffers are wiped when they are dropped.
+/// Reads the lines up to the END line: optional headers, then base64. `most` is the capacity of the first buffer. Both
+/// buffers have enough capacity from the start, because a buffer that grows would leave copies of the key in memory.
+/// Both buffers are wiped when they are dropped.
 fn body<'a>(
     lines: impl Iterator<Item = &'a str>,
     most: usize,

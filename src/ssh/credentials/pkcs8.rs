@@ -73,7 +73,7 @@ pub(super) fn parse_encrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKe
 }
 
 /// Accepts only AES with the key derivation PBKDF2 and a bounded number of rounds. scrypt is refused, because the
-/// author of the Secret would choose how much memory it needs.
+/// author of the Secret would choose how much memory scrypt needs.
 fn check_cost(scheme: &EncryptionScheme) -> Result<(), CredentialsError> {
     let parameters = scheme.pbes2().ok_or(CredentialsError::Encryption)?;
     let Kdf::Pbkdf2(pbkdf2) = &parameters.kdf else { return Err(CredentialsError::Encryption) };

@@ -1,6 +1,6 @@
 //! Keys in OpenSSH's format whose ECDSA scalar is short. OpenSSH writes a scalar without its leading zero bytes.
-//! ssh-key refuses a scalar of fewer than 32 bytes, which one P-256 key in 512 has. So Writ pads such a scalar before
-//! ssh-key reads the key.
+//! ssh-key refuses a scalar of fewer than 32 bytes, which one P-256 key in 512 has. Writ therefore pads such a scalar
+//! before ssh-key reads the key.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +10,8 @@ use russh::keys::ssh_encoding::Encode as _;
 use russh::keys::ssh_key;
 use zeroize::Zeroizing;
 
-/// Start of each container that is not encrypted and has one key: cipher and key derivation `none`, no options.
+/// Start of each container (decoded key file in OpenSSH's format) that is not encrypted and has one key: cipher and key
+/// derivation `none`, no options.
 const PLAIN: &[u8] = b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01";
 /// Length in bytes of the two check numbers at the start of the secret section.
 const CHECKS: usize = 8;
@@ -19,17 +20,19 @@ const CHECKS: usize = 8;
 const MIN_SCALAR: usize = 32;
 /// Block size of a section that is not encrypted, in bytes.
 const BLOCK: usize = 8;
-/// Maximum length of the filling that ssh-key accepts, in bytes.
+/// Maximum number of filling bytes at the end of the secret section that ssh-key accepts. The filling aligns the
+/// section to its block size.
 const MAX_FILLING: usize = 16;
 /// Length in bytes of the tag that AES-GCM and ChaCha20-Poly1305 put at the end of the container.
 const TAG: usize = 16;
 
-/// Reads a container. An encrypted one stays encrypted.
+/// Reads a container. An encrypted container stays encrypted.
 pub(super) fn parse(container: &[u8]) -> ssh_key::Result<PrivateKey> {
     PrivateKey::from_bytes(pad(container).as_deref().map_or(container, Vec::as_slice))
 }
 
-/// Decrypts a container that [`parse`] has read. Differs from [`PrivateKey::decrypt`] only by the padding.
+/// Decrypts a container that [`parse`] has read. Differs from [`PrivateKey::decrypt`] only by the padding of the
+/// scalar.
 pub(super) fn decrypt(key: &PrivateKey, container: &[u8], passphrase: &[u8]) -> Option<PrivateKey> {
     let cipher = key.cipher();
     let (secret, start) = key.kdf().derive_key_and_iv(cipher, passphrase).ok()?;
@@ -61,7 +64,7 @@ fn plain(public: &[u8], section: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Returns the secret section with a padded scalar. Returns `None` if the section needs no padding or is broken. A
-/// scalar of zero stays empty, and ssh-key refuses it.
+/// scalar of zero stays empty, and ssh-key refuses this scalar.
 fn pad_section(section: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut rest = section.get(CHECKS..)?;
     if !take(&mut rest)?.starts_with(b"ecdsa-sha2-") {

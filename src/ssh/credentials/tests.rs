@@ -3,12 +3,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 
-/// Made with `ssh-keygen -t ed25519 -a 4 -N 'correct horse'`.
+/// Key from `ssh-keygen -t ed25519 -a 4 -N 'correct horse'`.
 pub const ENCRYPTED: &str = include_str!("encrypted");
-/// Made with `ssh-keygen -t ed25519 -a 300 -N 'correct horse'`.
+/// Key from `ssh-keygen -t ed25519 -a 300 -N 'correct horse'`. 300 rounds exceed the maximum.
 const SLOW: &str = include_str!("slow");
-/// `PKCS8` was made with `openssl genpkey -algorithm ed25519 -aes-256-cbc`, `SCRYPT` with `openssl pkcs8 -topk8
-/// -scrypt`.
+/// Keys with the same passphrase. `openssl genpkey -algorithm ed25519 -aes-256-cbc` made `PKCS8`, and `openssl pkcs8
+/// -topk8 -scrypt` made `SCRYPT`.
 pub const PKCS8: &str = include_str!("pkcs8.pem");
 pub const SCRYPT: &str = include_str!("scrypt.pem");
 const SHORT_RSA: &str = include_str!("short_rsa");

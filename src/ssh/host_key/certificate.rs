@@ -58,8 +58,8 @@ pub(super) fn check(
     if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None }) {
         return Err(CertificateProblem::Sha1);
     }
-    // The call receives the start of the validity period as the time. Unless the period is empty, the call therefore
-    // fails only if the signature is wrong.
+    // This call also checks a time, and receives the start of the validity period as the time. The call therefore fails
+    // only if the signature is wrong or the period is empty.
     let signed = certificate.validate_at(certificate.valid_after(), &[signer.fingerprint(HashAlg::Sha256)]);
     let is_ever_valid = certificate.valid_after() < certificate.valid_before();
     if signed.is_err() && is_ever_valid {
@@ -104,9 +104,9 @@ fn check_names(principals: &[String], name: &str) -> Result<(), CertificateProbl
     Err(CertificateProblem::OtherNames { names: names.join(", "), address: name.to_owned() })
 }
 
-/// Returns true if the pattern matches the text, like match_pattern() of OpenSSH, case-sensitive. `*` stands for any
-/// text, `?` for any one character. The time grows at most with the product of both lengths, because the certificate
-/// can come from an attacker.
+/// Returns true if the pattern matches the text. Follows match_pattern() of OpenSSH, and is case-sensitive. `*` stands
+/// for any text, `?` for any one character. The time grows at most with the product of both lengths, because the
+/// certificate can come from an attacker.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
     // Position of the last star, and the end of the text that this star matched so far.

@@ -6,9 +6,9 @@ use super::*;
 
 /// Current time in all tests of this file, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
-/// Made with `ssh-keygen -t rsa -b 1024`.
+/// Key from `ssh-keygen -t rsa -b 1024`.
 const SHORT_RSA: &str = include_str!("short_rsa.pub");
-/// Made with `ssh-keygen -t rsa -b 2048`.
+/// Key from `ssh-keygen -t rsa -b 2048`.
 const RSA: &str = include_str!("rsa.pub");
 
 fn key(seed: u8) -> PrivateKey {
@@ -253,7 +253,7 @@ fn a_certificate_is_no_pin_and_a_pinned_key_is_no_authority() {
     let refusal = machine.verify(good()).unwrap_err();
     assert!(machine.parse().unwrap().may_fall_back_to_plain_key(&refusal));
     assert!(!authorities(&[&key(8)]).parse().unwrap().may_fall_back_to_plain_key(&refusal));
-    // The key of an authority is no host key, so a host must not show it.
+    // The key of an authority is no host key. A host that shows this key is refused.
     authorities(&[&key(9)]).refuses(key(9).public_key().clone(), "host_key_mismatch", "host key changed");
 }
 

@@ -206,7 +206,7 @@ fn an_api_server_that_moves_is_refused_where_it_is() {
     let check = |address: &str| network.check(address.parse().unwrap()).is_ok();
     elsewhere.servers_are(vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()]);
     assert_eq!([check("192.0.2.1"), check("192.0.2.2"), check("192.0.2.3")], [true, false, false]);
-    // The name of the API server temporarily does not resolve.
+    // The name of the API server temporarily does not resolve. The previous addresses stay refused.
     elsewhere.servers_are(Vec::new());
     assert!(!check("192.0.2.3"));
 }

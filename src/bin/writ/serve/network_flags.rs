@@ -8,7 +8,8 @@ use writ::cli::machine::AddressArgs;
 use writ::cluster::Cluster;
 use writ::ssh::AddressPolicy;
 
-/// Interval between lookups of the API server's addresses. The API server can move or get more replicas.
+/// Interval between lookups of the API server's addresses. The addresses change if the API server moves or gets more
+/// replicas.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
@@ -18,8 +19,8 @@ pub struct NetworkFlags {
 }
 
 impl NetworkFlags {
-    /// Returns the policy for addresses. Until `stop`, a task looks up the API server's addresses regularly and updates
-    /// the policy.
+    /// Returns the policy for addresses. Until `stop` is cancelled, a task looks up the API server's addresses
+    /// regularly and updates the policy.
     pub async fn network(&self, cluster: &Cluster, stop: &CancellationToken) -> AddressPolicy {
         if self.addresses.allow_any() {
             tracing::info!(

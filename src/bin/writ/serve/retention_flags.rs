@@ -18,10 +18,10 @@ pub struct RetentionFlags {
     default_ttl_seconds: Option<u32>,
 
     /// Minimum retention of executions whose rule has no minimumRetentionSeconds, in seconds from the end of the
-    /// execution, 0 to 31536000. It also applies if ttlSecondsAfterFinished is shorter. For executions that no rule
-    /// allowed, the minimum retention is at most 300 seconds. After the minimum retention, Writ marks the execution
-    /// (annotation writ.dev/retention-over). Until then, the chart's admission policies refuse the deletion of the
-    /// execution.
+    /// execution, 0 to 31536000. The minimum retention also applies if ttlSecondsAfterFinished is shorter. For
+    /// executions that no rule allowed, the minimum retention is at most 300 seconds. After the minimum retention, Writ
+    /// marks the execution (annotation writ.dev/retention-over). Until then, the chart's admission policies refuse the
+    /// deletion of the execution.
     #[arg(long, default_value_t = DAY, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=MAX_SECONDS))]
     minimum_retention_seconds: u32,
 

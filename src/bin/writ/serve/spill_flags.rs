@@ -10,9 +10,10 @@ const DEFAULT_SPILL_BYTES: u64 = 4 << 30;
 
 #[derive(Args, Debug)]
 pub struct SpillFlags {
-    /// Maximum total size of the files with the redacted output of running commands, in bytes. The files are in `spill`
-    /// of the state directory. Writ deletes a file after the result is stored. One namespace uses at most half of the
-    /// limit. Over the limit, the oldest bytes are deleted, and viewers see a gap. With 0, there are no files.
+    /// Maximum total size of the files with the redacted output of running commands, in bytes. The files are in the
+    /// subdirectory `spill` of the state directory. Writ deletes a file after the result is stored. One namespace uses
+    /// at most half of the limit. Over the limit, the oldest bytes are deleted, and viewers see a gap. With 0, there
+    /// are no files.
     #[arg(long, default_value_t = DEFAULT_SPILL_BYTES, value_name = "BYTES")]
     spill_bytes: u64,
 }

@@ -104,7 +104,7 @@ fn writ_never_acts_for_itself_or_its_neighbours() {
     for name in ["system:serviceaccount:writ-system:writ", "system:serviceaccount:kube-system:job-controller"] {
         assert_eq!(refusal(&caller(name, &[])), RequesterError::ProtectedServiceAccount(name.to_owned()));
     }
-    // Outside a cluster, the identity of this process is a person.
+    // Outside a cluster, this process can run as a person. Writ must not act for this person.
     assert!(matches!(check(&caller("alice", &[]), "alice", &[]), Err(RequesterError::OwnIdentity(_))));
 }
 
@@ -130,7 +130,7 @@ fn an_extra_key_that_cannot_be_forwarded_ends_the_call() {
     for key in ["scopes", "example.org/other", "Example.org/Scopes", "writ.dev/via"] {
         assert_eq!(refusal(&with_extra(key, "read")), RequesterError::UnknownExtraKey(key.to_owned()));
     }
-    // The call also fails if these keys are listed as forwarded.
+    // The caller is refused even if these keys are listed as keys to forward.
     for key in ["Scopes", "writ.dev/via"] {
         assert!(check(&with_extra(key, "gateway"), OWN, &[key.to_owned()]).is_err());
     }
@@ -149,7 +149,7 @@ fn every_part_has_a_bound() {
     assert!(is_too_large(&caller("alice", &[&long])));
     assert!(is_too_large(&caller("alice", &vec!["x"; 513])));
     assert!(is_too_large(&UserInfo { uid: Some(long), ..caller("alice", &[]) }));
-    // 512 groups of 200 bytes are more than all headers of a call may have.
+    // 512 groups of 200 bytes exceed the maximum length of all headers, so the caller is refused.
     let groups: Vec<String> = (0..512).map(|number| format!("{number:0200}")).collect();
     assert!(is_too_large(&UserInfo { groups: Some(groups), ..caller("alice", &[]) }));
     let values = vec!["read".to_owned(); 33];

@@ -45,7 +45,8 @@ fn read_pieces(sent: &Sent, pieces: &[(bool, usize)]) -> Said {
     let (mut reply, mut said) = (reply_from(Offsets::default()), Said::default());
     let mut rest = [&sent.stdout[..], &sent.stderr[..]];
     while rest.iter().any(|stream| !stream.is_empty()) {
-        // All random pieces can be from one stream, so each round also reads a piece of both streams.
+        // The random pieces can all be from one stream. Each round therefore also reads a piece of each stream, so that
+        // the loop ends.
         for (is_stderr, size) in pieces.iter().chain(&[(false, 10), (true, 10)]) {
             let stream = rest[usize::from(*is_stderr)];
             let (piece, behind) = stream.split_at((*size).min(stream.len()));
@@ -56,7 +57,7 @@ fn read_pieces(sent: &Sent, pieces: &[(bool, usize)]) -> Said {
     said
 }
 
-/// Returns the positions at which foreign text can be: after the first mark, but not in a mark and its line.
+/// Returns the positions at which foreign text can be: after the first mark, but not inside a mark or its line.
 fn positions(stream: &[u8]) -> Vec<usize> {
     let (mut all, mut at) = (Vec::new(), 0);
     while at < stream.len() {
@@ -87,7 +88,7 @@ proptest! {
     }
 
     /// If foreign text is inserted at a possible position, the reader emits no wrong byte. The reply is complete only
-    /// if the foreign text is at its end. Only a command that has read the nonce could break this.
+    /// if the foreign text is at its end. Only foreign text that contains the nonce could break these two rules.
     #[test]
     fn text_of_others_is_no_output(
         stdout in text(), stderr in text(), sizes in vec(0..60_usize, 0..5), runs in any::<bool>(), pieces in pieces(),
@@ -105,8 +106,8 @@ proptest! {
         prop_assert!(!said.complete || (said.stdout, said.stderr) == (stdout, stderr));
     }
 
-    /// For parts of a reply in any order, the result does not depend on the pieces, and the reader emits no more than
-    /// arrived.
+    /// Reads parts of a reply in any order. The result does not depend on the size of the pieces, and the reader emits
+    /// no more bytes than it received.
     #[test]
     fn size_of_pieces_makes_no_difference(
         stdout in hostile(), stderr in hostile(), size in 1..50_usize, stderr_first in any::<bool>()

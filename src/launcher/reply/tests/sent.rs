@@ -27,7 +27,8 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Returns the reply to an attach: the command runs, writes these outputs, and ends.
+    /// Returns the reply to an attach, with these outputs and the end of the command. If `runs` is true, the reply
+    /// first reports a running command.
     pub fn of(stdout: &[u8], stderr: &[u8], sizes: &[usize], runs: bool) -> Self {
         let lengths = format!("{} {}", stdout.len(), stderr.len());
         let starts = if runs { "@A A 0 0 100 120 4711\n@+\n" } else { "" };

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-/// Words that precede a command and are no command.
+/// Words that precede a command and are not commands themselves.
 const KEYWORDS: &[&str] = &["if", "then", "else", "elif", "while", "until", "do", "!", "{", "}", "fi", "done", "esac"];
-/// Commands that execute another command. The other command is their first word that is not an option.
+/// Commands that execute another command. The other command is the first word after their options.
 const PREFIXES: &[&str] = &["command", "exec", "setsid"];
 
-/// The commands of a script by name and position, the functions that it defines, and the variables that it sets by
-/// assignments and `read`.
+/// Names in a script: the commands that it executes, the functions that it defines, and the variables that it sets with
+/// assignments, `for` and `read`.
 #[derive(Debug, Default)]
 pub struct Words {
     pub commands: BTreeSet<String>,
@@ -46,7 +46,7 @@ impl Reader<'_> {
         rest.is_some()
     }
 
-    /// Reads one simple command and its separator, or one word of the grammar.
+    /// Reads a separator, a subshell, a keyword, the head of a function, or a simple command.
     fn command(&mut self) {
         if self.separator() {
             return;
@@ -89,7 +89,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the separator between two commands.
+    /// Reads the separator between two commands. After a newline, also reads the here-documents. Returns false if there
+    /// is no separator.
     fn separator(&mut self) -> bool {
         if self.skip("\n") {
             if let Some((word, count)) = self.heredoc.take() {
@@ -103,7 +104,7 @@ impl Reader<'_> {
         [";;", "&&", "||", ";", "&", "|", " "].iter().any(|each| self.skip(each))
     }
 
-    /// Reads from `case` to its end.
+    /// Reads the rest of a `case` command, after the word `case`.
     fn case(&mut self) {
         self.word().unwrap();
         assert_eq!(self.word().unwrap(), "in");
@@ -123,7 +124,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the next word of this command. Also reads redirections, which are no words.
+    /// Returns the next word of this command. Skips redirections.
     fn word(&mut self) -> Option<String> {
         let mut word = String::new();
         loop {

@@ -83,7 +83,7 @@ async fn memory_without_files_is_bounded_and_given_back() {
         recorder.push(Stdout, &bytes_at(0, 400_000)).await;
         recorder.push(Stderr, b"short").await;
         let held = live.usage().memory_bytes;
-        // Each stream may keep its last chunk in addition to the maximum.
+        // Each stream can keep its last chunk in addition to the maximum.
         assert!(held <= (MAX_MEMORY_BYTES + 400 * 64 * 1024) as u64, "{held}");
     }
     let watched = {

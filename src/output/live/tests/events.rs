@@ -70,8 +70,8 @@ async fn claim_that_is_lost_is_released_and_its_adoption_announced() {
     drop(first);
     assert_eq!(all(viewer).await, [claimed("uid", false), output(Stdout, 0, b"abcdef"), LiveEvent::Released]);
     assert!(live.subscribe_uid("uid", StreamOffsets::default()).is_err());
-    // A viewer that reconnects continues at its offset, because the adopter reads the same bytes again from the first
-    // byte.
+    // A viewer that reconnects continues at its offset, because the process that adopted the claim reads the same bytes
+    // again.
     let resumed = live.subscribe("team", "count", StreamOffsets { stdout: 4, stderr: 0 }).unwrap();
     let mut second = live.claimed(key("uid"), "count", true);
     let mut adopted = recorder(&second, &[]);

@@ -52,7 +52,8 @@ async fn thirty_two_viewers_get_equal_digests_and_one_that_stops_delays_nobody()
     let mut claim = live.claimed(key("uid"), "count", false);
     let mut recorder = recorder(&claim, &[]);
     let view = || live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
-    // This viewer reads nothing until all other viewers are done.
+    // This viewer reads nothing until all other viewers are done. It must delay neither the command nor the other
+    // viewers.
     let mut stopped = view();
     let watching: Vec<_> = (1..32)
         .map(|_| {
@@ -105,7 +106,7 @@ async fn text_that_a_pattern_matches_is_in_no_file_and_an_unfinished_line_is_hel
     let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
     let mut written = 0;
     while written < MIB {
-        // The secret is cut at every place, and each write ends within a line.
+        // Each pass cuts the secret at another position. The files must contain no part of the secret.
         for cut in 1..10 {
             let line = b"password hunter1234567 is in here\n";
             for piece in [&line[..9 + cut], &line[9 + cut..]] {
@@ -153,7 +154,7 @@ async fn oldest_bytes_go_when_the_budget_is_over_and_viewers_get_a_gap() {
     assert!(live.usage().spill_bytes <= 4 * MIB as u64, "half of the limit for one namespace");
     let mut viewer = live.subscribe_uid("uid", StreamOffsets::default()).unwrap();
     let watched = watch(&mut viewer, Stdout, offset as u64).await;
-    // The last bytes may reach the disk while the viewer reads, and then Writ removes another piece.
+    // The size of the gap varies: if the last bytes reach the disk while the viewer reads, Writ removes another piece.
     let mut gap = 0;
     for (start, length, reason) in &watched.gaps {
         assert_eq!((*start, *reason), (gap, GapReason::SpillBudget), "{:?}", watched.gaps);

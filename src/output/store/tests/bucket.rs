@@ -1,5 +1,5 @@
-//! A bucket with the operations that Writ uses. It speaks S3 over HTTP, checks no signature, and keeps objects in
-//! memory.
+//! Test bucket with the operations that Writ uses. The bucket speaks S3 over HTTP, checks no signature, and keeps
+//! objects in memory.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

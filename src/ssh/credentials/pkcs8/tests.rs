@@ -6,8 +6,8 @@ use super::super::{Credentials, CredentialsError};
 use super::*;
 
 /// Returns a key file of this directory. `ssh-keygen -m PKCS8` made rsa.pem and p256.pem, and openssl 3.0 made the
-/// other files. Files whose names start with the same word hold the same key. They are encrypted by `openssl pkcs8
-/// -topk8` with the passphrase `correct horse`, or have the format PKCS#1 or SEC 1.
+/// other files. Files whose names start with the same word hold the same key: encrypted by `openssl pkcs8 -topk8` with
+/// the passphrase `correct horse`, or in the format PKCS#1 or SEC 1.
 macro_rules! key {
     ($name:literal) => {
         include_str!(concat!($name, ".pem"))
@@ -54,8 +54,8 @@ fn each_form_of_a_key_has_the_fingerprint_of_the_key() {
 
 #[test]
 fn a_key_that_is_encrypted_in_another_way_is_refused_for_that() {
-    // HMAC with SHA-1, 3DES, PBES1 and scrypt. The error must not report a wrong passphrase, because the passphrase is
-    // right.
+    // These keys use HMAC with SHA-1, 3DES, PBES1 or scrypt. The error must not report a wrong passphrase, because the
+    // passphrase is right.
     for key in [key!("ed25519_sha1"), key!("ed25519_des3"), key!("ed25519_pbes1"), SCRYPT] {
         assert_eq!(open(key, Some(PASSPHRASE)), Err(CredentialsError::Encryption), "{key}");
         assert_eq!(open(key, None), Err(CredentialsError::PassphraseMissing), "{key}");

@@ -7,9 +7,9 @@ use super::super::tests::ENCRYPTED;
 use super::super::{Credentials, CredentialsError, pkcs8 as der};
 use super::*;
 
-/// A key of this directory. `ssh-keygen -t ecdsa -b 256` made p256, whose scalar has 31 bytes. All other files hold
-/// the same key. `ssh-keygen -p` made them with `-Z`, `-m PEM` and `-m PKCS8`, and `openssl pkcs8 -topk8` made the last
-/// one. The passphrase is `correct horse`.
+/// Returns a key file of this directory. `ssh-keygen -t ecdsa -b 256` made p256, whose scalar has 31 bytes. All other
+/// files hold the same key. `openssl pkcs8 -topk8` made p256_pkcs8_aes256.pem. `ssh-keygen -p` made the other files,
+/// with `-Z`, `-m PEM` and `-m PKCS8`. The passphrase is `correct horse`.
 macro_rules! key {
     ($name:literal) => {
         include_str!(concat!("p256", $name))
@@ -17,7 +17,7 @@ macro_rules! key {
 }
 
 const PASSPHRASE: &str = "correct horse";
-/// As `ssh-keygen -l` has it.
+/// Fingerprint of the key, as `ssh-keygen -l` prints it.
 const PRINT: &str = "SHA256:O9hr1gpw3IpUoXRyEhoeWwczBbmy9kD6fKHp3hc1PB0";
 /// Identifier and size in bytes of each curve.
 const CURVES: [(&str, usize); 3] = [("1.2.840.10045.3.1.7", 32), ("1.3.132.0.34", 48), ("1.3.132.0.35", 66)];
@@ -30,7 +30,7 @@ fn bytes(key: &str) -> Vec<u8> {
     first_key(key.as_bytes()).ok().unwrap().bytes.to_vec()
 }
 
-/// Returns the key with this scalar. Its SEC 1 form has no public half, so that the reader computes it.
+/// Returns the key with this scalar. Its SEC 1 form has no public half, so the reader computes the public half.
 fn key_with(curve: &str, scalar: &[u8]) -> PrivateKey {
     let field = |tag: u8, body: &[u8]| [&[tag, u8::try_from(body.len()).unwrap()][..], body].concat();
     let curve = ObjectIdentifier::new(curve).unwrap();
@@ -38,7 +38,7 @@ fn key_with(curve: &str, scalar: &[u8]) -> PrivateKey {
     der::parse(&field(0x30, &body)).unwrap()
 }
 
-/// Returns the container that ssh-keygen writes.
+/// Returns the container that ssh-keygen writes for this key.
 fn written(key: &PrivateKey, comment: &str) -> Vec<u8> {
     let (public, mut section) = (key.public_key().key_data(), vec![7; CHECKS]);
     public.encode(&mut section).unwrap();
@@ -124,7 +124,8 @@ fn a_scalar_of_zero_and_a_wrong_filling_are_refused() {
         section.extend(filling);
         parse(&plain(&public, &section).unwrap())
     };
-    // The other fields have 120 bytes.
+    // The other fields have 120 bytes. A scalar of 30 bytes therefore needs the filling 1, 2 up to the block size of 8
+    // bytes.
     assert!(scalar_and_comment(&[1; 30], &[1, 2]).is_ok());
     assert!(scalar_and_comment(&[1; 30], &[1, 1]).is_err());
     assert!(scalar_and_comment(&[1; 30], &[2, 3]).is_err());
@@ -133,7 +134,7 @@ fn a_scalar_of_zero_and_a_wrong_filling_are_refused() {
 }
 
 proptest! {
-    /// Any number of leading zero bytes is restored, on each curve and with each length of the filling.
+    /// Any number of missing zero bytes at the start is restored, on each curve and with each length of the filling.
     #[test]
     fn each_scalar_is_read_as_it_was_written(
         which in 0usize..3,
@@ -161,13 +162,13 @@ proptest! {
         }
     }
 
-    /// A container with a few other bytes is refused or is another key, and never panics.
+    /// A container with a few changed bytes is refused or is another key. Parsing never panics.
     #[test]
     fn hostile_bytes_are_refused_or_a_key(
         which in 0usize..4,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        // Opening an encrypted key takes long, so most cases change the other one.
+        // To open an encrypted key takes long, so half of the cases change the key that is not encrypted.
         let mut bytes = bytes([key!(""), key!(""), ENCRYPTED, key!("_gcm")][which]);
         for (at, byte) in changes {
             let at = at.index(bytes.len());
