@@ -64,6 +64,29 @@ pub fn set(
     now: Timestamp,
 ) {
     let status = if status { "True" } else { "False" };
+    set_status(conditions, type_, status, (reason, message), generation, now);
+}
+
+/// Sets one condition to `Unknown`. Otherwise like [`set`].
+pub fn set_unknown(
+    conditions: &mut Vec<Condition>,
+    type_: ConditionType,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    set_status(conditions, type_, "Unknown", (reason, message), generation, now);
+}
+
+fn set_status(
+    conditions: &mut Vec<Condition>,
+    type_: ConditionType,
+    status: &str,
+    (reason, message): (&str, &str),
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let unchanged_since = conditions
         .iter()
         .find(|condition| condition.type_ == type_.as_str() && condition.status == status)

@@ -412,7 +412,7 @@ pub struct WhitelistStatus {
     /// - Stalled: at least one rule is not in force. The message names the rules and their faults.
     /// - HasWarnings: a rule may allow more than its author means. The message names the rule.
     /// - RequesterKnown (only if a rule has `subjects`): the API server records requesters. While it is False, rules
-    ///   with `subjects` allow nobody.
+    ///   with `subjects` allow nobody. While it is Unknown, executions that depend on `subjects` stay Pending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

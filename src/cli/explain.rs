@@ -15,7 +15,7 @@ use crate::policy::{self, CommandForm, Denial, Identity, Request, RuleSet, Verdi
 
 use super::CliExit;
 use super::input::{RequestInput, parse_key_value};
-use super::remote::{self, PolicyScope, PolicySource};
+use super::remote::{self, PolicyScope, PolicySource, RequesterTrust};
 
 /// Maximum length of a JSON line, in bytes. A usual request has much less than 100 KiB.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
@@ -119,8 +119,15 @@ pub struct Explain {
 /// Answer to a request.
 enum Explanation {
     Allowed(Value),
-    Denied { reason: String, message: String, nearest: Option<Value>, out_of_force: Option<String> },
+    Denied {
+        reason: String,
+        message: String,
+        nearest: Option<Value>,
+        out_of_force: Option<String>,
+    },
     Malformed(String),
+    /// The controller would make no decision now.
+    Undecided(String),
 }
 
 impl Explain {
@@ -142,7 +149,7 @@ impl Explain {
             Some(input) => input.clone(),
             None => self.request_input()?,
         };
-        if !source.is_requester_trusted {
+        if source.requester_trust == RequesterTrust::Untrusted {
             writeln!(
                 output,
                 "note: the requester is not trusted (condition RequesterKnown of a Whitelist): rules with subjects match nobody\n"
@@ -246,7 +253,11 @@ impl Explain {
         });
         // A requester in the line has priority over the requester of the flags.
         let requester = input.requested_by.as_ref().or(by_flags.as_ref()).or(source.requester.as_ref());
-        let identity = requester.filter(|_| source.is_requester_trusted).map_or(Identity::Unknown, Identity::Known);
+        let identity = match source.requester_trust {
+            RequesterTrust::Trusted => requester.map_or(Identity::Unknown, Identity::Known),
+            RequesterTrust::Untrusted => Identity::Unknown,
+            RequesterTrust::Undecided => Identity::Undecided,
+        };
         let labels = input.machine_labels.as_ref().unwrap_or(&source.labels);
         match policy::decide(&source.rules, &request, labels, identity) {
             Verdict::Allow(decision) => {
@@ -271,6 +282,12 @@ impl Explain {
                     out_of_force: None,
                 }
             }
+            Verdict::Deny(denial) if denial.awaits_identity(identity) => Explanation::Undecided(
+                "the decision depends on subjects, and the controller could not check yet if the API server records \
+                 requesters (condition RequesterKnown of a Whitelist); an execution stays Pending until then; try again \
+                 in a few seconds"
+                    .to_owned(),
+            ),
             Verdict::Deny(denial) => Explanation::Denied {
                 out_of_force: out_of_force(&source.rules, &request),
                 reason: format!("{:?}", denial.reason),
@@ -327,7 +344,7 @@ impl Explanation {
         match self {
             Explanation::Allowed(_) => CliExit::Success,
             Explanation::Denied { .. } => CliExit::Denied,
-            Explanation::Malformed(_) => CliExit::Usage,
+            Explanation::Malformed(_) | Explanation::Undecided(_) => CliExit::Usage,
         }
     }
 
@@ -343,6 +360,7 @@ impl Explanation {
                 answer
             }
             Explanation::Malformed(message) => json!({"allowed": false, "reason": "Malformed", "message": message}),
+            Explanation::Undecided(message) => json!({"allowed": false, "reason": "Undecided", "message": message}),
         }
     }
 
@@ -369,7 +387,62 @@ impl Explanation {
                 }
             }
             Explanation::Malformed(message) => writeln!(output, "malformed: {message}")?,
+            Explanation::Undecided(message) => writeln!(output, "no decision yet: {message}")?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::api::Whitelist;
+    use crate::policy::compile;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        explain: Explain,
+    }
+
+    #[test]
+    fn a_decision_that_depends_on_subjects_is_open_while_the_requester_check_has_no_result() {
+        let rules = json!([
+            {"name": "mine", "match": "mine", "run": ["/bin/true"], "subjects": [{"kind": "User", "name": "jane"}]},
+            {"name": "all", "match": "all", "run": ["/bin/true"]},
+            {"name": "no", "match": "no", "run": ["/bin/true"]},
+            {"name": "deny", "match": "no", "effect": "Deny", "subjects": [{"kind": "User", "name": "joe"}]},
+        ]);
+        let whitelist: Whitelist = serde_json::from_value(json!({
+            "apiVersion": "writ.dev/v1alpha1", "kind": "Whitelist",
+            "metadata": {"name": "web", "namespace": "ops"}, "spec": {"rules": rules},
+        }))
+        .unwrap();
+        let exit = |text: &str, requester_trust: RequesterTrust| {
+            let arguments = ["explain", "--machine", "web-1", "--as", "jane", "--", text];
+            let explain = CommandLine::parse_from(arguments).explain;
+            let rules = RuleSet::new(vec![compile(&whitelist).into()]);
+            let labels = std::collections::BTreeMap::new();
+            let source = PolicySource { rules, labels, requester: None, input: None, requester_trust };
+            let answer = explain.explain(&source, &explain.request_input().unwrap());
+            let mut text = Vec::new();
+            answer.write(&mut text).unwrap();
+            (answer.exit(), String::from_utf8(text).unwrap())
+        };
+        for (text, trusted, undecided, untrusted) in [
+            ("mine", CliExit::Success, CliExit::Usage, CliExit::Denied),
+            ("all", CliExit::Success, CliExit::Success, CliExit::Success),
+            // While the requester is not verified, the Deny applies to everybody.
+            ("no", CliExit::Success, CliExit::Usage, CliExit::Denied),
+            ("other", CliExit::Denied, CliExit::Denied, CliExit::Denied),
+        ] {
+            assert_eq!(exit(text, RequesterTrust::Trusted).0, trusted, "{text}");
+            assert_eq!(exit(text, RequesterTrust::Untrusted).0, untrusted, "{text}");
+            let (code, printed) = exit(text, RequesterTrust::Undecided);
+            assert_eq!(code, undecided, "{text}: {printed}");
+            assert_eq!(printed.starts_with("no decision yet: "), code == CliExit::Usage, "{printed}");
+        }
     }
 }

@@ -142,7 +142,7 @@ impl Output {
         let mut spool = tempfile::tempfile().context("creating a temporary file failed ($TMPDIR)")?;
         if record.truncated {
             let Some(store) = self.store_of(record, kind)? else {
-                return Ok(StreamCheck::NoOutput(not_stored(&self.name, kind, record)));
+                return Ok(StreamCheck::NoOutput(not_stored(execution, kind, record)));
             };
             let owner = OutputKey {
                 namespace: execution.namespace().unwrap_or_default(),
@@ -190,6 +190,9 @@ impl Output {
             let kind = kind.as_str();
             format!("{kind} is in the output store of the `writ serve` that ran it; name that store: --store URL")
         };
+        if self.store.as_deref() == Some("none") {
+            anyhow::bail!("{}; `none` names no store", which());
+        }
         let location = location_or_default(self.store.as_deref()).with_context(which)?;
         Ok(Some(open_to_read(&location).with_context(which)?))
     }
@@ -228,11 +231,12 @@ fn recorded_stream(execution: &CommandExecution, kind: StreamKind) -> Result<(&s
     }
 }
 
-fn not_stored(name: &str, kind: StreamKind, record: &StreamRecord) -> NoOutput {
+fn not_stored(execution: &CommandExecution, kind: StreamKind, record: &StreamRecord) -> NoOutput {
+    let (name, namespace) = (execution.name_any(), execution.namespace().unwrap_or_default());
     let why = record.not_stored.as_deref().unwrap_or("the `writ serve` that ran it had no output store");
     let message = format!(
         "the {} of {name} ({} bytes) was not stored: {why}; its head and tail are in the status: \
-         kubectl get cmdexec {name} -o jsonpath='{{.status.{}}}'",
+         kubectl -n {namespace} get cmdexec {name} -o jsonpath='{{.status.{}}}'",
         kind.as_str(),
         record.bytes,
         kind.as_str()
@@ -266,9 +270,13 @@ mod tests {
     fn what_was_not_stored_says_why_and_where_its_ends_are() {
         let record = serde_json::json!({"bytes": 7, "sha256": "x", "truncated": true, "encoding": "utf-8"});
         let mut record: StreamRecord = serde_json::from_value(record).unwrap();
-        let NoOutput { message, .. } = not_stored("x", StreamKind::Stderr, &record);
+        let execution = with_status(serde_json::json!({"phase": "Succeeded"}));
+        let NoOutput { message, .. } = not_stored(&execution, StreamKind::Stderr, &record);
         assert!(message.contains("no output store") && message.contains(".status.stderr"), "{message}");
+        let command =
+            format!("kubectl -n {} get cmdexec {}", execution.namespace().unwrap_or_default(), execution.name_any());
+        assert!(message.contains(&command), "{message}");
         record.not_stored = Some("because".to_owned());
-        assert!(not_stored("x", StreamKind::Stderr, &record).message.contains("because"));
+        assert!(not_stored(&execution, StreamKind::Stderr, &record).message.contains("because"));
     }
 }

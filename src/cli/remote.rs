@@ -41,9 +41,7 @@ pub(super) struct PolicySource {
     pub requester: Option<Requester>,
     /// Request that was read from an execution in the cluster.
     pub input: Option<RequestInput>,
-    /// False if a Whitelist reports that the requesters of its namespace are unknown. Rules with subjects then match
-    /// nobody.
-    pub is_requester_trusted: bool,
+    pub requester_trust: RequesterTrust,
 }
 
 /// Reads policy, Machine and execution from the cluster.
@@ -74,8 +72,8 @@ pub(super) async fn read(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource
         }
         None => scope.machine_labels.iter().cloned().collect(),
     };
-    let is_requester_trusted = is_requester_trusted(&cluster, &namespace).await?;
-    Ok(PolicySource { rules, labels, requester, input, is_requester_trusted })
+    let requester_trust = requester_trust(&cluster, &namespace).await?;
+    Ok(PolicySource { rules, labels, requester, input, requester_trust })
 }
 
 /// Reads a Machine. If it does not exist and the user may list Machines, the error suggests a similar name.
@@ -102,15 +100,32 @@ fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> any
     }
 }
 
-/// Returns false if a Whitelist reports that the requesters of its namespace are unknown.
-async fn is_requester_trusted(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
+/// Trust of the controller in the requesters of a namespace, as its Whitelists report it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum RequesterTrust {
+    Trusted,
+    /// The controller has not been able to check the admission policy yet. It makes no decision that depends on
+    /// subjects.
+    Undecided,
+    Untrusted,
+}
+
+/// Returns the least trust that a condition `RequesterKnown` of a Whitelist in the namespace reports.
+async fn requester_trust(cluster: &Cluster, namespace: &str) -> anyhow::Result<RequesterTrust> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace, &ApiResource::erase::<Whitelist>(&()));
     let list = cluster.call(Operation::Cli, "the Whitelists", api.list(&ListParams::default())).await?;
-    let mut conditions =
+    let conditions =
         list.items.iter().filter_map(|object| object.data.pointer("/status/conditions")?.as_array()).flatten();
-    let is = |condition: &Value, field: &str, value: &str| condition.get(field).and_then(Value::as_str) == Some(value);
-    Ok(!conditions.any(|condition| is(condition, "type", "RequesterKnown") && is(condition, "status", "False")))
+    let field = |condition: &Value, field: &str| Some(condition.get(field)?.as_str()?.to_owned());
+    let known = conditions.filter(|condition| field(condition, "type").is_some_and(|type_| type_ == "RequesterKnown"));
+    let reported: Vec<String> = known.filter_map(|condition| field(condition, "status")).collect();
+    let is_reported = |status: &str| reported.iter().any(|reported| reported == status);
+    Ok(match () {
+        () if is_reported("False") => RequesterTrust::Untrusted,
+        () if is_reported("Unknown") => RequesterTrust::Undecided,
+        () => RequesterTrust::Trusted,
+    })
 }
 
 /// Returns the user of this command, as authenticated by the API server.
@@ -142,5 +157,11 @@ pub(super) fn from_files(scope: &PolicyScope<'_>) -> anyhow::Result<PolicySource
         }
     }
     let labels = scope.machine_labels.iter().cloned().collect();
-    Ok(PolicySource { rules: RuleSet::new(compiled), labels, requester: None, input: None, is_requester_trusted: true })
+    Ok(PolicySource {
+        rules: RuleSet::new(compiled),
+        labels,
+        requester: None,
+        input: None,
+        requester_trust: RequesterTrust::Trusted,
+    })
 }

@@ -283,7 +283,14 @@ fn status_of(
         Some(RequesterTrust::Since(_)) => {
             conditions::set(conditions, known, true, "Stamped", "the API server says who asks", generation, now);
         }
-        Some(RequesterTrust::Untrusted(problem) | RequesterTrust::Undecided(problem)) => {
+        Some(RequesterTrust::Undecided(problem)) => {
+            let message = format!(
+                "{problem}; until this is known, an execution that depends on the subjects of a rule stays Pending \
+                 (docs/guides/roles.md)"
+            );
+            conditions::set_unknown(conditions, known, "CheckInconclusive", &message, generation, now);
+        }
+        Some(RequesterTrust::Untrusted(problem)) => {
             let message = format!(
                 "{problem}; rules with subjects allow nobody, and a Deny with subjects holds against everybody (docs/guides/roles.md)"
             );
@@ -292,4 +299,32 @@ fn status_of(
     }
     verdict.warnings.write_into(&mut status, now);
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_requester_condition_is_unknown_while_the_check_has_no_result() {
+        let verdict = Verdict {
+            rule_count: 1,
+            reason: "AllRulesInForce",
+            message: String::new(),
+            has_subjects: true,
+            has_deny: false,
+            warnings: warnings::Warnings::default(),
+        };
+        for (trust, expected) in [
+            (None, None),
+            (Some(RequesterTrust::Since(Timestamp::UNIX_EPOCH)), Some("True")),
+            (Some(RequesterTrust::Undecided("why")), Some("Unknown")),
+            (Some(RequesterTrust::Untrusted("why")), Some("False")),
+        ] {
+            let before = WhitelistStatus::default();
+            let status = status_of(&verdict, &before, Some(1), trust.as_ref(), Timestamp::UNIX_EPOCH);
+            let known = status.conditions.iter().find(|condition| condition.type_ == "RequesterKnown");
+            assert_eq!(known.map(|condition| condition.status.as_str()), expected);
+        }
+    }
 }

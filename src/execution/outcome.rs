@@ -221,11 +221,11 @@ fn stop_cause_text(cause: StopCause, execution: &CommandExecution) -> String {
     match cause {
         StopCause::Timeout => match (execution.spec.timeout_seconds, decision) {
             (Some(seconds), _) => format!(
-                "ran longer than {seconds} s (spec.timeoutSeconds of the execution; the rule's timeoutSeconds.maximum bounds it)"
+                "ran longer than {seconds} s (spec.timeoutSeconds of the execution; the maximum timeout of the rule bounds it)"
             ),
             (None, Some(decision)) => format!(
-                "ran longer than {} s (timeoutSeconds.default of the rule {}/{}; the execution can set spec.timeoutSeconds up to \
-                 the rule's maximum)",
+                "ran longer than {} s (the default timeout of the rule {}/{}; the execution can set spec.timeoutSeconds, up to \
+                 the maximum timeout of the rule)",
                 decision.timeout_seconds, decision.whitelist.name, decision.rule
             ),
             (None, None) => "ran longer than decision.timeoutSeconds".to_owned(),

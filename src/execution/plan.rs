@@ -9,7 +9,7 @@ use crate::api::conditions::ConditionType;
 use crate::api::{
     CommandExecution, CommandExecutionStatus, ExecutionMode, Machine, Phase, RUN_AGAIN_ANNOTATION, Reason,
 };
-use crate::policy::{self, Decision, Identity, Request, Verdict};
+use crate::policy::{self, Decision, Request, Verdict};
 
 use super::creation::creation;
 use super::status::{with_decision, with_phase};
@@ -290,10 +290,7 @@ fn evaluate_policy(observed: &Observed<'_>) -> Plan {
             }
         }
         // The decision can change when the requester is verified, so the plan only requeues the execution.
-        Verdict::Deny(denial)
-            if observed.identity == Identity::Undecided
-                && matches!(denial.reason, Reason::NotPermitted | Reason::Denied) =>
-        {
+        Verdict::Deny(denial) if denial.awaits_identity(observed.identity) => {
             Plan { requeue: Some(REQUEUE_IDENTITY), ..Plan::default() }
         }
         // The plan waits, because the sync that created the execution can still apply the missing rule or the label of

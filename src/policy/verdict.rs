@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use crate::api::Reason;
 use crate::api::execution_status::{ObjectRecord, OutputBounds};
 
+use super::subjects::Identity;
+
 /// Result for a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
@@ -53,6 +55,13 @@ pub struct Denial {
     pub message: String,
     /// Complete near miss, only for readers of the policy: the nearest rule, and the reason why it did not match.
     pub nearest: Option<NearMiss>,
+}
+
+impl Denial {
+    /// Returns true if the denial is not final, because the check of the requester has no result yet.
+    pub fn awaits_identity(&self, identity: Identity<'_>) -> bool {
+        identity == Identity::Undecided && matches!(self.reason, Reason::NotPermitted | Reason::Denied)
+    }
 }
 
 /// Rule that is nearest to a denied request.

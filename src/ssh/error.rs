@@ -28,7 +28,7 @@ pub enum ConnectError {
     /// The host showed a key that is not expected. Writ sent nothing after it received the key.
     #[error(
         "host key changed: expected {}, got {shown}; if the host was re-installed, check its new key on its console and \
-         put it into spec.hostKeys (`writ machine keyscan HOST` prints the line); otherwise someone may be intercepting the \
+         put it into spec.hostKeys (`writ machine keyscan HOST --port PORT` prints the line); otherwise someone may be intercepting the \
          connection",
         if .expected.is_empty() { "a listed key".to_owned() } else { join_limited(.expected, MAX_KEYS_SHOWN) }
     )]

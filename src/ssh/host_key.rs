@@ -77,7 +77,7 @@ pub enum HostKeyConfigError {
     /// There is no key, no authority and no trust on first use.
     #[error(
         "spec.hostKeys must have at least one key, or spec.hostKeyAuthorities one, or spec.hostKeyPolicy must be \
-         TrustOnFirstUse; `writ machine keyscan HOST` prints a host's keys"
+         TrustOnFirstUse; `writ machine keyscan HOST --port PORT` prints a host's keys"
     )]
     None,
     /// A line is no public key of a type that Writ uses.

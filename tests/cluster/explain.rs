@@ -122,6 +122,18 @@ fn a_reader_that_goes_away_ends_every_subcommand_without_a_word() {
 }
 
 #[test]
+fn a_request_without_its_separator_gets_a_tip() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = file(&folder, "web.yaml", WHITELIST);
+    for words in [&["restart", "nginx.service"][..], &["-x"], &["--as", "jane", "restart", "--now"]] {
+        let refused = ends(&writ(&[&["explain", "-f", &file], words].concat(), ""), 2);
+        assert!(refused.contains("put `--` between the flags and the request"), "{words:?}: {refused}");
+    }
+    let refused = ends(&writ(&["explain", "-f", &file, "--no-such-flag", "--", "restart"], ""), 2);
+    assert!(!refused.contains("between the flags and the request"), "{refused}");
+}
+
+#[test]
 fn files_that_cannot_be_used_are_bad_input_and_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let cases = [

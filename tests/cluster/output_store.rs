@@ -119,6 +119,8 @@ async fn a_mebibyte_is_cut_in_the_status_and_printed_whole() {
     let only = writ_output(&case, &["x", "--store", &case.store(), "--stream", "stderr"]);
     assert!(only.stdout == written("stderr") && only.stderr.is_empty());
     assert_eq!(files(&case).await.len(), 2);
+    let no_store = writ_output(&case, &["x", "--store", "none", "--stream", "stdout"]);
+    ends(&no_store, 2, &["output store of the `writ serve` that ran it", "`none` names no store"]);
 }
 
 #[tokio::test]

@@ -61,10 +61,10 @@ impl World {
     /// Starts a world with these options of its control plane.
     pub fn start_with(options: ControlPlaneOptions) -> Arc<Self> {
         let mut world = Self::bare(options);
-        let installed = Instant::now();
         world.install(&[]);
+        let installed = Instant::now();
         world.wait_until_requesters_are_stamped();
-        // Writ trusts requesters only some seconds after the installation, and the times are in whole seconds.
+        // Writ trusts requesters only five seconds after the last policy was stored, and the times are whole seconds.
         std::thread::sleep(Duration::from_secs(7).saturating_sub(installed.elapsed()));
         Arc::new(world)
     }

@@ -5,6 +5,7 @@ mod serve;
 use std::io::{BufReader, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use writ::cli::machine::MachineCommand;
 use writ::cli::pipe::{READER_GONE, ReaderGone};
@@ -36,7 +37,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = match Cli::parse().command {
+    let command = match parse_arguments().command {
         Command::Serve(options) => {
             return exit_code(Box::pin(serve(options)).await.map(|()| CliExit::Success), ExitCode::FAILURE);
         }
@@ -48,6 +49,20 @@ async fn main() -> ExitCode {
         return READER_GONE.into();
     }
     exit_code(outcome, CliExit::Usage.code().into())
+}
+
+/// Parses the command line. Prints the error and exits with 2 if the command line is not valid.
+fn parse_arguments() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let is_explain = arguments.first().is_some_and(|command| command == "explain");
+        if is_explain && error.kind() == ErrorKind::UnknownArgument && !arguments.iter().any(|word| word == "--") {
+            let tip =
+                "put `--` between the flags and the request: `writ explain --machine web-1 -- systemctl restart x`";
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+        error.exit()
+    })
 }
 
 /// Runs a command that a user starts in a terminal.

@@ -79,7 +79,10 @@ fn text(machine: &Machine, keys: &anyhow::Result<AuthorizedKeys>, rules: &[White
         sudo_lines(&mut lines, user, rule);
     }
     if lines.is_empty() {
-        text.push_str("\n# no rule for this machine has runAs: no sudo lines are needed\n");
+        text.push_str(
+            "\n# no Whitelist in the cluster has a rule with runAs for this machine: no sudo lines are needed\n\
+             # (if the Whitelist is only in a file, apply it first)\n",
+        );
     } else {
         let _ = write!(text, "\n# visudo -f /etc/sudoers.d/writ on the machine:\n{lines}");
     }

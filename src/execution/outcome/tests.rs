@@ -369,7 +369,7 @@ fn message_names_the_exceeded_limit_and_the_last_stderr_line() {
     let exit = |code| Termination::Exited { code };
     let timeout = Some(StopCause::Timeout);
     for (ending, told, own, stderr, expected) in [
-        (term(), timeout, None, "", "ran longer than 30 s (timeoutSeconds.default of the rule web/hello;"),
+        (term(), timeout, None, "", "ran longer than 30 s (the default timeout of the rule web/hello;"),
         (term(), timeout, Some(7), "", "ran longer than 7 s (spec.timeoutSeconds of the execution;"),
         (exit(3), None, None, "oh\nno space\n", "exit code 3 in 7 ms; last line of stderr: no space"),
         (exit(127), None, None, "", "does not exist on the machine: check decision.argv[0], \"/bin/echo\""),
