@@ -12,6 +12,7 @@ mod lint;
 #[cfg(feature = "operator")]
 pub mod machine;
 pub mod manifest;
+mod object_name;
 mod output;
 pub mod pipe;
 mod ready;

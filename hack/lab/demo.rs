@@ -242,6 +242,7 @@ To give another user rights, bind writ-base-requester and writ-base-viewer: this
 writ-requester.
 
 {kubectl} --kubeconfig {admin} -n {namespace} create rolebinding bob --clusterrole=writ-base-requester --user=bob
+{kubectl} --kubeconfig {admin} -n {namespace} create rolebinding bob-view --clusterrole=writ-base-viewer --user=bob
 
 The log of writ serve:
 

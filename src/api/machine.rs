@@ -101,8 +101,9 @@ pub struct MachineSpec {
     /// Pinned host keys of the machine, at most 16 OpenSSH public key lines. `writ machine keyscan HOST` prints them.
     /// Before you trust them, compare them with `/etc/ssh/ssh_host_ed25519_key.pub` on the machine. Types:
     /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ecdsa-sha2-nistp384`, `ecdsa-sha2-nistp521`, `ssh-rsa` (used with SHA-2
-    /// only). If the machine shows another key, Writ does not log in. The execution then ends as LaunchFailed, reason
-    /// HostKeyMismatch, and the Machine is Misconfigured.
+    /// only). If the machine shows another key, Writ does not log in, and the Machine is Misconfigured. Executions that
+    /// were created after the Machine was last in order and before Writ found this end as LaunchFailed, reason
+    /// HostKeyMismatch. All others stay Queued, and start when the Machine is repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(

@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 
 use crate::api::Reason;
 use crate::api::command_execution::{Requester, RuleRequest};
+use crate::api::whitelist::Effect;
 use crate::policy::{self, CommandForm, Denial, Identity, Request, RuleSet, Verdict};
 
 use super::CliExit;
 use super::input::{RequestInput, parse_key_value};
+use super::object_name::{parse_execution, parse_machine};
 use super::remote::{self, PolicyScope, PolicySource, RequesterTrust};
 
 /// Maximum length of a JSON line, in bytes. A usual request has much less than 100 KiB.
@@ -55,12 +57,13 @@ pub struct Explain {
     namespace: Option<String>,
 
     /// Name of the Machine that the command would run on.
-    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    #[arg(long, value_name = "NAME", value_parser = parse_machine, conflicts_with = "file")]
     machine: Option<String>,
 
     /// Name of a CommandExecution in the cluster. Prints the decision that Writ would make about this CommandExecution
     /// now.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "machine", "words", "rule", "json_lines"])]
+    #[arg(long, value_name = "NAME", value_parser = parse_execution,
+        conflicts_with_all = ["file", "machine", "words", "rule", "json_lines"])]
     execution: Option<String>,
 
     /// Label of the Machine; repeatable.
@@ -156,6 +159,15 @@ impl Explain {
             )?;
         }
         let answer = self.explain(&source, &input);
+        if let Some(user) = self.as_user.as_ref().filter(|_| self.as_group.is_empty())
+            && answer.can_change_by_group(&source.rules)
+        {
+            writeln!(
+                output,
+                "note: {user} counts here as a member of no group: add --as-group for each group of {user}, or the answer can be \
+                 wrong\n"
+            )?;
+        }
         answer.write(output)?;
         Ok(answer.exit())
     }
@@ -340,6 +352,17 @@ impl Explain {
 }
 
 impl Explanation {
+    /// Returns true if the answer can be another one for a requester with more groups.
+    fn can_change_by_group(&self, rules: &RuleSet) -> bool {
+        match self {
+            Explanation::Allowed(_) => rules.names_group(Effect::Deny),
+            Explanation::Denied { reason, .. } => {
+                *reason == format!("{:?}", Reason::NotPermitted) && rules.names_group(Effect::Allow)
+            }
+            Explanation::Malformed(_) | Explanation::Undecided(_) => false,
+        }
+    }
+
     fn exit(&self) -> CliExit {
         match self {
             Explanation::Allowed(_) => CliExit::Success,

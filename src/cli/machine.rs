@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use crate::cli::CliExit;
+use crate::cli::object_name::parse_machine;
 use crate::cluster::{ClientOptions, Cluster};
 use crate::fleet::{Step, check};
 use crate::ssh::scan;
@@ -61,6 +62,7 @@ struct Keyscan {
 #[derive(Args, Debug)]
 struct MachineArgs {
     /// Name of the Machine.
+    #[arg(value_parser = parse_machine)]
     name: String,
 
     /// Kubeconfig file to use [default: $KUBECONFIG, ~/.kube/config, or the Pod's ServiceAccount].

@@ -12,10 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::CommandExecution;
 use crate::api::execution_status::{Encoding, StreamRecord};
-use crate::cluster::{ClientOptions, Cluster, ClusterError};
+use crate::cluster::{ClientOptions, Cluster};
 use crate::output::{OutputKey, Store, StoreError, StreamKind};
 
 use super::CliExit;
+use super::object_name::{missing, parse_execution};
 use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
 
 /// Print the output of an execution.
@@ -35,7 +36,7 @@ use super::store::{OUTPUT_STORE, location_or_default, open_to_read};
 #[command(verbatim_doc_comment)]
 pub struct Output {
     /// Name of the CommandExecution.
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = parse_execution)]
     name: String,
 
     /// Namespace of the CommandExecution [default: the namespace of the kubeconfig].
@@ -101,11 +102,8 @@ impl Output {
         let options = ClientOptions::for_user(self.kubeconfig.as_deref(), self.namespace.as_deref());
         let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = cluster.own_namespace().to_owned();
-        let execution = cluster.execution(&namespace, &self.name).await.map_err(|error| match error {
-            error @ ClusterError::NotFound { .. } => anyhow::Error::new(error)
-                .context(format!("no such execution (kubectl -n {namespace} get cmdexec lists the existing ones)")),
-            error => error.into(),
-        })?;
+        let execution = cluster.execution(&namespace, &self.name).await
+            .map_err(|error| missing(error, "", &namespace, "cmdexec"))?;
         // All streams are verified before anything is printed.
         let mut verified = Vec::new();
         for kind in self.stream.kinds() {
@@ -214,7 +212,8 @@ fn recorded_stream(execution: &CommandExecution, kind: StreamKind) -> Result<(&s
     }
     let output = status.and_then(|status| status.output.as_ref());
     let (Some(status), Some(output)) = (status, output) else {
-        let message = format!("{name} is {} and no output was recorded: see status.message", phase.as_str());
+        let why = status.and_then(|status| status.message.as_deref()).unwrap_or("see the status");
+        let message = format!("{name} is {} and no output was recorded: {why}", phase.as_str());
         return Err(NoOutput { exit: CliExit::NotAvailable, message });
     };
     let (text, record) = match kind {

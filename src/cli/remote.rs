@@ -17,6 +17,7 @@ use crate::cluster::{ClientOptions, Cluster, ClusterError, Operation, PolicyCach
 use crate::policy::RuleSet;
 
 use super::input::RequestInput;
+use super::object_name::missing;
 
 /// The flags of a command that select the policy, the Machine and the requester.
 pub(super) struct PolicyScope<'a> {
@@ -88,16 +89,6 @@ async fn read_machine(cluster: &Cluster, namespace: &str, name: &str) -> anyhow:
     };
     let meant = meant.map(|nearest| format!("; did you mean --machine {nearest}?")).unwrap_or_default();
     Err(missing(error, &meant, namespace, "machines"))
-}
-
-/// Adds to a NotFound error the command that lists the existing objects.
-fn missing(error: ClusterError, meant: &str, namespace: &str, kind: &str) -> anyhow::Error {
-    match error {
-        error @ ClusterError::NotFound { .. } => anyhow::anyhow!(
-            "{error}{meant} (kubectl -n {namespace} get {kind} lists the existing ones; -n NAMESPACE selects another namespace)"
-        ),
-        error => error.into(),
-    }
 }
 
 /// Trust of the controller in the requesters of a namespace, as its Whitelists report it.

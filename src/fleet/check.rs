@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::api::ExecutionMode;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::ssh::{self, AddressPolicy, ConnectError, Connection, Credentials, VerifiedBy};
 
 use super::connect_failure::ConnectFailure;
@@ -34,6 +34,10 @@ type Say<'a> = &'a mut (dyn FnMut(Step) + Send);
 pub async fn check(cluster: &Cluster, network: &AddressPolicy, namespace: &str, name: &str, say: Say<'_>) -> bool {
     let machine = match cluster.machine(namespace, name).await {
         Ok(machine) => machine,
+        Err(error @ ClusterError::NotFound { .. }) => {
+            let remedy = "lists the existing ones; -n NAMESPACE selects another namespace";
+            return failed(say, None, "Machine", format!("{error} (kubectl -n {namespace} get machines {remedy})"));
+        }
         Err(error) => return failed(say, None, "Machine", error.to_string()),
     };
     let spec = &machine.spec;
@@ -100,11 +104,7 @@ async fn log_in(
     match connected {
         Ok(connection) => {
             let proof = connection.host_key();
-            let by = match proof.by {
-                VerifiedBy::Pinned => "pinned in spec.hostKeys",
-                VerifiedBy::Authority => "vouched for by spec.hostKeyAuthorities",
-                VerifiedBy::FirstUse => "the one that was seen first",
-            };
+            let by = verified_by_text(proof.by);
             tell("connection", Ok(connection.peer().to_owned()));
             tell("host key", Ok(format!("{} ({}), {by}", proof.fingerprint, proof.algorithm)));
             let milliseconds = connection.login_time().as_millis();
@@ -124,6 +124,14 @@ async fn log_in(
             tell(failed_at(&error), Err(explain(&error)));
             None
         }
+    }
+}
+
+fn verified_by_text(by: VerifiedBy) -> &'static str {
+    match by {
+        VerifiedBy::Pinned => "pinned in spec.hostKeys",
+        VerifiedBy::Authority => "vouched for by spec.hostKeyAuthorities",
+        VerifiedBy::FirstUse => "the one that was seen first",
     }
 }
 

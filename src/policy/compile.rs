@@ -98,6 +98,12 @@ impl CompiledWhitelist {
         self.allow_rules.len() + self.deny_rules.len()
     }
 
+    /// Returns true if a rule in force with this effect names a group in its `subjects`.
+    pub(super) fn names_group(&self, effect: Effect) -> bool {
+        let rules = if effect == Effect::Deny { &self.deny_rules } else { &self.allow_rules };
+        rules.iter().filter_map(|rule| rule.subjects.as_ref()).flatten().any(subjects::is_group)
+    }
+
     /// Returns true if a rule in force has `subjects`.
     pub fn has_subjects(&self) -> bool {
         self.allow_rules.iter().chain(&self.deny_rules).any(|rule| rule.subjects.is_some())

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::api::whitelist::Effect;
+
 use super::compile::{CompiledRule, CompiledWhitelist};
 use super::index::{END_OF_WORD, PrefixIndex, key_of_name};
 
@@ -72,6 +74,11 @@ impl RuleSet {
     /// Returns the Whitelists, sorted by name.
     pub fn whitelists(&self) -> &[Arc<CompiledWhitelist>] {
         &self.0.whitelists
+    }
+
+    /// Returns true if an Allow rule or, with `Effect::Deny`, a Deny rule in force names a group in its `subjects`.
+    pub fn names_group(&self, effect: Effect) -> bool {
+        self.whitelists().iter().any(|whitelist| whitelist.names_group(effect))
     }
 
     /// Returns the first Whitelist that causes the namespace to fail closed.

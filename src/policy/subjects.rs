@@ -24,6 +24,10 @@ pub(super) enum Principal {
     Group(String),
 }
 
+pub(super) fn is_group(principal: &Principal) -> bool {
+    matches!(principal, Principal::Group(_))
+}
+
 /// Returns the subjects of a rule. Returns `None` if the rule is for everybody.
 pub(super) fn compile(rule: &WhitelistRule, namespace: &str) -> Result<Option<Vec<Principal>>, RuleError> {
     let Some(subjects) = &rule.subjects else { return Ok(None) };

@@ -122,6 +122,21 @@ fn a_reader_that_goes_away_ends_every_subcommand_without_a_word() {
 }
 
 #[test]
+fn a_denial_that_a_group_could_change_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = file(&folder, "web.yaml", WHITELIST);
+    let explain = |flags: &[&str], code: i32| {
+        let start = ["explain", "-f", &file, "--machine-label", "role=web"];
+        let words = ["--", "restart", "nginx.service"];
+        let printed = ends(&writ(&[&start[..], flags, &words].concat(), ""), code);
+        printed.starts_with("note: jane counts here as a member of no group: add --as-group for each group of jane")
+    };
+    assert!(explain(&["--as", "jane"], 3));
+    assert!(!explain(&["--as", "jane", "--as-group", "sre"], 0));
+    assert!(!explain(&["--as", "jane", "--as-group", "staff"], 3));
+}
+
+#[test]
 fn a_request_without_its_separator_gets_a_tip() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = file(&folder, "web.yaml", WHITELIST);

@@ -157,7 +157,7 @@ async fn what_was_damaged_is_refused_and_not_printed() {
 #[tokio::test]
 async fn what_cannot_be_printed_says_why_and_what_to_do() {
     let mut case = with_rule("seq 1 100000", json!({}), &[]).await;
-    ends(&writ_output(&case, &["x"]), 2, &["no such execution", "get cmdexec lists"]);
+    ends(&writ_output(&case, &["x"]), 2, &["does not exist", "get cmdexec lists"]);
     ends(&writ_output(&case, &[]), 2, &["NAME"]);
     case.execute("rejected", "cat /etc/shadow").await;
     case.finished("rejected").await;

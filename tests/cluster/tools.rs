@@ -65,7 +65,7 @@ async fn check_says_each_step_and_where_it_fails() {
     assert_eq!(case.sshd_logged("userauth-request"), before);
     let missing = machine_tool(&case, &["check", "nobody"]);
     assert_eq!(missing.status.code(), Some(4));
-    assert!(stdout(&missing).contains("nobody"));
+    assert!(stdout(&missing).contains("nobody") && stdout(&missing).contains("get machines lists the existing ones"));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt as _};
 
 use crate::api::whitelist::{Effect, WhitelistRule};
 use crate::api::{Machine, Whitelist};
+use crate::cli::object_name::missing;
 use crate::cluster::{Cluster, Operation};
 use crate::execution::sudoers;
 use crate::fleet::parse_credentials;
@@ -22,7 +23,8 @@ const MAX_LINES: usize = 32;
 /// Returns the configuration for a machine. A comment in front of each part names the file for this part.
 pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     let namespace = cluster.own_namespace();
-    let machine = cluster.machine(namespace, name).await?;
+    let machine = cluster.machine(namespace, name).await;
+    let machine = machine.map_err(|error| missing(error, "", namespace, "machines"))?;
     let keys = authorized_keys(cluster, &machine).await;
     let list: Api<Whitelist> = Api::namespaced(cluster.client(), namespace);
     let whitelists = cluster.call(Operation::Cli, "the Whitelists", list.list(&ListParams::default())).await?;
@@ -32,9 +34,16 @@ pub(super) async fn setup(cluster: &Cluster, name: &str) -> anyhow::Result<Strin
 
 /// Public keys that belong to the private keys in a Machine's Secret.
 struct AuthorizedKeys {
-    /// Lines for authorized_keys, without options.
-    lines: Vec<String>,
+    keys: Vec<AuthorizedKey>,
     has_certificate: bool,
+}
+
+struct AuthorizedKey {
+    /// Name of the private key's entry in the Secret.
+    entry: String,
+    fingerprint: String,
+    /// Line for authorized_keys, without options.
+    line: String,
 }
 
 async fn authorized_keys(cluster: &Cluster, machine: &Machine) -> anyhow::Result<AuthorizedKeys> {
@@ -42,9 +51,16 @@ async fn authorized_keys(cluster: &Cluster, machine: &Machine) -> anyhow::Result
     let secret = cluster.ssh_secret(cluster.own_namespace(), name).await?;
     let credentials = parse_credentials(&secret).with_context(|| format!("the Secret {name}"))?;
     Ok(AuthorizedKeys {
-        lines: credentials.in_order().map(Credentials::authorized_keys_line).collect(),
+        keys: credentials.in_order().map(AuthorizedKey::of).collect(),
         has_certificate: secret.keys.iter().any(|key| key.certificate.is_some()),
     })
+}
+
+impl AuthorizedKey {
+    fn of(credentials: &Credentials) -> Self {
+        let (entry, fingerprint) = (credentials.entry(), credentials.fingerprint());
+        Self { entry, fingerprint, line: credentials.authorized_keys_line() }
+    }
 }
 
 /// Returns the valid rules. An invalid rule gets no sudo line, because Writ ignores it. An invalid Deny rule forbids
@@ -92,10 +108,13 @@ fn text(machine: &Machine, keys: &anyhow::Result<AuthorizedKeys>, rules: &[White
 fn authorized_keys_text(machine: &Machine, keys: &AuthorizedKeys) -> String {
     // `restrict` forbids port forwarding, agent forwarding, terminals and X11, and also future features of sshd.
     let options = if machine.spec.allow_jump { "restrict,port-forwarding" } else { "restrict" };
-    let lines = if keys.lines.len() > 1 { "one line for each key of the Secret" } else { "one line" };
+    let lines = match keys.keys.len() {
+        ..2 => "one line",
+        _ => "one line for each key of the Secret (add only the lines that are missing)",
+    };
     let mut text = format!("# ~{}/.ssh/authorized_keys on the machine, {lines}:\n", machine.spec.user);
-    for key in &keys.lines {
-        let _ = writeln!(text, "{options} {key} writ");
+    for AuthorizedKey { entry, fingerprint, line } in &keys.keys {
+        let _ = writeln!(text, "# {entry}, {fingerprint}\n{options} {line} writ");
     }
     if keys.has_certificate {
         text.push_str(

@@ -25,7 +25,8 @@ fn machine() -> Machine {
 }
 
 fn keys(has_certificate: bool) -> anyhow::Result<AuthorizedKeys> {
-    Ok(AuthorizedKeys { lines: vec!["ssh-ed25519 AAAA".to_owned()], has_certificate })
+    let [entry, fingerprint, line] = ["ssh-privatekey", "SHA256:x", "ssh-ed25519 AAAA"].map(str::to_owned);
+    Ok(AuthorizedKeys { keys: vec![AuthorizedKey { entry, fingerprint, line }], has_certificate })
 }
 
 #[test]
@@ -52,6 +53,25 @@ fn the_lines_are_as_narrow_as_the_rules() {
             "writ ALL=(deploy) NOPASSWD: /usr/local/bin/release",
             "Defaults!/usr/local/bin/release env_keep += \"CHANNEL\"",
             "writ ALL=(root) NOPASSWD: /usr/bin/uptime \"\"",
+        ]
+    );
+}
+
+#[test]
+fn each_key_of_a_secret_is_named_before_its_line() {
+    let mut keys = keys(false).unwrap();
+    let [entry, fingerprint, line] = ["ssh-privatekey-2", "SHA256:y", "ssh-ed25519 BBBB"].map(str::to_owned);
+    keys.keys.push(AuthorizedKey { entry, fingerprint, line });
+    let text = text(&machine(), &Ok(keys), &[]);
+    let lines: Vec<&str> = text.lines().take(5).collect();
+    assert_eq!(
+        lines,
+        [
+            "# ~writ/.ssh/authorized_keys on the machine, one line for each key of the Secret (add only the lines that are missing):",
+            "# ssh-privatekey, SHA256:x",
+            "restrict ssh-ed25519 AAAA writ",
+            "# ssh-privatekey-2, SHA256:y",
+            "restrict ssh-ed25519 BBBB writ",
         ]
     );
 }
