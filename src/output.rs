@@ -20,7 +20,7 @@
 //!      KiB.
 //!    - With patterns: for each stream, the unfinished line of at most 64 KiB, and the memory of the search (see
 //!      [`LineRedactor`](crate::policy::LineRedactor)).
-//!    - For the [`Store`]: at most 16 MiB, and only for output that the status cannot show whole.
+//!    - For the [`Store`]: at most 18 MiB, and only for output that the status cannot show whole.
 //!    - For viewers: 64 MiB for all commands together (see [`LiveOutput`]).
 
 mod budget;

@@ -102,7 +102,9 @@ impl Output {
         let options = ClientOptions::for_user(self.kubeconfig.as_deref(), self.namespace.as_deref());
         let cluster = Cluster::connect(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = cluster.own_namespace().to_owned();
-        let execution = cluster.execution(&namespace, &self.name).await
+        let execution = cluster
+            .execution(&namespace, &self.name)
+            .await
             .map_err(|error| missing(error, "", &namespace, "cmdexec"))?;
         // All streams are verified before anything is printed.
         let mut verified = Vec::new();

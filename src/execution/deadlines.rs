@@ -42,7 +42,8 @@ pub struct Limits {
     pub drain: Duration,
     /// Maximum size of the output, in bytes (`decision.output.maximumBytes`).
     pub maximum_bytes: u64,
-    /// Maximum time, in addition to the timeout, for which the machine may be unreachable.
+    /// Maximum time for which the machine may be unreachable after the command should have ended (timeout, drain and
+    /// [`END_GRACE`]).
     pub unreachable_timeout: Duration,
     /// Maximum time from a stop request to the end of the execution. After this time the execution finishes, whatever
     /// the machine reports.

@@ -54,7 +54,7 @@ pub(crate) struct MachineState {
     pub settings: Option<Settings>,
     /// The last observation.
     pub observation: Option<MachineObservation>,
-    /// Number of failed observations in a row.
+    /// Number of consecutive failed observations.
     pub failures: u32,
     /// Random number in 0..1, new for each observation. The number spreads the probes of different machines over time.
     pub jitter: f64,

@@ -40,8 +40,8 @@ use super::{OutputKey, StreamKind};
 /// Deadline of one call. A part of 5 MiB needs this time at 2 Mbit/s.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
 /// Deadline for the rename of an object to its final name. A bucket copies the object instead, at about 100 MiB per
-/// second.
-const RENAME_DEADLINE: Duration = Duration::from_secs(45);
+/// second. The largest object of one call (5 GB) takes 48 s.
+const RENAME_DEADLINE: Duration = Duration::from_secs(55);
 /// Maximum size of an object that a bucket renames in one call (S3's limit for a copy). A directory has no such limit.
 const MAX_RENAMED_BYTES: u64 = 5_000_000_000;
 /// Suffix of the name of an unfinished object.

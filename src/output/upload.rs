@@ -11,8 +11,8 @@
 //!    waits at most 3 s for the store. After this wait, Writ gives up the upload.
 //! 2. The result waits at most 60 s without a finished part, and at most 10 min in all. After Writ starts to shut down,
 //!    the result waits at most 2 s.
-//! 3. Memory holds at most 16 MiB: two parts of 5 MiB, and 4 MiB that the upload has not read yet. The store can be
-//!    receiving one of the parts.
+//! 3. Memory holds at most 18 MiB: two parts of 5 MiB, of which the store can be receiving one, and 4 MiB of each stream
+//!    that the upload has not read yet. With a spill file, the unread bytes are in the file.
 //! 4. Output that is not stored within these bounds is recorded as not stored, with the reason.
 //! 5. An upload that is dropped deletes its parts.
 
@@ -33,6 +33,8 @@ use super::{OutputKey, PerStream, StreamKind};
 
 /// Size of a part, in bytes. S3 requires at least 5 MiB for each part except the last, and allows at most 10,000 parts.
 const PART_BYTES: usize = 5 << 20;
+/// Interval between checks for a finished part, while a result waits for the store.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of queued commands to the task: one to follow each of the two streams, and one to finish.
 const MAX_COMMANDS: usize = 3;
 
@@ -177,17 +179,20 @@ impl Upload {
         };
         let mut no_time_left = std::pin::pin!(no_time_left);
         let last = Instant::now() + timeouts.finish_in_all;
-        let (mut deadline, mut finished) = (Instant::now() + timeouts.finish, parts.load(Ordering::Relaxed));
+        let (mut progress, mut finished) = (Instant::now(), parts.load(Ordering::Relaxed));
         loop {
+            let next = (progress + timeouts.finish).min(last).min(Instant::now() + PROGRESS_INTERVAL);
             tokio::select! {
                 result = &mut answered => return result.unwrap_or_else(|_| Err(problem())),
                 () = &mut no_time_left => return Err(NotStored::Abandoned),
-                () = tokio::time::sleep_until(deadline.min(last)) => {
-                    let now_finished = parts.load(Ordering::Relaxed);
-                    if now_finished == finished || Instant::now() >= last {
+                () = tokio::time::sleep_until(next) => {
+                    let (now, now_finished) = (Instant::now(), parts.load(Ordering::Relaxed));
+                    if now_finished != finished {
+                        (progress, finished) = (now, now_finished);
+                    }
+                    if now >= last || now >= progress + timeouts.finish {
                         return Err(NotStored::TooSlow);
                     }
-                    (deadline, finished) = (Instant::now() + timeouts.finish, now_finished);
                 }
             }
         }

@@ -25,7 +25,7 @@ pub struct Session {
     channel: ChannelReadHalf,
     /// Shared with `feeding`, which is dropped with this value.
     writer: Arc<ChannelWriteHalf<Msg>>,
-    /// Write that [`Session::feed`] started. `None` after the write is complete.
+    /// The write to standard input that [`Session::feed`] started. `None` if no write is in progress.
     feeding: Option<Feeding>,
     /// Time at which the write of [`Session::feed`] was complete.
     fed: Option<Instant>,
